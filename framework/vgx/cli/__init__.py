@@ -1,0 +1,89 @@
+"""The commands. Each imports what it needs when it runs: `vgx --help` stays quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import rich_click as click
+
+from vgx import __version__
+from vgx.errors import VgxError
+
+
+class _Group(click.RichGroup):
+    """Shows the commands in the order in which one meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.commands)
+
+
+def _offline(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    """Set the hub's switch: it is read once, when its library is first imported."""
+    del ctx, option
+    if value:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    del option
+    ctx.find_root().meta["debug"] = ctx.find_root().meta.get("debug", False) or value
+
+
+def common(command: Any) -> Any:
+    """Add the options that every command takes."""
+    offline = click.option(
+        "--offline", is_flag=True, is_eager=True, expose_value=False, callback=_offline,
+        help="Never ask the hub; use what is cached.",
+    )  # fmt: skip
+    debug = click.option(
+        "--debug", is_flag=True, is_eager=True, expose_value=False, callback=_debug,
+        help="Show the traceback of an error.",
+    )  # fmt: skip
+    return offline(debug(command))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vgx")
+@common
+def program() -> None:
+    """The workbench for GANs, VAEs and their hybrids."""
+
+
+def run_program(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; messages go to standard error."""
+    from vgx.cli import inspecting, running
+
+    for command in (*running.COMMANDS, *inspecting.COMMANDS):
+        program.add_command(command)
+    context = None
+    debug = "--debug" in arguments
+    try:
+        with program.make_context("vgx", list(arguments)) as context:
+            program.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except VgxError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"vgx: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("vgx: stopped", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:
+        # Whoever was reading has left; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception:  # noqa: BLE001 - a bug keeps its traceback
+        traceback.print_exc()
+        print("vgx: this is a bug in vgx or in a plugin; please report the lines above", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0

@@ -1,0 +1,170 @@
+"""Commands that train and draw: run, resume, sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from vgx.cli import common
+
+if TYPE_CHECKING:
+    from vgx.rundir import Run
+    from vgx.voice import Voice
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+set_option = click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
+    help="Change a value: train.batch=32, losses.1.weight=10.",
+)  # fmt: skip
+plugin_option = click.option(
+    "--plugin", "plugins", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
+    help="A Python file with parts of your own.",
+)  # fmt: skip
+device_option = click.option("--device", metavar="D", help="cpu, cuda, cuda:1; by default the best.")
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@set_option
+@plugin_option
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of runs.")
+@click.option("--resume", "resumed", metavar="RUN", help="Go on with this run instead.")
+@device_option
+@common
+def run(
+    recipe: Path | None,
+    overrides: tuple[str, ...],
+    plugins: tuple[Path, ...],
+    out: Path | None,
+    resumed: str | None,
+    device: str | None,
+) -> None:
+    """Train RECIPE: check it, train it, draw its pictures."""
+    if resumed is None and recipe is None:
+        raise click.UsageError("Name a RECIPE, or a run to go on with: --resume RUN.")
+    from vgx import rundir, sampling, training
+    from vgx.recipe import load_recipe
+    from vgx.registry import discover
+    from vgx.voice import Voice
+
+    voice = Voice()
+    if resumed is None:
+        assert recipe is not None
+        registry = discover(plugins)
+        loaded = load_recipe(recipe, overrides, registry)
+        _finish(training.run(loaded, out, device, plugins, registry, voice), device, voice)
+        return
+    found = rundir.find(resumed, out)
+    changed = None
+    if recipe is not None or overrides:
+        base = recipe or found.recipe_file
+        changed = load_recipe(base, overrides, sampling.registry_of(found))
+    _finish(training.resume(found, changed, device, voice), device, voice)
+
+
+@click.command()
+@click.argument("run", required=False)
+@device_option
+@common
+def resume(run: str | None, device: str | None) -> None:
+    """Go on with RUN (a path, number or name; the newest by default)."""
+    from vgx import training
+    from vgx.voice import Voice
+
+    voice = Voice()
+    _finish(training.resume(run, None, device, voice), device, voice)
+
+
+def _finish(run: Run, device: str | None, voice: Voice) -> None:
+    """Draw the recipe's own grid and say how to go on."""
+    path = _grid(run, None, {}, 100, 0, None, device)
+    voice.say(f"Picture {path}")
+    voice.say(f"Draw more with: vgx sample {run.path}    go on with: vgx resume {run.path}")
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--sampler", metavar="TYPE", help="Another sampler than the recipe's.")
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="A field of the sampler: of=4."
+)
+@click.option("-n", "n", default=100, show_default=True, type=click.IntRange(1, 10**7))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The grid's file.")
+@click.option(
+    "--separate", metavar="DIR", type=click.Path(path_type=Path), help="Single pictures instead."
+)
+@device_option
+@common
+def sample(
+    run: str | None,
+    sampler: str | None,
+    settings: tuple[str, ...],
+    n: int,
+    seed: int,
+    out: Path | None,
+    separate: Path | None,
+    device: str | None,
+) -> None:
+    """Draw a grid of new pictures from RUN (the newest by default); 100 make 10x10."""
+    from vgx import rundir
+    from vgx.sampling import sample as draw
+    from vgx.sampling import save_png
+    from vgx.voice import Voice
+
+    found, fields = rundir.find(run), _settings(settings)
+    if separate is None:
+        Voice().say(f"Picture {_grid(found, sampler, fields, n, seed, out, device)}")
+        return
+    chosen = _device(device)
+    images = draw(found, sampler, n, seed, settings=fields, device=chosen)
+    for index, image in enumerate(images):
+        save_png(image, separate / f"{index:06}.png")
+    Voice().say(f"{n} pictures in {separate}")
+
+
+def _grid(
+    run: Run,
+    sampler: str | None,
+    settings: dict[str, Any],
+    n: int,
+    seed: int,
+    out: Path | None,
+    device: str | None,
+) -> Path:
+    from vgx.recipe import load_recipe
+    from vgx.sampling import draw, load_with, registry_of, save_grid, with_sampler
+
+    registry = registry_of(run)
+    recipe = load_recipe(run.recipe_file, (), registry)
+    recipe = with_sampler(recipe, sampler, settings, registry)
+    model = load_with(run, recipe, _device(device), ("decoder",))
+    name = f"{recipe.sampler.type}-{model.step:08}-seed-{seed}.png"
+    path = out or run.samples / name
+    save_grid(draw(model, n, seed), path)
+    return path
+
+
+def _device(name: str | None) -> Any:
+    from vgx.training import pick_device
+
+    return pick_device(name)
+
+
+def _settings(texts: tuple[str, ...]) -> dict[str, Any]:
+    from vgx.errors import RecipeError
+    from vgx.yamlfile import read
+
+    fields: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        node, faults = read(value, f"--set {key}")
+        if not equals or faults:
+            raise RecipeError(f"--set {text}: write it as KEY=VALUE")
+        fields[key] = node.plain()
+    return fields
+
+
+COMMANDS = (run, resume, sample)

@@ -1,0 +1,399 @@
+"""Recipes: one typed YAML file that names every part and every number of an experiment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+
+    PlainSerializer,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from vgx.components import (
+    STRICT,
+    Augmentation,
+    Dataset,
+    Decoder,
+    Discriminator,
+    Encoder,
+    ImageSpec,
+    LatentSpec,
+    Loss,
+    Sampler,
+    validate,
+)
+from vgx.errors import PluginError, RecipeError
+from vgx.registry import Registry, discover
+from vgx.yamlfile import Fault, Node, read, write
+
+MAX_LINES = 10  # of one message
+
+
+class Optimizer(BaseModel):
+    """How one player's weights move."""
+
+    model_config = STRICT
+
+    type: str = "adam"
+    """`adam`, or the name of any optimizer that timm offers."""
+    lr: PositiveFloat = 2e-4
+    """Learning rate."""
+    betas: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
+    """Decay of the averages of gradient and squared gradient, for optimizers that have them; `null`
+    is 0.5 and 0.999 (Radford et al. 2016)."""
+    momentum: NonNegativeFloat | None = None
+    """For optimizers that have one."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Not applied to biases and normalisation by timm's optimizers."""
+
+
+class Optimizers(BaseModel):
+    """One optimizer for each player."""
+
+    model_config = STRICT
+
+    generator: Optimizer = Optimizer()
+    """Moves encoder and decoder."""
+    discriminator: Optimizer = Optimizer()
+    """Moves the discriminator."""
+
+
+class Train(BaseModel):
+    """How long and in which way the networks are trained."""
+
+    model_config = STRICT
+
+    epochs: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    """Passes over the data; or give `steps`."""
+    steps: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    """Updates of the generator; or give `epochs`."""
+    batch: Annotated[int, Field(ge=1, le=10**6)] = 64
+    """Pictures in one minibatch. What is left over at the end of an epoch sits out."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Every random draw of the run is keyed by it."""
+    optimizers: Optimizers = Optimizers()
+    """One for each player."""
+    order: Literal["generator-first", "discriminator-first"] = "generator-first"
+    """Who moves first in a step. With the generator first one forward pass serves both."""
+    discriminator_steps: PositiveInt = 1
+    """Updates of the discriminator in a step, each on a minibatch of its own."""
+    fakes: tuple[Literal["recon", "prior"], ...] = ()
+    """What the discriminator is shown as fake: reconstructions, decoded N(0, I), or both. By default
+    `[recon]` with an encoder and `[prior]` without."""
+    clip: PositiveFloat | None = None
+    """Largest norm of each player's gradient."""
+    accumulate: PositiveInt = 1
+    """Pieces that a minibatch is cut into, to save memory; must divide `batch`."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of the averaged weights of encoder and decoder that sampling then uses; `null`: none."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the networks' forward and backward passes; losses are always float32."""
+    log_every: PositiveInt = 10
+    """Steps between lines of `log.jsonl`."""
+    draw_every: PositiveInt = 500
+    """Steps between pictures in `samples/`."""
+    save_every: PositiveInt = 500
+    """Steps between checkpoints."""
+    keep: Annotated[int, Field(ge=2)] = 3
+    """How many of the newest checkpoints stay."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise PydanticCustomError("train", "give either 'epochs' or 'steps'")
+        if self.batch % self.accumulate:
+            raise PydanticCustomError(
+                "train",
+                "accumulate: {accumulate} does not divide batch: {batch}",
+                {"accumulate": self.accumulate, "batch": self.batch},
+            )
+        return self
+
+
+def _latent(value: object) -> object:
+    if isinstance(value, LatentSpec):
+        return value
+    shape = value if isinstance(value, list) else [value]
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and 0 < n < 10**7 for n in shape)
+    if not whole or len(shape) not in (1, 3):
+        message = "should be a positive whole number, or [channels, height, width]"
+        raise PydanticCustomError("latent", message)
+    return LatentSpec(tuple(shape))
+
+
+def _write_latent(latent: LatentSpec) -> int | list[int]:
+    return latent.shape[0] if len(latent.shape) == 1 else list(latent.shape)
+
+
+Latent = Annotated[
+    LatentSpec,
+    BeforeValidator(_latent, json_schema_input_type=PositiveInt | list[PositiveInt]),
+    PlainSerializer(_write_latent),
+]
+
+
+class Recipe(BaseModel):
+    """A whole experiment, complete and frozen: `load_recipe` of `dump_recipe` gives it back."""
+
+    model_config = STRICT
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """What run directories are called: letters, digits, dots, hyphens and underscores."""
+    image: ImageSpec
+    """The pictures: `{size: 96}`."""
+    latent: Latent
+    """Latents of one picture: a number, or `[channels, height, width]` for a spatial one."""
+    dataset: Dataset
+    """Where the pictures come from."""
+    augment: tuple[Augmentation, ...] = ()
+    """Random changes to real pictures, in this order."""
+    encoder: Encoder | None = None
+    """Pictures to posteriors; without one the experiment is a GAN."""
+    decoder: Decoder
+    """Latents to pictures."""
+    discriminator: Discriminator | None = None
+    """Pictures to verdicts; without one the experiment is a VAE."""
+    losses: tuple[Loss, ...]
+    """What is minimised, and by whom."""
+    sampler: Sampler
+    """How `vgx sample` draws latents unless it is told otherwise."""
+    train: Train
+    """How long and in which way."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.losses:
+            raise PydanticCustomError("losses", "losses: an experiment without a loss learns nothing")
+        labels = [loss.label for loss in self.losses]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            message = "two losses are called '{name}': give one of them a name, 'name: ...'"
+            raise PydanticCustomError("losses", message, {"name": twice[0]})
+        if self.encoder is None and "recon" in self.train.fakes:
+            raise PydanticCustomError("fakes", "train.fakes names 'recon', but there is no encoder")
+        return self
+
+
+# What may change when a run goes on; anything else would make another experiment of it.
+CHANGEABLE = ("train.epochs", "train.steps", *(f"train.{f}_every" for f in ("log", "draw", "save")))
+
+
+def load_recipe(
+    path: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    registry: Registry | None = None,
+) -> Recipe:
+    """Read a recipe, lay it over what it extends, apply overrides, validate.
+
+    `overrides` are `{"train.steps": 10}` or `["train.steps=10"]`, the values of the second form
+    being YAML. Raises `RecipeError` that lists every fault with its place.
+    """
+    faults: list[Fault] = []
+    tree = _read_file(Path(path), faults, ())
+    if isinstance(overrides, Mapping):
+        pairs = [(key, Node(_nodes(value, f"--set {key}"), f"--set {key}")) for key, value in overrides.items()]
+    else:
+        pairs = [pair for text in overrides for pair in _split(text, faults)]
+    for key, value in pairs:
+        # Lists are indexed as losses.1.weight or losses[1].weight.
+        tree = _set(tree, re.sub(r"\[(\d+)\]", r".\1", key).split("."), value, faults)
+    return _validated(tree, registry or discover(), faults)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe as YAML with every default written out."""
+    return write(recipe.model_dump(mode="json"))
+
+
+def with_part(recipe: Recipe, field: str, fields: dict[str, Any], registry: Registry) -> Recipe:
+    """Return the recipe with one part replaced by what `fields` say."""
+    tree = _nodes(recipe.model_dump(mode="json"), "the run's recipe")
+    tree[field] = Node(_nodes(fields, f"--set {field}"), f"--{field}")
+    return _validated(Node(tree, "the run's recipe"), registry, [])
+
+
+def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return what differs between two recipes, by dotted field."""
+    a, b = (dict(_leaves(recipe.model_dump(mode="json"), "")) for recipe in (old, new))
+    fields = [field for field in {**a, **b} if a.get(field) != b.get(field)]
+    return {field: (a.get(field), b.get(field)) for field in fields}
+
+
+def _leaves(value: Any, field: str) -> list[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        pairs = [(f"{field}.{key}".lstrip("."), inner) for key, inner in value.items()]
+    elif isinstance(value, list) and value:
+        pairs = [(f"{field}.{index}", inner) for index, inner in enumerate(value)]
+    else:
+        return [(field, value)]
+    return [leaf for name, inner in pairs for leaf in _leaves(inner, name)]
+
+
+# --- layers: file over file, --set over both ---------------------------------------------------
+
+
+def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no UTF-8 text"
+        raise RecipeError(f"{path}: {reason}") from None
+    tree, found = read(text, str(path))
+    faults += found
+    if not isinstance(tree.value, dict):
+        if not found:
+            faults.append(Fault(tree.place, "a recipe is a mapping: 'name: ...' and so on"))
+        return Node({}, tree.place)
+    base = tree.value.pop("extends", None)
+    if base is None:
+        return tree
+    target = path.parent / str(base.value)
+    if target.resolve() in (*seen, path.resolve()):
+        faults.append(Fault(base.place, f"extends: {base.value}: this goes round in a circle"))
+        return tree
+    if not target.is_file():
+        faults.append(Fault(base.place, f"extends: {base.value}: there is no such file"))
+        return tree
+    return _merge(_read_file(target, faults, (*seen, path.resolve())), tree)
+
+
+def _merge(base: Node, over: Node) -> Node:
+    """Lay `over` on `base`: mappings merge, lists and scalars replace, `null` removes."""
+    if not isinstance(over.value, dict):
+        return over
+    items = dict(_as_mapping(base, over.value))
+    for key, node in over.value.items():
+        if node.value is None:
+            items.pop(key, None)
+            continue
+        items[key] = _merge(items[key], node) if key in items else node
+        if (other := {"epochs": "steps", "steps": "epochs"}.get(key)) and other not in over.value:
+            items.pop(other, None)
+    return replace(over, value=items)
+
+
+def _as_mapping(base: Node, over: dict[str, Node]) -> dict[str, Node]:
+    """Return what a mapping is laid on: another type of part starts afresh."""
+    value = {"type": base} if isinstance(base.value, str) else base.value
+    if not isinstance(value, dict):
+        return {}
+    if "type" in over and over["type"].value != (value["type"].value if "type" in value else None):
+        return {}
+    return value
+
+
+def _split(text: str, faults: list[Fault]) -> list[tuple[str, Node]]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        faults.append(Fault(f"--set {text}", "write it as KEY=VALUE"))
+        return []
+    node, found = read(value, f"--set {key}")
+    faults += [Fault(f"--set {key}", fault.message) for fault in found]
+    return [(key, Node(_nodes(node.plain(), f"--set {key}"), f"--set {key}"))]
+
+
+def _nodes(value: Any, place: str) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): Node(_nodes(inner, place), place, place) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [Node(_nodes(inner, place), place) for inner in value]
+    return value
+
+
+def _set(tree: Node, path: list[str], value: Node, faults: list[Fault]) -> Node:
+    """Return the tree with one value laid over it."""
+    head, *rest = path
+    if isinstance(tree.value, list):
+        if not head.isdigit() or int(head) >= len(tree.value):
+            message = f"there are items 0 to {len(tree.value) - 1}, not '{head}'"
+            faults.append(Fault(value.place, message))
+            return tree
+        items = list(tree.value)
+        items[int(head)] = _set(items[int(head)], rest, value, faults) if rest else value
+        return replace(tree, value=items)
+    if not rest:
+        return _merge(tree, Node({head: replace(value, key_place=value.place)}, tree.place))
+    children = _as_mapping(tree, {})
+    child = children.get(head, Node({}, value.place, value.place))
+    inner = replace(_set(child, rest, value, faults), key_place=child.key_place)
+    return replace(tree, value={**children, head: inner})
+
+
+# --- what is wrong, and where ------------------------------------------------------------------
+
+
+def _validated(tree: Node, registry: Registry, faults: list[Fault]) -> Recipe:
+    broken = False
+    recipe = None
+    try:
+        recipe = validate(Recipe, _with_fakes(tree.plain()), registry)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            context = fault.get("ctx", {})
+            broken |= bool(context.get("broken")) and not context.get("near")
+            faults.append(_fault(tree, fault["loc"], fault))
+    if recipe is not None and not faults:
+        return recipe
+    faults.sort(key=lambda fault: [int(n) if n.isdigit() else n for n in fault.place.split(":")[1:]])
+    lines = [f"{fault.place}: {fault.message}" for fault in dict.fromkeys(faults)]
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more"]
+    raise (PluginError if broken else RecipeError)("\n".join(lines))
+
+
+def _with_fakes(data: dict[str, Any]) -> dict[str, Any]:
+    """Write out what is shown as fake by default: it depends on whether there is an encoder."""
+    train = data.get("train")
+    if not isinstance(train, dict) or train.get("fakes"):
+        return data
+    fakes = ["prior"] if data.get("encoder") is None else ["recon"]
+    return {**data, "train": {**train, "fakes": fakes}}
+
+
+def _fault(tree: Node, loc: tuple[int | str, ...], fault: Any) -> Fault:
+    """Find the deepest value on the way; names that pydantic adds for unions are no fields."""
+    node, field, key = tree, [], ""
+    for step in loc:
+        children = node.value
+        if isinstance(children, dict) and step in children:
+            node = children[step]
+        elif isinstance(children, list) and isinstance(step, int) and step < len(children):
+            node = children[step]
+        elif fault["type"] == "missing" and step == loc[-1]:
+            pass
+        else:
+            continue
+        field.append(str(step))
+        key = node.key_place
+    place = key if fault["type"] == "unknown_field" and key else node.place
+    message = fault["msg"]
+    if hint := fault.get("ctx", {}).get("near"):
+        message += f"; did you mean '{hint}'?"
+    if fault["type"] != "missing" and not isinstance(node.value, dict | list):
+        message += f" (here: {node.value!r})"
+    return Fault(place, ": ".join(part for part in (".".join(field), message) if part))
+
+
+__all__ = [
+    "CHANGEABLE",
+    "Optimizer",
+    "Recipe",
+    "Train",
+    "differences",
+    "dump_recipe",
+    "load_recipe",
+    "with_part",
+]

@@ -1,0 +1,156 @@
+"""Which parts are installed, and whose they are.
+
+The registry is a value: `discover` makes one from the installed distributions and the `--plugin`
+files, and whoever needs parts is handed it. A plugin that fails is recorded, not raised: it stops
+only a recipe that names something nobody else offers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pluggy
+from pydantic_core import PydanticCustomError
+
+from vgx import hooks
+from vgx.components import KINDS, Component, near
+from vgx.errors import PluginError
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One plugin: where it came from, what it offers, and why it failed if it did."""
+
+    distribution: str  # the name to write before the colon in "distribution:type"
+    version: str
+    name: str  # the entry point's name, or the file's
+    parts: tuple[type[Component], ...] = ()
+    failure: str = ""  # empty when it loaded
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All plugins, in an order that does not depend on how they were installed."""
+
+    plugins: tuple[Plugin, ...]
+
+    def offers(self, kind: str) -> list[tuple[Plugin, type[Component]]]:
+        """Return every part of a kind with its plugin, sorted by type."""
+        found = [(plugin, part) for plugin in self.plugins for part in plugin.parts]
+        return sorted(
+            ((plugin, part) for plugin, part in found if part.kind == kind),
+            key=lambda pair: (pair[1].type, pair[0].distribution),
+        )
+
+    def part(self, kind: str, name: str) -> type[Component]:
+        """Return the class that a recipe names, as "type" or "distribution:type".
+
+        Raises `PydanticCustomError`, which the recipe's error list shows at its place.
+        """
+        distribution, _, wanted = name.rpartition(":")
+        found = [
+            (plugin, part)
+            for plugin, part in self.offers(kind)
+            if part.type == wanted and distribution in ("", plugin.distribution)
+        ]
+        if len(found) == 1:
+            return found[0][1]
+        if found:
+            names = " or ".join(f"'{plugin.distribution}:{wanted}'" for plugin, _ in found)
+            raise PydanticCustomError(
+                "ambiguous_part",
+                "more than one plugin offers the {kind} '{wanted}': write {names}",
+                {"kind": kind, "wanted": wanted, "names": names},
+            )
+        allowed = sorted({part.type for _, part in self.offers(kind)})
+        broken = [plugin for plugin in self.plugins if plugin.failure]
+        hint = "".join(f"; plugin {p.name} did not load: {p.failure}" for p in broken)
+        raise PydanticCustomError(
+            "unknown_part",
+            "no installed {kind} is called '{wanted}'; there are: {names}{hint}",
+            {
+                "kind": kind,
+                "wanted": name,
+                "names": ", ".join(allowed) or "none",
+                "hint": hint,
+                "near": near(wanted, allowed),
+                "broken": bool(broken),
+            },
+        )
+
+    def owner(self, part: type[Component]) -> Plugin:
+        """Return the plugin that a part came from."""
+        return next(plugin for plugin in self.plugins if part in plugin.parts)
+
+
+def discover(files: Iterable[Path] = ()) -> Registry:
+    """Load every installed plugin of the entry-point group `vgx`, then the given files.
+
+    Raises `PluginError` when one of the files fails: it was asked for by name.
+    """
+    points = importlib.metadata.entry_points(group=hooks.PROJECT)
+    plugins = []
+    for point in sorted(points, key=lambda point: (point.dist.name if point.dist else "", point.name)):
+        distribution = point.dist.name if point.dist else "unknown"
+        version = point.dist.version if point.dist else "unknown"
+        plugins.append(_load(distribution, version, point.name, point.load))
+    for file in files:
+        digest = _digest(file)
+        plugin = _load(file.name, digest, file.name, lambda file=file: _import_file(file))
+        if plugin.failure:
+            raise PluginError(f"plugin {file}: {plugin.failure}")
+        plugins.append(plugin)
+    return Registry(tuple(plugins))
+
+
+def _load(distribution: str, version: str, name: str, load: Callable[[], object]) -> Plugin:
+    parts: list[type[Component]] = []
+    try:
+        manager = pluggy.PluginManager(hooks.PROJECT)
+        manager.add_hookspecs(hooks)
+        manager.register(load(), name=name)
+        if not manager.hook.register_components.get_hookimpls():
+            raise PluginError("it has no function register_components marked @vgx.hookimpl")
+        manager.hook.register_components(register=lambda part: parts.append(_checked(part)))
+    except KeyboardInterrupt:
+        raise
+    # A stranger's import may raise anything, SystemExit included; none of it may stop the program.
+    except BaseException as error:  # noqa: BLE001
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Plugin(distribution, version, name, failure=text)
+    return Plugin(distribution, version, name, tuple(parts))
+
+
+def _checked(part: object) -> type[Component]:
+    if not (isinstance(part, type) and issubclass(part, Component) and part.type):
+        kinds = ", ".join(f"vgx.{kind.__name__}" for kind in KINDS)
+        raise PluginError(f'{part!r} is no part: a part is a class X({kinds}; type="...")')
+    if not (part.__doc__ or "").strip():
+        raise PluginError(f"the {part.kind} {part.type!r} has no docstring, which is its documentation")
+    return part
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise PluginError(f"plugin {file}: {error.strerror}") from None
+
+
+def _import_file(file: Path) -> ModuleType:
+    # A name of its own, so that a file never hides an installed module of the same name.
+    name = f"vgx_plugin_file_{file.stem}_{_digest(file)}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise PluginError("it is no Python file: the name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where pydantic looks up the names in a class's annotations
+    spec.loader.exec_module(module)
+    return module

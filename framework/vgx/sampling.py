@@ -1,0 +1,144 @@
+"""A trained run as something to draw with: its networks, its latents, new pictures.
+
+Letters: N pictures, C channels, H x W pixels, Z the latent shape, K stored latents.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgx import checkpoint, keys
+from vgx.engine import build_network, sigmoid, under, untrained
+from vgx.errors import RecipeError, StorageError
+from vgx.recipe import Recipe, load_recipe, with_part
+from vgx.registry import Registry, discover
+from vgx.rundir import Run, find
+
+CHUNK = 64  # pictures decoded at once
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A run's networks in evaluation mode, the averaged weights when there are any."""
+
+    recipe: Recipe
+    step: int
+    codes: Tensor  # [K, *Z]  the run's stored latents, oldest first
+    encoder: nn.Module | None
+    decoder: nn.Module
+    discriminator: nn.Module | None
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1]."""
+        if self.encoder is None:
+            raise RecipeError(f"{self.recipe.name} has no encoder")
+        return torch.cat([self.encoder(part).mean for part in images.split(CHUNK)])
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """[N, C, H, W]  Pictures in [0, 1] of latents [N, *Z]."""
+        return torch.cat([sigmoid(self.decoder(part)) for part in z.split(CHUNK)])
+
+
+def load(
+    run: Run | str | Path | int | None = None,
+    device: torch.device | str = "cpu",
+    networks: tuple[str, ...] = ("encoder", "decoder", "discriminator"),
+) -> Model:
+    """Load a run's newest checkpoint; nothing means the newest run.
+
+    Raises `StorageError` when there is no run or no checkpoint that can be believed.
+    """
+    found = find(run)
+    return load_with(found, load_recipe(found.recipe_file, (), registry_of(found)), device, networks)
+
+
+def load_with(
+    run: Run, recipe: Recipe, device: torch.device | str, networks: tuple[str, ...]
+) -> Model:
+    """Load a run whose recipe is at hand."""
+    path, state = checkpoint.load(run)
+    loaded: dict[str, nn.Module | None] = {"encoder": None, "decoder": None, "discriminator": None}
+    for name in networks:
+        network = build_network(untrained(recipe), name)
+        if network is None:
+            continue
+        tensors = under(state.model, f"average.module.{name}") or under(state.model, name)
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise StorageError(f"{path}: does not fit the {name} of the recipe: {error}") from error
+        loaded[name] = network.to(device).eval().requires_grad_(False)
+    codes = state.latents["codes"].to(device)
+    return Model(recipe, state.numbers["step"], codes, **loaded)  # type: ignore[arg-type]
+
+
+def sample(
+    run: Run | str | Path | int | None = None,
+    sampler: str | None = None,
+    n: int = 100,
+    seed: int = 0,
+    *,
+    settings: dict[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """[n, C, H, W]  New pictures in [0, 1] from a run's newest checkpoint.
+
+    `sampler` is a type and `settings` its fields; by default the recipe's own sampler draws.
+    Picture i depends on the run, the sampler, the seed and i alone.
+    """
+    found = find(run)
+    registry = registry_of(found)
+    recipe = load_recipe(found.recipe_file, (), registry)
+    if sampler is not None or settings:
+        recipe = with_sampler(recipe, sampler, settings or {}, registry)
+    return draw(load_with(found, recipe, device, ("decoder",)), n, seed)
+
+
+def with_sampler(
+    recipe: Recipe, sampler: str | None, settings: dict[str, Any], registry: Registry
+) -> Recipe:
+    """Return the recipe with another sampler, or with its own set otherwise."""
+    own = recipe.sampler.model_dump(mode="json")
+    base = own if sampler in (None, own["type"]) else {"type": sampler}
+    return with_part(recipe, "sampler", {**base, **settings}, registry)
+
+
+def draw(model: Model, n: int, seed: int) -> Tensor:
+    """[n, C, H, W]  Pictures in [0, 1] from the recipe's sampler."""
+    drawer = model.recipe.sampler.build(model.recipe.latent)
+    # On the CPU, so that every device draws the same latents.
+    z = drawer.draw(n, model.codes.cpu(), keys.generator(seed, "sampler"))  # [n, *Z]
+    return model.decode(z.to(model.codes.device))
+
+
+def registry_of(run: Run) -> Registry:
+    """Return the installed plugins and those that were copied into the run."""
+    return discover(run.plugin_files)
+
+
+def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
+    """Write images [N, C, H, W] in [0, 1] as one PNG, as square as it goes: 100 make 10x10."""
+    from torchvision.utils import make_grid
+
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    save_png(make_grid(images.cpu(), nrow=columns, padding=2), path)
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """Write an image [C, H, W] in [0, 1] as a PNG. Raises `StorageError`."""
+    from PIL import Image
+
+    pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)  # [H, W, C]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.squeeze(-1).cpu().numpy()).save(path, "PNG")
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error

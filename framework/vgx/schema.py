@@ -1,0 +1,57 @@
+"""The JSON Schema of a recipe with every installed part, for completion and checks in editors."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from vgx.components import KIND_MARK, KINDS, Component
+from vgx.recipe import Recipe
+from vgx.registry import Registry
+
+
+def recipe_schema(registry: Registry) -> dict[str, Any]:
+    """Return a schema of draft 7, which editors' YAML servers understand."""
+    schema = Recipe.model_json_schema(by_alias=True)
+    definitions = schema.setdefault("$defs", {})
+    for kind in KINDS:
+        offered = registry.offers(kind.kind)
+        names = []
+        for plugin, part in offered:
+            twice = sum(part.type == other.type for _, other in offered) > 1
+            name = f"{plugin.distribution}:{part.type}" if twice else part.type
+            names.append(name)
+            definitions[f"{kind.kind}-{name}"] = _part(part, name, definitions)
+        choices = [{"$ref": f"#/$defs/{kind.kind}-{name}"} for name in names]
+        definitions[kind.kind] = {"anyOf": [{"enum": names}, *choices]} if names else False
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "Another recipe file that this one is laid over.",
+    }
+    schema["if"] = {"required": ["extends"]}
+    schema["then"] = {}
+    # A file that extends another may leave out anything.
+    schema["else"] = {"required": schema.pop("required")}
+    whole: dict[str, Any] = _with_references(schema)
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **whole}
+
+
+def _with_references(value: Any) -> Any:
+    """Replace the marks of kinds by references; draft 7 reads nothing beside a bare `$ref`."""
+    if isinstance(value, list):
+        return [_with_references(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    inner = {key: _with_references(item) for key, item in value.items() if key != KIND_MARK}
+    if KIND_MARK in value:
+        inner["allOf"] = [{"$ref": f"#/$defs/{value[KIND_MARK]}"}]
+    return inner
+
+
+def _part(part: type[Component], name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    schema = part.model_json_schema(by_alias=True)
+    definitions.update(schema.pop("$defs", {}))
+    schema["properties"] = {"type": {"const": name}, **schema.get("properties", {})}
+    schema["required"] = ["type", *schema.get("required", [])]
+    schema["description"] = inspect.cleandoc(part.__doc__ or "")
+    return schema

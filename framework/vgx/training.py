@@ -1,0 +1,351 @@
+"""The loop that drives the engine: prepare, train, log, draw, save, stop and go on."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import math
+import platform
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vgx import check, checkpoint, keys, sampling
+from vgx.data import Batches, Store, as_images, open_source, open_store, peek
+from vgx.engine import MAX_CODES, Engine, sigmoid, untrained
+from vgx.errors import DivergedError, RecipeError, Stopped
+from vgx.recipe import CHANGEABLE, Recipe, differences, dump_recipe, load_recipe
+from vgx.registry import Registry, discover
+from vgx.rundir import Run, create, find, write_file
+from vgx.voice import Voice
+
+DRAWN = 64  # pictures in a grid of fixed latents
+RECONSTRUCTED = 16  # pictures above their reconstructions
+CHECKED = 4  # pictures that the first look at the networks takes
+
+
+@dataclass
+class Training:
+    """One run under way."""
+
+    recipe: Recipe
+    run: Run
+    engine: Engine
+    batches: Batches
+    store: Store
+    notices: list[str]
+    done: int = 0  # steps
+    seconds: float = 0.0  # spent in training, over all resumes
+    stop: int = 0  # the signal that asked for the end
+
+    @property
+    def minibatches(self) -> int:
+        """How many minibatches one step takes."""
+        return self.recipe.train.discriminator_steps if self.recipe.discriminator else 1
+
+
+def run(
+    recipe: Recipe,
+    out: str | Path | None = None,
+    device: str | None = None,
+    plugins: Sequence[Path] = (),
+    registry: Registry | None = None,
+    voice: Voice | None = None,
+) -> Run:
+    """Check the recipe, train it in a new run directory, draw its pictures.
+
+    Raises a `VgxError`: `Stopped` after a signal, with everything saved.
+    """
+    voice = voice or Voice()
+    registry = registry or discover(plugins)
+    store, notices = _open(recipe, voice)
+    engine, batches = _build(recipe, store, pick_device(device))
+    findings = check.examine(engine, registry, as_images(store.images[:CHECKED], engine.device))
+    show(findings, voice)
+    made = create(recipe.name, out)
+    with made.held():
+        for file in plugins:
+            shutil.copy(file, made.path / "plugins" / Path(file).name)
+        write_file(made.recipe_file, dump_recipe(recipe))
+        environment = describe(recipe, registry, engine.device, store, notices)
+        write_file(made.path / "environment.json", _json(environment))
+        voice.say(f"Run {made.path} on {engine.device}")
+        _train(Training(recipe, made, engine, batches, store, notices), voice)
+    return made
+
+
+def resume(
+    run: Run | str | Path | int | None = None,
+    recipe: Recipe | None = None,
+    device: str | None = None,
+    voice: Voice | None = None,
+) -> Run:
+    """Go on with a run from its newest checkpoint, as if it had never stopped.
+
+    A recipe may be given to train longer or to log, draw and save at other times; any other
+    difference is a `RecipeError`.
+    """
+    voice = voice or Voice()
+    found = find(run)
+    registry = sampling.registry_of(found)
+    stored = load_recipe(found.recipe_file, (), registry)
+    recipe = recipe or stored
+    changed = differences(stored, recipe)
+    wrong = [f"{name}: {old!r} -> {new!r}" for name, (old, new) in changed.items() if name not in CHANGEABLE]
+    if wrong:
+        listed = "\n  ".join(wrong[:6])
+        message = f"{found.path} was made by another recipe; start a new run for that:\n  {listed}"
+        raise RecipeError(message)
+    with found.held():
+        path, state = checkpoint.load(found)
+        store, notices = _open(recipe, voice)
+        before = found.environment()["data"]
+        if store.content != before["content"]:
+            message = f"the pictures are not those of the run: {before['kept']:,} then, {len(store.images):,} now"
+            raise RecipeError(f"{found.path}: {message}; start a new run")
+        engine, batches = _build(untrained(recipe), store, pick_device(device))
+        engine.restore(state)
+        numbers = state.numbers
+        training = Training(recipe, found, engine, batches, store, notices, numbers["step"], numbers["seconds"])
+        found.rewind_log(training.done)
+        if changed:
+            write_file(found.recipe_file, dump_recipe(recipe))
+        voice.say(f"Run {found.path} goes on from {path.name} on {engine.device}")
+        _train(training, voice)
+    return found
+
+
+def examine(recipe: Recipe, registry: Registry, device: str | None, voice: Voice) -> None:
+    """Do everything that `run` does before its first step, and write nothing."""
+    source, notices = open_source(recipe.dataset, recipe.image)
+    for notice in notices:
+        voice.warn(notice)
+    voice.say(f"Data: {len(source):,} pictures before filtering")
+    chosen = pick_device(device)
+    engine = Engine(recipe, steps=recipe.train.steps or 1, codes=CHECKED, device=chosen)
+    pictures = peek(source, recipe.image, CHECKED)
+    show(check.examine(engine, registry, as_images(pictures, chosen)), voice)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return the device that was asked for, or the best one there is."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise RecipeError(f"--device {name}: {first}") from error
+
+
+def show(findings: check.Findings, voice: Voice) -> None:
+    """Print the networks, the losses of the first batch, and what the parts have to say."""
+    rows = [
+        (row.network, row.part, row.shapes, f"{row.parameters:,}", f"{row.trained:,}")
+        for row in findings.rows
+    ]
+    voice.table(("network", "part", "shapes", "parameters", "trained"), rows)
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in findings.losses.items())
+    voice.say(f"Losses of the first batch: {losses}")
+    for note in findings.notes:
+        voice.say(note)
+
+
+# --- before the first step ---------------------------------------------------------------------
+
+
+def _open(recipe: Recipe, voice: Voice) -> tuple[Store, list[str]]:
+    source, notices = open_source(recipe.dataset, recipe.image)
+    for notice in notices:
+        voice.warn(notice)
+    with voice.work("Decoding", len(source)) as advance:
+        store = open_store(source, recipe.image, lambda more: advance(more, "pictures"))
+    voice.say(f"Data: {store.summary()}")
+    return store, notices
+
+
+def _build(recipe: Recipe, store: Store, device: torch.device) -> tuple[Engine, Batches]:
+    train = recipe.train
+    batches = Batches(store.images, train.batch, train.seed, device)
+    per_step = train.discriminator_steps if recipe.discriminator else 1
+    steps = train.steps or math.ceil((train.epochs or 1) * batches.per_epoch / per_step)
+    codes = min(batches.per_epoch * train.batch, MAX_CODES)
+    return Engine(recipe, steps, codes, device), batches
+
+
+def describe(
+    recipe: Recipe, registry: Registry, device: torch.device, store: Store, notices: list[str]
+) -> dict[str, Any]:
+    """Return what a run was made with, for `environment.json`."""
+    packages = ("torch", "torchvision", "timm", "datasets", "numpy", "pillow", "pydantic")
+    return {
+        "vgx": importlib.metadata.version("vgx"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "plugins": [
+            {"name": p.name, "distribution": p.distribution, "version": p.version, "failure": p.failure}
+            for p in registry.plugins
+        ],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "git": _git_commit(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "data": {
+            "dataset": recipe.dataset.type,
+            "fingerprint": store.fingerprint,
+            "content": store.content,
+            "kept": len(store.images),
+            "dropped": store.dropped,
+        },
+        "notices": notices,
+    }
+
+
+def _git_commit() -> str | None:
+    command = ("git", "rev-parse", "HEAD")
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)  # noqa: S603
+        return done.stdout.strip() or None
+    return None
+
+
+def _json(data: object) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+# --- the loop ----------------------------------------------------------------------------------
+
+
+def _train(training: Training, voice: Voice) -> None:
+    """Train to the end or to a signal; log, draw and save on the way."""
+    recipe, engine, made = training.recipe, training.engine, training.run
+    train = recipe.train
+    if training.notices and training.done == 0:
+        made.log({**_line(training, {}), "notices": training.notices})
+    saved = training.done
+    with _signals(training), voice.work("Training", engine.steps, training.done) as advance:
+        start, since = time.perf_counter() - training.seconds, (time.perf_counter(), training.done)
+        while training.done < engine.steps and not training.stop:
+            first = training.done * training.minibatches
+            numbers = range(first, first + training.minibatches)
+            values = engine.step(training.done, [training.batches[number] for number in numbers])
+            training.done += 1
+            training.seconds = time.perf_counter() - start
+            last = training.done == engine.steps
+            text = ""
+            if training.done % train.log_every == 0 or last or training.done == 1:
+                losses = _read(values, training)
+                made.log(_line(training, losses))
+                text, since = _progress(losses, training, since)
+            advance(1, text)
+            if training.done % train.draw_every == 0 or last:
+                _draw(training)
+            if training.done % train.save_every == 0 or last:
+                _save(training)
+                saved = training.done
+        if saved != training.done:
+            _save(training)
+    if training.stop:
+        name = signal.Signals(training.stop).name
+        message = f"{name}: stopped at step {training.done:,} and saved; go on with: vgx resume {made.path}"
+        raise Stopped(message, training.stop)
+
+
+def _read(values: dict[str, Tensor], training: Training) -> dict[str, float]:
+    """Bring the losses from the device; a value that is no number ends the run."""
+    losses = {name: value.item() for name, value in values.items()}
+    for name, value in losses.items():
+        if not math.isfinite(value):
+            run = training.run.path
+            message = f"step {training.done}: {name} is {value}; nothing of it was saved, the last checkpoint is whole"
+            raise DivergedError(f"{run}: {message}. A lower learning rate or train.clip may help.")
+    return losses
+
+
+def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
+    consumed = training.done * training.minibatches
+    optimizers = training.engine.optimizers
+    return {
+        "step": training.done,
+        "epoch": round(consumed / training.batches.per_epoch, 4),
+        "images": consumed * training.recipe.train.batch,
+        "seconds": round(training.seconds, 3),
+        "losses": losses,
+        "rates": {player: o.param_groups[0]["lr"] for player, o in optimizers.items()},
+    }
+
+
+def _progress(
+    losses: dict[str, float], training: Training, since: tuple[float, int]
+) -> tuple[str, tuple[float, int]]:
+    now = time.perf_counter()
+    pictures = (training.done - since[1]) * training.minibatches * training.recipe.train.batch
+    terms = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
+    return f"{terms} | {pictures / (now - since[0]):.1f} images/s", (now, training.done)
+
+
+@contextlib.contextmanager
+def _signals(training: Training) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the training after the step under way; a second one at once."""
+
+    def note(number: int, _: object) -> None:
+        if training.stop:
+            raise KeyboardInterrupt
+        training.stop = number
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _save(training: Training) -> None:
+    consumed = training.done * training.minibatches
+    numbers = {
+        "step": training.done,
+        "epoch": consumed / training.batches.per_epoch,
+        "images": consumed * training.recipe.train.batch,
+        "seconds": training.seconds,
+    }
+    state = training.engine.state(numbers)
+    for name, tensor in {**state.model, **state.optimizer}.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            message = f"step {training.done}: {name} is not finite, so it was not saved"
+            raise DivergedError(f"{training.run.path}: {message}; the last checkpoint is whole")
+    checkpoint.save(training.run, state, training.recipe.train.keep)
+
+
+@torch.no_grad()
+def _draw(training: Training) -> None:
+    """Draw the same latents, and the same pictures above their reconstructions, as ever."""
+    engine, recipe, made = training.engine, training.recipe, training.run
+    shown = {name: engine.shown(name).eval() for name in ("encoder", "decoder") if name in engine.networks}
+    chance = keys.generator(recipe.train.seed, "fixed latents")
+    z = torch.randn(DRAWN, *recipe.latent.shape, generator=chance).to(engine.device)  # [N, *Z]
+    name = f"{training.done:08}.png"
+    sampling.save_grid(sigmoid(shown["decoder"](z)), made.samples / f"step-{name}")
+    if "encoder" in shown:
+        real = as_images(training.store.images[:RECONSTRUCTED], engine.device)
+        recon = sigmoid(shown["decoder"](shown["encoder"](real).mean))  # [N, C, H, W]
+        half = math.ceil(len(real) / 2)
+        rows = [real[:half], recon[:half], real[half:], recon[half:]]
+        sampling.save_grid(torch.cat(rows), made.samples / f"recon-{name}", columns=half)
+    for network in engine.networks.values():
+        network.train()

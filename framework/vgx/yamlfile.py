@@ -1,0 +1,184 @@
+"""YAML as plain data with the place of every value.
+
+Read: YAML 1.2 scalars (`1e-4` is a number, `no` a string), no tags, no aliases, duplicate keys
+refused, size and depth capped. Everything wrong in a file is reported, not the first fault only.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentEndEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+    StreamStartEvent,
+)
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
+
+_NULL = re.compile(r"null|Null|NULL|~|")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]{1,100}|0o[0-7]{1,100}|0x[0-9a-fA-F]{1,100}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL = {".inf": "inf", "-.inf": "-inf", "+.inf": "inf", ".nan": "nan"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value, where it stands, and where its key stands; children are nodes too."""
+
+    value: Any  # a scalar, a dict[str, Node] or a list[Node]
+    place: str  # "recipe.yaml:12:5", or "--set train.batch"
+    key_place: str = ""
+
+    def plain(self) -> Any:
+        """Return the value without places."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong."""
+
+    place: str
+    message: str
+
+
+def read(text: str, name: str) -> tuple[Node, list[Fault]]:
+    """Parse one document; `name` begins every place.
+
+    Returns what could be read and everything that could not.
+    """
+    faults: list[Fault] = []
+    start = f"{name}:1:1"
+    if len(text.encode(errors="replace")) > MAX_BYTES:
+        return Node(None, start), [Fault(start, f"longer than {MAX_BYTES:,} bytes")]
+    try:
+        events = iter(YAML(typ="safe", pure=True).parse(io.StringIO(text)))
+        root = _Reader(name, events, faults).document()
+    except _TooDeep as error:
+        return Node(None, start), [*faults, Fault(str(error), f"nested deeper than {MAX_DEPTH}")]
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else start
+        return Node(None, start), [*faults, Fault(place, f"no YAML: {_sentence(error)}")]
+    except YAMLError as error:
+        first = str(error).strip().splitlines()[0]
+        return Node(None, start), [*faults, Fault(start, f"no YAML: {first}")]
+    return root, faults
+
+
+def _sentence(error: MarkedYAMLError) -> str:
+    problem = (error.problem or "").strip()
+    if "\\t" in problem:
+        problem += " (YAML is indented with spaces, not tabs)"
+    return ", ".join(part for part in ((error.context or "").strip(), problem) if part)
+
+
+class _TooDeep(Exception):  # noqa: N818
+    pass
+
+
+class _Reader:
+    """Builds nodes from parser events: only there can tags and aliases still be told apart."""
+
+    def __init__(self, name: str, events: Iterator[Event], faults: list[Fault]) -> None:
+        self.name, self.events, self.faults = name, events, faults
+
+    def document(self) -> Node:
+        root = Node(None, f"{self.name}:1:1")
+        documents = 0
+        for event in self.events:
+            if isinstance(event, DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    self.fault(event, "a second document; a recipe is one")
+            elif not isinstance(event, StreamStartEvent | StreamEndEvent | DocumentEndEvent):
+                node = self.node(event, 1)
+                root = node if documents == 1 else root
+        return root
+
+    def place(self, event: Event) -> str:
+        return f"{self.name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+
+    def fault(self, event: Event, message: str) -> None:
+        self.faults.append(Fault(self.place(event), message))
+
+    def node(self, event: Event, depth: int) -> Node:
+        place = self.place(event)
+        if depth > MAX_DEPTH:
+            raise _TooDeep(place)
+        if isinstance(event, AliasEvent):
+            self.fault(event, "an alias (*name); write the value out")
+            return Node(None, place)
+        if getattr(event, "tag", None) is not None:
+            self.fault(event, f"a tag ({event.tag}); values are plain")
+        if isinstance(event, MappingStartEvent):
+            return Node(self.mapping(depth), place)
+        if isinstance(event, SequenceStartEvent):
+            items = []
+            while not isinstance(inner := next(self.events), SequenceEndEvent):
+                items.append(self.node(inner, depth + 1))
+            return Node(items, place)
+        assert isinstance(event, ScalarEvent)
+        return Node(_scalar(event.value) if event.style is None else event.value, place)
+
+    def mapping(self, depth: int) -> dict[str, Node]:
+        items: dict[str, Node] = {}
+        while not isinstance(key := next(self.events), MappingEndEvent):
+            name = self.node(key, depth + 1)
+            value = replace(self.node(next(self.events), depth + 1), key_place=name.place)
+            if not isinstance(key, ScalarEvent):
+                self.fault(key, "a key must be a word")
+            elif key.value in items:
+                first = items[key.value].key_place.removeprefix(f"{self.name}:")
+                self.fault(key, f"{key.value}: duplicate key, first at {first}; keep one")
+            else:
+                items[key.value] = value
+        return items
+
+
+def _scalar(text: str) -> Any:
+    """Resolve a plain scalar by the YAML 1.2 core schema."""
+    if _NULL.fullmatch(text):
+        return None
+    if _BOOL.fullmatch(text):
+        return text.lower() == "true"
+    if _INT.fullmatch(text):
+        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if text.lower() in _SPECIAL:
+        return float(_SPECIAL[text.lower()])
+    return text
+
+
+def write(data: Any) -> str:
+    """Return plain data as YAML that `read` gives back unchanged."""
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None  # lists of scalars on one line
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.width = 100
+    yaml.allow_unicode = True
+    yaml.dump(data, stream)
+    return stream.getvalue()

@@ -1,0 +1,29 @@
+"""Mirror images of pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import vgx
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Generator, Tensor
+
+
+class HorizontalFlip(vgx.Augmentation, type="horizontal-flip"):
+    """Mirror each picture left to right with probability `p`."""
+
+    p: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Probability for each picture by itself."""
+
+    def build(self, image: vgx.ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
+        """Make the flip: images [B, C, H, W] -> the same shape."""
+        del image
+        return self._flip
+
+    def _flip(self, images: Tensor, generator: Generator) -> Tensor:
+        chance = images.new_empty(len(images), 1, 1, 1).uniform_(generator=generator)
+        return images.flip(-1).where(chance < self.p, images)

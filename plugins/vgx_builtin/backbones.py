@@ -1,0 +1,60 @@
+"""timm's backbones: built for a size, with weights from the hub, from a file, or from the seed."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import vgx
+from vgx.errors import HubError, RecipeError
+
+from vgx_builtin import hub
+
+
+def create(
+    name: str, image: vgx.ImageSpec, *, pretrained: bool, weights: Path | None, **options: Any
+) -> Any:
+    """Return `timm.create_model(name, ...)` for pictures of this size.
+
+    Raises `RecipeError` for an unknown name or a file that does not fit, `HubError` when pretrained
+    weights can be had neither from the hub nor from its cache.
+    """
+    if pretrained and weights is not None:
+        raise RecipeError(f"{name}: give either 'pretrained' or 'weights', not both")
+    if weights is not None and not weights.is_file():
+        raise RecipeError(f"weights: {weights}: there is no such file")
+    with hub.bounded() if pretrained else contextlib.nullcontext():
+        import timm
+
+        if not timm.is_model(name):
+            base = name.split(".")[0]
+            close = timm.list_models(f"*{base[:5]}*")[:5]
+            hint = f"; near: {', '.join(close)}" if close else ""
+            raise RecipeError(f"backbone: timm has no model '{name}'{hint}")
+        config = timm.get_pretrained_cfg(name)
+        if config is not None and config.fixed_input_size:
+            options["img_size"] = image.size
+        if weights is not None:
+            # The one way that also works with features_only and without a classifier.
+            options["pretrained_cfg_overlay"] = {"file": str(weights)}
+        start = pretrained or weights is not None
+        try:
+            return timm.create_model(name, pretrained=start, in_chans=image.channels, **options)
+        except Exception as error:
+            if pretrained and hub.is_hub_error(error):
+                raise HubError(
+                    f"backbone {name}: its pretrained weights are not cached and the hub can't be "
+                    "reached; offline, a local file works: weights: FILE.safetensors"
+                ) from error
+            source = f" from {weights}" if weights else ""
+            raise RecipeError(f"backbone {name}{source}: {error}") from error
+
+
+def statistics(backbone: Any, image: vgx.ImageSpec) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel in the backbone's pretraining."""
+    config = backbone.pretrained_cfg
+    mean, std = list(config.get("mean", (0.5,) * 3)), list(config.get("std", (0.5,) * 3))
+    if len(mean) != image.channels:
+        mean, std = [sum(mean) / len(mean)] * image.channels, [sum(std) / len(std)] * image.channels
+    return mean, std

@@ -1,0 +1,175 @@
+"""Data sets of the Hugging Face hub, or local ones in its layout."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import vgx
+from pydantic import PositiveInt
+from vgx.errors import DataError, HubError
+
+from vgx_builtin.pictures import keep_rgb
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+NonRgb = Literal["skip", "convert"]
+
+
+class HuggingFace(vgx.Dataset, type="huggingface"):
+    """A data set of the Hugging Face hub, or a local folder or parquet file in the hub's layout.
+
+    Without a network a data set works that is in the hub's cache, or lies in a local folder.
+    """
+
+    path: str
+    """`owner/name` on the hub, a local folder, or a local parquet file."""
+    split: str = "train"
+    """Which split; slices work too: `train[:1000]`, `train[90%:]`."""
+    column: str | None = None
+    """The column with the pictures; found by itself when there is one."""
+    non_rgb: NonRgb = "skip"
+    """What to do with greyscale pictures and those with alpha: leave out, or make RGB (on black)."""
+    revision: str | None = None
+    """A branch, tag or commit of the hub's repository."""
+    limit: PositiveInt | None = None
+    """Take only the first so many rows."""
+    fallback: vgx.Dataset | None = None
+    """Another dataset, used with a notice when the hub can't be reached and nothing is cached."""
+
+    def build(self, image: vgx.ImageSpec) -> vgx.Source:
+        """Open the rows. Raises `HubError` or `DataError`, saying what would work."""
+        local = Path(self.path).expanduser()
+        if local.exists():
+            rows, fingerprint = _load_local(local, self.split)
+        elif self.path.startswith((".", "/", "~")) or self.path.count("/") != 1:
+            raise DataError(f"dataset huggingface: {self.path}: there is no such folder or file")
+        else:
+            try:
+                rows, fingerprint = _load_hub(self.path, self.split, self.revision)
+            except HubError as error:
+                if self.fallback is None or not isinstance(error, UnreachableError):
+                    raise
+                text = f"{error}. Using the fallback instead: {self.fallback.type}"
+                warnings.warn(text, vgx.Notice, stacklevel=2)
+                return self.fallback.build(image)
+        rows, column = _image_column(rows, self.column, self.path)
+        policy = f"{fingerprint}|{self.split}|{column}|{self.non_rgb}|{self.limit}"
+        digest = hashlib.sha256(policy.encode()).hexdigest()[:32]
+        count = min(len(rows), self.limit or len(rows))
+        return _Rows(rows, column, count, self.non_rgb, f"huggingface-{digest}")
+
+
+class UnreachableError(HubError):
+    """The hub can't be reached, and nothing is cached."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    rows: Any  # datasets.Dataset
+    column: str
+    count: int
+    non_rgb: NonRgb
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Image.Image:
+        """Return one picture, upright. Raises `vgx.Dropped` for one that is left out."""
+        from PIL import Image, ImageOps
+
+        cell = self.rows[index][self.column]
+        if cell is None or not (cell["bytes"] or cell["path"]):
+            raise vgx.Dropped("empty")
+        file = io.BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]
+        with Image.open(file) as picture:
+            return keep_rgb(ImageOps.exif_transpose(picture), self.non_rgb)
+
+
+def _load_local(path: Path, split: str) -> tuple[Any, str]:
+    """Open a folder or file; its fingerprint is that of its files' names, sizes and times."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        name = file.relative_to(path) if path.is_dir() else file.name
+        digest.update(f"{name}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    where = (
+        {"path": str(path)}
+        if path.is_dir()
+        else {"path": "parquet", "data_files": {"train": str(path)}}
+    )
+    try:
+        return _load(**where, split=split), digest.hexdigest()
+    # Its builders raise many kinds of error for files that are no data set.
+    except Exception as error:
+        raise DataError(f"dataset huggingface: {path}, split {split}: {_first_line(error)}") from error
+
+
+def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
+    """Open a data set of the hub, from its cache when the hub can't be reached."""
+    from vgx_builtin import hub
+
+    named = f"{path}, split {split}" + (f", revision {revision}" if revision else "")
+    with hub.bounded() as online:
+        try:
+            rows = _load(path=path, split=split, revision=revision, offline=not online)
+        except Exception as error:
+            if hub.is_hub_error(error) and (not online or isinstance(error, ConnectionError)):
+                raise UnreachableError(
+                    f"dataset huggingface: {named}: not in the cache, and the hub can't be reached "
+                    "(offline, these work: dataset.path=LOCAL_FOLDER, dataset.fallback=drawn-faces)"
+                ) from error
+            raise HubError(f"dataset huggingface: {named}: {_first_line(error)}") from error
+    files = "|".join(sorted(Path(file["filename"]).parent.name for file in rows.cache_files))
+    return rows, f"{path}|{revision}|{files}"
+
+
+def _load(*, split: str, offline: bool = False, **where: Any) -> Any:
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.disable_progress_bars()
+    datasets.config.HF_HUB_OFFLINE = before or offline
+    try:
+        cache = vgx.cache_dir() / "datasets"
+        return datasets.load_dataset(**where, split=split, cache_dir=str(cache))
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
+    """Return the rows with only the column of pictures, still encoded, and its name."""
+    import datasets
+
+    features = rows.features
+    if wanted is not None and wanted not in features:
+        raise DataError(f"dataset huggingface: {path}: no column '{wanted}'; it has {', '.join(features)}")
+    names = [wanted] if wanted else [name for name, kind in features.items() if _is_image(kind)]
+    if len(names) != 1:
+        which = f"several columns hold pictures: {', '.join(names)}" if names else "no column holds pictures"
+        raise DataError(f"dataset huggingface: {path}: {which}; say which: dataset.column=NAME")
+    rows = rows.select_columns(names)
+    if isinstance(features[names[0]], datasets.Image):
+        rows = rows.cast_column(names[0], datasets.Image(decode=False))
+    return rows, names[0]
+
+
+def _is_image(kind: Any) -> bool:
+    import datasets
+
+    bare = isinstance(kind, dict) and set(kind) == {"bytes", "path"}
+    return bare or isinstance(kind, datasets.Image)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else 'no reason given'}"
+
+

@@ -1,0 +1,42 @@
+"""Any timm backbone as an encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Timm(vgx.Encoder, type="timm"):
+    """Any timm backbone, its pooled features read by linear layers for mu and logvar."""
+
+    backbone: str = "resnet18"
+    """A model name that timm knows."""
+    pretrained: bool = False
+    """Start from the weights that timm fetches from the hub."""
+    weights: Path | None = None
+    """Start from a local safetensors file of the backbone instead."""
+
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
+        """Make a module: images [B, C, H, W] in [0, 1] -> Gaussian over [B, Z]. The latent is flat."""
+        from torch import nn
+        from torchvision.transforms import Normalize
+
+        from vgx_builtin.backbones import create, statistics
+        from vgx_builtin.modules import GaussianEncoder, flat_size
+
+        flat_size("encoder timm", latent)
+        backbone = create(
+            self.backbone, image, pretrained=self.pretrained, weights=self.weights, num_classes=0
+        )
+        mean, std = statistics(backbone, image)
+        trunk = nn.Sequential(Normalize(mean, std), backbone)
+        return GaussianEncoder(trunk, backbone.head_hidden_size or backbone.num_features, latent)
+
+    def untrained(self) -> Self:
+        """Return the same encoder without outside weights."""
+        return self.model_copy(update={"pretrained": False, "weights": None})

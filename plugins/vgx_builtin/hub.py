@@ -1,0 +1,62 @@
+"""Manners towards the hub: ask first whether it is there, and never wait for it for long."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+SECONDS = 10  # the longest that anybody waits to learn that the hub can't be reached
+
+
+def reachable() -> bool:
+    """Tell whether a connection to the hub can be opened, within `SECONDS`."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or constants.ENDPOINT)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            socket.create_connection((address.hostname or "", port), timeout=SECONDS).close()
+        except OSError:
+            return
+        answers.append(True)
+
+    # A name that no server resolves can hang longer than any time-out: leave the thread behind.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(SECONDS)
+    return bool(answers)
+
+
+@contextmanager
+def bounded() -> Iterator[bool]:
+    """Run the block offline when the hub can't be reached; tell whether it can."""
+    from huggingface_hub import constants
+
+    online = reachable()
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not online
+    try:
+        yield online
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def is_hub_error(error: BaseException | None) -> bool:
+    """Tell whether an error, or what caused it, is the hub's or the network's."""
+    from huggingface_hub import errors
+
+    kinds = (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)
+    while error is not None:
+        if isinstance(error, kinds):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,50 @@
+"""Reconstruction losses: how far a picture and its reconstruction are apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class L1(vgx.Loss, type="l1"):
+    """Mean absolute error between reconstruction and picture: mean |recon - real|.
+
+    The mean is over batch, channels and pixels; pictures are in [0, 1], so the value is too.
+    """
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar in [0, 1]."""
+        from torch.nn import functional as F
+
+        return F.l1_loss(step.recon, step.real)  # type: ignore[arg-type]
+
+
+class L2(vgx.Loss, type="l2"):
+    """Mean squared error between reconstruction and picture: mean (recon - real)^2.
+
+    The mean is over batch, channels and pixels; pictures are in [0, 1], so the value is too.
+    """
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar in [0, 1]."""
+        from torch.nn import functional as F
+
+        return F.mse_loss(step.recon, step.real)  # type: ignore[arg-type]
+
+
+class Bce(vgx.Loss, type="bce"):
+    """Binary cross-entropy of each pixel value as a probability (Kingma and Welling 2014).
+
+    -mean[x log p + (1 - x) log(1 - p)] with p = sigmoid(logits), computed from the logits so that it
+    stays finite. Its least value is the pictures' own entropy, not 0.
+    """
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar >= 0, in nats for each pixel value."""
+        from torch.nn import functional as F
+
+        return F.binary_cross_entropy_with_logits(step.recon_logits, step.real)  # type: ignore[arg-type]

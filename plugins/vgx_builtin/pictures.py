@@ -1,0 +1,36 @@
+"""What is done with pictures that are not plain RGB."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import vgx
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def keep_rgb(picture: Image.Image, non_rgb: Literal["skip", "convert"]) -> Image.Image:
+    """Return a picture as RGB.
+
+    With `skip`, one that is not stored as RGB raises `vgx.Dropped`. With `convert`, transparent
+    pixels show black, as if the alpha channel were cut off and the colour multiplied by it.
+    """
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture.copy()
+    if non_rgb == "skip":
+        raise vgx.Dropped(_why(picture))
+    if picture.has_transparency_data:
+        from PIL import Image
+
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _why(picture: Image.Image) -> str:
+    if picture.has_transparency_data:
+        return "with alpha"
+    if picture.mode in ("1", "L", "I", "F", "I;16", "I;16B", "I;16L"):
+        return "greyscale"
+    return f"in mode {picture.mode}"

@@ -1,0 +1,31 @@
+"""Latents that the run has seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class PosteriorCodes(vgx.Sampler, type="posterior"):
+    """Draw from the latents of the last epoch: posterior samples of real pictures.
+
+    Decoded, they are reconstructions: what the decoder can do where it was trained.
+    """
+
+    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+        """Make what draws [n, *Z]."""
+        del latent
+        return _Stored()
+
+
+class _Stored:
+    def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
+        """[n, *Z]  With replacement, from codes [K, *Z]."""
+        import torch
+
+        rows = [torch.randint(len(codes), (), generator=generator) for _ in range(n)]
+        return codes[torch.stack(rows)]

@@ -1,0 +1,30 @@
+"""Latents from the prior."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class Prior(vgx.Sampler, type="prior"):
+    """Draw latents from N(0, I), the way of every GAN and of the plain VAE."""
+
+    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+        """Make what draws [n, *Z]."""
+        return _Normal(latent)
+
+
+class _Normal:
+    def __init__(self, latent: vgx.LatentSpec) -> None:
+        self.latent = latent
+
+    def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
+        """[n, *Z]  One draw after another: a row does not depend on how many there are."""
+        import torch
+
+        rows = [torch.randn(self.latent.shape, generator=generator) for _ in range(n)]
+        return torch.stack(rows).to(codes)

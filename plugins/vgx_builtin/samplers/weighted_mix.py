@@ -1,0 +1,58 @@
+"""Mixtures of latents that the run has seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import vgx
+from pydantic import PositiveFloat, PositiveInt
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class WeightedMix(vgx.Sampler, type="weighted-mix"):
+    """Average a few latents of the last epoch with random weights that sum to 1.
+
+    z = sum_k w_k code_k with w ~ Dirichlet(concentration, ..., concentration). The mixtures stay
+    where the decoder was trained, which draws from N(0, I) need not.
+    """
+
+    of: PositiveInt = 3
+    """How many latents are mixed."""
+    concentration: PositiveFloat = 1.0
+    """Of the weights: 1 is uniform over all weights that sum to 1, less keeps near single latents,
+    more near their plain average."""
+    anchors: Literal["shared", "fresh"] = "shared"
+    """`shared`: the same latents serve all pictures; `fresh`: each picture draws its own."""
+
+    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+        """Make what draws [n, *Z]."""
+        del latent
+        return _Mix(self)
+
+
+class _Mix:
+    def __init__(self, part: WeightedMix) -> None:
+        self.part = part
+
+    def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
+        """[n, *Z]  Mixtures of codes [K, *Z]; a row does not depend on how many there are."""
+        import numpy as np
+        import torch
+        from vgx.errors import RecipeError
+
+        of = self.part.of
+        if len(codes) < of:
+            raise RecipeError(f"sampler weighted-mix: of: {of}: the run has {len(codes)} latents")
+        # numpy has the Dirichlet distribution with a generator of its own.
+        chance = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        shared = chance.choice(len(codes), of, replace=False)  # [of]
+        rows = []
+        for _ in range(n):
+            fresh = self.part.anchors == "fresh"
+            anchors = chance.choice(len(codes), of, replace=False) if fresh else shared
+            weights = chance.dirichlet(np.full(of, self.part.concentration))  # [of]
+            mixed = torch.from_numpy(weights).to(codes)
+            rows.append(torch.tensordot(mixed, codes[torch.from_numpy(anchors)], 1))  # [*Z]
+        return torch.stack(rows)
