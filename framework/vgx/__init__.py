@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     )
     from vgx.errors import Dropped, Notice, VgxError
     from vgx.hooks import hookimpl
-    from vgx.step import Gaussian, Posterior, Score, Step
     from vgx.recipe import Recipe, dump_recipe, load_recipe
     from vgx.registry import Registry, discover
     from vgx.rundir import Run, cache_dir
     from vgx.sampling import Model, load, sample
+    from vgx.step import Gaussian, Posterior, Score, Step
     from vgx.training import run
 
 __version__ = "0.1.0.dev0"

@@ -1,4 +1,4 @@
-"""What can be known before the first step: shapes, sizes, and losses that ask for something absent."""
+"""What can be known before the first step: shapes, sizes, losses that ask for what is absent."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ def _played(engine: Engine, registry: Registry, real: Tensor) -> Step:
         network = engine.networks["discriminator"]
         score = _asked(recipe.discriminator, registry, network, augmented)
         if not isinstance(score, Score):
-            _blame(recipe.discriminator, registry, f"gives a {type(score).__name__}, not a vgx.Score")
+            _blame(
+                recipe.discriminator, registry, f"gives a {type(score).__name__}, not a vgx.Score"
+            )
         logits = tuple(score.logits.shape)
         if logits[:2] != (len(real), 1) or len(logits) not in (2, 4):
             message = f"logits are {logits}, not [B, 1, h, w] or [B, 1] with B = {len(real)}"
@@ -112,13 +114,19 @@ def _losses(engine: Engine, registry: Registry, step: Step) -> dict[str, float]:
                 if watched.missing:
                     needs = " and ".join(sorted({_GIVES[name] for name in watched.missing}))
                     names = ", ".join(f"step.{name}" for name in watched.missing)
-                    message = f"losses.{index}: {loss.label} asks for {names}: the recipe needs {needs}"
+                    message = (
+                        f"losses.{index}: {loss.label} asks for {names}: the recipe needs {needs}"
+                    )
                     raise RecipeError(message) from error
-                _blame(loss, registry, f"failed on the first batch: {type(error).__name__}: {error}")
+                _blame(
+                    loss, registry, f"failed on the first batch: {type(error).__name__}: {error}"
+                )
             if value is None:
                 continue
             if not isinstance(value, Tensor) or value.dim() or not value.isfinite():
-                _blame(loss, registry, f"its {player}'s half is no finite scalar on the first batch")
+                _blame(
+                    loss, registry, f"its {player}'s half is no finite scalar on the first batch"
+                )
             values[f"{loss.label}.{player}"] = value.item()
     return values
 
@@ -144,7 +152,9 @@ def _asked(part: Any, registry: Registry, call: Any, *inputs: Any) -> Any:
         _blame(part, registry, f"failed on the first batch: {type(error).__name__}: {error}")
 
 
-def _expect(part: Any, registry: Registry, what: str, shape: Any, expected: tuple[int, ...]) -> None:
+def _expect(
+    part: Any, registry: Registry, what: str, shape: Any, expected: tuple[int, ...]
+) -> None:
     if tuple(shape) != expected:
         _blame(part, registry, f"{what}: shape {tuple(shape)}, not {expected}")
 

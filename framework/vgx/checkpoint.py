@@ -91,7 +91,9 @@ def load(run: Run) -> tuple[Path, State]:
 
 def _named(run: Run) -> list[Path]:
     """Committed checkpoints, newest first."""
-    found = [(int(m[1]), p) for p in run.checkpoints.glob("step-*") if (m := _NAME.fullmatch(p.name))]
+    found = [
+        (int(m[1]), p) for p in run.checkpoints.glob("step-*") if (m := _NAME.fullmatch(p.name))
+    ]
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -108,8 +110,10 @@ def _read(path: Path) -> State:
         numbers = json.loads(files["state.json"])
         if numbers.pop("format") != FORMAT:
             raise StorageError(f"{path}: written by a newer vgx; install that to go on")
-        tensors = [safetensors.torch.load(files[f"{name}.safetensors"]) for name in _TENSORS]
-        return State(*tensors, numbers=numbers)
+        model, optimizer, latents = (
+            safetensors.torch.load(files[f"{name}.safetensors"]) for name in _TENSORS
+        )
+        return State(model, optimizer, latents, numbers)
     except StorageError:
         raise
     # Whatever a damaged file makes a parser raise, the answer is the same: not this one.

@@ -10,7 +10,8 @@ documentation, its `build` makes the working object:
         def generator(self, step: vgx.Step):
             return F.huber_loss(step.recon, step.real, delta=self.delta)
 
-Letters: B pictures, C channels, H x W pixels, Z the latent shape. Images are [B, C, H, W] in [0, 1].
+Letters: B pictures, C channels, H x W pixels, Z the latent shape. Images are [B, C, H, W] in
+[0, 1].
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, S
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Discriminator as Choose,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -39,6 +39,9 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     model_serializer,
+)
+from pydantic import (
+    Discriminator as Choose,
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
@@ -128,6 +131,7 @@ class Resolver(Protocol):
 
 
 KIND_MARK = "vgx-kind"
+_Class = type[BaseModel]  # inside a part, `type` is its name in recipes
 _TYPE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -156,7 +160,7 @@ class Component(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(
-        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+        cls, source: _Class, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         """A field annotated with a kind takes any registered part of it."""
         if cls.type or not cls.kind:
@@ -183,7 +187,9 @@ class Component(BaseModel):
             value = {"type": value}
         if not isinstance(value, dict):
             raise PydanticCustomError(
-                "part", "should be the name of a {kind}, or its fields with a 'type'", {"kind": cls.kind}
+                "part",
+                "should be the name of a {kind}, or its fields with a 'type'",
+                {"kind": cls.kind},
             )
         fields = dict(value)
         name = fields.pop("type", None)

@@ -62,7 +62,9 @@ def open_source(dataset: Dataset, image: ImageSpec) -> tuple[Source, list[str]]:
         if issubclass(warning.category, Notice):
             notices.append(str(warning.message))
         else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
     return source, notices
 
 
@@ -113,7 +115,11 @@ def _build(source: Source, image: ImageSpec, folder: Path, advance: Advance) -> 
                 count += 1
         if not count:
             raise DataError(f"none of {len(source):,} pictures is usable: {dict(dropped)}")
-        about = {"count": count, "dropped": dict(sorted(dropped.items())), "sha256": digest.hexdigest()}
+        about = {
+            "count": count,
+            "dropped": dict(sorted(dropped.items())),
+            "sha256": digest.hexdigest(),
+        }
         (temporary / "store.json").write_text(json.dumps(about, indent=1))
         try:
             temporary.rename(folder)
@@ -142,17 +148,23 @@ def _decode(source: Source, index: int, image: ImageSpec) -> NDArray[np.uint8] |
         return str(reason)
     # Decoders raise many things for bad files; each means the same to the person.
     except Exception as error:
-        raise DataError(f"picture {index} cannot be read: {type(error).__name__}: {error}") from error
+        raise DataError(
+            f"picture {index} cannot be read: {type(error).__name__}: {error}"
+        ) from error
     return np.asarray(small).reshape(image.size, image.size, image.channels)
 
 
 class Batches:
-    """Minibatches by number: the order is a keyed permutation, so a resume needs only the number."""
+    """Minibatches by number: the order is a keyed permutation, a resume needs only the number."""
 
-    def __init__(self, images: NDArray[np.uint8], batch: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, images: NDArray[np.uint8], batch: int, seed: int, device: torch.device
+    ) -> None:
         """Raise `DataError` when the pictures don't fill one minibatch."""
         if len(images) < batch:
-            message = f"{len(images):,} pictures don't fill one minibatch: set train.batch to at most that"
+            message = (
+                f"{len(images):,} pictures don't fill one minibatch; lower train.batch to that"
+            )
             raise DataError(message)
         self.images, self.batch, self.seed, self.device = images, batch, seed, device
         self.per_epoch = len(images) // batch
@@ -175,5 +187,3 @@ def as_images(pictures: NDArray[np.uint8], device: torch.device) -> Tensor:
     """[B, C, S, S]  Decoded pictures [B, S, S, C] as images in [0, 1], in channels-last memory."""
     batch = torch.from_numpy(np.array(pictures)).to(device, non_blocking=True)
     return batch.permute(0, 3, 1, 2).to(torch.float32) / 255
-
-

@@ -53,16 +53,20 @@ def build_network(recipe: Recipe, name: str) -> nn.Module | None:
     """
     with keys.ambient(recipe.train.seed, f"weights of the {name}"):
         if name == "encoder":
-            return recipe.encoder and recipe.encoder.build(recipe.image, recipe.latent)
+            part = recipe.encoder
+            return None if part is None else part.build(recipe.image, recipe.latent)
         if name == "decoder":
             return recipe.decoder.build(recipe.latent, recipe.image)
-        return recipe.discriminator and recipe.discriminator.build(recipe.image)
+        judge = recipe.discriminator
+        return None if judge is None else judge.build(recipe.image)
 
 
 def untrained(recipe: Recipe) -> Recipe:
     """Return the recipe without outside weights: a checkpoint is about to give them."""
     parts = {name: getattr(recipe, name) for name in ("encoder", "decoder", "discriminator")}
-    return recipe.model_copy(update={name: part and part.untrained() for name, part in parts.items()})
+    return recipe.model_copy(
+        update={name: part and part.untrained() for name, part in parts.items()}
+    )
 
 
 def sigmoid(logits: Tensor) -> Tensor:
@@ -109,8 +113,8 @@ class Engine:
     def step(self, number: int, minibatches: Sequence[Tensor]) -> dict[str, Tensor]:
         """Do one step: each player moves, the discriminator once for each minibatch.
 
-        `minibatches` are real images [B, C, H, W]. Returns the unweighted loss terms by name, on the
-        device: reading them waits for it.
+        `minibatches` are real images [B, C, H, W]. Returns the unweighted loss terms by name, on
+        the device: reading them waits for it.
         """
         values: dict[str, Tensor] = {}
         first = self.recipe.train.order == "generator-first"
@@ -173,7 +177,10 @@ class Engine:
                 real = change(real, chance)  # [B, C, H, W]
         posterior = recon = recon_logits = prior = real_score = fake_score = None
         z = torch.randn(
-            (len(real), *latent), generator=self._chance("prior", *address), device=self.device, dtype=self.dtype
+            (len(real), *latent),
+            generator=self._chance("prior", *address),
+            device=self.device,
+            dtype=self.dtype,
         )  # [B, *Z]
         with self._autocast():
             with torch.set_grad_enabled(learn):
@@ -183,11 +190,15 @@ class Engine:
                     posterior = self.networks["encoder"](real)
                     z = posterior.sample(self._chance("posterior", *address))  # [B, *Z]
                     recon_logits = self.networks["decoder"](z)  # [B, C, H, W]
-                    recon_logits = recon_logits.to(torch.promote_types(recon_logits.dtype, torch.float32))
+                    recon_logits = recon_logits.to(
+                        torch.promote_types(recon_logits.dtype, torch.float32)
+                    )
                     recon = sigmoid(recon_logits)  # [B, C, H, W]
             if "discriminator" in self.networks:
                 shown = {"recon": recon, "prior": prior}
-                fakes = torch.cat([shown[name] for name in train.fakes])  # [F*B, C, H, W]
+                fakes = torch.cat(
+                    [images for name in train.fakes if (images := shown[name]) is not None]
+                )  # [F*B, C, H, W]
                 real_score, fake_score = self.judge(real), self.judge(fakes)
         return Step(
             number=number,
@@ -257,11 +268,11 @@ class Engine:
             if isinstance(asked, nn.Module):
                 self.networks[f"loss {loss.label}"] = asked
             both = plays(asked, "generator") and plays(asked, "discriminator")
-            for player in terms:
+            for player, halves in terms.items():
                 if plays(asked, player):
                     label = f"{loss.label}.{player}" if both else loss.label
                     weighted = player == "generator" or not both
-                    terms[player].append(Term(label, loss, asked, weighted))
+                    halves.append(Term(label, loss, asked, weighted))
         return terms
 
     def _parameters(self, player: Player) -> list[nn.Parameter]:
@@ -285,14 +296,15 @@ class Engine:
         if decay is None:
             return None
         # Buffers are copied, not averaged: BatchNorm's statistics are averages already.
-        return AveragedModel(self._averaged(), multi_avg_fn=get_ema_multi_avg_fn(decay))
+        return AveragedModel(self._averaged(), multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
     def shown(self, name: str) -> nn.Module:
         """Return the network to draw with: the averaged one when there is one."""
         if self.average is not None:
-            averaged: nn.ModuleDict = self.average.module
+            averaged: Any = self.average.module
             if name in averaged:
-                return averaged[name]
+                chosen: nn.Module = averaged[name]
+                return chosen
         return self.networks[name]
 
     # --- its state ---------------------------------------------------------------------------
@@ -345,7 +357,8 @@ class Engine:
                         values.setdefault(names.index(name), {})[key] = value
                 shell = optimizer.state_dict()["param_groups"]
                 groups = [
-                    {**old, "params": new["params"]} for old, new in zip(saved["groups"], shell, strict=True)
+                    {**old, "params": new["params"]}
+                    for old, new in zip(saved["groups"], shell, strict=True)
                 ]
                 optimizer.load_state_dict({"state": values, "param_groups": groups})
         except (RuntimeError, KeyError, ValueError) as error:
@@ -371,6 +384,8 @@ def make_optimizer(
     chosen: Optimizer, parameters: list[nn.Parameter], player: str
 ) -> torch.optim.Optimizer:
     """Make the optimizer that a recipe names. Raises `RecipeError` for a name or value it lacks."""
+    kind: Any
+    options: dict[str, Any] = {}
     if chosen.type == "adam":
         kind, options = torch.optim.Adam, {"fused": True}
     else:
@@ -380,22 +395,27 @@ def make_optimizer(
             names = ", ".join(list_optimizers())
             message = f"train.optimizers.{player}.type: timm has no '{chosen.type}'; it has {names}"
             raise RecipeError(message)
-        kind, options = get_optimizer_class(chosen.type, bind_defaults=False), {}
+        kind = get_optimizer_class(chosen.type, bind_defaults=False)
     known = inspect.signature(kind).parameters
     betas = chosen.betas or ((0.5, 0.999) if "betas" in known else None)
-    given = {"betas": betas, "momentum": chosen.momentum, "weight_decay": chosen.weight_decay or None}
+    given = {
+        "betas": betas,
+        "momentum": chosen.momentum,
+        "weight_decay": chosen.weight_decay or None,
+    }
     for field, value in given.items():
         if value is None:
             continue
         if field not in known:
-            raise RecipeError(f"train.optimizers.{player}.{field}: {chosen.type} has none; leave it out")
+            raise RecipeError(
+                f"train.optimizers.{player}.{field}: {chosen.type} has none; leave it out"
+            )
         options[field] = value
-    return kind(parameters, lr=chosen.lr, **options)
+    made: torch.optim.Optimizer = kind(parameters, lr=chosen.lr, **options)
+    return made
 
 
-def _add(
-    old: list[Tensor | None] | None, new: Sequence[Tensor | None]
-) -> list[Tensor | None]:
+def _add(old: list[Tensor | None] | None, new: Sequence[Tensor | None]) -> list[Tensor | None]:
     if old is None:
         return list(new)
     pairs = zip(old, new, strict=True)

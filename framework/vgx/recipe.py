@@ -13,7 +13,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     NonNegativeFloat,
-
     PlainSerializer,
     PositiveFloat,
     PositiveInt,
@@ -91,16 +90,16 @@ class Train(BaseModel):
     discriminator_steps: PositiveInt = 1
     """Updates of the discriminator in a step, each on a minibatch of its own."""
     fakes: tuple[Literal["recon", "prior"], ...] = ()
-    """What the discriminator is shown as fake: reconstructions, decoded N(0, I), or both. By default
-    `[recon]` with an encoder and `[prior]` without."""
+    """What the discriminator is shown as fake: reconstructions, decoded N(0, I), or both. By
+    default `[recon]` with an encoder and `[prior]` without."""
     clip: PositiveFloat | None = None
     """Largest norm of each player's gradient."""
     accumulate: PositiveInt = 1
     """Pieces that a minibatch is cut into, to save memory; must divide `batch`."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of the averaged weights of encoder and decoder that sampling then uses; `null`: none."""
+    """Decay of the averaged weights of encoder and decoder, which sampling then uses."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the networks' forward and backward passes; losses are always float32."""
+    """Arithmetic of the networks' passes; losses are always float32."""
     log_every: PositiveInt = 10
     """Steps between lines of `log.jsonl`."""
     draw_every: PositiveInt = 500
@@ -126,7 +125,7 @@ class Train(BaseModel):
 def _latent(value: object) -> object:
     if isinstance(value, LatentSpec):
         return value
-    shape = value if isinstance(value, list) else [value]
+    shape: list[Any] = value if isinstance(value, list) else [value]
     whole = all(isinstance(n, int) and not isinstance(n, bool) and 0 < n < 10**7 for n in shape)
     if not whole or len(shape) not in (1, 3):
         message = "should be a positive whole number, or [channels, height, width]"
@@ -176,7 +175,9 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.losses:
-            raise PydanticCustomError("losses", "losses: an experiment without a loss learns nothing")
+            raise PydanticCustomError(
+                "losses", "losses: an experiment without a loss learns nothing"
+            )
         labels = [loss.label for loss in self.losses]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
@@ -204,7 +205,10 @@ def load_recipe(
     faults: list[Fault] = []
     tree = _read_file(Path(path), faults, ())
     if isinstance(overrides, Mapping):
-        pairs = [(key, Node(_nodes(value, f"--set {key}"), f"--set {key}")) for key, value in overrides.items()]
+        pairs = [
+            (key, Node(_nodes(value, f"--set {key}"), f"--set {key}"))
+            for key, value in overrides.items()
+        ]
     else:
         pairs = [pair for text in overrides for pair in _split(text, faults)]
     for key, value in pairs:
@@ -347,7 +351,9 @@ def _validated(tree: Node, registry: Registry, faults: list[Fault]) -> Recipe:
             faults.append(_fault(tree, fault["loc"], fault))
     if recipe is not None and not faults:
         return recipe
-    faults.sort(key=lambda fault: [int(n) if n.isdigit() else n for n in fault.place.split(":")[1:]])
+    faults.sort(
+        key=lambda fault: [int(n) if n.isdigit() else n for n in fault.place.split(":")[1:]]
+    )
     lines = [f"{fault.place}: {fault.message}" for fault in dict.fromkeys(faults)]
     if len(lines) > MAX_LINES:
         lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more"]
@@ -368,9 +374,9 @@ def _fault(tree: Node, loc: tuple[int | str, ...], fault: Any) -> Fault:
     node, field, key = tree, [], ""
     for step in loc:
         children = node.value
+        if isinstance(children, list):
+            children = dict(enumerate(children))
         if isinstance(children, dict) and step in children:
-            node = children[step]
-        elif isinstance(children, list) and isinstance(step, int) and step < len(children):
             node = children[step]
         elif fault["type"] == "missing" and step == loc[-1]:
             pass

@@ -13,6 +13,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -97,13 +98,15 @@ def discover(files: Iterable[Path] = ()) -> Registry:
     """
     points = importlib.metadata.entry_points(group=hooks.PROJECT)
     plugins = []
-    for point in sorted(points, key=lambda point: (point.dist.name if point.dist else "", point.name)):
+    for point in sorted(
+        points, key=lambda point: (point.dist.name if point.dist else "", point.name)
+    ):
         distribution = point.dist.name if point.dist else "unknown"
         version = point.dist.version if point.dist else "unknown"
         plugins.append(_load(distribution, version, point.name, point.load))
     for file in files:
         digest = _digest(file)
-        plugin = _load(file.name, digest, file.name, lambda file=file: _import_file(file))
+        plugin = _load(file.name, digest, file.name, partial(_import_file, file))
         if plugin.failure:
             raise PluginError(f"plugin {file}: {plugin.failure}")
         plugins.append(plugin)
@@ -133,7 +136,9 @@ def _checked(part: object) -> type[Component]:
         kinds = ", ".join(f"vgx.{kind.__name__}" for kind in KINDS)
         raise PluginError(f'{part!r} is no part: a part is a class X({kinds}; type="...")')
     if not (part.__doc__ or "").strip():
-        raise PluginError(f"the {part.kind} {part.type!r} has no docstring, which is its documentation")
+        raise PluginError(
+            f"the {part.kind} {part.type!r} has no docstring, which is its documentation"
+        )
     return part
 
 

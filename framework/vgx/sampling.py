@@ -39,12 +39,12 @@ class Model:
         """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1]."""
         if self.encoder is None:
             raise RecipeError(f"{self.recipe.name} has no encoder")
-        return torch.cat([self.encoder(part).mean for part in images.split(CHUNK)])
+        return torch.cat([self.encoder(part).mean for part in torch.split(images, CHUNK)])
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """[N, C, H, W]  Pictures in [0, 1] of latents [N, *Z]."""
-        return torch.cat([sigmoid(self.decoder(part)) for part in z.split(CHUNK)])
+        return torch.cat([sigmoid(self.decoder(part)) for part in torch.split(z, CHUNK)])
 
 
 def load(
@@ -57,7 +57,9 @@ def load(
     Raises `StorageError` when there is no run or no checkpoint that can be believed.
     """
     found = find(run)
-    return load_with(found, load_recipe(found.recipe_file, (), registry_of(found)), device, networks)
+    return load_with(
+        found, load_recipe(found.recipe_file, (), registry_of(found)), device, networks
+    )
 
 
 def load_with(

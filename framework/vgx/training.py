@@ -102,7 +102,11 @@ def resume(
     stored = load_recipe(found.recipe_file, (), registry)
     recipe = recipe or stored
     changed = differences(stored, recipe)
-    wrong = [f"{name}: {old!r} -> {new!r}" for name, (old, new) in changed.items() if name not in CHANGEABLE]
+    wrong = [
+        f"{name}: {old!r} -> {new!r}"
+        for name, (old, new) in changed.items()
+        if name not in CHANGEABLE
+    ]
     if wrong:
         listed = "\n  ".join(wrong[:6])
         message = f"{found.path} was made by another recipe; start a new run for that:\n  {listed}"
@@ -112,12 +116,15 @@ def resume(
         store, notices = _open(recipe, voice)
         before = found.environment()["data"]
         if store.content != before["content"]:
-            message = f"the pictures are not those of the run: {before['kept']:,} then, {len(store.images):,} now"
-            raise RecipeError(f"{found.path}: {message}; start a new run")
+            counts = f"{before['kept']:,} then, {len(store.images):,} now"
+            message = f"the pictures are not those of the run ({counts}); start a new run"
+            raise RecipeError(f"{found.path}: {message}")
         engine, batches = _build(untrained(recipe), store, pick_device(device))
         engine.restore(state)
         numbers = state.numbers
-        training = Training(recipe, found, engine, batches, store, notices, numbers["step"], numbers["seconds"])
+        training = Training(
+            recipe, found, engine, batches, store, notices, numbers["step"], numbers["seconds"]
+        )
         found.rewind_log(training.done)
         if changed:
             write_file(found.recipe_file, dump_recipe(recipe))
@@ -195,7 +202,12 @@ def describe(
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "plugins": [
-            {"name": p.name, "distribution": p.distribution, "version": p.version, "failure": p.failure}
+            {
+                "name": p.name,
+                "distribution": p.distribution,
+                "version": p.version,
+                "failure": p.failure,
+            }
             for p in registry.plugins
         ],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
@@ -259,8 +271,8 @@ def _train(training: Training, voice: Voice) -> None:
             _save(training)
     if training.stop:
         name = signal.Signals(training.stop).name
-        message = f"{name}: stopped at step {training.done:,} and saved; go on with: vgx resume {made.path}"
-        raise Stopped(message, training.stop)
+        done = f"{name}: stopped at step {training.done:,} and saved"
+        raise Stopped(f"{done}; go on with: vgx resume {made.path}", training.stop)
 
 
 def _read(values: dict[str, Tensor], training: Training) -> dict[str, float]:
@@ -269,8 +281,9 @@ def _read(values: dict[str, Tensor], training: Training) -> dict[str, float]:
     for name, value in losses.items():
         if not math.isfinite(value):
             run = training.run.path
-            message = f"step {training.done}: {name} is {value}; nothing of it was saved, the last checkpoint is whole"
-            raise DivergedError(f"{run}: {message}. A lower learning rate or train.clip may help.")
+            where = f"{run}: step {training.done}: {name} is {value}"
+            advice = "the last checkpoint is whole; a lower learning rate or train.clip may help"
+            raise DivergedError(f"{where}; {advice}")
     return losses
 
 
@@ -336,7 +349,11 @@ def _save(training: Training) -> None:
 def _draw(training: Training) -> None:
     """Draw the same latents, and the same pictures above their reconstructions, as ever."""
     engine, recipe, made = training.engine, training.recipe, training.run
-    shown = {name: engine.shown(name).eval() for name in ("encoder", "decoder") if name in engine.networks}
+    shown = {
+        name: engine.shown(name).eval()
+        for name in ("encoder", "decoder")
+        if name in engine.networks
+    }
     chance = keys.generator(recipe.train.seed, "fixed latents")
     z = torch.randn(DRAWN, *recipe.latent.shape, generator=chance).to(engine.device)  # [N, *Z]
     name = f"{training.done:08}.png"

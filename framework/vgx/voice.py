@@ -35,7 +35,9 @@ class Voice:
         if not self.console.is_terminal:
             widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
             for row in [header, *rows]:
-                self.say("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+                self.say(
+                    "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+                )
             return
         drawn = Table()
         for i, name in enumerate(header):
@@ -53,8 +55,9 @@ class Voice:
                 task = bar.add_task(label, total=total, completed=done, text="")
 
                 def update(more: int, text: str) -> None:
-                    fields = {"text": escape(text)} if text else {}
-                    bar.update(task, advance=more, **fields)
+                    bar.update(task, advance=more)
+                    if text:
+                        bar.update(task, text=escape(text))
 
                 yield update
             return
@@ -69,7 +72,9 @@ class Voice:
             if now - last >= PLAIN_SECONDS or so_far == total:
                 last = now
                 left = (now - start) / max(so_far - done, 1) * (total - so_far)
-                self.say(f"{label} {so_far:,}/{total:,} {said} {_clock(left)} left".replace("  ", " "))
+                self.say(
+                    f"{label} {so_far:,}/{total:,} {said} {_clock(left)} left".replace("  ", " ")
+                )
 
         yield advance
 

@@ -130,8 +130,8 @@ class _Reader:
         if isinstance(event, AliasEvent):
             self.fault(event, "an alias (*name); write the value out")
             return Node(None, place)
-        if getattr(event, "tag", None) is not None:
-            self.fault(event, f"a tag ({event.tag}); values are plain")
+        if tag := getattr(event, "tag", None):
+            self.fault(event, f"a tag ({tag}); values are plain")
         if isinstance(event, MappingStartEvent):
             return Node(self.mapping(depth), place)
         if isinstance(event, SequenceStartEvent):
@@ -175,7 +175,7 @@ def _scalar(text: str) -> Any:
 def write(data: Any) -> str:
     """Return plain data as YAML that `read` gives back unchanged."""
     stream = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
+    yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None  # lists of scalars on one line
     yaml.sort_base_mapping_type_on_output = False
     yaml.width = 100

@@ -8,7 +8,6 @@ from typing import Any
 
 import vgx
 from vgx.errors import HubError, RecipeError
-
 from vgx_builtin import hub
 
 
@@ -28,7 +27,7 @@ def create(
         import timm
 
         if not timm.is_model(name):
-            base = name.split(".")[0]
+            base = name.split(".", maxsplit=1)[0]
             close = timm.list_models(f"*{base[:5]}*")[:5]
             hint = f"; near: {', '.join(close)}" if close else ""
             raise RecipeError(f"backbone: timm has no model '{name}'{hint}")

@@ -18,7 +18,9 @@ def reachable() -> bool:
 
     if constants.HF_HUB_OFFLINE:
         return False
-    address = urlsplit(os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or constants.ENDPOINT)
+    address = urlsplit(
+        os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or constants.ENDPOINT
+    )
     port = address.port or (443 if address.scheme == "https" else 80)
     answers: list[bool] = []
 
@@ -54,7 +56,12 @@ def is_hub_error(error: BaseException | None) -> bool:
     """Tell whether an error, or what caused it, is the hub's or the network's."""
     from huggingface_hub import errors
 
-    kinds = (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)
+    kinds = (
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        ConnectionError,
+    )
     while error is not None:
         if isinstance(error, kinds):
             return True

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import vgx
 from torch import Tensor, nn
+
+import vgx
 from vgx.errors import RecipeError
 
 SLOPE = 0.2  # of LeakyReLU, as in DCGAN (Radford et al. 2016)
@@ -79,10 +80,11 @@ def flat_size(part: str, latent: vgx.LatentSpec) -> int:
 
 
 def smallest_side(part: str, image: vgx.ImageSpec, halvings: int) -> int:
-    """Return the side of the pictures after halving. Raises `RecipeError` when it does not halve."""
-    side, rest = divmod(image.size, 2**halvings)
+    """Return the side after halving. Raises `RecipeError` when it does not halve."""
+    step: int = 2**halvings
+    side, rest = divmod(image.size, step)
     if rest:
-        fitting = image.size // 2**halvings * 2**halvings or 2**halvings
+        fitting = image.size // step * step or step
         raise RecipeError(
             f"{part}: {image.size} pixels can't be halved {halvings} times; "
             f"try image.size={fitting}, or fewer widths"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import rich_click as click
+from click.exceptions import Exit
 
 from vgx import __version__
 from vgx.errors import VgxError
@@ -65,7 +66,7 @@ def run_program(arguments: Sequence[str]) -> int:
     try:
         with program.make_context("vgx", list(arguments)) as context:
             program.invoke(context)
-    except click.exceptions.Exit as done:
+    except Exit as done:
         return done.exit_code
     except click.ClickException as error:
         error.show()
@@ -73,10 +74,10 @@ def run_program(arguments: Sequence[str]) -> int:
     except VgxError as error:
         if debug:
             traceback.print_exc()
-        print(f"vgx: {error}", file=sys.stderr)  # noqa: T201
+        print(f"vgx: {error}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        print("vgx: stopped", file=sys.stderr)  # noqa: T201
+        print("vgx: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever was reading has left; there is nobody to tell.
@@ -84,6 +85,9 @@ def run_program(arguments: Sequence[str]) -> int:
         return 141
     except Exception:  # noqa: BLE001 - a bug keeps its traceback
         traceback.print_exc()
-        print("vgx: this is a bug in vgx or in a plugin; please report the lines above", file=sys.stderr)  # noqa: T201
+        print(
+            "vgx: this is a bug in vgx or in a plugin; please report the lines above",
+            file=sys.stderr,
+        )
         return 1
     return 0

@@ -102,7 +102,9 @@ def _first_sentence(part: Any) -> str:
 
 
 def _field(name: str, field: Any) -> tuple[str, str, str, str]:
-    kind = inspect.formatannotation(field.annotation).replace("typing.", "").replace("Annotated", "")
+    kind = (
+        inspect.formatannotation(field.annotation).replace("typing.", "").replace("Annotated", "")
+    )
     default = "required" if field.is_required() else json.dumps(field.default, default=str)
     return field.alias or name, _plain(kind), default, " ".join((field.description or "").split())
 

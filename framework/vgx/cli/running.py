@@ -22,7 +22,9 @@ plugin_option = click.option(
     "--plugin", "plugins", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
     help="A Python file with parts of your own.",
 )  # fmt: skip
-device_option = click.option("--device", metavar="D", help="cpu, cuda, cuda:1; by default the best.")
+device_option = click.option(
+    "--device", metavar="D", help="cpu, cuda, cuda:1; by default the best."
+)
 
 
 @click.command()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import vgx
 from pydantic import Field
+
+import vgx
 
 if TYPE_CHECKING:
     from collections.abc import Callable

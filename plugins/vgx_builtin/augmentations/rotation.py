@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import vgx
 from pydantic import Field
+
+import vgx
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,6 +26,7 @@ Signed = Annotated[float, (-1, 1)]
 Point = tuple[float, float]
 Pixel = tuple[int, int]
 Colour = tuple[int, int, int]
+Box = tuple[int, int, int, int]
 
 _WHITE: Colour = (255, 254, 252)
 _HEAD = 0.96  # leaves room for what stands on top of it
@@ -153,11 +154,14 @@ def draw_factors(seed: int, index: int) -> FaceFactors:
     hair_hue = (hue + 0.035 * bell()) % 1
     open_eyes = 1 - 0.45 * draw() ** 2
     nearly_closed = 0.08 * draw()
+    hair_style = kind(3, 4, 3, 2, 2, 2)
+    # Cat ears would stand in front of the buns.
+    cat = 0 if HAIR_STYLES[hair_style] == "buns" else 1
     return FaceFactors(
         hair_hue=hair_hue,
         hair_chroma=_clip(chroma + 0.12 * bell()),
         hair_lightness=_clip(lightness + 0.12 * bell()),
-        hair_style=kind(3, 4, 3, 2, 2, 2),
+        hair_style=hair_style,
         hair_length=draw(),
         fringe_style=kind(3, 2, 2, 2, 2),
         fringe_length=draw(),
@@ -170,7 +174,7 @@ def draw_factors(seed: int, index: int) -> FaceFactors:
         gaze_x=bell(),
         gaze_y=bell(),
         skin_tone=draw() ** 2,
-        smile=_clip(0.3 + bell(), -1),
+        smile=_clip(0.35 + 1.1 * bell(), -1),
         mouth_open=max(0.0, 2 * draw() - 1),
         brow_height=bell(),
         brow_tilt=bell(),
@@ -186,7 +190,7 @@ def draw_factors(seed: int, index: int) -> FaceFactors:
         background_kind=kind(1, 1, 1),
         clothes_hue=draw(),
         clothes_kind=kind(3, 2, 1),
-        accessory=kind(5, 2, 2, 1),
+        accessory=kind(5, 2, 2, cat),
     )
 
 
@@ -360,7 +364,7 @@ def _circle(corners: int) -> list[Point]:
     return [(round(math.cos(turn), 9), round(math.sin(turn), 9)) for turn in turns]
 
 
-def _ellipse(x: float, y: float, width: float, height: float, corners: int = 20) -> list[Point]:
+def _ellipse(x: float, y: float, width: float, height: float, corners: int = 18) -> list[Point]:
     """Return an ellipse from its centre, half width and half height."""
     return [(x + width * cx, y + height * cy) for cx, cy in _circle(corners)]
 
@@ -458,18 +462,26 @@ class _Sheet:
             part = paint.crop(box) if isinstance(paint, Image.Image) else paint
             self.image.paste(part, box, mask.crop(box))
 
-    def fade(self, colours: list[Colour], mask: Image.Image) -> None:
-        """Paint a vertical gradient that spans the whole frame where the mask is 255."""
-        self.paint(_gradient(colours, self.side, self.side), mask)
+    def fade(self, colours: list[Colour], box: Box, mask: Image.Image) -> None:
+        """Paint a vertical gradient over a box, where the mask is 255."""
+        left, top, right, bottom = box
+        stops = Image.new("RGB", (1, len(colours)))
+        stops.putdata(colours)
+        # From the middle of the first pixel to the middle of the last: straight between them.
+        between = (0, 0.5, 1, len(colours) - 0.5)
+        column = stops.resize((1, bottom - top), Image.Resampling.BILINEAR, between)
+        paint = column.resize((right - left, bottom - top), Image.Resampling.NEAREST)
+        self.image.paste(paint, (left, top), mask.crop(box))
+
+    @property
+    def frame(self) -> Box:
+        """All of the sheet."""
+        return 0, 0, self.side, self.side
 
 
-def _gradient(colours: list[Colour], width: int, height: int) -> Image.Image:
-    stops = Image.new("RGB", (1, len(colours)))
-    stops.putdata(colours)
-    # From the middle of the first pixel to the middle of the last: straight between them.
-    between = (0, 0.5, 1, len(colours) - 0.5)
-    column = stops.resize((1, height), Image.Resampling.BILINEAR, between)
-    return column.resize((width, height), Image.Resampling.NEAREST)
+def _bounds(pixels: list[Pixel]) -> Box:
+    across, down = [x for x, _ in pixels], [y for _, y in pixels]
+    return min(across), min(down), max(across) + 1, max(down) + 1
 
 
 # --- drawing ---------------------------------------------------------------------------------
@@ -479,7 +491,7 @@ def draw_face(factors: FaceFactors, size: int) -> Image.Image:
     """Draw a face: an RGB picture of `size` x `size` pixels."""
     colours = _palette(factors)
     sheet = _Sheet(factors, size, colours.background)
-    fringe = _fringe(factors)
+    fringe = sheet.posed(_fringe(factors))
     _draw_background(sheet, factors, colours)
     _draw_back_hair(sheet, factors, colours)
     _draw_body(sheet, factors, colours)
@@ -496,8 +508,8 @@ def draw_face(factors: FaceFactors, size: int) -> Image.Image:
 def _draw_background(sheet: _Sheet, f: FaceFactors, c: _Palette) -> None:
     kind = BACKGROUND_KINDS[f.background_kind]
     if kind == "gradient":
-        colours = [c.background, c.background_light]
-        sheet.image.paste(_gradient(colours, sheet.side, sheet.side), (0, 0))
+        everywhere = Image.new("L", sheet.image.size, 255)
+        sheet.fade([c.background, c.background_light], sheet.frame, everywhere)
     elif kind == "disc":
         sheet.fill(sheet.flat(_ellipse(0, -0.05, 0.93, 0.93, 48)), c.background_light)
 
@@ -528,9 +540,9 @@ def _draw_back_hair(sheet: _Sheet, f: FaceFactors, c: _Palette) -> None:
         lit = [sheet.posed(_both(_tufts(0.13 + 0.10 * long)), -0.1)]
     for shape in [loose, *lit]:
         sheet.outline(shape, c.hair_line, 0.03)
-    sheet.fade([c.hair_shade, _mix(c.hair_shade, c.hair_line, 0.3)], sheet.mask(loose))
+    sheet.fill(loose, c.hair_shade)
     if lit:
-        sheet.fade([c.hair, c.hair, c.hair_tip], sheet.mask(*lit))
+        sheet.fade([c.hair, c.hair_tip], sheet.frame, sheet.mask(*lit))
 
 
 def _tufts(out: float) -> list[Point]:
@@ -575,19 +587,19 @@ def _face_outline(f: FaceFactors) -> list[Point]:
     return _around(_both(half))
 
 
-def _draw_skin(sheet: _Sheet, f: FaceFactors, c: _Palette, fringe: list[Point]) -> None:
+def _draw_skin(sheet: _Sheet, f: FaceFactors, c: _Palette, fringe: list[Pixel]) -> None:
     for side in (-1, 1):
-        ear = sheet.posed(_ellipse(side * 0.60, 0.18, 0.09, 0.15), 0.2)
+        ear = sheet.posed(_ellipse(side * 0.60, 0.18, 0.09, 0.15, 12), 0.2)
         sheet.fill(ear, c.skin_shade)
         sheet.outline(ear, c.skin_line)
     face = sheet.posed(_face_outline(f), 0.8)
     sheet.fill(face, c.skin)
     fall = round(0.034 * sheet.side)
-    shadow = sheet.mask([(x, y + fall) for x, y in sheet.posed(fringe)])
+    shadow = sheet.mask([(x, y + fall) for x, y in fringe])
     sheet.paint(c.skin_shade, ImageChops.darker(sheet.mask(face), shadow))
     for side in (-1, 1):
         for part in (1.0, 0.75, 0.5):
-            cheek = _ellipse(side * 0.37, 0.365, 0.15 * part, 0.085 * part)
+            cheek = _ellipse(side * 0.37, 0.365, 0.15 * part, 0.085 * part, 14)
             sheet.fill(sheet.posed(cheek), _mix(c.skin, c.blush, f.blush * (1.15 - part)))
     sheet.outline(face, c.skin_line)
     nose = _stroke(_bend((0.012, 0.295), (-0.02, 0.335), (0.018, 0.345)), 0.008, 0.022, 0.01)
@@ -629,7 +641,7 @@ class _Eye:
 def _lids(f: FaceFactors) -> tuple[list[Point], list[Point]]:
     """Return the upper and the lower lid, from the inner corner to the outer one."""
     # They meet where a closed eye lies: in a bow when the face smiles, else in a bowl.
-    bow = 0.75 - 0.77 * max(0.0, f.smile)
+    bow = 0.75 - 1.5 * max(0.0, f.smile)
     shut = [bow * v + 0.25 for v in (0.0, 0.45, 0.65, 0.6, 0.3, 0.0)]
     across = (-0.95, -0.62, -0.1, 0.45, 0.85, 1.0)
     lids = []
@@ -664,17 +676,13 @@ def _draw_ball(balls: _Sheet, eye: _Eye, f: FaceFactors, c: _Palette) -> None:
     x, y = eye.side * 0.16 * f.gaze_x - 0.02, 0.12 * f.gaze_y
     lid_shadow = [(-1.2, -1.2), (1.2, -1.2), (1.2, -0.55), (-1.2, -0.55)]
     balls.fill(eye.at(lid_shadow), c.white_shade)
-    disc = eye.at(_ellipse(x, y + 0.02, 0.69, 0.93, 28))
-    left, top = min(px for px, _ in disc), min(py for _, py in disc)
-    right, bottom = max(px for px, _ in disc), max(py for _, py in disc)
-    iris = _gradient([c.iris_dark, c.iris, c.iris_light], right - left + 1, bottom - top + 1)
-    mask = balls.mask(disc).crop((left, top, right + 1, bottom + 1))
-    balls.image.paste(iris, (left, top), mask)
+    disc = eye.at(_ellipse(x, y + 0.02, 0.69, 0.93, 22))
+    balls.fade([c.iris_dark, c.iris, c.iris_light], _bounds(disc), balls.mask(disc))
     balls.outline(disc, c.iris_dark, 0.022)
-    balls.fill(eye.at(_ellipse(x, y, 0.27, 0.42, 18)), c.pupil)
+    balls.fill(eye.at(_ellipse(x, y, 0.27, 0.42, 16)), c.pupil)
     # The light comes from the upper left for both eyes.
-    balls.fill(eye.at(_ellipse(x - eye.side * 0.26, y - 0.40, 0.25, 0.28, 18)), _WHITE)
-    balls.fill(eye.at(_ellipse(x + eye.side * 0.28, y + 0.48, 0.14, 0.14, 14)), _WHITE)
+    balls.fill(eye.at(_ellipse(x - eye.side * 0.26, y - 0.40, 0.25, 0.28, 14)), _WHITE)
+    balls.fill(eye.at(_ellipse(x + eye.side * 0.28, y + 0.48, 0.14, 0.14, 12)), _WHITE)
 
 
 # Each lock of a fringe, from right to left: the place of its tip, and how high the gap after it is.
@@ -704,14 +712,14 @@ _FRINGES: dict[str, list[tuple[float, float, float]]] = {
     "swept": [
         (0.58, 0.16, -0.48),
         (0.10, 0.02, -0.16),
-        (-0.18, 0.08, -0.12),
-        (-0.42, 0.14, -0.04),
-        (-0.58, 0.22, 0.0),
+        (-0.18, 0.04, -0.14),
+        (-0.42, 0.07, -0.08),
+        (-0.58, 0.18, 0.0),
     ],
     "middle lock": [
         (0.57, 0.18, -0.24),
         (0.40, -0.02, -0.36),
-        (0.0, 0.16, -0.36),
+        (0.0, 0.12, -0.36),
         (-0.40, -0.02, -0.24),
         (-0.57, 0.18, 0.0),
     ],
@@ -723,7 +731,7 @@ _LOCK_DETAIL = 5
 def _locks(f: FaceFactors) -> list[tuple[Point, Point]]:
     """Return the tip of each lock of the fringe and the gap to its left."""
     style = _FRINGES[FRINGE_STYLES[f.fringe_style]]
-    drop, lean = 0.12 * (f.fringe_length - 0.5), 0.09 * f.fringe_sweep
+    drop, lean = 0.11 * (f.fringe_length - 0.5), 0.09 * f.fringe_sweep
     locks = []
     for (x, y, gap), (left, _, _) in zip(style, [*style[1:], style[-1]], strict=True):
         tip = (x + lean * (1 - x * x), y + drop)
@@ -758,28 +766,28 @@ def _draw_side_locks(sheet: _Sheet, f: FaceFactors, c: _Palette) -> None:
     shapes = [sheet.posed(_mirror(lock, side), 0.7) for side in (-1, 1)]
     for shape in shapes:
         sheet.outline(shape, c.hair_line, 0.03)
-    sheet.fade([c.hair, c.hair_tip], sheet.mask(*shapes))
-    # A second strand in each lock.
+    sheet.fade([c.hair, c.hair_tip], sheet.frame, sheet.mask(*shapes))
     strand = _bend((0.655, end * 0.80), (0.69, end * 0.3), (0.63, -0.12), 7)
+    crease = _stroke(strand, 0.004, 0.026, 0.004)
     for side in (-1, 1):
-        sheet.fill(sheet.posed(_stroke(_mirror(strand, side), 0.004, 0.026, 0.004), 0.7), c.hair_shade)
+        sheet.fill(sheet.posed(_mirror(crease, side), 0.7), c.hair_shade)
 
 
-def _draw_fringe(sheet: _Sheet, f: FaceFactors, c: _Palette, fringe: list[Point]) -> None:
+def _draw_fringe(sheet: _Sheet, f: FaceFactors, c: _Palette, fringe: list[Pixel]) -> None:
     if f.ahoge > 0.2:
         tip = (0.22 * f.ahoge + 0.05, -0.89 - 0.11 * f.ahoge)
         stray = _bend((-0.06, -0.86), (-0.02, tip[1] - 0.08), tip)
         stray += _bend(tip, (0.05, tip[1] + 0.02), (0.04, -0.86))
         sheet.outline(sheet.posed(stray, 0.5), c.hair_line, 0.03)
         sheet.fill(sheet.posed(stray, 0.5), c.hair)
-    top = sheet.posed(fringe)
-    # The crown and the locks get a line; at the temples the hair runs on into the side locks.
+    # At the temples the hair runs on into the side locks, and a short crown into its tufts.
     edge = 2 * _LOCK_DETAIL * len(_locks(f))
-    crown, ends = top[3 : -edge - 3], top[3 + _LOCK_DETAIL - edge : -3 - _LOCK_DETAIL]
-    sheet.line(crown, c.hair_line, 0.03)
+    crown, ends = fringe[3 : -edge - 3], fringe[3 + _LOCK_DETAIL - edge : -3 - _LOCK_DETAIL]
+    if HAIR_STYLES[f.hair_style] != "short":
+        sheet.line(crown, c.hair_line, 0.03)
     sheet.line(ends, c.hair_line, 0.03)
-    cap = sheet.mask(top)
-    sheet.fade([c.hair, c.hair_tip], cap)
+    cap = sheet.mask(fringe)
+    sheet.fade([c.hair, c.hair_tip], sheet.frame, cap)
     sheet.paint(c.hair_shine, ImageChops.darker(cap, sheet.mask(sheet.posed(_shine()))))
     for number, (_, gap) in enumerate(_locks(f)[:-1]):
         root = (0.05 * f.fringe_sweep + gap[0] * 0.25, -0.86)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import vgx
 from pydantic import PositiveInt
-from vgx.errors import DataError, HubError
 
+import vgx
+from vgx.errors import DataError, HubError
 from vgx_builtin.pictures import keep_rgb
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
     column: str | None = None
     """The column with the pictures; found by itself when there is one."""
     non_rgb: NonRgb = "skip"
-    """What to do with greyscale pictures and those with alpha: leave out, or make RGB (on black)."""
+    """What to do with greyscale pictures and those with alpha: leave out, or make RGB."""
     revision: str | None = None
     """A branch, tag or commit of the hub's repository."""
     limit: PositiveInt | None = None
@@ -109,7 +109,9 @@ def _load_local(path: Path, split: str) -> tuple[Any, str]:
         return _load(**where, split=split), digest.hexdigest()
     # Its builders raise many kinds of error for files that are no data set.
     except Exception as error:
-        raise DataError(f"dataset huggingface: {path}, split {split}: {_first_line(error)}") from error
+        raise DataError(
+            f"dataset huggingface: {path}, split {split}: {_first_line(error)}"
+        ) from error
 
 
 def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
@@ -150,10 +152,16 @@ def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
 
     features = rows.features
     if wanted is not None and wanted not in features:
-        raise DataError(f"dataset huggingface: {path}: no column '{wanted}'; it has {', '.join(features)}")
+        raise DataError(
+            f"dataset huggingface: {path}: no column '{wanted}'; it has {', '.join(features)}"
+        )
     names = [wanted] if wanted else [name for name, kind in features.items() if _is_image(kind)]
     if len(names) != 1:
-        which = f"several columns hold pictures: {', '.join(names)}" if names else "no column holds pictures"
+        which = (
+            f"several columns hold pictures: {', '.join(names)}"
+            if names
+            else "no column holds pictures"
+        )
         raise DataError(f"dataset huggingface: {path}: {which}; say which: dataset.column=NAME")
     rows = rows.select_columns(names)
     if isinstance(features[names[0]], datasets.Image):
@@ -171,5 +179,3 @@ def _is_image(kind: Any) -> bool:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0] if text else 'no reason given'}"
-
-

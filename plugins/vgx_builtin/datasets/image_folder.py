@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import vgx
 from pydantic import PositiveInt
-from vgx.errors import DataError
 
+import vgx
+from vgx.errors import DataError
 from vgx_builtin.pictures import keep_rgb
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
     path: Path
     """The folder; it is searched through all levels."""
     non_rgb: Literal["skip", "convert"] = "convert"
-    """What to do with greyscale pictures and those with alpha: leave out, or make RGB (on black)."""
+    """What to do with greyscale pictures and those with alpha: leave out, or make RGB."""
     limit: PositiveInt | None = None
     """Take only the first so many files."""
 

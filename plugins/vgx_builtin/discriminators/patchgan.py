@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import vgx
 from pydantic import Field, PositiveInt
+
+import vgx
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,8 +25,8 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, h, w]."""
         from torch import nn
-        from vgx.errors import RecipeError
 
+        from vgx.errors import RecipeError
         from vgx_builtin.modules import SLOPE, PatchDiscriminator
 
         # Two convolutions of stride 1 take one pixel each from what the halvings leave.
@@ -35,7 +36,7 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
                 f"{len(self.widths) - 1} halvings; give fewer widths"
             )
         stages: list[nn.Module] = []
-        before = image.channels
+        before: int = image.channels
         for index, width in enumerate(self.widths):
             first, last = index == 0, index == len(self.widths) - 1
             layers: list[nn.Module] = [

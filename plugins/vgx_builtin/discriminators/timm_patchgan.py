@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import vgx
 from pydantic import NonNegativeInt
+
+import vgx
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +37,11 @@ class TimmPatchGan(vgx.Discriminator, type="timm-patchgan"):
         from vgx_builtin.modules import TimmPatchDiscriminator
 
         backbone = create(
-            self.backbone, image, pretrained=self.pretrained, weights=self.weights, features_only=True
+            self.backbone,
+            image,
+            pretrained=self.pretrained,
+            weights=self.weights,
+            features_only=True,
         )
         if self.batch_norm == "frozen":
             from timm.layers import freeze_batch_norm_2d

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import vgx
 from pydantic import Field, PositiveInt
+
+import vgx
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +32,7 @@ class Conv(vgx.Encoder, type="conv"):
         flat_size("encoder conv", latent)
         side = smallest_side("encoder conv", image, len(self.widths))
         layers: list[nn.Module] = []
-        before = image.channels
+        before: int = image.channels
         for width in self.widths:
             # BatchNorm takes the mean away, and a bias with it.
             layers += [

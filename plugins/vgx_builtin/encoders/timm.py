@@ -22,7 +22,7 @@ class Timm(vgx.Encoder, type="timm"):
     """Start from a local safetensors file of the backbone instead."""
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
-        """Make a module: images [B, C, H, W] in [0, 1] -> Gaussian over [B, Z]. The latent is flat."""
+        """Make a module: images [B, C, H, W] -> Gaussian over [B, Z]. The latent is flat."""
         from torch import nn
         from torchvision.transforms import Normalize
 

@@ -17,7 +17,8 @@ class BceAdversarial(vgx.Loss, type="bce-adversarial"):
     """Binary cross-entropy for both players (Goodfellow et al. 2014), non-saturating.
 
     Generator: BCE(D(fake), 1) = mean softplus(-D(fake)).
-    Discriminator: BCE(D(real), 1) + BCE(D(fake), 0) = mean softplus(-D(real)) + mean softplus(D(fake)).
+    Discriminator: BCE(D(real), 1) + BCE(D(fake), 0)
+                 = mean softplus(-D(real)) + mean softplus(D(fake)).
     """
 
     def generator(self, step: vgx.Step) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import vgx
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Kl(vgx.Loss, type="kl"):
-    """Kullback-Leibler divergence of a Gaussian posterior from N(0, I) (Kingma and Welling 2014, app. B).
+    """Kullback-Leibler divergence of a Gaussian posterior from N(0, I).
 
-    -1/2 sum(1 + logvar - mu^2 - exp(logvar)), summed over the latents, mean over the batch. In unit
-    `pixel` it is divided by the number of pixel values: the right scale beside reconstruction terms
-    that are means over pixels.
+    -1/2 sum(1 + logvar - mu^2 - exp(logvar)), summed over the latents, mean over the batch (Kingma
+    and Welling 2014, appendix B). In unit `pixel` it is divided by the number of pixel values: the
+    right scale beside reconstruction terms that are means over pixels.
     """
 
     unit: Literal["pixel", "sample"] = "pixel"
@@ -23,8 +23,9 @@ class Kl(vgx.Loss, type="kl"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the posterior is the prior."""
-        mu, logvar = step.posterior.mu, step.posterior.logvar  # type: ignore[union-attr]
-        each = -0.5 * (1 + logvar - mu**2 - logvar.exp()).flatten(1).sum(1)  # [B]
+        posterior: Any = step.posterior
+        mu, logvar = posterior.mu, posterior.logvar  # [B, *Z]
+        each: Tensor = -0.5 * (1 + logvar - mu**2 - logvar.exp()).flatten(1).sum(1)  # [B]
         return each.mean() / (step.real[0].numel() if self.unit == "pixel" else 1)
 
     def note(self, image: vgx.ImageSpec) -> str:
@@ -36,6 +37,6 @@ class Kl(vgx.Loss, type="kl"):
         else:
             beta = f"is {weight * factor:g}"
         return (
-            f"The KL's effective beta {beta}: nats beside reconstruction terms of weight 1 that are "
-            f"summed over the {image.pixel_values:,} pixel values (beta-VAE, Higgins et al. 2017)."
+            f"The KL's effective beta {beta} (beta-VAE, Higgins et al. 2017): its weight beside "
+            f"reconstruction terms summed over the {image.pixel_values:,} pixel values."
         )

@@ -39,8 +39,8 @@ class L2(vgx.Loss, type="l2"):
 class Bce(vgx.Loss, type="bce"):
     """Binary cross-entropy of each pixel value as a probability (Kingma and Welling 2014).
 
-    -mean[x log p + (1 - x) log(1 - p)] with p = sigmoid(logits), computed from the logits so that it
-    stays finite. Its least value is the pictures' own entropy, not 0.
+    -mean[x log p + (1 - x) log(1 - p)] with p = sigmoid(logits), computed from the logits so that
+    it stays finite. Its least value is the pictures' own entropy, not 0.
     """
 
     def generator(self, step: vgx.Step) -> Tensor:

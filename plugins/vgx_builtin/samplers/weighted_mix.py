@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import vgx
 from pydantic import PositiveFloat, PositiveInt
+
+import vgx
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -40,6 +41,7 @@ class _Mix:
         """[n, *Z]  Mixtures of codes [K, *Z]; a row does not depend on how many there are."""
         import numpy as np
         import torch
+
         from vgx.errors import RecipeError
 
         of = self.part.of
