@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vgx import keys
 from vgx.checkpoint import State
-from vgx.components import Loss, LossTerm
+from vgx.components import Loss, LossTerm, near
 from vgx.errors import RecipeError, StorageError
 from vgx.recipe import Optimizer, Recipe
 from vgx.step import Score, Step
@@ -234,7 +234,7 @@ class Engine:
     def _apply(self, player: Player, gradients: list[Tensor | None]) -> None:
         parameters = self.parameters[player]
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = None if gradient is None else _laid_out(gradient, parameter)
         if self.recipe.train.clip is not None:
             nn.utils.clip_grad_norm_(parameters, self.recipe.train.clip)
         self.optimizers[player].step()
@@ -361,6 +361,10 @@ class Engine:
                     for old, new in zip(saved["groups"], shell, strict=True)
                 ]
                 optimizer.load_state_dict({"state": values, "param_groups": groups})
+                for parameter, kept in optimizer.state.items():
+                    for key, value in kept.items():
+                        if isinstance(value, Tensor) and value.shape == parameter.shape:
+                            kept[key] = _laid_out(value, parameter)
         except (RuntimeError, KeyError, ValueError) as error:
             raise StorageError(f"the checkpoint does not fit the recipe: {error}") from error
         codes = state.latents["codes"].to(self.codes)
@@ -372,6 +376,17 @@ def under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """Return the tensors of one network, without its name before theirs."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+
+
+def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Return a tensor of the parameter's shape in its memory layout.
+
+    Fused optimizers walk through memory: in another layout they would pair the gradient or average
+    of one place with the weight of another. Only `backward` sees to it by itself.
+    """
+    if tensor.stride() == parameter.stride():
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
 def plays(asked: object, player: Player) -> bool:
@@ -392,8 +407,9 @@ def make_optimizer(
         from timm.optim import get_optimizer_class, list_optimizers
 
         if chosen.type not in list_optimizers():
-            names = ", ".join(list_optimizers())
-            message = f"train.optimizers.{player}.type: timm has no '{chosen.type}'; it has {names}"
+            close = near(chosen.type, list_optimizers())
+            hint = f"; did you mean '{close}'?" if close else ""
+            message = f"train.optimizers.{player}.type: timm has no '{chosen.type}'{hint}"
             raise RecipeError(message)
         kind = get_optimizer_class(chosen.type, bind_defaults=False)
     known = inspect.signature(kind).parameters

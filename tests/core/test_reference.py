@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import vgx
 from torch import nn
+
+import vgx
 from vgx import keys
 from vgx.engine import Engine
 
@@ -123,7 +124,9 @@ def test_statistics_of_the_discriminator_lack_the_second_look_at_the_fakes(recip
     leaves them alone.
     """
     _, tensors = plain
-    counts = {pair for name, pair in tensors.items() if "discriminator" in name and "tracked" in name}
+    counts = {
+        pair for name, pair in tensors.items() if "discriminator" in name and "tracked" in name
+    }
     assert {(int(ours), int(theirs)) for ours, theirs in counts} == {(2 * STEPS, 3 * STEPS)}
     _, tensors = _train_both(recipe, torch.float64, replay=True)
     gaps = [_gap(pair) for name, pair in tensors.items() if "running" in name]

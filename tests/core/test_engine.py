@@ -1,0 +1,330 @@
+"""The step: who gets which gradient, what counts when, what a state holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import vgx
+from vgx.engine import MAX_CODES, Engine, make_optimizer
+from vgx.errors import RecipeError, StorageError
+from vgx.recipe import Optimizer
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+GAN = {"encoder": None, "losses": [{"type": "bce-adversarial"}], "sampler": "prior"}
+VAE = {"discriminator": None, "losses": [{"type": "bce"}, {"type": "kl"}]}
+
+
+def tiny(changes=None):
+    return vgx.load_recipe(TINY, {"augment": [], **(changes or {})})
+
+
+def pictures(number, n=8, dtype=torch.float32):
+    chance = torch.Generator().manual_seed(number)
+    return torch.rand(n, 3, 16, 16, generator=chance, dtype=dtype)
+
+
+def copied(engine):
+    return {
+        f"{name}.{key}": tensor.clone()
+        for name, network in engine.networks.items()
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def test_each_player_gets_the_plain_orders_gradient():
+    """One forward pass serves both: their gradients are those of separate detached passes."""
+    recipe = tiny({"losses": [{"type": "bce-adversarial", "weight": 3}, {"type": "l1"}]})
+    one, two = (Engine(recipe, 1, dtype=torch.float64) for _ in range(2))
+    real = pictures(0, dtype=torch.float64)
+    step = one.play(0, real)
+    shared = {}
+    for player in ("generator", "discriminator"):
+        total, _ = one.total(step, player)
+        shared[player] = torch.autograd.grad(total, one.parameters[player], retain_graph=True)
+    step = two.play(0, real)
+    fake = step.recon
+    score = two.networks["discriminator"](fake).logits
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    loss = 3 * bce(score, torch.ones_like(score)) + (fake - real).abs().mean()
+    plain = torch.autograd.grad(loss, two.parameters["generator"])
+    judged, seen = (two.networks["discriminator"](x).logits for x in (fake.detach(), real))
+    loss = bce(seen, torch.ones_like(seen)) + bce(judged, torch.zeros_like(judged))
+    critic = torch.autograd.grad(loss, two.parameters["discriminator"])
+    for ours, theirs in zip(shared["generator"], plain, strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
+    for ours, theirs in zip(shared["discriminator"], critic, strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_a_step_moves_every_network_and_leaves_no_gradients():
+    engine = Engine(tiny(), 5)
+    before = copied(engine)
+    values = engine.step(0, [pictures(0)])
+    names = {"bce-adversarial.generator", "bce-adversarial.discriminator", "l1", "bce", "kl"}
+    assert set(values) == names
+    assert not any(value.requires_grad for value in values.values())
+    for name, network in engine.networks.items():
+        for key, parameter in network.named_parameters():
+            assert parameter.grad is None
+            assert not torch.equal(parameter, before[f"{name}.{key}"]), (name, key)
+
+
+def test_the_engine_is_the_same_twice_and_other_with_another_seed():
+    def trained(seed):
+        engine = Engine(tiny({"train.seed": seed}), 3)
+        for number in range(3):
+            engine.step(number, [pictures(number)])
+        return copied(engine)
+
+    one, two, other = trained(0), trained(0), trained(1)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["decoder.0.weight"], other["decoder.0.weight"])
+
+
+def test_swapping_one_network_leaves_the_others_first_weights_alone():
+    one, two = copied(Engine(tiny(), 1)), copied(Engine(tiny({"encoder.widths": [4, 4]}), 1))
+    assert torch.equal(one["decoder.0.weight"], two["decoder.0.weight"])
+    name = "discriminator.head.weight"
+    assert torch.equal(one[name], two[name])
+
+
+def test_the_global_random_state_is_as_it_was():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    engine = Engine(tiny(), 1)
+    engine.step(0, [pictures(0)])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_pieces_of_a_minibatch_give_the_gradient_of_the_whole():
+    """Where nothing depends on the batch's statistics: SGD, one step, evaluation mode."""
+    sgd = {"type": "sgd", "lr": 0.1}
+    optimizers = {"generator": sgd, "discriminator": sgd}
+    losses = [{"type": "bce-adversarial"}, {"type": "l2"}, {"type": "kl"}]
+    ends = []
+    for pieces in (1, 4):
+        changes = {"train.accumulate": pieces, "train.optimizers": optimizers, "losses": losses}
+        engine = Engine(tiny({**changes, "train.ema": None}), 1, dtype=torch.float64)
+        for network in engine.networks.values():
+            network.eval()
+        noise = torch.Generator().manual_seed(3)
+        eps = torch.randn(8, 8, generator=noise, dtype=torch.float64)
+        _give_noise(engine, eps)
+        engine.step(0, [pictures(0, dtype=torch.float64)])
+        ends.append(copied(engine))
+    for name in ends[0]:
+        assert torch.allclose(ends[0][name], ends[1][name], rtol=0, atol=1e-12), name
+
+
+def _give_noise(engine, eps):
+    """Let the pieces of the minibatch use their part of the same noise."""
+    encode = engine.networks["encoder"].forward
+    used = []
+
+    class Fixed:
+        def __init__(self, posterior):
+            self.mu, self.logvar, self.mean = posterior.mu, posterior.logvar, posterior.mu
+
+        def sample(self, generator):
+            del generator
+            part = eps[len(used) : len(used) + len(self.mu)]
+            used.extend(part)
+            return self.mu + (self.logvar / 2).exp() * part
+
+    engine.networks["encoder"].forward = lambda images: Fixed(encode(images))
+
+
+def test_weights_schedules_and_starts():
+    losses = [
+        {"type": "l1", "name": "ramp", "weight": {"from": 0, "to": 10, "steps": 4}},
+        {"type": "l2", "name": "late", "start": 2, "weight": 5},
+        {"type": "bce-adversarial", "weight": 7},
+    ]
+    engine = Engine(tiny({"losses": losses}), 10)
+    weights = [
+        {term.label: term.weight(number) for term in engine.terms["generator"]}
+        for number in (0, 2, 8)
+    ]
+    assert [w["ramp"] for w in weights] == [0, 5, 10]
+    assert [w["late"] for w in weights] == [0, 5, 5]
+    assert [w["bce-adversarial.generator"] for w in weights] == [7, 7, 7]
+    (critic,) = engine.terms["discriminator"]
+    assert critic.weight(0) == 1.0
+    assert set(engine.step(0, [pictures(0)])) == {
+        "bce-adversarial.generator",
+        "bce-adversarial.discriminator",
+    }
+    assert "late" in engine.step(2, [pictures(2)])
+
+
+def test_a_gan_has_no_encoder_and_learns_from_the_prior():
+    engine = Engine(tiny(GAN), 2)
+    step = engine.play(0, pictures(0), (0, 0, 0))
+    assert step.posterior is None
+    assert step.recon is None
+    assert step.prior.shape == (8, 3, 16, 16)
+    assert step.z.shape == (8, 8)
+    assert torch.equal(step.prior, torch.sigmoid(engine.networks["decoder"](step.z)))
+    engine.step(0, [pictures(0)])
+    assert torch.equal(engine.state({"step": 1}).latents["codes"], step.z)
+
+
+def test_a_vae_has_no_discriminator():
+    engine = Engine(tiny(VAE), 2)
+    values = engine.step(0, [pictures(0)])
+    assert set(values) == {"bce", "kl"}
+    assert list(engine.optimizers) == ["generator"]
+
+
+def test_fakes_are_shown_in_the_order_of_the_recipe():
+    engine = Engine(tiny({"train.fakes": ["prior", "recon"]}), 1)
+    for network in engine.networks.values():
+        network.eval()
+    step = engine.play(0, pictures(0))
+    assert step.fake_score.logits.shape[0] == 16
+    judged = engine.judge(torch.cat([step.prior, step.recon])).logits
+    assert torch.equal(judged, step.fake_score.logits)
+
+
+def test_discriminator_first_shows_the_generator_an_updated_judge():
+    """The two orders differ in the generator's step and in nothing of the discriminator's."""
+    ends = {}
+    for order in ("generator-first", "discriminator-first"):
+        recipe = tiny({"train.order": order, "losses": [{"type": "bce-adversarial"}]})
+        engine = Engine(recipe, 1, dtype=torch.float64)
+        engine.step(0, [pictures(0, dtype=torch.float64)])
+        ends[order] = copied(engine)
+    one, two = ends.values()
+    head, first = "discriminator.head.weight", "decoder.0.weight"
+    assert torch.allclose(one[head], two[head], rtol=0, atol=1e-12)
+    assert not torch.allclose(one[first], two[first], rtol=0, atol=1e-9)
+
+
+def test_further_discriminator_steps_move_only_the_discriminator():
+    one, three = (Engine(tiny({"train.discriminator_steps": n}), 1) for n in (1, 3))
+    one.step(0, [pictures(0)])
+    three.step(0, [pictures(0), pictures(1), pictures(2)])
+    a, b = copied(one), copied(three)
+    assert torch.equal(a["decoder.0.weight"], b["decoder.0.weight"])
+    assert not torch.equal(a["discriminator.head.weight"], b["discriminator.head.weight"])
+
+
+def test_averaged_weights_follow_by_hand_and_buffers_are_copied():
+    engine = Engine(tiny({"train.ema": 0.75}), 3)
+    history = []
+    for number in range(3):
+        engine.step(number, [pictures(number)])
+        history.append(copied(engine))
+    name = "decoder.0.weight"
+    expected = history[0][name]
+    for later in history[1:]:
+        expected = 0.75 * expected + 0.25 * later[name]
+    shown = engine.shown("decoder").state_dict()
+    assert torch.allclose(shown["0.weight"], expected, atol=1e-7)
+    assert torch.equal(shown["2.running_mean"], history[-1]["decoder.2.running_mean"])
+    assert torch.equal(shown["2.num_batches_tracked"], torch.tensor(3))
+
+
+def test_a_gradient_in_another_memory_layout_moves_the_same_weights():
+    ends = []
+    for layout in (torch.channels_last, torch.contiguous_format):
+        engine = Engine(tiny(), 1)
+        chance = torch.Generator().manual_seed(0)
+        gradients = [torch.randn(p.shape, generator=chance) for p in engine.parameters["generator"]]
+        formatted = [g.to(memory_format=layout) if g.dim() == 4 else g for g in gradients]
+        engine._apply("generator", formatted)
+        ends.append(copied(engine))
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_clipping_bounds_the_gradient_of_each_player():
+    sgd = {"type": "sgd", "lr": 1.0}
+    changes = {"train.clip": 0.01, "train.optimizers": {"generator": sgd, "discriminator": sgd}}
+    engine = Engine(tiny(changes), 1)
+    before = {player: [p.clone() for p in ps] for player, ps in engine.parameters.items()}
+    engine.step(0, [pictures(0)])
+    for player, parameters in engine.parameters.items():
+        moved = [(p - old).norm() ** 2 for p, old in zip(parameters, before[player], strict=True)]
+        assert torch.stack(moved).sum().sqrt().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_stored_latents_are_the_newest_oldest_first():
+    engine = Engine(tiny(GAN), 5, codes=20)
+    seen = []
+    for number in range(5):
+        seen.append(engine.play(number, pictures(number), (number, 0, 0)).z)
+        engine.step(number, [pictures(number)])
+    codes = engine.state({"step": 5}).latents["codes"]
+    assert torch.equal(codes, torch.cat(seen)[-20:])
+    assert Engine(tiny(), 1, codes=10**9).codes.shape == (MAX_CODES, 8)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "lion", "adopt", "rmsprop"])
+def test_going_on_from_a_state_is_going_on(optimizer):
+    """Bit for bit, with averaged weights, for optimizers with states of every kind."""
+    chosen = {"type": optimizer, "lr": 1e-3}
+    changes = {"train.optimizers": {"generator": chosen, "discriminator": chosen}}
+    straight, stopped, resumed = (Engine(tiny(changes), 4, codes=20) for _ in range(3))
+    for number in range(4):
+        straight.step(number, [pictures(number)])
+    for number in range(2):
+        stopped.step(number, [pictures(number)])
+    resumed.restore(stopped.state({"step": 2}))
+    for number in range(2, 4):
+        resumed.step(number, [pictures(number)])
+    one, two = straight.state({"step": 4}), resumed.state({"step": 4})
+    for kind in ("model", "optimizer", "latents"):
+        ours, theirs = getattr(one, kind), getattr(two, kind)
+        assert list(ours) == list(theirs)
+        for name in ours:
+            assert torch.equal(ours[name], theirs[name]), (kind, name)
+    assert one.numbers == two.numbers
+
+
+@pytest.mark.parametrize("lost", ["model", "optimizer", "latents"])
+def test_a_state_without_a_piece_is_refused_or_shows(lost):
+    """The negative control of the test above: nothing in a state is there for nothing."""
+    engine = Engine(tiny(), 4, codes=20)
+    engine.step(0, [pictures(0)])
+    state = engine.state({"step": 1})
+    other = Engine(tiny(), 4, codes=20)
+    getattr(state, lost).popitem()
+    engine.step(1, [pictures(1)])
+    try:
+        other.restore(state)
+        other.step(1, [pictures(1)])
+    except (StorageError, KeyError):
+        return
+    one, two = copied(engine), copied(other)
+    assert not all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_optimizers_take_what_is_theirs():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    adam = make_optimizer(Optimizer(), [parameter], "generator")
+    assert adam.param_groups[0]["betas"] == (0.5, 0.999)
+    assert adam.param_groups[0]["lr"] == 2e-4
+    sgd = make_optimizer(Optimizer(type="sgd", momentum=0.9), [parameter], "generator")
+    assert sgd.param_groups[0]["momentum"] == 0.9
+    with pytest.raises(RecipeError, match=r"train\.optimizers\.generator\.betas: sgd has none"):
+        make_optimizer(Optimizer(type="sgd", betas=(0.5, 0.9)), [parameter], "generator")
+    with pytest.raises(RecipeError, match="timm has no 'adamm'; did you mean 'adam"):
+        make_optimizer(Optimizer(type="adamm"), [parameter], "generator")
+
+
+def test_bf16_runs_the_networks_low_and_the_losses_high():
+    engine = Engine(tiny({"train.precision": "bf16"}), 1)
+    seen = {}
+    engine.networks["decoder"][1].register_forward_hook(
+        lambda module, inputs, output: seen.update(dtype=output.dtype)
+    )
+    step = engine.play(0, pictures(0))
+    assert seen["dtype"] == torch.bfloat16
+    assert step.recon.dtype == step.recon_logits.dtype == torch.float32
+    assert step.real_score.logits.dtype == step.posterior.mu.dtype == torch.float32
+    values = engine.step(0, [pictures(0)])
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in values.values())

@@ -1,0 +1,242 @@
+"""The loop: what is written, when, and that stopping in the middle changes nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+import vgx
+from vgx import checkpoint, training
+from vgx.engine import Engine
+from vgx.errors import DataError, DivergedError, RecipeError, Stopped
+from vgx.voice import Voice
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+STEPS = 20
+
+
+@pytest.fixture(autouse=True)
+def _places(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGX_RUNS", str(tmp_path / "runs"))
+
+
+def tiny(changes=None):
+    return vgx.load_recipe(TINY, changes or {})
+
+
+def voice():
+    return Voice(Console(file=io.StringIO()))
+
+
+def trained(changes=None):
+    return training.run(tiny(changes), voice=voice())
+
+
+@contextmanager
+def signal_in_step(number, kind):
+    """Send this process a signal in the middle of one step."""
+    step = Engine.step
+
+    def stepping(self, at, minibatches):
+        if at == number:
+            signal.raise_signal(kind)
+        return step(self, at, minibatches)
+
+    with mock.patch.object(Engine, "step", stepping), pytest.raises(Stopped) as stopped:
+        yield
+    assert stopped.value.exit_code == 128 + kind
+
+
+def assert_same_end(one, two):
+    (_, a), (_, b) = checkpoint.load(one), checkpoint.load(two)
+    for kind in ("model", "optimizer", "latents"):
+        ours, theirs = getattr(a, kind), getattr(b, kind)
+        assert sorted(ours) == sorted(theirs)
+        for name in ours:
+            assert torch.equal(ours[name], theirs[name]), (kind, name)
+
+
+FAMILIES = {
+    "vaegan": {},
+    "gan": {
+        "encoder": None,
+        "losses": ["hinge"],
+        "sampler": "prior",
+        "train.discriminator_steps": 2,
+    },
+    "vae": {"discriminator": None, "losses": ["bce", "kl"], "train.ema": None},
+    "two-fakes": {"train.order": "discriminator-first", "train.fakes": ["recon", "prior"]},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_three_stops_within_one_epoch_change_nothing(family):
+    recipe = tiny(family)
+    straight = training.run(recipe, voice=voice())
+    with signal_in_step(0, signal.SIGINT):
+        training.run(recipe, voice=voice())
+    for number in (2, 3):
+        with signal_in_step(number, signal.SIGTERM):
+            training.resume(voice=voice())
+        (_, state) = checkpoint.load(training.find())
+        assert state.numbers["step"] == number + 1
+    stopped = training.resume(voice=voice())
+    assert stopped.path != straight.path
+    assert_same_end(straight, stopped)
+    logs = [
+        [(line["step"], line["losses"], line["images"]) for line in run.read_log()]
+        for run in (straight, stopped)
+    ]
+    assert logs[0] == logs[1]
+    assert [step for step, _, _ in logs[0]] == list(range(1, STEPS + 1))
+
+
+def test_a_run_repeats_itself_whatever_it_logs_draws_and_saves():
+    changes = {"train.log_every": 7, "train.draw_every": 1, "train.save_every": 3}
+    one, two = trained(), trained(changes)
+    assert_same_end(one, two)
+    assert [line["step"] for line in two.read_log()] == [1, 7, 14, 20]
+
+
+def test_another_seed_is_another_run():
+    (_, a), (_, b) = (checkpoint.load(trained({"train.seed": seed})) for seed in (0, 1))
+    assert not torch.equal(a.model["decoder.0.weight"], b.model["decoder.0.weight"])
+
+
+def test_a_line_of_the_log_says_what_the_contract_says():
+    run = trained()
+    line = json.loads(run.log_file.read_text().splitlines()[-1])
+    assert list(line) == ["step", "epoch", "images", "seconds", "losses", "rates"]
+    # 64 pictures, 8 in a minibatch: 20 steps are two and a half epochs.
+    assert (line["step"], line["epoch"], line["images"]) == (20, 2.5, 160)
+    assert line["rates"] == {"generator": 2e-4, "discriminator": 2e-4}
+    assert all(math.isfinite(value) for value in line["losses"].values())
+
+
+def test_training_lowers_the_reconstruction_loss():
+    run = trained({"train.steps": 60, "train.optimizers.generator.lr": 2e-3, "augment": []})
+    losses = [line["losses"]["l1"] for line in run.read_log()]
+    assert sum(losses[-8:]) < 0.7 * sum(losses[:8])
+
+
+def test_pictures_are_drawn_at_their_steps():
+    run = trained()
+    names = sorted(path.name for path in run.samples.iterdir())
+    steps = ("00000010", "00000020")
+    assert names == [
+        *(f"recon-{step}.png" for step in steps),
+        *(f"step-{step}.png" for step in steps),
+    ]
+    # 8x8 pictures of 16 pixels with 2 between and around them.
+    with Image.open(run.samples / "step-00000010.png") as grid:
+        assert grid.size == (8 * 18 + 2, 8 * 18 + 2)
+    with Image.open(run.samples / "recon-00000010.png") as grid:
+        assert grid.size == (8 * 18 + 2, 4 * 18 + 2)
+
+
+def test_checkpoints_are_kept_as_the_recipe_says():
+    run = trained({"train.keep": 2, "train.save_every": 4})
+    names = sorted(path.name for path in run.checkpoints.iterdir())
+    assert names == ["step-00000016", "step-00000020"]
+
+
+def test_epochs_are_counted_in_minibatches():
+    run = trained({"train.epochs": 2, "train.save_every": 100})
+    assert run.read_log()[-1]["step"] == 16
+    assert run.read_log()[-1]["epoch"] == 2
+
+
+def test_a_run_can_be_trained_longer_and_is_then_the_longer_run():
+    straight = trained({"train.steps": 24})
+    short = trained()
+    longer = vgx.load_recipe(short.recipe_file, {"train.steps": 24})
+    training.resume(short, longer, voice=voice())
+    assert_same_end(straight, short)
+    assert vgx.load_recipe(short.recipe_file) == longer
+
+
+def test_another_recipe_does_not_resume():
+    run = trained()
+    other = vgx.load_recipe(run.recipe_file, {"losses.1.weight": 10, "train.batch": 4})
+    before = run.recipe_file.read_text()
+    with pytest.raises(RecipeError) as refused:
+        training.resume(run, other, voice=voice())
+    assert "losses.1.weight: 100.0 -> 10" in str(refused.value)
+    assert "train.batch: 8 -> 4" in str(refused.value)
+    assert run.recipe_file.read_text() == before
+
+
+def test_other_pictures_do_not_resume():
+    run = trained()
+    environment = run.environment()
+    environment["data"]["content"] = "0" * 64
+    (run.path / "environment.json").write_text(json.dumps(environment))
+    with pytest.raises(RecipeError, match="the pictures are not those of the run"):
+        training.resume(run, voice=voice())
+
+
+def test_the_environment_tells_what_the_run_was_made_with():
+    run = trained()
+    environment = run.environment()
+    assert environment["vgx"] == vgx.__version__
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert environment["data"]["kept"] == 64
+    assert environment["data"]["dataset"] == "drawn-faces"
+    assert environment["notices"] == []
+    assert {"builtin"} <= {plugin["name"] for plugin in environment["plugins"]}
+    assert vgx.load_recipe(run.recipe_file) == tiny()
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing_of_it(tmp_path):
+    plugin = tmp_path / "breaks.py"
+    plugin.write_text(
+        "import vgx\n"
+        "class Breaks(vgx.Loss, type='breaks'):\n"
+        "    'Is no number from the fourth step on.'\n"
+        "    def generator(self, step):\n"
+        "        return step.recon.mean() * (float('nan') if step.number >= 3 else 1)\n"
+        "@vgx.hookimpl\n"
+        "def register_components(register):\n"
+        "    register(Breaks)\n"
+    )
+    registry = vgx.discover([plugin])
+    changes = {"losses": ["l1", "breaks"], "train.save_every": 1}
+    recipe = vgx.load_recipe(TINY, {**changes, "discriminator": None}, registry)
+    with pytest.raises(DivergedError, match="step 4: breaks is nan") as diverged:
+        training.run(recipe, plugins=[plugin], registry=registry, voice=voice())
+    assert diverged.value.exit_code == 6
+    (path, state) = checkpoint.load(training.find())
+    assert path.name == "step-00000003"
+    assert all(tensor.isfinite().all() for tensor in state.model.values())
+
+
+def test_fewer_pictures_than_a_minibatch_are_said_before_a_run_is_made(tmp_path):
+    with pytest.raises(DataError, match="5 pictures don't fill one minibatch"):
+        trained({"dataset.count": 5})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_fallback_is_told_everywhere(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("VGX_CACHE", str(tmp_path / "cache"))
+    dataset = {"type": "huggingface", "path": "nobody/nothing"}
+    fallback = {"type": "drawn-faces", "count": 64}
+    said = io.StringIO()
+    recipe = tiny({"dataset": {**dataset, "fallback": fallback}})
+    run = training.run(recipe, voice=Voice(Console(file=said)))
+    (notice,) = run.environment()["notices"]
+    assert "nobody/nothing" in notice
+    assert "drawn-faces" in notice
+    assert f"NOTICE: {notice}" in said.getvalue()
+    first = run.read_log()[0]
+    assert (first["step"], first["notices"]) == (0, [notice])
