@@ -1,6 +1,6 @@
 """vgx: the workbench for GANs, VAEs and their hybrids.
 
-`import vgx` is light: torch is first imported by what trains or samples.
+`import vgx` is light: each public name is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -9,125 +9,72 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vgx.components import (
-        Augmentation,
-        Component,
-        Dataset,
-        Decoder,
-        Discriminator,
-        Drawer,
-        Encoder,
-        Gauge,
-        ImageSpec,
-        Journal,
-        LatentSpec,
-        Loss,
-        LossTerm,
-        Metric,
-        Sampler,
-        Schedule,
-        Source,
-        Tracker,
-    )
-    from vgx.errors import Dropped, Notice, VgxError
-    from vgx.hooks import hookimpl
-    from vgx.recipe import Recipe, dump_recipe, load_recipe
-    from vgx.registry import Registry, discover
-    from vgx.rundir import Run, cache_dir
-    from vgx.sampling import Model, load, sample
-    from vgx.step import Gaussian, Posterior, Score, Step
-    from vgx.training import run
+    from vgx.components import Augmentation as Augmentation
+    from vgx.components import Component as Component
+    from vgx.components import Dataset as Dataset
+    from vgx.components import Decoder as Decoder
+    from vgx.components import Discriminator as Discriminator
+    from vgx.components import Drawer as Drawer
+    from vgx.components import Encoder as Encoder
+    from vgx.components import Gauge as Gauge
+    from vgx.components import ImageSpec as ImageSpec
+    from vgx.components import Journal as Journal
+    from vgx.components import LatentSpec as LatentSpec
+    from vgx.components import Loss as Loss
+    from vgx.components import LossTerm as LossTerm
+    from vgx.components import Metric as Metric
+    from vgx.components import Sampler as Sampler
+    from vgx.components import Schedule as Schedule
+    from vgx.components import Source as Source
+    from vgx.components import Tracker as Tracker
+    from vgx.errors import Dropped as Dropped
+    from vgx.errors import Notice as Notice
+    from vgx.errors import VgxError as VgxError
+    from vgx.hooks import hookimpl as hookimpl
+    from vgx.recipe import Recipe as Recipe
+    from vgx.recipe import dump_recipe as dump_recipe
+    from vgx.recipe import load_recipe as load_recipe
+    from vgx.registry import Registry as Registry
+    from vgx.registry import discover as discover
+    from vgx.rundir import Run as Run
+    from vgx.rundir import cache_dir as cache_dir
+    from vgx.sampling import Model as Model
+    from vgx.sampling import load as load
+    from vgx.sampling import sample as sample
+    from vgx.step import Gaussian as Gaussian
+    from vgx.step import Posterior as Posterior
+    from vgx.step import Score as Score
+    from vgx.step import Step as Step
+    from vgx.training import run as run
 
 __version__ = "0.1.0.dev0"
 
-# Where each public name lives; it is imported when it is first asked for.
-_LATER = {
-    "Augmentation": "vgx.components",
-    "Component": "vgx.components",
-    "Dataset": "vgx.components",
-    "Decoder": "vgx.components",
-    "Discriminator": "vgx.components",
-    "Drawer": "vgx.components",
-    "Encoder": "vgx.components",
-    "Gauge": "vgx.components",
-    "ImageSpec": "vgx.components",
-    "Journal": "vgx.components",
-    "LatentSpec": "vgx.components",
-    "Loss": "vgx.components",
-    "LossTerm": "vgx.components",
-    "Metric": "vgx.components",
-    "Sampler": "vgx.components",
-    "Schedule": "vgx.components",
-    "Source": "vgx.components",
-    "Tracker": "vgx.components",
-    "Dropped": "vgx.errors",
-    "Notice": "vgx.errors",
-    "VgxError": "vgx.errors",
-    "hookimpl": "vgx.hooks",
-    "Gaussian": "vgx.step",
-    "Posterior": "vgx.step",
-    "Score": "vgx.step",
-    "Step": "vgx.step",
-    "Recipe": "vgx.recipe",
-    "dump_recipe": "vgx.recipe",
-    "load_recipe": "vgx.recipe",
-    "Registry": "vgx.registry",
-    "discover": "vgx.registry",
-    "Run": "vgx.rundir",
-    "cache_dir": "vgx.rundir",
-    "Model": "vgx.sampling",
-    "load": "vgx.sampling",
-    "sample": "vgx.sampling",
-    "run": "vgx.training",
+_PUBLIC = {
+    "vgx.components": (
+        "Augmentation Component Dataset Decoder Discriminator Drawer Encoder Gauge "
+        "ImageSpec Journal LatentSpec Loss LossTerm Metric Sampler Schedule Source "
+        "Tracker"
+    ),
+    "vgx.errors": "Dropped Notice VgxError",
+    "vgx.hooks": "hookimpl",
+    "vgx.recipe": "Recipe dump_recipe load_recipe",
+    "vgx.registry": "Registry discover",
+    "vgx.rundir": "Run cache_dir",
+    "vgx.sampling": "Model load sample",
+    "vgx.step": "Gaussian Posterior Score Step",
+    "vgx.training": "run",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
-    if name not in _LATER:
-        raise AttributeError(f"module 'vgx' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LATER[name]), name)
-    globals()[name] = value
-    return value
+    for module, names in _PUBLIC.items():
+        if name in names.split():
+            globals()[name] = value = getattr(importlib.import_module(module), name)
+            return value
+    raise AttributeError(f"module 'vgx' has no attribute {name!r}")
 
 
-__all__ = [
-    "Augmentation",
-    "Component",
-    "Dataset",
-    "Decoder",
-    "Discriminator",
-    "Drawer",
-    "Dropped",
-    "Encoder",
-    "Gauge",
-    "Gaussian",
-    "ImageSpec",
-    "Journal",
-    "LatentSpec",
-    "Loss",
-    "LossTerm",
-    "Metric",
-    "Model",
-    "Notice",
-    "Posterior",
-    "Recipe",
-    "Registry",
-    "Run",
-    "Sampler",
-    "Schedule",
-    "Score",
-    "Source",
-    "Step",
-    "Tracker",
-    "VgxError",
-    "__version__",
-    "cache_dir",
-    "discover",
-    "dump_recipe",
-    "hookimpl",
-    "load",
-    "load_recipe",
-    "run",
-    "sample",
-]
+def __dir__() -> list[str]:
+    """List the public names, also those that were not asked for yet."""
+    return [*globals(), *" ".join(_PUBLIC.values()).split()]

@@ -45,7 +45,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from vgx.step import Posterior, Score, Step
+from vgx.step import Step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -499,31 +499,3 @@ KINDS: tuple[type[Component], ...] = (
     Metric,
     Tracker,
 )
-
-__all__ = [
-    "KINDS",
-    "Augmentation",
-    "Component",
-    "Dataset",
-    "Decoder",
-    "Discriminator",
-    "Drawer",
-    "Encoder",
-    "Gauge",
-    "ImageSpec",
-    "Journal",
-    "LatentSpec",
-    "Loss",
-    "LossTerm",
-    "Metric",
-    "Posterior",
-    "Resolver",
-    "Sampler",
-    "Schedule",
-    "Score",
-    "Source",
-    "Step",
-    "Tracker",
-    "near",
-    "validate",
-]

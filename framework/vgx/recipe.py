@@ -391,15 +391,3 @@ def _fault(tree: Node, loc: tuple[int | str, ...], fault: Any) -> Fault:
     if fault["type"] != "missing" and not isinstance(node.value, dict | list):
         message += f" (here: {node.value!r})"
     return Fault(place, ": ".join(part for part in (".".join(field), message) if part))
-
-
-__all__ = [
-    "CHANGEABLE",
-    "Optimizer",
-    "Recipe",
-    "Train",
-    "differences",
-    "dump_recipe",
-    "load_recipe",
-    "with_part",
-]

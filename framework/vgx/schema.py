@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import Any
 
 from vgx.components import KIND_MARK, KINDS, Component
@@ -55,3 +56,32 @@ def _part(part: type[Component], name: str, definitions: dict[str, Any]) -> dict
     schema["required"] = ["type", *schema.get("required", [])]
     schema["description"] = inspect.cleandoc(part.__doc__ or "")
     return schema
+
+
+def fields(part: type[Component]) -> list[tuple[str, str, str, str]]:
+    """Return name, type, default and meaning of each of a part's fields, as a person says them."""
+    rows = []
+    for name, field in part.model_json_schema(by_alias=True)["properties"].items():
+        default = json.dumps(field["default"]) if "default" in field else "required"
+        rows.append((name, _said(field), default, " ".join(field.get("description", "").split())))
+    return rows
+
+
+def _said(schema: dict[str, Any]) -> str:
+    """Say what a JSON Schema allows."""
+    if KIND_MARK in schema:
+        return f"a {schema[KIND_MARK]}"
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2].lower()
+    if "enum" in schema:
+        return " or ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if choices := schema.get("anyOf", schema.get("oneOf")):
+        return " or ".join(_said(choice) for choice in choices)
+    kind = schema.get("format", schema.get("type", "anything"))
+    if kind == "array":
+        return f"list of {_said(schema.get('items', {}))}"
+    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[name]:g}" for name, sign in limits.items() if name in schema]
+    return " ".join([str(kind), *bounds])

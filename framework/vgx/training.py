@@ -62,10 +62,12 @@ def run(
     plugins: Sequence[Path] = (),
     registry: Registry | None = None,
     voice: Voice | None = None,
+    folder: Path | None = None,
 ) -> Run:
     """Check the recipe, train it in a new run directory, draw its pictures.
 
-    Raises a `VgxError`: `Stopped` after a signal, with everything saved.
+    `plugins` are files to copy into the run; `folder` is where the recipe lies, whose git commit is
+    noted. Raises a `VgxError`: `Stopped` after a signal, with everything saved.
     """
     voice = voice or Voice()
     registry = registry or discover(plugins)
@@ -78,7 +80,7 @@ def run(
         for file in plugins:
             shutil.copy(file, made.path / "plugins" / Path(file).name)
         write_file(made.recipe_file, dump_recipe(recipe))
-        environment = describe(recipe, registry, engine.device, store, notices)
+        environment = describe(recipe, registry, engine.device, store, notices, folder)
         write_file(made.path / "environment.json", _json(environment))
         voice.say(f"Run {made.path} on {engine.device}")
         _train(Training(recipe, made, engine, batches, store, notices), voice)
@@ -192,7 +194,12 @@ def _build(recipe: Recipe, store: Store, device: torch.device) -> tuple[Engine, 
 
 
 def describe(
-    recipe: Recipe, registry: Registry, device: torch.device, store: Store, notices: list[str]
+    recipe: Recipe,
+    registry: Registry,
+    device: torch.device,
+    store: Store,
+    notices: list[str],
+    folder: Path | None,
 ) -> dict[str, Any]:
     """Return what a run was made with, for `environment.json`."""
     packages = ("torch", "torchvision", "timm", "datasets", "numpy", "pillow", "pydantic")
@@ -212,7 +219,7 @@ def describe(
         ],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
-        "git": _git_commit(),
+        "git": _git_commit(folder),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "data": {
             "dataset": recipe.dataset.type,
@@ -225,8 +232,8 @@ def describe(
     }
 
 
-def _git_commit() -> str | None:
-    command = ("git", "rev-parse", "HEAD")
+def _git_commit(folder: Path | None) -> str | None:
+    command = ("git", "-C", str(folder or Path()), "rev-parse", "HEAD")
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)  # noqa: S603
         return done.stdout.strip() or None

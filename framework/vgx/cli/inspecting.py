@@ -65,6 +65,7 @@ def parts(which: str, plugins: tuple[Path, ...]) -> None:
     from vgx.components import KINDS, near
     from vgx.errors import RecipeError
     from vgx.registry import discover
+    from vgx.schema import fields
     from vgx.voice import Voice
 
     voice, registry = Voice(), discover(plugins)
@@ -92,28 +93,12 @@ def parts(which: str, plugins: tuple[Path, ...]) -> None:
     for plugin, part in found:
         voice.say(f"{part.kind} {part.type}  (from {plugin.distribution} {plugin.version})\n")
         voice.say(inspect.cleandoc(part.__doc__ or "") + "\n")
-        rows = [_field(name, field) for name, field in part.model_fields.items()]
-        voice.table(("field", "type", "default", "meaning"), rows)
+        voice.table(("field", "type", "default", "meaning"), fields(part))
 
 
 def _first_sentence(part: Any) -> str:
     text = " ".join(inspect.cleandoc(part.__doc__ or "").split())
     return text.split(". ")[0].rstrip(".") + "."
-
-
-def _field(name: str, field: Any) -> tuple[str, str, str, str]:
-    kind = (
-        inspect.formatannotation(field.annotation).replace("typing.", "").replace("Annotated", "")
-    )
-    default = "required" if field.is_required() else json.dumps(field.default, default=str)
-    return field.alias or name, _plain(kind), default, " ".join((field.description or "").split())
-
-
-def _plain(annotation: str) -> str:
-    """Say a type as YAML knows it."""
-    if "Schedule" in annotation:
-        return "number or schedule"
-    return annotation.replace("vgx.components.", "").replace("pathlib.", "")
 
 
 @click.command()

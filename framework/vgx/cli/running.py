@@ -56,7 +56,11 @@ def run(
         assert recipe is not None
         registry = discover(plugins)
         loaded = load_recipe(recipe, overrides, registry)
-        _finish(training.run(loaded, out, device, plugins, registry, voice), device, voice)
+        _finish(
+            training.run(loaded, out, device, plugins, registry, voice, recipe.parent),
+            device,
+            voice,
+        )
         return
     found = rundir.find(resumed, out)
     changed = None
