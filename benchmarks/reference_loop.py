@@ -64,7 +64,6 @@ def make_decoder(widths: Sequence[int], side: int, latent: int) -> nn.Module:
     """Linear, then transposed convolutions; its output are logits."""
     first = widths[0]
     layers = [nn.Linear(latent, first * side**2), nn.Unflatten(1, (first, side, side))]
-    layers += [nn.BatchNorm2d(first), nn.LeakyReLU(0.2)]
     for before, width in pairwise(widths):
         conv = nn.ConvTranspose2d(before, width, 4, stride=2, padding=1, bias=False)
         layers += [conv, nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]

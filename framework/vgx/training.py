@@ -313,6 +313,7 @@ def _progress(
     now = time.perf_counter()
     pictures = (training.done - since[1]) * training.minibatches * training.recipe.train.batch
     terms = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
+    terms = terms.replace(".generator", " G").replace(".discriminator", " D")
     return f"{terms} | {pictures / (now - since[0]):.1f} images/s", (now, training.done)
 
 

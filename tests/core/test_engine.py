@@ -225,8 +225,8 @@ def test_averaged_weights_follow_by_hand_and_buffers_are_copied():
         expected = 0.75 * expected + 0.25 * later[name]
     shown = engine.shown("decoder").state_dict()
     assert torch.allclose(shown["0.weight"], expected, atol=1e-7)
-    assert torch.equal(shown["2.running_mean"], history[-1]["decoder.2.running_mean"])
-    assert torch.equal(shown["2.num_batches_tracked"], torch.tensor(3))
+    assert torch.equal(shown["3.running_mean"], history[-1]["decoder.3.running_mean"])
+    assert torch.equal(shown["3.num_batches_tracked"], torch.tensor(3))
 
 
 def test_a_gradient_in_another_memory_layout_moves_the_same_weights():

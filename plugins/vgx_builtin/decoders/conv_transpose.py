@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ConvTranspose(vgx.Decoder, type="conv-transpose"):
-    """A linear layer, then stride-2 4x4 transposed convolutions with BatchNorm and LeakyReLU.
+    """A linear layer, then stride-2 4x4 transposed convolutions, BatchNorm and LeakyReLU between.
 
     Each width doubles the picture: at 96 pixels the default starts from 512 x 3 x 3 = 4608 values
     and goes 3-6-12-24-48-96. The kernel's size is a multiple of the stride, against checkerboards
@@ -34,8 +34,6 @@ class ConvTranspose(vgx.Decoder, type="conv-transpose"):
         layers: list[nn.Module] = [
             nn.Linear(flat_size("decoder conv-transpose", latent), first * side**2),
             nn.Unflatten(1, (first, side, side)),
-            nn.BatchNorm2d(first),
-            nn.LeakyReLU(SLOPE, inplace=True),
         ]
         for before, width in zip(self.widths, self.widths[1:], strict=False):
             # BatchNorm takes the mean away, and a bias with it.
