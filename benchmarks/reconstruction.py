@@ -1,6 +1,6 @@
 """How well a run reconstructs pictures that it has not seen: PSNR on another split of its data.
 
-    python benchmarks/reconstruction.py RUN --split 'train[11500:]'
+python benchmarks/reconstruction.py RUN --split 'train[11500:]'
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+
 import vgx
 from vgx.data import as_images, open_source, open_store
 

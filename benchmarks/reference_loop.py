@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
+import datasets
 import timm
 import torch
 import torch.nn.functional as F
@@ -24,16 +24,14 @@ from torchvision.utils import save_image
 
 
 class Faces(Dataset):
-    """RGB pictures of a local data set in hub layout, transformed each time they are read."""
+    """RGB pictures of a folder in hub layout, transformed each time they are read."""
 
     def __init__(self, path: str, size: int) -> None:
-        import datasets
-
         rows = datasets.load_dataset(path, split="train")
         self.rows = rows.filter(lambda row: row["image"].mode == "RGB")
-        resize, flip = transforms.Resize((size, size)), transforms.RandomHorizontalFlip(0.5)
-        rotate, scale = transforms.RandomRotation(10), transforms.ToTensor()  # 0..255 -> 0..1
-        self.transform = transforms.Compose([resize, flip, rotate, scale])
+        flip, rotate = transforms.RandomHorizontalFlip(0.5), transforms.RandomRotation(10)
+        steps = [transforms.Resize((size, size)), flip, rotate, transforms.ToTensor()]
+        self.transform = transforms.Compose(steps)  # PIL, 0..255 -> [3, 96, 96] in 0..1
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,70 +91,58 @@ class Notebook:
         self.decoder = make_decoder(widths[::-1], side, latent)
         self.discriminator = Discriminator(backbone)
         self.latents: list[Tensor] = []
-
-    def make_optimizers(self) -> None:
-        generator = [*self.encoder.parameters(), *self.decoder.parameters()]
-        critic = self.discriminator.parameters()
-        self.g_optimizer = torch.optim.Adam(generator, lr=2e-4, betas=(0.5, 0.999))
-        self.d_optimizer = torch.optim.Adam(critic, lr=2e-4, betas=(0.5, 0.999))
+        g = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.g_optimizer = torch.optim.Adam(g, lr=5e-4, betas=(0.5, 0.999))
+        self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), 1e-4, (0.5, 0.999))
 
     def step(self, real: Tensor, eps: Tensor) -> dict[str, float]:
         bce = F.binary_cross_entropy_with_logits
-        # G makes images.
         mu, logvar = self.encoder(real)
-        z = mu + torch.exp(logvar / 2) * eps
+        z = mu + torch.exp(logvar / 2) * eps  # G makes images
         logits = self.decoder(z)
         fake = torch.sigmoid(logits)
         self.latents.append(z.detach())
         # D judges, G is updated.
         score = self.discriminator(fake)
-        g1 = bce(score, torch.ones_like(score))
-        g2 = 100 * F.l1_loss(fake, real)
+        g1, g2 = bce(score, torch.ones_like(score)), 100 * F.l1_loss(fake, real)
         g3 = bce(logits, real)
-        kl = -0.5 * torch.sum(1 + logvar - mu**2 - logvar.exp(), dim=1).mean()
-        g4 = kl / real[0].numel()
+        g4 = -0.5 * torch.sum(1 + logvar - mu**2 - logvar.exp(), 1).mean() / real[0].numel()
         self.g_optimizer.zero_grad()
         (g1 + g2 + g3 + g4).backward()
         self.g_optimizer.step()
         # D judges, D is updated.
         real_score, fake_score = self.discriminator(real), self.discriminator(fake.detach())
-        d = bce(real_score, torch.ones_like(real_score))  # D1
-        d = d + bce(fake_score, torch.zeros_like(fake_score))  # D2
+        d1 = bce(real_score, torch.ones_like(real_score))
+        d = d1 + bce(fake_score, torch.zeros_like(fake_score))
         self.d_optimizer.zero_grad()
         d.backward()
         self.d_optimizer.step()
-        losses = {"g1": g1, "g2": g2, "g3": g3, "g4": g4, "d": d}
-        return {name: loss.item() for name, loss in losses.items()}
+        return {"g1": g1.item(), "g2": g2.item(), "g3": g3.item(), "g4": g4.item(), "d": d.item()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path")
-    for name, default in (("--steps", 20), ("--batch", 32)):
-        parser.add_argument(name, type=int, default=default)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=32)
     options = parser.parse_args()
     notebook = Notebook(96, 256, [32, 64, 128, 256, 512], "resnet50")
-    notebook.make_optimizers()
-    faces = Faces(options.path, 96)
-    loader = DataLoader(faces, options.batch, shuffle=True, drop_last=True, num_workers=2)
+    loader = DataLoader(Faces(options.path, 96), options.batch, shuffle=True, drop_last=True)
     done, start = 0, time.perf_counter()
     while done < options.steps:
         notebook.latents.clear()
         for real in loader:
-            losses = notebook.step(real, torch.randn(len(real), 256))
-            done += 1
-            speed = done * options.batch / (time.perf_counter() - start)
-            print(done, losses, f"{speed:.1f} images/s")
+            losses, done = notebook.step(real, torch.randn(len(real), 256)), done + 1
+            print(done, losses, done * options.batch / (time.perf_counter() - start), "images/s")
             if done == options.steps:
                 break
     # Three latents of the last epoch, random weights that sum to 1, a 10x10 picture.
     codes = torch.cat(notebook.latents)
     anchors = codes[torch.randperm(len(codes))[:3]]
-    weights = torch.from_numpy(np.random.default_rng().dirichlet([1, 1, 1], 100)).float()
+    weights = torch.distributions.Dirichlet(torch.ones(3)).sample((100,))  # [100, 3]
     with torch.no_grad():
-        save_image(
-            torch.sigmoid(notebook.decoder.eval()(weights @ anchors)), "reference.png", nrow=10
-        )
+        images = torch.sigmoid(notebook.decoder.eval()(weights @ anchors))
+    save_image(images, "reference.png", nrow=10)
 
 
 if __name__ == "__main__":

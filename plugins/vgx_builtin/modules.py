@@ -62,13 +62,16 @@ class TimmPatchDiscriminator(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = nn.Conv2d(backbone.feature_info.channels()[-1], 1, 1)
-        # What the backbone's own pretraining subtracted and divided by; no state of a run.
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        # What the backbone's own pretraining subtracted and divided by; no state of a run. Born in
+        # float64, so that a network cast to it computes with the numbers as they are written.
+        for name, values in (("mean", mean), ("std", std)):
+            statistic = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)  # [1, C, 1, 1]
+            self.register_buffer(name, statistic, persistent=False)
 
     def forward(self, images: Tensor) -> vgx.Score:
         """Images [B, C, H, W] in [0, 1] -> logits [B, 1, h, w] and every stage's feature map."""
-        features = self.backbone((images - self.mean) / self.std)
+        mean, std = self.mean.to(images.dtype), self.std.to(images.dtype)
+        features = self.backbone((images - mean) / std)
         return vgx.Score(self.head(features[-1]), tuple(features))
 
 

@@ -58,7 +58,6 @@ def _train_both(recipe, dtype, *, replay):
         ours, theirs = engine.networks[name].state_dict(), getattr(notebook, name).to(dtype)
         assert len(ours) == len(theirs.state_dict())
         theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.values(), strict=True)))
-    notebook.make_optimizers()
     if replay:
         _judge_the_generator_without_statistics(notebook)
     data = torch.Generator().manual_seed(1)
