@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgx.engine import Engine, Player
+from vgx.engine import Engine, Player, plays
 from vgx.errors import PluginError, RecipeError
 from vgx.registry import Registry
 from vgx.step import Score, Step
@@ -105,6 +105,7 @@ def _losses(engine: Engine, registry: Registry, step: Step) -> dict[str, float]:
     players: tuple[Player, ...] = ("generator", "discriminator")
     for index, loss in enumerate(engine.recipe.losses):
         asked = engine.networks.get(f"loss {loss.label}", loss)
+        both = all(plays(asked, player) for player in players)
         for player in players:
             watched = _Watched(step)
             half = getattr(asked, player, None)
@@ -127,7 +128,7 @@ def _losses(engine: Engine, registry: Registry, step: Step) -> dict[str, float]:
                 _blame(
                     loss, registry, f"its {player}'s half is no finite scalar on the first batch"
                 )
-            values[f"{loss.label}.{player}"] = value.item()
+            values[f"{loss.label}.{player}" if both else loss.label] = value.item()
     return values
 
 

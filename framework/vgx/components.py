@@ -389,8 +389,8 @@ class Loss(Component):
     """A number, or a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`."""
     start: NonNegativeInt = 0
     """The step from which the term counts."""
-    name: str | None = None
-    """What the log calls it; by default its type."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] | None = None
+    """What the log calls it, in letters, digits, - and _; by default its type."""
 
     @property
     def label(self) -> str:

@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +55,18 @@ class Store:
 
 def open_source(dataset: Dataset, image: ImageSpec) -> tuple[Source, list[str]]:
     """Open a data set; also return the notices that its part gave."""
+    notices: list[str] = []
+    with noticing(notices):
+        source = dataset.build(image)
+    return source, notices
+
+
+@contextmanager
+def noticing(notices: list[str]) -> Iterator[None]:
+    """Collect the notices that parts give while they are built."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Notice)
-        source = dataset.build(image)
-    notices = []
+        yield
     for warning in caught:
         if issubclass(warning.category, Notice):
             notices.append(str(warning.message))
@@ -65,7 +74,6 @@ def open_source(dataset: Dataset, image: ImageSpec) -> tuple[Source, list[str]]:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
-    return source, notices
 
 
 def peek(source: Source, image: ImageSpec, n: int) -> NDArray[np.uint8]:

@@ -414,11 +414,9 @@ def make_optimizer(
         kind = get_optimizer_class(chosen.type, bind_defaults=False)
     known = inspect.signature(kind).parameters
     betas = chosen.betas or ((0.5, 0.999) if "betas" in known else None)
-    given = {
-        "betas": betas,
-        "momentum": chosen.momentum,
-        "weight_decay": chosen.weight_decay or None,
-    }
+    # Decay is none unless asked for: a library's own default, adamw's 0.01, is no recipe's.
+    decay = chosen.weight_decay if "weight_decay" in known else chosen.weight_decay or None
+    given = {"betas": betas, "momentum": chosen.momentum, "weight_decay": decay}
     for field, value in given.items():
         if value is None:
             continue

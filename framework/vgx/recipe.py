@@ -56,7 +56,7 @@ class Optimizer(BaseModel):
     momentum: NonNegativeFloat | None = None
     """For optimizers that have one."""
     weight_decay: NonNegativeFloat = 0.0
-    """Not applied to biases and normalisation by timm's optimizers."""
+    """Applied to all weights of the player, biases and normalisation included."""
 
 
 class Optimizers(BaseModel):
@@ -204,6 +204,8 @@ def load_recipe(
     """
     faults: list[Fault] = []
     tree = _read_file(Path(path), faults, ())
+    if faults and not tree.value:  # nothing could be read: what else is missing is no news
+        raise RecipeError("\n".join(f"{fault.place}: {fault.message}" for fault in faults))
     if isinstance(overrides, Mapping):
         pairs = [
             (key, Node(_nodes(value, f"--set {key}"), f"--set {key}"))
@@ -294,7 +296,7 @@ def _as_mapping(base: Node, over: dict[str, Node]) -> dict[str, Node]:
     value = {"type": base} if isinstance(base.value, str) else base.value
     if not isinstance(value, dict):
         return {}
-    if "type" in over and over["type"].value != (value["type"].value if "type" in value else None):
+    if {"type"} <= over.keys() & value.keys() and over["type"].value != value["type"].value:
         return {}
     return value
 
@@ -385,6 +387,8 @@ def _fault(tree: Node, loc: tuple[int | str, ...], fault: Any) -> Fault:
         field.append(str(step))
         key = node.key_place
     place = key if fault["type"] == "unknown_field" and key else node.place
+    if fault["type"] in ("unknown_part", "ambiguous_part") and isinstance(node.value, dict):
+        place = node.value["type"].place
     message = fault["msg"]
     if hint := fault.get("ctx", {}).get("near"):
         message += f"; did you mean '{hint}'?"

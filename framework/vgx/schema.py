@@ -67,10 +67,14 @@ def fields(part: type[Component]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
 def _said(schema: dict[str, Any]) -> str:
     """Say what a JSON Schema allows."""
     if KIND_MARK in schema:
-        return f"a {schema[KIND_MARK]}"
+        return _a(str(schema[KIND_MARK]))
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2].lower()
     if "enum" in schema:
@@ -81,7 +85,7 @@ def _said(schema: dict[str, Any]) -> str:
         return " or ".join(_said(choice) for choice in choices)
     kind = schema.get("format", schema.get("type", "anything"))
     if kind == "array":
-        return f"list of {_said(schema.get('items', {}))}"
+        return f"list of {_said(schema.get('items', {})).removeprefix('a ').removeprefix('an ')}"
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {schema[name]:g}" for name, sign in limits.items() if name in schema]
     return " ".join([str(kind), *bounds])

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from vgx import check, checkpoint, keys, sampling
-from vgx.data import Batches, Store, as_images, open_source, open_store, peek
+from vgx.data import Batches, Store, as_images, noticing, open_source, open_store, peek
 from vgx.engine import MAX_CODES, Engine, sigmoid, untrained
 from vgx.errors import DivergedError, RecipeError, Stopped
 from vgx.recipe import CHANGEABLE, Recipe, differences, dump_recipe, load_recipe
@@ -72,7 +72,7 @@ def run(
     voice = voice or Voice()
     registry = registry or discover(plugins)
     store, notices = _open(recipe, voice)
-    engine, batches = _build(recipe, store, pick_device(device))
+    engine, batches = _build(recipe, store, pick_device(device), notices, voice)
     findings = check.examine(engine, registry, as_images(store.images[:CHECKED], engine.device))
     show(findings, voice)
     made = create(recipe.name, out)
@@ -121,7 +121,7 @@ def resume(
             counts = f"{before['kept']:,} then, {len(store.images):,} now"
             message = f"the pictures are not those of the run ({counts}); start a new run"
             raise RecipeError(f"{found.path}: {message}")
-        engine, batches = _build(untrained(recipe), store, pick_device(device))
+        engine, batches = _build(untrained(recipe), store, pick_device(device), notices, voice)
         engine.restore(state)
         numbers = state.numbers
         training = Training(
@@ -184,13 +184,21 @@ def _open(recipe: Recipe, voice: Voice) -> tuple[Store, list[str]]:
     return store, notices
 
 
-def _build(recipe: Recipe, store: Store, device: torch.device) -> tuple[Engine, Batches]:
+def _build(
+    recipe: Recipe, store: Store, device: torch.device, notices: list[str], voice: Voice
+) -> tuple[Engine, Batches]:
     train = recipe.train
     batches = Batches(store.images, train.batch, train.seed, device)
     per_step = train.discriminator_steps if recipe.discriminator else 1
     steps = train.steps or math.ceil((train.epochs or 1) * batches.per_epoch / per_step)
     codes = min(batches.per_epoch * train.batch, MAX_CODES)
-    return Engine(recipe, steps, codes, device), batches
+    given: list[str] = []
+    with noticing(given):
+        engine = Engine(recipe, steps, codes, device)
+    for notice in given:
+        voice.warn(notice)
+    notices += given
+    return engine, batches
 
 
 def describe(

@@ -23,6 +23,8 @@ def create(
         raise RecipeError(f"{name}: give either 'pretrained' or 'weights', not both")
     if weights is not None and not weights.is_file():
         raise RecipeError(f"weights: {weights}: there is no such file")
+    if weights is not None and weights.suffix != ".safetensors":
+        raise RecipeError(f"weights: {weights}: only .safetensors files are read, never pickles")
     with hub.bounded() if pretrained else contextlib.nullcontext():
         import timm
 

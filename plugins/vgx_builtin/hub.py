@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import socket
+import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 SECONDS = 10  # the longest that anybody waits to learn that the hub can't be reached
 
 
 def reachable() -> bool:
-    """Tell whether a connection to the hub can be opened, within `SECONDS`."""
-    from huggingface_hub import constants
+    """Tell whether the hub answers anything at all within `SECONDS`."""
+    from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return False
-    address = urlsplit(
-        os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or constants.ENDPOINT
-    )
-    port = address.port or (443 if address.scheme == "https" else 80)
     answers: list[bool] = []
 
     def ask() -> None:
-        try:
-            socket.create_connection((address.hostname or "", port), timeout=SECONDS).close()
-        except OSError:
-            return
-        answers.append(True)
+        # Whatever goes wrong here, the hub did not answer.
+        with contextlib.suppress(Exception):
+            get_session().head(constants.ENDPOINT, timeout=SECONDS)
+            answers.append(True)
 
     # A name that no server resolves can hang longer than any time-out: leave the thread behind.
     asking = threading.Thread(target=ask, daemon=True)

@@ -1,13 +1,24 @@
-"""What is done with pictures that are not plain RGB."""
+"""Picture files: whether they changed, and what is done with those that are not plain RGB."""
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import vgx
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+def digest(files: list[Path], root: Path) -> str:
+    """Return a sum over names, sizes and times of files: it changes when one of them does."""
+    summed = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        summed.update(f"{file.relative_to(root)}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    return summed.hexdigest()
 
 
 def keep_rgb(picture: Image.Image, non_rgb: Literal["skip", "convert"]) -> Image.Image:

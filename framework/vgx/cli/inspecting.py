@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def parts(which: str, plugins: tuple[Path, ...]) -> None:
 
 def _first_sentence(part: Any) -> str:
     text = " ".join(inspect.cleandoc(part.__doc__ or "").split())
-    return text.split(". ")[0].rstrip(".") + "."
+    return re.split(r"\.\s+(?=[A-Z])", text)[0].rstrip(".") + "."
 
 
 @click.command()

@@ -46,6 +46,8 @@ def run(
     """Train RECIPE: check it, train it, draw its pictures."""
     if resumed is None and recipe is None:
         raise click.UsageError("Name a RECIPE, or a run to go on with: --resume RUN.")
+    if resumed is not None and plugins:
+        raise click.UsageError("A resumed run uses its own copies of plugins; leave out --plugin.")
     from vgx import rundir, sampling, training
     from vgx.recipe import load_recipe
     from vgx.registry import discover

@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx.errors import DataError, HubError
-from vgx_builtin.pictures import keep_rgb
+from vgx_builtin.pictures import digest, keep_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,9 +60,9 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
                 return self.fallback.build(image)
         rows, column = _image_column(rows, self.column, self.path)
         policy = f"{fingerprint}|{self.split}|{column}|{self.non_rgb}|{self.limit}"
-        digest = hashlib.sha256(policy.encode()).hexdigest()[:32]
+        name = hashlib.sha256(policy.encode()).hexdigest()[:32]
         count = min(len(rows), self.limit or len(rows))
-        return _Rows(rows, column, count, self.non_rgb, f"huggingface-{digest}")
+        return _Rows(rows, column, count, self.non_rgb, f"huggingface-{name}")
 
 
 class UnreachableError(HubError):
@@ -94,19 +94,13 @@ class _Rows:
 
 def _load_local(path: Path, split: str) -> tuple[Any, str]:
     """Open a folder or file; its fingerprint is that of its files' names, sizes and times."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        stat = file.stat()
-        name = file.relative_to(path) if path.is_dir() else file.name
-        digest.update(f"{name}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
-    where = (
-        {"path": str(path)}
-        if path.is_dir()
-        else {"path": "parquet", "data_files": {"train": str(path)}}
-    )
+    where: dict[str, Any] = {"path": "parquet", "data_files": {"train": str(path)}}
+    files, root = [path], path.parent
+    if path.is_dir():
+        where = {"path": str(path)}
+        files, root = sorted(file for file in path.rglob("*") if file.is_file()), path
     try:
-        return _load(**where, split=split), digest.hexdigest()
+        return _load(**where, split=split), digest(files, root)
     # Its builders raise many kinds of error for files that are no data set.
     except Exception as error:
         raise DataError(
@@ -157,11 +151,8 @@ def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
         )
     names = [wanted] if wanted else [name for name, kind in features.items() if _is_image(kind)]
     if len(names) != 1:
-        which = (
-            f"several columns hold pictures: {', '.join(names)}"
-            if names
-            else "no column holds pictures"
-        )
+        several = f"several columns hold pictures: {', '.join(names)}"
+        which = several if names else "no column holds pictures"
         raise DataError(f"dataset huggingface: {path}: {which}; say which: dataset.column=NAME")
     rows = rows.select_columns(names)
     if isinstance(features[names[0]], datasets.Image):

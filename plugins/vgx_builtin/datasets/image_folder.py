@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +10,7 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx.errors import DataError
-from vgx_builtin.pictures import keep_rgb
+from vgx_builtin.pictures import digest, keep_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,7 +42,8 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         files = sorted(file for file in found if file.is_file())[: self.limit]
         if not files:
             raise DataError(f"dataset image-folder: {self.path}: no pictures in it")
-        return _Files(files, _fingerprint(files, self.path, self.non_rgb), self.non_rgb)
+        fingerprint = f"image-folder-{self.non_rgb}-{digest(files, self.path)[:32]}"
+        return _Files(files, fingerprint, self.non_rgb)
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,3 @@ class _Files:
             raise
         except Exception as error:
             raise DataError(f"{self.files[index]}: {error}") from error
-
-
-def _fingerprint(files: list[Path], root: Path, policy: str) -> str:
-    digest = hashlib.sha256(policy.encode())
-    for file in files:
-        stat = file.stat()
-        digest.update(f"{file.relative_to(root)}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
-    return f"image-folder-{digest.hexdigest()[:32]}"

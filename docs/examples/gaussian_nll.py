@@ -1,0 +1,30 @@
+"""A reconstruction loss that learns how much noise there is."""
+
+import torch
+import vgx
+from torch import nn
+
+
+class GaussianNll(vgx.Loss, type="gaussian-nll"):
+    """Negative log-likelihood of a Gaussian with one learned width (Rybkin et al. 2021).
+
+    Mean over pixel values of error^2 / (2 sigma^2) + log sigma, without its constant.
+    """
+
+    def build(self):
+        return _Likelihood()
+
+
+class _Likelihood(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.zeros(()))
+
+    def generator(self, step: vgx.Step):
+        error = (step.recon - step.real) ** 2  # [B, C, H, W]
+        return (error * (-2 * self.log_sigma).exp() / 2 + self.log_sigma).mean()
+
+
+@vgx.hookimpl
+def register_components(register):
+    register(GaussianNll)

@@ -1,0 +1,73 @@
+"""The program as a person starts it: a process of its own, with folders of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Program:
+    """Starts `python -m vgx` in a folder; runs and cache lie there."""
+
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self):
+        places = {"VGX_RUNS": str(self.folder / "runs"), "VGX_CACHE": str(self.folder / "cache")}
+        plain = {"COLUMNS": "120", "OMP_NUM_THREADS": "1"}
+        return {**os.environ, **places, **plain, **self.settings}
+
+    def start(self, *arguments):
+        command = [sys.executable, "-m", "vgx", *map(str, arguments)]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def __call__(self, *arguments, code=0):
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == code, out + err
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+@pytest.fixture
+def vgx_program(tmp_path):
+    return Program(tmp_path)
+
+
+@pytest.fixture
+def vgx_here(tmp_path, monkeypatch, capfd):
+    """Run a command line in this process, which spares the imports: (exit code, out, err)."""
+    from vgx.cli import run_program
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*arguments):
+        code = run_program([str(argument) for argument in arguments])
+        return code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A finished run of the tiny recipe: (program, what it printed, run directory)."""
+    program = Program(tmp_path_factory.mktemp("tiny"))
+    done = program("run", ROOT / "recipes" / "tiny.yaml")
+    (run,) = (program.folder / "runs").iterdir()
+    return program, done, run

@@ -1,0 +1,183 @@
+"""What a person reads when something is wrong, and the exit code that a script reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+TINY = RECIPES / "tiny.yaml"
+
+FOUR_FAULTS = """\
+name: broken
+image: {size: 16}
+latent: 8
+latent: 9
+dataset: {type: drawn-faces, cuont: 64}
+encoder: {type: convv, widths: [8, 16]}
+decoder: {type: conv-transpose, widths: [16, 8]}
+losses:
+  - {type: l1, weight: heavy}
+sampler: prior
+train: {steps: 2, batch: 8}
+"""
+
+
+def test_four_faults_are_four_messages_with_their_places(vgx_here, tmp_path):
+    (tmp_path / "broken.yaml").write_text(FOUR_FAULTS)
+    code, out, err = vgx_here("check", "broken.yaml")
+    assert (code, out) == (2, "")
+    lines = err.strip().splitlines()
+    assert len(lines) == 4
+    assert "Traceback" not in err
+    duplicate, field, part, number = lines
+    assert "broken.yaml:4:1: " in duplicate
+    assert "latent" in duplicate
+    assert "broken.yaml:5:30: dataset.cuont: unknown field" in field
+    assert "did you mean 'count'?" in field
+    assert "broken.yaml:6:17: encoder: no installed encoder is called 'convv'" in part
+    assert "did you mean 'conv'?" in part
+    assert "broken.yaml:9:24: losses.0.weight: " in number
+    assert "'heavy'" in number
+
+
+def test_check_shows_the_networks_and_writes_nothing(vgx_here, tmp_path):
+    code, out, err = vgx_here("check", TINY)
+    assert code == 0, err
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    # conv: 3*8*9 + 2*8 + 8*16*9 + 2*16 and two linear layers of 16*4*4 -> 8
+    assert f"{216 + 16 + 1152 + 32 + 2 * (256 * 8 + 8):,}" in rows["encoder"]
+    assert "3x16x16 -> 8" in rows["encoder"]
+    assert "8 -> 3x16x16" in rows["decoder"]
+    assert "The discriminator judges a grid of" in out
+    assert "beta" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_anime_recipe_judges_three_by_three_patches(vgx_here):
+    code, out, err = vgx_here(
+        "check", RECIPES / "anime_vaegan.yaml", "--set", "dataset={type: drawn-faces, count: 8}"
+    )
+    assert code == 0, err
+    assert "The discriminator judges a grid of 3x3 patches." in out
+    assert "3x96x96 -> 1x3x3" in out
+    assert "3x96x96 -> 256" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("run", "missing.yaml"), 2, "missing.yaml"),
+        (("run",), 2, "RECIPE"),
+        (("frobnicate",), 2, "frobnicate"),
+        (("run", TINY, "--set", "train.btach=3"), 2, "did you mean 'batch'?"),
+        (("run", TINY, "--set", "train.batch"), 2, "KEY=VALUE"),
+        (("run", TINY, "--set", "losses.9.weight=1"), 2, "items 0 to 3"),
+        (("run", TINY, "--device", "abacus"), 2, "--device abacus"),
+        (("check", TINY, "--plugin", "broken.py"), 3, "broken.py: ZeroDivisionError"),
+        (("check", TINY, "--plugin", "absent.py"), 3, "absent.py"),
+        (("run", TINY, "--set", "dataset={type: image-folder, path: empty}"), 4, "empty"),
+        (("resume", "17"), 5, "no run '17'"),
+        (("parts", "encodr"), 2, "did you mean 'encoder'?"),
+        (("parts", "encoder/conf"), 2, "did you mean 'conv'?"),
+    ],
+    ids=lambda value: " ".join(map(str, value))[-40:] if isinstance(value, tuple) else None,
+)
+def test_an_error_is_one_message_and_its_own_code(vgx_here, tmp_path, arguments, code, said):
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "empty").mkdir()
+    got, _, err = vgx_here(*arguments)
+    assert got == code, err
+    assert said in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) <= 10
+
+
+def test_debug_shows_the_traceback(vgx_here):
+    code, _, err = vgx_here("check", TINY, "--set", "train.batch=no", "--debug")
+    assert code == 2
+    assert "Traceback" in err
+
+
+def test_a_hub_that_may_not_be_asked_is_exit_8(vgx_program):
+    done = vgx_program(
+        "check", RECIPES / "anime_vaegan.yaml", "--offline",
+        "--set", "dataset.fallback=null", code=8,
+    )  # fmt: skip
+    assert "DrishtiSharma/Anime-Face-Dataset" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "drawn-faces" in done.stderr  # what would work
+
+
+def test_corrupt_checkpoints_are_exit_5(tiny_run, vgx_here, tmp_path):
+    import shutil
+
+    _, _, run = tiny_run
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for model in copy.glob("checkpoints/*/model.safetensors"):
+        model.write_bytes(model.read_bytes()[:-1])
+    code, _, err = vgx_here("sample", copy)
+    assert code == 5
+    assert "model.safetensors" in err
+
+
+def test_a_run_that_is_being_trained_is_exit_7(tiny_run, vgx_here):
+    import vgx
+
+    _, _, run = tiny_run
+    with vgx.Run(run).held():
+        code, _, err = vgx_here("resume", run)
+    assert code == 7
+    assert "is training here" in err
+
+
+def test_plugins_and_parts_say_what_there_is(vgx_here):
+    code, out, _ = vgx_here("plugins")
+    assert code == 0
+    assert "builtin  (vgx " in out
+    assert "loss: bce, bce-adversarial, hinge" in out
+    code, out, _ = vgx_here("parts", "sampler")
+    assert [line.split()[1] for line in out.splitlines()[1:]] == [
+        "posterior", "prior", "weighted-mix",
+    ]  # fmt: skip
+    code, out, _ = vgx_here("parts", "sampler/weighted-mix")
+    assert "concentration" in out
+    assert "anchors" in out
+
+
+def test_the_schema_takes_the_recipes_and_refuses_a_misspelt_field(vgx_here):
+    from vgx import dump_recipe, load_recipe
+    from vgx.yamlfile import read
+
+    code, out, _ = vgx_here("schema")
+    assert code == 0
+    schema = json.loads(out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    for path in sorted(RECIPES.glob("*.yaml")):
+        written = read(path.read_text(), path.name)[0].plain()
+        whole = read(dump_recipe(load_recipe(path)), path.name)[0].plain()
+        assert list(check.iter_errors(whole)) == []
+        assert not check.is_valid({**whole, "trian": written["train"]})
+        assert not check.is_valid({**whole, "losses": [{"type": "l1", "wieght": 1}]})
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "resume", "sample", "check", "plugins", "parts", "schema"]
+)
+def test_every_command_explains_itself(vgx_here, command):
+    code, out, _ = vgx_here(command, "--help")
+    assert code == 0
+    assert "--debug" in out
+    assert "--offline" in out
+
+
+def test_the_help_of_the_program_lists_every_command(vgx_program):
+    out = vgx_program("--help").stdout
+    for command in ("run", "resume", "sample", "check", "plugins", "parts", "schema"):
+        assert f" {command} " in out

@@ -1,0 +1,175 @@
+"""`vgx run` and `vgx sample`: what lies in a run directory, and that it repeats to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import vgx
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+
+
+def checkpoint_files(run, step=20):
+    folder = run / "checkpoints" / f"step-{step:08}"
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+def size(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_a_run_holds_the_files_of_the_contract(tiny_run):
+    _, _, run = tiny_run
+    assert run.name == "0001-tiny"
+    for name in ("recipe.yaml", "environment.json", "log.jsonl", "samples/step-00000020.png"):
+        assert (run / name).is_file(), name
+    assert (run / "samples" / "recon-00000020.png").is_file()
+    assert (run / "samples" / "weighted-mix-00000020-seed-0.png").is_file()
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["device"] == "cpu"
+    assert environment["data"]["kept"] == 64
+    assert environment["data"]["dropped"] == {}
+    assert {"name": "builtin", "distribution": "vgx"}.items() <= environment["plugins"][0].items()
+
+
+def test_the_log_has_a_line_a_step(tiny_run):
+    _, _, run = tiny_run
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    last = lines[-1]
+    assert set(last) == {"step", "epoch", "images", "seconds", "losses", "rates"}
+    assert (last["images"], last["epoch"]) == (20 * 8, 2.5)
+    assert set(last["losses"]) == {
+        "bce-adversarial.generator", "bce-adversarial.discriminator", "l1", "bce", "kl",
+    }  # fmt: skip
+    assert last["rates"] == {"generator": 5e-4, "discriminator": 1e-4}
+
+
+def test_a_checkpoint_holds_data_and_sums_but_no_code(tiny_run):
+    _, _, run = tiny_run
+    folder = run / "checkpoints" / "step-00000020"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    names = {"model.safetensors", "optimizer.safetensors", "latents.safetensors", "state.json"}
+    assert set(manifest) == names
+    assert {path.name for path in folder.iterdir()} == names | {"manifest.json"}
+    for name, entry in manifest.items():
+        data = (folder / name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (entry["bytes"], entry["sha256"])
+
+
+def test_a_pipe_sees_plain_lines_that_say_how_to_go_on(tiny_run):
+    _, done, run = tiny_run
+    assert "\x1b" not in done.stdout + done.stderr
+    assert f"Picture {run / 'samples' / 'weighted-mix-00000020-seed-0.png'}" in done.stdout
+    assert f"vgx sample {run}" in done.stdout
+    assert f"vgx resume {run}" in done.stdout
+    assert "64 pictures" in done.stdout
+    assert "Training 20/20" in done.stdout + done.stderr
+
+
+def test_the_runs_recipe_is_whole_and_repeats_it_to_the_bit(tiny_run):
+    program, _, run = tiny_run
+    program("run", run / "recipe.yaml", "--out", program.folder / "again")
+    again = program.folder / "again" / "0001-tiny"
+    assert checkpoint_files(again) == checkpoint_files(run)
+    assert (again / "recipe.yaml").read_text() == (run / "recipe.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_another_seed_is_another_run(tiny_run):
+    program, _, run = tiny_run
+    program("run", TINY, "--set", "train.seed=1", "--out", program.folder / "seeds")
+    other = program.folder / "seeds" / "0001-tiny"
+    one, two = checkpoint_files(run), checkpoint_files(other)
+    assert one["model.safetensors"] != two["model.safetensors"]
+
+
+def test_sample_draws_a_grid_of_a_hundred_and_repeats_it(tiny_run):
+    program, _, run = tiny_run
+    first = run / "samples" / "weighted-mix-00000020-seed-0.png"
+    before = first.read_bytes()
+    first.unlink()
+    assert f"Picture {first}" in program("sample").stdout
+    assert first.read_bytes() == before
+    # Ten pictures of 16 pixels with two pixels of frame around each.
+    assert size(first) == (10 * 18 + 2, 10 * 18 + 2)
+
+
+def test_another_seed_draws_other_pictures(tiny_run, vgx_here, tmp_path):
+    _, _, run = tiny_run
+    for seed in (0, 0, 1):
+        code, *_ = vgx_here("sample", run, "--seed", seed, "-n", 4, "--out", f"{seed}.png")
+        assert code == 0
+    assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
+
+
+@pytest.mark.parametrize("sampler", ["prior", "posterior"])
+def test_any_sampler_draws_from_a_run(tiny_run, vgx_here, sampler):
+    _, _, run = tiny_run
+    code, out, err = vgx_here("sample", run, "--sampler", sampler, "-n", 4)
+    assert code == 0, err
+    assert f"{sampler}-00000020-seed-0.png" in out
+
+
+def test_separate_pictures_are_the_grids_own(tiny_run, vgx_here, tmp_path):
+    _, _, run = tiny_run
+    assert vgx_here("sample", run, "-n", 3, "--separate", "single")[0] == 0
+    names = sorted(path.name for path in (tmp_path / "single").iterdir())
+    assert names == ["000000.png", "000001.png", "000002.png"]
+    assert size(tmp_path / "single" / names[0]) == (16, 16)
+
+
+def test_a_field_of_the_sampler_can_be_set(tiny_run, vgx_here, tmp_path):
+    _, _, run = tiny_run
+    for of in (2, 5):
+        out = f"{of}.png"
+        assert vgx_here("sample", run, "-n", 4, "--set", f"of={of}", "--out", out)[0] == 0
+    assert (tmp_path / "2.png").read_bytes() != (tmp_path / "5.png").read_bytes()
+
+
+def test_an_unknown_sampler_names_the_nearest(tiny_run, vgx_here):
+    _, _, run = tiny_run
+    code, _, err = vgx_here("sample", run, "--sampler", "weighted-mx")
+    assert code == 2
+    assert "did you mean 'weighted-mix'?" in err
+
+
+def test_without_a_run_sample_says_how_to_make_one(vgx_here):
+    code, _, err = vgx_here("sample")
+    assert code == 5
+    assert "vgx run RECIPE" in err
+
+
+def test_a_notebook_gets_what_the_command_draws(tiny_run):
+    _, _, run = tiny_run
+    images = vgx.sample(str(run), sampler="weighted-mix", n=100, seed=0)
+    assert images.shape == (100, 3, 16, 16)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    corner = images[0, :, 0, 0].mul(255).add(0.5).clamp(0, 255).byte().tolist()
+    with Image.open(run / "samples" / "weighted-mix-00000020-seed-0.png") as grid:
+        assert list(grid.getpixel((2, 2))) == corner
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("left_out", "losses"),
+    [
+        ("discriminator", "[{type: l1, weight: 100}, {type: kl}]"),
+        ("encoder", "[{type: bce-adversarial}]"),
+    ],
+)
+def test_a_vae_and_a_gan_are_recipes_that_leave_a_network_out(vgx_program, left_out, losses):
+    sets = [f"{left_out}=null", f"losses={losses}", "train.steps=3"]
+    if left_out == "encoder":
+        sets.append("sampler={type: prior}")
+    flags = [word for text in sets for word in ("--set", text)]
+    out = vgx_program("run", TINY, *flags).stdout
+    assert "Training 3/3" in out
+    assert left_out not in [line.split()[0] for line in out.splitlines() if line]

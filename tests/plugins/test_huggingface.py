@@ -1,0 +1,213 @@
+"""Data sets in hub layout: local ones for real, the hub as a server on loopback that misbehaves."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import vgx
+from vgx.data import open_source, open_store
+from vgx.errors import DataError, HubError
+
+SPEC = vgx.ImageSpec(size=8)
+MODES = ["RGB", "L", "RGBA", "RGB", "P", "LA", "RGB"]
+
+
+def pictures(modes=MODES):
+    return [Image.new("RGB", (9, 7), (40 * i, 10, 200)).convert(m) for i, m in enumerate(modes)]
+
+
+def png(picture):
+    file = io.BytesIO()
+    picture.save(file, "png")
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder as the hub would hold it, written by the library itself."""
+    columns = {"image": pictures(), "label": list(range(len(MODES)))}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = datasets.Dataset.from_dict(columns, features=features)
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    rows.to_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
+    return tmp_path / "hub"
+
+
+def part(**fields):
+    recipe = {
+        "name": "t", "image": {"size": 8}, "latent": 4, "decoder": "conv-transpose",
+        "losses": [{"type": "l1"}], "train": {"steps": 1}, "encoder": "conv", "sampler": "prior",
+        "dataset": {"type": "huggingface", **fields},
+    }  # fmt: skip
+    from vgx.components import validate
+    from vgx.recipe import Recipe
+
+    return validate(Recipe, recipe, vgx.discover()).dataset
+
+
+def store(**fields):
+    source, notices = open_source(part(**fields), SPEC)
+    return open_store(source, SPEC), notices
+
+
+def test_only_rgb_pictures_are_kept_and_the_others_are_counted(folder):
+    kept, notices = store(path=str(folder))
+    assert kept.images.shape == (3, 8, 8, 3)
+    assert kept.dropped == {"greyscale": 1, "in mode P": 1, "with alpha": 2}
+    assert kept.images[1, 0, 0].tolist() == [120, 10, 200]
+    assert notices == []
+
+
+def test_convert_keeps_them_all(folder):
+    kept, _ = store(path=str(folder), non_rgb="convert")
+    assert (len(kept.images), kept.dropped) == (7, {})
+
+
+def test_slices_and_limit_take_the_first_rows(folder):
+    assert len(open_source(part(path=str(folder), split="train[:4]"), SPEC)[0]) == 4
+    assert len(open_source(part(path=str(folder), limit=2), SPEC)[0]) == 2
+
+
+def test_a_single_parquet_file_with_bare_structs_works(tmp_path):
+    cells = [{"bytes": png(picture), "path": None} for picture in pictures(["RGB", "L"])]
+    pq.write_table(pa.table({"image": cells, "n": [1, 2]}), tmp_path / "bare.parquet")
+    kept, _ = store(path=str(tmp_path / "bare.parquet"))
+    assert (len(kept.images), kept.dropped) == (1, {"greyscale": 1})
+
+
+def test_two_columns_of_pictures_must_be_told_apart(tmp_path):
+    cells = [{"bytes": png(p), "path": None} for p in pictures(["RGB", "RGB"])]
+    pq.write_table(pa.table({"a": cells, "b": cells[::-1]}), tmp_path / "two.parquet")
+    with pytest.raises(DataError, match="several columns hold pictures: a, b"):
+        store(path=str(tmp_path / "two.parquet"))
+    kept, _ = store(path=str(tmp_path / "two.parquet"), column="b")
+    assert kept.images[0, 0, 0].tolist() == [40, 10, 200]
+    with pytest.raises(DataError, match="no column 'c'; it has a, b"):
+        store(path=str(tmp_path / "two.parquet"), column="c")
+
+
+def test_what_is_not_there_is_said(folder, tmp_path):
+    with pytest.raises(DataError, match="no such folder or file"):
+        store(path=str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="test"):
+        store(path=str(folder), split="test")
+
+
+def test_a_changed_file_changes_the_fingerprint(folder):
+    source = part(path=str(folder))
+    before = source.build(SPEC).fingerprint
+    (file,) = folder.rglob("*.parquet")
+    os.utime(file, (1, 1))
+    assert source.build(SPEC).fingerprint != before
+
+
+# --- the hub, which is not there -----------------------------------------------------------------
+
+
+@contextmanager
+def silent():
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def refusing():
+    """A server that knows nothing: 404 for everything."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Refuse)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_nobody_waits_long_for_a_silent_hub(monkeypatch):
+    from huggingface_hub import constants
+
+    from vgx_builtin import hub
+
+    assert hub.SECONDS == 10
+    monkeypatch.setattr(hub, "SECONDS", 0.3)
+    with silent() as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        assert not hub.reachable()
+    with refusing() as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(hub, "SECONDS", 10)
+        assert hub.reachable()
+
+
+def unreachable(monkeypatch):
+    from vgx_builtin import hub
+
+    monkeypatch.setattr(hub, "reachable", lambda: False)
+
+
+def test_without_a_hub_the_fallback_is_used_and_said(monkeypatch):
+    unreachable(monkeypatch)
+    source, notices = open_source(
+        part(path="someone/faces", fallback={"type": "drawn-faces", "count": 5}), SPEC
+    )
+    assert len(source) == 5
+    assert len(notices) == 1
+    assert "someone/faces" in notices[0]
+    assert "Using the fallback instead: drawn-faces" in notices[0]
+
+
+def test_without_hub_and_fallback_it_says_what_would_work(monkeypatch):
+    unreachable(monkeypatch)
+    with pytest.raises(HubError, match=r"dataset\.path=LOCAL_FOLDER") as caught:
+        open_source(part(path="someone/faces"), SPEC)
+    assert caught.value.exit_code == 8
+
+
+@pytest.mark.slow
+def test_a_data_set_that_the_hub_does_not_have_is_no_reason_for_the_fallback(tmp_path):
+    program = (
+        "import sys, vgx\nfrom vgx.cli import run_program\nsys.exit(run_program(sys.argv[1:]))\n"
+    )
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "name: t\nimage: {size: 8}\nlatent: 4\nencoder: {type: conv, widths: [8]}\n"
+        "decoder: {type: conv-transpose, widths: [8]}\nlosses: [l1]\nsampler: prior\n"
+        "dataset: {type: huggingface, path: someone/faces, fallback: drawn-faces}\n"
+        "train: {steps: 1, batch: 2}\n"
+    )
+    with refusing() as address:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "check", str(recipe)],
+            env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 8, done.stdout + done.stderr
+    assert "someone/faces" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,486 @@
+"""The documentation is a test: what it shows runs, what it names exists, what it lists is all."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+import vgx
+from vgx import components, schema
+from vgx.cli import inspecting, program, running
+from vgx.errors import PluginError, RecipeError, VgxError
+from vgx.recipe import CHANGEABLE, Optimizer, Recipe, Train
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+EXAMPLES = DOCS / "examples"
+HUBER = EXAMPLES / "vgx-huber"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+RECIPE_PAGES = sorted((DOCS / "recipe").glob("*.md"))
+# Where each kind of part that a recipe can name is described.
+PAGE_OF = {
+    "dataset": "dataset",
+    "augmentation": "augment",
+    "encoder": "encoder",
+    "decoder": "decoder",
+    "discriminator": "discriminator",
+    "loss": "losses",
+    "sampler": "sampler",
+}
+FENCE = re.compile(
+    r"^(?:<!-- (?P<note>[^\n]+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+COMMANDS = {command.name: command for command in (*running.COMMANDS, *inspecting.COMMANDS)}
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    note: str  # the comment before it
+    language: str
+    text: str
+
+    def __str__(self):
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks_of(page):
+    text = page.read_text(encoding="utf-8")
+    for found in FENCE.finditer(text):
+        line = text.count("\n", 0, found.start()) + 1
+        yield Block(page, line, found["note"] or "", found["kind"], found["text"])
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+
+
+def blocks(language, *pages):
+    return [
+        block for block in BLOCKS if block.language == language and block.page in (pages or PAGES)
+    ]
+
+
+def prose(page):
+    """Return a page without its blocks."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def spans(page):
+    """Return what stands between backticks outside of blocks."""
+    return re.findall(r"`([^`\n]+)`", prose(page))
+
+
+def section(page, title):
+    text = page.read_text(encoding="utf-8")
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"{page.name} has no section '## {title}'"
+    return found[1]
+
+
+def table(text):
+    """Return the cells of every table row that begins with a name in backticks."""
+    rows = re.findall(r"^\| `.*\|$", text, re.MULTILINE)
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+def expected(rows):
+    """Return the first three cells of what `vgx parts` says."""
+    shown = [[f"`{name}`", value, default] for name, value, default, _ in rows]
+    return [[n, v, d if d == "required" else f"`{d}`"] for n, v, d in shown]
+
+
+@pytest.fixture(autouse=True)
+def _places(tmp_path, monkeypatch):
+    """Work in the repository, write elsewhere, and leave no module of an example behind."""
+    monkeypatch.setenv("VGX_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("VGX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(ROOT)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(("vgx_plugin_file_", "doc_block_")) or name in ("vgx_huber", "shift"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Make the example package look as after `pip install -e`: its metadata on the path."""
+    project = tomllib.loads((HUBER / "pyproject.toml").read_text())["project"]
+    folder = tmp_path / "site" / f"vgx_huber-{project['version']}.dist-info"
+    folder.mkdir(parents=True)
+    metadata = f"Metadata-Version: 2.4\nName: {project['name']}\nVersion: {project['version']}\n"
+    (folder / "METADATA").write_text(metadata)
+    points = project["entry-points"]["vgx"]
+    lines = ["[vgx]", *(f"{name} = {module}" for name, module in points.items())]
+    (folder / "entry_points.txt").write_text("\n".join(lines))
+    for place in (EXAMPLES, HUBER, folder.parent):
+        monkeypatch.syspath_prepend(str(place))
+
+
+@pytest.fixture
+def one_thread():
+    """Small tensors gain nothing from more threads, and lose much where cores are shared."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# --- what is shown runs ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+@pytest.mark.usefixtures("installed")
+def test_every_recipe_shown_is_one(block, tmp_path):
+    """A fragment is laid over the tiny recipe; a wrong one gives exactly the message shown."""
+    for file in (ROOT / "recipes").glob("*.yaml"):
+        shutil.copy(file, tmp_path)
+    needed = {name for name, field in Recipe.model_fields.items() if field.is_required()}
+    said = set(re.findall(r"^(\w+):", block.text, re.MULTILINE))
+    alone = "extends" in said or needed <= said
+    wrong = block.note.startswith("wrong: ")
+    file = tmp_path / (block.note.removeprefix("wrong: ") if wrong else "shown.yaml")
+    file.write_text(block.text if alone else f"extends: tiny.yaml\n{block.text}")
+    if not wrong:
+        recipe = vgx.load_recipe(file)
+        if block.note.startswith("recipes/"):
+            assert recipe == vgx.load_recipe(ROOT / block.note.partition(",")[0])
+        return
+    with pytest.raises(RecipeError) as fault:
+        vgx.load_recipe(file)
+    shown = next(b.text for b in blocks("text", block.page) if b.line > block.line)
+    assert f"vgx: {fault.value}\n".replace(f"{tmp_path}/", "") == shown
+
+
+QUOTES = [b for b in BLOCKS if re.fullmatch(r"[\w/.-]+\.(py|toml|yaml)", b.note)]
+
+
+@pytest.mark.parametrize("block", QUOTES, ids=str)
+def test_a_quoted_file_is_the_file(block):
+    root = DOCS if block.note.startswith("examples/") else ROOT
+    assert block.text == (root / block.note).read_text()
+
+
+def test_every_file_of_the_examples_is_quoted():
+    quoted = {
+        (DOCS / block.note).resolve() for block in blocks("python", DOCS / "plugin-tutorial.md")
+    }
+    assert {file for file in EXAMPLES.rglob("*.py") if "__pycache__" not in file.parts} <= quoted
+
+
+@pytest.mark.usefixtures("installed", "one_thread")
+def test_the_python_of_every_page_runs(tmp_path, capsys):
+    """Each block is a module; what it has of tests is called as pytest would."""
+    for number, block in enumerate(blocks("python")):
+        name = f"doc_block_{number}"
+        file = HUBER / "test_vgx_huber.py" if block.note.endswith("test_vgx_huber.py") else None
+        if file is None:
+            file = tmp_path / f"{name}.py"
+            file.write_text(block.text)
+        spec = importlib.util.spec_from_file_location(name, file)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for function in [f for key, f in vars(module).items() if key.startswith("test_")]:
+            for case in cases(function):
+                function(**case)
+    run = vgx.Run(tmp_path / "runs" / "0001-tiny")
+    (shown,) = [json.loads(block.text) for block in BLOCKS if block.note == "log"]
+    line = run.read_log()[-1]
+    for part in (None, "losses", "rates"):
+        assert list(shown[part] if part else shown) == list(line[part] if part else line)
+    assert capsys.readouterr().out
+
+
+def cases(function):
+    marks = [mark for mark in getattr(function, "pytestmark", []) if mark.name == "parametrize"]
+    if not marks:
+        return [{}]
+    ((names, values),) = [mark.args for mark in marks]
+    return [dict(zip(names, value, strict=True)) for value in values]
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    "file", [HUBER / "vgx_huber.py", *EXAMPLES.glob("[!t]*.py")], ids=lambda f: f.name
+)
+def test_an_example_trains_from_its_file(file):
+    """As `--plugin` takes it: a step moves every weight, also those of a loss."""
+    import torch
+
+    from vgx.check import examine
+    from vgx.engine import Engine
+
+    registry = vgx.discover([file])
+    (part,) = registry.plugins[-1].parts
+    field = "augment.0" if part.kind == "augmentation" else "losses.1"
+    recipe = vgx.load_recipe("recipes/tiny.yaml", {field: part.type}, registry)
+    engine = Engine(recipe, steps=2)
+    real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    examine(engine, registry, real)
+    before = {p: p.clone() for network in engine.networks.values() for p in network.parameters()}
+    engine.step(0, [real])
+    assert all(not torch.equal(parameter, old) for parameter, old in before.items())
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_installed_example_is_found_and_a_clash_is_told():
+    registry = vgx.discover()
+    assert ("vgx-huber", "1.0.0") in {(p.distribution, p.version) for p in registry.plugins}
+    vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "huber"}, registry)
+    both = vgx.discover([HUBER / "vgx_huber.py"])
+    (said,) = [block.text.strip() for block in BLOCKS if block.note == "clash"]
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "huber"}, both)
+    for name in re.findall(r"'([^']+:huber)'", said):
+        vgx.load_recipe("recipes/tiny.yaml", {"losses.1": name}, both)
+
+
+# --- what is named exists ----------------------------------------------------------------------
+
+
+def slugs(page):
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_resolves(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for link in links:
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in slugs(target), f"{page.name}: {link}"
+
+
+def shell_commands():
+    """Return (block, words) of every `vgx` command line in the pages' blocks."""
+    for block in blocks("sh"):
+        for line in block.text.splitlines():
+            for part in line.split(" && "):
+                words = shlex.split(part.partition(" > ")[0], comments=True)
+                if words and words[0] == "vgx":
+                    yield block, words[1:]
+
+
+def options(command):
+    return {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_and_option_named_in_text_exists(page):
+    every = options(program).union(*map(options, COMMANDS.values()))
+    for span in spans(page):
+        words = span.split()
+        if words[0] == "vgx" and len(words) > 1 and not words[1].startswith("-"):
+            assert words[1] in COMMANDS, span
+            assert {w for w in words[2:] if w.startswith("-")} <= options(COMMANDS[words[1]]), span
+        elif words[0] == "vgx" or words[0].startswith("--"):
+            assert {w.partition("=")[0] for w in words if w.startswith("-")} <= every, span
+
+
+@pytest.mark.usefixtures("installed")
+def test_every_command_shown_would_run():
+    """click takes its words, its files exist, its recipe loads, its parts are there."""
+    seen = set()
+    for block, words in shell_commands():
+        if words[0].startswith("-"):
+            assert set(words) <= options(program), str(block)
+            continue
+        assert words[0] in COMMANDS, str(block)
+        seen.add(words[0])
+        given = COMMANDS[words[0]].make_context(words[0], words[1:]).params
+        where = HUBER if "recipe.yaml" in words or "vgx_huber.py" in words else ROOT
+        registry = vgx.discover([where / file for file in given.get("plugins", ())])
+        # A file that is also installed would clash; each command shown needs only one of them.
+        if given.get("plugins"):
+            registry = vgx.Registry(
+                tuple(p for p in registry.plugins if p.distribution != "vgx-huber")
+            )
+        base = where / given["recipe"] if given.get("recipe") else ROOT / "recipes" / "tiny.yaml"
+        recipe = vgx.load_recipe(base, given.get("overrides", ()), registry)
+        if words[0] == "sample":
+            settings = running._settings(given["settings"])
+            vgx.sampling.with_sampler(recipe, given["sampler"], settings, registry)
+        if given.get("which"):
+            kind, _, name = given["which"].partition("/")
+            assert registry.offers(kind)
+            assert not name or registry.part(kind, name)
+    assert seen == set(COMMANDS)
+
+
+def test_paths_shown_exist():
+    pattern = re.compile(r"(?:recipes|docs/examples|benchmarks|framework|tests)/[\w./-]*\w")
+    for page in PAGES:
+        for path in pattern.findall(page.read_text(encoding="utf-8")):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_the_readme_has_the_two_lines():
+    lines = [line for b in blocks("sh", ROOT / "README.md") for line in b.text.splitlines()]
+    assert "pip install -e . && vgx run recipes/quickstart.yaml" in lines
+    assert "pip install -e '.[test]' && pytest" in lines
+
+
+# --- what is listed is all ---------------------------------------------------------------------
+
+
+def builtin_parts():
+    for kind in PAGE_OF:
+        for plugin, part in vgx.discover().offers(kind):
+            if plugin.distribution == "vgx":
+                yield pytest.param(kind, part, id=f"{kind}-{part.type}")
+
+
+@pytest.mark.parametrize(("kind", "part"), list(builtin_parts()))
+def test_a_built_in_part_is_described_as_it_is(kind, part):
+    shared = set(components.Loss.model_fields) if kind == "loss" else set()
+    rows = [row for row in schema.fields(part) if row[0] not in shared]
+    text = section(DOCS / "recipe" / f"{PAGE_OF[kind]}.md", part.type)
+    assert [row[:3] for row in table(text)] == expected(rows)
+
+
+@pytest.mark.parametrize("kind", PAGE_OF)
+def test_no_part_is_described_that_is_not_there(kind):
+    types = {part.type for _, part in vgx.discover().offers(kind)}
+    titles = re.findall(
+        r"^## (\S+)$", (DOCS / "recipe" / f"{PAGE_OF[kind]}.md").read_text(), re.MULTILINE
+    )
+    assert {title for title in titles if title.islower()} <= types
+
+
+def test_every_field_of_every_loss_is_described():
+    rows = schema.fields(vgx.discover().part("loss", "l1"))
+    page = DOCS / "recipe" / "losses.md"
+    assert [row[:3] for row in table(section(page, "Every loss"))] == expected(rows)
+    rows = schema.fields(components.Schedule)
+    assert [row[:3] for row in table(section(page, "Schedules"))] == expected(rows)
+
+
+def test_every_field_of_train_is_described():
+    page = DOCS / "recipe" / "train.md"
+    own, inner = expected(schema.fields(Train)), expected(schema.fields(Optimizer))
+    shown = [row[:3] for row in table(page.read_text())]
+    own = [[n, v, "see below" if n == "`optimizers`" else d] for n, v, d in own]
+    assert sorted(shown) == sorted([*own, *inner])
+
+
+def test_every_field_of_image_is_described():
+    page = (DOCS / "recipe" / "image.md").read_text()
+    described = TypeAdapter(components.ImageSpec).json_schema()["properties"]
+    assert [row[0].strip("`") for row in table(page)] == list(described)
+    for row in table(page):
+        field = described[row[0].strip("`")]
+        default = f"`{field['default']}`" if "default" in field else "required"
+        assert row[1:3] == [schema._said(field), default]
+
+
+def test_every_field_of_a_recipe_has_its_page():
+    names = [*Recipe.model_fields, "extends"]
+    index = (DOCS / "recipe" / "index.md").read_text()
+    assert re.findall(r"^\| \[`(\w+)`\]\(\1\.md\)", index, re.MULTILINE) == names
+    assert {page.stem for page in RECIPE_PAGES} == {*names, "index"}
+    for page in RECIPE_PAGES:
+        assert blocks("yaml", page), f"{page.name} has no example"
+        if page.stem != "index":
+            assert page.read_text().startswith(f"# {page.stem}\n")
+
+
+def test_exit_codes_and_changeable_fields_are_those_of_the_code():
+    text = (DOCS / "runs.md").read_text()
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    kinds = (VgxError, *VgxError.__subclasses__())
+    assert codes == {0, 130, 143, *(kind.exit_code for kind in kinds)}
+    listed = text.partition("<!-- changeable -->")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([\w.]+)`", listed)) == set(CHANGEABLE)
+
+
+def test_the_house_is_complete_and_imports_only_upwards_in_the_list():
+    text = (DOCS / "design.md").read_text().partition("<!-- house -->")[2]
+    listed = re.findall(r"^\| `(\w+)` \|", text.partition("\n\n")[0], re.MULTILINE)
+    core = ROOT / "framework" / "vgx"
+    there = {p.stem for p in core.glob("*.py") if not p.stem.startswith("__")} | {"cli"}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == there
+    for place, name in enumerate(listed):
+        files = [core / f"{name}.py"] if name != "cli" else (core / "cli").glob("*.py")
+        for file in files:
+            assert imported(file) & there <= {*listed[:place], *(["cli"] if name == "cli" else [])}
+
+
+def imported(file):
+    """Return the core's modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "vgx":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vgx."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+def test_the_tutorial_names_every_kind_and_all_that_a_step_has():
+    tutorial = DOCS / "plugin-tutorial.md"
+    kinds = re.findall(
+        r"^\| (\w+) \| `vgx\.(\w+)` \|", section(tutorial, "The kinds"), re.MULTILINE
+    )
+    assert kinds == [(kind.kind, kind.__name__) for kind in components.KINDS]
+    named = re.findall(r"`(\w+)`", section(tutorial, "What a loss may read"))
+    assert {field.name for field in fields(vgx.Step)} <= set(named)
+
+
+def test_the_changelog_names_every_command_recipe_and_part():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    for command in COMMANDS:
+        assert f"`vgx {command}`" in text
+    parts = [part.values[1].type for part in builtin_parts()]
+    for name in [*parts, *(file.stem for file in (ROOT / "recipes").glob("*.yaml"))]:
+        assert f"`{name}`" in text, name
+
+
+# --- what the design says of the code ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda f: f.stem)
+def test_a_recipe_is_complete_and_reads_back_what_it_writes(file, tmp_path):
+    recipe = vgx.load_recipe(file)
+    written = tmp_path / "recipe.yaml"
+    written.write_text(vgx.dump_recipe(recipe))
+    assert vgx.load_recipe(written) == recipe
+
+
+def test_the_command_line_is_there_before_torch_is():
+    code = "import sys; from vgx.cli import run_program; run_program(['--help']); "
+    code += "sys.exit('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+def test_an_unknown_part_beside_a_broken_plugin_is_a_plugin_error():
+    broken = vgx.registry.Plugin("far", "1", "far", failure="ImportError: no such thing")
+    registry = vgx.Registry((*vgx.discover().plugins, broken))
+    with pytest.raises(PluginError, match="ImportError: no such thing"):
+        vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "wasserstein"}, registry)
+    with pytest.raises(RecipeError):
+        vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "hing"}, registry)
