@@ -188,14 +188,14 @@ class Component(BaseModel):
         if not isinstance(value, dict):
             raise PydanticCustomError(
                 "part",
-                "should be the name of a {kind}, or its fields with a 'type'",
+                "should be the name of an installed {kind}, or its fields with a 'type'",
                 {"kind": cls.kind},
             )
         fields = dict(value)
         name = fields.pop("type", None)
         if not isinstance(name, str):
             raise PydanticCustomError(
-                "part", "should name a {kind}: add 'type: ...'", {"kind": cls.kind}
+                "part", "should name an installed {kind}: add 'type: ...'", {"kind": cls.kind}
             )
         resolver: Resolver = (info.context or {})["resolver"]
         chosen = resolver.part(cls.kind, name)
@@ -246,8 +246,6 @@ def _with_names(model: type[BaseModel], fault: Any) -> InitErrorDetails:
         if "expected" in context:  # a Literal: the names stand in quotes
             names = re.findall(r"'([^']*)'", str(context["expected"]))
             context = {"near": near(str(fault["input"]), names)}
-    # Braces would be read as places for the context's values.
-    message = message.replace("{", "{{").replace("}", "}}")
     kept = {key: context[key] for key in ("near", "broken") if key in context}
     return InitErrorDetails(
         type=PydanticCustomError(kind, message, kept), loc=place, input=fault["input"]

@@ -266,7 +266,10 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
     base = tree.value.pop("extends", None)
     if base is None:
         return tree
-    target = path.parent / str(base.value)
+    if not isinstance(base.value, str) or "\0" in base.value:
+        faults.append(Fault(base.place, "extends: should be the path of another recipe"))
+        return tree
+    target = path.parent / base.value
     if target.resolve() in (*seen, path.resolve()):
         faults.append(Fault(base.place, f"extends: {base.value}: this goes round in a circle"))
         return tree
@@ -330,12 +333,13 @@ def _set(tree: Node, path: list[str], value: Node, faults: list[Fault]) -> Node:
         items = list(tree.value)
         items[int(head)] = _set(items[int(head)], rest, value, faults) if rest else value
         return replace(tree, value=items)
+    place = tree.place if isinstance(tree.value, dict) else value.place
     if not rest:
-        return _merge(tree, Node({head: replace(value, key_place=value.place)}, tree.place))
+        return _merge(tree, Node({head: replace(value, key_place=value.place)}, place))
     children = _as_mapping(tree, {})
     child = children.get(head, Node({}, value.place, value.place))
     inner = replace(_set(child, rest, value, faults), key_place=child.key_place)
-    return replace(tree, value={**children, head: inner})
+    return replace(tree, value={**children, head: inner}, place=place)
 
 
 # --- what is wrong, and where ------------------------------------------------------------------
@@ -353,13 +357,17 @@ def _validated(tree: Node, registry: Registry, faults: list[Fault]) -> Recipe:
             faults.append(_fault(tree, fault["loc"], fault))
     if recipe is not None and not faults:
         return recipe
-    faults.sort(
-        key=lambda fault: [int(n) if n.isdigit() else n for n in fault.place.split(":")[1:]]
-    )
+    faults.sort(key=_order)
     lines = [f"{fault.place}: {fault.message}" for fault in dict.fromkeys(faults)]
     if len(lines) > MAX_LINES:
         lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more"]
     raise (PluginError if broken else RecipeError)("\n".join(lines))
+
+
+def _order(fault: Fault) -> tuple[str, int, int]:
+    """By file, line and column; `--set` before files."""
+    place = re.fullmatch(r"(.*):(\d+):(\d+)", fault.place)
+    return (place[1], int(place[2]), int(place[3])) if place else ("", 0, 0)
 
 
 def _with_fakes(data: dict[str, Any]) -> dict[str, Any]:
