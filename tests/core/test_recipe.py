@@ -1,173 +1,614 @@
-"""Recipes: layers over layers, and every fault at once with its place."""
+"""Recipes: what they may say, how layers lie over each other, and what a mistake reads like."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import vgx
 from vgx.errors import RecipeError
+from vgx.recipe import MAX_LINES, differences
+from vgx.schema import recipe_schema
+from vgx.yamlfile import read
 
-RECIPES = Path(__file__).parents[2] / "recipes"
-BASE = """\
-name: base
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+REGISTRY = vgx.discover()
+
+WHOLE = """\
+name: whole
 image: {size: 16}
 latent: 8
-dataset: {type: drawn-faces, count: 8}
-augment: [{type: horizontal-flip, p: 0.25}]
-encoder: {type: conv, widths: [4, 8]}
-decoder: {type: conv-transpose, widths: [8, 4]}
-discriminator: {type: patchgan, widths: [4, 8]}
-losses: [{type: l1, weight: 100}, kl]
+dataset: {type: drawn-faces, count: 64}
+encoder: {type: conv, widths: [8, 16]}
+decoder: {type: conv-transpose, widths: [16, 8]}
+losses:
+  - {type: l1, weight: 10}
+  - kl
 sampler: prior
-train: {epochs: 2, batch: 4, optimizers: {generator: {lr: 1e-3}}}
+train:
+  steps: 20
+  batch: 8
 """
 
 
 @pytest.fixture
-def write(tmp_path):
-    (tmp_path / "base.yaml").write_text(BASE)
+def load(tmp_path, monkeypatch):
+    """Write files into an empty folder and load the first one from there."""
+    monkeypatch.chdir(tmp_path)
 
-    def make(text, name="recipe.yaml"):
-        (tmp_path / name).write_text(text)
-        return tmp_path / name
+    def loaded(text, overrides=(), **others):
+        for name, content in {"r": text, **others}.items():
+            Path(f"{name}.yaml").write_text(content)
+        return vgx.load_recipe("r.yaml", overrides, REGISTRY)
 
-    return make
-
-
-def faults(path, overrides=()):
-    with pytest.raises(RecipeError) as caught:
-        vgx.load_recipe(path, overrides)
-    return str(caught.value).splitlines()
+    return loaded
 
 
-def test_mappings_merge_lists_and_scalars_replace_and_null_removes(write):
-    recipe = vgx.load_recipe(
-        write(
-            "extends: base.yaml\nlatent: [2, 4, 4]\ndiscriminator: null\n"
-            "losses: [l2]\ntrain: {batch: 2}\n"
-        )
+@pytest.fixture
+def faults(load):
+    """The lines of the one error that loading raises."""
+
+    def lines(text, overrides=(), **others):
+        with pytest.raises(RecipeError) as caught:
+            load(text, overrides, **others)
+        return str(caught.value).splitlines()
+
+    return lines
+
+
+def plain(recipe):
+    return read(vgx.dump_recipe(recipe), "dump")[0].plain()
+
+
+# --- mistakes ----------------------------------------------------------------------------------
+
+
+def test_four_mistakes_of_four_kinds_are_one_error_with_four_places(faults):
+    lines = faults(
+        WHOLE.replace("count: 64", "cuont: 64")  # a misspelt field
+        .replace("type: conv,", "type: convv,")  # an unknown part
+        .replace("weight: 10", "weight: heavy")  # a wrong type
+        .replace("batch: 8", "batch: 8\nlatent: 9")  # a duplicate key
     )
-    assert recipe.name == "base"
-    assert recipe.latent.shape == (2, 4, 4)
-    assert recipe.discriminator is None
+    assert lines == [
+        "r.yaml:4:30: dataset.cuont: unknown field; allowed: count, seed; did you mean 'count'?"
+        " (here: 64)",
+        "r.yaml:5:17: encoder: no installed encoder is called 'convv'; there are: conv, timm;"
+        " did you mean 'conv'?",
+        "r.yaml:8:24: losses.0.weight: Input should be a valid number (here: 'heavy')",
+        "r.yaml:14:1: latent: duplicate key, first at 3:1; keep one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place", "field", "nearest"),
+    [
+        ("encodr: conv", "14:1", "encodr", "encoder"),
+        ("image: {sise: 16}", "2:9", "image.sise", "size"),
+        ("decoder: {type: conv-transpose, width: [16]}", "6:33", "decoder.width", "widths"),
+        ("sampler: priors", "10:10", "sampler", "prior"),
+        ("sampler: {type: weighted_mix}", "10:17", "sampler", "weighted-mix"),
+        ("dataset: {type: drawn-face}", "4:17", "dataset", "drawn-faces"),
+        ("train: {stesp: 3, steps: 3}", "11:9", "train.stesp", "steps"),
+        (
+            "train: {steps: 3, optimizers: {generator: {beta: 1}}}",
+            "11:44",
+            "train.optimizers.generator.beta",
+            "betas",
+        ),
+        ("train: {steps: 3, order: generator-frist}", "11:26", "train.order", "generator-first"),
+        (
+            "losses: [{type: kl, weight: {from: 0, to: 1, step: 5, steps: 5}}]",
+            "7:46",
+            "losses.0.weight.step",
+            "steps",
+        ),
+    ],
+)
+def test_a_misspelt_word_names_the_nearest_one(faults, wrong, place, field, nearest):
+    (line,) = faults(with_line(wrong))
+    assert line.startswith(f"r.yaml:{place}: {field}: ")
+    assert f"did you mean '{nearest}'?" in line
+
+
+def with_line(line):
+    """The whole recipe with one of its first-level entries written otherwise, on one line."""
+    key = line.partition(":")[0]
+    lines = WHOLE.splitlines()
+    starts = [i for i, text in enumerate(lines) if text.startswith(f"{key}:")]
+    if not starts:
+        return "\n".join([*lines, line])
+    (start,) = starts
+    end = next((i for i in range(start + 1, len(lines)) if lines[i][0] != " "), len(lines))
+    padding = ["#"] * (end - start - 1)  # so that what follows keeps its line
+    return "\n".join([*lines[:start], line, *padding, *lines[end:]])
+
+
+def test_a_word_that_is_near_to_nothing_gets_no_advice(faults):
+    (line,) = faults(WHOLE + "qqqq: 1\n")
+    assert "did you mean" not in line
+    assert "allowed: name, image, latent" in line
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ('latent: "8"', "latent"),
+        ("latent: 8.0", "latent"),
+        ("latent: true", "latent"),
+        ("latent: 0", "latent"),
+        ("latent: [4, 4]", "latent"),
+        ("latent: [4, 0, 4]", "latent"),
+        ('image: {size: "16"}', "image.size"),
+        ("image: {size: 16.0}", "image.size"),
+        ("image: {size: 16, channels: 2}", "image.channels"),
+        ("image: 16", "image"),
+        ("name: 5", "name"),
+        ("name: a/b", "name"),
+        ("name: ..", "name"),
+        ("losses: l1", "losses"),
+        ("losses: [5]", "losses.0"),
+        ("losses: [{weight: 5}]", "losses.0"),
+        ("losses: [{type: l1, weight: '5'}]", "losses.0.weight"),
+        ("losses: [{type: l1, weight: true}]", "losses.0.weight"),
+        ("losses: [{type: l1, weight: .inf}]", "losses.0.weight"),
+        ("losses: [{type: l1, start: -1}]", "losses.0.start"),
+        ("losses: [{type: l1, name: a b}]", "losses.0.name"),
+        ("train: {steps: 1e3}", "train.steps"),
+        ("train: {steps: 3, batch: yes}", "train.batch"),
+        ("train: {steps: 3, optimizers: {generator: {lr: 0}}}", "train.optimizers.generator.lr"),
+        ("train: {steps: 3, ema: 1}", "train.ema"),
+        ("train: {steps: 3, keep: 1}", "train.keep"),
+        ("train: {steps: 3, fakes: recon}", "train.fakes"),
+        ("train: 3", "train"),
+        ("encoder: {type: conv, widths: 8}", "encoder.widths"),
+        ("encoder: [conv]", "encoder"),
+    ],
+)
+def test_nothing_is_turned_into_something_else(faults, wrong, field):
+    (line,) = faults(with_line(wrong))
+    assert f": {field}: " in line
+    assert line.startswith("r.yaml:")
+
+
+def test_a_missing_field_is_named(faults):
+    lines = faults("name: x\ntrain: {steps: 1}\nlosses: [l1]\nimage: {}\n")
+    assert lines == [
+        "r.yaml:1:1: latent: Field required",
+        "r.yaml:1:1: dataset: Field required",
+        "r.yaml:1:1: decoder: Field required",
+        "r.yaml:1:1: sampler: Field required",
+        "r.yaml:4:8: image.size: Field required",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("train: {batch: 8}", "give either 'epochs' or 'steps'"),
+        ("train: {steps: 3, epochs: 3}", "give either 'epochs' or 'steps'"),
+        ("train: {steps: 3, batch: 8, accumulate: 3}", "accumulate: 3 does not divide batch: 8"),
+        ("losses: []", "an experiment without a loss learns nothing"),
+        ("losses: [l1, {type: l1, weight: 2}]", "two losses are called 'l1'"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(faults, wrong, says):
+    (line,) = faults(with_line(wrong))
+    assert says in line
+
+
+def test_two_losses_of_one_type_are_told_apart_by_name(load):
+    recipe = load(with_line("losses: [l1, {type: l1, name: twice}]"))
+    assert [loss.label for loss in recipe.losses] == ["l1", "twice"]
+
+
+def test_reconstructions_can_be_no_fakes_without_an_encoder(faults):
+    text = with_line("train: {steps: 3, fakes: [recon]}").replace("encoder:", "# encoder:")
+    (line,) = faults(text)
+    assert "train.fakes names 'recon', but there is no encoder" in line
+
+
+def test_a_message_stays_short(faults):
+    lines = faults(WHOLE + "".join(f"x{i}: 1\n" for i in range(30)))
+    assert len(lines) == MAX_LINES == 10
+    assert lines[-1] == "... and 21 more"  # 9 of 30 are shown
+
+
+def test_braces_in_a_message_are_as_they_were(faults):
+    (line,) = faults(with_line("name: a b"))
+    assert "{0,63}$" in line
+    assert "{{" not in line
+    (line,) = faults(with_line("losses: [{type: l1, '{x}': 3}]"))
+    assert "losses.0.{x}: unknown field" in line
+
+
+def test_mistakes_of_file_and_command_line_come_together(faults):
+    lines = faults(WHOLE + "trian: 1\n", ["train:batch=3", "latent=x"])
+    assert [line.split(": ")[0] for line in lines] == [
+        "--set latent",
+        "--set train:batch",
+        "r.yaml:14:1",
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_said_so(tmp_path):
+    (tmp_path / "bytes.yaml").write_bytes(b"name: \xff")
+    for name, reason in [
+        ("none.yaml", "No such file or directory"),
+        ("", "Is a directory"),
+        ("bytes.yaml", "no UTF-8 text"),
+    ]:
+        with pytest.raises(RecipeError, match=reason):
+            vgx.load_recipe(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just text\n", "# only a comment\n"])
+def test_a_recipe_is_a_mapping(faults, text):
+    (line,) = faults(text)
+    assert line == "r.yaml:1:1: a recipe is a mapping: 'name: ...' and so on"
+
+
+# --- layers ------------------------------------------------------------------------------------
+
+
+def test_mappings_merge_and_lists_and_scalars_replace(load):
+    over = """\
+extends: base.yaml
+image: {channels: 1}
+latent: 4
+encoder: {widths: [4]}
+losses: [l2]
+train: {batch: 2}
+"""
+    recipe = load(over, base=WHOLE)
+    assert recipe.name == "whole"
+    assert recipe.image == vgx.ImageSpec(16, 1)
+    assert recipe.latent.shape == (4,)
+    assert (recipe.encoder.type, recipe.encoder.widths) == ("conv", (4,))
     assert [loss.type for loss in recipe.losses] == ["l2"]
-    assert (recipe.train.batch, recipe.train.epochs) == (2, 2)
-    assert recipe.encoder.widths == (4, 8)
+    assert (recipe.train.steps, recipe.train.batch) == (20, 2)
 
 
-def test_another_type_of_part_starts_afresh_and_the_same_merges(write):
-    write("extends: base.yaml\n")
-    assert vgx.load_recipe(
-        write("extends: base.yaml\nencoder: {type: timm, backbone: test_vit}\n")
-    ).encoder.model_dump() == {
-        "type": "timm", "backbone": "test_vit", "pretrained": False, "weights": None,
-    }  # fmt: skip
-    part = vgx.load_recipe(write("extends: base.yaml\ndataset: {seed: 5}\n")).dataset
-    assert (part.count, part.seed) == (8, 5)
+def test_null_removes(load):
+    over = "extends: base.yaml\nencoder: null\ntrain: {batch: ~}\n"
+    recipe = load(over, base=WHOLE)
+    assert recipe.encoder is None
+    assert recipe.train.batch == 64  # the default, no longer 8
 
 
-def test_files_extend_files_that_extend_files(write):
-    write("extends: base.yaml\ntrain: {seed: 1, batch: 2}\n", "middle.yaml")
-    recipe = vgx.load_recipe(write("extends: middle.yaml\ntrain: {seed: 2}\n"))
-    assert (recipe.train.seed, recipe.train.batch, recipe.train.epochs) == (2, 2, 2)
+def test_what_null_removes_can_be_missed(faults):
+    (line,) = faults("extends: base.yaml\nlatent: null\n", base=WHOLE)
+    assert line == "r.yaml:1:1: latent: Field required"
 
 
-def test_a_circle_and_a_missing_file_are_said(write):
-    write("extends: recipe.yaml\n", "other.yaml")
-    (line,) = [f for f in faults(write("extends: other.yaml\n")) if "circle" in f]
-    assert "other.yaml:1:10: extends: recipe.yaml" in line
-    assert "nowhere.yaml" in faults(write("extends: nowhere.yaml\n"))[0]
+def test_a_part_of_another_type_starts_afresh(load):
+    base = with_line("sampler: {type: weighted-mix, of: 5, concentration: 2}")
+    same = load("extends: base.yaml\nsampler: {type: weighted-mix, of: 2}\n", base=base)
+    assert (same.sampler.of, same.sampler.concentration) == (2, 2.0)
+    other = load("extends: base.yaml\nsampler: {type: prior}\n", base=base)
+    assert other.sampler.model_dump() == {"type": "prior"}
+
+
+def test_fields_may_be_laid_on_a_part_that_was_only_named(load):
+    base = with_line("decoder: conv-transpose")
+    recipe = load("extends: base.yaml\ndecoder: {widths: [16, 8]}\n", base=base)
+    assert recipe.decoder == load(WHOLE).decoder
+
+
+def test_a_name_alone_replaces_all_fields(load):
+    recipe = load("extends: base.yaml\nencoder: conv\n", base=WHOLE)
+    assert recipe.encoder == load(with_line("encoder: {type: conv}")).encoder
+    assert recipe.encoder.widths != (8, 16)
+
+
+def test_steps_take_the_place_of_inherited_epochs(load):
+    epochs = with_line("train: {epochs: 3, batch: 8}")
+    recipe = load("extends: base.yaml\ntrain: {steps: 7}\n", base=epochs)
+    assert (recipe.train.epochs, recipe.train.steps) == (None, 7)
+    recipe = load("extends: base.yaml\ntrain: {epochs: 2}\n", base=WHOLE)
+    assert (recipe.train.epochs, recipe.train.steps) == (2, None)
+    recipe = load(WHOLE, ["train.epochs=2"])
+    assert (recipe.train.epochs, recipe.train.steps) == (2, None)
+
+
+def test_a_chain_is_laid_from_the_bottom_up(load):
+    recipe = load(
+        "extends: middle.yaml\ntrain: {batch: 2}\n",
+        middle="extends: base.yaml\nname: middle\nlatent: 4\ntrain: {batch: 4, seed: 5}\n",
+        base=WHOLE,
+    )
+    assert (recipe.name, recipe.latent.shape, recipe.image.size) == ("middle", (4,), 16)
+    assert (recipe.train.batch, recipe.train.seed, recipe.train.steps) == (2, 5, 20)
+
+
+def test_extends_is_found_from_the_file_that_says_it(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "base.yaml").write_text(WHOLE)
+    (tmp_path / "deep" / "r.yaml").write_text("extends: ../base.yaml\n")
+    assert vgx.load_recipe(tmp_path / "deep" / "r.yaml", (), REGISTRY).name == "whole"
+
+
+@pytest.mark.parametrize(
+    ("text", "others", "place", "says"),
+    [
+        ("extends: r.yaml\n", {}, "r.yaml:1:10", "this goes round in a circle"),
+        ("extends: ./r.yaml\n", {}, "r.yaml:1:10", "this goes round in a circle"),
+        (
+            "extends: a.yaml\n",
+            {"a": "extends: b.yaml\n", "b": "\nextends: a.yaml\n"},
+            "b.yaml:2:10",
+            "this goes round in a circle",
+        ),
+        ("extends: none.yaml\n", {}, "r.yaml:1:10", "there is no such file"),
+        ("extends: .\n", {}, "r.yaml:1:10", "there is no such file"),
+        ("extends: [a.yaml]\n", {}, "r.yaml:1:10", "should be the path of another recipe"),
+        ("extends: 5\n", {}, "r.yaml:1:10", "should be the path of another recipe"),
+        ('extends: "a\\0b"\n', {}, "r.yaml:1:10", "should be the path of another recipe"),
+    ],
+)
+def test_a_base_that_cannot_be(faults, text, others, place, says):
+    lines = faults(text + WHOLE, **others)
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{place}: extends: ")
+    assert lines[0].endswith(says)
+
+
+def test_a_mistake_in_a_base_is_reported_there(faults):
+    base = WHOLE.replace("batch: 8", "bach: 8")
+    lines = faults("extends: base.yaml\ntrain: {sede: 5}\nlatent: x\n", base=base)
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["base.yaml:13:3", "train.bach"],
+        ["r.yaml:2:9", "train.sede"],
+        ["r.yaml:3:9", "latent"],
+    ]
+
+
+# --- --set -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["losses.0.weight", "losses[0].weight"])
+def test_a_list_is_indexed(load, key):
+    recipe = load(WHOLE, [f"{key}=3"])
+    assert [loss.weight for loss in recipe.losses] == [3.0, 1.0]
+    assert load(WHOLE, {key: 3}) == recipe
+
+
+def test_an_item_of_a_list_is_replaced(load):
+    assert [loss.type for loss in load(WHOLE, ["losses.1=l2"]).losses] == ["l1", "l2"]
+    assert load(WHOLE, ["encoder.widths.1=32"]).encoder.widths == (8, 32)
+    # In a loss that is only named:
+    assert load(WHOLE, ["losses.1.unit=sample"]).losses[1].unit == "sample"
 
 
 @pytest.mark.parametrize(
     ("override", "field", "value"),
     [
-        ("train.batch=2", "train.batch", 2),
-        ("losses.0.weight=7.5", "losses.0.weight", 7.5),
-        ("losses[1].weight=3", "losses.1.weight", 3.0),
-        ("losses.1.unit=sample", "losses.1.unit", "sample"),
-        ("train.optimizers.generator.betas=[0.9, 0.99]", "train.optimizers.generator.betas",
-         (0.9, 0.99)),
-        ("encoder.widths=[8]", "encoder.widths", (8,)),
-        ("train.steps=9", "train.epochs", None),
-        ("discriminator=null", "discriminator", None),
-        ("train.optimizers.generator.type=adamw", "train.optimizers.generator.lr", 1e-3),
+        ("train.clip=1e-1", "train.clip", 0.1),
+        ("name='1'", "name", "1"),
+        ("latent=[4, 2, 2]", "latent", [4, 2, 2]),
+        ("train.clip=", "train.clip", None),
+        ("train={epochs: 3}", "train.epochs", 3),
+        ("image={size: 32}", "image.size", 32),
+        ("sampler={type: weighted-mix, of: 2}", "sampler.of", 2),
+        ("sampler.type=weighted-mix", "sampler.of", 3),
+        ("train.optimizers.generator.lr=1.0e-3", "train.optimizers.generator.lr", 0.001),
+        ("train.optimizers.generator.type=a=b", "train.optimizers.generator.type", "a=b"),
     ],
-)  # fmt: skip
-def test_a_value_is_set_from_the_command_line(write, override, field, value):
-    recipe = vgx.load_recipe(write("extends: base.yaml\n"), [override])
-    for name in field.split("."):
-        recipe = recipe[int(name)] if name.isdigit() else getattr(recipe, name)
-    assert recipe == value
+)
+def test_a_value_is_yaml(load, override, field, value):
+    data = plain(load(WHOLE, [override]))
+    for key in field.split("."):
+        data = data[key]
+    assert data == value
 
 
-def test_python_sets_values_without_yaml(write):
-    recipe = vgx.load_recipe(write("extends: base.yaml\n"), {"train.steps": 3, "name": "other"})
-    assert (recipe.train.steps, recipe.train.epochs, recipe.name) == (3, None, "other")
+def test_of_two_settings_the_last_counts(load):
+    assert load(WHOLE, ["train.batch=2", "train.batch=4"]).train.batch == 4
+    assert load(WHOLE, ["train.epochs=2", "train.steps=4"]).train.steps == 4
+    assert load(WHOLE, ["train.epochs=2", "train.steps=4"]).train.epochs is None
+
+
+def test_overrides_as_values_are_not_parsed(load, faults):
+    assert load(WHOLE, {"name": "1", "train.batch": 4}).name == "1"
+    (line,) = faults(WHOLE, {"train.batch": "4"})
+    assert line == "--set train.batch: train.batch: Input should be a valid integer (here: '4')"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("override", "says"),
     [
-        ("trian: {}", "recipe.yaml:2:1: trian: unknown field"),
-        ("trian: {}", "did you mean 'train'?"),
-        ("train: {batch: '5'}", "train.batch: "),
-        ("train: {batch: 0}", "recipe.yaml:2:16: train.batch: "),
-        ("train: {batch: 1.5}", "train.batch: "),
-        ("latent: no", "latent: "),
-        ("image: {size: 16, chanels: 1}", "did you mean 'channels'?"),
-        ("sampler: weighted-mx", "did you mean 'weighted-mix'?"),
-        ("sampler: {of: 3, type: 7}", "sampler"),
-        ("losses: [{weight: 3}]", "add 'type: ...'"),
-        ("losses: [{type: kl, unit: pixels}]", "did you mean 'pixel'?"),
-        ("losses: [{type: l1, weight: {from: 0, to: 1}}]", "losses.0.weight.steps"),
-        ("losses: [{type: l1, name: a/b}]", "losses.0.name: "),
-        ("train: {steps: 2, epochs: 3}", "epochs"),
-        ("train: {ema: 1}", "train.ema: "),
+        ("train.batch", "--set train.batch: write it as KEY=VALUE"),
+        ("=4", "--set =4: write it as KEY=VALUE"),
+        ("losses.2.weight=1", "--set losses.2.weight: there are items 0 to 1, not '2'"),
+        ("losses.2=l2", "--set losses.2: there are items 0 to 1, not '2'"),
+        ("losses.-1.weight=1", "--set losses.-1.weight: there are items 0 to 1, not '-1'"),
+        ("losses.l1.weight=1", "--set losses.l1.weight: there are items 0 to 1, not 'l1'"),
+        ("losses.0=", "--set losses.0: losses.0: should be the name of an installed loss"),
+        ("trian.batch=1", "--set trian.batch: trian: unknown field"),
+        ("train.bach=1", "--set train.bach: train.bach: unknown field"),
+        ("train.=1", "--set train.: train.: unknown field"),
+        ("train.batch.x=1", "--set train.batch.x: train.batch: Input should be a valid integer"),
+        ("latent.x=1", "--set latent.x: latent: should be a positive whole number"),
+        ("train.batch=[1", "--set train.batch: no YAML: "),
+        ("train.batch=!!int 4", "--set train.batch: a tag ("),
+        ("train.batch={a: 1, a: 2}", "--set train.batch: a: duplicate key"),
+        ("extends=x.yaml", "--set extends: extends: unknown field"),
+        ("encoder.type=con", "--set encoder.type: encoder: no installed encoder"),
     ],
 )
-def test_a_fault_has_its_place_and_what_instead(write, text, said):
-    lines = faults(write(f"extends: base.yaml\n{text}\n"))
-    assert said in "\n".join(lines)
+def test_a_bad_setting_is_named_as_it_was_typed(faults, override, says):
+    lines = faults(WHOLE, [override])
+    assert lines[0].startswith(says)
 
 
-def test_a_fault_inside_a_part_inside_a_part_has_its_place(write):
-    text = "extends: base.yaml\ndataset:\n  type: huggingface\n  path: x\n  fallback:\n"
-    (line,) = faults(write(text + "    type: drawn-faces\n    count: none\n"))
-    assert "recipe.yaml:7:12: dataset.fallback.count: " in line
+# --- whole recipes -----------------------------------------------------------------------------
 
 
-def test_a_long_list_of_faults_is_cut_at_ten_lines(write):
-    many = "".join(f"wrong{i}: 1\n" for i in range(30))
-    lines = faults(write("extends: base.yaml\n" + many))
-    assert len(lines) == 10
-    assert lines[-1] == "... and 21 more"
+def test_a_part_may_be_just_its_name(load):
+    assert load(with_line("encoder: conv")) == load(with_line("encoder: {type: conv}"))
 
 
-def test_a_file_that_is_no_yaml_is_said_once(write):
-    (line,) = faults(write("train: {batch: 4\nname: x\n"))
-    assert "recipe.yaml:2:" in line
+def test_a_spatial_latent_is_three_numbers(load):
+    recipe = load(with_line("latent: [4, 2, 2]"))
+    assert recipe.latent.shape == (4, 2, 2)
+    assert plain(recipe)["latent"] == [4, 2, 2]
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.name)
-def test_what_is_dumped_loads_as_the_same(path, tmp_path):
-    overrides = {"train.seed": 7, "losses.0.weight": {"from": 0.0, "to": 1.0, "steps": 10}}
-    for given in ({}, overrides):
-        recipe = vgx.load_recipe(path, given)
-        (tmp_path / "dumped.yaml").write_text(vgx.dump_recipe(recipe))
-        assert vgx.load_recipe(tmp_path / "dumped.yaml") == recipe
+def test_fakes_follow_from_the_networks_and_are_written_out(load):
+    assert plain(load(WHOLE))["train"]["fakes"] == ["recon"]
+    assert plain(load(WHOLE, ["encoder=null"]))["train"]["fakes"] == ["prior"]
+    both = load(WHOLE, ["train.fakes=[prior, recon]"])
+    assert both.train.fakes == ("prior", "recon")
 
 
-def test_a_recipe_is_frozen(write):
-    recipe = vgx.load_recipe(write("extends: base.yaml\n"))
-    with pytest.raises(ValueError, match="frozen"):
-        recipe.train.batch = 3
+def test_a_recipe_is_frozen(load):
+    recipe = load(WHOLE)
+    for change in (
+        lambda: setattr(recipe, "name", "other"),
+        lambda: setattr(recipe.train, "batch", 4),
+        lambda: setattr(recipe.losses[0], "weight", 4.0),
+    ):
+        with pytest.raises(ValueError, match="frozen"):
+            change()
 
 
-def test_fakes_are_written_out_by_what_there_is(write):
-    path = write("extends: base.yaml\n")
-    assert vgx.load_recipe(path).train.fakes == ("recon",)
-    gan = vgx.load_recipe(path, ["encoder=null", "losses=[bce-adversarial]"])
-    assert gan.train.fakes == ("prior",)
+def again(recipe, tmp_path):
+    path = tmp_path / "again.yaml"
+    path.write_text(vgx.dump_recipe(recipe))
+    return vgx.load_recipe(path, (), REGISTRY)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["encoder=null", "train.fakes=[prior]", "latent=[4, 2, 2]"],
+        ["discriminator=null", "train.steps=3", "train.ema=null", "train.clip=0.5"],
+        ["losses.1.weight={from: 0, to: 1e-9, steps: 5, shape: cyclical}", "losses.2.name=no"],
+        ["train.optimizers.generator={type: sgd, lr: 1e-30, momentum: 0.9}", "name=0x10"],
+        ["train.optimizers.discriminator.betas=[0, 0.99]", "train.seed=9223372036854775807"],
+    ],
+    ids=["as-it-is", "gan", "vae", "schedule", "sgd", "large"],
+)
+def test_what_is_dumped_loads_as_the_same_recipe(path, overrides, tmp_path):
+    recipe = vgx.load_recipe(path, overrides, REGISTRY)
+    assert again(recipe, tmp_path) == recipe
+
+
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
+        "latent": st.integers(1, 999) | st.tuples(*[st.integers(1, 99)] * 3).map(list),
+        "losses.1.weight": st.floats(allow_nan=False, allow_infinity=False),
+        "losses.1.start": st.integers(0, 10**9),
+        "train.batch": st.integers(1, 10**6),
+        "train.seed": st.integers(0, 2**63 - 1),
+        "train.ema": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
+        "train.optimizers.generator.lr": st.floats(0, exclude_min=True, allow_infinity=False),
+    },
+)
+
+
+@given(FIELDS)
+def test_any_numbers_survive_the_dump(tmp_path_factory, changes):
+    recipe = vgx.load_recipe(TINY, changes, REGISTRY)
+    assert again(recipe, tmp_path_factory.getbasetemp()) == recipe
+
+
+def test_differences_are_named_by_their_dotted_fields(load):
+    one = load(WHOLE)
+    other = load(WHOLE, ["losses.0.weight=3", "encoder.widths=[8]", "train.batch=4"])
+    assert differences(one, one) == {}
+    assert differences(one, other) == {
+        "encoder.widths.0": (8, 8),
+        "encoder.widths.1": (16, None),
+        "losses.0.weight": (10.0, 3.0),
+        "train.batch": (8, 4),
+    } | ({} if one.encoder.widths[0] != other.encoder.widths[0] else {})
+
+
+# --- schedules ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "values"),
+    [
+        # From 2 to 4 in 8 steps: a quarter of the way is 2.5, and after the end it stays.
+        ("linear", {0: 2, 1: 2.25, 2: 2.5, 4: 3, 8: 4, 9: 4, 1000: 4}),
+        # 2 + 2 * (1 - cos(pi * n / 8)) / 2; cos(pi / 4) = sqrt(1 / 2)
+        ("cosine", {0: 2, 2: 3 - 0.5**0.5, 4: 3, 6: 3 + 0.5**0.5, 8: 4, 9: 4}),
+        # Cycles of 8: up during 4 steps, held during 4, and from the start again.
+        ("cyclical", {0: 2, 1: 2.5, 2: 3, 4: 4, 7: 4, 8: 2, 9: 2.5, 12: 4, 16: 2}),
+    ],
+)
+def test_a_schedule_goes_its_way(load, shape, values):
+    line = f"losses: [{{type: l1, weight: {{from: 2, to: 4, steps: 8, shape: {shape}}}}}]"
+    weight = load(with_line(line)).losses[0].weight
+    for number, value in values.items():
+        assert weight.at(number) == pytest.approx(value, abs=1e-12), number
+
+
+def test_a_schedule_may_fall(load):
+    weight = load(with_line("losses: [{type: l1, weight: {from: 1, to: 0, steps: 4}}]")).losses[0]
+    assert [weight.weight.at(n) for n in (0, 1, 4, 5)] == [1, 0.75, 0, 0]
+
+
+# --- the schema for editors --------------------------------------------------------------------
+
+SCHEMA = recipe_schema(REGISTRY)
+
+
+def schema_faults(text):
+    data = read(text, "r.yaml")[0].plain()
+    return [error.message for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(data)]
+
+
+def test_the_schema_is_a_schema():
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+    assert json.loads(json.dumps(SCHEMA)) == SCHEMA
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_schema_accepts_every_recipe(path):
+    assert schema_faults(path.read_text()) == []
+
+
+def test_the_schema_accepts_what_is_dumped(load):
+    weight = "losses.0.weight={from: 0, to: 1, steps: 5}"
+    for overrides in ([], [weight], ["latent=[4, 2, 2]", "encoder=null"]):
+        assert schema_faults(vgx.dump_recipe(load(WHOLE, overrides))) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "trian: {steps: 3}",
+        "train: {stesp: 3}",
+        "encoder: {type: conv, width: [8]}",
+        "encoder: {type: convv}",
+        "encoder: convv",
+        "decoder: conv",  # an encoder
+        "losses: [{type: l1, weigth: 3}]",
+        "losses: [{weight: 3}]",
+        'latent: "8"',
+        "image: {sise: 16}",
+        "train: {steps: 3, optimizers: {generator: {lr: fast}}}",
+    ],
+)
+def test_the_schema_refuses_a_mistake(wrong):
+    assert schema_faults(WHOLE) == []
+    assert schema_faults(with_line(wrong)) != []
+
+
+def test_the_schema_lets_only_an_extension_leave_things_out():
+    assert schema_faults("name: x\n") != []
+    assert schema_faults("extends: base.yaml\nname: x\n") == []
+    assert schema_faults("extends: base.yaml\nnam: x\n") != []

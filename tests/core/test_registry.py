@@ -1,0 +1,134 @@
+"""Plugins: whose a part is, what happens when one is broken, and when two claim one name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import vgx
+from vgx.errors import PluginError, RecipeError
+
+HUBER = '''
+import torch.nn.functional as F
+import vgx
+from pydantic import PositiveFloat
+
+
+class Huber(vgx.Loss, type="huber"):
+    """Huber distance between image and reconstruction, mean over pixels (Huber 1964)."""
+
+    delta: PositiveFloat = 1.0
+    """Where the square becomes a line."""
+
+    def generator(self, step: vgx.Step):
+        return F.huber_loss(step.recon, step.real, delta=self.delta)
+
+
+@vgx.hookimpl
+def register_components(register):
+    register(Huber)
+'''
+RECIPE = """\
+name: t
+image: {size: 16}
+latent: 8
+dataset: {type: drawn-faces, count: 8}
+encoder: {type: conv, widths: [4]}
+decoder: {type: conv-transpose, widths: [4]}
+losses: [%s]
+sampler: prior
+train: {steps: 1, batch: 2}
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Lay a distribution where Python finds it: a module, its metadata, its entry point."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def make(distribution, text, version="1.2"):
+        module = distribution.replace("-", "_") + re.sub(r"\W", "_", tmp_path.name)
+        (tmp_path / f"{module}.py").write_text(text)
+        info = tmp_path / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        )
+        (info / "entry_points.txt").write_text(f"[vgx]\n{distribution}-plugin = {module}\n")
+
+    return make
+
+
+@pytest.fixture
+def load(tmp_path):
+    def loaded(losses, registry=None):
+        (tmp_path / "r.yaml").write_text(RECIPE % losses)
+        return vgx.load_recipe(tmp_path / "r.yaml", registry=registry)
+
+    return loaded
+
+
+def test_an_installed_part_knows_where_it_came_from(install, load):
+    install("far-losses", HUBER)
+    registry = vgx.discover()
+    plugin = registry.owner(registry.part("loss", "huber"))
+    assert (plugin.distribution, plugin.version) == ("far-losses", "1.2")
+    assert plugin.name == "far-losses-plugin"
+    assert load("{type: huber, delta: 0.5}", registry).losses[0].delta == 0.5
+
+
+def test_a_file_is_a_plugin_too(tmp_path, load):
+    (tmp_path / "vgx_huber.py").write_text(HUBER)
+    registry = vgx.discover([tmp_path / "vgx_huber.py"])
+    assert load("huber", registry).losses[0].delta == 1.0
+    assert registry.owner(registry.part("loss", "huber")).distribution == "vgx_huber.py"
+    with pytest.raises(RecipeError, match="no installed loss is called 'huber'"):
+        load("huber")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import there_is_no_such_module\n", "ModuleNotFoundError"),
+        ("raise SystemExit(3)\n", "SystemExit"),
+        ("def broken(:\n", "SyntaxError"),
+        ("x = 1\n", "no function register_components"),
+        (HUBER.replace("register(Huber)", "register(3)"), "3 is no part"),
+        (re.sub('"""Huber.*?"""', "", HUBER), "has no docstring"),
+    ],
+)
+def test_a_broken_plugin_is_recorded_and_stops_only_who_needs_it(install, load, text, said):
+    install("broken", text)
+    registry = vgx.discover()
+    (plugin,) = [p for p in registry.plugins if p.distribution == "broken"]
+    assert said in plugin.failure
+    assert load("l1", registry).losses[0].type == "l1"
+    with pytest.raises(PluginError, match="did not load") as caught:
+        load("zzz-unheard-of", registry)
+    assert caught.value.exit_code == 3
+
+
+def test_a_broken_file_that_was_asked_for_stops_at_once(tmp_path):
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    with pytest.raises(PluginError, match="ZeroDivisionError"):
+        vgx.discover([tmp_path / "broken.py"])
+
+
+def test_two_parts_of_one_name_are_never_chosen_between(install, load):
+    install("near-losses", HUBER)
+    install("far-losses", HUBER.replace("= 1.0", "= 9.0"))
+    registry = vgx.discover()
+    with pytest.raises(RecipeError, match="'far-losses:huber' or 'near-losses:huber'"):
+        load("huber", registry)
+    recipe = load("{type: 'far-losses:huber'}", registry)
+    assert recipe.losses[0].delta == 9.0
+    assert "far-losses:huber" in vgx.dump_recipe(recipe)
+
+
+def test_a_part_is_final():
+    loss = vgx.discover().part("loss", "l1")
+    with pytest.raises(TypeError, match="a part is final"):
+        type("Mine", (loss,), {}, type="mine")
+    with pytest.raises(TypeError, match="lowercase-with-hyphens"):
+        type("Mine", (vgx.Loss,), {}, type="Mine_Loss")
