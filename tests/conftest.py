@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +13,8 @@ def _own_places(tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+# A slow machine fails no test, and a run of the suite is the same twice.
+settings.register_profile("vgx", deadline=None, derandomize=True)
+settings.load_profile("vgx")

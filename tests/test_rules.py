@@ -121,6 +121,7 @@ def test_nothing_executes_what_it_reads(path):
 @pytest.mark.parametrize("path", [*CORE, *BOX], ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_no_duck_is_asked_whether_it_quacks(path):
     text = path.read_text()
+    assert "hasattr(" not in text
     supers = re.findall(r"super\(\)\.(\w+)", text)
     assert set(supers) <= {"__init__", "__init_subclass__"}
 

@@ -78,13 +78,14 @@ def _played(engine: Engine, registry: Registry, real: Tensor) -> Step:
     for part, change in zip(recipe.augment, engine.augment, strict=True):
         chance = engine._chance("check")  # noqa: SLF001
         augmented = _asked(part, registry, change, augmented, chance)
-        _expect(part, registry, "an augmented batch", augmented.shape, shape)
+        _expect(part, registry, "an augmented batch", augmented, shape)
     z = torch.zeros(latent, device=engine.device, dtype=engine.dtype)
     if recipe.encoder is not None:
         posterior = _asked(recipe.encoder, registry, engine.networks["encoder"], augmented)
-        _expect(recipe.encoder, registry, "the posterior's mean", posterior.mean.shape, latent)
+        mean = getattr(posterior, "mean", None)
+        _expect(recipe.encoder, registry, "the posterior's mean", mean, latent)
     images = _asked(recipe.decoder, registry, engine.networks["decoder"], z)
-    _expect(recipe.decoder, registry, "the logits", images.shape, shape)
+    _expect(recipe.decoder, registry, "the logits", images, shape)
     if recipe.discriminator is not None:
         network = engine.networks["discriminator"]
         score = _asked(recipe.discriminator, registry, network, augmented)
@@ -154,10 +155,12 @@ def _asked(part: Any, registry: Registry, call: Any, *inputs: Any) -> Any:
 
 
 def _expect(
-    part: Any, registry: Registry, what: str, shape: Any, expected: tuple[int, ...]
+    part: Any, registry: Registry, what: str, given: Any, expected: tuple[int, ...]
 ) -> None:
-    if tuple(shape) != expected:
-        _blame(part, registry, f"{what}: shape {tuple(shape)}, not {expected}")
+    if not isinstance(given, Tensor):
+        _blame(part, registry, f"{what}: a {type(given).__name__}, not a tensor")
+    if tuple(given.shape) != expected:
+        _blame(part, registry, f"{what}: shape {tuple(given.shape)}, not {expected}")
 
 
 def _blame(part: Any, registry: Registry, message: str) -> None:

@@ -69,7 +69,10 @@ def save(run: Run, state: State, keep: int) -> Path:
         kept = f"the last good checkpoint is {last.name}" if last else "there is no checkpoint yet"
         message = f"{final}: not saved: {error.strerror or error}; {kept}"
         raise StorageError(message) from error
-    for path in _named(run)[keep:]:
+    # A newer one than this was damaged, or the run would have gone on from it.
+    committed = _named(run)
+    place = committed.index(final)
+    for path in [*committed[:place], *committed[place + keep :]]:
         shutil.rmtree(path, ignore_errors=True)
     return final
 

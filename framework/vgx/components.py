@@ -22,7 +22,7 @@ import math
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from pydantic import (
@@ -263,7 +263,7 @@ def _names(model: Any, place: tuple[int | str, ...]) -> list[str]:
     for member in _members(model):
         if issubclass(member, BaseModel):
             return [field.alias or name for name, field in member.model_fields.items()]
-        if hasattr(member, "__dataclass_fields__"):
+        if is_dataclass(member):
             return list(member.__dataclass_fields__)
     return []
 

@@ -100,9 +100,13 @@ def open_store(source: Source, image: ImageSpec, advance: Advance = lambda _: No
             _build(source, image, folder, advance)
         except OSError as error:
             raise StorageError(f"{folder}: {error.strerror or error}") from error
-    about = json.loads((folder / "store.json").read_text())
-    shape = (about["count"], image.size, image.size, image.channels)
-    images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
+    try:
+        about = json.loads((folder / "store.json").read_text())
+        shape = (about["count"], image.size, image.size, image.channels)
+        images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
+    except (OSError, ValueError) as error:
+        message = f"{folder}: damaged; delete it, and it is made again ({error})"
+        raise StorageError(message) from error
     return Store(images, source.fingerprint, about["sha256"], about["dropped"])
 
 

@@ -326,7 +326,7 @@ def _set(tree: Node, path: list[str], value: Node, faults: list[Fault]) -> Node:
     """Return the tree with one value laid over it."""
     head, *rest = path
     if isinstance(tree.value, list):
-        if not head.isdigit() or int(head) >= len(tree.value):
+        if not head.isdecimal() or int(head) >= len(tree.value):
             message = f"there are items 0 to {len(tree.value) - 1}, not '{head}'"
             faults.append(Fault(value.place, message))
             return tree

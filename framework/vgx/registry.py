@@ -105,6 +105,8 @@ def discover(files: Iterable[Path] = ()) -> Registry:
         version = point.dist.version if point.dist else "unknown"
         plugins.append(_load(distribution, version, point.name, point.load))
     for file in files:
+        if file.name in [plugin.name for plugin in plugins]:  # they would share their parts' names
+            raise PluginError(f"plugin {file}: there is already one called {file.name}")
         digest = _digest(file)
         plugin = _load(file.name, digest, file.name, partial(_import_file, file))
         if plugin.failure:
@@ -121,7 +123,7 @@ def _load(distribution: str, version: str, name: str, load: Callable[[], object]
         manager.register(load(), name=name)
         if not manager.hook.register_components.get_hookimpls():
             raise PluginError("it has no function register_components marked @vgx.hookimpl")
-        manager.hook.register_components(register=lambda part: parts.append(_checked(part)))
+        manager.hook.register_components(register=lambda part: parts.append(_checked(part, parts)))
     except KeyboardInterrupt:
         raise
     # A stranger's import may raise anything, SystemExit included; none of it may stop the program.
@@ -131,7 +133,7 @@ def _load(distribution: str, version: str, name: str, load: Callable[[], object]
     return Plugin(distribution, version, name, tuple(parts))
 
 
-def _checked(part: object) -> type[Component]:
+def _checked(part: object, others: list[type[Component]]) -> type[Component]:
     if not (isinstance(part, type) and issubclass(part, Component) and part.type):
         kinds = ", ".join(f"vgx.{kind.__name__}" for kind in KINDS)
         raise PluginError(f'{part!r} is no part: a part is a class X({kinds}; type="...")')
@@ -139,6 +141,8 @@ def _checked(part: object) -> type[Component]:
         raise PluginError(
             f"the {part.kind} {part.type!r} has no docstring, which is its documentation"
         )
+    if any((part.kind, part.type) == (other.kind, other.type) for other in others):
+        raise PluginError(f"it registers two parts as {part.kind} {part.type!r}")
     return part
 
 

@@ -143,7 +143,7 @@ def find(run: Run | str | Path | int | None = None, out: str | Path | None = Non
         return Run(Path(wanted))
     for number, path in reversed(runs):
         named = wanted in (path.name, path.name.partition("-")[2])
-        if named or (wanted.isdigit() and int(wanted) == number):
+        if named or (wanted.isdecimal() and int(wanted) == number):
             return Run(path)
     there = ", ".join(path.name for _, path in runs[-5:]) or "none"
     raise StorageError(f"no run '{wanted}' in {root}; the newest there: {there}")

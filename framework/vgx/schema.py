@@ -29,10 +29,16 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         "type": "string",
         "description": "Another recipe file that this one is laid over.",
     }
+    # A file that extends another may leave out anything, also a part's type.
     schema["if"] = {"required": ["extends"]}
     schema["then"] = {}
-    # A file that extends another may leave out anything.
-    schema["else"] = {"required": schema.pop("required")}
+    definitions["ImageSpec"].pop("required")
+    needs = {name: ["type"] for name in schema["properties"] if name in {k.kind for k in KINDS}}
+    told = {
+        name: {"if": {"type": "object"}, "then": {"required": required}}
+        for name, required in {**needs, "image": ["size"]}.items()
+    }
+    schema["else"] = {"required": schema.pop("required"), "properties": told}
     whole: dict[str, Any] = _with_references(schema)
     return {"$schema": "http://json-schema.org/draft-07/schema#", **whole}
 
@@ -53,7 +59,11 @@ def _part(part: type[Component], name: str, definitions: dict[str, Any]) -> dict
     schema = part.model_json_schema(by_alias=True)
     definitions.update(schema.pop("$defs", {}))
     schema["properties"] = {"type": {"const": name}, **schema.get("properties", {})}
-    schema["required"] = ["type", *schema.get("required", [])]
+    # Lists are always replaced as a whole; one part may be laid over another.
+    if part.kind in ("augmentation", "loss"):
+        schema["required"] = ["type", *schema.get("required", [])]
+    else:
+        schema.pop("required", None)
     schema["description"] = inspect.cleandoc(part.__doc__ or "")
     return schema
 

@@ -21,7 +21,8 @@ class Wide(vgx.Decoder, type="wide"):
     """A decoder whose pictures are too wide."""
 
     def build(self, latent, image):
-        return torch.nn.Sequential(torch.nn.Linear(8, 3 * 16 * 17), torch.nn.Unflatten(1, (3, 16, 17)))
+        wide = torch.nn.Unflatten(1, (3, 16, 17))
+        return torch.nn.Sequential(torch.nn.Linear(8, 3 * 16 * 17), wide)
 
 
 class Vector(vgx.Loss, type="vector"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 
 from vgx import keys
@@ -37,3 +39,45 @@ def test_ambient_draws_are_keyed_and_leave_no_trace():
             drawn.append(torch.randn(2))
     assert torch.equal(*drawn)
     assert torch.equal(torch.randn(2), expected)
+
+
+def test_draws_are_what_they_always_were():
+    # Computed once, on the CPU, whose generator is the same everywhere.
+    numbers = torch.randint(0, 10**6, (4,), generator=keys.generator(0, "posterior", 3, 0, 0))
+    assert numbers.tolist() == [39405, 806467, 382122, 488207]
+    assert torch.randperm(6, generator=keys.generator(7, "order", 12)).tolist() == [
+        3,
+        0,
+        5,
+        4,
+        1,
+        2,
+    ]
+
+
+def test_streams_and_steps_have_nothing_in_common():
+    """Correlations of 10,000 draws are within 5 of their standard deviations, 1 / 100."""
+    addresses = [(0, "prior", 0), (0, "prior", 1), (0, "posterior", 0), (1, "prior", 0)]
+    draws = torch.stack(
+        [torch.randn(10_000, generator=keys.generator(*address)) for address in addresses]
+    )  # [4, 10000]
+    others = torch.corrcoef(draws) - torch.eye(4)
+    assert others.abs().max() < 0.05
+
+
+def test_ambient_puts_the_state_back_after_an_error_too():
+    torch.manual_seed(3)
+    expected = torch.randn(2)
+    torch.manual_seed(3)
+    with contextlib.suppress(ValueError), keys.ambient(0, "step", 4):
+        torch.randn(2)
+        raise ValueError
+    assert torch.equal(torch.randn(2), expected)
+
+
+def test_ambient_draws_differ_from_those_of_another_address():
+    drawn = []
+    for address in ((0, "step", 4), (0, "step", 5), (0, "weights", 4), (1, "step", 4)):
+        with keys.ambient(*address):
+            drawn.append(tuple(torch.randn(2).tolist()))
+    assert len(set(drawn)) == 4

@@ -77,10 +77,14 @@ def test_four_mistakes_of_four_kinds_are_one_error_with_four_places(faults):
         .replace("batch: 8", "batch: 8\nlatent: 9")  # a duplicate key
     )
     assert lines == [
-        "r.yaml:4:30: dataset.cuont: unknown field; allowed: count, seed; did you mean 'count'?"
-        " (here: 64)",
-        "r.yaml:5:17: encoder: no installed encoder is called 'convv'; there are: conv, timm;"
-        " did you mean 'conv'?",
+        (
+            "r.yaml:4:30: dataset.cuont: unknown field; allowed: count, seed; did you mean 'count'?"
+            " (here: 64)"
+        ),
+        (
+            "r.yaml:5:17: encoder: no installed encoder is called 'convv'; there are: conv, timm;"
+            " did you mean 'conv'?"
+        ),
         "r.yaml:8:24: losses.0.weight: Input should be a valid number (here: 'heavy')",
         "r.yaml:14:1: latent: duplicate key, first at 3:1; keep one",
     ]
@@ -90,7 +94,7 @@ def test_four_mistakes_of_four_kinds_are_one_error_with_four_places(faults):
     ("wrong", "place", "field", "nearest"),
     [
         ("encodr: conv", "14:1", "encodr", "encoder"),
-        ("image: {sise: 16}", "2:9", "image.sise", "size"),
+        ("image: {size: 16, chanels: 1}", "2:19", "image.chanels", "channels"),
         ("decoder: {type: conv-transpose, width: [16]}", "6:33", "decoder.width", "widths"),
         ("sampler: priors", "10:10", "sampler", "prior"),
         ("sampler: {type: weighted_mix}", "10:17", "sampler", "weighted-mix"),
@@ -175,6 +179,30 @@ def test_nothing_is_turned_into_something_else(faults, wrong, field):
     (line,) = faults(with_line(wrong))
     assert f": {field}: " in line
     assert line.startswith("r.yaml:")
+
+
+def test_a_mistake_in_a_part_inside_a_part_has_its_place(faults):
+    text = """\
+extends: base.yaml
+dataset:
+  type: huggingface
+  path: x
+  fallback:
+    type: drawn-faces
+    count: none
+    sede: 1
+"""
+    lines = faults(text, base=WHOLE)
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["r.yaml:7:12", "dataset.fallback.count"],
+        ["r.yaml:8:5", "dataset.fallback.sede"],
+    ]
+    assert "did you mean 'seed'?" in lines[1]
+
+
+def test_a_file_that_is_no_yaml_is_one_message(faults):
+    (line,) = faults("train: {batch: 4\nname: x\n")
+    assert line.startswith("r.yaml:2:")
 
 
 def test_a_missing_field_is_named(faults):
@@ -492,7 +520,7 @@ def again(recipe, tmp_path):
         ["encoder=null", "train.fakes=[prior]", "latent=[4, 2, 2]"],
         ["discriminator=null", "train.steps=3", "train.ema=null", "train.clip=0.5"],
         ["losses.1.weight={from: 0, to: 1e-9, steps: 5, shape: cyclical}", "losses.2.name=no"],
-        ["train.optimizers.generator={type: sgd, lr: 1e-30, momentum: 0.9}", "name=0x10"],
+        ["train.optimizers.generator={type: sgd, lr: 1e-30, momentum: 0.9}", "name='0x10'"],
         ["train.optimizers.discriminator.betas=[0, 0.99]", "train.seed=9223372036854775807"],
     ],
     ids=["as-it-is", "gan", "vae", "schedule", "sgd", "large"],
@@ -528,11 +556,10 @@ def test_differences_are_named_by_their_dotted_fields(load):
     other = load(WHOLE, ["losses.0.weight=3", "encoder.widths=[8]", "train.batch=4"])
     assert differences(one, one) == {}
     assert differences(one, other) == {
-        "encoder.widths.0": (8, 8),
         "encoder.widths.1": (16, None),
         "losses.0.weight": (10.0, 3.0),
         "train.batch": (8, 4),
-    } | ({} if one.encoder.widths[0] != other.encoder.widths[0] else {})
+    }
 
 
 # --- schedules ---------------------------------------------------------------------------------
@@ -612,3 +639,8 @@ def test_the_schema_lets_only_an_extension_leave_things_out():
     assert schema_faults("name: x\n") != []
     assert schema_faults("extends: base.yaml\nname: x\n") == []
     assert schema_faults("extends: base.yaml\nnam: x\n") != []
+    for part in ("encoder: {widths: [8]}", "image: {channels: 1}", "dataset: {non_rgb: skip}"):
+        assert schema_faults(f"extends: base.yaml\n{part}\n") == []
+        assert schema_faults(with_line(part)) != []
+    assert schema_faults("extends: base.yaml\nencoder: {width: [8]}\n") != []
+    assert schema_faults("extends: base.yaml\nlosses: [{weight: 8}]\n") != []  # never merged

@@ -95,7 +95,10 @@ def test_a_file_is_a_plugin_too(tmp_path, load):
         ("def broken(:\n", "SyntaxError"),
         ("x = 1\n", "no function register_components"),
         (HUBER.replace("register(Huber)", "register(3)"), "3 is no part"),
+        (HUBER.replace("register(Huber)", "register(vgx.Loss)"), "is no part"),
+        (HUBER.replace('type="huber"', ""), "is no part"),
         (re.sub('"""Huber.*?"""', "", HUBER), "has no docstring"),
+        (HUBER.replace("register(Huber)", "register(Huber), register(Huber)"), "two parts as loss"),
     ],
 )
 def test_a_broken_plugin_is_recorded_and_stops_only_who_needs_it(install, load, text, said):
@@ -104,9 +107,13 @@ def test_a_broken_plugin_is_recorded_and_stops_only_who_needs_it(install, load, 
     (plugin,) = [p for p in registry.plugins if p.distribution == "broken"]
     assert said in plugin.failure
     assert load("l1", registry).losses[0].type == "l1"
+    assert plugin.parts == ()
     with pytest.raises(PluginError, match="did not load") as caught:
         load("zzz-unheard-of", registry)
     assert caught.value.exit_code == 3
+    # What is only misspelt is the recipe's fault:
+    with pytest.raises(RecipeError, match="did you mean 'hinge'"):
+        load("hingee", registry)
 
 
 def test_a_broken_file_that_was_asked_for_stops_at_once(tmp_path):
@@ -132,3 +139,85 @@ def test_a_part_is_final():
         type("Mine", (loss,), {}, type="mine")
     with pytest.raises(TypeError, match="lowercase-with-hyphens"):
         type("Mine", (vgx.Loss,), {}, type="Mine_Loss")
+
+
+def test_a_plugin_that_wants_to_be_interrupted_is(install):
+    install("impatient", "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        vgx.discover()
+
+
+def test_plugins_come_in_one_order_however_they_were_installed(install):
+    for name in ("zebra", "ant", "moth"):
+        install(name, HUBER)
+    found = [plugin.distribution for plugin in vgx.discover().plugins]
+    assert found == sorted(found)
+    offered = [(part.type, plugin.distribution) for plugin, part in vgx.discover().offers("loss")]
+    assert offered == sorted(offered)
+    assert [owner for name, owner in offered if name == "huber"] == ["ant", "moth", "zebra"]
+
+
+def test_a_part_is_looked_for_in_its_own_kind_and_its_own_distribution(install, load):
+    install("far-losses", HUBER)
+    registry = vgx.discover()
+    assert load("'far-losses:huber'", registry).losses[0].type == "huber"
+    for name in ("'vgx:huber'", "'far-losses:l1'", "'nobody:huber'", "conv", "''", "':huber:'"):
+        with pytest.raises(RecipeError, match="no installed loss is called"):
+            load(name, registry)
+
+
+def test_a_files_version_is_what_it_says(tmp_path):
+    """Twelve digits of its SHA-256: a changed file is another version."""
+    file = tmp_path / "mine.py"
+    versions = set()
+    for text in (HUBER, HUBER.replace("1.0", "2.0"), HUBER):
+        file.write_text(text)
+        versions.add(vgx.discover([file]).plugins[-1].version)
+    assert len(versions) == 2
+    assert all(re.fullmatch("[0-9a-f]{12}", version) for version in versions)
+
+
+def test_a_file_never_hides_an_installed_module(tmp_path):
+    import json
+
+    (tmp_path / "json.py").write_text(HUBER)
+    assert vgx.discover([tmp_path / "json.py"]).plugins[-1].parts[0].type == "huber"
+    import json as again
+
+    assert again is json
+    assert again.loads("[1]") == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none.py", "none.py: No such file or directory"),
+        ("huber.txt", "the name must end in .py"),
+        (".", "Is a directory"),
+    ],
+)
+def test_what_is_no_plugin_file_is_said(tmp_path, name, said):
+    (tmp_path / "huber.txt").write_text(HUBER)
+    with pytest.raises(PluginError, match=said):
+        vgx.discover([tmp_path / name])
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    """A run keeps copies by name, and a recipe tells parts apart by it."""
+    (tmp_path / "deep").mkdir()
+    files = [tmp_path / "mine.py", tmp_path / "deep" / "mine.py"]
+    for file in files:
+        file.write_text(HUBER)
+    with pytest.raises(PluginError, match=r"there is already one called mine\.py"):
+        vgx.discover(files)
+
+
+def test_an_installed_part_and_a_file_may_clash_too(tmp_path, install, load):
+    install("far-losses", HUBER)
+    (tmp_path / "mine.py").write_text(HUBER.replace("= 1.0", "= 9.0"))
+    registry = vgx.discover([tmp_path / "mine.py"])
+    with pytest.raises(
+        RecipeError, match=r"r\.yaml:7:10: .*'far-losses:huber' or 'mine\.py:huber'"
+    ):
+        load("huber", registry)
+    assert load("'mine.py:huber'", registry).losses[0].delta == 9.0
