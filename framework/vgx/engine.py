@@ -425,6 +425,8 @@ def make_optimizer(
                 f"train.optimizers.{player}.{field}: {chosen.type} has none; leave it out"
             )
         options[field] = value
+    if not parameters:
+        raise RecipeError(f"the {player} has no weights to train")
     made: torch.optim.Optimizer = kind(parameters, lr=chosen.lr, **options)
     return made
 

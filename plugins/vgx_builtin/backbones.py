@@ -41,7 +41,8 @@ def create(
             options["pretrained_cfg_overlay"] = {"file": str(weights)}
         start = pretrained or weights is not None
         try:
-            return timm.create_model(name, pretrained=start, in_chans=image.channels, **options)
+            model = timm.create_model(name, pretrained=start, in_chans=image.channels, **options)
+            unread = [] if weights is None else _unread(model, name, image, options)
         except Exception as error:
             if pretrained and hub.is_hub_error(error):
                 raise HubError(
@@ -50,6 +51,26 @@ def create(
                 ) from error
             source = f" from {weights}" if weights else ""
             raise RecipeError(f"backbone {name}{source}: {error}") from error
+    if unread:
+        raise RecipeError(
+            f"weights: {weights}: not those of {name}: {len(unread)} tensors are missing in it, "
+            f"{unread[0]} for one"
+        )
+    return model
+
+
+def _unread(model: Any, name: str, image: vgx.ImageSpec, options: dict[str, Any]) -> list[str]:
+    """Names of the tensors that the weights' file did not give; timm says nothing about them.
+
+    They are drawn at random, so in a second model from the same file they are others.
+    """
+    import timm
+    import torch
+
+    with torch.random.fork_rng(devices=()):
+        twin = timm.create_model(name, pretrained=True, in_chans=image.channels, **options)
+    theirs = twin.state_dict()
+    return [key for key, ours in model.state_dict().items() if not torch.equal(ours, theirs[key])]
 
 
 def statistics(backbone: Any, image: vgx.ImageSpec) -> tuple[list[float], list[float]]:

@@ -7,7 +7,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vgx.errors import HubError
+
 SECONDS = 10  # the longest that anybody waits to learn that the hub can't be reached
+
+
+class UnreachableError(HubError):
+    """The hub can't be reached, and nothing is cached."""
 
 
 def reachable() -> bool:

@@ -36,6 +36,11 @@ def keep_rgb(picture: Image.Image, non_rgb: Literal["skip", "convert"]) -> Image
 
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
+    if picture.mode.startswith("I;16"):  # Pillow would cut off at 255 what goes up to 65535
+        import numpy as np
+        from PIL import Image
+
+        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
     return picture.convert("RGB")
 
 

@@ -46,8 +46,102 @@ class Failing(vgx.Loss, type="failing"):
         return step.recon.no_such_method()
 
 
+class Swallow(torch.nn.Module):
+    """Gives what `answer` says for a batch of so many, and has one weight to train."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        return self.answer(len(images))
+
+
+class Blind(vgx.Encoder, type="blind"):
+    """An encoder that gives what is no posterior."""
+
+    gives: str
+
+    def build(self, image, latent):
+        size = latent.shape[0]
+        return Swallow({
+            "tensor": lambda n: torch.zeros(n, size),
+            "nothing": lambda n: None,
+            "narrow": lambda n: vgx.Gaussian(torch.zeros(n, 3), torch.zeros(n, 3)),
+        }[self.gives])
+
+
+class Mute(vgx.Decoder, type="mute"):
+    """A decoder that gives a tuple."""
+
+    def build(self, latent, image):
+        return Swallow(lambda n: (torch.zeros(n, 3, 16, 16),))
+
+
+class Flat(vgx.Discriminator, type="flat"):
+    """A discriminator with logits of a shape to choose."""
+
+    shape: tuple[int, ...]
+
+    def build(self, image):
+        return Swallow(lambda n: vgx.Score(torch.zeros(n, *self.shape)))
+
+
+class Empty(vgx.Discriminator, type="empty"):
+    """A discriminator with nothing to learn."""
+
+    def build(self, image):
+        return torch.nn.Identity()
+
+
+class Crop(vgx.Augmentation, type="crop"):
+    """An augmentation that gives back something else."""
+
+    gives: str
+
+    def build(self, image):
+        gives = {"less": lambda x, chance: x[..., 1:], "nothing": lambda x, chance: None}
+        return gives[self.gives]
+
+
+class Reach(vgx.Loss, type="reach"):
+    """A loss of the discriminator that asks for whatever the recipe says."""
+
+    wants: str
+    value: float = 0.0
+
+    def discriminator(self, step):
+        wanted = getattr(step, self.wants)
+        images = wanted if isinstance(wanted, torch.Tensor) else wanted.logits
+        return images.mean() * 0 + float(self.value)
+
+
+class Count(vgx.Loss, type="count"):
+    """A loss that is no tensor."""
+
+    def generator(self, step):
+        return 1.0
+
+
+class Infinite(vgx.Loss, type="infinite"):
+    """A loss that is no number from the start."""
+
+    def generator(self, step):
+        return step.z.mean() / 0 * 0
+
+
+class Careful(vgx.Loss, type="careful"):
+    """A loss that looks whether there is something before it asks."""
+
+    def generator(self, step):
+        return step.z.mean() if step.posterior is None else step.posterior.mean.mean()
+
+
 @vgx.hookimpl
 def register_components(register):
+    for part in (Blind, Mute, Flat, Empty, Crop, Reach, Count, Infinite, Careful):
+        register(part)
     for part in (Wide, Vector, Bare, Failing):
         register(part)
 '''
@@ -87,7 +181,19 @@ def test_the_table_has_shapes_and_counts(examine):
             "bce-adversarial asks for step.fake_score: the recipe needs a dis",
         ),
         (["encoder=null"], "l1 asks for step.recon: the recipe needs an encoder"),
-        (["encoder=null", "losses=[bce-adversarial, kl]"], "kl asks for step.posterior"),
+        (["encoder=null", "losses=[bce-adversarial, kl]"], "losses.1: kl asks for step.posterior"),
+        (
+            ["encoder=null", "losses=[bce]"],
+            "bce asks for step.recon_logits: the recipe needs an enc",
+        ),
+        (
+            ["losses=[{type: reach, wants: prior}]"],
+            "losses.0: reach asks for step.prior: the recipe needs 'prior' in train.fakes",
+        ),
+        (
+            ["discriminator=null", "losses=[l1, {type: reach, name: mine, wants: real_score}]"],
+            "losses.1: mine asks for step.real_score: the recipe needs a discriminator",
+        ),
     ],
 )
 def test_a_loss_that_asks_for_what_is_absent_is_named(examine, overrides, said):
@@ -103,6 +209,22 @@ def test_a_loss_that_asks_for_what_is_absent_is_named(examine, overrides, said):
         ("losses=[vector]", "loss 'vector'.*no finite scalar"),
         ("discriminator=bare", "discriminator 'bare'.*not a vgx.Score"),
         ("losses=[failing]", "loss 'failing'.*no_such_method"),
+        ("losses=[count]", "loss 'count'.*its generator's half is no finite scalar"),
+        ("losses=[infinite]", "loss 'infinite'.*no finite scalar"),
+        ("losses=[{type: reach, wants: real, value: 1e300}]", "'reach'.*discriminator's half"),
+        ("losses=[{type: reach, wants: nothing}]", "loss 'reach'.*no attribute 'nothing'"),
+        (
+            "encoder={type: blind, gives: tensor}",
+            "encoder 'blind'.*the posterior's mean: a .*not a",
+        ),
+        ("encoder={type: blind, gives: nothing}", "encoder 'blind'.*the posterior's mean: a None"),
+        ("encoder={type: blind, gives: narrow}", r"encoder 'blind'.*\(4, 3\), not \(4, 8\)"),
+        ("decoder=mute", "decoder 'mute'.*the logits: a tuple, not a tensor"),
+        ("augment=[{type: crop, gives: less}]", r"augmentation 'crop'.*15\), not \(4, 3, 16, 16\)"),
+        ("augment=[{type: crop, gives: nothing}]", "augmentation 'crop'.*a NoneType, not a tensor"),
+        ("discriminator={type: flat, shape: []}", r"discriminator 'flat'.*logits are \(4,\)"),
+        ("discriminator={type: flat, shape: [2]}", r"discriminator 'flat'.*logits are \(4, 2\)"),
+        ("discriminator={type: flat, shape: [1, 3]}", r"'flat'.*\(4, 1, 3\), not \[B, 1, h, w\]"),
     ],
 )
 def test_a_part_that_breaks_its_contract_is_named_with_its_plugin(examine, override, said):
@@ -128,3 +250,34 @@ def test_looking_changes_nothing(examine):
         for key, tensor in network.state_dict().items():
             assert torch.equal(tensor, before[name][key]), f"{name}.{key}"
     assert engine.coded == 0
+
+
+def test_a_player_without_weights_is_named(examine):
+    with pytest.raises(RecipeError, match="the discriminator has no weights to train"):
+        examine("discriminator=empty")
+
+
+def test_a_loss_may_look_before_it_asks(examine):
+    for overrides in ([], ["encoder=null"]):
+        findings, _ = examine("losses=[careful]", "train.fakes=[prior]", *overrides)
+        assert set(findings.losses) == {"careful"}
+
+
+def test_single_scores_have_no_grid(examine):
+    findings, _ = examine("discriminator={type: flat, shape: [1]}")
+    assert not [note for note in findings.notes if "grid" in note]
+    findings, _ = examine("discriminator={type: flat, shape: [1, 2, 5]}")
+    assert "The discriminator judges a grid of 2x5 patches." in findings.notes
+
+
+def test_the_losses_are_unweighted(examine):
+    light, _ = examine("losses=[{type: l1, weight: 1}]")
+    heavy, _ = examine("losses=[{type: l1, weight: 100, start: 50}]")
+    assert light.losses == heavy.losses
+    assert 0 < light.losses["l1"] < 1
+
+
+def test_looking_writes_no_file(examine, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    examine()
+    assert sorted(tmp_path.rglob("*")) == before

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import torch
 from vgx import checkpoint
 from vgx.checkpoint import State
 from vgx.errors import StorageError
-from vgx.rundir import create
+from vgx.rundir import Run, create
 
 
 def state(step):
@@ -105,8 +107,6 @@ def test_a_full_disk_leaves_what_was_there(run, monkeypatch):
 
 
 def test_another_format_is_not_guessed_at(run):
-    import hashlib
-
     path = run.checkpoints / "step-00000015"
     data = json.dumps({**json.loads((path / "state.json").read_text()), "format": 99}).encode()
     manifest = json.loads((path / "manifest.json").read_text())
@@ -122,3 +122,98 @@ def test_saving_the_same_step_again_replaces_it(run):
     checkpoint.save(run, state(15), keep=2)
     assert names(run) == ["step-00000010", "step-00000015"]
     assert checkpoint.load(run)[0].name == "step-00000015"
+
+
+def test_a_disk_that_fills_up_in_the_middle_leaves_no_half_one(run):
+    """The third file does not fit."""
+    written = []
+
+    class Full(type(run.path)):
+        def open(self, mode="r", *args, **kwargs):
+            if "w" in mode:
+                written.append(self.name)
+            if len(written) == 3:
+                raise OSError(28, "No space left on device")
+            return super().open(mode, *args, **kwargs)
+
+    with pytest.raises(StorageError, match="step-00000020: not saved: No space left") as caught:
+        checkpoint.save(Run(Full(run.path)), state(20), keep=2)
+    assert written == ["model.safetensors", "optimizer.safetensors", "latents.safetensors"]
+    assert caught.value.exit_code == 5
+    assert names(run) == ["step-00000010", "step-00000015"]
+    assert checkpoint.load(run)[0].name == "step-00000015"
+
+
+def test_the_first_one_that_fails_says_that_there_is_none(monkeypatch):
+    run = create("x")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "broken")))
+    with pytest.raises(StorageError, match="there is no checkpoint yet"):
+        checkpoint.save(run, state(5), keep=2)
+    with pytest.raises(StorageError, match="no checkpoint to load: none was saved"):
+        checkpoint.load(run)
+
+
+def test_older_ones_go_only_when_the_new_one_is_there(run, monkeypatch):
+    kept = []
+    remove = shutil.rmtree
+
+    def removing(path, **options):
+        kept.append((path.name, (run.checkpoints / "step-00000020" / "manifest.json").exists()))
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", removing)
+    checkpoint.save(run, state(20), keep=2)
+    assert kept == [("step-00000010", True)]
+
+
+def test_newest_is_by_number_and_not_by_letters(run):
+    for step in (99_999_999, 100_000_000):
+        checkpoint.save(run, state(step), keep=3)
+    assert names(run) == ["step-00000015", "step-100000000", "step-99999999"]
+    assert checkpoint.load(run)[1].numbers["step"] == 100_000_000
+
+
+def test_after_a_fall_back_the_new_one_stays_and_the_damaged_ones_go():
+    """Both newer ones are damaged, the run goes on from 5, and its next checkpoint is step 7."""
+    run = create("x")
+    for step in (5, 10, 15):
+        checkpoint.save(run, state(step), keep=3)
+    for step in (10, 15):
+        flip_a_bit(run.checkpoints / f"step-{step:08}")
+    assert checkpoint.load(run)[0].name == "step-00000005"
+    assert checkpoint.save(run, state(7), keep=2).is_dir()
+    assert names(run) == ["step-00000005", "step-00000007"]
+    assert checkpoint.load(run)[0].name == "step-00000007"
+
+
+def test_the_manifest_says_what_is_there(run):
+    path = run.checkpoints / "step-00000015"
+    manifest = json.loads((path / "manifest.json").read_text())
+    files = {file.name for file in path.iterdir()}
+    assert files == {*manifest, "manifest.json"}
+    assert set(manifest) == {
+        "model.safetensors", "optimizer.safetensors", "latents.safetensors", "state.json",
+    }  # fmt: skip
+    for name, said in manifest.items():
+        data = (path / name).read_bytes()
+        assert said == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+@pytest.mark.parametrize(("mask", "folder", "file"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_who_may_read_is_what_the_umask_says(mask, folder, file):
+    old = os.umask(mask)
+    try:
+        path = checkpoint.save(create("x"), state(5), keep=2)
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == folder
+    assert {inner.stat().st_mode & 0o777 for inner in path.iterdir()} == {file}
+
+
+def test_tensors_that_share_memory_and_odd_layouts_are_saved_as_values():
+    whole = torch.arange(12.0).view(3, 4)
+    tensors = {"whole": whole, "turned": whole.T, "part": whole[:, 1:2], "none": torch.zeros(0, 4)}
+    run = create("x")
+    checkpoint.save(run, State(tensors, {}, {}, {"step": 1}), keep=2)
+    loaded = checkpoint.load(run)[1].model
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ import torch
 from PIL import Image
 
 import vgx
-from vgx.data import Batches, as_images, open_store, peek
-from vgx.errors import DataError
+from vgx import data
+from vgx.data import Batches, as_images, open_source, open_store, peek
+from vgx.errors import DataError, StorageError
 
 SPEC = vgx.ImageSpec(size=4)
 CPU = torch.device("cpu")
@@ -125,3 +128,123 @@ def test_a_minibatch_is_images_between_zero_and_one():
 def test_too_few_pictures_for_a_minibatch_are_said():
     with pytest.raises(DataError, match=r"10 pictures don't fill one minibatch.*train\.batch"):
         Batches(open_store(Pictures(), SPEC).images, 11, 0, CPU)
+
+
+def test_pictures_keep_their_order_however_many_there_are():
+    """More than the 256 that are decoded at a time."""
+    images = open_store(Pictures(600), vgx.ImageSpec(size=4, channels=1)).images
+    kept = [index for index in range(600) if index % 5 != 4]
+    # Drawn and turned grey by Pillow itself, one by one.
+    expected = [
+        Image.new("RGB", (1, 1), (index, 2 * index, 255 - index)).convert("L").getpixel((0, 0))
+        for index in kept
+    ]
+    assert images[:, 0, 0, 0].tolist() == expected
+
+
+def test_pictures_of_any_mode_become_the_recipes_channels():
+    class Modes(Pictures):
+        def __getitem__(self, index):
+            return Image.new(["L", "RGB", "RGBA", "P", "1", "CMYK"][index], (5, 7), 0)
+
+    for channels in (1, 3):
+        store = open_store(Modes(6), vgx.ImageSpec(size=4, channels=channels))
+        assert store.images.shape == (6, 4, 4, channels)
+
+
+def test_a_picture_is_resized_as_pillow_does_it():
+    class Gradient(Pictures):
+        def __getitem__(self, index):
+            row = np.arange(8, dtype=np.uint8) * 30
+            return Image.fromarray(np.tile(row[None, :, None], (8, 1, 3)))
+
+    images = open_store(Gradient(1), SPEC).images
+    # Half the size: a triangle over four pixels, 1 3 3 1, cut off and made up for at the borders.
+    # (3*0 + 3*30 + 1*60) / 7 = 21.4; inside (30 + 3*60 + 3*90 + 120) / 8 = 75; and so on.
+    assert images[0, 0, :, 0].tolist() == [21, 75, 135, 189]
+
+
+def test_the_store_cannot_be_written_to():
+    images = open_store(Pictures(), SPEC).images
+    with pytest.raises(ValueError, match="read-only"):
+        images[0] = 0
+
+
+def test_several_that_build_the_same_store_agree():
+    sources = [Pictures() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(lambda source: open_store(source, SPEC), sources))
+    assert len({store.content for store in stores}) == 1
+    assert all((store.images == stores[0].images).all() for store in stores)
+    assert len(list((vgx.cache_dir() / "images").iterdir())) == 1
+
+
+@pytest.mark.parametrize("file", ["images.u8", "store.json"])
+def test_a_damaged_store_says_what_to_do(file):
+    open_store(Pictures(), SPEC)
+    (folder,) = (vgx.cache_dir() / "images").iterdir()
+    (folder / file).write_bytes((folder / file).read_bytes()[:-20])
+    with pytest.raises(StorageError, match="damaged; delete it, and it is made again") as caught:
+        open_store(Pictures(), SPEC)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VGX_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="file/images/.*Not a directory"):
+        open_store(Pictures(), SPEC)
+
+
+def test_another_way_of_resizing_would_have_a_store_of_its_own(monkeypatch):
+    open_store(Pictures(), SPEC)
+    monkeypatch.setattr(data, "POLICY", "another")
+    source = Pictures()
+    open_store(source, SPEC)
+    assert len(source.asked) == 12
+
+
+def test_reasons_are_counted_apart_and_told_in_their_order():
+    class Choosy(Pictures):
+        def __getitem__(self, index):
+            if index < 5:
+                raise vgx.Dropped("with alpha" if index < 3 else "greyscale")
+            return Image.new("RGB", (4, 4))
+
+    store = open_store(Choosy(1505), SPEC)
+    assert store.dropped == {"greyscale": 2, "with alpha": 3}
+    assert store.summary() == "1,500 pictures kept, 5 dropped (2 greyscale, 3 with alpha)"
+
+
+def test_nothing_dropped_is_not_spoken_of():
+    assert open_store(Pictures(3), SPEC).summary() == "3 pictures"
+
+
+def test_what_a_dataset_has_to_say_is_kept_and_other_warnings_go_on():
+    class Talkative:
+        def build(self, image):
+            warnings.warn("the fallback is drawn", vgx.Notice, stacklevel=1)
+            warnings.warn("old", DeprecationWarning, stacklevel=1)
+            return Pictures()
+
+    with pytest.warns(DeprecationWarning, match="old"):
+        source, notices = open_source(Talkative(), SPEC)
+    assert notices == ["the fallback is drawn"]
+    assert len(source) == 12
+
+
+def test_the_order_is_what_it_always_was():
+    # Computed once: another order would make every stored run unrepeatable.
+    rows = Batches(np.zeros((5, 1, 1, 3), np.uint8), 2, seed=0, device=CPU)
+    assert [rows.rows(number).tolist() for number in range(4)] == [[2, 4], [1, 0], [0, 1], [4, 2]]
+
+
+def test_over_the_epochs_every_picture_has_its_turn():
+    """Of 5 pictures in minibatches of 2, one sits out in each epoch, not always the same."""
+    batches = Batches(np.zeros((5, 1, 1, 3), np.uint8), 2, seed=0, device=CPU)
+    seen = [
+        {row for place in range(2) for row in batches.rows(2 * epoch + place).tolist()}
+        for epoch in range(20)
+    ]
+    assert {len(rows) for rows in seen} == {4}
+    assert len({frozenset(rows) for rows in seen}) == 5

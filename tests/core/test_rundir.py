@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from vgx.errors import BusyError, StorageError
-from vgx.rundir import create, find, runs_dir, write_file
+from vgx.rundir import cache_dir, create, find, runs_dir, write_file
 
 
 def made(name, out=None):
@@ -75,3 +78,77 @@ def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="no space left"):
         write_file(file, "new")
     assert file.read_text() == "old"
+
+
+ALONE = "from vgx.rundir import create, find; "  # in a process of its own, without torch
+
+
+def started(program):
+    return subprocess.Popen([sys.executable, "-c", ALONE + program], stdin=-1, stdout=-1, text=True)
+
+
+def test_two_processes_never_get_the_same_number():
+    program = "[print(create('x').path.name) for _ in range(5)]"
+    processes = [started(program) for _ in range(3)]
+    names = [name for process in processes for name in process.communicate()[0].split()]
+    assert sorted(names) == [f"{n:04}-x" for n in range(1, 16)]
+
+
+def test_another_processes_lock_holds_and_ends_with_it():
+    """However it ends: SIGKILL leaves nobody time to tidy up."""
+    run = made("x")
+    holder = started("h = find().held(); h.__enter__(); print(1, flush=True); input()")
+    try:
+        assert holder.stdout.readline() == "1\n"
+        with pytest.raises(BusyError, match=f"process {holder.pid} is training here"), run.held():
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with run.held():
+        assert (run.path / "lock").read_text() == str(os.getpid())
+
+
+def test_numbers_go_on_beyond_four_digits():
+    for name in ("9999-old", "10000-new", "10-short", "x-y", "0001"):
+        (runs_dir() / name).mkdir(parents=True)
+    assert find().path.name == "10000-new"
+    assert find(9999).path.name == "9999-old"
+    assert create("next").path.name == "10001-next"
+    (runs_dir() / "20000-a-file").write_text("")
+    assert create("next").path.name == "10002-next"
+
+
+@pytest.mark.parametrize("run", ["²", "-1", "0", "2", "", "-", "..", "0001-onl", "1.0"])
+def test_what_nearly_names_a_run_does_not(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    made("only")
+    with pytest.raises(StorageError, match="no run"):
+        find(run)
+
+
+def test_a_run_has_its_folders_and_says_where_things_are():
+    run = create("x")
+    assert {path.name for path in run.path.iterdir()} == {"samples", "checkpoints", "plugins"}
+    assert run.read_log() == []
+    assert run.plugin_files == []
+    with pytest.raises(StorageError, match=r"environment\.json"):
+        run.environment()
+
+
+def test_places_come_from_the_caller_then_from_the_environment(monkeypatch, tmp_path):
+    assert runs_dir(tmp_path / "mine") == tmp_path / "mine"
+    assert runs_dir() == tmp_path / "runs"
+    assert cache_dir() == tmp_path / "cache"
+    monkeypatch.setenv("VGX_RUNS", "")
+    assert str(runs_dir()) == "runs"
+    monkeypatch.delenv("VGX_RUNS")
+    assert str(runs_dir()) == "runs"
+    monkeypatch.delenv("VGX_CACHE")
+    assert cache_dir().name == "vgx"
+
+
+def test_where_no_folder_can_be_made_the_path_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="file: File exists"):
+        create("x", tmp_path / "file")

@@ -99,6 +99,11 @@ def test_two_columns_of_pictures_must_be_told_apart(tmp_path):
         store(path=str(tmp_path / "two.parquet"), column="c")
 
 
+def test_a_column_of_something_else_is_refused(folder):
+    with pytest.raises(DataError, match=r"column 'label' holds no pictures but Value\('int64'\)"):
+        store(path=str(folder), column="label")
+
+
 def test_what_is_not_there_is_said(folder, tmp_path):
     with pytest.raises(DataError, match="no such folder or file"):
         store(path=str(tmp_path / "nowhere"))

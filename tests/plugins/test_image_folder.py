@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -47,6 +48,15 @@ def test_other_modes_are_dropped_by_reason_or_converted(tmp_path, mode, ending, 
     assert (len(skipped.images), skipped.dropped) == (1, {reason: 1})
     kept = open_store(source(tmp_path, non_rgb="convert"), SPEC)
     assert kept.images.shape == (2, 8, 8, 3)
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_sixteen_bits_are_scaled_not_cut_off(tmp_path, order):
+    values = np.array([[0, 257, 25700, 65535]], order)
+    mode = {"<u2": "I;16", ">u2": "I;16B"}[order]
+    Image.frombytes(mode, (4, 1), values.tobytes()).save(tmp_path / "deep.tif")
+    (picture,) = source(tmp_path)
+    assert [picture.getpixel((x, 0)) for x in range(4)] == [(v, v, v) for v in (0, 1, 100, 255)]
 
 
 def test_pictures_are_turned_as_their_camera_says(tmp_path):

@@ -128,6 +128,22 @@ def test_weights_come_from_a_local_safetensors_file(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs[:-2], strict=True))
 
 
+def test_a_file_that_lacks_weights_is_refused(tmp_path):
+    """timm would draw the missing ones at random and say nothing."""
+    donor = timm.create_model("test_resnet", pretrained=False).state_dict()
+    lost = next(name for name in donor if name.endswith("conv2.weight"))
+    del donor[lost]
+    save_file(donor, tmp_path / "part.safetensors")
+    settings = {"backbone": "test_resnet", "weights": tmp_path / "part.safetensors"}
+    with pytest.raises(RecipeError, match=f"1 tensors are missing in it, {lost} for one"):
+        part("discriminator", "timm-patchgan", **settings).build(SMALL)
+
+
+def test_freezing_more_stages_than_there_are_names_them():
+    with pytest.raises(RecipeError, match=r"freeze: 9: test_resnet has \d stages .*layer"):
+        part("discriminator", "timm-patchgan", backbone="test_resnet", freeze=9).build(SMALL)
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("absent.safetensors", "no such file"), ("w.pth", "never pickles")]
 )

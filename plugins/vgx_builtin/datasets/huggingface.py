@@ -13,6 +13,7 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx.errors import DataError, HubError
+from vgx_builtin.hub import UnreachableError
 from vgx_builtin.pictures import digest, keep_rgb
 
 if TYPE_CHECKING:
@@ -60,13 +61,8 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
                 return self.fallback.build(image)
         rows, column = _image_column(rows, self.column, self.path)
         policy = f"{fingerprint}|{self.split}|{column}|{self.non_rgb}|{self.limit}"
-        name = hashlib.sha256(policy.encode()).hexdigest()[:32]
-        count = min(len(rows), self.limit or len(rows))
-        return _Rows(rows, column, count, self.non_rgb, f"huggingface-{name}")
-
-
-class UnreachableError(HubError):
-    """The hub can't be reached, and nothing is cached."""
+        name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
+        return _Rows(rows, column, min(len(rows), self.limit or len(rows)), self.non_rgb, name)
 
 
 @dataclass(frozen=True)
@@ -103,9 +99,8 @@ def _load_local(path: Path, split: str) -> tuple[Any, str]:
         return _load(**where, split=split), digest(files, root)
     # Its builders raise many kinds of error for files that are no data set.
     except Exception as error:
-        raise DataError(
-            f"dataset huggingface: {path}, split {split}: {_first_line(error)}"
-        ) from error
+        message = f"dataset huggingface: {path}, split {split}: {_first_line(error)}"
+        raise DataError(message) from error
 
 
 def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
@@ -145,15 +140,19 @@ def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
     import datasets
 
     features = rows.features
-    if wanted is not None and wanted not in features:
-        raise DataError(
-            f"dataset huggingface: {path}: no column '{wanted}'; it has {', '.join(features)}"
-        )
-    names = [wanted] if wanted else [name for name, kind in features.items() if _is_image(kind)]
-    if len(names) != 1:
-        several = f"several columns hold pictures: {', '.join(names)}"
-        which = several if names else "no column holds pictures"
-        raise DataError(f"dataset huggingface: {path}: {which}; say which: dataset.column=NAME")
+    where = f"dataset huggingface: {path}"
+    names = [name for name, kind in features.items() if _is_image(kind)]
+    if wanted is not None:
+        if wanted not in features:
+            raise DataError(f"{where}: no column '{wanted}'; it has {', '.join(features)}")
+        if wanted not in names:
+            raise DataError(f"{where}: column '{wanted}' holds no pictures but {features[wanted]}")
+        names = [wanted]
+    if not names:
+        raise DataError(f"{where}: no column holds pictures; it has {', '.join(features)}")
+    if len(names) > 1:
+        several = ", ".join(names)
+        raise DataError(f"{where}: several columns hold pictures: {several}; say dataset.column")
     rows = rows.select_columns(names)
     if isinstance(features[names[0]], datasets.Image):
         rows = rows.cast_column(names[0], datasets.Image(decode=False))
@@ -163,8 +162,8 @@ def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
 def _is_image(kind: Any) -> bool:
     import datasets
 
-    bare = isinstance(kind, dict) and set(kind) == {"bytes", "path"}
-    return bare or isinstance(kind, datasets.Image)
+    bare = {"bytes", "path"}  # what a parquet holds that was not written by the library
+    return isinstance(kind, datasets.Image) or (isinstance(kind, dict) and set(kind) == bare)
 
 
 def _first_line(error: BaseException) -> str:

@@ -58,10 +58,11 @@ class TimmPatchGan(vgx.Discriminator, type="timm-patchgan"):
             return
         names = [name.replace(".", "_") for name in backbone.feature_info.module_name()]
         children = [name for name, _ in backbone.named_children()]
-        if self.freeze > len(names) or names[self.freeze - 1] not in children:
+        apart = [name for name in names if name in children]
+        if self.freeze > len(apart):
             raise RecipeError(
                 f"discriminator timm-patchgan: freeze: {self.freeze}: {self.backbone} has "
-                f"{len(names)} stages that can be told apart: {', '.join(names)}"
+                f"{len(apart)} stages that can be told apart: {', '.join(apart) or 'none'}"
             )
         for name in children[: children.index(names[self.freeze - 1]) + 1]:
             backbone.get_submodule(name).requires_grad_(False)
