@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+NonRgb = Literal["skip", "convert"]
+
+
 def digest(files: list[Path], root: Path) -> str:
     """Return a sum over names, sizes and times of files: it changes when one of them does."""
     summed = hashlib.sha256()
@@ -21,7 +24,7 @@ def digest(files: list[Path], root: Path) -> str:
     return summed.hexdigest()
 
 
-def keep_rgb(picture: Image.Image, non_rgb: Literal["skip", "convert"]) -> Image.Image:
+def keep_rgb(picture: Image.Image, non_rgb: NonRgb) -> Image.Image:
     """Return a picture as RGB.
 
     With `skip`, one that is not stored as RGB raises `vgx.Dropped`. With `convert`, transparent

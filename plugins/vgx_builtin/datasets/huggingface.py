@@ -7,19 +7,17 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import PositiveInt
 
 import vgx
 from vgx.errors import DataError, HubError
 from vgx_builtin.hub import UnreachableError
-from vgx_builtin.pictures import digest, keep_rgb
+from vgx_builtin.pictures import NonRgb, digest, keep_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
-
-NonRgb = Literal["skip", "convert"]
 
 
 class HuggingFace(vgx.Dataset, type="huggingface"):
@@ -129,8 +127,9 @@ def _load(*, split: str, offline: bool = False, **where: Any) -> Any:
     datasets.disable_progress_bars()
     datasets.config.HF_HUB_OFFLINE = before or offline
     try:
-        cache = vgx.cache_dir() / "datasets"
-        return datasets.load_dataset(**where, split=split, cache_dir=str(cache))
+        return datasets.load_dataset(
+            **where, split=split, cache_dir=str(vgx.cache_dir() / "datasets")
+        )
     finally:
         datasets.config.HF_HUB_OFFLINE = before
 

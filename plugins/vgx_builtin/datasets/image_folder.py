@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
 import vgx
 from vgx.errors import DataError
-from vgx_builtin.pictures import digest, keep_rgb
+from vgx_builtin.pictures import NonRgb, digest, keep_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,7 +25,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
 
     path: Path
     """The folder; it is searched through all levels."""
-    non_rgb: Literal["skip", "convert"] = "convert"
+    non_rgb: NonRgb = "convert"
     """What to do with greyscale pictures and those with alpha: leave out, or make RGB."""
     limit: PositiveInt | None = None
     """Take only the first so many files."""
@@ -50,7 +50,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
 class _Files:
     files: list[Path]
     fingerprint: str
-    non_rgb: Literal["skip", "convert"]
+    non_rgb: NonRgb
 
     def __len__(self) -> int:
         return len(self.files)
