@@ -6,7 +6,9 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import vgx
 from vgx.errors import HubError
 
 SECONDS = 10  # the longest that anybody waits to learn that the hub can't be reached
@@ -49,6 +51,20 @@ def bounded() -> Iterator[bool]:
         yield online
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+def load(*, split: str, offline: bool = False, **where: Any) -> Any:
+    """Return `datasets.load_dataset(**where, split=split)`, its files in vgx's own cache."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.disable_progress_bars()
+    datasets.config.HF_HUB_OFFLINE = before or offline
+    try:
+        cache = vgx.cache_dir() / "datasets"
+        return datasets.load_dataset(**where, split=split, cache_dir=str(cache))
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def is_hub_error(error: BaseException | None) -> bool:

@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx.errors import DataError, HubError
-from vgx_builtin.hub import UnreachableError
+from vgx_builtin import hub
 from vgx_builtin.pictures import NonRgb, digest, keep_rgb
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
             try:
                 rows, fingerprint = _load_hub(self.path, self.split, self.revision)
             except HubError as error:
-                if self.fallback is None or not isinstance(error, UnreachableError):
+                if self.fallback is None or not isinstance(error, hub.UnreachableError):
                     raise
                 text = f"{error}. Using the fallback instead: {self.fallback.type}"
                 warnings.warn(text, vgx.Notice, stacklevel=2)
@@ -94,7 +94,7 @@ def _load_local(path: Path, split: str) -> tuple[Any, str]:
         where = {"path": str(path)}
         files, root = sorted(file for file in path.rglob("*") if file.is_file()), path
     try:
-        return _load(**where, split=split), digest(files, root)
+        return hub.load(**where, split=split), digest(files, root)
     # Its builders raise many kinds of error for files that are no data set.
     except Exception as error:
         message = f"dataset huggingface: {path}, split {split}: {_first_line(error)}"
@@ -103,35 +103,19 @@ def _load_local(path: Path, split: str) -> tuple[Any, str]:
 
 def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
     """Open a data set of the hub, from its cache when the hub can't be reached."""
-    from vgx_builtin import hub
-
     named = f"{path}, split {split}" + (f", revision {revision}" if revision else "")
     with hub.bounded() as online:
         try:
-            rows = _load(path=path, split=split, revision=revision, offline=not online)
+            rows = hub.load(path=path, split=split, revision=revision, offline=not online)
         except Exception as error:
             if hub.is_hub_error(error) and (not online or isinstance(error, ConnectionError)):
-                raise UnreachableError(
+                raise hub.UnreachableError(
                     f"dataset huggingface: {named}: not in the cache, and the hub can't be reached "
                     "(offline, these work: dataset.path=LOCAL_FOLDER, dataset.fallback=drawn-faces)"
                 ) from error
             raise HubError(f"dataset huggingface: {named}: {_first_line(error)}") from error
     files = "|".join(sorted(Path(file["filename"]).parent.name for file in rows.cache_files))
     return rows, f"{path}|{revision}|{files}"
-
-
-def _load(*, split: str, offline: bool = False, **where: Any) -> Any:
-    import datasets
-
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.disable_progress_bars()
-    datasets.config.HF_HUB_OFFLINE = before or offline
-    try:
-        return datasets.load_dataset(
-            **where, split=split, cache_dir=str(vgx.cache_dir() / "datasets")
-        )
-    finally:
-        datasets.config.HF_HUB_OFFLINE = before
 
 
 def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
