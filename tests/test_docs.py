@@ -414,6 +414,30 @@ def test_exit_codes_and_changeable_fields_are_those_of_the_code():
     assert set(re.findall(r"`([\w.]+)`", listed)) == set(CHANGEABLE)
 
 
+def test_the_audits_table_is_what_a_check_prints(capsys):
+    """Which term moves which network; the numbers are another machine's."""
+    from vgx.cli import run_program
+
+    assert run_program(["check", "recipes/tiny.yaml"]) == 0
+    printed = capsys.readouterr().out
+    shown = next(block.text for block in blocks("text", DOCS / "audit.md"))
+    rows = [line.split() for line in shown.splitlines()]
+    said = [line.split() for line in printed[printed.index("gradient norm") :].splitlines()]
+    assert said[0] == rows[0]
+    for told, row in zip(said[1 : len(rows)], rows[1:], strict=True):
+        assert told[0] == row[0]
+        assert [cell == "-" for cell in told] == [cell == "-" for cell in row]
+        numbers = [(float(a), float(b)) for a, b in zip(told[1:], row[1:], strict=True) if a != "-"]
+        assert all(a == pytest.approx(b, rel=0.05) for a, b in numbers)
+
+
+def test_every_finding_of_the_audit_is_explained():
+    code = (ROOT / "framework" / "vgx" / "audit.py").read_text()
+    names = set(re.findall(r'Finding\(f?"(\w+):', code))
+    told = set(re.findall(r"^\| `(\w+):", (DOCS / "audit.md").read_text(), re.MULTILINE))
+    assert names == told
+
+
 def test_the_house_is_complete_and_imports_only_upwards_in_the_list():
     text = (DOCS / "design.md").read_text().partition("<!-- house -->")[2]
     listed = re.findall(r"^\| `(\w+)` \|", text.partition("\n\n")[0], re.MULTILINE)

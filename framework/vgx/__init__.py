@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vgx.components import Adaptive as Adaptive
     from vgx.components import Augmentation as Augmentation
     from vgx.components import Component as Component
     from vgx.components import Dataset as Dataset
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from vgx.components import Discriminator as Discriminator
     from vgx.components import Drawer as Drawer
     from vgx.components import Encoder as Encoder
+    from vgx.components import Fitted as Fitted
     from vgx.components import Gauge as Gauge
     from vgx.components import ImageSpec as ImageSpec
     from vgx.components import Journal as Journal
+    from vgx.components import Labelled as Labelled
     from vgx.components import LatentSpec as LatentSpec
     from vgx.components import Loss as Loss
     from vgx.components import LossTerm as LossTerm
@@ -51,8 +54,8 @@ __version__ = "0.1.0.dev0"
 
 _PUBLIC = {
     "vgx.components": (
-        "Augmentation Component Dataset Decoder Discriminator Drawer Encoder Gauge "
-        "ImageSpec Journal LatentSpec Loss LossTerm Metric Sampler Schedule Source "
+        "Adaptive Augmentation Component Dataset Decoder Discriminator Drawer Encoder Fitted Gauge "
+        "ImageSpec Journal Labelled LatentSpec Loss LossTerm Metric Sampler Schedule Source "
         "Tracker"
     ),
     "vgx.errors": "Dropped Notice VgxError",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vgx import audit, keys
+from vgx.components import Fitted, Loss
 from vgx.engine import Engine, Player, plays
-from vgx.errors import PluginError, RecipeError
+from vgx.errors import PluginError, RecipeError, VgxError
+from vgx.recipe import Recipe
 from vgx.registry import Registry
 from vgx.step import Score, Step
 
@@ -42,53 +48,94 @@ class Findings:
 
     rows: list[Row]
     losses: dict[str, float]  # unweighted, on the first batch
+    flows: list[audit.Flow]
     notes: list[str]
 
 
-def examine(engine: Engine, registry: Registry, real: Tensor) -> Findings:
-    """Push one batch of images [B, C, H, W] through and hold every part to its contract.
+def examine(
+    engine: Engine,
+    registry: Registry,
+    real: Tensor,
+    labels: Tensor | None = None,
+    reads: set[tuple[int, str]] | None = None,
+) -> Findings:
+    """Push one batch of images [B, C, H, W], labels [B], through: contracts first, then the audit.
 
-    Nothing of the engine changes. Raises `RecipeError` or `PluginError` that names the part.
+    `reads` are the attributes of parts that were read while all was built; without them values that
+    nothing reads are not looked for. Nothing of the engine changes. Raises `RecipeError` or
+    `PluginError` that names the part.
     """
     recipe = engine.recipe
-    before = [buffer.clone() for buffer in _buffers(engine)]
-    try:
-        with torch.no_grad():
-            step = _played(engine, registry, real)
-            losses = _losses(engine, registry, step)
-    finally:
-        for buffer, old in zip(_buffers(engine), before, strict=True):
-            buffer.copy_(old)
+    with _unchanged(engine), keys.ambient(recipe.train.seed, "check"):
+        step = _played(engine, registry, real, labels)
+        held = engine.play(0, real, learn=False, labels=labels)
+        for name in ("z", "recon", "recon_logits", "prior"):
+            if (image := getattr(held, name)) is not None:
+                image.requires_grad_()
+        halves = _halves(engine, registry, {"generator": step, "discriminator": held})
+        flows, faults = audit.measure(engine, halves, held)
+    _try_sampler(recipe, registry)
+    if reads is not None:
+        faults += audit.unread(recipe, reads)
     parts = [recipe.encoder, recipe.decoder, recipe.discriminator, *recipe.losses]
     notes = [note for part in parts if part is not None and (note := part.note(recipe.image))]
     if isinstance(step.real_score, Score) and step.real_score.logits.dim() == 4:
         height, width = step.real_score.logits.shape[2:]
         notes.append(f"The discriminator judges a grid of {height}x{width} patches.")
-    return Findings(_rows(engine, step), losses, notes)
+    notes += audit.judge(recipe, faults)
+    losses = {half.label: half.value.item() for half in halves}
+    return Findings(_rows(engine, step), losses, flows, notes)
 
 
-def _buffers(engine: Engine) -> list[Tensor]:
-    return [buffer for network in engine.networks.values() for buffer in network.buffers()]
+@contextmanager
+def _unchanged(engine: Engine) -> Iterator[None]:
+    """Put buffers back after the block, and see that no part moved a weight in it."""
+    tensors = [(name, network) for name, network in engine.networks.items()]
+    buffers = [(b, b.clone()) for _, network in tensors for b in network.buffers()]
+    weights = [(name, p, p._version) for name, network in tensors for p in network.parameters()]  # noqa: SLF001
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, old in buffers:
+                buffer.copy_(old)
+    for name, parameter, version in weights:
+        moved, parameter_grad = parameter._version != version, parameter.grad  # noqa: SLF001
+        parameter.grad = None
+        if moved or parameter_grad is not None:
+            what = "changed a weight" if moved else "called backward()"
+            message = (
+                f"one of {', '.join(loss.label for loss in engine.recipe.losses)} {what} of the "
+                f"{name}: a loss returns its value and moves nothing; the engine does that"
+            )
+            raise PluginError(message)
 
 
-def _played(engine: Engine, registry: Registry, real: Tensor) -> Step:
+def _played(engine: Engine, registry: Registry, real: Tensor, labels: Tensor | None) -> Step:
     recipe = engine.recipe
     shape, latent = tuple(real.shape), (len(real), *recipe.latent.shape)
     augmented = real.to(engine.dtype)
-    for part, change in zip(recipe.augment, engine.augment, strict=True):
-        chance = engine._chance("check")  # noqa: SLF001
-        augmented = _asked(part, registry, change, augmented, chance)
-        _expect(part, registry, "an augmented batch", augmented, shape)
+    changes = [*zip(recipe.augment, engine.augment, strict=True)]
+    changes += zip(recipe.diff_augment, engine.diff_augment, strict=True)
+    for part, change in changes:
+        changed = _asked(part, registry, change, augmented, engine.chance("check"))
+        _expect(part, registry, "an augmented batch", changed, shape)
+        low, high = changed.min().item(), changed.max().item()
+        if low < -1e-3 or high > 1 + 1e-3:
+            _blame(part, registry, f"pictures leave [0, 1]: they go from {low:.3g} to {high:.3g}")
+        augmented = changed.detach()
     z = torch.zeros(latent, device=engine.device, dtype=engine.dtype)
     if recipe.encoder is not None:
         posterior = _asked(recipe.encoder, registry, engine.networks["encoder"], augmented)
         mean = getattr(posterior, "mean", None)
         _expect(recipe.encoder, registry, "the posterior's mean", mean, latent)
-    images = _asked(recipe.decoder, registry, engine.networks["decoder"], z)
+    told = (labels,) if recipe.decoder.conditional else ()
+    images = _asked(recipe.decoder, registry, engine.networks["decoder"], z, *told)
     _expect(recipe.decoder, registry, "the logits", images, shape)
     if recipe.discriminator is not None:
         network = engine.networks["discriminator"]
-        score = _asked(recipe.discriminator, registry, network, augmented)
+        told = (labels,) if recipe.discriminator.conditional else ()
+        score = _asked(recipe.discriminator, registry, network, augmented, *told)
         if not isinstance(score, Score):
             _blame(
                 recipe.discriminator, registry, f"gives a {type(score).__name__}, not a vgx.Score"
@@ -97,40 +144,58 @@ def _played(engine: Engine, registry: Registry, real: Tensor) -> Step:
         if logits[:2] != (len(real), 1) or len(logits) not in (2, 4):
             message = f"logits are {logits}, not [B, 1, h, w] or [B, 1] with B = {len(real)}"
             _blame(recipe.discriminator, registry, message)
-    return engine.play(0, real)
+        _expect(recipe.discriminator, registry, "the logits", score.logits, logits)
+    return engine.play(0, real, labels=labels)
 
 
-def _losses(engine: Engine, registry: Registry, step: Step) -> dict[str, float]:
+def _halves(engine: Engine, registry: Registry, steps: dict[Player, Step]) -> list[audit.Half]:
     """Ask every half of every loss, also those of a player that the recipe lacks."""
-    values = {}
-    players: tuple[Player, ...] = ("generator", "discriminator")
-    for index, loss in enumerate(engine.recipe.losses):
-        asked = engine.networks.get(f"loss {loss.label}", loss)
-        both = all(plays(asked, player) for player in players)
-        for player in players:
-            watched = _Watched(step)
-            half = getattr(asked, player, None)
-            try:
-                value = half(watched) if half else None
-            except Exception as error:
-                if watched.missing:
-                    needs = " and ".join(sorted({_GIVES[name] for name in watched.missing}))
-                    names = ", ".join(f"step.{name}" for name in watched.missing)
-                    message = (
-                        f"losses.{index}: {loss.label} asks for {names}: the recipe needs {needs}"
-                    )
-                    raise RecipeError(message) from error
-                _blame(
-                    loss, registry, f"failed on the first batch: {type(error).__name__}: {error}"
-                )
-            if value is None:
+    halves = []
+    for index, (loss, asked) in enumerate(engine.asked):
+        both = all(plays(asked, player) for player in steps)
+        for player, step in steps.items():
+            if not plays(asked, player):
                 continue
-            if not isinstance(value, Tensor) or value.dim() or not value.isfinite():
-                _blame(
-                    loss, registry, f"its {player}'s half is no finite scalar on the first batch"
-                )
-            values[f"{loss.label}.{player}" if both else loss.label] = value.item()
-    return values
+            value = _value(index, loss, asked, player, step, registry)
+            if value is not None:
+                label = f"{loss.label}.{player}" if both else loss.label
+                ask = partial(getattr(asked, player), step)
+                halves.append(audit.Half(label, loss, player, value, ask))
+    return halves
+
+
+def _value(
+    index: int, loss: Loss, asked: Any, player: Player, step: Step, registry: Registry
+) -> Tensor | None:
+    watched = _Watched(step)
+    try:
+        value: Tensor | None = getattr(asked, player)(watched)
+    except Exception as error:
+        if watched.missing:
+            needs = " and ".join(sorted({_GIVES[name] for name in watched.missing}))
+            names = ", ".join(f"step.{name}" for name in watched.missing)
+            message = f"losses.{index}: {loss.label} asks for {names}: the recipe needs {needs}"
+            raise RecipeError(message) from error
+        if isinstance(error, RecipeError):
+            raise RecipeError(f"losses.{index}: {loss.label}: {error}") from error
+        _blame(loss, registry, f"failed on the first batch: {type(error).__name__}: {error}")
+    if value is None:
+        return None
+    if not isinstance(value, Tensor) or value.dim() or not value.isfinite():
+        _blame(loss, registry, f"its {player}'s half is no finite scalar on the first batch")
+    return value
+
+
+def _try_sampler(recipe: Recipe, registry: Registry) -> None:
+    """Draw two latents from stand-ins: a sampler that fails shall not fail after the training."""
+    part = recipe.sampler
+    codes = torch.randn(64, *recipe.latent.shape, generator=keys.generator(0, "check"))
+    drawer = _asked(part, registry, part.build, recipe.latent)
+    _asked(part, registry, part.pictures, recipe.image)
+    if isinstance(drawer, Fitted):
+        _asked(part, registry, drawer.fit, codes)
+    z = _asked(part, registry, drawer.draw, 2, codes, keys.generator(0, "check"))
+    _expect(part, registry, "the latents", z, (2, *recipe.latent.shape))
 
 
 class _Watched:
@@ -150,6 +215,8 @@ class _Watched:
 def _asked(part: Any, registry: Registry, call: Any, *inputs: Any) -> Any:
     try:
         return call(*inputs)
+    except VgxError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the part must be named
         _blame(part, registry, f"failed on the first batch: {type(error).__name__}: {error}")
 
@@ -161,6 +228,8 @@ def _expect(
         _blame(part, registry, f"{what}: a {type(given).__name__}, not a tensor")
     if tuple(given.shape) != expected:
         _blame(part, registry, f"{what}: shape {tuple(given.shape)}, not {expected}")
+    if not given.isfinite().all():
+        _blame(part, registry, f"{what}: not all finite numbers on the first batch")
 
 
 def _blame(part: Any, registry: Registry, message: str) -> None:

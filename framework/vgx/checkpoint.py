@@ -44,7 +44,7 @@ def save(run: Run, state: State, keep: int) -> Path:
     """
     final = run.checkpoints / f"step-{state.numbers['step']:08}"
     temporary = run.checkpoints / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
-    files = {f"{name}.safetensors": _bytes(getattr(state, name)) for name in _TENSORS}
+    files = {f"{name}.safetensors": tensor_bytes(getattr(state, name)) for name in _TENSORS}
     files["state.json"] = json.dumps({"format": FORMAT, **state.numbers}, indent=1).encode()
     manifest = {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -124,10 +124,19 @@ def _read(path: Path) -> State:
         raise StorageError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def _bytes(tensors: dict[str, Tensor]) -> bytes:
+def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Return tensors by name as safetensors."""
     # safetensors wants contiguous tensors that share no memory; channels-last ones are neither.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return safetensors.torch.save(plain)
+
+
+def tensors(data: bytes, name: Path) -> dict[str, Tensor]:
+    """Return the tensors that safetensors hold. Raises `StorageError` for anything else."""
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:
+        raise StorageError(f"{name}: {type(error).__name__}: {error}") from error
 
 
 def _flush_directory(path: Path) -> None:

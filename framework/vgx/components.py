@@ -21,9 +21,21 @@ import json
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    Self,
+    TypeVar,
+    runtime_checkable,
+)
 
 from pydantic import (
     BaseModel,
@@ -31,7 +43,9 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     PrivateAttr,
     SerializerFunctionWrapHandler,
@@ -73,6 +87,8 @@ class ImageSpec:
     """Height and width in pixels."""
     channels: Literal[1, 3] = 3
     """3 for RGB, 1 for greyscale."""
+    classes: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """How many labels the data set gives its pictures, 0 to classes - 1; 0: they have none."""
 
     @property
     def pixel_values(self) -> int:
@@ -98,11 +114,14 @@ class Schedule(BaseModel):
     """The value reached after `steps`, or in every cycle."""
     steps: PositiveInt
     """Length of the change, or of one cycle, in training steps."""
+    after: NonNegativeInt = 0
+    """The step at which the change begins; until then the value is `from`."""
     shape: Literal["linear", "cosine", "cyclical"] = "linear"
     """`cyclical` rises in the first half of each cycle and holds in the second (Fu et al. 2019)."""
 
     def at(self, number: int) -> float:
         """Return the value after `number` steps."""
+        number = max(number - self.after, 0)
         if self.shape == "cyclical":
             done = min(2 * (number % self.steps) / self.steps, 1.0)
         else:
@@ -112,14 +131,45 @@ class Schedule(BaseModel):
         return self.start + (self.to - self.start) * done
 
 
-def _number_or_schedule(value: object) -> str:
+class Adaptive(BaseModel):
+    """A weight that keeps a term's gradient level with that of others (Esser et al. 2021, eq. 7).
+
+    |d others / d w| / (|d term / d w| + 1e-4), w being the weight of the decoder's last layer.
+    """
+
+    model_config = STRICT
+
+    against: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the generator's terms to be level with, usually the reconstruction's."""
+    factor: NonNegativeFloat = 1.0
+    """What the ratio is multiplied by."""
+    most: PositiveFloat = 1e4
+    """The largest ratio."""
+    after: NonNegativeInt = 0
+    """The step from which the generator's half counts; the discriminator learns before that."""
+
+
+def _kind_of_number(value: object) -> str:
+    if isinstance(value, Adaptive) or (isinstance(value, dict) and "against" in value):
+        return "adaptive"
     return "schedule" if isinstance(value, dict | Schedule) else "number"
 
 
-Weight = Annotated[
-    Annotated[float, Tag("number")] | Annotated[Schedule, Tag("schedule")],
-    Choose(_number_or_schedule),
+Rate = Annotated[
+    Annotated[PositiveFloat, Tag("number")] | Annotated[Schedule, Tag("schedule")],
+    Choose(_kind_of_number),
 ]
+Weight = Annotated[
+    Annotated[float, Tag("number")]
+    | Annotated[Schedule, Tag("schedule")]
+    | Annotated[Adaptive, Tag("adaptive")],
+    Choose(_kind_of_number),
+]
+
+
+def at(value: float | Schedule, number: int) -> float:
+    """Return what a number, or a schedule after `number` steps, is."""
+    return value.at(number) if isinstance(value, Schedule) else value
 
 
 class Resolver(Protocol):
@@ -131,6 +181,8 @@ class Resolver(Protocol):
 
 
 KIND_MARK = "vgx-kind"
+# Who reads which attribute of which part, while somebody wants to know.
+_READS: ContextVar[set[tuple[int, str]] | None] = ContextVar("reads", default=None)
 _Class = type[BaseModel]  # inside a part, `type` is its name in recipes
 _TYPE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -153,6 +205,13 @@ class Component(BaseModel):
         if type and not _TYPE.fullmatch(type):
             raise TypeError(f"{cls.__name__}: type {type!r} is not lowercase-with-hyphens")
         cls.type = type
+
+    def __getattribute__(self, name: str) -> Any:
+        """Note what is read: a value in a recipe that nothing reads is a fault."""
+        reads = _READS.get()
+        if reads is not None:
+            reads.add((id(self), name))
+        return object.__getattribute__(self, name)
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -212,6 +271,17 @@ class Component(BaseModel):
     def untrained(self) -> Self:
         """Return the same part without outside weights: a checkpoint is about to give them."""
         return self
+
+
+@contextmanager
+def noting_reads() -> Iterator[set[tuple[int, str]]]:
+    """Note which attributes of parts are read inside the block: pairs of `id(part)` and name."""
+    reads: set[tuple[int, str]] = set()
+    token = _READS.set(reads)
+    try:
+        yield reads
+    finally:
+        _READS.reset(token)
 
 
 def _dump(part: Component) -> dict[str, Any]:
@@ -303,6 +373,15 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Labelled(Source, Protocol):
+    """Pictures by number that are told apart by labels."""
+
+    def label(self, index: int) -> int:
+        """Return the label of picture `index`, 0 to `image.classes` - 1."""
+        ...
+
+
 class Dataset(Component):
     """Where the pictures come from."""
 
@@ -343,6 +422,8 @@ class Decoder(Component):
     """Latents to pictures; the generator of a GAN."""
 
     kind: ClassVar[str] = "decoder"
+    conditional: ClassVar[bool] = False
+    """Whether its module also takes labels [B]: `module(z, labels)`."""
 
     @abstractmethod
     def build(self, latent: LatentSpec, image: ImageSpec) -> nn.Module:
@@ -353,6 +434,8 @@ class Discriminator(Component):
     """Pictures to verdicts."""
 
     kind: ClassVar[str] = "discriminator"
+    conditional: ClassVar[bool] = False
+    """Whether its module also takes labels [B]: `module(images, labels)`."""
 
     @abstractmethod
     def build(self, image: ImageSpec) -> nn.Module:
@@ -384,9 +467,16 @@ class Loss(Component):
     kind: ClassVar[str] = "loss"
 
     weight: Weight = 1.0
-    """A number, or a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`."""
+    """A number, a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`, or level with other
+    terms: `{against: [l1]}`."""
     start: NonNegativeInt = 0
     """The step from which the term counts."""
+    every: PositiveInt = 1
+    """Steps from one time that the term is asked to the next, when it counts as many times as much:
+    lazy regularisation (Karras et al. 2020)."""
+    reaches: Annotated[tuple[Literal["encoder", "decoder"], ...], Field(min_length=1)] | None = None
+    """The networks that the generator's half moves; `null` is both. The discriminator's half moves
+    the discriminator."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] | None = None
     """What the log calls it, in letters, digits, - and _; by default its type."""
 
@@ -428,6 +518,23 @@ class Drawer(Protocol):
         ...
 
 
+@runtime_checkable
+class Fitted(Drawer, Protocol):
+    """A drawer that learns from the run's latents first; what it learned is saved with the run."""
+
+    def fit(self, codes: Tensor) -> None:
+        """Learn from codes [K, *Z]."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what was learned."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take up what was learned before, instead of `fit`."""
+        ...
+
+
 class Sampler(Component):
     """A way to draw latents from a trained run."""
 
@@ -436,6 +543,11 @@ class Sampler(Component):
     @abstractmethod
     def build(self, latent: LatentSpec) -> Drawer:
         """Make what draws latents of shape Z."""
+
+    def pictures(self, image: ImageSpec) -> Source | None:
+        """Return pictures whose posterior means are drawn from instead of the run's latents."""
+        del image
+        return None
 
 
 class Gauge(Protocol):

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from vgx import keys
-from vgx.components import Dataset, ImageSpec, Source
+from vgx.components import Dataset, ImageSpec, Labelled, Source
 from vgx.errors import DataError, Dropped, Notice, StorageError
 from vgx.rundir import cache_dir
 
@@ -39,6 +39,7 @@ class Store:
     """The decoded pictures and how they came to be."""
 
     images: NDArray[np.uint8]  # [N, S, S, C]
+    labels: NDArray[np.int64] | None  # [N]  when the recipe's image.classes says that there are any
     fingerprint: str  # of the source
     content: str  # SHA-256 of the array
     dropped: dict[str, int]  # pictures left out, by reason
@@ -76,15 +77,17 @@ def noticing(notices: list[str]) -> Iterator[None]:
             )
 
 
-def peek(source: Source, image: ImageSpec, n: int) -> NDArray[np.uint8]:
-    """[n, S, S, C]  The first `n` good pictures, decoded without the store."""
-    decoded = (_decode(source, index, image) for index in range(len(source)))
+def peek(source: Source, image: ImageSpec, n: int) -> Store:
+    """Return the first `n` good pictures, decoded without the cache."""
     good: list[NDArray[np.uint8]] = []
-    for picture in decoded:
+    labels: list[int] = []
+    for index in range(len(source)):
+        picture = _decode(source, index, image)
         if not isinstance(picture, str):
             good.append(picture)
+            labels += [label_of(source, index, image)] if image.classes else []
         if len(good) == n:
-            return np.stack(good)
+            return Store(np.stack(good), np.array(labels) if labels else None, "", "", {})
     raise DataError(f"only {len(good)} usable pictures of {len(source)}; at least {n} are needed")
 
 
@@ -94,6 +97,8 @@ def open_store(source: Source, image: ImageSpec, advance: Advance = lambda _: No
     `advance` is told how many pictures were done. Raises `DataError` for a bad picture.
     """
     address = f"{source.fingerprint}|{image.size}|{image.channels}|{POLICY}"
+    if image.classes:
+        address += f"|{image.classes} classes"
     folder = cache_dir() / "images" / hashlib.sha256(address.encode()).hexdigest()[:32]
     if not (folder / "store.json").is_file():
         try:
@@ -104,10 +109,24 @@ def open_store(source: Source, image: ImageSpec, advance: Advance = lambda _: No
         about = json.loads((folder / "store.json").read_text())
         shape = (about["count"], image.size, image.size, image.channels)
         images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
+        labels = np.fromfile(folder / "labels.i64", np.int64) if image.classes else None
     except (OSError, ValueError) as error:
         message = f"{folder}: damaged; delete it, and it is made again ({error})"
         raise StorageError(message) from error
-    return Store(images, source.fingerprint, about["sha256"], about["dropped"])
+    return Store(images, labels, source.fingerprint, about["sha256"], about["dropped"])
+
+
+def label_of(source: Source, index: int, image: ImageSpec) -> int:
+    """Return the label of a picture. Raises `DataError` when there is none, or no such class."""
+    if not isinstance(source, Labelled):
+        raise DataError(
+            f"image.classes: {image.classes}: the data set gives its pictures no labels"
+        )
+    label = source.label(index)
+    if not 0 <= label < image.classes:
+        most = image.classes - 1
+        raise DataError(f"picture {index} has the label {label}; image.classes allows 0 to {most}")
+    return label
 
 
 def _build(source: Source, image: ImageSpec, folder: Path, advance: Advance) -> None:
@@ -115,8 +134,9 @@ def _build(source: Source, image: ImageSpec, folder: Path, advance: Advance) -> 
     temporary.mkdir(parents=True)
     try:
         digest, dropped, count = hashlib.sha256(), Counter[str](), 0
+        labels: list[int] = []
         with (temporary / "images.u8").open("wb") as file:
-            for picture in _decode_all(source, image):
+            for index, picture in enumerate(_decode_all(source, image)):
                 advance(1)
                 if isinstance(picture, str):
                     dropped[picture] += 1
@@ -125,8 +145,14 @@ def _build(source: Source, image: ImageSpec, folder: Path, advance: Advance) -> 
                 file.write(data)
                 digest.update(data)
                 count += 1
+                if image.classes:
+                    labels.append(label_of(source, index, image))
         if not count:
             raise DataError(f"none of {len(source):,} pictures is usable: {dict(dropped)}")
+        if image.classes:
+            data = np.array(labels, np.int64).tobytes()
+            (temporary / "labels.i64").write_bytes(data)
+            digest.update(data)
         about = {
             "count": count,
             "dropped": dict(sorted(dropped.items())),
@@ -170,7 +196,12 @@ class Batches:
     """Minibatches by number: the order is a keyed permutation, a resume needs only the number."""
 
     def __init__(
-        self, images: NDArray[np.uint8], batch: int, seed: int, device: torch.device
+        self,
+        images: NDArray[np.uint8],
+        batch: int,
+        seed: int,
+        device: torch.device,
+        labels: NDArray[np.int64] | None = None,
     ) -> None:
         """Raise `DataError` when the pictures don't fill one minibatch."""
         if len(images) < batch:
@@ -179,6 +210,7 @@ class Batches:
             )
             raise DataError(message)
         self.images, self.batch, self.seed, self.device = images, batch, seed, device
+        self._labels = labels
         self.per_epoch = len(images) // batch
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
@@ -194,8 +226,20 @@ class Batches:
         """[B, C, S, S]  Minibatch `number`, in [0, 1], on the device."""
         return as_images(self.images[self.rows(number)], self.device)
 
+    def labels(self, number: int) -> Tensor | None:
+        """[B]  The labels of minibatch `number`, on the device."""
+        if self._labels is None:
+            return None
+        return torch.from_numpy(self._labels[self.rows(number)]).to(self.device)
 
-def as_images(pictures: NDArray[np.uint8], device: torch.device) -> Tensor:
+
+def as_batch(store: Store, n: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """[n, C, S, S] and [n]  The store's first pictures and, where there are any, their labels."""
+    labels = None if store.labels is None else torch.from_numpy(store.labels[:n]).to(device)
+    return as_images(store.images[:n], device), labels
+
+
+def as_images(pictures: NDArray[np.uint8], device: torch.device | str) -> Tensor:
     """[B, C, S, S]  Decoded pictures [B, S, S, C] as images in [0, 1], in channels-last memory."""
     batch = torch.from_numpy(np.array(pictures)).to(device, non_blocking=True)
     return batch.permute(0, 3, 1, 2).to(torch.float32) / 255

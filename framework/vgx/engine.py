@@ -5,19 +5,20 @@ Letters: B pictures, C channels, H x W pixels, Z the latent shape, K stored late
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from vgx import keys
 from vgx.checkpoint import State
-from vgx.components import Loss, LossTerm, near
-from vgx.errors import RecipeError, StorageError
+from vgx.components import Adaptive, Loss, LossTerm, at
+from vgx.errors import StorageError
+from vgx.optimizers import averaging, laid_out, learning_rate, make_optimizer
 from vgx.recipe import Optimizer, Recipe
 from vgx.step import Score, Step
 
@@ -37,13 +38,18 @@ class Term:
     weighted: bool  # the discriminator's half of a two-player loss counts 1
 
     def weight(self, number: int) -> float:
-        """Return the factor at a step; 0 before the loss starts."""
-        if number < self.loss.start:
+        """Return the factor at a step; 0 when the term does not count then.
+
+        An adaptive weight is this factor times a ratio of gradients.
+        """
+        loss, weight = self.loss, self.loss.weight
+        if number < loss.start or (number - loss.start) % loss.every:
             return 0.0
         if not self.weighted:
-            return 1.0
-        weight = self.loss.weight
-        return weight if isinstance(weight, float | int) else weight.at(number)
+            return float(loss.every)
+        if isinstance(weight, Adaptive):
+            return loss.every * weight.factor if number >= weight.after else 0.0
+        return loss.every * at(weight, number)
 
 
 def build_network(recipe: Recipe, name: str) -> nn.Module | None:
@@ -64,9 +70,9 @@ def build_network(recipe: Recipe, name: str) -> nn.Module | None:
 def untrained(recipe: Recipe) -> Recipe:
     """Return the recipe without outside weights: a checkpoint is about to give them."""
     parts = {name: getattr(recipe, name) for name in ("encoder", "decoder", "discriminator")}
-    return recipe.model_copy(
-        update={name: part and part.untrained() for name, part in parts.items()}
-    )
+    changed: dict[str, Any] = {name: part and part.untrained() for name, part in parts.items()}
+    changed["losses"] = tuple(loss.untrained() for loss in recipe.losses)
+    return recipe.model_copy(update=changed)
 
 
 def sigmoid(logits: Tensor) -> Tensor:
@@ -93,10 +99,12 @@ class Engine:
             network = build_network(recipe, name)
             if network is not None:
                 self.networks[name] = network
+        self.asked: list[tuple[Loss, LossTerm]] = []
         self.terms = self._build_terms()
         for network in self.networks.values():
             network.to(self.device, dtype, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.augment = [part.build(recipe.image) for part in recipe.augment]
+        self.diff_augment = [part.build(recipe.image) for part in recipe.diff_augment]
         self.parameters = {player: self._parameters(player) for player in self.terms}
         self.optimizers = {
             player: make_optimizer(
@@ -110,60 +118,67 @@ class Engine:
 
     # --- the step --------------------------------------------------------------------------
 
-    def step(self, number: int, minibatches: Sequence[Tensor]) -> dict[str, Tensor]:
+    def step(
+        self, number: int, minibatches: Sequence[Tensor], labels: Sequence[Tensor | None] = ()
+    ) -> dict[str, Tensor]:
         """Do one step: each player moves, the discriminator once for each minibatch.
 
-        `minibatches` are real images [B, C, H, W]. Returns the unweighted loss terms by name, on
-        the device: reading them waits for it.
+        `minibatches` are real images [B, C, H, W], `labels` theirs [B]. Returns the unweighted loss
+        terms by name, on the device: reading them waits for it.
         """
         values: dict[str, Tensor] = {}
         first = self.recipe.train.order == "generator-first"
         shared = 0 if first else len(minibatches) - 1  # the one that the generator learns from
         with keys.ambient(self.recipe.train.seed, "step", number):
             for index, real in enumerate(minibatches):
+                batch = (real, labels[index] if labels else None)
                 if index != shared:
-                    values |= self._move(["discriminator"], number, index, real)
+                    values |= self._move(["discriminator"], number, index, batch)
                 elif first:
                     # D's weights are the same in both its judgements: one pass serves both players.
-                    values |= self._move(["generator", "discriminator"], number, index, real)
+                    values |= self._move(["generator", "discriminator"], number, index, batch)
                 else:
-                    values |= self._move(["discriminator"], number, index, real)
-                    values |= self._move(["generator"], number, index, real)
+                    values |= self._move(["discriminator"], number, index, batch)
+                    values |= self._move(["generator"], number, index, batch)
         if self.average is not None:
             self.average.update_parameters(self._averaged())
         return values
 
     def _move(
-        self, players: list[Player], number: int, index: int, real: Tensor
+        self, players: list[Player], number: int, index: int, batch: tuple[Tensor, Tensor | None]
     ) -> dict[str, Tensor]:
         """Run everything forward once, give each player its gradient, and only then step."""
         players = [player for player in players if player in self.terms]
-        pieces = real.chunk(self.recipe.train.accumulate)
+        pieces = batch[0].chunk(self.recipe.train.accumulate)
+        labels = [None] * len(pieces) if batch[1] is None else batch[1].chunk(len(pieces))
         sums: dict[Player, list[Tensor | None]] = {}
         values: dict[str, Tensor] = {}
         for piece, part in enumerate(pieces):
-            step = self.play(number, part, (number, index, piece), learn="generator" in players)
+            address, learn = (number, index, piece), "generator" in players
+            step = self.play(number, part, address, learn=learn, labels=labels[piece])
             for player in players:
-                total, terms = self.total(step, player)
+                shares, terms = self.shares(step, player)
                 for label, value in terms.items():
                     values[label] = values.get(label, 0) + value.detach() / len(pieces)
-                if total is None:
-                    continue
-                gradients = torch.autograd.grad(
-                    total / len(pieces),
-                    self.parameters[player],
-                    retain_graph=player != players[-1],
-                    allow_unused=True,
-                )
-                sums[player] = _add(sums.get(player), gradients)
+                for networks, total in shares.items():
+                    done = player == players[-1] and networks == list(shares)[-1]
+                    mean = total / len(pieces)
+                    gradients = self.gradients(mean, player, networks, keep=not done)
+                    sums[player] = _add(sums.get(player), gradients)
             if "generator" in players:
                 self._keep(step.z)
         for player, summed in sums.items():
-            self._apply(player, summed)
+            self._apply(player, number, summed)
         return values
 
     def play(
-        self, number: int, real: Tensor, address: tuple[int, ...] = (), *, learn: bool = True
+        self,
+        number: int,
+        real: Tensor,
+        address: tuple[int, ...] = (),
+        *,
+        learn: bool = True,
+        labels: Tensor | None = None,
     ) -> Step:
         """Run every network forward once on real images [B, C, H, W].
 
@@ -171,35 +186,33 @@ class Engine:
         """
         train, latent = self.recipe.train, self.recipe.latent.shape
         real = real.to(self.dtype)
-        chance = self._chance("augmentation", *address)
+        chance = self.chance("augmentation", *address)
         with torch.no_grad():
             for change in self.augment:
                 real = change(real, chance)  # [B, C, H, W]
         posterior = recon = recon_logits = prior = real_score = fake_score = None
         z = torch.randn(
             (len(real), *latent),
-            generator=self._chance("prior", *address),
+            generator=self.chance("prior", *address),
             device=self.device,
             dtype=self.dtype,
         )  # [B, *Z]
         with self._autocast():
             with torch.set_grad_enabled(learn):
                 if "prior" in train.fakes or "encoder" not in self.networks:
-                    prior = sigmoid(self.networks["decoder"](z))  # [B, C, H, W]
+                    prior = sigmoid(self.decode(z, labels))  # [B, C, H, W]
                 if "encoder" in self.networks:
                     posterior = self.networks["encoder"](real)
-                    z = posterior.sample(self._chance("posterior", *address))  # [B, *Z]
-                    recon_logits = self.networks["decoder"](z)  # [B, C, H, W]
-                    recon_logits = recon_logits.to(
-                        torch.promote_types(recon_logits.dtype, torch.float32)
-                    )
+                    z = posterior.sample(self.chance("posterior", *address))  # [B, *Z]
+                    recon_logits = self.decode(z, labels)  # [B, C, H, W]
                     recon = sigmoid(recon_logits)  # [B, C, H, W]
             if "discriminator" in self.networks:
                 shown = {"recon": recon, "prior": prior}
                 fakes = torch.cat(
                     [images for name in train.fakes if (images := shown[name]) is not None]
                 )  # [F*B, C, H, W]
-                real_score, fake_score = self.judge(real), self.judge(fakes)
+                real_score = self.judge(real, labels, "real", address)
+                fake_score = self.judge(fakes, labels, "fake", address)
         return Step(
             number=number,
             progress=number / self.steps,
@@ -211,30 +224,97 @@ class Engine:
             prior=prior,
             real_score=real_score,
             fake_score=fake_score,
-            discriminator=self.judge if "discriminator" in self.networks else None,
+            discriminator=partial(self.judge, labels=labels, stream="penalty", address=address)
+            if "discriminator" in self.networks
+            else None,
+            labels=labels,
+            chance=lambda stream: self.chance(f"loss {stream}", *address),
         )
 
-    def judge(self, images: Tensor) -> Score:
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the decoder's logits [B, C, H, W] of latents [B, *Z], in float32 at least."""
+        told = (labels,) if self.recipe.decoder.conditional else ()
+        logits: Tensor = self.networks["decoder"](z, *told)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def judge(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        stream: str = "penalty",
+        address: tuple[int, ...] = (),
+    ) -> Score:
         """Return the discriminator's score of images [B, C, H, W], logits in float32 at least."""
-        score: Score = self.networks["discriminator"](images)
+        chance = self.chance(f"augmentation of the {stream}", *address)
+        for change in self.diff_augment:
+            images = change(images, chance)
+        told: tuple[Tensor, ...] = ()
+        if (
+            labels is not None
+            and self.recipe.discriminator
+            and self.recipe.discriminator.conditional
+        ):
+            told = (labels.repeat(len(images) // len(labels)),)  # [F*B]
+        score: Score = self.networks["discriminator"](images, *told)
         wide = torch.promote_types(score.logits.dtype, torch.float32)
         return Score(score.logits.to(wide), score.features)
 
-    def total(self, step: Step, player: Player) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Return a player's weighted sum of terms, and the terms by name."""
-        total, values = None, {}
+    def shares(
+        self, step: Step, player: Player
+    ) -> tuple[dict[tuple[str, ...] | None, Tensor], dict[str, Tensor]]:
+        """Return a player's weighted sums by the networks that they reach, and the terms by name.
+
+        `None` stands for all of the player's networks.
+        """
+        counted: dict[str, tuple[Term, Tensor, float]] = {}
         for term in self.terms[player]:
             weight = term.weight(step.number)
             value = getattr(term.asked, player)(step) if weight else None
             if value is not None:
-                values[term.label] = value
-                total = weight * value if total is None else total + weight * value
-        return total, values
+                counted[term.label] = (term, value, weight)
+        sums: dict[tuple[str, ...] | None, Tensor] = {}
+        for term, value, weight in counted.values():
+            networks = term.loss.reaches if player == "generator" else None
+            total = weight * value
+            if term.weighted and isinstance(term.loss.weight, Adaptive):
+                against = term.loss.weight.against
+                others = [w * v for other, v, w in counted.values() if other.loss.label in against]
+                total = total * self._level(sum(others), value, term.loss.weight.most)
+            sums[networks] = sums[networks] + total if networks in sums else total
+        return sums, {label: value for label, (_, value, _) in counted.items()}
 
-    def _apply(self, player: Player, gradients: list[Tensor | None]) -> None:
+    def _level(self, others: Tensor | int, value: Tensor, most: float) -> Tensor | float:
+        """Return how much stronger the others pull at the decoder's last layer: a scalar."""
+        if isinstance(others, int):  # none of them counts in this step
+            return 1.0
+        weights = [p for p in self.networks["decoder"].parameters() if p.dim() > 1]
+        (a,), (b,) = (
+            torch.autograd.grad(term, weights[-1:], retain_graph=True) for term in (others, value)
+        )
+        ratio: Tensor = a.norm() / (b.norm() + 1e-4)
+        return ratio.clamp(max=most)
+
+    def gradients(
+        self, total: Tensor, player: Player, networks: tuple[str, ...] | None, *, keep: bool
+    ) -> list[Tensor | None]:
+        """Return the gradient of a scalar for each of the player's weights in these networks."""
+        owners = [name for name, p in self.named(player) if p.requires_grad]
+        wanted = [
+            parameter
+            for name, parameter in zip(owners, self.parameters[player], strict=True)
+            if networks is None or name.startswith(("loss ", *(f"{n}." for n in networks)))
+        ]
+        found = iter(torch.autograd.grad(total, wanted, retain_graph=keep, allow_unused=True))
+        chosen = set(map(id, wanted))
+        return [next(found) if id(p) in chosen else None for p in self.parameters[player]]
+
+    def _apply(self, player: Player, number: int, gradients: list[Tensor | None]) -> None:
         parameters = self.parameters[player]
+        chosen: Optimizer = getattr(self.recipe.train.optimizers, player)
+        for group in self.optimizers[player].param_groups:
+            group["lr"] = learning_rate(chosen, number)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = None if gradient is None else _laid_out(gradient, parameter)
+            parameter.grad = None if gradient is None else laid_out(gradient, parameter)
         if self.recipe.train.clip is not None:
             nn.utils.clip_grad_norm_(parameters, self.recipe.train.clip)
         self.optimizers[player].step()
@@ -248,7 +328,8 @@ class Engine:
         self.codes[places] = z
         self.coded += len(z)
 
-    def _chance(self, stream: str, *address: int) -> torch.Generator:
+    def chance(self, stream: str, *address: int) -> torch.Generator:
+        """Return a fresh generator on the device, keyed by the recipe's seed."""
         return keys.generator(self.recipe.train.seed, stream, *address, device=self.device)
 
     def _autocast(self) -> torch.autocast:
@@ -265,6 +346,7 @@ class Engine:
         for loss in self.recipe.losses:
             with keys.ambient(self.recipe.train.seed, f"weights of the loss {loss.label}"):
                 asked = loss.build()
+            self.asked.append((loss, asked))
             if isinstance(asked, nn.Module):
                 self.networks[f"loss {loss.label}"] = asked
             both = plays(asked, "generator") and plays(asked, "discriminator")
@@ -276,9 +358,9 @@ class Engine:
         return terms
 
     def _parameters(self, player: Player) -> list[nn.Parameter]:
-        return [p for _, p in self._named(player) if p.requires_grad]
+        return [p for _, p in self.named(player) if p.requires_grad]
 
-    def _named(self, player: Player) -> list[tuple[str, nn.Parameter]]:
+    def named(self, player: Player) -> list[tuple[str, nn.Parameter]]:
         """Return a player's parameters by name; a loss's own weights go with the generator."""
         return [
             (f"{name}.{inner}", parameter)
@@ -295,8 +377,9 @@ class Engine:
         decay = self.recipe.train.ema
         if decay is None:
             return None
+        average = averaging(decay, rising=self.recipe.train.ema_warmup)
         # Buffers are copied, not averaged: BatchNorm's statistics are averages already.
-        return AveragedModel(self._averaged(), multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+        return AveragedModel(self._averaged(), multi_avg_fn=average)
 
     def shown(self, name: str) -> nn.Module:
         """Return the network to draw with: the averaged one when there is one."""
@@ -321,7 +404,7 @@ class Engine:
         tensors: dict[str, Tensor] = {}
         plain: dict[str, Any] = {}
         for player, optimizer in self.optimizers.items():
-            names = [name for name, p in self._named(player) if p.requires_grad]
+            names = [name for name, p in self.named(player) if p.requires_grad]
             saved = optimizer.state_dict()
             groups = [{k: v for k, v in g.items() if k != "params"} for g in saved["param_groups"]]
             plain[player] = {"groups": groups, "values": {}}
@@ -348,7 +431,7 @@ class Engine:
             if self.average is not None:
                 self.average.load_state_dict(under(state.model, "average"))
             for player, optimizer in self.optimizers.items():
-                names = [name for name, p in self._named(player) if p.requires_grad]
+                names = [name for name, p in self.named(player) if p.requires_grad]
                 saved = state.numbers["optimizers"][player]
                 values: dict[int, dict[str, Any]] = {}
                 for place, value in {**state.optimizer, **saved["values"]}.items():
@@ -364,7 +447,7 @@ class Engine:
                 for parameter, kept in optimizer.state.items():
                     for key, value in kept.items():
                         if isinstance(value, Tensor) and value.shape == parameter.shape:
-                            kept[key] = _laid_out(value, parameter)
+                            kept[key] = laid_out(value, parameter)
         except (RuntimeError, KeyError, ValueError) as error:
             raise StorageError(f"the checkpoint does not fit the recipe: {error}") from error
         codes = state.latents["codes"].to(self.codes)
@@ -378,57 +461,10 @@ def under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
 
 
-def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """Return a tensor of the parameter's shape in its memory layout.
-
-    Fused optimizers walk through memory: in another layout they would pair the gradient or average
-    of one place with the weight of another. Only `backward` sees to it by itself.
-    """
-    if tensor.stride() == parameter.stride():
-        return tensor
-    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
-
-
 def plays(asked: object, player: Player) -> bool:
     """Tell whether a loss has a half for this player: its class defines one."""
     method = getattr(type(asked), player, None)
     return method is not None and method is not getattr(Loss, player)
-
-
-def make_optimizer(
-    chosen: Optimizer, parameters: list[nn.Parameter], player: str
-) -> torch.optim.Optimizer:
-    """Make the optimizer that a recipe names. Raises `RecipeError` for a name or value it lacks."""
-    kind: Any
-    options: dict[str, Any] = {}
-    if chosen.type == "adam":
-        kind, options = torch.optim.Adam, {"fused": True}
-    else:
-        from timm.optim import get_optimizer_class, list_optimizers
-
-        if chosen.type not in list_optimizers():
-            close = near(chosen.type, list_optimizers())
-            hint = f"; did you mean '{close}'?" if close else ""
-            message = f"train.optimizers.{player}.type: timm has no '{chosen.type}'{hint}"
-            raise RecipeError(message)
-        kind = get_optimizer_class(chosen.type, bind_defaults=False)
-    known = inspect.signature(kind).parameters
-    betas = chosen.betas or ((0.5, 0.999) if "betas" in known else None)
-    # Decay is none unless asked for: a library's own default, adamw's 0.01, is no recipe's.
-    decay = chosen.weight_decay if "weight_decay" in known else chosen.weight_decay or None
-    given = {"betas": betas, "momentum": chosen.momentum, "weight_decay": decay}
-    for field, value in given.items():
-        if value is None:
-            continue
-        if field not in known:
-            raise RecipeError(
-                f"train.optimizers.{player}.{field}: {chosen.type} has none; leave it out"
-            )
-        options[field] = value
-    if not parameters:
-        raise RecipeError(f"the {player} has no weights to train")
-    made: torch.optim.Optimizer = kind(parameters, lr=chosen.lr, **options)
-    return made
 
 
 def _add(old: list[Tensor | None] | None, new: Sequence[Tensor | None]) -> list[Tensor | None]:

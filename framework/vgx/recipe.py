@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PlainSerializer,
     PositiveFloat,
     PositiveInt,
@@ -23,6 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from vgx.components import (
     STRICT,
+    Adaptive,
     Augmentation,
     Dataset,
     Decoder,
@@ -31,6 +33,7 @@ from vgx.components import (
     ImageSpec,
     LatentSpec,
     Loss,
+    Rate,
     Sampler,
     validate,
 )
@@ -48,8 +51,10 @@ class Optimizer(BaseModel):
 
     type: str = "adam"
     """`adam`, or the name of any optimizer that timm offers."""
-    lr: PositiveFloat = 2e-4
-    """Learning rate."""
+    lr: Rate = 2e-4
+    """Learning rate: a number, or a schedule `{from: 2e-4, to: 0, steps: 5000, shape: cosine}`."""
+    warmup: NonNegativeInt = 0
+    """Steps over which the rate rises from 0."""
     betas: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
     """Decay of the averages of gradient and squared gradient, for optimizers that have them; `null`
     is 0.5 and 0.999 (Radford et al. 2016)."""
@@ -98,6 +103,9 @@ class Train(BaseModel):
     """Pieces that a minibatch is cut into, to save memory; must divide `batch`."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of the averaged weights of encoder and decoder, which sampling then uses."""
+    ema_warmup: bool = False
+    """Let the decay rise to `ema`, so that the first weights are soon forgotten: after n steps it
+    is at most (1 + n) / (10 + n)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the networks' passes; losses are always float32."""
     log_every: PositiveInt = 10
@@ -159,6 +167,9 @@ class Recipe(BaseModel):
     """Where the pictures come from."""
     augment: tuple[Augmentation, ...] = ()
     """Random changes to real pictures, in this order."""
+    diff_augment: tuple[Augmentation, ...] = ()
+    """Random changes to all that the discriminator is shown, real and fake, in this order; the
+    gradient passes through them (DiffAugment, Zhao et al. 2020)."""
     encoder: Encoder | None = None
     """Pictures to posteriors; without one the experiment is a GAN."""
     decoder: Decoder
@@ -171,6 +182,9 @@ class Recipe(BaseModel):
     """How `vgx sample` draws latents unless it is told otherwise."""
     train: Train
     """How long and in which way."""
+    allow: tuple[str, ...] = ()
+    """Findings of the audit that are meant, by the names that it gives them; `*` stands for
+    anything: `unreached:decoder.*`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -183,6 +197,16 @@ class Recipe(BaseModel):
         if twice:
             message = "two losses are called '{name}': give one of them a name, 'name: ...'"
             raise PydanticCustomError("losses", message, {"name": twice[0]})
+        for part in (self.decoder, self.discriminator):
+            if part is not None and part.conditional and not self.image.classes:
+                message = "the {kind} {type} is told labels: say how many there are, image.classes"
+                raise PydanticCustomError("labels", message, {"kind": part.kind, "type": part.type})
+        for loss in self.losses:
+            against = loss.weight.against if isinstance(loss.weight, Adaptive) else ()
+            if lost := [name for name in against if name not in labels or name == loss.label]:
+                message = "the weight of '{name}' is against '{lost}', which is no other loss here"
+                names = {"name": loss.label, "lost": lost[0]}
+                raise PydanticCustomError("losses", message, names)
         if self.encoder is None and "recon" in self.train.fakes:
             raise PydanticCustomError("fakes", "train.fakes names 'recon', but there is no encoder")
         return self

@@ -46,6 +46,11 @@ class Run:
         return self.path / "samples"
 
     @property
+    def fits(self) -> Path:
+        """What fitted samplers learned, one file a sampler and checkpoint."""
+        return self.path / "samplers"
+
+    @property
     def checkpoints(self) -> Path:
         """Committed checkpoints, one directory a step."""
         return self.path / "checkpoints"
@@ -160,6 +165,7 @@ def write_file(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with _storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()

@@ -5,8 +5,9 @@ Letters: N pictures, C channels, H x W pixels, Z the latent shape, K stored late
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from vgx import checkpoint, keys
+from vgx.components import Fitted
+from vgx.data import as_images, open_store
 from vgx.engine import build_network, sigmoid, under, untrained
 from vgx.errors import RecipeError, StorageError
 from vgx.recipe import Recipe, load_recipe, with_part
 from vgx.registry import Registry, discover
-from vgx.rundir import Run, find
+from vgx.rundir import Run, find, write_file
 
 CHUNK = 64  # pictures decoded at once
 
@@ -42,9 +45,21 @@ class Model:
         return torch.cat([self.encoder(part).mean for part in torch.split(images, CHUNK)])
 
     @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """[N, C, H, W]  Pictures in [0, 1] of latents [N, *Z]."""
-        return torch.cat([sigmoid(self.decoder(part)) for part in torch.split(z, CHUNK)])
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, C, H, W]  Pictures in [0, 1] of latents [N, *Z].
+
+        A conditional decoder is told `labels` [N]; by default each class in turn.
+        """
+        if not self.recipe.decoder.conditional:
+            return torch.cat([sigmoid(self.decoder(part)) for part in torch.split(z, CHUNK)])
+        labels = in_turn(len(z), self.recipe, z.device) if labels is None else labels
+        pairs = zip(torch.split(z, CHUNK), torch.split(labels, CHUNK), strict=True)
+        return torch.cat([sigmoid(self.decoder(part, told)) for part, told in pairs])
+
+
+def in_turn(n: int, recipe: Recipe, device: torch.device) -> Tensor:
+    """[n]  Each label in turn: 0, 1, ... classes - 1, 0, and so on."""
+    return torch.arange(n, device=device) % max(recipe.image.classes, 1)
 
 
 def load(
@@ -101,7 +116,7 @@ def sample(
     recipe = load_recipe(found.recipe_file, (), registry)
     if sampler is not None or settings:
         recipe = with_sampler(recipe, sampler, settings or {}, registry)
-    return draw(load_with(found, recipe, device, ("decoder",)), n, seed)
+    return draw(found, recipe, n, seed, device)[0]
 
 
 def with_sampler(
@@ -113,12 +128,34 @@ def with_sampler(
     return with_part(recipe, "sampler", {**base, **settings}, registry)
 
 
-def draw(model: Model, n: int, seed: int) -> Tensor:
-    """[n, C, H, W]  Pictures in [0, 1] from the recipe's sampler."""
-    drawer = model.recipe.sampler.build(model.recipe.latent)
+def draw(
+    run: Run, recipe: Recipe, n: int, seed: int, device: torch.device | str
+) -> tuple[Tensor, int]:
+    """[n, C, H, W]  Pictures in [0, 1] from the recipe's sampler, and the checkpoint's step."""
+    source = recipe.sampler.pictures(recipe.image)
+    names = ("decoder",) if source is None else ("encoder", "decoder")
+    model = load_with(run, recipe, device, names)
     # On the CPU, so that every device draws the same latents.
-    z = drawer.draw(n, model.codes.cpu(), keys.generator(seed, "sampler"))  # [n, *Z]
-    return model.decode(z.to(model.codes.device))
+    codes = model.codes.cpu()  # [K, *Z]
+    drawer = recipe.sampler.build(recipe.latent)
+    if source is not None:
+        pictures = as_images(open_store(source, replace(recipe.image, classes=0)).images, device)
+        codes = model.encode(pictures).cpu()
+    elif isinstance(drawer, Fitted):
+        _fit(drawer, recipe, codes, run.fits / f"{recipe.sampler.type}-{model.step:08}")
+    z = drawer.draw(n, codes, keys.generator(seed, "sampler"))  # [n, *Z]
+    return model.decode(z.to(device)), model.step
+
+
+def _fit(drawer: Fitted, recipe: Recipe, codes: Tensor, path: Path) -> None:
+    """Fit to codes [K, *Z], or take up what was fitted to the same ones with the same settings."""
+    settings = hashlib.sha256(recipe.sampler.model_dump_json().encode()).hexdigest()[:8]
+    file = path.with_name(f"{path.name}-{settings}.safetensors")
+    if file.is_file():
+        drawer.load_state_dict(checkpoint.tensors(file.read_bytes(), file))
+        return
+    drawer.fit(codes)
+    write_file(file, checkpoint.tensor_bytes(drawer.state_dict()))
 
 
 def registry_of(run: Run) -> Registry:

@@ -59,9 +59,19 @@ class Score:
     features: tuple[Tensor, ...] = ()  # inner activations, shallow first
 
 
+def _keyed_by_stream(stream: str) -> Generator:
+    from vgx import keys
+
+    return keys.generator(0, stream)
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Everything a loss may read. What the recipe's networks do not give is `None`."""
+    """Everything a loss may read. What the recipe's networks do not give is `None`.
+
+    A loss that draws asks `chance` with a word for what it draws: the same word gives the same
+    draws in a step, and others in every other, also after a resume.
+    """
 
     number: int  # steps done before this one
     progress: float  # 0 at the start of the training, 1 at its end
@@ -74,3 +84,5 @@ class Step:
     real_score: Score | None  # the discriminator on `real`
     fake_score: Score | None  # the discriminator on the fakes that the recipe names, in that order
     discriminator: Callable[[Tensor], Score] | None  # for penalties that need a pass of their own
+    labels: Tensor | None = None  # [B]  those of `real`, when `image.classes` says that it has some
+    chance: Callable[[str], Generator] = _keyed_by_stream  # fresh, on the device; see `keys`

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from vgx import check, checkpoint, keys, sampling
-from vgx.data import Batches, Store, as_images, noticing, open_source, open_store, peek
+from vgx.components import noting_reads
+from vgx.data import Batches, Store, as_batch, noticing, open_source, open_store, peek
 from vgx.engine import MAX_CODES, Engine, sigmoid, untrained
 from vgx.errors import DivergedError, RecipeError, Stopped
 from vgx.recipe import CHANGEABLE, Recipe, differences, dump_recipe, load_recipe
@@ -71,9 +72,11 @@ def run(
     """
     voice = voice or Voice()
     registry = registry or discover(plugins)
-    store, notices = _open(recipe, voice)
-    engine, batches = _build(recipe, store, pick_device(device), notices, voice)
-    findings = check.examine(engine, registry, as_images(store.images[:CHECKED], engine.device))
+    with noting_reads() as reads:
+        store, notices = _open(recipe, voice)
+        engine, batches = _build(recipe, store, pick_device(device), notices, voice)
+        batch = as_batch(store, CHECKED, engine.device)
+        findings = check.examine(engine, registry, *batch, reads)
     show(findings, voice)
     made = create(recipe.name, out)
     with made.held():
@@ -137,14 +140,17 @@ def resume(
 
 def examine(recipe: Recipe, registry: Registry, device: str | None, voice: Voice) -> None:
     """Do everything that `run` does before its first step, and write nothing."""
-    source, notices = open_source(recipe.dataset, recipe.image)
-    for notice in notices:
-        voice.warn(notice)
-    voice.say(f"Data: {len(source):,} pictures before filtering")
-    chosen = pick_device(device)
-    engine = Engine(recipe, steps=recipe.train.steps or 1, codes=CHECKED, device=chosen)
-    pictures = peek(source, recipe.image, CHECKED)
-    show(check.examine(engine, registry, as_images(pictures, chosen)), voice)
+    with noting_reads() as reads:
+        source, notices = open_source(recipe.dataset, recipe.image)
+        for notice in notices:
+            voice.warn(notice)
+        voice.say(f"Data: {len(source):,} pictures before filtering")
+        chosen = pick_device(device)
+        per_epoch = max(len(source) // recipe.train.batch, 1)
+        engine = Engine(recipe, steps_of(recipe, per_epoch), CHECKED, chosen)
+        pictures = peek(source, recipe.image, CHECKED)
+        batch = as_batch(pictures, CHECKED, chosen)
+        show(check.examine(engine, registry, *batch, reads), voice)
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -167,6 +173,12 @@ def show(findings: check.Findings, voice: Voice) -> None:
     voice.table(("network", "part", "shapes", "parameters", "trained"), rows)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in findings.losses.items())
     voice.say(f"Losses of the first batch: {losses}")
+    networks = list(findings.flows[0].norms) if findings.flows else []
+    reached = [
+        (flow.label, *("-" if flow.norms[n] is None else f"{flow.norms[n]:.3g}" for n in networks))
+        for flow in findings.flows
+    ]
+    voice.table(("gradient norm of", *networks), reached)
     for note in findings.notes:
         voice.say(note)
 
@@ -178,6 +190,8 @@ def _open(recipe: Recipe, voice: Voice) -> tuple[Store, list[str]]:
     source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         voice.warn(notice)
+    # Also when the store is there already: the audit wants to see what reading a picture takes.
+    peek(source, recipe.image, 1)
     with voice.work("Decoding", len(source)) as advance:
         store = open_store(source, recipe.image, lambda more: advance(more, "pictures"))
     voice.say(f"Data: {store.summary()}")
@@ -188,9 +202,8 @@ def _build(
     recipe: Recipe, store: Store, device: torch.device, notices: list[str], voice: Voice
 ) -> tuple[Engine, Batches]:
     train = recipe.train
-    batches = Batches(store.images, train.batch, train.seed, device)
-    per_step = train.discriminator_steps if recipe.discriminator else 1
-    steps = train.steps or math.ceil((train.epochs or 1) * batches.per_epoch / per_step)
+    batches = Batches(store.images, train.batch, train.seed, device, store.labels)
+    steps = steps_of(recipe, batches.per_epoch)
     codes = min(batches.per_epoch * train.batch, MAX_CODES)
     given: list[str] = []
     with noticing(given):
@@ -199,6 +212,13 @@ def _build(
         voice.warn(notice)
     notices += given
     return engine, batches
+
+
+def steps_of(recipe: Recipe, per_epoch: int) -> int:
+    """Return how many steps a training has whose epochs have so many minibatches."""
+    train = recipe.train
+    per_step = train.discriminator_steps if recipe.discriminator else 1
+    return train.steps or math.ceil((train.epochs or 1) * per_epoch / per_step)
 
 
 def describe(
@@ -267,7 +287,9 @@ def _train(training: Training, voice: Voice) -> None:
         while training.done < engine.steps and not training.stop:
             first = training.done * training.minibatches
             numbers = range(first, first + training.minibatches)
-            values = engine.step(training.done, [training.batches[number] for number in numbers])
+            minibatches = [training.batches[number] for number in numbers]
+            labels = [training.batches.labels(number) for number in numbers]
+            values = engine.step(training.done, minibatches, labels)
             training.done += 1
             training.seconds = time.perf_counter() - start
             last = training.done == engine.steps
@@ -373,10 +395,16 @@ def _draw(training: Training) -> None:
     chance = keys.generator(recipe.train.seed, "fixed latents")
     z = torch.randn(DRAWN, *recipe.latent.shape, generator=chance).to(engine.device)  # [N, *Z]
     name = f"{training.done:08}.png"
-    sampling.save_grid(sigmoid(shown["decoder"](z)), made.samples / f"step-{name}")
+
+    def decoded(z: Tensor, labels: Tensor | None) -> Tensor:
+        told = (labels,) if recipe.decoder.conditional else ()
+        return sigmoid(shown["decoder"](z, *told))  # [N, C, H, W]
+
+    images = decoded(z, sampling.in_turn(DRAWN, recipe, engine.device))
+    sampling.save_grid(images, made.samples / f"step-{name}")
     if "encoder" in shown:
-        real = as_images(training.store.images[:RECONSTRUCTED], engine.device)
-        recon = sigmoid(shown["decoder"](shown["encoder"](real).mean))  # [N, C, H, W]
+        real, labels = as_batch(training.store, RECONSTRUCTED, engine.device)
+        recon = decoded(shown["encoder"](real).mean, labels)  # [N, C, H, W]
         half = math.ceil(len(real) / 2)
         rows = [real[:half], recon[:half], real[half:], recon[half:]]
         sampling.save_grid(torch.cat(rows), made.samples / f"recon-{name}", columns=half)

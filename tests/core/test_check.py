@@ -259,20 +259,20 @@ def test_a_player_without_weights_is_named(examine):
 
 def test_a_loss_may_look_before_it_asks(examine):
     for overrides in ([], ["encoder=null"]):
-        findings, _ = examine("losses=[careful]", "train.fakes=[prior]", *overrides)
+        findings, _ = examine("losses=[careful]", "train.fakes=[prior]", "allow=['*']", *overrides)
         assert set(findings.losses) == {"careful"}
 
 
 def test_single_scores_have_no_grid(examine):
-    findings, _ = examine("discriminator={type: flat, shape: [1]}")
+    findings, _ = examine("discriminator={type: flat, shape: [1]}", "allow=['*']")
     assert not [note for note in findings.notes if "grid" in note]
-    findings, _ = examine("discriminator={type: flat, shape: [1, 2, 5]}")
+    findings, _ = examine("discriminator={type: flat, shape: [1, 2, 5]}", "allow=['*']")
     assert "The discriminator judges a grid of 2x5 patches." in findings.notes
 
 
 def test_the_losses_are_unweighted(examine):
-    light, _ = examine("losses=[{type: l1, weight: 1}]")
-    heavy, _ = examine("losses=[{type: l1, weight: 100, start: 50}]")
+    light, _ = examine("losses=[{type: l1, weight: 1}]", "allow=['*']")
+    heavy, _ = examine("losses=[{type: l1, weight: 100, start: 50}]", "allow=['*']")
     assert light.losses == heavy.losses
     assert 0 < light.losses["l1"] < 1
 

@@ -92,7 +92,7 @@ def test_no_usable_picture_is_said():
 
 def test_a_first_look_needs_no_store():
     source = Pictures()
-    assert peek(source, SPEC, 5)[4, 0, 0].tolist() == [5, 10, 250]
+    assert peek(source, SPEC, 5).images[4, 0, 0].tolist() == [5, 10, 250]
     assert max(source.asked) == 5
     with pytest.raises(DataError, match="only 10 usable pictures of 12"):
         peek(source, SPEC, 11)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import vgx
-from vgx.engine import MAX_CODES, Engine, make_optimizer
+from vgx.engine import MAX_CODES, Engine
 from vgx.errors import RecipeError, StorageError
+from vgx.optimizers import make_optimizer
 from vgx.recipe import Optimizer
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -42,7 +43,8 @@ def test_each_player_gets_the_plain_orders_gradient():
     step = one.play(0, real)
     shared = {}
     for player in ("generator", "discriminator"):
-        total, _ = one.total(step, player)
+        ((networks, total),) = one.shares(step, player)[0].items()
+        assert networks is None  # all of the player's
         shared[player] = torch.autograd.grad(total, one.parameters[player], retain_graph=True)
     step = two.play(0, real)
     fake = step.recon
@@ -236,7 +238,7 @@ def test_a_gradient_in_another_memory_layout_moves_the_same_weights():
         chance = torch.Generator().manual_seed(0)
         gradients = [torch.randn(p.shape, generator=chance) for p in engine.parameters["generator"]]
         formatted = [g.to(memory_format=layout) if g.dim() == 4 else g for g in gradients]
-        engine._apply("generator", formatted)
+        engine._apply("generator", 0, formatted)
         ends.append(copied(engine))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 

@@ -47,10 +47,10 @@ def signal_in_step(number, kind):
     """Send this process a signal in the middle of one step."""
     step = Engine.step
 
-    def stepping(self, at, minibatches):
+    def stepping(self, at, *batch):
         if at == number:
             signal.raise_signal(kind)
-        return step(self, at, minibatches)
+        return step(self, at, *batch)
 
     with mock.patch.object(Engine, "step", stepping), pytest.raises(Stopped) as stopped:
         yield

@@ -143,15 +143,14 @@ def _grid(
     device: str | None,
 ) -> Path:
     from vgx.recipe import load_recipe
-    from vgx.sampling import draw, load_with, registry_of, save_grid, with_sampler
+    from vgx.sampling import draw, registry_of, save_grid, with_sampler
 
     registry = registry_of(run)
     recipe = load_recipe(run.recipe_file, (), registry)
     recipe = with_sampler(recipe, sampler, settings, registry)
-    model = load_with(run, recipe, _device(device), ("decoder",))
-    name = f"{recipe.sampler.type}-{model.step:08}-seed-{seed}.png"
-    path = out or run.samples / name
-    save_grid(draw(model, n, seed), path)
+    images, step = draw(run, recipe, n, seed, _device(device))
+    path = out or run.samples / f"{recipe.sampler.type}-{step:08}-seed-{seed}.png"
+    save_grid(images, path)
     return path
 
 

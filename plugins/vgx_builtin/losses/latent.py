@@ -34,6 +34,8 @@ class Kl(vgx.Loss, type="kl"):
         weight = self.weight
         if isinstance(weight, vgx.Schedule):
             beta = f"goes from {weight.start * factor:g} to {weight.to * factor:g}"
+        elif isinstance(weight, vgx.Adaptive):
+            beta = "follows the gradients"
         else:
             beta = f"is {weight * factor:g}"
         return (
