@@ -285,6 +285,8 @@ def _squashed(engine: Engine, held: Step) -> Iterator[Finding]:
 def unread(recipe: Recipe, reads: set[tuple[int, str]]) -> Iterator[Finding]:
     """Find fields of parts that the recipe sets and nothing read while all was built and tried."""
     for place, part in _parts(recipe):
+        if (id(part), "build") not in reads:  # it stands by, as a data set's fallback does
+            continue
         for name, field in type(part).model_fields.items():
             if name in Loss.model_fields or (id(part), name) in reads:
                 continue

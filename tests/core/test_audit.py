@@ -171,9 +171,21 @@ class NanNetwork(nn.Module):
         return vgx.Gaussian(mu, mu)
 
 
+class StandingBy(vgx.Dataset, type="standing-by"):
+    """Has another data set that it may use or not."""
+
+    of: vgx.Dataset
+    used: bool
+
+    def build(self, image):
+        other = self.of
+        return other.build(image) if self.used else None
+
+
 @vgx.hookimpl
 def register_components(register):
     for part in (
+        StandingBy,
         Undetached, Perceptual, HalfGan, LogVariance, Held, Ignored, Confused, Backward,
         Probabilities, Spare, Brighten, NotANumber,
     ):
@@ -303,6 +315,12 @@ def test_weights_of_a_loss_that_is_a_module_are_held_and_reached(examine):
     }
     assert flows["held"]["loss held"] > 0
     assert flows["bce-adversarial.generator"]["loss held"] is None
+
+
+def test_a_part_that_stands_by_unused_is_no_fault(examine):
+    faces = "{type: standing-by, of: {type: drawn-faces, count: 9}, used: %s}"
+    assert examine(f"dataset={faces % 'false'}").notes
+    assert examine(f"dataset={faces % 'true'}").notes
 
 
 def test_a_discriminator_of_logits_is_not_taken_for_one_of_probabilities(examine):
