@@ -505,6 +505,6 @@ def test_an_unknown_part_beside_a_broken_plugin_is_a_plugin_error():
     broken = vgx.registry.Plugin("far", "1", "far", failure="ImportError: no such thing")
     registry = vgx.Registry((*vgx.discover().plugins, broken))
     with pytest.raises(PluginError, match="ImportError: no such thing"):
-        vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "wasserstein"}, registry)
+        vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "quantile"}, registry)
     with pytest.raises(RecipeError):
         vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "hing"}, registry)

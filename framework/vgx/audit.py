@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from vgx.components import Adaptive, Component, Loss, Schedule
+from vgx.components import Adaptive, Component, Dataset, Loss, Schedule
 from vgx.engine import Engine, Player
 from vgx.errors import RecipeError
 from vgx.recipe import Recipe
@@ -285,7 +285,10 @@ def _squashed(engine: Engine, held: Step) -> Iterator[Finding]:
 def unread(recipe: Recipe, reads: set[tuple[int, str]]) -> Iterator[Finding]:
     """Find fields of parts that the recipe sets and nothing read while all was built and tried."""
     for place, part in _parts(recipe):
-        if (id(part), "build") not in reads:  # it stands by, as a data set's fallback does
+        inside = part.__dict__.values()
+        stood_in = any(isinstance(p, Dataset) and (id(p), "build") in reads for p in inside)
+        # A data set's fallback stands by, or stands in for it: nobody reads the other's fields.
+        if stood_in or (id(part), "build") not in reads:
             continue
         for name, field in type(part).model_fields.items():
             if name in Loss.model_fields or (id(part), name) in reads:

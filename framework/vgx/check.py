@@ -189,7 +189,7 @@ def _value(
 def _try_sampler(recipe: Recipe, registry: Registry) -> None:
     """Draw two latents from stand-ins: a sampler that fails shall not fail after the training."""
     part = recipe.sampler
-    codes = torch.randn(64, *recipe.latent.shape, generator=keys.generator(0, "check"))
+    codes = torch.randn(1000, *recipe.latent.shape, generator=keys.generator(0, "check"))
     drawer = _asked(part, registry, part.build, recipe.latent)
     _asked(part, registry, part.pictures, recipe.image)
     if isinstance(drawer, Fitted):

@@ -5,11 +5,13 @@ Letters: B pictures, C channels, H x W pixels, Z the latent shape, F features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
 from vgx.errors import RecipeError
@@ -18,24 +20,22 @@ SLOPE = 0.2  # of LeakyReLU, as in DCGAN (Radford et al. 2016)
 
 
 class GaussianEncoder(nn.Module):
-    """A trunk that gives features, and two linear layers that read mu and logvar off them."""
+    """A trunk that gives features, and two layers that read mu and logvar off them."""
 
-    def __init__(self, trunk: nn.Module, features: int, latent: vgx.LatentSpec) -> None:
+    def __init__(self, trunk: nn.Module, mu: nn.Module, logvar: nn.Module) -> None:
         super().__init__()
-        self.trunk = trunk
-        self.mu = nn.Linear(features, latent.shape[0])
-        self.logvar = nn.Linear(features, latent.shape[0])
+        self.trunk, self.mu, self.logvar = trunk, mu, logvar
 
     def forward(self, images: Tensor) -> vgx.Gaussian:
-        """Images [B, C, H, W] -> a Gaussian over [B, Z], in float32 at least."""
-        features = self.trunk(images).flatten(1)  # [B, F]
-        mu, logvar = self.mu(features), self.logvar(features)  # [B, Z]
+        """Images [B, C, H, W] -> a Gaussian over [B, *Z], in float32 at least."""
+        features = self.trunk(images)  # [B, F] or [B, F, h, w]
+        mu, logvar = self.mu(features), self.logvar(features)  # [B, *Z]
         wide = torch.promote_types(mu.dtype, torch.float32)
         return vgx.Gaussian(mu.to(wide), logvar.to(wide))
 
 
-class PatchDiscriminator(nn.Module):
-    """Stages whose outputs are the features, and a head that scores each patch of the last."""
+class StagedDiscriminator(nn.Module):
+    """Stages whose outputs are the features, and a head that scores the last."""
 
     def __init__(self, stages: Sequence[nn.Module], head: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class PatchDiscriminator(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> vgx.Score:
-        """Images [B, C, H, W] in [0, 1] -> logits [B, 1, h, w] and every stage's output."""
+        """Images [B, C, H, W] in [0, 1] -> logits [B, 1, h, w] or [B, 1], every stage's output."""
         features = []
         x = images * 2 - 1  # centred, as the weights' initialisation expects
         for stage in self.stages:
@@ -75,6 +75,37 @@ class TimmPatchDiscriminator(nn.Module):
         return vgx.Score(self.head(features[-1]), tuple(features))
 
 
+def normalisation(kind: str, width: int) -> list[nn.Module]:
+    """Return the layer of this kind for `width` channels, or none; all have factor and bias."""
+    if kind == "batch":
+        return [nn.BatchNorm2d(width)]
+    if kind == "instance":
+        return [nn.InstanceNorm2d(width, affine=True)]
+    if kind == "group":
+        # Up to 32 groups as Wu and He 2018, of 4 channels or more: one channel of one place would
+        # be normalised to nothing. A width that 8 does not divide is one group.
+        return [nn.GroupNorm(max(math.gcd(128, width) // 4, 1), width)]
+    return []
+
+
+def spectrally_normed(network: nn.Module) -> nn.Module:
+    """Divide every convolution's and linear layer's weight by its largest singular value."""
+    for module in list(network.modules()):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            spectral_norm(module)
+    return network
+
+
+def draw_as_dcgan(network: nn.Module) -> nn.Module:
+    """Draw every convolution's weight from N(0, 0.02), biases 0 (Radford et al. 2016)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network
+
+
 def flat_size(part: str, latent: vgx.LatentSpec) -> int:
     """Return the size of a flat latent. Raises `RecipeError` for a spatial one."""
     if len(latent.shape) != 1:
@@ -93,3 +124,31 @@ def smallest_side(part: str, image: vgx.ImageSpec, halvings: int) -> int:
             f"try image.size={fitting}, or fewer widths"
         )
     return side
+
+
+def last_side(part: str, image: vgx.ImageSpec, halvings: int) -> int:
+    """Return the side after halving, rounded down. Raises `RecipeError` when nothing is left."""
+    side: int = image.size // 2**halvings
+    if side == 0:
+        raise RecipeError(
+            f"{part}: nothing is left of {image.size} pixels after {halvings} halvings; "
+            f"give at most {image.size.bit_length() - 1} widths"
+        )
+    return side
+
+
+def latent_side(part: str, latent: vgx.LatentSpec, image: vgx.ImageSpec, halvings: int) -> int:
+    """Return the side after halving, which a spatial latent must have; a flat one is any size.
+
+    Raises `RecipeError` when they do not fit.
+    """
+    side = smallest_side(part, image, halvings)
+    if len(latent.shape) == 1 or latent.shape[1:] == (side, side):
+        return side
+    given = list(latent.shape)
+    fitting = [n for n in range(1, 13) if [image.size / 2**n] * 2 == given[1:]]
+    raise RecipeError(
+        f"latent: {part} halves {image.size} pixels {halvings} times to {side}x{side}, and the "
+        f"shape {given} is not of that; try latent=[{given[0]},{side},{side}]"
+        + "".join(f", or {n} widths" for n in fitting)
+    )

@@ -176,6 +176,7 @@ class StandingBy(vgx.Dataset, type="standing-by"):
 
     of: vgx.Dataset
     used: bool
+    unused: int = 0
 
     def build(self, image):
         other = self.of
@@ -201,7 +202,7 @@ def examine(tmp_path):
     def examined(*overrides, recipe="tiny"):
         loaded = vgx.load_recipe(RECIPES / f"{recipe}.yaml", overrides, registry)
         with noting_reads() as reads:
-            engine = Engine(loaded, 20)
+            engine = Engine(loaded, loaded.train.steps or 20)
             size = loaded.image.size
             real = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
             loaded.dataset.build(loaded.image)
@@ -318,9 +319,13 @@ def test_weights_of_a_loss_that_is_a_module_are_held_and_reached(examine):
 
 
 def test_a_part_that_stands_by_unused_is_no_fault(examine):
-    faces = "{type: standing-by, of: {type: drawn-faces, count: 9}, used: %s}"
+    faces = "{type: standing-by, of: {type: drawn-faces, count: 9}, used: %s, unused: 5}"
+    with pytest.raises(RecipeError, match=r"audit: unread:dataset\.unused: "):
+        examine(f"dataset={faces % 'false'}")
+    faces = faces.replace(", unused: 5", "")
     assert examine(f"dataset={faces % 'false'}").notes
-    assert examine(f"dataset={faces % 'true'}").notes
+    # What stands in makes the other's fields nobody's business.
+    assert examine(f"dataset={(faces % 'true')[:-1]}, unused: 5}}").notes
 
 
 def test_a_discriminator_of_logits_is_not_taken_for_one_of_probabilities(examine):

@@ -127,17 +127,17 @@ def _give_noise(engine, eps):
     encode = engine.networks["encoder"].forward
     used = []
 
-    class Fixed:
-        def __init__(self, posterior):
-            self.mu, self.logvar, self.mean = posterior.mu, posterior.logvar, posterior.mu
-
+    class Fixed(vgx.Gaussian):
         def sample(self, generator):
             del generator
             part = eps[len(used) : len(used) + len(self.mu)]
             used.extend(part)
             return self.mu + (self.logvar / 2).exp() * part
 
-    engine.networks["encoder"].forward = lambda images: Fixed(encode(images))
+    def fixed(posterior):
+        return Fixed(posterior.mu, posterior.logvar)
+
+    engine.networks["encoder"].forward = lambda images: fixed(encode(images))
 
 
 def test_weights_schedules_and_starts():

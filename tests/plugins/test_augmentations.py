@@ -1,11 +1,17 @@
-"""Augmentations against torchvision's, picture by picture."""
+"""Augmentations against torchvision's and against plain loops, picture by picture."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import rotate
+from torchvision.transforms.v2.functional import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    rotate,
+)
 
 import vgx
 
@@ -73,7 +79,105 @@ def test_flip_never_and_always(p, mirrored):
     assert torch.equal(flipped, images.flip(-1) if mirrored else images)
 
 
-@pytest.mark.parametrize("name", ["horizontal-flip", "rotation"])
+# --- colour --------------------------------------------------------------------------------------
+
+# What is drawn for each picture, in this order, by torch's own uniform distribution.
+FACTORS = {"brightness": 0.4, "contrast": 0.7, "saturation": 1.5, "hue": 0.3}
+
+
+def drawn_factors(n, settings):
+    source, factors = chance(), {}
+    for name, most in settings.items():
+        low = -most if name == "hue" else max(0.0, 1 - most)
+        high = most if name == "hue" else 1 + most
+        factors[name] = torch.empty(n).uniform_(low, high, generator=source).tolist()
+    return factors
+
+
+@pytest.mark.parametrize("only", [None, "brightness", "contrast", "saturation", "hue"])
+def test_colours_are_torchvisions_with_each_pictures_own_factors(only):
+    settings = {name: value if only in (None, name) else 0.0 for name, value in FACTORS.items()}
+    images = batch(32)
+    ours = part("color-jitter", **settings).build(IMAGE)(images, chance())
+    drawn = drawn_factors(32, settings)
+    for image, changed, b, c, s, h in zip(images, ours, *drawn.values(), strict=True):
+        theirs = adjust_contrast(adjust_brightness(image, b), c)
+        theirs = adjust_hue(adjust_saturation(theirs, s), h)
+        # torchvision's weights of grey are rounded to 0.2989, 0.587 and 0.114.
+        assert (changed - theirs).abs().max() < 1e-3
+    assert (ours - images).abs().amax((1, 2, 3)).min() > 1e-3
+
+
+def test_grey_pictures_have_no_saturation_and_no_hue():
+    images = batch()[:, :1]
+    spec = vgx.ImageSpec(size=16, channels=1)
+    ours = part("color-jitter", **FACTORS).build(spec)(images, chance())
+    drawn = drawn_factors(8, FACTORS)
+    for image, changed, b, c in zip(
+        images, ours, drawn["brightness"], drawn["contrast"], strict=True
+    ):
+        assert torch.allclose(changed, adjust_contrast(adjust_brightness(image, b), c), atol=1e-6)
+
+
+# --- what is missing -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ratio", "most"), [(0.125, 2), (0.1, 2), (0.0, 0), (1.0, 16)])
+def test_translation_moves_by_whole_pixels_and_fills(ratio, most):
+    images = batch(300)
+    ours = part("translation", ratio=ratio, fill=0.25).build(IMAGE)(images, chance())
+    source = chance()
+    down, right = (
+        torch.randint(-most, most + 1, (300, 1), generator=source).flatten().tolist()
+        for _ in range(2)
+    )
+    assert (min(down), max(down)) == (min(right), max(right)) == (-most, most)
+    for image, moved, dy, dx in zip(images, ours, down, right, strict=True):
+        expected = torch.full_like(image, 0.25)
+        for y in range(max(dy, 0), min(16 + dy, 16)):
+            for x in range(max(dx, 0), min(16 + dx, 16)):
+                expected[:, y, x] = image[:, y - dy, x - dx]
+        assert torch.equal(moved, expected)
+
+
+@pytest.mark.parametrize(("ratio", "side"), [(0.5, 8), (0.3, 5), (0.0, 0)])
+def test_cutout_covers_one_square_that_may_reach_over_the_edge(ratio, side):
+    images = batch(400)
+    ours = part("cutout", ratio=ratio, fill=0.5).build(IMAGE)(images, chance())
+    heights, firsts = [], []
+    for image, covered in zip(images, ours, strict=True):
+        hole = (covered == 0.5).all(0)
+        assert torch.equal(covered[:, ~hole], image[:, ~hole])
+        rows, columns = hole.any(1).nonzero().flatten(), hole.any(0).nonzero().flatten()
+        assert hole.sum() == len(rows) * len(columns)  # a rectangle,
+        for lines in (rows, columns):
+            assert (lines.diff() == 1).all()
+            if len(lines) < side:  # cut off at an edge only
+                assert 0 in lines or 15 in lines
+        heights.append(len(rows))
+        firsts += rows[:1].tolist()
+    # Centres lie anywhere from one edge to the other, so at least half of the square is seen.
+    assert (min(heights), max(heights)) == ((side + 1) // 2, side)
+    assert set(firsts) == (set(range(17 - (side + 1) // 2)) if side else set())
+
+
+# --- all of them ---------------------------------------------------------------------------------
+
+EVERY = {
+    "horizontal-flip": {},
+    "rotation": {"interpolation": "bilinear"},
+    "color-jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1},
+    "translation": {},
+    "cutout": {},
+}
+
+
+def test_every_augmentation_in_the_box_is_among_them():
+    offered = vgx.discover().offers("augmentation")
+    assert {p.type for plugin, p in offered if plugin.name == "builtin"} == set(EVERY)
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_the_generator_alone_decides(name):
     change = part(name).build(IMAGE)
     one, same, other = (change(batch(), chance(seed)) for seed in (0, 0, 1))
@@ -82,3 +186,23 @@ def test_the_generator_alone_decides(name):
     assert one.shape == (8, 3, 16, 16)
     assert one.min() >= 0
     assert one.max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", EVERY)
+def test_the_gradient_passes_through(name, channels):
+    """Against differences in float64; away from 0 and 1, where results are cut off."""
+    change = part(name, **EVERY[name]).build(vgx.ImageSpec(size=6, channels=channels))
+    images = 0.3 + 0.2 * torch.rand(3, channels, 6, 6, generator=chance(4), dtype=torch.float64)
+    images.requires_grad_()
+    assert torch.autograd.gradcheck(lambda given: change(given, chance()), images)
+    (grad,) = torch.autograd.grad(change(images, chance()).sum(), images)
+    assert (grad != 0).any((1, 2, 3)).all()  # of every picture
+
+
+@pytest.mark.parametrize("colour", [0.0, 0.5, 1.0])
+def test_the_gradient_of_grey_pictures_is_finite(colour):
+    images = torch.full((4, 3, 6, 6), colour, requires_grad=True)
+    changed = part("color-jitter", hue=0.5).build(IMAGE)(images, chance())
+    (grad,) = torch.autograd.grad(changed.sum(), images)
+    assert grad.isfinite().all()

@@ -287,6 +287,53 @@ def test_the_fingerprint_changes_with_whatever_changes_the_data(monkeypatch):
     assert len(prints) == 5
 
 
+def labelled(label, classes, **fields):
+    import vgx
+    from vgx_builtin.datasets.drawn_faces import DrawnFaces
+
+    return DrawnFaces(label=label, **fields).build(vgx.ImageSpec(size=16, classes=classes))
+
+
+@pytest.mark.parametrize(
+    ("label", "kinds"), [("hair_style", HAIR_STYLES), ("accessory", ACCESSORIES)]
+)
+def test_labels_are_a_factor_of_the_face(label, kinds):
+    import vgx
+
+    faces = labelled(label, len(kinds), count=60, seed=4)
+    assert isinstance(faces, vgx.Labelled)
+    labels = [faces.label(index) for index in range(60)]
+    assert labels == [getattr(draw_factors(4, index), label) for index in range(60)]
+    assert set(labels) == set(range(len(kinds)))
+    assert len(faces) == 60
+    assert faces[7].tobytes() == draw_face(draw_factors(4, 7), 16).tobytes()
+
+
+def test_the_meaning_of_labels_is_that_of_the_documentation():
+    from vgx_builtin.datasets.drawn_faces import DrawnFaces
+
+    said = " ".join(DrawnFaces.model_fields["label"].description.split())
+    for kinds in (HAIR_STYLES, ACCESSORIES):
+        assert ", ".join(f"{number} {kind}" for number, kind in enumerate(kinds)) in said
+
+
+def test_faces_without_labels_are_not_labelled_and_labels_change_the_fingerprint():
+    import vgx
+
+    assert not isinstance(source(), vgx.Labelled)
+    prints = {labelled("hair_style", 6).fingerprint, labelled("accessory", 4).fingerprint}
+    assert len(prints | {source(size=16).fingerprint}) == 3
+
+
+@pytest.mark.parametrize("classes", [0, 5, 7])
+def test_the_recipe_must_know_how_many_classes_there_are(classes):
+    from vgx.errors import RecipeError
+
+    said = f"there are 6 classes, and image.classes is {classes}; say image.classes=6"
+    with pytest.raises(RecipeError, match=said):
+        labelled("hair_style", classes)
+
+
 def test_impossible_fields_are_refused():
     from pydantic import ValidationError
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 import vgx
 from vgx.data import open_source, open_store
-from vgx.errors import DataError, HubError
+from vgx.errors import DataError, HubError, RecipeError
 
 SPEC = vgx.ImageSpec(size=8)
 MODES = ["RGB", "L", "RGBA", "RGB", "P", "LA", "RGB"]
@@ -117,6 +117,77 @@ def test_a_changed_file_changes_the_fingerprint(folder):
     (file,) = folder.rglob("*.parquet")
     os.utime(file, (1, 1))
     assert source.build(SPEC).fingerprint != before
+
+
+# --- labels --------------------------------------------------------------------------------------
+
+
+def labelled(folder, label, classes, **fields):
+    spec = vgx.ImageSpec(size=8, classes=classes)
+    source, _ = open_source(part(path=str(folder), label=label, **fields), spec)
+    return source, spec
+
+
+@pytest.fixture
+def named(tmp_path):
+    """Two pictures of three of which the library knows the classes by name; one is not labelled."""
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "kind": datasets.ClassLabel(names=["cat", "dog", "fish"]),
+            "unknown": datasets.ClassLabel(names=["a"]),
+            "some": datasets.Value("int32"),
+            "score": datasets.Value("float32"),
+        }
+    )
+    columns = {
+        "image": pictures(["RGB", "L", "RGB"]), "kind": [2, 1, 0], "unknown": [0, 0, -1],
+        "some": [1, None, 0], "score": [0.5, 0.5, 0.5],
+    }  # fmt: skip
+    rows = datasets.Dataset.from_dict(columns, features=features)
+    (tmp_path / "named").mkdir()
+    rows.to_parquet(tmp_path / "named" / "train.parquet")
+    return tmp_path / "named"
+
+
+def test_whole_numbers_are_labels_and_stay_with_their_pictures(folder):
+    source, spec = labelled(folder, "label", 7)
+    assert isinstance(source, vgx.Labelled)
+    kept = open_store(source, spec)
+    # The others are dropped: they are not RGB.
+    assert kept.labels.tolist() == [0, 3, 6]
+    assert kept.images[:, 0, 0, 0].tolist() == [0, 120, 240]
+    first, spec = labelled(folder, "label", 7, limit=2, non_rgb="convert")
+    assert open_store(first, spec).labels.tolist() == [0, 1]
+
+
+def test_class_labels_are_those_of_the_library(named):
+    kept = open_store(*labelled(named, "kind", 3))
+    assert kept.labels.tolist() == [2, 0]
+    with pytest.raises(RecipeError, match="label: kind: there are 3 classes, and image.classes is"):
+        labelled(named, "kind", 2)
+
+
+def test_labels_that_cannot_be_are_said(folder, named):
+    with pytest.raises(RecipeError, match="there are 7 classes, and image.classes is 0"):
+        labelled(folder, "label", 0)
+    with pytest.raises(DataError, match="picture 3 has the label 3; image.classes allows 0 to 2"):
+        open_store(*labelled(folder, "label", 3))
+    with pytest.raises(DataError, match="no column 'lable'; it has image, label"):
+        labelled(folder, "lable", 7)
+    with pytest.raises(DataError, match=r"column 'score' holds no labels but Value\('float32'\)"):
+        labelled(named, "score", 1)
+    with pytest.raises(DataError, match="column 'some': row 1 has no label"):
+        labelled(named, "some", 2)
+    with pytest.raises(DataError, match="picture 2 has the label -1"):
+        open_store(*labelled(named, "unknown", 1))
+
+
+def test_only_who_asks_for_labels_gets_them_under_a_fingerprint_of_their_own(named):
+    plain = part(path=str(named)).build(SPEC)
+    assert not isinstance(plain, vgx.Labelled)
+    prints = {plain.fingerprint, labelled(named, "kind", 3)[0].fingerprint}
+    assert len(prints | {labelled(named, "unknown", 1)[0].fingerprint}) == 3
 
 
 # --- the hub, which is not there -----------------------------------------------------------------

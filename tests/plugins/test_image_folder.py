@@ -10,7 +10,7 @@ from PIL import Image
 
 import vgx
 from vgx.data import open_store
-from vgx.errors import DataError
+from vgx.errors import DataError, RecipeError
 
 SPEC = vgx.ImageSpec(size=8)
 
@@ -92,3 +92,71 @@ def test_a_change_changes_the_fingerprint(tmp_path):
     assert source(tmp_path, non_rgb="skip").fingerprint != source(
         tmp_path, non_rgb="convert"
     ).fingerprint  # fmt: skip
+
+
+# --- labels --------------------------------------------------------------------------------------
+
+
+def labelled(path, classes, **settings):
+    part = vgx.discover().part("dataset", "image-folder")(path=path, label="folder", **settings)
+    return part.build(vgx.ImageSpec(size=8, classes=classes))
+
+
+@pytest.fixture
+def animals(tmp_path):
+    for name in ("dog/2.png", "Cat/1.png", "dog/deep/1.png", "bird/b.png", "bird/a.png"):
+        save(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def test_a_label_is_the_number_of_the_folder_as_torchvision_counts(animals):
+    from torchvision.datasets import ImageFolder
+
+    (animals / "empty").rmdir()  # torchvision refuses a folder without pictures
+    theirs = dict(ImageFolder(str(animals)).samples)
+    found = labelled(animals, 3)
+    assert isinstance(found, vgx.Labelled)
+    ours = {str(file): found.label(index) for index, file in enumerate(found.source.files)}
+    assert ours == theirs
+    assert sorted(ours.values()) == [0, 1, 1, 2, 2]
+    kept = open_store(found, vgx.ImageSpec(size=8, classes=3))
+    assert kept.labels.tolist() == [0, 1, 1, 2, 2]
+
+
+def test_a_limit_changes_no_label(animals):
+    every, first = labelled(animals, 3), labelled(animals, 3, limit=2)
+    assert len(first) == 2
+    assert [first.label(i) for i in range(2)] == [every.label(i) for i in range(2)]
+
+
+def test_only_who_asks_for_labels_gets_them(animals):
+    assert not isinstance(source(animals), vgx.Labelled)
+    assert labelled(animals, 3).fingerprint != source(animals).fingerprint
+
+
+def test_a_folder_more_changes_the_labels_and_with_them_the_fingerprint(animals):
+    before = labelled(animals, 3, limit=1)
+    save(animals / "Ape" / "later.png")  # sorts first, and takes the number 0
+    after = labelled(animals, 4, limit=1)
+    assert (before.label(0), after.label(0)) == (0, 0)
+    save(animals / "zebra" / "last.png")  # beyond the limit: the same file, another numbering
+    assert labelled(animals, 5, limit=1).fingerprint != after.fingerprint
+
+
+def test_labels_that_cannot_be_are_said(animals):
+    with pytest.raises(RecipeError, match="there are 3 classes, and image.classes is 2"):
+        labelled(animals, 2)
+    save(animals / "stray.png")
+    with pytest.raises(DataError, match=r"stray\.png: lies in no folder below"):
+        labelled(animals, 3)
+
+
+def test_without_a_path_the_fallback_serves_or_the_field_is_named(tmp_path):
+    save(tmp_path / "one.png")
+    part = vgx.discover().part("dataset", "image-folder")
+    faces = vgx.discover().part("dataset", "drawn-faces")(count=3)
+    assert len(part(fallback=faces).build(SPEC)) == 3
+    assert len(part(path=tmp_path, fallback=faces).build(SPEC)) == 1
+    with pytest.raises(RecipeError, match="dataset.path=FOLDER"):
+        part().build(SPEC)

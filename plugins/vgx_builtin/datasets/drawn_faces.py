@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
 import vgx
-from vgx_builtin.datasets.face_drawing import DRAWING_VERSION, draw_face, draw_factors
+from vgx_builtin.datasets.face_drawing import DRAWING_VERSION, RANGES, draw_face, draw_factors
+from vgx_builtin.labels import LabelledSource, expect_classes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,10 +28,23 @@ class DrawnFaces(vgx.Dataset, type="drawn-faces"):
     """How many pictures."""
     seed: NonNegativeInt = 0
     """Chooses the faces: another seed gives other ones of the same kind."""
+    label: Literal["hair_style", "accessory"] | None = None
+    """What a face's label says: `hair_style`, 0 bob, 1 long, 2 twin tails, 3 side tail, 4 short,
+    5 buns; `accessory`, 0 none, 1 ribbon, 2 hairclip, 3 cat ears; `null`: there are no labels."""
 
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
         """Return the faces, each drawn when it is asked for."""
-        return DrawnFacesSource(self.seed, self.count, image.size)
+        faces = DrawnFacesSource(self.seed, self.count, image.size)
+        if self.label is None:
+            return faces
+        factor = self.label
+        classes = int(RANGES[factor][1]) + 1
+        expect_classes(f"dataset drawn-faces: label: {factor}", classes, image)
+        return LabelledSource(
+            faces,
+            lambda index: int(faces.factors(index)[factor]),
+            f"{faces.fingerprint} label={factor}",
+        )
 
 
 @dataclass(frozen=True)

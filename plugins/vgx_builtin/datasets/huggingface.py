@@ -14,6 +14,7 @@ from pydantic import PositiveInt
 import vgx
 from vgx.errors import DataError, HubError
 from vgx_builtin import hub
+from vgx_builtin.labels import LabelledSource, column_of_labels
 from vgx_builtin.pictures import NonRgb, digest, keep_rgb
 
 if TYPE_CHECKING:
@@ -38,12 +39,15 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
     """A branch, tag or commit of the hub's repository."""
     limit: PositiveInt | None = None
     """Take only the first so many rows."""
+    label: str | None = None
+    """The column with the labels, whole numbers or the hub's class labels; `null`: there are
+    none."""
     fallback: vgx.Dataset | None = None
     """Another dataset, used with a notice when the hub can't be reached and nothing is cached."""
 
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
         """Open the rows. Raises `HubError` or `DataError`, saying what would work."""
-        local = Path(self.path).expanduser()
+        local, fallback = Path(self.path).expanduser(), self.fallback
         if local.exists():
             rows, fingerprint = _load_local(local, self.split)
         elif self.path.startswith((".", "/", "~")) or self.path.count("/") != 1:
@@ -52,15 +56,22 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
             try:
                 rows, fingerprint = _load_hub(self.path, self.split, self.revision)
             except HubError as error:
-                if self.fallback is None or not isinstance(error, hub.UnreachableError):
+                if fallback is None or not isinstance(error, hub.UnreachableError):
                     raise
-                text = f"{error}. Using the fallback instead: {self.fallback.type}"
+                text = f"{error}. Using the fallback instead: {fallback.type}"
                 warnings.warn(text, vgx.Notice, stacklevel=2)
-                return self.fallback.build(image)
+                return fallback.build(image)
+        whole = rows
         rows, column = _image_column(rows, self.column, self.path)
         policy = f"{fingerprint}|{self.split}|{column}|{self.non_rgb}|{self.limit}"
         name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
-        return _Rows(rows, column, min(len(rows), self.limit or len(rows)), self.non_rgb, name)
+        count = min(len(rows), self.limit or len(rows))
+        source = _Rows(rows, column, count, self.non_rgb, name)
+        if self.label is None:
+            return source
+        where = f"dataset huggingface: {self.path}"
+        labels = column_of_labels(whole.select(range(count)), self.label, where, image)
+        return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}")
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
 import vgx
-from vgx.errors import DataError
+from vgx.errors import DataError, RecipeError
+from vgx_builtin.labels import LabelledSource, expect_classes
 from vgx_builtin.pictures import NonRgb, digest, keep_rgb
 
 if TYPE_CHECKING:
@@ -23,27 +25,53 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
     the order of their names.
     """
 
-    path: Path
+    path: Path | None = None
     """The folder; it is searched through all levels."""
     non_rgb: NonRgb = "convert"
     """What to do with greyscale pictures and those with alpha: leave out, or make RGB."""
     limit: PositiveInt | None = None
     """Take only the first so many files."""
+    label: Literal["folder"] | None = None
+    """What a picture's label says: `folder`, which of the folders directly below `path` it lies in,
+    0 being the first by name; `null`: there are no labels."""
+    fallback: vgx.Dataset | None = None
+    """Another dataset, used while there is no `path`: so a recipe runs before it has pictures."""
 
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
         """List the files. Raises `DataError` when there are none."""
         from PIL import Image
 
-        del image
-        if not self.path.is_dir():
-            raise DataError(f"dataset image-folder: {self.path}: there is no such folder")
+        root, fallback = self.path, self.fallback
+        if root is None:
+            if fallback is None:
+                raise RecipeError("dataset image-folder: say which: dataset.path=FOLDER")
+            return fallback.build(image)
+        if not root.is_dir():
+            raise DataError(f"dataset image-folder: {root}: there is no such folder")
         endings = set(Image.registered_extensions())
-        found = (file for file in self.path.rglob("*") if file.suffix.lower() in endings)
-        files = sorted(file for file in found if file.is_file())[: self.limit]
-        if not files:
-            raise DataError(f"dataset image-folder: {self.path}: no pictures in it")
-        fingerprint = f"image-folder-{self.non_rgb}-{digest(files, self.path)[:32]}"
-        return _Files(files, fingerprint, self.non_rgb)
+        found = (file for file in root.rglob("*") if file.suffix.lower() in endings)
+        every = sorted(file for file in found if file.is_file())
+        if not every:
+            raise DataError(f"dataset image-folder: {root}: no pictures in it")
+        files = every[: self.limit]
+        fingerprint = f"image-folder-{self.non_rgb}-{digest(files, root)[:32]}"
+        source = _Files(files, fingerprint, self.non_rgb)
+        return source if self.label is None else _labelled(source, every, root, image)
+
+
+def _labelled(source: _Files, every: list[Path], root: Path, image: vgx.ImageSpec) -> vgx.Source:
+    """Number the folders that have pictures; `limit` does not change the numbers."""
+    for file in every:
+        if file.parent == root:
+            message = f"{file}: lies in no folder below {root}, so it has no label"
+            raise DataError(f"dataset image-folder: label: folder: {message}")
+    folders = {file: file.relative_to(root).parts[0] for file in every}
+    names = sorted(set(folders.values()))
+    expect_classes("dataset image-folder: label: folder", len(names), image)
+    number = {name: place for place, name in enumerate(names)}
+    labels = [number[folders[file]] for file in source.files]
+    told_apart = hashlib.sha256("/".join(names).encode()).hexdigest()[:16]
+    return LabelledSource(source, labels.__getitem__, f"{source.fingerprint}-folders-{told_apart}")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -15,19 +15,28 @@ if TYPE_CHECKING:
 class PatchGan(vgx.Discriminator, type="patchgan"):
     """4x4 convolutions that score overlapping patches (Isola et al. 2017, section 6.1.2).
 
-    C64-C128-C256-C512 by default: all but the last have stride 2, the first has no BatchNorm, and a
-    last convolution gives the logits. Each logit sees 70x70 pixels.
+    C64-C128-C256-C512 by default: all but the last have stride 2, the first has no norm, and a last
+    convolution gives the logits. Each logit sees 70x70 pixels.
     """
 
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (64, 128, 256, 512)
     """Channels of each convolution; fewer give smaller patches."""
+    norm: Literal["batch", "instance", "none"] = "batch"
+    """What normalises before each LeakyReLU but the first; gradient penalties want no `batch`."""
+    spectral: bool = False
+    """Spectral norm of every convolution (Miyato et al. 2018)."""
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, h, w]."""
         from torch import nn
 
         from vgx.errors import RecipeError
-        from vgx_builtin.modules import SLOPE, PatchDiscriminator
+        from vgx_builtin.modules import (
+            SLOPE,
+            StagedDiscriminator,
+            normalisation,
+            spectrally_normed,
+        )
 
         # Two convolutions of stride 1 take one pixel each from what the halvings leave.
         if image.size // 2 ** (len(self.widths) - 1) < 3:
@@ -38,12 +47,11 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
         stages: list[nn.Module] = []
         before: int = image.channels
         for index, width in enumerate(self.widths):
-            first, last = index == 0, index == len(self.widths) - 1
-            layers: list[nn.Module] = [
-                nn.Conv2d(before, width, 4, stride=1 if last else 2, padding=1, bias=first)
-            ]
-            if not first:
-                layers.append(nn.BatchNorm2d(width))
-            stages.append(nn.Sequential(*layers, nn.LeakyReLU(SLOPE)))
+            stride = 1 if index == len(self.widths) - 1 else 2
+            # A norm takes the mean away, and a bias with it.
+            norm = normalisation(self.norm, width) if stages else []
+            conv = nn.Conv2d(before, width, 4, stride=stride, padding=1, bias=not norm)
+            stages.append(nn.Sequential(conv, *norm, nn.LeakyReLU(SLOPE)))
             before = width
-        return PatchDiscriminator(stages, nn.Conv2d(before, 1, 4, padding=1))
+        network = StagedDiscriminator(stages, nn.Conv2d(before, 1, 4, padding=1))
+        return spectrally_normed(network) if self.spectral else network

@@ -29,7 +29,7 @@ class Conv(vgx.Encoder, type="conv"):
 
         from vgx_builtin.modules import SLOPE, GaussianEncoder, flat_size, smallest_side
 
-        flat_size("encoder conv", latent)
+        size = flat_size("encoder conv", latent)
         side = smallest_side("encoder conv", image, len(self.widths))
         layers: list[nn.Module] = []
         before: int = image.channels
@@ -41,4 +41,6 @@ class Conv(vgx.Encoder, type="conv"):
                 nn.LeakyReLU(SLOPE, inplace=True),
             ]
             before = width
-        return GaussianEncoder(nn.Sequential(*layers), before * side**2, latent)
+        features = before * side**2
+        trunk = nn.Sequential(*layers, nn.Flatten())
+        return GaussianEncoder(trunk, nn.Linear(features, size), nn.Linear(features, size))

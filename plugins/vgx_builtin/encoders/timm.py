@@ -29,13 +29,14 @@ class Timm(vgx.Encoder, type="timm"):
         from vgx_builtin.backbones import create, statistics
         from vgx_builtin.modules import GaussianEncoder, flat_size
 
-        flat_size("encoder timm", latent)
+        size = flat_size("encoder timm", latent)
         backbone = create(
             self.backbone, image, pretrained=self.pretrained, weights=self.weights, num_classes=0
         )
         mean, std = statistics(backbone, image)
         trunk = nn.Sequential(Normalize(mean, std), backbone)
-        return GaussianEncoder(trunk, backbone.head_hidden_size or backbone.num_features, latent)
+        features = backbone.head_hidden_size or backbone.num_features
+        return GaussianEncoder(trunk, nn.Linear(features, size), nn.Linear(features, size))
 
     def untrained(self) -> Self:
         """Return the same encoder without outside weights."""

@@ -5,7 +5,7 @@ High logits mean real. Means are over the batch and over patches.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import vgx
 
@@ -50,3 +50,103 @@ class Hinge(vgx.Loss, type="hinge"):
         """Return a scalar >= 0; 0 when real is above 1 and fake below -1."""
         real, fake = step.real_score.logits, step.fake_score.logits  # type: ignore[union-attr]
         return (1 - real).relu().mean() + (1 + fake).relu().mean()
+
+
+class Minimax(vgx.Loss, type="minimax"):
+    """The minimax loss (Goodfellow et al. 2014, eq. 1): both players move one value, apart.
+
+    Generator: mean log(1 - sigmoid(D(fake))) = -mean softplus(D(fake)).
+    Discriminator: mean softplus(-D(real)) + mean softplus(D(fake)), as in bce-adversarial.
+
+    The generator's gradient vanishes where the discriminator is sure that a fake is one.
+    """
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar < 0; -ln 2 when the discriminator can't tell."""
+        from torch.nn import functional as F
+
+        return -F.softplus(step.fake_score.logits).mean()  # type: ignore[union-attr]
+
+    def discriminator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar > 0; 2 ln 2 when the discriminator can't tell."""
+        from torch.nn import functional as F
+
+        real, fake = step.real_score.logits, step.fake_score.logits  # type: ignore[union-attr]
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+class LeastSquares(vgx.Loss, type="least-squares"):
+    """Squared distances of raw logits from 1 for real and 0 for fake (Mao et al. 2017, eq. 9).
+
+    Generator: 1/2 mean (D(fake) - 1)^2.
+    Discriminator: 1/2 mean (D(real) - 1)^2 + 1/2 mean D(fake)^2.
+    """
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar >= 0; 0 when every fake is judged 1."""
+        fake = step.fake_score.logits  # type: ignore[union-attr]
+        return 0.5 * ((fake - 1) ** 2).mean()
+
+    def discriminator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar >= 0; 1/4 at the least when the discriminator can't tell."""
+        real, fake = step.real_score.logits, step.fake_score.logits  # type: ignore[union-attr]
+        return 0.5 * ((real - 1) ** 2).mean() + 0.5 * (fake**2).mean()
+
+
+class Wasserstein(vgx.Loss, type="wasserstein"):
+    """The difference of mean logits, an estimate of Wasserstein's distance (Arjovsky et al. 2017).
+
+    Generator: -mean D(fake).
+    Discriminator: mean D(fake) - mean D(real).
+
+    It is bounded, and an estimate, only for a discriminator with a bounded slope: use it beside
+    `gradient-penalty`, or with spectral normalisation.
+    """
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar of any sign."""
+        return -step.fake_score.logits.mean()  # type: ignore[union-attr]
+
+    def discriminator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar of any sign; less the distance's estimate."""
+        real, fake = step.real_score.logits, step.fake_score.logits  # type: ignore[union-attr]
+        return fake.mean() - real.mean()
+
+
+class Relativistic(vgx.Loss, type="relativistic"):
+    """How much more real the real pictures look than the fakes (Jolicoeur-Martineau 2018).
+
+    Generator: mean softplus(d). Discriminator: mean softplus(-d).
+
+    `one` is RpGAN, which R3GAN builds on (Huang et al. 2024): d = D(real) - D(fake).
+    `average` is RaGAN, with a sum of two such terms: d = D(real) - mean D(fake) in one, and
+    d = mean D(real) - D(fake) in the other.
+    """
+
+    pairing: Literal["one", "average"] = "one"
+    """What a logit is compared with. `one`: one fake with one real picture, at the same place of
+    the grid; `average`: each with the mean over the other side."""
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar > 0; ln 2 a term when the discriminator can't tell."""
+        from torch.nn import functional as F
+
+        first, *rest = [F.softplus(d).mean() for d in self._leads(step)]
+        return sum(rest, first)
+
+    def discriminator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar > 0; ln 2 a term when the discriminator can't tell."""
+        from torch.nn import functional as F
+
+        first, *rest = [F.softplus(-d).mean() for d in self._leads(step)]
+        return sum(rest, first)
+
+    def _leads(self, step: vgx.Step) -> list[Tensor]:
+        """Return what the discriminator wants large: how far real is above fake."""
+        import torch
+
+        real, fake = step.real_score.logits, step.fake_score.logits  # type: ignore[union-attr]
+        if self.pairing == "average":
+            return [real - fake.mean(), real.mean() - fake]
+        # Reconstructions and decoded noise each stand beside the same real pictures.
+        return [torch.cat([real] * (len(fake) // len(real))) - fake]

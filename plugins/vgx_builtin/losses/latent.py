@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import NonNegativeFloat
 
 import vgx
+from vgx.components import Rate, at
+from vgx.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,17 +20,30 @@ class Kl(vgx.Loss, type="kl"):
     -1/2 sum(1 + logvar - mu^2 - exp(logvar)), summed over the latents, mean over the batch (Kingma
     and Welling 2014, appendix B). In unit `pixel` it is divided by the number of pixel values: the
     right scale beside reconstruction terms that are means over pixels.
+
+    With `free_bits` it is sum_j max(free_bits, KL_j), where KL_j is latent j's share, mean over the
+    batch (Kingma et al. 2016). With `capacity` C it is |KL - C| (Burgess et al. 2018, eq. 8).
     """
 
     unit: Literal["pixel", "sample"] = "pixel"
     """`pixel`: nats for each pixel value; `sample`: nats for each picture."""
+    free_bits: NonNegativeFloat = 0.0
+    """Nats that each latent may carry at no cost, whatever the unit."""
+    capacity: Rate | None = None
+    """Nats for each picture that the divergence is drawn to, whatever the unit: a number, or a
+    schedule `{from: 0, to: 25, steps: 100000}`. `null` draws it to 0."""
 
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar >= 0; 0 when the posterior is the prior."""
-        posterior: Any = step.posterior
+        """Return a scalar >= 0; 0 when the posterior is the prior, without `capacity`."""
+        posterior = gaussian(self.type, step)
         mu, logvar = posterior.mu, posterior.logvar  # [B, *Z]
-        each: Tensor = -0.5 * (1 + logvar - mu**2 - logvar.exp()).flatten(1).sum(1)  # [B]
-        return each.mean() / (step.real[0].numel() if self.unit == "pixel" else 1)
+        nats = -0.5 * (1 + logvar - mu**2 - logvar.exp()).flatten(1).mean(0)  # [Z]
+        if self.free_bits:
+            nats = nats.clamp(min=self.free_bits)
+        value: Tensor = nats.sum()
+        if self.capacity is not None:
+            value = (value - at(self.capacity, step.number)).abs()
+        return value / (step.real[0].numel() if self.unit == "pixel" else 1)
 
     def note(self, image: vgx.ImageSpec) -> str:
         """Say the weight in the unit that papers use: reconstruction summed over pixels."""
@@ -42,3 +59,11 @@ class Kl(vgx.Loss, type="kl"):
             f"The KL's effective beta {beta} (beta-VAE, Higgins et al. 2017): its weight beside "
             f"reconstruction terms summed over the {image.pixel_values:,} pixel values."
         )
+
+
+def gaussian(name: str, step: vgx.Step) -> vgx.Gaussian:
+    """Return the step's posterior. Raises `RecipeError` when it is no Gaussian."""
+    if not isinstance(step.posterior, vgx.Gaussian):
+        given = type(step.posterior).__name__
+        raise RecipeError(f"{name} needs a Gaussian posterior; the encoder gives a {given}")
+    return step.posterior

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import PositiveFloat
+
 import vgx
 
 if TYPE_CHECKING:
@@ -34,6 +36,22 @@ class L2(vgx.Loss, type="l2"):
         from torch.nn import functional as F
 
         return F.mse_loss(step.recon, step.real)  # type: ignore[arg-type]
+
+
+class Charbonnier(vgx.Loss, type="charbonnier"):
+    """A smooth absolute error: mean sqrt((recon - real)^2 + eps^2) (Charbonnier et al. 1994).
+
+    Squared near 0 and absolute far from it; its least value is eps. As a loss on pictures: Lai et
+    al. 2017. The mean is over batch, channels and pixels.
+    """
+
+    eps: PositiveFloat = 1e-3
+    """Where the one form goes over into the other, in pixel values of [0, 1]."""
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar >= eps."""
+        difference = step.recon - step.real  # type: ignore[operator]
+        return (difference**2 + self.eps**2).sqrt().mean()
 
 
 class Bce(vgx.Loss, type="bce"):

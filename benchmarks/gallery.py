@@ -1,0 +1,82 @@
+"""Train the recipes of the gallery, draw forty pictures of each, and write their page.
+
+python benchmarks/gallery.py                  # all of them: about half an hour on two cores
+python benchmarks/gallery.py vae dcgan        # some; the others stay as they are on the page
+python benchmarks/gallery.py --page           # the page alone, from runs that are there
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import vgx
+from vgx.sampling import save_grid
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "gallery.md"
+RECIPES = (
+    "vae", "beta_vae", "infovae", "vqvae", "dcgan", "wgan_gp", "sngan_hinge", "r3gan",
+    "larsen_vaegan", "kl_autoencoder", "vqgan",
+)  # fmt: skip
+SHOWN = 40
+
+
+def train(name: str, runs: str) -> None:
+    recipe = vgx.load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    run = vgx.run(recipe, runs, folder=ROOT / "recipes")
+    images = vgx.sample(run, n=SHOWN)  # [N, C, H, W]
+    save_grid(images, ROOT / "docs" / "gallery" / f"{name}.png", columns=10)
+    model = vgx.load(run)
+    lines = [line for line in run.read_log() if line["losses"]]
+    seen: dict[str, list[float]] = {}  # by term: its first and its last value
+    for line in lines:
+        for term, value in line["losses"].items():
+            seen.setdefault(term, [value, value])[1] = value
+    about = {
+        "sampler": recipe.sampler.type,
+        "steps": model.step,
+        "pictures": lines[-1]["images"],
+        "seconds": round(lines[-1]["seconds"]),
+        "losses": seen,
+    }
+    path = ROOT / "docs" / "gallery" / f"{name}.json"
+    path.write_text(json.dumps(about, indent=1) + "\n")
+
+
+def section(name: str) -> str:
+    about = json.loads((ROOT / "docs" / "gallery" / f"{name}.json").read_text())
+    comment = re.findall(r"^# (.*)", (ROOT / "recipes" / f"{name}.yaml").read_text(), re.MULTILINE)
+    said = " ".join(line for line in comment if not line.startswith("Other pictures"))
+    rows = [f"| `{t}` | {a:.4g} | {b:.4g} |" for t, (a, b) in about["losses"].items()]
+    trained = (
+        f"{about['steps']:,} steps, {about['pictures']:,} pictures, {about['seconds']} s; "
+        f"drawn by `{about['sampler']}`."
+    )
+    table = ["| term | at the start | at the end |", "|---|---|---|", *rows]
+    title = f"## [`{name}`](../recipes/{name}.yaml)"
+    return "\n\n".join([title, said, f"![{name}](gallery/{name}.png)", trained, "\n".join(table)])
+
+
+def write_page() -> None:
+    head = PAGE.read_text().partition("\n## ")[0].rstrip()
+    PAGE.write_text("\n\n".join([head, *map(section, RECIPES)]) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="recipes without their ending; all by default")
+    parser.add_argument("--runs", default="runs/gallery")
+    parser.add_argument("--page", action="store_true", help="train nothing")
+    options = parser.parse_args()
+    for name in [] if options.page else options.names or RECIPES:
+        train(name, options.runs)
+    write_page()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Changes of colour."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, NonNegativeFloat
+
+import vgx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Generator, Tensor
+
+
+class ColorJitter(vgx.Augmentation, type="color-jitter"):
+    """Change brightness, contrast, saturation and hue of each picture, one after another.
+
+    What they do is what they do in torchvision's ColorJitter, which also draws their order; here
+    each picture of a batch draws its own factors. x is the picture, and each result is cut off to
+    0..1: brightness f x; contrast f x + (1 - f) m, m the mean grey value of the whole picture;
+    saturation f x + (1 - f) g, g the grey value of each pixel; hue a turn of the colour circle.
+    The defaults change as much as DiffAugment's do (Zhao et al. 2020).
+    """
+
+    brightness: NonNegativeFloat = 0.5
+    """The factor is drawn evenly from 1 - brightness, or 0, to 1 + brightness."""
+    contrast: NonNegativeFloat = 0.5
+    """The factor is drawn evenly from 1 - contrast, or 0, to 1 + contrast."""
+    saturation: NonNegativeFloat = 1.0
+    """The factor is drawn evenly from 1 - saturation, or 0, to 1 + saturation; it changes no
+    greyscale picture."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """The turn is drawn evenly from -hue to hue, 0.5 being half of the circle; it changes no
+    greyscale picture."""
+
+    def build(self, image: vgx.ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
+        """Make the jitter: images [B, C, H, W] -> the same shape."""
+        return self._in_colour if image.channels == 3 else self._in_grey
+
+    def _in_grey(self, images: Tensor, generator: Generator) -> Tensor:
+        from kornia import enhance
+
+        images = enhance.adjust_brightness_accumulative(
+            images, _factors(self.brightness, images, generator)
+        )
+        return enhance.adjust_contrast_with_mean_subtraction(
+            images, _factors(self.contrast, images, generator)
+        )
+
+    def _in_colour(self, images: Tensor, generator: Generator) -> Tensor:
+        from kornia import enhance
+
+        images = enhance.adjust_saturation_with_gray_subtraction(
+            self._in_grey(images, generator), _factors(self.saturation, images, generator)
+        )
+        if self.hue == 0:  # spares the way to HSV and back
+            return images
+        turns = images.new_empty(len(images)).uniform_(-1, 1, generator=generator)  # [B]
+        return enhance.adjust_hue(images, turns * (2 * math.pi * self.hue))
+
+
+def _factors(most: float, images: Tensor, generator: Generator) -> Tensor:
+    """[B]  Even draws from 1 - most, but not below 0, to 1 + most."""
+    least = max(0.0, 1 - most)
+    return images.new_empty(len(images)).uniform_(least, 1 + most, generator=generator)

@@ -1,0 +1,86 @@
+"""Pictures of which a part is missing: shifted ones, and ones with a hole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+import vgx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Generator, Tensor
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Translation(vgx.Augmentation, type="translation"):
+    """Shift each picture by whole pixels, drawn evenly along each axis (Zhao et al. 2020).
+
+    The largest shift is `ratio` of the picture's size, rounded, in either direction.
+    """
+
+    ratio: Share = 0.125
+    """The largest shift as a share of the picture's size."""
+    fill: Share = 0.0
+    """The grey value that comes in at the edges."""
+
+    def build(self, image: vgx.ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
+        """Make the shift: images [B, C, H, W] -> the same shape."""
+        del image
+        return self._shift
+
+    def _shift(self, images: Tensor, generator: Generator) -> Tensor:
+        import torch
+
+        for axis in (2, 3):
+            size = images.shape[axis]
+            most = _rounded(size * self.ratio)
+            shifts = torch.randint(
+                -most, most + 1, (len(images), 1), generator=generator, device=images.device
+            )  # [B, 1]
+            # Where in the old picture each new line is found.
+            old = torch.arange(size, device=images.device) - shifts  # [B, size]
+            shape = (-1, 1, size, 1) if axis == 2 else (-1, 1, 1, size)
+            lines = old.clamp(0, size - 1).reshape(shape).expand_as(images)
+            there = ((old >= 0) & (old < size)).reshape(shape)
+            images = images.gather(axis, lines).where(there, self.fill)
+        return images
+
+
+class Cutout(vgx.Augmentation, type="cutout"):
+    """Cover a square of each picture (DeVries and Taylor 2017; as in Zhao et al. 2020).
+
+    Its centre is drawn evenly over the picture, and what lies outside of the picture is cut off.
+    """
+
+    ratio: Share = 0.5
+    """The square's side as a share of the picture's size."""
+    fill: Share = 0.0
+    """The grey value of the square."""
+
+    def build(self, image: vgx.ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
+        """Make the hole: images [B, C, H, W] -> the same shape."""
+        del image
+        return self._cover
+
+    def _cover(self, images: Tensor, generator: Generator) -> Tensor:
+        import torch
+
+        inside = []
+        for size in images.shape[2:]:
+            side = _rounded(size * self.ratio)
+            # An even side has its centre between two pixels, one more place than there are pixels.
+            centres = torch.randint(
+                size + 1 - side % 2, (len(images), 1), generator=generator, device=images.device
+            )  # [B, 1]
+            place = torch.arange(size, device=images.device) - centres + side // 2  # [B, size]
+            inside.append((place >= 0) & (place < side))
+        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]  # [B, 1, H, W]
+        return images.masked_fill(hole, self.fill)
+
+
+def _rounded(pixels: float) -> int:
+    return int(pixels + 0.5)

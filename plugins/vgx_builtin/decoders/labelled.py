@@ -1,0 +1,45 @@
+"""A decoder that is told labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from pydantic import PositiveInt
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Labelled(vgx.Decoder, type="labelled"):
+    """Another decoder that also sees a learned vector for the label (Mirza and Osindero 2014).
+
+    The vector is appended to a flat latent, and to the channels of a spatial one at every place;
+    the inner decoder is made for that larger latent.
+    """
+
+    conditional: ClassVar[bool] = True
+
+    inner: vgx.Decoder
+    """The decoder of latent and label."""
+    embedding: PositiveInt = 32
+    """How many numbers stand for a label."""
+
+    def build(self, latent: vgx.LatentSpec, image: vgx.ImageSpec) -> nn.Module:
+        """Make a module: z [B, *Z], labels [B] -> logits [B, C, H, W]."""
+        from vgx_builtin.wrapping import LabelledDecoder, classes, unconditional
+
+        unconditional("decoder labelled", self.inner)
+        count = classes("decoder labelled", image)
+        channels, *places = latent.shape
+        larger = vgx.LatentSpec((channels + self.embedding, *places))
+        return LabelledDecoder(self.inner.build(larger, image), count, self.embedding)
+
+    def note(self, image: vgx.ImageSpec) -> str:
+        """Return the inner decoder's line."""
+        return self.inner.note(image)
+
+    def untrained(self) -> Self:
+        """Return the same decoder without outside weights."""
+        return self.model_copy(update={"inner": self.inner.untrained()})

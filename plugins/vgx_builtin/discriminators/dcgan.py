@@ -1,0 +1,54 @@
+"""The discriminator of DCGAN."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class DcganDiscriminator(vgx.Discriminator, type="dcgan"):
+    """The discriminator of DCGAN: stride-2 4x4 convolutions, one logit (Radford et al. 2016).
+
+    LeakyReLU after each, BatchNorm before it in all but the first, then a convolution over
+    everything that is left: at 64 pixels the default goes 64-32-16-8-4-1. Weights start from
+    N(0, 0.02) (section 4 of the paper).
+    """
+
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (128, 256, 512, 1024)
+    """Channels after each halving."""
+    norm: Literal["batch", "none"] = "batch"
+    """What normalises before each LeakyReLU but the first; gradient penalties want `none`."""
+    spectral: bool = False
+    """Spectral norm of every convolution (Miyato et al. 2018)."""
+
+    def build(self, image: vgx.ImageSpec) -> nn.Module:
+        """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1]."""
+        from torch import nn
+
+        from vgx_builtin.modules import (
+            SLOPE,
+            StagedDiscriminator,
+            draw_as_dcgan,
+            last_side,
+            normalisation,
+            spectrally_normed,
+        )
+
+        side = last_side("discriminator dcgan", image, len(self.widths))
+        before: int = image.channels
+        stages: list[nn.Module] = []
+        for width in self.widths:
+            # BatchNorm takes the mean away, and a bias with it.
+            norm = normalisation(self.norm, width) if stages else []
+            conv = nn.Conv2d(before, width, 4, stride=2, padding=1, bias=not norm)
+            stages.append(nn.Sequential(conv, *norm, nn.LeakyReLU(SLOPE)))
+            before = width
+        head = nn.Sequential(nn.Conv2d(before, 1, side), nn.Flatten())
+        network = draw_as_dcgan(StagedDiscriminator(stages, head))
+        return spectrally_normed(network) if self.spectral else network

@@ -1,0 +1,57 @@
+"""One discriminator for each of several scales."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class MultiScale(vgx.Discriminator, type="multi-scale"):
+    """The same discriminator at several scales, each with its own weights (Wang et al. 2018).
+
+    The first sees the picture, each further one its 2x2 averages (pix2pixHD, section 3.2). The
+    logits are one grid [B, 1, scales * h, w]: those of coarser scales are repeated to the finest's
+    h x w and stacked below it, so that a mean over the grid is the mean over the scales. Features
+    are all scales' features, the finest scale's first.
+    """
+
+    inner: vgx.Discriminator
+    """The discriminator of each scale."""
+    scales: Annotated[int, Field(ge=2)] = 2
+    """How many scales."""
+
+    def build(self, image: vgx.ImageSpec) -> nn.Module:
+        """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, h, w]."""
+        from vgx.errors import RecipeError
+        from vgx_builtin.wrapping import MultiScaleDiscriminator, unconditional
+
+        unconditional("discriminator multi-scale", self.inner)
+        if image.size // 2 ** (self.scales - 1) < 4:
+            raise RecipeError(
+                f"discriminator multi-scale: scales: {self.scales}: they leave less than 4 of "
+                f"{image.size} pixels; give at most {image.size.bit_length() - 2}"
+            )
+        networks = []
+        for scale in range(self.scales):
+            smaller = replace(image, size=image.size // 2**scale)
+            try:
+                networks.append(self.inner.build(smaller))
+            except RecipeError as error:
+                where = f"discriminator multi-scale: scale {scale + 1} of {self.scales}"
+                raise RecipeError(f"{where}: {error}") from error
+        return MultiScaleDiscriminator(networks)
+
+    def note(self, image: vgx.ImageSpec) -> str:
+        """Return the inner discriminator's line."""
+        return self.inner.note(image)
+
+    def untrained(self) -> Self:
+        """Return the same discriminator without outside weights."""
+        return self.model_copy(update={"inner": self.inner.untrained()})

@@ -1,0 +1,34 @@
+"""An encoder without chance: a plain autoencoder's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Deterministic(vgx.Encoder, type="deterministic"):
+    """The mean of another encoder's posterior and nothing drawn: a plain autoencoder's codes.
+
+    z = mean(x). Weights that the mean does not depend on, those of logvar, are frozen.
+    """
+
+    inner: vgx.Encoder
+    """The encoder whose mean it is."""
+
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
+        """Make a module: images [B, C, H, W] -> a posterior whose sample is its mean [B, *Z]."""
+        from vgx_builtin.wrapping import PointEncoder, meaning_only
+
+        return PointEncoder(meaning_only(self.inner.build(image, latent), image))
+
+    def note(self, image: vgx.ImageSpec) -> str:
+        """Return the inner encoder's line."""
+        return self.inner.note(image)
+
+    def untrained(self) -> Self:
+        """Return the same encoder without outside weights."""
+        return self.model_copy(update={"inner": self.inner.untrained()})

@@ -1,0 +1,102 @@
+"""Losses on the latents of a batch taken together, and on a codebook.
+
+Letters: B pictures, Z the latents of a picture in a row.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import NonNegativeFloat
+
+import vgx
+from vgx.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Mmd(vgx.Loss, type="mmd"):
+    """Maximum mean discrepancy of a batch's latents from N(0, I): InfoVAE, and WAE-MMD.
+
+    mean_{i != j} k(z_i, z_j) + mean_{i != j} k(p_i, p_j) - 2 mean_{i, j} k(z_i, p_j), with as many
+    draws p from the prior as there are latents: the unbiased estimate (Tolstikhin et al. 2018,
+    algorithm 2; Zhao et al. 2017), which may be below 0. Only the latents together are held
+    to the prior, not each posterior as in `kl`. It needs a minibatch of two, and large ones to see
+    much.
+    """
+
+    kernel: Literal["imq", "rbf"] = "imq"
+    """With C twice the number of latents, the mean squared distance of two draws from the prior.
+    `imq`: C / (C + |x - y|^2); `rbf`: exp(-|x - y|^2 / C)."""
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar of any sign; 0 is expected when the latents are the prior's."""
+        if step.posterior is None:
+            raise RecipeError("mmd needs an encoder")
+        z = step.z.flatten(1)  # [B, Z]
+        if len(z) < 2:
+            raise RecipeError("mmd compares latents of a minibatch; one of two pictures at least")
+        prior = z.new_empty(z.shape).normal_(generator=step.chance("mmd"))  # [B, Z]
+        within = self._similarity(z, z).sum() + self._similarity(prior, prior).sum()
+        # Each latent is at no distance from itself, where both kernels are 1.
+        apart = (within - 2 * len(z)) / (len(z) * (len(z) - 1))
+        return apart - 2 * self._similarity(z, prior).mean()
+
+    def _similarity(self, a: Tensor, b: Tensor) -> Tensor:
+        """[B, B]  The kernel of every pair of rows of two [B, Z]."""
+        squares = (a[:, None] - b[None]).square().sum(2)  # [B, B]
+        scale = 2 * a.shape[1]
+        return scale / (scale + squares) if self.kernel == "imq" else (-squares / scale).exp()
+
+
+class TotalCorrelation(vgx.Loss, type="total-correlation"):
+    """How far the latents are from independent: KL(q(z) || prod_j q(z_j)), beta-TCVAE's term.
+
+    mean_i [log 1/B sum_k q(z_i | x_k) - sum_j log 1/B sum_k q(z_ij | x_k)] in nats: q(z) is
+    estimated by the minibatch that z was drawn with (Chen et al. 2018). The
+    paper's estimate has N * B in place of B, with N pictures in the data set: (Z - 1) log N more,
+    which moves no weight. Beside a `kl` of weight 1, a weight of beta - 1 makes beta-TCVAE's loss.
+    """
+
+    unit: Literal["pixel", "sample"] = "pixel"
+    """`pixel`: nats for each pixel value; `sample`: nats for each picture; as in `kl`."""
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar of any sign, near 0 when each latent tells nothing of another."""
+        from vgx_builtin.losses.latent import gaussian
+
+        posterior = gaussian(self.type, step)
+        mu, logvar = posterior.mu.flatten(1), posterior.logvar.flatten(1)  # [B, Z]
+        squares = (step.z.flatten(1)[:, None] - mu[None]) ** 2  # [B, B, Z]
+        densities = -0.5 * (math.log(2 * math.pi) + logvar + squares * (-logvar).exp())
+        together = densities.sum(2).logsumexp(1) - math.log(len(mu))  # [B]
+        alone = (densities.logsumexp(1) - math.log(len(mu))).sum(1)  # [B]
+        return (together - alone).mean() / (step.real[0].numel() if self.unit == "pixel" else 1)
+
+
+class Vq(vgx.Loss, type="vq"):
+    """What moves a codebook, and keeps the encoder near it: VQ-VAE (van den Oord et al. 2017).
+
+    Equation 3: mean (sg[e] - c)^2 + commitment * mean (e - sg[c])^2, with e what the encoder gave,
+    c the nearest vectors of the codebook and sg a stop of the gradient; means over the batch and
+    the latents. It needs the encoder `vector-quantised`.
+    """
+
+    commitment: NonNegativeFloat = 0.25
+    """Beta in the paper: how strongly the encoder is drawn to the codebook."""
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar >= 0; 0 when the encoder gives vectors of the codebook."""
+        from torch.nn import functional as F
+
+        from vgx_builtin.posteriors import Quantised
+
+        posterior = step.posterior
+        if not isinstance(posterior, Quantised):
+            given = type(posterior).__name__
+            raise RecipeError(f"vq needs the encoder vector-quantised; this one gives a {given}")
+        encoded, codes = posterior.encoded, posterior.codes  # [B, *Z]
+        codebook = F.mse_loss(codes, encoded.detach())
+        return codebook + self.commitment * F.mse_loss(encoded, codes.detach())

@@ -1,0 +1,128 @@
+"""Penalties that keep a discriminator smooth; each is a half of its own, weighted by `weight`.
+
+The slope of a picture is the gradient of its mean logit: the mean over the patches that the
+discriminator scores, so that their number does not matter. Letters: B pictures, C channels, H x W
+pixels, P = C*H*W pixel values, F fakes for each picture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+import vgx
+from vgx.components import Weight
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class GradientPenalty(vgx.Loss, type="gradient-penalty"):
+    """Slopes of length 1 between real pictures and fakes: WGAN-GP (Gulrajani et al. 2017, eq. 3).
+
+    mean (|grad D(x)| - 1)^2 at x = eps * real + (1 - eps) * fake, eps ~ U(0, 1) for each picture.
+    """
+
+    weight: Weight = 10.0
+    """Lambda in the paper, which has 10; a number, a schedule or adaptive."""
+
+    def discriminator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar >= 0; 0 when every slope has length 1."""
+        import torch
+
+        fakes = _fakes(step)
+        real = torch.cat([step.real] * (len(fakes) // len(step.real)))  # [F*B, C, H, W]
+        eps = real.new_empty(len(real), 1, 1, 1).uniform_(generator=step.chance("gradient-penalty"))
+        return _unevenness(step, eps * real + (1 - eps) * fakes)
+
+
+class R1(vgx.Loss, type="r1"):
+    """Flat slopes at real pictures: 1/2 mean |grad D(real)|^2 (Mescheder et al. 2018, eq. 9).
+
+    The square is summed over pixel values.
+    """
+
+    weight: Weight = 10.0
+    """Gamma in the paper, which has 10; a number, a schedule or adaptive."""
+
+    def discriminator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar >= 0; 0 when the discriminator is flat there."""
+        return 0.5 * _slopes(step, step.real).square().sum(1).mean()
+
+
+class R2(vgx.Loss, type="r2"):
+    """Flat slopes at fakes: 1/2 mean |grad D(fake)|^2 (Mescheder et al. 2018, eq. 10).
+
+    The square is summed over pixel values. Beside `r1` and `relativistic` it makes R3GAN's loss
+    (Huang et al. 2024).
+    """
+
+    weight: Weight = 10.0
+    """Gamma in the paper, which has 10; a number, a schedule or adaptive."""
+
+    def discriminator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar >= 0; 0 when the discriminator is flat there."""
+        return 0.5 * _slopes(step, _fakes(step)).square().sum(1).mean()
+
+
+class Dragan(vgx.Loss, type="dragan"):
+    """Slopes of length 1 around real pictures: DRAGAN (Kodali et al. 2017).
+
+    mean (|grad D(x)| - 1)^2 at x = real + 0.5 * s * u, with s the standard deviation of all pixel
+    values of the batch and u ~ U(0, 1) for each pixel value, as in the authors' program.
+    """
+
+    weight: Weight = 10.0
+    """Lambda in the paper, which has 10; a number, a schedule or adaptive."""
+
+    def discriminator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar >= 0; 0 when every slope has length 1."""
+        real = step.real
+        noise = real.new_empty(real.shape).uniform_(generator=step.chance("dragan"))
+        return _unevenness(step, real + 0.5 * real.std(correction=0) * noise)
+
+
+class LeCam(vgx.Loss, type="lecam"):
+    """Logits near what the other side had on average: for few pictures (Tseng et al. 2021).
+
+    mean (D(real) - a_fake)^2 + mean (D(fake) - a_real)^2, where a_real and a_fake follow the mean
+    logits by an exponential moving average that begins as a plain one. They are saved with the run.
+    """
+
+    weight: Weight = 0.3
+    """Lambda in the paper, which has 0.3 with BigGAN; a number, a schedule or adaptive."""
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """What an average keeps of itself from step to step."""
+
+    def build(self) -> Any:
+        """Make a module that holds the averages and has the discriminator's half."""
+        from vgx_builtin.losses.modules import LeCamTerm
+
+        return LeCamTerm(self.decay)
+
+
+def _slopes(step: vgx.Step, images: Tensor) -> Tensor:
+    """[B, P]  The gradient of each picture's mean logit by its pixels, itself differentiable."""
+    import torch
+
+    leaf = images.detach().requires_grad_()
+    logits = step.discriminator(leaf).logits  # type: ignore[misc]  # [B, 1, h, w] or [B, 1]
+    (slopes,) = torch.autograd.grad(logits.flatten(1).mean(1).sum(), leaf, create_graph=True)
+    return slopes.flatten(1)
+
+
+def _unevenness(step: vgx.Step, images: Tensor) -> Tensor:
+    """Return mean (|slope| - 1)^2; the tiny number keeps the root's derivative finite at 0."""
+    lengths = (_slopes(step, images).square().sum(1) + 1e-12).sqrt()  # [B]
+    return ((lengths - 1) ** 2).mean()
+
+
+def _fakes(step: vgx.Step) -> Tensor:
+    """[F*B, C, H, W]  The fakes that the discriminator was shown, cut off from the generator."""
+    import torch
+
+    times = len(step.fake_score.logits) // len(step.real)  # type: ignore[union-attr]
+    # Decoded noise is there only to be shown; reconstructions are there in any case.
+    made = [images for images in (step.recon, step.prior) if images is not None]
+    return torch.cat(made[-times:]).detach()

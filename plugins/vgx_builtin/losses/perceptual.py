@@ -1,0 +1,110 @@
+"""Losses on features: pictures are compared as a network sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeInt
+
+import vgx
+from vgx.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class FeatureMatching(vgx.Loss, type="feature-matching"):
+    """Fakes that the discriminator's inner features don't tell from the real pictures.
+
+    `pairs`: mean (f(recon) - f(real))^2, each reconstruction beside its picture: the likelihood of
+    VAE-GAN (Larsen et al. 2016, eq. 7), up to a factor and a constant. `mean`: mean (E f(fake) -
+    E f(real))^2, E over the batch: Salimans et al. 2016, section 3.1. The mean is over feature
+    values, and over layers. The discriminator learns nothing from it.
+    """
+
+    layers: Literal["last", "all"] = "last"
+    """The discriminator's last features, or those of all its stages with equal weights."""
+    statistic: Literal["pairs", "mean"] = "pairs"
+    """What is compared: each picture, or the batch's mean. With `pairs`, `recon` must come first in
+    `train.fakes`."""
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar >= 0; 0 when the features are the same."""
+        import torch
+        from torch.nn import functional as F
+
+        chosen = slice(-1, None) if self.layers == "last" else slice(None)
+        reals = step.real_score.features[chosen]  # type: ignore[union-attr]
+        fakes = step.fake_score.features[chosen]  # type: ignore[union-attr]
+        if not reals:
+            raise RecipeError("the discriminator gives no features; take another one")
+        pairs = self.statistic == "pairs"
+        only_prior = step.prior is not None and len(fakes[0]) == len(reals[0])
+        if pairs and (step.recon is None or only_prior):
+            raise RecipeError("statistic: pairs wants 'recon' in train.fakes; mean does without")
+        wide = torch.promote_types(reals[0].dtype, torch.float32)
+        distances = []
+        for real, fake in zip(reals, fakes, strict=True):  # [B, ...] and [F*B, ...]
+            target, found = real.detach().type(wide), fake.type(wide)
+            if pairs:
+                distances.append(F.mse_loss(found[: len(real)], target))
+            else:
+                distances.append(F.mse_loss(found.mean(0), target.mean(0)))
+        return torch.stack(distances).mean()
+
+
+class Perceptual(vgx.Loss, type="perceptual"):
+    """Distance in the feature maps of a frozen timm backbone (Johnson et al. 2016).
+
+    sum over layers of mean |f(recon) - f(real)|^2, with f a layer's map, each place of it scaled to
+    length 1; the square is summed over channels, the mean is over places and the batch. This is
+    LPIPS (Zhang et al. 2018, eq. 1) without its learned factors. Greyscale pictures are shown to
+    the backbone as colour ones.
+    """
+
+    backbone: str = "vgg16"
+    """A model name that timm knows, of a network that takes pictures of any size."""
+    pretrained: bool = False
+    """Compare with the weights that timm fetches from the hub. Without these or `weights` the
+    backbone is a random one."""
+    weights: Path | None = None
+    """Compare with a local safetensors file of the backbone instead."""
+    layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
+    """Which of the backbone's feature maps, 0 the shallowest. In VGG16 the default is relu1_2,
+    relu2_2, relu3_3, relu4_3 and relu5_3, as in LPIPS."""
+
+    def build(self) -> Any:
+        """Make a module that holds the frozen backbone and has the generator's half."""
+        from vgx_builtin.backbones import create, statistics
+        from vgx_builtin.losses.modules import FeatureDistance
+
+        colour = vgx.ImageSpec(size=224)
+        backbone = create(
+            self.backbone,
+            colour,
+            pretrained=self.pretrained,
+            weights=self.weights,
+            features_only=True,
+            out_indices=self.layers,
+        )
+        if backbone.pretrained_cfg.get("fixed_input_size"):
+            raise RecipeError(
+                f"loss perceptual: backbone: {self.backbone} takes pictures of one size only; "
+                "take a convolutional one, vgg16 for instance"
+            )
+        return FeatureDistance(backbone, *statistics(backbone, colour))
+
+    def note(self, image: vgx.ImageSpec) -> str:
+        """Say when the backbone has learned nothing."""
+        del image
+        if self.pretrained or self.weights is not None:
+            return ""
+        return (
+            f"The loss {self.label} compares pictures with a random {self.backbone}, not a trained "
+            "one: pretrained: true fetches weights, weights: FILE.safetensors reads them."
+        )
+
+    def untrained(self) -> Self:
+        """Return the same loss without outside weights."""
+        return self.model_copy(update={"pretrained": False, "weights": None})

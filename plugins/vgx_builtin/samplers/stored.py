@@ -1,0 +1,77 @@
+"""Latents that were there before, in their order: of a folder's pictures, of what is near."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import vgx
+from vgx.errors import RecipeError
+from vgx_builtin.datasets.image_folder import ImageFolder
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class Reconstruct(vgx.Sampler, type="reconstruct"):
+    """Encode the pictures of a folder; decoded, they are its reconstructions.
+
+    The latents are the posterior means, in the order of the files' names; when more are asked for,
+    the first comes again. Files are read as `image-folder` reads them. Nothing is drawn: the seed
+    changes nothing. Needs an encoder.
+    """
+
+    path: Path
+    """The folder; it is searched through all levels."""
+
+    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+        """Make what draws [n, *Z]."""
+        del latent
+        return _InOrder()
+
+    def pictures(self, image: vgx.ImageSpec) -> vgx.Source | None:
+        """Open the folder. Raises `DataError` when it has no pictures."""
+        return ImageFolder(path=self.path).build(image)
+
+
+class _InOrder:
+    def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
+        """[n, *Z]  Codes [K, *Z] as they stand, again and again."""
+        import torch
+
+        del generator
+        return codes[torch.arange(n) % len(codes)]
+
+
+class Neighbours(vgx.Sampler, type="neighbours"):
+    """Show one of the run's stored latents, then those nearest to it, nearest first.
+
+    Near is a small Euclidean distance; when more are asked for than there are, the first comes
+    again. Nothing is drawn: the seed changes nothing.
+    """
+
+    of: int = 0
+    """Which latent: 0 is the oldest that the run keeps, 1 the next; -1 is the newest."""
+
+    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+        """Make what draws [n, *Z]."""
+        del latent
+        return _Near(self)
+
+
+class _Near:
+    def __init__(self, part: Neighbours) -> None:
+        self.part = part
+
+    def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
+        """[n, *Z]  Codes [K, *Z] by their distance from one of them."""
+        import torch
+
+        del generator
+        of = self.part.of
+        if not -len(codes) <= of < len(codes):
+            raise RecipeError(f"sampler neighbours: of: {of}: the run has {len(codes)} latents")
+        flat = codes.flatten(1).double()  # [K, D]
+        distance = (flat - flat[of]).norm(dim=1)  # [K]
+        order = distance.argsort(stable=True)
+        return codes[order[torch.arange(n) % len(codes)]]

@@ -1,0 +1,152 @@
+"""Modules that stand around another part's network.
+
+Letters: B pictures, C channels, H x W pixels, Z the latent shape, F features, E numbers of a label,
+P places, S scales, h x w the patch grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import vgx
+from vgx.errors import RecipeError
+from vgx_builtin.posteriors import Point, Quantised
+
+
+def tried(network: nn.Module, image: vgx.ImageSpec) -> Any:
+    """Return what a new network gives for one black picture, and leave it as it was."""
+    network.eval()  # nothing is drawn, and no statistics move
+    given = network(torch.zeros(1, image.channels, image.size, image.size))
+    network.train()
+    return given
+
+
+def meaning_only(encoder: nn.Module, image: vgx.ImageSpec) -> nn.Module:
+    """Freeze the weights that the posterior's mean does not depend on: there is no use for them.
+
+    They are found by their gradients, so that it works for every encoder.
+    """
+    weights = [weight for weight in encoder.parameters() if weight.requires_grad]
+    if not weights:
+        return encoder
+    mean = tried(encoder, image).mean.sum()
+    gradients = torch.autograd.grad(mean, weights, allow_unused=True)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.requires_grad_(gradient is not None)
+    return encoder
+
+
+class PointEncoder(nn.Module):
+    """An encoder of whose posterior only the mean is kept."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Point:
+        """Images [B, C, H, W] -> a point in [B, *Z]."""
+        return Point(self.inner(images).mean)
+
+
+class QuantisedEncoder(nn.Module):
+    """An encoder whose means are moved to the nearest vectors of a codebook."""
+
+    def __init__(
+        self, inner: nn.Module, codes: int, channels: int, *, normalised: bool = False
+    ) -> None:
+        super().__init__()
+        self.inner, self.normalised = inner, normalised
+        self.codebook = nn.Embedding(codes, channels)  # drawn from N(0, I): any direction
+        if not normalised:
+            nn.init.uniform_(self.codebook.weight, -1 / codes, 1 / codes)
+
+    def forward(self, images: Tensor) -> Quantised:
+        """Images [B, C, H, W] -> means [B, *Z] and their nearest vectors, place by place."""
+        encoded, book = self.inner(images).mean, self.codebook.weight  # [B, *Z], [codes, F]
+        if self.normalised:
+            encoded, book = F.normalize(encoded, dim=1), F.normalize(book, dim=1)
+        vectors = encoded.flatten(2) if encoded.dim() > 2 else encoded.unsqueeze(2)  # [B, F, P]
+        with torch.no_grad():
+            indices = torch.cdist(vectors.mT.flatten(0, 1), book).argmin(1)  # [B*P]
+        indices = indices.view(len(encoded), -1)  # [B, P]
+        codes = F.embedding(indices, book).mT.reshape(encoded.shape)  # [B, *Z]
+        return Quantised(encoded, codes, indices.view(len(encoded), *encoded.shape[2:]))
+
+
+class LabelledDecoder(nn.Module):
+    """A decoder that is told each picture's label in its latents."""
+
+    def __init__(self, inner: nn.Module, classes: int, embedding: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(classes, embedding)
+        self.inner = inner
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Latents [B, *Z], labels [B] -> logits [B, C, H, W]."""
+        told = self.embedding(labels)  # [B, E]
+        told = told.view(*told.shape, *[1] * (z.dim() - 2)).expand(-1, -1, *z.shape[2:])
+        logits: Tensor = self.inner(torch.cat([z, told], 1))
+        return logits
+
+
+class ProjectionDiscriminator(nn.Module):
+    """A discriminator that is told each picture's label by its last features."""
+
+    def __init__(self, inner: nn.Module, classes: int, features: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.embedding = nn.Embedding(classes, features)
+        nn.init.xavier_uniform_(self.embedding.weight)
+
+    def forward(self, images: Tensor, labels: Tensor) -> vgx.Score:
+        """Images [B, C, H, W] in [0, 1], labels [B] -> the inner score, its logits moved."""
+        score = self.inner(images)
+        last = score.features[-1]  # [B, F, h, w]
+        pooled = last.reshape(*last.shape[:2], -1).mean(2)  # [B, F]
+        moved = (self.embedding(labels) * pooled).sum(1)  # [B]
+        moved = moved.view(-1, *[1] * (score.logits.dim() - 1))  # [B, 1] or [B, 1, 1, 1]
+        return vgx.Score(score.logits + moved, score.features)
+
+
+class MultiScaleDiscriminator(nn.Module):
+    """A discriminator for the picture, one for half its size, and so on."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> vgx.Score:
+        """Images [B, C, H, W] in [0, 1] -> logits [B, 1, S*h, w], the finest scale on top."""
+        grids: list[Tensor] = []
+        features: list[Tensor] = []
+        for network in self.networks:
+            score = network(images)
+            logits = score.logits.view(len(images), 1, *(score.logits.shape[2:] or (1, 1)))
+            # As large as the finest, so that each scale has the same share of any mean.
+            grids.append(F.interpolate(logits, grids[0].shape[2:]) if grids else logits)
+            features += score.features
+            images = F.avg_pool2d(images, 2)
+        return vgx.Score(torch.cat(grids, 2), tuple(features))
+
+
+def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
+    """Raise `RecipeError` for an inner part that wants labels: nobody would tell it any."""
+    if inner.conditional:
+        raise RecipeError(
+            f"{part}: inner: '{inner.type}' is told labels itself; put it around, not inside"
+        )
+
+
+def classes(part: str, image: vgx.ImageSpec) -> int:
+    """Return how many labels there are. Raises `RecipeError` for none."""
+    if image.classes == 0:
+        raise RecipeError(
+            f"{part}: image.classes is 0, so there are no labels to tell it; "
+            "say how many the data set has, or use the inner part alone"
+        )
+    return image.classes

@@ -1,0 +1,127 @@
+"""Every sampler on a trained run, and what a fitted one leaves there."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from PIL import Image
+
+import vgx
+from vgx_builtin.samplers import fitted
+
+STATE = {"weights", "means", "factors"}
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    """A copy of the tiny run, to leave things in."""
+    return shutil.copytree(tiny_run[2], tmp_path / "runs" / "0001-tiny")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, colour in (("1.png", "red"), ("2.png", "blue"), ("3.png", "white")):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.new("RGB", (20, 20), colour).save(tmp_path / "pictures" / name)
+    return tmp_path / "pictures"
+
+
+def draw(vgx_here, run, name, *settings, n=4, code=0):
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = vgx_here("sample", run, "--sampler", name, *words, "-n", n, "--out", "out.png")
+    assert done[0] == code, done
+    return done[2] if code else (run.parents[1] / "out.png").read_bytes()
+
+
+def fits(run):
+    return sorted((run / "samplers").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("interpolate", ["steps=4"]),
+        ("interpolate", ["mode=slerp", "between=prior"]),
+        ("traversal", []),
+        ("traversal", ["dimensions=[3, 1]", "base=code", "span=2.5"]),
+        ("truncation", ["threshold=0.5"]),
+        ("neighbours", ["of=-1"]),
+        ("gaussian-mixture", ["covariance=diag", "components=3"]),
+        ("aggregate-gaussian", []),
+    ],
+)
+def test_a_sampler_draws_pictures_that_differ(vgx_here, run, name, settings):
+    draw(vgx_here, run, name, *settings, n=9)
+    with Image.open(run.parents[1] / "out.png") as grid:
+        assert grid.size == (3 * 18 + 2, 3 * 18 + 2)
+        cells = {grid.crop((x, y, x + 16, y + 16)).tobytes() for x in (2, 20) for y in (2, 20)}
+    assert len(cells) == 4
+
+
+@pytest.mark.parametrize("name", ["gaussian-mixture", "aggregate-gaussian"])
+def test_a_sampler_is_fitted_once_and_then_read(vgx_here, run, name, monkeypatch):
+    first = draw(vgx_here, run, name)
+    (kept,) = fits(run)
+    assert kept.name.startswith(f"{name}-00000020-")
+    before = kept.read_bytes()
+    monkeypatch.setattr(fitted._Mixture, "fit", lambda *_: pytest.fail("it was fitted again"))
+    assert draw(vgx_here, run, name) == first
+    assert fits(run) == [kept]
+    assert kept.read_bytes() == before
+    more = vgx.sample(run, name, n=6)
+    assert (more[:4] - vgx.sample(run, name, n=4)).abs().max() < 1e-6
+
+
+def test_what_is_kept_is_what_was_fitted_to_the_runs_latents(vgx_here, run):
+    import safetensors.torch
+
+    draw(vgx_here, run, "gaussian-mixture", "components=3")
+    (kept,) = fits(run)
+    state = safetensors.torch.load_file(kept)
+    drawer = fitted.GaussianMixture(components=3).build(vgx.LatentSpec((8,)))
+    drawer.fit(vgx.load(run).codes)
+    assert state.keys() == STATE
+    for name, value in drawer.state_dict().items():
+        assert (state[name] - value).abs().max() < 1e-9, name
+
+
+def test_other_settings_are_fitted_by_themselves(vgx_here, run):
+    pictures = {
+        draw(vgx_here, run, "gaussian-mixture", f"components={components}")
+        for components in (2, 3, 2)
+    }
+    assert len(pictures) == len(fits(run)) == 2
+
+
+def test_a_damaged_fit_is_a_fault_of_the_storage(vgx_here, run):
+    draw(vgx_here, run, "aggregate-gaussian")
+    (kept,) = fits(run)
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert str(kept) in draw(vgx_here, run, "aggregate-gaussian", code=5)
+
+
+def test_reconstruct_shows_a_folders_pictures_again(vgx_here, run, folder):
+    draw(vgx_here, run, "reconstruct", f"path={folder}")
+    model = vgx.load(run)
+    images = vgx.sample(run, "reconstruct", n=4, settings={"path": str(folder)})
+    import torch
+
+    colours = torch.tensor([[1.0, 0, 0], [0, 0, 1], [1, 1, 1], [1, 0, 0]])
+    flat = colours[:, :, None, None].expand(-1, -1, 16, 16)
+    assert (images - model.decode(model.encode(flat))).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "code", "said"),
+    [
+        ("neighbours", "of=5000", 2, "of: 5000: the run has"),
+        ("gaussian-mixture", "components=5000", 2, "components: 5000: the run has"),
+        ("traversal", "dimensions=[8]", 2, "a latent has the dimensions 0 to 7"),
+        ("interpolate", "mode=slurp", 2, "slerp"),
+        ("reconstruct", "path=nowhere", 4, "nowhere: there is no such folder"),
+    ],
+)
+def test_what_a_run_cannot_do_is_said(vgx_here, run, name, setting, code, said):
+    assert said in draw(vgx_here, run, name, setting, code=code)
+    assert fits(run) == []

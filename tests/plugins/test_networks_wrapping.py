@@ -1,0 +1,397 @@
+"""Parts around other parts: codebooks, labels, scales; values by hand."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+import vgx
+from vgx.errors import RecipeError
+
+IMAGE = vgx.ImageSpec(size=8, classes=3)
+FLAT, SPATIAL = vgx.LatentSpec((2,)), vgx.LatentSpec((2, 4, 4))
+
+
+class Means(vgx.Encoder, type="means"):
+    """The picture's channel means as mu, all or at each place; logvar has weights of its own."""
+
+    def build(self, image, latent):
+        return Network(latent)
+
+    def note(self, image):
+        return f"{image.size} pixels"
+
+
+class Network(nn.Module):
+    def __init__(self, latent):
+        super().__init__()
+        self.latent = latent
+        self.norm = nn.BatchNorm2d(2)
+        self.logvar = nn.Parameter(torch.zeros(latent.shape))
+
+    def forward(self, images):
+        mu = self.norm(images[:, :2])
+        mu = mu.mean((2, 3)) if len(self.latent.shape) == 1 else nn.functional.avg_pool2d(mu, 2)
+        return vgx.Gaussian(mu, self.logvar.expand_as(mu))
+
+
+class Echo(vgx.Decoder, type="echo"):
+    """Gives the latents back; knows the shape it was made for."""
+
+    def build(self, latent, image):
+        network = nn.Identity()
+        network.shape = latent.shape
+        return network
+
+
+class MeanJudge(vgx.Discriminator, type="mean"):
+    """One logit, or one a place: factor times the mean of the channels; features the picture."""
+
+    grid: bool = False
+    features: bool = True
+    outside: str = "yes"
+
+    def build(self, image):
+        return Judge(self.grid, self.features, image)
+
+    def note(self, image):
+        return f"{image.size} pixels, outside: {self.outside}"
+
+    def untrained(self):
+        return self.model_copy(update={"outside": "no"})
+
+
+class Judge(nn.Module):
+    def __init__(self, grid, features, image):
+        super().__init__()
+        self.grid, self.features, self.size = grid, features, image.size
+        self.factor = nn.Parameter(torch.rand(()))
+
+    def forward(self, images):
+        logits = self.factor * images.mean(1, keepdim=True)
+        logits = logits if self.grid else logits.mean((2, 3))
+        return vgx.Score(logits, (images * 2, images) if self.features else ())
+
+
+def part(kind, name, **settings):
+    return vgx.discover().part(kind, name)(**settings)
+
+
+def pictures(n=2, size=8):
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(n))
+
+
+def chance():
+    return torch.Generator().manual_seed(0)
+
+
+# --- encoders ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("latent", [FLAT, SPATIAL], ids=["flat", "spatial"])
+def test_a_deterministic_posterior_is_its_mean(latent):
+    encoder = part("encoder", "deterministic", inner=Means()).build(IMAGE, latent)
+    generator = chance()
+    posterior = encoder(pictures())
+    assert torch.equal(posterior.sample(generator), posterior.mean)
+    assert torch.equal(generator.get_state(), chance().get_state())
+    assert torch.equal(posterior.mean, encoder.inner(pictures()).mu)
+
+
+WRAPPED = [("deterministic", {}), ("vector-quantised", {"codes": 4})]
+
+
+@pytest.mark.parametrize(("name", "settings"), WRAPPED)
+@pytest.mark.parametrize("inner", ["conv", "residual"])
+def test_what_the_mean_does_not_depend_on_is_frozen(name, settings, inner):
+    image, latent = vgx.ImageSpec(size=16), vgx.LatentSpec((4,))
+    own = part("encoder", inner, widths=(4, 6))
+    encoder = part("encoder", name, inner=own, **settings).build(image, latent)
+    frozen = {name for name, p in encoder.named_parameters() if not p.requires_grad}
+    assert frozen == {"inner.logvar.weight", "inner.logvar.bias"}
+
+
+def test_finding_that_out_changes_nothing():
+    """No statistics, no draws, no mode, no gradients: the network is as its part builds it."""
+    torch.manual_seed(0)
+    plain = Means().build(IMAGE, FLAT)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    found = part("encoder", "deterministic", inner=Means()).build(IMAGE, FLAT).inner
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, found.state_dict()[name]), name
+    assert all(module.training for module in found.modules())
+    assert all(p.grad is None for p in found.parameters())
+
+
+def quantiser(latent, book):
+    settings = {"inner": Means(), "codes": len(book)}
+    encoder = part("encoder", "vector-quantised", **settings).build(IMAGE, latent).eval()
+    assert encoder.codebook.weight.shape == (len(book), 2)
+    with torch.no_grad():
+        encoder.codebook.weight.copy_(torch.tensor(book))
+    return encoder
+
+
+def test_a_codebook_by_hand():
+    """Two pictures of plain colour, three codes: (0.9, 0.1) is nearest (1, 0)."""
+    encoder = quantiser(FLAT, [[0.0, 0.0], [1.0, 0.0], [5.0, 5.0]])
+    images = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.3, 0.5]]).view(2, 3, 1, 1).expand(2, 3, 8, 8)
+    posterior = encoder(images)
+    assert torch.allclose(posterior.encoded, torch.tensor([[0.9, 0.1], [0.2, 0.3]]), atol=1e-4)
+    assert posterior.indices.tolist() == [1, 0]
+    assert posterior.codes.tolist() == posterior.mean.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    assert torch.allclose(posterior.sample(chance()), posterior.codes)
+
+
+def test_each_place_has_the_nearest_code():
+    torch.manual_seed(1)
+    book = torch.rand(40, 2)
+    posterior = quantiser(SPATIAL, book.tolist())(pictures(3))
+    assert posterior.indices.shape == (3, 4, 4)
+    assert posterior.codes.shape == posterior.encoded.shape == (3, 2, 4, 4)
+    for b in range(3):
+        for y in range(4):
+            for x in range(4):
+                vector = posterior.encoded[b, :, y, x].double()
+                nearest = int((book.double() - vector).square().sum(1).argmin())
+                assert posterior.indices[b, y, x] == nearest
+                assert torch.equal(posterior.codes[b, :, y, x], book[nearest])
+    assert len(posterior.indices.unique()) > 10
+
+
+def test_gradients_go_straight_through_the_codes():
+    encoder = quantiser(SPATIAL, torch.rand(5, 2, generator=chance()).tolist())
+    posterior = encoder(pictures())
+    z = posterior.sample(chance())
+    slope = torch.randn(z.shape, generator=chance())
+    into, book = torch.autograd.grad(
+        (z * slope).sum(), [posterior.encoded, encoder.codebook.weight], allow_unused=True
+    )
+    assert torch.equal(into, slope)  # as if nothing had been quantised
+    assert book is None
+    # The codes' own gradient goes to the rows that were chosen, and nowhere else.
+    into, book = torch.autograd.grad(
+        (posterior.codes * slope).sum(),
+        [posterior.encoded, encoder.codebook.weight],
+        allow_unused=True,
+    )
+    assert into is None
+    expected = torch.zeros(5, 2)
+    expected.index_add_(0, posterior.indices.flatten(), slope.movedim(1, 3).reshape(-1, 2))
+    assert torch.allclose(book, expected, atol=1e-5)
+
+
+def test_with_normalised_vectors_the_direction_alone_decides():
+    """(0.9, 0.1) is nearer to (0.5, 0.5) than to (9, 0), but points where (9, 0) does."""
+    settings = {"inner": Means(), "codes": 2, "normalised": True}
+    encoder = part("encoder", "vector-quantised", **settings).build(IMAGE, FLAT).eval()
+    with torch.no_grad():
+        encoder.codebook.weight.copy_(torch.tensor([[0.5, 0.5], [9.0, 0.0]]))
+    images = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.3, 0.5]]).view(2, 3, 1, 1).expand(2, 3, 8, 8)
+    posterior = encoder(images)
+    assert posterior.indices.tolist() == [1, 0]
+    half = 0.5**0.5
+    assert torch.allclose(posterior.codes, torch.tensor([[1.0, 0.0], [half, half]]))
+    assert torch.allclose(posterior.encoded.norm(dim=1), torch.ones(2))
+    assert torch.allclose(posterior.encoded[0] * 0.82**0.5, torch.tensor([0.9, 0.1]), atol=1e-4)
+    posterior.codes.sum().backward()
+    assert encoder.codebook.weight.grad.abs().sum() > 0
+
+
+def test_a_codebook_starts_small():
+    encoder = part("encoder", "vector-quantised", inner=Means(), codes=64).build(IMAGE, FLAT)
+    weight = encoder.codebook.weight
+    assert weight.abs().max() <= 1 / 64
+    assert weight.abs().max() > 0.9 / 64
+
+
+def test_nearest_is_found_in_full_precision_under_autocast():
+    """Codes one thousandth apart: bfloat16 has three digits and could not tell them."""
+    book = [[0.5 + i / 1000, 0.5] for i in range(40)]
+    encoder = quantiser(SPATIAL, book)
+    images = torch.full((2, 3, 8, 8), 0.5)
+    images[:, 0] = 0.5123
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = encoder(images)
+    assert posterior.encoded.dtype == posterior.codes.dtype == torch.float32
+    assert set(posterior.indices.unique().tolist()) == {12}
+
+
+# --- labels ------------------------------------------------------------------------------------
+
+
+def test_a_label_is_appended_to_the_latent():
+    decoder = part("decoder", "labelled", inner=Echo(), embedding=5).build(FLAT, IMAGE)
+    assert decoder.inner.shape == (7,)
+    z, labels = torch.randn(4, 2), torch.tensor([2, 0, 1, 2])
+    given = decoder(z, labels)
+    assert torch.equal(given[:, :2], z)
+    assert torch.equal(given[:, 2:], decoder.embedding.weight[labels])
+
+
+def test_a_label_is_appended_at_every_place():
+    decoder = part("decoder", "labelled", inner=Echo(), embedding=3).build(SPATIAL, IMAGE)
+    assert decoder.inner.shape == (5, 4, 4)
+    z, labels = torch.randn(2, 2, 4, 4), torch.tensor([2, 0])
+    given = decoder(z, labels)
+    assert torch.equal(given[:, :2], z)
+    for y in range(4):
+        for x in range(4):
+            assert torch.equal(given[:, 2:, y, x], decoder.embedding.weight[labels])
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_projection_adds_an_inner_product_to_each_logit(grid):
+    judge = part("discriminator", "projection", inner=MeanJudge(grid=grid)).build(IMAGE)
+    assert judge.embedding.weight.shape == (3, 3)  # labels, channels of the last feature map
+    images, labels = pictures(4), torch.tensor([1, 1, 0, 2])
+    score, plain = judge(images, labels), judge.inner(images)
+    assert score.logits.shape == plain.logits.shape
+    for b, label in enumerate(labels):
+        product = judge.embedding.weight[label] @ images[b].mean((1, 2))
+        assert torch.allclose(score.logits[b], plain.logits[b] + product, atol=1e-6)
+    assert all(map(torch.equal, score.features, plain.features))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "inner"),
+    [("decoder", "labelled", Echo), ("discriminator", "projection", MeanJudge)],
+)
+def test_labels_are_needed(kind, name, inner):
+    bare = vgx.ImageSpec(size=8)
+    given = (FLAT, bare) if kind == "decoder" else (bare,)
+    with pytest.raises(RecipeError, match=rf"{name}: image\.classes is 0, .* use the inner part"):
+        part(kind, name, inner=inner()).build(*given)
+
+
+def test_a_part_that_is_told_labels_stands_outside():
+    within = part("discriminator", "projection", inner=MeanJudge())
+    for name in ("projection", "multi-scale"):
+        with pytest.raises(RecipeError, match=f"{name}: inner: 'projection' is told labels"):
+            part("discriminator", name, inner=within).build(IMAGE)
+    within = part("decoder", "labelled", inner=Echo())
+    with pytest.raises(RecipeError, match="labelled: inner: 'labelled' is told labels"):
+        part("decoder", "labelled", inner=within).build(FLAT, IMAGE)
+
+
+def test_projection_wants_features():
+    judge = part("discriminator", "projection", inner=MeanJudge(features=False))
+    with pytest.raises(RecipeError, match="'mean' gives no features"):
+        judge.build(IMAGE)
+
+
+# --- scales ------------------------------------------------------------------------------------
+
+
+def halved(images):
+    rows = images[..., ::2, :] + images[..., 1::2, :]
+    return (rows[..., ::2] + rows[..., 1::2]) / 4
+
+
+def test_scales_have_the_same_share_of_the_mean():
+    settings = {"inner": MeanJudge(grid=True), "scales": 2}
+    judge = part("discriminator", "multi-scale", **settings).build(IMAGE)
+    one, two = judge.networks
+    assert (one.size, two.size) == (8, 4)
+    assert not torch.equal(one.factor, two.factor)
+    images = pictures()
+    # Light and dark halves, so that a wrong share would be another mean.
+    images[..., 4:] = 0
+    score = judge(images)
+    fine, coarse = one(images), two(halved(images))
+    assert score.logits.shape == (2, 1, 16, 8)
+    assert torch.equal(score.logits[:, :, :8], fine.logits)
+    repeated = coarse.logits.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.allclose(score.logits[:, :, 8:], repeated)
+    for function in (torch.nn.functional.softplus, torch.relu, torch.square):
+        both = (function(fine.logits).mean() + function(coarse.logits).mean()) / 2
+        assert torch.allclose(function(score.logits).mean(), both)
+    assert [tuple(f.shape) for f in score.features] == [(2, 3, 8, 8)] * 2 + [(2, 3, 4, 4)] * 2
+    assert torch.allclose(score.features[3], halved(images))
+
+
+def test_scales_of_single_logits_stand_below_each_other():
+    judge = part("discriminator", "multi-scale", inner=MeanJudge(), scales=2).build(IMAGE)
+    score = judge(pictures())
+    assert score.logits.shape == (2, 1, 2, 1)
+    assert torch.equal(score.logits[:, 0, 0, 0], judge.networks[0](pictures()).logits[:, 0])
+
+
+def test_a_label_can_be_told_to_all_scales():
+    scales = part("discriminator", "multi-scale", inner=MeanJudge(grid=True))
+    judge = part("discriminator", "projection", inner=scales).build(IMAGE)
+    assert judge(pictures(), torch.tensor([0, 2])).logits.shape == (2, 1, 16, 8)
+
+
+def test_the_scale_that_does_not_fit_is_named():
+    with pytest.raises(RecipeError, match="scales: 3: they leave less than 4 of 8 .* at most 2"):
+        part("discriminator", "multi-scale", inner=MeanJudge(), scales=3).build(IMAGE)
+    inner = part("discriminator", "patchgan", widths=(4, 4, 4))
+    with pytest.raises(RecipeError, match="scale 2 of 2: discriminator patchgan: 8 pixels leave"):
+        part("discriminator", "multi-scale", inner=inner).build(vgx.ImageSpec(size=16))
+
+
+# --- what is passed on -------------------------------------------------------------------------
+
+
+class Weighty(vgx.Decoder, type="weighty"):
+    """A decoder with outside weights."""
+
+    conditional: ClassVar[bool] = False
+    pretrained: bool = True
+
+    def build(self, latent, image):
+        raise NotImplementedError
+
+    def note(self, image):
+        return f"{image.size} pixels"
+
+    def untrained(self):
+        return self.model_copy(update={"pretrained": False})
+
+
+INSIDE = {
+    "encoder": lambda: part("encoder", "timm", backbone="test_resnet", pretrained=True),
+    "decoder": Weighty,
+    "discriminator": lambda: part(
+        "discriminator", "timm-patchgan", backbone="test_resnet", pretrained=True
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("encoder", "deterministic"),
+        ("encoder", "vector-quantised"),
+        ("decoder", "labelled"),
+        ("discriminator", "projection"),
+        ("discriminator", "multi-scale"),
+    ],
+)
+def test_outside_weights_are_left_out_inside_too(kind, name):
+    outer = part(kind, name, inner=INSIDE[kind]())
+    assert outer.inner.pretrained
+    bare = outer.untrained()
+    assert type(bare) is type(outer)
+    assert not bare.inner.pretrained
+    assert outer.inner.pretrained
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "inner", "said"),
+    [
+        ("encoder", "deterministic", Means, "8 pixels"),
+        ("encoder", "vector-quantised", Means, "8 pixels"),
+        ("decoder", "labelled", Weighty, "8 pixels"),
+        ("discriminator", "projection", MeanJudge, "8 pixels, outside: yes"),
+        ("discriminator", "multi-scale", MeanJudge, "8 pixels, outside: yes"),
+    ],
+)
+def test_the_inner_parts_note_is_shown(kind, name, inner, said):
+    assert part(kind, name, inner=inner()).note(IMAGE) == said
