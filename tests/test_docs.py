@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 HUBER = EXAMPLES / "vgx-huber"
+SPECTRA = EXAMPLES / "vgx-spectra"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 RECIPE_PAGES = sorted((DOCS / "recipe").glob("*.md"))
 # Where each kind of part that a recipe can name is described.
@@ -113,7 +114,9 @@ def _places(tmp_path, monkeypatch):
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
-        if name.startswith(("vgx_plugin_file_", "doc_block_")) or name in ("vgx_huber", "shift"):
+        if name.startswith(("vgx_plugin_file_", "doc_block_")) or (
+            name.partition(".")[0] in ("vgx_huber", "vgx_spectra", "shift")
+        ):
             del sys.modules[name]
 
 

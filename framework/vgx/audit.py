@@ -284,6 +284,10 @@ def _squashed(engine: Engine, held: Step) -> Iterator[Finding]:
 
 def unread(recipe: Recipe, reads: set[tuple[int, str]]) -> Iterator[Finding]:
     """Find fields of parts that the recipe sets and nothing read while all was built and tried."""
+    if recipe.train.ema_warmup and recipe.train.ema is None:
+        yield Finding("unread:train.ema_warmup", "there is no average to warm up; set train.ema")
+    if recipe.diff_augment and recipe.discriminator is None:
+        yield Finding("unread:diff_augment", "there is no discriminator to be shown anything")
     for place, part in _parts(recipe):
         inside = part.__dict__.values()
         stood_in = any(isinstance(p, Dataset) and (id(p), "build") in reads for p in inside)

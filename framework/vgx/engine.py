@@ -227,6 +227,7 @@ class Engine:
             discriminator=partial(self.judge, labels=labels, stream="penalty", address=address)
             if "discriminator" in self.networks
             else None,
+            fakes=train.fakes,
             labels=labels,
             chance=lambda stream: self.chance(f"loss {stream}", *address),
         )

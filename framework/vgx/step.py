@@ -84,5 +84,6 @@ class Step:
     real_score: Score | None  # the discriminator on `real`
     fake_score: Score | None  # the discriminator on the fakes that the recipe names, in that order
     discriminator: Callable[[Tensor], Score] | None  # for penalties that need a pass of their own
+    fakes: tuple[str, ...] = ("recon",)  # what `fake_score` judged, in this order: recon, prior
     labels: Tensor | None = None  # [B]  those of `real`, when `image.classes` says that it has some
     chance: Callable[[str], Generator] = _keyed_by_stream  # fresh, on the device; see `keys`

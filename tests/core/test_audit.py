@@ -263,6 +263,7 @@ def test_each_can_be_allowed_by_name_and_is_told_all_the_same(examine, override,
 
 OTHERS = [
     ("losses=[bce-adversarial, confused, l1, kl]", "dead:confused", "reaches only the discrim"),
+    ("train={steps: 9, ema: null, ema_warmup: true}", "unread:train.ema_warmup", "set train.ema"),
     ("decoder=spare", "unreached:decoder.spare.weight", "no loss term trains it"),
     ("decoder={type: spare, squash: true}", "squashed:decoder", "it ends in a tanh, but is to"),
     ("discriminator=probabilities", "squashed:discriminator", "it ends in a sigmoid, but is"),

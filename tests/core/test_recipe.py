@@ -519,7 +519,7 @@ def again(recipe, tmp_path):
         [],
         ["encoder=null", "train.fakes=[prior]", "latent=[4, 2, 2]"],
         ["discriminator=null", "train.steps=3", "train.ema=null", "train.clip=0.5"],
-        ["losses.1.weight={from: 0, to: 1e-9, steps: 5, shape: cyclical}", "losses.2.name=no"],
+        ["losses=[{type: l1, name: no, weight: {from: 0, to: 1e-9, steps: 5, shape: cyclical}}]"],
         ["train.optimizers.generator={type: sgd, lr: 1e-30, momentum: 0.9}", "name='0x10'"],
         ["train.optimizers.discriminator.betas=[0, 0.99]", "train.seed=9223372036854775807"],
     ],

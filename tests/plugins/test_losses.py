@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def loss(name, **settings):
 
 
 def step(**given):
-    absent = {field.name: None for field in fields(vgx.Step)}
+    absent = {field.name: None for field in fields(vgx.Step) if field.default is MISSING}
     return vgx.Step(**{**absent, "number": 0, "progress": 0.0, "real": REAL, **given})
 
 

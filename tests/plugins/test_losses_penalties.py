@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ def pictures(n, side=2, seed=0):
 
 def step(real, judge, **given):
     """A step whose discriminator is `judge`; the fakes are those given."""
-    absent = {field.name: None for field in fields(vgx.Step) if field.name != "chance"}
+    absent = {field.name: None for field in fields(vgx.Step) if field.default is MISSING}
     shown = [given[name] for name in ("recon", "prior") if name in given]
     if shown and "fake_score" not in given:
         given["fake_score"] = judge(torch.cat(shown))

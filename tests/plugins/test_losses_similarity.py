@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ def loss(name, **settings):
 
 
 def step(**given):
-    absent = {field.name: None for field in fields(vgx.Step)}
+    absent = {field.name: None for field in fields(vgx.Step) if field.default is MISSING}
     return vgx.Step(**{**absent, "number": 0, "progress": 0.0, "real": None, **given})
 
 
@@ -270,6 +270,12 @@ def test_feature_matching_pairs_reconstructions_and_means_all_fakes():
     fakes = [[[0.0, 0.0], [2.0, 4.0], [8.0, 8.0], [2.0, 0.0]]]
     at = matched(DEEP[0], fakes)
     assert loss("feature-matching").generator(at).item() == pytest.approx(5.0)
+    # In the other order the last two are the reconstructions.
+    turned = replace(at, fakes=("prior", "recon"))
+    assert loss("feature-matching").generator(turned).item() != pytest.approx(5.0)
+    swapped = matched(DEEP[0], [[*fakes[0][2:], *fakes[0][:2]]])
+    swapped = replace(swapped, fakes=("prior", "recon"))
+    assert loss("feature-matching").generator(swapped).item() == pytest.approx(5.0)
     # Means (1, 1) and (3, 3).
     assert loss("feature-matching", statistic="mean").generator(at).item() == pytest.approx(4.0)
 

@@ -26,8 +26,8 @@ class FeatureMatching(vgx.Loss, type="feature-matching"):
     layers: Literal["last", "all"] = "last"
     """The discriminator's last features, or those of all its stages with equal weights."""
     statistic: Literal["pairs", "mean"] = "pairs"
-    """What is compared: each picture, or the batch's mean. With `pairs`, `recon` must come first in
-    `train.fakes`."""
+    """What is compared: each picture, or the batch's mean. With `pairs`, `train.fakes` must name
+    `recon`."""
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the features are the same."""
@@ -40,15 +40,15 @@ class FeatureMatching(vgx.Loss, type="feature-matching"):
         if not reals:
             raise RecipeError("the discriminator gives no features; take another one")
         pairs = self.statistic == "pairs"
-        only_prior = step.prior is not None and len(fakes[0]) == len(reals[0])
-        if pairs and (step.recon is None or only_prior):
+        if pairs and (step.recon is None or "recon" not in step.fakes):
             raise RecipeError("statistic: pairs wants 'recon' in train.fakes; mean does without")
         wide = torch.promote_types(reals[0].dtype, torch.float32)
         distances = []
         for real, fake in zip(reals, fakes, strict=True):  # [B, ...] and [F*B, ...]
             target, found = real.detach().type(wide), fake.type(wide)
             if pairs:
-                distances.append(F.mse_loss(found[: len(real)], target))
+                shown = found.chunk(len(fake) // len(real))  # [B, ...] for each of step.fakes
+                distances.append(F.mse_loss(shown[step.fakes.index("recon")], target))
             else:
                 distances.append(F.mse_loss(found.mean(0), target.mean(0)))
         return torch.stack(distances).mean()
