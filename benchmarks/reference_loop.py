@@ -1,7 +1,7 @@
 """The anime VAE-GAN as a plain notebook would write it: what vgx is compared with.
 
-Eager, PIL transforms in a DataLoader, every forward computed as the flow says, `loss.item()` every
-step. A test trains this and vgx from the same weights, batches and noise: same numbers.
+Eager, PIL transforms in a DataLoader, every forward as the flow says, `loss.item()` every step. A
+test trains this and vgx from the same weights, batches and noise: same numbers.
 
     python benchmarks/reference_loop.py FOLDER --steps 20 --batch 32
 """
@@ -29,9 +29,11 @@ class Faces(Dataset):
     def __init__(self, path: str, size: int) -> None:
         rows = datasets.load_dataset(path, split="train")
         self.rows = rows.filter(lambda row: row["image"].mode == "RGB")
-        flip, rotate = transforms.RandomHorizontalFlip(0.5), transforms.RandomRotation(10)
-        steps = [transforms.Resize((size, size)), flip, rotate, transforms.ToTensor()]
-        self.transform = transforms.Compose(steps)  # PIL, 0..255 -> [3, 96, 96] in 0..1
+        resize, flip = transforms.Resize((size, size)), transforms.RandomHorizontalFlip(0.5)
+        edge, crop = transforms.Pad(size // 4, padding_mode="edge"), transforms.CenterCrop(size)
+        turn = transforms.RandomRotation(10, transforms.InterpolationMode.BILINEAR)
+        tensor = transforms.ToTensor()  # PIL, 0..255 -> [3, 96, 96] in 0..1
+        self.transform = transforms.Compose([resize, flip, edge, turn, crop, tensor])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,8 +94,8 @@ class Notebook:
         self.discriminator = Discriminator(backbone)
         self.latents: list[Tensor] = []
         g = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.g_optimizer = torch.optim.Adam(g, lr=5e-4, betas=(0.5, 0.999))
-        self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), 1e-4, (0.5, 0.999))
+        self.g_optimizer = torch.optim.Adam(g, lr=3e-4, betas=(0.5, 0.999))
+        self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), 5e-5, (0.5, 0.999))
 
     def step(self, real: Tensor, eps: Tensor) -> dict[str, float]:
         bce = F.binary_cross_entropy_with_logits
@@ -111,9 +113,8 @@ class Notebook:
         (g1 + g2 + g3 + g4).backward()
         self.g_optimizer.step()
         # D judges, D is updated.
-        real_score, fake_score = self.discriminator(real), self.discriminator(fake.detach())
-        d1 = bce(real_score, torch.ones_like(real_score))
-        d = d1 + bce(fake_score, torch.zeros_like(fake_score))
+        yes, no = self.discriminator(real), self.discriminator(fake.detach())
+        d = bce(yes, torch.ones_like(yes)) + bce(no, torch.zeros_like(no))
         self.d_optimizer.zero_grad()
         d.backward()
         self.d_optimizer.step()
@@ -138,10 +139,9 @@ def main() -> None:
                 break
     # Three latents of the last epoch, random weights that sum to 1, a 10x10 picture.
     codes = torch.cat(notebook.latents)
-    anchors = codes[torch.randperm(len(codes))[:3]]
     weights = torch.distributions.Dirichlet(torch.ones(3)).sample((100,))  # [100, 3]
-    with torch.no_grad():
-        images = torch.sigmoid(notebook.decoder.eval()(weights @ anchors))
+    z = weights @ codes[torch.randperm(len(codes))[:3]]  # [100, 256]
+    images = torch.sigmoid(notebook.decoder.eval()(z)).detach()
     save_image(images, "reference.png", nrow=10)
 
 

@@ -122,16 +122,18 @@ def _places(tmp_path, monkeypatch):
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Make the example package look as after `pip install -e`: its metadata on the path."""
-    project = tomllib.loads((HUBER / "pyproject.toml").read_text())["project"]
-    folder = tmp_path / "site" / f"vgx_huber-{project['version']}.dist-info"
-    folder.mkdir(parents=True)
-    metadata = f"Metadata-Version: 2.4\nName: {project['name']}\nVersion: {project['version']}\n"
-    (folder / "METADATA").write_text(metadata)
-    points = project["entry-points"]["vgx"]
-    lines = ["[vgx]", *(f"{name} = {module}" for name, module in points.items())]
-    (folder / "entry_points.txt").write_text("\n".join(lines))
-    for place in (EXAMPLES, HUBER, folder.parent):
+    """Make the example packages look as after `pip install -e`: their metadata on the path."""
+    for package in (HUBER, SPECTRA):
+        project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+        name, version = project["name"], project["version"]
+        folder = tmp_path / "site" / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir(parents=True)
+        metadata = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n"
+        (folder / "METADATA").write_text(metadata)
+        points = project["entry-points"]["vgx"]
+        lines = ["[vgx]", *(f"{point} = {module}" for point, module in points.items())]
+        (folder / "entry_points.txt").write_text("\n".join(lines))
+    for place in (EXAMPLES, HUBER, SPECTRA, tmp_path / "site"):
         monkeypatch.syspath_prepend(str(place))
 
 
@@ -216,6 +218,8 @@ def cases(function):
     if not marks:
         return [{}]
     ((names, values),) = [mark.args for mark in marks]
+    if isinstance(names, str):
+        return [{names: value} for value in values]
     return [dict(zip(names, value, strict=True)) for value in values]
 
 

@@ -7,10 +7,14 @@ only a recipe that names something nobody else offers.
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +25,7 @@ import pluggy
 from pydantic_core import PydanticCustomError
 
 from vgx import hooks
-from vgx.components import KINDS, Component, near
+from vgx.components import KINDS, Component
 from vgx.errors import PluginError
 
 
@@ -72,7 +76,11 @@ class Registry:
             )
         allowed = sorted({part.type for _, part in self.offers(kind)})
         broken = [plugin for plugin in self.plugins if plugin.failure]
-        hint = "".join(f"; plugin {p.name} did not load: {p.failure}" for p in broken)
+        lost = [plugin.distribution for plugin in broken]
+        # A slip of the pen, and not a name that a broken plugin would have offered.
+        meant = difflib.get_close_matches(wanted, allowed, 1, cutoff=0.75 if broken else 0.6)
+        whose = [(f"{p.name} of {p.distribution} {p.version}", p.failure) for p in broken]
+        hint = "".join(f"; plugin {name} did not load: {why}" for name, why in whose)
         raise PydanticCustomError(
             "unknown_part",
             "no installed {kind} is called '{wanted}'; there are: {names}{hint}",
@@ -81,7 +89,7 @@ class Registry:
                 "wanted": name,
                 "names": ", ".join(allowed) or "none",
                 "hint": hint,
-                "near": near(wanted, allowed),
+                "near": "" if distribution in lost else next(iter(meant), ""),
                 "broken": bool(broken),
             },
         )
@@ -97,46 +105,63 @@ def discover(files: Iterable[Path] = ()) -> Registry:
     Raises `PluginError` when one of the files fails: it was asked for by name.
     """
     points = importlib.metadata.entry_points(group=hooks.PROJECT)
-    plugins = []
-    for point in sorted(
-        points, key=lambda point: (point.dist.name if point.dist else "", point.name)
-    ):
-        distribution = point.dist.name if point.dist else "unknown"
-        version = point.dist.version if point.dist else "unknown"
-        plugins.append(_load(distribution, version, point.name, point.load))
+    plugins: list[Plugin] = []
+    for point in sorted(points, key=lambda point: (*_origin(point), point.name)):
+        distribution, version = _origin(point)
+        # Two entry points of one distribution would share the name before the colon.
+        taken = [part for p in plugins if p.distribution == distribution for part in p.parts]
+        plugins.append(_load((distribution, version, point.name), point.load, taken))
     for file in files:
         if file.name in [plugin.name for plugin in plugins]:  # they would share their parts' names
             raise PluginError(f"plugin {file}: there is already one called {file.name}")
         digest = _digest(file)
-        plugin = _load(file.name, digest, file.name, partial(_import_file, file))
+        plugin = _load((file.name, digest, file.name), partial(_import_file, file), [])
         if plugin.failure:
             raise PluginError(f"plugin {file}: {plugin.failure}")
         plugins.append(plugin)
     return Registry(tuple(plugins))
 
 
-def _load(distribution: str, version: str, name: str, load: Callable[[], object]) -> Plugin:
+def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    """Return distribution and version; damaged metadata have none."""
+    if point.dist is None:
+        return "unknown", "unknown"
+    known = point.dist.metadata
+    name, version = (known.get_all(key, ["unknown"])[0] for key in ("Name", "Version"))
+    return name, version
+
+
+def _load(
+    whose: tuple[str, str, str], load: Callable[[], object], taken: list[type[Component]]
+) -> Plugin:
     parts: list[type[Component]] = []
     try:
-        manager = pluggy.PluginManager(hooks.PROJECT)
-        manager.add_hookspecs(hooks)
-        manager.register(load(), name=name)
-        if not manager.hook.register_components.get_hookimpls():
-            raise PluginError("it has no function register_components marked @vgx.hookimpl")
-        manager.hook.register_components(register=lambda part: parts.append(_checked(part, parts)))
+        # What it prints is not what the command was asked for: `vgx schema > file` stays JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            manager = pluggy.PluginManager(hooks.PROJECT)
+            manager.add_hookspecs(hooks)
+            manager.register(load(), name=whose[-1])
+            if not manager.hook.register_components.get_hookimpls():
+                raise PluginError("it has no function register_components marked @vgx.hookimpl")
+            manager.hook.register_components(
+                register=lambda part: parts.append(_checked(part, [*taken, *parts]))
+            )
     except KeyboardInterrupt:
         raise
     # A stranger's import may raise anything, SystemExit included; none of it may stop the program.
     except BaseException as error:  # noqa: BLE001
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Plugin(distribution, version, name, failure=text)
-    return Plugin(distribution, version, name, tuple(parts))
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return Plugin(*whose, failure=textwrap.shorten(text, 300))
+    return Plugin(*whose, tuple(parts))
 
 
 def _checked(part: object, others: list[type[Component]]) -> type[Component]:
-    if not (isinstance(part, type) and issubclass(part, Component) and part.type):
+    if not (isinstance(part, type) and issubclass(part, KINDS) and part.type):
         kinds = ", ".join(f"vgx.{kind.__name__}" for kind in KINDS)
         raise PluginError(f'{part!r} is no part: a part is a class X({kinds}; type="...")')
+    if inspect.isabstract(part):
+        lacks = ", ".join(sorted(part.__abstractmethods__))
+        raise PluginError(f"the {part.kind} {part.type!r} lacks the method {lacks}")
     if not (part.__doc__ or "").strip():
         raise PluginError(
             f"the {part.kind} {part.type!r} has no docstring, which is its documentation"
@@ -161,5 +186,9 @@ def _import_file(file: Path) -> ModuleType:
         raise PluginError("it is no Python file: the name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where pydantic looks up the names in a class's annotations
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

@@ -17,14 +17,18 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     definitions = schema.setdefault("$defs", {})
     for kind in KINDS:
         offered = registry.offers(kind.kind)
-        names = []
+        names: list[str] = []
+        whole: list[dict[str, str]] = []  # distribution:type, always valid, but not suggested
         for plugin, part in offered:
             twice = sum(part.type == other.type for _, other in offered) > 1
             name = f"{plugin.distribution}:{part.type}" if twice else part.type
             names.append(name)
-            definitions[f"{kind.kind}-{name}"] = _part(part, name, definitions)
+            pattern = f"^{plugin.distribution}:{part.type}$"
+            whole.append({"type": "string", "pattern": pattern})
+            told = [{"const": name}, whole[-1]]
+            definitions[f"{kind.kind}-{name}"] = _part(part, told, definitions)
         choices = [{"$ref": f"#/$defs/{kind.kind}-{name}"} for name in names]
-        definitions[kind.kind] = {"anyOf": [{"enum": names}, *choices]} if names else False
+        definitions[kind.kind] = {"anyOf": [{"enum": names}, *whole, *choices]} if names else False
     schema["properties"]["extends"] = {
         "type": "string",
         "description": "Another recipe file that this one is laid over.",
@@ -34,13 +38,13 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     schema["then"] = {}
     definitions["ImageSpec"].pop("required")
     needs = {name: ["type"] for name in schema["properties"] if name in {k.kind for k in KINDS}}
-    told = {
+    objects = {
         name: {"if": {"type": "object"}, "then": {"required": required}}
         for name, required in {**needs, "image": ["size"]}.items()
     }
-    schema["else"] = {"required": schema.pop("required"), "properties": told}
-    whole: dict[str, Any] = _with_references(schema)
-    return {"$schema": "http://json-schema.org/draft-07/schema#", **whole}
+    schema["else"] = {"required": schema.pop("required"), "properties": objects}
+    referring: dict[str, Any] = _with_references(schema)
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **referring}
 
 
 def _with_references(value: Any) -> Any:
@@ -55,10 +59,12 @@ def _with_references(value: Any) -> Any:
     return inner
 
 
-def _part(part: type[Component], name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+def _part(
+    part: type[Component], names: list[dict[str, str]], definitions: dict[str, Any]
+) -> dict[str, Any]:
     schema = part.model_json_schema(by_alias=True)
     definitions.update(schema.pop("$defs", {}))
-    schema["properties"] = {"type": {"const": name}, **schema.get("properties", {})}
+    schema["properties"] = {"type": {"anyOf": names}, **schema.get("properties", {})}
     # Lists are always replaced as a whole; one part may be laid over another.
     if part.kind in ("augmentation", "loss"):
         schema["required"] = ["type", *schema.get("required", [])]

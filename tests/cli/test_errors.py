@@ -140,10 +140,11 @@ def test_plugins_and_parts_say_what_there_is(vgx_here):
     code, out, _ = vgx_here("plugins")
     assert code == 0
     assert "builtin  (vgx " in out
-    assert "loss: bce, bce-adversarial, hinge" in out
+    assert "loss: bce, bce-adversarial, charbonnier" in out
     code, out, _ = vgx_here("parts", "sampler")
     assert [line.split()[1] for line in out.splitlines()[1:]] == [
-        "posterior", "prior", "weighted-mix",
+        "aggregate-gaussian", "gaussian-mixture", "interpolate", "neighbours", "posterior", "prior",
+        "reconstruct", "traversal", "truncation", "weighted-mix",
     ]  # fmt: skip
     code, out, _ = vgx_here("parts", "sampler/weighted-mix")
     assert "concentration" in out
@@ -163,12 +164,13 @@ def test_the_schema_takes_the_recipes_and_refuses_a_misspelt_field(vgx_here):
         written = read(path.read_text(), path.name)[0].plain()
         whole = read(dump_recipe(load_recipe(path)), path.name)[0].plain()
         assert list(check.iter_errors(whole)) == []
-        assert not check.is_valid({**whole, "trian": written["train"]})
+        assert list(check.iter_errors(written)) == []
+        assert not check.is_valid({**whole, "trian": whole["train"]})
         assert not check.is_valid({**whole, "losses": [{"type": "l1", "wieght": 1}]})
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "resume", "sample", "check", "plugins", "parts", "schema"]
+    "command", ["run", "resume", "sample", "check", "plugins", "parts", "schema", "new-plugin"]
 )
 def test_every_command_explains_itself(vgx_here, command):
     code, out, _ = vgx_here(command, "--help")

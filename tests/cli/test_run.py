@@ -48,7 +48,7 @@ def test_the_log_has_a_line_a_step(tiny_run):
     assert set(last["losses"]) == {
         "bce-adversarial.generator", "bce-adversarial.discriminator", "l1", "bce", "kl",
     }  # fmt: skip
-    assert last["rates"] == {"generator": 5e-4, "discriminator": 1e-4}
+    assert last["rates"] == {"generator": 3e-4, "discriminator": 5e-5}
 
 
 def test_a_checkpoint_holds_data_and_sums_but_no_code(tiny_run):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
+import jsonschema
 import pytest
+from pydantic import Field, PositiveInt
 
 import vgx
 from vgx.errors import PluginError, RecipeError
+from vgx.registry import Plugin
+from vgx.schema import fields, recipe_schema
 
 HUBER = '''
 import torch.nn.functional as F
@@ -221,3 +226,40 @@ def test_an_installed_part_and_a_file_may_clash_too(tmp_path, install, load):
     ):
         load("huber", registry)
     assert load("'mine.py:huber'", registry).losses[0].delta == 9.0
+
+
+def test_fields_are_said_with_their_ranges_and_parts_within_parts():
+    class Around(vgx.Encoder, type="around"):
+        """Another encoder, and what it is told."""
+
+        inner: vgx.Encoder
+        """The encoder."""
+        spare: vgx.Encoder | None = None
+        """Another one."""
+        share: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+        """A share."""
+        widths: tuple[PositiveInt, ...] = (4, 8)
+        """Channels."""
+
+        def build(self, image, latent):
+            return self.inner.build(image, latent)
+
+    assert [row[:3] for row in fields(Around)] == [
+        ("inner", "an encoder", "required"),
+        ("spare", "an encoder or null", "null"),
+        ("share", "number > 0 <= 0.5", "0.25"),
+        ("widths", "list of integer > 0", "[4, 8]"),
+    ]
+    mine = Plugin("notebook", "0", "notebook", (Around,))
+    schema = recipe_schema(vgx.Registry((*vgx.discover().plugins, mine)))
+    check = jsonschema.Draft7Validator({**schema["$defs"]["encoder"], "$defs": schema["$defs"]})
+    inside = {"type": "conv", "widths": [4]}
+    assert check.is_valid({"type": "around", "inner": inside, "spare": {"type": "around"}})
+    assert check.is_valid({"type": "around", "inner": "conv", "spare": None})
+    for wrong in (
+        {"type": "around", "inner": {**inside, "width": 4}},
+        {"type": "around", "inner": "hinge"},
+        {"type": "around", "inner": None},
+        {"type": "around", "inner": "conv", "share": 0.6},
+    ):
+        assert not check.is_valid(wrong), wrong

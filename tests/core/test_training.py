@@ -119,7 +119,7 @@ def test_a_line_of_the_log_says_what_the_contract_says():
     assert list(line) == ["step", "epoch", "images", "seconds", "losses", "rates"]
     # 64 pictures, 8 in a minibatch: 20 steps are two and a half epochs.
     assert (line["step"], line["epoch"], line["images"]) == (20, 2.5, 160)
-    assert line["rates"] == {"generator": 5e-4, "discriminator": 1e-4}
+    assert line["rates"] == {"generator": 3e-4, "discriminator": 5e-5}
     assert all(math.isfinite(value) for value in line["losses"].values())
 
 

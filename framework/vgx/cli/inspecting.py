@@ -1,4 +1,4 @@
-"""Commands that only look: check, plugins, parts, schema."""
+"""Commands that only look: check, plugins, parts, schema; and new-plugin, which begins one."""
 
 from __future__ import annotations
 
@@ -42,19 +42,27 @@ def check(
 @common
 def list_plugins(plugins: tuple[Path, ...]) -> None:
     """List plugins: whose they are, what they offer, and what failed to load and why."""
+    from pydantic_core import PydanticCustomError
+
+    from vgx.components import KINDS
     from vgx.registry import discover
     from vgx.voice import Voice
 
-    voice = Voice()
-    for plugin in discover(plugins).plugins:
-        voice.say(f"{plugin.name}  ({plugin.distribution} {plugin.version})")
-        if plugin.failure:
-            voice.say(f"  failed to load: {plugin.failure}")
+    voice, registry = Voice(), discover(plugins)
+    for plugin in registry.plugins:
+        failure = f"  failed to load: {plugin.failure}" if plugin.failure else ""
+        voice.say(f"{plugin.name}  ({plugin.distribution} {plugin.version}){failure}")
         by_kind: dict[str, list[str]] = {}
         for part in plugin.parts:
             by_kind.setdefault(part.kind, []).append(part.type)
-        for kind, types in by_kind.items():
-            voice.say(f"  {kind}: {', '.join(types)}")
+        for named, types in by_kind.items():
+            voice.say(f"  {named}: {', '.join(types)}")
+    for kind in KINDS:
+        for name in sorted({part.type for _, part in registry.offers(kind.kind)}):
+            try:
+                registry.part(kind.kind, name)
+            except PydanticCustomError as clash:
+                voice.say(clash.message())
 
 
 @click.command()
@@ -72,10 +80,8 @@ def parts(which: str, plugins: tuple[Path, ...]) -> None:
     voice, registry = Voice(), discover(plugins)
     kinds = [kind.kind for kind in KINDS]
     wanted, _, name = which.partition("/")
-    if wanted and wanted not in kinds:
-        hint = near(wanted, kinds)
-        suffix = f"; did you mean '{hint}'?" if hint else ""
-        raise RecipeError(f"no kind '{wanted}'; there are: {', '.join(kinds)}{suffix}")
+    if wanted:
+        _kind(wanted)
     if not name:
         rows = [
             (kind, part.type, plugin.distribution, _first_sentence(part))
@@ -113,4 +119,37 @@ def schema(plugins: tuple[Path, ...]) -> None:
     click.echo(json.dumps(recipe_schema(discover(plugins)), indent=1))
 
 
-COMMANDS = (check, list_plugins, parts, schema)
+@click.command(name="new-plugin")
+@click.argument("name")
+@click.option(
+    "--kind", default="loss", show_default=True,
+    help="dataset, augmentation, encoder, decoder, discriminator, loss, sampler, metric, tracker.",
+)  # fmt: skip
+@common
+def new_plugin(name: str, kind: str) -> None:
+    """Begin a plugin: a folder NAME with a small part that works, its test, its packaging."""
+    from vgx.registry import discover
+    from vgx.scaffold import make_plugin
+    from vgx.voice import Voice
+
+    files = make_plugin(name, _kind(kind), Path(), discover())
+    voice = Voice()
+    for file in files:
+        voice.say(str(file))
+    voice.say(f"Next: cd {name} && pip install -e '.[test]' && pytest")
+
+
+def _kind(name: str) -> str:
+    """Return a kind as it is. Raises `RecipeError` that names the kinds."""
+    from vgx.components import KINDS, near
+    from vgx.errors import RecipeError
+
+    kinds = [kind.kind for kind in KINDS]
+    if name not in kinds:
+        hint = near(name, kinds)
+        suffix = f"; did you mean '{hint}'?" if hint else ""
+        raise RecipeError(f"no kind '{name}'; there are: {', '.join(kinds)}{suffix}")
+    return name
+
+
+COMMANDS = (check, list_plugins, parts, schema, new_plugin)

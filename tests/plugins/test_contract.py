@@ -1,0 +1,77 @@
+"""Every part in the box keeps the contract that authors of plugins hold theirs to."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from PIL import Image
+
+import vgx
+from vgx.components import validate
+from vgx.testing import check_part, full_step
+
+REGISTRY = vgx.discover()
+SMALL = {"widths": [4, 8]}
+# Fields of the parts that want some here, as a recipe gives them; the others are tried as they are.
+FIELDS = {
+    "encoder/conv": SMALL,
+    "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
+    "encoder/residual": SMALL,
+    "encoder/timm": {"backbone": "test_resnet"},
+    "encoder/vector-quantised": {"inner": {"type": "conv", **SMALL}},
+    "decoder/conv-transpose": SMALL,
+    "decoder/dcgan": SMALL,
+    "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
+    "decoder/residual": SMALL,
+    "discriminator/dcgan": SMALL,
+    "discriminator/multi-scale": {"inner": {"type": "patchgan", **SMALL}},
+    "discriminator/patchgan": SMALL,
+    "discriminator/projection": {"inner": {"type": "patchgan", **SMALL}},
+    "discriminator/residual": SMALL,
+    "discriminator/timm-patchgan": {"backbone": "test_resnet"},
+    "loss/perceptual": {"backbone": "test_resnet"},
+}
+# The picture size of those that want more than 16 pixels.
+SIZES = {
+    "encoder/timm": 32,
+    "discriminator/timm-patchgan": 32,
+    "loss/perceptual": 32,
+    "loss/ms-ssim": 64,
+}
+
+
+@pytest.fixture
+def fields(tmp_path):
+    """Fields that name files of this test."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, colour in enumerate(("red", "lime", "blue")):
+        Image.new("RGB", (20, 16), colour).save(folder / f"{number}.png")
+    return {
+        **FIELDS,
+        "dataset/image-folder": {"path": str(folder)},
+        "dataset/huggingface": {"path": str(folder)},
+        "sampler/reconstruct": {"path": str(folder)},
+    }
+
+
+def in_the_box():
+    (plugin,) = [plugin for plugin in REGISTRY.plugins if plugin.distribution == "vgx"]
+    return plugin.parts
+
+
+@pytest.mark.parametrize("part", in_the_box(), ids=lambda part: f"{part.kind}/{part.type}")
+def test_a_part_keeps_the_contract_of_its_kind(part, fields):
+    name = f"{part.kind}/{part.type}"
+    image = vgx.ImageSpec(SIZES[name]) if name in SIZES else None
+    step = quantised_step() if name == "loss/vq" else None
+    check_part(validate(part, fields.get(name, {}), REGISTRY), image=image, step=step)
+
+
+def quantised_step():
+    step = full_step()
+    encoder = validate(
+        REGISTRY.part("encoder", "vector-quantised"), FIELDS["encoder/vector-quantised"], REGISTRY
+    ).build(vgx.ImageSpec(16), vgx.LatentSpec((8,)))
+    return dataclasses.replace(step, posterior=encoder(step.real))

@@ -1,0 +1,751 @@
+"""The author's kit: each check of the contract can fail, and what `vgx new-plugin` makes passes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ConfigDict, PositiveFloat
+from torch import nn
+
+import vgx
+from vgx.components import KINDS
+from vgx.testing import check_part, full_step
+
+# --- parts that keep their contract, each broken in one place below ------------------------------
+
+
+class Dots(vgx.Dataset, type="dots"):
+    """Pictures of one grey each, labelled in turn."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def build(self, image):
+        return Greys(self.break_)
+
+
+class Greys:
+    def __init__(self, wrong):
+        self.wrong, self.asked = wrong, 0
+        self.fingerprint = f"dots {id(self)}" if wrong == "fingerprint" else "dots"
+        if wrong == "no fingerprint":
+            self.fingerprint = None
+
+    def __len__(self):
+        return 0 if self.wrong == "empty" else 5
+
+    def __getitem__(self, index):
+        if index >= 5 and self.wrong != "endless":
+            raise IndexError(index)
+        if index == 3:
+            raise vgx.Dropped("third")
+        self.asked += self.wrong == "moves"
+        picture = Image.new("L", (4, 4), 10 * index + self.asked)
+        return np.asarray(picture) if self.wrong == "array" else picture
+
+    def label(self, index):
+        return 7 if self.wrong == "label" else index % 2
+
+
+class Dim(vgx.Augmentation, type="dim"):
+    """Darken each picture by its own factor."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def build(self, image):
+        return self.change
+
+    def change(self, images, generator):
+        rows = 1 if self.break_ == "batch" else len(images)
+        factor = images.new_empty(rows, 1, 1, 1).uniform_(generator=generator)
+        if self.break_ == "ambient":
+            factor = torch.rand_like(factor)
+        if self.break_ == "in place":
+            return images.mul_(0.5)
+        if self.break_ == "range":
+            factor = factor * 3
+        if self.break_ == "shape":
+            return images[:, :, 1:]
+        if self.break_ == "nan":
+            return images / 0 * 0
+        if self.break_ == "double":
+            return images.double() * factor
+        if self.break_ == "cut off":
+            return (images * factor).detach()
+        if self.break_ == "root":  # its slope at 0 is infinite
+            return (images * factor).sqrt()
+        return images * factor
+
+
+class Net(nn.Module):
+    """One linear layer, and what a test breaks."""
+
+    def __init__(self, before, after, wrong):
+        super().__init__()
+        self.linear, self.wrong = nn.Linear(before, after), wrong
+        self.hidden = torch.rand(())  # in no state_dict
+        if wrong == "unused":
+            self.extra = nn.Parameter(torch.zeros(3))
+        if wrong == "numpy":
+            self.linear.weight.data += float(np.random.default_rng().random())
+
+    def run(self, inputs):
+        flat = inputs.flatten(1)
+        if self.wrong == "in place" and not flat.requires_grad:
+            inputs.mul_(0.5)
+        if self.wrong == "neighbours":
+            flat = flat + flat.mean(0)
+        if self.wrong == "no_grad":
+            with torch.no_grad():
+                return self.linear(flat)
+        if self.wrong == "cut off":
+            flat = flat.detach()
+        if self.wrong == "dropout":
+            flat = nn.functional.dropout(flat, 0.5, training=True)
+        if self.wrong == "pairs" and len(flat) == 2:
+            raise ValueError("BatchNorm wants more")
+        return self.linear(flat) + (self.hidden if self.wrong == "state" else 0)
+
+
+class Flat(vgx.Encoder, type="flat"):
+    """One linear layer for mu and logvar."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def build(self, image, latent):
+        if self.break_ == "function":
+            return lambda images: images
+        return FlatNet(image.pixel_values, 2 * latent.shape[0], self.break_)
+
+
+class FlatNet(Net):
+    def forward(self, images):
+        mu, logvar = self.run(images).chunk(2, 1)
+        if self.wrong == "sample":
+            return Loose(mu, logvar)
+        return vgx.Gaussian(mu[:, 1:] if self.wrong == "shape" else mu, logvar)
+
+
+class Loose(vgx.Gaussian):
+    def sample(self, generator):
+        return self.mu + torch.randn_like(self.mu)
+
+
+class Painter(vgx.Decoder, type="painter"):
+    """One linear layer from latents to logits."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def build(self, latent, image):
+        size = (image.channels, image.size, image.size)
+        return PainterNet(latent.shape[0], image.pixel_values, self.break_, size)
+
+
+class PainterNet(Net):
+    def __init__(self, before, after, wrong, size):
+        super().__init__(before, after, wrong)
+        self.size = size
+
+    def forward(self, z):
+        logits = self.run(z).unflatten(1, self.size)
+        return logits.sigmoid() if self.wrong == "sigmoid" else logits
+
+
+class Told(vgx.Decoder, type="told"):
+    """The same, moved by the label's embedding."""
+
+    conditional = True
+
+    def build(self, latent, image):
+        return ToldNet(latent.shape[0], image)
+
+
+class ToldNet(nn.Module):
+    def __init__(self, before, image):
+        super().__init__()
+        self.linear = nn.Linear(before, image.pixel_values)
+        self.embedding = nn.Embedding(image.classes, image.pixel_values)
+        self.size = (image.channels, image.size, image.size)
+
+    def forward(self, z, labels):
+        return (self.linear(z) + self.embedding(labels)).unflatten(1, self.size)
+
+
+class Critic(vgx.Discriminator, type="critic"):
+    """One linear layer from pixels to a logit."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def build(self, image):
+        return CriticNet(image.pixel_values, 1, self.break_)
+
+
+class CriticNet(Net):
+    def forward(self, images):
+        logits = self.run(images)
+        if self.wrong == "tensor":
+            return logits
+        if self.wrong == "one number":
+            return vgx.Score(logits.mean().view(1, 1))
+        if self.wrong == "flat":
+            return vgx.Score(logits.squeeze(1))
+        return vgx.Score(logits, (images.mean() if self.wrong == "features" else images,))
+
+
+class Gap(vgx.Loss, type="gap"):
+    """Mean squared error for one player, a mean of logits for the other."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def generator(self, step):  # noqa: C901
+        if self.break_ == "silent":
+            return None
+        difference = (step.recon - step.real) ** 2
+        if self.break_ == "sum":
+            return difference.sum()
+        if self.break_ == "vector":
+            return difference.mean((1, 2, 3))
+        if self.break_ == "nan":
+            return difference.mean() * torch.inf
+        if self.break_ == "detached":
+            return difference.mean().detach()
+        if self.break_ == "wrong player":
+            return step.real_score.logits.mean()
+        if self.break_ == "ambient":
+            return (difference * torch.rand_like(difference)).mean()
+        if self.break_ == "in place":
+            step.real.clamp_(0.1, 0.9)
+        if self.break_ == "backward":
+            difference.mean().backward(retain_graph=True)
+        if self.break_ == "root":
+            return (difference * 0).sqrt().mean()
+        if self.break_ == "misspelt":
+            return step.reconstruction.mean()
+        return difference.mean()
+
+    def discriminator(self, step):
+        if self.break_ == "silent":
+            return None
+        if self.break_ == "leak":
+            return step.discriminator(step.recon).logits.mean()
+        return step.fake_score.logits.mean()
+
+
+class Learned(vgx.Loss, type="learned"):
+    """A loss with a weight of its own."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def build(self):
+        return LearnedNet(self.break_)
+
+
+class LearnedNet(nn.Module):
+    def __init__(self, wrong):
+        super().__init__()
+        self.wrong, self.hidden = wrong, torch.rand(())
+        self.log_scale = nn.Parameter(torch.randn(()))
+
+    def generator(self, step):
+        scale = self.hidden if self.wrong == "state" else self.log_scale
+        scale = scale.detach() if self.wrong == "untrained" else scale
+        return (step.recon - step.real).abs().mean() * scale.exp() + scale
+
+
+class Near(vgx.Sampler, type="near"):
+    """A Gaussian about the mean of the codes."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def build(self, latent):
+        if self.break_ == "unsaved":
+            return Unsaved(self.break_, latent)
+        return NearDrawer(self.break_, latent)
+
+    def pictures(self, image):
+        return Greys("endless") if self.break_ == "pictures" else None
+
+
+class NearDrawer:
+    def __init__(self, wrong, latent):
+        self.wrong, self.latent, self.mean = wrong, latent, None
+
+    def fit(self, codes):
+        self.mean = codes.mean(0)
+        self.hidden = float(self.mean.sum())
+        if self.wrong == "fit":
+            self.mean = self.mean + torch.rand(())
+        if self.wrong == "spoils":
+            codes.zero_()
+
+    def draw(self, n, codes, generator):
+        if self.wrong == "shape":
+            return torch.randn(n, 3, generator=generator)
+        if self.wrong == "number":
+            return torch.randn(*self.latent.shape, n, generator=generator).mT.reshape(
+                n, *self.latent.shape
+            )
+        if self.wrong == "ambient":
+            return torch.randn(n, *self.latent.shape)
+        rows = [torch.randn(self.latent.shape, generator=generator) for _ in range(n)]
+        z = torch.stack(rows) + self.mean
+        if self.wrong == "state":
+            z = z + self.hidden
+        return z.double() if self.wrong == "double" else z
+
+    def state_dict(self):
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state):
+        self.mean, self.hidden = state["mean"], 0.0
+
+
+class Unsaved:
+    def __init__(self, wrong, latent):
+        self.latent = latent
+
+    def fit(self, codes):
+        pass
+
+    def draw(self, n, codes, generator):
+        return torch.stack([torch.randn(self.latent.shape, generator=generator) for _ in range(n)])
+
+
+class Brightness(vgx.Metric, type="brightness"):
+    """Difference of mean brightness."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def build(self, image):
+        return Meter(self.break_)
+
+
+class Meter:
+    def __init__(self, wrong):
+        self.wrong, self.sums, self.seen, self.asked = wrong, [0.0, 0.0], 0, 0
+
+    def update(self, real, fake):
+        self.sums = [
+            a + float(b.double().mean()) for a, b in zip(self.sums, (real, fake), strict=True)
+        ]
+        self.seen += 1
+        if self.wrong == "in place":
+            fake.zero_()
+
+    def compute(self):
+        self.asked += 1
+        seen = {"batches": 1, "moves": self.seen + self.asked}.get(self.wrong, self.seen)
+        value = (self.sums[0] - self.sums[1]) / seen
+        if self.wrong == "ambient":
+            value += torch.initial_seed()
+        if self.wrong == "tensor":
+            value = torch.tensor(value)
+        if self.wrong == "nan":
+            value = float("nan")
+        return {} if self.wrong == "empty" else {"brightness": value}
+
+
+class Diary(vgx.Tracker, type="diary"):
+    """Lines in a file beside the run."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def build(self, run):
+        return Pages(self.break_, run)
+
+
+class Pages:
+    def __init__(self, wrong, run):
+        self.wrong = wrong
+        inside = run / "diary" if wrong == "inside" else run.with_name("diary")
+        inside.mkdir(exist_ok=wrong != "once")
+        self.file = (inside / "lines").open("a")
+        if wrong == "log":
+            (run / "log.jsonl").write_text("")
+
+    def log(self, step, values):
+        self.file.write(f"{step} {values}\n")
+        if self.wrong == "values":
+            values.clear()
+
+    def images(self, step, name, grid):
+        if self.wrong == "grid":
+            grid.zero_()
+
+    def close(self):
+        self.file.close()
+
+
+GOOD = [Dots, Dim, Flat, Painter, Told, Critic, Gap, Learned, Near, Brightness, Diary]
+
+
+@pytest.mark.parametrize("cls", GOOD, ids=lambda cls: cls.type)
+def test_a_good_part_passes(cls):
+    check_part(cls())
+
+
+def test_the_good_ones_are_of_every_kind():
+    assert {cls.kind for cls in GOOD} == {kind.kind for kind in KINDS}
+
+
+BROKEN = [
+    (Dots, "fingerprint", "its fingerprint is another each time"),
+    (Dots, "no fingerprint", "no string that says something"),
+    (Dots, "empty", "it has no pictures"),
+    (Dots, "endless", r"it has 5 pictures, and \[5\] raises no IndexError"),
+    (Dots, "moves", "the same index gives another picture the second time"),
+    (Dots, "array", r"\[0\] is a ndarray, not a PIL picture"),
+    (Dim, "batch", "changes all pictures of a batch alike"),
+    (Dim, "ambient", "draws from something else than the generator"),
+    (Dim, "in place", "changes images in place"),
+    (Dim, "range", r"pictures leave \[0, 1\]"),
+    (Dim, "shape", r"shape \(8, 3, 15, 16\), not \(8, 3, 16, 16\)"),
+    (Dim, "nan", "not all finite numbers"),
+    (Dim, "double", r"it makes torch\.float64 of torch\.float32"),
+    (Dim, "cut off", "no gradient passes through it"),
+    (Dim, "root", "the gradient that passes through it is not finite"),
+    (Flat, "function", r"build does not give a torch\.nn\.Module"),
+    (Flat, "numpy", "its first weights draw not only from torch"),
+    (Flat, "in place", "changes its input in place"),
+    (Flat, "shape", r"its posterior's mean: shape \(8, 7\), not \(8, 8\)"),
+    (Flat, "sample", "its posterior's sample draws from something else"),
+    (Flat, "unused", "no gradient reaches its extra"),
+    (Flat, "no_grad", "leads to no weight"),
+    (Flat, "dropout", "in evaluation mode the same input gives another output"),
+    (Flat, "state", "saved and loaded it gives another output"),
+    (Flat, "neighbours", "its mean depends on the batch's other pictures"),
+    (Flat, "pairs", "it raises ValueError: BatchNorm wants more"),
+    (Painter, "sigmoid", r"it gives pictures in \[0, 1\]"),
+    (Painter, "cut off", "no gradient reaches what it is given"),
+    (Painter, "neighbours", "its logits depends on the batch's other pictures"),
+    (Critic, "tensor", r"it gives a Tensor, not a vgx\.Score"),
+    (Critic, "one number", r"its logits: shape \(1, 1\), not \(8, 1\)"),
+    (Critic, "flat", r"its logits: shape \(8,\), not \(8, 1\)"),
+    (Critic, "features", r"its features\[0\]: shape \(\), not \(8,\)"),
+    (Gap, "sum", "its generator's half is no mean over the batch"),
+    (Gap, "vector", "its generator's half is no finite scalar"),
+    (Gap, "nan", "its generator's half is no finite scalar"),
+    (Gap, "detached", "its generator's half reaches nobody"),
+    (Gap, "wrong player", "its generator's half reaches nothing of the generator's"),
+    (Gap, "ambient", r"its generator's half draws from something else than step\.chance"),
+    (Gap, "in place", "its generator's half changes the step in place"),
+    (Gap, "backward", r"its generator's half calls backward\(\)"),
+    (Gap, "root", "the gradient in recon is not finite"),
+    (Gap, "misspelt", "it raises AttributeError: .*reconstruction"),
+    (Gap, "leak", r"leads into the generator: use step\.recon\.detach\(\)"),
+    (Gap, "silent", "it says nothing"),
+    (Learned, "state", "saved and loaded its generator's half is another"),
+    (Learned, "untrained", "no gradient of its generator's half reaches its weight log_scale"),
+    (Near, "shape", r"its latents: shape \(5, 3\), not \(5, 8\)"),
+    (Near, "number", "its latent i depends on how many are drawn: 5 or 2"),
+    (Near, "ambient", "draws from something else than the generator"),
+    (Near, "double", r"makes torch\.float64 latents"),
+    (Near, "fit", "fitted twice to the same codes it learns something else"),
+    (Near, "spoils", "changes codes in place"),
+    (Near, "state", "saved and loaded it draws something else"),
+    (Near, "unsaved", "it has fit, but not state_dict"),
+    (Near, "pictures", r"\[5\] raises no IndexError"),
+    (Brightness, "batches", "its brightness depends on how the pictures are cut into batches"),
+    (Brightness, "moves", r"compute\(\) gives something else the second time"),
+    (Brightness, "ambient", "the same pictures give other numbers"),
+    (Brightness, "tensor", "as brightness, no finite float"),
+    (Brightness, "nan", "as brightness, no finite float"),
+    (Brightness, "empty", r"compute\(\) gives {}"),
+    (Brightness, "in place", "changes pictures in place"),
+    (Diary, "inside", "it writes into the run's directory"),
+    (Diary, "log", "it writes into the run's directory"),
+    (Diary, "once", "it raises FileExistsError"),
+    (Diary, "values", "it changes the values that it is handed"),
+    (Diary, "grid", "changes its picture in place"),
+]
+
+
+@pytest.mark.parametrize(("cls", "wrong", "said"), BROKEN, ids=lambda v: getattr(v, "type", v))
+def test_a_broken_part_is_told_by_name(cls, wrong, said):
+    with pytest.raises(AssertionError, match=said) as fault:
+        check_part(cls(break_=wrong))
+    whose = f"{cls.kind} '{cls.type}' ({cls.__name__}) breaks its contract:\n- "
+    assert str(fault.value).startswith(whose)
+
+
+def test_all_that_is_wrong_is_told_at_once_and_an_exception_keeps_its_traceback():
+    class Both(vgx.Loss, type="both"):
+        """Undocumented"""
+
+        much: float = 1.0
+
+        def generator(self, step):
+            raise ZeroDivisionError("by nothing")
+
+    with pytest.raises(AssertionError) as fault:
+        check_part(Both())
+    assert str(fault.value).splitlines() == [
+        "loss 'both' (Both) breaks its contract:",
+        "- its docstring is its documentation, and says next to nothing",
+        "- its field much has no docstring below it",
+        "- it raises ZeroDivisionError: by nothing",
+    ]
+    assert isinstance(fault.value.__cause__, ZeroDivisionError)
+
+
+def test_the_tutorial_shows_what_is_told():
+    class Huber(vgx.Loss, type="huber"):
+        """Huber distance between image and reconstruction, mean over pixels (Huber 1964)."""
+
+        delta: PositiveFloat = 1.0
+
+        def generator(self, step: vgx.Step):
+            return nn.functional.huber_loss(step.recon, step.real, "sum", delta=self.delta)
+
+    with pytest.raises(AssertionError) as fault:
+        check_part(Huber())
+    tutorial = Path(__file__).parents[1] / "docs" / "plugin-tutorial.md"
+    assert f"```text\n{fault.value}\n```" in tutorial.read_text()
+
+
+def test_labels_are_looked_at_where_there_are_classes():
+    check_part(Dots(break_="label"))
+    with pytest.raises(AssertionError, match=r"label\(0\) is 7, no int below 2"):
+        check_part(Dots(break_="label"), image=vgx.ImageSpec(16, classes=2))
+
+
+def test_what_a_recipe_cannot_say_is_told():
+    class Quiet(vgx.Loss, type="quiet"):
+        """A field that is changed on its way in."""
+
+        model_config = ConfigDict(extra="ignore")
+        scale: PositiveFloat = 1.0
+        """A factor that is doubled when it is read."""
+
+        def model_post_init(self, context):
+            object.__setattr__(self, "scale", self.scale * 2)
+
+        def generator(self, step):
+            return (step.recon - step.real).abs().mean() * self.scale
+
+        def note(self, image):
+            return None
+
+        def untrained(self):
+            return Gap()
+
+    with pytest.raises(AssertionError) as fault:
+        check_part(Quiet())
+    assert "written to a recipe and read again it is Quiet" in str(fault.value)
+    assert "its model_config is not that of parts" in str(fault.value)
+    assert "note() gives no string" in str(fault.value)
+    assert "untrained() gives another part" in str(fault.value)
+
+
+def test_parts_within_parts_are_written_and_read():
+    class Twice(vgx.Encoder, type="twice"):
+        """Another encoder, and a few losses that it is told of."""
+
+        inner: vgx.Encoder = Flat()
+        """The encoder."""
+        told: tuple[vgx.Loss, ...] = (Gap(),)
+        """Losses."""
+
+        def build(self, image, latent):
+            return self.inner.build(image, latent)
+
+    check_part(Twice())
+    check_part(Twice(inner=Twice(), told=()))
+    with pytest.raises(AssertionError, match="no gradient reaches its extra"):
+        check_part(Twice(inner=Flat(break_="unused")))
+
+
+def test_the_caller_says_what_is_around_a_part():
+    class Only(vgx.Loss, type="only"):
+        """For greyscale pictures and a posterior of its own."""
+
+        def generator(self, step):
+            assert step.real.shape[1:] == (1, 8, 8)
+            return step.posterior.energy.mean() * step.progress
+
+    class Own:
+        def __init__(self, energy):
+            self.energy = energy
+
+    image = vgx.ImageSpec(8, channels=1)
+    step = replace(full_step(image), posterior=Own(torch.ones(8, 5)))
+    check_part(Only(), image=image, step=step)
+    with pytest.raises(AssertionError, match="- it raises AssertionError: "):
+        check_part(Only())
+
+
+def test_a_step_has_everything_and_is_the_same_each_time():
+    step, again = full_step(vgx.ImageSpec(8, classes=3)), full_step(vgx.ImageSpec(8, classes=3))
+    assert [name for name, value in vars(step).items() if value is None] == []
+    assert step.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert torch.equal(step.recon, again.recon)
+    assert torch.equal(step.recon, step.recon_logits.sigmoid())
+    assert len(step.fake_score.logits) == 2 * len(step.real_score.logits) == 16
+    assert step.discriminator(step.real).logits.shape == (8, 1)
+    assert full_step().labels is None
+
+
+# --- vgx new-plugin ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vgx_here(tmp_path, monkeypatch, capfd):
+    from vgx.cli import run_program
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*arguments):
+        code = run_program(arguments)
+        return code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["Swirl"], "no name for a package"),
+        (["../swirl"], "no name for a package"),
+        (["swirl\n"], "no name for a package"),
+        (["vgx-"], "no name for a package"),
+        (["swirl--x"], "no name for a package"),
+        (["import"], "Python has a 'import' already"),
+        (["torch"], "Python has a 'torch' already"),
+        (["vgx"], "Python has a 'vgx' already"),
+        (["vgx-hinge"], "vgx has a loss 'hinge' already"),
+        (["vgx-conv", "--kind", "encoder"], "vgx has a encoder 'conv' already"),
+        (["vgx-swirl", "--kind", "lose"], r"no kind 'lose'; .*did you mean 'loss'\?"),
+        (["taken"], "taken: is already there"),
+    ],
+)
+def test_a_name_that_would_not_do_is_refused_and_nothing_is_written(
+    vgx_here, tmp_path, arguments, said
+):
+    (tmp_path / "taken").mkdir()
+    code, out, err = vgx_here("new-plugin", *arguments)
+    assert (code, out) == (2, "")
+    assert re.search(said, err)
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
+
+
+def test_the_help_names_every_kind(vgx_here):
+    _, out, _ = vgx_here("new-plugin", "--help")
+    assert all(kind.kind in out for kind in KINDS)
+
+
+def test_a_loss_is_made_unless_another_kind_is_asked_for(vgx_here, tmp_path):
+    code, out, _ = vgx_here("new-plugin", "vgx-deep-swirl")
+    assert code == 0
+    made = tmp_path / "vgx-deep-swirl"
+    names = ["README.md", "pyproject.toml", "test_vgx_deep_swirl.py", "vgx_deep_swirl.py"]
+    assert sorted(file.name for file in made.iterdir()) == names
+    assert all(f"vgx-deep-swirl/{name}" in out for name in names)
+    project = tomllib.loads((made / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["vgx"] == {"deep-swirl": "vgx_deep_swirl"}
+    registry = vgx.discover([made / "vgx_deep_swirl.py"])
+    assert registry.part("loss", "deep-swirl").__name__ == "DeepSwirlLoss"
+    assert vgx_here("new-plugin", "vgx-deep-swirl")[0] == 2
+
+
+@pytest.mark.parametrize("kind", [kind.kind for kind in KINDS])
+def test_what_is_made_is_typed_out_whole_and_keeps_its_contract(vgx_here, tmp_path, kind):
+    assert vgx_here("new-plugin", "vgx-swirl", "--kind", kind)[0] == 0
+    made = tmp_path / "vgx-swirl"
+    for file in made.iterdir():
+        assert "$" not in file.read_text()
+    registry = vgx.discover([made / "vgx_swirl.py"])
+    part = registry.part(kind, "swirl")
+    assert part.__name__ == f"Swirl{kind.capitalize()}"
+    check_part(part())
+    check_part(part(), image=vgx.ImageSpec(10, channels=1), latent=vgx.LatentSpec((2, 3, 3)))
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", made],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout.decode()
+
+
+@pytest.mark.slow
+def test_the_example_with_two_parts_installs_and_passes_its_own_tests(tmp_path):
+    site = tmp_path / "site"
+    package = Path(__file__).parents[1] / "docs" / "examples" / "vgx-spectra"
+    install(site, package)
+    python = within(site, tmp_path)
+    shown = "spectra  (vgx-spectra 1.0.0)\n  loss: focal-frequency\n  discriminator: spectrum\n"
+    assert shown in python("vgx", "plugins")
+    assert "Jiang et al. 2021" in python("vgx", "parts", "loss/focal-frequency")
+    assert "spectrum" in python("vgx", "check", str(package / "recipe.yaml"))
+    tests = shutil.copy(package / "test_vgx_spectra.py", tmp_path)
+    assert "7 passed" in python("pytest", "-q", "-p", "no:cacheprovider", str(tests))
+
+
+def install(site, *packages):
+    """Into a folder of its own, without a network: hatchling is among the requirements of tests."""
+    pip = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", site]
+    subprocess.run([sys.executable, "-m", *pip, *packages], check=True, timeout=240)
+
+
+def within(site, folder):
+    settings = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+
+    def python(*arguments):
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(
+            command, cwd=folder, env=settings, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return python
+
+
+@pytest.mark.slow
+def test_what_is_made_installs_is_found_and_passes_its_own_tests(vgx_here, tmp_path):
+    """All kinds at once: one pip, one list of plugins, one run of their tests."""
+    kinds = [kind.kind for kind in KINDS]
+    names = [f"vgx-new-{kind}" for kind in kinds]
+    for name, kind in zip(names, kinds, strict=True):
+        assert vgx_here("new-plugin", name, "--kind", kind)[0] == 0
+    site = tmp_path / "site"
+    install(site, *(tmp_path / name for name in names))
+    python = within(site, tmp_path)
+    found = python("vgx", "plugins")
+    for name, kind in zip(names, kinds, strict=True):
+        assert f"new-{kind}  ({name} 0.1.0)\n  {kind}: new-{kind}\n" in found
+    tests = [f"{name}/test_vgx_new_{kind}.py" for name, kind in zip(names, kinds, strict=True)]
+    assert f"{2 * len(kinds)} passed" in python("pytest", "-q", "-p", "no:cacheprovider", *tests)
+
+
+@pytest.mark.slow
+def test_the_wheel_has_what_a_plugin_begins_from(tmp_path):
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=240)
+    (wheel,) = tmp_path.glob("*.whl")
+    there = set(zipfile.ZipFile(wheel).namelist())
+    templates = (root / "framework" / "vgx" / "templates").iterdir()
+    assert {f"vgx/templates/{template.name}" for template in templates} <= there
+    assert {f"vgx/templates/{kind.kind}.txt" for kind in KINDS} <= there
