@@ -16,7 +16,7 @@ import vgx
 from vgx.sampling import save_grid
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "gallery.md"
+PAGE, PICTURES = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery"
 RECIPES = (
     "vae", "beta_vae", "infovae", "vqvae", "dcgan", "wgan_gp", "sngan_hinge", "r3gan",
     "larsen_vaegan", "kl_autoencoder", "vqgan",
@@ -28,7 +28,7 @@ def train(name: str, runs: str) -> None:
     recipe = vgx.load_recipe(ROOT / "recipes" / f"{name}.yaml")
     run = vgx.run(recipe, runs, folder=ROOT / "recipes")
     images = vgx.sample(run, n=SHOWN)  # [N, C, H, W]
-    save_grid(images, ROOT / "docs" / "gallery" / f"{name}.png", columns=10)
+    save_grid(images, PICTURES / f"{name}.png", columns=10)
     model = vgx.load(run)
     lines = [line for line in run.read_log() if line["losses"]]
     seen: dict[str, list[float]] = {}  # by term: its first and its last value
@@ -42,12 +42,11 @@ def train(name: str, runs: str) -> None:
         "seconds": round(lines[-1]["seconds"]),
         "losses": seen,
     }
-    path = ROOT / "docs" / "gallery" / f"{name}.json"
-    path.write_text(json.dumps(about, indent=1) + "\n")
+    (PICTURES / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 def section(name: str) -> str:
-    about = json.loads((ROOT / "docs" / "gallery" / f"{name}.json").read_text())
+    about = json.loads((PICTURES / f"{name}.json").read_text())
     comment = re.findall(r"^# (.*)", (ROOT / "recipes" / f"{name}.yaml").read_text(), re.MULTILINE)
     said = " ".join(line for line in comment if not line.startswith("Other pictures"))
     rows = [f"| `{t}` | {a:.4g} | {b:.4g} |" for t, (a, b) in about["losses"].items()]
@@ -62,7 +61,8 @@ def section(name: str) -> str:
 
 def write_page() -> None:
     head = PAGE.read_text().partition("\n## ")[0].rstrip()
-    PAGE.write_text("\n\n".join([head, *map(section, RECIPES)]) + "\n")
+    trained = [name for name in RECIPES if (PICTURES / f"{name}.json").exists()]
+    PAGE.write_text("\n\n".join([head, *map(section, trained)]) + "\n")
 
 
 def main() -> None:
