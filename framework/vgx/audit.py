@@ -85,10 +85,7 @@ def measure(engine: Engine, halves: list[Half], held: Step) -> tuple[list[Flow],
         if open_doors:
             findings.append(_leak(half, open_doors))
         findings += _unheld(half, engine, doors)
-        if never := _never(half, engine.steps):
-            findings.append(Finding(f"never:{half.label}", never))
-        else:
-            reached |= {id(named[name]) for name, g in own.items() if g is not None}
+        reached |= {id(named[name]) for name, g in own.items() if g is not None}
     findings += _unreached(engine, halves, reached)
     findings += _unstepped(engine)
     findings += _squashed(engine, held)
@@ -207,7 +204,8 @@ def _unheld(half: Half, engine: Engine, doors: dict[str, Tensor]) -> Iterator[Fi
             yield Finding(f"unstepped:{half.label}", message)
 
 
-def _never(half: Half, steps: int) -> str:
+def idle(half: Half, steps: int) -> str:
+    """Say why a half counts in none of so many steps, or nothing: a short trial is no fault."""
     weight = half.loss.weight
     scaled = half.player == "generator" or half.label == half.loss.label
     first = half.loss.start
@@ -216,10 +214,10 @@ def _never(half: Half, steps: int) -> str:
     if scaled and isinstance(weight, Schedule) and weight.start == 0:
         first = max(first, weight.after + 1)
     if first >= steps:
-        return f"it starts at step {first:,}, and the training has {steps:,}"
+        return f"{half.label} never counts: it starts at step {first:,} of {steps:,}."
     levels = (weight.start, weight.to) if isinstance(weight, Schedule) else (weight,)
     if scaled and all(level == 0 for level in levels):
-        return "its weight is 0; leave it out"
+        return f"{half.label} never counts: its weight is 0."
     return ""
 
 

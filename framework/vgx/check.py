@@ -82,6 +82,7 @@ def examine(
     if isinstance(step.real_score, Score) and step.real_score.logits.dim() == 4:
         height, width = step.real_score.logits.shape[2:]
         notes.append(f"The discriminator judges a grid of {height}x{width} patches.")
+    notes += [note for half in halves if (note := audit.idle(half, engine.steps))]
     notes += audit.judge(recipe, faults)
     losses = {half.label: half.value.item() for half in halves}
     return Findings(_rows(engine, step), losses, flows, notes)
