@@ -360,8 +360,8 @@ def builtin_parts():
 
 @pytest.mark.parametrize(("kind", "part"), list(builtin_parts()))
 def test_a_built_in_part_is_described_as_it_is(kind, part):
-    shared = set(components.Loss.model_fields) if kind == "loss" else set()
-    rows = [row for row in schema.fields(part) if row[0] not in shared]
+    shared = {"loss": components.Loss.model_fields, "dataset": components.Dataset.model_fields}
+    rows = [row for row in schema.fields(part) if row[0] not in shared.get(kind, ())]
     text = section(DOCS / "recipe" / f"{PAGE_OF[kind]}.md", part.type)
     assert [row[:3] for row in table(text)] == expected(rows)
 
@@ -381,6 +381,13 @@ def test_every_field_of_every_loss_is_described():
     assert [row[:3] for row in table(section(page, "Every loss"))] == expected(rows)
     rows = schema.fields(components.Schedule)
     assert [row[:3] for row in table(section(page, "Schedules"))] == expected(rows)
+
+
+def test_every_field_of_every_data_set_is_described():
+    rows = schema.fields(vgx.discover().part("dataset", "drawn-faces"))
+    rows = [row for row in rows if row[0] in components.Dataset.model_fields]
+    page = DOCS / "recipe" / "dataset.md"
+    assert [row[:3] for row in table(section(page, "Every data set"))] == expected(rows)
 
 
 def test_every_field_of_train_is_described():

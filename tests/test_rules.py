@@ -27,9 +27,10 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 # From bottom to top: a module imports only what stands above it in this list.
 LAYERS = [
-    "errors", "keys", "step", "components", "hooks", "registry", "yamlfile", "recipe", "schema",
-    "rundir", "scaffold", "checkpoint", "data", "optimizers", "engine", "audit", "check", "testing",
-    "sampling", "voice", "training", "cli", "__main__",
+    "errors", "keys", "step", "components", "hooks", "registry", "yamlfile", "limits",
+    "recipe", "memory", "blame", "schema", "rundir", "scaffold", "checkpoint", "weights",
+    "decoding", "data", "optimizers", "engine", "audit", "check", "testing", "sampling", "voice",
+    "environment", "training", "replay", "cli", "__main__",
 ]  # fmt: skip
 
 
@@ -177,13 +178,21 @@ def test_nothing_executes_what_it_reads(path):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name.partition(".")[0] for alias in node.names}
             names |= {(node.module or "").partition(".")[0]} if hasattr(node, "module") else set()
+            if isinstance(node, ast.ImportFrom) and node.module == "torch":
+                assert "load" not in names
             assert names.isdisjoint({"pickle", "dill", "marshal", "shelve", "joblib"}), names
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in ("eval", "exec", "torch.load", "yaml.load", "__import__"), called
+            assert called not in ("eval", "exec", "yaml.load", "__import__"), called
             words = {word.arg: ast.unparse(word.value) for word in node.keywords}
             assert words.get("allow_pickle", "False") == words.get("shell", "False") == "False"
             assert words.get("trust_remote_code", "False") == "False"
+            if called == "torch.load":  # the one door for other people's files
+                assert path == ROOT / "framework" / "vgx" / "weights.py"
+                assert words.get("weights_only") == "True"
+            # Torch's other readers of what pickle wrote, and of code.
+            readers = ("torch.jit.load", "torch.hub.load", "PackageImporter")
+            assert not called.endswith((*readers, "load_state_dict_from_url")), called
             if called.endswith("YAML"):
                 assert words.get("typ") == "'safe'"
             if called.endswith("import_module"):  # only the table of public names
@@ -196,6 +205,10 @@ def test_nothing_executes_what_it_reads(path):
         "import pickle",
         "from pickle import loads",
         "import torch\ntorch.load('x')",
+        "import torch\ntorch.load('x', weights_only=True)",
+        "from torch import load",
+        "import torch\ntorch.jit.load('x')",
+        "import torch\ntorch.hub.load('x', 'y')",
         "eval('1')",
         "exec('1')",
         "from ruamel.yaml import YAML\nYAML()",
@@ -231,12 +244,17 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 
 # What looks at an experiment before it starts, and what authors of plugins work with.
 BESIDE = {"audit", "check", "schema", "testing", "scaffold", "inspecting"}
+# What a run survives: hostile files, broken plugins, bad pictures, another machine.
+SURVIVAL = {"limits", "memory", "blame", "weights", "decoding", "environment", "replay"}
 
 
 def test_the_core_fits_its_budget():
-    """What a run stands on: about 2,500 lines of code; a tenth more is the most."""
-    assert sum(code_lines(path) for path in CORE if path.stem not in BESIDE) < 2750
-    assert sum(code_lines(path) for path in CORE if path.stem in BESIDE) < 1150
+    """What a run stands on, what stands beside it, and what it survives; each counted apart."""
+    lines = {path: code_lines(path) for path in CORE}
+    assert sum(n for path, n in lines.items() if path.stem not in BESIDE | SURVIVAL) < 3050
+    assert sum(n for path, n in lines.items() if path.stem in BESIDE) < 1150
+    assert sum(n for path, n in lines.items() if path.stem in SURVIVAL) < 550
+    assert all(n < 150 for path, n in lines.items() if path.stem in SURVIVAL)
 
 
 @pytest.mark.parametrize("path", BOX, ids=lambda p: f"{p.parent.name}/{p.name}")

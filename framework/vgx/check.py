@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgx import audit, keys
+from vgx.blame import holding_still
 from vgx.components import Fitted, Loss
 from vgx.engine import Engine, Player, plays
 from vgx.errors import PluginError, RecipeError, VgxError
@@ -66,7 +67,13 @@ def examine(
     `PluginError` that names the part.
     """
     recipe = engine.recipe
-    with _unchanged(engine), keys.ambient(recipe.train.seed, "check"):
+    working = [*engine.asked, *zip(recipe.augment, engine.augment, strict=True)]
+    working += zip(recipe.diff_augment, engine.diff_augment, strict=True)
+    for name in ("encoder", "decoder", "discriminator"):
+        if name in engine.networks:
+            working.append((getattr(recipe, name), engine.networks[name]))
+    still = holding_still(working)
+    with _unchanged(engine), still, keys.ambient(recipe.train.seed, "check"):
         step = _played(engine, registry, real, labels)
         held = engine.play(0, real, learn=False, labels=labels)
         for name in ("z", "recon", "recon_logits", "prior"):

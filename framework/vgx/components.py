@@ -368,7 +368,8 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Image.Image:
         """Return picture `index`, in any mode and size.
 
-        Raises `vgx.Dropped` for one that the recipe leaves out, anything else for a bad one.
+        Raises `vgx.Dropped` for one that the recipe leaves out, anything else for a bad one; a
+        `vgx.errors.DataError` "name: why" is quoted, other errors are told by the index.
         """
         ...
 
@@ -386,6 +387,17 @@ class Dataset(Component):
     """Where the pictures come from."""
 
     kind: ClassVar[str] = "dataset"
+
+    on_bad: Literal["error", "skip"] = "error"
+    """A picture that cannot be read ends the program (`error`), or is left out, counted and named
+    (`skip`)."""
+    max_bad: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """With `skip`, the largest share of such pictures; more of them end the program."""
+
+    @property
+    def tolerated(self) -> float | None:
+        """The share of pictures that may be unreadable; nothing when none may be."""
+        return self.max_bad if self.on_bad == "skip" else None
 
     @abstractmethod
     def build(self, image: ImageSpec) -> Source:

@@ -5,6 +5,7 @@ Letters: N pictures, B in a minibatch, S pixels high and wide, C channels.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,23 +15,23 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from vgx import keys
+from vgx import decoding, keys
 from vgx.components import Dataset, ImageSpec, Labelled, Source
 from vgx.errors import DataError, Dropped, Notice, StorageError
-from vgx.rundir import cache_dir
+from vgx.rundir import cache_dir, write_file
 
 # What is done to a picture after decoding; part of the store's address.
-POLICY = "bilinear-1"
+POLICY = "bilinear-2"
+NAMED = 1000  # pictures that cannot be read and whose names are kept
 Advance = Callable[[int], None]
 
 
@@ -43,15 +44,26 @@ class Store:
     fingerprint: str  # of the source
     content: str  # SHA-256 of the array
     dropped: dict[str, int]  # pictures left out, by reason
+    bad: int = 0  # pictures that cannot be read
+    named: tuple[str, ...] = ()  # the first of those: "name: why"
 
     def summary(self) -> str:
         """Return the counts as a person says them."""
         left_out = sum(self.dropped.values())
         text = f"{len(self.images):,} pictures"
+        if left_out or self.bad:
+            text += " kept"
         if left_out:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
-            text += f" kept, {left_out:,} dropped ({reasons})"
+            text += f", {left_out:,} dropped ({reasons})"
+        if self.bad:
+            text += f", {self.bad:,} unreadable ({self.worst()})"
         return text
+
+    def worst(self) -> str:
+        """Return the first few that cannot be read, and how many more there are."""
+        more = f"; and {self.bad - 3:,} more" if self.bad > 3 else ""
+        return "; ".join(self.named[:3]) + more
 
 
 def open_source(dataset: Dataset, image: ImageSpec) -> tuple[Source, list[str]]:
@@ -77,24 +89,38 @@ def noticing(notices: list[str]) -> Iterator[None]:
             )
 
 
-def peek(source: Source, image: ImageSpec, n: int) -> Store:
-    """Return the first `n` good pictures, decoded without the cache."""
+def peek(source: Source, image: ImageSpec, n: int, max_bad: float | None = None) -> Store:
+    """Return the first `n` good pictures, or as many as there are, decoded without the cache.
+
+    A bad one is passed over when `max_bad` says that there may be some, else it is a `DataError`.
+    """
     good: list[NDArray[np.uint8]] = []
     labels: list[int] = []
-    for index in range(len(source)):
-        picture = _decode(source, index, image)
-        if not isinstance(picture, str):
-            good.append(picture)
-            labels += [label_of(source, index, image)] if image.classes else []
-        if len(good) == n:
-            return Store(np.stack(good), np.array(labels) if labels else None, "", "", {})
-    raise DataError(f"only {len(good)} usable pictures of {len(source)}; at least {n} are needed")
+    with decoding.guarded():
+        for index in range(len(source)):
+            picture = decoding.decode(source, index, image)
+            if isinstance(picture, np.ndarray):
+                good.append(picture)
+                labels += [label_of(source, index, image)] if image.classes else []
+            elif isinstance(picture, DataError) and max_bad is None:
+                raise _refused(picture)
+            if len(good) == n:
+                break
+    if not good:
+        raise DataError(f"none of {len(source):,} pictures is usable")
+    return Store(np.stack(good), np.array(labels) if labels else None, "", "", {})
 
 
-def open_store(source: Source, image: ImageSpec, advance: Advance = lambda _: None) -> Store:
+def open_store(
+    source: Source,
+    image: ImageSpec,
+    advance: Advance = lambda _: None,
+    max_bad: float | None = None,
+) -> Store:
     """Return the store of a source at this size, building it if the cache has none.
 
-    `advance` is told how many pictures were done. Raises `DataError` for a bad picture.
+    `advance` is told how many pictures were done. `max_bad` is the largest share of pictures that
+    may be unreadable; without it the first one is a `DataError`.
     """
     address = f"{source.fingerprint}|{image.size}|{image.channels}|{POLICY}"
     if image.classes:
@@ -102,9 +128,11 @@ def open_store(source: Source, image: ImageSpec, advance: Advance = lambda _: No
     folder = cache_dir() / "images" / hashlib.sha256(address.encode()).hexdigest()[:32]
     if not (folder / "store.json").is_file():
         try:
-            _build(source, image, folder, advance)
+            _build(source, image, folder, advance, max_bad)
         except OSError as error:
-            raise StorageError(f"{folder}: {error.strerror or error}") from error
+            needed = len(source) * image.pixel_values / 2**20
+            message = f"{error.strerror or error} (it takes up to {needed:,.0f} MiB; VGX_CACHE"
+            raise StorageError(f"{folder}: {message} says where)") from error
     try:
         about = json.loads((folder / "store.json").read_text())
         shape = (about["count"], image.size, image.size, image.channels)
@@ -113,7 +141,19 @@ def open_store(source: Source, image: ImageSpec, advance: Advance = lambda _: No
     except (OSError, ValueError) as error:
         message = f"{folder}: damaged; delete it, and it is made again ({error})"
         raise StorageError(message) from error
-    return Store(images, labels, source.fingerprint, about["sha256"], about["dropped"])
+    counts = about["dropped"], about["bad"], tuple(about["named"])
+    store = Store(images, labels, source.fingerprint, about["sha256"], *counts)
+    # Also when the store is an old one, made for a recipe that allows more.
+    if store.bad and max_bad is None:
+        raise _refused(store.named[0])
+    if store.bad > (max_bad or 0) * len(source):
+        message = f"{store.bad:,} of {len(source):,} pictures are unreadable ({store.worst()})"
+        raise DataError(f"{message}; dataset.max_bad allows a share of {max_bad:g}")
+    return store
+
+
+def _refused(bad: DataError | str) -> DataError:
+    return DataError(f"{bad}; dataset.on_bad=skip leaves such pictures out")
 
 
 def label_of(source: Source, index: int, image: ImageSpec) -> int:
@@ -129,67 +169,100 @@ def label_of(source: Source, index: int, image: ImageSpec) -> int:
     return label
 
 
-def _build(source: Source, image: ImageSpec, folder: Path, advance: Advance) -> None:
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    temporary.mkdir(parents=True)
-    try:
-        digest, dropped, count = hashlib.sha256(), Counter[str](), 0
-        labels: list[int] = []
-        with (temporary / "images.u8").open("wb") as file:
+def _build(
+    source: Source, image: ImageSpec, folder: Path, advance: Advance, max_bad: float | None
+) -> None:
+    digest, dropped, count = hashlib.sha256(), Counter[str](), 0
+    bad, labels = list[str](), list[int]()
+    with _scratch(folder) as temporary:
+        with (temporary / "images.u8").open("wb") as file, decoding.guarded():
             for index, picture in enumerate(_decode_all(source, image)):
                 advance(1)
-                if isinstance(picture, str):
-                    dropped[picture] += 1
-                    continue
-                data = picture.tobytes()
-                file.write(data)
-                digest.update(data)
-                count += 1
-                if image.classes:
-                    labels.append(label_of(source, index, image))
+                if isinstance(picture, Dropped):
+                    dropped[str(picture)] += 1
+                elif isinstance(picture, DataError):
+                    if max_bad is None:
+                        raise _refused(picture)
+                    bad.append(str(picture))
+                else:
+                    data = picture.tobytes()
+                    file.write(data)
+                    digest.update(data)
+                    count += 1
+                    labels += [label_of(source, index, image)] if image.classes else []
+            file.flush()
+            os.fsync(file.fileno())
         if not count:
-            raise DataError(f"none of {len(source):,} pictures is usable: {dict(dropped)}")
+            why = f"dropped: {dict(dropped)}, unreadable: {len(bad):,} ({'; '.join(bad[:3])})"
+            raise DataError(f"none of {len(source):,} pictures is usable: {why}")
         if image.classes:
             data = np.array(labels, np.int64).tobytes()
-            (temporary / "labels.i64").write_bytes(data)
+            write_file(temporary / "labels.i64", data)
             digest.update(data)
         about = {
             "count": count,
             "dropped": dict(sorted(dropped.items())),
+            "bad": len(bad),
+            "named": bad[:NAMED],
             "sha256": digest.hexdigest(),
         }
-        (temporary / "store.json").write_text(json.dumps(about, indent=1))
+        write_file(temporary / "store.json", json.dumps(about, indent=1))
         try:
             temporary.rename(folder)
+            (folder / "lock").unlink(missing_ok=True)
         except OSError:  # another process was faster with the same pictures
             if not (folder / "store.json").is_file():
                 raise
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Make a place to build a store in, and remove those whose builders died.
+
+    A builder holds a lock on its own place, which ends with its process however that ends.
+    """
+    root = folder.parent
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = root / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    # Nobody looks at a place that is not yet locked. Files, since NFS locks no directory.
+    with root.with_name("images.lock").open("a") as claim:
+        fcntl.flock(claim, fcntl.LOCK_EX)
+        for left in root.glob(".*"):
+            _remove_if_left(left)
+        temporary.mkdir()
+        held = (temporary / "lock").open("a")
+        fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        held.close()
 
 
-def _decode_all(source: Source, image: ImageSpec) -> Iterator[NDArray[np.uint8] | str]:
+def _remove_if_left(place: Path) -> None:
+    # Blocked: somebody builds there. Other errors: it is gone by now, or another person's.
+    with suppress(OSError), (place / "lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(place)
+
+
+def _decode_all(
+    source: Source, image: ImageSpec
+) -> Iterator[NDArray[np.uint8] | Dropped | DataError]:
     # Pillow decodes and resizes without holding the interpreter's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(source), 256):
-            indices = range(start, min(start + 256, len(source)))
-            yield from pool.map(lambda index: _decode(source, index, image), indices)
+        at_once = max(1, min(256, 2**28 // image.pixel_values))  # a quarter of a gigabyte
+        for start in range(0, len(source), at_once):
+            indices = range(start, min(start + at_once, len(source)))
+            yield from pool.map(lambda index: decoding.decode(source, index, image), indices)
 
 
-def _decode(source: Source, index: int, image: ImageSpec) -> NDArray[np.uint8] | str:
-    """[S, S, C]  One picture, or the reason why it is left out."""
-    try:
-        with source[index] as picture:
-            whole = picture.convert("RGB" if image.channels == 3 else "L")
-            small = whole.resize((image.size, image.size), Image.Resampling.BILINEAR)
-    except Dropped as reason:
-        return str(reason)
-    # Decoders raise many things for bad files; each means the same to the person.
-    except Exception as error:
-        raise DataError(
-            f"picture {index} cannot be read: {type(error).__name__}: {error}"
-        ) from error
-    return np.asarray(small).reshape(image.size, image.size, image.channels)
+def minibatches(pictures: int, batch: int) -> int:
+    """Return how many minibatches an epoch has; the pictures of an unfinished one sit it out."""
+    if pictures < batch:
+        counts = f"{pictures:,} pictures don't fill one minibatch of {batch:,}"
+        raise DataError(f"{counts}; lower train.batch to {pictures:,}")
+    return pictures // batch
 
 
 class Batches:
@@ -204,14 +277,9 @@ class Batches:
         labels: NDArray[np.int64] | None = None,
     ) -> None:
         """Raise `DataError` when the pictures don't fill one minibatch."""
-        if len(images) < batch:
-            message = (
-                f"{len(images):,} pictures don't fill one minibatch; lower train.batch to that"
-            )
-            raise DataError(message)
         self.images, self.batch, self.seed, self.device = images, batch, seed, device
         self._labels = labels
-        self.per_epoch = len(images) // batch
+        self.per_epoch = minibatches(len(images), batch)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def rows(self, number: int) -> NDArray[np.int64]:

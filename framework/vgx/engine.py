@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from vgx import keys
+from vgx.blame import BrokenError
 from vgx.checkpoint import State
 from vgx.components import Adaptive, Loss, LossTerm, at
-from vgx.errors import StorageError
+from vgx.errors import DivergedError, StorageError
+from vgx.memory import measured
 from vgx.optimizers import averaging, laid_out, learning_rate, make_optimizer
 from vgx.recipe import Optimizer, Recipe
 from vgx.step import Score, Step
@@ -57,7 +59,7 @@ def build_network(recipe: Recipe, name: str) -> nn.Module | None:
 
     Each network has a key of its own, so that swapping one leaves the others as they were.
     """
-    with keys.ambient(recipe.train.seed, f"weights of the {name}"):
+    with keys.ambient(recipe.train.seed, f"weights of the {name}"), measured(name):
         if name == "encoder":
             part = recipe.encoder
             return None if part is None else part.build(recipe.image, recipe.latent)
@@ -105,7 +107,7 @@ class Engine:
             network.to(self.device, dtype, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.augment = [part.build(recipe.image) for part in recipe.augment]
         self.diff_augment = [part.build(recipe.image) for part in recipe.diff_augment]
-        self.parameters = {player: self._parameters(player) for player in self.terms}
+        self.parameters = {player: [p for _, p in self.trained(player)] for player in self.terms}
         self.optimizers = {
             player: make_optimizer(
                 getattr(recipe.train.optimizers, player), self.parameters[player], player
@@ -167,9 +169,38 @@ class Engine:
                     sums[player] = _add(sums.get(player), gradients)
             if "generator" in players:
                 self._keep(step.z)
+        self._hold_finite(number, values, sums)
         for player, summed in sums.items():
             self._apply(player, number, summed)
         return values
+
+    def _hold_finite(
+        self, number: int, values: dict[str, Tensor], sums: dict[Player, list[Tensor | None]]
+    ) -> None:
+        """Look at every term and gradient before anybody moves.
+
+        Raises `DivergedError` that names the first one that is not finite. All is read as one
+        number, for reading one waits for the device.
+        """
+        norms = {
+            f"the norm of the {player}'s gradient": nn.utils.get_total_norm(
+                [gradient for gradient in summed if gradient is not None]
+            )
+            for player, summed in sums.items()
+        }
+        seen = torch.stack([*(values | norms).values()])
+        if seen.isfinite().all():
+            return
+        gradients = {
+            f"the gradient of {name}": gradient.abs().max()
+            for player, summed in sums.items()
+            for (name, _), gradient in zip(self.trained(player), summed, strict=True)
+            if gradient is not None
+        }
+        # The norm comes last: it overflows before the gradients do.
+        for name, value in (values | gradients | norms).items():
+            if not value.isfinite():
+                raise DivergedError(f"step {number + 1}: {name} is {value.item()}")
 
     def play(
         self,
@@ -272,6 +303,7 @@ class Engine:
             weight = term.weight(step.number)
             value = getattr(term.asked, player)(step) if weight else None
             if value is not None:
+                self._expect_scalar(term, player, value)
                 counted[term.label] = (term, value, weight)
         sums: dict[tuple[str, ...] | None, Tensor] = {}
         for term, value, weight in counted.values():
@@ -283,6 +315,18 @@ class Engine:
                 total = total * self._level(sum(others), value, term.loss.weight.most)
             sums[networks] = sums[networks] + total if networks in sums else total
         return sums, {label: value for label, (_, value, _) in counted.items()}
+
+    def _expect_scalar(self, term: Term, player: Player, value: object) -> None:
+        """Raise `BrokenError` for what a loss must not give, whatever step it is."""
+        if not isinstance(value, Tensor):
+            wrong = f"a {type(value).__name__}"
+        elif value.dim():
+            wrong = f"of shape {tuple(value.shape)}"
+        elif value.device.type != self.device.type:
+            wrong = f"on {value.device}, while the run is on {self.device}"
+        else:
+            return
+        raise BrokenError(term.loss, f"its {player}'s half is {wrong}, not a scalar of the run's")
 
     def _level(self, others: Tensor | int, value: Tensor, most: float) -> Tensor | float:
         """Return how much stronger the others pull at the decoder's last layer: a scalar."""
@@ -299,7 +343,7 @@ class Engine:
         self, total: Tensor, player: Player, networks: tuple[str, ...] | None, *, keep: bool
     ) -> list[Tensor | None]:
         """Return the gradient of a scalar for each of the player's weights in these networks."""
-        owners = [name for name, p in self.named(player) if p.requires_grad]
+        owners = [name for name, _ in self.trained(player)]
         wanted = [
             parameter
             for name, parameter in zip(owners, self.parameters[player], strict=True)
@@ -358,8 +402,9 @@ class Engine:
                     halves.append(Term(label, loss, asked, weighted))
         return terms
 
-    def _parameters(self, player: Player) -> list[nn.Parameter]:
-        return [p for _, p in self.named(player) if p.requires_grad]
+    def trained(self, player: Player) -> list[tuple[str, nn.Parameter]]:
+        """Return the weights by name that the player's optimizer moves."""
+        return [(name, p) for name, p in self.named(player) if p.requires_grad]
 
     def named(self, player: Player) -> list[tuple[str, nn.Parameter]]:
         """Return a player's parameters by name; a loss's own weights go with the generator."""
@@ -405,7 +450,7 @@ class Engine:
         tensors: dict[str, Tensor] = {}
         plain: dict[str, Any] = {}
         for player, optimizer in self.optimizers.items():
-            names = [name for name, p in self.named(player) if p.requires_grad]
+            names = [name for name, _ in self.trained(player)]
             saved = optimizer.state_dict()
             groups = [{k: v for k, v in g.items() if k != "params"} for g in saved["param_groups"]]
             plain[player] = {"groups": groups, "values": {}}
@@ -432,12 +477,12 @@ class Engine:
             if self.average is not None:
                 self.average.load_state_dict(under(state.model, "average"))
             for player, optimizer in self.optimizers.items():
-                names = [name for name, p in self.named(player) if p.requires_grad]
+                names = [name for name, _ in self.trained(player)]
                 saved = state.numbers["optimizers"][player]
                 values: dict[int, dict[str, Any]] = {}
                 for place, value in {**state.optimizer, **saved["values"]}.items():
                     owner, name, key = place.split("/")
-                    if owner == player:
+                    if self.optimizers[owner] is optimizer:
                         values.setdefault(names.index(name), {})[key] = value
                 shell = optimizer.state_dict()["param_groups"]
                 groups = [
@@ -449,11 +494,12 @@ class Engine:
                     for key, value in kept.items():
                         if isinstance(value, Tensor) and value.shape == parameter.shape:
                             kept[key] = laid_out(value, parameter)
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise StorageError(f"the checkpoint does not fit the recipe: {error}") from error
-        codes = state.latents["codes"].to(self.codes)
-        self.codes[: len(codes)] = codes
-        self.coded = len(codes)
+            codes = state.latents["codes"].to(self.codes)
+            self.codes[: len(codes)] = codes
+            self.coded = len(codes)
+        # What is no checkpoint of this recipe makes readers raise anything.
+        except Exception as error:
+            raise StorageError(f"the checkpoint does not fit the recipe: {error!r}") from error
 
 
 def under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

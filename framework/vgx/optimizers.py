@@ -13,6 +13,8 @@ from vgx.components import at, near
 from vgx.errors import RecipeError
 from vgx.recipe import Optimizer
 
+SECOND_ORDER = ("adahessian",)
+
 
 def make_optimizer(
     chosen: Optimizer, parameters: list[nn.Parameter], player: str
@@ -30,9 +32,18 @@ def make_optimizer(
             hint = f"; did you mean '{close}'?" if close else ""
             message = f"train.optimizers.{player}.type: timm has no '{chosen.type}'{hint}"
             raise RecipeError(message)
-        kind = get_optimizer_class(chosen.type, bind_defaults=False)
+        try:
+            kind = get_optimizer_class(chosen.type, bind_defaults=False)
+        except (AssertionError, ImportError) as error:  # it wants CUDA, or a library of its own
+            message = f"train.optimizers.{player}.type: {chosen.type}: {error}"
+            raise RecipeError(message) from error
+        if chosen.type in SECOND_ORDER:
+            message = f"{chosen.type} wants second derivatives, which the engine does not take"
+            raise RecipeError(f"train.optimizers.{player}.type: {message}; take another one")
     known = inspect.signature(kind).parameters
-    betas = chosen.betas or ((0.5, 0.999) if "betas" in known else None)
+    # Adan, for one, has three, and means other things by them.
+    two = "betas" in known and len(known["betas"].default or ()) == 2
+    betas = chosen.betas or ((0.5, 0.999) if two else None)
     # Decay is none unless asked for: a library's own default, adamw's 0.01, is no recipe's.
     decay = chosen.weight_decay if "weight_decay" in known else chosen.weight_decay or None
     given = {"betas": betas, "momentum": chosen.momentum, "weight_decay": decay}
@@ -46,7 +57,11 @@ def make_optimizer(
         options[field] = value
     if not parameters:
         raise RecipeError(f"the {player} has no weights to train")
-    made: torch.optim.Optimizer = kind(parameters, lr=learning_rate(chosen, 0), **options)
+    try:
+        made: torch.optim.Optimizer = kind(parameters, lr=learning_rate(chosen, 0), **options)
+    except (ValueError, TypeError, AssertionError) as error:  # each has ranges of its own
+        message = f"train.optimizers.{player}: {chosen.type} does not take this: {error}"
+        raise RecipeError(message) from error
     return made
 
 

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from vgx import limits
 from vgx.components import (
     STRICT,
     Adaptive,
@@ -39,9 +40,12 @@ from vgx.components import (
 )
 from vgx.errors import PluginError, RecipeError
 from vgx.registry import Registry, discover
-from vgx.yamlfile import Fault, Node, read, write
+from vgx.yamlfile import MAX_BYTES, MAX_DEPTH, Fault, Node, read, write
 
 MAX_LINES = 10  # of one message
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimizer(BaseModel):
@@ -55,7 +59,7 @@ class Optimizer(BaseModel):
     """Learning rate: a number, or a schedule `{from: 2e-4, to: 0, steps: 5000, shape: cosine}`."""
     warmup: NonNegativeInt = 0
     """Steps over which the rate rises from 0."""
-    betas: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
+    betas: Annotated[tuple[Decay, ...], Field(min_length=2, max_length=3)] | None = None
     """Decay of the averages of gradient and squared gradient, for optimizers that have them; `null`
     is 0.5 and 0.999 (Radford et al. 2016)."""
     momentum: NonNegativeFloat | None = None
@@ -229,7 +233,8 @@ def load_recipe(
     faults: list[Fault] = []
     tree = _read_file(Path(path), faults, ())
     if faults and not tree.value:  # nothing could be read: what else is missing is no news
-        raise RecipeError("\n".join(f"{fault.place}: {fault.message}" for fault in faults))
+        lines = [limits.visible(f"{fault.place}: {fault.message}") for fault in faults]
+        raise RecipeError("\n".join(lines[:MAX_LINES]))
     if isinstance(overrides, Mapping):
         pairs = [
             (key, Node(_nodes(value, f"--set {key}"), f"--set {key}"))
@@ -238,6 +243,9 @@ def load_recipe(
     else:
         pairs = [pair for text in overrides for pair in _split(text, faults)]
     for key, value in pairs:
+        if key.count(".") >= MAX_DEPTH:
+            faults.append(Fault("--set", f"{limits.short(key)}: nested deeper than {MAX_DEPTH}"))
+            continue
         # Lists are indexed as losses.1.weight or losses[1].weight.
         tree = _set(tree, re.sub(r"\[(\d+)\]", r".\1", key).split("."), value, faults)
     return _validated(tree, registry or discover(), faults)
@@ -277,8 +285,10 @@ def _leaves(value: Any, field: str) -> list[tuple[str, Any]]:
 
 def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        with path.open("rb") as file:  # what does not end is read no further
+            data = file.read(MAX_BYTES + 1)
+        text = data.decode(errors="strict" if len(data) <= MAX_BYTES else "replace")
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no UTF-8 text"
         raise RecipeError(f"{path}: {reason}") from None
     tree, found = read(text, str(path))
@@ -293,14 +303,23 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
     if not isinstance(base.value, str) or "\0" in base.value:
         faults.append(Fault(base.place, "extends: should be the path of another recipe"))
         return tree
-    target = path.parent / base.value
-    if target.resolve() in (*seen, path.resolve()):
-        faults.append(Fault(base.place, f"extends: {base.value}: this goes round in a circle"))
+    target, above = path.parent / base.value, (*seen, path.resolve())
+    if wrong := _no_base(target, above):
+        faults.append(Fault(base.place, f"extends: {limits.short(base.value)}: {wrong}"))
         return tree
-    if not target.is_file():
-        faults.append(Fault(base.place, f"extends: {base.value}: there is no such file"))
-        return tree
-    return _merge(_read_file(target, faults, (*seen, path.resolve())), tree)
+    return _merge(_read_file(target, faults, above), tree)
+
+
+def _no_base(target: Path, above: tuple[Path, ...]) -> str:
+    """Say why a recipe can't be extended; nothing when it can."""
+    try:
+        if target.resolve() in above:
+            return "this goes round in a circle"
+        if len(above) > MAX_DEPTH:
+            return f"more than {MAX_DEPTH} recipes on top of each other"
+        return "" if target.is_file() else "there is no such file"
+    except (OSError, ValueError, RuntimeError):
+        return "this can't be the name of a file"
 
 
 def _merge(base: Node, over: Node) -> Node:
@@ -330,12 +349,13 @@ def _as_mapping(base: Node, over: dict[str, Node]) -> dict[str, Node]:
 
 def _split(text: str, faults: list[Fault]) -> list[tuple[str, Node]]:
     key, equals, value = text.partition("=")
+    place = f"--set {limits.short(key)}"
     if not equals or not key:
-        faults.append(Fault(f"--set {text}", "write it as KEY=VALUE"))
+        faults.append(Fault(f"--set {limits.short(text)}", "write it as KEY=VALUE"))
         return []
-    node, found = read(value, f"--set {key}")
-    faults += [Fault(f"--set {key}", fault.message) for fault in found]
-    return [(key, Node(_nodes(node.plain(), f"--set {key}"), f"--set {key}"))]
+    node, found = read(value, place)
+    faults += [Fault(place, fault.message) for fault in found]
+    return [(key, Node(_nodes(node.plain(), place), place))]
 
 
 def _nodes(value: Any, place: str) -> Any:
@@ -350,8 +370,9 @@ def _set(tree: Node, path: list[str], value: Node, faults: list[Fault]) -> Node:
     """Return the tree with one value laid over it."""
     head, *rest = path
     if isinstance(tree.value, list):
-        if not head.isdecimal() or int(head) >= len(tree.value):
-            message = f"there are items 0 to {len(tree.value) - 1}, not '{head}'"
+        if head not in map(str, range(len(tree.value))):
+            last = len(tree.value) - 1
+            message = f"there are items 0 to {last}, not '{limits.short(head)}'"
             faults.append(Fault(value.place, message))
             return tree
         items = list(tree.value)
@@ -372,8 +393,11 @@ def _set(tree: Node, path: list[str], value: Node, faults: list[Fault]) -> Node:
 def _validated(tree: Node, registry: Registry, faults: list[Fault]) -> Recipe:
     broken = False
     recipe = None
+    found = list(limits.unfit(tree))
+    faults += found
     try:
-        recipe = validate(Recipe, _with_fakes(tree.plain()), registry)
+        if not found:
+            recipe = validate(Recipe, _with_fakes(tree.plain()), registry)
     except ValidationError as error:
         for fault in error.errors(include_url=False):
             context = fault.get("ctx", {})
@@ -382,7 +406,7 @@ def _validated(tree: Node, registry: Registry, faults: list[Fault]) -> Recipe:
     if recipe is not None and not faults:
         return recipe
     faults.sort(key=_order)
-    lines = [f"{fault.place}: {fault.message}" for fault in dict.fromkeys(faults)]
+    lines = [limits.visible(f"{fault.place}: {fault.message}") for fault in dict.fromkeys(faults)]
     if len(lines) > MAX_LINES:
         lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more"]
     raise (PluginError if broken else RecipeError)("\n".join(lines))
@@ -425,5 +449,6 @@ def _fault(tree: Node, loc: tuple[int | str, ...], fault: Any) -> Fault:
     if hint := fault.get("ctx", {}).get("near"):
         message += f"; did you mean '{hint}'?"
     if fault["type"] != "missing" and not isinstance(node.value, dict | list):
-        message += f" (here: {node.value!r})"
-    return Fault(place, ": ".join(part for part in (".".join(field), message) if part))
+        message += f" (here: {limits.short(repr(node.value))})"
+    named = ".".join(map(limits.short, field))
+    return Fault(place, ": ".join(part for part in (named, message) if part))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import errno
 import fcntl
 import json
 import os
+import platform
 import re
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import platformdirs
 
@@ -69,8 +75,10 @@ class Run:
         """Return what the run was made with."""
         try:
             loaded: dict[str, Any] = json.loads((self.path / "environment.json").read_text())
-        except (OSError, ValueError) as error:
-            raise StorageError(f"{self.path / 'environment.json'}: {error}") from None
+            loaded["data"]["content"]  # what a resume cannot do without
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            kind = type(error).__name__
+            raise StorageError(f"{self.path / 'environment.json'}: {kind}: {error}") from None
         return loaded
 
     def log(self, line: dict[str, Any]) -> None:
@@ -80,13 +88,16 @@ class Run:
 
     def read_log(self) -> list[dict[str, Any]]:
         """Return the log's whole lines; a torn last line is left out."""
-        lines = []
+        lines: list[dict[str, Any]] = []
         if self.log_file.exists():
-            for text in self.log_file.read_text(encoding="utf-8").splitlines():
+            for text in self.log_file.read_text("utf-8", errors="replace").splitlines():
                 try:
-                    lines.append(json.loads(text))
+                    line = json.loads(text)
                 except ValueError:
                     break
+                if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
+                    break
+                lines.append(line)
         return lines
 
     def rewind_log(self, step: int) -> None:
@@ -100,16 +111,39 @@ class Run:
         with _storage(self.path):
             file = (self.path / "lock").open("a+", encoding="utf-8")
         with file:
+            with _storage(self.path / "lock"):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    message = f"{self.path}: process {_holder(file)} is training here"
+                    raise BusyError(message) from None
+                file.truncate(0)
+                now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+                file.write(f"{os.getpid()} (on {platform.node()} since {now})")
+                file.flush()
+            self._tidy()
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                message = f"{self.path}: process {file.read().strip()} is training here"
-                raise BusyError(message) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
+                yield
+            finally:
+                file.truncate(0)
+
+    def _tidy(self) -> None:
+        """Remove what a writer that was killed left unfinished; whoever holds the run is alone."""
+        for path in self.checkpoints.glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for file in (self.recipe_file, self.log_file, self.path / "environment.json"):
+            for path in self.path.glob(f".{file.name}.*"):
+                path.unlink(missing_ok=True)
+
+
+def _holder(lock: TextIO) -> str:
+    """Return what a lock's file says of its holder, who may be about to write it."""
+    for _ in range(20):
+        lock.seek(0)
+        if said := lock.read().strip():
+            return said
+        time.sleep(0.05)
+    return "another one"
 
 
 def create(name: str, out: str | Path | None = None) -> Run:
@@ -144,11 +178,12 @@ def find(run: Run | str | Path | int | None = None, out: str | Path | None = Non
             return Run(runs[-1][1])
         raise StorageError(f"{root}: no runs here yet; make one with: vgx run RECIPE")
     wanted = str(run)
-    if (Path(wanted) / "recipe.yaml").is_file():
-        return Run(Path(wanted))
+    with suppress(OSError, ValueError):  # names that no file can have
+        if (Path(wanted) / "recipe.yaml").is_file():
+            return Run(Path(wanted))
     for number, path in reversed(runs):
         named = wanted in (path.name, path.name.partition("-")[2])
-        if named or (wanted.isdecimal() and int(wanted) == number):
+        if named or (wanted.lstrip("0") == str(number)):
             return Run(path)
     there = ", ".join(path.name for _, path in runs[-5:]) or "none"
     raise StorageError(f"no run '{wanted}' in {root}; the newest there: {there}")
@@ -166,11 +201,37 @@ def write_file(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with _storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        flush_directory(path.parent)
+
+
+def flush_directory(path: Path) -> None:
+    """Bring a directory's names to the disk: a rename is lasting only then."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def refusal(error: OSError, path: Path, needed: int = 0) -> str:
+    """Say why the system refused to write; of a full disk also what is needed and what is free."""
+    text = error.strerror or str(error)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return text
+    wanted = f"needs {needed / 2**20:,.2f} MiB, " if needed else ""
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(path).free
+        text = f"{text}: {wanted}has {free / 2**20:,.2f} MiB"
+    return f"disk full: {text}"
 
 
 @contextmanager
@@ -178,4 +239,4 @@ def _storage(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
+        raise StorageError(f"{path}: {refusal(error, path.parent)}") from error

@@ -93,7 +93,10 @@ def load_with(
         except RuntimeError as error:
             raise StorageError(f"{path}: does not fit the {name} of the recipe: {error}") from error
         loaded[name] = network.to(device).eval().requires_grad_(False)
-    codes = state.latents["codes"].to(device)
+    codes = state.latents.get("codes")
+    if codes is None or codes.shape[1:] != recipe.latent.shape or not codes.is_floating_point():
+        raise StorageError(f"{path}: its latents are not of the recipe's shape")
+    codes = codes.to(device)
     return Model(recipe, state.numbers["step"], codes, **loaded)  # type: ignore[arg-type]
 
 
@@ -152,10 +155,23 @@ def _fit(drawer: Fitted, recipe: Recipe, codes: Tensor, path: Path) -> None:
     settings = hashlib.sha256(recipe.sampler.model_dump_json().encode()).hexdigest()[:8]
     file = path.with_name(f"{path.name}-{settings}.safetensors")
     if file.is_file():
-        drawer.load_state_dict(checkpoint.tensors(file.read_bytes(), file))
+        _take_up(drawer, checkpoint.tensors(file.read_bytes(), file), codes, file)
         return
     drawer.fit(codes)
     write_file(file, checkpoint.tensor_bytes(drawer.state_dict()))
+
+
+def _take_up(drawer: Fitted, state: dict[str, Tensor], codes: Tensor, file: Path) -> None:
+    """Have a sampler go on from what was learned before, if that is what it would have learned."""
+    try:
+        drawer.load_state_dict(state)
+        z = drawer.draw(1, codes, keys.generator(0, "check"))  # [1, *Z]
+        fits = z.shape[1:] == codes.shape[1:] and bool(z.isfinite().all())
+    except Exception as error:
+        advice = "delete it, and it is learned again"
+        raise StorageError(f"{file}: not what this sampler learns; {advice}: {error!r}") from error
+    if not fits:
+        raise StorageError(f"{file}: latents drawn with it are not the run's; delete it")
 
 
 def registry_of(run: Run) -> Registry:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import importlib.metadata
 import json
 import math
-import platform
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,11 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgx import check, checkpoint, keys, sampling
+from vgx import check, checkpoint, environment, keys, sampling
+from vgx.blame import blaming
+from vgx.checkpoint import State, last_good
 from vgx.components import noting_reads
-from vgx.data import Batches, Store, as_batch, noticing, open_source, open_store, peek
+from vgx.data import (
+    Batches,
+    Store,
+    as_batch,
+    minibatches,
+    noticing,
+    open_source,
+    open_store,
+    peek,
+)
 from vgx.engine import MAX_CODES, Engine, sigmoid, untrained
-from vgx.errors import DivergedError, RecipeError, Stopped
+from vgx.errors import DivergedError, RecipeError, Stopped, StorageError
 from vgx.recipe import CHANGEABLE, Recipe, differences, dump_recipe, load_recipe
 from vgx.registry import Registry, discover
 from vgx.rundir import Run, create, find, write_file
@@ -48,12 +55,28 @@ class Training:
     notices: list[str]
     done: int = 0  # steps
     seconds: float = 0.0  # spent in training, over all resumes
+    saved: int = -1  # the step of the newest checkpoint
     stop: int = 0  # the signal that asked for the end
 
     @property
     def minibatches(self) -> int:
         """How many minibatches one step takes."""
         return self.recipe.train.discriminator_steps if self.recipe.discriminator else 1
+
+    def step(self) -> dict[str, Tensor]:
+        """Do the next step; return the loss terms. Raises `DivergedError`."""
+        first = self.done * self.minibatches
+        numbers = range(first, first + self.minibatches)
+        pictures = [self.batches[number] for number in numbers]
+        labels = [self.batches.labels(number) for number in numbers]
+        values = self.engine.step(self.done, pictures, labels)
+        self.done += 1
+        return values
+
+    @property
+    def when(self) -> str:
+        """How far it is, for a message about what broke on the way."""
+        return f"{self.run.path}: step {self.done + 1}"
 
 
 def run(
@@ -73,20 +96,24 @@ def run(
     voice = voice or Voice()
     registry = registry or discover(plugins)
     with noting_reads() as reads:
-        store, notices = _open(recipe, voice)
-        engine, batches = _build(recipe, store, pick_device(device), notices, voice)
+        with blaming(recipe, registry):
+            store, notices = _open(recipe, voice)
+            engine, batches = _build(recipe, store, pick_device(device), notices, voice)
         batch = as_batch(store, CHECKED, engine.device)
-        findings = check.examine(engine, registry, *batch, reads)
+        with blaming(recipe, registry, engine.networks):
+            findings = check.examine(engine, registry, *batch, reads)
     show(findings, voice)
     made = create(recipe.name, out)
-    with made.held():
+    training = Training(recipe, made, engine, batches, store, notices)
+    with made.held(), _signals(training):
         for file in plugins:
             shutil.copy(file, made.path / "plugins" / Path(file).name)
-        write_file(made.recipe_file, dump_recipe(recipe))
-        environment = describe(recipe, registry, engine.device, store, notices, folder)
-        write_file(made.path / "environment.json", _json(environment))
+        about = environment.describe(recipe, registry, engine.device, store, notices, folder)
+        write_file(made.path / "environment.json", _json(about))
+        write_file(made.recipe_file, dump_recipe(recipe))  # with the recipe it is a run
         voice.say(f"Run {made.path} on {engine.device}")
-        _train(Training(recipe, made, engine, batches, store, notices), voice)
+        with blaming(recipe, registry, engine.networks, lambda: training.when):
+            _train(training, voice)
     return made
 
 
@@ -103,6 +130,8 @@ def resume(
     """
     voice = voice or Voice()
     found = find(run)
+    if not found.recipe_file.is_file():
+        raise StorageError(f"{found.path}: it was ended before it began; start it again")
     registry = sampling.registry_of(found)
     stored = load_recipe(found.recipe_file, (), registry)
     recipe = recipe or stored
@@ -117,40 +146,79 @@ def resume(
         message = f"{found.path} was made by another recipe; start a new run for that:\n  {listed}"
         raise RecipeError(message)
     with found.held():
-        path, state = checkpoint.load(found)
-        store, notices = _open(recipe, voice)
-        before = found.environment()["data"]
-        if store.content != before["content"]:
-            counts = f"{before['kept']:,} then, {len(store.images):,} now"
-            message = f"the pictures are not those of the run ({counts}); start a new run"
-            raise RecipeError(f"{found.path}: {message}")
-        engine, batches = _build(untrained(recipe), store, pick_device(device), notices, voice)
-        engine.restore(state)
-        numbers = state.numbers
-        training = Training(
-            recipe, found, engine, batches, store, notices, numbers["step"], numbers["seconds"]
-        )
-        found.rewind_log(training.done)
+        state, notices = newest(found, recipe)
+        for notice in notices:
+            voice.warn(notice)
+        with blaming(recipe, registry):
+            training = opened(found, recipe, state, device, voice)
+        training.notices += notices
+        for notice in environment.changes(
+            found, environment.machine(registry, training.engine.device)
+        ):
+            voice.warn(notice)
+        found.rewind_log(training.done if state else -1)
         if changed:
             write_file(found.recipe_file, dump_recipe(recipe))
-        voice.say(f"Run {found.path} goes on from {path.name} on {engine.device}")
-        _train(training, voice)
+        voice.say(f"Run {found.path} goes on from step {training.done:,}")
+        named = blaming(recipe, registry, training.engine.networks, lambda: training.when)
+        with _signals(training), named:
+            _train(training, voice)
     return found
+
+
+def newest(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
+    """Return the state that a run goes on from, and what a person must know about it.
+
+    None is the very beginning, for a run that was ended before its first checkpoint. Raises
+    `StorageError` when there is no checkpoint although there was one.
+    """
+    notices: list[str] = []
+    reached = max((line["step"] for line in run.read_log()), default=0)
+    if not checkpoint.committed(run) and reached <= recipe.train.save_every:
+        return None, [f"{run.path}: ended before its first checkpoint; begins again"]
+    with noticing(notices):
+        return checkpoint.load(run)[1], notices
+
+
+def opened(
+    run: Run, recipe: Recipe, state: State | None, device: str | None, voice: Voice
+) -> Training:
+    """Build a run's training again, as it was at a checkpoint.
+
+    Raises `RecipeError` when the pictures are others.
+    """
+    store, notices = _open(recipe, voice)
+    before = run.environment()["data"]
+    if store.content != before["content"]:
+        counts = f"{before['kept']:,} then, {len(store.images):,} now"
+        message = f"the pictures are not those of the run ({counts}); start a new run"
+        raise RecipeError(f"{run.path}: {message}")
+    asked = untrained(recipe) if state else recipe
+    engine, batches = _build(asked, store, pick_device(device), notices, voice)
+    training = Training(recipe, run, engine, batches, store, notices)
+    if state:
+        engine.restore(state)
+        training.done = training.saved = state.numbers["step"]
+        training.seconds = state.numbers["seconds"]
+    return training
 
 
 def examine(recipe: Recipe, registry: Registry, device: str | None, voice: Voice) -> None:
     """Do everything that `run` does before its first step, and write nothing."""
     with noting_reads() as reads:
-        source, notices = open_source(recipe.dataset, recipe.image)
-        for notice in notices:
-            voice.warn(notice)
-        voice.say(f"Data: {len(source):,} pictures before filtering")
-        chosen = pick_device(device)
-        per_epoch = max(len(source) // recipe.train.batch, 1)
-        engine = Engine(recipe, steps_of(recipe, per_epoch), CHECKED, chosen)
-        pictures = peek(source, recipe.image, CHECKED)
+        with blaming(recipe, registry):
+            source, notices = open_source(recipe.dataset, recipe.image)
+            for notice in notices:
+                voice.warn(notice)
+            voice.say(f"Data: {len(source):,} pictures before filtering")
+            chosen = pick_device(device)
+            per_epoch = minibatches(len(source), recipe.train.batch)
+            engine = Engine(recipe, steps_of(recipe, per_epoch), CHECKED, chosen)
+            pictures = peek(source, recipe.image, CHECKED, recipe.dataset.tolerated)
         batch = as_batch(pictures, CHECKED, chosen)
-        show(check.examine(engine, registry, *batch, reads), voice)
+        with blaming(recipe, registry, engine.networks):
+            findings = check.examine(engine, registry, *batch, reads)
+    show(findings, voice)
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -190,10 +258,11 @@ def _open(recipe: Recipe, voice: Voice) -> tuple[Store, list[str]]:
     source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         voice.warn(notice)
+    max_bad = recipe.dataset.tolerated
     # Also when the store is there already: the audit wants to see what reading a picture takes.
-    peek(source, recipe.image, 1)
+    peek(source, recipe.image, 1, max_bad)
     with voice.work("Decoding", len(source)) as advance:
-        store = open_store(source, recipe.image, lambda more: advance(more, "pictures"))
+        store = open_store(source, recipe.image, lambda more: advance(more, "pictures"), max_bad)
     voice.say(f"Data: {store.summary()}")
     return store, notices
 
@@ -221,53 +290,6 @@ def steps_of(recipe: Recipe, per_epoch: int) -> int:
     return train.steps or math.ceil((train.epochs or 1) * per_epoch / per_step)
 
 
-def describe(
-    recipe: Recipe,
-    registry: Registry,
-    device: torch.device,
-    store: Store,
-    notices: list[str],
-    folder: Path | None,
-) -> dict[str, Any]:
-    """Return what a run was made with, for `environment.json`."""
-    packages = ("torch", "torchvision", "timm", "datasets", "numpy", "pillow", "pydantic")
-    return {
-        "vgx": importlib.metadata.version("vgx"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-        "plugins": [
-            {
-                "name": p.name,
-                "distribution": p.distribution,
-                "version": p.version,
-                "failure": p.failure,
-            }
-            for p in registry.plugins
-        ],
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "threads": torch.get_num_threads(),
-        "git": _git_commit(folder),
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "data": {
-            "dataset": recipe.dataset.type,
-            "fingerprint": store.fingerprint,
-            "content": store.content,
-            "kept": len(store.images),
-            "dropped": store.dropped,
-        },
-        "notices": notices,
-    }
-
-
-def _git_commit(folder: Path | None) -> str | None:
-    command = ("git", "-C", str(folder or Path()), "rev-parse", "HEAD")
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)  # noqa: S603
-        return done.stdout.strip() or None
-    return None
-
-
 def _json(data: object) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
@@ -279,23 +301,22 @@ def _train(training: Training, voice: Voice) -> None:
     """Train to the end or to a signal; log, draw and save on the way."""
     recipe, engine, made = training.recipe, training.engine, training.run
     train = recipe.train
+    for notice in environment.room(made, engine):
+        voice.warn(notice)
     if training.notices and training.done == 0:
         made.log({**_line(training, {}), "notices": training.notices})
-    saved = training.done
-    with _signals(training), voice.work("Training", engine.steps, training.done) as advance:
+    with voice.work("Training", engine.steps, training.done) as advance:
         start, since = time.perf_counter() - training.seconds, (time.perf_counter(), training.done)
         while training.done < engine.steps and not training.stop:
-            first = training.done * training.minibatches
-            numbers = range(first, first + training.minibatches)
-            minibatches = [training.batches[number] for number in numbers]
-            labels = [training.batches.labels(number) for number in numbers]
-            values = engine.step(training.done, minibatches, labels)
-            training.done += 1
+            try:
+                values = training.step()
+            except DivergedError as error:
+                raise _diverged(training, str(error)) from None
             training.seconds = time.perf_counter() - start
             last = training.done == engine.steps
             text = ""
             if training.done % train.log_every == 0 or last or training.done == 1:
-                losses = _read(values, training)
+                losses = {name: value.item() for name, value in values.items()}
                 made.log(_line(training, losses))
                 text, since = _progress(losses, training, since)
             advance(1, text)
@@ -303,8 +324,7 @@ def _train(training: Training, voice: Voice) -> None:
                 _draw(training)
             if training.done % train.save_every == 0 or last:
                 _save(training)
-                saved = training.done
-        if saved != training.done:
+        if training.saved != training.done:
             _save(training)
     if training.stop:
         name = signal.Signals(training.stop).name
@@ -312,16 +332,9 @@ def _train(training: Training, voice: Voice) -> None:
         raise Stopped(f"{done}; go on with: vgx resume {made.path}", training.stop)
 
 
-def _read(values: dict[str, Tensor], training: Training) -> dict[str, float]:
-    """Bring the losses from the device; a value that is no number ends the run."""
-    losses = {name: value.item() for name, value in values.items()}
-    for name, value in losses.items():
-        if not math.isfinite(value):
-            run = training.run.path
-            where = f"{run}: step {training.done}: {name} is {value}"
-            advice = "the last checkpoint is whole; a lower learning rate or train.clip may help"
-            raise DivergedError(f"{where}; {advice}")
-    return losses
+def _diverged(training: Training, what: str) -> DivergedError:
+    advice = "a lower learning rate or train.clip may help"
+    return DivergedError(f"{training.run.path}: {what}; {last_good(training.run)}; {advice}")
 
 
 def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
@@ -349,12 +362,13 @@ def _progress(
 
 @contextlib.contextmanager
 def _signals(training: Training) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the training after the step under way; a second one at once."""
+    """Let SIGINT and SIGTERM end the training after the step under way; a second SIGINT at once."""
 
     def note(number: int, _: object) -> None:
-        if training.stop:
+        # Schedulers repeat their SIGTERM; whoever presses Ctrl-C again does not want to wait.
+        if training.stop and number == signal.SIGINT:
             raise KeyboardInterrupt
-        training.stop = number
+        training.stop = training.stop or number
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -376,11 +390,11 @@ def _save(training: Training) -> None:
         "seconds": training.seconds,
     }
     state = training.engine.state(numbers)
-    for name, tensor in {**state.model, **state.optimizer}.items():
+    for name, tensor in (state.model | state.optimizer | state.latents).items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            message = f"step {training.done}: {name} is not finite, so it was not saved"
-            raise DivergedError(f"{training.run.path}: {message}; the last checkpoint is whole")
+            raise _diverged(training, f"step {training.done}: {name} is not finite, so not saved")
     checkpoint.save(training.run, state, training.recipe.train.keep)
+    training.saved = training.done
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from ruamel.yaml.events import (
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
+MAX_VALUES = 20_000  # keys, scalars and collections; read in about a second
 
 _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -75,8 +76,8 @@ def read(text: str, name: str) -> tuple[Node, list[Fault]]:
     try:
         events = iter(YAML(typ="safe", pure=True).parse(io.StringIO(text)))
         root = _Reader(name, events, faults).document()
-    except _TooDeep as error:
-        return Node(None, start), [*faults, Fault(str(error), f"nested deeper than {MAX_DEPTH}")]
+    except _BeyondError as error:
+        return Node(None, start), [*faults, error.fault]
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else start
@@ -94,8 +95,10 @@ def _sentence(error: MarkedYAMLError) -> str:
     return ", ".join(part for part in ((error.context or "").strip(), problem) if part)
 
 
-class _TooDeep(Exception):  # noqa: N818
-    pass
+class _BeyondError(Exception):
+    def __init__(self, place: str, message: str) -> None:
+        super().__init__(message)
+        self.fault = Fault(place, message)
 
 
 class _Reader:
@@ -103,6 +106,7 @@ class _Reader:
 
     def __init__(self, name: str, events: Iterator[Event], faults: list[Fault]) -> None:
         self.name, self.events, self.faults = name, events, faults
+        self.count = 0
 
     def document(self) -> Node:
         root = Node(None, f"{self.name}:1:1")
@@ -126,7 +130,10 @@ class _Reader:
     def node(self, event: Event, depth: int) -> Node:
         place = self.place(event)
         if depth > MAX_DEPTH:
-            raise _TooDeep(place)
+            raise _BeyondError(place, f"nested deeper than {MAX_DEPTH}")
+        self.count += 1
+        if self.count > MAX_VALUES:
+            raise _BeyondError(place, f"more than {MAX_VALUES:,} values")
         if isinstance(event, AliasEvent):
             self.fault(event, "an alias (*name); write the value out")
             return Node(None, place)

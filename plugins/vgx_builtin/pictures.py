@@ -1,55 +1,95 @@
-"""Picture files: whether they changed, and what is done with those that are not plain RGB."""
+"""Picture files: whether they changed, how they are opened, and what of those that are not RGB."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import vgx
+from vgx.errors import DataError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 
 NonRgb = Literal["skip", "convert"]
 
+FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI",
+    "SGI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+"""Files of pixels, of those that Pillow opens: no programs (EPS), no metafiles, no data formats."""
+MAX_PIXELS = 2**26
+"""More are not decoded: 8,192 x 8,192, 256 MiB in memory."""
+
+
+def endings() -> set[str]:
+    """Return the endings of picture files, in small letters: ".jpg" and others."""
+    from PIL import Image
+
+    return {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
+
 
 def digest(files: list[Path], root: Path) -> str:
-    """Return a sum over names, sizes and times of files: it changes when one of them does."""
+    """Return a sum over names, sizes and times of files: it changes when one of them does.
+
+    Raises `DataError` for a file that cannot be asked.
+    """
     summed = hashlib.sha256()
     for file in files:
-        stat = file.stat()
-        summed.update(f"{file.relative_to(root)}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+        try:
+            stat = file.stat() if file.exists() else file.lstat()  # a link may lead nowhere
+        except OSError as error:
+            raise DataError(f"{file}: {error.strerror}") from error
+        summed.update(os.fsencode(file.relative_to(root)))
+        summed.update(f"|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
     return summed.hexdigest()
 
 
-def keep_rgb(picture: Image.Image, non_rgb: NonRgb) -> Image.Image:
-    """Return a picture as RGB.
+def read(file: Path | IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
+    """Return the first frame of a picture file as RGB, turned upright as its EXIF data say.
 
-    With `skip`, one that is not stored as RGB raises `vgx.Dropped`. With `convert`, transparent
-    pixels show black, as if the alpha channel were cut off and the colour multiplied by it.
+    Raises `vgx.Dropped` for one that is left out, and `DataError` for one that cannot be read.
     """
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return picture.copy()
-    if non_rgb == "skip":
-        raise vgx.Dropped(_why(picture))
-    if picture.has_transparency_data:
-        from PIL import Image
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-        layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
-    if picture.mode.startswith("I;16"):  # Pillow would cut off at 255 what goes up to 65535
-        import numpy as np
-        from PIL import Image
+    from vgx.decoding import flat
 
-        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-    return picture.convert("RGB")
+    Image.init()
+    formats = [known for known in FORMATS if known in Image.OPEN]  # AVIF is not in every build
+    try:
+        with Image.open(file, formats=formats) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise DataError(f"{name}: {width:,} x {height:,} pixels are too many to decode")
+            _mend_transparency(picture)
+            ImageOps.exif_transpose(picture, in_place=True)
+            if non_rgb == "skip" and (why := _not_rgb(picture)):
+                raise vgx.Dropped(why)
+            return flat(picture, channels=3)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: no picture, or one that is broken at its beginning") from error
+    except (vgx.Dropped, DataError, MemoryError):
+        raise
+    # Decoders raise many things for bad files; each means the same to the person.
+    except Exception as error:
+        raise DataError(f"{name}: {type(error).__name__}: {error}") from error
 
 
-def _why(picture: Image.Image) -> str:
+def _mend_transparency(picture: ImageFile.ImageFile) -> None:
+    """Bring the transparent grey of a PNG file to 8 bits: Pillow does so with its pixels only."""
+    if picture.format == "PNG" and "transparency" in picture.info:
+        step = {"L;2": 85, "L;4": 17}.get(str(picture.tile[0].args), 1)
+        if step > 1:
+            picture.info["transparency"] *= step
+
+
+def _not_rgb(picture: Image.Image) -> str:
+    """Return why a picture is not plain RGB, or nothing when it is."""
     if picture.has_transparency_data:
         return "with alpha"
-    if picture.mode in ("1", "L", "I", "F", "I;16", "I;16B", "I;16L"):
+    if picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;16"):
         return "greyscale"
-    return f"in mode {picture.mode}"
+    return "" if picture.mode == "RGB" else f"in mode {picture.mode}"

@@ -60,7 +60,7 @@ def test_check_shows_the_networks_and_writes_nothing(vgx_here, tmp_path):
 @pytest.mark.slow
 def test_the_anime_recipe_judges_three_by_three_patches(vgx_here):
     code, out, err = vgx_here(
-        "check", RECIPES / "anime_vaegan.yaml", "--set", "dataset={type: drawn-faces, count: 8}"
+        "check", RECIPES / "anime_vaegan.yaml", "--set", "dataset={type: drawn-faces, count: 64}"
     )
     assert code == 0, err
     assert "The discriminator judges a grid of 3x3 patches." in out
@@ -170,7 +170,18 @@ def test_the_schema_takes_the_recipes_and_refuses_a_misspelt_field(vgx_here):
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "resume", "sample", "check", "plugins", "parts", "schema", "new-plugin"]
+    "command",
+    [
+        "run",
+        "resume",
+        "sample",
+        "check",
+        "plugins",
+        "parts",
+        "schema",
+        "new-plugin",
+        "import-weights",
+    ],
 )
 def test_every_command_explains_itself(vgx_here, command):
     code, out, _ = vgx_here(command, "--help")

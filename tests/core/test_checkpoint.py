@@ -12,7 +12,7 @@ import torch
 
 from vgx import checkpoint
 from vgx.checkpoint import State
-from vgx.errors import StorageError
+from vgx.errors import Notice, StorageError
 from vgx.rundir import Run, create
 
 
@@ -78,7 +78,8 @@ DAMAGES = [flip_a_bit, cut_short, lose_the_manifest, lose_a_file, empty_the_mani
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_passed_over(run, damage):
     damage(run.checkpoints / "step-00000015")
-    path, loaded = checkpoint.load(run)
+    with pytest.warns(Notice, match="damaged, so step-00000010 is used: .*step-00000015"):
+        path, loaded = checkpoint.load(run)
     assert path.name == "step-00000010"
     assert loaded.numbers["step"] == 10
 
@@ -99,7 +100,7 @@ def test_a_full_disk_leaves_what_was_there(run, monkeypatch):
     before = names(run)
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(
-        StorageError, match="No space left.*the last good checkpoint is step-000000"
+        StorageError, match="disk full: No space left.*needs 0.00 MiB, has .*; the last good.*15"
     ):
         checkpoint.save(run, state(20), keep=2)
     assert names(run) == before
@@ -112,7 +113,7 @@ def test_another_format_is_not_guessed_at(run):
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["state.json"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (path / "state.json").write_bytes(data)
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "manifest.json").write_text(json.dumps(manifest, indent=1))
     (run.checkpoints / "step-00000010" / "manifest.json").unlink()
     with pytest.raises(StorageError, match="newer vgx"):
         checkpoint.load(run)
@@ -136,7 +137,8 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_no_half_one(run):
                 raise OSError(28, "No space left on device")
             return super().open(mode, *args, **kwargs)
 
-    with pytest.raises(StorageError, match="step-00000020: not saved: No space left") as caught:
+    said = "step-00000020: not saved: disk full: No space left"
+    with pytest.raises(StorageError, match=said) as caught:
         checkpoint.save(Run(Full(run.path)), state(20), keep=2)
     assert written == ["model.safetensors", "optimizer.safetensors", "latents.safetensors"]
     assert caught.value.exit_code == 5
@@ -158,12 +160,13 @@ def test_older_ones_go_only_when_the_new_one_is_there(run, monkeypatch):
     remove = shutil.rmtree
 
     def removing(path, **options):
-        kept.append((path.name, (run.checkpoints / "step-00000020" / "manifest.json").exists()))
+        there = (run.checkpoints / "step-00000020" / "manifest.json").exists()
+        kept.append((path.name.split(".")[1], path.exists(), there))
         remove(path, **options)
 
     monkeypatch.setattr(shutil, "rmtree", removing)
     checkpoint.save(run, state(20), keep=2)
-    assert kept == [("step-00000010", True)]
+    assert kept == [("step-00000010", True, True)]
 
 
 def test_newest_is_by_number_and_not_by_letters(run):
@@ -180,7 +183,8 @@ def test_after_a_fall_back_the_new_one_stays_and_the_damaged_ones_go():
         checkpoint.save(run, state(step), keep=3)
     for step in (10, 15):
         flip_a_bit(run.checkpoints / f"step-{step:08}")
-    assert checkpoint.load(run)[0].name == "step-00000005"
+    with pytest.warns(Notice, match="step-00000005 is used: .*step-00000015.*; .*step-00000010"):
+        assert checkpoint.load(run)[0].name == "step-00000005"
     assert checkpoint.save(run, state(7), keep=2).is_dir()
     assert names(run) == ["step-00000005", "step-00000007"]
     assert checkpoint.load(run)[0].name == "step-00000007"

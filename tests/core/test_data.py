@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +28,7 @@ CPU = torch.device("cpu")
 class Pictures:
     """A source of plain colours; every fifth is left out, by a reason of its own."""
 
-    def __init__(self, n=12, fingerprint="plain-1", bad=None):
+    def __init__(self, n=12, fingerprint="plain-1", bad=()):
         self.n, self.fingerprint, self.bad = n, fingerprint, bad
         self.asked = Counter()
 
@@ -32,7 +37,7 @@ class Pictures:
 
     def __getitem__(self, index):
         self.asked[index] += 1
-        if index == self.bad:
+        if index in self.bad:
             raise ValueError("torn file")
         if index % 5 == 4:
             raise vgx.Dropped("fifth")
@@ -76,9 +81,175 @@ def test_progress_counts_every_picture():
 
 def test_a_bad_picture_is_named_and_nothing_half_stays():
     with pytest.raises(DataError, match="picture 7 cannot be read: ValueError: torn file"):
-        open_store(Pictures(bad=7), SPEC)
+        open_store(Pictures(bad=[7]), SPEC)
     folder = vgx.cache_dir() / "images"
     assert list(folder.iterdir()) == []
+
+
+# --- pictures that cannot be read --------------------------------------------------------------
+
+
+def test_bad_pictures_are_left_out_counted_and_named_when_that_is_asked_for():
+    store = open_store(Pictures(100, bad=[0, 7, 98]), SPEC, max_bad=0.03)
+    assert (len(store.images), store.bad) == (77, 3)  # a fifth is dropped, by its own reason
+    assert store.dropped == {"fifth": 20}
+    assert store.named == tuple(
+        f"picture {index} cannot be read: ValueError: torn file" for index in (0, 7, 98)
+    )
+    assert store.summary() == f"77 pictures kept, 20 dropped (20 fifth), 3 unreadable ({bad(3)})"
+    assert store.images[0, 0, 0, 0] == 1
+    again = Pictures(100, bad=[0, 7, 98])
+    assert open_store(again, SPEC, max_bad=0.03).named == store.named
+    assert not again.asked
+
+
+def bad(n):
+    return "; ".join(f"picture {i} cannot be read: ValueError: torn file" for i in (0, 7, 98)[:n])
+
+
+def test_more_bad_pictures_than_are_allowed_end_the_program_and_the_next_try_is_quick():
+    source = Pictures(100, bad=[0, 7, 98, 99])
+    with pytest.raises(DataError) as caught:
+        open_store(source, SPEC, max_bad=0.03)
+    expected = f"4 of 100 pictures are unreadable ({bad(3)}; and 1 more); "
+    assert str(caught.value) == expected + "dataset.max_bad allows a share of 0.03"
+    again = Pictures(100, bad=[0, 7, 98, 99])
+    assert open_store(again, SPEC, max_bad=0.04).bad == 4
+    assert not again.asked
+
+
+def test_a_store_made_for_who_allows_bad_pictures_is_refused_to_who_does_not():
+    assert open_store(Pictures(bad=[7]), SPEC, max_bad=1).bad == 1
+    with pytest.raises(DataError, match="picture 7 cannot be read.*dataset.on_bad=skip leaves"):
+        open_store(Pictures(bad=[7]), SPEC)
+    with pytest.raises(DataError, match="1 of 12 pictures are unreadable"):
+        open_store(Pictures(bad=[7]), SPEC, max_bad=0)
+
+
+def test_a_store_without_bad_pictures_serves_both():
+    open_store(Pictures(), SPEC)
+    source = Pictures()
+    assert open_store(source, SPEC, max_bad=0).bad == 0
+    assert not source.asked
+
+
+def test_labels_stay_with_their_pictures_where_bad_ones_are_left_out():
+    class Labelled(Pictures):
+        def label(self, index):
+            return index
+
+    store = open_store(Labelled(bad=[0, 6]), vgx.ImageSpec(size=4, classes=12), max_bad=1)
+    assert store.labels.tolist() == [1, 2, 3, 5, 7, 8, 10, 11]
+    assert store.images[:, 0, 0, 0].tolist() == store.labels.tolist()
+
+
+def test_all_bad_is_said_and_no_store_is_made():
+    with pytest.raises(DataError, match="none of 3 pictures is usable.*unreadable: 3"):
+        open_store(Pictures(3, bad=range(3)), SPEC, max_bad=1)
+    assert list((vgx.cache_dir() / "images").iterdir()) == []
+
+
+def test_names_are_kept_up_to_a_bound_and_the_count_is_exact(monkeypatch):
+    monkeypatch.setattr(data, "NAMED", 2)
+    store = open_store(Pictures(bad=[0, 1, 2, 3]), SPEC, max_bad=1)
+    assert (store.bad, len(store.named)) == (4, 2)
+
+
+def test_a_first_look_passes_over_bad_pictures_only_where_they_may_be():
+    source = Pictures(bad=[0, 1])
+    assert peek(source, SPEC, 1, max_bad=0.5).images[0, 0, 0].tolist() == [2, 4, 253]
+    with pytest.raises(DataError, match="picture 0 cannot be read.*on_bad=skip"):
+        peek(source, SPEC, 1)
+
+
+def test_a_data_set_says_what_may_be_bad():
+    part = vgx.discover().part("dataset", "drawn-faces")
+    assert part().tolerated is None
+    assert part(on_bad="skip").tolerated == 0.01
+    assert part(on_bad="skip", max_bad=0).tolerated == 0
+    assert part(on_bad="error", max_bad=0.5).tolerated is None
+
+
+# --- builders that die, and several at once ----------------------------------------------------
+
+BUILDER = """
+import sys
+from PIL import Image
+import vgx
+from vgx.data import open_store
+
+class Slow:
+    fingerprint = "slow"
+    def __len__(self):
+        return 600
+    def __getitem__(self, index):
+        return Image.new("RGB", (8, 8), (index % 256, index // 256, 9))
+
+def advance(n):
+    global done
+    done += n
+    if done == int(sys.argv[1]):
+        print("there", flush=True)
+        sys.stdin.read()
+
+done = 0
+print(open_store(Slow(), vgx.ImageSpec(size=4), advance).content)
+"""
+
+
+def builder(stop):
+    command = [sys.executable, "-c", BUILDER, str(stop)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_a_builder_that_was_killed_leaves_nothing_in_the_way():
+    images = vgx.cache_dir() / "images"
+    dying = builder(300)
+    assert dying.stdout.readline() == "there\n"
+    dying.kill()
+    dying.communicate()
+    (left,) = images.iterdir()
+    assert left.name.startswith(".")
+    assert not (left / "store.json").exists()
+    whole = builder(-1)
+    content, err = whole.communicate(timeout=60)
+    assert whole.returncode == 0, err
+    (made,) = images.iterdir()  # and what was left is gone
+    assert hashlib.sha256((made / "images.u8").read_bytes()).hexdigest() == content.strip()
+
+
+def test_a_builder_at_work_is_left_in_peace_and_both_agree():
+    images = vgx.cache_dir() / "images"
+    first = builder(300)
+    assert first.stdout.readline() == "there\n"
+    second, _ = builder(-1).communicate(timeout=60)
+    (working,) = images.glob(".*")
+    assert (working / "images.u8").exists()
+    content, err = first.communicate("", timeout=60)
+    assert first.returncode == 0, err
+    assert content == second
+    assert [path.name[0] != "." for path in images.iterdir()] == [True]
+
+
+def test_large_pictures_are_decoded_a_few_at_a_time(monkeypatch):
+    """Not 256 of them: those of 4,096 pixels would be 13 GB."""
+    together = []
+
+    class Pool(ThreadPoolExecutor):
+        def map(self, function, indices):
+            together.append(len(indices))
+            return super().map(function, indices)
+
+    class Plain(Pictures):
+        def __getitem__(self, index):
+            return Image.new("L", (1, 1))
+
+    monkeypatch.setattr(data, "ThreadPoolExecutor", Pool)
+    large = vgx.ImageSpec(size=4096, channels=1)  # 16 MiB each
+    assert sum(1 for _ in data._decode_all(Plain(20), large)) == 20
+    assert sum(1 for _ in data._decode_all(Plain(300), SPEC)) == 300
+    assert together == [16, 4, 256, 44]
 
 
 def test_no_usable_picture_is_said():
@@ -94,8 +265,16 @@ def test_a_first_look_needs_no_store():
     source = Pictures()
     assert peek(source, SPEC, 5).images[4, 0, 0].tolist() == [5, 10, 250]
     assert max(source.asked) == 5
-    with pytest.raises(DataError, match="only 10 usable pictures of 12"):
-        peek(source, SPEC, 11)
+    assert len(peek(source, SPEC, 11).images) == 10  # as many as there are
+
+
+def test_a_first_look_at_nothing_usable_is_said():
+    class Nothing(Pictures):
+        def __getitem__(self, index):
+            raise vgx.Dropped("greyscale")
+
+    with pytest.raises(DataError, match="none of 12 pictures is usable"):
+        peek(Nothing(), SPEC, 1)
 
 
 def test_every_picture_comes_once_an_epoch_in_an_order_of_its_own():
@@ -126,7 +305,8 @@ def test_a_minibatch_is_images_between_zero_and_one():
 
 
 def test_too_few_pictures_for_a_minibatch_are_said():
-    with pytest.raises(DataError, match=r"10 pictures don't fill one minibatch.*train\.batch"):
+    message = "10 pictures don't fill one minibatch of 11; lower train.batch to 10"
+    with pytest.raises(DataError, match=message):
         Batches(open_store(Pictures(), SPEC).images, 11, 0, CPU)
 
 
@@ -194,6 +374,17 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("VGX_CACHE", str(tmp_path / "file"))
     with pytest.raises(StorageError, match="file/images/.*Not a directory"):
         open_store(Pictures(), SPEC)
+
+
+def test_a_full_disk_is_said_with_what_the_store_takes_and_leaves_nothing(monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    message = r"images/\w+: No space left on device \(it takes up to 1 MiB; VGX_CACHE says where\)"
+    with pytest.raises(StorageError, match=message):
+        open_store(Pictures(6000), vgx.ImageSpec(size=8))
+    assert list((vgx.cache_dir() / "images").iterdir()) == []
 
 
 def test_another_way_of_resizing_would_have_a_store_of_its_own(monkeypatch):

@@ -330,3 +330,36 @@ def test_bf16_runs_the_networks_low_and_the_losses_high():
     assert step.real_score.logits.dtype == step.posterior.mu.dtype == torch.float32
     values = engine.step(0, [pictures(0)])
     assert all(value.dtype == torch.float32 and value.isfinite() for value in values.values())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
+def test_every_optimizer_that_timm_offers_moves_weights_or_says_what_it_lacks():
+    """On a CPU: those that want CUDA, a library of their own or second derivatives say so."""
+    from timm.optim import list_optimizers
+
+    refused = {}
+    for name in list_optimizers():
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(4, 3)
+        before = layer.weight.detach().clone()
+        try:
+            made = make_optimizer(
+                Optimizer(type=name, lr=0.01), list(layer.parameters()), "generator"
+            )
+        except RecipeError as error:
+            refused[name] = str(error)
+            continue
+        for _ in range(2):
+            gradients = torch.autograd.grad(
+                layer(torch.ones(2, 4)).square().mean(), layer.parameters()
+            )
+            for parameter, gradient in zip(layer.parameters(), gradients, strict=True):
+                parameter.grad = gradient
+            made.step()
+        made.load_state_dict(made.state_dict())
+        assert layer.weight.isfinite().all()
+        assert not torch.equal(layer.weight, before), name
+    assert "adahessian" in refused
+    assert all(name.startswith(("adahessian", "bnb", "fused")) for name in refused), refused
+    assert all("train.optimizers.generator" in said for said in refused.values())

@@ -78,8 +78,8 @@ def test_four_mistakes_of_four_kinds_are_one_error_with_four_places(faults):
     )
     assert lines == [
         (
-            "r.yaml:4:30: dataset.cuont: unknown field; allowed: count, seed, label; "
-            "did you mean 'count'? (here: 64)"
+            "r.yaml:4:30: dataset.cuont: unknown field; allowed: on_bad, max_bad, count, seed, "
+            "label; did you mean 'count'? (here: 64)"
         ),
         (
             "r.yaml:5:17: encoder: no installed encoder is called 'convv'; there are: conv,"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import resource
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgx.yamlfile import MAX_BYTES, MAX_DEPTH, read, write
+from vgx.yamlfile import MAX_BYTES, MAX_DEPTH, MAX_VALUES, read, write
 
 
 def plain(text):
@@ -131,6 +132,40 @@ def test_depth_is_capped():
 
 def test_great_depth_does_not_exhaust_the_stack():
     assert faults_of("[" * 50_000)[-1][1] == "nested deeper than 20"
+
+
+def test_the_number_of_values_is_capped():
+    fitting = "- a\n" * (MAX_VALUES - 1)  # and the list itself
+    assert faults_of(fitting) == []
+    assert faults_of(fitting + "- a") == [("r.yaml:20000:3", "more than 20,000 values")]
+
+
+BOMBS = {
+    "items": "- a\n" * 249_000,
+    "numbers": "a: [" + "1," * 490_000 + "]",
+    "keys": "".join(f"k{number}: 1\n" for number in range(90_000)),
+    "aliases": "a: &a x\nb: [" + "*a," * 300_000 + "]",
+    "one key": "a: 1\n" * 190_000,
+    "documents": "---\n" * 249_000,
+    "tags": "- !t a\n" * 140_000,
+    "brackets": "[" * 900_000,
+    "anchors": "&a " * 300_000,
+    "questions": "? " * 450_000,
+    "escapes": 'a: "' + "\\x41" * 240_000 + '"',
+    "comments": "#\n" * 490_000,
+    "digits": "a: " + "9" * 900_000 + ".5e" + "1" * 1000,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_file_made_to_keep_a_reader_busy_does_not(name):
+    """Within five seconds and 200 MB, whatever it is made of; without the caps it is twenty."""
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    _, faults = read(BOMBS[name], "r.yaml")
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert after.ru_utime - before.ru_utime < 5
+    assert after.ru_maxrss - before.ru_maxrss < 200_000  # kilobytes
+    assert faults or name in ("comments", "escapes", "digits")
 
 
 @pytest.mark.parametrize("letter", ["#", "ä"])

@@ -88,6 +88,20 @@ def test_a_single_parquet_file_with_bare_structs_works(tmp_path):
     assert (len(kept.images), kept.dropped) == (1, {"greyscale": 1})
 
 
+def test_bad_rows_are_named_and_may_be_left_out(tmp_path):
+    good = png(pictures(["RGB"])[0])
+    cells = [{"bytes": data, "path": path} for data, path in (
+        (good, None), (good[:50], "faces/torn.png"), (b"text", None), (None, None), (good, "a.png"),
+    )]  # fmt: skip
+    pq.write_table(pa.table({"image": cells}), tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match=r"row 1 \(faces/torn\.png\): .*on_bad=skip"):
+        store(path=str(tmp_path / "bad.parquet"))
+    source, _ = open_source(part(path=str(tmp_path / "bad.parquet")), SPEC)
+    kept = open_store(source, SPEC, max_bad=0.4)
+    assert (len(kept.images), kept.dropped, kept.bad) == (2, {"empty": 1}, 2)
+    assert kept.named[1] == "row 2: no picture, or one that is broken at its beginning"
+
+
 def test_two_columns_of_pictures_must_be_told_apart(tmp_path):
     cells = [{"bytes": png(p), "path": None} for p in pictures(["RGB", "RGB"])]
     pq.write_table(pa.table({"a": cells, "b": cells[::-1]}), tmp_path / "two.parquet")

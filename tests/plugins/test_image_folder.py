@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import struct
+import subprocess
+import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +17,7 @@ from PIL import Image
 import vgx
 from vgx.data import open_store
 from vgx.errors import DataError, RecipeError
+from vgx_builtin import pictures
 
 SPEC = vgx.ImageSpec(size=8)
 
@@ -74,6 +81,192 @@ def test_a_file_that_is_no_picture_is_named(tmp_path):
     (tmp_path / "torn.png").write_bytes(b"\x89PNG and no more")
     with pytest.raises(DataError, match=r"torn\.png"):
         open_store(source(tmp_path), SPEC)
+
+
+# --- files that are no good --------------------------------------------------------------------
+
+
+def jpeg():
+    file = io.BytesIO()
+    Image.effect_noise((40, 40), 90).convert("RGB").save(file, "jpeg")
+    return file.getvalue()
+
+
+def png(size=(40, 40), mode="RGB"):
+    file = io.BytesIO()
+    Image.effect_noise(size, 90).convert(mode).save(file, "png")
+    return file.getvalue()
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def header(width, height, *more):
+    """A PNG file that claims a size, and has whatever else."""
+    claim = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", claim) + b"".join(more)
+
+
+def turned_bits(data, place):
+    return data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
+
+
+NAN = struct.pack("<f", float("nan")) * 16
+BAD = {
+    "empty.png": b"",
+    "text.jpg": b"no picture at all",
+    "page.png": b"<!DOCTYPE html><html>404</html>",
+    "zeros.png": bytes(1000),
+    "short.jpg": jpeg()[:-200],
+    "half.png": png()[: len(png()) // 2],
+    "begins.png": png()[:20],
+    "flipped.png": turned_bits(png(), 60),
+    "size.png": turned_bits(png(), 18),
+    "bomb.png": header(20000, 20000, chunk(b"IDAT", zlib.compress(bytes(60001)))),
+    "warned.png": header(9000, 9000, chunk(b"IDAT", zlib.compress(bytes(27001)))),
+    "talks.png": header(8, 8, chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2 * 10**7)))),
+    "none.gif": b"GIF89a" + bytes(20),
+    "nan.pfm": b"Pf\n4 4\n-1.0\n" + NAN,
+    "program.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+    "tags.tif": b"II*\x00\x08\x00\x00\x00" + b"\xff" * 40,
+}
+WHY = {
+    "empty.png": "no picture", "text.jpg": "no picture", "short.jpg": "truncated",
+    "bomb.png": "DecompressionBomb", "warned.png": "9,000 x 9,000 pixels are too many to decode",
+    "talks.png": "too large", "program.png": "no picture", "nan.pfm": "no finite numbers",
+}  # fmt: skip
+
+
+def test_warned_is_between_vgx_and_pillow():
+    assert pictures.MAX_PIXELS < 9000 * 9000 < Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_named_and_may_be_left_out(tmp_path, name):
+    (tmp_path / name).write_bytes(BAD[name])
+    save(tmp_path / "good.png")
+    with pytest.raises(DataError, match=f"^{name}: .*{WHY.get(name, '')}.*on_bad=skip"):
+        open_store(source(tmp_path), SPEC)
+    store = open_store(source(tmp_path), SPEC, max_bad=0.5)
+    assert (len(store.images), store.bad) == (1, 1)
+    assert store.named[0].startswith(f"{name}: ")
+    assert f"1 unreadable ({name}: " in store.summary()
+
+
+def test_the_same_bad_files_are_bad_to_whoever_is_deaf_to_warnings(tmp_path):
+    """The suite turns warnings into errors; a person's Python does not."""
+    for name, data in BAD.items():
+        (tmp_path / name).write_bytes(data)
+    save(tmp_path / "good.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        store = open_store(source(tmp_path), SPEC, max_bad=1)
+    assert (len(store.images), store.bad) == (1, len(BAD))
+
+
+def test_a_bad_file_below_a_folder_is_named_with_the_folder(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "torn.png").write_bytes(b"torn")
+    save(tmp_path / "good.png")
+    store = open_store(source(tmp_path), SPEC, max_bad=1)
+    assert store.named == ("a/b/torn.png: no picture, or one that is broken at its beginning",)
+
+
+def test_a_repaired_file_is_looked_at_again(tmp_path):
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    save(tmp_path / "good.png")
+    assert open_store(source(tmp_path), SPEC, max_bad=1).bad == 1
+    save(tmp_path / "torn.png")
+    assert open_store(source(tmp_path), SPEC).bad == 0
+
+
+def test_a_link_that_leads_nowhere_is_a_bad_file_until_it_leads_somewhere(tmp_path):
+    (tmp_path / "folder").mkdir()
+    save(tmp_path / "folder" / "good.png")
+    (tmp_path / "folder" / "link.png").symlink_to(tmp_path / "later.png")
+    store = open_store(source(tmp_path / "folder"), SPEC, max_bad=1)
+    assert (store.bad, store.named[0][:8]) == (1, "link.png")
+    save(tmp_path / "later.png")
+    assert len(open_store(source(tmp_path / "folder"), SPEC).images) == 2
+
+
+def test_names_that_are_no_text_are_names_all_the_same(tmp_path):
+    torn = os.fsencode(tmp_path) + b"/\xff\n.png"
+    with open(torn, "wb") as file:  # noqa: PTH123 - a path of bytes
+        file.write(b"torn")
+    save(tmp_path / "good.png")
+    store = open_store(source(tmp_path), SPEC, max_bad=1)
+    assert store.named[0].startswith("? .png: no picture")
+    json.dumps(store.named, ensure_ascii=False).encode()
+
+
+def test_a_file_that_may_not_be_read_is_no_bad_picture(tmp_path, monkeypatch):
+    """Left out silently it would stay away after its rights were mended."""
+    save(tmp_path / "closed.png")
+    save(tmp_path / "good.png")
+    original = Image.open
+
+    def refusing(file, **options):
+        if file.name == "closed.png":
+            raise PermissionError(13, "Permission denied", str(file))
+        return original(file, **options)
+
+    monkeypatch.setattr(Image, "open", refusing)
+    with pytest.raises(DataError, match=r"closed\.png.*Permission denied.*no fault of the picture"):
+        open_store(source(tmp_path), SPEC, max_bad=1)
+
+
+def test_a_folder_that_may_not_be_read_is_said(tmp_path, monkeypatch):
+    save(tmp_path / "good.png")
+    (tmp_path / "closed").mkdir()
+    original = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match="closed: Permission denied"):
+        source(tmp_path)
+
+
+def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
+    """Pillow would hand PostScript to Ghostscript."""
+    monkeypatch.setattr(subprocess, "Popen", None)
+    (tmp_path / "a.eps").write_bytes(BAD["program.png"])
+    with pytest.raises(DataError, match="no pictures in it"):
+        source(tmp_path)
+    assert {".eps", ".pdf", ".h5", ".wmf"}.isdisjoint(pictures.endings())
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path):
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "lime", "blue")]
+    for ending in ("gif", "png", "webp", "tiff"):
+        options = {"lossless": True} if ending == "webp" else {}
+        file = tmp_path / f"moving.{ending}"
+        frames[0].save(file, save_all=True, append_images=frames[1:], **options)
+    store = open_store(source(tmp_path), SPEC)
+    assert store.images.shape == (4, 8, 8, 3)
+    assert (store.images == [255, 0, 0]).all()
+
+
+def test_a_transparent_grey_of_few_bits_is_found_again(tmp_path):
+    """Pillow brings the pixels to 8 bits, and leaves the transparent grey as it was."""
+    claim = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 4, 0, 0, 0, 0))
+    grey = chunk(b"tRNS", struct.pack(">H", 10)) + chunk(b"IDAT", zlib.compress(b"\0\xab"))
+    data = b"\x89PNG\r\n\x1a\n" + claim + grey + chunk(b"IEND", b"")
+    (tmp_path / "few.png").write_bytes(data)
+    (picture,) = source(tmp_path)
+    assert [picture.getpixel((x, 0)) for x in range(2)] == [(0, 0, 0), (187, 187, 187)]
+
+
+def test_bad_data_of_a_camera_turn_nothing(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (4, 2)).save(file, "jpeg", exif=b"Exif\0\0II*\0\xff\xff")
+    (tmp_path / "odd.jpg").write_bytes(file.getvalue())
+    assert source(tmp_path)[0].size == (4, 2)
 
 
 def test_folders_without_pictures_are_said(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -12,7 +13,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from vgx import __version__
-from vgx.errors import VgxError
+from vgx.errors import StorageError, VgxError
 
 
 class _Group(click.RichGroup):
@@ -72,18 +73,24 @@ def run_program(arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except VgxError as error:
+        from vgx.limits import visible
+
         if debug:
             traceback.print_exc()
-        print(f"vgx: {error}", file=sys.stderr)
+        lines = [visible(line) for line in str(error).splitlines()]
+        print("vgx:", "\n".join(lines), file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("vgx: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the latter is what rich makes of the former
         # Whoever was reading has left; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception:  # noqa: BLE001 - a bug keeps its traceback
+    except Exception as error:  # noqa: BLE001 - a bug keeps its traceback
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            print(f"vgx: {error}", file=sys.stderr)  # wherever it was noticed
+            return StorageError.exit_code
         traceback.print_exc()
         print(
             "vgx: this is a bug in vgx or in a plugin; please report the lines above",

@@ -1,4 +1,4 @@
-"""Commands that only look: check, plugins, parts, schema; and new-plugin, which begins one."""
+"""Commands around runs: check, plugins, parts, schema, new-plugin, import-weights."""
 
 from __future__ import annotations
 
@@ -139,6 +139,20 @@ def new_plugin(name: str, kind: str) -> None:
     voice.say(f"Next: cd {name} && pip install -e '.[test]' && pytest")
 
 
+@click.command(name="import-weights")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@common
+def import_weights(file: Path, out: Path) -> None:
+    """Make OUT.safetensors of somebody's FILE.pt: weights only, nothing in it is executed."""
+    from vgx.voice import Voice
+    from vgx.weights import import_weights as imported
+
+    tensors = imported(file, out)
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    Voice().say(f"{out}: {len(tensors):,} tensors, {numbers:,} numbers")
+
+
 def _kind(name: str) -> str:
     """Return a kind as it is. Raises `RecipeError` that names the kinds."""
     from vgx.components import KINDS, near
@@ -152,4 +166,4 @@ def _kind(name: str) -> str:
     return name
 
 
-COMMANDS = (check, list_plugins, parts, schema, new_plugin)
+COMMANDS = (check, list_plugins, parts, schema, new_plugin, import_weights)

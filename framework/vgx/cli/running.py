@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,14 +76,17 @@ def run(
 
 @click.command()
 @click.argument("run", required=False)
+@click.option("--verify", is_flag=True, help="First repeat the last steps, and compare.")
 @device_option
 @common
-def resume(run: str | None, device: str | None) -> None:
+def resume(run: str | None, verify: bool, device: str | None) -> None:
     """Go on with RUN (a path, number or name; the newest by default)."""
-    from vgx import training
+    from vgx import replay, training
     from vgx.voice import Voice
 
     voice = Voice()
+    if verify:
+        replay.verify(run, device, voice)
     _finish(training.resume(run, None, device, voice), device, voice)
 
 
@@ -127,7 +132,8 @@ def sample(
         Voice().say(f"Picture {_grid(found, sampler, fields, n, seed, out, device)}")
         return
     chosen = _device(device)
-    images = draw(found, sampler, n, seed, settings=fields, device=chosen)
+    with _noticing():
+        images = draw(found, sampler, n, seed, settings=fields, device=chosen)
     for index, image in enumerate(images):
         save_png(image, separate / f"{index:06}.png")
     Voice().say(f"{n} pictures in {separate}")
@@ -148,10 +154,24 @@ def _grid(
     registry = registry_of(run)
     recipe = load_recipe(run.recipe_file, (), registry)
     recipe = with_sampler(recipe, sampler, settings, registry)
-    images, step = draw(run, recipe, n, seed, _device(device))
+    with _noticing():
+        images, step = draw(run, recipe, n, seed, _device(device))
     path = out or run.samples / f"{recipe.sampler.type}-{step:08}-seed-{seed}.png"
     save_grid(images, path)
     return path
+
+
+@contextmanager
+def _noticing() -> Iterator[None]:
+    """Say what a person must know about what is done in the block."""
+    from vgx.data import noticing
+    from vgx.voice import Voice
+
+    notices: list[str] = []
+    with noticing(notices):
+        yield
+    for notice in notices:
+        Voice().warn(notice)
 
 
 def _device(name: str | None) -> Any:

@@ -15,7 +15,7 @@ import vgx
 from vgx.errors import DataError, HubError
 from vgx_builtin import hub
 from vgx_builtin.labels import LabelledSource, column_of_labels
-from vgx_builtin.pictures import NonRgb, digest, keep_rgb
+from vgx_builtin.pictures import NonRgb, digest, read
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -87,14 +87,12 @@ class _Rows:
 
     def __getitem__(self, index: int) -> Image.Image:
         """Return one picture, upright. Raises `vgx.Dropped` for one that is left out."""
-        from PIL import Image, ImageOps
-
         cell = self.rows[index][self.column]
         if cell is None or not (cell["bytes"] or cell["path"]):
             raise vgx.Dropped("empty")
-        file = io.BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]
-        with Image.open(file) as picture:
-            return keep_rgb(ImageOps.exif_transpose(picture), self.non_rgb)
+        name = f"row {index}" + (f" ({cell['path']})" if cell["path"] else "")
+        file = io.BytesIO(cell["bytes"]) if cell["bytes"] else Path(cell["path"])
+        return read(file, name, self.non_rgb)
 
 
 def _load_local(path: Path, split: str) -> tuple[Any, str]:

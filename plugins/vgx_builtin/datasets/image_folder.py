@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +14,7 @@ from pydantic import PositiveInt
 import vgx
 from vgx.errors import DataError, RecipeError
 from vgx_builtin.labels import LabelledSource, expect_classes
-from vgx_builtin.pictures import NonRgb, digest, keep_rgb
+from vgx_builtin.pictures import NonRgb, digest, endings, read
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
 class ImageFolder(vgx.Dataset, type="image-folder"):
     """Every picture below a folder, of any size and mode, turned as its EXIF data say.
 
-    Files count as pictures by their ending (jpg, png, webp, tiff, ... : all that Pillow reads), in
-    the order of their names.
+    Files count as pictures by their ending, in the order of their names: avif, bmp, gif, ico, jp2,
+    jpg, pcx, png, ppm, qoi, sgi, tga, tiff, webp and their like. Of one with several frames the
+    first is taken. Links to folders are not followed.
     """
 
     path: Path | None = None
@@ -39,8 +42,6 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
 
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
         """List the files. Raises `DataError` when there are none."""
-        from PIL import Image
-
         root, fallback = self.path, self.fallback
         if root is None:
             if fallback is None:
@@ -48,15 +49,24 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
             return fallback.build(image)
         if not root.is_dir():
             raise DataError(f"dataset image-folder: {root}: there is no such folder")
-        endings = set(Image.registered_extensions())
-        found = (file for file in root.rglob("*") if file.suffix.lower() in endings)
-        every = sorted(file for file in found if file.is_file())
+        every = sorted(_found(root))
         if not every:
             raise DataError(f"dataset image-folder: {root}: no pictures in it")
         files = every[: self.limit]
         fingerprint = f"image-folder-{self.non_rgb}-{digest(files, root)[:32]}"
-        source = _Files(files, fingerprint, self.non_rgb)
+        source = _Files(root, files, fingerprint, self.non_rgb)
         return source if self.label is None else _labelled(source, every, root, image)
+
+
+def _found(root: Path) -> Iterator[Path]:
+    """Give the picture files below a folder. Raises `DataError` for a folder that is closed."""
+
+    def closed(error: OSError) -> None:
+        raise DataError(f"dataset image-folder: {error.filename}: {error.strerror}") from error
+
+    known = endings()
+    for folder, _, names in os.walk(root, onerror=closed):
+        yield from (Path(folder, name) for name in names if Path(name).suffix.lower() in known)
 
 
 def _labelled(source: _Files, every: list[Path], root: Path, image: vgx.ImageSpec) -> vgx.Source:
@@ -70,12 +80,13 @@ def _labelled(source: _Files, every: list[Path], root: Path, image: vgx.ImageSpe
     expect_classes("dataset image-folder: label: folder", len(names), image)
     number = {name: place for place, name in enumerate(names)}
     labels = [number[folders[file]] for file in source.files]
-    told_apart = hashlib.sha256("/".join(names).encode()).hexdigest()[:16]
+    told_apart = hashlib.sha256(os.fsencode("/".join(names))).hexdigest()[:16]
     return LabelledSource(source, labels.__getitem__, f"{source.fingerprint}-folders-{told_apart}")
 
 
 @dataclass(frozen=True)
 class _Files:
+    root: Path
     files: list[Path]
     fingerprint: str
     non_rgb: NonRgb
@@ -85,12 +96,5 @@ class _Files:
 
     def __getitem__(self, index: int) -> Image.Image:
         """Return one picture, upright. Raises `vgx.Dropped` for one that is left out."""
-        from PIL import Image, ImageOps
-
-        try:
-            with Image.open(self.files[index]) as picture:
-                return keep_rgb(ImageOps.exif_transpose(picture), self.non_rgb)
-        except vgx.Dropped:
-            raise
-        except Exception as error:
-            raise DataError(f"{self.files[index]}: {error}") from error
+        file = self.files[index]
+        return read(file, str(file.relative_to(self.root)), self.non_rgb)

@@ -1,0 +1,105 @@
+"""Recipes as nobody should write them: a valid one, changed at random by a seed."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+from vgx.yamlfile import write
+
+NUMBERS = [
+    0, -1, 1, 2, 3, 7, 10**6, 10**12, 2**31, 2**63 - 1, 2**63, 2**64, 10**30, 10**99, 10**400,
+    -(10**20), 0.0, -0.5, 0.1, 1.5, 1e-300, 1e300, 5e-324, -1e300,
+    float("inf"), float("-inf"), float("nan"),
+]  # fmt: skip
+WORDS = [
+    "", " ", "no", "null", "~", "1e999", "-1e999", "0x" + "f" * 100, "9" * 5000, "1" * 100, ".nan",
+    "12:30:45", "010", "2026-01-31", "../x", "/etc/passwd", "-rf", "CON", "a" * 5000, "a b", "a.b",
+    "*",
+    "é", "\uff43\uff4f\uff4e\uff56", "\u0441onv", "\u202econv", "😀" * 20, "\U0001d7d9",
+    "٣", "\u0000x", "\ufeffx",
+    "x\u0085y", "x\u2028y", "a\nb", "\x7f", "vgx:conv", "vgx:", ":conv", ":", "os.system",
+    "torch.nn:Linear", "__import__('os')", "{}", "%s", "{0}", "{kind}", "type", "conv", "l1",
+    "adam", "nan", "Infinity", "true",
+]  # fmt: skip
+OTHERS = [None, True, False, [], {}, [[]], [{}], {"type": None}, {"type": []}, {"": 1}, [None]]
+GARBAGE = [
+    "[", "]", "{", "}", ":", "- ", "? ", "& ", "*a ", "!!python/object/apply:os.system ", "!t ",
+    "|", ">", "'", '"', "%YAML 9.9\n", "---\n", "...\n", "\t", "\x00", "\x1b[31m", "\ud800",
+    "\ufffe", "#", "@", "`", "<<: ", "\r", "\r\n", "\\", "0x", "1e999", "[" * 200, "{a: " * 60,
+    "&a [*a]", "- - - -", "\u2028",
+]  # fmt: skip
+
+
+def mutated(tree, seed):
+    """The bytes of one broken recipe; most are still mappings."""
+    chance = random.Random(seed)
+    tree = copy.deepcopy(tree)
+    for _ in range(chance.choice([1, 1, 1, 2, 4])):
+        _change(tree, chance)
+    data = _text(tree, chance).encode("utf-8", "surrogatepass")
+    if chance.random() < 0.15:
+        place = chance.randrange(len(data) + 1)
+        data = data[:place] + chance.randbytes(chance.choice([1, 1, 4, 40])) + data[place:]
+    if chance.random() < 0.02:
+        data = chance.randbytes(chance.randrange(400))
+    return data
+
+
+def _places(value):
+    """Every (container, key) of a tree."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in list(pairs):
+        yield value, key
+        if isinstance(inner, dict | list):
+            yield from _places(inner)
+
+
+def _change(tree, chance):
+    places = list(_places(tree))
+    if not places:
+        return
+    holder, key = chance.choice(places)
+    old = holder[key]
+    what = chance.randrange(9)
+    if what == 0:
+        del holder[key]
+    elif what == 1 and isinstance(holder, dict):
+        name = str(key)
+        place = chance.randrange(len(name) + 1)
+        letter = chance.choice(["", "x", "-", " ", "é", "\x00", ".", "A"])
+        holder[name[:place] + letter + name[place + 1 :]] = holder.pop(key)
+    elif what in (2, 3, 4):
+        holder[key] = chance.choice(NUMBERS)
+    elif what == 5:
+        holder[key] = chance.choice(WORDS)
+    elif what == 6:
+        holder[key] = copy.deepcopy(chance.choice(OTHERS))
+    elif what == 7:
+        other, name = chance.choice(places)  # what belongs elsewhere
+        holder[key] = copy.deepcopy(other[name])
+    else:
+        for _ in range(chance.choice([1, 3, 30])):
+            old = {"type": old} if chance.random() < 0.5 else [old]
+        holder[key] = old
+
+
+def _text(tree, chance):
+    try:
+        text = write(tree)
+    except Exception:  # noqa: BLE001 - what can't even be written is replaced by what is no recipe
+        return str(tree)
+    lines = text.splitlines(keepends=True)
+    what = chance.random()
+    if what < 0.1 and lines:
+        lines.insert(chance.randrange(len(lines) + 1), chance.choice(lines))  # a key twice
+    elif what < 0.15 and lines:
+        del lines[chance.randrange(len(lines))]
+    elif what < 0.2 and lines:
+        number = chance.randrange(len(lines))
+        lines[number] = " " * chance.randrange(1, 9) + lines[number]
+    text = "".join(lines)
+    if chance.random() < 0.15:
+        place = chance.randrange(len(text) + 1)
+        text = text[:place] + chance.choice(GARBAGE) + text[place:]
+    return text

@@ -1,0 +1,95 @@
+"""A disk that is really full: said in one message, the last good checkpoint as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+
+import pytest
+
+LENGTH = ["--set", "train.steps=40", "--set", "train.save_every=2", "--set", "train.keep=50"]
+# Files of a run can't grow beyond so many bytes.
+LIMITED = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+"""
+ROOMLESS = """
+import shutil
+from types import SimpleNamespace
+shutil.disk_usage = lambda _: SimpleNamespace(free=10_000)
+"""
+
+
+def sums(run):
+    return {
+        path.relative_to(run): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (run / "checkpoints").rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder with a disk of its own, and a way to change its size in KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk here")
+
+    def resize(kibibytes):
+        options = f"remount,size={kibibytes}k"
+        subprocess.run(["mount", "-o", options, str(folder)], check=True)
+
+    yield folder, resize
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("size", range(200, 1400, 100))
+def test_a_full_disk_costs_nothing_that_was_saved(
+    nursery, small_disk, tmp_path, tiny, end_of, size
+):
+    """Wherever it runs full: in a checkpoint, in the log, in a picture."""
+    disk, resize = small_disk
+    resize(size)
+    child = nursery.start(tmp_path, "run", tiny, *LENGTH, "--out", disk)
+    assert child.wait() == 5, child.err.read_text()
+    said = child.err.read_text()
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= 10
+    assert "No space left on device" in said
+    (run,) = disk.iterdir()
+    if "not saved" in said:
+        assert "disk full: No space left on device: needs 0." in said
+        assert "the last good checkpoint is step-" in said or "there is no checkpoint yet" in said
+    kept = sums(run)
+    resize(20_000)
+    if (run / "recipe.yaml").exists():
+        nursery.run(tmp_path, "resume", run)
+        assert kept.items() <= sums(run).items()
+        nursery.run(tmp_path, "run", tiny, *LENGTH)
+        (whole,) = (tmp_path / "runs").iterdir()
+        assert end_of(run) == end_of(whole)
+
+
+def test_a_checkpoint_that_does_not_fit_is_exit_5(nursery, tmp_path, tiny):
+    """Files can't grow large enough: as a quota does it, without a disk of one's own."""
+    child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=LIMITED.format(size=60_000))
+    assert child.wait() == 5, child.err.read_text()
+    said = child.err.read_text()
+    assert "step-00000002: not saved: " in said
+    assert "there is no checkpoint yet" in said
+    assert "Traceback" not in said
+    (run,) = (tmp_path / "runs").iterdir()
+    assert list((run / "checkpoints").iterdir()) == []
+
+
+def test_too_little_room_is_said_before_the_first_step(nursery, tmp_path, tiny):
+    child = nursery.run(tmp_path, "run", tiny, "--set", "train.steps=1", hook=ROOMLESS)
+    said = child.out.read_text()
+    assert "NOTICE: " in said
+    assert "three of its checkpoints are about 1 MiB, and the disk has 0 MiB" in said
+    child = nursery.run(tmp_path, "run", tiny, "--set", "train.steps=1")
+    assert "three of its checkpoints" not in child.out.read_text()

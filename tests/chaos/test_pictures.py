@@ -1,0 +1,361 @@
+"""Pictures that nobody should have: torn ones, odd ones, bombs; and builders of stores that die.
+
+A folder of real odd files is looked through where VGX_BAD_IMAGES names one. Beside it lies
+`<folder>.manifest.json`, a list of {"file", "status"}: "ok" for what Pillow can read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vgx
+from vgx import decoding
+from vgx.data import open_source, open_store
+from vgx.errors import DataError
+from vgx_builtin import pictures
+
+pytestmark = pytest.mark.chaos
+
+SPEC = vgx.ImageSpec(size=32)
+KILLS = 40
+
+
+def opened(folder, **fields):
+    part = vgx.discover().part("dataset", "image-folder")
+    return open_source(part(path=folder, **fields), SPEC)[0]
+
+
+# --- real odd files ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def odd():
+    folder = os.environ.get("VGX_BAD_IMAGES")
+    if not folder:
+        pytest.skip("VGX_BAD_IMAGES names no folder of real odd files")
+    return Path(folder)
+
+
+def manifest(odd):
+    listed = json.loads(odd.with_name(f"{odd.name}.manifest.json").read_text())
+    return {file["file"]: file for file in listed}
+
+
+# Apple's own PNG files, which are none, and a file of frames of which one is not announced: Pillow
+# has read and has refused them, from one version to another.
+EITHER = ("pngsuite__iphone__", "pillow__apng__chunk_no_fctl")
+
+
+def look_through(odd):
+    """Every file is used, or counted and named; a bad one is never used."""
+    known = manifest(odd)
+    source = opened(odd)
+    assert {file.name for file in source.files} == set(known)
+    store = open_store(source, SPEC, max_bad=1)
+    assert len(store.images) + store.bad == len(known)
+    assert not store.dropped
+    named = {line.partition(": ")[0] for line in store.named}
+    assert len(named) == store.bad
+    for name, file in known.items():
+        if not name.startswith(EITHER):
+            assert (name in named) == (file["status"] != "ok"), (name, file)
+    with pytest.raises(DataError, match="dataset.on_bad=skip"):
+        open_store(source, SPEC)
+    skipping = opened(odd, non_rgb="skip")
+    store = open_store(skipping, SPEC, max_bad=1)
+    assert len(store.images) + store.bad + sum(store.dropped.values()) == len(known)
+    return len(known), len(named)
+
+
+def test_real_odd_files_are_used_or_counted_and_named(odd):
+    assert look_through(odd) > (600, 50)
+
+
+def test_a_decoder_that_hides_bad_files_would_be_seen(odd, monkeypatch):
+    """Negative control: black pictures for what cannot be read."""
+    original = decoding.decode
+
+    def careless(source, index, image):
+        made = original(source, index, image)
+        return np.zeros((32, 32, 3), np.uint8) if isinstance(made, DataError) else made
+
+    monkeypatch.setattr(decoding, "decode", careless)
+    with pytest.raises(AssertionError):
+        look_through(odd)
+
+
+def compare_with_references(odd):
+    """PngSuite has each of its pictures a second time, as RGBA of 8 bits."""
+    pairs = 0
+    for file in sorted(odd.glob("pngsuite__primary__*.png")):
+        second = odd / file.name.replace("primary__", "primary_check__")
+        if not second.exists():
+            continue
+        with Image.open(second) as picture:
+            expected = np.asarray(picture.convert("RGBA")).astype(float)
+        expected = expected[..., :3] * expected[..., 3:] / 255
+        made = np.asarray(pictures.read(file, file.name, "convert")).astype(float)
+        assert np.abs(made - expected).max() <= 1, file.name
+        pairs += 1
+    return pairs
+
+
+def test_real_png_files_become_what_their_makers_say(odd):
+    assert compare_with_references(odd) > 60
+
+
+def test_transparency_that_is_cut_off_would_be_seen(odd, monkeypatch):
+    monkeypatch.setattr(pictures, "_mend_transparency", lambda picture: None)
+    with pytest.raises(AssertionError, match="tbbn0g04"):
+        compare_with_references(odd)
+
+
+def test_real_pictures_of_sixteen_bits_are_scaled(odd):
+    deep = [name for name, file in manifest(odd).items() if file.get("mode", "")[:4] == "I;16"]
+    checked = 0
+    for name in deep:
+        with Image.open(odd / name) as picture:
+            values = np.asarray(picture).astype(float)
+            clear = picture.info.get("transparency")
+            white = 4095 if "12bit" in name else 65535
+            turned = picture.getexif().get(274, 1) != 1
+        made = np.asarray(pictures.read(odd / name, name, "convert"))
+        if not turned:
+            expected = np.where(values == clear, 0, values * 255 / white)
+            assert np.abs(made[..., 0] - expected).max() <= 0.5 + 1e-6, name
+            checked += 1
+    assert checked > 20
+
+
+# --- every kind of damage, in every share ------------------------------------------------------
+
+
+def picture_bytes(kind, number):
+    file = io.BytesIO()
+    noise = np.random.default_rng(number).integers(0, 255, (24, 24, 3), np.uint8)
+    Image.fromarray(noise).save(file, kind)
+    return file.getvalue()
+
+
+def damaged(data, way, chance):
+    """Return the bytes of a file after one of twelve kinds of damage."""
+    size = len(data)
+    ways = (
+        lambda: b"",
+        lambda: data[:1],
+        lambda: data[: size // 2],
+        lambda: data[: size // 4],
+        lambda: bytes(size),
+        lambda: chance.randbytes(size),
+        lambda: b"<html>404</html>",
+        lambda: data[8:],
+        lambda: data[::-1],
+        lambda: chance.randbytes(16) + data[16:],
+        lambda: data[:30] + bytes(size - 30),
+        lambda: b"PK\x03\x04" + data,
+    )
+    return ways[way % len(ways)]()
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1])
+def test_every_kind_of_damage_is_counted_exactly(tmp_path, share):
+    chance, total = random.Random(share), 2000
+    hurt = sorted(chance.sample(range(total), round(total * share)))
+    for number in range(total):
+        kind = ("png", "jpeg")[number % 2]
+        content = picture_bytes(kind, number)
+        if number in hurt:
+            content = damaged(content, hurt.index(number), chance)
+        (tmp_path / f"{number:04}.{kind}").write_bytes(content)
+    source = opened(tmp_path)
+    store = open_store(source, SPEC, max_bad=share)
+    assert [int(line[:4]) for line in store.named] == hurt
+    assert (len(store.images), store.bad) == (total - len(hurt), len(hurt))
+    with pytest.raises(DataError, match=f"{len(hurt):,} of 2,000 pictures are unreadable"):
+        open_store(source, SPEC, max_bad=share * 0.99)
+
+
+# --- bombs -------------------------------------------------------------------------------------
+
+
+def chunk(name, content):
+    whole = name + content
+    return struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+
+def png(width, height, bits, *more):
+    """A whole PNG file of greys, all black."""
+    claim = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    squeezed = zlib.compressobj(9)
+    line = bytes(1 + (width * bits + 7) // 8)
+    body = b"".join(squeezed.compress(line) for _ in range(height)) + squeezed.flush()
+    parts = (chunk(b"IHDR", claim), *more, chunk(b"IDAT", body), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def texts(kind, count):
+    squeezed = zlib.compress(bytes(900_000), 9)
+    return [chunk(kind, b"k%d\0\0" % number + squeezed) for number in range(count)]
+
+
+BOMBS = {
+    "large": lambda: png(20000, 20000, 1),
+    "wide": lambda: png(2**31 - 1, 1, 1)[:100],
+    "text": lambda: png(8, 8, 8, chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2 * 10**8), 9))),
+    "texts": lambda: png(8, 8, 8, *texts(b"zTXt", 800)),
+    "profile": lambda: png(8, 8, 8, chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(10**9), 1))),
+    "gif": lambda: b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b"\x2c" + bytes(20),
+}
+MEASURE = """
+import resource, sys, time
+from pathlib import Path
+import vgx
+from vgx.data import open_store
+{careless}
+part = vgx.discover().part("dataset", "image-folder")
+def look(folder):
+    source = part(path=Path(folder)).build(vgx.ImageSpec(size=32))
+    return open_store(source, vgx.ImageSpec(size=32), max_bad=1)
+look(sys.argv[1])
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before, start = peak(), time.monotonic()
+bad = look(sys.argv[2]).bad
+print(bad, peak() - before, time.monotonic() - start)
+"""
+CARELESS = """
+from PIL import Image, PngImagePlugin
+from vgx_builtin import pictures
+pictures.MAX_PIXELS = 10**12
+Image.MAX_IMAGE_PIXELS = None
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 10**12
+"""
+
+
+def blast(tmp_path, name, careless=""):
+    """Meet a bomb in a process of its own: (bad pictures, MiB, seconds)."""
+    for folder in ("plain", "bomb"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (9, 9)).save(tmp_path / folder / f"{folder}.png")
+    (tmp_path / "bomb" / "x.png").write_bytes(BOMBS[name]())
+    places = [tmp_path / "plain", tmp_path / "bomb"]
+    command = [sys.executable, "-c", MEASURE.format(careless=careless), *map(str, places)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    bad, mebibytes, seconds = map(float, done.stdout.split())
+    return bad, mebibytes, seconds
+
+
+def held(bad, mebibytes, seconds):
+    return mebibytes < 200 and seconds < 5
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_costs_little_memory_and_little_time(tmp_path, name):
+    met = blast(tmp_path, name)
+    assert held(*met), met
+    assert met[0] == 1
+
+
+@pytest.mark.parametrize("name", ["large", "texts"])
+def test_without_the_bounds_a_bomb_would_be_felt(tmp_path, name):
+    """Negative control."""
+    assert not held(*blast(tmp_path, name, CARELESS))
+
+
+# --- builders that die -------------------------------------------------------------------------
+
+BUILD = """
+import time
+from PIL import Image
+import vgx
+from vgx import data
+{careless}
+class Slow:
+    fingerprint = "slow"
+    def __len__(self):
+        return 400
+    def __getitem__(self, index):
+        time.sleep(0.001)
+        return Image.effect_noise((16, 16), index % 90).point(lambda _: index % 256)
+data.open_store(Slow(), vgx.ImageSpec(size=32))
+"""
+IN_PLACE = """
+from contextlib import contextmanager
+@contextmanager
+def scratch(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "store.json").write_text('{"count": 400, "dropped": {}, "bad": 0, "named": [], "sha256": ""}')
+    yield folder
+data._scratch = scratch
+"""  # noqa: E501
+
+
+def kill_builders(nursery, folder, kills, careless=""):
+    """Kill builders at any time: a store is there as a whole or not at all."""
+    hook = BUILD.replace("{careless}", careless)
+    (folder / "whole").mkdir()
+    nursery.run(folder / "whole", "--version", hook=hook)
+    (whole,) = (folder / "whole" / "cache" / "images").iterdir()
+    expected = sums(whole)
+    chance, killed, finished, halves = random.Random(0), 0, 0, 0
+    images = folder / "cache" / "images"
+    while killed < kills:
+        builders = [nursery.start(folder, "--version", hook=hook) for _ in range(killed % 2 + 1)]
+        time.sleep(chance.uniform(0.01, 0.5))
+        for builder in builders:
+            builder.kill()
+            killed += builder.wait() != 0
+        made = [path for path in images.glob("*") if path.name[0] != "."]
+        for path in made:
+            assert sums(path) == expected
+            finished += 1
+        left = list(images.glob(".*"))
+        assert len(left) <= len(builders)  # of those just killed, and of none before
+        halves += len(left)
+        if made:  # else nothing would be left to build
+            made[0].rename(folder / f"made-{finished}")
+    nursery.run(folder, "--version", hook=hook)
+    assert [sums(path) for path in images.iterdir()] == [expected]
+    return halves
+
+
+def sums(store):
+    """SHA-256 of each file; an empty lock may stay when its holder died just after the rename."""
+    files = [path for path in sorted(store.iterdir()) if path.name != "lock"]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_store_is_whole_whenever_its_builder_is_killed(nursery, tmp_path):
+    assert kill_builders(nursery, tmp_path, KILLS) > KILLS / 3  # they were at work
+
+
+def test_a_builder_that_writes_in_place_would_be_seen(nursery, tmp_path):
+    """Negative control."""
+    with pytest.raises(AssertionError):
+        kill_builders(nursery, tmp_path, KILLS, IN_PLACE)
+
+
+def test_eight_at_once_build_one_store(nursery, tmp_path):
+    hook = BUILD.replace("{careless}", "")
+    builders = [nursery.start(tmp_path, "--version", hook=hook) for _ in range(8)]
+    for builder in builders:
+        code = builder.wait()
+        assert code == 0, builder.err.read_text()
+    (store,) = (tmp_path / "cache" / "images").iterdir()
+    assert set(sums(store)) == {"images.u8", "store.json"}
+    assert json.loads((store / "store.json").read_text())["count"] == 400

@@ -1,0 +1,72 @@
+"""Many at once in one run directory: exactly one trains, whoever looks sees whole checkpoints."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+# Trains only when it is told to.
+WAITING = """
+import time
+from pathlib import Path
+from vgx import environment
+def waiting(*_):
+    Path(f"holds-{__import__('os').getpid()}").touch()
+    while not Path("go").exists():
+        time.sleep(0.01)
+    return []
+environment.room = waiting
+"""
+# The negative control: a lock that lets everybody in.
+OPEN = "import fcntl; fcntl.flock = lambda *_: None\n"
+
+
+def started(nursery, folder, run, count, hook):
+    children = [nursery.start(folder, "resume", run, hook=hook) for _ in range(count)]
+    deadline = time.monotonic() + 120
+    while True:
+        holders = list(folder.glob("holds-*"))
+        refused = [child for child in children if child.err.read_text()]
+        if len(holders) + len(refused) == count:
+            return children, holders, refused
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.chaos)])
+def test_of_many_simultaneous_starts_one_trains(nursery, tmp_path, tiny, count):
+    nursery.run(tmp_path, "run", tiny, "--set", "train.steps=4", "--set", "train.save_every=2")
+    (run,) = (tmp_path / "runs").iterdir()
+    children, holders, refused = started(nursery, tmp_path, run, count, WAITING)
+    assert len(holders) == 1
+    holder = holders[0].name.partition("-")[2]
+    for child in refused:
+        said = child.err.read_text()
+        assert f"process {holder} (on " in said
+        assert "is training here" in said
+        assert "Traceback" not in said
+    nursery.run(tmp_path, "sample", run, "-n", 4)  # who only looks is not refused
+    (tmp_path / "go").touch()
+    assert sorted(child.wait() for child in children) == [0, *[7] * (count - 1)]
+
+
+def test_without_the_lock_several_would_train(nursery, tmp_path, tiny):
+    """The negative control."""
+    nursery.run(tmp_path, "run", tiny, "--set", "train.steps=4")
+    (run,) = (tmp_path / "runs").iterdir()
+    children, holders, _ = started(nursery, tmp_path, run, 2, OPEN + WAITING)
+    assert len(holders) == 2
+    for child in children:
+        child.kill()
+        child.wait()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(nursery, tmp_path, tiny):
+    nursery.run(tmp_path, "run", tiny, "--set", "train.steps=4")
+    (run,) = (tmp_path / "runs").iterdir()
+    (child,), _, _ = started(nursery, tmp_path, run, 1, WAITING)
+    nursery.run(tmp_path, "resume", run, code=7)
+    child.kill()
+    assert child.wait() == -9
+    nursery.run(tmp_path, "resume", run)

@@ -1,0 +1,134 @@
+"""The program where things are not as usual: no reader, no terminal, no letters, no home."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+ASCII = {
+    "LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
+    "PYTHONIOENCODING": "",
+}  # fmt: skip
+
+
+def shell(program, text, **settings):
+    """Run a line of shell in the program's folder, in which `vgx` is the program."""
+    folder = program.folder / "bin"
+    folder.mkdir(exist_ok=True)
+    (folder / "vgx").write_text(f'#!/bin/sh\nexec {sys.executable} -m vgx "$@"\n')
+    (folder / "vgx").chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", text],
+        cwd=program.folder,
+        env={**program.environment, "PATH": path, **settings},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", ["parts", pytest.param("schema", marks=pytest.mark.chaos)])
+def test_a_reader_that_leaves_is_no_error_of_anybody(vgx_program, command):
+    done = shell(vgx_program, f"vgx {command} | true; exit ${{PIPESTATUS[0]}}")
+    assert done.returncode in (0, 141)  # all was written before it left, or not
+    assert done.stderr == ""
+
+
+def test_a_reader_that_leaves_ends_a_training_with_its_own_code(vgx_program):
+    done = shell(vgx_program, f"vgx run {TINY} | head -1; exit ${{PIPESTATUS[0]}}")
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "closed",
+    [
+        pytest.param("<&-", marks=pytest.mark.chaos),
+        pytest.param(">&-", marks=pytest.mark.chaos),
+        pytest.param("2>&-", marks=pytest.mark.chaos),
+        "<&- >&- 2>&-",
+    ],
+)
+def test_closed_streams_are_no_error(vgx_program, closed):
+    assert shell(vgx_program, f"vgx parts loss {closed}").returncode == 0
+    assert shell(vgx_program, f"vgx check absent.yaml {closed}").returncode == 2
+
+
+def test_a_full_disk_behind_standard_output_is_a_storage_error(vgx_program):
+    done = shell(vgx_program, "vgx schema > /dev/full")
+    assert done.returncode == 5
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_letters_that_the_terminal_lacks_are_written_by_number(vgx_program):
+    folder = vgx_program.folder / "Ünïcode 😀 with spaces"
+    folder.mkdir()
+    text = TINY.read_text().replace("extends: ", f"extends: {TINY.parent}/")
+    (folder / "reçipe.yaml").write_text(text, encoding="utf-8")
+    line = "vgx run */re*.yaml --set train.steps=1 --out *with*/ | cat; exit ${PIPESTATUS[0]}"
+    done = shell(vgx_program, line, **ASCII)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "0001-tiny" / "checkpoints" / "step-00000001").is_dir()
+    assert "Picture " in done.stdout
+    done = shell(vgx_program, "vgx check */absent.yaml", **ASCII)
+    assert done.returncode == 2
+    assert "absent.yaml: No such file" in done.stderr
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("home", ["/proc", "/dev/null"])
+def test_a_home_that_cannot_be_written_is_not_needed_to_look(vgx_program, home):
+    done = shell(vgx_program, f"vgx check {TINY}", HOME=home, XDG_CACHE_HOME="", VGX_CACHE="")
+    assert done.returncode == 0, done.stderr
+    done = shell(vgx_program, f"vgx run {TINY}", HOME=home, XDG_CACHE_HOME="", VGX_CACHE="")
+    assert done.returncode == 5, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 10
+
+
+@pytest.mark.parametrize(
+    "place", ["/dev/null/runs", pytest.param("/proc/runs", marks=pytest.mark.chaos)]
+)
+def test_a_place_for_runs_that_cannot_be_written_is_said(vgx_program, place):
+    done = shell(vgx_program, f"vgx run {TINY} --out {place}")
+    assert done.returncode == 5
+    assert place in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_at_a_terminal_the_same_is_said_in_colour(vgx_program):
+    """A terminal of one's own: nothing breaks where lines are drawn over."""
+    mine, its = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "vgx", "parts", "sampler"],
+            cwd=vgx_program.folder,
+            env={**vgx_program.environment, "TERM": "xterm", "COLUMNS": "100"},
+            stdin=its,
+            stdout=its,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "weighted-mix" in os.read(mine, 100_000).decode()
+    finally:
+        os.close(mine)
+        os.close(its)
+
+
+def test_these_tests_see_a_traceback(vgx_program):
+    """The control: a program that is careless about its reader is seen to be."""
+    done = shell(vgx_program, f"{sys.executable} -c 'while True: print(1)' | head -1")
+    assert "Traceback" in done.stderr

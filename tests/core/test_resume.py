@@ -1,0 +1,237 @@
+"""The resume matrix: wherever a run stops, it ends to the bit as one that did not."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import signal
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from rich.console import Console
+
+import vgx
+from vgx import checkpoint, environment, training
+from vgx.engine import Engine
+from vgx.errors import Stopped, StorageError
+from vgx.training import Training
+from vgx.voice import Voice
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+# 64 pictures in minibatches of 8: an epoch is eight steps.
+STOPS = {"before the first": 0, "first": 1, "mid-epoch": 3, "last of an epoch": 7, "epoch end": 8}
+STEPS = 12
+SCHEDULE = {"from": 1e-3, "to": 1e-5, "steps": 9, "shape": "cosine"}
+FAMILIES = {
+    "vaegan": {},
+    "gan": {"encoder": None, "losses": ["hinge", "r1"], "sampler": "prior"},
+    "wgan-gp": {
+        "encoder": None,
+        "losses": ["wasserstein", "gradient-penalty"],
+        "sampler": "prior",
+        "train.discriminator_steps": 3,
+    },
+    "vae": {"discriminator": None, "losses": ["bce", "kl"], "train.ema": None},
+    "schedules": {
+        "train.optimizers.generator": {"type": "adam", "lr": SCHEDULE, "warmup": 5},
+        "train.optimizers.discriminator": {"type": "adamw", "lr": SCHEDULE, "weight_decay": 0.1},
+        "train.ema_warmup": True,
+    },
+    "everything": {
+        "train.order": "discriminator-first",
+        "train.fakes": ["recon", "prior"],
+        "train.accumulate": 2,
+        "train.clip": 0.5,
+        "diff_augment": ["translation"],
+        "losses.3": {"type": "kl", "weight": {"from": 0, "to": 1, "steps": 5}, "start": 2},
+    },
+}
+CASES = [
+    pytest.param(
+        family,
+        stop,
+        id=f"{family}-{stop}",
+        marks=[] if family in ("vaegan", "wgan-gp") else pytest.mark.chaos,
+    )
+    for family in FAMILIES
+    for stop in STOPS
+]
+
+
+def quiet():
+    return Voice(Console(file=io.StringIO()))
+
+
+def recipe_of(family, **changes):
+    changes = {"train.steps": STEPS, "train.save_every": 1000, "train.draw_every": 5, **changes}
+    return vgx.load_recipe(TINY, {**FAMILIES[family], **changes})
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Runs that nobody stopped, by family: each is made once."""
+    made = {}
+
+    def of(family):
+        if family not in made:
+            folder = tmp_path_factory.mktemp(family)
+            made[family] = end_of(training.run(recipe_of(family), folder, voice=quiet()))
+        return made[family]
+
+    return of
+
+
+def end_of(run):
+    _, state = checkpoint.load(run)
+    log = [(line["step"], line["losses"], line["rates"]) for line in run.read_log()]
+    return state, log
+
+
+def differing(one, two):
+    """Names of the tensors that two ends do not share to the bit."""
+    names = []
+    for kind in ("model", "optimizer", "latents"):
+        a, b = getattr(one, kind), getattr(two, kind)
+        assert a.keys() == b.keys()
+        names += [name for name in a if not torch.equal(a[name], b[name])]
+    return names
+
+
+def stopped_at(step, start):
+    """Begin or resume, and have SIGTERM come when so many steps are done."""
+    does, room = Training.step, environment.room
+
+    def stepping(self):
+        values = does(self)
+        if self.done == step:
+            signal.raise_signal(signal.SIGTERM)
+        return values
+
+    def before(*given):
+        if step == 0:
+            signal.raise_signal(signal.SIGTERM)
+        return room(*given)
+
+    with (
+        mock.patch.object(Training, "step", stepping),
+        mock.patch.object(environment, "room", before),
+        pytest.raises(Stopped, match=f"stopped at step {step} and saved"),
+    ):
+        start()
+
+
+@pytest.mark.parametrize(("family", "stop"), CASES)
+def test_a_run_that_stopped_anywhere_ends_alike(straight, family, stop):
+    step = STOPS[stop]
+    stopped_at(step, lambda: training.run(recipe_of(family), voice=quiet()))
+    run = training.find()
+    assert checkpoint.load(run)[1].numbers["step"] == step
+    training.resume(run, voice=quiet())
+    state, log = end_of(run)
+    wanted, wanted_log = straight(family)
+    assert differing(state, wanted) == []
+    assert log == wanted_log
+
+
+@pytest.mark.parametrize("family", ["vaegan", "wgan-gp"])
+def test_a_run_that_stops_after_every_step_ends_alike(straight, family):
+    stopped_at(0, lambda: training.run(recipe_of(family), voice=quiet()))
+    run = training.find()
+    for step in range(1, 7):
+        stopped_at(step, lambda: training.resume(run, voice=quiet()))
+    # The last step is the end; a signal in it changes nothing.
+    stopped_at(STEPS, lambda: training.resume(run, voice=quiet()))
+    training.resume(run, voice=quiet())
+    state, log = end_of(run)
+    wanted, wanted_log = straight(family)
+    assert differing(state, wanted) == []
+    assert log == wanted_log
+
+
+# --- the negative control: what if one thing of the state were forgotten? ----------------------
+
+# Where it lies, and which names it has. What is forgotten is as it was at the very beginning.
+KEYS = {
+    "encoder": ("model", lambda name: name.startswith("encoder.")),
+    "decoder": ("model", lambda name: name.startswith("decoder.")),
+    "discriminator": ("model", lambda name: name.startswith("discriminator.")),
+    "averaged weights": ("model", lambda name: name.startswith("average.module.")),
+    "count of the average": ("model", lambda name: name == "average.n_averaged"),
+    "running statistics": ("model", lambda name: "running_" in name),
+    "count of the statistics": ("model", lambda name: "num_batches" in name),
+    "first moments of the generator": ("optimizer", lambda name: moment(name, "gen", "exp_avg")),
+    "second moments of the generator": ("optimizer", lambda name: moment(name, "gen", "_sq")),
+    "steps of the generator": ("optimizer", lambda name: moment(name, "gen", "step")),
+    "first moments of the discriminator": ("optimizer", lambda name: moment(name, "dis", "avg")),
+    "second moments of the discriminator": ("optimizer", lambda name: moment(name, "dis", "_sq")),
+    "steps of the discriminator": ("optimizer", lambda name: moment(name, "dis", "step")),
+    "codes": ("latents", lambda name: name == "codes"),
+}
+
+
+def moment(name, player, ending):
+    return name.startswith(player) and name.endswith(ending)
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory):
+    """A run that stopped after three of eight steps, the state there, and its proper end."""
+    folder = tmp_path_factory.mktemp("halfway")
+    eight = recipe_of("vaegan", **{"train.steps": 8})
+    wanted, _ = end_of(training.run(eight, folder, voice=quiet()))
+    stopped_at(3, lambda: training.run(eight, folder, voice=quiet()))
+    run = training.find(None, folder)
+    _, state = checkpoint.load(run)
+    return run, state, wanted
+
+
+def ended_from(run, state, monkeypatch, tmp_path):
+    """Go on from this state, whatever the checkpoint says."""
+    import shutil
+
+    copy = vgx.Run(shutil.copytree(run.path, tmp_path / "copy"))
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "load", lambda _: (copy.checkpoints / "step-00000003", state))
+        training.resume(copy, voice=quiet())
+    return end_of(copy)[0]
+
+
+def test_with_all_of_it_nothing_differs(halfway, monkeypatch, tmp_path):
+    run, state, wanted = halfway
+    assert differing(ended_from(run, state, monkeypatch, tmp_path), wanted) == []
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_what_is_forgotten_is_missed(halfway, monkeypatch, tmp_path, key):
+    run, state, wanted = halfway
+    place, chosen = KEYS[key]
+    recipe = vgx.load_recipe(run.recipe_file)
+    fresh = Engine(recipe, 8, 64).state({})
+    kept = dict(getattr(state, place))
+    names = [name for name in kept if chosen(name)]
+    assert names
+    for name in names:
+        begun = getattr(fresh, place).get(name)
+        kept[name] = torch.zeros_like(kept[name]) if begun is None else begun
+    forgetful = dataclasses.replace(state, **{place: kept})
+    assert differing(ended_from(run, forgetful, monkeypatch, tmp_path), wanted)
+
+
+@pytest.mark.parametrize("place", ["model", "optimizer", "latents"])
+def test_what_is_not_there_at_all_is_refused(halfway, monkeypatch, tmp_path, place):
+    run, state, _ = halfway
+    some = next(iter(getattr(state, place)))
+    kept = {name: tensor for name, tensor in getattr(state, place).items() if name != some}
+    if place == "optimizer":
+        kept["generator/nobody/exp_avg"] = torch.zeros(1)
+    broken = dataclasses.replace(state, **{place: kept})
+    with pytest.raises(StorageError, match="the checkpoint does not fit the recipe"):
+        ended_from(run, broken, monkeypatch, tmp_path)
+
+
+def test_the_step_that_is_forgotten_is_missed(halfway, monkeypatch, tmp_path):
+    run, state, wanted = halfway
+    earlier = dataclasses.replace(state, numbers={**state.numbers, "step": 2})
+    assert differing(ended_from(run, earlier, monkeypatch, tmp_path), wanted)

@@ -1,0 +1,138 @@
+"""`vgx import-weights`: other people's .pt files become safetensors, or nothing at all."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import OrderedDict
+
+import pytest
+import safetensors.torch
+import torch
+
+from vgx.errors import RecipeError, StorageError
+from vgx.weights import import_weights
+
+STATE = OrderedDict(a=torch.arange(6.0).view(2, 3), b=torch.tensor([1, 2]))
+
+
+@pytest.fixture
+def imported(tmp_path):
+    """Save an object as PyTorch does, import it, and read what was written."""
+
+    def call(thing, **options):
+        torch.save(thing, tmp_path / "in.pt", **options)
+        import_weights(tmp_path / "in.pt", tmp_path / "out.safetensors")
+        return safetensors.torch.load_file(tmp_path / "out.safetensors")
+
+    return call
+
+
+@pytest.mark.parametrize("key", [None, "state_dict", "params_ema", "model", "generator"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_are_found_and_stay_what_they_are(imported, key, zipped):
+    thing = STATE if key is None else {"epoch": 3, key: STATE}
+    read = imported(thing, _use_new_zipfile_serialization=zipped)
+    assert read.keys() == STATE.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in STATE.items())
+    assert read["b"].dtype == torch.int64
+
+
+def test_averaged_weights_go_before_others(imported):
+    other = {name: tensor + 1 for name, tensor in STATE.items()}
+    assert torch.equal(imported({"model": other, "params_ema": STATE})["a"], STATE["a"])
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_of_wrappers_are_taken_off(imported, wrapper):
+    assert imported({f"{wrapper}{k}": v for k, v in STATE.items()}).keys() == STATE.keys()
+
+
+def test_a_name_that_only_some_have_stays(imported):
+    read = imported({"module.a": STATE["a"], "b": STATE["b"]})
+    assert read.keys() == {"module.a", "b"}
+
+
+def test_tied_and_transposed_weights_are_written_whole(imported):
+    tied = torch.arange(6.0).view(2, 3)
+    read = imported({"a": tied, "b": tied, "c": tied.T})
+    assert torch.equal(read["b"], tied)
+    assert torch.equal(read["c"], tied.T)
+
+
+class Evil:
+    """What a pickle calls when it is believed."""
+
+    def __init__(self, called, *arguments):
+        self.called, self.arguments = called, arguments
+
+    def __reduce__(self):
+        return self.called, self.arguments
+
+
+@pytest.mark.parametrize(
+    ("thing", "said"),
+    [
+        (torch.zeros(3), "holds a Tensor, not tensors by name"),
+        ([torch.zeros(3)], "holds a list"),
+        ({}, "it has: nothing"),
+        ({"optimizer": {"lr": 1.0}}, "it has: optimizer"),
+        ({"a": torch.zeros(3), "epoch": 3}, "it has: a, epoch"),
+        ({"a": torch.zeros(1).expand(10**6, 10**6)}, "claim to be 4,000,000,000,000"),
+        (torch.nn.Linear(2, 2), "holds more than weights"),
+        ({"a": Evil(eval, "1 + 1")}, "holds more than weights"),
+        ({"a": torch.zeros(3).to_sparse()}, "in.pt: "),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_anything_else_is_refused_and_writes_nothing(imported, tmp_path, thing, said):
+    with pytest.raises(StorageError, match=r"in\.pt: ") as caught:
+        imported(thing)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["in.pt"]
+
+
+def test_the_switch_of_pytorch_that_allows_pickles_changes_nothing(imported, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    marker = tmp_path / "marker"
+    with pytest.raises(StorageError, match="holds more than weights"):
+        imported({"a": Evil(open, str(marker), "w")})
+    assert not marker.exists()
+
+
+def test_an_archive_that_grows_is_refused_before_it_is_read(tmp_path):
+    torch.save({"a": torch.zeros(10**6)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as old,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    assert (tmp_path / "bomb.pt").stat().st_size < 20_000
+    with pytest.raises(StorageError, match="compressed"):
+        import_weights(tmp_path / "bomb.pt", tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", b"\x80\x02.", b"not a file of weights", b"\0" * 99]
+)
+def test_what_is_no_such_file_is_refused(tmp_path, content):
+    (tmp_path / "in.pt").write_bytes(content)
+    with pytest.raises(StorageError, match=r"in\.pt"):
+        import_weights(tmp_path / "in.pt", tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_nothing_is_written_over_and_names_are_plain(tmp_path):
+    torch.save(STATE, tmp_path / "in.pt")
+    (tmp_path / "out.safetensors").write_bytes(b"mine")
+    with pytest.raises(StorageError, match="there already"):
+        import_weights(tmp_path / "in.pt", tmp_path / "out.safetensors")
+    assert (tmp_path / "out.safetensors").read_bytes() == b"mine"
+    with pytest.raises(RecipeError, match=r"must end in \.safetensors"):
+        import_weights(tmp_path / "in.pt", tmp_path / "out.pt")
+    with pytest.raises(StorageError, match="No such file"):
+        import_weights(tmp_path / "absent.pt", tmp_path / "new.safetensors")
+    with pytest.raises(StorageError, match="no file"):
+        import_weights(tmp_path, tmp_path / "new.safetensors")
