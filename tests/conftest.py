@@ -15,8 +15,17 @@ def _own_places(tmp_path, monkeypatch):
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+# Files in which nearly every test trains, kills or starts a process for real.
+SLOW = ("chaos", "test_surroundings", "test_run", "test_resume", "test_reference", "test_matrix")
+SLOW += ("test_networks_training", "test_training", "test_interrupt")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave the thorough tier out unless it is asked for: pytest -m chaos."""
+    """Mark what is slow, and leave the thorough tier out unless it is asked for: -m chaos."""
+    for item in items:
+        if item.path.stem in SLOW or item.path.parent.name in SLOW:
+            item.add_marker(pytest.mark.slow)
     if "chaos" not in config.getoption("markexpr"):
         left_out = [item for item in items if item.get_closest_marker("chaos")]
         config.hook.pytest_deselected(items=left_out)

@@ -473,9 +473,9 @@ class Engine:
         """Take up a checkpoint's state. Raises `StorageError` when it is another recipe's."""
         try:
             for name, network in self.networks.items():
-                network.load_state_dict(under(state.model, name))
+                _fill(network, under(state.model, name))
             if self.average is not None:
-                self.average.load_state_dict(under(state.model, "average"))
+                _fill(self.average, under(state.model, "average"))
             for player, optimizer in self.optimizers.items():
                 names = [name for name, _ in self.trained(player)]
                 saved = state.numbers["optimizers"][player]
@@ -500,6 +500,13 @@ class Engine:
         # What is no checkpoint of this recipe makes readers raise anything.
         except Exception as error:
             raise StorageError(f"the checkpoint does not fit the recipe: {error!r}") from error
+
+
+def _fill(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load exactly these tensors: BatchNorm would make up a count of batches that is missing."""
+    if lost := sorted(network.state_dict().keys() - tensors.keys()):
+        raise KeyError(lost[0])
+    network.load_state_dict(tensors)
 
 
 def under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
