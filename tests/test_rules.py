@@ -30,7 +30,7 @@ LAYERS = [
     "errors", "keys", "step", "components", "hooks", "registry", "yamlfile", "limits",
     "recipe", "memory", "blame", "schema", "rundir", "scaffold", "checkpoint", "weights",
     "decoding", "data", "optimizers", "engine", "audit", "check", "testing", "sampling", "voice",
-    "environment", "training", "replay", "cli", "__main__",
+    "environment", "drawing", "loop", "training", "replay", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -1,25 +1,18 @@
-"""The loop that drives the engine: prepare, train, log, draw, save, stop and go on."""
+"""Runs from beginning to end: check, build, train; and how one goes on."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import shutil
-import signal
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from vgx import check, checkpoint, environment, keys, sampling
+from vgx import check, checkpoint, environment, sampling
 from vgx.blame import blaming
-from vgx.checkpoint import State, last_good
+from vgx.checkpoint import State
 from vgx.components import noting_reads
 from vgx.data import (
     Batches,
@@ -31,52 +24,15 @@ from vgx.data import (
     open_store,
     peek,
 )
-from vgx.engine import MAX_CODES, Engine, sigmoid, untrained
-from vgx.errors import DivergedError, RecipeError, Stopped, StorageError
+from vgx.engine import MAX_CODES, Engine, untrained
+from vgx.errors import RecipeError, StorageError
+from vgx.loop import Training, signals, train
 from vgx.recipe import CHANGEABLE, Recipe, differences, dump_recipe, load_recipe
 from vgx.registry import Registry, discover
 from vgx.rundir import Run, create, find, write_file
 from vgx.voice import Voice
 
-DRAWN = 64  # pictures in a grid of fixed latents
-RECONSTRUCTED = 16  # pictures above their reconstructions
 CHECKED = 4  # pictures that the first look at the networks takes
-
-
-@dataclass
-class Training:
-    """One run under way."""
-
-    recipe: Recipe
-    run: Run
-    engine: Engine
-    batches: Batches
-    store: Store
-    notices: list[str]
-    done: int = 0  # steps
-    seconds: float = 0.0  # spent in training, over all resumes
-    saved: int = -1  # the step of the newest checkpoint
-    stop: int = 0  # the signal that asked for the end
-
-    @property
-    def minibatches(self) -> int:
-        """How many minibatches one step takes."""
-        return self.recipe.train.discriminator_steps if self.recipe.discriminator else 1
-
-    def step(self) -> dict[str, Tensor]:
-        """Do the next step; return the loss terms. Raises `DivergedError`."""
-        first = self.done * self.minibatches
-        numbers = range(first, first + self.minibatches)
-        pictures = [self.batches[number] for number in numbers]
-        labels = [self.batches.labels(number) for number in numbers]
-        values = self.engine.step(self.done, pictures, labels)
-        self.done += 1
-        return values
-
-    @property
-    def when(self) -> str:
-        """How far it is, for a message about what broke on the way."""
-        return f"{self.run.path}: step {self.done + 1}"
 
 
 def run(
@@ -105,7 +61,7 @@ def run(
     show(findings, voice)
     made = create(recipe.name, out)
     training = Training(recipe, made, engine, batches, store, notices)
-    with made.held(), _signals(training):
+    with made.held(), signals(training):
         for file in plugins:
             shutil.copy(file, made.path / "plugins" / Path(file).name)
         about = environment.describe(recipe, registry, engine.device, store, notices, folder)
@@ -113,7 +69,7 @@ def run(
         write_file(made.recipe_file, dump_recipe(recipe))  # with the recipe it is a run
         voice.say(f"Run {made.path} on {engine.device}")
         with blaming(recipe, registry, engine.networks, lambda: training.when):
-            _train(training, voice)
+            train(training, voice)
     return made
 
 
@@ -161,8 +117,8 @@ def resume(
             write_file(found.recipe_file, dump_recipe(recipe))
         voice.say(f"Run {found.path} goes on from step {training.done:,}")
         named = blaming(recipe, registry, training.engine.networks, lambda: training.when)
-        with _signals(training), named:
-            _train(training, voice)
+        with signals(training), named:
+            train(training, voice)
     return found
 
 
@@ -292,135 +248,3 @@ def steps_of(recipe: Recipe, per_epoch: int) -> int:
 
 def _json(data: object) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
-
-
-# --- the loop ----------------------------------------------------------------------------------
-
-
-def _train(training: Training, voice: Voice) -> None:
-    """Train to the end or to a signal; log, draw and save on the way."""
-    recipe, engine, made = training.recipe, training.engine, training.run
-    train = recipe.train
-    for notice in environment.room(made, engine):
-        voice.warn(notice)
-    if training.notices and training.done == 0:
-        made.log({**_line(training, {}), "notices": training.notices})
-    with voice.work("Training", engine.steps, training.done) as advance:
-        start, since = time.perf_counter() - training.seconds, (time.perf_counter(), training.done)
-        while training.done < engine.steps and not training.stop:
-            try:
-                values = training.step()
-            except DivergedError as error:
-                raise _diverged(training, str(error)) from None
-            training.seconds = time.perf_counter() - start
-            last = training.done == engine.steps
-            text = ""
-            if training.done % train.log_every == 0 or last or training.done == 1:
-                losses = {name: value.item() for name, value in values.items()}
-                made.log(_line(training, losses))
-                text, since = _progress(losses, training, since)
-            advance(1, text)
-            if training.done % train.draw_every == 0 or last:
-                _draw(training)
-            if training.done % train.save_every == 0 or last:
-                _save(training)
-        if training.saved != training.done:
-            _save(training)
-    if training.stop:
-        name = signal.Signals(training.stop).name
-        done = f"{name}: stopped at step {training.done:,} and saved"
-        raise Stopped(f"{done}; go on with: vgx resume {made.path}", training.stop)
-
-
-def _diverged(training: Training, what: str) -> DivergedError:
-    advice = "a lower learning rate or train.clip may help"
-    return DivergedError(f"{training.run.path}: {what}; {last_good(training.run)}; {advice}")
-
-
-def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
-    consumed = training.done * training.minibatches
-    optimizers = training.engine.optimizers
-    return {
-        "step": training.done,
-        "epoch": round(consumed / training.batches.per_epoch, 4),
-        "images": consumed * training.recipe.train.batch,
-        "seconds": round(training.seconds, 3),
-        "losses": losses,
-        "rates": {player: o.param_groups[0]["lr"] for player, o in optimizers.items()},
-    }
-
-
-def _progress(
-    losses: dict[str, float], training: Training, since: tuple[float, int]
-) -> tuple[str, tuple[float, int]]:
-    now = time.perf_counter()
-    pictures = (training.done - since[1]) * training.minibatches * training.recipe.train.batch
-    terms = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
-    terms = terms.replace(".generator", " G").replace(".discriminator", " D")
-    return f"{terms} | {pictures / (now - since[0]):.1f} images/s", (now, training.done)
-
-
-@contextlib.contextmanager
-def _signals(training: Training) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the training after the step under way; a second SIGINT at once."""
-
-    def note(number: int, _: object) -> None:
-        # Schedulers repeat their SIGTERM; whoever presses Ctrl-C again does not want to wait.
-        if training.stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        training.stop = training.stop or number
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def _save(training: Training) -> None:
-    consumed = training.done * training.minibatches
-    numbers = {
-        "step": training.done,
-        "epoch": consumed / training.batches.per_epoch,
-        "images": consumed * training.recipe.train.batch,
-        "seconds": training.seconds,
-    }
-    state = training.engine.state(numbers)
-    for name, tensor in (state.model | state.optimizer | state.latents).items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise _diverged(training, f"step {training.done}: {name} is not finite, so not saved")
-    checkpoint.save(training.run, state, training.recipe.train.keep)
-    training.saved = training.done
-
-
-@torch.no_grad()
-def _draw(training: Training) -> None:
-    """Draw the same latents, and the same pictures above their reconstructions, as ever."""
-    engine, recipe, made = training.engine, training.recipe, training.run
-    shown = {
-        name: engine.shown(name).eval()
-        for name in ("encoder", "decoder")
-        if name in engine.networks
-    }
-    chance = keys.generator(recipe.train.seed, "fixed latents")
-    z = torch.randn(DRAWN, *recipe.latent.shape, generator=chance).to(engine.device)  # [N, *Z]
-    name = f"{training.done:08}.png"
-
-    def decoded(z: Tensor, labels: Tensor | None) -> Tensor:
-        told = (labels,) if recipe.decoder.conditional else ()
-        return sigmoid(shown["decoder"](z, *told))  # [N, C, H, W]
-
-    images = decoded(z, sampling.in_turn(DRAWN, recipe, engine.device))
-    sampling.save_grid(images, made.samples / f"step-{name}")
-    if "encoder" in shown:
-        real, labels = as_batch(training.store, RECONSTRUCTED, engine.device)
-        recon = decoded(shown["encoder"](real).mean, labels)  # [N, C, H, W]
-        half = math.ceil(len(real) / 2)
-        rows = [real[:half], recon[:half], real[half:], recon[half:]]
-        sampling.save_grid(torch.cat(rows), made.samples / f"recon-{name}", columns=half)
-    for network in engine.networks.values():
-        network.train()

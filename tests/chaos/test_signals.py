@@ -26,20 +26,20 @@ def slowly(*given, **options):
 """
 PLACES = {
     "before the first step": ("environment", "room", 0),
-    "in a step": ("training.Training", "step", 1),
-    "while drawing": ("training", "_draw", 10),
+    "in a step": ("loop.Training", "step", 1),
+    "while drawing": ("loop", "draw", 10),
     "while saving": ("checkpoint", "tensor_bytes", 40),
 }
 # The negative control: nobody listens.
 DEAF = (
-    "from contextlib import nullcontext; from vgx import training; training._signals = nullcontext"
+    "from contextlib import nullcontext; from vgx import training; training.signals = nullcontext"
 )
 
 
 def slow(place, seconds=1):
     module, name, _ = PLACES[place]
     text = SLOW.format(module=module, name=name, seconds=seconds)
-    return text.replace("from vgx import training.Training", "from vgx import training")
+    return text.replace("from vgx import loop.Training", "from vgx import loop")
 
 
 def runs(folder):

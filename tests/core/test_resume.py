@@ -16,7 +16,7 @@ import vgx
 from vgx import checkpoint, environment, training
 from vgx.engine import Engine
 from vgx.errors import Stopped, StorageError
-from vgx.training import Training
+from vgx.loop import Training
 from vgx.voice import Voice
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
