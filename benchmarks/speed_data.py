@@ -1,43 +1,157 @@
-"""Data: pictures decoded into the store."""
+"""Data: pictures decoded into the store, and minibatches out of it."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import os
+import statistics
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image
-from tables import spread, table
+from speed_training import ours, pictures
+from tables import ROOT, spread, table
+from torch import Tensor
 
 import vgx
-from vgx.data import open_store
+from vgx.data import Batches, open_store
+from vgx.engine import Engine
+
+SIDE = 96
+CPU = torch.device("cpu")
+SPEC = vgx.ImageSpec(SIDE)
+
+
+class Jpegs:
+    """JPEGs of 100 pixels: 64 drawn faces, again and again."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.fingerprint = count, f"benchmark {count}"
+        faces = vgx.discover().part("dataset", "drawn-faces")(count=64).build(vgx.ImageSpec(100))
+        self.files = [jpeg(faces[index]) for index in range(64)]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return Image.open(io.BytesIO(self.files[index % 64]))
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def data(options: argparse.Namespace) -> str:
-    faces = vgx.discover().part("dataset", "drawn-faces")(count=64).build(vgx.ImageSpec(100))
-    pictures = []
-    for index in range(64):
-        file = io.BytesIO()
-        faces[index].save(file, "JPEG", quality=90)
-        pictures.append(file.getvalue())
+    batches = [16, 64] if options.quick else [16, 32, 64, 128, 256]
+    counts = [100, 1000] if options.quick else [1000, 10_000, 100_000]
+    return f"""## Data
 
-    class Jpegs:
-        fingerprint = "benchmark"
+{building(options, counts)}
 
-        def __len__(self) -> int:
-            return 256 if options.quick else 16_384
+A minibatch of the anime VAE-GAN at {SIDE} pixels: gathered, turned into numbers, flipped and
+rotated. The share is that of the same step with it, in `precision: fp32`.
 
-        def __getitem__(self, index: int) -> Image.Image:
-            return Image.open(io.BytesIO(pictures[index % 64]))
+{gathering(options, batches)}
 
-    speeds = []
-    for _ in range(options.rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["VGX_CACHE"] = folder
-            start = time.perf_counter()
-            open_store(Jpegs(), vgx.ImageSpec(96))
-            speeds.append(len(Jpegs()) / (time.perf_counter() - start))
-    rows = [["JPEGs of 100 pixels decoded, resized and stored", f"{spread(speeds)} pictures/s"]]
-    return f"## Data\n\n{table(['what', 'how fast'], rows)}"
+A minibatch of 64 out of larger and larger stores. The largest one, a sparse file, is larger than
+this machine's memory, so the pages of each minibatch must be mapped first; none of it stays.
+
+{growing(options, counts)}"""
+
+
+def timed(work: Callable[..., object], *given: object) -> float:
+    start = time.perf_counter()
+    work(*given)
+    return time.perf_counter() - start
+
+
+def building(options: argparse.Namespace, counts: Sequence[int]) -> str:
+    rows = []
+    for count in counts:
+        source, speeds, opened = Jpegs(count), [], []
+        # The longest need no repetition: they are many pictures as it is.
+        for _ in range(options.rounds if count < 100_000 else 1):
+            with tempfile.TemporaryDirectory() as folder:
+                os.environ["VGX_CACHE"] = folder
+                speeds.append(count / timed(open_store, source, SPEC))
+                opened.append(1000 * timed(open_store, source, SPEC))
+        rows.append([f"{count:,}", spread(speeds), spread(opened)])
+    alone = bound(Jpegs(64))
+    cores = os.cpu_count() or 1
+    said = (
+        f"Pillow alone decodes and resizes {alone:,.0f} of these a second on one core, "
+        f"{cores * alone:,.0f} on {cores}."
+    )
+    header = ["JPEGs of 100 pixels", "stored, pictures/s", "opened again, ms"]
+    return f"{table(header, rows)}\n\n{said}"
+
+
+def bound(source: Jpegs) -> float:
+    def work() -> None:
+        for index in range(64):
+            with source[index] as picture:
+                picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+    return 64 / min(timed(work) for _ in range(10))
+
+
+def gathering(options: argparse.Namespace, batches: Sequence[int]) -> str:
+    size, backbone = (32, "test_resnet") if options.quick else (SIDE, "resnet50")
+    chance = np.random.default_rng(0)
+    images = chance.integers(0, 256, (4096, SIDE, SIDE, 3), np.uint8)  # [N, S, S, C]
+    recipe = vgx.load_recipe(ROOT / "recipes" / "anime_vaegan.yaml", {"discriminator": None,
+        "losses": [{"type": "l1"}]})  # fmt: skip
+    engine = Engine(recipe, 1)
+    rows = []
+    for batch in batches:
+        drawn = Batches(images, batch, 0, CPU)
+
+        def one(number: int, drawn: Batches = drawn) -> Tensor:
+            real = drawn[number]  # [B, C, S, S]
+            for change in engine.augment:
+                real = change(real, engine.chance("augmentation", number))
+            return real
+
+        drawn.rows(0)  # an epoch's order is drawn once
+        each = [1000 * timed(one, n) for n in range(min(drawn.per_epoch, 15))][1:]
+        share = "-"
+        if batch in (16, 64):
+            step, real = ours(size, backbone), pictures(batch, size)
+            step(real)
+            whole = 1000 * statistics.median(timed(step, real) for _ in range(3))
+            share = f"{100 * statistics.median(each) / whole:.2f} %"
+        per = 1000 * statistics.median(each) / batch
+        rows.append([str(batch), spread(each), f"{per:.0f}", share])
+    return table(["batch", "ms", "µs a picture", "share of a step"], rows)
+
+
+def growing(options: argparse.Namespace, counts: Sequence[int]) -> str:
+    sparse = 100_000 if options.quick else 1_500_000
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in [*counts, sparse]:
+            file = Path(folder) / str(count)
+            with file.open("wb") as opened:
+                opened.truncate(count * SPEC.pixel_values)
+            images = np.memmap(file, np.uint8, "r", shape=(count, SIDE, SIDE, 3))
+            before = anonymous()
+            drawn = Batches(images, 64, 0, CPU)
+            drawn.rows(0)
+            each = [1000 * timed(drawn.__getitem__, n) for n in range(min(drawn.per_epoch, 100))]
+            grown = anonymous() - before
+            size = f"{count * SPEC.pixel_values / 1e9:,.1f} GB"
+            rows.append([f"{count:,}", size, spread(each), f"{grown:,.0f}"])
+    return table(["pictures", "store", "a minibatch of 64, ms", "memory of its own, MB"], rows)
+
+
+def anonymous() -> float:
+    """MB that this process holds and no file backs."""
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index("RssAnon:") + 1]) / 1000

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import vgx
-from vgx import data
+from vgx import data, keys
 from vgx.data import Batches, as_images, open_source, open_store, peek
 from vgx.errors import DataError, StorageError
 
@@ -188,68 +188,105 @@ class Slow:
 def advance(n):
     global done
     done += n
-    if done == int(sys.argv[1]):
+    if sys.argv[1] == "stop" and done - n < 300 <= done:
         print("there", flush=True)
         sys.stdin.read()
 
+def say(text):
+    print(text, flush=True)
+
 done = 0
-print(open_store(Slow(), vgx.ImageSpec(size=4), advance).content)
+store = open_store(Slow(), vgx.ImageSpec(size=4), advance, say=say)
+print(done, store.content)
 """
+WAITING = "Another run decodes these pictures; waiting\n"
 
 
-def builder(stop):
-    command = [sys.executable, "-c", BUILDER, str(stop)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+@pytest.fixture
+def builder():
+    """Builders in processes of their own; one that is told to stop does so half-way."""
+    started = []
+
+    def start(*stop):
+        command = [sys.executable, "-c", BUILDER, *(stop or ["go"])]
+        pipe = subprocess.PIPE
+        made = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        started.append(made)
+        if stop:
+            assert made.stdout.readline() == "there\n"
+        return made
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
-def test_a_builder_that_was_killed_leaves_nothing_in_the_way():
+def ended(process):
+    out, err = process.communicate("", timeout=60)
+    assert process.returncode == 0, err
+    done, content = out.split()
+    return int(done), content
+
+
+def test_a_builder_that_was_killed_leaves_nothing_in_the_way(builder):
     images = vgx.cache_dir() / "images"
-    dying = builder(300)
-    assert dying.stdout.readline() == "there\n"
+    dying = builder("stop")
     dying.kill()
-    dying.communicate()
+    dying.wait()
     (left,) = images.iterdir()
     assert left.name.startswith(".")
     assert not (left / "store.json").exists()
-    whole = builder(-1)
-    content, err = whole.communicate(timeout=60)
-    assert whole.returncode == 0, err
+    done, content = ended(builder())
+    assert done == 600
     (made,) = images.iterdir()  # and what was left is gone
-    assert hashlib.sha256((made / "images.u8").read_bytes()).hexdigest() == content.strip()
+    assert hashlib.sha256((made / "images.u8").read_bytes()).hexdigest() == content
 
 
-def test_a_builder_at_work_is_left_in_peace_and_both_agree():
-    images = vgx.cache_dir() / "images"
-    first = builder(300)
-    assert first.stdout.readline() == "there\n"
-    second, _ = builder(-1).communicate(timeout=60)
-    (working,) = images.glob(".*")
-    assert (working / "images.u8").exists()
-    content, err = first.communicate("", timeout=60)
-    assert first.returncode == 0, err
-    assert content == second
-    assert [path.name[0] != "." for path in images.iterdir()] == [True]
+def test_who_comes_second_waits_says_so_once_and_decodes_nothing(builder):
+    first = builder("stop")
+    second = builder()
+    assert second.stdout.readline() == WAITING
+    assert second.poll() is None
+    done, content = ended(first)
+    assert done == 600
+    assert ended(second) == (0, content)
+
+
+def test_when_the_first_dies_one_of_those_who_wait_builds_and_the_other_waits_for_it(builder):
+    first = builder("stop")
+    others = [builder(), builder()]
+    for other in others:
+        assert other.stdout.readline() == WAITING
+    first.kill()
+    (one, content), (two, same) = map(ended, others)
+    assert sorted([one, two]) == [0, 600]
+    assert content == same
+    assert [path.name[0] for path in (vgx.cache_dir() / "images").iterdir()] != ["."]
 
 
 def test_large_pictures_are_decoded_a_few_at_a_time(monkeypatch):
-    """Not 256 of them: those of 4,096 pixels would be 13 GB."""
-    together = []
-
-    class Pool(ThreadPoolExecutor):
-        def map(self, function, indices):
-            together.append(len(indices))
-            return super().map(function, indices)
+    """Not dozens by each thread: those of 4,096 pixels would be gigabytes."""
 
     class Plain(Pictures):
         def __getitem__(self, index):
             return Image.new("L", (1, 1))
 
-    monkeypatch.setattr(data, "ThreadPoolExecutor", Pool)
     large = vgx.ImageSpec(size=4096, channels=1)  # 16 MiB each
-    assert sum(1 for _ in data._decode_all(Plain(20), large)) == 20
-    assert sum(1 for _ in data._decode_all(Plain(300), SPEC)) == 300
-    assert together == [16, 4, 256, 44]
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert [piece.asked for piece in data._decode_all(Plain(10), large)] == [4, 4, 2]
+    assert [piece.asked for piece in data._decode_all(Plain(70), SPEC)] == [32, 32, 6]
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert [piece.asked for piece in data._decode_all(Plain(3), large)] == [1, 1, 1]
+
+
+def test_no_more_is_decoded_ahead_than_a_few_pieces(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    source = Pictures(1000)
+    pieces = data._decode_all(source, SPEC)
+    next(pieces)
+    assert len(source.asked) <= 4 * 32
+    assert sum(piece.asked for piece in pieces) == 1000 - 32
 
 
 def test_no_usable_picture_is_said():
@@ -292,6 +329,48 @@ def test_every_picture_comes_once_an_epoch_in_an_order_of_its_own():
     fresh = Batches(images, 4, seed=0, device=CPU)
     assert (fresh.rows(9) == batches.rows(9)).all()
     assert not (Batches(images, 4, seed=1, device=CPU).rows(9) == batches.rows(9)).all()
+
+
+def test_only_the_pictures_that_are_asked_for_are_trained_on():
+    images = open_store(Pictures(30), SPEC).images
+    chosen = np.array([1, 3, 4, 7, 20, 22, 23])
+    batches = Batches(images, 3, 0, CPU, labels=np.arange(24) * 10, rows=chosen)
+    assert batches.per_epoch == 2
+    for epoch in range(5):
+        rows = np.concatenate([batches.rows(2 * epoch), batches.rows(2 * epoch + 1)])
+        assert len(set(rows.tolist())) == 6
+        assert set(rows.tolist()) <= set(chosen.tolist())
+    assert batches.labels(3).tolist() == (batches.rows(3) * 10).tolist()
+    assert torch.equal(batches[3], as_images(images[batches.rows(3)], CPU))
+    with pytest.raises(DataError, match="7 pictures don't fill one minibatch of 8"):
+        Batches(images, 8, 0, CPU, rows=chosen)
+
+
+def test_all_pictures_are_trained_on_unless_some_are_chosen():
+    images = open_store(Pictures(30), SPEC).images
+    plain = Batches(images, 5, 3, CPU)
+    # The keyed permutation itself.
+    order = torch.randperm(24, generator=keys.generator(3, "order", 1)).tolist()
+    assert plain.rows(5).tolist() == order[5:10]
+    chosen = Batches(images, 5, 3, CPU, rows=np.arange(24))
+    assert (chosen.rows(5) == plain.rows(5)).all()
+
+
+def test_equal_pictures_have_equal_hashes():
+    class Twins(Pictures):
+        def __getitem__(self, index):
+            return super().__getitem__([0, 1, 4, 2, 1, 0][index])
+
+    store = open_store(Twins(6), SPEC)
+    assert store.hashes.dtype == np.uint64
+    # Worked out once more: 4 is left out.
+    expected = [
+        int.from_bytes(hashlib.blake2b(bytes([n, 2 * n, 255 - n] * 16)).digest()[:8], "little")
+        for n in (0, 1, 2, 1, 0)
+    ]
+    assert store.hashes.tolist() == expected
+    assert (open_store(Twins(6), SPEC).hashes == store.hashes).all()
+    assert peek(Twins(6), SPEC, 3).hashes.tolist() == expected[:3]
 
 
 def test_a_minibatch_is_images_between_zero_and_one():
@@ -439,3 +518,12 @@ def test_over_the_epochs_every_picture_has_its_turn():
     ]
     assert {len(rows) for rows in seen} == {4}
     assert len({frozenset(rows) for rows in seen}) == 5
+
+
+def test_pictures_on_the_device_make_the_same_minibatches(monkeypatch):
+    monkeypatch.setattr("vgx.data.READ", 7)
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
+    here, there = (Batches(images, 8, 0, torch.device("cpu")) for _ in range(2))
+    there.reside()
+    assert all(torch.equal(here[number], there[number]) for number in range(5))
+    assert there[0].is_contiguous(memory_format=torch.channels_last)

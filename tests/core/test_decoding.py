@@ -28,6 +28,7 @@ def row(picture, channels=1):
     return [made.getpixel((x, 0)) for x in range(made.width)]
 
 
+@pytest.mark.bar("D2")
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
 def test_sixteen_bits_are_scaled_and_rounded(mode):
     # 128 / 257 = 0.498, 129 / 257 = 0.502, 32768 / 257 = 127.502
@@ -66,12 +67,14 @@ def test_floats_within_zero_and_one_stay_and_others_are_stretched():
     assert row(of([-3e38, 3e38], "F")) == [0, 255]
 
 
+@pytest.mark.bar("D2")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_no_numbers_make_no_picture(value):
     with pytest.raises(ValueError, match="no finite numbers"):
         flat(of([0, value], "F"), 1)
 
 
+@pytest.mark.bar("D2")
 def test_what_is_transparent_is_laid_on_black():
     pixel = Image.new("RGBA", (1, 1), (200, 100, 50, 128))  # * 128 / 255
     assert row(pixel, 3) == [(100, 50, 25)]
@@ -103,6 +106,7 @@ def test_lab_becomes_srgb():
     assert max(g, b) < 25
 
 
+@pytest.mark.bar("D2")
 def test_other_modes_are_what_pillow_makes_of_them():
     assert row(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), 3) == [(255, 0, 0)]
     assert row(Image.new("1", (1, 1), 1), 3) == [(255, 255, 255)]

@@ -1,0 +1,239 @@
+"""The folder of stores: its bound, its list, and who may remove what."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vgx
+from vgx import cache
+from vgx.cli import run_program
+from vgx.data import name_of, open_store
+from vgx.errors import RecipeError, StorageError
+
+SPEC = vgx.ImageSpec(size=10)  # 300 bytes a picture
+PER_STORE = 10 * (300 + 8)  # pictures and hashes; store.json comes on top
+
+
+class Plain:
+    """Ten pictures of a colour that the name chooses."""
+
+    def __init__(self, name):
+        self.fingerprint, self.asked = name, 0
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        self.asked += 1
+        return Image.new("RGB", (2, 2), (len(self.fingerprint), index, 0))
+
+
+def made(name, used=None):
+    """A store that was last used at a time, and that nobody has open."""
+    open_store(Plain(name), SPEC, name=name)
+    (path,) = [kept.path for kept in cache.stores() if kept.source == name]
+    if used is not None:
+        os.utime(path / "store.json", (used, used))
+    return path
+
+
+def there():
+    return [kept.source for kept in cache.stores()]
+
+
+def test_stores_are_listed_with_the_longest_unused_first():
+    made("b", 200)
+    made("a", 300)
+    made("c", 100)
+    assert there() == ["c", "b", "a"]
+    kept = cache.stores()[0]
+    assert (kept.pictures, kept.shape, kept.used) == (10, (10, 3), 100)
+    assert kept.bytes == sum(file.stat().st_size for file in kept.path.iterdir()) > PER_STORE
+    assert kept.line == "c: 10 pictures of 10 x 10 x 3, 0.0 MB"
+
+
+def test_opening_a_store_is_a_use_of_it():
+    path = made("a", 100)
+    made("b", 200)
+    assert open_store(source := Plain("a"), SPEC).images.shape == (10, 10, 10, 3)
+    assert source.asked == 0
+    assert (path / "store.json").stat().st_mtime > 10**9
+    assert there() == ["b", "a"]
+
+
+def test_a_full_cache_loses_the_longest_unused_when_a_store_is_built(monkeypatch):
+    for number, name in enumerate(("first", "second", "third")):
+        made(name, 100 + number)
+    made("first", 300)
+    size = cache.stores()[0].bytes
+    monkeypatch.setenv("VGX_CACHE_MAX", str(3 * size + 20))  # room for three of four
+    said = []
+    open_store(Plain("fourth"), SPEC, name="fourth", say=said.append)
+    assert there() == ["third", "first", "fourth"]
+    assert said == [
+        "Removed from the cache, which is full: second: 10 pictures of 10 x 10 x 3, 0.0 MB"
+    ]
+    open_store(Plain("third"), SPEC, say=said.append)  # nothing is built, so nothing goes
+    monkeypatch.setenv("VGX_CACHE_MAX", "1")
+    open_store(Plain("third"), SPEC, say=said.append)
+    assert len(said) == 1
+
+
+def test_what_somebody_has_open_stays_until_it_is_let_go(monkeypatch):
+    monkeypatch.setenv("VGX_CACHE_MAX", "1kB")  # less than any store takes
+    used = open_store(Plain("used"), SPEC, name="used")
+    images = open_store(Plain("mapped"), SPEC, name="mapped").images
+    open_store(Plain("new"), SPEC, name="new")
+    assert there() == ["used", "mapped", "new"]
+    assert (np.asarray(used.images)[:, 0, 0, 1] == np.arange(10)).all()
+    del used
+    open_store(Plain("newer"), SPEC, name="newer")
+    assert there() == ["mapped", "newer"]
+    part = images[3:5]  # of the map: it keeps the whole
+    del images
+    assert cache.remove() != []
+    assert there() == ["mapped"]
+    del part
+    assert [kept.source for kept in cache.remove()] == ["mapped"]
+
+
+def test_a_new_store_stays_however_large_it_is(monkeypatch):
+    monkeypatch.setenv("VGX_CACHE_MAX", "0")
+    store = open_store(Plain("large"), SPEC, name="large")
+    assert there() == ["large"]
+    assert len(store.images) == 10
+
+
+def test_what_is_no_store_is_never_listed_and_never_removed(monkeypatch):
+    whole, more, torn, odd = (made(name, 100 + n) for n, name in enumerate("abcd"))
+    (more / "notes.txt").write_text("mine")
+    (torn / "store.json").write_text("{")
+    (odd / "store.json").write_text(json.dumps([1]))
+    root = cache.folder()
+    (root / "file").write_text("mine")
+    for name in ("pictures", ".snapshot", "f" * 32):
+        (root / name).mkdir()
+        (root / name / "images.u8").write_text("mine")
+    before = {path for path in root.rglob("*") if whole not in (path, path.parent)}
+    monkeypatch.setenv("VGX_CACHE_MAX", "0")
+    assert there() == ["a"]
+    open_store(Plain("new"), SPEC, name="new")
+    assert there() == ["new"]
+    assert len(cache.remove()) == 1
+    assert set(root.rglob("*")) == before
+
+
+def test_half_of_a_removed_store_is_removed_by_the_next_builder(monkeypatch):
+    path = made("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it were killed there
+        cache.remove()
+    assert not path.exists()
+    assert [left.name[:33] for left in cache.folder().iterdir()] == [f".{path.name}"]
+    made("b")
+    assert [left.name[0] == "." for left in cache.folder().iterdir()] == [False]
+
+
+@pytest.mark.parametrize("file", ["images.u8", "store.json", "hashes.u64"])
+def test_a_store_that_lacks_a_file_says_what_to_do(file):
+    path = made("a")
+    (path / file).unlink()
+    with pytest.raises(StorageError, match=f"{path.name}: damaged; delete it, and it is made agai"):
+        open_store(Plain("a"), SPEC)
+
+
+def test_hashes_for_other_pictures_are_damage():
+    path = made("a")
+    (path / "hashes.u64").write_bytes(bytes(8 * 9))
+    with pytest.raises(StorageError, match=r"damaged.*hashes.u64 has 9 numbers for 10 pictures"):
+        open_store(Plain("a"), SPEC)
+
+
+def test_a_place_that_cannot_be_removed_is_said(monkeypatch):
+    """And not waited for: nobody builds there."""
+    path = made("a")
+    place = path.with_name(f".{path.name}")
+    path.rename(place)
+    (place / "images.u8").unlink()
+    (place / "images.u8").mkdir()  # no file to lock
+    with pytest.raises(StorageError, match="Is a directory"):
+        open_store(Plain("a"), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [("0", 0), ("1000", 1000), ("50GB", 50 * 10**9), ("1.5 TB", 15 * 10**11), ("20mb", 2 * 10**7)],
+)
+def test_the_bound_is_what_the_environment_says(said, count, monkeypatch):
+    monkeypatch.setenv("VGX_CACHE_MAX", said)
+    assert cache.limit() == count
+
+
+def test_the_bound_is_a_fifth_of_the_disk_when_nobody_says(monkeypatch):
+    asked = []
+    usage = SimpleNamespace(total=5_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or usage)
+    assert cache.limit() == 1_000
+    assert asked[0].is_dir()  # the cache itself is not there yet
+
+
+@pytest.mark.parametrize("said", ["much", "-1GB", "50GiB", "1e9", ""])
+def test_a_bound_that_is_no_size_is_said_before_anything_is_decoded(said, monkeypatch):
+    monkeypatch.setenv("VGX_CACHE_MAX", said)
+    source = Plain("a")
+    with pytest.raises(RecipeError, match="VGX_CACHE_MAX: .* is no size; say one like 50GB"):
+        open_store(source, SPEC)
+    assert source.asked == 0
+
+
+def test_a_data_set_is_called_what_the_recipe_sets_of_it():
+    part = vgx.discover().part("dataset", "image-folder")
+    assert name_of(part()) == "image-folder"
+    called = name_of(part(path=Path("/a/b"), non_rgb="skip", on_bad="skip", limit=9))
+    assert called == "image-folder path=/a/b non_rgb=skip limit=9"
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+def listed(capsys, *arguments):
+    assert run_program(["cache", *arguments]) == 0
+    return [re.sub("  +", "  ", line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_command_lists_what_there_is(capsys, monkeypatch):
+    monkeypatch.setenv("VGX_CACHE_MAX", "2.5GB")
+    bound = f"of at most 2.50 GB, in {cache.folder()}"
+    assert listed(capsys) == [f"0 stores, 0.0 MB {bound}"]
+    monkeypatch.setenv("TZ", "UTC")
+    made("one path=x", 1_700_000_000)
+    header, row, total = listed(capsys)
+    assert header == "source  pixels  pictures  size  last used"
+    assert row.startswith("one path=x  10 x 10 x 3  10  0.0 MB  2023-11-1")
+    assert total == f"1 store, 0.0 MB {bound}"
+
+
+def test_the_command_clears_and_says_exactly_what(capsys):
+    made("one", 100)
+    made("two", 200)
+    used = open_store(Plain("three"), SPEC, name="three")
+    lines = listed(capsys, "--clear")
+    assert lines[:2] == [
+        f"Removed {name}: 10 pictures of 10 x 10 x 3, 0.0 MB" for name in ("one", "two")
+    ]
+    assert lines[3].startswith("three  10 x 10 x 3")
+    assert lines[4] == f"2 removed, 0.0 MB; 1 in use, 0.0 MB, in {cache.folder()}"
+    assert there() == ["three"]
+    assert len(used.images) == 10
+    del used
+    listed(capsys, "--clear")
+    assert listed(capsys, "--clear") == [f"0 removed, 0.0 MB; none is left, in {cache.folder()}"]
