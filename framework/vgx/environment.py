@@ -18,6 +18,7 @@ from vgx.engine import Engine
 from vgx.recipe import Recipe
 from vgx.registry import Registry
 from vgx.rundir import Run
+from vgx.split import held_out
 
 
 def describe(
@@ -38,6 +39,7 @@ def describe(
             "fingerprint": store.fingerprint,
             "content": store.content,
             "kept": len(store.images),
+            "held_out": int(held_out(store.hashes, recipe.eval.holdout).sum()),
             "dropped": store.dropped,
             "bad": {"count": store.bad, "named": list(store.named)},
         },
@@ -98,8 +100,9 @@ def room(run: Run, engine: Engine) -> list[str]:
     An optimizer is reckoned with two numbers for each weight, as Adam has.
     """
     weights = [weight for player in engine.parameters.values() for weight in player]
-    tensors = [*engine.state({}).model.values(), *weights, *weights, engine.codes]
-    size = sum(tensor.nbytes for tensor in tensors)
+    networks = [*engine.networks.values(), *([engine.average] if engine.average else [])]
+    tensors = [tensor for network in networks for tensor in network.state_dict().values()]
+    size = sum(tensor.nbytes for tensor in [*tensors, *weights, *weights, engine.codes])
     free = shutil.disk_usage(run.path).free
     if free >= 3 * size:
         return []

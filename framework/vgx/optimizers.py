@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,11 +60,27 @@ def make_optimizer(
     if not parameters:
         raise RecipeError(f"the {player} has no weights to train")
     try:
-        made: torch.optim.Optimizer = kind(parameters, lr=learning_rate(chosen, 0), **options)
+        with _no_compiler():
+            made: torch.optim.Optimizer = kind(parameters, lr=learning_rate(chosen, 0), **options)
     except (ValueError, TypeError, AssertionError) as error:  # each has ranges of its own
         message = f"train.optimizers.{player}: {chosen.type} does not take this: {error}"
         raise RecipeError(message) from error
     return made
+
+
+@contextmanager
+def _no_compiler() -> Iterator[None]:
+    """Make optimizers without PyTorch's compiler, which they import only to be left alone by it.
+
+    That import takes longer than all else before the first step of a small run.
+    """
+    kind: Any = torch.optim.Optimizer
+    wrapped = kind.add_param_group
+    kind.add_param_group = inspect.unwrap(wrapped)
+    try:
+        yield
+    finally:
+        kind.add_param_group = wrapped
 
 
 def learning_rate(chosen: Optimizer, number: int) -> float:

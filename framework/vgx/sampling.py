@@ -6,24 +6,27 @@ Letters: N pictures, C channels, H x W pixels, Z the latent shape, K stored late
 from __future__ import annotations
 
 import hashlib
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vgx import checkpoint, keys
 from vgx.components import Fitted
 from vgx.data import as_images, open_store
 from vgx.engine import build_network, sigmoid, under, untrained
 from vgx.errors import RecipeError, StorageError
+from vgx.pictures import ahead, threads
 from vgx.recipe import Recipe, load_recipe, with_part
 from vgx.registry import Registry, discover
 from vgx.rundir import Run, find, write_file
 
 CHUNK = 64  # pictures decoded at once
+VALUES = 2**21  # pixel values decoded at once, where pictures are large
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,22 +69,29 @@ def load(
     run: Run | str | Path | int | None = None,
     device: torch.device | str = "cpu",
     networks: tuple[str, ...] = ("encoder", "decoder", "discriminator"),
+    *,
+    best: bool = False,
 ) -> Model:
-    """Load a run's newest checkpoint; nothing means the newest run.
+    """Load a run's newest checkpoint, or the best by `eval.best`; no run means the newest.
 
     Raises `StorageError` when there is no run or no checkpoint that can be believed.
     """
     found = find(run)
     return load_with(
-        found, load_recipe(found.recipe_file, (), registry_of(found)), device, networks
+        found, load_recipe(found.recipe_file, (), registry_of(found)), device, networks, best=best
     )
 
 
 def load_with(
-    run: Run, recipe: Recipe, device: torch.device | str, networks: tuple[str, ...]
+    run: Run,
+    recipe: Recipe,
+    device: torch.device | str,
+    networks: tuple[str, ...],
+    *,
+    best: bool = False,
 ) -> Model:
     """Load a run whose recipe is at hand."""
-    path, state = checkpoint.load(run)
+    path, state = _best(run, recipe) if best else checkpoint.load(run)
     loaded: dict[str, nn.Module | None] = {"encoder": None, "decoder": None, "discriminator": None}
     for name in networks:
         network = build_network(untrained(recipe), name)
@@ -92,12 +102,23 @@ def load_with(
             network.load_state_dict(tensors)
         except RuntimeError as error:
             raise StorageError(f"{path}: does not fit the {name} of the recipe: {error}") from error
-        loaded[name] = network.to(device).eval().requires_grad_(False)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        loaded[name] = network.eval().requires_grad_(False)
     codes = state.latents.get("codes")
     if codes is None or codes.shape[1:] != recipe.latent.shape or not codes.is_floating_point():
         raise StorageError(f"{path}: its latents are not of the recipe's shape")
     codes = codes.to(device)
     return Model(recipe, state.numbers["step"], codes, **loaded)  # type: ignore[arg-type]
+
+
+def _best(run: Run, recipe: Recipe) -> tuple[Path, checkpoint.State]:
+    name = recipe.eval.best
+    if name is None:
+        raise RecipeError(f"{run.path}: its recipe says no eval.best, so no checkpoint is the best")
+    step = checkpoint.best(run, name, recipe.eval.better[name])
+    if step is None:
+        raise StorageError(f"{run.path}: nothing was measured yet, so no checkpoint is the best")
+    return checkpoint.load_step(run, step)
 
 
 def sample(
@@ -114,12 +135,25 @@ def sample(
     `sampler` is a type and `settings` its fields; by default the recipe's own sampler draws.
     Picture i depends on the run, the sampler, the seed and i alone.
     """
+    return torch.cat(list(stream(run, sampler, n, seed, settings=settings, device=device)))
+
+
+def stream(
+    run: Run | str | Path | int | None = None,
+    sampler: str | None = None,
+    n: int = 100,
+    seed: int = 0,
+    *,
+    settings: dict[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:
+    """Give the pictures of `sample` in chunks [N, C, H, W], whose memory does not grow with n."""
     found = find(run)
     registry = registry_of(found)
     recipe = load_recipe(found.recipe_file, (), registry)
     if sampler is not None or settings:
         recipe = with_sampler(recipe, sampler, settings or {}, registry)
-    return draw(found, recipe, n, seed, device)[0]
+    return drawn(found, recipe, n, seed, device)[0]
 
 
 def with_sampler(
@@ -135,6 +169,14 @@ def draw(
     run: Run, recipe: Recipe, n: int, seed: int, device: torch.device | str
 ) -> tuple[Tensor, int]:
     """[n, C, H, W]  Pictures in [0, 1] from the recipe's sampler, and the checkpoint's step."""
+    chunks, step = drawn(run, recipe, n, seed, device)
+    return torch.cat(list(chunks)), step
+
+
+def drawn(
+    run: Run, recipe: Recipe, n: int, seed: int, device: torch.device | str
+) -> tuple[Iterator[Tensor], int]:
+    """Return what gives the pictures of `draw` in chunks, and the checkpoint's step."""
     source = recipe.sampler.pictures(recipe.image)
     names = ("decoder",) if source is None else ("encoder", "decoder")
     model = load_with(run, recipe, device, names)
@@ -142,12 +184,33 @@ def draw(
     codes = model.codes.cpu()  # [K, *Z]
     drawer = recipe.sampler.build(recipe.latent)
     if source is not None:
-        pictures = as_images(open_store(source, replace(recipe.image, classes=0)).images, device)
-        codes = model.encode(pictures).cpu()
+        plain, advice = replace(recipe.image, classes=0), "take it out of the sampler's path"
+        stored = open_store(source, plain, advice=advice).images  # [K, H, W, C]
+        pieces = (stored[start : start + CHUNK] for start in range(0, len(stored), CHUNK))
+        codes = torch.cat([model.encode(as_images(part, device)).cpu() for part in pieces])
     elif isinstance(drawer, Fitted):
         _fit(drawer, recipe, codes, run.fits / f"{recipe.sampler.type}-{model.step:08}")
     z = drawer.draw(n, codes, keys.generator(seed, "sampler"))  # [n, *Z]
-    return model.decode(z.to(device)), model.step
+    return decoded(model, z, torch.device(device)), model.step
+
+
+def decoded(model: Model, z: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """Give pictures [N, C, H, W] of latents [n, *Z], chunk by chunk.
+
+    The last chunk is filled up, for another number of pictures may take another way to the same
+    sum: picture i does not depend on n, to the last bit.
+    """
+    labels = in_turn(len(z), model.recipe, z.device)
+    size = max(1, min(CHUNK, VALUES // model.recipe.image.pixel_values))
+
+    def decode(start: int) -> Tensor:
+        part, told = z[start : start + size], labels[start : start + size]
+        lacks = size - len(part)
+        full = F.pad(part, (0, 0) * (z.dim() - 1) + (0, lacks)).to(device)  # [size, *Z]
+        return model.decode(full, F.pad(told, (0, lacks)).to(device))[: len(part)]
+
+    # A device runs one thing after another; the cores of a CPU do not.
+    return ahead(decode, range(0, len(z), size), 1 if device.type == "cuda" else threads())
 
 
 def _fit(drawer: Fitted, recipe: Recipe, codes: Tensor, path: Path) -> None:
@@ -177,23 +240,3 @@ def _take_up(drawer: Fitted, state: dict[str, Tensor], codes: Tensor, file: Path
 def registry_of(run: Run) -> Registry:
     """Return the installed plugins and those that were copied into the run."""
     return discover(run.plugin_files)
-
-
-def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
-    """Write images [N, C, H, W] in [0, 1] as one PNG, as square as it goes: 100 make 10x10."""
-    from torchvision.utils import make_grid
-
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    save_png(make_grid(images.cpu(), nrow=columns, padding=2), path)
-
-
-def save_png(image: Tensor, path: Path) -> None:
-    """Write an image [C, H, W] in [0, 1] as a PNG. Raises `StorageError`."""
-    from PIL import Image
-
-    pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)  # [H, W, C]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.squeeze(-1).cpu().numpy()).save(path, "PNG")
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error

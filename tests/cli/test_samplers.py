@@ -112,6 +112,15 @@ def test_reconstruct_shows_a_folders_pictures_again(vgx_here, run, folder):
     assert (images - model.decode(model.encode(flat))).abs().max() < 1e-5
 
 
+def test_a_bad_picture_of_a_samplers_folder_is_said_with_what_helps_there(vgx_here, run, folder):
+    (folder / "torn.png").write_bytes(b"torn")
+    said = draw(vgx_here, run, "reconstruct", f"path={folder}", code=4)
+    assert "torn.png: no picture" in said
+    assert "take it out of the sampler's path" in said
+    assert "dataset" not in said
+
+
+@pytest.mark.bar("Q1")
 @pytest.mark.parametrize(
     ("name", "setting", "code", "said"),
     [
@@ -125,3 +134,15 @@ def test_reconstruct_shows_a_folders_pictures_again(vgx_here, run, folder):
 def test_what_a_run_cannot_do_is_said(vgx_here, run, name, setting, code, said):
     assert said in draw(vgx_here, run, name, setting, code=code)
     assert fits(run) == []
+
+
+def test_a_walk_is_animated(run, vgx_here):
+    code, out, err = vgx_here("sample", run, "--sampler", "interpolate", "-n", 5, "--animate")
+    file = run / "samples" / "interpolate-00000020-seed-0.webp"
+    assert (code, err) == (0, "")
+    assert f"Picture {file}" in out
+    with Image.open(file) as film:
+        assert film.n_frames == 5
+    code, _, err = vgx_here("sample", run, "--animate", "--separate", "single")
+    assert code == 2
+    assert "Leave out --separate or --animate" in err
