@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 import random
 import re
+import signal
 from pathlib import Path
 from unittest import mock
 
@@ -13,14 +16,16 @@ import torch
 from rich.console import Console
 
 import vgx
-from vgx import checkpoint, training
+from vgx import checkpoint, replay, training
 from vgx.engine import Engine
-from vgx.errors import DivergedError
+from vgx.errors import DivergedError, Stopped
+from vgx.loop import Training
 from vgx.voice import Voice
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 PLUGIN = """
 import vgx
+from vgx import keys
 class Breaks(vgx.Loss, type="breaks"):
     "Breaks one player at one step in one way."
     at: int
@@ -29,9 +34,15 @@ class Breaks(vgx.Loss, type="breaks"):
     "Whose half breaks."
     how: str
     "What it becomes."
+    times: int = 99
+    "In how many attempts: each rollback makes another one, with other draws."
     def _broken(self, step, value, player):
-        at, who, how = self.at, self.player, self.how
+        at, who, how, times = self.at, self.player, self.how, self.times
         if (step.number, player) != (at, who):
+            return value
+        seeds = [0, *(keys.key(0, "rollback", n) for n in (1, 2, 3))][:times]
+        drawn = step.chance("luck").initial_seed()
+        if drawn not in [keys.key(seed, "loss luck", at, 0, 0) for seed in seeds]:
             return value
         if how == "root":  # a finite loss whose gradient is none: 0 / sqrt(0)
             return value + (value - value.detach()).square().sqrt()
@@ -62,8 +73,8 @@ def recipe(tmp_path):
     file.write_text(PLUGIN)
     registry = vgx.discover([file])
 
-    def made(at, player, how, **changes):
-        loss = {"type": "breaks", "at": at, "player": player, "how": how}
+    def made(at, player, how, times=99, **changes):
+        loss = {"type": "breaks", "at": at, "player": player, "how": how, "times": times}
         given = {"losses": ["l1", "bce-adversarial", loss], "train.save_every": 1, **changes}
         return vgx.load_recipe(TINY, given, registry), registry
 
@@ -89,6 +100,7 @@ def broken_step(recipe, at, seed=0):
     return values_of(engine), before, str(diverged.value)
 
 
+@pytest.mark.bar("N1")
 @pytest.mark.parametrize("how", SAID)
 @pytest.mark.parametrize("player", NETWORKS)
 def test_nobody_moves_in_a_step_that_is_not_finite(recipe, player, how):
@@ -99,6 +111,7 @@ def test_nobody_moves_in_a_step_that_is_not_finite(recipe, player, how):
     assert re.fullmatch(f"step 3: {wanted}", said)
 
 
+@pytest.mark.bar("N1", control="without the look ahead the weights are NaN")
 def test_without_the_look_ahead_weights_would_be_lost(recipe):
     """The negative control."""
     broken, _ = recipe(1, "generator", "root")
@@ -122,6 +135,7 @@ def test_the_first_of_several_is_named(recipe):
     assert broken_step(broken, 0)[2] == "step 1: b.discriminator is nan"
 
 
+@pytest.mark.bar("N1")
 @pytest.mark.parametrize("how", ["nan", "root"])
 def test_a_run_ends_with_the_step_the_term_and_the_last_good_one(recipe, how):
     broken, registry = recipe(4, "generator", how)
@@ -137,6 +151,7 @@ def test_a_run_ends_with_the_step_the_term_and_the_last_good_one(recipe, how):
     assert [line["step"] for line in run.read_log()] == [1, 2, 3, 4]
 
 
+@pytest.mark.bar("N1")
 @pytest.mark.parametrize("place", ["encoder", "average", "optimizer", "codes"])
 def test_what_is_not_finite_is_not_saved(recipe, place):
     """Wherever it comes from: here it is written into the state itself."""
@@ -159,6 +174,193 @@ def test_what_is_not_finite_is_not_saved(recipe, place):
     assert checkpoint.load(training.find())[1].numbers["step"] == 2
 
 
+# --- rollback ----------------------------------------------------------------------------------
+
+ROLLBACK = {"train.on_nonfinite": "rollback", "train.save_every": 3, "train.steps": 12}
+
+
+def quiet():
+    return Voice(Console(file=io.StringIO(), width=1000))
+
+
+def end_of(run):
+    """All tensors of the last checkpoint, and the log without what it took."""
+    state = checkpoint.load(run)[1]
+    lines = [{k: v for k, v in line.items() if k != "seconds"} for line in run.read_log()]
+    return {**state.model, **state.optimizer, **state.latents}, lines
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def stopping_at(step, start):
+    """Begin or go on, and have SIGTERM come when for the first time so many steps are done."""
+    does = Training.step
+
+    def stepping(self):
+        values = does(self)
+        if self.done == step:
+            signal.raise_signal(signal.SIGTERM)
+        return values
+
+    with mock.patch.object(Training, "step", stepping), pytest.raises(Stopped):
+        start()
+
+
+@pytest.mark.bar("N1")
+def test_a_run_goes_back_and_tries_other_draws_at_half_the_rates(recipe):
+    broken, registry = recipe(7, "generator", "nan", 1, **ROLLBACK)
+    voice = quiet()
+    run = training.run(broken, registry=registry, voice=voice)
+    lines = run.read_log()
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    said = (
+        "rollback 1 of 3: step 8: breaks.generator is nan; back at step 6 with other draws and "
+        "0.5 times the learning rates"
+    )
+    assert [line.get("warnings", []) for line in lines] == [[]] * 6 + [[said]] + [[]] * 5
+    assert f"NOTICE: step 6: {said}" in voice.console.file.getvalue()
+    assert [line["rates"]["generator"] for line in lines] == [3e-4] * 6 + [1.5e-4] * 6
+    assert checkpoint.load(run)[1].numbers["rollbacks"] == 1
+
+
+def test_what_the_step_was_made_of_is_kept(recipe):
+    broken, registry = recipe(7, "generator", "nan", 1, **ROLLBACK)
+    rows = []
+    does = Training.step
+
+    def stepping(self):
+        rows.append([self.batches.rows(number).tolist() for number in self.numbers])
+        return does(self)
+
+    with mock.patch.object(Training, "step", stepping):
+        run = training.run(broken, registry=registry, voice=quiet())
+    (line,) = map(json.loads, (run.path / "nonfinite.jsonl").read_text().splitlines())
+    before, after = rows[7], rows[9]  # seven steps, the one that broke, one before it again
+    wanted = {"step": 8, "what": "step 8: breaks.generator is nan", "rollbacks": 0}
+    assert line == {**wanted, "pictures": before}
+    assert before != after
+    assert len(before[0]) == 8
+
+
+def test_a_run_that_never_breaks_is_the_same_with_and_without(recipe):
+    one, registry = recipe(99, "generator", "nan", **ROLLBACK)
+    two, _ = recipe(99, "generator", "nan", **{**ROLLBACK, "train.on_nonfinite": "stop"})
+    ends = [end_of(training.run(r, registry=registry, voice=quiet())) for r in (one, two)]
+    assert same(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [(2,), (7,), (8,), (6, 7, 9)])
+def test_a_run_that_went_back_and_was_stopped_ends_alike(recipe, stops, tmp_path):
+    """Before the step that breaks, in the attempt that breaks, and after it."""
+    broken, registry = recipe(7, "generator", "nan", 2, **ROLLBACK)
+    straight = training.run(broken, tmp_path / "straight", registry=registry, voice=quiet())
+    assert checkpoint.load(straight)[1].numbers["rollbacks"] == 2
+    plugin = [tmp_path / "breaks.py"]
+    start = lambda: training.run(broken, plugins=plugin, registry=registry, voice=quiet())  # noqa: E731
+    for step in stops:
+        stopping_at(step, start)
+        start = lambda: training.resume(voice=quiet())  # noqa: E731
+    start()
+    (wanted, wanted_log), (found, log) = end_of(straight), end_of(training.find())
+    assert same(wanted, found)
+    assert [line["losses"] for line in log] == [line["losses"] for line in wanted_log]
+    assert [line["rates"] for line in log] == [line["rates"] for line in wanted_log]
+
+
+@pytest.mark.slow
+@pytest.mark.bar("N1", control="rollbacks forgotten when the run is resumed")
+def test_rollbacks_that_were_forgotten_would_be_missed(recipe, tmp_path, monkeypatch):
+    """The control of that: the count is what a resume needs."""
+    broken, registry = recipe(4, "generator", "nan", 1, **ROLLBACK)
+    straight = training.run(broken, tmp_path / "straight", registry=registry, voice=quiet())
+    plugin = [tmp_path / "breaks.py"]
+    stopping_at(8, lambda: training.run(broken, plugins=plugin, registry=registry, voice=quiet()))
+    load = checkpoint.load
+
+    def forgetful(run, before=None):
+        path, state = load(run, before)
+        return path, dataclasses.replace(state, numbers={**state.numbers, "rollbacks": 0})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "load", forgetful)
+        training.resume(voice=quiet())
+    assert not same(end_of(straight)[0], end_of(training.find())[0])
+
+
+@pytest.mark.bar("N1")
+@pytest.mark.parametrize("at", [0, 1, 7])
+def test_what_breaks_again_and_again_ends_after_three_rollbacks(recipe, at):
+    """Also before the first checkpoint: the state before step 1 is saved for that."""
+    broken, registry = recipe(at, "discriminator", "root", **ROLLBACK)
+    said = rf"step {at + 1}: the gradient of .* is nan, after 3 rollbacks; the last good checkpoint"
+    with pytest.raises(DivergedError, match=said) as diverged:
+        training.run(broken, registry=registry, voice=quiet())
+    assert diverged.value.exit_code == 6
+    run = training.find()
+    lines = (run.path / "nonfinite.jsonl").read_text().splitlines()
+    assert [json.loads(line)["rollbacks"] for line in lines] == [0, 1, 2, 3]
+    assert checkpoint.load(run)[1].numbers["step"] == at // 3 * 3
+    assert [line["step"] for line in run.read_log()] == list(range(1, at + 1))
+
+
+@pytest.mark.bar("N1", control="gone back to the same draws: it breaks again")
+def test_with_the_same_draws_it_would_break_again(recipe):
+    """The control: a rollback that changes nothing helps nobody."""
+    broken, registry = recipe(7, "generator", "nan", 1, **ROLLBACK)
+
+    def counts(self, rollbacks):
+        self.rollbacks = rollbacks
+
+    with (
+        mock.patch.object(Training, "begin", counts),
+        pytest.raises(DivergedError, match="after 3 rollbacks"),
+    ):
+        training.run(broken, registry=registry, voice=quiet())
+
+
+def test_a_state_that_is_not_saved_is_gone_back_from_too(recipe):
+    sound, registry = recipe(99, "generator", "nan", **ROLLBACK)
+    state_of, spoilt = Engine.state, []
+
+    def poisoned(self, numbers):
+        state = state_of(self, numbers)
+        if numbers.get("step") == 6 and not spoilt:
+            spoilt.append(state.model["encoder.mu.bias"].clone())
+            state.model["encoder.mu.bias"][0] = torch.inf
+        return state
+
+    with mock.patch.object(Engine, "state", poisoned):
+        run = training.run(sound, registry=registry, voice=quiet())
+    assert spoilt
+    lines = run.read_log()
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    said = "step 6: encoder.mu.bias is not finite, so not saved; back at step 3"
+    assert said in lines[3]["warnings"][0]
+
+
+def test_a_run_that_went_back_repeats(recipe, tmp_path):
+    broken, registry = recipe(10, "generator", "nan", 1, **ROLLBACK)
+    plugin = [tmp_path / "breaks.py"]
+    run = training.run(broken, plugins=plugin, registry=registry, voice=quiet())
+    assert replay.verify(run, voice=quiet()) == (10, 12)
+
+
+def test_a_run_that_stopped_can_be_told_to_go_back(recipe, tmp_path):
+    changes = {**ROLLBACK, "train.on_nonfinite": "stop"}
+    broken, registry = recipe(7, "generator", "nan", 1, **changes)
+    plugin = [tmp_path / "breaks.py"]
+    with pytest.raises(DivergedError, match="train.on_nonfinite=rollback may help"):
+        training.run(broken, plugins=plugin, registry=registry, voice=quiet())
+    other, _ = recipe(7, "generator", "nan", 1, **ROLLBACK)
+    run = training.resume(recipe=other, voice=quiet())
+    assert checkpoint.load(run)[1].numbers["step"] == 12
+
+
+@pytest.mark.bar("N1")
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", range(30))
 def test_it_stops_wherever_it_happens(recipe, seed):
@@ -168,3 +370,58 @@ def test_it_stops_wherever_it_happens(recipe, seed):
     after, before, said = broken_step(recipe(at, player, how, **changes)[0], at, seed)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert said.startswith(f"step {at + 1}: ")
+
+
+# --- looked at later, as on a GPU ---------------------------------------------------------------
+
+
+def pictures():
+    return torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def deferred():
+    engine = Engine(vgx.load_recipe(TINY), 20)
+    engine.deferred = True
+    return engine
+
+
+def test_looking_later_changes_no_bit():
+    now, later = Engine(vgx.load_recipe(TINY), 20), deferred()
+    for number in range(3):
+        for engine in (now, later):
+            engine.step(number, [pictures()])
+    later.confirm()
+    a, b = now.state({}), later.state({})
+    for these, those in ((a.model, b.model), (a.optimizer, b.optimizer)):
+        assert all(torch.equal(these[name], those[name]) for name in these)
+
+
+def test_nothing_moves_after_a_step_that_was_not_finite():
+    engine = deferred()
+    engine.step(0, [pictures()])
+    before = {
+        name: tensor.clone()
+        for name, tensor in (engine.state({}).model | engine.state({}).optimizer).items()
+        # What BatchNorm counts moves forwards, and the average only follows the weights.
+        if not any(word in name for word in ("running", "batches", "average"))
+    }
+    broken = pictures()
+    broken[0, 0, 0, 0] = torch.inf
+    engine.step(1, [broken])
+    engine.step(2, [pictures()])
+    after = engine.state({}).model | engine.state({}).optimizer
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(DivergedError, match=r"^step 2: .* is (nan|inf)$") as told:
+        engine.confirm()
+    assert told.value.step == 1
+    engine.confirm()  # once is enough
+
+
+def test_what_is_unread_is_read_before_it_grows(monkeypatch):
+    monkeypatch.setattr("vgx.engine.UNREAD", 3)
+    engine = deferred()
+    broken = torch.full_like(pictures(), torch.nan)
+    engine.step(0, [broken])
+    engine.step(1, [pictures()])
+    with pytest.raises(DivergedError, match="^step 1: "):
+        engine.step(2, [pictures()])

@@ -1,0 +1,237 @@
+"""Monitors: trainings that go wrong are told, those that go well are not, and none is changed."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from rich.console import Console
+
+import vgx
+from vgx import checkpoint, monitors, training
+from vgx.engine import Engine
+from vgx.monitors import Watch, gradient_norms
+from vgx.voice import Voice
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+PLUGIN = '''
+import torch
+import vgx
+from torch import nn
+
+
+class Constant(nn.Module):
+    def __init__(self, image):
+        super().__init__()
+        self.picture = nn.Parameter(torch.zeros(image.channels, image.size, image.size))
+
+    def forward(self, z):
+        return self.picture.expand(len(z), -1, -1, -1)
+
+
+class OnePicture(vgx.Decoder, type="one-picture"):
+    """Gives the same picture whatever the latents."""
+
+    def build(self, latent, image):
+        return Constant(image)
+
+
+class Loud(nn.Module):
+    def __init__(self, image):
+        super().__init__()
+        self.judge = nn.Conv2d(image.channels, 1, 4, 2)
+
+    def forward(self, images):
+        return vgx.Score(1e6 * self.judge(images))
+
+
+class Shouting(vgx.Discriminator, type="shouting"):
+    """Logits a million times too large."""
+
+    def build(self, image):
+        return Loud(image)
+
+
+@vgx.hookimpl
+def register_components(register):
+    register(OnePicture)
+    register(Shouting)
+'''
+GAN = {"encoder": None, "losses": ["bce-adversarial"], "sampler": "prior"}
+VAE = {"discriminator": None, "train.ema": None}
+FAULTS = {
+    "the discriminator learns 100 times as fast": (
+        {
+            **GAN,
+            "train.optimizers.generator.lr": 2e-5,
+            "train.optimizers.discriminator.lr": 2e-3,
+        },
+        ["the discriminator wins: its half of bce-adversarial has been below 0.05 for 200 steps"],
+        "train.optimizers.discriminator.lr",
+    ),
+    "the posterior is held to the prior 100 times as much": (
+        {**VAE, "losses": ["bce", {"type": "kl", "weight": 100}]},
+        ["posterior collapse: 0 of 8 latents are active"],
+        "weight: {from: 0, to: 1, steps: 5000}",
+    ),
+    "no weight to speak of": (
+        {**VAE, "losses": [{"type": name, "weight": 1e-12} for name in ("bce", "kl")]},
+        ["the encoder learns nothing", "the decoder learns nothing"],
+        "weights of the losses",
+    ),
+    "one picture for all latents": (
+        {**GAN, "decoder": "one-picture"},
+        ["mode collapse: decoded latents differ 0.0% as much"],
+        "diff_augment",
+    ),
+    "logits in the millions": (
+        {**GAN, "losses": ["wasserstein"], "discriminator": "shouting", "train.steps": 2},
+        ["the discriminator's logits reach"],
+        "train.clip",
+    ),
+}
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train the tiny recipe for long enough, and return the run and what was said."""
+    file = tmp_path / "stranger.py"
+    file.write_text(PLUGIN)
+    registry = vgx.discover([file])
+
+    def call(**changes):
+        often = {"train.log_every": 10, "train.draw_every": 50, "train.save_every": 1000}
+        recipe = vgx.load_recipe(TINY, {"train.steps": 460, **often, **changes}, registry)
+        voice = Voice(Console(file=io.StringIO(), width=1000))
+        run = training.run(recipe, plugins=[file], registry=registry, voice=voice)
+        return run, voice.console.file.getvalue()
+
+    return call
+
+
+@pytest.mark.bar("N2")
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_told_at_its_step_with_advice(train, fault):
+    changes, wanted, advice = FAULTS[fault]
+    run, said = train(**changes)
+    told = [(line["step"], text) for line in run.read_log() for text in line.get("warnings", [])]
+    for beginning in wanted:
+        ((step, text),) = [(step, text) for step, text in told if text.startswith(beginning)]
+        assert advice in text
+        assert f"NOTICE: step {step}: {text}" in said
+        # Whatever lasts is told when it has lasted, a single number at once.
+        assert step == 1 if "logits" in text else step > 200
+
+
+@pytest.mark.bar("N2")
+@pytest.mark.slow
+def test_a_training_that_goes_well_is_not_disturbed(train):
+    run, said = train()
+    assert all("warnings" not in line for line in run.read_log())
+    assert "NOTICE" not in said
+
+
+@pytest.mark.bar("N2")
+def test_looking_changes_nothing(train):
+    """To the bit, also with networks that draw and count in training: dropout, statistics."""
+    changes = {"train.steps": 20, "train.draw_every": 1, "train.log_every": 1}
+    watched, _ = train(**changes)
+    with (
+        mock.patch.object(Watch, "pictures", return_value=[]),
+        mock.patch.object(Watch, "numbers", return_value=[]),
+    ):
+        unwatched, _ = train(**changes)
+    one, two = (checkpoint.load(run)[1] for run in (watched, unwatched))
+    for kind in ("model", "optimizer", "latents"):
+        ours, theirs = getattr(one, kind), getattr(two, kind)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.bar("N2", control="looked at in training mode, which changes bits")
+def test_looking_in_training_mode_would_change_something(train):
+    """The control."""
+    changes = {"train.steps": 3, "train.draw_every": 1}
+    sound, _ = train(**changes)
+    with mock.patch.object(torch.nn.Module, "eval", lambda self: self):
+        spoilt, _ = train(**changes)
+    one, two = (checkpoint.load(run)[1].model for run in (sound, spoilt))
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
+def watch():
+    return Watch(mock.Mock(norms={}), mock.Mock())
+
+
+def steps_told(lines):
+    seeing = watch()
+    return [step for step, losses in lines if seeing.numbers(step, losses)]
+
+
+def test_a_fault_is_told_once_when_it_has_lasted_and_again_when_it_came_back():
+    winning, level = ({"x.generator": 5.0, "x.discriminator": d} for d in (0.01, 1.3))
+    lines = [(step, winning) for step in range(0, 1000, 10)]
+    assert steps_told(lines) == [200]
+    lines[50] = (500, level)
+    assert steps_told(lines) == [200, 710]
+    # What is only now and then so is never told.
+    assert steps_told([(s, level if s % 100 == 0 else winning) for s in range(0, 2000, 10)]) == []
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        {"x.generator": 5.0, "x.discriminator": 0.05},
+        # A critic's difference of means is the more negative the better it is.
+        {"x.generator": 5.0, "x.discriminator": -20.0},
+        # A penalty has no other half.
+        {"r1": 0.0},
+        {"x.generator": 5.0},
+    ],
+)
+def test_what_is_no_victory_is_not_told(losses):
+    assert steps_told([(step, losses) for step in range(0, 1000, 10)]) == []
+
+
+def test_gradient_norms_are_those_of_the_networks():
+    recipe = vgx.load_recipe(TINY)
+    engine = Engine(recipe, 20, 64)
+    real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    kept = {}
+    hold = Engine._hold_finite
+
+    def holding(self, number, values, sums):
+        kept.update({player: list(given) for player, given in sums.items()})
+        hold(self, number, values, sums)
+
+    with mock.patch.object(Engine, "_hold_finite", holding):
+        engine.step(0, [real])
+    wanted = {}
+    for player, given in kept.items():
+        for (name, _), gradient in zip(engine.trained(player), given, strict=True):
+            network = name.partition(".")[0]
+            wanted[network] = wanted.get(network, 0) + gradient.double().square().sum().item()
+    assert gradient_norms(engine) == pytest.approx({k: v**0.5 for k, v in wanted.items()}, rel=1e-5)
+    assert set(wanted) == {"encoder", "decoder", "discriminator"}
+
+
+def test_active_latents_are_counted_as_burda_et_al_do():
+    """By hand: means of 0 and d have the variance d^2 / 2; spatial latents count one by one."""
+    wide, narrow = 0.15, 0.14  # variances 0.01125 and 0.0098
+    mean = torch.zeros(2, 100, 1, 1)
+    mean[1, :2] = wide
+    mean[1, 2:] = narrow
+    assert monitors._inactive(mean).startswith("posterior collapse: 2 of 100 latents are active")
+    mean[1, 2] = wide
+    assert monitors._inactive(mean) == ""
+
+
+def test_pictures_are_alike_by_their_mean_distance():
+    real = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    middle = real.mean(0, keepdim=True)
+    assert monitors._alike(real, middle + 0.06 * (real - middle)) == ""
+    said = monitors._alike(real, middle + 0.04 * (real - middle))
+    assert said.startswith("mode collapse: decoded latents differ 4.0% as much")
