@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from bars import Table
 from hypothesis import settings
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Table(config))
 
 
 @pytest.fixture(autouse=True)

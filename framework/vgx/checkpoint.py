@@ -43,8 +43,10 @@ class State:
     numbers: dict[str, Any]  # JSON; "step" among them
 
 
-def save(run: Run, state: State, keep: int) -> Path:
+def save(run: Run, state: State, keep: int, spare: int | None = None) -> Path:
     """Commit a checkpoint of the state's step and prune all but the newest `keep`.
+
+    That of the step `spare`, the best one, stays too.
 
     Raises `StorageError`; the checkpoints that were there are untouched then.
     """
@@ -79,7 +81,7 @@ def save(run: Run, state: State, keep: int) -> Path:
     there = committed(run)
     kept = [path for path in there[there.index(final) :] if not path.suffix][:keep]
     for path in there:
-        if path not in kept:
+        if path not in kept and (path.suffix or _step(path) != spare):
             with contextlib.suppress(OSError):  # it is gone for readers before it is in pieces
                 shutil.rmtree(path.rename(_hidden(path)))
     return final
@@ -107,6 +109,28 @@ def load(run: Run, before: int | None = None) -> tuple[Path, State]:
     none = "none was saved" if before is None else f"none was saved before step {before:,}"
     detail = "; ".join(wrong[:3]) if wrong else none
     raise StorageError(f"{run.path}: no checkpoint to load: {detail}")
+
+
+def load_step(run: Run, step: int) -> tuple[Path, State]:
+    """Return the checkpoint of one step. Raises `StorageError` when it is gone or damaged."""
+    path = next((path for path in committed(run) if _step(path) == step), None)
+    if path is None:
+        raise StorageError(f"{run.path}: the checkpoint of step {step:,} is gone")
+    return path, _read(path)
+
+
+def best(run: Run, name: str, better: str) -> int | None:
+    """Return the step at which a number of the log's metrics was best, the first of equal ones."""
+    found = [
+        (line["metrics"][name], line["step"])
+        for line in run.read_log()
+        if name in line.get("metrics", ())
+    ]
+    if not found:
+        return None
+    sign = -1 if better == "higher" else 1
+    step: int = min(found, key=lambda pair: (sign * pair[0], pair[1]))[1]
+    return step
 
 
 def committed(run: Run) -> list[Path]:

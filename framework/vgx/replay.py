@@ -40,7 +40,7 @@ def verify(
         # What building a run has to say was said when it was made.
         quiet = Voice(Console(file=io.StringIO()))
         repeated = training.opened(found, recipe, state, device, quiet)
-        logged = {line["step"]: line["losses"] for line in found.read_log()}
+        logged = {line["step"]: line.get("losses", {}) for line in found.read_log()}
         first, last = repeated.done + 1, wanted.numbers["step"]
         with voice.work("Repeating", last - first + 1) as advance:
             while repeated.done < last:

@@ -23,6 +23,8 @@ import platformdirs
 from vgx.errors import BusyError, StorageError
 
 _NAME = re.compile(r"(\d{4,})-(.+)")
+_TOLD = ("environment", "audit", "ended")  # what a run's writer says of it in JSON
+_HOLDER = re.compile(r"\d+ \(on (.*) since .*\)")
 
 
 def runs_dir(out: str | Path | None = None) -> Path:
@@ -75,8 +77,11 @@ class Run:
         """Return what the run was made with."""
         try:
             loaded: dict[str, Any] = json.loads((self.path / "environment.json").read_text())
-            loaded["data"]["content"]  # what a resume cannot do without
-        except (OSError, ValueError, LookupError, TypeError) as error:
+            # What a resume reads of it, in the form in which it is written.
+            str(loaded["data"]["content"]), int(loaded["data"]["kept"])
+            dict(loaded.get("packages", {}))
+            [p["name"] + p["version"] for p in loaded.get("plugins", [])]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             kind = type(error).__name__
             raise StorageError(f"{self.path / 'environment.json'}: {kind}: {error}") from None
         return loaded
@@ -93,7 +98,7 @@ class Run:
             for text in self.log_file.read_text("utf-8", errors="replace").splitlines():
                 try:
                     line = json.loads(text)
-                except ValueError:
+                except (ValueError, RecursionError):
                     break
                 if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
                     break
@@ -107,7 +112,11 @@ class Run:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the directory for one writer; the lock ends with the process, however it ends."""
+        """Hold the directory for one writer; the lock ends with the process, however it ends.
+
+        Raises `BusyError`. What a writer on another machine has not taken back is believed: not
+        every network disk tells machines of each other's locks.
+        """
         with _storage(self.path):
             file = (self.path / "lock").open("a+", encoding="utf-8")
         with file:
@@ -115,8 +124,14 @@ class Run:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    message = f"{self.path}: process {_holder(file)} is training here"
-                    raise BusyError(message) from None
+                    holder = _holder(file)
+                    message = f"process {holder} is training here{self._advice(holder)}"
+                    raise BusyError(f"{self.path}: {message}") from None
+                file.seek(0)
+                left = file.read().strip()
+                if advice := self._advice(left):
+                    message = f"process {left} has not said that it ended{advice}"
+                    raise BusyError(f"{self.path}: {message}")
                 file.truncate(0)
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 file.write(f"{os.getpid()} (on {platform.node()} since {now})")
@@ -127,13 +142,28 @@ class Run:
             finally:
                 file.truncate(0)
 
+    def unlock(self) -> None:
+        """Forget the lock of a writer on another machine, who is known to have ended."""
+        lock = self.path / "lock"
+        with _storage(lock):
+            if lock.is_file() and self._advice(lock.read_text("utf-8", "replace").strip()):
+                lock.unlink()
+
+    def _advice(self, holder: str) -> str:
+        """Say what helps when the holder of the lock is on another machine; else nothing."""
+        where = _HOLDER.fullmatch(holder)
+        if where is None or where[1] == platform.node():
+            return ""
+        return f"; if it has ended: vgx resume {self.path} --force-unlock"
+
     def _tidy(self) -> None:
         """Remove what a writer that was killed left unfinished; whoever holds the run is alone."""
         for path in self.checkpoints.glob(".step-*"):
             shutil.rmtree(path, ignore_errors=True)
-        for file in (self.recipe_file, self.log_file, self.path / "environment.json"):
-            for path in self.path.glob(f".{file.name}.*"):
-                path.unlink(missing_ok=True)
+        for file in ("recipe.yaml", "log.jsonl", *(f"{n}.json" for n in _TOLD), "report.html"):
+            for path in self.path.glob(f".{file}.*"):
+                with suppress(OSError):
+                    path.unlink()
 
 
 def _holder(lock: TextIO) -> str:
@@ -151,17 +181,26 @@ def create(name: str, out: str | Path | None = None) -> Run:
     root = runs_dir(out)
     with _storage(root):
         root.mkdir(parents=True, exist_ok=True)
-        claim = os.open(root, os.O_RDONLY)
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX)
-            number = max((number for number, _ in _numbered(root)), default=0) + 1
-            run = Run(root / f"{number:04}-{name}")
-            run.path.mkdir()
-        finally:
-            os.close(claim)
+        number, claim = _claim(root)
+        run = Run(root / f"{number:04}-{name}")
+        claim.rename(run.path)
         for folder in (run.samples, run.checkpoints, run.path / "plugins"):
             folder.mkdir()
     return run
+
+
+def _claim(root: Path) -> tuple[int, Path]:
+    """Make a directory called by the next number alone; no lock, since NFS locks no directory."""
+    while True:
+        claimed = [int(path.name) for path in root.glob("*") if re.fullmatch(r"\d{4,}", path.name)]
+        number = max([*claimed, *(number for number, _ in _numbered(root))], default=0) + 1
+        claim = root / f"{number:04}"
+        with suppress(FileExistsError):
+            claim.mkdir()
+            # Another one may have given this number its name since it was looked for.
+            if number not in dict(_numbered(root)):
+                return number, claim
+            claim.rmdir()
 
 
 def find(run: Run | str | Path | int | None = None, out: str | Path | None = None) -> Run:

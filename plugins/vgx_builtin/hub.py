@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import vgx
 from vgx.errors import HubError
 
-SECONDS = 10  # the longest that anybody waits to learn that the hub can't be reached
+SECONDS = 10  # the longest that anybody waits for a word of the hub
+TRIES = 3  # that one question is asked when the hub is too busy, broken or silent
 
 
 class UnreachableError(HubError):
@@ -41,16 +43,55 @@ def reachable() -> bool:
 
 @contextmanager
 def bounded() -> Iterator[bool]:
-    """Run the block offline when the hub can't be reached; tell whether it can."""
-    from huggingface_hub import constants
+    """Run the block offline when the hub can't be reached, else with patience; tell which."""
+    from huggingface_hub import constants, get_session
 
     online = reachable()
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not online
+    client, patience = get_session(), Patience()
+    hooks = client.event_hooks
+    client.event_hooks = {
+        "request": [*hooks["request"], patience.asking],
+        "response": [*hooks["response"], patience.answered],
+    }
     try:
         yield online
     finally:
         constants.HF_HUB_OFFLINE = before
+        client.event_hooks = hooks
+
+
+class Patience:
+    """Gives up where the hub's own library would ask on, and wait for as long as it is told to."""
+
+    def __init__(self) -> None:
+        self.tries = Counter[str]()  # by question, since it was last answered
+
+    def asking(self, request: Any) -> None:
+        """Count a question that is about to be asked. The fourth in vain is an error."""
+        question = f"{request.method} {request.url}"
+        if self.tries[question] == TRIES:
+            raise UnreachableError(f"no answer of the hub in {TRIES} tries: {question}")
+        self.tries[question] += 1
+        # Some of the library's questions would wait for a hundred seconds.
+        limits = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {
+            what: min(limits.get(what) or SECONDS, SECONDS)
+            for what in ("connect", "read", "write", "pool")
+        }
+
+    def answered(self, response: Any) -> None:
+        """Look at an answer. Raises `HubError` for the third in a row that is none."""
+        question = f"{response.request.method} {response.request.url}"
+        if response.status_code != 429 and response.status_code < 500:
+            del self.tries[question]
+        elif self.tries[question] == TRIES:
+            said = f"the hub answers {response.status_code} to {TRIES} tries: {question}"
+            raise HubError(said)
+        # These may bid to wait for an hour; without them the library waits a second, then two.
+        for name in ("retry-after", "ratelimit"):
+            response.headers.pop(name, None)
 
 
 def load(*, split: str, offline: bool = False, **where: Any) -> Any:
@@ -76,6 +117,7 @@ def is_hub_error(error: BaseException | None) -> bool:
         errors.LocalEntryNotFoundError,
         errors.OfflineModeIsEnabled,
         ConnectionError,
+        HubError,
     )
     while error is not None:
         if isinstance(error, kinds):

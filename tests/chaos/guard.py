@@ -39,8 +39,8 @@ def main():
     def hook(event, arguments):
         said = str(arguments)[:80]
         # PyTorch looks for a graphics card, and Python for the name of the machine; libraries that
-        # are installed bring libraries of their own.
-        known = any(text in said for text in ("libnvidia", "'uname'", sys.prefix))
+        # are installed bring libraries of their own. A training tells the C library to keep memory.
+        known = any(text in said for text in ("libnvidia", "'libc.so.6'", "'uname'", sys.prefix))
         if on[0] and event in WATCHED and not known:
             events.append(f"{event} {said}")
 

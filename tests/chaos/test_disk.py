@@ -14,10 +14,26 @@ import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
 """
+# The disk has no more room when the third checkpoint is saved.
+THIRD = """
+import resource, signal
+from vgx import checkpoint
+saves, save = [], checkpoint.save
+def saving(run, *given):
+    saves.append(run)
+    if len(saves) == 3:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+    {careless}
+    return save(run, *given)
+checkpoint.save = saving
+"""
+# The negative control: room is made before the new one is there.
+FIRST = "[__import__('shutil').rmtree(path) for path in checkpoint.committed(run)]"
 ROOMLESS = """
 import shutil
 from types import SimpleNamespace
-shutil.disk_usage = lambda _: SimpleNamespace(free=10_000)
+shutil.disk_usage = lambda _: SimpleNamespace(free=10_000, total=10**12)
 """
 
 
@@ -46,6 +62,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.bar("R3")
 @pytest.mark.chaos
 @pytest.mark.parametrize("size", range(200, 1400, 100))
 def test_a_full_disk_costs_nothing_that_was_saved(
@@ -74,6 +91,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(
         assert end_of(run) == end_of(whole)
 
 
+@pytest.mark.bar("R3")
 def test_a_checkpoint_that_does_not_fit_is_exit_5(nursery, tmp_path, tiny):
     """Files can't grow large enough: as a quota does it, without a disk of one's own."""
     child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=LIMITED.format(size=60_000))
@@ -86,6 +104,28 @@ def test_a_checkpoint_that_does_not_fit_is_exit_5(nursery, tmp_path, tiny):
     assert list((run / "checkpoints").iterdir()) == []
 
 
+def kept_after_a_full_disk(nursery, folder, tiny, careless):
+    """Names of the checkpoints that are left when the third one does not fit."""
+    child = nursery.start(folder, "run", tiny, *LENGTH, hook=THIRD.format(careless=careless))
+    assert child.wait() == 5, child.err.read_text()
+    (run,) = (folder / "runs").iterdir()
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+@pytest.mark.bar("R3")
+def test_what_is_there_stays_when_the_next_does_not_fit(nursery, tmp_path, tiny):
+    kept = kept_after_a_full_disk(nursery, tmp_path, tiny, "pass")
+    assert kept == ["step-00000002", "step-00000004"]
+
+
+@pytest.mark.bar("R3", control="pruned before the commit")
+def test_room_that_is_made_too_early_would_be_seen(nursery, tmp_path, tiny, record_property):
+    kept = kept_after_a_full_disk(nursery, tmp_path, tiny, FIRST)
+    assert kept == []
+    record_property("seen", "0 of 2 checkpoints left")
+
+
+@pytest.mark.bar("R3")
 def test_too_little_room_is_said_before_the_first_step(nursery, tmp_path, tiny):
     child = nursery.run(tmp_path, "run", tiny, "--set", "train.steps=1", hook=ROOMLESS)
     said = child.out.read_text()

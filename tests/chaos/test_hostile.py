@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -150,7 +151,7 @@ def calls(marker):
     yield "runpy", by_hand("runpy", "run_path", str(marker), "global")
     yield "timeit", by_hand("timeit", "timeit", code, "global")
     yield "cProfile", by_hand("cProfile", "run", code, "stack global")
-    yield "ctypes", by_hand("ctypes", "CDLL", "libc.so.6", "global")
+    yield "ctypes", by_hand("ctypes", "CDLL", "libm.so.6", "global")
     yield "urlopen", by_hand("urllib.request", "urlopen", "http://127.0.0.1:9/", "global")
     yield "socket", by_hand("socket", "getaddrinfo", "localhost", "global")
     yield "hub", by_hand("torch.hub", "load", "x/y", "global")
@@ -235,6 +236,7 @@ def payloads(marker):
     yield from archives(marker)
 
 
+@pytest.mark.bar("S1", control="believed by a reader of pickles: each leaves its marker")
 def test_the_payloads_are_real(tmp_path, monkeypatch):
     """The control: whoever believes them has the marker, and the guard sees it."""
     marker = tmp_path / "marker"
@@ -251,6 +253,9 @@ def test_the_payloads_are_real(tmp_path, monkeypatch):
     assert len(list(payloads(marker))) >= 40
 
 
+@pytest.mark.bar(
+    "S1", control="a plugin that starts a process, asks for a name, unpickles: all seen"
+)
 def test_the_guard_sees_what_it_should(guard, tmp_path):
     """The control: a plugin file is code, and code that starts a process is seen."""
     (tmp_path / "p.py").write_text(
@@ -268,8 +273,9 @@ def test_the_guard_sees_what_it_should(guard, tmp_path):
 thin = pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.chaos)])
 
 
+@pytest.mark.bar("S1")
 @thin
-def test_no_pt_file_gets_anything_executed(guard, tmp_path, every):
+def test_no_pt_file_gets_anything_executed(guard, tmp_path, every, record_property):
     marker, count = tmp_path / "marker", 0
     for name, data in list(payloads(marker))[::every]:
         (tmp_path / "in.pt").write_bytes(data)
@@ -279,6 +285,7 @@ def test_no_pt_file_gets_anything_executed(guard, tmp_path, every):
         assert sorted(path.name for path in tmp_path.iterdir()) == ["in.pt"], name
         count += 1
     assert count >= 100 // every
+    record_property("cases", count)
 
 
 def sealed(checkpoint, name, data):
@@ -345,8 +352,9 @@ def spoilt(marker, every):
         yield "state.json", name, data
 
 
+@pytest.mark.bar("S1")
 @thin
-def test_no_checkpoint_gets_anything_executed(guard, run, tmp_path, every):
+def test_no_checkpoint_gets_anything_executed(guard, run, tmp_path, every, record_property):
     """Each is refused, or is data that fits and is drawn from; nothing else is written."""
     marker, count = tmp_path / "marker", 0
     (folder,) = (run / "checkpoints").iterdir()
@@ -368,11 +376,13 @@ def test_no_checkpoint_gets_anything_executed(guard, run, tmp_path, every):
         for old, content in before.items():
             (folder / old).write_bytes(content)
     assert count >= 40
+    record_property("cases", count)
     outside = {path.name for path in tmp_path.iterdir()} - {"o.png", run.name}
     assert outside == set()
     assert guard("sample", run, "-n", 1, "--out", tmp_path / "o.png")[0] == 0  # as before
 
 
+@pytest.mark.bar("S1")
 @thin
 def test_nothing_that_a_sampler_learned_is_executed(guard, run, tmp_path, every):
     marker = tmp_path / "marker"
@@ -385,6 +395,7 @@ def test_nothing_that_a_sampler_learned_is_executed(guard, run, tmp_path, every)
     assert not marker.exists()
 
 
+@pytest.mark.bar("S1")
 @thin
 def test_nothing_else_in_a_run_is_executed(guard, run, tmp_path, every):
     marker = tmp_path / "marker"
@@ -433,6 +444,7 @@ TAGS = [
 ]
 
 
+@pytest.mark.bar("S1")
 @pytest.mark.parametrize(
     "field",
     [
@@ -451,10 +463,13 @@ def test_no_recipe_names_what_is_executed(guard, tmp_path, field):
     assert not marker.exists()
 
 
+@pytest.mark.bar("S1")
 @thin
-def test_no_recipe_file_is_executed(guard, tmp_path, every):
+def test_no_recipe_file_is_executed(guard, tmp_path, every, record_property):
     marker = tmp_path / "marker"
-    for name, data in list(payloads(marker))[::every]:
+    chosen = list(payloads(marker))[::every]
+    record_property("cases", len(chosen))
+    for name, data in chosen:
         (tmp_path / "r.yaml").write_bytes(data)
         code, err, events = guard("check", tmp_path / "r.yaml")
         assert (code, events) == (2, []), (name, code, err, events)
@@ -462,6 +477,7 @@ def test_no_recipe_file_is_executed(guard, tmp_path, every):
     assert not marker.exists()
 
 
+@pytest.mark.bar("S1")
 @thin
 def test_pretrained_weights_are_safetensors_or_refused(guard, tmp_path, every):
     marker = tmp_path / "marker"
@@ -476,6 +492,7 @@ def test_pretrained_weights_are_safetensors_or_refused(guard, tmp_path, every):
     assert not marker.exists()
 
 
+@pytest.mark.bar("H1")
 def test_a_recipe_of_this_machine_asks_nobody(guard, tmp_path):
     """No socket is opened, no name is looked up, from the first look to the last picture."""
     for command in (
@@ -517,7 +534,8 @@ def names():
 PLAIN = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
-def test_no_name_leads_out_of_the_folder_of_runs(tmp_path, monkeypatch):
+@pytest.mark.bar("S4")
+def test_no_name_leads_out_of_the_folder_of_runs(tmp_path, monkeypatch, record_property):
     """What makes a directory of its own is a plain word; everything else is refused."""
     from vgx.errors import RecipeError
     from vgx.rundir import create
@@ -536,12 +554,27 @@ def test_no_name_leads_out_of_the_folder_of_runs(tmp_path, monkeypatch):
         assert set(run.path.name) <= PLAIN
         made += 1
     assert count >= 200
+    record_property("cases", count)
     assert 0 < made < 20
     assert all(letter.isprintable() for line in told for letter in line)
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert len(list((tmp_path / "runs").iterdir())) == made
 
 
+@pytest.mark.bar("S4", control="no look at the letters of a name")
+def test_names_that_nobody_looks_at_would_be_made(tmp_path, record_property):
+    from vgx.errors import StorageError
+    from vgx.rundir import create
+
+    odd = 0
+    for name in dict.fromkeys(names()):
+        with contextlib.suppress(StorageError, ValueError):
+            odd += not set(create(name, tmp_path / "runs").path.name) <= PLAIN
+    assert odd > 20
+    record_property("seen", f"{odd} directories with names that are no plain word")
+
+
+@pytest.mark.bar("S4")
 @pytest.mark.parametrize("field", ["losses.0.name", "train.optimizers.generator.type", "extends"])
 def test_no_other_name_leads_anywhere(tmp_path, monkeypatch, field):
     from vgx.errors import RecipeError
@@ -558,6 +591,7 @@ def test_no_other_name_leads_anywhere(tmp_path, monkeypatch, field):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.bar("S4")
 @thin
 def test_no_name_of_a_run_or_a_sampler_leads_out(guard, run, tmp_path, every):
     before = sorted(tmp_path.rglob("*"))
@@ -571,22 +605,46 @@ def test_no_name_of_a_run_or_a_sampler_leads_out(guard, run, tmp_path, every):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+SECRETS = {
+    "HF_TOKEN": "hf_secretOfAPerson", "WANDB_API_KEY": "wandb-secret",
+    "AWS_SECRET": "aws-secret", "GITHUB_TOKEN": "ghp-secret",
+}  # fmt: skip
+
+
+def tells(path):
+    """Whether a file holds a secret."""
+    content = path.read_bytes()
+    return any(secret.encode() in content for secret in SECRETS.values())
+
+
+@pytest.mark.bar("S5")
 def test_no_secret_of_the_environment_is_kept_in_a_run(tmp_path, monkeypatch):
     """Tokens that the hub's libraries read are written nowhere."""
-    secrets = {
-        "HF_TOKEN": "hf_secretOfAPerson", "WANDB_API_KEY": "wandb-secret",
-        "AWS_SECRET": "aws-secret", "GITHUB_TOKEN": "ghp-secret",
-    }  # fmt: skip
-    for name, value in secrets.items():
+    for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     run = vgx.run(vgx.load_recipe(TINY, {"train.steps": 1}), out=tmp_path / "runs")
     files = [path for path in run.path.rglob("*") if path.is_file()]
     assert len(files) > 8
-    for path in files:
-        content = path.read_bytes()
-        assert not any(secret.encode() in content for secret in secrets.values()), path
+    assert [path for path in files if tells(path)] == []
 
 
+@pytest.mark.bar("S5", control="the environment noted along with the versions")
+def test_a_secret_that_is_kept_would_be_seen(tmp_path, monkeypatch):
+    from vgx import environment
+
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    machine = environment.machine
+    monkeypatch.setattr(
+        environment, "machine", lambda *given: {**machine(*given), "all": dict(os.environ)}
+    )
+    run = vgx.run(vgx.load_recipe(TINY, {"train.steps": 1}), out=tmp_path / "runs")
+    assert [path.name for path in run.path.rglob("*") if path.is_file() and tells(path)] == [
+        "environment.json"
+    ]
+
+
+@pytest.mark.bar("S5")
 def test_files_of_a_run_have_the_rights_that_the_person_gives(tmp_path):
     before = os.umask(0o027)
     try:

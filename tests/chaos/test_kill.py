@@ -96,6 +96,7 @@ class Killer:
         return self.finished
 
 
+@pytest.mark.bar("R1")
 @pytest.mark.parametrize(
     ("family", "kills", "held"),
     [
@@ -105,7 +106,7 @@ class Killer:
     ],
 )
 def test_a_killed_run_ends_as_one_that_nobody_killed(
-    nursery, tmp_path, tiny, end_of, family, kills, held
+    nursery, tmp_path, tiny, end_of, record_property, family, kills, held
 ):
     arguments = [tiny, *LENGTH, *FAMILIES[family]]
     start = time.monotonic()
@@ -118,6 +119,7 @@ def test_a_killed_run_ends_as_one_that_nobody_killed(
     while killer.killed < kills:
         killer.kill_once(held=killer.held < held)
     assert killer.held >= held
+    record_property("cases", killer.killed)
     finished = killer.finish()
     assert finished
     for run in finished:
@@ -125,7 +127,10 @@ def test_a_killed_run_ends_as_one_that_nobody_killed(
         assert not list((run / "checkpoints").glob(".*"))
 
 
-def test_a_checkpoint_that_is_written_in_place_would_not_survive(nursery, tmp_path, tiny):
+@pytest.mark.bar("R1", control="written in place")
+def test_a_checkpoint_that_is_written_in_place_would_not_survive(
+    nursery, tmp_path, tiny, record_property
+):
     """The negative control: without the rename a killed write is taken for a checkpoint."""
     hook = CARELESS + HOLD.replace("NUMBER", "2")
     child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=hook)
@@ -136,3 +141,4 @@ def test_a_checkpoint_that_is_written_in_place_would_not_survive(nursery, tmp_pa
     assert steps_saved(run) == [EVERY]
     child = nursery.run(tmp_path, "resume", run, code=5)
     assert "step-00000005" in child.err.read_text()
+    record_property("seen", "a killed write is taken for a checkpoint, and nothing resumes")

@@ -49,6 +49,7 @@ def slope(memory):
     return (median(memory[-third:]) - median(memory[:third])) * 1000 / steps
 
 
+@pytest.mark.bar("M1")
 @pytest.mark.chaos
 def test_memory_files_and_threads_stay_as_they_are(nursery, tmp_path, tiny):
     values = noted(nursery, tmp_path, tiny, leak=False)
@@ -61,9 +62,11 @@ def test_memory_files_and_threads_stay_as_they_are(nursery, tmp_path, tiny):
     assert len(list((run / "checkpoints").iterdir())) == 3
 
 
+@pytest.mark.bar("M1", control="twenty kilobytes a step kept")
 @pytest.mark.chaos
-def test_a_leak_would_be_seen(nursery, tmp_path, tiny):
+def test_a_leak_would_be_seen(nursery, tmp_path, tiny, record_property):
     """The negative control: twenty kilobytes a step."""
     values = noted(nursery, tmp_path, tiny, leak=True)
     memory, _, _ = zip(*values[2:], strict=True)
     assert slope(memory) > 1024
+    record_property("seen", f"{slope(memory) / 1024:.0f} MiB more in 1,000 steps")

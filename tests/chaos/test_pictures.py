@@ -81,10 +81,14 @@ def look_through(odd):
     return len(known), len(named)
 
 
-def test_real_odd_files_are_used_or_counted_and_named(odd):
-    assert look_through(odd) > (600, 50)
+@pytest.mark.bar("D1")
+def test_real_odd_files_are_used_or_counted_and_named(odd, record_property):
+    known = look_through(odd)
+    assert known > (600, 50)
+    record_property("cases", known[0])
 
 
+@pytest.mark.bar("D1", control="black pictures for what cannot be read")
 def test_a_decoder_that_hides_bad_files_would_be_seen(odd, monkeypatch):
     """Negative control: black pictures for what cannot be read."""
     original = decoding.decode
@@ -114,16 +118,21 @@ def compare_with_references(odd):
     return pairs
 
 
-def test_real_png_files_become_what_their_makers_say(odd):
-    assert compare_with_references(odd) > 60
+@pytest.mark.bar("D2")
+def test_real_png_files_become_what_their_makers_say(odd, record_property):
+    pairs = compare_with_references(odd)
+    assert pairs > 60
+    record_property("cases", pairs)
 
 
+@pytest.mark.bar("D2", control="transparency cut off at 8 bits")
 def test_transparency_that_is_cut_off_would_be_seen(odd, monkeypatch):
     monkeypatch.setattr(pictures, "_mend_transparency", lambda picture: None)
     with pytest.raises(AssertionError, match="tbbn0g04"):
         compare_with_references(odd)
 
 
+@pytest.mark.bar("D2")
 def test_real_pictures_of_sixteen_bits_are_scaled(odd):
     deep = [name for name, file in manifest(odd).items() if file.get("mode", "")[:4] == "I;16"]
     checked = 0
@@ -171,9 +180,11 @@ def damaged(data, way, chance):
     return ways[way % len(ways)]()
 
 
+@pytest.mark.bar("D1")
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1])
-def test_every_kind_of_damage_is_counted_exactly(tmp_path, share):
+def test_every_kind_of_damage_is_counted_exactly(tmp_path, record_property, share):
     chance, total = random.Random(share), 2000
+    record_property("cases", total)
     hurt = sorted(chance.sample(range(total), round(total * share)))
     for number in range(total):
         kind = ("png", "jpeg")[number % 2]
@@ -264,6 +275,7 @@ def held(bad, mebibytes, seconds):
     return mebibytes < 200 and seconds < 5
 
 
+@pytest.mark.bar("S3")
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_costs_little_memory_and_little_time(tmp_path, name):
     met = blast(tmp_path, name)
@@ -271,10 +283,13 @@ def test_a_bomb_costs_little_memory_and_little_time(tmp_path, name):
     assert met[0] == 1
 
 
+@pytest.mark.bar("S3", control="pictures without bounds: more than 200 MiB or 5 seconds")
 @pytest.mark.parametrize("name", ["large", "texts"])
-def test_without_the_bounds_a_bomb_would_be_felt(tmp_path, name):
+def test_without_the_bounds_a_bomb_would_be_felt(tmp_path, record_property, name):
     """Negative control."""
-    assert not held(*blast(tmp_path, name, CARELESS))
+    met = blast(tmp_path, name, CARELESS)
+    assert not held(*met)
+    record_property("seen", f"{name}, {met[1]:,.0f} MiB, {met[2]:.1f} s")
 
 
 # --- builders that die -------------------------------------------------------------------------
@@ -295,14 +310,14 @@ class Slow:
 data.open_store(Slow(), vgx.ImageSpec(size=32))
 """
 IN_PLACE = """
-from contextlib import contextmanager
-@contextmanager
-def scratch(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "store.json").write_text('{"count": 400, "dropped": {}, "bad": 0, "named": [], "sha256": ""}')
-    yield folder
-data._scratch = scratch
-"""  # noqa: E501
+def obtain(store, build, waiting):
+    store.mkdir(parents=True, exist_ok=True)
+    (store / "store.json").write_text("{}")
+    with (store / "images.u8").open("wb") as file:
+        build(store, file)
+    return (store / "images.u8").open("rb"), True
+data.cache.obtain = obtain
+"""
 
 
 def kill_builders(nursery, folder, kills, careless=""):
@@ -335,21 +350,25 @@ def kill_builders(nursery, folder, kills, careless=""):
 
 
 def sums(store):
-    """SHA-256 of each file; an empty lock may stay when its holder died just after the rename."""
-    files = [path for path in sorted(store.iterdir()) if path.name != "lock"]
+    """SHA-256 of each file."""
+    files = sorted(store.iterdir())
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_a_store_is_whole_whenever_its_builder_is_killed(nursery, tmp_path):
+@pytest.mark.bar("D1")
+def test_a_store_is_whole_whenever_its_builder_is_killed(nursery, tmp_path, record_property):
+    record_property("cases", KILLS)
     assert kill_builders(nursery, tmp_path, KILLS) > KILLS / 3  # they were at work
 
 
+@pytest.mark.bar("D1", control="a store that is built in place, its builder killed")
 def test_a_builder_that_writes_in_place_would_be_seen(nursery, tmp_path):
     """Negative control."""
     with pytest.raises(AssertionError):
         kill_builders(nursery, tmp_path, KILLS, IN_PLACE)
 
 
+@pytest.mark.bar("D1")
 def test_eight_at_once_build_one_store(nursery, tmp_path):
     hook = BUILD.replace("{careless}", "")
     builders = [nursery.start(tmp_path, "--version", hook=hook) for _ in range(8)]
@@ -357,5 +376,5 @@ def test_eight_at_once_build_one_store(nursery, tmp_path):
         code = builder.wait()
         assert code == 0, builder.err.read_text()
     (store,) = (tmp_path / "cache" / "images").iterdir()
-    assert set(sums(store)) == {"images.u8", "store.json"}
+    assert set(sums(store)) == {"images.u8", "hashes.u64", "store.json"}
     assert json.loads((store / "store.json").read_text())["count"] == 400

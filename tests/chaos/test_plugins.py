@@ -10,7 +10,7 @@ import torch
 
 import vgx
 from vgx import check, checkpoint, engine
-from vgx.errors import DataError, DivergedError, PluginError
+from vgx.errors import DataError, DivergedError, PluginError, RecipeError
 from vgx.rundir import find
 
 PLUGIN = '''
@@ -214,6 +214,7 @@ def faulty(name):
     return f"losses=[l1, kl, {{type: faulty, fault: {name}}}]"
 
 
+@pytest.mark.bar("X1")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -241,6 +242,7 @@ def test_a_loss_that_is_no_number_at_step_7_is_named(train, name):
     assert last_checkpoint() == "step-00000005"
 
 
+@pytest.mark.bar("X1", control="without the look at values nobody is named")
 def test_without_the_look_at_values_the_wrong_part_would_be_blamed(train, monkeypatch):
     """The control: the engine then stumbles itself, and nobody is named."""
     monkeypatch.setattr(engine.Engine, "_expect_scalar", lambda *_: None)
@@ -248,6 +250,7 @@ def test_without_the_look_at_values_the_wrong_part_would_be_blamed(train, monkey
         train(faulty("text"))
 
 
+@pytest.mark.bar("X1")
 def test_a_network_that_breaks_is_named_too(train):
     with pytest.raises(PluginError, match="discriminator 'tired' of stranger.py .*out of patches"):
         train("discriminator=tired", "losses=[l1, kl, hinge]")
@@ -259,6 +262,7 @@ def test_a_loss_that_breaks_at_once_leaves_no_run(train, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.bar("X1")
 def test_a_data_set_that_raises_names_the_picture_and_leaves_no_run(train, tmp_path):
     with pytest.raises(DataError, match="picture 40.*the disk said no"):
         train("dataset=spoilt")
@@ -277,20 +281,24 @@ def test_a_data_set_that_cannot_be_opened_is_named_by_a_check_too(train, tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.bar("X3")
 @pytest.mark.parametrize("where", ["private", "object", "module", "list"])
 def test_state_that_no_checkpoint_holds_is_refused_before_the_first_step(train, where, tmp_path):
-    with pytest.raises(PluginError, match="loss 'forgetful' .*changes its attribute") as caught:
+    said = r"audit: hidden-state:forgetful\..*: loss 'forgetful' changes its attribute"
+    with pytest.raises(RecipeError, match=said) as caught:
         train(f"losses=[l1, kl, {{type: forgetful, where: {where}}}]")
     assert "buffer" in str(caught.value)
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.bar("X3", control="without the look hidden state is trained with")
 def test_without_the_look_hidden_state_would_be_trained_with(train, monkeypatch):
     """The control."""
-    monkeypatch.setattr(check, "holding_still", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(check, "holding_still", lambda _: contextlib.nullcontext([]))
     train("losses=[l1, kl, {type: forgetful, where: object}]", "train.steps=1")
 
 
+@pytest.mark.bar("X3")
 @pytest.mark.parametrize("where", ["buffer", "none"])
 def test_buffers_and_what_is_filled_in_once_are_no_hidden_state(train, where):
     run = train(f"losses=[l1, kl, {{type: forgetful, where: {where}}}]", "train.steps=6")
@@ -310,7 +318,7 @@ def test_memory_that_runs_out_is_said_with_what_helps(train, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(engine.Engine, "_keep", out_of_memory)
-    with pytest.raises(vgx.VgxError, match="step 1: not enough memory; lower train.batch") as error:
+    with pytest.raises(vgx.VgxError, match="step 1: not enough memory; about 3") as error:
         train()
     assert error.value.exit_code == 2
 

@@ -57,8 +57,10 @@ def complain(message, path):
     return ""
 
 
+@pytest.mark.bar("C1")
 @pytest.mark.parametrize("n", [300, pytest.param(5000, marks=pytest.mark.chaos)])
-def test_a_mutated_recipe_is_read_or_refused_with_its_place(n, tmp_path):
+def test_a_mutated_recipe_is_read_or_refused_with_its_place(n, tmp_path, record_property):
+    record_property("cases", n)
     trees = [whole(path) for path in RECIPES]
     read_, refused = 0, 0
     for seed in range(n):
@@ -87,10 +89,11 @@ class Late(BaseException):
     """An examination took its time: whoever asks for a thousand channels waits for them."""
 
 
+@pytest.mark.bar("C1")
 @pytest.mark.parametrize("n", [300, pytest.param(5000, marks=pytest.mark.chaos)])
 @pytest.mark.timeout(1500)
 @pytest.mark.filterwarnings("ignore")
-def test_what_is_read_is_examined_or_refused(n, tmp_path, monkeypatch):
+def test_what_is_read_is_examined_or_refused(n, tmp_path, monkeypatch, record_property):
     """`vgx check` of every mutated recipe that can be read: ready, or an error of a person's."""
 
     def late(*_):
@@ -121,12 +124,16 @@ def test_what_is_read_is_examined_or_refused(n, tmp_path, monkeypatch):
                 signal.alarm(0)
     finally:
         signal.signal(signal.SIGALRM, before)
+    record_property("cases", sum(told.values()))
     assert set(told) <= {"ready", "late", 2, 3, 4}
     assert told["ready"] > 0.01 * n
     assert told["late"] <= 0.005 * n + 1
 
 
-def test_the_mutations_find_a_reader_that_lets_large_numbers_through(tmp_path, monkeypatch):
+@pytest.mark.bar("C1", control="without the look at what is unfit, the same eyes find fault")
+def test_the_mutations_find_a_reader_that_lets_large_numbers_through(
+    tmp_path, monkeypatch, record_property
+):
     """The control: without the look at what is unfit, the same eyes find fault."""
     from vgx import limits
 
@@ -139,8 +146,10 @@ def test_the_mutations_find_a_reader_that_lets_large_numbers_through(tmp_path, m
         _, message = read(mutations.mutated(trees[seed % len(trees)], seed), tmp_path)
         wrong += bool(message and complain(message, tmp_path / "r.yaml"))
     assert wrong
+    record_property("seen", f"{wrong} of 60")
 
 
+@pytest.mark.bar("S3")
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -211,6 +220,7 @@ def test_recipes_on_top_of_each_other_end_somewhere(tmp_path):
     assert load_recipe(tmp_path / "30.yaml", (), REGISTRY).name == "tiny"
 
 
+@pytest.mark.bar("S3")
 def test_a_file_without_end_is_not_read_to_its_end():
     with pytest.raises(RecipeError, match="longer than 1,000,000 bytes"):
         load_recipe("/dev/zero", (), REGISTRY)

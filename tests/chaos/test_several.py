@@ -18,8 +18,12 @@ def waiting(*_):
     return []
 environment.room = waiting
 """
-# The negative control: a lock that lets everybody in.
-OPEN = "import fcntl; fcntl.flock = lambda *_: None\n"
+# The negative control: a lock that lets everybody in. They would also tidy each other's files away.
+OPEN = """
+import fcntl
+from vgx.rundir import Run
+fcntl.flock = Run._tidy = lambda *_: None
+"""
 
 
 def started(nursery, folder, run, count, hook):
@@ -34,8 +38,10 @@ def started(nursery, folder, run, count, hook):
         time.sleep(0.02)
 
 
+@pytest.mark.bar("L1")
 @pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.chaos)])
-def test_of_many_simultaneous_starts_one_trains(nursery, tmp_path, tiny, count):
+def test_of_many_simultaneous_starts_one_trains(nursery, tmp_path, tiny, record_property, count):
+    record_property("cases", count)
     nursery.run(tmp_path, "run", tiny, "--set", "train.steps=4", "--set", "train.save_every=2")
     (run,) = (tmp_path / "runs").iterdir()
     children, holders, refused = started(nursery, tmp_path, run, count, WAITING)
@@ -51,17 +57,20 @@ def test_of_many_simultaneous_starts_one_trains(nursery, tmp_path, tiny, count):
     assert sorted(child.wait() for child in children) == [0, *[7] * (count - 1)]
 
 
-def test_without_the_lock_several_would_train(nursery, tmp_path, tiny):
+@pytest.mark.bar("L1", control="no lock")
+def test_without_the_lock_several_would_train(nursery, tmp_path, tiny, record_property):
     """The negative control."""
     nursery.run(tmp_path, "run", tiny, "--set", "train.steps=4")
     (run,) = (tmp_path / "runs").iterdir()
-    children, holders, _ = started(nursery, tmp_path, run, 2, OPEN + WAITING)
-    assert len(holders) == 2
+    children, holders, refused = started(nursery, tmp_path, run, 2, OPEN + WAITING)
+    assert len(holders) == 2, [child.err.read_text() for child in refused]
+    record_property("seen", "2 of 2 train")
     for child in children:
         child.kill()
         child.wait()
 
 
+@pytest.mark.bar("L1")
 def test_the_lock_of_a_killed_process_is_taken_over(nursery, tmp_path, tiny):
     nursery.run(tmp_path, "run", tiny, "--set", "train.steps=4")
     (run,) = (tmp_path / "runs").iterdir()

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT to the whole process group, whenever: saved, the exit code, no orphan."""
+"""SIGTERM, SIGINT and SIGUSR1 to the whole group, whenever: saved, the exit code, no orphan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import pytest
 
 LENGTH = ["--set", "train.steps=40", "--set", "train.save_every=1000"]
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 
 # Makes one function slow, with a sign that it has begun.
 SLOW = """
@@ -27,7 +27,7 @@ def slowly(*given, **options):
 PLACES = {
     "before the first step": ("environment", "room", 0),
     "in a step": ("loop.Training", "step", 1),
-    "while drawing": ("loop", "draw", 10),
+    "while drawing": ("loop", "draw", 1),
     "while saving": ("checkpoint", "tensor_bytes", 40),
 }
 # The negative control: nobody listens.
@@ -64,6 +64,7 @@ def whole(nursery, tmp_path_factory, end_of, tiny):
     return end_of(*runs(folder)), time.monotonic() - start
 
 
+@pytest.mark.bar("R6")
 @pytest.mark.parametrize(
     ("place", "number"),
     [
@@ -71,6 +72,7 @@ def whole(nursery, tmp_path_factory, end_of, tiny):
         ("in a step", signal.SIGINT),
         ("while drawing", signal.SIGTERM),
         ("while saving", signal.SIGINT),
+        ("in a step", signal.SIGUSR1),  # how SLURM warns
     ],
 )
 def test_wherever_the_signal_comes_the_step_is_saved(
@@ -92,15 +94,18 @@ def test_wherever_the_signal_comes_the_step_is_saved(
     assert end_of(run) == whole[0]
 
 
-def test_without_listening_nothing_would_be_saved(nursery, tmp_path, tiny):
+@pytest.mark.bar("R6", control="nobody listens")
+def test_without_listening_nothing_would_be_saved(nursery, tmp_path, tiny, record_property):
     """The negative control."""
     child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=slow("in a step") + DEAF)
     child.wait_for(tmp_path / "begun")
     child.kill(signal.SIGTERM)
     assert child.wait() == 143
     assert steps_saved(*runs(tmp_path)) == []
+    record_property("seen", "0 of 1 saved")
 
 
+@pytest.mark.bar("R6")
 @pytest.mark.parametrize("place", PLACES)
 def test_a_second_ctrl_c_ends_at_once(nursery, tmp_path, tiny, place):
     child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=slow(place, 60))
@@ -114,6 +119,7 @@ def test_a_second_ctrl_c_ends_at_once(nursery, tmp_path, tiny, place):
     assert child.err.read_text() == "vgx: stopped\n"
 
 
+@pytest.mark.bar("R6")
 def test_a_second_sigterm_waits_for_the_save(nursery, tmp_path, tiny):
     child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=slow("while drawing"))
     child.wait_for(tmp_path / "begun")
@@ -121,9 +127,10 @@ def test_a_second_sigterm_waits_for_the_save(nursery, tmp_path, tiny):
         child.kill(signal.SIGTERM)
         time.sleep(0.1)
     assert child.wait() == 143
-    assert steps_saved(*runs(tmp_path)) == [10]
+    assert steps_saved(*runs(tmp_path)) == [1]
 
 
+@pytest.mark.bar("R6")
 @pytest.mark.parametrize("number", CODES)
 def test_before_there_is_a_run_nothing_is_left(nursery, tmp_path, tiny, number):
     hook = SLOW.format(module="check", name="examine", seconds=60)
@@ -135,6 +142,7 @@ def test_before_there_is_a_run_nothing_is_left(nursery, tmp_path, tiny, number):
     assert "Traceback" not in child.err.read_text()
 
 
+@pytest.mark.bar("R6")
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", range(40))
 def test_whenever_the_signal_comes_the_run_ends_alike(nursery, tmp_path, tiny, whole, end_of, seed):

@@ -137,9 +137,12 @@ SAVES = {
 }
 
 
+@pytest.mark.bar("R2")
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize(("new", "allowed"), SAVES.values(), ids=SAVES)
-def test_a_refusal_at_any_point_leaves_the_old_one_or_the_new_one(tmp_path, error, new, allowed):
+def test_a_refusal_at_any_point_leaves_the_old_one_or_the_new_one(
+    tmp_path, record_property, error, new, allowed
+):
     seen, said = set(), []
     for at in range(1, 1000):
         run = fresh(tmp_path / "runs")
@@ -160,6 +163,7 @@ def test_a_refusal_at_any_point_leaves_the_old_one_or_the_new_one(tmp_path, erro
             assert not list(run.checkpoints.glob(".*")), points.passed
         if len(points.passed) < at:
             break
+    record_property("cases", at)
     # mkdir, four flushes for each of five files, the rename, two directories, removing one.
     assert len(points.passed) > 25
     assert {"mkdir", "open", "write", "flush", "fsync", "rename", "unlink"} <= set(points.passed)
@@ -214,31 +218,70 @@ this.Path.rename = removing
 """
 
 
-@pytest.mark.parametrize("careless", ["", REMOVING], ids=["", "negative control"])
-def test_a_process_that_ends_at_any_point_leaves_the_old_one_or_the_new_one(tmp_path, careless):
+old_first = pytest.mark.bar("R2", control="the old one removed first")
+
+
+@pytest.mark.parametrize(
+    "careless",
+    [
+        pytest.param("", marks=pytest.mark.bar("R2"), id=""),
+        pytest.param(REMOVING, marks=old_first, id="negative control"),
+    ],
+)
+def test_a_process_that_ends_at_any_point_leaves_the_old_one_or_the_new_one(
+    tmp_path, record_property, careless
+):
     command = [sys.executable, "-c", PROGRAM.format(careless=careless), __file__, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if careless:
         assert done.returncode == 1
         assert "damaged, so step-00000005 is used" in done.stderr
+        record_property("seen", "an older one than either was loaded")
         return
     assert done.returncode == 0, done.stderr
     points = [int(line.split()[-1]) for line in done.stdout.splitlines()]
     assert len(points) == len(SAVES)
+    record_property("cases", sum(points))
     assert min(points) > 25
 
 
+def in_order(folder, act):
+    """What reaches the disk, in the order in which it does."""
+    points = Points(folder, 0, lambda: None)
+    with points.counted():
+        act()
+    order = ("write", "fsync", "rename", "replace", "rmdir")
+    return [name for name in points.passed if name in order]
+
+
+# Five files, their directory, the commit and its directory; then the oldest goes.
+COMMIT = [*["write", "fsync"] * 5, "fsync", "rename", "fsync", "rename", "rmdir"]
+
+
+@pytest.mark.bar("R4")
 def test_flushes_come_in_the_order_that_makes_a_commit():
     """Every file is flushed before the rename, the directory after it, and only then is pruned."""
     run = fresh(None)
-    points = Points(run.checkpoints, 0, lambda: None)
-    with points.counted():
-        checkpoint.save(run, state(15), keep=2)
-    names = [name for name in points.passed if name in ("write", "fsync", "rename", "rmdir")]
-    # Five files, their directory, the commit and its directory; then the oldest goes.
-    assert names == [*["write", "fsync"] * 5, "fsync", "rename", "fsync", "rename", "rmdir"]
+    assert in_order(run.checkpoints, lambda: checkpoint.save(run, state(15), keep=2)) == COMMIT
 
 
+@pytest.mark.bar("R4")
+def test_a_single_file_is_flushed_before_and_its_directory_after_the_rename(tmp_path):
+    """The recipe, the environment, the log that is rewound, what a sampler learned."""
+    names = in_order(tmp_path, lambda: write_file(tmp_path / "f.txt", "new"))
+    assert names == ["write", "fsync", "replace", "fsync"]
+
+
+@pytest.mark.bar("R4", control="without the flush of directories")
+def test_a_flush_that_is_left_out_would_be_seen(monkeypatch, record_property):
+    run = fresh(None)
+    monkeypatch.setattr(checkpoint, "flush_directory", lambda _: None)
+    names = in_order(run.checkpoints, lambda: checkpoint.save(run, state(15), keep=2))
+    assert names != COMMIT
+    record_property("seen", f"{names.count('fsync')} flushes, not {COMMIT.count('fsync')}")
+
+
+@pytest.mark.bar("R2")
 def test_what_a_killed_writer_left_is_removed_at_the_next_start():
     run = fresh(None)
     (run.checkpoints / ".step-00000015.99.abc").mkdir()
@@ -250,6 +293,7 @@ def test_what_a_killed_writer_left_is_removed_at_the_next_start():
         assert [path.name for path in run.path.glob(".*")] == [".mine.swp"]
 
 
+@pytest.mark.bar("R2")
 @pytest.mark.parametrize("at", range(1, 8))
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, at):
     file = tmp_path / "f.txt"
@@ -265,6 +309,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, at):
     assert [path.name for path in tmp_path.iterdir()] == ["f.txt"]
 
 
+@pytest.mark.bar("R2")
 def test_saving_goes_on_where_the_last_writer_was_ended():
     """It ended between the two renames of a step that was saved again."""
     run = fresh(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import jsonschema
@@ -97,6 +98,40 @@ def test_an_error_is_one_message_and_its_own_code(vgx_here, tmp_path, arguments,
     assert len(err.strip().splitlines()) <= 10
 
 
+@pytest.mark.bar("C3")
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ("train.batch=65", 4, "64 pictures don't fill one minibatch of 65"),
+        ("train.batch=1000000000", 2, "train.batch"),
+        ("train.accumulate=3", 2, "3 does not divide batch: 8"),
+        ("train.discriminator_steps=0", 2, "train.discriminator_steps"),
+        ("train.ema=1.5", 2, "train.ema"),
+        ("train.steps=0", 2, "train.steps"),
+        ("train.optimizers.generator.lr=-1", 2, "lr"),
+        ("encoder=null", 2, "the recipe needs an encoder"),
+        ("discriminator=null", 2, "the recipe needs a discriminator"),
+        ("image.size=15", 2, "15"),
+        ("image.channels=2", 2, "image.channels"),
+        ("encoder.widths=[8,8,8,8,8,8,8,8]", 2, "can't be halved"),
+        ("encoder.widths=[100000000]", 2, "encoder: training it takes more than"),
+        ("decoder.widths=[1000000000000000000]", 2, "decoder: training it takes more than"),
+        ("latent=9999999", 2, "training it takes more than"),
+        ("sampler={type: neighbours, of: 100000000}", 2, "of: 100000000"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else None,
+)
+def test_what_cannot_be_is_refused_within_two_seconds_and_leaves_no_run(
+    vgx_here, tmp_path, change, code, said
+):
+    vgx_here("parts", "loss")  # what is imported once
+    since = time.process_time()
+    got, _, err = vgx_here("run", TINY, "--set", change)
+    assert time.process_time() - since < 2
+    assert (got, said in " ".join(err.split())) == (code, True), err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_debug_shows_the_traceback(vgx_here):
     code, _, err = vgx_here("check", TINY, "--set", "train.batch=no", "--debug")
     assert code == 2
@@ -134,6 +169,18 @@ def test_a_run_that_is_being_trained_is_exit_7(tiny_run, vgx_here):
         code, _, err = vgx_here("resume", run)
     assert code == 7
     assert "is training here" in err
+
+
+def test_the_lock_of_another_machine_is_forgotten_on_request(tiny_run, vgx_here, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(tiny_run[2], tmp_path / "copy")
+    (copy / "lock").write_text("1 (on elsewhere since 2026)")
+    code, _, err = vgx_here("resume", copy)
+    assert code == 7
+    assert "--force-unlock" in err
+    code, _, err = vgx_here("resume", copy, "--force-unlock")
+    assert code == 0, err
 
 
 def test_plugins_and_parts_say_what_there_is(vgx_here):

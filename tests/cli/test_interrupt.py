@@ -31,7 +31,9 @@ def end(run, step=60):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+)
 def test_a_run_that_was_stopped_and_resumed_ends_bit_for_bit_alike(vgx_program, kind, code):
     whole, stopped = (vgx_program.folder / "runs" / name for name in ("0001-tiny", "0002-tiny"))
     vgx_program("run", TINY, *LONG)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,7 @@ def test_runs_are_numbered_from_the_highest():
     assert made("c").path.name == "0042-c"
 
 
+@pytest.mark.bar("L2")
 def test_two_never_get_the_same_number():
     with ThreadPoolExecutor(8) as pool:
         names = [run.path.name for run in pool.map(lambda _: create("x"), range(24))]
@@ -88,6 +91,67 @@ def started(program):
     return subprocess.Popen([sys.executable, "-c", ALONE + program], stdin=-1, stdout=-1, text=True)
 
 
+@pytest.mark.bar("L2", control="numbers given without a look at what is there")
+def test_a_number_that_is_taken_would_be_refused(monkeypatch):
+    first = made("x")
+    monkeypatch.setattr("vgx.rundir._numbered", lambda _: [])
+    with pytest.raises(StorageError, match="not empty"):
+        create("x")
+    assert first.recipe_file.read_text() == "name: x\n"
+
+
+@pytest.mark.bar("L2")
+def test_a_number_that_somebody_took_a_moment_ago_is_not_taken_twice(monkeypatch):
+    """Another process names its run between our look and our claim."""
+    from vgx import rundir
+
+    numbered, looks = rundir._numbered, []
+
+    def late(root):
+        looks.append(root)
+        found = numbered(root)
+        if len(looks) == 1:
+            (root / "0001-other").mkdir()
+        return found
+
+    monkeypatch.setattr(rundir, "_numbered", late)
+    assert create("mine").path.name == "0002-mine"
+    assert sorted(path.name for path in runs_dir().iterdir()) == ["0001-other", "0002-mine"]
+
+
+def test_a_claim_that_was_left_stops_nobody():
+    (runs_dir() / "0001").mkdir(parents=True)
+    assert create("x").path.name == "0002-x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[]",
+        '{"data": {"content": "x"}}',
+        '{"data": {"content": "x", "kept": "many"}}',
+        '{"data": {"content": "x", "kept": 1}, "packages": 5}',
+        '{"data": {"content": "x", "kept": 1}, "plugins": [1]}',
+        '{"data": {"content": "x", "kept": 1}, "plugins": [{"name": "a", "version": {}}]}',
+    ],
+)
+def test_an_environment_that_nobody_wrote_so_is_an_error_of_the_storage(text):
+    run = made("x")
+    (run.path / "environment.json").write_text(text)
+    with pytest.raises(StorageError, match=r"environment\.json"):
+        run.environment()
+
+
+def test_a_line_of_the_log_without_end_is_left_out():
+    run = made("x")
+    run.log({"step": 1})
+    with run.log_file.open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    assert [line["step"] for line in run.read_log()] == [1]
+
+
+@pytest.mark.bar("L2")
 def test_two_processes_never_get_the_same_number():
     program = "[print(create('x').path.name) for _ in range(5)]"
     processes = [started(program) for _ in range(3)]
@@ -110,6 +174,58 @@ def test_another_processes_lock_holds_and_ends_with_it():
         assert (run.path / "lock").read_text().startswith(f"{os.getpid()} (on ")
 
 
+ELSEWHERE = "4711 (on another-machine since 2026-01-31T12:00:00+00:00)"
+
+
+@pytest.mark.bar("L1")
+def test_a_lock_that_another_machine_did_not_take_back_is_believed():
+    """Its own lock may not be seen from here; only a person knows whether it has ended."""
+    run = made("x")
+    (run.path / "lock").write_text(ELSEWHERE)
+    said = r"process 4711 \(on another-machine since .*has not said that it ended; if it has ended"
+    with (
+        pytest.raises(BusyError, match=f"{said}: vgx resume {run.path} --force-unlock"),
+        run.held(),
+    ):
+        pass
+    assert (run.path / "lock").read_text() == ELSEWHERE
+    run.unlock()
+    with run.held():
+        assert (run.path / "lock").read_text().startswith(f"{os.getpid()} (on ")
+    assert (run.path / "lock").read_text() == ""
+
+
+@pytest.mark.parametrize("left", ["", "half a li", "4711 (on {node} since 2026)"])
+def test_what_a_dead_process_of_this_machine_left_holds_nobody(left):
+    run = made("x")
+    (run.path / "lock").write_text(left.format(node=platform.node()))
+    with run.held():
+        pass
+
+
+def test_a_lock_that_is_held_here_cannot_be_forgotten():
+    run = made("x")
+    with run.held():
+        run.unlock()
+        with pytest.raises(BusyError, match="is training here$"), run.held():
+            pass
+
+
+def test_a_lock_that_is_held_elsewhere_can():
+    """As a network disk shows it: the lock is there, and its holder is on another machine."""
+    run = made("x")
+    with (run.path / "lock").open("w") as file:
+        file.write(ELSEWHERE)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(BusyError, match="is training here; if it has ended: "), run.held():
+            pass
+        run.unlock()
+        with run.held():
+            pass
+
+
+@pytest.mark.bar("L2")
 def test_numbers_go_on_beyond_four_digits():
     for name in ("9999-old", "10000-new", "10-short", "x-y", "0001"):
         (runs_dir() / name).mkdir(parents=True)

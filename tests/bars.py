@@ -1,0 +1,143 @@
+"""What a run survives, counted: the table of docs/reliability.md.
+
+A test says which bar it holds: `@pytest.mark.bar("R1")`. One that breaks something on purpose, and
+passes when that is noticed, says so too: `@pytest.mark.bar("R1", control="written in place: ...")`.
+A test of many cases says how many: `record_property("cases", 300)`; a control may say what was
+measured: `record_property("seen", "0 of 8 saved")`.
+
+The table is written by the whole thorough tier, `pytest -m chaos`, or by any selection of it into
+the file that VGX_RELIABILITY names.
+"""
+
+# ruff: noqa: E501 - a row of a table is a line
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+BEGIN, END = "<!-- made by pytest -m chaos -->", "<!-- end of what is made -->"
+
+BARS = {
+    "R1": "`kill -9` at random moments and while a checkpoint is written, VAE-GAN and GAN; resumed, the tensors' SHA-256 and the log are those of a run that nobody killed",
+    "R2": "a refusal or the end of the process at every call on the way to the disk: the checkpoint before is loaded, or the new one",
+    "R3": "a disk or a quota that is full: exit 5, what was saved is unchanged, and with room the run ends as one that had it all along",
+    "R4": "the order of flushes of everything that is committed: files, their directory, the rename, the directory above, and only then pruning",
+    "R5": "checkpoints changed at random: each refused by name, the one before used; none left is exit 5",
+    "R6": "SIGTERM, SIGINT and SIGUSR1 to the process group, wherever and whenever: the step is saved, the exit code, no process left, resumed to the same bits",
+    "R7": "stopped anywhere and resumed, also after every step: all tensors, losses and rates are equal",
+    "R8": "the same recipe again, on one thread, in fresh processes, logging, drawing and saving at other times: the same SHA-256 of all tensors",
+    "R9": "resumed with another recipe, other pictures, versions or plugins: refused with the difference, or told in a notice",
+    "R10": "a stored run of every format goes on; a newer format is refused",
+    "S1": "pickles, archives and headers at every way in, under an audit hook: refused, nothing run, written or asked",
+    "S2": "the code itself: pickle, `eval`, `exec` and `torch.load` nowhere but in `import-weights`",
+    "S3": "bombs in pictures, recipes, checkpoints, logs and archives: refused within 5 seconds and 200 MiB",
+    "S4": "names that lead elsewhere, as run, part, sampler and file: nothing is made outside the folder of runs",
+    "S5": "tokens of the environment are in no file of a run, and files have the rights that the umask gives",
+    "D1": "torn and false files in every share, truncated parquet files: counted and named exactly, or exit 4",
+    "D2": "pictures of every mode, depth and orientation; none, one, too few: used as documented, or exit 4",
+    "C1": "recipes mutated at random, read and examined: a recipe or an error with its place, never a traceback",
+    "C2": "scalars, duplicates, tags and aliases of YAML: what YAML 1.2 says, or an error with its place",
+    "C3": "values that contradict each other or fit no machine: exit 2 or 4 within 2 seconds, before there is a run directory",
+    "X1": "twelve strange distributions in twelve orders, and parts that break while they train: named with plugin and version, the rest works",
+    "X2": "two plugins with one name: never chosen between, the same in every order",
+    "X3": "state that no checkpoint would hold: refused before the first step",
+    "H1": "a hub that refuses, breaks off, is too busy or silent: three tries at most (a download that breaks off: six), within 60 seconds, exit 8, nothing partial kept; no socket for local recipes",
+    "N1": "NaN and infinity in losses and gradients of either player: nobody moves, nothing of it is saved, exit 6",
+    "N2": "divergence without NaN: a notice of each kind, once, with advice",
+    "L1": "simultaneous starts in one run directory: exactly one trains, the others are exit 7; locks of the killed are taken over",
+    "L2": "existing directories are never written into: each run gets a number of its own",
+    "M1": "2,000 steps: memory, open files and threads as at the beginning",
+    "Q1": "samples repeat to the byte, do not depend on how many are drawn, and impossible settings are exit 2",
+    "Q2": "no reader, no terminal, no letters, no home, no streams: no traceback",
+}  # fmt: skip
+
+
+@dataclass
+class Test:
+    """What came of one test that holds a bar."""
+
+    bar: str
+    control: str | None
+    cases: int = 1
+    seen: str = ""
+    seconds: float = 0.0
+    outcome: str = "passed"
+
+
+class Table:
+    """Listens to a session of pytest, and writes what it heard."""
+
+    def __init__(self, config):
+        self.config, self.tests, self.start = config, {}, time.monotonic()
+        asked = config.option.markexpr == "chaos" and not config.option.collectonly
+        narrowed = config.option.keyword or config.option.deselect or config.option.ignore
+        self.whole = asked and not narrowed and config.args == config.getini("testpaths")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items):
+        for item in items:
+            for mark in item.iter_markers("bar"):
+                assert mark.args[0] in BARS, f"{item.nodeid}: no bar is called {mark.args[0]}"
+                # The tests of the ordinary suite that hold a bar belong to the table too.
+                if self.config.option.markexpr == "chaos":
+                    item.add_marker("chaos")
+                item.user_properties.append(("bar", (mark.args[0], mark.kwargs.get("control"))))
+
+    def pytest_runtest_logreport(self, report):
+        properties = dict(report.user_properties)
+        if "bar" not in properties:
+            return
+        test = self.tests.setdefault(report.nodeid, Test(*properties["bar"]))
+        test.cases, test.seen = properties.get("cases", 1), properties.get("seen", "")
+        test.seconds += report.duration
+        if not report.passed:
+            test.outcome = report.outcome
+
+    def pytest_sessionfinish(self, session):
+        target = os.environ.get("VGX_RELIABILITY")
+        if target:
+            Path(target).write_text(self.text())
+        elif self.whole and not (session.shouldstop or session.shouldfail):
+            page = PAGE.read_text(encoding="utf-8")
+            before, after = page.split(BEGIN)[0], page.split(END)[1]
+            PAGE.write_text(f"{before}{BEGIN}\n{self.text()}{END}{after}", encoding="utf-8")
+
+    def text(self):
+        """Return the table, and what it was made with."""
+        made = ", ".join(f"{name} {version(name)}" for name in ("vgx", "torch", "pillow"))
+        cores, today = len(os.sched_getaffinity(0)), datetime.datetime.now(datetime.UTC).date()
+        minutes = (time.monotonic() - self.start) / 60
+        made = f"{made}, Python {platform.python_version()}, {platform.system()}, {cores} cores"
+        about = f"{today}, {made}: {minutes:.1f} minutes."
+        head = "| bar | what was done | N | failures | seconds | negative control |"
+        rows = [row(bar, [t for t in self.tests.values() if t.bar == bar]) for bar in BARS]
+        return "\n".join([about, "", head, "|---|---|---|---|---|---|", *rows, ""])
+
+
+def row(bar, tests):
+    """Return a line of the table. A control that was not noticed is a failure of the bar."""
+    controls = [test for test in tests if test.control]
+    held = [test for test in tests if not test.control]
+    cases = sum(test.cases for test in held if test.outcome != "skipped")
+    failures = str(sum(test.outcome == "failed" for test in tests))
+    if skipped := sum(test.outcome == "skipped" for test in tests):
+        failures += f" ({skipped} skipped)"
+    told = "; ".join(dict.fromkeys(map(outcome, controls))) or "none"
+    seconds = sum(test.seconds for test in tests)
+    return f"| {bar} | {BARS[bar]} | {cases:,} | {failures} | {seconds:,.0f} | {told} |"
+
+
+def outcome(test):
+    """Say in words what a control came to."""
+    words = f"{test.control}: {test.seen}" if test.seen else test.control
+    said = {"passed": words, "failed": f"NOT NOTICED: {words}", "skipped": f"not run: {words}"}
+    return re.sub(r"\s+", " ", said[test.outcome]).replace("|", "/")

@@ -1,0 +1,51 @@
+"""The same recipe again: the same bits, whatever is logged, drawn and saved on the way."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+OFTEN = ("log_every", "draw_every", "save_every")
+# The negative control: every draw comes from the one generator that everybody shares.
+SHARED = """
+import torch
+from vgx import keys
+keys.generator = lambda *_, device="cpu": torch.default_generator
+"""
+
+
+def ends(nursery, folder, tiny, end_of, often, hook=""):
+    """What the runs come to, each in a process of its own with one thread."""
+    for number, every in enumerate(often):
+        sets = [f"train.{name}={value}" for name, value in zip(OFTEN, every, strict=True)]
+        words = [word for text in sets for word in ("--set", text)]
+        nursery.run(folder, "run", tiny, *words, "--out", folder / str(number), hook=hook)
+        (run,) = (folder / str(number)).iterdir()
+        yield end_of(run)
+
+
+@pytest.mark.bar("R8")
+@pytest.mark.parametrize("n", [3, pytest.param(10, marks=pytest.mark.chaos)])
+def test_a_run_repeats_whatever_is_done_on_the_way(
+    nursery, tmp_path, tiny, end_of, record_property, n
+):
+    chance = random.Random(n)
+    often = [[chance.randint(1, 25) for _ in OFTEN] for _ in range(n)]
+    assert len({tuple(every) for every in often}) == n
+    newest, sums, logs = zip(*ends(nursery, tmp_path, tiny, end_of, often), strict=True)
+    assert set(newest) == {"step-00000020"}
+    assert len(sums[0]) == 3
+    assert all(other == sums[0] for other in sums)
+    for log in logs:  # what two of them logged is the same
+        assert all(loss == dict(logs[0]).get(step, loss) for step, loss in log)
+    record_property("cases", n)
+
+
+@pytest.mark.bar("R8", control="draws from one generator that everybody shares")
+def test_a_shared_generator_would_be_seen(nursery, tmp_path, tiny, end_of, record_property):
+    often = [(5, 20, 20), (5, 3, 20), (5, 7, 20)]
+    sums = [found for _, found, _ in ends(nursery, tmp_path, tiny, end_of, often, SHARED)]
+    models = {found["model.safetensors"] for found in sums}
+    assert len(models) > 1
+    record_property("seen", f"{len(models)} different ends of 3")

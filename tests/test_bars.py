@@ -1,0 +1,102 @@
+"""The table of docs/reliability.md: what it counts, and that every bar is held by something."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from bars import BARS, BEGIN, END, PAGE, Table
+
+TESTS = Path(__file__).parent
+MARK = re.compile(r"""mark\.bar\(\s*"(\w+)"(?:,\s*control=|\s*\))""")
+# Bars that nobody has broken on purpose yet, or that are nothing but a look at what is there.
+WITHOUT_CONTROL = {"R9", "R10", "C2", "C3", "X2", "Q1"}
+
+
+@pytest.fixture
+def table(tmp_path):
+    option = SimpleNamespace(
+        markexpr="chaos", collectonly=False, keyword="", deselect=None, ignore=None
+    )
+    config = SimpleNamespace(option=option, args=["tests"], getini=lambda _: ["tests"])
+    return Table(config)
+
+
+def told(table, name, bar, control=None, outcome="passed", **properties):
+    """Have a test of three phases reported, as pytest does it."""
+    given = [("bar", (bar, control)), *properties.items()]
+    for when in ("setup", "call", "teardown"):
+        came = outcome if when == "call" else "passed"
+        table.pytest_runtest_logreport(
+            SimpleNamespace(
+                user_properties=given, nodeid=name, duration=2.0, outcome=came,
+                passed=came == "passed",
+            )
+        )  # fmt: skip
+
+
+def cells(table, bar):
+    line = next(line for line in table.text().splitlines() if line.startswith(f"| {bar} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][2:]
+
+
+def test_cases_seconds_and_controls_are_those_of_the_tests(table):
+    told(table, "a", "R1", cases=1200)
+    told(table, "b", "R1")
+    told(table, "c", "R1", "nobody listens", seen="0 of 8 saved")
+    told(table, "d", "R2", cases=7)
+    assert cells(table, "R1") == ["1,201", "0", "18", "nobody listens: 0 of 8 saved"]
+    assert cells(table, "R2") == ["7", "0", "6", "none"]
+    assert cells(table, "R3") == ["0", "0", "0", "none"]
+
+
+def test_what_failed_stands_there_as_a_failure(table):
+    told(table, "a", "R1", cases=50)
+    told(table, "b", "R1", outcome="failed")
+    told(table, "c", "R1", outcome="skipped")
+    told(table, "d", "R1", "nobody listens", outcome="failed")
+    assert cells(table, "R1") == ["51", "2 (1 skipped)", "24", "NOT NOTICED: nobody listens"]
+
+
+def test_only_the_whole_tier_is_written_down(table):
+    assert table.whole
+    for name, value in {
+        "markexpr": "", "keyword": "kill", "deselect": ["x"], "ignore": ["x"], "collectonly": True,
+    }.items():  # fmt: skip
+        option = SimpleNamespace(**{**vars(table.config.option), name: value})
+        part = SimpleNamespace(option=option, args=["tests"], getini=lambda _: ["tests"])
+        assert not Table(part).whole, name
+    one = SimpleNamespace(**{**vars(table.config), "args": ["tests/chaos/test_kill.py"]})
+    assert not Table(one).whole
+
+
+def test_the_page_has_a_place_for_it_and_keeps_the_rest(table, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.read_text())
+    monkeypatch.setattr("bars.PAGE", page)
+    monkeypatch.delenv("VGX_RELIABILITY", raising=False)
+    told(table, "a", "R1", cases=50)
+    for _ in range(2):
+        table.pytest_sessionfinish(SimpleNamespace(shouldstop=False, shouldfail=False))
+    text = page.read_text()
+    assert "| R1 |" in text
+    assert (text.count(BEGIN), text.count(END)) == (1, 1)
+    parts = [PAGE.read_text().split(BEGIN)[0], PAGE.read_text().split(END)[1]]
+    assert [text.split(BEGIN)[0], text.split(END)[1]] == parts
+    before = page.read_text()
+    table.pytest_sessionfinish(SimpleNamespace(shouldstop="stopped", shouldfail=False))
+    assert page.read_text() == before
+
+
+def test_every_bar_is_held_and_nearly_every_one_has_a_control():
+    held, broken = set(), set()
+    for path in TESTS.rglob("test_*.py"):
+        if path.name == "test_bars.py":
+            continue
+        for mark in MARK.finditer(path.read_text()):
+            (broken if "control" in mark[0] else held).add(mark[1])
+    assert held | broken <= set(BARS)
+    assert set(BARS) - held == set()
+    assert set(BARS) - broken == WITHOUT_CONTROL
