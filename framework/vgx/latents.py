@@ -1,0 +1,176 @@
+"""Measurements of latents: how much they carry, how near the prior they lie, what they mean.
+
+Letters: N pictures, D latent dimensions, K factors.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vgx import keys
+from vgx.step import Gaussian
+
+ACTIVE = 0.01  # the variance of mu from which a dimension is active (Burda et al. 2016)
+RIDGE = 1.0  # penalty of the linear readout, latents having variance 1
+LASSO = 0.01  # penalty of the weights that say which latents a factor needs
+TRAINED = 0.8  # share of the pictures that the readout learns from
+BINS = 20  # of a latent, and of a factor with more values than that (Locatello et al. 2019)
+PRIOR = 2048  # the most latents whose distances to the prior are taken
+
+Rows = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """The posteriors of N pictures."""
+
+    mean: Tensor  # [N, D]
+    logvar: Tensor | None  # [N, D]  when they are Gaussians
+
+    @staticmethod
+    def of(posteriors: list[object]) -> Latents:
+        """Gather the posteriors of minibatches, in float64 on the CPU."""
+        flat = [p.mean.flatten(1).double().cpu() for p in posteriors]  # type: ignore[attr-defined]
+        spread = [p.logvar.flatten(1).double().cpu() for p in posteriors if isinstance(p, Gaussian)]
+        return Latents(torch.cat(flat), torch.cat(spread) if spread else None)
+
+
+def kl_by_dimension(latents: Latents) -> list[float]:
+    """Return KL(q(z|x) || N(0, I)) of each dimension in nats, mean over pictures; [D] numbers."""
+    if latents.logvar is None:
+        return []
+    mean, logvar = latents.mean, latents.logvar
+    values: list[float] = ((mean.square() + logvar.exp() - 1 - logvar) / 2).mean(0).tolist()
+    return values
+
+
+def figures(latents: Latents, seed: int) -> dict[str, float]:
+    """Return what latents say by themselves.
+
+    `kl`: nats, sum over dimensions. `active_units`: dimensions in which mu varies by more than
+    0.01. `marginal_kl`: the aggregate posterior's distance from the prior, sum over dimensions of
+    KL(N(m, s^2) || N(0, 1)) in nats, of posterior samples z. `mmd`: the same distance as an
+    unbiased MMD^2 with the kernel C / (C + |x - y|^2), C = 2 D (Tolstikhin et al. 2018).
+    """
+    mean = latents.mean
+    found = {"active_units": float((mean.var(0) > ACTIVE).sum())}
+    z = mean
+    if latents.logvar is not None:
+        found["kl"] = sum(kl_by_dimension(latents))
+        z = _draw(mean, latents.logvar, seed)
+    variance = z.var(0, unbiased=False).clamp(min=1e-12)
+    found["marginal_kl"] = ((z.mean(0) ** 2 + variance - 1 - variance.log()) / 2).sum().item()
+    found["mmd"] = _mmd(z[:PRIOR], seed)
+    return found
+
+
+def _draw(mean: Tensor, logvar: Tensor, seed: int) -> Tensor:
+    """[N, D]  One sample of each posterior."""
+    chance = keys.generator(seed, "evaluation posterior")
+    return mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=chance).double()
+
+
+def _mmd(z: Tensor, seed: int) -> float:
+    prior = torch.randn(z.shape, generator=keys.generator(seed, "evaluation prior")).double()
+    scale, n = 2 * z.shape[1], len(z)
+
+    def similar(a: Tensor, b: Tensor) -> Tensor:
+        return (scale / (scale + torch.cdist(a, b).square())).sum()
+
+    apart = (similar(z, z) + similar(prior, prior) - 2 * n) / (n * (n - 1))
+    return (apart - 2 * similar(z, prior) / n**2).item()
+
+
+def of_factors(latents: Latents, factors: dict[str, list[float]], seed: int) -> dict[str, float]:
+    """Return what the means say of known factors, N values each.
+
+    `readout_r2`: R^2 of a ridge regression from mu to each factor on pictures that it did not learn
+    from, not below 0, mean over factors. `disentanglement` and `completeness`: how far each latent
+    serves one factor, and each factor needs one latent, from the weights of a lasso (Eastwood and
+    Williams 2018, eq. 2 and 3). `mig`: the gap in mutual information between the latent that says
+    most of a factor and the next, over the factor's entropy, mean over factors (Chen et al. 2018,
+    eq. 6). Factors that never change are left out.
+    """
+    values = np.array(list(factors.values())).T  # [N, K]
+    values = values[:, values.std(0) > 0]
+    means = latents.mean.numpy()
+    means = means[:, means.std(0) > 0]  # [N, D]
+    if not values.size or not means.size:
+        return {}
+    return {
+        **_readout(means, values, seed),
+        **_importance(means, values),
+        "mig": _mig(means, values),
+    }
+
+
+def _standard(rows: Rows) -> Rows:
+    scaled: Rows = (rows - rows.mean(0)) / rows.std(0)
+    return scaled
+
+
+def _readout(means: Rows, values: Rows, seed: int) -> dict[str, float]:
+    from sklearn.linear_model import Ridge
+    from sklearn.metrics import r2_score
+
+    order = torch.randperm(len(means), generator=keys.generator(seed, "evaluation split")).numpy()
+    known, asked = np.split(order, [int(TRAINED * len(order))])
+    x, y = _standard(means), _standard(values)
+    told = Ridge(RIDGE).fit(x[known], y[known]).predict(x[asked])
+    scores = r2_score(y[asked], told.reshape(y[asked].shape), multioutput="raw_values")
+    return {"readout_r2": float(np.clip(scores, 0, 1).mean())}
+
+
+def _importance(means: Rows, values: Rows) -> dict[str, float]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import Lasso
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a weight near enough is one
+        fitted = Lasso(LASSO).fit(_standard(means), _standard(values))
+    weights = np.abs(fitted.coef_).reshape(values.shape[1], -1).T  # [D, K]
+    if not weights.any():
+        return {"disentanglement": 0.0, "completeness": 0.0}
+    share = weights / weights.sum()
+    return {
+        "disentanglement": float((share.sum(1) * _purity(weights)).sum()),
+        "completeness": float((share.sum(0) * _purity(weights.T)).sum()),
+    }
+
+
+def _purity(weights: Rows) -> Rows:
+    """[R]  1 - entropy of each row, to the base of its length; 0 of a row without weight."""
+    total = weights.sum(1, keepdims=True)
+    shares = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    entropy: Rows = -(shares * logs).sum(1) / math.log(max(weights.shape[1], 2))
+    return np.where(total[:, 0] > 0, 1 - entropy, 0.0)
+
+
+def _mig(means: Rows, values: Rows) -> float:
+    from sklearn.metrics import mutual_info_score
+
+    latents = [_binned(column) for column in means.T]
+    gaps = []
+    for column in map(_binned, values.T):
+        said = sorted((mutual_info_score(column, latent) for latent in latents), reverse=True)
+        entropy = mutual_info_score(column, column)
+        second = said[1] if len(said) > 1 else 0.0
+        gaps.append((said[0] - second) / entropy)
+    return float(np.mean(gaps))
+
+
+def _binned(column: Rows) -> NDArray[np.int64]:
+    """[N]  Which of at most `BINS` bins each number is in; bins hold as many numbers each."""
+    distinct, index = np.unique(column, return_inverse=True)
+    if len(distinct) <= BINS:
+        return index.astype(np.int64)
+    edges = np.quantile(column, np.linspace(0, 1, BINS + 1)[1:-1])
+    return np.searchsorted(edges, column, side="right").astype(np.int64)

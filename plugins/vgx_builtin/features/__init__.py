@@ -1,0 +1,1 @@
+"""Networks that metrics see pictures with."""

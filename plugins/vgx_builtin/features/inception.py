@@ -1,0 +1,80 @@
+"""The network of the Frechet Inception Distance."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import vgx
+from vgx.errors import HubError, RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# The weights of TensorFlow's network of 2015, as torch-fidelity and torchmetrics use them.
+URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+)
+DIGEST = "6726825d"  # how the file's SHA-256 begins
+
+
+class Inception(vgx.Features, type="inception"):
+    """The network of the Frechet Inception Distance: Inception v3 of 2015 (Szegedy et al. 2016).
+
+    Its 2048 features before the classifier, in which published figures are computed. The weights
+    (95 MB) are fetched once, when a figure in these features is first asked for; where their file
+    lies and its SHA-256 are told. Greyscale pictures are shown as colour ones.
+    """
+
+    weights: Path | None = None
+    """A local file instead of fetching: safetensors, as `vgx import-weights` makes them of
+    torch-fidelity's file."""
+
+    def build(self, image: vgx.ImageSpec) -> nn.Module:
+        """Make a module: images [N, C, H, W] -> features [N, 2048]."""
+        from safetensors.torch import load
+
+        from vgx_builtin.features.networks import InceptionNetwork
+
+        del image
+        file = self.weights or _fetched()
+        try:
+            data = file.read_bytes()
+            network = InceptionNetwork(load(data))
+        # A file that is something else makes its readers raise anything.
+        except Exception as error:
+            first = str(error).splitlines()[0]
+            wanted = "safetensors of the network of 2015 are needed"
+            raise RecipeError(f"features inception: {file}: {wanted}: {first}") from error
+        digest = hashlib.sha256(data).hexdigest()
+        warnings.warn(f"inception: {file}, SHA-256 {digest}", vgx.Notice, stacklevel=2)
+        return network
+
+
+def _fetched() -> Path:
+    """Return the weights' file in the cache; fetch it first when it is not there."""
+    from huggingface_hub import constants
+    from torch.hub import download_url_to_file
+
+    from vgx.weights import import_weights
+
+    folder = vgx.cache_dir() / "weights"
+    kept, fetched = folder / "inception-2015.safetensors", folder / "inception-2015.pth"
+    if kept.is_file():
+        return kept
+    instead = "a local file does without: features: {type: inception, weights: FILE.safetensors}"
+    if constants.HF_HUB_OFFLINE:  # what --offline sets
+        raise HubError(f"features inception: its weights are not cached; {instead}")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        download_url_to_file(URL, str(fetched), hash_prefix=DIGEST, progress=False)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        message = f"features inception: {URL} can't be fetched: {error}"
+        raise HubError(f"{message}; {instead}") from error
+    import_weights(fetched, kept)
+    fetched.unlink()
+    return kept

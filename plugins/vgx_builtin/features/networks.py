@@ -1,0 +1,117 @@
+"""The networks behind the parts of kind `features`.
+
+Letters: N pictures, C channels, H x W pixels, S pixels a side, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDTHS = (32, 64, 128, 256)
+SIDE = 299  # pixels that Inception was trained with
+AVERAGED = ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e")
+
+
+class RandomNetwork(nn.Module):
+    """Convolutions with fixed weights; the mean of each channel of each is a feature."""
+
+    def __init__(self, channels: int, seed: int) -> None:
+        super().__init__()
+        chance, wide = torch.Generator().manual_seed(seed), channels
+        for index, width in enumerate(WIDTHS):
+            drawn = torch.randn(width, wide, 3, 3, generator=chance) * (2 / (9 * wide)) ** 0.5
+            self.register_buffer(f"weight_{index}", drawn)
+            wide = width
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [N, C, H, W] in [0, 1] -> features [N, F]."""
+        x, means = images * 4 - 2, []  # about as wide as N(0, 1)
+        for weight in self.buffers():
+            x = F.conv2d(x, weight, stride=2, padding=1).relu()  # [N, width, H / 2, W / 2]
+            means.append(x.mean((2, 3)))
+        return torch.cat(means, 1)
+
+
+class TimmNetwork(nn.Module):
+    """A timm backbone without its classifier, shown pictures as its pretraining showed them."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: Any, mean: Sequence[float], std: Sequence[float], side: int
+    ) -> None:
+        super().__init__()
+        self.backbone, self.side = backbone.eval().requires_grad_(False), side
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [N, C, H, W] in [0, 1] -> features [N, F]."""
+        size = (self.side, self.side)
+        x = F.interpolate(images, size, mode="bicubic", antialias=True)  # [N, C, S, S]
+        features: Tensor = self.backbone((x.clamp(0, 1) - self.mean) / self.std)
+        return features
+
+
+class InceptionNetwork(nn.Module):
+    """Inception v3 as the Frechet Inception Distance sees pictures (Heusel et al. 2017).
+
+    torchvision's network with three changes that TensorFlow's has: pooling that does not count the
+    border, a maximum instead of a mean in the last block, and pictures resized without half a
+    pixel's shift.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        from torchvision.models import inception_v3
+
+        trunk = inception_v3(
+            weights=None, num_classes=1008, aux_logits=False, transform_input=False,
+            init_weights=False,
+        )  # fmt: skip
+        trunk.load_state_dict(dict(tensors))
+        for name in (*AVERAGED, "Mixed_7b", "Mixed_7c"):
+            setattr(trunk, name, _Repooled(getattr(trunk, name), most=name == "Mixed_7c"))
+        trunk.fc = trunk.dropout = nn.Identity()
+        self.trunk = trunk.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [N, C, H, W] in [0, 1] -> features [N, 2048]."""
+        pixels = (images * 255).round().expand(-1, 3, -1, -1)  # [N, 3, H, W]  grey is a colour
+        rows, columns = (_stretching(side).to(images) for side in pixels.shape[2:])
+        x = rows @ pixels @ columns.T  # [N, 3, 299, 299]
+        features: Tensor = self.trunk((x - 128) / 128)
+        return features
+
+
+class _Repooled(nn.Module):
+    """A block of Inception whose pooled branch is pooled in TensorFlow's way."""
+
+    def __init__(self, block: Any, *, most: bool) -> None:
+        super().__init__()
+        self.block, self.most = block, most
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = self.block._forward(x)[:-1]  # noqa: SLF001
+        if self.most:
+            pooled = F.max_pool2d(x, 3, stride=1, padding=1)
+        else:
+            pooled = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+        return torch.cat([*branches, self.block.branch_pool(pooled)], 1)
+
+
+def _stretching(side: int) -> Tensor:
+    """[299, S]  What makes 299 pixels of S: linear, pixel i taken from place i * S / 299."""
+    places = torch.arange(SIDE) * (side / SIDE)
+    before = places.long()
+    share = places - before
+    made = torch.zeros(SIDE, side)
+    made[torch.arange(SIDE), before] += 1 - share
+    made[torch.arange(SIDE), (before + 1).clamp(max=side - 1)] += share
+    return made

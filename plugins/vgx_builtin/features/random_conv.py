@@ -1,0 +1,36 @@
+"""The features of a network that nobody trained: always there, and always the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class RandomConv(vgx.Features, type="random-conv"):
+    """A convolutional network with fixed random weights, which needs no download.
+
+    Four convolutions of stride 2 with ReLU, to 32, 64, 128 and 256 channels, weights from
+    N(0, 2 / fan-in) (He et al. 2015); the features are every channel's mean over the picture, 480
+    numbers. Random networks tell sets of pictures apart where no trained one fits them (Naeem et
+    al. 2020), but their figures can be compared only with those of the same network.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Chooses the weights: another seed is another network, with other figures."""
+
+    def build(self, image: vgx.ImageSpec) -> nn.Module:
+        """Make a module: images [N, C, H, W] -> features [N, 480]."""
+        from vgx_builtin.features.networks import RandomNetwork
+
+        return RandomNetwork(image.channels, self.seed)
+
+    def note(self, image: vgx.ImageSpec) -> str:
+        """Say what its figures are worth."""
+        del image
+        return "random-conv is an untrained network: its figures compare only with each other."

@@ -1,0 +1,52 @@
+"""Any timm backbone as the network that metrics see with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+import vgx
+from vgx.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Timm(vgx.Features, type="timm"):
+    """Any timm backbone with trained weights: its features before the classifier.
+
+    Pictures are resized to the side that the backbone was trained with (bicubic, antialiased), and
+    greyscale ones are shown in its first layer as timm adapts that.
+    """
+
+    backbone: str = "resnet50"
+    """A model name that timm knows; `vit_small_patch14_dinov2.lvd142m` for instance."""
+    weights: Path | None = None
+    """A local safetensors file of the backbone; without one timm fetches the weights from the
+    hub."""
+    side: Annotated[int, Field(ge=8, le=4096)] | None = None
+    """Pixels a side that pictures are resized to; `null` is what the backbone was trained with."""
+
+    def build(self, image: vgx.ImageSpec) -> nn.Module:
+        """Make a module: images [N, C, H, W] -> features [N, F]."""
+        import timm
+
+        from vgx_builtin.backbones import create, statistics
+        from vgx_builtin.features.networks import TimmNetwork
+
+        trained = timm.get_pretrained_cfg(self.backbone) if timm.is_model(self.backbone) else None
+        side = self.side or (trained.input_size[-1] if trained else image.size)
+        shown = vgx.ImageSpec(side, image.channels)
+        backbone = create(
+            self.backbone,
+            shown,
+            pretrained=self.weights is None,
+            weights=self.weights,
+            num_classes=0,
+        )
+        network = TimmNetwork(backbone, *statistics(backbone, shown), side)
+        if not isinstance(network.backbone.num_features, int):
+            raise RecipeError(f"features timm: backbone: {self.backbone} gives no features")
+        return network

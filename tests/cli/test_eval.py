@@ -1,0 +1,148 @@
+"""`vgx eval`, pictures held out, measurements while training, and the best checkpoint."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+import vgx
+from vgx import checkpoint, rundir, training
+from vgx.components import ImageSpec
+from vgx.data import open_store
+from vgx.measures import Eyes, sides
+from vgx.split import held_out
+from vgx.voice import Voice
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+
+
+def quiet():
+    return Voice(Console(file=io.StringIO()))
+
+
+def recipe(**changes):
+    return vgx.load_recipe(TINY, {"train.steps": 6, "train.save_every": 2, **changes})
+
+
+def test_a_run_is_judged_with_its_spread(tiny_run):
+    program, _, run = tiny_run
+    chosen = ("--metrics", "psnr, fid, {type: prdc, k: 3}", "-n", "48", "--seeds", "2")
+    done = program("eval", str(run), *chosen)
+    assert done.returncode == 0, done.stderr
+    said = json.loads((run / "evaluation.json").read_text())
+    assert said["step"] == checkpoint.load(rundir.find(run))[1].numbers["step"]
+    assert said["seeds"] == [0, 1]
+    drawn = said["generation"][0]
+    assert drawn["pictures"] == 48
+    assert set(drawn["figures"]) == {"fid", "precision", "recall", "density", "coverage"}
+    fid = drawn["figures"]["fid"]
+    assert fid["better"] == "lower"
+    assert fid["mean"] == pytest.approx(sum(fid["values"]) / 2)
+    # Two seeds: half the difference, times the root of two.
+    assert fid["spread"] == pytest.approx(abs(fid["values"][0] - fid["values"][1]) / 2**0.5)
+    assert fid["spread"] > 0
+    assert said["reconstruction"]["split"] == "trained on"
+    assert said["latent"]["dimensions"] == len(said["latent"]["kl_by_dimension"])
+    for text in ("nothing was held out", "untrained network", "psnr (more is better)", "±"):
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--metrics", "psnt"), "did you mean 'psnr'"),
+        (("--metrics", "{type: prdc, k: 99}", "-n", "50"), "metric prdc: k: 99 is too many"),
+        (("--sampler", "piror"), "did you mean 'prior'"),
+        (("--against", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(tiny_run, vgx_here, arguments, said):
+    code, _, err = vgx_here("eval", tiny_run[2], *arguments)
+    assert code == 2
+    assert said in err
+
+
+def test_the_figures_are_those_of_the_pictures(tiny_run):
+    """PSNR of the run, worked out from what its model gives."""
+    program, _, run = tiny_run
+    assert program("eval", str(run), "--metrics", "psnr", "-n", "20").returncode == 0
+    said = json.loads((run / "evaluation.json").read_text())
+    figure = said["reconstruction"]["figures"]["psnr"]["mean"]
+    found = rundir.find(run)
+    model = vgx.load(found)
+    part = model.recipe.dataset
+    store = open_store(part.build(model.recipe.image), model.recipe.image)
+    chosen = sides(store, 0.0, 20).shown
+    (images,) = chosen.chunks(torch.device("cpu"))
+    recon = (model.decode(model.encode(images)) * 255).round() / 255
+    errors = (images - recon).square().mean((1, 2, 3)).double()
+    assert figure == pytest.approx((-10 * errors.log10()).mean().item(), abs=1e-4)
+
+
+def test_no_training_sees_what_is_held_out(monkeypatch):
+    seen = set()
+    step = training.Training.step
+
+    def watched(self):
+        for number in self.numbers:
+            seen.update(self.batches.rows(number).tolist())
+        return step(self)
+
+    monkeypatch.setattr(training.Training, "step", watched)
+    said = io.StringIO()
+    asked = recipe(**{"eval.holdout": 0.25, "train.steps": 40})
+    run = training.run(asked, voice=Voice(Console(file=said, width=200)))
+    store = open_store(asked.dataset.build(asked.image), asked.image)
+    held = held_out(store.hashes, 0.25)
+    assert f"{held.sum():,} held out" in said.getvalue()
+    assert run.environment()["data"]["held_out"] == held.sum()
+    assert seen == set((~held).nonzero()[0].tolist())
+
+
+def test_measuring_while_training_changes_no_bit_and_keeps_the_best():
+    watching = {"eval.metrics": ["psnr", "fid"], "eval.every": 1, "eval.n": 16, "eval.best": "fid"}
+    plain = training.run(recipe(**{"train.keep": 2}), voice=quiet())
+    measured = training.run(recipe(**{"train.keep": 2}, **watching), voice=quiet())
+    a, b = (checkpoint.load(run)[1] for run in (plain, measured))
+    assert all(torch.equal(a.model[name], b.model[name]) for name in a.model)
+    found = {line["step"]: line["metrics"] for line in measured.read_log()}
+    assert list(found) == [1, 2, 3, 4, 5, 6]
+    first = min(found, key=lambda step: (found[step]["fid"], step))
+    kept = sorted(int(path.name[5:]) for path in measured.checkpoints.iterdir())
+    assert set(kept) >= {first, 6}
+    assert len(kept) <= 3
+    assert vgx.load(measured, best=True).step == first
+
+
+def test_a_run_without_a_best_says_so():
+    run = training.run(recipe(), voice=quiet())
+    with pytest.raises(vgx.errors.RecipeError, match=r"says no eval\.best"):
+        vgx.load(run, best=True)
+
+
+def test_what_real_pictures_look_like_is_kept_and_never_mixed_up():
+    asked = recipe()
+    store = open_store(asked.dataset.build(asked.image), asked.image)
+    registry = vgx.discover()
+    one, two = (registry.part("features", "random-conv")(seed=seed) for seed in (0, 1))
+    few, more = (sides(store, 0.0, n).shown for n in (8, 9))
+    eyes = Eyes(asked.image, torch.device("cpu"))
+    addresses = {eyes.address(part, real) for part in (one, two) for real in (few, more)}
+    wider = ImageSpec(32)
+    larger = sides(open_store(asked.dataset.build(wider), wider), 0.0, 8).shown
+    addresses.add(Eyes(wider, torch.device("cpu")).address(one, larger))
+    newer = Eyes(asked.image, torch.device("cpu"), lambda _: "2.0")
+    addresses.add(newer.address(one, few))
+    assert len(addresses) == 6
+    looked = []
+    first = eyes.of_real(one, few, looked.append)
+    # Other eyes read the file, and build nothing but the network that the address is of.
+    others = Eyes(asked.image, torch.device("cpu"))
+    others.see = None
+    assert torch.equal(others.of_real(one, few, looked.append), first)
+    assert looked == [8, 8]

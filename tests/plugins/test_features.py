@@ -1,0 +1,185 @@
+"""The networks that metrics see with: fixed, told apart, and never fetched unasked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+import vgx
+from vgx.errors import HubError, RecipeError
+from vgx.testing import check_part
+from vgx_builtin.features.inception import Inception
+from vgx_builtin.features.random_conv import RandomConv
+from vgx_builtin.features.timm import Timm
+
+IMAGE = vgx.ImageSpec(32)
+
+
+def pictures(n=3, side=32, channels=3):
+    chance = torch.Generator().manual_seed(1)
+    return torch.rand(n, channels, side, side, generator=chance)
+
+
+# --- random-conv -------------------------------------------------------------------------------
+
+
+def test_the_random_network_is_the_same_everywhere():
+    """Its weights draw from its seed alone, whatever torch drew before."""
+    torch.manual_seed(3)
+    one = RandomConv().build(IMAGE).state_dict()
+    torch.manual_seed(4)
+    two = RandomConv().build(IMAGE).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert one["weight_0"].flatten()[0].item() == pytest.approx(
+        torch.randn(32, 3, 3, 3, generator=torch.Generator().manual_seed(0)).flatten()[0].item()
+        * (2 / 27) ** 0.5
+    )
+    other = RandomConv(seed=1).build(IMAGE).state_dict()
+    assert not torch.equal(one["weight_0"], other["weight_0"])
+
+
+def test_its_features_are_means_of_channels():
+    """Against convolutions written as sums over shifted pictures, in float64."""
+    network, images = RandomConv().build(IMAGE), pictures(2, 8)
+    x, means = (images.double() * 4 - 2).numpy(), []
+    for weight in network.double().buffers():
+        side = (x.shape[2] + 1) // 2
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 2), (1, 2)))
+        y = np.zeros((len(x), len(weight), side, side))
+        for i in range(3):
+            for j in range(3):
+                seen = padded[:, :, i : i + 2 * side : 2, j : j + 2 * side : 2]
+                y += np.einsum("ncxy,kc->nkxy", seen, weight[:, :, i, j].numpy())
+        x = np.maximum(y, 0)
+        means.append(x.mean((2, 3)))
+    assert network(images.double()).numpy() == pytest.approx(np.concatenate(means, 1), abs=1e-12)
+
+
+@pytest.mark.parametrize(("side", "channels"), [(4, 3), (96, 1), (33, 3)])
+def test_it_sees_pictures_of_every_size(side, channels):
+    network = RandomConv().build(vgx.ImageSpec(side, channels))
+    assert network(pictures(3, side, channels)).shape == (3, 480)
+
+
+def test_it_says_what_its_figures_are_worth():
+    assert "compare only with each other" in RandomConv().note(IMAGE)
+
+
+# --- timm --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path):
+    import timm
+
+    torch.manual_seed(5)
+    model = timm.create_model("test_resnet", pretrained=False)
+    file = tmp_path / "resnet.safetensors"
+    save_file(model.state_dict(), file)
+    return file
+
+
+def test_a_backbone_with_weights_of_a_file_keeps_the_contract(weights):
+    check_part(Timm(backbone="test_resnet", weights=weights, side=32), image=vgx.ImageSpec(16))
+
+
+def test_a_backbone_sees_pictures_as_its_pretraining_did(weights):
+    import timm
+
+    network = Timm(backbone="test_resnet", weights=weights, side=40).build(IMAGE)
+    model = timm.create_model("test_resnet", pretrained=False, num_classes=0).eval()
+    model.load_state_dict(network.backbone.state_dict())
+    config, images = model.pretrained_cfg, pictures()
+    resized = F.interpolate(images, (40, 40), mode="bicubic", antialias=True).clamp(0, 1)
+    mean, std = (torch.tensor(config[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        expected = model((resized - mean) / std)
+    assert torch.allclose(network(images), expected, atol=1e-5)
+    assert network.side == 40
+    assert Timm(backbone="test_resnet", weights=weights).build(IMAGE).side == 160
+
+
+def test_a_backbone_that_nobody_knows_is_refused():
+    with pytest.raises(RecipeError, match="timm has no model 'resnet1'"):
+        Timm(backbone="resnet1").build(IMAGE)
+
+
+# --- inception ---------------------------------------------------------------------------------
+
+
+def test_inception_without_a_network_says_what_does_instead(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match=r"not cached; a local file does without: .*weights: FILE"):
+        Inception().build(IMAGE)
+
+
+def test_inception_that_cannot_be_fetched_leaves_nothing(monkeypatch):
+    import torch.hub
+
+    def refuse(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(HubError, match="can't be fetched: no route"):
+        Inception().build(IMAGE)
+    assert list((vgx.cache_dir() / "weights").iterdir()) == []
+
+
+def test_a_file_that_is_no_inception_is_refused(tmp_path):
+    file = tmp_path / "other.safetensors"
+    save_file({"x": torch.zeros(2)}, file)
+    with pytest.raises(RecipeError, match="safetensors of the network of 2015 are needed"):
+        Inception(weights=file).build(IMAGE)
+
+
+@pytest.mark.slow
+def test_inception_is_fetched_once_and_its_file_told(monkeypatch):
+    """From a stand-in for the address: the file is converted, hashed, and read again."""
+    import hashlib
+
+    import torch.hub
+    from torchvision.models import inception_v3
+
+    asked = []
+
+    def fetch(url, target, hash_prefix, progress):
+        asked.append((url, hash_prefix))
+        torch.manual_seed(0)
+        model = inception_v3(num_classes=1008, aux_logits=False, init_weights=False)
+        torch.save(model.state_dict(), target)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    with pytest.warns(vgx.Notice, match="inception: .*safetensors, SHA-256 ([0-9a-f]{64})") as told:
+        network = Inception().build(IMAGE)
+    (file,) = (vgx.cache_dir() / "weights").iterdir()
+    assert str(told[0].message).endswith(hashlib.sha256(file.read_bytes()).hexdigest())
+    with pytest.warns(vgx.Notice, match="inception"):
+        again = Inception().build(IMAGE)
+    assert asked == [(asked[0][0], "6726825d")]
+    images = pictures(1, 16)
+    with torch.no_grad():
+        features = network(images)
+        assert features.shape == (1, 2048)
+        assert torch.equal(features, again(images))
+        # The last block: its pooled branch is a maximum, those before it leave the border out.
+        x = torch.rand(1, 2048, 3, 3, generator=torch.Generator().manual_seed(0))
+        block = network.trunk.Mixed_7c
+        pooled = F.max_pool2d(x, 3, 1, 1)
+        assert torch.equal(block(x)[:, -192:], block.block.branch_pool(pooled))
+        ones = torch.ones(1, 1280, 3, 3)
+        seen = network.trunk.Mixed_7b(ones)[:, -192:]
+        assert torch.allclose(seen, seen[:, :, 1:2, 1:2].expand_as(seen), atol=1e-7)
+
+
+def test_pictures_are_stretched_as_tensorflow_did():
+    """Pixel i of 299 lies at i * S / 299: by hand for 2 pixels, 0 and 1."""
+    from vgx_builtin.features.networks import _stretching
+
+    row = _stretching(2) @ torch.tensor([0.0, 1.0])
+    expected = torch.tensor([min(i * 2 / 299, 1.0) for i in range(299)])
+    assert torch.allclose(row, expected, atol=1e-6)

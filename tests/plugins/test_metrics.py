@@ -1,0 +1,273 @@
+"""Metrics against independent implementations, on the same pictures and on the same features."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from sklearn.metrics import pairwise_distances
+from sklearn.neighbors import NearestNeighbors
+
+import vgx
+from vgx.errors import RecipeError
+
+IMAGE = vgx.ImageSpec(48)
+REGISTRY = vgx.discover()
+
+
+def metric(name, **fields):
+    return REGISTRY.part("metric", name)(**fields)
+
+
+def pictures(n=5, side=48):
+    chance = torch.Generator().manual_seed(0)
+    real = torch.rand(n, 3, side // 4, side // 4, generator=chance)
+    real = torch.nn.functional.interpolate(real, scale_factor=4)
+    return real, (real + 0.1 * torch.randn(real.shape, generator=chance)).clamp(0, 1)
+
+
+def measured(part, real, fake, image=IMAGE):
+    gauge = part.build(image)
+    for pair in zip(real.split(2), fake.split(2), strict=True):
+        gauge.update(*pair)
+    return gauge.compute()
+
+
+# --- reconstructions ---------------------------------------------------------------------------
+
+
+def test_l1_and_psnr_are_means_over_pictures():
+    real, fake = (side.double().numpy() for side in pictures())
+    assert measured(metric("l1"), *pictures())["l1"] == pytest.approx(abs(real - fake).mean())
+    errors = ((real - fake) ** 2).mean((1, 2, 3))
+    expected = np.mean([-10 * math.log10(error) for error in errors])
+    assert measured(metric("psnr"), *pictures())["psnr"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_psnr_by_hand():
+    """A difference of a tenth everywhere is 20 dB; no difference counts 100."""
+    grey = torch.full((2, 3, 8, 8), 0.5)
+    assert measured(metric("psnr"), grey, grey + 0.1)["psnr"] == pytest.approx(20, abs=1e-4)
+    assert measured(metric("psnr"), grey, grey)["psnr"] == 100
+
+
+def windows(x, side=11, sigma=1.5):
+    """Gaussian means over the windows of pictures [B, C, H, W] that are mirrored at the border."""
+    reach = side // 2
+    places = np.arange(side) - reach
+    weights = np.exp(-(places**2) / (2 * sigma**2))
+    weights = np.outer(weights, weights) / weights.sum() ** 2
+    padded = np.pad(x, ((0, 0), (0, 0), (reach, reach), (reach, reach)), "reflect")
+    return np.einsum(
+        "bcxyij,ij->bcxy",
+        np.lib.stride_tricks.sliding_window_view(padded, (side, side), (2, 3)),
+        weights,
+    )
+
+
+def similarities(x, y):
+    """The maps of SSIM, and of contrast and structure alone, by the paper's formula."""
+    mx, my = windows(x), windows(y)
+    vx, vy, cov = (
+        windows(x * x) - mx * mx,
+        windows(y * y) - my * my,
+        windows(x * y) - mx * my,
+    )
+    contrast = (2 * cov + 0.03**2) / (vx + vy + 0.03**2)
+    return contrast * (2 * mx * my + 0.01**2) / (mx**2 + my**2 + 0.01**2), contrast
+
+
+def test_ssim_is_the_papers_formula():
+    """Mirrored at the border, in float64."""
+    real, fake = (side.double() for side in pictures())
+    value = measured(metric("ssim"), real, fake)["ssim"]
+    ssim, _ = similarities(real.numpy(), fake.numpy())
+    assert value == pytest.approx(ssim.mean(), abs=1e-6)
+    assert measured(metric("ssim"), real, real)["ssim"] == pytest.approx(1)
+
+
+def test_ms_ssim_is_the_product_of_its_scales():
+    """Of the finer scale whole windows count, as torchmetrics has it."""
+    real, fake = (side.double() for side in pictures())
+    value = measured(metric("ms-ssim", scales=2), real, fake)["ms-ssim"]
+    x, y = real.numpy(), fake.numpy()
+    _, fine = similarities(x, y)
+    half = [s.reshape(5, 3, 24, 2, 24, 2).mean((3, 5)) for s in (x, y)]
+    coarse, _ = similarities(*half)
+    share = 0.0448 / (0.0448 + 0.2856)
+    expected = [
+        max(f[:, 5:-5, 5:-5].mean(), 0) ** share * max(c.mean(), 0) ** (1 - share)
+        for f, c in zip(fine, coarse, strict=True)
+    ]
+    assert value == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_perceptual_is_the_distance_of_windows():
+    """Nine windows of half a picture, features scaled to length 1."""
+    part = metric("perceptual")
+    real, fake = pictures(4)
+    network = part.features.build(vgx.ImageSpec(24))
+    distances = []
+    for top in (0, 12, 24):
+        for left in (0, 12, 24):
+            one, two = (
+                network(x[:, :, top : top + 24, left : left + 24]).double().numpy()
+                for x in (real, fake)
+            )
+            one, two = (f / np.linalg.norm(f, axis=1, keepdims=True) for f in (one, two))
+            distances.append(((one - two) ** 2).sum(1))
+    value = measured(part, real, fake)["perceptual"]
+    assert value == pytest.approx(np.mean(distances), rel=1e-5)
+    assert measured(part, real, real)["perceptual"] == 0
+    assert measured(part, real, fake.mean(0, keepdim=True).expand_as(real))["perceptual"] > value
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "said"),
+    [("ssim", 8, "a window has 11 pixels"), ("ms-ssim", 32, "scales: 3 needs 44 pixels")],
+)
+def test_pictures_that_are_too_small_are_refused(name, side, said):
+    with pytest.raises(RecipeError, match=said):
+        metric(name).build(vgx.ImageSpec(side))
+
+
+# --- sets: the same features, another implementation -------------------------------------------
+
+
+def features(n=300, m=260, wide=24):
+    """Two sets of correlated features that are neither alike nor far apart."""
+    chance = torch.Generator().manual_seed(0)
+    mix = torch.randn(wide, wide, generator=chance) / wide**0.5
+    real = torch.randn(n, wide, generator=chance) @ mix + 1
+    return real, (torch.randn(m, wide, generator=chance) @ mix) * 1.2 + 1.1
+
+
+def test_fid_is_the_frechet_distance():
+    """scipy's square root of a matrix, numpy's covariances, float64: to 1e-6."""
+    x, y = (side.double().numpy() for side in features())
+    root = scipy.linalg.sqrtm(np.cov(x.T) @ np.cov(y.T)).real
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum()
+    expected += np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
+    assert metric("fid").compare(*features())["fid"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_fid_of_gaussians_is_known():
+    """Features whose moments are exactly N(0, I) and N(m, 4 I): |m|^2 + F."""
+    white, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 9)))
+    white -= white.mean(0)
+    white = np.linalg.svd(white, full_matrices=False)[0][:, :8] * 63**0.5
+    white -= white.mean(0)
+    x = torch.from_numpy(white)
+    moment = np.cov(white.T)
+    y = 2 * x + 3
+    shift = 8 * 9.0
+    value = metric("fid").compare(x, y)["fid"]
+    assert value == pytest.approx(shift + np.trace(moment), rel=1e-9)
+
+
+def test_kid_is_the_unbiased_mmd():
+    """Sums over pairs in numpy, float64, all pictures in one subset: to 1e-6."""
+    real, fake = features(80, 80)
+    x, y = real.double().numpy(), fake.double().numpy()
+
+    def kernel(a, b):
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    n, off = len(x), 1 - np.eye(len(x))
+    expected = ((kernel(x, x) + kernel(y, y)) * off).sum() / (n * (n - 1))
+    expected -= 2 * kernel(x, y).mean()
+    assert metric("kid", subsets=1).compare(real, fake)["kid"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_kid_of_subsets_is_the_mean_of_theirs():
+    """Subsets are drawn from the part's seed; their mean tends to the whole's."""
+    real, fake = features(300, 300)
+    part = metric("kid", subsets=200, size=100)
+    assert part.compare(real, fake) == part.compare(real, fake)
+    assert part.compare(real, fake) != metric("kid", subsets=200, size=100, seed=1).compare(
+        real, fake
+    )
+    whole = metric("kid", subsets=1, size=300).compare(real, fake)["kid"]
+    assert part.compare(real, fake)["kid"] == pytest.approx(whole, rel=0.1)
+
+
+def independent_prdc(real, fake, k):
+    """The balls of the papers with scikit-learn's neighbours, float64."""
+
+    def reach(x):
+        return NearestNeighbors(n_neighbors=k + 1).fit(x).kneighbors(x)[0][:, -1]
+
+    between = pairwise_distances(real, fake)
+    in_real = between < reach(real)[:, None]
+    return {
+        "precision": in_real.any(0).mean(),
+        "recall": (between < reach(fake)[None]).any(1).mean(),
+        "density": in_real.sum() / (k * len(fake)),
+        "coverage": (between.min(1) < reach(real)).mean(),
+    }
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_prdc_are_the_papers_balls(k, monkeypatch):
+    """Also when distances are taken in pieces; to 1e-6, and none of the four is trivial."""
+    from vgx_builtin.metrics import sets
+
+    real, fake = features()
+    expected = independent_prdc(real.double().numpy(), fake.double().numpy(), k)
+    assert metric("prdc", k=k).compare(real, fake) == pytest.approx(expected, abs=1e-6)
+    monkeypatch.setattr(sets, "ROWS", 7)
+    assert metric("prdc", k=k).compare(real, fake) == pytest.approx(expected, abs=1e-6)
+    assert all(0 < value < 2 for value in expected.values())
+    assert len({round(value, 3) for value in expected.values()}) == 4
+
+
+def test_prdc_by_hand():
+    """Four real points on a line, k = 1: balls of radius 1, 1, 2 and 4 around 0, 1, 3 and 7."""
+    real = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+    fake = torch.tensor([[0.5], [0.6], [20.0]])
+    # 0.5 and 0.6 are in the balls of 0 and 1; 20 in none. Their own balls have radius 0.1 and 19.4.
+    assert metric("prdc", k=1).compare(real, fake) == pytest.approx(
+        {"precision": 2 / 3, "recall": 3 / 4, "density": 4 / 3, "coverage": 2 / 4}, abs=1e-9
+    )
+
+
+def test_what_is_generated_perfectly_scores_so():
+    real, _ = features()
+    assert abs(metric("fid").compare(real, real)["fid"]) < 1e-6
+    assert metric("kid", subsets=3).compare(real, real)["kid"] < 0  # unbiased
+    seen = metric("prdc").compare(real, real)
+    assert (seen["precision"], seen["recall"], seen["coverage"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["fid", "kid", "prdc"])
+def test_too_few_pictures_are_refused(name):
+    with pytest.raises(RecipeError, match=f"metric {name}"):
+        metric(name).compare(torch.rand(9, 4), torch.rand(1, 4))
+
+
+@pytest.mark.parametrize("name", ["fid", "kid", "prdc"])
+def test_pictures_are_compared_in_the_features_of_the_part(name):
+    """The gauge of pictures gives what `compare` gives for their features."""
+    real, fake = pictures(12, 16)
+    part = metric(name)
+    network = part.features.build(vgx.ImageSpec(16))
+    expected = part.compare(network(real), network(fake))
+    assert measured(part, real, fake, vgx.ImageSpec(16)) == pytest.approx(expected, rel=1e-3)
+    assert isinstance(part, vgx.Comparison)
+
+
+def test_each_metric_says_what_it_compares_and_what_is_better():
+    said = {p.type: (p.pairs, p.better) for _, p in REGISTRY.offers("metric")}
+    assert said == {
+        "fid": (False, "lower"),
+        "kid": (False, "lower"),
+        "l1": (True, "lower"),
+        "ms-ssim": (True, "higher"),
+        "perceptual": (True, "lower"),
+        "prdc": (False, "higher"),
+        "psnr": (True, "higher"),
+        "ssim": (True, "higher"),
+    }
