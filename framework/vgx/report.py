@@ -1,0 +1,143 @@
+"""A page per run: one HTML file that carries all it shows and asks nobody for anything.
+
+`account` makes plain data of the run's files, `exhibits` of what its newest checkpoint draws; the
+files in `templates/report` show them. Every claim on the page comes from the run.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import html
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+
+from vgx import account, exhibits
+from vgx.data import Store, name_of, noticing, open_source, open_store
+from vgx.drawing import timelapse
+from vgx.errors import DivergedError, Stopped, StorageError, VgxError
+from vgx.loop import Training
+from vgx.recipe import Recipe, load_recipe
+from vgx.registry import Registry
+from vgx.rundir import Run, write_file
+from vgx.voice import Voice
+
+
+def write(
+    run: Run,
+    registry: Registry,
+    store: Store | str,
+    device: torch.device,
+    out: Path | None = None,
+) -> Path:
+    """Write a run's page; instead of the pictures of the data, say why there are none.
+
+    Raises `StorageError` when the run's files are not what a run writes.
+    """
+    path = out or run.path / "report.html"
+    recipe = load_recipe(run.recipe_file, (), registry)
+    shown, notices = _shown(run, recipe, registry, store, device)
+    try:
+        data = account.gather(run, recipe, shown, notices)
+    except (TypeError, LookupError, AttributeError, ValueError) as error:
+        message = f"{run.path}: its files are not as a run writes them"
+        raise StorageError(f"{message}: {type(error).__name__}: {error}") from error
+    write_file(path, page(data))
+    return path
+
+
+def _shown(
+    run: Run, recipe: Recipe, registry: Registry, store: Store | str, device: torch.device
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what the newest checkpoint shows, and what stood in its way."""
+    shown: dict[str, Any] = {"samples": [], "step": None}
+    notices: list[str] = []
+    try:
+        with noticing(notices):
+            there = store if isinstance(store, Store) else None
+            shown = exhibits.show(run, recipe, registry, there, device)
+    except StorageError as error:
+        notices.append(f"Nothing was drawn for this page: {error}")
+    if isinstance(store, str):
+        notices.append(f"What needs the pictures of the data is left out: {store}")
+    return shown, notices
+
+
+def page(data: dict[str, Any]) -> str:
+    """Return the page that shows `data`: nothing in it can be taken for markup or for a script."""
+    folder = files("vgx").joinpath("templates", "report")
+    text, style, code = (
+        folder.joinpath(f"page.{end}").read_text(encoding="utf-8") for end in ("html", "css", "js")
+    )
+    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Template(text).substitute(
+        title=html.escape(f"{data['name']} - vgx"),
+        style=style,
+        code=code,
+        style_sum=_sum(style),
+        code_sum=_sum(code),
+        data=embedded.replace("<", "\\u003c"),
+    )
+
+
+def _sum(text: str) -> str:
+    """Return what a Content-Security-Policy calls this text and no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@contextlib.contextmanager
+def closing(training: Training, registry: Registry, voice: Voice) -> Iterator[None]:
+    """Note how the training in the block ends, and write the page then, whatever it was."""
+    (training.run.path / "ended.json").unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        _close(training, registry, voice, error)
+        raise
+    _close(training, registry, voice, None)
+
+
+def _close(training: Training, registry: Registry, voice: Voice, error: Exception | None) -> None:
+    how = "stopped" if isinstance(error, Stopped) else "diverged"
+    if not isinstance(error, Stopped | DivergedError):
+        how = "failed" if error else "done"
+    ended = {
+        "how": how,
+        "step": training.done,
+        "of": training.engine.steps,
+        "signal": training.stop if how == "stopped" else None,
+        "message": str(error or ""),
+    }
+    try:
+        write_file(training.run.path / "ended.json", json.dumps(ended, indent=1) + "\n")
+        timelapse(training.run)
+        path = write(training.run, registry, training.store, training.engine.device)
+        voice.say(f"Report {path}")
+    except Exception as fault:  # noqa: BLE001 - the run's own end is what counts
+        voice.warn(f"no report of {training.run.path}: {type(fault).__name__}: {fault}")
+
+
+def pictures(run: Run, recipe: Recipe, voice: Voice) -> Store | str:
+    """Return the pictures that a run was trained on, or why they are not to be had."""
+    try:
+        source, _ = open_source(recipe.dataset, recipe.image)
+        with voice.work("Decoding", len(source)) as advance:
+            store = open_store(
+                source,
+                recipe.image,
+                lambda more: advance(more, "pictures"),
+                recipe.dataset.tolerated,
+                name_of(recipe.dataset),
+            )
+    except VgxError as error:
+        return str(error)
+    if store.content != run.environment()["data"]["content"]:
+        return "the data set's pictures are no longer those of the run"
+    return store

@@ -1,0 +1,483 @@
+"""The page of a run: what it says comes from the run's files, and nothing in them is believed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+import shutil
+import signal
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from sklearn.decomposition import PCA
+from torch.distributions import Normal, kl_divergence
+
+import vgx
+from vgx import account, exhibits, report, sampling, training
+from vgx.data import Store
+from vgx.engine import Engine
+from vgx.errors import DivergedError, Stopped, StorageError
+from vgx.latents import Latents
+from vgx.voice import Voice
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+CPU = torch.device("cpu")
+
+
+def voice():
+    return Voice(Console(file=io.StringIO(), width=1000))
+
+
+def tiny(changes=None):
+    return vgx.load_recipe(TINY, {"train.steps": 8, "train.log_every": 1} | (changes or {}))
+
+
+def page_of(run):
+    return (run.path / "report.html").read_text(encoding="utf-8")
+
+
+def data_in(page):
+    """What the page carries, read back as its script reads it."""
+    return json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page)[1])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VGX_CACHE", str(folder / "cache"))
+        return training.run(tiny(), folder / "runs", voice=voice())
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of it to spoil."""
+    return vgx.Run(shutil.copytree(whole.path, tmp_path / whole.path.name))
+
+
+def written(run, store="it is somewhere else"):
+    report.write(run, sampling.registry_of(run), store, CPU)
+    return data_in(page_of(run))
+
+
+def change(run, name, **values):
+    file = run.path / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+# --- every claim comes from the run's files ----------------------------------------------------
+
+
+def test_a_finished_run_has_a_page_with_everything_on_it(whole):
+    data = data_in(page_of(whole))
+    assert data["name"] == "tiny"
+    assert data["run"] == "Run 0001-tiny, done"
+    assert "It ran to its end: 8 steps in " in data["summary"][1]
+    assert "on 64 pictures of the data set drawn-faces at 16 x 16 pixels" in data["summary"][0]
+    assert data["warnings"] == []
+    assert [frame["step"] for frame in data["progress"]["frames"]] == [1, 2, 5, 8]
+    assert all(frame["recon"]["uri"] for frame in data["progress"]["frames"])
+    names = [shown["sampler"] for shown in data["samples"]]
+    assert names[0] == "weighted-mix"
+    assert {"prior", "posterior", "interpolate"} <= set(names)
+    assert all(shown["picture"]["uri"].startswith("data:image/webp") for shown in data["samples"])
+    assert len(data["kl"]["kl"]) == 8
+    assert len(data["map"]["points"]) == 64
+    assert len(data["neighbours"]["rows"]) == 8
+    assert data["recipe"] == whole.recipe_file.read_text()
+    assert [row["network"] for row in data["audit"]["rows"]] == [
+        "encoder", "decoder", "discriminator",
+    ]  # fmt: skip
+
+
+def test_terms_stand_with_the_player_whom_they_move(whole):
+    groups = {group["title"]: group for group in data_in(page_of(whole))["curves"]["groups"]}
+    assert list(groups["Generator's terms"]["lines"]) == [
+        "bce-adversarial.generator", "l1", "bce", "kl",
+    ]  # fmt: skip
+    assert list(groups["Discriminator's terms"]["lines"]) == ["bce-adversarial.discriminator"]
+    rates = groups["Learning rates"]["lines"]
+    assert rates == {"generator": [3e-4] * 8, "discriminator": [5e-5] * 8}
+
+
+def test_a_discriminators_penalty_is_told_by_what_it_moved():
+    line = {"step": 1, "losses": {"l1": 0.1, "r1": 0.2}, "rates": {}}
+    norms = {"encoder": None, "decoder": None, "discriminator": 0.5}
+    curves = account._curves([line], {"flows": [{"label": "r1", "norms": norms}]})
+    assert {g["title"]: list(g["lines"]) for g in curves["groups"]} == {
+        "Generator's terms": ["l1"],
+        "Discriminator's terms": ["r1"],
+    }
+
+
+def test_the_curves_are_the_log(copy):
+    lines = copy.read_log()
+    lines[3]["losses"]["l1"] = 0.123456789
+    lines[4]["losses"]["l1"] = math.nan
+    lines[5]["losses"]["l1"] = "no number"
+    del lines[6]["losses"]["l1"]
+    copy.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    group = written(copy)["curves"]["groups"][0]
+    assert group["steps"] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert group["lines"]["l1"][3:7] == [0.123457, None, None, None]
+    assert group["lines"]["kl"] == pytest.approx([line["losses"]["kl"] for line in lines], rel=1e-5)
+
+
+def test_the_summary_says_how_the_terms_went():
+    def line(step, l1, kl):
+        return {"step": step, "losses": {"l1": l1, "kl": kl}}
+
+    lines = [line(1, 0.5, 1.0)] + [line(n, 0.3, 1.02) for n in range(2, 20)] + [line(20, 0.1, 1.02)]
+    # The last tenth of twenty lines are two: (0.3 + 0.1) / 2.
+    told = "From step 1 to the last 2 logged: l1 fell from 0.5 to 0.2 and kl stayed near 1.02."
+    assert account._trend(lines) == told
+    assert account._trend(lines[:1]) == ""
+
+
+def test_each_file_of_the_run_is_where_its_claims_come_from(copy):
+    before = written(copy)
+    data = copy.environment()["data"] | {"kept": 4321, "dropped": {"greyscale": 17}}
+    change(copy, "environment.json", data=data, device="an abacus")
+    ended = {"how": "stopped", "step": 5, "of": 1000, "signal": 15}
+    change(copy, "ended.json", **ended)
+    audit = json.loads((copy.path / "audit.json").read_text())
+    audit["rows"][0]["parameters"] = 123456789
+    change(copy, "audit.json", rows=audit["rows"])
+    after = written(copy)
+    assert "on 4,321 pictures" in after["summary"][0]
+    assert ["Dropped, greyscale", "17"] in after["made"]
+    assert ["Device", "an abacus"] in after["facts"]
+    assert after["summary"][1] == "It was stopped by SIGTERM at step 5 of 1,000, and saved there."
+    assert ["Weights, encoder", "123,456,789"] in after["facts"]
+    assert before["samples"] == after["samples"]
+
+
+def test_warnings_stand_with_the_step_at_which_they_arose(copy):
+    lines = copy.read_log()
+    lines[4]["warnings"] = ["the latents are all alike"]
+    notice = lines[0] | {"step": 0, "losses": {}, "notices": ["from the cache"]}
+    copy.log_file.write_text("".join(json.dumps(line) + "\n" for line in [notice, *lines]))
+    data = written(copy)
+    assert data["warnings"][:2] == [
+        {"step": 0, "text": "from the cache"},
+        {"step": 5, "text": "the latents are all alike"},
+    ]
+    assert "One warning while it trained, the first at step 5." in data["summary"]
+
+
+def test_metrics_are_those_of_the_runs_evaluation(copy):
+    assert written(copy)["metrics"] is None
+    figure = {"mean": 12.34567, "spread": 0.25, "values": [12.1, 12.6], "better": "lower"}
+    drawn = {"sampler": {"type": "prior"}, "pictures": 100, "real": 64, "split": "held out"}
+    said = {"step": 8, "seeds": [0, 1], "notices": ["mind the gap"], "reconstruction": None}
+    said |= {"latent": None, "generation": [drawn | {"figures": {"fid": figure}}]}
+    (copy.path / "evaluation.json").write_text(json.dumps(said))
+    metrics = written(copy)["metrics"]
+    (table,) = metrics["tables"]
+    assert table["header"] == ["figure", "prior"]
+    assert table["rows"] == [["fid (less is better)", "12.35 ± 0.25"]]
+    assert metrics["notes"][0].startswith("Measured at step 8; ")
+    assert metrics["notes"][1] == "mind the gap"
+    # A metric that was logged while it trained is a curve.
+    lines = copy.read_log()
+    lines[3]["metrics"] = {"psnr": 17.5}
+    copy.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curve = written(copy)["curves"]["groups"][-1]
+    assert (curve["title"], curve["steps"]) == ("Metrics", [4])
+    assert curve["lines"] == {"psnr": [17.5]}
+
+
+def test_a_long_log_is_thinned_evenly():
+    lines = [{"step": n, "losses": {"l1": n}, "rates": {}} for n in range(1, 5001)]
+    curves = account._curves(lines, {})
+    (group,) = curves["groups"]
+    assert (len(group["steps"]), group["steps"][0], group["steps"][-1]) == (1500, 1, 5000)
+    assert group["lines"]["l1"] == group["steps"]
+    assert curves["note"].startswith("1,500 of 5,000 logged steps")
+
+
+# --- however it ended --------------------------------------------------------------------------
+
+
+def stepping(at, event):
+    """Let something happen in the step after `at` steps."""
+    step = Engine.step
+
+    def stepped(self, number, *batch):
+        if number == at:
+            event()
+        return step(self, number, *batch)
+
+    return mock.patch.object(Engine, "step", stepped)
+
+
+def test_a_run_that_was_stopped_has_its_page_and_when_it_goes_on_another():
+    with (
+        stepping(2, lambda: signal.raise_signal(signal.SIGINT)),
+        pytest.raises(Stopped),
+    ):
+        training.run(tiny(), voice=voice())
+    run = training.find()
+    data = data_in(page_of(run))
+    assert (
+        data["summary"][1] == "It was stopped by Ctrl-C (SIGINT) at step 3 of 8, and saved there."
+    )
+    assert ["Steps", "3 of 8"] in data["facts"]
+    assert data["samples_note"].startswith("Of the checkpoint of step 3.")
+    training.resume(voice=voice())
+    assert data_in(page_of(run))["summary"][1].startswith("It ran to its end: 8 steps")
+
+
+def test_a_run_that_diverged_before_its_first_checkpoint_has_its_page():
+    def diverge():
+        raise DivergedError("l1 is nan")
+
+    with stepping(3, diverge), pytest.raises(DivergedError):
+        training.run(tiny({"train.save_every": 100}), voice=voice())
+    data = data_in(page_of(training.find()))
+    assert data["run"].endswith(", diverged")
+    assert data["summary"][1].startswith("It diverged at step 3 of 8: ")
+    assert "l1 is nan" in data["summary"][1]
+    assert data["samples"] == []
+    assert "no checkpoint to load" in data["warnings"][-1]["text"]
+
+
+def test_a_run_that_was_killed_says_so_and_not_how_it_ended_before(copy):
+    (copy.path / "ended.json").unlink()
+    said = "No end is noted: it is still training, or was killed."
+    assert written(copy)["summary"][1].startswith(said)
+
+    def killed():
+        raise KeyboardInterrupt  # as a second Ctrl-C: nothing is written any more
+
+    with stepping(2, killed), pytest.raises(KeyboardInterrupt):
+        training.run(tiny(), voice=voice())
+    run = training.find()
+    assert not (run.path / "report.html").exists()
+    with stepping(4, lambda: signal.raise_signal(signal.SIGINT)), pytest.raises(Stopped):
+        training.resume(run, voice=voice())
+    assert json.loads((run.path / "ended.json").read_text())["step"] == 5
+    with stepping(6, killed), pytest.raises(KeyboardInterrupt):
+        training.resume(run, voice=voice())
+    assert not (run.path / "ended.json").exists()
+
+
+def test_a_run_of_two_steps_without_an_encoder_has_a_page():
+    gan = {"encoder": None, "losses": ["hinge"], "sampler": "prior", "train.steps": 2}
+    run = training.run(tiny(gan), voice=voice())
+    data = data_in(page_of(run))
+    assert [frame["step"] for frame in data["progress"]["frames"]] == [1, 2]
+    assert "recon" not in data["progress"]["frames"][0]
+    assert (data["reconstructions"], data["kl"], data["map"]) == (None, None, None)
+    assert data["samples"][0]["sampler"] == "prior"
+    assert data["neighbours"]["rows"]
+
+
+def test_a_page_that_cannot_be_written_hides_no_end_of_a_run():
+    heard = voice()
+    failing = mock.patch.object(report, "write", side_effect=StorageError("disk full"))
+    with failing:
+        run = training.run(tiny({"train.steps": 2}), voice=heard)
+        with (
+            stepping(1, lambda: signal.raise_signal(signal.SIGTERM)),
+            pytest.raises(Stopped) as stopped,
+        ):
+            training.run(tiny(), voice=heard)
+    assert stopped.value.exit_code == 143
+    said = heard.console.file.getvalue()
+    assert said.count("NOTICE: no report of ") == 2
+    assert "StorageError: disk full" in said
+    assert not (run.path / "report.html").exists()
+
+
+# --- hostile and damaged files -----------------------------------------------------------------
+
+HOSTILE = "</script><script>document.title = 'hacked'</script><!-- <img src=x onerror=alert(1)>"
+
+
+def test_nothing_in_a_runs_files_can_end_the_data_or_begin_a_script(copy):
+    lines = copy.read_log()
+    lines[0]["notices"] = [HOSTILE]
+    lines[0]["losses"][HOSTILE] = 1.0
+    copy.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    change(copy, "environment.json", platform=HOSTILE, device=HOSTILE)
+    change(copy, "ended.json", how="failed", message=HOSTILE)
+    data = written(copy)
+    assert {"step": 1, "text": HOSTILE} in data["warnings"]
+    assert ["Device", HOSTILE] in data["facts"]
+    page = page_of(copy)
+    assert len(re.findall("<script", page)) == len(re.findall("</script", page)) == 2
+    assert "<img" not in page
+    assert "<!--" not in page
+
+
+def test_the_policy_allows_this_style_and_this_script_and_nothing_else(whole):
+    page = page_of(whole)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    for tag, kind in (("style", "style-src"), ("script", "script-src")):
+        inner = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        assert len(inner) == 1
+        sum_ = base64.b64encode(hashlib.sha256(inner[0].encode()).digest()).decode()
+        assert f"{kind} 'sha256-{sum_}'" in policy
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "unsafe" not in policy
+
+
+def test_a_page_names_no_other_place(whole):
+    found = set(re.findall(r"[a-z]+://[^\s\"'`)]*", page_of(whole)))
+    assert found == {"http://www.w3.org/2000/svg"}  # a name, not a place
+
+
+def test_damaged_pictures_and_files_are_left_out_or_told(copy):
+    (copy.samples / "step-00000002.png").write_bytes(b"no picture")
+    (copy.samples / "recon-00000008.png").unlink()
+    (copy.path / "audit.json").write_text("[1, 2")
+    data = written(copy)
+    assert [frame["step"] for frame in data["progress"]["frames"]] == [1, 5, 8]
+    assert (data["reconstructions"], data["audit"]) == (None, None)
+    change(copy, "environment.json", data=["no", "mapping"])
+    with pytest.raises(StorageError, match="its files are not as a run writes them"):
+        written(copy)
+
+
+def test_without_the_pictures_of_the_data_what_needs_them_is_left_out(copy):
+    data = written(copy, "the hub cannot be reached")
+    assert (data["kl"], data["map"], data["neighbours"]) == (None, None, None)
+    told = "What needs the pictures of the data is left out: the hub cannot be reached"
+    assert {"step": None, "text": told} in data["warnings"]
+    assert data["samples"]
+
+
+def test_the_pictures_are_those_of_the_run_or_none(copy, monkeypatch):
+    recipe = vgx.load_recipe(copy.recipe_file)
+    assert len(report.pictures(copy, recipe, voice()).images) == 64
+    data = copy.environment()["data"] | {"content": "other"}
+    change(copy, "environment.json", data=data)
+    assert report.pictures(copy, recipe, voice()) == (
+        "the data set's pictures are no longer those of the run"
+    )
+
+
+def test_a_sampler_that_fails_takes_no_page_away(copy):
+    prior = vgx.discover().part("sampler", "prior")
+    with mock.patch.object(prior, "build", side_effect=ValueError("not today")):
+        data = written(copy)
+    (failed,) = [shown for shown in data["samples"] if "picture" not in shown]
+    assert failed == {"sampler": "prior", "note": "Draws nothing here: not today"}
+
+
+# --- what is computed --------------------------------------------------------------------------
+
+
+def test_kl_is_that_of_torchs_distributions_and_dimensions_are_counted():
+    chance = torch.Generator().manual_seed(0)
+    mu = torch.randn(50, 4, generator=chance, dtype=torch.float64) * torch.tensor([1, 0.01, 2, 0.0])
+    logvar = torch.randn(50, 4, generator=chance, dtype=torch.float64) / 3
+    shown = exhibits._kl(Latents(mu, logvar))
+    told = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).mean(0)
+    order = told.argsort(descending=True)
+    assert shown["order"] == order.tolist()
+    assert shown["kl"] == pytest.approx(told[order].tolist(), rel=1e-3)
+    # Variances of the means are near 1, 0.0001, 4 and 0.
+    assert [d for d, used in zip(shown["order"], shown["active"], strict=True) if used] == [2, 0]
+    assert shown["note"].startswith("2 of 4 dimensions are active")
+
+
+def store_of(images):
+    return Store(images, np.zeros(len(images), np.uint64), None, "", "", {})
+
+
+def test_the_map_is_that_of_principal_components():
+    chance = np.random.default_rng(0)
+    means = chance.normal(size=(80, 5)) * [3, 1, 2, 0.5, 0.1] + 7
+    store = store_of(chance.integers(0, 256, (80, 16, 16, 3), dtype=np.uint8))
+    shown = exhibits._map(torch.tensor(means), np.arange(80), store)
+    fitted = PCA(2).fit(means)
+    theirs, ours = fitted.transform(means), np.array(shown["points"])
+    for axis in (0, 1):  # the sign of an axis is anybody's
+        sign = np.sign(theirs[0, axis] * ours[0, axis])
+        assert ours[:, axis] * sign == pytest.approx(theirs[:, axis], abs=1e-3)
+    first, second = (f"{share:.0%}" for share in fitted.explained_variance_ratio_)
+    assert f"which hold {first} and {second} of the variance" in shown["note"]
+    indices = [index for index, _ in shown["pictures"]]
+    assert len(indices) == len(set(indices)) > 30
+
+
+def test_latents_of_one_dimension_have_no_map():
+    store = store_of(np.zeros((9, 16, 16, 3), np.uint8))
+    assert exhibits._map(torch.randn(9, 1), np.arange(9), store) is None
+    assert exhibits._map(torch.zeros(9, 3), np.arange(9), store) is None
+
+
+def test_a_copy_is_found_among_what_is_new_mirrored_or_not():
+    chance = np.random.default_rng(0)
+    real = chance.integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
+    new = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    copied = torch.tensor(real[[70, 150]]).permute(0, 3, 1, 2) / 255  # [2, C, H, W]
+    samples = torch.cat([new, copied[:1], copied[1:].flip(-1)])
+    shown = exhibits._neighbours(samples, store_of(real), np.arange(200))
+    rows = shown["rows"]
+    assert [row["ratio"] for row in rows[:2]] == pytest.approx([0, 0], abs=1e-6)
+    assert all(row["ratio"] > 0.9 for row in rows[2:])
+    picture = exhibits._uri(exhibits._image(copied[0], 96))
+    assert picture in [row["near"][0][0] for row in rows[:2]]
+    # By hand: distances of a new one to all 200 and to all their mirror images.
+    flat = real.astype(np.float64) / 255
+    both = [flat, flat[:, :, ::-1]]
+    sample = new[0].permute(1, 2, 0).numpy()
+    far = np.minimum(*(np.sqrt(((side - sample) ** 2).mean((1, 2, 3))) for side in both))
+    near = np.sort(far)
+    row = min(rows, key=lambda row: abs(row["ratio"] - near[0] / near[:50].mean()))
+    assert row["ratio"] == pytest.approx(near[0] / near[:50].mean(), rel=1e-5)
+    assert [distance for _, distance in row["near"]] == pytest.approx(near[:4].tolist(), rel=1e-5)
+
+
+def test_samples_on_the_page_are_those_of_the_sample_command(whole):
+    shown = next(s for s in data_in(page_of(whole))["samples"] if s["sampler"] == "prior")
+    drawn = vgx.sample(whole, "prior", exhibits.DRAWN)
+    with mock.patch.object(exhibits, "_uri", side_effect=lambda image: image.tobytes()):
+        recipe = vgx.load_recipe(whole.recipe_file)
+        model = sampling.load_with(whole, recipe, CPU, ("decoder",))
+        prior = vgx.discover().part("sampler", "prior")()
+        ours = exhibits._drawn(whole, model, recipe, prior, CPU)
+    assert torch.allclose(ours, drawn, atol=1e-5)
+    assert (shown["picture"]["width"], shown["picture"]["height"]) == (10 * 18 + 2, 4 * 18 + 2)
+
+
+# --- how it looks ------------------------------------------------------------------------------
+
+
+def luminance(colour):
+    """Relative luminance of #rrggbb (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+    return sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one, two):
+    low, high = sorted([luminance(one), luminance(two)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_lines_stand_out_from_the_paper(scheme):
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    style = (Path(report.__file__).parent / "templates" / "report" / "page.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    tokens = dict(re.findall(r"--([\w-]+): (#\w{6});", light if scheme == "light" else dark))
+    for name in ("ink", "soft", "accent"):
+        for ground in ("paper", "raised"):
+            assert contrast(tokens[name], tokens[ground]) >= 4.5, (name, ground)
+    assert contrast(tokens["alarm"], tokens["alarm-paper"]) >= 4.5
+    assert contrast(tokens["ink"], tokens["alarm-paper"]) >= 4.5
+    for number in range(1, 7):
+        assert contrast(tokens[f"line-{number}"], tokens["paper"]) >= 3
