@@ -4,6 +4,7 @@ Contenders take turns in one process, so that a machine whose speed drifts treat
 are medians over the rounds, with least and most.
 
     pip install -e '.[bench]' && python benchmarks/performance.py
+    python benchmarks/performance.py --only Training
     python benchmarks/performance.py --quick --out /dev/stdout       # only shows that it works
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +22,21 @@ from speed_data import data
 from speed_sampling import sampling
 from speed_starting import starting
 from speed_training import training
+from speed_tried import tried
 from tables import ROOT
+
+ABOUT = """# Performance
+
+Written by `python benchmarks/performance.py`; below each section stands what it was measured on.
+Contenders take turns in one process, so that a machine whose speed drifts treats all alike; figures
+are medians [least..most]."""
+SECTIONS = {
+    "Training": training,
+    "Tried, and not used": tried,
+    "Data": data,
+    "Sampling": sampling,
+    "Starting": starting,
+}
 
 
 def main() -> None:
@@ -30,20 +46,32 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2, help="in one turn of a contender")
+    parser.add_argument(
+        "--only", choices=SECTIONS, help="measure one section anew, keep the others"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "performance.md")
     options = parser.parse_args()
     if options.quick:
         options.rounds = options.steps = 1
+    measured = [options.only] if options.only else list(SECTIONS)
+    kept = options.only and options.out.is_file()
+    page = sections(options.out.read_text()) if kept else {}
+    page |= {name: f"{SECTIONS[name](options)}\n\n{conditions(options)}" for name in measured}
+    page = {name: page[name] for name in SECTIONS if name in page}
+    options.out.write_text("\n\n".join([ABOUT, *page.values()]) + "\n")
+
+
+def sections(text: str) -> dict[str, str]:
+    """Return what stands under each heading of the page, heading included."""
+    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]
+    return {part.splitlines()[0].removeprefix("## "): part.strip() for part in parts}
+
+
+def conditions(options: argparse.Namespace) -> str:
     device = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    python = f"Python {platform.python_version()}"
-    about = (
-        "# Performance\n\n"
-        "Written by `python benchmarks/performance.py`. Contenders take turns in one process; "
-        f"figures are medians [least..most] of {options.rounds} rounds.\n\n"
-        f"Here: {device}; {python}, torch {version('torch')}, timm {version('timm')}."
-    )
-    parts = [part(options) for part in (training, data, sampling, starting)]
-    options.out.write_text("\n\n".join([about, *parts]) + "\n")
+    versions = f"Python {platform.python_version()}, torch {version('torch')}"
+    rounds = "1 round" if options.rounds == 1 else f"{options.rounds} rounds"
+    return f"*{rounds} on {device}; {versions}, timm {version('timm')}.*"
 
 
 if __name__ == "__main__":

@@ -1,23 +1,33 @@
-"""Training: the notebook loop, vgx and pythae in turns."""
+"""Training: the notebook loop, vgx and pythae in turns; memory; and where the time goes."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
+import resource
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from reference_loop import Notebook
 from tables import ROOT, spread, table
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import vgx
 from vgx.engine import Engine
+from vgx.memory import keep_freed
 
 WIDTHS = [32, 64, 128, 256, 512]
 Contender = Callable[[Tensor], object]  # one step on real images [B, C, H, W]
+VGX, HALF = "vgx", "vgx, `precision: bf16`"
+NOTEBOOK = "notebook loop"
 
 
 def notebook(size: int, backbone: str) -> Contender:
@@ -30,11 +40,15 @@ def notebook(size: int, backbone: str) -> Contender:
     return step
 
 
-def ours(size: int, backbone: str) -> Contender:
+def ours(size: int, backbone: str, **train: object) -> Contender:
     changes = {"image.size": size, "augment": [], "discriminator.backbone": backbone}
-    recipe = vgx.load_recipe(ROOT / "recipes" / "anime_vaegan.yaml", changes)
-    engine = Engine(recipe, 1000)
+    changes |= {f"train.{name}": value for name, value in train.items()}
+    engine = Engine(vgx.load_recipe(ROOT / "recipes" / "anime_vaegan.yaml", changes), 1000)
     return lambda real: {name: v.item() for name, v in engine.step(0, [real]).items()}
+
+
+def half(size: int, backbone: str) -> Contender:
+    return ours(size, backbone, precision="bf16")
 
 
 def pythae(size: int, backbone: str) -> Contender:  # noqa: C901 - three wrappers and a step
@@ -98,27 +112,163 @@ def pythae(size: int, backbone: str) -> Contender:  # noqa: C901 - three wrapper
     return step
 
 
-def training(options: argparse.Namespace) -> str:
-    size, backbone = (32, "test_resnet") if options.quick else (96, "resnet50")
-    makers = {"notebook loop": notebook, "vgx": ours}
+def contenders() -> dict[str, Callable[[int, str], Contender]]:
+    makers: dict[str, Callable[[int, str], Contender]] = {NOTEBOOK: notebook, VGX: ours, HALF: half}
     if importlib.util.find_spec("pythae"):
         makers[f"pythae {version('pythae')} VAEGAN"] = pythae
+    return makers
+
+
+def pictures(batch: int, size: int) -> Tensor:
+    """[B, C, S, S]"""  # noqa: D400 - a shape
+    return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+# --- the tables --------------------------------------------------------------------------------
+
+
+def training(options: argparse.Namespace) -> str:
+    size, backbone = (32, "test_resnet") if options.quick else (96, "resnet50")
+    head = f"""## Training
+
+The anime VAE-GAN at {size} pixels with {backbone}, without augmentation; `precision: fp32` unless
+said otherwise. `train.precision: auto` takes `bf16` where a trial before a long training finds it
+faster."""
+    own = """Each of these in a process of its own, because what the C library keeps is kept for all
+in it: peak memory, and what `vgx run` gains by having freed memory kept."""
+    first, second, third = (work(options, size, backbone) for work in (speeds, alone, floor))
+    return f"{head}\n\n{first}\n\n{own}\n\n{second}\n\n{third}"
+
+
+def speeds(options: argparse.Namespace, size: int, backbone: str) -> str:
     rows = []
     for batch in (4,) if options.quick else (32, 64):
-        real = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
-        contenders = {name: make(size, backbone) for name, make in makers.items()}
-        for step in contenders.values():
+        real = pictures(batch, size)
+        steps = {name: make(size, backbone) for name, make in contenders().items()}
+        for step in steps.values():
             step(real)
-        speeds: dict[str, list[float]] = {name: [] for name in contenders}
+        speeds: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(options.rounds):
-            for name, step in contenders.items():
+            for name, step in steps.items():
                 start = time.perf_counter()
                 for _ in range(options.steps):
                     step(real)
                 speeds[name].append(options.steps * batch / (time.perf_counter() - start))
         for name, values in speeds.items():
-            ratios = [a / b for a, b in zip(values, speeds["notebook loop"], strict=True)]
+            ratios = [a / b for a, b in zip(values, speeds[NOTEBOOK], strict=True)]
             rows.append([str(batch), name, spread(values), spread(ratios)])
-    said = f"The anime VAE-GAN at {size} pixels with {backbone}, float32, without augmentation."
-    head = f"## Training\n\n{said}"
-    return f"{head}\n\n{table(['batch', 'what', 'pictures/s', 'beside the notebook'], rows)}"
+    return table(["batch", "what", "pictures/s", "beside the notebook"], rows)
+
+
+def alone(options: argparse.Namespace, size: int, backbone: str) -> str:
+    batch = 4 if options.quick else 64
+    kept = f"{VGX}, freed memory kept"
+    names = [name for name in contenders() if name != HALF]
+    seen: dict[str, list[dict[str, float]]] = {name: [] for name in [*names, kept]}
+    for _ in range(options.rounds):
+        for name, runs in seen.items():
+            given = [name, str(batch), str(size), backbone, str(options.steps)]
+            command = [sys.executable, __file__, *given]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+            runs.append(json.loads(done.stdout))
+    rows = []
+    for name, runs in seen.items():
+        values = {field: [run[field] for run in runs] for field in runs[0]}
+        ratios = [a / b["speed"] for a, b in zip(values["speed"], seen[VGX], strict=True)]
+        memory = f"{statistics.median(values['peak']):,.0f}"
+        system = f"{100 * statistics.median(values['system']):.0f} %"
+        rows.append([name, spread(values["speed"]), spread(ratios), system, memory])
+    header = ["what", "pictures/s", "beside vgx", "time in the system", "peak memory, MB"]
+    return f"{table(header, rows)}\n\nBatch {batch}."
+
+
+def one(name: str, batch: int, size: int, backbone: str, steps: int) -> None:
+    """Print what one contender takes alone, as JSON."""
+    if name not in contenders():
+        keep_freed()
+    step = contenders().get(name, ours)(size, backbone)
+    real = pictures(batch, size)
+    step(real)
+    before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    for _ in range(steps):
+        step(real)
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    system, user = after.ru_stime - before.ru_stime, after.ru_utime - before.ru_utime
+    found = {"speed": steps * batch / seconds, "system": system / (system + user)}
+    # Linux counts what the parent took as `ru_maxrss` of the child; this begins anew.
+    status = Path("/proc/self/status").read_text().split()
+    peak = int(status[status.index("VmHWM:") + 1]) / 1000
+    print(json.dumps({**found, "peak": peak}))
+
+
+def floor(options: argparse.Namespace, size: int, backbone: str) -> str:
+    """What a step computes, beside what the machine can compute, and which operations take it."""
+    batch = 4 if options.quick else 64
+    real = pictures(batch, size)
+    rate = convolution_rate(batch)
+    rows, shares = [], {}
+    for name, make in contenders().items():
+        if name == HALF:
+            continue
+        step = make(size, backbone)
+        step(real)
+        with FlopCounterMode(display=False) as counter:
+            step(real)
+        each = counter.get_total_flops() / batch / 1e9
+        start = time.perf_counter()
+        step(real)
+        speed = batch / (time.perf_counter() - start)
+        reached = f"{100 * speed * each / rate:.0f} %"
+        rows.append([name, f"{each:.2f}", f"{rate / each:.1f}", reached])
+        if name == VGX:
+            shares = operations(step, real)
+    header = ["what", "GFLOP a picture", "pictures/s at that rate", "reached"]
+    said = f"One convolution (3x3, 128 channels, 12x12, forwards) reaches {rate:,.0f} GFLOP/s here."
+    listed = [[name, f"{100 * share:.0f} %"] for name, share in shares.items()]
+    return (
+        f"{said} Were all of a step such convolutions:\n\n{table(header, rows)}\n\n"
+        f"Where a step of vgx spends its time:\n\n{table(['operations', 'share'], listed)}"
+    )
+
+
+def convolution_rate(batch: int) -> float:
+    """GFLOP/s of a convolution that suits the machine."""
+    network = torch.nn.Conv2d(128, 128, 3, padding=1, bias=False)
+    network = network.to(memory_format=torch.channels_last)
+    images = torch.rand(batch, 128, 12, 12).to(memory_format=torch.channels_last)
+    times = []
+    with torch.no_grad():
+        for _ in range(10):
+            start = time.perf_counter()
+            network(images)
+            times.append(time.perf_counter() - start)
+    return 2 * batch * 12 * 12 * 128 * 128 * 9 / min(times) / 1e9
+
+
+def operations(step: Contender, real: Tensor) -> dict[str, float]:
+    """The share of each kind of operation in a step's time."""
+    kinds = {
+        "convolutions, backwards": ("convolution_backward",),
+        "convolutions, forwards": ("mkldnn_convolution", "_convolution", "slow_conv"),
+        "BatchNorm, backwards": ("native_batch_norm_backward",),
+        "BatchNorm, forwards": ("native_batch_norm",),
+        "activations": ("threshold_backward", "clamp_min", "leaky_relu", "relu", "sigmoid"),
+        "optimizers": ("_fused_adam",),
+    }
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        step(real)
+    times = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    whole, shares = sum(times.values()), dict.fromkeys(kinds, 0.0)
+    rest = whole
+    for key, spent in times.items():
+        bare = key.removeprefix("aten::").rstrip("_")
+        for kind, names in kinds.items():
+            if any(bare == name.rstrip("_") or bare.startswith(f"{name}_") for name in names):
+                shares[kind] += spent / whole
+                rest -= spent
+                break
+    return {**shares, "everything else": rest / whole}
+
+
+if __name__ == "__main__":
+    one(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))

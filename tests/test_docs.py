@@ -15,11 +15,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
+from distributions import lay
 from pydantic import TypeAdapter
 
 import vgx
 from vgx import components, schema
-from vgx.cli import inspecting, program, running
+from vgx.cli import inspecting, judging, keeping, looking, program, running
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.recipe import CHANGEABLE, Optimizer, Recipe, Train
 
@@ -39,12 +40,15 @@ PAGE_OF = {
     "discriminator": "discriminator",
     "loss": "losses",
     "sampler": "sampler",
+    "metric": "eval",
+    "features": "eval",
 }
 FENCE = re.compile(
     r"^(?:<!-- (?P<note>[^\n]+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-COMMANDS = {command.name: command for command in (*running.COMMANDS, *inspecting.COMMANDS)}
+GROUPS = (running, judging, looking, inspecting, keeping)
+COMMANDS = {command.name: command for group in GROUPS for command in group.COMMANDS}
 
 
 @dataclass(frozen=True)
@@ -126,13 +130,7 @@ def installed(tmp_path, monkeypatch):
     for package in (HUBER, SPECTRA):
         project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
         name, version = project["name"], project["version"]
-        folder = tmp_path / "site" / f"{name.replace('-', '_')}-{version}.dist-info"
-        folder.mkdir(parents=True)
-        metadata = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n"
-        (folder / "METADATA").write_text(metadata)
-        points = project["entry-points"]["vgx"]
-        lines = ["[vgx]", *(f"{point} = {module}" for point, module in points.items())]
-        (folder / "entry_points.txt").write_text("\n".join(lines))
+        lay(tmp_path / "site", name, version, project["entry-points"]["vgx"])
     for place in (EXAMPLES, HUBER, SPECTRA, tmp_path / "site"):
         monkeypatch.syspath_prepend(str(place))
 
@@ -368,7 +366,8 @@ def test_a_built_in_part_is_described_as_it_is(kind, part):
 
 @pytest.mark.parametrize("kind", PAGE_OF)
 def test_no_part_is_described_that_is_not_there(kind):
-    types = {part.type for _, part in vgx.discover().offers(kind)}
+    beside = [other for other, page in PAGE_OF.items() if page == PAGE_OF[kind]]
+    types = {part.type for other in beside for _, part in vgx.discover().offers(other)}
     titles = re.findall(
         r"^## (\S+)$", (DOCS / "recipe" / f"{PAGE_OF[kind]}.md").read_text(), re.MULTILINE
     )
@@ -423,7 +422,7 @@ def test_exit_codes_and_changeable_fields_are_those_of_the_code():
     text = (DOCS / "runs.md").read_text()
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
     kinds = (VgxError, *VgxError.__subclasses__())
-    assert codes == {0, 130, 143, *(kind.exit_code for kind in kinds)}
+    assert codes == {0, 130, 138, 143, *(kind.exit_code for kind in kinds)}
     listed = text.partition("<!-- changeable -->")[2].partition("\n\n")[0]
     assert set(re.findall(r"`([\w.]+)`", listed)) == set(CHANGEABLE)
 

@@ -330,6 +330,33 @@ class Unsaved:
         return torch.stack([torch.randn(self.latent.shape, generator=generator) for _ in range(n)])
 
 
+class Means(vgx.Features, type="means"):
+    """The mean of each channel."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def build(self, image):
+        return Eye(self.break_)
+
+
+class Eye(nn.Module):
+    def __init__(self, wrong):
+        super().__init__()
+        self.wrong, self.weight = wrong, nn.Parameter(torch.ones(3), wrong == "trained")
+        self.noise = torch.rand(3) if wrong == "drawn" else 0
+
+    def forward(self, images):
+        if self.wrong == "in place":
+            images.zero_()
+        if self.wrong == "map":
+            return images
+        seen = images.mean((2, 3)) * self.weight + self.noise
+        if self.wrong == "batch":
+            seen = seen - seen.mean(0)
+        return seen + torch.rand(3) if self.wrong == "ambient" else seen
+
+
 class Brightness(vgx.Metric, type="brightness"):
     """Difference of mean brightness."""
 
@@ -397,7 +424,7 @@ class Pages:
         self.file.close()
 
 
-GOOD = [Dots, Dim, Flat, Painter, Told, Critic, Gap, Learned, Near, Brightness, Diary]
+GOOD = [Dots, Dim, Flat, Painter, Told, Critic, Gap, Learned, Near, Means, Brightness, Diary]
 
 
 @pytest.mark.parametrize("cls", GOOD, ids=lambda cls: cls.type)
@@ -472,6 +499,12 @@ BROKEN = [
     (Brightness, "tensor", "as brightness, no finite float"),
     (Brightness, "nan", "as brightness, no finite float"),
     (Brightness, "empty", r"compute\(\) gives {}"),
+    (Means, "in place", "changes pictures in place"),
+    (Means, "map", r"no tensor \[N, F\]"),
+    (Means, "trained", "lead to weights"),
+    (Means, "ambient", "other features the second time"),
+    (Means, "drawn", "built twice it gives other features"),
+    (Means, "batch", "depend on the others in its batch"),
     (Brightness, "in place", "changes pictures in place"),
     (Diary, "inside", "it writes into the run's directory"),
     (Diary, "log", "it writes into the run's directory"),
@@ -746,6 +779,7 @@ def test_the_wheel_has_what_a_plugin_begins_from(tmp_path):
     subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=240)
     (wheel,) = tmp_path.glob("*.whl")
     there = set(zipfile.ZipFile(wheel).namelist())
-    templates = (root / "framework" / "vgx" / "templates").iterdir()
-    assert {f"vgx/templates/{template.name}" for template in templates} <= there
+    package = root / "framework"
+    templates = [file for file in (package / "vgx" / "templates").rglob("*") if file.is_file()]
+    assert {str(template.relative_to(package)) for template in templates} <= there
     assert {f"vgx/templates/{kind.kind}.txt" for kind in KINDS} <= there

@@ -27,10 +27,12 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 # From bottom to top: a module imports only what stands above it in this list.
 LAYERS = [
-    "errors", "keys", "step", "components", "hooks", "registry", "yamlfile", "limits",
-    "recipe", "memory", "blame", "schema", "rundir", "scaffold", "checkpoint", "weights",
-    "decoding", "data", "optimizers", "engine", "audit", "check", "testing", "sampling", "voice",
-    "environment", "drawing", "loop", "training", "replay", "cli", "__main__",
+    "errors", "keys", "step", "components", "hooks", "registry", "yamlfile", "limits", "recipe",
+    "memory", "blame", "schema", "rundir", "scaffold", "checkpoint", "weights", "decoding",
+    "cache", "data", "optimizers", "engine", "tuning", "audit", "hidden", "check", "testing",
+    "pictures", "sampling", "split", "latents", "measures", "voice", "evaluation",
+    "environment", "drawing", "monitors", "loop", "exhibits", "account", "report", "profiling",
+    "training", "replay", "cli", "__main__",
 ]  # fmt: skip
 
 
@@ -172,6 +174,7 @@ def test_state_would_be_seen(text, tmp_path):
         test_no_module_has_state_that_changes(tmp_path / "module.py")
 
 
+@pytest.mark.bar("S2")
 @pytest.mark.parametrize("path", [*CORE, *BOX], ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_nothing_executes_what_it_reads(path):
     for node in ast.walk(ast.parse(path.read_text())):
@@ -199,6 +202,7 @@ def test_nothing_executes_what_it_reads(path):
                 assert path == ROOT / "framework" / "vgx" / "__init__.py"
 
 
+@pytest.mark.bar("S2", control="twelve modules that do it: each is seen")
 @pytest.mark.parametrize(
     "text",
     [
@@ -244,22 +248,29 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 
 # What looks at an experiment before it starts, and what authors of plugins work with.
 BESIDE = {"audit", "check", "schema", "testing", "scaffold", "inspecting"}
-# What a run survives: hostile files, broken plugins, bad pictures, another machine.
-SURVIVAL = {"limits", "memory", "blame", "weights", "decoding", "environment", "replay"}
+# What a run survives: hostile files, broken plugins, bad pictures, another machine, a full cache.
+SURVIVAL = {"limits", "memory", "blame", "weights", "decoding", "environment", "replay", "cache"}
+SURVIVAL |= {"hidden", "monitors"}
+# What looks at a run afterwards, and judges it.
+JUDGING = {"exhibits", "account", "report", "looking"}
+JUDGING |= {"split", "latents", "measures", "evaluation", "judging"}
 
 
 def test_the_core_fits_its_budget():
     """What a run stands on, what stands beside it, and what it survives; each counted apart."""
     lines = {path: code_lines(path) for path in CORE}
-    assert sum(n for path, n in lines.items() if path.stem not in BESIDE | SURVIVAL) < 3050
-    assert sum(n for path, n in lines.items() if path.stem in BESIDE) < 1150
-    assert sum(n for path, n in lines.items() if path.stem in SURVIVAL) < 550
+    apart = BESIDE | SURVIVAL | JUDGING
+    assert sum(n for path, n in lines.items() if path.stem not in apart) < 3800
+    assert sum(n for path, n in lines.items() if path.stem in BESIDE) < 1200
+    assert sum(n for path, n in lines.items() if path.stem in SURVIVAL) < 850
     assert all(n < 150 for path, n in lines.items() if path.stem in SURVIVAL)
+    assert sum(n for path, n in lines.items() if path.stem in JUDGING) < 1250
+    assert all(n < 250 for path, n in lines.items() if path.stem in JUDGING)
 
 
 @pytest.mark.parametrize("path", BOX, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_a_part_fits_its_budget(path):
-    if path.name != "face_drawing.py":  # a drawing, not a part
+    if path.name not in ("face_drawing.py", "__init__.py"):  # a drawing and lists, no parts
         assert code_lines(path) <= 120
 
 

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vgx.components import Adaptive as Adaptive
     from vgx.components import Augmentation as Augmentation
+    from vgx.components import Comparison as Comparison
     from vgx.components import Component as Component
     from vgx.components import Dataset as Dataset
     from vgx.components import Decoder as Decoder
     from vgx.components import Discriminator as Discriminator
     from vgx.components import Drawer as Drawer
     from vgx.components import Encoder as Encoder
+    from vgx.components import Factored as Factored
+    from vgx.components import Features as Features
     from vgx.components import Fitted as Fitted
     from vgx.components import Gauge as Gauge
     from vgx.components import ImageSpec as ImageSpec
@@ -54,9 +57,9 @@ __version__ = "0.1.0.dev0"
 
 _PUBLIC = {
     "vgx.components": (
-        "Adaptive Augmentation Component Dataset Decoder Discriminator Drawer Encoder Fitted Gauge "
-        "ImageSpec Journal Labelled LatentSpec Loss LossTerm Metric Sampler Schedule Source "
-        "Tracker"
+        "Adaptive Augmentation Comparison Component Dataset Decoder Discriminator Drawer Encoder "
+        "Factored Features Fitted Gauge ImageSpec Journal Labelled LatentSpec Loss LossTerm Metric "
+        "Sampler Schedule Source Tracker"
     ),
     "vgx.errors": "Dropped Notice VgxError",
     "vgx.hooks": "hookimpl",

@@ -11,7 +11,8 @@ def main() -> None:
     """Run the program and leave with its exit code."""
     # Where there is nothing to save; a training listens by itself. Not an exception, for code that
     # is being imported might keep it.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
     from vgx.cli import run_program
 
     sys.exit(run_program(sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgx import audit, keys
-from vgx.blame import holding_still
+from vgx import audit, keys, memory
 from vgx.components import Fitted, Loss
 from vgx.engine import Engine, Player, plays
 from vgx.errors import PluginError, RecipeError, VgxError
-from vgx.recipe import Recipe
+from vgx.hidden import holding_still
 from vgx.registry import Registry
 from vgx.step import Score, Step
 
@@ -51,6 +51,8 @@ class Findings:
     losses: dict[str, float]  # unweighted, on the first batch
     flows: list[audit.Flow]
     notes: list[str]
+    forward: float  # seconds that a picture took forwards through all networks
+    need: memory.Need
 
 
 def examine(
@@ -67,21 +69,23 @@ def examine(
     `PluginError` that names the part.
     """
     recipe = engine.recipe
-    working = [*engine.asked, *zip(recipe.augment, engine.augment, strict=True)]
-    working += zip(recipe.diff_augment, engine.diff_augment, strict=True)
-    for name in ("encoder", "decoder", "discriminator"):
-        if name in engine.networks:
-            working.append((getattr(recipe, name), engine.networks[name]))
-    still = holding_still(working)
-    with _unchanged(engine), still, keys.ambient(recipe.train.seed, "check"):
-        step = _played(engine, registry, real, labels)
+    still = holding_still(engine)
+    with _unchanged(engine), still as hidden, keys.ambient(recipe.train.seed, "check"):
+        _try_networks(engine, registry, real, labels)
+        with memory.kept(engine.networks.values()) as kept:
+            step = engine.play(0, real, labels=labels)
+        need = memory.needed(engine.networks.values(), sum(kept.values()), len(real), engine.device)
+        need.hold(recipe.train.batch, recipe.train.accumulate)
+        start = _now(engine.device)
         held = engine.play(0, real, learn=False, labels=labels)
+        forward = (_now(engine.device) - start) / len(real)
         for name in ("z", "recon", "recon_logits", "prior"):
             if (image := getattr(held, name)) is not None:
                 image.requires_grad_()
         halves = _halves(engine, registry, {"generator": step, "discriminator": held})
         flows, faults = audit.measure(engine, halves, held)
-    _try_sampler(recipe, registry)
+    _try_sampler(engine, registry)
+    faults += hidden
     if reads is not None:
         faults += audit.unread(recipe, reads)
     parts = [recipe.encoder, recipe.decoder, recipe.discriminator, *recipe.losses]
@@ -92,7 +96,14 @@ def examine(
     notes += [note for half in halves if (note := audit.idle(half, engine.steps))]
     notes += audit.judge(recipe, faults)
     losses = {half.label: half.value.item() for half in halves}
-    return Findings(_rows(engine, step), losses, flows, notes)
+    return Findings(_rows(engine, step), losses, flows, notes, forward, need)
+
+
+def _now(device: torch.device) -> float:
+    """Return the time in seconds when all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @contextmanager
@@ -119,7 +130,7 @@ def _unchanged(engine: Engine) -> Iterator[None]:
             raise PluginError(message)
 
 
-def _played(engine: Engine, registry: Registry, real: Tensor, labels: Tensor | None) -> Step:
+def _try_networks(engine: Engine, registry: Registry, real: Tensor, labels: Tensor | None) -> None:
     recipe = engine.recipe
     shape, latent = tuple(real.shape), (len(real), *recipe.latent.shape)
     augmented = real.to(engine.dtype)
@@ -153,7 +164,6 @@ def _played(engine: Engine, registry: Registry, real: Tensor, labels: Tensor | N
             message = f"logits are {logits}, not [B, 1, h, w] or [B, 1] with B = {len(real)}"
             _blame(recipe.discriminator, registry, message)
         _expect(recipe.discriminator, registry, "the logits", score.logits, logits)
-    return engine.play(0, real, labels=labels)
 
 
 def _halves(engine: Engine, registry: Registry, steps: dict[Player, Step]) -> list[audit.Half]:
@@ -194,14 +204,21 @@ def _value(
     return value
 
 
-def _try_sampler(recipe: Recipe, registry: Registry) -> None:
-    """Draw two latents from stand-ins: a sampler that fails shall not fail after the training."""
-    part = recipe.sampler
-    codes = torch.randn(1000, *recipe.latent.shape, generator=keys.generator(0, "check"))
+def _try_sampler(engine: Engine, registry: Registry) -> None:
+    """Draw two latents from stand-ins: a sampler that fails shall not fail after the training.
+
+    There are as many as the run will have; what is fitted gets 1,000 at most, for that takes long.
+    """
+    recipe, part = engine.recipe, engine.recipe.sampler
     drawer = _asked(part, registry, part.build, recipe.latent)
-    _asked(part, registry, part.pictures, recipe.image)
+    source = _asked(part, registry, part.pictures, recipe.image)
+    count = min(len(engine.codes), engine.steps * recipe.train.batch)
+    count = count if source is None else len(source)
+    chance = keys.generator(0, "check")
+    given = torch.randn(min(count, 1000), *recipe.latent.shape, generator=chance)
+    codes = given[torch.arange(count) % len(given)]  # [K, *Z]
     if isinstance(drawer, Fitted):
-        _asked(part, registry, drawer.fit, codes)
+        _asked(part, registry, drawer.fit, given)
     z = _asked(part, registry, drawer.draw, 2, codes, keys.generator(0, "check"))
     _expect(part, registry, "the latents", z, (2, *recipe.latent.shape))
 

@@ -383,6 +383,15 @@ class Labelled(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class Factored(Source, Protocol):
+    """Pictures by number that are known to come from a few numbers each."""
+
+    def factors(self, index: int) -> dict[str, float]:
+        """Return the numbers behind picture `index` by name, the same names for each picture."""
+        ...
+
+
 class Dataset(Component):
     """Where the pictures come from."""
 
@@ -574,14 +583,44 @@ class Gauge(Protocol):
         ...
 
 
+class Features(Component):
+    """Pictures to the numbers that metrics compare them by."""
+
+    kind: ClassVar[str] = "features"
+
+    @abstractmethod
+    def build(self, image: ImageSpec) -> nn.Module:
+        """Make a module that is not trained: images [N, C, H, W] in [0, 1] -> features [N, F].
+
+        The features of a picture depend on that picture alone.
+        """
+
+
 class Metric(Component):
     """A measure of generated pictures against real ones."""
 
     kind: ClassVar[str] = "metric"
+    pairs: ClassVar[bool] = False
+    """Whether it compares each picture with its reconstruction, or two sets of pictures."""
+    better: ClassVar[Literal["higher", "lower"]] = "lower"
+    """Which of two values of it is the better one."""
+    gives: ClassVar[tuple[str, ...]] = ()
+    """The names of its numbers, when it gives others than one of the name of its type."""
 
     @abstractmethod
     def build(self, image: ImageSpec) -> Gauge:
         """Make a fresh measurement."""
+
+
+@runtime_checkable
+class Comparison(Protocol):
+    """A metric of features alone: those of real pictures are computed once for all of its kind."""
+
+    features: Features
+
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        """Compare features [N, F] of real pictures with those of generated ones [M, F]."""
+        ...
 
 
 class Journal(Protocol):
@@ -618,6 +657,7 @@ KINDS: tuple[type[Component], ...] = (
     Discriminator,
     Loss,
     Sampler,
+    Features,
     Metric,
     Tracker,
 )

@@ -5,20 +5,23 @@ Letters: B pictures, C channels, H x W pixels, Z the latent shape, K stored late
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.profiler import record_function
 
 from vgx import keys
 from vgx.blame import BrokenError
 from vgx.checkpoint import State
 from vgx.components import Adaptive, Loss, LossTerm, at
-from vgx.errors import DivergedError, StorageError
+from vgx.errors import DivergedError, Notice, StorageError
 from vgx.memory import measured
 from vgx.optimizers import averaging, laid_out, learning_rate, make_optimizer
 from vgx.recipe import Optimizer, Recipe
@@ -28,6 +31,7 @@ Player = Literal["generator", "discriminator"]
 
 # Latents that a run keeps for its samplers: those of the last epoch, or of its last part.
 MAX_CODES = 10_000
+UNREAD = 100  # steps that are looked at together at most
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class Engine:
         self.terms = self._build_terms()
         for network in self.networks.values():
             network.to(self.device, dtype, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.compiled: dict[str, Callable[..., Any]] = {}  # what is called in their place
         self.augment = [part.build(recipe.image) for part in recipe.augment]
         self.diff_augment = [part.build(recipe.image) for part in recipe.diff_augment]
         self.parameters = {player: [p for _, p in self.trained(player)] for player in self.terms}
@@ -117,6 +122,51 @@ class Engine:
         self.average = self._build_average()
         self.codes = torch.zeros(min(codes, MAX_CODES), *recipe.latent.shape, device=self.device)
         self.coded = 0  # latents written to `codes` so far, round and round
+        self.seed = recipe.train.seed  # of the steps' draws: another one after a rollback
+        self.slowed = 1.0  # what learning rates are multiplied by: less after a rollback
+        self.masked = False  # whether the discriminator drew dropout masks when it last judged
+        # Whether steps are looked at later, so that none waits for the device.
+        fused = all(made.defaults.get("fused") for made in self.optimizers.values())
+        self.deferred = self.device.type == "cuda" and fused
+        self.halted = torch.zeros((), dtype=torch.bool, device=self.device)  # not finite any more
+        self.unread: list[tuple[int, list[str], Tensor]] = []  # steps, their terms and values
+        # Of each trained weight's gradient when last its player moved, for whoever wants to look.
+        self.norms: dict[Player, list[Tensor | None]] = {}
+
+    def compile(self) -> None:
+        """Have the networks compiled when they are next called: only the step calls them so.
+
+        One that can't be compiled is called as it is, and a notice says so.
+        """
+        # What one player's gradient has used up, the other's still needs.
+        torch._functorch.config.donated_buffer = False  # noqa: SLF001
+        for name in ("encoder", "decoder", "discriminator"):
+            if name in self.networks:
+                self.compiled[name] = self._compiled(name)
+
+    def _compiled(self, name: str) -> Callable[..., Any]:
+        from torch._dynamo.exc import TorchDynamoException
+
+        network = self.networks[name]
+        fast = torch.compile(network, dynamic=False)
+
+        def call(*inputs: Tensor) -> Any:
+            try:
+                with warnings.catch_warnings():  # torch looks at what it warns others of
+                    warnings.filterwarnings("ignore", "The .grad attribute")
+                    return fast(*inputs)
+            except TorchDynamoException as error:
+                first = str(error).splitlines()[0]
+                warnings.warn(
+                    f"the {name} can't be compiled, so it is not: {first}", Notice, stacklevel=2
+                )
+                del self.compiled[name]
+                return network(*inputs)
+
+        return call
+
+    def _called(self, name: str) -> Callable[..., Any]:
+        return self.compiled.get(name, self.networks[name])
 
     # --- the step --------------------------------------------------------------------------
 
@@ -131,7 +181,7 @@ class Engine:
         values: dict[str, Tensor] = {}
         first = self.recipe.train.order == "generator-first"
         shared = 0 if first else len(minibatches) - 1  # the one that the generator learns from
-        with keys.ambient(self.recipe.train.seed, "step", number):
+        with keys.ambient(self.seed, "step", number):
             for index, real in enumerate(minibatches):
                 batch = (real, labels[index] if labels else None)
                 if index != shared:
@@ -143,7 +193,8 @@ class Engine:
                     values |= self._move(["discriminator"], number, index, batch)
                     values |= self._move(["generator"], number, index, batch)
         if self.average is not None:
-            self.average.update_parameters(self._averaged())
+            with record_function("vgx: averaging"):
+                self.average.update_parameters(self._averaged())
         return values
 
     def _move(
@@ -158,20 +209,28 @@ class Engine:
         for piece, part in enumerate(pieces):
             address, learn = (number, index, piece), "generator" in players
             step = self.play(number, part, address, learn=learn, labels=labels[piece])
+            if learn:
+                self._keep(step.z)
             for player in players:
-                shares, terms = self.shares(step, player)
+                if learn and player == "discriminator" and self.masked:
+                    step = self._judged_again(step, address)
+                with record_function("vgx: losses"):
+                    shares, terms = self.shares(step, player)
+                if player == players[-1]:
+                    del step  # or its pictures and features would outlive the graph's use of them
                 for label, value in terms.items():
                     values[label] = values.get(label, 0) + value.detach() / len(pieces)
                 for networks, total in shares.items():
                     done = player == players[-1] and networks == list(shares)[-1]
                     mean = total / len(pieces)
-                    gradients = self.gradients(mean, player, networks, keep=not done)
+                    with record_function(f"vgx: gradients {player}"):
+                        gradients = self.gradients(mean, player, networks, keep=not done)
                     sums[player] = _add(sums.get(player), gradients)
-            if "generator" in players:
-                self._keep(step.z)
-        self._hold_finite(number, values, sums)
-        for player, summed in sums.items():
-            self._apply(player, number, summed)
+        with record_function("vgx: finite check"):
+            self._hold_finite(number, values, sums)
+        with record_function("vgx: optimizers"):
+            for player, summed in sums.items():
+                self._apply(player, number, summed)
         return values
 
     def _hold_finite(
@@ -180,17 +239,30 @@ class Engine:
         """Look at every term and gradient before anybody moves.
 
         Raises `DivergedError` that names the first one that is not finite. All is read as one
-        number, for reading one waits for the device.
+        number, for reading one waits for the device: a sum is finite only when all of it is.
         """
-        norms = {
+        seen = [*values.values()]
+        for player, summed in sums.items():
+            given = [g for g in summed if g is not None]
+            norms = iter(torch._foreach_norm(given) if given else ())  # noqa: SLF001
+            self.norms[player] = [None if g is None else next(norms) for g in summed]
+            seen += [norm for norm in self.norms[player] if norm is not None]
+        total = torch.stack(seen).sum()
+        if self.deferred:
+            told = {**values, "the norm of the gradients": total}
+            self.unread.append((number, list(told), torch.stack([*told.values()])))
+            self.halted |= ~total.isfinite()
+            if len(self.unread) == UNREAD:
+                self.confirm()
+            return
+        if total.isfinite():
+            return
+        totals = {
             f"the norm of the {player}'s gradient": nn.utils.get_total_norm(
                 [gradient for gradient in summed if gradient is not None]
             )
             for player, summed in sums.items()
         }
-        seen = torch.stack([*(values | norms).values()])
-        if seen.isfinite().all():
-            return
         gradients = {
             f"the gradient of {name}": gradient.abs().max()
             for player, summed in sums.items()
@@ -198,9 +270,25 @@ class Engine:
             if gradient is not None
         }
         # The norm comes last: it overflows before the gradients do.
-        for name, value in (values | gradients | norms).items():
+        for name, value in (values | gradients | totals).items():
             if not value.isfinite():
-                raise DivergedError(f"step {number + 1}: {name} is {value.item()}")
+                raise DivergedError(f"step {number + 1}: {name} is {value.item()}", number)
+
+    def confirm(self) -> None:
+        """Read what deferred steps left unread: one wait for the device, not one a step.
+
+        Raises `DivergedError` for the first one that was not finite. No trained weight has moved
+        since: the optimizers saw to that on the device. A training calls this before it logs, draws
+        or saves.
+        """
+        unread, self.unread = self.unread, []
+        if not unread or not bool(self.halted):
+            return
+        self.halted.zero_()
+        for number, names, seen in unread:
+            for name, value in zip(names, seen.tolist(), strict=True):
+                if not math.isfinite(value):
+                    raise DivergedError(f"step {number + 1}: {name} is {value}", number)
 
     def play(
         self,
@@ -218,7 +306,7 @@ class Engine:
         train, latent = self.recipe.train, self.recipe.latent.shape
         real = real.to(self.dtype)
         chance = self.chance("augmentation", *address)
-        with torch.no_grad():
+        with torch.no_grad(), record_function("vgx: augmentation"):
             for change in self.augment:
                 real = change(real, chance)  # [B, C, H, W]
         posterior = recon = recon_logits = prior = real_score = fake_score = None
@@ -233,17 +321,17 @@ class Engine:
                 if "prior" in train.fakes or "encoder" not in self.networks:
                     prior = sigmoid(self.decode(z, labels))  # [B, C, H, W]
                 if "encoder" in self.networks:
-                    posterior = self.networks["encoder"](real)
+                    with record_function("vgx: encode"):
+                        posterior = self._called("encoder")(real)
                     z = posterior.sample(self.chance("posterior", *address))  # [B, *Z]
                     recon_logits = self.decode(z, labels)  # [B, C, H, W]
                     recon = sigmoid(recon_logits)  # [B, C, H, W]
             if "discriminator" in self.networks:
-                shown = {"recon": recon, "prior": prior}
-                fakes = torch.cat(
-                    [images for name in train.fakes if (images := shown[name]) is not None]
-                )  # [F*B, C, H, W]
+                luck = self._luck()
+                fakes = self._fakes(recon, prior)  # [F*B, C, H, W]
                 real_score = self.judge(real, labels, "real", address)
                 fake_score = self.judge(fakes, labels, "fake", address)
+                self.masked = not torch.equal(luck, self._luck())
         return Step(
             number=number,
             progress=number / self.steps,
@@ -263,10 +351,31 @@ class Engine:
             chance=lambda stream: self.chance(f"loss {stream}", *address),
         )
 
+    def _fakes(self, recon: Tensor | None, prior: Tensor | None) -> Tensor:
+        """[F*B, C, H, W]  What the discriminator is shown as fake, in the recipe's order."""
+        made = {"recon": recon, "prior": prior}
+        shown = [images for name in self.recipe.train.fakes if (images := made[name]) is not None]
+        return shown[0] if len(shown) == 1 else torch.cat(shown)
+
+    def _judged_again(self, step: Step, address: tuple[int, ...]) -> Step:
+        """Return the step with scores of the same pictures under other dropout masks."""
+        fakes = self._fakes(step.recon, step.prior).detach()  # [F*B, C, H, W]
+        with self._autocast():
+            real_score = self.judge(step.real, step.labels, "real", address)
+            fake_score = self.judge(fakes, step.labels, "fake", address)
+        return replace(step, real_score=real_score, fake_score=fake_score)
+
+    def _luck(self) -> Tensor:
+        """Return the state of the generator that dropout draws from."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_rng_state(self.device)
+        return torch.get_rng_state()
+
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the decoder's logits [B, C, H, W] of latents [B, *Z], in float32 at least."""
         told = (labels,) if self.recipe.decoder.conditional else ()
-        logits: Tensor = self.networks["decoder"](z, *told)
+        with record_function("vgx: decode"):
+            logits: Tensor = self._called("decoder")(z, *told)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def judge(
@@ -287,7 +396,11 @@ class Engine:
             and self.recipe.discriminator.conditional
         ):
             told = (labels.repeat(len(images) // len(labels)),)  # [F*B]
-        score: Score = self.networks["discriminator"](images, *told)
+        # Compiled networks give no second derivatives, which is what penalties take.
+        penalty = stream == "penalty"
+        network = self.networks["discriminator"] if penalty else self._called("discriminator")
+        with record_function(f"vgx: judge {stream}"):
+            score: Score = network(images, *told)
         wide = torch.promote_types(score.logits.dtype, torch.float32)
         return Score(score.logits.to(wide), score.features)
 
@@ -357,11 +470,13 @@ class Engine:
         parameters = self.parameters[player]
         chosen: Optimizer = getattr(self.recipe.train.optimizers, player)
         for group in self.optimizers[player].param_groups:
-            group["lr"] = learning_rate(chosen, number)
+            group["lr"] = self.slowed * learning_rate(chosen, number)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else laid_out(gradient, parameter)
         if self.recipe.train.clip is not None:
             nn.utils.clip_grad_norm_(parameters, self.recipe.train.clip)
+        if self.deferred:  # fused optimizers look at it before they move anything
+            self.optimizers[player].found_inf = self.halted.float()  # type: ignore[attr-defined]
         self.optimizers[player].step()
         for parameter in parameters:
             parameter.grad = None
@@ -374,10 +489,11 @@ class Engine:
         self.coded += len(z)
 
     def chance(self, stream: str, *address: int) -> torch.Generator:
-        """Return a fresh generator on the device, keyed by the recipe's seed."""
-        return keys.generator(self.recipe.train.seed, stream, *address, device=self.device)
+        """Return a fresh generator on the device, keyed by the seed."""
+        return keys.generator(self.seed, stream, *address, device=self.device)
 
     def _autocast(self) -> torch.autocast:
+        # `auto` is settled before a training; whoever asks an engine directly gets what is exact.
         enabled = self.recipe.train.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
@@ -425,7 +541,9 @@ class Engine:
             return None
         average = averaging(decay, rising=self.recipe.train.ema_warmup)
         # Buffers are copied, not averaged: BatchNorm's statistics are averages already.
-        return AveragedModel(self._averaged(), multi_avg_fn=average)
+        made = AveragedModel(self._averaged(), multi_avg_fn=average)
+        made.n_averaged = made.n_averaged.cpu()  # it is asked in every step
+        return made
 
     def shown(self, name: str) -> nn.Module:
         """Return the network to draw with: the averaged one when there is one."""

@@ -38,6 +38,11 @@ class DivergedError(VgxError):
 
     exit_code = 6
 
+    def __init__(self, message: str, step: int | None = None) -> None:
+        """Keep the number of the step, where there is one."""
+        super().__init__(message)
+        self.step = step
+
 
 class BusyError(VgxError):
     """Another process is training in this run directory."""

@@ -6,24 +6,31 @@ Nothing here knows how a run begins or goes on; `training` does.
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.profiler import profile, record_function
 
-from vgx import checkpoint, environment
+from vgx import checkpoint, drawing, environment, keys
 from vgx.checkpoint import last_good
-from vgx.data import Batches, Store
+from vgx.data import Batches, Store, noticing
 from vgx.drawing import draw
 from vgx.engine import Engine
-from vgx.errors import DivergedError, Stopped
+from vgx.errors import DivergedError, Stopped, StorageError
+from vgx.measures import Eyes, while_training
+from vgx.monitors import Watch
 from vgx.recipe import Recipe
 from vgx.rundir import Run
 from vgx.voice import Voice
+
+ROLLBACKS = 3  # of one run: what breaks more often is not mended by other draws
+SLOWER = 0.5  # what each multiplies the learning rates by
 
 
 @dataclass
@@ -40,20 +47,40 @@ class Training:
     seconds: float = 0.0  # spent in training, over all resumes
     saved: int = -1  # the step of the newest checkpoint
     stop: int = 0  # the signal that asked for the end
+    rollbacks: int = 0  # so far
+    paced: tuple[float, int] = (0.0, 0)  # when its speed was last told, and at which step
+    warnings: list[str] = field(default_factory=list)  # that no line of the log has yet
+    metrics: dict[str, float] = field(default_factory=dict)  # the same
+    profiler: profile | None = None  # told of every step
 
     @property
     def minibatches(self) -> int:
         """How many minibatches one step takes."""
         return self.recipe.train.discriminator_steps if self.recipe.discriminator else 1
 
+    @property
+    def numbers(self) -> range:
+        """The minibatches of the next step."""
+        first = self.done * self.minibatches
+        return range(first, first + self.minibatches)
+
+    def begin(self, rollbacks: int) -> None:
+        """Go on as after so many rollbacks: each has other draws and lower learning rates."""
+        self.rollbacks, seed = rollbacks, self.recipe.train.seed
+        if rollbacks:
+            seed = keys.key(seed, "rollback", rollbacks)
+        self.engine.seed = self.batches.seed = seed
+        self.engine.slowed = SLOWER**rollbacks
+
     def step(self) -> dict[str, Tensor]:
         """Do the next step; return the loss terms. Raises `DivergedError`."""
-        first = self.done * self.minibatches
-        numbers = range(first, first + self.minibatches)
-        pictures = [self.batches[number] for number in numbers]
-        labels = [self.batches.labels(number) for number in numbers]
+        with record_function("vgx: data"):
+            pictures = [self.batches[number] for number in self.numbers]
+            labels = [self.batches.labels(number) for number in self.numbers]
         values = self.engine.step(self.done, pictures, labels)
         self.done += 1
+        if self.profiler is not None:
+            self.profiler.step()
         return values
 
     @property
@@ -64,48 +91,157 @@ class Training:
 
 def train(training: Training, voice: Voice) -> None:
     """Train to the end or to a signal; log, draw and save on the way."""
-    recipe, engine, made = training.recipe, training.engine, training.run
-    asked = recipe.train
-    for notice in environment.room(made, engine):
-        voice.warn(notice)
-    if training.notices and training.done == 0:
-        made.log({**_line(training, {}), "notices": training.notices})
+    engine, made = training.engine, training.run
+    _begin(training, voice)
+    watch = Watch(engine, training.store)
+    eyes = Eyes(training.recipe.image, engine.device, keep=False)
     with voice.work("Training", engine.steps, training.done) as advance:
-        start, since = time.perf_counter() - training.seconds, (time.perf_counter(), training.done)
+        shown = training.done
+        start = time.perf_counter() - training.seconds
+        training.paced = (time.perf_counter(), training.done)
         while training.done < engine.steps and not training.stop:
             try:
                 values = training.step()
+                due = _due(training)
+                if any(due) or training.stop:
+                    engine.confirm()
             except DivergedError as error:
-                raise _diverged(training, str(error)) from None
+                training.done = training.done if error.step is None else error.step
+                _note_pictures(training, str(error))
+                _roll_back(training, str(error), voice)
+                continue
             training.seconds = time.perf_counter() - start
-            last = training.done == engine.steps
-            text = ""
-            if training.done % asked.log_every == 0 or last or training.done == 1:
-                losses = {name: value.item() for name, value in values.items()}
-                made.log(_line(training, losses))
-                text, since = _progress(losses, training, since)
-            advance(1, text)
-            if training.done % asked.draw_every == 0 or last:
+            training.metrics = _measure(training, eyes)
+            text = _tell(training, values, due, watch, voice)
+            advance(training.done - shown, text)
+            shown = training.done
+            if due.draw:
                 draw(engine, training.store, made, training.done)
-            if training.done % asked.save_every == 0 or last:
-                _save(training)
+            if due.save or (_judges(training) and _best(training) == training.done):
+                _save(training, voice)
         if training.saved != training.done:
-            _save(training)
+            engine.confirm()
+            _save(training, voice)
     if training.stop:
         name = signal.Signals(training.stop).name
         done = f"{name}: stopped at step {training.done:,} and saved"
         raise Stopped(f"{done}; go on with: vgx resume {made.path}", training.stop)
 
 
-def _diverged(training: Training, what: str) -> DivergedError:
-    advice = "a lower learning rate or train.clip may help"
+class Due(NamedTuple):
+    """What is to be done about the step just taken."""
+
+    log: bool
+    draw: bool
+    save: bool
+
+
+def _due(training: Training) -> Due:
+    done, asked = training.done, training.recipe.train
+    last = done == training.engine.steps
+    return Due(
+        done % asked.log_every == 0 or last or done == 1 or _judges(training),
+        drawing.due(done, asked.draw_every) or last,
+        done % asked.save_every == 0 or last,
+    )
+
+
+def _tell(
+    training: Training, values: dict[str, Tensor], due: Due, watch: Watch, voice: Voice
+) -> str:
+    """Warn of what the monitors see and log the step; return what the progress line says."""
+    if due.draw:
+        _warn(training, watch.pictures(training.done), voice)
+    if not due.log and not training.warnings:
+        return ""
+    losses = {name: value.item() for name, value in values.items()}
+    _warn(training, watch.numbers(training.done, losses), voice)
+    training.run.log(_line(training, losses))
+    return _progress(losses, training)
+
+
+def _judges(training: Training) -> bool:
+    """Tell whether metrics are measured after the step just done."""
+    done, every = training.done, training.recipe.eval.every
+    return every is not None and (done % every == 0 or done == training.engine.steps)
+
+
+def _measure(training: Training, eyes: Eyes) -> dict[str, float]:
+    if not _judges(training):
+        return {}
+    return while_training(training.engine, training.store, training.done, eyes)
+
+
+def _best(training: Training) -> int | None:
+    """Return the step of the best measurement so far, if the recipe says what is best."""
+    name = training.recipe.eval.best
+    if name is None:
+        return None
+    return checkpoint.best(training.run, name, training.recipe.eval.better[name])
+
+
+def _begin(training: Training, voice: Voice) -> None:
+    for notice in environment.room(training.run, training.engine):
+        voice.warn(notice)
+    if training.notices and training.done == 0:
+        training.run.log({**_line(training, {}), "notices": training.notices})
+    if training.recipe.train.on_nonfinite == "rollback" and training.saved < 0:
+        _save(training, voice)  # the first step shall have something to go back to
+
+
+def _warn(training: Training, texts: list[str], voice: Voice) -> None:
+    for text in texts:
+        voice.warn(f"step {training.done:,}: {text}")
+    training.warnings += texts
+
+
+def _note_pictures(training: Training, what: str) -> None:
+    """Keep which pictures of the store a step had that was not finite, a list a minibatch."""
+    rows = [training.batches.rows(number).tolist() for number in training.numbers]
+    line = {"step": training.done + 1, "what": what, "pictures": rows}
+    # That a step was not finite matters more than that this could not be written.
+    with contextlib.suppress(OSError), (training.run.path / "nonfinite.jsonl").open("a") as file:
+        file.write(json.dumps({**line, "rollbacks": training.rollbacks}) + "\n")
+
+
+def _roll_back(training: Training, what: str, voice: Voice) -> None:
+    """Go back to the last checkpoint that was due, to try other draws.
+
+    Raises `DivergedError` when the recipe does not want that, or it was done too often.
+    """
+    if training.recipe.train.on_nonfinite == "stop":
+        advice = "a lower learning rate, train.clip or train.on_nonfinite=rollback may help"
+        raise _diverged(training, what, advice)
+    if training.rollbacks == ROLLBACKS:
+        advice = "a lower learning rate or train.clip may help"
+        raise _diverged(training, f"{what}, after {ROLLBACKS} rollbacks", advice)
+    notices: list[str] = []
+    # Not to one that a signal asked for: a run that was stopped shall end as one that was not.
+    every = training.recipe.train.save_every
+    scheduled = training.done // every * every
+    with noticing(notices):
+        try:
+            state = checkpoint.load(training.run, before=scheduled + 1)[1]
+        except StorageError:  # pruned: it was stopped more often since than checkpoints are kept
+            state = checkpoint.load(training.run)[1]
+    training.engine.restore(state)
+    training.done = state.numbers["step"]
+    training.begin(training.rollbacks + 1)
+    training.run.rewind_log(training.done)
+    _save(training, voice)  # with the count, so that a resume goes on from here
+    told = f"rollback {training.rollbacks} of {ROLLBACKS}: {what}; back at step {training.done:,}"
+    rates = f"with other draws and {training.engine.slowed:g} times the learning rates"
+    _warn(training, [*notices, f"{told} {rates}"], voice)
+
+
+def _diverged(training: Training, what: str, advice: str) -> DivergedError:
     return DivergedError(f"{training.run.path}: {what}; {last_good(training.run)}; {advice}")
 
 
 def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
     consumed = training.done * training.minibatches
     optimizers = training.engine.optimizers
-    return {
+    line = {
         "step": training.done,
         "epoch": round(consumed / training.batches.per_epoch, 4),
         "images": consumed * training.recipe.train.batch,
@@ -113,21 +249,27 @@ def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
         "losses": losses,
         "rates": {player: o.param_groups[0]["lr"] for player, o in optimizers.items()},
     }
+    more = {"metrics": training.metrics, "warnings": training.warnings}
+    training.metrics, training.warnings = {}, []
+    return {**line, **{name: given for name, given in more.items() if given}}
 
 
-def _progress(
-    losses: dict[str, float], training: Training, since: tuple[float, int]
-) -> tuple[str, tuple[float, int]]:
-    now = time.perf_counter()
-    pictures = (training.done - since[1]) * training.minibatches * training.recipe.train.batch
+def _progress(losses: dict[str, float], training: Training) -> str:
+    now, (then, before) = time.perf_counter(), training.paced
+    training.paced = (now, training.done)
+    steps = max(training.done - before, 0)  # fewer than none after a rollback
+    pictures = steps * training.minibatches * training.recipe.train.batch
     terms = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
     terms = terms.replace(".generator", " G").replace(".discriminator", " D")
-    return f"{terms} | {pictures / (now - since[0]):.1f} images/s", (now, training.done)
+    return f"{terms} | {pictures / (now - then):.1f} images/s"
 
 
 @contextlib.contextmanager
 def signals(training: Training) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the training after the step under way; a second SIGINT at once."""
+    """Let SIGINT, SIGTERM and SIGUSR1 end the training after the step under way.
+
+    SIGUSR1 is how SLURM warns before the end (`--signal=USR1@90`). A second SIGINT ends it at once.
+    """
 
     def note(number: int, _: object) -> None:
         # Schedulers repeat their SIGTERM; whoever presses Ctrl-C again does not want to wait.
@@ -138,7 +280,8 @@ def signals(training: Training) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    old = {number: signal.signal(number, note) for number in heard}
     try:
         yield
     finally:
@@ -146,17 +289,21 @@ def signals(training: Training) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _save(training: Training) -> None:
+def _save(training: Training, voice: Voice) -> None:
+    """Commit a checkpoint; what is not finite is none, and has the run go back."""
     consumed = training.done * training.minibatches
     numbers = {
         "step": training.done,
         "epoch": consumed / training.batches.per_epoch,
         "images": consumed * training.recipe.train.batch,
         "seconds": training.seconds,
+        "rollbacks": training.rollbacks,
     }
     state = training.engine.state(numbers)
     for name, tensor in (state.model | state.optimizer | state.latents).items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise _diverged(training, f"step {training.done}: {name} is not finite, so not saved")
-    checkpoint.save(training.run, state, training.recipe.train.keep)
+            what = f"step {training.done}: {name} is not finite, so not saved"
+            _roll_back(training, what, voice)
+            return
+    checkpoint.save(training.run, state, training.recipe.train.keep, _best(training))
     training.saved = training.done

@@ -34,6 +34,7 @@ from vgx.components import (
     ImageSpec,
     LatentSpec,
     Loss,
+    Metric,
     Rate,
     Sampler,
     validate,
@@ -110,8 +111,12 @@ class Train(BaseModel):
     ema_warmup: bool = False
     """Let the decay rise to `ema`, so that the first weights are soon forgotten: after n steps it
     is at most (1 + n) / (10 + n)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the networks' passes; losses are always float32."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the networks' passes; losses are always float32. `auto` is what a short trial
+    finds faster when the training is long, else `fp32`; the run's own recipe says which."""
+    compile: Literal["auto"] | bool = "auto"
+    """Compile the networks with `torch.compile`. `auto` tries it on a GPU when the training is
+    long, else does not; the run's own recipe says which."""
     log_every: PositiveInt = 10
     """Steps between lines of `log.jsonl`."""
     draw_every: PositiveInt = 500
@@ -120,6 +125,10 @@ class Train(BaseModel):
     """Steps between checkpoints."""
     keep: Annotated[int, Field(ge=2)] = 3
     """How many of the newest checkpoints stay."""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """A loss, gradient or weight that is not finite ends the run (`stop`), or takes it back to the
+    newest checkpoint, from where it tries other draws at half the learning rates (`rollback`); at
+    most three times."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -132,6 +141,43 @@ class Train(BaseModel):
                 {"accumulate": self.accumulate, "batch": self.batch},
             )
         return self
+
+
+class Eval(BaseModel):
+    """How a run is judged."""
+
+    model_config = STRICT
+
+    holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of the pictures that the run is not trained on, chosen by their content: equal pictures
+    are on the same side."""
+    metrics: tuple[Metric, ...] = ()
+    """What is measured, while training and by `vgx eval`."""
+    every: PositiveInt | None = None
+    """Steps between measurements while training; `null`: there are none."""
+    n: Annotated[int, Field(ge=2)] = 256
+    """Pictures on each side of a measurement while training, at most."""
+    best: str | None = None
+    """A number of the metrics, `psnr` or `recall`: the checkpoint of the measurement where it was
+    best is kept besides the newest."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.every is not None and not self.metrics:
+            raise PydanticCustomError("eval", "every: there is nothing to measure; give metrics")
+        if self.best is not None and self.every is None:
+            raise PydanticCustomError("eval", "best: nothing is measured on the way; give every")
+        numbers = self.better
+        if self.best is not None and self.best not in numbers:
+            message = "best: the metrics give no '{best}'; there are: {names}"
+            given = {"best": self.best, "names": ", ".join(numbers)}
+            raise PydanticCustomError("eval", message, given)
+        return self
+
+    @property
+    def better(self) -> dict[str, str]:
+        """Which of two values is better, higher or lower, for each number of the metrics."""
+        return {name: m.better for m in self.metrics for name in (m.gives or (m.type,))}
 
 
 def _latent(value: object) -> object:
@@ -186,6 +232,8 @@ class Recipe(BaseModel):
     """How `vgx sample` draws latents unless it is told otherwise."""
     train: Train
     """How long and in which way."""
+    eval: Eval = Eval()
+    """How the run is judged, while it trains and by `vgx eval`."""
     allow: tuple[str, ...] = ()
     """Findings of the audit that are meant, by the names that it gives them; `*` stands for
     anything: `unreached:decoder.*`."""
@@ -213,11 +261,17 @@ class Recipe(BaseModel):
                 raise PydanticCustomError("losses", message, names)
         if self.encoder is None and "recon" in self.train.fakes:
             raise PydanticCustomError("fakes", "train.fakes names 'recon', but there is no encoder")
+        lost = [metric.type for metric in self.eval.metrics if metric.pairs]
+        if self.encoder is None and lost:
+            message = "eval.metrics: '{name}' compares reconstructions, but there is no encoder"
+            raise PydanticCustomError("eval", message, {"name": lost[0]})
         return self
 
 
 # What may change when a run goes on; anything else would make another experiment of it.
 CHANGEABLE = ("train.epochs", "train.steps", *(f"train.{f}_every" for f in ("log", "draw", "save")))
+CHANGEABLE += ("train.on_nonfinite",)
+CHANGEABLE += ("eval.every", "eval.n")
 
 
 def load_recipe(

@@ -462,6 +462,25 @@ def _sampler(case: _Case) -> None:
         _source(case, source)
 
 
+def _features(case: _Case) -> None:
+    images, network = _images(case), _born(_build_features(case), case.part)
+    _demand(isinstance(network, nn.Module), "build does not give a torch.nn.Module")
+    seen = _unharmed("pictures", images, lambda: _keyed(lambda _: network(images)))
+    _demand(isinstance(seen, Tensor) and seen.dim() == 2, "its features are no tensor [N, F]")
+    _expect("its features", seen, (B, seen.shape[1]))
+    case.claim(not seen.requires_grad, "its features lead to weights, which nothing is to train")
+    again = _keyed(lambda _: network(images), ambient=1)
+    case.claim(torch.equal(seen, again), "the same pictures give other features the second time")
+    other = _born(_build_features(case), case.part, 1)(images)
+    case.claim(torch.equal(seen, other), "built twice it gives other features: fix its weights")
+    near = torch.allclose(network(images[:2]), seen[:2], atol=ROUNDING)
+    case.claim(near, "the features of a picture depend on the others in its batch")
+
+
+def _build_features(case: _Case) -> Callable[[Any], Any]:
+    return lambda part: part.build(case.image)
+
+
 def _metric(case: _Case) -> None:
     real, fake = _images(case), _images(case, 1)
 
@@ -508,6 +527,7 @@ _CHECKS: dict[str, Callable[[_Case], None]] = {
     "discriminator": _discriminator,
     "loss": _loss,
     "sampler": _sampler,
+    "features": _features,
     "metric": _metric,
     "tracker": _tracker,
 }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from vgx import check, checkpoint, environment, sampling
+from vgx import check, checkpoint, environment, memory, profiling, report, sampling, tuning
 from vgx.blame import blaming
 from vgx.checkpoint import State
 from vgx.components import noting_reads
@@ -19,6 +22,7 @@ from vgx.data import (
     Store,
     as_batch,
     minibatches,
+    name_of,
     noticing,
     open_source,
     open_store,
@@ -26,12 +30,16 @@ from vgx.data import (
 )
 from vgx.engine import MAX_CODES, Engine, untrained
 from vgx.errors import RecipeError, StorageError
+from vgx.hidden import working
 from vgx.loop import Training, signals, train
+from vgx.measures import try_out
 from vgx.recipe import CHANGEABLE, Recipe, differences, dump_recipe, load_recipe
 from vgx.registry import Registry, discover
 from vgx.rundir import Run, create, find, write_file
+from vgx.split import held_out
 from vgx.voice import Voice
 
+RESIDENT = 0.25  # of a GPU's memory that the pictures may take
 CHECKED = 4  # pictures that the first look at the networks takes
 
 
@@ -43,22 +51,33 @@ def run(
     registry: Registry | None = None,
     voice: Voice | None = None,
     folder: Path | None = None,
+    *,
+    profile: bool = False,
 ) -> Run:
     """Check the recipe, train it in a new run directory, draw its pictures.
 
     `plugins` are files to copy into the run; `folder` is where the recipe lies, whose git commit is
-    noted. Raises a `VgxError`: `Stopped` after a signal, with everything saved.
+    noted; with `profile` a few steps are profiled. Raises a `VgxError`: `Stopped` after a signal,
+    with everything saved.
     """
     voice = voice or Voice()
     registry = registry or discover(plugins)
     with noting_reads() as reads:
-        with blaming(recipe, registry):
+        with blaming(registry):
             store, notices = _open(recipe, voice)
             engine, batches = _build(recipe, store, pick_device(device), notices, voice)
         batch = as_batch(store, CHECKED, engine.device)
-        with blaming(recipe, registry, engine.networks):
+        with blaming(registry, working(engine)):
             findings = check.examine(engine, registry, *batch, reads)
+    with blaming(registry):
+        try_out(recipe.eval, recipe.image)
     show(findings, voice)
+    advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
+    with blaming(registry, working(engine), advice=advice):
+        recipe, why = tuning.choose(engine, *tuning.tryable(engine, store), findings.forward)
+    if why:
+        voice.say(why)
+    prepare(engine, batches, recipe)
     made = create(recipe.name, out)
     training = Training(recipe, made, engine, batches, store, notices)
     with made.held(), signals(training):
@@ -66,9 +85,12 @@ def run(
             shutil.copy(file, made.path / "plugins" / Path(file).name)
         about = environment.describe(recipe, registry, engine.device, store, notices, folder)
         write_file(made.path / "environment.json", _json(about))
+        write_file(made.path / "audit.json", _json(dataclasses.asdict(findings)))
         write_file(made.recipe_file, dump_recipe(recipe))  # with the recipe it is a run
         voice.say(f"Run {made.path} on {engine.device}")
-        with blaming(recipe, registry, engine.networks, lambda: training.when):
+        named = blaming(registry, working(engine), lambda: training.when, advice)
+        watched = profiling.profiled(training, voice) if profile else nullcontext()
+        with report.closing(training, registry, voice), named, watched:
             train(training, voice)
     return made
 
@@ -89,8 +111,8 @@ def resume(
     if not found.recipe_file.is_file():
         raise StorageError(f"{found.path}: it was ended before it began; start it again")
     registry = sampling.registry_of(found)
-    stored = load_recipe(found.recipe_file, (), registry)
-    recipe = recipe or stored
+    stored = tuning.settled(load_recipe(found.recipe_file, (), registry))  # of old runs, not yet
+    recipe = tuning.as_before(recipe or stored, stored)
     changed = differences(stored, recipe)
     wrong = [
         f"{name}: {old!r} -> {new!r}"
@@ -105,19 +127,19 @@ def resume(
         state, notices = newest(found, recipe)
         for notice in notices:
             voice.warn(notice)
-        with blaming(recipe, registry):
+        with blaming(registry):
             training = opened(found, recipe, state, device, voice)
         training.notices += notices
         for notice in environment.changes(
             found, environment.machine(registry, training.engine.device)
         ):
             voice.warn(notice)
-        found.rewind_log(training.done if state else -1)
+        found.rewind_log(training.done or -1)
         if changed:
             write_file(found.recipe_file, dump_recipe(recipe))
         voice.say(f"Run {found.path} goes on from step {training.done:,}")
-        named = blaming(recipe, registry, training.engine.networks, lambda: training.when)
-        with signals(training), named:
+        named = blaming(registry, working(training.engine), lambda: training.when)
+        with signals(training), report.closing(training, registry, voice), named:
             train(training, voice)
     return found
 
@@ -152,28 +174,50 @@ def opened(
     asked = untrained(recipe) if state else recipe
     engine, batches = _build(asked, store, pick_device(device), notices, voice)
     training = Training(recipe, run, engine, batches, store, notices)
+    prepare(engine, batches, recipe)
     if state:
         engine.restore(state)
         training.done = training.saved = state.numbers["step"]
         training.seconds = state.numbers["seconds"]
+        training.begin(state.numbers.get("rollbacks", 0))
     return training
+
+
+def prepare(engine: Engine, batches: Batches, recipe: Recipe) -> None:
+    """Make everything ready for many steps in the way that the recipe settles."""
+    engine.recipe = recipe
+    if recipe.train.compile is True:
+        engine.compile()
+    if engine.device.type == "cpu":
+        memory.keep_freed()
+    else:
+        if batches.images.nbytes < RESIDENT * memory.there_is(engine.device):
+            batches.reside()
+        # What float32 convolutions and products are worth on a GPU: their inputs lose 13 bits.
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.deterministic = True  # a run repeats to the bit
 
 
 def examine(recipe: Recipe, registry: Registry, device: str | None, voice: Voice) -> None:
     """Do everything that `run` does before its first step, and write nothing."""
     with noting_reads() as reads:
-        with blaming(recipe, registry):
+        with blaming(registry):
             source, notices = open_source(recipe.dataset, recipe.image)
             for notice in notices:
                 voice.warn(notice)
             voice.say(f"Data: {len(source):,} pictures before filtering")
             chosen = pick_device(device)
-            per_epoch = minibatches(len(source), recipe.train.batch)
-            engine = Engine(recipe, steps_of(recipe, per_epoch), CHECKED, chosen)
+            trained = math.ceil(len(source) * (1 - recipe.eval.holdout))
+            per_epoch = minibatches(trained, recipe.train.batch)
+            codes = per_epoch * recipe.train.batch
+            engine = Engine(recipe, steps_of(recipe, per_epoch), codes, chosen)
             pictures = peek(source, recipe.image, CHECKED, recipe.dataset.tolerated)
         batch = as_batch(pictures, CHECKED, chosen)
-        with blaming(recipe, registry, engine.networks):
+        with blaming(registry, working(engine)):
             findings = check.examine(engine, registry, *batch, reads)
+    with blaming(registry):
+        try_out(recipe.eval, recipe.image)
     show(findings, voice)
 
 
@@ -218,8 +262,16 @@ def _open(recipe: Recipe, voice: Voice) -> tuple[Store, list[str]]:
     # Also when the store is there already: the audit wants to see what reading a picture takes.
     peek(source, recipe.image, 1, max_bad)
     with voice.work("Decoding", len(source)) as advance:
-        store = open_store(source, recipe.image, lambda more: advance(more, "pictures"), max_bad)
-    voice.say(f"Data: {store.summary()}")
+        store = open_store(
+            source,
+            recipe.image,
+            lambda more: advance(more, "pictures"),
+            max_bad,
+            name_of(recipe.dataset),
+            voice.say,
+        )
+    held = held_out(store.hashes, recipe.eval.holdout).sum()
+    voice.say(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
     return store, notices
 
 
@@ -227,7 +279,9 @@ def _build(
     recipe: Recipe, store: Store, device: torch.device, notices: list[str], voice: Voice
 ) -> tuple[Engine, Batches]:
     train = recipe.train
-    batches = Batches(store.images, train.batch, train.seed, device, store.labels)
+    held = held_out(store.hashes, recipe.eval.holdout)
+    rows = np.flatnonzero(~held) if held.any() else None
+    batches = Batches(store.images, train.batch, train.seed, device, store.labels, rows)
     steps = steps_of(recipe, batches.per_epoch)
     codes = min(batches.per_epoch * train.batch, MAX_CODES)
     given: list[str] = []

@@ -27,6 +27,9 @@ from vgx_builtin.encoders.deterministic import Deterministic
 from vgx_builtin.encoders.residual import ResidualEncoder
 from vgx_builtin.encoders.timm import Timm
 from vgx_builtin.encoders.vector_quantised import VectorQuantised
+from vgx_builtin.features.inception import Inception
+from vgx_builtin.features.random_conv import RandomConv
+from vgx_builtin.features.timm import Timm as TimmFeatures
 from vgx_builtin.losses.adversarial import (
     BceAdversarial,
     Hinge,
@@ -41,6 +44,11 @@ from vgx_builtin.losses.penalties import R1, R2, Dragan, GradientPenalty, LeCam
 from vgx_builtin.losses.perceptual import FeatureMatching, Perceptual
 from vgx_builtin.losses.reconstruction import L1, L2, Bce, Charbonnier
 from vgx_builtin.losses.similarity import MsSsim, Ssim
+from vgx_builtin.metrics.perceptual import Perceptual as PerceptualMetric
+from vgx_builtin.metrics.pixels import Difference, Psnr
+from vgx_builtin.metrics.pixels import MsSsim as MsSsimMetric
+from vgx_builtin.metrics.pixels import Ssim as SsimMetric
+from vgx_builtin.metrics.sets import Fid, Kid, Prdc
 from vgx_builtin.samplers.fitted import AggregateGaussian, GaussianMixture
 from vgx_builtin.samplers.interpolate import Interpolate
 from vgx_builtin.samplers.posterior import PosteriorCodes
@@ -107,6 +115,17 @@ PARTS: tuple[type[vgx.Component], ...] = (
     Traversal,
     Truncation,
     WeightedMix,
+    Inception,
+    RandomConv,
+    TimmFeatures,
+    Difference,
+    Fid,
+    Kid,
+    MsSsimMetric,
+    PerceptualMetric,
+    Prdc,
+    Psnr,
+    SsimMetric,
 )
 
 

@@ -27,6 +27,7 @@ def settings(folder, *more):
     return (TINY, *QUICK, "--set", f"dataset.path={folder}", *more)
 
 
+@pytest.mark.bar("D1")
 def test_a_torn_picture_ends_the_run_before_there_is_one(vgx_here, folder, tmp_path):
     (folder / "sub" / "torn.png").write_bytes((folder / "03.png").read_bytes()[:200])
     code, _, err = vgx_here("run", *settings(folder))
@@ -51,6 +52,7 @@ def test_a_torn_picture_is_left_out_counted_and_named(vgx_here, folder, tmp_path
     assert code == 0, err
 
 
+@pytest.mark.bar("D1")
 def test_more_torn_pictures_than_are_allowed_end_the_run(vgx_here, folder, tmp_path):
     for name in ("a.png", "b.png"):
         (folder / name).write_bytes(b"torn")
@@ -70,6 +72,7 @@ def test_a_share_that_nothing_reads_is_said(vgx_here, folder):
     assert code == 0, err
 
 
+@pytest.mark.bar("D2")
 @pytest.mark.parametrize("command", ["check", "run"])
 @pytest.mark.parametrize(
     ("kept", "message"),
@@ -107,6 +110,7 @@ def test_one_picture_is_a_data_set(vgx_here, folder, tmp_path):
     assert (tmp_path / "runs" / "0001-tiny" / "samples" / "recon-00000002.png").is_file()
 
 
+@pytest.mark.bar("D2")
 def test_large_pictures_are_pictures(vgx_here, folder, tmp_path):
     for number in range(4):
         file = folder / f"{number:02}.png"

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import vgx
@@ -90,6 +91,7 @@ def test_another_seed_is_another_run(tiny_run):
     assert one["model.safetensors"] != two["model.safetensors"]
 
 
+@pytest.mark.bar("Q1")
 def test_sample_draws_a_grid_of_a_hundred_and_repeats_it(tiny_run):
     program, _, run = tiny_run
     first = run / "samples" / "weighted-mix-00000020-seed-0.png"
@@ -117,12 +119,44 @@ def test_any_sampler_draws_from_a_run(tiny_run, vgx_here, sampler):
     assert f"{sampler}-00000020-seed-0.png" in out
 
 
+@pytest.mark.bar("Q1")
 def test_separate_pictures_are_the_grids_own(tiny_run, vgx_here, tmp_path):
     _, _, run = tiny_run
     assert vgx_here("sample", run, "-n", 3, "--separate", "single")[0] == 0
     names = sorted(path.name for path in (tmp_path / "single").iterdir())
     assert names == ["000000.png", "000001.png", "000002.png"]
     assert size(tmp_path / "single" / names[0]) == (16, 16)
+
+
+def test_a_single_picture_is_the_same_however_many_are_asked_for(tiny_run, vgx_here, tmp_path):
+    _, _, run = tiny_run
+    for n in (3, 70):
+        code, out, _ = vgx_here("sample", run, "-n", n, "--separate", str(n))
+        assert code == 0
+        assert f"Drawing {n}/{n} pictures" in out
+    assert len(list((tmp_path / "70").iterdir())) == 70
+    for name in ("000000.png", "000002.png"):
+        assert (tmp_path / "3" / name).read_bytes() == (tmp_path / "70" / name).read_bytes()
+
+
+def test_a_stream_is_what_sample_gives_at_once(tiny_run):
+    from vgx.sampling import stream
+
+    _, _, run = tiny_run
+    chunks = list(stream(run, "prior", 150, 3))
+    assert [len(chunk) for chunk in chunks] == [64, 64, 22]
+    assert torch.equal(torch.cat(chunks), vgx.sample(run, "prior", 150, 3))
+
+
+def test_single_pictures_that_cannot_be_written_end_it(tiny_run, vgx_here, tmp_path):
+    _, _, run = tiny_run
+    (tmp_path / "single" / "000001.png").mkdir(parents=True)
+    code, _, err = vgx_here("sample", run, "-n", 500, "--separate", "single")
+    assert code == 5
+    assert err.startswith("vgx: single/000001.png: ")
+    (tmp_path / "file").touch()
+    code, _, err = vgx_here("sample", run, "-n", 1, "--separate", "file")
+    assert (code, err) == (5, "vgx: file: File exists\n")
 
 
 def test_a_field_of_the_sampler_can_be_set(tiny_run, vgx_here, tmp_path):

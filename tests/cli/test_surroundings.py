@@ -36,6 +36,7 @@ def shell(program, text, **settings):
     )
 
 
+@pytest.mark.bar("Q2")
 @pytest.mark.parametrize("command", ["parts", pytest.param("schema", marks=pytest.mark.chaos)])
 def test_a_reader_that_leaves_is_no_error_of_anybody(vgx_program, command):
     done = shell(vgx_program, f"vgx {command} | true; exit ${{PIPESTATUS[0]}}")
@@ -43,12 +44,14 @@ def test_a_reader_that_leaves_is_no_error_of_anybody(vgx_program, command):
     assert done.stderr == ""
 
 
+@pytest.mark.bar("Q2")
 def test_a_reader_that_leaves_ends_a_training_with_its_own_code(vgx_program):
     done = shell(vgx_program, f"vgx run {TINY} | head -1; exit ${{PIPESTATUS[0]}}")
     assert done.returncode == 141
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.bar("Q2")
 @pytest.mark.parametrize(
     "closed",
     [
@@ -63,6 +66,7 @@ def test_closed_streams_are_no_error(vgx_program, closed):
     assert shell(vgx_program, f"vgx check absent.yaml {closed}").returncode == 2
 
 
+@pytest.mark.bar("Q2")
 def test_a_full_disk_behind_standard_output_is_a_storage_error(vgx_program):
     done = shell(vgx_program, "vgx schema > /dev/full")
     assert done.returncode == 5
@@ -70,6 +74,7 @@ def test_a_full_disk_behind_standard_output_is_a_storage_error(vgx_program):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.bar("Q2")
 def test_letters_that_the_terminal_lacks_are_written_by_number(vgx_program):
     folder = vgx_program.folder / "Ünïcode 😀 with spaces"
     folder.mkdir()
@@ -85,6 +90,7 @@ def test_letters_that_the_terminal_lacks_are_written_by_number(vgx_program):
     assert "absent.yaml: No such file" in done.stderr
 
 
+@pytest.mark.bar("Q2")
 @pytest.mark.chaos
 @pytest.mark.parametrize("home", ["/proc", "/dev/null"])
 def test_a_home_that_cannot_be_written_is_not_needed_to_look(vgx_program, home):
@@ -96,6 +102,7 @@ def test_a_home_that_cannot_be_written_is_not_needed_to_look(vgx_program, home):
     assert len(done.stderr.splitlines()) <= 10
 
 
+@pytest.mark.bar("Q2")
 @pytest.mark.parametrize(
     "place", ["/dev/null/runs", pytest.param("/proc/runs", marks=pytest.mark.chaos)]
 )
@@ -106,6 +113,7 @@ def test_a_place_for_runs_that_cannot_be_written_is_said(vgx_program, place):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.bar("Q2")
 def test_at_a_terminal_the_same_is_said_in_colour(vgx_program):
     """A terminal of one's own: nothing breaks where lines are drawn over."""
     mine, its = pty.openpty()
@@ -128,6 +136,7 @@ def test_at_a_terminal_the_same_is_said_in_colour(vgx_program):
         os.close(its)
 
 
+@pytest.mark.bar("Q2", control="a program that is careless about its reader is seen to be")
 def test_these_tests_see_a_traceback(vgx_program):
     """The control: a program that is careless about its reader is seen to be."""
     done = shell(vgx_program, f"{sys.executable} -c 'while True: print(1)' | head -1")

@@ -107,6 +107,7 @@ def test_a_full_disk_leaves_what_was_there(run, monkeypatch):
     assert checkpoint.load(run)[0].name == "step-00000015"
 
 
+@pytest.mark.bar("R10")
 def test_another_format_is_not_guessed_at(run):
     path = run.checkpoints / "step-00000015"
     data = json.dumps({**json.loads((path / "state.json").read_text()), "format": 99}).encode()
@@ -123,6 +124,13 @@ def test_saving_the_same_step_again_replaces_it(run):
     checkpoint.save(run, state(15), keep=2)
     assert names(run) == ["step-00000010", "step-00000015"]
     assert checkpoint.load(run)[0].name == "step-00000015"
+
+
+def test_the_best_one_that_is_saved_again_is_there_once(run):
+    for _ in range(2):
+        checkpoint.save(run, state(15), keep=1, spare=15)
+    checkpoint.save(run, state(20), keep=1, spare=15)
+    assert names(run) == ["step-00000015", "step-00000020"]
 
 
 def test_a_disk_that_fills_up_in_the_middle_leaves_no_half_one(run):

@@ -144,19 +144,24 @@ def believed_changes(run, n):
     return believed
 
 
+@pytest.mark.bar("R5")
 @pytest.mark.parametrize("n", [300, pytest.param(3000, marks=pytest.mark.chaos)])
-def test_every_change_is_noticed_and_the_one_before_is_used(run, n):
+def test_every_change_is_noticed_and_the_one_before_is_used(run, record_property, n):
+    record_property("cases", n)
     assert believed_changes(run, n) == []
 
 
-def test_without_the_sums_changes_would_be_believed(run, monkeypatch):
+@pytest.mark.bar("R5", control="the parsers alone, without the sums")
+def test_without_the_sums_changes_would_be_believed(run, monkeypatch, record_property):
     """The negative control: the parsers alone notice only some."""
 
     def trusting(path):
         return {name: (path / name).read_bytes() for name in FILES}
 
     monkeypatch.setattr(checkpoint, "_verified", trusting)
-    assert len(believed_changes(run, 60)) > 10
+    believed = len(believed_changes(run, 60))
+    assert believed > 10
+    record_property("seen", f"{believed} of 60 changes believed")
 
 
 # --- what is said ----------------------------------------------------------------------------
@@ -259,6 +264,7 @@ NAMED = {
 }
 
 
+@pytest.mark.bar("R5")
 @pytest.mark.parametrize(("damage", "said"), NAMED.values(), ids=NAMED)
 def test_what_is_wrong_is_named(run, damage, said):
     damage(run.checkpoints / "step-00000010")
@@ -288,6 +294,7 @@ def trained():
     return training.run(vgx.load_recipe(TINY, {"train.steps": 10}), voice=quiet())
 
 
+@pytest.mark.bar("R5")
 def test_a_resume_falls_back_says_so_and_ends_alike(trained):
     _, wanted = checkpoint.load(trained)
     newest = trained.checkpoints / "step-00000010"
@@ -305,6 +312,7 @@ def test_a_resume_falls_back_says_so_and_ends_alike(trained):
     assert [line["step"] for line in trained.read_log()] == list(range(1, 11))
 
 
+@pytest.mark.bar("R5")
 def test_when_all_are_damaged_or_gone_nothing_begins_again(trained):
     before = trained.log_file.read_bytes()
     for path in checkpoint.committed(trained):
@@ -343,6 +351,7 @@ def test_a_checkpoint_of_another_recipe_does_not_fit(trained):
 # --- an old one ------------------------------------------------------------------------------
 
 
+@pytest.mark.bar("R10")
 def test_a_stored_run_of_the_first_format_goes_on(tmp_path):
     """Made by the first format's code: whatever changes since, it can be read."""
     size = sum(path.stat().st_size for path in OLD.rglob("*"))

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import vgx
+from vgx import keys
 from vgx.engine import MAX_CODES, Engine
 from vgx.errors import RecipeError, StorageError
 from vgx.optimizers import make_optimizer
@@ -59,6 +61,35 @@ def test_each_player_gets_the_plain_orders_gradient():
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
     for ours, theirs in zip(shared["discriminator"], critic, strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("fakes", [["recon"], ["prior", "recon"]], ids=" ".join)
+def test_a_discriminator_with_dropout_judges_again_as_in_the_plain_order(fakes, monkeypatch):
+    losses = [{"type": "bce-adversarial"}, {"type": "l1"}]
+    recipe = tiny({"losses": losses, "train.fakes": fakes})
+    one, two = (Engine(recipe, 1, dtype=torch.float64) for _ in range(2))
+    for engine in (one, two):
+        engine.networks["discriminator"].stages[0].append(nn.Dropout(0.5))
+    given = {}
+    monkeypatch.setattr(one, "_apply", lambda player, number, grads: given.update({player: grads}))
+    real = pictures(0, dtype=torch.float64)
+    one.step(0, [real])
+
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    with keys.ambient(recipe.train.seed, "step", 0):
+        step = two.play(0, real, (0, 0, 0))
+        made = [getattr(step, name) for name in fakes]
+        score = step.fake_score.logits
+        loss = bce(score, torch.ones_like(score)) + (step.recon - real).abs().mean()
+        plain = torch.autograd.grad(loss, two.parameters["generator"])
+        seen, judged = (two.networks["discriminator"](x).logits for x in (real, torch.cat(made)))
+    loss = bce(seen, torch.ones_like(seen)) + bce(judged, torch.zeros_like(judged))
+    critic = torch.autograd.grad(loss, two.parameters["discriminator"])
+    for player, expected in {"generator": plain, "discriminator": critic}.items():
+        for ours, theirs in zip(given[player], expected, strict=True):
+            assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
+    # Other masks than for the generator, so that this could fail.
+    assert not torch.equal(judged, score)
 
 
 def test_a_step_moves_every_network_and_leaves_no_gradients():

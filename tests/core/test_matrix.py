@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from distributions import lay
 
 import vgx
 from vgx.cli import run_program
@@ -101,16 +102,13 @@ def orders():
         yield pytest.param([first, *rest], id=first)
 
 
-def lay(folder, name):
+def put(folder, name):
     """What pip leaves in a folder of packages."""
     version, text, _ = DISTRIBUTIONS[name]
     module = f"{name.replace('-', '_')}_plugin"
     folder.mkdir(exist_ok=True)
     (folder / f"{module}.py").write_text(text)
-    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "entry_points.txt").write_text(f"[vgx]\n{name} = {module}\n")
+    lay(folder, name, version, {name: module})
 
 
 @pytest.fixture
@@ -128,7 +126,7 @@ def installed(tmp_path, monkeypatch):
         forget()
         for number, name in enumerate(order):
             folder = tmp_path / f"site-{number if apart else 'all'}"
-            lay(folder, name)
+            put(folder, name)
             if str(folder) not in sys.path:
                 monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
 
@@ -148,6 +146,7 @@ def test_there_are_twelve_and_half_of_them_are_broken():
     assert len(BROKEN) == 6
 
 
+@pytest.mark.bar("X1")
 @pytest.mark.parametrize("apart", [False, True], ids=["one folder", "a folder each"])
 @pytest.mark.parametrize("order", list(orders()))
 def test_the_good_ones_work_whatever_the_order(
@@ -191,6 +190,7 @@ def test_the_good_ones_work_whatever_the_order(
     assert owners == [*GOOD, "vgx", "castor", "pollux"]
 
 
+@pytest.mark.bar("X1")
 @pytest.mark.parametrize(
     ("named", "code", "said"),
     [
@@ -263,6 +263,7 @@ def test_what_a_plugin_prints_is_not_what_was_asked_for(installed, capfd):
             assert not valid((number, name)), name
 
 
+@pytest.mark.bar("X1")
 def test_all_of_them_broken_stop_no_command_that_looks(installed, capfd):
     installed(BROKEN, apart=True)
     for arguments in (["plugins"], ["parts"], ["parts", "loss/l1"], ["schema"]):
@@ -273,7 +274,7 @@ def test_all_of_them_broken_stop_no_command_that_looks(installed, capfd):
 def test_it_is_the_same_in_a_process_of_its_own(tmp_path):
     site = tmp_path / "site"
     for name in DISTRIBUTIONS:
-        lay(site, name)
+        put(site, name)
     done = subprocess.run(
         [sys.executable, "-m", "vgx", "plugins"],
         env={**os.environ, "PYTHONPATH": str(site)},
@@ -288,7 +289,7 @@ def test_it_is_the_same_in_a_process_of_its_own(tmp_path):
 
 def test_metadata_that_say_nothing_are_called_unknown(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
-    lay(tmp_path, "calm")
+    put(tmp_path, "calm")
     (info,) = tmp_path.glob("*.dist-info")
     (info / "METADATA").write_text("Metadata-Version: 2.1\n")
     sys.modules.pop("calm_plugin", None)
@@ -297,10 +298,11 @@ def test_metadata_that_say_nothing_are_called_unknown(tmp_path, monkeypatch):
     assert all((p.distribution, p.version) == ("unknown", "unknown") for p in found)
 
 
+@pytest.mark.bar("X2")
 def test_two_entry_points_of_one_distribution_cannot_share_a_name(tmp_path, monkeypatch):
     """No recipe could tell them apart: the second, in the order of names, does not load."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    lay(tmp_path, "calm")
+    put(tmp_path, "calm")
     (info,) = tmp_path.glob("*.dist-info")
     (tmp_path / "again_plugin.py").write_text(loss("fresh", "calm"))
     (info / "entry_points.txt").write_text("[vgx]\nbeta = again_plugin\nalpha = calm_plugin\n")

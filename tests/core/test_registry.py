@@ -7,6 +7,7 @@ from typing import Annotated
 
 import jsonschema
 import pytest
+from distributions import lay
 from pydantic import Field, PositiveInt
 
 import vgx
@@ -55,12 +56,7 @@ def install(tmp_path, monkeypatch):
     def make(distribution, text, version="1.2"):
         module = distribution.replace("-", "_") + re.sub(r"\W", "_", tmp_path.name)
         (tmp_path / f"{module}.py").write_text(text)
-        info = tmp_path / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
-        )
-        (info / "entry_points.txt").write_text(f"[vgx]\n{distribution}-plugin = {module}\n")
+        lay(tmp_path, distribution, version, {f"{distribution}-plugin": module})
 
     return make
 
@@ -92,6 +88,7 @@ def test_a_file_is_a_plugin_too(tmp_path, load):
         load("huber")
 
 
+@pytest.mark.bar("X1")
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -127,6 +124,7 @@ def test_a_broken_file_that_was_asked_for_stops_at_once(tmp_path):
         vgx.discover([tmp_path / "broken.py"])
 
 
+@pytest.mark.bar("X2")
 def test_two_parts_of_one_name_are_never_chosen_between(install, load):
     install("near-losses", HUBER)
     install("far-losses", HUBER.replace("= 1.0", "= 9.0"))
@@ -217,6 +215,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
         vgx.discover(files)
 
 
+@pytest.mark.bar("X2")
 def test_an_installed_part_and_a_file_may_clash_too(tmp_path, install, load):
     install("far-losses", HUBER)
     (tmp_path / "mine.py").write_text(HUBER.replace("= 1.0", "= 9.0"))

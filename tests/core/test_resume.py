@@ -122,6 +122,7 @@ def stopped_at(step, start):
         start()
 
 
+@pytest.mark.bar("R7")
 @pytest.mark.parametrize(("family", "stop"), CASES)
 def test_a_run_that_stopped_anywhere_ends_alike(straight, family, stop):
     step = STOPS[stop]
@@ -135,6 +136,7 @@ def test_a_run_that_stopped_anywhere_ends_alike(straight, family, stop):
     assert log == wanted_log
 
 
+@pytest.mark.bar("R7")
 @pytest.mark.parametrize("family", ["vaegan", "wgan-gp"])
 def test_a_run_that_stops_after_every_step_ends_alike(straight, family):
     stopped_at(0, lambda: training.run(recipe_of(family), voice=quiet()))
@@ -203,6 +205,7 @@ def test_with_all_of_it_nothing_differs(halfway, monkeypatch, tmp_path):
     assert differing(ended_from(run, state, monkeypatch, tmp_path), wanted) == []
 
 
+@pytest.mark.bar("R7", control="each of 14 pieces of the state is forgotten in turn")
 @pytest.mark.parametrize("key", KEYS)
 def test_what_is_forgotten_is_missed(halfway, monkeypatch, tmp_path, key):
     run, state, wanted = halfway
@@ -219,6 +222,7 @@ def test_what_is_forgotten_is_missed(halfway, monkeypatch, tmp_path, key):
     assert differing(ended_from(run, forgetful, monkeypatch, tmp_path), wanted)
 
 
+@pytest.mark.bar("R7")
 @pytest.mark.parametrize(
     ("place", "ending"),
     [

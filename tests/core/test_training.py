@@ -19,6 +19,7 @@ import vgx
 from vgx import checkpoint, training
 from vgx.engine import Engine
 from vgx.errors import DataError, DivergedError, RecipeError, Stopped
+from vgx.tuning import settled
 from vgx.voice import Voice
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -131,8 +132,8 @@ def test_training_lowers_the_reconstruction_loss():
 
 def test_pictures_are_drawn_at_their_steps():
     run = trained()
-    names = sorted(path.name for path in run.samples.iterdir())
-    steps = ("00000010", "00000020")
+    names = sorted(path.name for path in run.samples.glob("*.png"))
+    steps = ("00000001", "00000002", "00000005", "00000010", "00000020")
     assert names == [
         *(f"recon-{step}.png" for step in steps),
         *(f"step-{step}.png" for step in steps),
@@ -165,6 +166,7 @@ def test_a_run_can_be_trained_longer_and_is_then_the_longer_run():
     assert vgx.load_recipe(short.recipe_file) == longer
 
 
+@pytest.mark.bar("R9")
 def test_another_recipe_does_not_resume():
     run = trained()
     other = vgx.load_recipe(run.recipe_file, {"losses.1.weight": 10, "train.batch": 4})
@@ -176,6 +178,7 @@ def test_another_recipe_does_not_resume():
     assert run.recipe_file.read_text() == before
 
 
+@pytest.mark.bar("R9")
 def test_other_pictures_do_not_resume():
     run = trained()
     environment = run.environment()
@@ -194,7 +197,7 @@ def test_the_environment_tells_what_the_run_was_made_with():
     assert environment["data"]["dataset"] == "drawn-faces"
     assert environment["notices"] == []
     assert {"builtin"} <= {plugin["name"] for plugin in environment["plugins"]}
-    assert vgx.load_recipe(run.recipe_file) == tiny()
+    assert vgx.load_recipe(run.recipe_file) == settled(tiny())
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing_of_it(tmp_path):

@@ -101,6 +101,7 @@ def test_the_switch_of_pytorch_that_allows_pickles_changes_nothing(imported, tmp
     assert not marker.exists()
 
 
+@pytest.mark.bar("S3")
 def test_an_archive_that_grows_is_refused_before_it_is_read(tmp_path):
     torch.save({"a": torch.zeros(10**6)}, tmp_path / "plain.pt")
     with (

@@ -23,6 +23,7 @@ def faults_of(text):
     return [(fault.place, fault.message) for fault in faults]
 
 
+@pytest.mark.bar("C2")
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -70,6 +71,7 @@ def test_every_value_and_key_knows_its_place():
     assert second.place == "r.yaml:6:5"
 
 
+@pytest.mark.bar("C2")
 def test_a_duplicate_key_is_refused_and_the_first_value_stays():
     node, faults = read("a: 1\nb:\n  c: 2\n  c: 3\na: 4\n", "r.yaml")
     assert [(fault.place, fault.message) for fault in faults] == [
@@ -79,6 +81,7 @@ def test_a_duplicate_key_is_refused_and_the_first_value_stays():
     assert node.plain() == {"a": 1, "b": {"c": 2}}
 
 
+@pytest.mark.bar("C2")
 @pytest.mark.parametrize(
     ("text", "place"),
     [
@@ -94,6 +97,7 @@ def test_a_tag_is_refused_at_its_place(text, place):
     assert message.startswith("a tag (")
 
 
+@pytest.mark.bar("C2")
 def test_an_alias_is_refused_where_it_is_used():
     assert faults_of("a: &x {b: 1}\nc: *x\nd: [*x]") == [
         ("r.yaml:2:4", "an alias (*name); write the value out"),
@@ -101,6 +105,7 @@ def test_an_alias_is_refused_where_it_is_used():
     ]
 
 
+@pytest.mark.bar("S3")
 def test_aliases_of_aliases_stay_small():
     """Followed, nine at a time and thirty deep, they would be 9^30 values."""
     bomb = "a0: &a0 [x]\n" + "".join(
@@ -130,6 +135,7 @@ def test_depth_is_capped():
     assert message == "nested deeper than 20"
 
 
+@pytest.mark.bar("S3")
 def test_great_depth_does_not_exhaust_the_stack():
     assert faults_of("[" * 50_000)[-1][1] == "nested deeper than 20"
 
@@ -157,6 +163,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.bar("S3")
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_file_made_to_keep_a_reader_busy_does_not(name):
     """Within five seconds and 200 MB, whatever it is made of; without the caps it is twenty."""
@@ -175,6 +182,7 @@ def test_size_is_capped_in_bytes(letter):
     assert faults_of(fitting + letter) == [("r.yaml:1:1", "longer than 1,000,000 bytes")]
 
 
+@pytest.mark.bar("C2")
 @pytest.mark.parametrize(
     ("text", "place"),
     [

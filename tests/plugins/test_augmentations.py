@@ -10,6 +10,9 @@ from torchvision.transforms.v2.functional import (
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
+    affine,
+    erase,
+    horizontal_flip,
     rotate,
 )
 
@@ -69,6 +72,8 @@ def test_flip_mirrors_about_half_of_the_pictures():
     )
     same = torch.tensor([torch.equal(a, b) for a, b in zip(flipped, images, strict=True)])
     assert (mirrored ^ same).all()
+    theirs = torch.stack([horizontal_flip(image) for image in images])
+    assert torch.equal(flipped, theirs.where(mirrored[:, None, None, None], images))
     assert 150 < mirrored.sum() < 250
 
 
@@ -138,6 +143,8 @@ def test_translation_moves_by_whole_pixels_and_fills(ratio, most):
             for x in range(max(dx, 0), min(16 + dx, 16)):
                 expected[:, y, x] = image[:, y - dy, x - dx]
         assert torch.equal(moved, expected)
+        theirs = affine(image, 0.0, [dx, dy], 1.0, [0.0, 0.0], fill=[0.25] * 3)
+        assert torch.equal(moved, theirs)
 
 
 @pytest.mark.parametrize(("ratio", "side"), [(0.5, 8), (0.3, 5), (0.0, 0)])
@@ -149,6 +156,9 @@ def test_cutout_covers_one_square_that_may_reach_over_the_edge(ratio, side):
         hole = (covered == 0.5).all(0)
         assert torch.equal(covered[:, ~hole], image[:, ~hole])
         rows, columns = hole.any(1).nonzero().flatten(), hole.any(0).nonzero().flatten()
+        if side:
+            place = int(rows[0]), int(columns[0]), len(rows), len(columns)
+            assert torch.equal(covered, erase(image, *place, torch.tensor(0.5)))
         assert hole.sum() == len(rows) * len(columns)  # a rectangle,
         for lines in (rows, columns):
             assert (lines.diff() == 1).all()

@@ -102,6 +102,40 @@ def test_bad_rows_are_named_and_may_be_left_out(tmp_path):
     assert kept.named[1] == "row 2: no picture, or one that is broken at its beginning"
 
 
+@pytest.mark.bar("D1")
+@pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_parquet_file_that_breaks_off_is_an_error_of_the_data(folder, share):
+    (file,) = folder.rglob("*.parquet")
+    data = file.read_bytes()
+    file.write_bytes(data[: int(share * len(data))])
+    for path in (folder, file):
+        with pytest.raises(DataError, match=f"dataset huggingface: {path}, split train: "):
+            store(path=str(path))
+
+
+@pytest.mark.bar("D1")
+def test_a_parquet_file_with_a_hole_is_refused_or_every_row_is_accounted_for(
+    folder, record_property
+):
+    """Its end, where its columns are described, is whole; the format itself has no checksums."""
+    (file,) = folder.rglob("*.parquet")
+    data, refused, bad = file.read_bytes(), 0, 0
+    for place in range(4, len(data) - 400, 150):
+        file.write_bytes(data[:place] + bytes(60) + data[place + 60 :])
+        os.utime(file, (place, place))  # another file than the one before
+        try:
+            source, _ = open_source(part(path=str(folder), non_rgb="convert"), SPEC)
+            kept = open_store(source, SPEC, max_bad=1)
+        except DataError:
+            refused += 1
+            continue
+        assert len(kept.images) + kept.bad + sum(kept.dropped.values()) == len(MODES)
+        bad += kept.bad
+    assert refused
+    assert bad
+    record_property("cases", len(range(4, len(data) - 400, 150)))
+
+
 def test_two_columns_of_pictures_must_be_told_apart(tmp_path):
     cells = [{"bytes": png(p), "path": None} for p in pictures(["RGB", "RGB"])]
     pq.write_table(pa.table({"a": cells, "b": cells[::-1]}), tmp_path / "two.parquet")

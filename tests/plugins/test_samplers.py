@@ -330,6 +330,7 @@ def made(name, settings, latent=LATENT):
     return validate(registry.part("sampler", name), settings, registry).build(latent)
 
 
+@pytest.mark.bar("Q1")
 @pytest.mark.parametrize(("name", "settings"), [*DRAWING, *FIXED])
 def test_a_picture_does_not_depend_on_how_many_there_are(name, settings):
     codes = normal(30, 4)

@@ -58,9 +58,10 @@ def program() -> None:
 
 def run_program(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; messages go to standard error."""
-    from vgx.cli import inspecting, running
+    from vgx.cli import inspecting, judging, keeping, looking, running
 
-    for command in (*running.COMMANDS, *inspecting.COMMANDS):
+    groups = (running, judging, looking, inspecting, keeping)
+    for command in (command for group in groups for command in group.COMMANDS):
         program.add_command(command)
     context = None
     debug = "--debug" in arguments
@@ -73,12 +74,9 @@ def run_program(arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except VgxError as error:
-        from vgx.limits import visible
-
         if debug:
             traceback.print_exc()
-        lines = [visible(line) for line in str(error).splitlines()]
-        print("vgx:", "\n".join(lines), file=sys.stderr)
+        _say(str(error))
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("vgx: stopped", file=sys.stderr)
@@ -98,3 +96,9 @@ def run_program(arguments: Sequence[str]) -> int:
         )
         return 1
     return 0
+
+
+def _say(message: str) -> None:
+    from vgx.limits import visible
+
+    print("vgx:", "\n".join(map(visible, message.splitlines())), file=sys.stderr)

@@ -35,6 +35,7 @@ device_option = click.option(
 @plugin_option
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of runs.")
 @click.option("--resume", "resumed", metavar="RUN", help="Go on with this run instead.")
+@click.option("--profile", is_flag=True, help="Show what takes the time of a few early steps.")
 @device_option
 @common
 def run(
@@ -43,11 +44,14 @@ def run(
     plugins: tuple[Path, ...],
     out: Path | None,
     resumed: str | None,
+    profile: bool,
     device: str | None,
 ) -> None:
     """Train RECIPE: check it, train it, draw its pictures."""
     if resumed is None and recipe is None:
         raise click.UsageError("Name a RECIPE, or a run to go on with: --resume RUN.")
+    if resumed is not None and profile:
+        raise click.UsageError("A profile is made of a new run; leave out --resume or --profile.")
     if resumed is not None and plugins:
         raise click.UsageError("A resumed run uses its own copies of plugins; leave out --plugin.")
     from vgx import rundir, sampling, training
@@ -60,11 +64,9 @@ def run(
         assert recipe is not None
         registry = discover(plugins)
         loaded = load_recipe(recipe, overrides, registry)
-        _finish(
-            training.run(loaded, out, device, plugins, registry, voice, recipe.parent),
-            device,
-            voice,
-        )
+        folder = recipe.parent
+        made = training.run(loaded, out, device, plugins, registry, voice, folder, profile=profile)
+        _finish(made, device, voice)
         return
     found = rundir.find(resumed, out)
     changed = None
@@ -77,14 +79,17 @@ def run(
 @click.command()
 @click.argument("run", required=False)
 @click.option("--verify", is_flag=True, help="First repeat the last steps, and compare.")
+@click.option("--force-unlock", is_flag=True, help="Whoever trained it on another machine is gone.")
 @device_option
 @common
-def resume(run: str | None, verify: bool, device: str | None) -> None:
+def resume(run: str | None, verify: bool, force_unlock: bool, device: str | None) -> None:
     """Go on with RUN (a path, number or name; the newest by default)."""
-    from vgx import replay, training
+    from vgx import replay, rundir, training
     from vgx.voice import Voice
 
     voice = Voice()
+    if force_unlock:
+        rundir.find(run).unlock()
     if verify:
         replay.verify(run, device, voice)
     _finish(training.resume(run, None, device, voice), device, voice)
@@ -109,6 +114,7 @@ def _finish(run: Run, device: str | None, voice: Voice) -> None:
 @click.option(
     "--separate", metavar="DIR", type=click.Path(path_type=Path), help="Single pictures instead."
 )
+@click.option("--animate", is_flag=True, help="One after another instead, as an animated WebP.")
 @device_option
 @common
 def sample(
@@ -119,24 +125,27 @@ def sample(
     seed: int,
     out: Path | None,
     separate: Path | None,
+    animate: bool,
     device: str | None,
 ) -> None:
     """Draw a grid of new pictures from RUN (the newest by default); 100 make 10x10."""
     from vgx import rundir
-    from vgx.sampling import sample as draw
-    from vgx.sampling import save_png
+    from vgx.pictures import save_separately
+    from vgx.sampling import stream
     from vgx.voice import Voice
 
-    found, fields = rundir.find(run), _settings(settings)
+    if separate is not None and animate:
+        raise click.UsageError("Leave out --separate or --animate.")
+    voice, found, fields = Voice(), rundir.find(run), _settings(settings)
     if separate is None:
-        Voice().say(f"Picture {_grid(found, sampler, fields, n, seed, out, device)}")
+        voice.say(f"Picture {_grid(found, sampler, fields, n, seed, out, device, animate)}")
         return
-    chosen = _device(device)
     with _noticing():
-        images = draw(found, sampler, n, seed, settings=fields, device=chosen)
-    for index, image in enumerate(images):
-        save_png(image, separate / f"{index:06}.png")
-    Voice().say(f"{n} pictures in {separate}")
+        chunks = stream(found, sampler, n, seed, settings=fields, device=_device(device))
+    with voice.work("Drawing", n) as advance:
+        for more in save_separately(chunks, separate):
+            advance(more, "pictures")
+    voice.say(f"{n:,} pictures in {separate}")
 
 
 def _grid(
@@ -147,17 +156,21 @@ def _grid(
     seed: int,
     out: Path | None,
     device: str | None,
+    animate: bool = False,
 ) -> Path:
+    from vgx import drawing
+    from vgx.pictures import save_grid
     from vgx.recipe import load_recipe
-    from vgx.sampling import draw, registry_of, save_grid, with_sampler
+    from vgx.sampling import draw, registry_of, with_sampler
 
     registry = registry_of(run)
     recipe = load_recipe(run.recipe_file, (), registry)
     recipe = with_sampler(recipe, sampler, settings, registry)
     with _noticing():
         images, step = draw(run, recipe, n, seed, _device(device))
-    path = out or run.samples / f"{recipe.sampler.type}-{step:08}-seed-{seed}.png"
-    save_grid(images, path)
+    name = f"{recipe.sampler.type}-{step:08}-seed-{seed}"
+    path = out or run.samples / f"{name}.{'webp' if animate else 'png'}"
+    (drawing.animate if animate else save_grid)(images, path)
     return path
 
 

@@ -117,7 +117,8 @@ def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
         try:
             rows = hub.load(path=path, split=split, revision=revision, offline=not online)
         except Exception as error:
-            if hub.is_hub_error(error) and (not online or isinstance(error, ConnectionError)):
+            silent = isinstance(error, ConnectionError | hub.UnreachableError)
+            if hub.is_hub_error(error) and (not online or silent):
                 raise hub.UnreachableError(
                     f"dataset huggingface: {named}: not in the cache, and the hub can't be reached "
                     "(offline, these work: dataset.path=LOCAL_FOLDER, dataset.fallback=drawn-faces)"
