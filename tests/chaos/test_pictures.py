@@ -232,7 +232,7 @@ BOMBS = {
     "gif": lambda: b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b"\x2c" + bytes(20),
 }
 MEASURE = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 import vgx
 from vgx.data import open_store
@@ -243,7 +243,9 @@ def look(folder):
     return open_store(source, vgx.ImageSpec(size=32), max_bad=1)
 look(sys.argv[1])
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Of this process alone: what Linux counts as ru_maxrss begins with what the parent took.
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index("VmHWM:") + 1]) / 1024
 before, start = peak(), time.monotonic()
 bad = look(sys.argv[2]).bad
 print(bad, peak() - before, time.monotonic() - start)
@@ -358,7 +360,7 @@ def sums(store):
 @pytest.mark.bar("D1")
 def test_a_store_is_whole_whenever_its_builder_is_killed(nursery, tmp_path, record_property):
     record_property("cases", KILLS)
-    assert kill_builders(nursery, tmp_path, KILLS) > KILLS / 3  # they were at work
+    assert kill_builders(nursery, tmp_path, KILLS) > KILLS / 5  # of two that wait for each other one is at work
 
 
 @pytest.mark.bar("D1", control="a store that is built in place, its builder killed")
