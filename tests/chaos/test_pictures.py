@@ -360,7 +360,8 @@ def sums(store):
 @pytest.mark.bar("D1")
 def test_a_store_is_whole_whenever_its_builder_is_killed(nursery, tmp_path, record_property):
     record_property("cases", KILLS)
-    assert kill_builders(nursery, tmp_path, KILLS) > KILLS / 5  # of two that wait for each other one is at work
+    # They were at work: of two that wait for each other, one.
+    assert kill_builders(nursery, tmp_path, KILLS) > KILLS / 5
 
 
 @pytest.mark.bar("D1", control="a store that is built in place, its builder killed")
