@@ -129,13 +129,15 @@ def sample(
     *,
     settings: dict[str, Any] | None = None,
     device: torch.device | str = "cpu",
+    best: bool = False,
 ) -> Tensor:
-    """[n, C, H, W]  New pictures in [0, 1] from a run's newest checkpoint.
+    """[n, C, H, W]  New pictures in [0, 1] from a run's newest checkpoint, or its best one.
 
     `sampler` is a type and `settings` its fields; by default the recipe's own sampler draws.
     Picture i depends on the run, the sampler, the seed and i alone.
     """
-    return torch.cat(list(stream(run, sampler, n, seed, settings=settings, device=device)))
+    chunks = stream(run, sampler, n, seed, settings=settings, device=device, best=best)
+    return torch.cat(list(chunks))
 
 
 def stream(
@@ -146,6 +148,7 @@ def stream(
     *,
     settings: dict[str, Any] | None = None,
     device: torch.device | str = "cpu",
+    best: bool = False,
 ) -> Iterator[Tensor]:
     """Give the pictures of `sample` in chunks [N, C, H, W], whose memory does not grow with n."""
     found = find(run)
@@ -153,7 +156,7 @@ def stream(
     recipe = load_recipe(found.recipe_file, (), registry)
     if sampler is not None or settings:
         recipe = with_sampler(recipe, sampler, settings or {}, registry)
-    return drawn(found, recipe, n, seed, device)[0]
+    return drawn(found, recipe, n, seed, device, best=best)[0]
 
 
 def with_sampler(
@@ -166,20 +169,32 @@ def with_sampler(
 
 
 def draw(
-    run: Run, recipe: Recipe, n: int, seed: int, device: torch.device | str
+    run: Run,
+    recipe: Recipe,
+    n: int,
+    seed: int,
+    device: torch.device | str,
+    *,
+    best: bool = False,
 ) -> tuple[Tensor, int]:
     """[n, C, H, W]  Pictures in [0, 1] from the recipe's sampler, and the checkpoint's step."""
-    chunks, step = drawn(run, recipe, n, seed, device)
+    chunks, step = drawn(run, recipe, n, seed, device, best=best)
     return torch.cat(list(chunks)), step
 
 
 def drawn(
-    run: Run, recipe: Recipe, n: int, seed: int, device: torch.device | str
+    run: Run,
+    recipe: Recipe,
+    n: int,
+    seed: int,
+    device: torch.device | str,
+    *,
+    best: bool = False,
 ) -> tuple[Iterator[Tensor], int]:
     """Return what gives the pictures of `draw` in chunks, and the checkpoint's step."""
     source = recipe.sampler.pictures(recipe.image)
     names = ("decoder",) if source is None else ("encoder", "decoder")
-    model = load_with(run, recipe, device, names)
+    model = load_with(run, recipe, device, names, best=best)
     # On the CPU, so that every device draws the same latents.
     codes = model.codes.cpu()  # [K, *Z]
     drawer = recipe.sampler.build(recipe.latent)

@@ -119,6 +119,23 @@ def test_measuring_while_training_changes_no_bit_and_keeps_the_best():
     assert vgx.load(measured, best=True).step == first
 
 
+def test_the_best_checkpoint_draws(vgx_here):
+    """More of `l1` is worse: the first step is the best of a run that only unlearns."""
+    watching = {"eval.metrics": ["l1"], "eval.every": 1, "eval.n": 16, "eval.best": "l1"}
+    rates = {"train.optimizers.generator.lr": 0.5, "train.ema": None, "train.keep": 2}
+    run = training.run(recipe(**rates, **watching), voice=quiet())
+    l1 = {line["step"]: line["metrics"]["l1"] for line in run.read_log()}
+    first = min(l1, key=lambda step: (l1[step], step))
+    assert first < 5  # and so not among the two newest
+    code, out, err = vgx_here("sample", run.path, "--sampler", "prior", "--best", "-n", 4)
+    assert code == 0, err
+    assert f"prior-{first:08}-seed-0.png" in out
+    best = vgx.sample(run, "prior", 4, best=True)
+    assert not torch.equal(best, vgx.sample(run, "prior", 4))
+    (run.checkpoints / f"step-{first:08}" / "model.safetensors").write_bytes(b"no")
+    assert vgx_here("sample", run.path, "--best")[0] == 5
+
+
 def test_a_run_without_a_best_says_so():
     run = training.run(recipe(), voice=quiet())
     with pytest.raises(vgx.errors.RecipeError, match=r"says no eval\.best"):

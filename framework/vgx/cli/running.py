@@ -115,6 +115,7 @@ def _finish(run: Run, device: str | None, voice: Voice) -> None:
     "--separate", metavar="DIR", type=click.Path(path_type=Path), help="Single pictures instead."
 )
 @click.option("--animate", is_flag=True, help="One after another instead, as an animated WebP.")
+@click.option("--best", is_flag=True, help="With the best checkpoint by the recipe's eval.best.")
 @device_option
 @common
 def sample(
@@ -126,6 +127,7 @@ def sample(
     out: Path | None,
     separate: Path | None,
     animate: bool,
+    best: bool,
     device: str | None,
 ) -> None:
     """Draw a grid of new pictures from RUN (the newest by default); 100 make 10x10."""
@@ -138,10 +140,11 @@ def sample(
         raise click.UsageError("Leave out --separate or --animate.")
     voice, found, fields = Voice(), rundir.find(run), _settings(settings)
     if separate is None:
-        voice.say(f"Picture {_grid(found, sampler, fields, n, seed, out, device, animate)}")
+        grid = _grid(found, sampler, fields, n, seed, out, device, animate, best)
+        voice.say(f"Picture {grid}")
         return
     with _noticing():
-        chunks = stream(found, sampler, n, seed, settings=fields, device=_device(device))
+        chunks = stream(found, sampler, n, seed, settings=fields, device=_device(device), best=best)
     with voice.work("Drawing", n) as advance:
         for more in save_separately(chunks, separate):
             advance(more, "pictures")
@@ -157,6 +160,7 @@ def _grid(
     out: Path | None,
     device: str | None,
     animate: bool = False,
+    best: bool = False,
 ) -> Path:
     from vgx import drawing
     from vgx.pictures import save_grid
@@ -167,7 +171,7 @@ def _grid(
     recipe = load_recipe(run.recipe_file, (), registry)
     recipe = with_sampler(recipe, sampler, settings, registry)
     with _noticing():
-        images, step = draw(run, recipe, n, seed, _device(device))
+        images, step = draw(run, recipe, n, seed, _device(device), best=best)
     name = f"{recipe.sampler.type}-{step:08}-seed-{seed}"
     path = out or run.samples / f"{name}.{'webp' if animate else 'png'}"
     (drawing.animate if animate else save_grid)(images, path)
