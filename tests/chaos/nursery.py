@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from vgx.cli import inspecting, running  # noqa: F401
 def live(order):
     """Be a `vgx` that was started from a shell, and end with its exit code."""
     os.setsid()
+    # Tests that were started in the background ignore Ctrl-C, and so would their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in enumerate(("/dev/null", order["out"], order["err"])):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(name, flags, 0o644), number)
