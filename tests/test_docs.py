@@ -19,8 +19,8 @@ from distributions import lay
 from pydantic import TypeAdapter
 
 import vgx
-from vgx import components, schema
-from vgx.cli import inspecting, judging, keeping, looking, program, running
+from vgx import components, sampling, schema
+from vgx.cli import comparing, inspecting, judging, keeping, looking, program, running
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.recipe import CHANGEABLE, Optimizer, Recipe, Train
 
@@ -42,12 +42,13 @@ PAGE_OF = {
     "sampler": "sampler",
     "metric": "eval",
     "features": "eval",
+    "tracker": "trackers",
 }
 FENCE = re.compile(
     r"^(?:<!-- (?P<note>[^\n]+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-GROUPS = (running, judging, looking, inspecting, keeping)
+GROUPS = (running, judging, looking, comparing, inspecting, keeping)
 COMMANDS = {command.name: command for group in GROUPS for command in group.COMMANDS}
 
 
@@ -325,7 +326,7 @@ def test_every_command_shown_would_run():
         recipe = vgx.load_recipe(base, given.get("overrides", ()), registry)
         if words[0] == "sample":
             settings = running._settings(given["settings"])
-            vgx.sampling.with_sampler(recipe, given["sampler"], settings, registry)
+            sampling.with_sampler(recipe, given["sampler"], settings, registry)
         if given.get("which"):
             kind, _, name = given["which"].partition("/")
             assert registry.offers(kind)

@@ -28,11 +28,12 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 # From bottom to top: a module imports only what stands above it in this list.
 LAYERS = [
     "errors", "keys", "step", "components", "hooks", "registry", "yamlfile", "limits", "recipe",
-    "memory", "blame", "schema", "rundir", "scaffold", "checkpoint", "weights", "decoding",
-    "cache", "data", "optimizers", "engine", "tuning", "audit", "hidden", "check", "testing",
-    "pictures", "sampling", "split", "latents", "measures", "voice", "evaluation",
-    "environment", "drawing", "monitors", "loop", "exhibits", "account", "report", "profiling",
-    "training", "replay", "cli", "__main__",
+    "memory", "blame", "schema", "rundir", "listing", "scaffold", "checkpoint", "weights",
+    "decoding", "cache", "explain", "data", "optimizers", "engine", "tuning", "audit", "hidden",
+    "check",
+    "testing", "pictures", "sampling", "split", "latents", "measures", "voice", "evaluation",
+    "environment", "drawing", "monitors", "tracking", "loop", "exhibits", "account", "report",
+    "profiling", "training", "replay", "cli", "__main__",
 ]  # fmt: skip
 
 
@@ -252,7 +253,8 @@ BESIDE = {"audit", "check", "schema", "testing", "scaffold", "inspecting"}
 SURVIVAL = {"limits", "memory", "blame", "weights", "decoding", "environment", "replay", "cache"}
 SURVIVAL |= {"hidden", "monitors"}
 # What looks at a run afterwards, and judges it.
-JUDGING = {"exhibits", "account", "report", "looking"}
+JUDGING = {"exhibits", "account", "report", "looking", "listing", "comparing", "tracking"}
+JUDGING |= {"explain"}
 JUDGING |= {"split", "latents", "measures", "evaluation", "judging"}
 
 
@@ -260,11 +262,11 @@ def test_the_core_fits_its_budget():
     """What a run stands on, what stands beside it, and what it survives; each counted apart."""
     lines = {path: code_lines(path) for path in CORE}
     apart = BESIDE | SURVIVAL | JUDGING
-    assert sum(n for path, n in lines.items() if path.stem not in apart) < 3800
+    assert sum(n for path, n in lines.items() if path.stem not in apart) < 3850
     assert sum(n for path, n in lines.items() if path.stem in BESIDE) < 1200
     assert sum(n for path, n in lines.items() if path.stem in SURVIVAL) < 850
     assert all(n < 150 for path, n in lines.items() if path.stem in SURVIVAL)
-    assert sum(n for path, n in lines.items() if path.stem in JUDGING) < 1250
+    assert sum(n for path, n in lines.items() if path.stem in JUDGING) < 1750
     assert all(n < 250 for path, n in lines.items() if path.stem in JUDGING)
 
 
@@ -309,6 +311,7 @@ LOOKING = [
     ["parts"],
     ["parts", "loss/kl"],
     ["schema"],
+    ["list"],
     ["run", "--help"],
 ]
 

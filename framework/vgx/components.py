@@ -640,13 +640,25 @@ class Journal(Protocol):
 
 
 class Tracker(Component):
-    """A place outside the run directory that follows a run."""
+    """A place that follows a run while it trains, besides the run's own log and pictures.
+
+    It is told of each logged step under names such as `losses/l1`, `rates/generator`,
+    `metrics/psnr`, and of the grids `samples` and `recon`. One that raises is set aside with a
+    warning, and the training goes on.
+    """
 
     kind: ClassVar[str] = "tracker"
+    needs: ClassVar[str | None] = None
+    """The library that it works with and that may be absent; the run does not start then."""
 
     @abstractmethod
     def build(self, run: Path) -> Journal:
-        """Open it for the run in this directory."""
+        """Open it for the run in this directory; again for each resume.
+
+        What it keeps in that directory it keeps in its folder `trackers`. Steps may come again,
+        after a resume or a rollback: they take the place of what was told of them and of later
+        ones.
+        """
 
 
 KINDS: tuple[type[Component], ...] = (

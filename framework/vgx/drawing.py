@@ -41,8 +41,11 @@ def due(step: int, every: int) -> bool:
 
 
 @torch.no_grad()
-def draw(engine: Engine, store: Store, made: Run, done: int) -> None:
-    """Draw the same latents, and the same pictures above their reconstructions, as ever."""
+def draw(engine: Engine, store: Store, made: Run, done: int) -> dict[str, Tensor]:
+    """Draw the same latents, and the same pictures above their reconstructions, as ever.
+
+    Returns the grids [C, H, W] by name.
+    """
     recipe = engine.recipe
     shown = {
         name: engine.shown(name).eval()
@@ -58,15 +61,17 @@ def draw(engine: Engine, store: Store, made: Run, done: int) -> None:
         return sigmoid(shown["decoder"](z, *told))  # [N, C, H, W]
 
     images = decoded(z, in_turn(DRAWN, recipe, engine.device))
-    save_grid(images, made.samples / f"step-{name}")
+    grids = {"samples": save_grid(images, made.samples / f"step-{name}")}
     if "encoder" in shown:
         real, labels = as_batch(store, RECONSTRUCTED, engine.device)
         recon = decoded(shown["encoder"](real).mean, labels)  # [N, C, H, W]
         half = math.ceil(len(real) / 2)
         rows = [real[:half], recon[:half], real[half:], recon[half:]]
-        save_grid(torch.cat(rows), made.samples / f"recon-{name}", columns=half)
+        path = made.samples / f"recon-{name}"
+        grids["recon"] = save_grid(torch.cat(rows), path, columns=half)
     for network in engine.networks.values():
         network.train()
+    return grids
 
 
 def drawn(run: Run) -> list[Path]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.profiler import profile, record_function
 
-from vgx import checkpoint, drawing, environment, keys
+from vgx import checkpoint, drawing, environment, keys, tracking
 from vgx.checkpoint import last_good
 from vgx.data import Batches, Store, noticing
 from vgx.drawing import draw
@@ -27,6 +27,7 @@ from vgx.measures import Eyes, while_training
 from vgx.monitors import Watch
 from vgx.recipe import Recipe
 from vgx.rundir import Run
+from vgx.tracking import Trackers
 from vgx.voice import Voice
 
 ROLLBACKS = 3  # of one run: what breaks more often is not mended by other draws
@@ -51,6 +52,7 @@ class Training:
     paced: tuple[float, int] = (0.0, 0)  # when its speed was last told, and at which step
     warnings: list[str] = field(default_factory=list)  # that no line of the log has yet
     metrics: dict[str, float] = field(default_factory=dict)  # the same
+    trackers: Trackers = field(default_factory=Trackers)  # that are open
     profiler: profile | None = None  # told of every step
 
     @property
@@ -95,7 +97,10 @@ def train(training: Training, voice: Voice) -> None:
     _begin(training, voice)
     watch = Watch(engine, training.store)
     eyes = Eyes(training.recipe.image, engine.device, keep=False)
-    with voice.work("Training", engine.steps, training.done) as advance:
+    parts, warn = training.recipe.trackers, lambda text: _warn(training, [text], voice)
+    training.trackers = tracking.opened(parts, made.path, warn)
+    told = contextlib.closing(training.trackers)
+    with told, voice.work("Training", engine.steps, training.done) as advance:
         shown = training.done
         start = time.perf_counter() - training.seconds
         training.paced = (time.perf_counter(), training.done)
@@ -116,7 +121,8 @@ def train(training: Training, voice: Voice) -> None:
             advance(training.done - shown, text)
             shown = training.done
             if due.draw:
-                draw(engine, training.store, made, training.done)
+                for name, grid in draw(engine, training.store, made, training.done).items():
+                    training.trackers.images(training.done, name, grid)
             if due.save or (_judges(training) and _best(training) == training.done):
                 _save(training, voice)
         if training.saved != training.done:
@@ -156,7 +162,9 @@ def _tell(
         return ""
     losses = {name: value.item() for name, value in values.items()}
     _warn(training, watch.numbers(training.done, losses), voice)
-    training.run.log(_line(training, losses))
+    line = _line(training, losses)
+    training.run.log(line)
+    training.trackers.log(line)
     return _progress(losses, training)
 
 

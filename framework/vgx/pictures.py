@@ -29,15 +29,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
+def save_grid(images: Tensor, path: Path, columns: int | None = None) -> Tensor:
     """Write images [N, C, H, W] in [0, 1] as one PNG, as square as it goes: 100 make 10x10.
 
-    Raises `StorageError`.
+    Returns the grid [C, H, W]. Raises `StorageError`.
     """
     from torchvision.utils import make_grid
 
     columns = columns or math.ceil(math.sqrt(len(images)))
-    save_png(make_grid(images.cpu(), nrow=columns, padding=2), path)
+    grid: Tensor = make_grid(images.cpu(), nrow=columns, padding=2)
+    save_png(grid, path)
+    return grid
 
 
 def save_png(image: Tensor, path: Path) -> None:

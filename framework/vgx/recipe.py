@@ -37,6 +37,7 @@ from vgx.components import (
     Metric,
     Rate,
     Sampler,
+    Tracker,
     validate,
 )
 from vgx.errors import PluginError, RecipeError
@@ -234,6 +235,8 @@ class Recipe(BaseModel):
     """How long and in which way."""
     eval: Eval = Eval()
     """How the run is judged, while it trains and by `vgx eval`."""
+    trackers: tuple[Tracker, ...] = ()
+    """What follows the run besides its own log, each type once."""
     allow: tuple[str, ...] = ()
     """Findings of the audit that are meant, by the names that it gives them; `*` stands for
     anything: `unreached:decoder.*`."""
@@ -265,13 +268,16 @@ class Recipe(BaseModel):
         if self.encoder is None and lost:
             message = "eval.metrics: '{name}' compares reconstructions, but there is no encoder"
             raise PydanticCustomError("eval", message, {"name": lost[0]})
+        types = [tracker.type for tracker in self.trackers]
+        if twice := sorted({name for name in types if types.count(name) > 1}):
+            raise PydanticCustomError("trackers", "trackers: '{name}' twice", {"name": twice[0]})
         return self
 
 
 # What may change when a run goes on; anything else would make another experiment of it.
 CHANGEABLE = ("train.epochs", "train.steps", *(f"train.{f}_every" for f in ("log", "draw", "save")))
 CHANGEABLE += ("train.on_nonfinite",)
-CHANGEABLE += ("eval.every", "eval.n")
+CHANGEABLE += ("eval.every", "eval.n", "trackers")
 
 
 def load_recipe(

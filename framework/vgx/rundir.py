@@ -142,6 +142,21 @@ class Run:
             finally:
                 file.truncate(0)
 
+    def holder(self) -> str:
+        """Return who is writing here now, and nothing when nobody is."""
+        try:
+            with (self.path / "lock").open(encoding="utf-8", errors="replace") as file:
+                said = file.read().strip()
+                if said and not self._advice(said):
+                    # What a writer of this machine left behind without the lock says nothing.
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    return ""
+        except BlockingIOError:
+            return said
+        except OSError:
+            return ""
+        return said
+
     def unlock(self) -> None:
         """Forget the lock of a writer on another machine, who is known to have ended."""
         lock = self.path / "lock"
@@ -232,6 +247,11 @@ def _numbered(root: Path) -> list[tuple[int, Path]]:
     paths = [path for path in root.glob("*-*") if path.is_dir()]
     found = [(int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name))]
     return sorted(found)
+
+
+def every(out: str | Path | None = None) -> list[Run]:
+    """Return the runs in the folder of runs, by number."""
+    return [Run(path) for _, path in _numbered(runs_dir(out))]
 
 
 def write_file(path: Path, content: str | bytes) -> None:

@@ -13,7 +13,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vgx import check, checkpoint, environment, memory, profiling, report, sampling, tuning
+from vgx import (
+    check,
+    checkpoint,
+    environment,
+    memory,
+    profiling,
+    report,
+    sampling,
+    tracking,
+    tuning,
+)
 from vgx.blame import blaming
 from vgx.checkpoint import State
 from vgx.components import noting_reads
@@ -71,6 +81,7 @@ def run(
             findings = check.examine(engine, registry, *batch, reads)
     with blaming(registry):
         try_out(recipe.eval, recipe.image)
+        tracking.look_for(recipe.trackers)
     show(findings, voice)
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
     with blaming(registry, working(engine), advice=advice):
@@ -117,12 +128,13 @@ def resume(
     wrong = [
         f"{name}: {old!r} -> {new!r}"
         for name, (old, new) in changed.items()
-        if name not in CHANGEABLE
+        if not {name, name.partition(".")[0]} & {*CHANGEABLE}
     ]
     if wrong:
         listed = "\n  ".join(wrong[:6])
         message = f"{found.path} was made by another recipe; start a new run for that:\n  {listed}"
         raise RecipeError(message)
+    tracking.look_for(recipe.trackers)
     with found.held():
         state, notices = newest(found, recipe)
         for notice in notices:
@@ -201,6 +213,13 @@ def prepare(engine: Engine, batches: Batches, recipe: Recipe) -> None:
 
 def examine(recipe: Recipe, registry: Registry, device: str | None, voice: Voice) -> None:
     """Do everything that `run` does before its first step, and write nothing."""
+    show(looked_at(recipe, registry, device, voice)[1], voice)
+
+
+def looked_at(
+    recipe: Recipe, registry: Registry, device: str | None, voice: Voice
+) -> tuple[Engine, check.Findings]:
+    """Do everything that `run` does before its first step; return what it was done with."""
     with noting_reads() as reads:
         with blaming(registry):
             source, notices = open_source(recipe.dataset, recipe.image)
@@ -218,7 +237,8 @@ def examine(recipe: Recipe, registry: Registry, device: str | None, voice: Voice
             findings = check.examine(engine, registry, *batch, reads)
     with blaming(registry):
         try_out(recipe.eval, recipe.image)
-    show(findings, voice)
+        tracking.look_for(recipe.trackers)
+    return engine, findings
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -12,6 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from vgx import keys
 from vgx.data import Store, as_batch, noticing
 from vgx.engine import Engine
 from vgx.memory import ran_out
@@ -22,6 +23,7 @@ LONG = 600.0  # seconds that a training takes at least for trials to pay
 GAIN = 1.15
 FEW = 8  # pictures in a trial on a CPU, where a step costs as much as its pictures
 STEPS = 3  # of a trial, after the first
+PATIENCE = 10.0  # seconds that a pace may take to measure
 NEAR = 0.05  # how far, relatively, a loss may be from that of plain float32
 
 
@@ -142,3 +144,26 @@ def tried(
     return Trial(
         recipe.train.precision, recipe.train.compile is True, usual, times[0] - usual, losses
     )
+
+
+def pace(engine: Engine, forward: float) -> tuple[float, int]:
+    """Take a few steps on random pictures: return seconds a step, and of how many pictures it is.
+
+    A minibatch that would take long is cut. The engine is not to be trained with any more.
+    """
+    recipe, device = settled(engine.recipe), engine.device
+    train = recipe.train
+    count = min(train.batch, max(int(PATIENCE / (3 * forward * (1 + STEPS))), train.accumulate))
+    count -= count % train.accumulate
+    each = train.discriminator_steps if recipe.discriminator else 1
+    chance = keys.generator(0, "pace")
+    shape = (count, recipe.image.channels, recipe.image.size, recipe.image.size)
+    pictures = torch.rand(shape, generator=chance).to(device)  # [B, C, S, S]
+    labels = torch.zeros(count, dtype=torch.long, device=device) if recipe.image.classes else None
+    engine.recipe, times = recipe, []
+    for number in range(1 + STEPS):
+        start = time.perf_counter()
+        values = engine.step(number, [pictures] * each, [labels] * each)
+        [value.item() for value in values.values()]  # waits for the device
+        times.append(time.perf_counter() - start)
+    return min(times[1:]), count

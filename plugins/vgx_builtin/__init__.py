@@ -57,6 +57,10 @@ from vgx_builtin.samplers.stored import Neighbours, Reconstruct
 from vgx_builtin.samplers.traversal import Traversal
 from vgx_builtin.samplers.truncation import Truncation
 from vgx_builtin.samplers.weighted_mix import WeightedMix
+from vgx_builtin.trackers.mlflow import MlFlow
+from vgx_builtin.trackers.table import Csv
+from vgx_builtin.trackers.tensorboard import TensorBoard
+from vgx_builtin.trackers.wandb import Wandb
 
 PARTS: tuple[type[vgx.Component], ...] = (
     DrawnFaces,
@@ -126,6 +130,10 @@ PARTS: tuple[type[vgx.Component], ...] = (
     Prdc,
     Psnr,
     SsimMetric,
+    Csv,
+    MlFlow,
+    TensorBoard,
+    Wandb,
 )
 
 

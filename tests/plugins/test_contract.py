@@ -42,6 +42,8 @@ SIZES = {
 }
 # These want a file of weights: tests/plugins/test_features.py makes some.
 OUTSIDE = ("features/inception", "features/timm")
+# And these a service, which tests/plugins/test_trackers.py starts.
+OUTSIDE += ("tracker/mlflow", "tracker/wandb")
 
 
 @pytest.fixture

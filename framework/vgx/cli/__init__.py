@@ -58,9 +58,9 @@ def program() -> None:
 
 def run_program(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; messages go to standard error."""
-    from vgx.cli import inspecting, judging, keeping, looking, running
+    from vgx.cli import comparing, inspecting, judging, keeping, looking, running
 
-    groups = (running, judging, looking, inspecting, keeping)
+    groups = (running, judging, looking, comparing, inspecting, keeping)
     for command in (command for group in groups for command in group.COMMANDS):
         program.add_command(command)
     context = None

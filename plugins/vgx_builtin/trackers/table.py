@@ -1,0 +1,75 @@
+"""A table of values in a file."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Csv(vgx.Tracker, type="csv"):
+    """A table `trackers/values.csv` in the run: a row a logged step, a column a value (RFC 4180).
+
+    A value that a step does not have leaves its cell empty; pictures are not kept, `samples/` has
+    them.
+    """
+
+    def build(self, run: Path) -> vgx.Journal:
+        """Open the run's table, which may have rows already."""
+        return _Table(run / "trackers" / "values.csv")
+
+
+class _Table:
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        self.path = path
+        self.columns, rows = ["step"], list[dict[str, Any]]()
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]  # a row that a kill left torn is none
+            reader = csv.DictReader(whole.splitlines())
+            rows, self.columns = list(reader), list(reader.fieldnames or self.columns)
+            if whole != text:
+                self._write(rows)
+        self.last = int(rows[-1]["step"]) if rows else -1
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Append a row, or write all again when a step comes again or has a new column."""
+        row = {"step": step, **values}
+        new = [name for name in row if name not in self.columns]
+        if new or step <= self.last or not self.path.exists():
+            rows = self._read()
+            self.columns += new
+            self._write([*(old for old in rows if int(old["step"]) < step), row])
+        else:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                self._writer(file).writerow(row)
+        self.last = step
+
+    def images(self, step: int, name: str, grid: Tensor) -> None:
+        """Keep no pictures."""
+
+    def close(self) -> None:
+        """Leave nothing open."""
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        temporary = self.path.with_name(f".{self.path.name}")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = self._writer(file)
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.path)
+
+    def _writer(self, file: Any) -> csv.DictWriter[str]:
+        return csv.DictWriter(file, self.columns, lineterminator="\n")

@@ -1,0 +1,69 @@
+"""TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.tensorboard import SummaryWriter
+
+SECONDS = 10  # between two times that events go to the disk
+
+
+class TensorBoard(vgx.Tracker, type="tensorboard"):
+    """Event files in `trackers/tensorboard` of the run: `tensorboard --logdir runs` shows them all.
+
+    Each value is a scalar, each grid an image. After a resume or a rollback TensorBoard drops the
+    steps that come again.
+    """
+
+    needs: ClassVar[str | None] = "tensorboard"
+
+    def build(self, run: Path) -> vgx.Journal:
+        """Begin a new file of events beside those of before."""
+        import torch.utils.tensorboard  # noqa: F401 - what is broken is told before the first step
+
+        return _Events(run / "trackers" / "tensorboard")
+
+
+class _Events:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.last = folder, -1
+        self.writer: SummaryWriter | None = None
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Keep scalars."""
+        writer = self._at(step)
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+
+    def images(self, step: int, name: str, grid: Tensor) -> None:
+        """Keep an image."""
+        self._at(step).add_image(name, grid, step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _at(self, step: int) -> SummaryWriter:
+        """Return the writer for a step; a file that begins with it has TensorBoard forget others.
+
+        TensorBoard drops what earlier files say of the step that a file begins with, and of later
+        ones.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self.writer is None or step < self.last:
+            self.close()
+            # The suffix keeps two files that are begun in one second apart.
+            self.writer = SummaryWriter(
+                str(self.folder), purge_step=step, flush_secs=SECONDS,
+                filename_suffix=f".{len(list(self.folder.glob('*')))}",
+            )  # fmt: skip
+        self.last = step
+        return self.writer

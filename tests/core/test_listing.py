@@ -1,0 +1,151 @@
+"""The list of runs: states from what a run's files say, and damaged runs as rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import vgx
+from vgx import listing, rundir
+
+RECIPE = "name: a\ntrain: {steps: 40}\n"
+
+
+def made(name="a", recipe=RECIPE, log=(), ended=None, **files):
+    run = rundir.create(name)
+    run.recipe_file.write_text(recipe)
+    run.log_file.write_text("".join(json.dumps(line) + "\n" for line in log))
+    if ended is not None:
+        (run.path / "ended.json").write_text(json.dumps(ended))
+    for file, content in files.items():
+        (run.path / f"{file}.json").write_text(json.dumps(content))
+    return run
+
+
+def line(step, **more):
+    return {"step": step, "epoch": step / 8, "losses": {"l1": 0.5}, **more}
+
+
+@pytest.mark.parametrize("how", ["done", "stopped", "diverged", "failed"])
+def test_an_ended_run_says_how(how):
+    run = made(log=[line(10)], ended={"how": how, "step": 17, "of": 40})
+    found = listing.entry(run)
+    assert (found.name, found.state, found.step, found.of) == ("0001-a", how, 17, 40)
+
+
+def test_a_run_without_an_end_was_killed_unless_somebody_holds_it():
+    run = made(log=[line(10), line(20)])
+    (run.path / "lock").write_text("1 (on nowhere)")  # as one that was killed leaves it
+    assert listing.entry(run).state == "killed"
+    with run.held():
+        found = listing.entry(run)
+        assert (found.state, found.step, found.of) == ("running", 20, 40)
+    assert listing.entry(run).state == "killed"
+
+
+def test_looking_takes_no_lock_away():
+    run = made()
+    with run.held():
+        assert run.holder()
+    with run.held():  # nobody holds it after the look
+        pass
+    assert run.holder() == ""
+
+
+def test_a_writer_on_another_machine_is_believed():
+    run = made()
+    (run.path / "lock").write_text("12 (on far-away since 2026-01-01)")
+    assert listing.entry(run).state == "running"
+
+
+def test_steps_are_reckoned_from_epochs():
+    run = made(recipe="name: a\ntrain: {epochs: 10}\n", log=[line(12)])
+    assert listing.entry(run).of == 80  # 8 steps an epoch
+    assert listing.entry(made(recipe="name: a\ntrain: {epochs: 10}\n")).of is None
+
+
+def test_the_last_whole_line_of_a_long_log_counts():
+    run = made(log=[line(n, more="x" * 500) for n in range(1, 400)])
+    with run.log_file.open("a") as file:
+        file.write('{"step": 999, "lo')
+    assert listing.entry(run).step == 399
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"), [("psnr", "psnr 9 at step 2"), ("l1", "l1 4 at step 1")]
+)
+def test_the_best_metric_is_the_recipes(metric, best):
+    recipe = vgx.load_recipe(
+        "recipes/tiny.yaml",
+        {"eval.every": 1, "eval.best": metric, "eval.metrics": ["psnr", "l1"]},
+    )
+    metrics = [{"psnr": 7.0, "l1": 4.0}, {"psnr": 9.0, "l1": 6.0}, {"psnr": 8.0, "l1": 5.0}]
+    log = [line(n, metrics=each) for n, each in enumerate(metrics, 1)]
+    assert listing.entry(made(recipe=vgx.dump_recipe(recipe), log=log)).best == best
+
+
+def test_else_it_is_the_first_figure_of_the_evaluation():
+    figures = {"figures": {"fid": {"mean": 12.3456, "spread": 1.0}, "kid": {"mean": 1.0}}}
+    pairs = {"figures": {"psnr": {"mean": 20.0}}}
+    both = {"generation": [figures], "reconstruction": pairs}
+    assert listing.entry(made(evaluation=both)).best == "fid 12.35"
+    alone = {"generation": [], "reconstruction": pairs}
+    assert listing.entry(made(evaluation=alone)).best == "psnr 20"
+    assert listing.entry(made()).best == ""
+
+
+def test_its_size_is_that_of_all_its_files():
+    run = made()
+    before = listing.entry(run).bytes
+    (run.samples / "x.png").write_bytes(b"x" * 1000)
+    assert listing.entry(run).bytes == before + 1000
+
+
+DAMAGE = {
+    "recipe.yaml": ["name: [", "5\n", "train: 3\n", None],
+    "ended.json": ["{", "[]", '{"how": "done"}', '{"how": "done", "step": "x", "of": 1}'],
+    "log.jsonl": ["nothing\n", "[1]\n"],
+    "evaluation.json": ["{", "[]", '{"generation": 3}', '{"generation": [{"figures": {"x": 1}}]}'],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [(name, text) for name, texts in DAMAGE.items() for text in texts]
+)
+def test_a_damaged_run_is_a_row_that_says_so(name, content):
+    run = made(log=[line(1)])
+    file = run.path / name
+    file.unlink() if content is None else file.write_text(content)
+    found = listing.entry(run)
+    assert found.state.startswith("broken: ")
+    assert len(found.state) > len("broken: ")
+    assert found.bytes > 0
+
+
+def test_ages_are_said_as_one_says_them():
+    said = [listing.age(seconds) for seconds in (-1, 5, 59.4, 60, 3600, 90000)]
+    assert said == ["0 s", "5 s", "59 s", "1 min", "1 h", "1 d"]
+
+
+def test_the_list_is_newest_first_and_imports_no_torch(tmp_path):
+    made("old", log=[line(3)], ended={"how": "done", "step": 3, "of": 3})
+    made("bad").recipe_file.write_text("name: [")
+    code = "import sys; from vgx.cli import run_program; code = run_program(['list']); "
+    code += "sys.exit(code or 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    header, first, second = done.stdout.splitlines()
+    assert header.split() == ["run", "state", "step", "age", "size", "best", "metric"]
+    assert first.startswith("0002-bad")
+    assert "broken: recipe.yaml:" in first
+    assert second.split()[:5] == ["0001-old", "done", "3", "of", "3"]
+
+
+def test_no_runs_are_told(capsys):
+    from vgx.cli import run_program
+
+    assert run_program(["list"]) == 0
+    assert "no runs here yet" in capsys.readouterr().out
