@@ -28,12 +28,12 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 # From bottom to top: a module imports only what stands above it in this list.
 LAYERS = [
     "errors", "keys", "step", "components", "hooks", "registry", "yamlfile", "limits", "recipe",
-    "memory", "blame", "schema", "rundir", "listing", "scaffold", "checkpoint", "weights",
-    "decoding", "cache", "explain", "data", "optimizers", "engine", "tuning", "audit", "hidden",
-    "check",
+    "memory", "blame", "schema", "rundir", "listing", "figures", "page", "scaffold", "checkpoint",
+    "weights", "decoding", "cache", "explain", "data", "optimizers", "engine", "tuning", "audit",
+    "hidden", "check",
     "testing", "pictures", "sampling", "split", "latents", "measures", "voice", "evaluation",
     "environment", "drawing", "monitors", "tracking", "loop", "exhibits", "account", "report",
-    "profiling", "training", "replay", "cli", "__main__",
+    "compare", "profiling", "training", "replay", "cli", "__main__",
 ]  # fmt: skip
 
 
@@ -254,7 +254,7 @@ SURVIVAL = {"limits", "memory", "blame", "weights", "decoding", "environment", "
 SURVIVAL |= {"hidden", "monitors"}
 # What looks at a run afterwards, and judges it.
 JUDGING = {"exhibits", "account", "report", "looking", "listing", "comparing", "tracking"}
-JUDGING |= {"explain"}
+JUDGING |= {"explain", "compare", "figures", "page"}
 JUDGING |= {"split", "latents", "measures", "evaluation", "judging"}
 
 
@@ -266,7 +266,7 @@ def test_the_core_fits_its_budget():
     assert sum(n for path, n in lines.items() if path.stem in BESIDE) < 1200
     assert sum(n for path, n in lines.items() if path.stem in SURVIVAL) < 850
     assert all(n < 150 for path, n in lines.items() if path.stem in SURVIVAL)
-    assert sum(n for path, n in lines.items() if path.stem in JUDGING) < 1750
+    assert sum(n for path, n in lines.items() if path.stem in JUDGING) < 2150
     assert all(n < 250 for path, n in lines.items() if path.stem in JUDGING)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import math
 from collections.abc import Callable
 from typing import Any
 
-from vgx import evaluation, exhibits
+from vgx import exhibits, explain, figures
 from vgx.drawing import evenly
+from vgx.figures import number, time_of
 from vgx.recipe import Recipe
 from vgx.rundir import Run
 
@@ -20,15 +21,15 @@ NAMED = {2: "Ctrl-C (SIGINT)", 15: "SIGTERM"}
 
 def gather(run: Run, recipe: Recipe, shown: dict[str, Any], notices: list[str]) -> dict[str, Any]:
     """Return all that the page shows, as plain data."""
-    lines, about = run.read_log(), _read(run, "environment.json")
-    ended, audit = _read(run, "ended.json"), _read(run, "audit.json")
+    lines, about = run.read_log(), gist(run, "environment.json")
+    ended, audit = gist(run, "ended.json"), gist(run, "audit.json")
     frames, count = exhibits.frames(run, FRAMES)
     last = frames[-1] if frames else {}
     curves = _curves(lines, audit)
     warnings = _warnings(lines) + [{"step": None, "text": text} for text in notices]
     return {
         "name": recipe.name,
-        "run": f"Run {run.path.resolve().name}, {ended.get('how', 'not ended')}",
+        "kicker": f"Run {run.path.resolve().name}, {ended.get('how', 'not ended')}",
         "summary": _summary(recipe, about, lines, ended, audit, shown, warnings),
         "facts": _facts(about, lines, ended, audit, shown),
         "warnings": warnings,
@@ -45,13 +46,14 @@ def gather(run: Run, recipe: Recipe, shown: dict[str, Any], notices: list[str]) 
         "neighbours": shown.get("neighbours"),
         "metrics": _metrics(run),
         "audit": audit or None,
+        "drawing": _drawing(run, recipe) if audit else None,
         "made": _made(about, recipe),
         "recipe": run.recipe_file.read_text(encoding="utf-8"),
         "foot": f"Made by vgx from the files in {run.path}. This page asks no network for more.",
     }
 
 
-def _read(run: Run, name: str) -> dict[str, Any]:
+def gist(run: Run, name: str) -> dict[str, Any]:
     """Return one of the run's JSON files; nothing when there is none that can be read."""
     try:
         loaded = json.loads((run.path / name).read_text(encoding="utf-8"))
@@ -109,7 +111,7 @@ def _ending(ended: dict[str, Any], lines: list[dict[str, Any]]) -> str:
         )
     step, of = ended["step"], ended["of"]
     if ended["how"] == "done":
-        spent = f" in {_time(lines[-1]['seconds'])}" if lines else ""
+        spent = f" in {time_of(lines[-1]['seconds'])}" if lines else ""
         return f"It ran to its end: {step:,} steps{spent}."
     if ended["how"] == "stopped":
         by = NAMED.get(ended["signal"], f"signal {ended['signal']}")
@@ -126,7 +128,7 @@ def _trend(lines: list[dict[str, Any]]) -> str:
     tail = logged[-max(len(logged) // 10, 1) :]
     told = []
     for name in list(logged[0]["losses"])[:TOLD]:
-        values = [_number(line["losses"].get(name)) for line in (logged[0], *tail)]
+        values = [number(line["losses"].get(name)) for line in (logged[0], *tail)]
         known = [value for value in values if value is not None]
         if len(known) != len(values):
             continue
@@ -156,7 +158,7 @@ def _facts(
         facts.append(("Steps", f"{done:,} of {ended['of']:,}" if ended else f"{done:,}"))
         facts.append(("Epochs", f"{line['epoch']:,.1f}"))
         facts.append(("Pictures seen", f"{line['images']:,}"))
-        facts.append(("Time in training", _time(line["seconds"])))
+        facts.append(("Time in training", time_of(line["seconds"])))
         if line["seconds"]:
             facts.append(("Pictures a second", f"{line['images'] / line['seconds']:,.1f}"))
     if isinstance(kept := about.get("data", {}).get("kept"), int):
@@ -202,7 +204,7 @@ def _group(
 ) -> dict[str, Any]:
     chosen = evenly(lines, LINES)
     names = dict.fromkeys(name for line in chosen for name in line.get(field, {}) if mine(name))
-    values = {name: [_number(line.get(field, {}).get(name)) for line in chosen] for name in names}
+    values = {name: [number(line.get(field, {}).get(name)) for line in chosen] for name in names}
     known = {name: row for name, row in values.items() if any(v is not None for v in row)}
     return {"title": title, "steps": [line["step"] for line in chosen], "lines": known}
 
@@ -218,16 +220,26 @@ def _warnings(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _metrics(run: Run) -> dict[str, Any] | None:
     """Return the tables of the run's evaluation, when there was one."""
-    said = _read(run, "evaluation.json")
+    said = gist(run, "evaluation.json")
     if not said:
         return None
     seeds = len(said["seeds"])
     note = f"Measured at step {said['step']:,}; ± is the standard deviation over {seeds} seeds."
     shown = [
         {"title": title, "header": header, "rows": rows}
-        for title, header, rows in evaluation.tables(said)
+        for title, header, rows in figures.tables(said)
     ]
     return {"notes": [note, *said["notices"]], "tables": shown}
+
+
+def _drawing(run: Run, recipe: Recipe) -> dict[str, str]:
+    """Return what `vgx explain` draws of the run, as a picture, and in words."""
+    explained = explain.of_run(run, recipe)
+    drawn = base64.b64encode(explain.svg(explained).encode()).decode()
+    return {
+        "uri": f"data:image/svg+xml;base64,{drawn}",
+        "alt": "; ".join(explain.chain(explained)[::2]),
+    }
 
 
 def _made(about: dict[str, Any], recipe: Recipe) -> list[tuple[str, str]]:
@@ -269,24 +281,9 @@ def _reconstructions(last: dict[str, Any]) -> str:
     return f"The first pictures of the data, each row above its reconstructions, at step {step}."
 
 
-def _number(value: object) -> float | None:
-    """Return a finite number in six digits, else nothing: JSON knows no others."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(f"{value:.6g}")
-
-
 def _listed(texts: list[str]) -> str:
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def _short(count: int) -> str:
     return f"{count / 1e6:,.1f} million" if count >= 1e6 else f"{count:,}"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

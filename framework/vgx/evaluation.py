@@ -208,32 +208,3 @@ def _latent(
         "kl_by_dimension": latents.kl_by_dimension(seen),
         "figures": _spread(numbers, ()),
     }
-
-
-def tables(said: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-    """Return an evaluation as a person reads it: titles, headers and rows."""
-    shown: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = []
-    for kind in ("reconstruction", "latent"):
-        if (part := said[kind]) is not None:
-            title = f"{kind}: {part['pictures']:,} pictures, {part['split']}"
-            shown.append((title, ("figure", "value"), _rows([part])))
-    if drawn := said["generation"]:
-        title = "generation: {pictures:,} pictures of each sampler against {real:,}, {split}"
-        header = ("figure", *(part["sampler"]["type"] for part in drawn))
-        shown.append((title.format(**drawn[0]), header, _rows(drawn)))
-    return shown
-
-
-def _rows(parts: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    rows = []
-    for name, first in parts[0]["figures"].items():
-        better = {"higher": " (more is better)", "lower": " (less is better)", None: ""}
-        cells = [value_and_spread(part["figures"][name]) for part in parts]
-        rows.append((name + better[first["better"]], *cells))
-    return rows
-
-
-def value_and_spread(figure: dict[str, Any]) -> str:
-    """Return a mean with four significant digits and its spread over seeds."""
-    text = f"{figure['mean']:.4g}"
-    return f"{text} ± {figure['spread']:.2g}" if figure["spread"] else text

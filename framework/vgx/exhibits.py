@@ -260,13 +260,19 @@ def _distances(one: Tensor, two: Tensor) -> Tensor:
 def frames(run: Run, most: int) -> tuple[list[dict[str, Any]], int]:
     """Return the pictures of training, evenly chosen, and how many there are."""
     files = drawn(run)
-    shown = []
-    for file in evenly(files, most):
-        real = file.with_name(file.name.replace("step-", "recon-"))
-        read = {"samples": _read(file), "recon": _read(real)}
-        if read["samples"]:
-            shown.append({"step": step_of(file), **{name: p for name, p in read.items() if p}})
-    return shown, len(files)
+    shown = [frame(file) for file in evenly(files, most)]
+    return [each for each in shown if each is not None], len(files)
+
+
+def frame(file: Path) -> dict[str, Any] | None:
+    """Return a grid of samples and that of reconstructions beside it; without the first nothing."""
+    read = {
+        "samples": _read(file),
+        "recon": _read(file.with_name(file.name.replace("step-", "recon-"))),
+    }
+    if read["samples"] is None:
+        return None
+    return {"step": step_of(file), **{name: p for name, p in read.items() if p}}
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -7,14 +7,17 @@ run): nothing here computes anything, and nothing imports torch.
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vgx import listing
 from vgx.cache import in_words
 from vgx.components import Adaptive, Loss, Schedule, at
 from vgx.errors import StorageError
 from vgx.recipe import Optimizer, Recipe
+from vgx.rundir import Run
 
 PLAYERS = ("generator", "discriminator")
 
@@ -68,6 +71,28 @@ def explain(recipe: Recipe, audit: dict[str, Any], steps: int, pace: str = "") -
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         message = f"audit.json is not as a run writes it: {type(error).__name__}: {error}"
         raise StorageError(message) from error
+
+
+def of_run(run: Run, recipe: Recipe) -> Explanation:
+    """Lay out what a run is of, from its own files.
+
+    Raises `StorageError` when it has no `audit.json`, or one that is not as a run writes it.
+    """
+    file = run.path / "audit.json"
+    try:
+        audit = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{file}: {error}") from None
+    lines = [line for line in run.read_log() if line.get("losses")]
+    steps = listing.entry(run).of or recipe.train.steps or 1
+    pace = ""
+    if lines:
+        line = lines[-1]
+        pace = (
+            f"Time: {in_time(line['seconds'])} for the first {line['step']:,} of {steps:,} steps, "
+            f"as its log says."
+        )
+    return explain(recipe, audit, steps, pace)
 
 
 def _boxes(recipe: Recipe, rows: dict[str, Any]) -> list[Box]:

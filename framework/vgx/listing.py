@@ -37,7 +37,7 @@ def entry(run: Run) -> Entry:
     """Return what a run's files say; of a damaged one also what is wrong with it."""
     began, size = _began(run), _size(run.path)
     try:
-        recipe, ended = _recipe(run), _ended(run)
+        recipe, ended = recipe_of(run), _ended(run)
         last = _last(run)
         step = max(last.get("step", 0), ended.get("step", 0))
         state = "running" if run.holder() else ended.get("how", "killed")
@@ -57,7 +57,11 @@ def age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def _recipe(run: Run) -> dict[str, Any]:
+def recipe_of(run: Run) -> dict[str, Any]:
+    """Return a run's recipe as plain data.
+
+    Raises `ValueError` or `TypeError` when it is none.
+    """
     if not run.recipe_file.is_file():
         raise ValueError("no recipe.yaml; it was ended before it began")
     tree, faults = read(run.recipe_file.read_text(encoding="utf-8"), "recipe.yaml")

@@ -1,20 +1,15 @@
 """A page per run: one HTML file that carries all it shows and asks nobody for anything.
 
-`account` makes plain data of the run's files, `exhibits` of what its newest checkpoint draws; the
-files in `templates/report` show them. Every claim on the page comes from the run.
+`account` makes plain data of the run's files, `exhibits` of what its newest checkpoint draws, and
+`page` shows them. Every claim on the page comes from the run.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import html
 import json
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import torch
@@ -24,6 +19,7 @@ from vgx.data import Store, name_of, noticing, open_source, open_store
 from vgx.drawing import timelapse
 from vgx.errors import DivergedError, Stopped, StorageError, VgxError
 from vgx.loop import Training
+from vgx.page import page
 from vgx.recipe import Recipe, load_recipe
 from vgx.registry import Registry
 from vgx.rundir import Run, write_file
@@ -49,7 +45,7 @@ def write(
     except (TypeError, LookupError, AttributeError, ValueError) as error:
         message = f"{run.path}: its files are not as a run writes them"
         raise StorageError(f"{message}: {type(error).__name__}: {error}") from error
-    write_file(path, page(data))
+    write_file(path, page(data, "report"))
     return path
 
 
@@ -68,28 +64,6 @@ def _shown(
     if isinstance(store, str):
         notices.append(f"What needs the pictures of the data is left out: {store}")
     return shown, notices
-
-
-def page(data: dict[str, Any]) -> str:
-    """Return the page that shows `data`: nothing in it can be taken for markup or for a script."""
-    folder = files("vgx").joinpath("templates", "report")
-    text, style, code = (
-        folder.joinpath(f"page.{end}").read_text(encoding="utf-8") for end in ("html", "css", "js")
-    )
-    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Template(text).substitute(
-        title=html.escape(f"{data['name']} - vgx"),
-        style=style,
-        code=code,
-        style_sum=_sum(style),
-        code_sum=_sum(code),
-        data=embedded.replace("<", "\\u003c"),
-    )
-
-
-def _sum(text: str) -> str:
-    """Return what a Content-Security-Policy calls this text and no other."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ import pytest
 import vgx
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +54,6 @@ def test_there_is_no_page_of_no_run(vgx_here):
 
 
 # --- in a browser ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playing = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine")
-    with playing.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -171,6 +158,12 @@ def test_it_is_dark_for_those_who_want_it_and_light_on_paper(page):
     assert not page.locator("#recipe pre").is_visible()
     page.pdf()  # on paper nothing can be opened any more, so it is open
     assert page.locator("#recipe pre").is_visible()
+
+
+def test_the_experiment_s_drawing_is_seen(page):
+    drawing = page.locator("#drawing img")
+    drawing.scroll_into_view_if_needed()
+    assert drawing.evaluate("image => image.naturalWidth") == 1100
 
 
 def test_every_picture_and_control_has_a_name(page):

@@ -21,7 +21,7 @@ from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
 
 import vgx
-from vgx import account, exhibits, report, sampling, training
+from vgx import account, exhibits, explain, report, sampling, training
 from vgx.data import Store
 from vgx.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError
@@ -80,7 +80,7 @@ def change(run, name, **values):
 def test_a_finished_run_has_a_page_with_everything_on_it(whole):
     data = data_in(page_of(whole))
     assert data["name"] == "tiny"
-    assert data["run"] == "Run 0001-tiny, done"
+    assert data["kicker"] == "Run 0001-tiny, done"
     assert "It ran to its end: 8 steps in " in data["summary"][1]
     assert "on 64 pictures of the data set drawn-faces at 16 x 16 pixels" in data["summary"][0]
     assert data["warnings"] == []
@@ -97,6 +97,15 @@ def test_a_finished_run_has_a_page_with_everything_on_it(whole):
     assert [row["network"] for row in data["audit"]["rows"]] == [
         "encoder", "decoder", "discriminator",
     ]  # fmt: skip
+
+
+def test_the_experiment_is_drawn_as_vgx_explain_draws_it(whole):
+    shown = data_in(page_of(whole))["drawing"]
+    kind, _, coded = shown["uri"].partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    explained = explain.of_run(whole, vgx.load_recipe(whole.recipe_file))
+    assert base64.b64decode(coded).decode() == explain.svg(explained)
+    assert "3x16x16 -> 8" in shown["alt"]
 
 
 def test_terms_stand_with_the_player_whom_they_move(whole):
@@ -244,7 +253,7 @@ def test_a_run_that_diverged_before_its_first_checkpoint_has_its_page():
     with stepping(3, diverge), pytest.raises(DivergedError):
         training.run(tiny({"train.save_every": 100}), voice=voice())
     data = data_in(page_of(training.find()))
-    assert data["run"].endswith(", diverged")
+    assert data["kicker"].endswith(", diverged")
     assert data["summary"][1].startswith("It diverged at step 3 of 8: ")
     assert "l1 is nan" in data["summary"][1]
     assert data["samples"] == []
@@ -343,7 +352,7 @@ def test_damaged_pictures_and_files_are_left_out_or_told(copy):
     (copy.path / "audit.json").write_text("[1, 2")
     data = written(copy)
     assert [frame["step"] for frame in data["progress"]["frames"]] == [1, 5, 8]
-    assert (data["reconstructions"], data["audit"]) == (None, None)
+    assert (data["reconstructions"], data["audit"], data["drawing"]) == (None, None, None)
     change(copy, "environment.json", data=["no", "mapping"])
     with pytest.raises(StorageError, match="its files are not as a run writes them"):
         written(copy)
@@ -471,7 +480,7 @@ def contrast(one, two):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_lines_stand_out_from_the_paper(scheme):
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
-    style = (Path(report.__file__).parent / "templates" / "report" / "page.css").read_text()
+    style = (Path(report.__file__).parent / "templates" / "page" / "page.css").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     tokens = dict(re.findall(r"--([\w-]+): (#\w{6});", light if scheme == "light" else dark))
     for name in ("ink", "soft", "accent"):

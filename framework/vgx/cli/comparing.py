@@ -1,4 +1,4 @@
-"""Commands that explain a recipe and look at several runs: explain, list."""
+"""Commands that explain a recipe and look at several runs: compare, explain, list."""
 
 from __future__ import annotations
 
@@ -87,6 +87,49 @@ def explain(
         voice.say(f"Drawing {svg}")
 
 
+@click.command()
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
+@click.option(
+    "--out", metavar="FILE", type=click.Path(path_type=Path),
+    help="Write a page too: curves and pictures, in one HTML file.",
+)  # fmt: skip
+@common
+def compare(runs: tuple[str, ...], out: Path | None) -> None:
+    """Lay runs beside each other: recipes, figures and, with --out, curves and pictures."""
+    from vgx import compare as comparing
+    from vgx import rundir
+    from vgx.limits import visible
+    from vgx.voice import Voice
+
+    found = [rundir.find(run) for run in runs]
+    if len({run.path.resolve() for run in found}) < max(len(found), 2):
+        raise click.UsageError("Give two runs or more, each once.")
+    voice = Voice()
+    shown = [comparing.read(run) for run in found]
+    names = [visible(run.name) for run in shown]
+    for notice in comparing.notices(shown):
+        voice.warn(visible(notice))
+    voice.table(("", *names), [tuple(map(visible, row)) for row in comparing.facts(shown)])
+    rows = comparing.differences([run.recipe for run in shown])
+    voice.say("\nWhat their recipes say differently:" if rows else "\nTheir recipes are the same.")
+    if rows:
+        voice.table(("field", *names), [tuple(map(visible, row)) for row in rows])
+    for side in comparing.sides(shown):
+        voice.say(f"\n{side.title}" + (f" ({side.apart})" if side.apart else ""))
+        voice.table(
+            ("figure", *names), [_marked(row.name, row.cells, row.best) for row in side.rows]
+        )
+    if any(run.said for run in shown):
+        voice.say(f"\n* {comparing.MARKED}")
+    if out is not None:
+        comparing.write(shown, out)
+        voice.say(f"Page {out}")
+
+
+def _marked(name: str, cells: list[str], best: int | None) -> tuple[str, ...]:
+    return (name, *(f"{cell} *" if i == best else cell for i, cell in enumerate(cells)))
+
+
 def _of_recipe(
     file: Path,
     overrides: tuple[str, ...],
@@ -115,31 +158,13 @@ def _of_recipe(
 
 
 def _of_run(what: str | None) -> Explanation:
-    import json
-
     from vgx import explain as drawing
-    from vgx import listing, rundir
-    from vgx.errors import StorageError
+    from vgx import rundir
     from vgx.recipe import load_recipe
     from vgx.registry import discover
 
     run = rundir.find(what)
-    recipe = load_recipe(run.recipe_file, (), discover(run.plugin_files))
-    file = run.path / "audit.json"
-    try:
-        audit = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{file}: {error}") from None
-    lines = [line for line in run.read_log() if line.get("losses")]
-    steps = listing.entry(run).of or recipe.train.steps or 1
-    pace = ""
-    if lines:
-        line = lines[-1]
-        pace = (
-            f"Time: {drawing.in_time(line['seconds'])} for the first {line['step']:,} of "
-            f"{steps:,} steps, as its log says."
-        )
-    return drawing.explain(recipe, audit, steps, pace)
+    return drawing.of_run(run, load_recipe(run.recipe_file, (), discover(run.plugin_files)))
 
 
-COMMANDS = (explain, list_runs)
+COMMANDS = (compare, explain, list_runs)

@@ -44,7 +44,7 @@ def evaluate(
     device: str | None,
 ) -> None:
     """Judge RUN (the newest by default): reconstructions, generated pictures, latents."""
-    from vgx import evaluation, rundir
+    from vgx import evaluation, figures, rundir
     from vgx.recipe import load_recipe
     from vgx.sampling import registry_of
     from vgx.training import pick_device
@@ -64,7 +64,7 @@ def evaluate(
     for notice in said["notices"]:
         voice.warn(notice)
     voice.say(f"{found.path}, step {said['step']:,}; spread over {seeds} seeds")
-    for title, header, rows in evaluation.tables(said):
+    for title, header, rows in figures.tables(said):
         voice.say(f"\n{title}")
         voice.table(header, rows)
     voice.say(f"\nFigures {found.path / 'evaluation.json'}")

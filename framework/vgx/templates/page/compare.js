@@ -1,0 +1,79 @@
+// The page of several runs.
+
+const color = (run) => `var(--line-${(run % 6) + 1})`;
+
+function named(run) { // a run's name with the colour that it has in the curves
+  const chip = s("svg", { viewBox: "0 0 18 8", "aria-hidden": "true", class: "chip" },
+    s("path", { d: "M0 4H18", class: "curve", stroke: color(run),
+      "stroke-dasharray": run < 6 ? null : "5 3" }));
+  return h("span", { class: "named" }, chip, data.runs[run]);
+}
+
+function beside(first, rows, numbers) {
+  return table([first, ...data.runs.map((_, run) => named(run))], rows,
+    numbers ? data.runs.map((_, run) => run + 1) : []);
+}
+
+function judged(side) {
+  const rows = side.rows.map((row) => [row.name, ...row.cells.map((cell, run) =>
+    run === row.best ? h("strong", { class: "best" }, h("span", { class: "mark" }, "best "), cell) : cell)]);
+  return [
+    h("h3", {}, side.title.charAt(0).toUpperCase() + side.title.slice(1)),
+    side.apart ? h("p", { class: "soft" }, side.apart) : null,
+    beside("figure", rows, true),
+  ];
+}
+
+function logged(shown) {
+  const groups = shown.groups.map((group) => ({
+    title: group.title,
+    lines: group.lines.map((line) => ({ name: data.runs[line.run], colour: line.run,
+      values: line.values, axes: shown.axes[line.axes] })),
+  }));
+  return curves("Each run has one colour on all charts. Losses are unweighted. Point at a chart to read it.",
+    groups, ["step", "images", "seconds"]);
+}
+
+function training(progress) {
+  const kinds = [["samples", "Fixed latents"], ["recon", "Real above reconstruction"]]
+    .filter(([kind]) => progress.runs.some((frames) => frames.some((frame) => frame[kind])));
+  const slots = kinds.map(([kind, title]) => progress.runs.map((frames, run) => {
+    const first = frames.findLast((frame) => frame[kind]);
+    if (!first) return { body: h("p", { class: "soft" }, data.runs[run], ": none") };
+    const made = picture(first[kind], title, title);
+    return { body: made, show(place) {
+      const frame = frames.findLast((each) => each.step <= place && each[kind]) || first;
+      const image = made.querySelector("img");
+      image.src = frame[kind].uri;
+      image.alt = `${title}, ${data.runs[run]}, step ${say(frame.step)}`;
+      made.querySelector("figcaption").replaceChildren(named(run), " step " + say(frame.step));
+    } };
+  }));
+  const controls = player(progress.places.length - 1, "Step of the pictures", (index) => {
+    slots.flat().forEach((slot) => slot.show && slot.show(progress.places[index]));
+    return "Step " + say(progress.places[index]);
+  });
+  return [controls, kinds.map(([kind, title], i) => [
+    h("h3", {}, title),
+    h("p", { class: "soft" }, progress.notes[kind]),
+    h("div", { class: "beside" }, slots[i].map((slot) => slot.body)),
+  ])];
+}
+
+const sections = [section("facts", "The runs", beside("", data.facts, false))];
+sections.push(section("differences", "Recipe differences", data.differences.length
+  ? beside("field", data.differences, false)
+  : h("p", {}, "Nothing: they are one recipe, run several times.")));
+sections.push(section("metrics", "Metrics", data.metrics.tables.length
+  ? [h("p", { class: "soft" }, data.metrics.note), data.metrics.tables.map(judged)]
+  : h("p", {}, "None of them was judged yet.")));
+if (data.progress.places.length) {
+  sections.push(section("pictures", "Pictures", training(data.progress)));
+}
+if (data.curves.groups.length) sections.push(section("curves", "Curves", logged(data.curves)));
+
+assemble(
+  sections,
+  data.notices.length ? h("div", { class: "alarm", role: "note" },
+    data.notices.map((text) => h("p", {}, text))) : null,
+);

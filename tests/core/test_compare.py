@@ -1,0 +1,181 @@
+"""Runs beside each other: what their recipes differ in, and what their files say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import vgx
+from vgx import compare
+from vgx.errors import StorageError
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+
+
+def recipe(**changes):
+    base = {
+        "name": "a",
+        "latent": 8,
+        "encoder": {"type": "conv", "widths": [8, 16]},
+        "losses": [{"type": "l1", "weight": 100.0}, {"type": "kl", "weight": 1.0}],
+        "train": {"steps": 20, "batch": 8},
+    }
+    return base | changes
+
+
+def test_recipes_that_differ_in_nothing_but_their_names():
+    assert compare.differences([recipe(), recipe(name="b")]) == []
+
+
+def test_a_field_that_differs_stands_by_its_path():
+    other = recipe(train={"steps": 20, "batch": 16}, latent=[8, 4, 4])
+    rows = compare.differences([recipe(), other, recipe()])
+    assert rows == [("latent", "8", "[8, 4, 4]", "8"), ("train.batch", "8", "16", "8")]
+
+
+def test_parts_of_one_type_differ_by_field_and_others_as_wholes():
+    wider = recipe(encoder={"type": "conv", "widths": [8, 32]})
+    assert compare.differences([recipe(), wider]) == [("encoder.widths", "[8, 16]", "[8, 32]")]
+    other = recipe(encoder={"type": "residual", "norm": None, "deep": True})
+    assert compare.differences([recipe(), other, recipe(encoder=None)]) == [
+        ("encoder", "{type: conv, widths: [8, 16]}", "{type: residual, deep: true}", "-")
+    ]
+
+
+def test_losses_are_held_together_by_their_names():
+    """In whatever order they stand, and whatever stands between them."""
+    mine = [
+        {"type": "kl", "weight": {"from": 0, "to": 2}},
+        {"type": "bce", "weight": 1},
+        {"type": "l1", "weight": 100.0},
+        {"type": "l1", "weight": 3.0},
+        {"type": "l1", "weight": 4.0, "name": "near"},
+    ]
+    assert compare.differences([recipe(), recipe(losses=mine)]) == [
+        ("losses", "l1, kl", "kl, bce, l1, l1 2, near"),
+        ("losses.kl.weight", "1.0", "{from: 0, to: 2}"),
+        ("losses.bce", "-", "{type: bce, weight: 1}"),
+        ("losses.l1 2", "-", "{type: l1, weight: 3.0}"),
+        ("losses.near", "-", "{type: l1, weight: 4.0, name: near}"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished run of the tiny recipe."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VGX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return vgx.run(vgx.load_recipe(TINY), tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def runs(made, tmp_path):
+    """Two copies of a run, the second of another seed and three times as slow."""
+    found = [vgx.Run(shutil.copytree(made.path, tmp_path / n)) for n in ("0001-a", "0002-b")]
+    text = found[1].recipe_file.read_text()
+    assert "seed: 0" in text
+    found[1].recipe_file.write_text(text.replace("seed: 0", "seed: 4"))
+    lines = [line | {"seconds": 3 * line["seconds"]} for line in found[1].read_log()]
+    found[1].log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return found
+
+
+def read(runs):
+    return [compare.read(run) for run in runs]
+
+
+def change(run, file, **changes):
+    path = run.path / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_the_page_s_curves_are_the_logs(runs):
+    data = compare.gather(read(runs))
+    shown = {group["title"]: group["lines"] for group in data["curves"]["groups"]}
+    for i, run in enumerate(runs):
+        log = run.read_log()
+        for name in log[0]["losses"]:
+            line = next(line for line in shown[name] if line["run"] == i)
+            axes = data["curves"]["axes"][line["axes"]]
+            assert axes["step"] == [each["step"] for each in log]
+            assert axes["images"] == [each["images"] for each in log]
+            assert axes["seconds"] == [each["seconds"] for each in log]
+            assert line["values"] == pytest.approx([e["losses"][name] for e in log], rel=1e-5)
+    assert json.loads(json.dumps(data)) is not None
+
+
+def test_a_curve_of_one_run_alone_comes_after_those_of_both(runs):
+    lines = [line | {"losses": {"own": 1.0, **line["losses"]}} for line in runs[0].read_log()]
+    runs[0].log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    groups = compare.gather(read(runs))["curves"]["groups"]
+    assert [len(group["lines"]) for group in groups] == [2] * (len(groups) - 1) + [1]
+    assert groups[-1]["title"] == "own"
+
+
+def test_each_run_s_pictures_are_there_as_far_as_it_went(runs):
+    for name in ("step-00000010.png", "step-00000020.png"):
+        (runs[1].samples / name).unlink()
+    data = compare.gather(read(runs))["progress"]
+    assert data["places"] == [1, 2, 5, 10, 20]
+    steps = [[frame["step"] for frame in frames] for frames in data["runs"]]
+    assert steps == [[1, 2, 5, 10, 20], [1, 2, 5]]
+
+
+def test_whether_latents_and_pictures_are_the_same_is_said(runs):
+    notes = compare.gather(read(runs))["progress"]["notes"]
+    assert notes["samples"].startswith("Not the same latents")  # the seeds differ
+    assert notes["recon"].startswith("The same real pictures")
+    shutil.copy(runs[0].recipe_file, runs[1].recipe_file)
+    change(runs[1], "environment.json", data={"content": "other", "kept": 1})
+    notes = compare.gather(read(runs))["progress"]["notes"]
+    assert notes["samples"].startswith("At the same place in each grid the same latent")
+    assert notes["recon"].startswith("Not the same real pictures")
+    assert compare.notices(read(runs))[0] == "They were not trained on the same pictures."
+
+
+def test_a_run_that_went_on_after_it_was_judged_is_named(runs):
+    (runs[0].path / "evaluation.json").write_text(json.dumps({"step": 10}))
+    assert compare.notices(read(runs)) == [
+        "0002-b was not judged: vgx eval 0002-b",
+        "0001-a was judged at step 10, and has gone on since.",
+    ]
+
+
+def test_the_facts_are_those_of_the_files(runs):
+    facts = {name: cells for name, *cells in compare.facts(read(runs))}
+    last = runs[0].read_log()[-1]
+    assert facts["state"] == ["done", "done"]
+    assert facts["steps"] == [f"{last['step']:,}"] * 2
+    assert facts["pictures seen"] == [f"{last['images']:,}"] * 2
+    weights = json.loads((runs[0].path / "audit.json").read_text())["rows"]
+    assert facts["weights"] == [f"{sum(row['parameters'] for row in weights):,}"] * 2
+    assert facts["judged at step"] == ["not judged"] * 2
+
+
+def test_a_run_without_a_log_is_compared_as_far_as_it_goes(runs):
+    runs[1].log_file.unlink()
+    (runs[1].path / "ended.json").unlink()
+    shutil.rmtree(runs[1].samples)
+    data = compare.gather(read(runs))
+    assert {name: two for name, _, two in data["facts"]}["steps"] == "-"
+    assert data["progress"]["runs"][1] == []
+
+
+TORN = '{"step": 1, "reconstruction": {"figures": {"psnr": {"mean": 1}}}}'
+
+
+@pytest.mark.parametrize("content", ["[]", '{"step": 1, "generation": 7}', "nothing", TORN])
+def test_an_evaluation_that_is_none_is_refused(runs, content):
+    (runs[0].path / "evaluation.json").write_text(content)
+    message = "not as vgx eval writes it" if content == TORN else "0001-a: broken"
+    with pytest.raises(StorageError, match=message):
+        compare.gather(read(runs))
+
+
+def test_a_broken_run_is_refused(runs):
+    runs[1].recipe_file.write_text("[")
+    with pytest.raises(StorageError, match="0002-b: broken"):
+        read(runs)

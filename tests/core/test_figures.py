@@ -1,0 +1,113 @@
+"""Evaluations beside each other: what is marked as better, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from vgx import figures
+
+
+def figure(*values, better="lower"):
+    mean = sum(values) / len(values)
+    squares = sum((value - mean) ** 2 for value in values)
+    spread = (squares / (len(values) - 1)) ** 0.5 if len(values) > 1 else 0.0
+    return {"mean": mean, "spread": spread, "values": list(values), "better": better}
+
+
+def said(fid=None, psnr=None, **changes):
+    """What `vgx eval` writes, as far as it is read here."""
+    generation = {"sampler": {"type": "prior"}, "pictures": 100, "real": 90, "split": "trained on"}
+    found = {
+        "data": {"content": "abc"},
+        "metrics": [{"type": "fid", "bins": 1}, {"type": "psnr"}],
+        "features": [{"part": {"type": "random-conv"}, "sha256": "1"}],
+        "reconstruction": psnr and {"pictures": 10, "split": "held out", "figures": {"psnr": psnr}},
+        "generation": [generation | {"figures": {"fid": fid}}] if fid else [],
+        "latent": None,
+    }
+    return found | changes
+
+
+def best(*evaluations):
+    return [row.best for side in figures.side_by_side(evaluations) for row in side.rows]
+
+
+# Spread 1 each: the means must be further apart than 2.
+@pytest.mark.parametrize(
+    ("one", "two", "marked"),
+    [
+        ((9, 10, 11), (12.5, 13.5, 14.5), 0),
+        ((12.5, 13.5, 14.5), (9, 10, 11), 1),
+        ((9, 10, 11), (11, 12, 13), None),
+        ((9, 10, 11), (9, 10, 11), None),
+    ],
+)
+def test_only_what_exceeds_the_spread_is_better(one, two, marked):
+    assert best(said(figure(*one)), said(figure(*two))) == [marked]
+
+
+def test_more_is_better_where_more_is_better():
+    found = (said(figure(*each, better="higher")) for each in [(9, 10, 11), (19, 20, 21)])
+    assert best(*found) == [1]
+
+
+def test_the_best_of_three_is_better_than_each():
+    low, near, far = (9, 10, 11), (10, 11, 12), (30, 31, 32)
+    assert best(*(said(figure(*each)) for each in (far, low, near))) == [None]
+    assert best(*(said(figure(*each)) for each in (far, low, far))) == [1]
+
+
+def test_a_figure_that_is_neither_good_nor_bad_is_not_marked():
+    assert best(said(figure(1, 2, better=None)), said(figure(50, 51, better=None))) == [None]
+
+
+def test_one_seed_knows_no_spread():
+    assert best(said(figure(1)), said(figure(9, 9.1))) == [None]
+    # But no chance is in a reconstruction, and what is measured once is measured.
+    recon = [said(psnr=figure(value, better="higher")) for value in (20.0, 21.0)]
+    assert best(*recon) == [1]
+    assert best(recon[0], recon[0]) == [None]
+
+
+def test_a_run_that_lacks_a_figure_has_an_empty_cell():
+    sides = figures.side_by_side([said(figure(9, 10, 11)), {}, said(figure(1, 2, 3))])
+    assert [(side.title, side.apart) for side in sides] == [("samples of prior", "")]
+    row = sides[0].rows[0]
+    assert row.name == "fid (less is better)"
+    assert row.cells == ["10 ± 1", "-", "2 ± 1"]
+    assert row.best == 2
+    assert best(said(figure(1, 2, 3)), {}) == [None]  # nobody to be better than
+    assert figures.side_by_side([{}, {}]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"data": {"content": "other"}}, "pictures"),
+        ({"metrics": [{"type": "fid", "bins": 2}]}, "metrics"),
+        ({"features": [{"part": {"type": "random-conv"}, "sha256": "2"}]}, "feature networks"),
+    ],
+)
+def test_what_is_measured_in_two_ways_is_not_marked(changes, what):
+    sides = figures.side_by_side([said(figure(1, 2, 3)), said(figure(50, 51, 52), **changes)])
+    assert [row.best for row in sides[0].rows] == [None]
+    assert sides[0].apart == f"Not measured alike, so none is marked: the {what} differ."
+
+
+def test_a_metric_that_only_one_was_judged_by_sets_nothing_apart():
+    fewer = said(figure(50, 51, 52), metrics=[{"type": "fid", "bins": 1}])
+    assert best(said(figure(1, 2, 3)), fewer) == [0]
+
+
+def test_fewer_pictures_are_another_way():
+    few = said(figure(50, 51, 52))
+    few["generation"][0]["pictures"] = 7
+    (side,) = figures.side_by_side([said(figure(1, 2, 3)), few])
+    assert "number of pictures" in side.apart
+
+
+def test_reconstructions_come_first_and_latents_last():
+    latent = {"pictures": 10, "split": "held out", "figures": {"kl": figure(1, better=None)}}
+    one = said(figure(1, 2), psnr=figure(20, better="higher"), latent=latent)
+    titles = [side.title for side in figures.side_by_side([{}, one])]
+    assert titles == ["reconstruction", "samples of prior", "latent"]
