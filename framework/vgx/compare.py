@@ -170,12 +170,16 @@ def notices(runs: Sequence[Contender]) -> list[str]:
         said.append("Their pictures differ in size: no figure of one says anything of another.")
     missing = [run.name for run in runs if not run.said]
     said += [f"{name} was not judged: vgx eval {name}" for name in missing]
-    behind = [
-        f"{run.name} was judged at step {run.said['step']:,}, and has gone on since."
-        for run in runs
-        if run.said and run.log and run.said["step"] < run.log[-1]["step"]
-    ]
-    return said + behind
+    return said + [text for run in runs if (text := _behind(run))]
+
+
+def _behind(run: Contender) -> str:
+    """Say it when a run's figures are not those of where it stands."""
+    if not (run.said and run.log) or run.said["step"] == run.log[-1]["step"]:
+        return ""
+    best = run.said.get("checkpoint") == "best"
+    why = "its best checkpoint" if best else "and has gone on since"
+    return f"{run.name} was judged at step {run.said['step']:,}, {why}."
 
 
 def sides(runs: Sequence[Contender]) -> list[figures.Side]:

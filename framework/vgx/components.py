@@ -606,6 +606,8 @@ class Metric(Component):
     """Which of two values of it is the better one."""
     gives: ClassVar[tuple[str, ...]] = ()
     """The names of its numbers, when it gives others than one of the name of its type."""
+    wants: ClassVar[int] = 0
+    """How many pictures of each side it needs to say much; with fewer `vgx eval` says so."""
 
     @abstractmethod
     def build(self, image: ImageSpec) -> Gauge:

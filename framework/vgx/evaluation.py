@@ -15,7 +15,7 @@ import torch
 from vgx import latents
 from vgx.components import Comparison, Dataset, Factored, Features, Metric, Sampler, Source
 from vgx.data import Store, name_of, noticing, open_source, open_store
-from vgx.measures import Advance, Eyes, Sides, of_reconstructions, of_samples, sides
+from vgx.measures import Advance, Eyes, Sides, of_reconstructions, of_samples, ready, sides
 from vgx.recipe import Recipe
 from vgx.registry import Registry
 from vgx.rundir import Run, write_file
@@ -38,6 +38,7 @@ class Asked:
     against: Dataset | None = None  # other pictures than the run's own
     n: int = 10_000  # pictures on each side, at most
     seeds: int = 3
+    best: bool = False  # the checkpoint that was best by `eval.best`, not the newest
 
 
 def evaluate(
@@ -48,14 +49,14 @@ def evaluate(
     device: torch.device,
     voice: Voice,
 ) -> dict[str, Any]:
-    """Measure a run's newest checkpoint, write `evaluation.json` and return what it says."""
+    """Measure a run's checkpoint, write `evaluation.json` and return what it says."""
     began, notices = time.perf_counter(), list[str]()
     dataset = asked.against or recipe.dataset
     if asked.against is None and not recipe.eval.holdout:
         notices.append(TRAINED_ON)
     with noticing(notices):
         source, store = _opened(dataset, recipe, voice)
-        model = load_with(run, recipe, device, ("encoder", "decoder"))
+        model = load_with(run, recipe, device, ("encoder", "decoder"), best=asked.best)
         chosen = sides(store, None if asked.against else recipe.eval.holdout, asked.n)
         eyes = Eyes(recipe.image, device, lambda part: registry.owner(type(part)).version)
         parts = _features(asked.metrics)
@@ -70,9 +71,11 @@ def evaluate(
                 "latent": _latent(model, chosen, asked, device, (source, store), advance),
             }
     notices += [note for part in parts if (note := part.note(recipe.image))]
+    notices += _few(asked, chosen)
     said = {
         "format": FORMAT,
         "step": model.step,
+        "checkpoint": "best" if asked.best else "newest",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - began, 3),
         "device": str(device),
@@ -113,6 +116,17 @@ def _features(metrics: Sequence[Metric]) -> list[Features]:
     """Return the networks that sets of pictures are compared in, each once."""
     compared = [m.features for m in metrics if not m.pairs and isinstance(m, Comparison)]
     return list({part.model_dump_json(): part for part in compared}.values())
+
+
+def _few(asked: Asked, chosen: Sides) -> list[str]:
+    """Say which metrics of sets are given fewer pictures than they need to say much."""
+    least = min(asked.n, len(chosen.held_against))
+    return [
+        f"{metric.type} of {least:,} pictures a side says little of itself: with fewer than "
+        f"{metric.wants:,} it is far from what many would give; compare it with figures of as many"
+        for metric in asked.metrics
+        if not metric.pairs and least < metric.wants
+    ]
 
 
 def _work(asked: Asked, chosen: Sides, model: Model, parts: list[Features]) -> int:
@@ -162,8 +176,9 @@ def _generation(
     found = []
     for sampler in asked.samplers:
         drawing = replace(model, recipe=model.recipe.model_copy(update={"sampler": sampler}))
+        drawer = ready(drawing)
         numbers = [
-            of_samples(drawing, chosen.held_against, metrics, seed, asked.n, eyes, advance)
+            of_samples(drawing, drawer, chosen.held_against, metrics, seed, asked.n, eyes, advance)
             for seed in range(asked.seeds)
         ]
         found.append({

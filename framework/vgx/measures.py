@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vgx import checkpoint, keys
-from vgx.components import Comparison, Features, Fitted, ImageSpec, Metric
+from vgx.components import Comparison, Drawer, Features, Fitted, ImageSpec, Metric
 from vgx.data import Store, as_images
 from vgx.engine import Engine
 from vgx.errors import RecipeError
-from vgx.recipe import Eval, Recipe
+from vgx.recipe import Eval
 from vgx.rundir import cache_dir, write_file
 from vgx.sampling import CHUNK, Model, in_turn
 from vgx.split import held_out
@@ -186,8 +186,9 @@ def while_training(engine: Engine, store: Store, done: int, eyes: Eyes) -> dict[
     with keys.ambient(seed, "evaluation", done):
         found = of_reconstructions(model, chosen.shown, asked.metrics, engine.device, advance)
         if sets:
-            against = chosen.held_against
-            found = _joined(found, of_samples(model, against, sets, 0, asked.n, eyes, advance))
+            against, drawer = chosen.held_against, ready(model)
+            drawn = of_samples(model, drawer, against, sets, 0, asked.n, eyes, advance)
+            found = _joined(found, drawn)
     for network in engine.networks.values():
         network.train()
     return found
@@ -215,6 +216,7 @@ def of_reconstructions(
 @torch.no_grad()
 def of_samples(
     model: Model,
+    drawer: Drawer,
     real: Real,
     metrics: Sequence[Metric],
     seed: int,
@@ -222,14 +224,14 @@ def of_samples(
     eyes: Eyes,
     advance: Advance,
 ) -> dict[str, float]:
-    """Compare real pictures with `n` that the recipe's sampler draws."""
+    """Compare real pictures with `n` that the recipe's sampler, built and fitted, draws."""
     compared = [m for m in metrics if not m.pairs and isinstance(m, Comparison)]
     others = [m for m in metrics if not m.pairs and not isinstance(m, Comparison)]
     parts = {m.features.model_dump_json(): m.features for m in compared}
     gauges = [metric.build(model.recipe.image) for metric in others]
     seen: dict[str, list[Tensor]] = {name: [] for name in parts}
     beside = real.chunks(eyes.device, n)
-    for images in pictures_of(model, n, seed, eyes.device):
+    for images in pictures_of(model, drawer, n, seed, eyes.device):
         for name, part in parts.items():
             seen[name].append(eyes.see(part, images))
         if gauges and (shown := next(beside, None)) is not None:
@@ -244,18 +246,27 @@ def of_samples(
     return _joined(*figures, *(gauge.compute() for gauge in gauges))
 
 
-def pictures_of(model: Model, n: int, seed: int, device: torch.device) -> Iterator[Tensor]:
-    """Draw `n` pictures as `vgx sample --seed` does, [<=CHUNK, C, S, S] each time."""
-    recipe: Recipe = model.recipe
-    drawer = recipe.sampler.build(recipe.latent)
+def ready(model: Model) -> Drawer:
+    """Build the recipe's sampler, and fit it to the run's codes if it is one that learns.
+
+    Raises `RecipeError` for one that shows pictures it is given.
+    """
+    recipe = model.recipe
     if recipe.sampler.pictures(recipe.image) is not None:
         message = "shows pictures that it is given; another sampler has something to judge"
         raise RecipeError(f"sampler {recipe.sampler.type}: {message}")
-    codes = model.codes.cpu()  # [K, *Z]
+    drawer: Drawer = recipe.sampler.build(recipe.latent)
     if isinstance(drawer, Fitted):
-        drawer.fit(codes)
-    z = drawer.draw(n, codes, keys.generator(seed, "sampler"))  # [n, *Z]
-    labels = in_turn(n, recipe, device)
+        drawer.fit(model.codes.cpu())
+    return drawer
+
+
+def pictures_of(
+    model: Model, drawer: Drawer, n: int, seed: int, device: torch.device
+) -> Iterator[Tensor]:
+    """Draw `n` pictures as `vgx sample --seed` does, [<=CHUNK, C, S, S] each time."""
+    z = drawer.draw(n, model.codes.cpu(), keys.generator(seed, "sampler"))  # [n, *Z]
+    labels = in_turn(n, model.recipe, device)
     for start in range(0, n, CHUNK):
         some = slice(start, start + CHUNK)
         yield rounded(model.decode(z[some].to(device), labels[some]))

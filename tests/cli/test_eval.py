@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from vgx.data import open_store
 from vgx.measures import Eyes, sides
 from vgx.split import held_out
 from vgx.voice import Voice
+from vgx_builtin.samplers import fitted
 
+FIT = fitted._Mixture.fit
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
 
@@ -48,7 +51,10 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
     assert fid["spread"] > 0
     assert said["reconstruction"]["split"] == "trained on"
     assert said["latent"]["dimensions"] == len(said["latent"]["kl_by_dimension"])
-    for text in ("nothing was held out", "untrained network", "psnr (more is better)", "±"):
+    assert said["checkpoint"] == "newest"
+    few = "fid of 48 pictures a side says little of itself: with fewer than 2,048"
+    assert "prdc of" not in done.stdout
+    for text in (few, "nothing was held out", "untrained network", "psnr (more is better)", "±"):
         assert text in done.stdout
 
 
@@ -119,7 +125,7 @@ def test_measuring_while_training_changes_no_bit_and_keeps_the_best():
     assert vgx.load(measured, best=True).step == first
 
 
-def test_the_best_checkpoint_draws(vgx_here):
+def test_the_best_checkpoint_draws_and_is_judged(vgx_here):
     """More of `l1` is worse: the first step is the best of a run that only unlearns."""
     watching = {"eval.metrics": ["l1"], "eval.every": 1, "eval.n": 16, "eval.best": "l1"}
     rates = {"train.optimizers.generator.lr": 0.5, "train.ema": None, "train.keep": 2}
@@ -132,8 +138,33 @@ def test_the_best_checkpoint_draws(vgx_here):
     assert f"prior-{first:08}-seed-0.png" in out
     best = vgx.sample(run, "prior", 4, best=True)
     assert not torch.equal(best, vgx.sample(run, "prior", 4))
+    asked = ("--metrics", "l1", "-n", 16, "--seeds", 1)
+    for more, step in ((("--best",), first), ((), 6)):
+        assert vgx_here("eval", run.path, *asked, *more)[0] == 0
+        said = json.loads((run.path / "evaluation.json").read_text())
+        assert (said["step"], said["checkpoint"]) == (step, "best" if more else "newest")
+        assert said["reconstruction"]["figures"]["l1"]["mean"] == pytest.approx(l1[step])
     (run.checkpoints / f"step-{first:08}" / "model.safetensors").write_bytes(b"no")
     assert vgx_here("sample", run.path, "--best")[0] == 5
+
+
+def test_a_sampler_learns_once_for_all_seeds(vgx_here):
+    run = training.run(recipe(), voice=quiet())
+    with mock.patch.object(fitted._Mixture, "fit", autospec=True, side_effect=FIT) as fit:
+        asked = (
+            "--sampler",
+            "{type: gaussian-mixture, components: 2}",
+            "--metrics",
+            "kid",
+            "-n",
+            16,
+            "--seeds",
+            3,
+        )
+        code, _, err = vgx_here("eval", run.path, *asked)
+    assert (code, fit.call_count) == (0, 1), err
+    figures = json.loads((run.path / "evaluation.json").read_text())["generation"][0]["figures"]
+    assert len(set(figures["kid"]["values"])) == 3
 
 
 def test_a_run_without_a_best_says_so():

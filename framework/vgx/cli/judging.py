@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("-n", "n", default=10_000, show_default=True, type=click.IntRange(2, 10**7))
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--best", is_flag=True, help="Judge the checkpoint that was best by eval.best.")
 @device_option
 @common
 def evaluate(
@@ -41,6 +42,7 @@ def evaluate(
     samplers: tuple[str, ...],
     n: int,
     seeds: int,
+    best: bool,
     device: str | None,
 ) -> None:
     """Judge RUN (the newest by default): reconstructions, generated pictures, latents."""
@@ -59,6 +61,7 @@ def evaluate(
         None if against is None else _data(against, recipe, registry),
         n,
         seeds,
+        best,
     )
     said = evaluation.evaluate(found, recipe, asked, registry, pick_device(device), voice)
     for notice in said["notices"]:

@@ -27,6 +27,8 @@ class Fid(vgx.Metric, type="fid"):
     larger distance, so compare only figures of as many. torchmetrics computes it.
     """
 
+    wants: ClassVar[int] = 2048  # as many as Inception has features: below, S_r has no full rank
+
     features: vgx.Features = RandomConv()
     """The network."""
 
