@@ -243,6 +243,9 @@ def _asked(part: Any, registry: Registry, call: Any, *inputs: Any) -> Any:
     except VgxError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the part must be named
+        if memory.ran_out(error):
+            message = f"{part.kind} '{part.type}': not enough memory for the first batch"
+            raise RecipeError(f"{message}; {memory.ADVICE}") from error
         _blame(part, registry, f"failed on the first batch: {type(error).__name__}: {error}")
 
 

@@ -101,7 +101,11 @@ class Crop(vgx.Augmentation, type="crop"):
     gives: str
 
     def build(self, image):
+        def endless(x, chance):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
         gives = {"less": lambda x, chance: x[..., 1:], "nothing": lambda x, chance: None}
+        gives["endless"] = endless
         return gives[self.gives]
 
 
@@ -231,6 +235,12 @@ def test_a_part_that_breaks_its_contract_is_named_with_its_plugin(examine, overr
     with pytest.raises(PluginError, match=said) as caught:
         examine(override)
     assert "odd.py" in str(caught.value)
+
+
+def test_no_memory_is_no_fault_of_the_part(examine):
+    said = "augmentation 'crop': not enough memory for the first batch; lower train.batch"
+    with pytest.raises(RecipeError, match=said):
+        examine("augment=[{type: crop, gives: endless}]")
 
 
 def test_looking_changes_nothing(examine):
