@@ -17,7 +17,7 @@ import torch
 
 import vgx
 from vgx import keys
-from vgx.engine import plays
+from vgx.networks import plays
 from vgx_builtin.posteriors import Quantised
 
 ROOT = Path(__file__).parents[1]
@@ -29,8 +29,8 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 LAYERS = [
     "errors", "keys", "step", "components", "hooks", "registry", "yamlfile", "limits", "recipe",
     "memory", "blame", "schema", "rundir", "listing", "figures", "page", "scaffold", "checkpoint",
-    "weights", "decoding", "cache", "explain", "data", "optimizers", "engine", "tuning", "audit",
-    "hidden", "check",
+    "weights", "decoding", "cache", "explain", "data", "optimizers", "networks", "finite", "engine",
+    "tuning", "audit", "hidden", "check",
     "testing", "pictures", "sampling", "split", "latents", "measures", "voice", "evaluation",
     "environment", "drawing", "monitors", "tracking", "loop", "exhibits", "account", "report",
     "compare", "profiling", "training", "replay", "cli", "__main__",
@@ -251,7 +251,7 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 BESIDE = {"audit", "check", "schema", "testing", "scaffold", "inspecting"}
 # What a run survives: hostile files, broken plugins, bad pictures, another machine, a full cache.
 SURVIVAL = {"limits", "memory", "blame", "weights", "decoding", "environment", "replay", "cache"}
-SURVIVAL |= {"hidden", "monitors"}
+SURVIVAL |= {"hidden", "monitors", "finite"}
 # What looks at a run afterwards, and judges it.
 JUDGING = {"exhibits", "account", "report", "looking", "listing", "comparing", "tracking"}
 JUDGING |= {"explain", "compare", "figures", "page"}
@@ -264,7 +264,7 @@ def test_the_core_fits_its_budget():
     apart = BESIDE | SURVIVAL | JUDGING
     assert sum(n for path, n in lines.items() if path.stem not in apart) < 3850
     assert sum(n for path, n in lines.items() if path.stem in BESIDE) < 1200
-    assert sum(n for path, n in lines.items() if path.stem in SURVIVAL) < 850
+    assert sum(n for path, n in lines.items() if path.stem in SURVIVAL) < 900
     assert all(n < 150 for path, n in lines.items() if path.stem in SURVIVAL)
     assert sum(n for path, n in lines.items() if path.stem in JUDGING) < 2150
     assert all(n < 250 for path, n in lines.items() if path.stem in JUDGING)

@@ -19,8 +19,9 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from vgx.components import Adaptive, Component, Dataset, Loss, Schedule
-from vgx.engine import Engine, Player
+from vgx.engine import Engine
 from vgx.errors import RecipeError
+from vgx.networks import Player
 from vgx.recipe import Recipe
 from vgx.step import Step
 

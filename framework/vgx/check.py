@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from vgx import audit, keys, memory
 from vgx.components import Fitted, Loss
-from vgx.engine import Engine, Player, plays
+from vgx.engine import Engine
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.hidden import holding_still
+from vgx.networks import Player, plays
 from vgx.registry import Registry
 from vgx.step import Score, Step
 
@@ -242,7 +243,7 @@ def _asked(part: Any, registry: Registry, call: Any, *inputs: Any) -> Any:
         return call(*inputs)
     except VgxError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the part must be named
+    except Exception as error:
         if memory.ran_out(error):
             message = f"{part.kind} '{part.type}': not enough memory for the first batch"
             raise RecipeError(f"{message}; {memory.ADVICE}") from error

@@ -226,3 +226,9 @@ def tensors(data: bytes, name: Path) -> dict[str, Tensor]:
         return safetensors.torch.load(data)
     except Exception as error:
         raise StorageError(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors of one network, without its name before theirs."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}

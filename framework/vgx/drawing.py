@@ -16,7 +16,8 @@ from torch import Tensor
 
 from vgx import keys
 from vgx.data import Store, as_batch
-from vgx.engine import Engine, sigmoid
+from vgx.engine import Engine
+from vgx.networks import sigmoid
 from vgx.pictures import save_grid
 from vgx.rundir import Run, write_file
 from vgx.sampling import in_turn

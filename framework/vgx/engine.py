@@ -5,12 +5,11 @@ Letters: B pictures, C channels, H x W pixels, Z the latent shape, K stored late
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,71 +18,17 @@ from torch.profiler import record_function
 
 from vgx import keys
 from vgx.blame import BrokenError
-from vgx.checkpoint import State
-from vgx.components import Adaptive, Loss, LossTerm, at
-from vgx.errors import DivergedError, Notice, StorageError
-from vgx.memory import measured
+from vgx.checkpoint import State, under
+from vgx.components import Adaptive
+from vgx.errors import Notice, StorageError
+from vgx.finite import Guard
+from vgx.networks import Player, Term, build_network, build_terms, sigmoid
 from vgx.optimizers import averaging, laid_out, learning_rate, make_optimizer
 from vgx.recipe import Optimizer, Recipe
 from vgx.step import Score, Step
 
-Player = Literal["generator", "discriminator"]
-
 # Latents that a run keeps for its samplers: those of the last epoch, or of its last part.
 MAX_CODES = 10_000
-UNREAD = 100  # steps that are looked at together at most
-
-
-@dataclass(frozen=True)
-class Term:
-    """One half of a loss: what it is called, when it counts and how much."""
-
-    label: str
-    loss: Loss
-    asked: LossTerm
-    weighted: bool  # the discriminator's half of a two-player loss counts 1
-
-    def weight(self, number: int) -> float:
-        """Return the factor at a step; 0 when the term does not count then.
-
-        An adaptive weight is this factor times a ratio of gradients.
-        """
-        loss, weight = self.loss, self.loss.weight
-        if number < loss.start or (number - loss.start) % loss.every:
-            return 0.0
-        if not self.weighted:
-            return float(loss.every)
-        if isinstance(weight, Adaptive):
-            return loss.every * weight.factor if number >= weight.after else 0.0
-        return loss.every * at(weight, number)
-
-
-def build_network(recipe: Recipe, name: str) -> nn.Module | None:
-    """Build the recipe's encoder, decoder or discriminator, its weights drawn from the seed.
-
-    Each network has a key of its own, so that swapping one leaves the others as they were.
-    """
-    with keys.ambient(recipe.train.seed, f"weights of the {name}"), measured(name):
-        if name == "encoder":
-            part = recipe.encoder
-            return None if part is None else part.build(recipe.image, recipe.latent)
-        if name == "decoder":
-            return recipe.decoder.build(recipe.latent, recipe.image)
-        judge = recipe.discriminator
-        return None if judge is None else judge.build(recipe.image)
-
-
-def untrained(recipe: Recipe) -> Recipe:
-    """Return the recipe without outside weights: a checkpoint is about to give them."""
-    parts = {name: getattr(recipe, name) for name in ("encoder", "decoder", "discriminator")}
-    changed: dict[str, Any] = {name: part and part.untrained() for name, part in parts.items()}
-    changed["losses"] = tuple(loss.untrained() for loss in recipe.losses)
-    return recipe.model_copy(update=changed)
-
-
-def sigmoid(logits: Tensor) -> Tensor:
-    """[B, C, H, W]  Pictures in [0, 1], in float32 at least."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
 
 
 class Engine:
@@ -105,13 +50,19 @@ class Engine:
             network = build_network(recipe, name)
             if network is not None:
                 self.networks[name] = network
-        self.asked: list[tuple[Loss, LossTerm]] = []
-        self.terms = self._build_terms()
+        players: tuple[Player, ...] = ("generator", "discriminator")
+        self.asked, self.terms = build_terms(
+            recipe, players if recipe.discriminator else players[:1]
+        )
+        for loss, asked in self.asked:
+            if isinstance(asked, nn.Module):
+                self.networks[f"loss {loss.label}"] = asked
         for network in self.networks.values():
             network.to(self.device, dtype, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.compiled: dict[str, Callable[..., Any]] = {}  # what is called in their place
         self.augment = [part.build(recipe.image) for part in recipe.augment]
         self.diff_augment = [part.build(recipe.image) for part in recipe.diff_augment]
+        self.names = {player: [name for name, _ in self.trained(player)] for player in self.terms}
         self.parameters = {player: [p for _, p in self.trained(player)] for player in self.terms}
         self.optimizers = {
             player: make_optimizer(
@@ -125,13 +76,9 @@ class Engine:
         self.seed = recipe.train.seed  # of the steps' draws: another one after a rollback
         self.slowed = 1.0  # what learning rates are multiplied by: less after a rollback
         self.masked = False  # whether the discriminator drew dropout masks when it last judged
-        # Whether steps are looked at later, so that none waits for the device.
+        # Steps are looked at later where the optimizers see to it that nothing moves until then.
         fused = all(made.defaults.get("fused") for made in self.optimizers.values())
-        self.deferred = self.device.type == "cuda" and fused
-        self.halted = torch.zeros((), dtype=torch.bool, device=self.device)  # not finite any more
-        self.unread: list[tuple[int, list[str], Tensor]] = []  # steps, their terms and values
-        # Of each trained weight's gradient when last its player moved, for whoever wants to look.
-        self.norms: dict[Player, list[Tensor | None]] = {}
+        self.guard = Guard(self.device, deferred=self.device.type == "cuda" and fused)
 
     def compile(self) -> None:
         """Have the networks compiled when they are next called: only the step calls them so.
@@ -227,68 +174,12 @@ class Engine:
                         gradients = self.gradients(mean, player, networks, keep=not done)
                     sums[player] = _add(sums.get(player), gradients)
         with record_function("vgx: finite check"):
-            self._hold_finite(number, values, sums)
+            named = {p: [*zip(self.names[p], each, strict=True)] for p, each in sums.items()}
+            self.guard.look(number, values, named)
         with record_function("vgx: optimizers"):
             for player, summed in sums.items():
                 self._apply(player, number, summed)
         return values
-
-    def _hold_finite(
-        self, number: int, values: dict[str, Tensor], sums: dict[Player, list[Tensor | None]]
-    ) -> None:
-        """Look at every term and gradient before anybody moves.
-
-        Raises `DivergedError` that names the first one that is not finite. All is read as one
-        number, for reading one waits for the device: a sum is finite only when all of it is.
-        """
-        seen = [*values.values()]
-        for player, summed in sums.items():
-            given = [g for g in summed if g is not None]
-            norms = iter(torch._foreach_norm(given) if given else ())  # noqa: SLF001
-            self.norms[player] = [None if g is None else next(norms) for g in summed]
-            seen += [norm for norm in self.norms[player] if norm is not None]
-        total = torch.stack(seen).sum()
-        if self.deferred:
-            told = {**values, "the norm of the gradients": total}
-            self.unread.append((number, list(told), torch.stack([*told.values()])))
-            self.halted |= ~total.isfinite()
-            if len(self.unread) == UNREAD:
-                self.confirm()
-            return
-        if total.isfinite():
-            return
-        totals = {
-            f"the norm of the {player}'s gradient": nn.utils.get_total_norm(
-                [gradient for gradient in summed if gradient is not None]
-            )
-            for player, summed in sums.items()
-        }
-        gradients = {
-            f"the gradient of {name}": gradient.abs().max()
-            for player, summed in sums.items()
-            for (name, _), gradient in zip(self.trained(player), summed, strict=True)
-            if gradient is not None
-        }
-        # The norm comes last: it overflows before the gradients do.
-        for name, value in (values | gradients | totals).items():
-            if not value.isfinite():
-                raise DivergedError(f"step {number + 1}: {name} is {value.item()}", number)
-
-    def confirm(self) -> None:
-        """Read what deferred steps left unread: one wait for the device, not one a step.
-
-        Raises `DivergedError` for the first one that was not finite. No trained weight has moved
-        since: the optimizers saw to that on the device. A training calls this before it logs, draws
-        or saves.
-        """
-        unread, self.unread = self.unread, []
-        if not unread or not bool(self.halted):
-            return
-        self.halted.zero_()
-        for number, names, seen in unread:
-            for name, value in zip(names, seen.tolist(), strict=True):
-                if not math.isfinite(value):
-                    raise DivergedError(f"step {number + 1}: {name} is {value}", number)
 
     def play(
         self,
@@ -456,10 +347,9 @@ class Engine:
         self, total: Tensor, player: Player, networks: tuple[str, ...] | None, *, keep: bool
     ) -> list[Tensor | None]:
         """Return the gradient of a scalar for each of the player's weights in these networks."""
-        owners = [name for name, _ in self.trained(player)]
         wanted = [
             parameter
-            for name, parameter in zip(owners, self.parameters[player], strict=True)
+            for name, parameter in zip(self.names[player], self.parameters[player], strict=True)
             if networks is None or name.startswith(("loss ", *(f"{n}." for n in networks)))
         ]
         found = iter(torch.autograd.grad(total, wanted, retain_graph=keep, allow_unused=True))
@@ -475,8 +365,8 @@ class Engine:
             parameter.grad = None if gradient is None else laid_out(gradient, parameter)
         if self.recipe.train.clip is not None:
             nn.utils.clip_grad_norm_(parameters, self.recipe.train.clip)
-        if self.deferred:  # fused optimizers look at it before they move anything
-            self.optimizers[player].found_inf = self.halted.float()  # type: ignore[attr-defined]
+        if self.guard.deferred:  # fused optimizers look at it before they move anything
+            self.optimizers[player].found_inf = self.guard.halted.float()  # type: ignore[attr-defined]
         self.optimizers[player].step()
         for parameter in parameters:
             parameter.grad = None
@@ -498,25 +388,6 @@ class Engine:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     # --- what it is made of ----------------------------------------------------------------
-
-    def _build_terms(self) -> dict[Player, list[Term]]:
-        """Build the losses; each player gets the halves that are its own."""
-        terms: dict[Player, list[Term]] = {"generator": []}
-        if "discriminator" in self.networks:
-            terms["discriminator"] = []
-        for loss in self.recipe.losses:
-            with keys.ambient(self.recipe.train.seed, f"weights of the loss {loss.label}"):
-                asked = loss.build()
-            self.asked.append((loss, asked))
-            if isinstance(asked, nn.Module):
-                self.networks[f"loss {loss.label}"] = asked
-            both = plays(asked, "generator") and plays(asked, "discriminator")
-            for player, halves in terms.items():
-                if plays(asked, player):
-                    label = f"{loss.label}.{player}" if both else loss.label
-                    weighted = player == "generator" or not both
-                    halves.append(Term(label, loss, asked, weighted))
-        return terms
 
     def trained(self, player: Player) -> list[tuple[str, nn.Parameter]]:
         """Return the weights by name that the player's optimizer moves."""
@@ -568,7 +439,7 @@ class Engine:
         tensors: dict[str, Tensor] = {}
         plain: dict[str, Any] = {}
         for player, optimizer in self.optimizers.items():
-            names = [name for name, _ in self.trained(player)]
+            names = self.names[player]
             saved = optimizer.state_dict()
             groups = [{k: v for k, v in g.items() if k != "params"} for g in saved["param_groups"]]
             plain[player] = {"groups": groups, "values": {}}
@@ -595,7 +466,7 @@ class Engine:
             if self.average is not None:
                 _fill(self.average, under(state.model, "average"))
             for player, optimizer in self.optimizers.items():
-                names = [name for name, _ in self.trained(player)]
+                names = self.names[player]
                 saved = state.numbers["optimizers"][player]
                 values: dict[int, dict[str, Any]] = {}
                 for place, value in {**state.optimizer, **saved["values"]}.items():
@@ -625,18 +496,6 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     if lost := sorted(network.state_dict().keys() - tensors.keys()):
         raise KeyError(lost[0])
     network.load_state_dict(tensors)
-
-
-def under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Return the tensors of one network, without its name before theirs."""
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-
-
-def plays(asked: object, player: Player) -> bool:
-    """Tell whether a loss has a half for this player: its class defines one."""
-    method = getattr(type(asked), player, None)
-    return method is not None and method is not getattr(Loss, player)
 
 
 def _add(old: list[Tensor | None] | None, new: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -109,7 +109,7 @@ def train(training: Training, voice: Voice) -> None:
                 values = training.step()
                 due = _due(training)
                 if any(due) or training.stop:
-                    engine.confirm()
+                    engine.guard.confirm()
             except DivergedError as error:
                 training.done = training.done if error.step is None else error.step
                 _note_pictures(training, str(error))
@@ -126,7 +126,7 @@ def train(training: Training, voice: Voice) -> None:
             if due.save or (_judges(training) and _best(training) == training.done):
                 _save(training, voice)
         if training.saved != training.done:
-            engine.confirm()
+            engine.guard.confirm()
             _save(training, voice)
     if training.stop:
         name = signal.Signals(training.stop).name

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from vgx import keys
 from vgx.data import Store, as_images
-from vgx.engine import Engine, sigmoid
+from vgx.engine import Engine
+from vgx.networks import sigmoid
 from vgx.sampling import in_turn
 
 LOOKED = 64  # pictures in one look
@@ -97,7 +98,7 @@ class Watch:
 def gradient_norms(engine: Engine) -> dict[str, float]:
     """Return the norm of the last gradient of each network that had one."""
     norms: dict[str, list[Tensor]] = {}
-    for player, given in engine.norms.items():
+    for player, given in engine.guard.norms.items():
         for (name, _), norm in zip(engine.trained(player), given, strict=True):
             if norm is not None:
                 norms.setdefault(name.partition(".")[0], []).append(norm)

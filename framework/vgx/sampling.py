@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from vgx import checkpoint, keys
 from vgx.components import Fitted
 from vgx.data import as_images, open_store
-from vgx.engine import build_network, sigmoid, under, untrained
 from vgx.errors import RecipeError, StorageError
+from vgx.networks import build_network, sigmoid, untrained
 from vgx.pictures import ahead, threads
 from vgx.recipe import Recipe, load_recipe, with_part
 from vgx.registry import Registry, discover
@@ -97,7 +97,9 @@ def load_with(
         network = build_network(untrained(recipe), name)
         if network is None:
             continue
-        tensors = under(state.model, f"average.module.{name}") or under(state.model, name)
+        tensors = checkpoint.under(state.model, f"average.module.{name}") or checkpoint.under(
+            state.model, name
+        )
         try:
             network.load_state_dict(tensors)
         except RuntimeError as error:

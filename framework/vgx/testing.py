@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from vgx import checkpoint, keys, schema, yamlfile
 from vgx.components import STRICT, Component, Fitted, ImageSpec, Labelled, LatentSpec, validate
-from vgx.engine import Player, plays
 from vgx.errors import Dropped
+from vgx.networks import Player, plays
 from vgx.registry import Plugin, Registry
 from vgx.step import Gaussian, Score, Step
 

@@ -38,11 +38,12 @@ from vgx.data import (
     open_store,
     peek,
 )
-from vgx.engine import MAX_CODES, Engine, untrained
+from vgx.engine import MAX_CODES, Engine
 from vgx.errors import RecipeError, StorageError
 from vgx.hidden import working
 from vgx.loop import Training, signals, train
 from vgx.measures import try_out
+from vgx.networks import untrained
 from vgx.recipe import CHANGEABLE, Recipe, differences, dump_recipe, load_recipe
 from vgx.registry import Registry, discover
 from vgx.rundir import Run, create, find, write_file

@@ -19,6 +19,7 @@ import vgx
 from vgx import checkpoint, replay, training
 from vgx.engine import Engine
 from vgx.errors import DivergedError, Stopped
+from vgx.finite import Guard
 from vgx.loop import Training
 from vgx.voice import Voice
 
@@ -116,7 +117,7 @@ def test_without_the_look_ahead_weights_would_be_lost(recipe):
     """The negative control."""
     broken, _ = recipe(1, "generator", "root")
     engine = Engine(broken, 20, 64)
-    with mock.patch.object(Engine, "_hold_finite"):
+    with mock.patch.object(Guard, "look"):
         for number in range(2):
             engine.step(number, [torch.full((8, 3, 16, 16), 0.5)])
     assert any(value.isnan().any() for value in values_of(engine).values())
@@ -381,7 +382,7 @@ def pictures():
 
 def deferred():
     engine = Engine(vgx.load_recipe(TINY), 20)
-    engine.deferred = True
+    engine.guard.deferred = True
     return engine
 
 
@@ -390,7 +391,7 @@ def test_looking_later_changes_no_bit():
     for number in range(3):
         for engine in (now, later):
             engine.step(number, [pictures()])
-    later.confirm()
+    later.guard.confirm()
     a, b = now.state({}), later.state({})
     for these, those in ((a.model, b.model), (a.optimizer, b.optimizer)):
         assert all(torch.equal(these[name], those[name]) for name in these)
@@ -412,13 +413,13 @@ def test_nothing_moves_after_a_step_that_was_not_finite():
     after = engine.state({}).model | engine.state({}).optimizer
     assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(DivergedError, match=r"^step 2: .* is (nan|inf)$") as told:
-        engine.confirm()
+        engine.guard.confirm()
     assert told.value.step == 1
-    engine.confirm()  # once is enough
+    engine.guard.confirm()  # once is enough
 
 
 def test_what_is_unread_is_read_before_it_grows(monkeypatch):
-    monkeypatch.setattr("vgx.engine.UNREAD", 3)
+    monkeypatch.setattr("vgx.finite.UNREAD", 3)
     engine = deferred()
     broken = torch.full_like(pictures(), torch.nan)
     engine.step(0, [broken])

@@ -13,6 +13,7 @@ from rich.console import Console
 import vgx
 from vgx import checkpoint, monitors, training
 from vgx.engine import Engine
+from vgx.finite import Guard
 from vgx.monitors import Watch, gradient_norms
 from vgx.voice import Voice
 
@@ -163,7 +164,7 @@ def test_looking_in_training_mode_would_change_something(train):
 
 
 def watch():
-    return Watch(mock.Mock(norms={}), mock.Mock())
+    return Watch(mock.Mock(guard=mock.Mock(norms={})), mock.Mock())
 
 
 def steps_told(lines):
@@ -201,17 +202,18 @@ def test_gradient_norms_are_those_of_the_networks():
     engine = Engine(recipe, 20, 64)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     kept = {}
-    hold = Engine._hold_finite
+    look = Guard.look
 
-    def holding(self, number, values, sums):
-        kept.update({player: list(given) for player, given in sums.items()})
-        hold(self, number, values, sums)
+    def looking(self, number, values, gradients):
+        kept.update(gradients)
+        look(self, number, values, gradients)
 
-    with mock.patch.object(Engine, "_hold_finite", holding):
+    with mock.patch.object(Guard, "look", looking):
         engine.step(0, [real])
     wanted = {}
-    for player, given in kept.items():
-        for (name, _), gradient in zip(engine.trained(player), given, strict=True):
+    for player, named in kept.items():
+        assert [name for name, _ in named] == [name for name, _ in engine.trained(player)]
+        for name, gradient in named:
             network = name.partition(".")[0]
             wanted[network] = wanted.get(network, 0) + gradient.double().square().sum().item()
     assert gradient_norms(engine) == pytest.approx({k: v**0.5 for k, v in wanted.items()}, rel=1e-5)

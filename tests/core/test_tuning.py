@@ -166,9 +166,9 @@ def test_penalties_with_second_derivatives_work_in_every_way(penalty, way):
     other = {"bf16": {"train.precision": "bf16"}, "in pieces": {"train.accumulate": 2}}.get(way, {})
     plain = Engine(vgx.load_recipe(TINY, changes), 10)
     engine = Engine(vgx.load_recipe(TINY, {**changes, **other}), 10)
-    engine.deferred = way == "looked at later"
+    engine.guard.deferred = way == "looked at later"
     wanted, given = plain.step(0, [REAL]), engine.step(0, [REAL])
-    engine.confirm()
+    engine.guard.confirm()
     assert wanted[penalty] > 0
     # Pieces draw their own mixtures of real and fake; half precision has three digits.
     torch.testing.assert_close(given[penalty], wanted[penalty], rtol=0.1, atol=1e-4)
