@@ -87,7 +87,7 @@ def _summary(
         said.append(trend)
     if "kl" in shown:
         used, total = sum(shown["kl"]["active"]), len(shown["kl"]["active"])
-        said.append(f"{used:,} of {total:,} latent dimensions are in use.")
+        said.append(f"{used:,} of {total:,} latent dimensions are in use.{_gap(shown['kl'])}")
     if "neighbours" in shown:
         near = shown["neighbours"]
         said.append(
@@ -100,6 +100,17 @@ def _summary(
         many = f"{len(counted):,} warnings" if len(counted) > 1 else "One warning"
         said.append(f"{many} while it trained, the first at step {first:,}.")
     return said
+
+
+def _gap(kl: dict[str, Any]) -> str:
+    """Say why pictures of the prior are what they are, when its latents are none of the data's."""
+    if kl["gap"] < 1:
+        return ""
+    return (
+        f" A posterior lies {kl['total']:.4g} nats from N(0, I) on average, and all of them "
+        f"together at least {kl['gap']:.4g}: the decoder learned on other latents than the sampler "
+        f"prior draws."
+    )
 
 
 def _ending(ended: dict[str, Any], lines: list[dict[str, Any]]) -> str:

@@ -388,7 +388,11 @@ class Factored(Source, Protocol):
     """Pictures by number that are known to come from a few numbers each."""
 
     def factors(self, index: int) -> dict[str, float]:
-        """Return the numbers behind picture `index` by name, the same names for each picture."""
+        """Return the numbers behind picture `index` by name, the same names for each picture.
+
+        A `float` is a quantity. An `int`, or a `bool`, is the number of a class: only whether two
+        are the same says anything.
+        """
         ...
 
 

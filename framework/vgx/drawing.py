@@ -81,6 +81,14 @@ def drawn(run: Run) -> list[Path]:
     return sorted(found, key=step_of)
 
 
+def forget_between(run: Run, every: int) -> None:
+    """Remove the grids that were drawn because a run was stopped: one that was not has none."""
+    for grid in drawn(run):
+        if not due(step_of(grid), every):
+            for name in (grid.name, grid.name.replace("step-", "recon-")):
+                grid.with_name(name).unlink(missing_ok=True)
+
+
 def step_of(grid: Path) -> int:
     """Return the step that a grid was drawn after."""
     return int(grid.stem.removeprefix("step-"))

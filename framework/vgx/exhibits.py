@@ -150,11 +150,15 @@ def _latents(
     ]
     seen = Latents.of(posteriors)
     shown: dict[str, Any] = {"map": _map(seen.mean, rows, store)}
-    return shown if seen.logvar is None else shown | {"kl": _kl(seen)}
+    return shown if seen.logvar is None else shown | {"kl": _kl(seen, len(trained))}
 
 
-def _kl(seen: Latents) -> dict[str, Any]:
-    """Return the KL of each dimension, largest first, and which dimensions are active."""
+def _kl(seen: Latents, trained: int) -> dict[str, Any]:
+    """Return the KL of each dimension, largest first, which are active, and the gap to the prior.
+
+    The mean KL is the gap of the aggregate posterior to the prior, and what latents tell of which
+    picture they are of, which is log N at most (Hoffman and Johnson 2016, eq. 7).
+    """
     kl = torch.tensor(kl_by_dimension(seen))  # [D]
     order = kl.argsort(descending=True)
     active = seen.mean.var(0, correction=0)[order] > ACTIVE  # [D]
@@ -168,6 +172,8 @@ def _kl(seen: Latents) -> dict[str, Any]:
         "order": order.tolist(),
         "active": active.tolist(),
         "note": note,
+        "total": kl.sum().item(),
+        "gap": max(kl.sum().item() - math.log(trained), 0.0),
     }
 
 

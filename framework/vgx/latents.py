@@ -18,13 +18,14 @@ from vgx import keys
 from vgx.step import Gaussian
 
 ACTIVE = 0.01  # the variance of mu from which a dimension is active (Burda et al. 2016)
-RIDGE = 1.0  # penalty of the linear readout, latents having variance 1
+RIDGE = 1.0  # penalty of the linear readouts, latents having variance 1
 LASSO = 0.01  # penalty of the weights that say which latents a factor needs
 TRAINED = 0.8  # share of the pictures that the readout learns from
-BINS = 20  # of a latent, and of a factor with more values than that (Locatello et al. 2019)
+BINS = 20  # of a latent, and of a quantity with more values than that (Locatello et al. 2019)
 PRIOR = 2048  # the most latents whose distances to the prior are taken
 
 Rows = NDArray[np.float64]
+Classes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,26 +90,48 @@ def _mmd(z: Tensor, seed: int) -> float:
 
 
 def of_factors(latents: Latents, factors: dict[str, list[float]], seed: int) -> dict[str, float]:
-    """Return what the means say of known factors, N values each.
+    """Return what the means say of known factors, N values each: quantities, or ints for classes.
 
-    `readout_r2`: R^2 of a ridge regression from mu to each factor on pictures that it did not learn
-    from, not below 0, mean over factors. `disentanglement` and `completeness`: how far each latent
-    serves one factor, and each factor needs one latent, from the weights of a lasso (Eastwood and
-    Williams 2018, eq. 2 and 3). `mig`: the gap in mutual information between the latent that says
-    most of a factor and the next, over the factor's entropy, mean over factors (Chen et al. 2018,
-    eq. 6). Factors that never change are left out.
+    `readout_r2`: R^2 of a ridge regression from mu to each quantity on pictures that it did not
+    learn from, not below 0, mean over quantities. `readout_accuracy`: share of each class that a
+    logistic regression tells on those pictures, mean over classes, then over factors (1 over the
+    number of classes is chance). `disentanglement` and `completeness`: how far each latent serves
+    one factor, and each factor needs one latent, from the weights of a lasso, for classes their
+    mean over columns that are 1 in one class (Eastwood and Williams 2018, eq. 2 and 3). `mig`: the
+    gap in mutual information between the latent that says most of a factor and the next, over the
+    factor's entropy, mean over factors (Chen et al. 2018, eq. 6). Factors that never change are
+    left out.
     """
-    values = np.array(list(factors.values())).T  # [N, K]
-    values = values[:, values.std(0) > 0]
+    quantities, classes = _kinds(factors)
     means = latents.mean.numpy()
-    means = means[:, means.std(0) > 0]  # [N, D]
-    if not values.size or not means.size:
+    means = means[:, np.ptp(means, 0) > 0]  # [N, D]
+    if not (quantities or classes) or not means.size:
         return {}
-    return {
-        **_readout(means, values, seed),
-        **_importance(means, values),
-        "mig": _mig(means, values),
-    }
+    found = _importance(means, [column[:, None] for column in quantities] + _told_apart(classes))
+    found["mig"] = _mig(means, [_binned(column) for column in quantities] + classes)
+    if quantities:
+        found["readout_r2"] = _read(means, np.stack(quantities, 1), seed)
+    if classes:
+        found["readout_accuracy"] = _recognised(means, classes, seed)
+    return found
+
+
+def _kinds(factors: dict[str, list[float]]) -> tuple[list[Rows], list[Classes]]:
+    """Return the factors that change: quantities, and classes numbered from 0, each [N]."""
+    quantities, classes = [], []
+    for column in factors.values():
+        if min(column) == max(column):
+            continue
+        if all(isinstance(value, int) for value in column):
+            classes.append(np.unique(column, return_inverse=True)[1].astype(np.int64))
+        else:
+            quantities.append(np.array(column))
+    return quantities, classes
+
+
+def _told_apart(classes: list[Classes]) -> list[Rows]:
+    """Return a column for each class of each factor, 1 where a picture is of it."""
+    return [np.eye(column.max() + 1)[column] for column in classes]
 
 
 def _standard(rows: Rows) -> Rows:
@@ -116,26 +139,52 @@ def _standard(rows: Rows) -> Rows:
     return scaled
 
 
-def _readout(means: Rows, values: Rows, seed: int) -> dict[str, float]:
+def _split(n: int, seed: int) -> list[NDArray[np.int64]]:
+    """Return the pictures that a readout learns from, and those that it is asked about."""
+    order = torch.randperm(n, generator=keys.generator(seed, "evaluation split")).numpy()
+    return np.split(order, [int(TRAINED * n)])
+
+
+def _read(means: Rows, quantities: Rows, seed: int) -> float:
     from sklearn.linear_model import Ridge
     from sklearn.metrics import r2_score
 
-    order = torch.randperm(len(means), generator=keys.generator(seed, "evaluation split")).numpy()
-    known, asked = np.split(order, [int(TRAINED * len(order))])
-    x, y = _standard(means), _standard(values)
+    known, asked = _split(len(means), seed)
+    x, y = _standard(means), _standard(quantities)
     told = Ridge(RIDGE).fit(x[known], y[known]).predict(x[asked])
     scores = r2_score(y[asked], told.reshape(y[asked].shape), multioutput="raw_values")
-    return {"readout_r2": float(np.clip(scores, 0, 1).mean())}
+    return float(np.clip(scores, 0, 1).mean())
 
 
-def _importance(means: Rows, values: Rows) -> dict[str, float]:
+def _recognised(means: Rows, classes: list[Classes], seed: int) -> float:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    known, asked = _split(len(means), seed)
+    x, scores = _standard(means), []
+    for column in classes:
+        told = np.full(len(asked), column[known[0]])  # all that can be learned of a single class
+        if np.ptp(column[known]):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                fitted = LogisticRegression(C=1 / RIDGE, max_iter=1000).fit(x[known], column[known])
+            told = fitted.predict(x[asked])
+        right = told == column[asked]
+        scores.append(np.mean([right[column[asked] == c].mean() for c in np.unique(column[asked])]))
+    return float(np.mean(scores))
+
+
+def _importance(means: Rows, factors: list[Rows]) -> dict[str, float]:
+    """Return both figures of K factors, each the columns [N, any] that stand for it."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import Lasso
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a weight near enough is one
-        fitted = Lasso(LASSO).fit(_standard(means), _standard(values))
-    weights = np.abs(fitted.coef_).reshape(values.shape[1], -1).T  # [D, K]
+        fitted = Lasso(LASSO).fit(_standard(means), _standard(np.hstack(factors)))
+    needed = np.abs(fitted.coef_).reshape(-1, means.shape[1])  # [columns, D]
+    ends = np.cumsum([columns.shape[1] for columns in factors])[:-1]
+    weights = np.stack([part.mean(0) for part in np.split(needed, ends)], 1)  # [D, K]
     if not weights.any():
         return {"disentanglement": 0.0, "completeness": 0.0}
     share = weights / weights.sum()
@@ -154,20 +203,25 @@ def _purity(weights: Rows) -> Rows:
     return np.where(total[:, 0] > 0, 1 - entropy, 0.0)
 
 
-def _mig(means: Rows, values: Rows) -> float:
-    from sklearn.metrics import mutual_info_score
-
-    latents = [_binned(column) for column in means.T]
+def _mig(means: Rows, factors: list[Classes]) -> float:
+    latents = [(column, _entropy(column)) for column in map(_binned, means.T)]
     gaps = []
-    for column in map(_binned, values.T):
-        said = sorted((mutual_info_score(column, latent) for latent in latents), reverse=True)
-        entropy = mutual_info_score(column, column)
-        second = said[1] if len(said) > 1 else 0.0
-        gaps.append((said[0] - second) / entropy)
+    for factor in factors:
+        own = _entropy(factor)
+        said = [own + other - _entropy(factor * BINS + latent) for latent, other in latents]
+        first, second, *_ = *sorted(said, reverse=True), 0.0
+        gaps.append((first - second) / own)
     return float(np.mean(gaps))
 
 
-def _binned(column: Rows) -> NDArray[np.int64]:
+def _entropy(column: Classes) -> float:
+    """Return the entropy of classes from 0 on, in nats."""
+    counts = np.bincount(column)
+    shares = counts[counts > 0] / len(column)
+    return -float((shares * np.log(shares)).sum())
+
+
+def _binned(column: Rows) -> Classes:
     """[N]  Which of at most `BINS` bins each number is in; bins hold as many numbers each."""
     distinct, index = np.unique(column, return_inverse=True)
     if len(distinct) <= BINS:

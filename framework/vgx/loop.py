@@ -121,13 +121,14 @@ def train(training: Training, voice: Voice) -> None:
             advance(training.done - shown, text)
             shown = training.done
             if due.draw:
-                for name, grid in draw(engine, training.store, made, training.done).items():
-                    training.trackers.images(training.done, name, grid)
+                _draw(training)
             if due.save or (_judges(training) and _best(training) == training.done):
                 _save(training, voice)
         if training.saved != training.done:
             engine.guard.confirm()
             _save(training, voice)
+        if training.stop and training.done:
+            _draw(training)  # where it stands; whoever stopped it may not wait longer than to save
     if training.stop:
         name = signal.Signals(training.stop).name
         done = f"{name}: stopped at step {training.done:,} and saved"
@@ -168,6 +169,12 @@ def _tell(
     return _progress(losses, training)
 
 
+def _draw(training: Training) -> None:
+    grids = draw(training.engine, training.store, training.run, training.done)
+    for name, grid in grids.items():
+        training.trackers.images(training.done, name, grid)
+
+
 def _judges(training: Training) -> bool:
     """Tell whether metrics are measured after the step just done."""
     done, every = training.done, training.recipe.eval.every
@@ -191,6 +198,7 @@ def _best(training: Training) -> int | None:
 def _begin(training: Training, voice: Voice) -> None:
     for notice in environment.room(training.run, training.engine):
         voice.warn(notice)
+    drawing.forget_between(training.run, training.recipe.train.draw_every)
     if training.notices and training.done == 0:
         training.run.log({**_line(training, {}), "notices": training.notices})
     if training.recipe.train.on_nonfinite == "rollback" and training.saved < 0:

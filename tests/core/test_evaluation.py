@@ -179,6 +179,138 @@ def test_mig_is_the_gap_over_the_entropy():
     """One factor of four values; one latent tells it all, another half, a third nothing."""
     factor = np.repeat(np.arange(4.0), 25)
     means = np.stack([factor, factor // 2, np.zeros(100)], 1)
-    assert latents._mig(means, factor[:, None]) == pytest.approx(
+    assert latents._mig(means, [factor.astype(int)]) == pytest.approx(
         (math.log(4) - math.log(2)) / math.log(4)
     )
+
+
+def test_mig_is_that_of_another_implementation():
+    from sklearn.metrics import mutual_info_score
+
+    z = independent(700, 3).numpy()
+    factors = [latents._binned(z[:, 0] + z[:, 1]), (3 * z[:, 2]).astype(int) % 7]
+    gaps = []
+    for factor in factors:
+        said = sorted(mutual_info_score(factor, latents._binned(column)) for column in z.T)
+        gaps.append((said[-1] - said[-2]) / mutual_info_score(factor, factor))
+    assert latents._mig(z, factors) == pytest.approx(np.mean(gaps), rel=1e-9)
+
+
+# --- factors that are classes ------------------------------------------------------------------
+
+
+def told(z, **factors):
+    return latents.of_factors(
+        Latents(z, None), {name: list(column) for name, column in factors.items()}, 0
+    )
+
+
+def drawn(n, shares, seed=3):
+    """n ints from 0 on, drawn with the given shares."""
+    return np.random.default_rng(seed).choice(len(shares), n, p=shares).tolist()
+
+
+def split(n):
+    """The pictures that readouts learn from, and those that they are asked about."""
+    order = torch.randperm(n, generator=keys.generator(0, "evaluation split")).tolist()
+    return order[: n * 4 // 5], order[n * 4 // 5 :]
+
+
+def test_an_int_is_a_class_and_anything_else_a_quantity():
+    """Of a quantity some numbers may be ints, as `max(0, x)` gives them."""
+    quantities, classes = latents._kinds({
+        "quantity": [0.5, 1.5, 0.5], "clipped": [0, 0.25, 0], "class": [7, -2, 7],
+        "yes": [True, False, True], "always": [4, 4, 4], "constant": [0.1, 0.1, 0.1],
+    })  # fmt: skip
+    assert [column.tolist() for column in quantities] == [[0.5, 1.5, 0.5], [0, 0.25, 0]]
+    assert [column.tolist() for column in classes] == [[1, 0, 1], [1, 0, 1]]
+
+
+def test_each_figure_is_of_its_kind_of_factor():
+    z = independent(500, 2)
+    quantity, kind = z[:, 0].tolist(), (z[:, 1] > 0).int().tolist()
+    both = told(z, quantity=quantity, kind=kind)
+    apart = told(z, quantity=quantity), told(z, kind=kind)
+    assert "readout_accuracy" not in apart[0]
+    assert "readout_r2" not in apart[1]
+    assert both["readout_r2"] == apart[0]["readout_r2"]
+    assert both["readout_accuracy"] == apart[1]["readout_accuracy"]
+    assert both["mig"] == pytest.approx((apart[0]["mig"] + apart[1]["mig"]) / 2)
+    assert told(z, quantity=quantity, always=[3] * 500) == apart[0]
+    assert told(z, always=[3] * 500) == {}
+
+
+def test_what_number_a_class_has_says_nothing():
+    kinds = drawn(900, [0.3, 0.2, 0.4, 0.1])
+    other = [{0: 9, 1: -4, 2: 3, 3: 1000}[kind] for kind in kinds]
+    noise = independent(900, 3)
+    z = noise + torch.tensor([[2.0, 0, 0], [0, 2, 0], [-2, 0, 0], [1, 1, 1]]).double()[kinds]
+    quantity = (noise[:, 0] + noise[:, 2]).tolist()
+    one, two = told(z, q=quantity, kind=kinds), told(z, q=quantity, kind=other)
+    assert one == pytest.approx(two, rel=1e-3)
+    assert 0.5 < one["readout_accuracy"] < 1
+
+
+def test_accuracy_is_that_of_another_implementation():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score
+
+    kinds = np.array(drawn(800, [0.7, 0.2, 0.1]))
+    z = independent(800, 2) + torch.tensor([[0.0, 0], [2, 0], [0, 3]]).double()[kinds]
+    x = ((z - z.mean(0)) / z.std(0, unbiased=False)).numpy()
+    known, asked = split(800)
+    answers = LogisticRegression().fit(x[known], kinds[known]).predict(x[asked])
+    expected = balanced_accuracy_score(kinds[asked], answers)
+    assert expected < (answers == kinds[asked]).mean() - 0.05  # so the two are not mixed up
+    assert told(z, kind=kinds.tolist())["readout_accuracy"] == pytest.approx(expected)
+
+
+def test_classes_in_no_order_are_told_and_the_common_one_alone_is_no_success():
+    """In the plane, three kinds a third of a turn apart; then latents that know nothing."""
+    kinds = drawn(600, [0.9, 0.05, 0.05])
+    corners = torch.tensor([[0, 9], [8, -4], [-8, -4]]).double()
+    z = independent(600, 2)
+    assert told(z + corners[kinds], kind=kinds)["readout_accuracy"] == 1
+    assert told(z, kind=kinds)["readout_accuracy"] == pytest.approx(1 / 3)
+
+
+def test_a_class_that_was_not_learned_is_not_told():
+    """Two classes of three that are told, one of two, and one of one with nothing to learn."""
+    z, (_, asked) = independent(200, 2), split(200)
+    sides = z + torch.where(z > 0, 5, -5)
+    kinds = (sides[:, 0] > 0).int().tolist()
+    kinds[asked[0]] = 2
+    assert told(sides, kind=kinds)["readout_accuracy"] == pytest.approx(2 / 3)
+    alone = [int(row == asked[3]) for row in range(200)]
+    assert told(sides, kind=alone)["readout_accuracy"] == 0.5
+    gone = [int(row in asked) for row in range(200)]
+    assert told(sides, kind=gone)["readout_accuracy"] == 0
+
+
+def test_a_factor_of_many_classes_is_one_factor():
+    """A latent each: were its columns factors of their own, its latent would serve them all."""
+    kinds, quantity = [n % 30 for n in range(900)], [float(n // 30) for n in range(900)]
+    said = told(torch.tensor([kinds, quantity]).T.double(), kind=kinds, quantity=quantity)
+    assert said["disentanglement"] == pytest.approx(1)
+    assert said["completeness"] == pytest.approx(1)
+
+
+def test_the_importance_of_a_factor_is_the_mean_over_its_columns():
+    """So one of two classes needs what it would need as a quantity of two values."""
+    noise = independent(800, 2)
+    z = noise @ torch.tensor([[1.0, 0.3], [-0.5, 1.0]]).double()
+    kinds = (noise[:, 0] > 0.4).int().tolist()
+    quantity = (noise[:, 0] + 2 * noise[:, 1]).tolist()
+    one = told(z, q=quantity, kind=kinds)
+    two = told(z, q=quantity, kind=[float(kind) for kind in kinds])
+    for name in ("disentanglement", "completeness"):
+        assert 0.01 < one[name] < 0.9
+        assert one[name] == pytest.approx(two[name], rel=1e-6)
+
+
+def test_classes_are_never_binned_by_their_order():
+    """Of 40 classes the latent tells odd from even: neighbours in one bin would hide that."""
+    kinds = [n % 40 for n in range(800)]
+    z = torch.tensor([[n % 2] for n in range(800)]).double()
+    assert told(z, kind=kinds)["mig"] == pytest.approx(math.log(2) / math.log(40))
+    assert told(z, kind=[float(kind) for kind in kinds])["mig"] == pytest.approx(0, abs=1e-9)

@@ -242,6 +242,7 @@ def test_a_run_that_was_stopped_has_its_page_and_when_it_goes_on_another():
     )
     assert ["Steps", "3 of 8"] in data["facts"]
     assert data["samples_note"].startswith("Of the checkpoint of step 3.")
+    assert [frame["step"] for frame in data["progress"]["frames"]] == [1, 2, 3]
     training.resume(voice=voice())
     assert data_in(page_of(run))["summary"][1].startswith("It ran to its end: 8 steps")
 
@@ -391,7 +392,7 @@ def test_kl_is_that_of_torchs_distributions_and_dimensions_are_counted():
     chance = torch.Generator().manual_seed(0)
     mu = torch.randn(50, 4, generator=chance, dtype=torch.float64) * torch.tensor([1, 0.01, 2, 0.0])
     logvar = torch.randn(50, 4, generator=chance, dtype=torch.float64) / 3
-    shown = exhibits._kl(Latents(mu, logvar))
+    shown = exhibits._kl(Latents(mu, logvar), 50)
     told = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).mean(0)
     order = told.argsort(descending=True)
     assert shown["order"] == order.tolist()
@@ -399,6 +400,30 @@ def test_kl_is_that_of_torchs_distributions_and_dimensions_are_counted():
     # Variances of the means are near 1, 0.0001, 4 and 0.
     assert [d for d, used in zip(shown["order"], shown["active"], strict=True) if used] == [2, 0]
     assert shown["note"].startswith("2 of 4 dimensions are active")
+
+
+def test_the_gap_is_that_of_posteriors_far_apart():
+    """Four narrow posteriors that never meet: their mixture's own KL, by drawing from it."""
+    mu = torch.tensor([[6.0, 6], [6, -6], [-6, 6], [-6, -6]], dtype=torch.float64)
+    logvar = torch.full_like(mu, -1.0)
+    each = Normal(mu, (logvar / 2).exp())
+    torch.manual_seed(0)
+    z = each.sample((20_000,))  # [S, 4, 2]
+    of_each = each.log_prob(z[:, :, None]).sum(-1)  # [S, 4, 4]
+    mixture = of_each.logsumexp(-1) - math.log(4)
+    drawn = (mixture - Normal(0.0, 1.0).log_prob(z).sum(-1)).mean().item()
+    shown = exhibits._kl(Latents(mu, logvar), 4)
+    assert shown["gap"] == pytest.approx(drawn, rel=0.01)
+    assert shown["total"] == pytest.approx(shown["gap"] + math.log(4))
+    assert exhibits._kl(Latents(mu * 0, logvar * 0), 4)["gap"] == 0.0  # the prior itself
+
+
+def test_why_the_prior_draws_what_it_draws_is_said(whole):
+    kl = {"total": 30.0, "gap": 22.5}
+    assert account._gap(kl).startswith(" A posterior lies 30 nats from N(0, I) on average")
+    assert "at least 22.5: the decoder learned on other latents" in account._gap(kl)
+    assert account._gap({"total": 4.0, "gap": 0.9}) == ""
+    assert " of 8 latent dimensions are in use." in data_in(page_of(whole))["summary"][3]
 
 
 def store_of(images):

@@ -7,7 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -124,13 +124,24 @@ def test_each_seed_and_index_has_its_own_face():
 
 
 def test_2000_faces_stay_in_the_documented_ranges_and_use_them():
-    drawn = [draw_factors(5, index).as_floats() for index in range(2000)]
+    drawn = [draw_factors(5, index).by_name() for index in range(2000)]
     assert set(drawn[0]) == set(RANGES)
     for name, (low, high) in RANGES.items():
         values = np.array([factors[name] for factors in drawn])
         assert low <= values.min(), name
         assert values.max() <= high, name
         assert np.ptp(values) > 0.6 * (high - low), name
+
+
+def test_kinds_are_ints_and_all_else_is_floats():
+    """Also where a number was clipped to a bound that is written as an int."""
+    kinds = {"hair_style", "fringe_style", "background_kind", "clothes_kind", "accessory"}
+    clipped = replace(draw_factors(5, 0), smile=-1)
+    for face in [clipped, *(draw_factors(5, index) for index in range(50))]:
+        said = face.by_name()
+        assert {name for name, value in said.items() if type(value) is int} == kinds
+        assert {type(value) for value in said.values()} == {int, float}
+        assert said == asdict(face)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +272,7 @@ def test_the_source_gives_count_faces_of_the_recipes_size():
     assert len(faces) == 3
     assert [face.size for face in faces] == [(48, 48)] * 3
     assert faces[2].tobytes() == draw_face(draw_factors(9, 2), 48).tobytes()
-    assert faces.factors(2) == draw_factors(9, 2).as_floats()
+    assert faces.factors(2) == draw_factors(9, 2).by_name()
 
 
 @pytest.mark.parametrize("index", [-1, 3])
@@ -307,6 +318,17 @@ def test_labels_are_a_factor_of_the_face(label, kinds):
     assert set(labels) == set(range(len(kinds)))
     assert len(faces) == 60
     assert faces[7].tobytes() == draw_face(draw_factors(4, 7), 16).tobytes()
+
+
+def test_faces_with_labels_keep_their_factors():
+    import vgx
+
+    faces, plain = labelled("accessory", 4, count=9, seed=4), source(count=9, seed=4)
+    assert isinstance(faces, vgx.Factored)
+    assert [faces.factors(index) for index in range(9)] == [plain.factors(i) for i in range(9)]
+    assert faces.fingerprint == "drawn-faces version=1 seed=4 count=9 size=16 label=accessory"
+    with pytest.raises(IndexError, match="of 9"):
+        faces.label(9)
 
 
 def test_the_meaning_of_labels_is_that_of_the_documentation():

@@ -9,7 +9,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 import vgx
 from vgx_builtin.datasets.face_drawing import DRAWING_VERSION, RANGES, draw_face, draw_factors
-from vgx_builtin.labels import LabelledSource, expect_classes
+from vgx_builtin.labels import expect_classes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,14 +37,9 @@ class DrawnFaces(vgx.Dataset, type="drawn-faces"):
         faces = DrawnFacesSource(self.seed, self.count, image.size)
         if self.label is None:
             return faces
-        factor = self.label
-        classes = int(RANGES[factor][1]) + 1
-        expect_classes(f"dataset drawn-faces: label: {factor}", classes, image)
-        return LabelledSource(
-            faces,
-            lambda index: int(faces.factors(index)[factor]),
-            f"{faces.fingerprint} label={factor}",
-        )
+        classes = int(RANGES[self.label][1]) + 1
+        expect_classes(f"dataset drawn-faces: label: {self.label}", classes, image)
+        return LabelledFaces(faces, self.label)
 
 
 @dataclass(frozen=True)
@@ -72,9 +67,37 @@ class DrawnFacesSource:
 
     def factors(self, index: int) -> dict[str, float]:
         """Return the numbers that face `index` is drawn from; `face_drawing.RANGES` bounds them."""
-        return draw_factors(self.seed, self._checked(index)).as_floats()
+        return draw_factors(self.seed, self._checked(index)).by_name()
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < self.count:
             raise IndexError(f"face {index} of {self.count}")
         return index
+
+
+@dataclass(frozen=True)
+class LabelledFaces:
+    """Faces told apart by one of their factors, all of which are still known."""
+
+    faces: DrawnFacesSource
+    factor: str
+
+    @property
+    def fingerprint(self) -> str:
+        """A string that changes when the pictures or the labels do."""
+        return f"{self.faces.fingerprint} label={self.factor}"
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        """Draw face `index`."""
+        return self.faces[index]
+
+    def factors(self, index: int) -> dict[str, float]:
+        """Return the numbers that face `index` is drawn from."""
+        return self.faces.factors(index)
+
+    def label(self, index: int) -> int:
+        """Return the kind of face `index`."""
+        return int(self.faces.factors(index)[self.factor])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, get_args, get_type_hints
 
@@ -101,11 +101,14 @@ class FaceFactors:
     accessory: Annotated[int, (0, len(ACCESSORIES) - 1)]
     """Index into `ACCESSORIES`."""
 
-    def as_floats(self) -> dict[str, float]:
-        """Return the factors by name."""
-        return {name: float(value) for name, value in asdict(self).items()}
+    def by_name(self) -> dict[str, float]:
+        """Return the factors by name: a float each, and an int for kinds."""
+        # As the fields say: what the drawing clips to a bound may be an int without being a kind.
+        return {name: as_said(getattr(self, name)) for name, as_said in TYPES.items()}
 
 
+TYPES: dict[str, type[float]] = get_type_hints(FaceFactors)
+"""`float` or `int`, the type of each factor."""
 RANGES: dict[str, tuple[float, float]] = {
     name: get_args(hint)[1]
     for name, hint in get_type_hints(FaceFactors, include_extras=True).items()
