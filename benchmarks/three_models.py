@@ -36,7 +36,7 @@ MODELS = {
     "vae": ("encoder.widths=[32, 64, 128, 256]", "decoder.widths=[256, 128, 64, 32]"),
     "dcgan": ("decoder.widths=[256, 128, 64, 32]", "discriminator.widths=[32, 64, 128, 256]"),
 }
-SAMPLERS = ("prior", "weighted-mix")
+SAMPLERS = ("prior", "weighted-mix", "gaussian-mixture")
 N, SEEDS = 5000, 3
 
 
@@ -121,8 +121,8 @@ def cell(figure: dict[str, float] | None) -> str:
 def write(name: str, text: str) -> None:
     """Put the table between the page's two marks for this data set."""
     page = PAGE.read_text()
-    marks = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
-    new, count = re.subn(marks, lambda m: m[1] + text + m[2], page, flags=re.DOTALL)
+    marks = rf"(<!-- {name} -->\n).*?\n?(<!-- end -->)"
+    new, count = re.subn(marks, lambda m: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL)
     if count != 1:
         raise SystemExit(f"{PAGE}: no place for {name}")
     PAGE.write_text(new)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable
 from typing import Any
 
 from vgx import exhibits, explain, figures
 from vgx.drawing import evenly
 from vgx.figures import number, time_of
+from vgx.listing import gist
 from vgx.recipe import Recipe
 from vgx.rundir import Run
 
@@ -51,15 +51,6 @@ def gather(run: Run, recipe: Recipe, shown: dict[str, Any], notices: list[str]) 
         "recipe": run.recipe_file.read_text(encoding="utf-8"),
         "foot": f"Made by vgx from the files in {run.path}. This page asks no network for more.",
     }
-
-
-def gist(run: Run, name: str) -> dict[str, Any]:
-    """Return one of the run's JSON files; nothing when there is none that can be read."""
-    try:
-        loaded = json.loads((run.path / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
 
 
 def _summary(
@@ -193,10 +184,16 @@ def _curves(lines: list[dict[str, Any]], audit: dict[str, Any]) -> dict[str, Any
         of_it = moved == {"discriminator"} or name.endswith(".discriminator")
         return "discriminator" if of_it else "generator"
 
+    # A line that is flat from end to end shows nothing: it is said instead.
+    rates: dict[str, set[float]] = {}
+    for line in logged:
+        for name, rate in line.get("rates", {}).items():
+            rates.setdefault(name, set()).add(rate)
+    steady = [f"{name} {min(values):g}" for name, values in rates.items() if len(values) == 1]
     groups = [
         _group("Generator's terms", logged, "losses", lambda name: player(name) == "generator"),
         _group("Discriminator's terms", logged, "losses", lambda n: player(n) == "discriminator"),
-        _group("Learning rates", logged, "rates", lambda _: True),
+        _group("Learning rates", logged, "rates", lambda name: len(rates[name]) > 1),
         _group(
             "Metrics", [line for line in lines if line.get("metrics")], "metrics", lambda _: True
         ),
@@ -207,6 +204,8 @@ def _curves(lines: list[dict[str, Any]], audit: dict[str, Any]) -> dict[str, Any
     note = f"{len(logged):,} logged steps; losses are unweighted."
     if len(logged) > LINES:
         note = f"{LINES:,} of {note}"
+    if steady:
+        note += f" Learning rates that never changed: {_listed(steady)}."
     return {"groups": shown, "note": note + " Point at a chart to read its values at a step."}
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from vgx import exhibits, figures, listing
-from vgx.account import gist
 from vgx.drawing import drawn, evenly, step_of
 from vgx.errors import StorageError, VgxError
 from vgx.figures import number, time_of
@@ -51,7 +50,7 @@ def read(run: Run) -> Contender:
     if entry.state.startswith("broken"):
         raise StorageError(f"{run.path}: {entry.state}")
     about, audit, said = (
-        gist(run, f"{name}.json") for name in ("environment", "audit", "evaluation")
+        listing.gist(run, f"{name}.json") for name in ("environment", "audit", "evaluation")
     )
     return Contender(
         run=run,

@@ -57,6 +57,15 @@ def age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def gist(run: Run, name: str) -> dict[str, Any]:
+    """Return one of the run's JSON files; nothing when there is none that can be read."""
+    try:
+        loaded = json.loads((run.path / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
 def recipe_of(run: Run) -> dict[str, Any]:
     """Return a run's recipe as plain data.
 

@@ -114,8 +114,21 @@ def test_terms_stand_with_the_player_whom_they_move(whole):
         "bce-adversarial.generator", "l1", "bce", "kl",
     ]  # fmt: skip
     assert list(groups["Discriminator's terms"]["lines"]) == ["bce-adversarial.discriminator"]
-    rates = groups["Learning rates"]["lines"]
-    assert rates == {"generator": [3e-4] * 8, "discriminator": [5e-5] * 8}
+    assert "Learning rates" not in groups  # they are flat, and said instead
+    note = data_in(page_of(whole))["curves"]["note"]
+    assert "never changed: generator 0.0003 and discriminator 5e-05." in note
+
+
+def test_learning_rates_that_change_are_drawn(copy):
+    lines = copy.read_log()
+    for line in lines:
+        line["rates"]["generator"] = 0.001 / line["step"]
+    copy.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves = written(copy)["curves"]
+    groups = {group["title"]: group["lines"] for group in curves["groups"]}
+    wanted = [0.001 / line["step"] for line in lines]
+    assert groups["Learning rates"] == {"generator": pytest.approx(wanted, rel=1e-5)}
+    assert "never changed: discriminator 5e-05." in curves["note"]
 
 
 def test_a_discriminators_penalty_is_told_by_what_it_moved():
