@@ -21,7 +21,7 @@ from vgx import keys
 from vgx.components import Fitted, Sampler
 from vgx.data import Store, as_images
 from vgx.drawing import drawn, evenly, step_of
-from vgx.latents import ACTIVE, Latents, kl_by_dimension
+from vgx.latents import ACTIVE, Latents, gap_at_least, kl_by_dimension
 from vgx.recipe import Recipe
 from vgx.registry import Registry
 from vgx.rundir import Run
@@ -154,11 +154,7 @@ def _latents(
 
 
 def _kl(seen: Latents, trained: int) -> dict[str, Any]:
-    """Return the KL of each dimension, largest first, which are active, and the gap to the prior.
-
-    The mean KL is the gap of the aggregate posterior to the prior, and what latents tell of which
-    picture they are of, which is log N at most (Hoffman and Johnson 2016, eq. 7).
-    """
+    """Return each dimension's KL, largest first, whether it is active, and the gap to the prior."""
     kl = torch.tensor(kl_by_dimension(seen))  # [D]
     order = kl.argsort(descending=True)
     active = seen.mean.var(0, correction=0)[order] > ACTIVE  # [D]
@@ -173,7 +169,7 @@ def _kl(seen: Latents, trained: int) -> dict[str, Any]:
         "active": active.tolist(),
         "note": note,
         "total": kl.sum().item(),
-        "gap": max(kl.sum().item() - math.log(trained), 0.0),
+        "gap": gap_at_least(kl.sum().item(), trained),
     }
 
 

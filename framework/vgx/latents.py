@@ -52,19 +52,30 @@ def kl_by_dimension(latents: Latents) -> list[float]:
     return values
 
 
+def gap_at_least(kl: float, n: int) -> float:
+    """Return how far, in nats, the aggregate posterior of n pictures is from the prior at least.
+
+    The mean KL of their posteriors is that gap, and what a latent tells of which picture it is of,
+    which is log n at most (Hoffman and Johnson 2016, eq. 7).
+    """
+    return max(kl - math.log(n), 0.0)
+
+
 def figures(latents: Latents, seed: int) -> dict[str, float]:
     """Return what latents say by themselves.
 
-    `kl`: nats, sum over dimensions. `active_units`: dimensions in which mu varies by more than
-    0.01. `marginal_kl`: the aggregate posterior's distance from the prior, sum over dimensions of
-    KL(N(m, s^2) || N(0, 1)) in nats, of posterior samples z. `mmd`: the same distance as an
-    unbiased MMD^2 with the kernel C / (C + |x - y|^2), C = 2 D (Tolstikhin et al. 2018).
+    `kl`: nats, sum over dimensions. `prior_gap`: by how much the aggregate posterior of these
+    pictures differs from the prior at least, in nats. `active_units`: dimensions in which mu varies
+    by more than 0.01. `marginal_kl`: the aggregate posterior's distance from the prior, sum over
+    dimensions of KL(N(m, s^2) || N(0, 1)) in nats, of posterior samples z. `mmd`: the same distance
+    as an unbiased MMD^2 with the kernel C / (C + |x - y|^2), C = 2 D (Tolstikhin et al. 2018).
     """
     mean = latents.mean
     found = {"active_units": float((mean.var(0) > ACTIVE).sum())}
     z = mean
     if latents.logvar is not None:
         found["kl"] = sum(kl_by_dimension(latents))
+        found["prior_gap"] = gap_at_least(found["kl"], len(mean))
         z = _draw(mean, latents.logvar, seed)
     variance = z.var(0, unbiased=False).clamp(min=1e-12)
     found["marginal_kl"] = ((z.mean(0) ** 2 + variance - 1 - variance.log()) / 2).sum().item()

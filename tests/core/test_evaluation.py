@@ -77,6 +77,16 @@ def test_kl_is_that_of_the_distributions():
     assert said["active_units"] == 3  # variances of about 4, 1, 0.25, 0.0025 and 0
 
 
+def test_the_gap_is_what_a_picture_s_number_cannot_explain():
+    """Means of 3 with variance 1 lie 4.5 nats from N(0, 1); of two such pictures ln 2 is theirs."""
+    apart = torch.tensor([[3.0], [-3.0]]).double()
+    found = latents.figures(Latents(apart, torch.zeros_like(apart)), 0)
+    assert found["kl"] == pytest.approx(4.5)
+    assert found["prior_gap"] == pytest.approx(4.5 - math.log(2))
+    prior = Latents(torch.zeros_like(apart), torch.zeros_like(apart))
+    assert latents.figures(prior, 0)["prior_gap"] == 0
+
+
 def test_batches_are_gathered():
     given = posteriors(6)
     one = vgx.Gaussian(given.mu[:2].view(2, 5, 1, 1), given.logvar[:2].view(2, 5, 1, 1))
