@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import vgx
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,3 +58,45 @@ def test_the_gallery_page_is_what_its_files_say(tmp_path):
     assert (tmp_path / "gallery.md").read_text() == page
     names = re.findall(r"^## \[`(\w+)`\]", page, re.MULTILINE)
     assert names == [name for name in names if (ROOT / "docs" / "gallery" / f"{name}.png").exists()]
+
+
+@pytest.fixture
+def three_models(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    yield importlib.import_module("three_models")
+    for name in ("three_models", "tables"):
+        del sys.modules[name]
+
+
+def test_the_three_models_are_recipes_of_one_size(three_models):
+    for data in ("drawn-faces", "anime-faces"):
+        settings = [three_models.dataset(data, Path("faces")), *three_models.SHARED]
+        recipes = [
+            vgx.load_recipe(ROOT / "recipes" / f"{name}.yaml", [*settings, *more])
+            for name, more in three_models.MODELS.items()
+        ]
+        assert {recipe.image.size for recipe in recipes} == {64}
+        assert {recipe.latent.shape for recipe in recipes} == {(256,)}
+        assert {recipe.dataset.type for recipe in recipes} <= {"drawn-faces", "huggingface"}
+
+
+def test_the_three_models_page_keeps_what_is_written_by_hand(three_models, monkeypatch, tmp_path):
+    monkeypatch.setattr(three_models, "PAGE", tmp_path / "page.md")
+    hand = "# Title\n\n<!-- drawn-faces -->\n{}<!-- end -->\n\nSeen: a face.\n"
+    three_models.PAGE.write_text(hand.format(""))
+    figure = {"mean": 20.04, "spread": 0.5}
+    line = {"seconds": 720.4, "step": 1500, "images": 96000}
+    shown = [
+        {"name": "vae", "line": line, "figures": {"reconstruction: psnr": figure}},
+        {"name": "gan", "line": line, "figures": {}},
+    ]
+    table = (
+        "|  | vae | gan |\n| --- | --- | --- |\n| seconds in training | 720 | 720 |\n"
+        "| steps | 1,500 | 1,500 |\n| pictures seen | 96,000 | 96,000 |\n"
+        "| reconstruction: psnr | 20.04 ± 0.5 | - |\n"
+    )
+    for _ in range(2):
+        three_models.write("drawn-faces", three_models.section(shown))
+        assert three_models.PAGE.read_text() == hand.format(table)
+    with pytest.raises(SystemExit, match="no place for anime-faces"):
+        three_models.write("anime-faces", "")

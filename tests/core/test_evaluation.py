@@ -299,8 +299,10 @@ def test_a_class_that_was_not_learned_is_not_told():
 
 def test_a_factor_of_many_classes_is_one_factor():
     """A latent each: were its columns factors of their own, its latent would serve them all."""
-    kinds, quantity = [n % 30 for n in range(900)], [float(n // 30) for n in range(900)]
-    said = told(torch.tensor([kinds, quantity]).T.double(), kind=kinds, quantity=quantity)
+    many, few = [n % 30 for n in range(900)], [n // 30 % 3 for n in range(900)]
+    quantity = [float(n // 90) for n in range(900)]
+    z = torch.tensor([many, few, quantity]).T.double()
+    said = told(z, many=many, few=few, quantity=quantity)
     assert said["disentanglement"] == pytest.approx(1)
     assert said["completeness"] == pytest.approx(1)
 
