@@ -169,7 +169,7 @@ def alone(options: argparse.Namespace, size: int, backbone: str) -> str:
         for name, runs in seen.items():
             given = [name, str(batch), str(size), backbone, str(options.steps)]
             command = [sys.executable, __file__, *given]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
             runs.append(json.loads(done.stdout))
     rows = []
     for name, runs in seen.items():

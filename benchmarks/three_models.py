@@ -11,18 +11,20 @@ the same number of seconds. Tables go to docs/three-models.md, the page of the t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tables import ROOT, table
 
 import vgx
+from vgx import compare
+from vgx.compare import Contender
 
 PAGE = ROOT / "docs" / "three-models.md"
 SIZE, LATENT = 64, 256
@@ -50,72 +52,49 @@ def program(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "vgx", *arguments]
 
 
+def vgx_does(*arguments: str) -> None:
+    subprocess.run(program(*arguments), check=True)  # noqa: S603
+
+
 def train(name: str, data: str, runs: Path, seconds: float) -> None:
     """Train until the log says that the time is over; the step it is in is finished and saved."""
     settings = [data, *SHARED, *MODELS[name]]
     arguments = [part for setting in settings for part in ("--set", setting)]
-    recipe = str(ROOT / "recipes" / f"{name}.yaml")
-    process = subprocess.Popen(
-        program("run", recipe, "--out", str(runs), *arguments),
+    recipe = ROOT / "recipes" / f"{name}.yaml"
+    before = set(runs.glob("*-*"))
+    process = subprocess.Popen(  # noqa: S603
+        program("run", str(recipe), "--out", str(runs), *arguments),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     while process.poll() is None:
         time.sleep(1)
-        if found := [run for run in runs.glob("*-*") if run.name.endswith(named(name))]:
-            log = vgx.Run(found[0]).read_log()
+        for run in {*runs.glob("*-*")} - before:
+            log = vgx.Run(run).read_log()
             if log and log[-1]["seconds"] >= seconds:
                 process.send_signal(signal.SIGTERM)
                 process.wait()
-    if process.returncode not in (0, 143):
+    if process.returncode != 128 + signal.SIGTERM:
         raise SystemExit(f"{name} ended with exit code {process.returncode}")
 
 
-def named(name: str) -> str:
-    return f"-{vgx.load_recipe(ROOT / 'recipes' / f'{name}.yaml').name}"
+def judge(runs: list[Path]) -> None:
+    samplers = [part for sampler in SAMPLERS for part in ("--sampler", sampler)]
+    for run in runs:
+        vgx_does("eval", str(run), *samplers, "-n", str(N), "--seeds", str(SEEDS))
+        vgx_does("report", str(run))
+    vgx_does("compare", *map(str, runs), "--out", str(runs[0].parent / "compare.html"))
 
 
-def judge(runs: Path) -> list[dict[str, object]]:
-    """Judge the three with each sampler, and return what was found, as table rows need it."""
-    found = sorted(runs.glob("*-*"))
-    for run in found:
-        samplers = [part for sampler in SAMPLERS for part in ("--sampler", sampler)]
-        sizes = ["-n", str(N), "--seeds", str(SEEDS)]
-        subprocess.run(program("eval", str(run), *samplers, *sizes), check=True)
-        subprocess.run(program("report", str(run)), check=True)
-    page = ["--out", str(runs / "compare.html")]
-    subprocess.run(program("compare", *map(str, found), *page), check=True)
-    return [about(vgx.Run(run)) for run in found]
-
-
-def about(run: vgx.Run) -> dict[str, object]:
-    line = [line for line in run.read_log() if line["losses"]][-1]
-    said = json.loads((run.path / "evaluation.json").read_text())
-    figures = {}
-    for kind in ("reconstruction", "latent"):
-        figures |= {f"{kind}: {k}": v for k, v in ((said[kind] or {}).get("figures", {})).items()}
-    for part in said["generation"]:
-        sampler = part["sampler"]["type"]
-        figures |= {f"{sampler}: {k}": v for k, v in part["figures"].items()}
-    return {"name": run.path.name.partition("-")[2], "line": line, "figures": figures}
-
-
-def section(shown: list[dict[str, object]]) -> str:
-    header = ["", *(each["name"] for each in shown)]
+def section(runs: Sequence[Contender]) -> str:
+    lines = [[line for line in run.log if line["losses"]][-1] for run in runs]
     rows = [
-        ["seconds in training", *(f"{each['line']['seconds']:,.0f}" for each in shown)],
-        ["steps", *(f"{each['line']['step']:,}" for each in shown)],
-        ["pictures seen", *(f"{each['line']['images']:,}" for each in shown)],
+        ["seconds in training", *(f"{line['seconds']:,.0f}" for line in lines)],
+        ["steps", *(f"{line['step']:,}" for line in lines)],
+        ["pictures seen", *(f"{line['images']:,}" for line in lines)],
     ]
-    names = dict.fromkeys(figure for each in shown for figure in each["figures"])
-    rows += [[figure, *(cell(each["figures"].get(figure)) for each in shown)] for figure in names]
-    return table(header, rows)
-
-
-def cell(figure: dict[str, float] | None) -> str:
-    if figure is None:
-        return "-"
-    spread = f" ± {figure['spread']:.2g}" if figure["spread"] else ""
-    return f"{figure['mean']:.4g}{spread}"
+    for side in compare.sides(runs):
+        rows += [[f"{side.title}: {row.name}", *row.cells] for row in side.rows]
+    return table(["", *(run.name.partition("-")[2] for run in runs)], rows)
 
 
 def write(name: str, text: str) -> None:
@@ -134,17 +113,21 @@ def main() -> None:
     )
     parser.add_argument("data", choices=("drawn-faces", "anime-faces"))
     parser.add_argument("--path", type=Path, help="the folder of anime-faces")
-    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--runs", type=Path, default=Path("runs/three"))
     parser.add_argument("--train", action="store_true", help="do not judge")
     parser.add_argument("--judge", action="store_true", help="do not train")
     options = parser.parse_args()
     runs = options.runs / options.data
     if not options.judge:
+        if runs.exists():
+            raise SystemExit(f"{runs}: there are runs already; --judge judges them")
         for name in MODELS:
             train(name, dataset(options.data, options.path), runs, 60 * options.minutes)
     if not options.train:
-        write(options.data, section(judge(runs)))
+        found = sorted(runs.glob("*-*"))
+        judge(found)
+        write(options.data, section([compare.read(vgx.Run(run)) for run in found]))
 
 
 if __name__ == "__main__":

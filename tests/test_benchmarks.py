@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import vgx
+from vgx.compare import Contender
 
 ROOT = Path(__file__).parents[1]
 
@@ -84,16 +85,19 @@ def test_the_three_models_page_keeps_what_is_written_by_hand(three_models, monke
     monkeypatch.setattr(three_models, "PAGE", tmp_path / "page.md")
     hand = "# Title\n\n<!-- drawn-faces -->\n{}<!-- end -->\n\nSeen: a face.\n"
     three_models.PAGE.write_text(hand.format(""))
-    figure = {"mean": 20.04, "spread": 0.5}
-    line = {"seconds": 720.4, "step": 1500, "images": 96000}
+    figure = {"mean": 20.04, "spread": 0.5, "values": [20.0], "better": "higher"}
+    part = {"pictures": 9, "split": "held out", "figures": {"psnr": figure}}
+    said = {"format": 2, "data": {"content": ""}, "metrics": [], "features": []}
+    said |= {"reconstruction": part}
+    line = {"losses": {"l1": 0.5}, "seconds": 720.4, "step": 1500, "images": 96000}
     shown = [
-        {"name": "vae", "line": line, "figures": {"reconstruction: psnr": figure}},
-        {"name": "gan", "line": line, "figures": {}},
+        Contender(None, name, "stopped", {}, {}, {}, evaluated, [line])
+        for name, evaluated in (("0001-vae", said), ("0002-gan", {}))
     ]
     table = (
         "|  | vae | gan |\n| --- | --- | --- |\n| seconds in training | 720 | 720 |\n"
         "| steps | 1,500 | 1,500 |\n| pictures seen | 96,000 | 96,000 |\n"
-        "| reconstruction: psnr | 20.04 ± 0.5 | - |\n"
+        "| reconstruction: psnr (more is better) | 20.04 ± 0.5 | - |\n"
     )
     for _ in range(2):
         three_models.write("drawn-faces", three_models.section(shown))

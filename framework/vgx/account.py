@@ -8,6 +8,7 @@ from typing import Any
 
 from vgx import exhibits, explain, figures
 from vgx.drawing import evenly
+from vgx.errors import StorageError
 from vgx.figures import number, time_of
 from vgx.listing import gist
 from vgx.recipe import Recipe
@@ -26,6 +27,12 @@ def gather(run: Run, recipe: Recipe, shown: dict[str, Any], notices: list[str]) 
     frames, count = exhibits.frames(run, FRAMES)
     last = frames[-1] if frames else {}
     curves = _curves(lines, audit)
+    drawing = None
+    if audit:
+        try:
+            drawing = _drawing(run, recipe)
+        except StorageError as error:  # of an older vgx, which noted less
+            notices = [*notices, f"The experiment is not drawn: {error}"]
     warnings = _warnings(lines) + [{"step": None, "text": text} for text in notices]
     return {
         "name": recipe.name,
@@ -46,7 +53,7 @@ def gather(run: Run, recipe: Recipe, shown: dict[str, Any], notices: list[str]) 
         "neighbours": shown.get("neighbours"),
         "metrics": _metrics(run),
         "audit": audit or None,
-        "drawing": _drawing(run, recipe) if audit else None,
+        "drawing": drawing,
         "made": _made(about, recipe),
         "recipe": run.recipe_file.read_text(encoding="utf-8"),
         "foot": f"Made by vgx from the files in {run.path}. This page asks no network for more.",

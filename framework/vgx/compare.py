@@ -13,7 +13,7 @@ from typing import Any
 
 from vgx import exhibits, figures, listing
 from vgx.drawing import drawn, evenly, step_of
-from vgx.errors import StorageError, VgxError
+from vgx.errors import StorageError
 from vgx.figures import number, time_of
 from vgx.page import page
 from vgx.rundir import Run, write_file
@@ -200,8 +200,6 @@ def write(runs: Sequence[Contender], out: Path) -> None:
     """
     try:
         data = gather(runs)
-    except VgxError:
-        raise
     except (TypeError, LookupError, AttributeError, ValueError) as error:
         message = f"a run's files are not as a run writes them: {type(error).__name__}: {error}"
         raise StorageError(message) from error

@@ -81,12 +81,10 @@ def drawn(run: Run) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def forget_between(run: Run, every: int) -> None:
-    """Remove the grids that were drawn because a run was stopped: one that was not has none."""
-    for grid in drawn(run):
-        if not due(step_of(grid), every):
-            for name in (grid.name, grid.name.replace("step-", "recon-")):
-                grid.with_name(name).unlink(missing_ok=True)
+def forget(run: Run, step: int) -> None:
+    """Remove the pictures of a step."""
+    for kind in ("step", "recon"):
+        (run.samples / f"{kind}-{step:08}.png").unlink(missing_ok=True)
 
 
 def step_of(grid: Path) -> int:

@@ -22,7 +22,7 @@ from vgx.rundir import Run, write_file
 from vgx.sampling import Model, load_with
 from vgx.voice import Voice
 
-FORMAT = 1  # of evaluation.json
+FORMAT = 2  # of evaluation.json; from 2 on, factors that are classes are measured as such
 TRAINED_ON = (
     "nothing was held out (eval.holdout: 0), so reconstructions and latents are judged on pictures "
     "that the run was trained on: they say nothing of others"

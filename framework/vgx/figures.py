@@ -130,6 +130,7 @@ def _apart(there: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     """Say what was measured in another way, so that two figures are no measure of the runs."""
     ways = [
         {
+            "versions of vgx eval": {"": said["format"]},
             "pictures": {"": said["data"]["content"]},
             "number of pictures": {"": [part["pictures"], part.get("real")]},
             "split": {"": part["split"]},

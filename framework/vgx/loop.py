@@ -198,7 +198,6 @@ def _best(training: Training) -> int | None:
 def _begin(training: Training, voice: Voice) -> None:
     for notice in environment.room(training.run, training.engine):
         voice.warn(notice)
-    drawing.forget_between(training.run, training.recipe.train.draw_every)
     if training.notices and training.done == 0:
         training.run.log({**_line(training, {}), "notices": training.notices})
     if training.recipe.train.on_nonfinite == "rollback" and training.saved < 0:

@@ -16,6 +16,7 @@ import torch
 from vgx import (
     check,
     checkpoint,
+    drawing,
     environment,
     memory,
     profiling,
@@ -148,6 +149,9 @@ def resume(
         ):
             voice.warn(notice)
         found.rewind_log(training.done or -1)
+        goes_on = training.done < training.engine.steps
+        if goes_on and not drawing.due(training.done, stored.train.draw_every):
+            drawing.forget(found, training.done)  # a run that was never stopped has none of here
         if changed:
             write_file(found.recipe_file, dump_recipe(recipe))
         voice.say(f"Run {found.path} goes on from step {training.done:,}")

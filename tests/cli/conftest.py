@@ -85,3 +85,26 @@ def browser():
         opened = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open pages from the disk; whatever one complains of, or asks for, is a fault."""
+    opened = []
+
+    def open_file(file):
+        page = browser.new_page(viewport={"width": 1100, "height": 900})
+        faults, asked = [], []
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        opened.append((page, file, faults, asked))
+        page.goto(f"file://{file}")
+        page.wait_for_selector(".chart svg")
+        return page
+
+    yield open_file
+    for page, file, faults, asked in opened:
+        assert faults == []
+        assert [url for url in asked if not url.startswith("data:")] == [f"file://{file}"]
+        page.close()

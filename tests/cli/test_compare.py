@@ -19,6 +19,7 @@ def figure(mean, spread, better):
 def judged(psnr, fid):
     generation = {"sampler": {"type": "prior"}, "pictures": 9, "real": 9, "split": "trained on"}
     return {
+        "format": 2,
         "step": 20,
         "seeds": [0, 1, 2],
         "data": {"content": "x"},
@@ -79,23 +80,12 @@ def test_there_is_nothing_to_compare_with_no_run(runs, vgx_here):
 
 
 @pytest.fixture
-def page(browser, runs, vgx_here, tmp_path):
-    """Open the page from the disk; whatever it complains of, or asks for, is a fault."""
+def page(open_page, runs, vgx_here, tmp_path):
     file = tmp_path / "new" / "page.html"
     code, out, _ = vgx_here("compare", *(run.path for run in runs), "--out", file)
     assert code == 0
     assert f"Page {file}" in out
-    opened = browser.new_page(viewport={"width": 1100, "height": 900})
-    faults, asked = [], []
-    opened.on("console", lambda message: faults.append(message.text))
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.goto(f"file://{file}")
-    opened.wait_for_selector(".chart svg")
-    yield opened
-    assert faults == []
-    assert [url for url in asked if not url.startswith("data:")] == [f"file://{file}"]
-    opened.close()
+    return open_page(file)
 
 
 def test_the_better_figure_is_marked_and_only_that(page):

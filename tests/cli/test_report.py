@@ -57,20 +57,8 @@ def test_there_is_no_page_of_no_run(vgx_here):
 
 
 @pytest.fixture
-def page(browser, page_file):
-    """Open the page from the disk; whatever it complains of, or asks for, is a fault."""
-    opened = browser.new_page(viewport={"width": 1100, "height": 900})
-    faults, asked = [], []
-    opened.on("console", lambda message: faults.append(message.text))
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.goto(f"file://{page_file}")
-    opened.wait_for_selector(".chart svg")
-    yield opened
-    assert faults == []
-    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
-    assert [url for url in asked if url.startswith("file")] == [f"file://{page_file}"]
-    opened.close()
+def page(open_page, page_file):
+    return open_page(page_file)
 
 
 def frames(page):

@@ -18,6 +18,7 @@ def said(fid=None, psnr=None, **changes):
     """What `vgx eval` writes, as far as it is read here."""
     generation = {"sampler": {"type": "prior"}, "pictures": 100, "real": 90, "split": "trained on"}
     found = {
+        "format": 2,
         "data": {"content": "abc"},
         "metrics": [{"type": "fid", "bins": 1}, {"type": "psnr"}],
         "features": [{"part": {"type": "random-conv"}, "sha256": "1"}],
@@ -83,6 +84,7 @@ def test_a_run_that_lacks_a_figure_has_an_empty_cell():
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
+        ({"format": 1}, "versions of vgx eval"),
         ({"data": {"content": "other"}}, "pictures"),
         ({"metrics": [{"type": "fid", "bins": 2}]}, "metrics"),
         ({"features": [{"part": {"type": "random-conv"}, "sha256": "2"}]}, "feature networks"),

@@ -108,6 +108,17 @@ def test_the_experiment_is_drawn_as_vgx_explain_draws_it(whole):
     assert "3x16x16 -> 8" in shown["alt"]
 
 
+def test_what_an_older_audit_does_not_say_takes_no_page_away(copy):
+    file = copy.path / "audit.json"
+    audit = json.loads(file.read_text())
+    del audit["need"]
+    file.write_text(json.dumps(audit))
+    data = written(copy)
+    assert data["drawing"] is None
+    assert data["warnings"][-1]["text"].startswith("The experiment is not drawn: audit.json is not")
+    assert len(data["audit"]["rows"]) == 3
+
+
 def test_terms_stand_with_the_player_whom_they_move(whole):
     groups = {group["title"]: group for group in data_in(page_of(whole))["curves"]["groups"]}
     assert list(groups["Generator's terms"]["lines"]) == [

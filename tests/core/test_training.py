@@ -145,6 +145,31 @@ def test_pictures_are_drawn_at_their_steps():
         assert grid.size == (8 * 18 + 2, 4 * 18 + 2)
 
 
+def drawn(run):
+    return [int(path.stem[-8:]) for path in sorted(run.samples.glob("step-*.png"))]
+
+
+def test_a_run_that_is_stopped_draws_there_and_forgets_it_when_it_goes_on():
+    """Other pictures stay, also those that the recipe as it is now would not have drawn."""
+    with signal_in_step(6, signal.SIGTERM):
+        trained({"train.draw_every": 3})
+    run = training.find()
+    assert drawn(run) == [1, 2, 3, 5, 6, 7]
+    assert len(list(run.samples.glob("recon-*.png"))) == 6
+    seldom = vgx.load_recipe(run.recipe_file, {"train.draw_every": 100})
+    training.resume(run, seldom, voice=voice())
+    assert drawn(run) == [1, 2, 3, 5, 6, 10, 20]
+    assert len(list(run.samples.glob("recon-*.png"))) == 7
+
+
+def test_a_run_that_is_done_keeps_its_last_picture_whoever_resumes_it():
+    run = trained({"train.steps": 8})
+    training.resume(run, voice=voice())
+    assert drawn(run) == [1, 2, 5, 8]
+    training.resume(run, vgx.load_recipe(run.recipe_file, {"train.steps": 9}), voice=voice())
+    assert drawn(run) == [1, 2, 5, 9]
+
+
 def test_checkpoints_are_kept_as_the_recipe_says():
     run = trained({"train.keep": 2, "train.save_every": 4})
     names = sorted(path.name for path in run.checkpoints.iterdir())
