@@ -42,7 +42,9 @@ def runs(tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     one, two = (vgx.Run(shutil.copytree(made, folder / n)) for n in ("0001-one", "0002-two"))
     two.recipe_file.write_text(two.recipe_file.read_text().replace("weight: 100.0", "weight: 7.0"))
-    lines = [line | {"seconds": 2 * line["seconds"]} for line in two.read_log()]
+    for run, pace in ((one, 30), (two, 60)):
+        lines = [line | {"seconds": pace * line["step"]} for line in run.read_log()]
+        run.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     lines[-1]["losses"][HOSTILE] = 1.0
     two.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (one.path / "evaluation.json").write_text(json.dumps(judged(20.0, 50.0)))
@@ -112,6 +114,9 @@ def test_curves_are_laid_over_each_other_by_step_pictures_or_time(page, runs):
     assert legend.inner_text().startswith(f"{logs[0][-1]['images']} pictures")
     page.locator("#by-seconds").check()
     assert chart.locator(".curve").nth(1).get_attribute("d") != by_step
+    assert legend.inner_text().startswith("20 min")
+    ticks = [text for text in chart.locator("text").all_text_contents() if text[-1].isalpha()]
+    assert ticks == ["10 min", "20 min"]
     # The second run took twice as long: where it is pointed at near its end, the first has ended.
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()

@@ -162,6 +162,15 @@ def test_a_run_that_is_stopped_draws_there_and_forgets_it_when_it_goes_on():
     assert len(list(run.samples.glob("recon-*.png"))) == 7
 
 
+def test_a_picture_that_was_due_where_the_run_was_stopped_stays():
+    with signal_in_step(8, signal.SIGTERM):
+        trained({"train.draw_every": 3})
+    run = training.find()
+    seldom = vgx.load_recipe(run.recipe_file, {"train.draw_every": 100})
+    training.resume(run, seldom, voice=voice())
+    assert drawn(run) == [1, 2, 3, 5, 6, 9, 10, 20]
+
+
 def test_a_run_that_is_done_keeps_its_last_picture_whoever_resumes_it():
     run = trained({"train.steps": 8})
     training.resume(run, voice=voice())

@@ -126,10 +126,16 @@ function clock(seconds) {
 }
 
 const AXES = { // by its name in the data: what a person calls it, and a place on it
-  step: ["step", (at) => "step " + say(at), (at) => say(at)],
-  images: ["pictures seen", (at) => say(at) + " pictures", (at) => say(at)],
-  seconds: ["time", clock, clock],
+  step: ["step", (at) => "step " + say(at)],
+  images: ["pictures seen", (at) => say(at) + " pictures"],
+  seconds: ["time", clock],
 };
+
+function inUnits(axis, end) { // what ticks count along an axis: one unit for all of them
+  if (axis !== "seconds") return [1, ""];
+  if (end < 180) return [1, " s"];
+  return end < 10800 ? [60, " min"] : [3600, " h"];
+}
 
 function nearest(places, wanted) {
   let found = 0;
@@ -194,12 +200,11 @@ function chart(title, lines, settings) {
       s("path", { d: `M${box.left} ${y(v).toFixed(1)}H${box.right}`, class: "grid" }),
       s("text", { x: box.left - 8, y: y(v) + 4, "text-anchor": "end" }, figures(log ? 10 ** v : v)),
     ]);
-    const unit = settings.axis === "seconds" && end >= 180 ? (end >= 10800 ? 3600 : 60) : 1;
+    const [unit, sign] = inUnits(settings.axis, end);
     const below = ticks(first / unit, end / unit, wide < 480 ? 3 : 6)
       .filter((place) => settings.axis === "seconds" || Number.isInteger(place))
       .map((place) => s("text", { x: x(place * unit), y: tall - 6,
-        "text-anchor": x(place * unit) > wide - 30 ? "end" : "middle" },
-        AXES[settings.axis][2](place * unit)));
+        "text-anchor": x(place * unit) > wide - 30 ? "end" : "middle" }, say(place) + sign));
     const drawn = lines.map((line, i) => [
       settings.smoothing ? s("path", { d: path(line, raw[i]), class: "raw", stroke: stroke(line) }) : null,
       s("path", { d: path(line, even[i]), class: "curve", stroke: stroke(line),
