@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from typing import Any
 
-from vgx import exhibits, explain, figures
+from vgx import exhibits, figures
 from vgx.drawing import evenly
 from vgx.errors import StorageError
 from vgx.figures import number, time_of
@@ -30,7 +29,7 @@ def gather(run: Run, recipe: Recipe, shown: dict[str, Any], notices: list[str]) 
     drawing = None
     if audit:
         try:
-            drawing = _drawing(run, recipe)
+            drawing = exhibits.drawing(run, recipe)
         except StorageError as error:  # of an older vgx, which noted less
             notices = [*notices, f"The experiment is not drawn: {error}"]
     warnings = _warnings(lines) + [{"step": None, "text": text} for text in notices]
@@ -247,16 +246,6 @@ def _metrics(run: Run) -> dict[str, Any] | None:
         for title, header, rows in figures.tables(said)
     ]
     return {"notes": [note, *said["notices"]], "tables": shown}
-
-
-def _drawing(run: Run, recipe: Recipe) -> dict[str, str]:
-    """Return what `vgx explain` draws of the run, as a picture, and in words."""
-    explained = explain.of_run(run, recipe)
-    drawn = base64.b64encode(explain.svg(explained).encode()).decode()
-    return {
-        "uri": f"data:image/svg+xml;base64,{drawn}",
-        "alt": "; ".join(explain.chain(explained)[::2]),
-    }
 
 
 def _made(about: dict[str, Any], recipe: Recipe) -> list[tuple[str, str]]:

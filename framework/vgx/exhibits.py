@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vgx import keys
+from vgx import explain, keys
 from vgx.components import Fitted, Sampler
 from vgx.data import Store, as_images
 from vgx.drawing import drawn, evenly, step_of
@@ -286,3 +286,16 @@ def _read(file: Path) -> dict[str, Any] | None:
             return picture(image)
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
+
+
+def drawing(run: Run, recipe: Recipe) -> dict[str, str]:
+    """Return what `vgx explain` draws of the run, as a picture, and in words.
+
+    Raises `StorageError` when the run's files do not say enough for that.
+    """
+    explained = explain.of_run(run, recipe)
+    coded = base64.b64encode(explain.svg(explained).encode()).decode()
+    return {
+        "uri": f"data:image/svg+xml;base64,{coded}",
+        "alt": "; ".join(explain.chain(explained)[::2]),
+    }
