@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 import vgx
-from vgx.pictures import save_grid
+from vgx.images import save_grid
 
 ROOT = Path(__file__).parents[1]
 PAGE, PICTURES = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery"

@@ -10,7 +10,7 @@ import argparse
 import torch
 
 import vgx
-from vgx.data import as_images, open_source, open_store
+from vgx.data.store import as_images, open_source, open_store
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from tables import ROOT, spread, table
 from torch import Tensor
 
 import vgx
-from vgx.data import Batches, open_store
-from vgx.engine import Engine
+from vgx.data.store import Batches, open_store
+from vgx.engine.engine import Engine
 
 SIDE = 96
 CPU = torch.device("cpu")

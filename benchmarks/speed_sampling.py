@@ -14,13 +14,14 @@ from tables import ROOT, spread, table
 from torch import Tensor
 
 import vgx
-from vgx import keys, pictures
-from vgx.sampling import decoded
+from vgx import images as pictures
+from vgx import rng
+from vgx.sampling.model import decoded
 
 
 def sampling(options: argparse.Namespace) -> str:
     recipe = vgx.load_recipe(ROOT / "recipes" / "anime_vaegan.yaml")
-    with keys.ambient(0, "weights"):
+    with rng.ambient(0, "weights"):
         plain = recipe.decoder.build(recipe.latent, recipe.image).eval().requires_grad_(False)
         ours = recipe.decoder.build(recipe.latent, recipe.image).eval().requires_grad_(False)
     ours.load_state_dict(plain.state_dict())

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from tables import ROOT, spread, table
 
-CHECKED = "import vgx.training, vgx.registry; vgx.registry.discover()"
+CHECKED = "import vgx, vgx.training.session; vgx.discover()"
 # With the pictures in the store: the warming turn puts them there.
 FIRST_STEP = """
 import os
-from vgx import loop
+from vgx.training import loop
 loop.Training.step = lambda _: os._exit(0)
 from vgx.cli import run_program
 run_program(["run", "recipes/tiny.yaml", "--out", os.environ["VGX_CACHE"] + "/runs"])

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import vgx
-from vgx.engine import Engine
-from vgx.memory import keep_freed
+from vgx.engine.engine import Engine
+from vgx.engine.memory import keep_freed
 
 WIDTHS = [32, 64, 128, 256, 512]
 Contender = Callable[[Tensor], object]  # one step on real images [B, C, H, W]

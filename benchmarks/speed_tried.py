@@ -12,7 +12,7 @@ from tables import ROOT, spread, table
 from torch import Tensor
 
 import vgx
-from vgx.engine import Engine
+from vgx.engine.engine import Engine
 
 # In, out, pixels: 1x1 convolutions of ResNet50 at 96 pixels.
 SHAPES = [(64, 256, 24), (256, 64, 24), (512, 128, 12), (1024, 256, 6), (2048, 512, 3)]

@@ -23,8 +23,8 @@ from pathlib import Path
 from tables import ROOT, table
 
 import vgx
-from vgx import compare
-from vgx.compare import Contender
+from vgx.report import compare
+from vgx.report.compare import Contender
 
 PAGE = ROOT / "docs" / "three-models.md"
 SIZE, LATENT = 64, 256

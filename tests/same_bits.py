@@ -37,7 +37,7 @@ SETTINGS = {"train.steps": STEPS, "train.log_every": 1, "train.save_every": 10, 
 
 def vgx(*arguments: str) -> str:
     """Run one command on one thread, and return what it prints."""
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     done = subprocess.run(
         [sys.executable, "-m", "vgx", *arguments],
         capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **one},

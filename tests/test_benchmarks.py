@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vgx
-from vgx.compare import Contender
+from vgx.report.compare import Contender
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, PositiveFloat
 from torch import nn
 
 import vgx
-from vgx.components import KINDS
+from vgx.parts.kinds import KINDS
 from vgx.testing import check_part, full_step
 
 # --- parts that keep their contract, each broken in one place below ------------------------------

@@ -9,66 +9,68 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vgx.components import Adaptive as Adaptive
-    from vgx.components import Augmentation as Augmentation
-    from vgx.components import Comparison as Comparison
-    from vgx.components import Component as Component
-    from vgx.components import Dataset as Dataset
-    from vgx.components import Decoder as Decoder
-    from vgx.components import Discriminator as Discriminator
-    from vgx.components import Drawer as Drawer
-    from vgx.components import Encoder as Encoder
-    from vgx.components import Factored as Factored
-    from vgx.components import Features as Features
-    from vgx.components import Fitted as Fitted
-    from vgx.components import Gauge as Gauge
-    from vgx.components import ImageSpec as ImageSpec
-    from vgx.components import Journal as Journal
-    from vgx.components import Labelled as Labelled
-    from vgx.components import LatentSpec as LatentSpec
-    from vgx.components import Loss as Loss
-    from vgx.components import LossTerm as LossTerm
-    from vgx.components import Metric as Metric
-    from vgx.components import Sampler as Sampler
-    from vgx.components import Schedule as Schedule
-    from vgx.components import Source as Source
-    from vgx.components import Tracker as Tracker
     from vgx.errors import Dropped as Dropped
     from vgx.errors import Notice as Notice
     from vgx.errors import VgxError as VgxError
-    from vgx.hooks import hookimpl as hookimpl
-    from vgx.recipe import Recipe as Recipe
-    from vgx.recipe import dump_recipe as dump_recipe
-    from vgx.recipe import load_recipe as load_recipe
-    from vgx.registry import Registry as Registry
-    from vgx.registry import discover as discover
-    from vgx.rundir import Run as Run
-    from vgx.rundir import cache_dir as cache_dir
-    from vgx.sampling import Model as Model
-    from vgx.sampling import load as load
-    from vgx.sampling import sample as sample
+    from vgx.files import cache_dir as cache_dir
+    from vgx.parts.hooks import hookimpl as hookimpl
+    from vgx.parts.kinds import Adaptive as Adaptive
+    from vgx.parts.kinds import Augmentation as Augmentation
+    from vgx.parts.kinds import Comparison as Comparison
+    from vgx.parts.kinds import Component as Component
+    from vgx.parts.kinds import Dataset as Dataset
+    from vgx.parts.kinds import Decoder as Decoder
+    from vgx.parts.kinds import Discriminator as Discriminator
+    from vgx.parts.kinds import Drawer as Drawer
+    from vgx.parts.kinds import Encoder as Encoder
+    from vgx.parts.kinds import Factored as Factored
+    from vgx.parts.kinds import Features as Features
+    from vgx.parts.kinds import Fitted as Fitted
+    from vgx.parts.kinds import Gauge as Gauge
+    from vgx.parts.kinds import ImageSpec as ImageSpec
+    from vgx.parts.kinds import Journal as Journal
+    from vgx.parts.kinds import Labelled as Labelled
+    from vgx.parts.kinds import LatentSpec as LatentSpec
+    from vgx.parts.kinds import Loss as Loss
+    from vgx.parts.kinds import LossTerm as LossTerm
+    from vgx.parts.kinds import Metric as Metric
+    from vgx.parts.kinds import Sampler as Sampler
+    from vgx.parts.kinds import Schedule as Schedule
+    from vgx.parts.kinds import Source as Source
+    from vgx.parts.kinds import Tracker as Tracker
+    from vgx.parts.registry import Plugin as Plugin
+    from vgx.parts.registry import Registry as Registry
+    from vgx.parts.registry import discover as discover
+    from vgx.recipe.model import Recipe as Recipe
+    from vgx.recipe.model import dump_recipe as dump_recipe
+    from vgx.recipe.model import load_recipe as load_recipe
+    from vgx.runs.directory import Run as Run
+    from vgx.sampling.model import Model as Model
+    from vgx.sampling.model import load as load
+    from vgx.sampling.model import sample as sample
     from vgx.step import Gaussian as Gaussian
     from vgx.step import Posterior as Posterior
     from vgx.step import Score as Score
     from vgx.step import Step as Step
-    from vgx.training import run as run
+    from vgx.training.session import run as run
 
 __version__ = "0.1.0.dev0"
 
 _PUBLIC = {
-    "vgx.components": (
+    "vgx.parts.kinds": (
         "Adaptive Augmentation Comparison Component Dataset Decoder Discriminator Drawer Encoder "
         "Factored Features Fitted Gauge ImageSpec Journal Labelled LatentSpec Loss LossTerm Metric "
         "Sampler Schedule Source Tracker"
     ),
     "vgx.errors": "Dropped Notice VgxError",
-    "vgx.hooks": "hookimpl",
-    "vgx.recipe": "Recipe dump_recipe load_recipe",
-    "vgx.registry": "Registry discover",
-    "vgx.rundir": "Run cache_dir",
-    "vgx.sampling": "Model load sample",
+    "vgx.parts.hooks": "hookimpl",
+    "vgx.recipe.model": "Recipe dump_recipe load_recipe",
+    "vgx.parts.registry": "Plugin Registry discover",
+    "vgx.files": "cache_dir",
+    "vgx.runs.directory": "Run",
+    "vgx.sampling.model": "Model load sample",
     "vgx.step": "Gaussian Posterior Score Step",
-    "vgx.training": "run",
+    "vgx.training.session": "run",
 }
 
 

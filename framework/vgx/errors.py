@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class VgxError(Exception):
     """Shown as one message without a traceback: where, what, what instead."""
@@ -78,3 +82,18 @@ class Dropped(Exception):  # noqa: N818 - a decision, not an error
 
     Pictures are counted by reason ("greyscale", "with alpha"), so a reason names no single file.
     """
+
+
+@contextmanager
+def noticing(notices: list[str]) -> Iterator[None]:
+    """Collect the notices that parts give while they are built."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Notice)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, Notice):
+            notices.append(str(warning.message))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

@@ -60,9 +60,9 @@ class Score:
 
 
 def _keyed_by_stream(stream: str) -> Generator:
-    from vgx import keys
+    from vgx import rng
 
-    return keys.generator(0, stream)
+    return rng.generator(0, stream)
 
 
 @dataclass(frozen=True, eq=False)

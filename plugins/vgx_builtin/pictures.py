@@ -55,7 +55,7 @@ def read(file: Path | IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    from vgx.decoding import flat
+    from vgx.data.decode import flat
 
     Image.init()
     formats = [known for known in FORMATS if known in Image.OPEN]  # AVIF is not in every build

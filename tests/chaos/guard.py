@@ -28,7 +28,7 @@ def main():
 
     import vgx
     from vgx.cli import run_program
-    from vgx.training import examine
+    from vgx.training.session import examine
 
     del timm, torchvision, examine
     torch.set_num_threads(1)

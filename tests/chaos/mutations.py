@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 
-from vgx.yamlfile import write
+from vgx.recipe.yaml import write
 
 NUMBERS = [
     0, -1, 1, 2, 3, 7, 10**6, 10**12, 2**31, 2**63 - 1, 2**63, 2**64, 10**30, 10**99, 10**400,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torchvision.utils  # noqa: F401 - what a child would import is imported once
 
-from vgx import sampling, training  # noqa: F401
 from vgx.__main__ import main
-from vgx.cli import inspecting, running  # noqa: F401
+from vgx.cli import inspect as inspecting  # noqa: F401
+from vgx.training import session as training  # noqa: F401
 
 
 def live(order):

@@ -17,7 +17,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
 # The disk has no more room when the third checkpoint is saved.
 THIRD = """
 import resource, signal
-from vgx import checkpoint
+from vgx.runs import checkpoint
 saves, save = [], checkpoint.save
 def saving(run, *given):
     saves.append(run)

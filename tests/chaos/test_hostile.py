@@ -538,7 +538,7 @@ PLAIN = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 def test_no_name_leads_out_of_the_folder_of_runs(tmp_path, monkeypatch, record_property):
     """What makes a directory of its own is a plain word; everything else is refused."""
     from vgx.errors import RecipeError
-    from vgx.rundir import create
+    from vgx.runs.directory import create
 
     monkeypatch.chdir(tmp_path)
     registry, count, made, told = vgx.discover(), 0, 0, []
@@ -564,7 +564,7 @@ def test_no_name_leads_out_of_the_folder_of_runs(tmp_path, monkeypatch, record_p
 @pytest.mark.bar("S4", control="no look at the letters of a name")
 def test_names_that_nobody_looks_at_would_be_made(tmp_path, record_property):
     from vgx.errors import StorageError
-    from vgx.rundir import create
+    from vgx.runs.directory import create
 
     odd = 0
     for name in dict.fromkeys(names()):
@@ -630,7 +630,7 @@ def test_no_secret_of_the_environment_is_kept_in_a_run(tmp_path, monkeypatch):
 
 @pytest.mark.bar("S5", control="the environment noted along with the versions")
 def test_a_secret_that_is_kept_would_be_seen(tmp_path, monkeypatch):
-    from vgx import environment
+    from vgx.training import environment
 
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)

@@ -29,7 +29,7 @@ os.fsync = hold
 """
 # What a program does that knows nothing of unfinished files: it writes in place.
 CARELESS = """
-from vgx import checkpoint
+from vgx.runs import checkpoint
 checkpoint._hidden = lambda path: path
 """
 

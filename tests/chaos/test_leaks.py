@@ -11,7 +11,7 @@ import pytest
 NOTING = """
 import gc, json, os
 from pathlib import Path
-from vgx.loop import Training
+from vgx.training.loop import Training
 does, noted = Training.step, []
 LEAK = {leak}
 held = []

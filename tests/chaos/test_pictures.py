@@ -23,8 +23,8 @@ import pytest
 from PIL import Image
 
 import vgx
-from vgx import decoding
-from vgx.data import open_source, open_store
+from vgx.data import decode as decoding
+from vgx.data.store import open_source, open_store
 from vgx.errors import DataError
 from vgx_builtin import pictures
 
@@ -235,7 +235,7 @@ MEASURE = """
 import sys, time
 from pathlib import Path
 import vgx
-from vgx.data import open_store
+from vgx.data.store import open_store
 {careless}
 part = vgx.discover().part("dataset", "image-folder")
 def look(folder):
@@ -300,7 +300,7 @@ BUILD = """
 import time
 from PIL import Image
 import vgx
-from vgx import data
+from vgx.data import store as data
 {careless}
 class Slow:
     fingerprint = "slow"

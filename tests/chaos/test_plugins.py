@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import vgx
-from vgx import check, checkpoint, engine
+from vgx.check import examine as check
+from vgx.engine import engine
 from vgx.errors import DataError, DivergedError, PluginError, RecipeError
-from vgx.rundir import find
+from vgx.runs import checkpoint
+from vgx.runs.directory import find
 
 PLUGIN = '''
 """Parts that work for six steps."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import vgx
-from vgx import yamlfile
 from vgx.errors import RecipeError
-from vgx.recipe import load_recipe
-from vgx.training import examine
+from vgx.recipe import yaml as yamlfile
+from vgx.recipe.model import load_recipe
+from vgx.training.session import examine
 
 HERE = Path(__file__).parent
 RECIPES = sorted((HERE.parents[1] / "recipes").glob("*.yaml"))
@@ -135,7 +135,7 @@ def test_the_mutations_find_a_reader_that_lets_large_numbers_through(
     tmp_path, monkeypatch, record_property
 ):
     """The control: without the look at what is unfit, the same eyes find fault."""
-    from vgx import limits
+    from vgx.recipe import limits
 
     monkeypatch.setattr(limits, "unfit", lambda *_: iter(()))
     monkeypatch.setattr(limits, "visible", lambda text: text)

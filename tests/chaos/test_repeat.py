@@ -10,8 +10,8 @@ OFTEN = ("log_every", "draw_every", "save_every")
 # The negative control: every draw comes from the one generator that everybody shares.
 SHARED = """
 import torch
-from vgx import keys
-keys.generator = lambda *_, device="cpu": torch.default_generator
+from vgx import rng
+rng.generator = lambda *_, device="cpu": torch.default_generator
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 WAITING = """
 import time
 from pathlib import Path
-from vgx import environment
+from vgx.training import environment
 def waiting(*_):
     Path(f"holds-{__import__('os').getpid()}").touch()
     while not Path("go").exists():
@@ -21,7 +21,7 @@ environment.room = waiting
 # The negative control: a lock that lets everybody in. They would also tidy each other's files away.
 OPEN = """
 import fcntl
-from vgx.rundir import Run
+from vgx.runs.directory import Run
 fcntl.flock = Run._tidy = lambda *_: None
 """
 

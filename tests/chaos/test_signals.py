@@ -16,30 +16,31 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 SLOW = """
 import time
 from pathlib import Path
-from vgx import {module}
-does = {module}.{name}
+from vgx.{package} import {module}
+does = {place}.{name}
 def slowly(*given, **options):
     Path("begun").touch()
     time.sleep({seconds})
     return does(*given, **options)
-{module}.{name} = slowly
+{place}.{name} = slowly
 """
 PLACES = {
-    "before the first step": ("environment", "room", 0),
-    "in a step": ("loop.Training", "step", 1),
-    "while drawing": ("loop", "draw", 1),
-    "while saving": ("checkpoint", "tensor_bytes", 40),
+    "before the first step": ("training", "environment", "room", 0),
+    "in a step": ("training", "loop.Training", "step", 1),
+    "while drawing": ("training", "loop", "draw", 1),
+    "while saving": ("runs", "checkpoint", "tensor_bytes", 40),
 }
 # The negative control: nobody listens.
 DEAF = (
-    "from contextlib import nullcontext; from vgx import training; training.signals = nullcontext"
+    "from contextlib import nullcontext; from vgx.training import session; "
+    "session.signals = nullcontext"
 )
 
 
 def slow(place, seconds=1):
-    module, name, _ = PLACES[place]
-    text = SLOW.format(module=module, name=name, seconds=seconds)
-    return text.replace("from vgx import loop.Training", "from vgx import loop")
+    package, where, name, _ = PLACES[place]
+    module = where.partition(".")[0]
+    return SLOW.format(package=package, module=module, place=where, name=name, seconds=seconds)
 
 
 def runs(folder):
@@ -85,10 +86,10 @@ def test_wherever_the_signal_comes_the_step_is_saved(
     assert child.wait() == CODES[number], child.err.read_text()
     assert time.monotonic() - start < 6  # a step, a picture and three files, all made slow
     (run,) = runs(tmp_path)
-    assert steps_saved(run) == [PLACES[place][2]]
+    assert steps_saved(run) == [PLACES[place][3]]
     said = " ".join(child.err.read_text().split())
     assert "Traceback" not in said
-    assert f"{signal.Signals(number).name}: stopped at step {PLACES[place][2]}" in said
+    assert f"{signal.Signals(number).name}: stopped at step {PLACES[place][3]}" in said
     assert "go on with: vgx resume" in said
     nursery.run(tmp_path, "resume", run)
     assert end_of(run) == whole[0]
@@ -133,7 +134,9 @@ def test_a_second_sigterm_waits_for_the_save(nursery, tmp_path, tiny):
 @pytest.mark.bar("R6")
 @pytest.mark.parametrize("number", CODES)
 def test_before_there_is_a_run_nothing_is_left(nursery, tmp_path, tiny, number):
-    hook = SLOW.format(module="check", name="examine", seconds=60)
+    hook = SLOW.format(
+        package="check", module="examine", place="examine", name="examine", seconds=60
+    )
     child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=hook)
     child.wait_for(tmp_path / "begun")
     child.kill(number)

@@ -16,10 +16,11 @@ from unittest import mock
 import pytest
 import torch
 
-from vgx import checkpoint
-from vgx.checkpoint import State
 from vgx.errors import Notice, StorageError
-from vgx.rundir import Run, create, write_file
+from vgx.files import write_file
+from vgx.runs import checkpoint
+from vgx.runs.checkpoint import State
+from vgx.runs.directory import Run, create
 
 ERRORS = [
     "ENOSPC",

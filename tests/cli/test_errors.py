@@ -200,7 +200,7 @@ def test_plugins_and_parts_say_what_there_is(vgx_here):
 
 def test_the_schema_takes_the_recipes_and_refuses_a_misspelt_field(vgx_here):
     from vgx import dump_recipe, load_recipe
-    from vgx.yamlfile import read
+    from vgx.recipe.yaml import read
 
     code, out, _ = vgx_here("schema")
     assert code == 0

@@ -12,12 +12,14 @@ import torch
 from rich.console import Console
 
 import vgx
-from vgx import checkpoint, rundir, training
-from vgx.components import ImageSpec
-from vgx.data import open_store
-from vgx.measures import Eyes, sides
-from vgx.split import held_out
-from vgx.voice import Voice
+from vgx.console import Voice
+from vgx.data.split import held_out
+from vgx.data.store import open_store
+from vgx.evaluation.metrics import Eyes, sides
+from vgx.parts.kinds import ImageSpec
+from vgx.runs import checkpoint
+from vgx.runs import directory as rundir
+from vgx.training import session as training
 from vgx_builtin.samplers import fitted
 
 FIT = fitted._Mixture.fit

@@ -140,7 +140,7 @@ def test_a_single_picture_is_the_same_however_many_are_asked_for(tiny_run, vgx_h
 
 
 def test_a_stream_is_what_sample_gives_at_once(tiny_run):
-    from vgx.sampling import stream
+    from vgx.sampling.model import stream
 
     _, _, run = tiny_run
     chunks = list(stream(run, "prior", 150, 3))

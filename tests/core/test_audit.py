@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import vgx
-from vgx import check
-from vgx.components import noting_reads
-from vgx.engine import Engine
+from vgx.check import examine as check
+from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError
+from vgx.parts.kinds import noting_reads
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

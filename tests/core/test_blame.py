@@ -14,11 +14,12 @@ import torch
 from rich.console import Console
 
 import vgx
-from vgx import check, training
-from vgx.engine import Engine
+from vgx.check import examine as check
+from vgx.check.hidden_state import _told, holding_still
+from vgx.console import Voice
+from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError
-from vgx.hidden import _told, holding_still
-from vgx.voice import Voice
+from vgx.training import session as training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 PLUGIN = '''
@@ -132,7 +133,7 @@ def test_a_buffer_of_an_augmentation_is_hidden_state_for_no_checkpoint_holds_it(
 
 def test_without_looking_nothing_is_found(recipe):
     """The control: nothing else in the first look sees it."""
-    with mock.patch("vgx.hidden._hidden", return_value={}):
+    with mock.patch("vgx.check.hidden_state._hidden", return_value={}):
         examined(recipe(encoder=COUNTING))
 
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import vgx
-from vgx import cache
 from vgx.cli import run_program
-from vgx.data import name_of, open_store
+from vgx.data import cache
+from vgx.data.store import name_of, open_store
 from vgx.errors import RecipeError, StorageError
 
 SPEC = vgx.ImageSpec(size=10)  # 300 bytes a picture

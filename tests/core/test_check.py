@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import vgx
-from vgx import check
-from vgx.engine import Engine
+from vgx.check import examine as check
+from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"

@@ -10,10 +10,10 @@ import shutil
 import pytest
 import torch
 
-from vgx import checkpoint
-from vgx.checkpoint import State
 from vgx.errors import Notice, StorageError
-from vgx.rundir import Run, create
+from vgx.runs import checkpoint
+from vgx.runs.checkpoint import State
+from vgx.runs.directory import Run, create
 
 
 def state(step):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import vgx
-from vgx import compare
 from vgx.errors import StorageError
+from vgx.report import compare
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 

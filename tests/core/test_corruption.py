@@ -18,11 +18,12 @@ import torch
 from rich.console import Console
 
 import vgx
-from vgx import checkpoint, training
-from vgx.checkpoint import State
+from vgx.console import Voice
 from vgx.errors import Notice, StorageError
-from vgx.rundir import Run, create
-from vgx.voice import Voice
+from vgx.runs import checkpoint
+from vgx.runs.checkpoint import State
+from vgx.runs.directory import Run, create
+from vgx.training import session as training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 OLD = Path(__file__).parents[1] / "data" / "run-of-format-1"

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 import vgx
-from vgx import data, keys
-from vgx.data import Batches, as_images, open_source, open_store, peek
+from vgx import rng
+from vgx.data import store as data
+from vgx.data.store import Batches, as_images, open_source, open_store, peek
 from vgx.errors import DataError, StorageError
 
 SPEC = vgx.ImageSpec(size=4)
@@ -176,7 +177,7 @@ BUILDER = """
 import sys
 from PIL import Image
 import vgx
-from vgx.data import open_store
+from vgx.data.store import open_store
 
 class Slow:
     fingerprint = "slow"
@@ -350,7 +351,7 @@ def test_all_pictures_are_trained_on_unless_some_are_chosen():
     images = open_store(Pictures(30), SPEC).images
     plain = Batches(images, 5, 3, CPU)
     # The keyed permutation itself.
-    order = torch.randperm(24, generator=keys.generator(3, "order", 1)).tolist()
+    order = torch.randperm(24, generator=rng.generator(3, "order", 1)).tolist()
     assert plain.rows(5).tolist() == order[5:10]
     chosen = Batches(images, 5, 3, CPU, rows=np.arange(24))
     assert (chosen.rows(5) == plain.rows(5)).all()
@@ -521,7 +522,7 @@ def test_over_the_epochs_every_picture_has_its_turn():
 
 
 def test_pictures_on_the_device_make_the_same_minibatches(monkeypatch):
-    monkeypatch.setattr("vgx.data.READ", 7)
+    monkeypatch.setattr("vgx.data.store.READ", 7)
     images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
     here, there = (Batches(images, 8, 0, torch.device("cpu")) for _ in range(2))
     there.reside()

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import vgx
-from vgx import decoding
-from vgx.decoding import decode, flat, guarded
+from vgx.data import decode as decoding
+from vgx.data.decode import decode, flat, guarded
 from vgx.errors import DataError
 
 

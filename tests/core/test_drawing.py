@@ -11,8 +11,11 @@ from PIL import Image, ImageStat
 from rich.console import Console
 
 import vgx
-from vgx import drawing, rundir, training
-from vgx.voice import Voice
+from vgx.console import Voice
+from vgx.images import animate
+from vgx.runs import directory as rundir
+from vgx.runs import frames
+from vgx.training import session as training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
@@ -27,26 +30,26 @@ def made_grids(run, steps, size=40):
 
 def shown(run):
     with Image.open(run.samples / "timelapse.webp") as film:
-        frames = []
+        found = []
         for index in range(film.n_frames):
             film.seek(index)
             film.load()
-            frames.append((film.convert("RGB"), film.info["duration"]))
-    return frames
+            found.append((film.convert("RGB"), film.info["duration"]))
+    return found
 
 
 def test_early_learning_is_drawn_and_then_every_so_many_steps():
-    early = [step for step in range(1, 1500) if drawing.due(step, 10**9)]
+    early = [step for step in range(1, 1500) if frames.due(step, 10**9)]
     assert early == [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
-    assert [step for step in range(1, 23) if drawing.due(step, 7)] == [1, 2, 5, 7, 10, 14, 20, 21]
-    assert drawing.due(2 * 10**9, 3)
+    assert [step for step in range(1, 23) if frames.due(step, 7)] == [1, 2, 5, 7, 10, 14, 20, 21]
+    assert frames.due(2 * 10**9, 3)
 
 
 def test_some_are_chosen_evenly_with_both_ends():
-    assert drawing.evenly(list(range(5)), 5) == [0, 1, 2, 3, 4]
-    assert drawing.evenly(list(range(9)), 5) == [0, 2, 4, 6, 8]
-    assert drawing.evenly([], 3) == []
-    chosen = drawing.evenly(list(range(1001)), 40)
+    assert frames.evenly(list(range(5)), 5) == [0, 1, 2, 3, 4]
+    assert frames.evenly(list(range(9)), 5) == [0, 2, 4, 6, 8]
+    assert frames.evenly([], 3) == []
+    chosen = frames.evenly(list(range(1001)), 40)
     assert (len(chosen), chosen[0], chosen[-1]) == (40, 0, 1000)
 
 
@@ -55,39 +58,39 @@ def test_a_time_lapse_shows_the_grids_in_order_and_rests_on_the_last():
     made_grids(run, [1, 2, 5, 10, 100])  # 100 comes after 10, not after 1
     (run.samples / "step-000000.1.png").write_bytes(b"not a grid's name")
     (run.samples / "recon-00000001.png").write_bytes(b"nor this")
-    drawing.timelapse(run)
-    frames = shown(run)
-    levels = [ImageStat.Stat(frame.crop((0, 0, 40, 40))).mean[0] for frame, _ in frames]
+    frames.timelapse(run)
+    pictures = shown(run)
+    levels = [ImageStat.Stat(frame.crop((0, 0, 40, 40))).mean[0] for frame, _ in pictures]
     assert levels == pytest.approx([20, 25, 30, 35, 40], abs=2)
-    assert [time for _, time in frames] == [150, 150, 150, 150, 1500]
+    assert [time for _, time in pictures] == [150, 150, 150, 150, 1500]
     # 40 pixels go into 384 nine times; the step stands in a line of 18 under them.
-    assert frames[0][0].size == (360, 378)
+    assert pictures[0][0].size == (360, 378)
     # What is written under the picture is its step, so it is another text each time.
-    under = [frame.crop((0, 360, 360, 378)).tobytes() for frame, _ in frames]
+    under = [frame.crop((0, 360, 360, 378)).tobytes() for frame, _ in pictures]
     assert len(set(under)) == 5
 
 
 def test_a_time_lapse_is_small_however_long_the_training():
     run = rundir.create("x")
     made_grids(run, range(1, 61), size=800)
-    drawing.timelapse(run)
-    frames = shown(run)
-    assert len(frames) == 40
-    assert frames[0][0].size == (384, 402)
+    frames.timelapse(run)
+    pictures = shown(run)
+    assert len(pictures) == 40
+    assert pictures[0][0].size == (384, 402)
 
 
 @pytest.mark.parametrize("grids", [0, 1])
 def test_one_picture_is_no_time_lapse(grids):
     run = rundir.create("x")
     made_grids(run, range(1, 1 + grids))
-    drawing.timelapse(run)
+    frames.timelapse(run)
     assert not (run.samples / "timelapse.webp").exists()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_animation_shows_pictures_in_their_order(channels, tmp_path):
     images = torch.stack([torch.full((channels, 16, 16), level) for level in (0.2, 0.8, 0.4)])
-    drawing.animate(images, tmp_path / "new" / "walk.webp")
+    animate(images, tmp_path / "new" / "walk.webp")
     with Image.open(tmp_path / "new" / "walk.webp") as film:
         assert (film.n_frames, film.size) == (3, (384, 384))
         levels = []
@@ -101,7 +104,7 @@ def test_an_animation_shows_pictures_in_their_order(channels, tmp_path):
 def test_a_run_draws_its_first_steps_and_leaves_a_time_lapse():
     recipe = vgx.load_recipe(TINY, {"train.steps": 6, "train.draw_every": 4})
     run = training.run(recipe, voice=Voice(Console(file=io.StringIO())))
-    steps = [drawing.step_of(path) for path in drawing.drawn(run)]
+    steps = [frames.step_of(path) for path in frames.drawn(run)]
     assert steps == [1, 2, 4, 5, 6]
     with Image.open(run.samples / "timelapse.webp") as film:
         assert film.n_frames == 5

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 import vgx
-from vgx import keys
-from vgx.engine import MAX_CODES, Engine
+from vgx import rng
+from vgx.engine.engine import MAX_CODES, Engine
+from vgx.engine.optimizers import make_optimizer
 from vgx.errors import RecipeError, StorageError
-from vgx.optimizers import make_optimizer
-from vgx.recipe import Optimizer
+from vgx.recipe.model import Optimizer
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 GAN = {"encoder": None, "losses": [{"type": "bce-adversarial"}], "sampler": "prior"}
@@ -76,7 +76,7 @@ def test_a_discriminator_with_dropout_judges_again_as_in_the_plain_order(fakes, 
     one.step(0, [real])
 
     bce = torch.nn.functional.binary_cross_entropy_with_logits
-    with keys.ambient(recipe.train.seed, "step", 0):
+    with rng.ambient(recipe.train.seed, "step", 0):
         step = two.play(0, real, (0, 0, 0))
         made = [getattr(step, name) for name in fakes]
         score = step.fake_score.logits

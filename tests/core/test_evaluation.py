@@ -13,12 +13,13 @@ from rich.console import Console
 from torch.distributions import Normal, kl_divergence
 
 import vgx
-from vgx import keys, latents
-from vgx.data import hash_of
+from vgx import rng
+from vgx.console import Voice
+from vgx.data.split import held_out
+from vgx.data.store import hash_of
 from vgx.errors import DataError
-from vgx.latents import Latents
-from vgx.split import held_out
-from vgx.voice import Voice
+from vgx.evaluation import latents
+from vgx.evaluation.latents import Latents
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 CPU = torch.device("cpu")
@@ -115,7 +116,7 @@ def test_the_gap_from_the_prior_is_none_for_the_prior():
 def test_mmd_is_the_unbiased_estimate():
     """Over all pairs one by one, with the same draws of the prior."""
     z = torch.randn(12, 4, generator=torch.Generator().manual_seed(1)).double()
-    prior = torch.randn(z.shape, generator=keys.generator(3, "evaluation prior")).double()
+    prior = torch.randn(z.shape, generator=rng.generator(3, "evaluation prior")).double()
 
     def similar(a, b):
         return 8 / (8 + ((a - b) ** 2).sum().item())
@@ -222,7 +223,7 @@ def drawn(n, shares, seed=3):
 
 def split(n):
     """The pictures that readouts learn from, and those that they are asked about."""
-    order = torch.randperm(n, generator=keys.generator(0, "evaluation split")).tolist()
+    order = torch.randperm(n, generator=rng.generator(0, "evaluation split")).tolist()
     return order[: n * 4 // 5], order[n * 4 // 5 :]
 
 

@@ -14,9 +14,11 @@ import torch
 from rich.console import Console
 
 import vgx
-from vgx import explain, training, tuning
+from vgx.check import trials as tuning
+from vgx.console import Voice
 from vgx.errors import RecipeError, StorageError
-from vgx.voice import Voice
+from vgx.report import diagram as explain
+from vgx.training import session as training
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny.yaml"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vgx import figures
+from vgx.evaluation import tables as figures
 
 
 def figure(*values, better="lower"):

@@ -16,17 +16,19 @@ import torch
 from rich.console import Console
 
 import vgx
-from vgx import checkpoint, replay, training
-from vgx.engine import Engine
+from vgx.console import Voice
+from vgx.engine.engine import Engine
+from vgx.engine.finite import Guard
 from vgx.errors import DivergedError, Stopped
-from vgx.finite import Guard
-from vgx.loop import Training
-from vgx.voice import Voice
+from vgx.runs import checkpoint
+from vgx.training import session as training
+from vgx.training import verify as replay
+from vgx.training.loop import Training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 PLUGIN = """
 import vgx
-from vgx import keys
+from vgx import rng
 class Breaks(vgx.Loss, type="breaks"):
     "Breaks one player at one step in one way."
     at: int
@@ -41,9 +43,9 @@ class Breaks(vgx.Loss, type="breaks"):
         at, who, how, times = self.at, self.player, self.how, self.times
         if (step.number, player) != (at, who):
             return value
-        seeds = [0, *(keys.key(0, "rollback", n) for n in (1, 2, 3))][:times]
+        seeds = [0, *(rng.key(0, "rollback", n) for n in (1, 2, 3))][:times]
         drawn = step.chance("luck").initial_seed()
-        if drawn not in [keys.key(seed, "loss luck", at, 0, 0) for seed in seeds]:
+        if drawn not in [rng.key(seed, "loss luck", at, 0, 0) for seed in seeds]:
             return value
         if how == "root":  # a finite loss whose gradient is none: 0 / sqrt(0)
             return value + (value - value.detach()).square().sqrt()
@@ -419,7 +421,7 @@ def test_nothing_moves_after_a_step_that_was_not_finite():
 
 
 def test_what_is_unread_is_read_before_it_grows(monkeypatch):
-    monkeypatch.setattr("vgx.finite.UNREAD", 3)
+    monkeypatch.setattr("vgx.engine.finite.UNREAD", 3)
     engine = deferred()
     broken = torch.full_like(pictures(), torch.nan)
     engine.step(0, [broken])

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 import vgx
-from vgx import sampling, training
-from vgx.data import Batches, open_store
-from vgx.engine import Engine
+from vgx.data.store import Batches, open_store
+from vgx.engine.engine import Engine
 from vgx.errors import DataError, RecipeError
+from vgx.sampling import model as sampling
+from vgx.training import session as training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 SPEC = vgx.ImageSpec(size=4, classes=3)

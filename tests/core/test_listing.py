@@ -9,7 +9,8 @@ import sys
 import pytest
 
 import vgx
-from vgx import listing, rundir
+from vgx.runs import directory as rundir
+from vgx.runs import summary as listing
 
 RECIPE = "name: a\ntrain: {steps: 40}\n"
 

@@ -19,7 +19,7 @@ from distributions import lay
 
 import vgx
 from vgx.cli import run_program
-from vgx.components import KINDS
+from vgx.parts.kinds import KINDS
 
 RECIPE = """\
 name: t

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from vgx import memory
 from vgx.cli import run_program
+from vgx.engine import memory
+from vgx.engine.memory import Need, kept, needed
 from vgx.errors import RecipeError
-from vgx.memory import Need, kept, needed
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 

@@ -11,11 +11,13 @@ import torch
 from rich.console import Console
 
 import vgx
-from vgx import checkpoint, monitors, training
-from vgx.engine import Engine
-from vgx.finite import Guard
-from vgx.monitors import Watch, gradient_norms
-from vgx.voice import Voice
+from vgx.console import Voice
+from vgx.engine.engine import Engine
+from vgx.engine.finite import Guard
+from vgx.runs import checkpoint
+from vgx.training import monitors
+from vgx.training import session as training
+from vgx.training.monitors import Watch, gradient_norms
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 PLUGIN = '''

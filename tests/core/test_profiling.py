@@ -12,9 +12,10 @@ import pytest
 from rich.console import Console
 
 import vgx
-from vgx import profiling, training
 from vgx.cli import run_program
-from vgx.voice import Voice
+from vgx.console import Voice
+from vgx.training import profiler as profiling
+from vgx.training import session as training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 

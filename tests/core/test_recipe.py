@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import vgx
 from vgx.errors import RecipeError
-from vgx.recipe import MAX_LINES, differences
-from vgx.schema import recipe_schema
-from vgx.yamlfile import read
+from vgx.recipe.model import MAX_LINES, differences
+from vgx.recipe.schema import recipe_schema
+from vgx.recipe.yaml import read
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import vgx
-from vgx import keys
-from vgx.engine import Engine
+from vgx import rng
+from vgx.engine.engine import Engine
 
 ROOT = Path(__file__).parents[2]
 STEPS, BATCH, SIZE, LATENT, WIDTHS = 5, 4, 64, 8, [8, 16, 16]
@@ -65,7 +65,7 @@ def _train_both(recipe, dtype, *, replay):
     for number in range(STEPS):
         real = torch.rand(BATCH, 3, SIZE, SIZE, generator=data, dtype=dtype)
         # The noise that the engine is about to draw, by its key.
-        chance = keys.generator(0, "posterior", number, 0, 0)
+        chance = rng.generator(0, "posterior", number, 0, 0)
         eps = torch.empty(BATCH, LATENT, dtype=dtype).normal_(generator=chance)
         losses.append((engine.step(number, [real]), notebook.step(real, eps)))
     tensors = {

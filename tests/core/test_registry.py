@@ -12,8 +12,8 @@ from pydantic import Field, PositiveInt
 
 import vgx
 from vgx.errors import PluginError, RecipeError
-from vgx.registry import Plugin
-from vgx.schema import fields, recipe_schema
+from vgx.parts.registry import Plugin
+from vgx.recipe.schema import fields, recipe_schema
 
 HUBER = '''
 import torch.nn.functional as F

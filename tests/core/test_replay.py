@@ -11,9 +11,11 @@ import safetensors.torch
 from rich.console import Console
 
 import vgx
-from vgx import checkpoint, replay, training
+from vgx.console import Voice
 from vgx.errors import StorageError
-from vgx.voice import Voice
+from vgx.runs import checkpoint
+from vgx.training import session as training
+from vgx.training import verify as replay
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 

@@ -21,12 +21,25 @@ from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
 
 import vgx
-from vgx import account, exhibits, explain, report, sampling, training
-from vgx.data import Store
-from vgx.engine import Engine
+from vgx.console import Voice
+from vgx.data.store import Store
+from vgx.engine.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError
-from vgx.latents import Latents
-from vgx.voice import Voice
+from vgx.evaluation.latents import Latents
+from vgx.report import (
+    diagram as explain,
+)
+from vgx.report import (
+    panels as exhibits,
+)
+from vgx.report import (
+    run_data as account,
+)
+from vgx.report import (
+    run_page as report,
+)
+from vgx.sampling import model as sampling
+from vgx.training import session as training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 CPU = torch.device("cpu")
@@ -318,7 +331,7 @@ def test_a_run_of_two_steps_without_an_encoder_has_a_page():
 
 def test_a_page_that_cannot_be_written_hides_no_end_of_a_run():
     heard = voice()
-    failing = mock.patch.object(report, "write", side_effect=StorageError("disk full"))
+    failing = mock.patch("vgx.training.ending.write", side_effect=StorageError("disk full"))
     with failing:
         run = training.run(tiny({"train.steps": 2}), voice=heard)
         with (
@@ -529,7 +542,7 @@ def contrast(one, two):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_lines_stand_out_from_the_paper(scheme):
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
-    style = (Path(report.__file__).parent / "templates" / "page" / "page.css").read_text()
+    style = (Path(vgx.__file__).parent / "templates" / "page" / "page.css").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     tokens = dict(re.findall(r"--([\w-]+): (#\w{6});", light if scheme == "light" else dark))
     for name in ("ink", "soft", "accent"):

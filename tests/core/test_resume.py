@@ -13,11 +13,13 @@ import torch
 from rich.console import Console
 
 import vgx
-from vgx import checkpoint, environment, training
-from vgx.engine import Engine
+from vgx.console import Voice
+from vgx.engine.engine import Engine
 from vgx.errors import Stopped, StorageError
-from vgx.loop import Training
-from vgx.voice import Voice
+from vgx.runs import checkpoint
+from vgx.training import environment
+from vgx.training import session as training
+from vgx.training.loop import Training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 # 64 pictures in minibatches of 8: an epoch is eight steps.

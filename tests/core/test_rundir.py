@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vgx.errors import BusyError, StorageError
-from vgx.rundir import cache_dir, create, find, runs_dir, write_file
+from vgx.files import cache_dir, write_file
+from vgx.runs.directory import create, find, runs_dir
 
 
 def made(name, out=None):
@@ -84,7 +85,7 @@ def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
     assert file.read_text() == "old"
 
 
-ALONE = "from vgx.rundir import create, find; "  # in a process of its own, without torch
+ALONE = "from vgx.runs.directory import create, find; "  # in a process of its own, without torch
 
 
 def started(program):
@@ -94,7 +95,7 @@ def started(program):
 @pytest.mark.bar("L2", control="numbers given without a look at what is there")
 def test_a_number_that_is_taken_would_be_refused(monkeypatch):
     first = made("x")
-    monkeypatch.setattr("vgx.rundir._numbered", lambda _: [])
+    monkeypatch.setattr("vgx.runs.directory._numbered", lambda _: [])
     with pytest.raises(StorageError, match="not empty"):
         create("x")
     assert first.recipe_file.read_text() == "name: x\n"
@@ -103,7 +104,7 @@ def test_a_number_that_is_taken_would_be_refused(monkeypatch):
 @pytest.mark.bar("L2")
 def test_a_number_that_somebody_took_a_moment_ago_is_not_taken_twice(monkeypatch):
     """Another process names its run between our look and our claim."""
-    from vgx import rundir
+    from vgx.runs import directory as rundir
 
     numbered, looks = rundir._numbered, []
 

@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 
 import vgx
-from vgx import check, pictures, sampling
+from vgx import images as pictures
+from vgx.check import examine as check
 from vgx.cli import run_program
-from vgx.engine import Engine
+from vgx.engine.engine import Engine
 from vgx.errors import RecipeError, StorageError
+from vgx.sampling import model as sampling
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

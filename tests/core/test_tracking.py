@@ -11,10 +11,11 @@ import torch
 from rich.console import Console
 
 import vgx
-from vgx import tracking, training
+from vgx.console import Voice
 from vgx.errors import DivergedError, RecipeError
-from vgx.registry import Plugin
-from vgx.voice import Voice
+from vgx.parts.registry import Plugin
+from vgx.training import session as training
+from vgx.training import trackers as tracking
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 STEPS = {"train.steps": 6, "train.log_every": 2, "train.draw_every": 4, "train.save_every": 3}

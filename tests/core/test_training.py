@@ -16,11 +16,12 @@ from PIL import Image
 from rich.console import Console
 
 import vgx
-from vgx import checkpoint, training
-from vgx.engine import Engine
+from vgx.check.trials import settled
+from vgx.console import Voice
+from vgx.engine.engine import Engine
 from vgx.errors import DataError, DivergedError, RecipeError, Stopped
-from vgx.tuning import settled
-from vgx.voice import Voice
+from vgx.runs import checkpoint
+from vgx.training import session as training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 STEPS = 20

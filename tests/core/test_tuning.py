@@ -11,11 +11,12 @@ from rich.console import Console
 from torch._dynamo.exc import TorchDynamoException
 
 import vgx
-from vgx import training, tuning
-from vgx.data import noticing
-from vgx.engine import Engine
-from vgx.tuning import Trial, as_before, best, choose, settled
-from vgx.voice import Voice
+from vgx.check import trials as tuning
+from vgx.check.trials import Trial, as_before, best, choose, settled
+from vgx.console import Voice
+from vgx.engine.engine import Engine
+from vgx.errors import noticing
+from vgx.training import session as training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 REAL = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))

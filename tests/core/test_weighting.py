@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import vgx
-from vgx.engine import Engine
+from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"

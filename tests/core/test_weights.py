@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from vgx.errors import RecipeError, StorageError
-from vgx.weights import import_weights
+from vgx.runs.import_weights import import_weights
 
 STATE = OrderedDict(a=torch.arange(6.0).view(2, 3), b=torch.tensor([1, 2]))
 

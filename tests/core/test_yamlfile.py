@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgx.yamlfile import MAX_BYTES, MAX_DEPTH, MAX_VALUES, read, write
+from vgx.recipe.yaml import MAX_BYTES, MAX_DEPTH, MAX_VALUES, read, write
 
 
 def plain(text):

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import vgx
-from vgx.data import open_source, open_store
+from vgx.data.store import open_source, open_store
 from vgx.errors import DataError, HubError, RecipeError
 
 SPEC = vgx.ImageSpec(size=8)
@@ -52,8 +52,8 @@ def part(**fields):
         "losses": [{"type": "l1"}], "train": {"steps": 1}, "encoder": "conv", "sampler": "prior",
         "dataset": {"type": "huggingface", **fields},
     }  # fmt: skip
-    from vgx.components import validate
-    from vgx.recipe import Recipe
+    from vgx.parts.kinds import validate
+    from vgx.recipe.model import Recipe
 
     return validate(Recipe, recipe, vgx.discover()).dataset
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import vgx
-from vgx.data import open_store
+from vgx.data.store import open_store
 from vgx.errors import DataError, RecipeError
 from vgx_builtin import pictures
 

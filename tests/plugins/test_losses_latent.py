@@ -12,9 +12,9 @@ from sklearn.metrics.pairwise import rbf_kernel
 from torch import distributions
 
 import vgx
-from vgx import keys
-from vgx.check import examine
-from vgx.engine import Engine
+from vgx import rng
+from vgx.check.examine import examine
+from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx_builtin.posteriors import Quantised
 
@@ -39,7 +39,7 @@ def normal(*shape, seed=0):
 def encoded(z, seed=0):
     """A step with these latents, whose losses draw from a seed of their own."""
     posterior = vgx.Gaussian(z, torch.zeros_like(z))
-    return step(posterior=posterior, z=z, chance=lambda word: keys.generator(seed, word))
+    return step(posterior=posterior, z=z, chance=lambda word: rng.generator(seed, word))
 
 
 # --- mmd ---------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def encoded(z, seed=0):
 @pytest.mark.parametrize("shape", [(5, 3), (5, 2, 3, 3)])
 def test_mmd_is_the_sum_over_pairs(kernel, shape):
     z = normal(*shape)
-    prior = torch.empty(shape, dtype=WIDE).normal_(generator=keys.generator(0, "mmd"))
+    prior = torch.empty(shape, dtype=WIDE).normal_(generator=rng.generator(0, "mmd"))
     a, b = z.flatten(1), prior.flatten(1)
     scale = 2 * a.shape[1]
 

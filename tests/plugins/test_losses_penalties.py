@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import vgx
-from vgx import keys
-from vgx.check import examine
-from vgx.engine import Engine
+from vgx import rng
+from vgx.check.examine import examine
+from vgx.engine.engine import Engine
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 WIDE = torch.float64
@@ -85,7 +85,7 @@ def test_the_gradient_penalty_of_a_quadratic_discriminator():
     real, fake = pictures(4), pictures(4, seed=1)
     value = loss("gradient-penalty").discriminator(step(real, quadratic(a), recon=fake))
     eps = torch.empty(4, 1, 1, 1, dtype=WIDE).uniform_(
-        generator=keys.generator(0, "gradient-penalty")
+        generator=rng.generator(0, "gradient-penalty")
     )
     lengths = (eps * real + (1 - eps) * fake).flatten(1).norm(dim=1)  # |x|
     assert value.item() == pytest.approx((3 * lengths - 1).square().mean().item())
@@ -187,7 +187,7 @@ def test_lecam_by_hand():
 
 def test_lecams_graph_outlives_its_next_update():
     term = loss("lecam").build()
-    real, fake = (torch.randn(3, 1, generator=keys.generator(0, n)) for n in ("a", "b"))
+    real, fake = (torch.randn(3, 1, generator=rng.generator(0, n)) for n in ("a", "b"))
     real.requires_grad_()
     at = step(pictures(3), None, real_score=vgx.Score(real), fake_score=vgx.Score(fake))
     value = term.discriminator(at)

@@ -14,9 +14,9 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 import vgx
-from vgx import keys
-from vgx.check import examine
-from vgx.engine import Engine
+from vgx import rng
+from vgx.check.examine import examine
+from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -87,7 +87,7 @@ def test_ms_ssim_is_that_of_another_implementation(scales, side):
 def test_similarity_is_whole_only_to_itself(name):
     x = pictures(64)
     assert loss(name).generator(step(real=x, recon=x)).item() == pytest.approx(0, abs=1e-9)
-    noise = 0.1 * torch.rand(x.shape, generator=keys.generator(0, "noise"), dtype=WIDE)
+    noise = 0.1 * torch.rand(x.shape, generator=rng.generator(0, "noise"), dtype=WIDE)
     near, far = (loss(name).generator(step(real=x, recon=x + s * noise)) for s in (1, 3))
     assert 0 < near < far < 2
 
@@ -141,13 +141,13 @@ SMALL = {"backbone": "test_resnet", "layers": (0, 2)}
 
 
 def built(part, seed=0):
-    with keys.ambient(seed, "weights"):
+    with rng.ambient(seed, "weights"):
         return part.build()
 
 
 def test_perceptual_is_the_cosine_distance_of_feature_maps():
     """|a - b|^2 of vectors of length 1 is 2 - 2 cos."""
-    with keys.ambient(0, "weights"):
+    with rng.ambient(0, "weights"):
         backbone = timm.create_model("test_resnet", features_only=True, out_indices=(0, 2)).eval()
     x, y = (pictures(32, seed=seed, dtype=torch.float32) for seed in (0, 1))
     config = timm.get_pretrained_cfg("test_resnet")
@@ -203,7 +203,7 @@ def test_the_backbone_is_frozen_whatever_the_training_does():
 
 
 def test_perceptual_compares_with_the_weights_of_a_file(tmp_path):
-    with keys.ambient(1, "others"):
+    with rng.ambient(1, "others"):
         whole = timm.create_model("test_resnet")
     save_file(whole.state_dict(), tmp_path / "weights.safetensors")
     part = loss("perceptual", **SMALL, weights=tmp_path / "weights.safetensors")

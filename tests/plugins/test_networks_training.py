@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import vgx
-from vgx.check import examine
-from vgx.engine import Engine
+from vgx.check.examine import examine
+from vgx.engine.engine import Engine
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 SMALL = {"widths": [4, 8]}

@@ -58,9 +58,9 @@ def program() -> None:
 
 def run_program(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; messages go to standard error."""
-    from vgx.cli import comparing, inspecting, judging, keeping, looking, running
+    from vgx.cli import cache, compare, evaluate, inspect, report, train
 
-    groups = (running, judging, looking, comparing, inspecting, keeping)
+    groups = (train, evaluate, report, compare, inspect, cache)
     for command in (command for group in groups for command in group.COMMANDS):
         program.add_command(command)
     context = None
@@ -99,6 +99,6 @@ def run_program(arguments: Sequence[str]) -> int:
 
 
 def _say(message: str) -> None:
-    from vgx.limits import visible
+    from vgx.recipe.limits import visible
 
     print("vgx:", "\n".join(map(visible, message.splitlines())), file=sys.stderr)

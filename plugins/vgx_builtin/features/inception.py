@@ -60,7 +60,7 @@ def _fetched() -> Path:
     from huggingface_hub import constants
     from torch.hub import download_url_to_file
 
-    from vgx.weights import import_weights
+    from vgx.runs.import_weights import import_weights
 
     folder = vgx.cache_dir() / "weights"
     kept, fetched = folder / "inception-2015.safetensors", folder / "inception-2015.pth"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeFloat
 
 import vgx
-from vgx.components import Rate, at
 from vgx.errors import RecipeError
+from vgx.parts.kinds import Rate, at
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 import vgx
-from vgx.components import Weight
+from vgx.parts.kinds import Weight
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,170 @@
+"""Commands around runs: check, plugins, parts, schema, new-plugin, import-weights."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from vgx.cli import common
+from vgx.cli.train import device_option, plugin_option, recipe_argument, set_option
+
+
+@click.command()
+@recipe_argument
+@set_option
+@plugin_option
+@device_option
+@common
+def check(
+    recipe: Path, overrides: tuple[str, ...], plugins: tuple[Path, ...], device: str | None
+) -> None:
+    """Find out everything about RECIPE that can be known before the first step."""
+    from vgx.parts.registry import discover
+    from vgx.recipe.model import load_recipe
+
+    registry = discover(plugins)
+    loaded = load_recipe(recipe, overrides, registry)
+    from vgx.console import Voice
+    from vgx.training.session import examine
+
+    voice = Voice()
+    examine(loaded, registry, device, voice)
+    voice.say(f"{recipe}: ready to run")
+
+
+@click.command(name="plugins")
+@plugin_option
+@common
+def list_plugins(plugins: tuple[Path, ...]) -> None:
+    """List plugins: whose they are, what they offer, and what failed to load and why."""
+    from pydantic_core import PydanticCustomError
+
+    from vgx.console import Voice
+    from vgx.parts.kinds import KINDS
+    from vgx.parts.registry import discover
+
+    voice, registry = Voice(), discover(plugins)
+    for plugin in registry.plugins:
+        failure = f"  failed to load: {plugin.failure}" if plugin.failure else ""
+        voice.say(f"{plugin.name}  ({plugin.distribution} {plugin.version}){failure}")
+        by_kind: dict[str, list[str]] = {}
+        for part in plugin.parts:
+            by_kind.setdefault(part.kind, []).append(part.type)
+        for named, types in by_kind.items():
+            voice.say(f"  {named}: {', '.join(types)}")
+    for kind in KINDS:
+        for name in sorted({part.type for _, part in registry.offers(kind.kind)}):
+            try:
+                registry.part(kind.kind, name)
+            except PydanticCustomError as clash:
+                voice.say(clash.message())
+
+
+@click.command()
+@click.argument("which", metavar="[KIND[/TYPE]]", required=False, default="")
+@plugin_option
+@common
+def parts(which: str, plugins: tuple[Path, ...]) -> None:
+    """List the parts, or show one part's fields, defaults and documentation."""
+    from vgx.console import Voice
+    from vgx.errors import RecipeError
+    from vgx.parts.kinds import KINDS, near
+    from vgx.parts.registry import discover
+    from vgx.recipe.schema import fields
+
+    voice, registry = Voice(), discover(plugins)
+    kinds = [kind.kind for kind in KINDS]
+    wanted, _, name = which.partition("/")
+    if wanted:
+        _kind(wanted)
+    if not name:
+        rows = [
+            (kind, part.type, plugin.distribution, _first_sentence(part))
+            for kind in kinds
+            if wanted in ("", kind)
+            for plugin, part in registry.offers(kind)
+        ]
+        voice.table(("kind", "type", "from", "what it is"), rows)
+        return
+    found = [(plugin, part) for plugin, part in registry.offers(wanted) if part.type == name]
+    if not found:
+        names = [part.type for _, part in registry.offers(wanted)]
+        hint = near(name, names)
+        suffix = f"; did you mean '{hint}'?" if hint else ""
+        raise RecipeError(f"no {wanted} '{name}'; there are: {', '.join(names) or 'none'}{suffix}")
+    for plugin, part in found:
+        voice.say(f"{part.kind} {part.type}  (from {plugin.distribution} {plugin.version})\n")
+        voice.say(inspect.cleandoc(part.__doc__ or "") + "\n")
+        voice.table(("field", "type", "default", "meaning"), fields(part))
+
+
+def _first_sentence(part: Any) -> str:
+    text = " ".join(inspect.cleandoc(part.__doc__ or "").split())
+    return re.split(r"\.\s+(?=[A-Z])", text)[0].rstrip(".") + "."
+
+
+@click.command()
+@plugin_option
+@common
+def schema(plugins: tuple[Path, ...]) -> None:
+    """Print the JSON Schema of a recipe with every installed part, for editors."""
+    from vgx.parts.registry import discover
+    from vgx.recipe.schema import recipe_schema
+
+    click.echo(json.dumps(recipe_schema(discover(plugins)), indent=1))
+
+
+@click.command(name="new-plugin")
+@click.argument("name")
+@click.option(
+    "--kind", default="loss", show_default=True,
+    help="dataset, augmentation, encoder, decoder, discriminator, loss, sampler, features, metric, "
+    "tracker.",
+)  # fmt: skip
+@common
+def new_plugin(name: str, kind: str) -> None:
+    """Begin a plugin: a folder NAME with a small part that works, its test, its packaging."""
+    from vgx.console import Voice
+    from vgx.parts.registry import discover
+    from vgx.parts.scaffold import make_plugin
+
+    files = make_plugin(name, _kind(kind), Path(), discover())
+    voice = Voice()
+    for file in files:
+        voice.say(str(file))
+    voice.say(f"Next: cd {name} && pip install -e '.[test]' && pytest")
+
+
+@click.command(name="import-weights")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@common
+def import_weights(file: Path, out: Path) -> None:
+    """Make OUT.safetensors of somebody's FILE.pt: weights only, nothing in it is executed."""
+    from vgx.console import Voice
+    from vgx.runs.import_weights import import_weights as imported
+
+    tensors = imported(file, out)
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    Voice().say(f"{out}: {len(tensors):,} tensors, {numbers:,} numbers")
+
+
+def _kind(name: str) -> str:
+    """Return a kind as it is. Raises `RecipeError` that names the kinds."""
+    from vgx.errors import RecipeError
+    from vgx.parts.kinds import KINDS, near
+
+    kinds = [kind.kind for kind in KINDS]
+    if name not in kinds:
+        hint = near(name, kinds)
+        suffix = f"; did you mean '{hint}'?" if hint else ""
+        raise RecipeError(f"no kind '{name}'; there are: {', '.join(kinds)}{suffix}")
+    return name
+
+
+COMMANDS = (check, list_plugins, parts, schema, new_plugin, import_weights)

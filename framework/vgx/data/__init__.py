@@ -1,0 +1,1 @@
+"""Data: pictures decoded once, and minibatches of them."""

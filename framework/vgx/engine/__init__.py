@@ -1,0 +1,1 @@
+"""The engine: networks, and the step that trains them."""

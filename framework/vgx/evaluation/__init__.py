@@ -1,0 +1,1 @@
+"""Evaluation: a run as figures with their spread."""

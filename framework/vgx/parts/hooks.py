@@ -1,0 +1,18 @@
+"""The one hook that a plugin implements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pluggy
+
+from vgx.parts.kinds import Component
+
+PROJECT = "vgx"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def register_components(register: Callable[[type[Component]], None]) -> None:
+    """Call `register` once with each part class that the plugin offers."""

@@ -1,0 +1,194 @@
+"""Which parts are installed, and whose they are.
+
+The registry is a value: `discover` makes one from the installed distributions and the `--plugin`
+files, and whoever needs parts is handed it. A plugin that fails is recorded, not raised: it stops
+only a recipe that names something nobody else offers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pluggy
+from pydantic_core import PydanticCustomError
+
+from vgx.errors import PluginError
+from vgx.parts import hooks
+from vgx.parts.kinds import KINDS, Component
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One plugin: where it came from, what it offers, and why it failed if it did."""
+
+    distribution: str  # the name to write before the colon in "distribution:type"
+    version: str
+    name: str  # the entry point's name, or the file's
+    parts: tuple[type[Component], ...] = ()
+    failure: str = ""  # empty when it loaded
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All plugins, in an order that does not depend on how they were installed."""
+
+    plugins: tuple[Plugin, ...]
+
+    def offers(self, kind: str) -> list[tuple[Plugin, type[Component]]]:
+        """Return every part of a kind with its plugin, sorted by type."""
+        found = [(plugin, part) for plugin in self.plugins for part in plugin.parts]
+        return sorted(
+            ((plugin, part) for plugin, part in found if part.kind == kind),
+            key=lambda pair: (pair[1].type, pair[0].distribution),
+        )
+
+    def part(self, kind: str, name: str) -> type[Component]:
+        """Return the class that a recipe names, as "type" or "distribution:type".
+
+        Raises `PydanticCustomError`, which the recipe's error list shows at its place.
+        """
+        distribution, _, wanted = name.rpartition(":")
+        found = [
+            (plugin, part)
+            for plugin, part in self.offers(kind)
+            if part.type == wanted and distribution in ("", plugin.distribution)
+        ]
+        if len(found) == 1:
+            return found[0][1]
+        if found:
+            names = " or ".join(f"'{plugin.distribution}:{wanted}'" for plugin, _ in found)
+            raise PydanticCustomError(
+                "ambiguous_part",
+                "more than one plugin offers the {kind} '{wanted}': write {names}",
+                {"kind": kind, "wanted": wanted, "names": names},
+            )
+        allowed = sorted({part.type for _, part in self.offers(kind)})
+        broken = [plugin for plugin in self.plugins if plugin.failure]
+        lost = [plugin.distribution for plugin in broken]
+        # A slip of the pen, and not a name that a broken plugin would have offered.
+        meant = difflib.get_close_matches(wanted, allowed, 1, cutoff=0.75 if broken else 0.6)
+        whose = [(f"{p.name} of {p.distribution} {p.version}", p.failure) for p in broken]
+        hint = "".join(f"; plugin {name} did not load: {why}" for name, why in whose)
+        raise PydanticCustomError(
+            "unknown_part",
+            "no installed {kind} is called '{wanted}'; there are: {names}{hint}",
+            {
+                "kind": kind,
+                "wanted": name,
+                "names": ", ".join(allowed) or "none",
+                "hint": hint,
+                "near": "" if distribution in lost else next(iter(meant), ""),
+                "broken": bool(broken),
+            },
+        )
+
+    def owner(self, part: type[Component]) -> Plugin:
+        """Return the plugin that a part came from."""
+        return next(plugin for plugin in self.plugins if part in plugin.parts)
+
+
+def discover(files: Iterable[Path] = ()) -> Registry:
+    """Load every installed plugin of the entry-point group `vgx`, then the given files.
+
+    Raises `PluginError` when one of the files fails: it was asked for by name.
+    """
+    points = importlib.metadata.entry_points(group=hooks.PROJECT)
+    plugins: list[Plugin] = []
+    for point in sorted(points, key=lambda point: (*_origin(point), point.name)):
+        distribution, version = _origin(point)
+        # Two entry points of one distribution would share the name before the colon.
+        taken = [part for p in plugins if p.distribution == distribution for part in p.parts]
+        plugins.append(_load((distribution, version, point.name), point.load, taken))
+    for file in files:
+        if file.name in [plugin.name for plugin in plugins]:  # they would share their parts' names
+            raise PluginError(f"plugin {file}: there is already one called {file.name}")
+        digest = _digest(file)
+        plugin = _load((file.name, digest, file.name), partial(_import_file, file), [])
+        if plugin.failure:
+            raise PluginError(f"plugin {file}: {plugin.failure}")
+        plugins.append(plugin)
+    return Registry(tuple(plugins))
+
+
+def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    """Return distribution and version; damaged metadata have none."""
+    if point.dist is None:
+        return "unknown", "unknown"
+    known = point.dist.metadata
+    name, version = (known.get_all(key, ["unknown"])[0] for key in ("Name", "Version"))
+    return name, version
+
+
+def _load(
+    whose: tuple[str, str, str], load: Callable[[], object], taken: list[type[Component]]
+) -> Plugin:
+    parts: list[type[Component]] = []
+    try:
+        # What it prints is not what the command was asked for: `vgx schema > file` stays JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            manager = pluggy.PluginManager(hooks.PROJECT)
+            manager.add_hookspecs(hooks)
+            manager.register(load(), name=whose[-1])
+            if not manager.hook.register_components.get_hookimpls():
+                raise PluginError("it has no function register_components marked @vgx.hookimpl")
+            manager.hook.register_components(
+                register=lambda part: parts.append(_checked(part, [*taken, *parts]))
+            )
+    except KeyboardInterrupt:
+        raise
+    # A stranger's import may raise anything, SystemExit included; none of it may stop the program.
+    except BaseException as error:  # noqa: BLE001
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return Plugin(*whose, failure=textwrap.shorten(text, 300))
+    return Plugin(*whose, tuple(parts))
+
+
+def _checked(part: object, others: list[type[Component]]) -> type[Component]:
+    if not (isinstance(part, type) and issubclass(part, KINDS) and part.type):
+        kinds = ", ".join(f"vgx.{kind.__name__}" for kind in KINDS)
+        raise PluginError(f'{part!r} is no part: a part is a class X({kinds}; type="...")')
+    if inspect.isabstract(part):
+        lacks = ", ".join(sorted(part.__abstractmethods__))
+        raise PluginError(f"the {part.kind} {part.type!r} lacks the method {lacks}")
+    if not (part.__doc__ or "").strip():
+        raise PluginError(
+            f"the {part.kind} {part.type!r} has no docstring, which is its documentation"
+        )
+    if any((part.kind, part.type) == (other.kind, other.type) for other in others):
+        raise PluginError(f"it registers two parts as {part.kind} {part.type!r}")
+    return part
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise PluginError(f"plugin {file}: {error.strerror}") from None
+
+
+def _import_file(file: Path) -> ModuleType:
+    # A name of its own, so that a file never hides an installed module of the same name.
+    name = f"vgx_plugin_file_{file.stem}_{_digest(file)}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise PluginError("it is no Python file: the name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where pydantic looks up the names in a class's annotations
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

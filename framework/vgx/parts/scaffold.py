@@ -1,0 +1,51 @@
+"""A plugin's package as one begins it: a small working part, its test, its packaging."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import re
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from vgx.errors import RecipeError
+from vgx.files import write_file
+from vgx.parts.registry import Registry
+
+_NAME = re.compile(r"(vgx-)?[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def make_plugin(name: str, kind: str, folder: Path, registry: Registry) -> list[Path]:
+    """Write the package `name`, with one part of a kind, to a new folder of that name.
+
+    Returns its files. Raises `RecipeError` for a name that would not do, or is taken.
+    """
+    kebab, module, place = name.removeprefix("vgx-"), name.replace("-", "_"), folder / name
+    if not _NAME.fullmatch(name):
+        raise RecipeError(
+            f"{name!r} is no name for a package: write lowercase letters, digits and hyphens, "
+            "as in vgx-huber"
+        )
+    if keyword.iskeyword(module) or importlib.util.find_spec(module) is not None:
+        raise RecipeError(f"{name}: Python has a '{module}' already; take another name")
+    for plugin, part in registry.offers(kind):
+        if part.type == kebab:
+            raise RecipeError(
+                f"{name}: {plugin.distribution} has a {kind} '{kebab}' already; take another name"
+            )
+    if place.exists():
+        raise RecipeError(f"{place}: is already there, and is left as it is")
+    camel = "".join(word.capitalize() for word in kebab.split("-"))
+    words = {"name": name, "kind": kind, "type": kebab, "module": module}
+    words["cls"] = camel + kind.capitalize()
+    made = {
+        "pyproject.toml": "pyproject",
+        "README.md": "readme",
+        f"{module}.py": kind,
+        f"test_{module}.py": "test",
+    }
+    for file, template in made.items():
+        text = files("vgx").joinpath("templates", f"{template}.txt").read_text(encoding="utf-8")
+        write_file(place / file, Template(text).substitute(words).encode())
+    return [place / file for file in made]

@@ -1,0 +1,1 @@
+"""Sampling: a trained run as something to draw with."""

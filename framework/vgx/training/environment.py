@@ -1,0 +1,110 @@
+"""What a run is made with: versions, plugins, device, pictures, and room on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vgx.data.split import held_out
+from vgx.data.store import Store
+from vgx.engine.engine import Engine
+from vgx.parts.registry import Registry
+from vgx.recipe.model import Recipe
+from vgx.runs.directory import Run
+
+
+def describe(
+    recipe: Recipe,
+    registry: Registry,
+    device: torch.device,
+    store: Store,
+    notices: list[str],
+    folder: Path | None,
+) -> dict[str, Any]:
+    """Return what a run was made with, for `environment.json`."""
+    return {
+        **machine(registry, device),
+        "git": _git_commit(folder),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "data": {
+            "dataset": recipe.dataset.type,
+            "fingerprint": store.fingerprint,
+            "content": store.content,
+            "kept": len(store.images),
+            "held_out": int(held_out(store.hashes, recipe.eval.holdout).sum()),
+            "dropped": store.dropped,
+            "bad": {"count": store.bad, "named": list(store.named)},
+        },
+        "notices": notices,
+    }
+
+
+def machine(registry: Registry, device: torch.device) -> dict[str, Any]:
+    """Return what a run's last bits depend on besides its recipe and its pictures."""
+    packages = ("torch", "torchvision", "timm", "datasets", "numpy", "pillow", "pydantic")
+    return {
+        "vgx": importlib.metadata.version("vgx"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "plugins": [
+            {
+                "name": p.name,
+                "distribution": p.distribution,
+                "version": p.version,
+                "failure": p.failure,
+            }
+            for p in registry.plugins
+        ],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def changes(run: Run, now: dict[str, Any]) -> list[str]:
+    """Return a notice when a run goes on with other versions, or elsewhere than it began."""
+    before = run.environment()
+    old, new = (
+        {key: env.get(key) for key in ("vgx", "python", "device", "threads")}
+        | env.get("packages", {})
+        | {f"plugin {p['name']}": p["version"] for p in env.get("plugins", [])}
+        for env in (before, now)
+    )
+    pairs = [(key, old.get(key), new.get(key)) for key in old | new]
+    told = [f"{key} {was or 'none'} -> {now or 'none'}" for key, was, now in pairs if was != now]
+    if not told:
+        return []
+    what = ", ".join(told)
+    return [f"the run began with another environment, so its last bits may differ now: {what}"]
+
+
+def _git_commit(folder: Path | None) -> str | None:
+    command = ("git", "-C", str(folder or Path()), "rev-parse", "HEAD")
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)  # noqa: S603
+        return done.stdout.strip() or None
+    return None
+
+
+def room(run: Run, engine: Engine) -> list[str]:
+    """Return a notice when the disk has no room for three checkpoints, which is what saving takes.
+
+    An optimizer is reckoned with two numbers for each weight, as Adam has.
+    """
+    weights = [weight for player in engine.parameters.values() for weight in player]
+    networks = [*engine.networks.values(), *([engine.average] if engine.average else [])]
+    tensors = [tensor for network in networks for tensor in network.state_dict().values()]
+    size = sum(tensor.nbytes for tensor in [*tensors, *weights, *weights, engine.codes])
+    free = shutil.disk_usage(run.path).free
+    if free >= 3 * size:
+        return []
+    needed = f"three of its checkpoints are about {3 * size / 2**20:,.0f} MiB"
+    return [f"{run.path}: {needed}, and the disk has {free / 2**20:,.0f} MiB"]

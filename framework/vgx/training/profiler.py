@@ -1,0 +1,98 @@
+"""Where the time of a training goes: a few of its steps, watched by PyTorch's profiler."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from vgx.console import Voice
+from vgx.errors import StorageError
+from vgx.files import refusal
+from vgx.training.loop import Training
+
+WARM, WATCHED = 3, 5  # steps that pass before, and steps that are watched
+SHOWN = 10  # operations in the table
+_PHASE, _STEP = "vgx: ", "ProfilerStep"
+
+
+@contextmanager
+def profiled(training: Training, voice: Voice) -> Iterator[None]:
+    """Watch a few steps of the training in the block; write the trace and print where time goes.
+
+    The steps are what they would be otherwise.
+    """
+    path = training.run.path / "profile.json"
+
+    def show(watched: profile) -> None:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            watched.export_chrome_trace(str(temporary))
+            temporary.replace(path)
+        except OSError as error:
+            raise StorageError(f"{path}: {refusal(error, path.parent)}") from error
+        steps, rows = phases(watched.events())  # type: ignore[no-untyped-call]
+        voice.table(("phase", "ms a step", "share"), rows)
+        voice.table(("operation", "calls", "ms a step", "share"), operations(watched, steps))
+        voice.say(f"Profile of {steps} steps: {path} (open it in chrome://tracing or Perfetto)")
+
+    activities = [ProfilerActivity.CPU]
+    if training.engine.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    # The step before the watched ones starts the profiler, which takes a while.
+    when = schedule(wait=WARM - 1, warmup=1, active=WATCHED, repeat=1)
+    with profile(activities=activities, schedule=when, on_trace_ready=show) as watched:
+        training.profiler = watched
+        try:
+            yield
+        finally:
+            training.profiler = None
+    if not path.exists():
+        voice.warn(f"nothing to profile: a profile begins after {WARM} steps")
+
+
+def phases(events: Any) -> tuple[int, list[tuple[str, str, str]]]:
+    """Return how many steps there were, and the phases' own times, longest first.
+
+    A phase inside another counts there only; `other` is what no phase covers.
+    """
+    own, steps = defaultdict[str, float](float), list[float]()
+    for event in events:
+        if event.name.startswith(_STEP):
+            steps.append(event.cpu_time_total)
+        if not event.name.startswith(_PHASE):
+            continue
+        own[event.name.removeprefix(_PHASE)] += event.cpu_time_total
+        around = event.cpu_parent
+        while around is not None and not around.name.startswith(_PHASE):
+            around = around.cpu_parent
+        if around is not None:
+            own[around.name.removeprefix(_PHASE)] -= event.cpu_time_total
+    whole = sum(steps) or 1.0
+    own["other"] = whole - sum(own.values())
+    longest = sorted(own.items(), key=lambda pair: -pair[1])
+    return len(steps), [_row((name,), time, whole, len(steps) or 1) for name, time in longest]
+
+
+def operations(watched: profile, steps: int) -> list[tuple[str, ...]]:
+    """Return the operations that take most time themselves, on the device where there is one."""
+    on_device = ProfilerActivity.CUDA in watched.activities
+    times = [
+        (each.self_device_time_total if on_device else each.self_cpu_time_total, each)
+        for each in watched.key_averages()
+        if not each.key.startswith((_PHASE, _STEP))
+    ]
+    whole = sum(time for time, _ in times) or 1.0
+    times.sort(key=lambda pair: -pair[0])
+    return [
+        _row((each.key, f"{each.count:,}"), time, whole, steps or 1) for time, each in times[:SHOWN]
+    ]
+
+
+def _row(names: tuple[str, ...], time: float, whole: float, steps: int) -> Any:
+    """Return cells: names, milliseconds a step and share of microseconds."""
+    return (*names, f"{time / steps / 1000:.2f}", f"{100 * time / whole:.1f} %")
