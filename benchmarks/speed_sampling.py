@@ -16,7 +16,7 @@ from torch import Tensor
 import vgx
 from vgx import images as pictures
 from vgx import rng
-from vgx.sampling.model import decoded
+from vgx.sampling.draw import decoded
 
 
 def sampling(options: argparse.Namespace) -> str:
@@ -43,12 +43,10 @@ def sampling(options: argparse.Namespace) -> str:
         contenders: dict[str, Callable[[], object]] = {
             "decoded, then written one after another": lambda: write(eager(), folder),
             "`vgx sample --separate`": lambda: [
-                *pictures.save_separately(decoded(model, z, torch.device("cpu")), folder)
+                *pictures.save_separately(decoded(model, z), folder)
             ],
             "only decoded": eager,
-            "only decoded, as `vgx.sampling.stream` does": lambda: [
-                *decoded(model, z, torch.device("cpu"))
-            ],
+            "only decoded, as `vgx.sampling.stream` does": lambda: [*decoded(model, z)],
             "only written, one after another": lambda: write(images, folder),
             "only written, as `vgx sample` does": lambda: [
                 *pictures.save_separately(images.split(64), folder)

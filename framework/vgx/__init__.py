@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     from vgx.recipe.model import dump_recipe as dump_recipe
     from vgx.recipe.model import load_recipe as load_recipe
     from vgx.runs.directory import Run as Run
+    from vgx.sampling.draw import sample as sample
     from vgx.sampling.model import Model as Model
     from vgx.sampling.model import load as load
-    from vgx.sampling.model import sample as sample
+    from vgx.step import AbsentError as AbsentError
     from vgx.step import Gaussian as Gaussian
     from vgx.step import Posterior as Posterior
     from vgx.step import Score as Score
@@ -68,8 +69,9 @@ _PUBLIC = {
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.files": "cache_dir",
     "vgx.runs.directory": "Run",
-    "vgx.sampling.model": "Model load sample",
-    "vgx.step": "Gaussian Posterior Score Step",
+    "vgx.sampling.draw": "sample",
+    "vgx.sampling.model": "Model load",
+    "vgx.step": "AbsentError Gaussian Posterior Score Step",
     "vgx.training.session": "run",
 }
 

@@ -33,12 +33,11 @@ class Mmd(vgx.Loss, type="mmd"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar of any sign; 0 is expected when the latents are the prior's."""
-        if step.posterior is None:
-            raise RecipeError("mmd needs an encoder")
+        step.posterior  # noqa: B018 - the latents of a GAN are the prior's
         z = step.z.flatten(1)  # [B, Z]
         if len(z) < 2:
             raise RecipeError("mmd compares latents of a minibatch; one of two pictures at least")
-        prior = z.new_empty(z.shape).normal_(generator=step.chance("mmd"))  # [B, Z]
+        prior = z.new_empty(z.shape).normal_(generator=step.rng("mmd"))  # [B, Z]
         within = self._similarity(z, z).sum() + self._similarity(prior, prior).sum()
         # Each latent is at no distance from itself, where both kernels are 1.
         apart = (within - 2 * len(z)) / (len(z) * (len(z) - 1))
