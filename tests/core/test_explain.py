@@ -156,6 +156,19 @@ def test_the_drawing_is_whole_and_believes_nothing(tiny):
     width = float(tree.get("width"))
     placed = [(float(e.get("x")), e) for e in tree.iter(f"{space}text")]
     # Letters of 12 pixels are about 6 wide.
+    assert all(x + 6 * len(e.text) < width for x, e in placed if e.get("class") == "soft")
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_the_pace_is_that_of_real_steps(each, monkeypatch):
+    recipe, engine, findings = found({"train.discriminator_steps": each, "train.accumulate": 2})
+    seen = []
+    step = engine.step
+    monkeypatch.setattr(engine, "step", lambda *given: seen.append(given) or step(*given))
+    seconds, count = tuning.step_time(engine, findings.forward)
+    assert 0 < seconds < 5
+    assert count == recipe.train.batch
+    assert [number for number, *_ in seen] == list(range(1 + tuning.STEPS))
     shapes = [[tuple(batch.images.shape) for batch in given[1]] for given in seen]
     assert shapes == [[(8, 3, 16, 16)] * each] * len(seen)
 
