@@ -14,7 +14,7 @@ import pytest
 import vgx
 from vgx.errors import RecipeError
 from vgx.recipe import yaml as yamlfile
-from vgx.recipe.model import load_recipe
+from vgx.recipe.load import load_recipe
 from vgx.training.session import examine
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import vgx
 from vgx.errors import RecipeError
-from vgx.recipe.model import MAX_LINES, differences
+from vgx.recipe.load import MAX_LINES, differences
 from vgx.recipe.schema import recipe_schema
 from vgx.recipe.yaml import read
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pluggy
 
-from vgx.parts.kinds import Component
+from vgx.parts.base import Component
 
 PROJECT = "vgx"
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -26,7 +26,8 @@ from pydantic_core import PydanticCustomError
 
 from vgx.errors import PluginError
 from vgx.parts import hooks
-from vgx.parts.kinds import KINDS, Component
+from vgx.parts.base import Component
+from vgx.parts.kinds import KINDS
 
 
 @dataclass(frozen=True)

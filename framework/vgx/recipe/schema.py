@@ -6,7 +6,8 @@ import inspect
 import json
 from typing import Any
 
-from vgx.parts.kinds import KIND_MARK, KINDS, Component
+from vgx.parts.base import KIND_MARK, Component
+from vgx.parts.kinds import KINDS
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe
 

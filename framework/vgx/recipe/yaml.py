@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,7 @@ from ruamel.yaml.events import (
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_VALUES = 20_000  # keys, scalars and collections; read in about a second
+MAX_LENGTH = 2000  # characters of a text
 
 _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -189,3 +191,42 @@ def write(data: Any) -> str:
     yaml.allow_unicode = True
     yaml.dump(data, stream)
     return stream.getvalue()
+
+
+# --- values that no recipe needs ----------------------------------------------------------------
+
+
+def unfit(node: Node, field: str = "") -> Iterator[Fault]:
+    """Find values that no part has a use for, and that libraries would stumble over."""
+    if isinstance(node.value, dict | list):
+        named = node.value.items() if isinstance(node.value, dict) else enumerate(node.value)
+        for key, child in named:
+            if isinstance(key, str) and (why := _unfit_text(key)):
+                yield Fault(child.key_place, f"{field}: a key {why}: {short(key)}".lstrip(": "))
+            yield from unfit(child, f"{field}.{key}".lstrip("."))
+    elif isinstance(node.value, str) and (why := _unfit_text(node.value)):
+        yield Fault(node.place, f"{field}: a text {why} (here: {short(repr(node.value))})")
+    elif isinstance(node.value, int) and not -(2**63) <= node.value < 2**63:
+        yield Fault(node.place, f"{field}: a whole number of more than 64 bits")
+
+
+def _unfit_text(text: str) -> str:
+    if len(text) > MAX_LENGTH:
+        return f"of more than {MAX_LENGTH:,} letters"
+    # Control characters, and halves of characters, which no file can be called by.
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        return "with characters that can't be printed"
+    return ""
+
+
+def short(text: str) -> str:
+    """Return a text as a message has room for it."""
+    return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} letters)"
+
+
+def visible(text: str) -> str:
+    """Show by its number what a terminal would obey, or could not encode."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vgx.errors import VgxError
-from vgx.recipe.model import load_recipe
+from vgx.recipe.load import load_recipe
 from vgx.parts.registry import discover
 from vgx.runs.directory import Run
 from vgx.recipe.yaml import read

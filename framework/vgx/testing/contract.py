@@ -30,8 +30,10 @@ from torch import Tensor, nn
 from vgx import rng
 from vgx.engine.build import Player, plays
 from vgx.errors import Dropped
-from vgx.parts.kinds import STRICT, Component, Fitted, ImageSpec, Labelled, LatentSpec, validate
+from vgx.parts.base import Component, validate
+from vgx.parts.kinds import Fitted, Labelled
 from vgx.parts.registry import Plugin, Registry
+from vgx.parts.values import STRICT, ImageSpec, LatentSpec
 from vgx.recipe import schema
 from vgx.recipe import yaml as yamlfile
 from vgx.runs import checkpoint
