@@ -273,13 +273,6 @@ class Recipe(BaseModel):
 
 # The fields that may change when a run is resumed. Other changes would make another experiment.
 CHANGEABLE = (
-    "train.epochs",
-    "train.steps",
-    "train.log_every",
-    "train.draw_every",
-    "train.save_every",
-    "train.on_nonfinite",
-    "eval.every",
-    "eval.n",
-    "trackers",
-)
+    "train.epochs", "train.steps", "train.log_every", "train.draw_every", "train.save_every",
+    "train.on_nonfinite", "eval.every", "eval.n", "trackers",
+)  # fmt: skip

@@ -13,21 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, events
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    DocumentEndEvent,
-    DocumentStartEvent,
-    Event,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-    StreamEndEvent,
-    StreamStartEvent,
-)
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
@@ -76,8 +63,8 @@ def read(text: str, name: str) -> tuple[Node, list[Fault]]:
     if len(text.encode(errors="replace")) > MAX_BYTES:
         return Node(None, start), [Fault(start, f"longer than {MAX_BYTES:,} bytes")]
     try:
-        events = iter(YAML(typ="safe", pure=True).parse(io.StringIO(text)))
-        root = _Reader(name, events, faults).document()
+        stream = iter(YAML(typ="safe", pure=True).parse(io.StringIO(text)))
+        root = _Reader(name, stream, faults).document()
     except _BeyondError as error:
         return Node(None, start), [*faults, error.fault]
     except MarkedYAMLError as error:
@@ -106,57 +93,59 @@ class _BeyondError(Exception):
 class _Reader:
     """Builds nodes from parser events: only there can tags and aliases still be told apart."""
 
-    def __init__(self, name: str, events: Iterator[Event], faults: list[Fault]) -> None:
-        self.name, self.events, self.faults = name, events, faults
+    def __init__(self, name: str, stream: Iterator[events.Event], faults: list[Fault]) -> None:
+        self.name, self.stream, self.faults = name, stream, faults
         self.count = 0
 
     def document(self) -> Node:
         root = Node(None, f"{self.name}:1:1")
         documents = 0
-        for event in self.events:
-            if isinstance(event, DocumentStartEvent):
+        for event in self.stream:
+            if isinstance(event, events.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
                     self.fault(event, "a second document; a recipe is one")
-            elif not isinstance(event, StreamStartEvent | StreamEndEvent | DocumentEndEvent):
+            elif not isinstance(
+                event, events.StreamStartEvent | events.StreamEndEvent | events.DocumentEndEvent
+            ):
                 node = self.node(event, 1)
                 root = node if documents == 1 else root
         return root
 
-    def place(self, event: Event) -> str:
+    def place(self, event: events.Event) -> str:
         return f"{self.name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
 
-    def fault(self, event: Event, message: str) -> None:
+    def fault(self, event: events.Event, message: str) -> None:
         self.faults.append(Fault(self.place(event), message))
 
-    def node(self, event: Event, depth: int) -> Node:
+    def node(self, event: events.Event, depth: int) -> Node:
         place = self.place(event)
         if depth > MAX_DEPTH:
             raise _BeyondError(place, f"nested deeper than {MAX_DEPTH}")
         self.count += 1
         if self.count > MAX_VALUES:
             raise _BeyondError(place, f"more than {MAX_VALUES:,} values")
-        if isinstance(event, AliasEvent):
+        if isinstance(event, events.AliasEvent):
             self.fault(event, "an alias (*name); write the value out")
             return Node(None, place)
         if tag := getattr(event, "tag", None):
             self.fault(event, f"a tag ({tag}); values are plain")
-        if isinstance(event, MappingStartEvent):
+        if isinstance(event, events.MappingStartEvent):
             return Node(self.mapping(depth), place)
-        if isinstance(event, SequenceStartEvent):
+        if isinstance(event, events.SequenceStartEvent):
             items = []
-            while not isinstance(inner := next(self.events), SequenceEndEvent):
+            while not isinstance(inner := next(self.stream), events.SequenceEndEvent):
                 items.append(self.node(inner, depth + 1))
             return Node(items, place)
-        assert isinstance(event, ScalarEvent)
+        assert isinstance(event, events.ScalarEvent)
         return Node(_scalar(event.value) if event.style is None else event.value, place)
 
     def mapping(self, depth: int) -> dict[str, Node]:
         items: dict[str, Node] = {}
-        while not isinstance(key := next(self.events), MappingEndEvent):
+        while not isinstance(key := next(self.stream), events.MappingEndEvent):
             name = self.node(key, depth + 1)
-            value = replace(self.node(next(self.events), depth + 1), key_place=name.place)
-            if not isinstance(key, ScalarEvent):
+            value = replace(self.node(next(self.stream), depth + 1), key_place=name.place)
+            if not isinstance(key, events.ScalarEvent):
                 self.fault(key, "a key must be a word")
             elif key.value in items:
                 first = items[key.value].key_place.removeprefix(f"{self.name}:")
