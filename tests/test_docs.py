@@ -427,7 +427,7 @@ def test_every_field_of_image_is_described():
     for row in table(page):
         field = described[row[0].strip("`")]
         default = f"`{field['default']}`" if "default" in field else "required"
-        assert row[1:3] == [schema._said(field), default]
+        assert row[1:3] == [schema.type_in_words(field), default]
 
 
 def test_every_field_of_a_recipe_has_its_page():

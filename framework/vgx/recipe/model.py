@@ -120,11 +120,9 @@ class Train(BaseModel):
         if (self.epochs is None) == (self.steps is None):
             raise PydanticCustomError("train", "give either 'epochs' or 'steps'")
         if self.batch % self.accumulate:
-            raise PydanticCustomError(
-                "train",
-                "accumulate: {accumulate} does not divide batch: {batch}",
-                {"accumulate": self.accumulate, "batch": self.batch},
-            )
+            message = "accumulate: {accumulate} does not divide batch: {batch}"
+            numbers = {"accumulate": self.accumulate, "batch": self.batch}
+            raise PydanticCustomError("train", message, numbers)
         return self
 
 
@@ -235,9 +233,8 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.losses:
-            raise PydanticCustomError(
-                "losses", "losses: an experiment without a loss learns nothing"
-            )
+            message = "losses: an experiment without a loss learns nothing"
+            raise PydanticCustomError("losses", message)
         labels = [loss.label for loss in self.losses]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:

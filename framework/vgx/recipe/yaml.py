@@ -1,7 +1,7 @@
 """YAML as plain data with the place of every value.
 
-Read: YAML 1.2 scalars (`1e-4` is a number, `no` a string), no tags, no aliases, duplicate keys
-refused, size and depth capped. Everything wrong in a file is reported, not the first fault only.
+The reader takes the scalars of YAML 1.2: `1e-4` is a number, `no` is a string. Tags, aliases and
+duplicate keys are errors. Size and depth are limited. All errors of a file are reported at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SPECIAL = {".inf": "inf", "-.inf": "-inf", "+.inf": "inf", ".nan": "nan"}
 
 @dataclass(frozen=True)
 class Node:
-    """A value, where it stands, and where its key stands; children are nodes too."""
+    """A value with its place and the place of its key. The values inside it are nodes too."""
 
     value: Any  # a scalar, a dict[str, Node] or a list[Node]
     place: str  # "recipe.yaml:12:5", or "--set train.batch"
@@ -47,16 +47,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong."""
+    """One error, with its place."""
 
     place: str
     message: str
 
 
 def read(text: str, name: str) -> tuple[Node, list[Fault]]:
-    """Parse one document; `name` begins every place.
+    """Parse one YAML document. Places are `name`, line and column.
 
-    Returns what could be read and everything that could not.
+    Returns the values that could be read, and an error for all that could not.
     """
     faults: list[Fault] = []
     start = f"{name}:1:1"
@@ -91,7 +91,7 @@ class _BeyondError(Exception):
 
 
 class _Reader:
-    """Builds nodes from parser events: only there can tags and aliases still be told apart."""
+    """Makes nodes from parser events: later stages of the parser resolve tags and aliases."""
 
     def __init__(self, name: str, stream: Iterator[events.Event], faults: list[Fault]) -> None:
         self.name, self.stream, self.faults = name, stream, faults
@@ -104,7 +104,7 @@ class _Reader:
             if isinstance(event, events.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self.fault(event, "a second document; a recipe is one")
+                    self.fault(event, "a second document; write one document only")
             elif not isinstance(
                 event, events.StreamStartEvent | events.StreamEndEvent | events.DocumentEndEvent
             ):
@@ -126,10 +126,10 @@ class _Reader:
         if self.count > MAX_VALUES:
             raise _BeyondError(place, f"more than {MAX_VALUES:,} values")
         if isinstance(event, events.AliasEvent):
-            self.fault(event, "an alias (*name); write the value out")
+            self.fault(event, "an alias (*name); write the value itself")
             return Node(None, place)
         if tag := getattr(event, "tag", None):
-            self.fault(event, f"a tag ({tag}); values are plain")
+            self.fault(event, f"a tag ({tag}); write the value without it")
         if isinstance(event, events.MappingStartEvent):
             return Node(self.mapping(depth), place)
         if isinstance(event, events.SequenceStartEvent):
@@ -186,10 +186,10 @@ def write(data: Any) -> str:
 
 
 def unfit(node: Node, field: str = "") -> Iterator[Fault]:
-    """Find values that no part has a use for, and that libraries would stumble over."""
+    """Give an error for each text or number that no part needs and that libraries cannot handle."""
     if isinstance(node.value, dict | list):
-        named = node.value.items() if isinstance(node.value, dict) else enumerate(node.value)
-        for key, child in named:
+        items = node.value.items() if isinstance(node.value, dict) else enumerate(node.value)
+        for key, child in items:
             if isinstance(key, str) and (why := _unfit_text(key)):
                 yield Fault(child.key_place, f"{field}: a key {why}: {short(key)}".lstrip(": "))
             yield from unfit(child, f"{field}.{key}".lstrip("."))
@@ -201,20 +201,20 @@ def unfit(node: Node, field: str = "") -> Iterator[Fault]:
 
 def _unfit_text(text: str) -> str:
     if len(text) > MAX_LENGTH:
-        return f"of more than {MAX_LENGTH:,} letters"
-    # Control characters, and halves of characters, which no file can be called by.
+        return f"of more than {MAX_LENGTH:,} characters"
+    # Control characters, and surrogates, which file names cannot contain.
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
         return "with characters that can't be printed"
     return ""
 
 
 def short(text: str) -> str:
-    """Return a text as a message has room for it."""
-    return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} letters)"
+    """Cut a long text, so that a message stays readable."""
+    return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} characters)"
 
 
 def visible(text: str) -> str:
-    """Show by its number what a terminal would obey, or could not encode."""
+    """Replace characters that a terminal would act on, or could not print, by their numbers."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
