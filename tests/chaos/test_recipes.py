@@ -135,11 +135,9 @@ def test_the_mutations_find_a_reader_that_lets_large_numbers_through(
     tmp_path, monkeypatch, record_property
 ):
     """The control: without the look at what is unfit, the same eyes find fault."""
-    from vgx.recipe import limits
-
-    monkeypatch.setattr(limits, "unfit", lambda *_: iter(()))
-    monkeypatch.setattr(limits, "visible", lambda text: text)
-    monkeypatch.setattr(limits, "short", lambda text: text)
+    monkeypatch.setattr(yamlfile, "unfit", lambda *_: iter(()))
+    monkeypatch.setattr(yamlfile, "visible", lambda text: text)
+    monkeypatch.setattr(yamlfile, "short", lambda text: text)
     trees = [whole(path) for path in RECIPES]
     wrong = 0
     for seed in range(240, 300):

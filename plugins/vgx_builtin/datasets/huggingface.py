@@ -50,9 +50,7 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         if local.exists():
             rows, fingerprint = _load_local(local, self.split)
         elif self.path.startswith((".", "/", "~")) or self.path.count("/") != 1:
-            raise vgx.DataError(
-                f"dataset huggingface: {self.path}: there is no such folder or file"
-            )
+            raise vgx.DataError(f"dataset huggingface: {self.path}: no such folder or file")
         else:
             try:
                 rows, fingerprint = _load_hub(self.path, self.split, self.revision)
@@ -147,10 +145,8 @@ def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
     if not names:
         raise vgx.DataError(f"{where}: no column holds pictures; it has {', '.join(features)}")
     if len(names) > 1:
-        several = ", ".join(names)
-        raise vgx.DataError(
-            f"{where}: several columns hold pictures: {several}; say dataset.column"
-        )
+        these = ", ".join(names)
+        raise vgx.DataError(f"{where}: several columns hold pictures: {these}; say dataset.column")
     rows = rows.select_columns(names)
     if isinstance(features[names[0]], datasets.Image):
         rows = rows.cast_column(names[0], datasets.Image(decode=False))
