@@ -1,4 +1,4 @@
-"""Keyed randomness: every draw has an address (seed, stream, numbers), so none has to be saved."""
+"""Keyed random numbers: each draw has an address (seed, stream, numbers), so no state is saved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def key(seed: int, stream: str, *numbers: int) -> int:
-    """Return the 63-bit seed of one stream, the same on every machine."""
+    """Return the 63-bit seed of an address. It is the same on all machines."""
     address = "/".join([str(seed), stream, *map(str, numbers)])
     digest = hashlib.blake2b(address.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

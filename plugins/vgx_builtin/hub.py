@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import vgx
-from vgx.errors import HubError
 
 SECONDS = 10  # the longest that anybody waits for a word of the hub
 TRIES = 3  # that one question is asked when the hub is too busy, broken or silent
 
 
-class UnreachableError(HubError):
+class UnreachableError(vgx.HubError):
     """The hub can't be reached, and nothing is cached."""
 
 
@@ -88,7 +87,7 @@ class Patience:
             del self.tries[question]
         elif self.tries[question] == TRIES:
             said = f"the hub answers {response.status_code} to {TRIES} tries: {question}"
-            raise HubError(said)
+            raise vgx.HubError(said)
         # These may bid to wait for an hour; without them the library waits a second, then two.
         for name in ("retry-after", "ratelimit"):
             response.headers.pop(name, None)
@@ -117,7 +116,7 @@ def is_hub_error(error: BaseException | None) -> bool:
         errors.LocalEntryNotFoundError,
         errors.OfflineModeIsEnabled,
         ConnectionError,
-        HubError,
+        vgx.HubError,
     )
     while error is not None:
         if isinstance(error, kinds):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 import vgx
-from vgx.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -42,7 +41,7 @@ def digest(files: list[Path], root: Path) -> str:
         try:
             stat = file.stat() if file.exists() else file.lstat()  # a link may lead nowhere
         except OSError as error:
-            raise DataError(f"{file}: {error.strerror}") from error
+            raise vgx.DataError(f"{file}: {error.strerror}") from error
         summed.update(os.fsencode(file.relative_to(root)))
         summed.update(f"|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
     return summed.hexdigest()
@@ -55,27 +54,27 @@ def read(file: Path | IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    from vgx.data.decode import flat
-
     Image.init()
     formats = [known for known in FORMATS if known in Image.OPEN]  # AVIF is not in every build
     try:
         with Image.open(file, formats=formats) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
-                raise DataError(f"{name}: {width:,} x {height:,} pixels are too many to decode")
+                raise vgx.DataError(f"{name}: {width:,} x {height:,} pixels are too many to decode")
             _mend_transparency(picture)
             ImageOps.exif_transpose(picture, in_place=True)
             if non_rgb == "skip" and (why := _not_rgb(picture)):
                 raise vgx.Dropped(why)
-            return flat(picture, channels=3)
+            return vgx.convert_image(picture, channels=3)
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: no picture, or one that is broken at its beginning") from error
-    except (vgx.Dropped, DataError, MemoryError):
+        raise vgx.DataError(
+            f"{name}: no picture, or one that is broken at its beginning"
+        ) from error
+    except (vgx.Dropped, vgx.DataError, MemoryError):
         raise
     # Decoders raise many things for bad files; each means the same to the person.
     except Exception as error:
-        raise DataError(f"{name}: {type(error).__name__}: {error}") from error
+        raise vgx.DataError(f"{name}: {type(error).__name__}: {error}") from error
 
 
 def _mend_transparency(picture: ImageFile.ImageFile) -> None:

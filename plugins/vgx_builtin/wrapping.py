@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vgx
-from vgx.errors import RecipeError
 from vgx_builtin.posteriors import Point, Quantised
 
 
@@ -137,7 +136,7 @@ class MultiScaleDiscriminator(nn.Module):
 def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
     """Raise `RecipeError` for an inner part that wants labels: nobody would tell it any."""
     if inner.conditional:
-        raise RecipeError(
+        raise vgx.RecipeError(
             f"{part}: inner: '{inner.type}' is told labels itself; put it around, not inside"
         )
 
@@ -145,7 +144,7 @@ def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
 def classes(part: str, image: vgx.ImageSpec) -> int:
     """Return how many labels there are. Raises `RecipeError` for none."""
     if image.classes == 0:
-        raise RecipeError(
+        raise vgx.RecipeError(
             f"{part}: image.classes is 0, so there are no labels to tell it; "
             "say how many the data set has, or use the inner part alone"
         )

@@ -312,7 +312,7 @@ def test_feature_matching_in_half_precision_is_summed_in_float32():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"train.fakes": ["prior"]}, "statistic: pairs wants 'recon' in train.fakes"),
+        ({"train.fakes": ["prior"]}, "statistic: pairs needs 'recon' in train.fakes"),
         ({"encoder": None, "train.fakes": ["prior"]}, "step.recon: the recipe needs"),
     ],
 )

@@ -22,7 +22,9 @@ from vgx.engine.engine import Engine
 from vgx.engine.losses import Term
 from vgx.engine.players import within
 from vgx.errors import RecipeError
-from vgx.parts.kinds import Component, Dataset, Loss, Schedule
+from vgx.parts.base import Component
+from vgx.parts.kinds import Dataset, Loss
+from vgx.parts.values import Schedule
 from vgx.recipe.model import Recipe
 from vgx.step import Step
 

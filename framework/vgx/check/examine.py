@@ -25,8 +25,9 @@ from vgx.engine.build import label_inputs
 from vgx.engine.engine import Engine
 from vgx.engine.losses import terms_of
 from vgx.errors import PluginError, RecipeError, VgxError
+from vgx.parts.base import BrokenError, Component
 from vgx.parts.contract import ContractError, check_score, check_tensor
-from vgx.parts.kinds import BrokenError, Component, Fitted
+from vgx.parts.kinds import Fitted
 from vgx.parts.registry import Registry
 from vgx.step import AbsentError, Step
 

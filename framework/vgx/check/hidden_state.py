@@ -15,7 +15,8 @@ from torch import nn
 
 from vgx.check.audit import Finding
 from vgx.check.blame import Working
-from vgx.parts.kinds import Augmentation, Component
+from vgx.parts.base import Component
+from vgx.parts.kinds import Augmentation
 
 
 @contextmanager

@@ -151,7 +151,6 @@ def step_time(engine: Engine, forward: float) -> tuple[float, int]:
     most = int(MOST_SECONDS / (3 * forward * (1 + STEPS)))
     count = min(train.batch, max(most, train.accumulate))
     count -= count % train.accumulate
-    per_step = train.discriminator_steps if recipe.discriminator else 1
     shape = (count, recipe.image.channels, recipe.image.size, recipe.image.size)
     images = torch.rand(shape, generator=rng.generator(0, "pace")).to(engine.device)  # [B, C, H, W]
     labels = torch.zeros(count, dtype=torch.long, device=engine.device)  # [B]
@@ -160,7 +159,7 @@ def step_time(engine: Engine, forward: float) -> tuple[float, int]:
     times = []
     for number in range(1 + STEPS):
         start = time.perf_counter()
-        values = engine.step(number, [batch] * per_step)
+        values = engine.step(number, [batch] * recipe.batches_per_step)
         [value.item() for value in values.values()]  # waits for the device
         times.append(time.perf_counter() - start)
     return min(times[1:]), count

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vgx import rng
-from vgx.parts.kinds import Adaptive, BrokenError, Loss, LossTerm, at
+from vgx.parts.base import BrokenError
+from vgx.parts.kinds import Loss, LossTerm
+from vgx.parts.values import Adaptive, at
 from vgx.recipe.model import Recipe
 from vgx.step import Step
 

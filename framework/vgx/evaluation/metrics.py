@@ -22,7 +22,8 @@ from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx.files import cache_dir, write_file
-from vgx.parts.kinds import Comparison, Drawer, Features, ImageSpec, Metric
+from vgx.parts.kinds import Comparison, Drawer, Features, Metric
+from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Eval
 from vgx.runs import checkpoint
 from vgx.sampling.draw import draw, prepare

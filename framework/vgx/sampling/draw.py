@@ -23,7 +23,8 @@ from vgx.files import write_file
 from vgx.images import ahead, threads
 from vgx.parts.kinds import Drawer, Fitted
 from vgx.parts.registry import Registry
-from vgx.recipe.model import Recipe, load_recipe, with_part
+from vgx.recipe.load import load_recipe, with_part
+from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint
 from vgx.runs.directory import Run, find
 from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model, registry_of

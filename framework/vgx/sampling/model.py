@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from vgx.engine.build import NETWORKS, build_network, label_inputs, sigmoid, untrained
 from vgx.errors import RecipeError, StorageError
 from vgx.parts.registry import Registry, discover
-from vgx.recipe.model import Recipe, load_recipe
+from vgx.recipe.load import load_recipe
+from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint
 from vgx.runs.directory import Run, find
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vgx import rng
 from vgx.parts.contract import ContractError
-from vgx.parts.kinds import ImageSpec, LatentSpec
+from vgx.parts.values import ImageSpec, LatentSpec
 from vgx.runs import checkpoint
 from vgx.step import Step
 

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from vgx import rng
+from vgx.parts.base import Component, validate
 from vgx.parts.contract import ContractError
-from vgx.parts.kinds import STRICT, Component, ImageSpec, LatentSpec, validate
 from vgx.parts.registry import Plugin, Registry
+from vgx.parts.values import STRICT, ImageSpec, LatentSpec
 from vgx.recipe import schema
 from vgx.recipe import yaml as yamlfile
 from vgx.step import Gaussian, Score, Step

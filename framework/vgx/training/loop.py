@@ -55,15 +55,10 @@ class Training:
     profiler: profile | None = None  # notified of every step
 
     @property
-    def minibatches(self) -> int:
-        """The number of minibatches in one step."""
-        return self.recipe.train.discriminator_steps if self.recipe.discriminator else 1
-
-    @property
     def numbers(self) -> range:
         """The numbers of the next step's minibatches."""
-        first = self.done * self.minibatches
-        return range(first, first + self.minibatches)
+        first = self.done * self.recipe.batches_per_step
+        return range(first, first + self.recipe.batches_per_step)
 
     def retry(self, rollbacks: int) -> None:
         """Continue as after so many rollbacks: other random numbers, lower learning rates."""
@@ -254,7 +249,7 @@ def _diverged(training: Training, what: str, advice: str) -> DivergedError:
 
 def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
     """Return the line of the log for the last step."""
-    consumed = training.done * training.minibatches
+    consumed = training.done * training.recipe.batches_per_step
     players = training.engine.players.values()
     line = {
         "step": training.done,
@@ -273,7 +268,7 @@ def _progress(losses: dict[str, float], training: Training) -> str:
     now, (then, before) = time.perf_counter(), training.reported
     training.reported = (now, training.done)
     steps = max(training.done - before, 0)  # negative after a rollback
-    images = steps * training.minibatches * training.recipe.train.batch
+    images = steps * training.recipe.batches_per_step * training.recipe.train.batch
     terms = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
     terms = terms.replace(".generator", " G").replace(".discriminator", " D")
     return f"{terms} | {images / (now - then):.1f} images/s"
@@ -306,7 +301,7 @@ def signals(training: Training) -> Iterator[None]:
 
 def _save(training: Training, voice: Voice) -> None:
     """Commit a checkpoint; a state that is not finite is rolled back instead."""
-    consumed = training.done * training.minibatches
+    consumed = training.done * training.recipe.batches_per_step
     numbers = {
         "step": training.done,
         "epoch": consumed / training.batches.per_epoch,

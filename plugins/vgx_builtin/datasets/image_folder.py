@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import PositiveInt
 
 import vgx
-from vgx.errors import DataError, RecipeError
 from vgx_builtin.labels import LabelledSource, expect_classes
 from vgx_builtin.pictures import NonRgb, digest, endings, read
 
@@ -45,13 +44,13 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         root, fallback = self.path, self.fallback
         if root is None:
             if fallback is None:
-                raise RecipeError("dataset image-folder: say which: dataset.path=FOLDER")
+                raise vgx.RecipeError("dataset image-folder: say which: dataset.path=FOLDER")
             return fallback.build(image)
         if not root.is_dir():
-            raise DataError(f"dataset image-folder: {root}: there is no such folder")
+            raise vgx.DataError(f"dataset image-folder: {root}: there is no such folder")
         every = sorted(_found(root))
         if not every:
-            raise DataError(f"dataset image-folder: {root}: no pictures in it")
+            raise vgx.DataError(f"dataset image-folder: {root}: no pictures in it")
         files = every[: self.limit]
         fingerprint = f"image-folder-{self.non_rgb}-{digest(files, root)[:32]}"
         source = _Files(root, files, fingerprint, self.non_rgb)
@@ -62,7 +61,7 @@ def _found(root: Path) -> Iterator[Path]:
     """Give the picture files below a folder. Raises `DataError` for a folder that is closed."""
 
     def closed(error: OSError) -> None:
-        raise DataError(f"dataset image-folder: {error.filename}: {error.strerror}") from error
+        raise vgx.DataError(f"dataset image-folder: {error.filename}: {error.strerror}") from error
 
     known = endings()
     for folder, _, names in os.walk(root, onerror=closed):
@@ -74,7 +73,7 @@ def _labelled(source: _Files, every: list[Path], root: Path, image: vgx.ImageSpe
     for file in every:
         if file.parent == root:
             message = f"{file}: lies in no folder below {root}, so it has no label"
-            raise DataError(f"dataset image-folder: label: folder: {message}")
+            raise vgx.DataError(f"dataset image-folder: label: folder: {message}")
     folders = {file: file.relative_to(root).parts[0] for file in every}
     names = sorted(set(folders.values()))
     expect_classes("dataset image-folder: label: folder", len(names), image)

@@ -24,7 +24,6 @@ class Projection(vgx.Discriminator, type="projection"):
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1], labels [B] -> the inner one's Score."""
-        from vgx.errors import RecipeError
         from vgx_builtin.wrapping import ProjectionDiscriminator, classes, tried, unconditional
 
         unconditional("discriminator projection", self.inner)
@@ -32,7 +31,7 @@ class Projection(vgx.Discriminator, type="projection"):
         network = self.inner.build(image)
         features = tried(network, image).features
         if not features:
-            raise RecipeError(
+            raise vgx.RecipeError(
                 f"discriminator projection: inner: '{self.inner.type}' gives no features to "
                 "compare labels with; use one that does, such as patchgan"
             )

@@ -52,15 +52,13 @@ class TimmPatchGan(vgx.Discriminator, type="timm-patchgan"):
 
     def _freeze(self, backbone: Any) -> None:
         """Fix every parameter up to the end of the stage that `freeze` counts to."""
-        from vgx.errors import RecipeError
-
         if not self.freeze:
             return
         names = [name.replace(".", "_") for name in backbone.feature_info.module_name()]
         children = [name for name, _ in backbone.named_children()]
         apart = [name for name in names if name in children]
         if self.freeze > len(apart):
-            raise RecipeError(
+            raise vgx.RecipeError(
                 f"discriminator timm-patchgan: freeze: {self.freeze}: {self.backbone} has "
                 f"{len(apart)} stages that can be told apart: {', '.join(apart) or 'none'}"
             )

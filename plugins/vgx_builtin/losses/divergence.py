@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeFloat
 
 import vgx
-from vgx.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +35,7 @@ class Mmd(vgx.Loss, type="mmd"):
         step.posterior  # noqa: B018 - the latents of a GAN are the prior's
         z = step.z.flatten(1)  # [B, Z]
         if len(z) < 2:
-            raise RecipeError("mmd compares latents of a minibatch; one of two pictures at least")
+            raise vgx.RecipeError("mmd compares the latents of two images or more")
         prior = z.new_empty(z.shape).normal_(generator=step.rng("mmd"))  # [B, Z]
         within = self._similarity(z, z).sum() + self._similarity(prior, prior).sum()
         # Each latent is at no distance from itself, where both kernels are 1.
@@ -95,7 +94,9 @@ class Vq(vgx.Loss, type="vq"):
         posterior = step.posterior
         if not isinstance(posterior, Quantised):
             given = type(posterior).__name__
-            raise RecipeError(f"vq needs the encoder vector-quantised; this one gives a {given}")
+            raise vgx.RecipeError(
+                f"vq needs the encoder vector-quantised; this one gives a {given}"
+            )
         encoded, codes = posterior.encoded, posterior.codes  # [B, *Z]
         codebook = F.mse_loss(codes, encoded.detach())
         return codebook + self.commitment * F.mse_loss(encoded, codes.detach())

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 import vgx
-from vgx.errors import RecipeError
 from vgx_builtin.features.random_conv import RandomConv
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Fid(vgx.Metric, type="fid"):
         from vgx_builtin.metrics.gauges import AsGiven
 
         if min(len(real), len(fake)) < 2:
-            raise RecipeError("metric fid: a covariance takes two pictures of each side")
+            raise vgx.RecipeError("metric fid: a covariance takes two pictures of each side")
         distance = FrechetInceptionDistance(AsGiven(real.shape[1])).to(real.device)
         distance.update(real.double(), real=True)
         distance.update(fake.double(), real=False)
@@ -78,7 +77,7 @@ class Kid(vgx.Metric, type="kid"):
 
         size = min(self.size, len(real), len(fake))
         if size < 2:
-            raise RecipeError("metric kid: it takes two pictures of each side")
+            raise vgx.RecipeError("metric kid: it takes two pictures of each side")
         chance = torch.Generator().manual_seed(self.seed)
         values = []
         # All pictures, whatever their order, are one and the same subset.
@@ -119,7 +118,7 @@ class Prdc(vgx.Metric, type="prdc"):
 
         if min(len(real), len(fake)) <= self.k:
             message = f"{len(real):,} real and {len(fake):,} generated pictures"
-            raise RecipeError(f"metric prdc: k: {self.k} is too many for {message}")
+            raise vgx.RecipeError(f"metric prdc: k: {self.k} is too many for {message}")
         real, fake = real.double(), fake.double()
         of_real, of_fake = self._reach(real), self._reach(fake)  # [N], [M]
         inside = real.new_zeros(len(fake))  # how many real balls each generated picture is in

@@ -1,1 +1,6 @@
 """Trackers in the box."""
+
+from vgx_builtin.trackers.mlflow import MlFlow as MlFlow
+from vgx_builtin.trackers.table import Csv as Csv
+from vgx_builtin.trackers.tensorboard import TensorBoard as TensorBoard
+from vgx_builtin.trackers.wandb import Wandb as Wandb
