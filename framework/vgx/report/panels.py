@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vgx import rng
+from vgx.data.batches import as_images
 from vgx.data.split import held_out
-from vgx.data.store import Store, as_images
+from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, gap_at_least, kl_by_dimension
 from vgx.parts.kinds import Fitted, Sampler
 from vgx.parts.registry import Registry
