@@ -28,7 +28,7 @@ def list_runs(out: Path | None) -> None:
     from vgx.runs import summary as listing
 
     voice, now = Voice(), time.time()
-    found = [listing.entry(run) for run in reversed(rundir.every(out))]
+    found = [listing.summarize(run) for run in reversed(rundir.every(out))]
     if not found:
         voice.say(f"{rundir.runs_dir(out)}: no runs here yet; make one with: vgx run RECIPE")
         return

@@ -84,7 +84,7 @@ def of_run(run: Run, recipe: Recipe) -> Explanation:
     except (OSError, ValueError) as error:
         raise StorageError(f"{file}: {error}") from None
     lines = [line for line in run.read_log() if line.get("losses")]
-    steps = listing.entry(run).of or recipe.train.steps or 1
+    steps = listing.summarize(run).of or recipe.train.steps or 1
     pace = ""
     if lines:
         line = lines[-1]
