@@ -30,7 +30,7 @@ os.fsync = hold
 # What a program does that knows nothing of unfinished files: it writes in place.
 CARELESS = """
 from vgx.runs import checkpoint
-checkpoint._hidden = lambda path: path
+checkpoint.hidden = lambda path: path
 """
 
 

@@ -51,7 +51,7 @@ def save(run: Run, state: State, keep: int, spare: int | None = None) -> Path:
     checkpoints are untouched then.
     """
     final = run.checkpoints / f"step-{state.numbers['step']:08}"
-    temporary = _hidden(final)
+    temporary = hidden(final)
     files = {f"{name}.safetensors": tensor_bytes(getattr(state, name)) for name in _TENSORS}
     files["state.json"] = json.dumps({"format": FORMAT, **state.numbers}, indent=1).encode()
     manifest = {
@@ -80,7 +80,7 @@ def save(run: Run, state: State, keep: int, spare: int | None = None) -> Path:
     for path in existing:
         if path not in kept and (path.suffix or _step(path) != spare):
             with contextlib.suppress(OSError):  # renamed first: no reader sees half of it
-                shutil.rmtree(path.rename(_hidden(path)))
+                shutil.rmtree(path.rename(hidden(path)))
     return final
 
 
@@ -132,14 +132,14 @@ def _step(path: Path) -> int:
     return int(path.name.removesuffix(".old").removeprefix("step-"))
 
 
-def _hidden(path: Path) -> Path:
+def hidden(path: Path) -> Path:
     """Return a path beside `path` that readers ignore and the next start of the run removes."""
     return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
 
 
 def _read(path: Path) -> State:
     try:
-        files = _verified(path)
+        files = verified(path)
         numbers = json.loads(files["state.json"])
         if numbers.pop("format") > FORMAT:
             raise StorageError(f"{path}: written by a newer vgx; install that to go on")
@@ -154,7 +154,7 @@ def _read(path: Path) -> State:
         raise StorageError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def _verified(path: Path) -> dict[str, bytes]:
+def verified(path: Path) -> dict[str, bytes]:
     """Return a checkpoint's files by name. Raises `StorageError` unless they fit the manifest."""
     written = _contents(path / "manifest.json")
     manifest = json.loads(written)

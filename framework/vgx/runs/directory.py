@@ -128,7 +128,7 @@ class Run:
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 file.write(f"{os.getpid()} (on {platform.node()} since {now})")
                 file.flush()
-            self._tidy()
+            self.tidy()
             try:
                 yield
             finally:
@@ -163,7 +163,7 @@ class Run:
             return ""
         return f"; if it has ended: vgx resume {self.path} --force-unlock"
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
         """Remove unfinished files of a writer that was killed. The caller holds the lock."""
         for path in self.checkpoints.glob(".step-*"):
             shutil.rmtree(path, ignore_errors=True)
@@ -200,12 +200,12 @@ def _claim(root: Path) -> tuple[int, Path]:
     """Create a directory named by the next number only; no lock, since NFS locks no directory."""
     while True:
         claimed = [int(path.name) for path in root.glob("*") if re.fullmatch(r"\d{4,}", path.name)]
-        number = max([*claimed, *(number for number, _ in _numbered(root))], default=0) + 1
+        number = max([*claimed, *(number for number, _ in numbered(root))], default=0) + 1
         claim = root / f"{number:04}"
         with suppress(FileExistsError):
             claim.mkdir()
             # Another process may have used this number since the folder was listed.
-            if number not in dict(_numbered(root)):
+            if number not in dict(numbered(root)):
                 return number, claim
             claim.rmdir()
 
@@ -218,7 +218,7 @@ def find(run: Run | str | Path | int | None = None, out: str | Path | None = Non
     if isinstance(run, Run):
         return run
     root = runs_dir(out)
-    runs = _numbered(root)
+    runs = numbered(root)
     if run is None:
         if runs:
             return Run(runs[-1][1])
@@ -235,11 +235,12 @@ def find(run: Run | str | Path | int | None = None, out: str | Path | None = Non
     raise StorageError(f"no run '{wanted}' in {root}; the newest there: {newest}")
 
 
-def _numbered(root: Path) -> list[tuple[int, Path]]:
+def numbered(root: Path) -> list[tuple[int, Path]]:
+    """Return the run directories in a folder with their numbers, in ascending order."""
     paths = [path for path in root.glob("*-*") if path.is_dir()]
     return sorted((int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name)))
 
 
 def every(out: str | Path | None = None) -> list[Run]:
     """Return the runs in the folder of runs, by number."""
-    return [Run(path) for _, path in _numbered(runs_dir(out))]
+    return [Run(path) for _, path in numbered(runs_dir(out))]
