@@ -33,8 +33,8 @@ def line(step, **more):
 @pytest.mark.parametrize("how", ["done", "stopped", "diverged", "failed"])
 def test_an_ended_run_says_how(how):
     run = made(log=[line(10)], ended={"how": how, "step": 17, "of": 40})
-    found = listing.summarize(run)
-    assert (found.name, found.state, found.step, found.of) == ("0001-a", how, 17, 40)
+    summary = listing.summarize(run)
+    assert (summary.name, summary.state, summary.step, summary.of) == ("0001-a", how, 17, 40)
 
 
 def test_a_run_without_an_end_was_killed_unless_somebody_holds_it():
@@ -42,8 +42,8 @@ def test_a_run_without_an_end_was_killed_unless_somebody_holds_it():
     (run.path / "lock").write_text("1 (on nowhere)")  # as one that was killed leaves it
     assert listing.summarize(run).state == "killed"
     with run.held():
-        found = listing.summarize(run)
-        assert (found.state, found.step, found.of) == ("running", 20, 40)
+        summary = listing.summarize(run)
+        assert (summary.state, summary.step, summary.of) == ("running", 20, 40)
     assert listing.summarize(run).state == "killed"
 
 
@@ -162,10 +162,10 @@ def test_a_damaged_run_is_a_row_that_says_so(name, content):
     run = made(log=[line(1)])
     file = run.path / name
     file.unlink() if content is None else file.write_text(content)
-    found = listing.summarize(run)
-    assert found.state.startswith("broken: ")
-    assert len(found.state) > len("broken: ")
-    assert found.bytes > 0
+    summary = listing.summarize(run)
+    assert summary.state.startswith("broken: ")
+    assert len(summary.state) > len("broken: ")
+    assert summary.bytes > 0
 
 
 def test_ages_are_said_as_one_says_them():
