@@ -99,7 +99,7 @@ def test_mmd_pulls_latents_that_are_away_to_the_prior():
 def test_mmd_needs_an_encoder_and_two_pictures():
     with pytest.raises(RecipeError, match="needs an encoder"):
         loss("mmd").generator(step(z=normal(4, 3)))
-    with pytest.raises(RecipeError, match="two pictures"):
+    with pytest.raises(RecipeError, match="two images"):
         loss("mmd").generator(encoded(normal(1, 3)))
 
 
