@@ -1,39 +1,25 @@
-"""Commands that train and draw: run, resume, sample."""
+"""Commands that train: run, resume."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from vgx.cli import common
+from vgx.cli.options import common, device_option, plugin_option, runs_option, set_option
+from vgx.cli.sample import save_grid
 
 if TYPE_CHECKING:
     from vgx.console import Voice
     from vgx.runs.directory import Run
-
-recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
-set_option = click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
-    help="Change a value: train.batch=32, losses.1.weight=10.",
-)  # fmt: skip
-plugin_option = click.option(
-    "--plugin", "plugins", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
-    help="A Python file with parts of your own.",
-)  # fmt: skip
-device_option = click.option(
-    "--device", metavar="D", help="cpu, cuda, cuda:1; by default the best."
-)
 
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path), required=False)
 @set_option
 @plugin_option
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of runs.")
+@runs_option
 @click.option("--resume", "resumed", metavar="RUN", help="Go on with this run instead.")
 @click.option("--profile", is_flag=True, help="Show what takes the time of a few early steps.")
 @device_option
@@ -57,9 +43,9 @@ def run(
     from vgx.console import Voice
     from vgx.parts.registry import discover
     from vgx.recipe.model import load_recipe
-    from vgx.runs import directory as rundir
-    from vgx.sampling import model as sampling
-    from vgx.training import session as training
+    from vgx.runs import directory
+    from vgx.sampling.model import registry_of
+    from vgx.training import session
 
     voice = Voice()
     if resumed is None:
@@ -67,152 +53,44 @@ def run(
         registry = discover(plugins)
         loaded = load_recipe(recipe, overrides, registry)
         folder = recipe.parent
-        made = training.run(loaded, out, device, plugins, registry, voice, folder, profile=profile)
-        _finish(made, device, voice)
-        return
-    found = rundir.find(resumed, out)
-    changed = None
-    if recipe is not None or overrides:
-        base = recipe or found.recipe_file
-        changed = load_recipe(base, overrides, sampling.registry_of(found))
-    _finish(training.resume(found, changed, device, voice), device, voice)
+        ended = session.run(loaded, out, device, plugins, registry, voice, folder, profile=profile)
+    else:
+        stopped = directory.find(resumed, out)
+        changed = None
+        if recipe is not None or overrides:
+            changed = load_recipe(recipe or stopped.recipe_file, overrides, registry_of(stopped))
+        ended = session.resume(stopped, changed, device, voice)
+    _finish(ended, device, voice)
 
 
 @click.command()
 @click.argument("run", required=False)
 @click.option("--verify", is_flag=True, help="First repeat the last steps, and compare.")
-@click.option("--force-unlock", is_flag=True, help="Whoever trained it on another machine is gone.")
+@click.option(
+    "--force-unlock", is_flag=True, help="The process that trained it on another machine has ended."
+)
 @device_option
 @common
 def resume(run: str | None, verify: bool, force_unlock: bool, device: str | None) -> None:
     """Go on with RUN (a path, number or name; the newest by default)."""
     from vgx.console import Voice
-    from vgx.runs import directory as rundir
-    from vgx.training import session as training
-    from vgx.training import verify as replay
+    from vgx.runs import directory
+    from vgx.training import session
+    from vgx.training import verify as verification
 
     voice = Voice()
     if force_unlock:
-        rundir.find(run).unlock()
+        directory.find(run).unlock()
     if verify:
-        replay.verify(run, device, voice)
-    _finish(training.resume(run, None, device, voice), device, voice)
+        verification.verify(run, device, voice)
+    _finish(session.resume(run, None, device, voice), device, voice)
 
 
 def _finish(run: Run, device: str | None, voice: Voice) -> None:
-    """Draw the recipe's own grid and say how to go on."""
-    path = _grid(run, None, {}, 100, 0, None, device)
+    """Draw a grid with the recipe's sampler, and print how to go on."""
+    path = save_grid(run, None, {}, 100, 0, None, device)
     voice.say(f"Picture {path}")
     voice.say(f"Draw more with: vgx sample {run.path}    go on with: vgx resume {run.path}")
 
 
-@click.command()
-@click.argument("run", required=False)
-@click.option("--sampler", metavar="TYPE", help="Another sampler than the recipe's.")
-@click.option(
-    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="A field of the sampler: of=4."
-)
-@click.option("-n", "n", default=100, show_default=True, type=click.IntRange(1, 10**7))
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
-@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The grid's file.")
-@click.option(
-    "--separate", metavar="DIR", type=click.Path(path_type=Path), help="Single pictures instead."
-)
-@click.option("--animate", is_flag=True, help="One after another instead, as an animated WebP.")
-@click.option("--best", is_flag=True, help="With the best checkpoint by the recipe's eval.best.")
-@device_option
-@common
-def sample(
-    run: str | None,
-    sampler: str | None,
-    settings: tuple[str, ...],
-    n: int,
-    seed: int,
-    out: Path | None,
-    separate: Path | None,
-    animate: bool,
-    best: bool,
-    device: str | None,
-) -> None:
-    """Draw a grid of new pictures from RUN (the newest by default); 100 make 10x10."""
-    from vgx.console import Voice
-    from vgx.images import save_separately
-    from vgx.runs import directory as rundir
-    from vgx.sampling.model import stream
-
-    if separate is not None and animate:
-        raise click.UsageError("Leave out --separate or --animate.")
-    voice, found, fields = Voice(), rundir.find(run), _settings(settings)
-    if separate is None:
-        grid = _grid(found, sampler, fields, n, seed, out, device, animate, best)
-        voice.say(f"Picture {grid}")
-        return
-    with _noticing():
-        chunks = stream(found, sampler, n, seed, settings=fields, device=_device(device), best=best)
-    with voice.work("Drawing", n) as advance:
-        for more in save_separately(chunks, separate):
-            advance(more, "pictures")
-    voice.say(f"{n:,} pictures in {separate}")
-
-
-def _grid(
-    run: Run,
-    sampler: str | None,
-    settings: dict[str, Any],
-    n: int,
-    seed: int,
-    out: Path | None,
-    device: str | None,
-    animate: bool = False,
-    best: bool = False,
-) -> Path:
-    from vgx.images import animate as animate_images
-    from vgx.images import save_grid
-    from vgx.recipe.model import load_recipe
-    from vgx.sampling.model import draw, registry_of, with_sampler
-
-    registry = registry_of(run)
-    recipe = load_recipe(run.recipe_file, (), registry)
-    recipe = with_sampler(recipe, sampler, settings, registry)
-    with _noticing():
-        images, step = draw(run, recipe, n, seed, _device(device), best=best)
-    name = f"{recipe.sampler.type}-{step:08}-seed-{seed}"
-    path = out or run.samples / f"{name}.{'webp' if animate else 'png'}"
-    (animate_images if animate else save_grid)(images, path)
-    return path
-
-
-@contextmanager
-def _noticing() -> Iterator[None]:
-    """Say what a person must know about what is done in the block."""
-    from vgx.console import Voice
-    from vgx.errors import noticing
-
-    notices: list[str] = []
-    with noticing(notices):
-        yield
-    for notice in notices:
-        Voice().warn(notice)
-
-
-def _device(name: str | None) -> Any:
-    from vgx.training.session import pick_device
-
-    return pick_device(name)
-
-
-def _settings(texts: tuple[str, ...]) -> dict[str, Any]:
-    from vgx.errors import RecipeError
-    from vgx.recipe.yaml import read
-
-    fields: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        node, faults = read(value, f"--set {key}")
-        if not equals or faults:
-            raise RecipeError(f"--set {text}: write it as KEY=VALUE")
-        fields[key] = node.plain()
-    return fields
-
-
-COMMANDS = (run, resume, sample)
+COMMANDS = (run, resume)

@@ -18,6 +18,7 @@ from vgx import rng
 from vgx.data.store import Store, as_images
 from vgx.engine.build import sigmoid
 from vgx.engine.engine import Engine
+from vgx.evaluation.latents import ACTIVE, active_dimensions
 from vgx.sampling.model import in_turn
 
 LOOKED = 64  # pictures in one look
@@ -31,7 +32,6 @@ LOUD = 1e4  # logits; a sigmoid of them is 0 or 1 in float32 from about 90 on
 # Of what decoded latents differ by, to what real pictures do. Trainings that went well were above a
 # tenth of it after 200 steps; an R3GAN that failed was at 0.005 after 500.
 ALIKE = 0.05
-ACTIVE = 0.01  # variance of a latent's posterior mean from which it is active (Burda et al. 2016)
 FEW = 0.02  # share of active latents; a beta-VAE that went well kept 19 of 32
 
 
@@ -148,7 +148,7 @@ def _alike(real: Tensor, fake: Tensor) -> str:
 
 def _inactive(mean: Tensor) -> str:
     """Count the latents whose posterior mean tells pictures from each other."""
-    active = int((mean.flatten(1).float().var(0) > ACTIVE).sum())
+    active = int(active_dimensions(mean.flatten(1).float()).sum())
     latents = mean[0].numel()
     if active > FEW * latents:
         return ""

@@ -19,7 +19,7 @@ function judged(side) {
     run === row.best ? h("strong", { class: "best" }, h("span", { class: "mark" }, "best "), cell) : cell)]);
   return [
     h("h3", {}, side.title.charAt(0).toUpperCase() + side.title.slice(1)),
-    side.apart ? h("p", { class: "soft" }, side.apart) : null,
+    side.warning ? h("p", { class: "soft" }, side.warning) : null,
     beside("figure", rows, true),
   ];
 }
