@@ -19,7 +19,8 @@ from tables import ROOT, spread, table
 from torch import Tensor
 
 import vgx
-from vgx.data.store import Batches, open_store
+from vgx.data.batches import Batches
+from vgx.data.store import open_store
 from vgx.engine.engine import Engine
 
 SIDE = 96
@@ -114,7 +115,7 @@ def gathering(options: argparse.Namespace, batches: Sequence[int]) -> str:
         drawn = Batches(images, batch, 0, CPU)
 
         def one(number: int, drawn: Batches = drawn) -> Tensor:
-            real = drawn[number]  # [B, C, S, S]
+            real = drawn[number].images  # [B, C, S, S]
             for change in engine.augment:
                 real = change(real, engine.chance("augmentation", number))
             return real

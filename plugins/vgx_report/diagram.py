@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import vgx
-from vgx.data.cache import in_words
+from vgx.data.cache import format_bytes
 from vgx.errors import StorageError
 from vgx.runs.summary import entry
 
@@ -189,8 +189,10 @@ def _optimizer(recipe: vgx.Recipe, player: str) -> str:
 def _memory(recipe: vgx.Recipe, need: dict[str, Any]) -> list[str]:
     piece = recipe.train.batch // recipe.train.accumulate
     whole = need["fixed"] + piece * need["each"]
-    total, available, fixed = (in_words(int(n)) for n in (whole, need["there"], need["fixed"]))
-    parts = f"{fixed} for weights, gradients and optimizers, {in_words(int(need['each']))} for each"
+    total, available, fixed = (format_bytes(int(n)) for n in (whole, need["there"], need["fixed"]))
+    parts = (
+        f"{fixed} for weights, gradients and optimizers, {format_bytes(int(need['each']))} for each"
+    )
     return [f"Memory: at least {total} of {available}: {parts} of {piece:,} images at once."]
 
 

@@ -20,8 +20,9 @@ from torch import Tensor
 
 import vgx
 from vgx import rng
+from vgx.data.batches import as_images
 from vgx.data.split import held_out
-from vgx.data.store import Store, as_images
+from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, active_dimensions, gap_at_least, kl_by_dimension
 from vgx.runs.frames import drawn, evenly, step_of
 from vgx.sampling.model import CHUNK, draw, load_with

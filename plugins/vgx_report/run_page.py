@@ -13,7 +13,7 @@ import torch
 
 import vgx
 from vgx.console import Voice
-from vgx.data.store import Store, name_of, open_source, open_store
+from vgx.data.store import Store, cached, open_source, open_with_progress
 from vgx.errors import StorageError, VgxError, noticing
 from vgx.files import write_file
 from vgx.runs.summary import gist
@@ -83,19 +83,18 @@ def _computed(
 
 
 def images(run: vgx.Run, recipe: vgx.Recipe, voice: Voice) -> Store | str:
-    """Return the images that a run was trained on, or why they cannot be had."""
+    """Return the images that a run was trained on, or why they cannot be had.
+
+    They come from the cache; the data set is opened only when the cache has them no longer.
+    """
     try:
-        source, _ = open_source(recipe.dataset, recipe.image)
-        with voice.work("Decoding", len(source)) as advance:
-            store = open_store(
-                source,
-                recipe.image,
-                lambda more: advance(more, "images"),
-                recipe.dataset.tolerated,
-                name_of(recipe.dataset),
-            )
+        data = run.environment()["data"]
+        store = cached(data.get("fingerprint", ""), recipe.image)
+        if store is None:
+            source, _ = open_source(recipe.dataset, recipe.image)
+            store = open_with_progress(source, recipe.dataset, recipe.image, voice)
     except VgxError as error:
         return str(error)
-    if store.content != run.environment()["data"]["content"]:
+    if store.content != data["content"]:
         return "the images of the data set are no longer those of the run"
     return store

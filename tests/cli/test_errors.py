@@ -102,7 +102,7 @@ def test_an_error_is_one_message_and_its_own_code(vgx_here, tmp_path, arguments,
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
-        ("train.batch=65", 4, "64 pictures don't fill one minibatch of 65"),
+        ("train.batch=65", 4, "64 images don't fill one minibatch of 65"),
         ("train.batch=1000000000", 2, "train.batch"),
         ("train.accumulate=3", 2, "3 does not divide batch: 8"),
         ("train.discriminator_steps=0", 2, "train.discriminator_steps"),

@@ -56,9 +56,9 @@ def test_stores_are_listed_with_the_longest_unused_first():
     made("c", 100)
     assert there() == ["c", "b", "a"]
     kept = cache.stores()[0]
-    assert (kept.pictures, kept.shape, kept.used) == (10, (10, 3), 100)
+    assert (kept.images, kept.shape, kept.used) == (10, (10, 3), 100)
     assert kept.bytes == sum(file.stat().st_size for file in kept.path.iterdir()) > PER_STORE
-    assert kept.line == "c: 10 pictures of 10 x 10 x 3, 0.0 MB"
+    assert kept.line == "c: 10 images of 10 x 10 x 3, 0.0 MB"
 
 
 def test_opening_a_store_is_a_use_of_it():
@@ -77,14 +77,14 @@ def test_a_full_cache_loses_the_longest_unused_when_a_store_is_built(monkeypatch
     size = cache.stores()[0].bytes
     monkeypatch.setenv("VGX_CACHE_MAX", str(3 * size + 20))  # room for three of four
     said = []
-    open_store(Plain("fourth"), SPEC, name="fourth", say=said.append)
+    open_store(Plain("fourth"), SPEC, name="fourth", report=said.append)
     assert there() == ["third", "first", "fourth"]
     assert said == [
-        "Removed from the cache, which is full: second: 10 pictures of 10 x 10 x 3, 0.0 MB"
+        "Removed from the cache, which is full: second: 10 images of 10 x 10 x 3, 0.0 MB"
     ]
-    open_store(Plain("third"), SPEC, say=said.append)  # nothing is built, so nothing goes
+    open_store(Plain("third"), SPEC, report=said.append)  # nothing is built, so nothing goes
     monkeypatch.setenv("VGX_CACHE_MAX", "1")
-    open_store(Plain("third"), SPEC, say=said.append)
+    open_store(Plain("third"), SPEC, report=said.append)
     assert len(said) == 1
 
 
@@ -154,7 +154,7 @@ def test_a_store_that_lacks_a_file_says_what_to_do(file):
 def test_hashes_for_other_pictures_are_damage():
     path = made("a")
     (path / "hashes.u64").write_bytes(bytes(8 * 9))
-    with pytest.raises(StorageError, match=r"damaged.*hashes.u64 has 9 numbers for 10 pictures"):
+    with pytest.raises(StorageError, match=r"damaged.*hashes.u64 has 9 numbers for 10 images"):
         open_store(Plain("a"), SPEC)
 
 
@@ -190,7 +190,7 @@ def test_the_bound_is_a_fifth_of_the_disk_when_nobody_says(monkeypatch):
 def test_a_bound_that_is_no_size_is_said_before_anything_is_decoded(said, monkeypatch):
     monkeypatch.setenv("VGX_CACHE_MAX", said)
     source = Plain("a")
-    with pytest.raises(RecipeError, match="VGX_CACHE_MAX: .* is no size; say one like 50GB"):
+    with pytest.raises(RecipeError, match="VGX_CACHE_MAX: .* is no size; write one like 50GB"):
         open_store(source, SPEC)
     assert source.asked == 0
 
@@ -228,7 +228,7 @@ def test_the_command_clears_and_says_exactly_what(capsys):
     used = open_store(Plain("three"), SPEC, name="three")
     lines = listed(capsys, "--clear")
     assert lines[:2] == [
-        f"Removed {name}: 10 pictures of 10 x 10 x 3, 0.0 MB" for name in ("one", "two")
+        f"Removed {name}: 10 images of 10 x 10 x 3, 0.0 MB" for name in ("one", "two")
     ]
     assert lines[3].startswith("three  10 x 10 x 3")
     assert lines[4] == f"2 removed, 0.0 MB; 1 in use, 0.0 MB, in {cache.folder()}"

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from vgx import rng
-from vgx.data.store import Store, as_batch
+from vgx.data.batches import as_batch
+from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.engine.memory import ran_out
 from vgx.errors import noticing
@@ -74,8 +75,9 @@ def as_before(recipe: Recipe, stored: Recipe) -> Recipe:
 
 def tryable(engine: Engine, store: Store) -> tuple[Tensor, Tensor | None]:
     """[B, C, S, S] and [B]  Return pictures for trials, and their labels: a minibatch on a GPU."""
-    batch = engine.recipe.train.batch
-    return as_batch(store, batch if engine.device.type == "cuda" else FEW, engine.device)
+    count = engine.recipe.train.batch if engine.device.type == "cuda" else FEW
+    batch = as_batch(store, count, engine.device)
+    return batch.images, batch.labels
 
 
 def choose(

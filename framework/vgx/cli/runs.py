@@ -16,7 +16,7 @@ from vgx.cli.options import common, runs_option
 def list_runs(out: Path | None) -> None:
     """List the runs, newest first: state, steps, age, size, best metric."""
     from vgx.console import Voice
-    from vgx.data.cache import in_words
+    from vgx.data.cache import format_bytes
     from vgx.recipe.limits import short, visible
     from vgx.runs import directory, summary
 
@@ -31,7 +31,7 @@ def list_runs(out: Path | None) -> None:
             short(visible(entry.state)),
             f"{entry.step:,}" + (f" of {entry.of:,}" if entry.of else ""),
             summary.age(now - entry.since),
-            in_words(entry.bytes),
+            format_bytes(entry.bytes),
             visible(entry.best),
         )
         for entry in entries
@@ -56,22 +56,22 @@ def list_stores(clear: bool) -> None:
         (
             store.source,
             " x ".join(map(str, (store.shape[0], *store.shape))),
-            f"{store.pictures:,}",
-            cache.in_words(store.bytes),
+            f"{store.images:,}",
+            cache.format_bytes(store.bytes),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(store.used)),
         )
         for store in kept
     ]
     if rows:
         voice.table(("source", "pixels", "pictures", "size", "last used"), rows)
-    total = cache.in_words(sum(store.bytes for store in kept))
+    total = cache.format_bytes(sum(store.bytes for store in kept))
     if clear:
-        freed = cache.in_words(sum(store.bytes for store in removed))
+        freed = cache.format_bytes(sum(store.bytes for store in removed))
         left = f"{len(kept):,} in use, {total}" if kept else "none is left"
         voice.say(f"{len(removed):,} removed, {freed}; {left}, in {cache.folder()}")
         return
     stores = "1 store" if len(kept) == 1 else f"{len(kept):,} stores"
-    limit = cache.in_words(cache.limit())
+    limit = cache.format_bytes(cache.limit())
     voice.say(f"{stores}, {total} of at most {limit}, in {cache.folder()}")
 
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vgx import rng
+from vgx.data.batches import as_images
 from vgx.data.split import held_out
-from vgx.data.store import Store, as_images
+from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx.files import cache_dir, write_file

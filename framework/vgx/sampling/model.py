@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vgx import rng
-from vgx.data.store import as_images, open_store
+from vgx.data.batches import as_images
+from vgx.data.store import open_store
 from vgx.engine.build import build_network, sigmoid, untrained
 from vgx.errors import RecipeError, StorageError
 from vgx.files import write_file

@@ -19,7 +19,8 @@ from torch.profiler import profile, record_function
 
 from vgx import rng
 from vgx.console import Voice
-from vgx.data.store import Batches, Store
+from vgx.data.batches import Batches
+from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError, noticing
 from vgx.evaluation.metrics import Eyes, while_training
@@ -74,15 +75,15 @@ class Training:
         self.rollbacks, seed = rollbacks, self.recipe.train.seed
         if rollbacks:
             seed = rng.key(seed, "rollback", rollbacks)
-        self.engine.seed = self.batches.seed = seed
+        self.engine.seed, self.batches = seed, self.batches.reseeded(seed)
         self.engine.slowed = SLOWER**rollbacks
 
     def step(self) -> dict[str, Tensor]:
         """Do the next step; return the loss terms. Raises `DivergedError`."""
         with record_function("vgx: data"):
-            pictures = [self.batches[number] for number in self.numbers]
-            labels = [self.batches.labels(number) for number in self.numbers]
-        values = self.engine.step(self.done, pictures, labels)
+            batches = [self.batches[number] for number in self.numbers]
+        images, labels = [b.images for b in batches], [b.labels for b in batches]
+        values = self.engine.step(self.done, images, labels)
         self.done += 1
         if self.profiler is not None:
             self.profiler.step()

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from vgx import rng
-from vgx.data.store import Store, as_images
+from vgx.data.batches import as_images
+from vgx.data.store import Store
 from vgx.engine.build import sigmoid
 from vgx.engine.engine import Engine
 from vgx.evaluation.latents import ACTIVE, active_dimensions

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vgx import rng
-from vgx.data.store import Store, as_batch
+from vgx.data.batches import as_batch
+from vgx.data.store import Store
 from vgx.engine.build import sigmoid
 from vgx.engine.engine import Engine
 from vgx.images import save_grid
@@ -45,8 +46,9 @@ def draw(engine: Engine, store: Store, made: Run, done: int) -> dict[str, Tensor
     images = decoded(z, in_turn(DRAWN, recipe, engine.device))
     grids = {"samples": save_grid(images, made.samples / f"step-{name}")}
     if "encoder" in shown:
-        real, labels = as_batch(store, RECONSTRUCTED, engine.device)
-        recon = decoded(shown["encoder"](real).mean, labels)  # [N, C, H, W]
+        batch = as_batch(store, RECONSTRUCTED, engine.device)
+        real = batch.images
+        recon = decoded(shown["encoder"](real).mean, batch.labels)  # [N, C, H, W]
         half = math.ceil(len(real) / 2)
         rows = [real[:half], recon[:half], real[half:], recon[half:]]
         path = made.samples / f"recon-{name}"
