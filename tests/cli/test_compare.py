@@ -111,7 +111,7 @@ def test_curves_are_laid_over_each_other_by_step_pictures_or_time(page, runs):
     assert told() == pytest.approx(ends, rel=1e-3)
     by_step = chart.locator(".curve").nth(1).get_attribute("d")
     page.locator("#by-images").check()
-    assert legend.inner_text().startswith(f"{logs[0][-1]['images']} pictures")
+    assert legend.inner_text().startswith(f"{logs[0][-1]['images']} images")
     page.locator("#by-seconds").check()
     assert chart.locator(".curve").nth(1).get_attribute("d") != by_step
     assert legend.inner_text().startswith("20 min")

@@ -538,10 +538,10 @@ def test_text_and_lines_stand_out_from_the_paper(scheme):
     style = (Path(panels.__file__).parent / "page" / "page.css").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     tokens = dict(re.findall(r"--([\w-]+): (#\w{6});", light if scheme == "light" else dark))
-    for name in ("ink", "soft", "accent"):
-        for ground in ("paper", "raised"):
+    for name in ("foreground", "soft", "accent"):
+        for ground in ("background", "raised"):
             assert contrast(tokens[name], tokens[ground]) >= 4.5, (name, ground)
-    assert contrast(tokens["alarm"], tokens["alarm-paper"]) >= 4.5
-    assert contrast(tokens["ink"], tokens["alarm-paper"]) >= 4.5
+    assert contrast(tokens["alarm"], tokens["alarm-background"]) >= 4.5
+    assert contrast(tokens["foreground"], tokens["alarm-background"]) >= 4.5
     for number in range(1, 7):
-        assert contrast(tokens[f"line-{number}"], tokens["paper"]) >= 3
+        assert contrast(tokens[f"line-{number}"], tokens["background"]) >= 3
