@@ -129,7 +129,7 @@ def _samples(
             first = images
         grid = to_image(make_grid(images.cpu(), nrow=COLUMNS, padding=2))
         note = "The recipe's sampler." if part is own else ""
-        panels.append({"sampler": part.type, "note": note, "picture": embedded(grid)})
+        panels.append({"sampler": part.type, "note": note, "image": embedded(grid)})
     return panels, first
 
 
@@ -217,7 +217,7 @@ def latent_map(means: Tensor, rows: NDArray[np.int64], store: Store) -> dict[str
     middles: dict[tuple[int, ...], int] = {}
     for index in np.argsort(off, kind="stable"):
         middles.setdefault(tuple(cells[index].tolist()), int(index))
-    pictures = [
+    images = [
         (index, data_uri(to_image(_stored(store, rows[index]), 46)))
         for index in sorted(middles.values())
     ]
@@ -225,7 +225,7 @@ def latent_map(means: Tensor, rows: NDArray[np.int64], store: Store) -> dict[str
         f"Posterior means of {len(means):,} training images on their first two principal axes, "
         f"which hold {explained[0]:.0%} and {explained[1]:.0%} of the variance."
     )
-    return {"points": np.round(points, 4).tolist(), "pictures": pictures, "note": note}
+    return {"points": np.round(points, 4).tolist(), "images": images, "note": note}
 
 
 # --- copies ------------------------------------------------------------------------------------

@@ -286,9 +286,9 @@ def _made(environment: dict[str, Any], recipe: vgx.Recipe) -> list[tuple[str, st
 # --- texts -------------------------------------------------------------------------------------
 
 
-def _progress(shown: int, count: int) -> str:
-    chosen = f"{shown:,} of {count:,} grids, evenly chosen. " if count > shown else ""
-    return f"{chosen}The same latents and the same real images at each step."
+def _progress(chosen: int, count: int) -> str:
+    some = f"{chosen:,} of {count:,} grids, evenly chosen. " if count > chosen else ""
+    return f"{some}The same latents and the same real images at each step."
 
 
 def _reconstructions(last: dict[str, Any]) -> str:

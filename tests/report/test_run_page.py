@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pydantic
 import pytest
 import torch
 from rich.console import Console
@@ -25,7 +26,7 @@ from vgx.console import Voice
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError
-from vgx.evaluation.latents import Latents
+from vgx.evaluation.latents import Latents, figures
 from vgx.sampling import model as sampling
 from vgx.training import session as training
 from vgx_report import diagram, panels, run_data, run_page
@@ -91,7 +92,7 @@ def test_a_finished_run_has_a_page_with_everything_on_it(whole):
     names = [shown["sampler"] for shown in data["samples"]]
     assert names[0] == "weighted-mix"
     assert {"prior", "posterior", "interpolate"} <= set(names)
-    assert all(shown["picture"]["uri"].startswith("data:image/webp") for shown in data["samples"])
+    assert all(shown["image"]["uri"].startswith("data:image/webp") for shown in data["samples"])
     assert len(data["kl"]["kl"]) == 8
     assert len(data["map"]["points"]) == 64
     assert len(data["neighbours"]["rows"]) == 8
@@ -178,6 +179,9 @@ def test_the_summary_says_how_the_terms_went():
     told = "From step 1 to the last 2 logged: l1 fell from 0.5 to 0.2 and kl stayed near 1.02."
     assert run_data.trend(lines) == told
     assert run_data.trend(lines[:1]) == ""
+    rising = [line(1, 0.5, 0.0), line(2, 0.6, 0.0)]
+    told = "From step 1 to the last 1 logged: l1 rose from 0.5 to 0.6 and kl stayed near 0."
+    assert run_data.trend(rising) == told
 
 
 def test_each_file_of_the_run_is_where_its_claims_come_from(copy):
@@ -409,8 +413,50 @@ def test_a_sampler_that_fails_takes_no_page_away(copy):
     prior = vgx.discover().part("sampler", "prior")
     with mock.patch.object(prior, "build", side_effect=ValueError("not today")):
         data = written(copy)
-    (failed,) = [shown for shown in data["samples"] if "picture" not in shown]
+    (failed,) = [shown for shown in data["samples"] if "image" not in shown]
     assert failed == {"sampler": "prior", "note": "Draws nothing here: not today"}
+
+
+def test_a_sampler_that_refuses_its_defaults_takes_no_page_away(copy):
+    """An installed stranger's, which wants one of two fields."""
+
+    class Either(vgx.Sampler, type="either"):
+        """It wants one of two fields."""
+
+        low: float | None = None
+        """The one."""
+        high: float | None = None
+        """The other."""
+
+        @pydantic.model_validator(mode="after")
+        def one_of_two(self):
+            if (self.low is None) == (self.high is None):
+                raise ValueError("give low or high")
+            return self
+
+        def build(self, latent):
+            raise NotImplementedError
+
+    plugin = vgx.Plugin("stranger", "1", "stranger", (Either,))
+    registry = vgx.Registry((*sampling.registry_of(copy).plugins, plugin))
+    run_page.write(copy, registry, "it is somewhere else", CPU)
+    names = [shown["sampler"] for shown in data_in(page_of(copy))["samples"]]
+    assert {"weighted-mix", "prior"} <= set(names)
+    assert "either" not in names
+
+
+def test_the_page_of_a_run_is_drawn_from_the_cache(copy, whole, monkeypatch):
+    """The data set is not opened again, and the page is the one that the training wrote."""
+    opened = mock.Mock(side_effect=AssertionError("the data set was opened"))
+    monkeypatch.setattr(run_page, "open_source", opened)
+    monkeypatch.setenv("VGX_CACHE", str(whole.path.parents[1] / "cache"))
+    run_page.write_page(copy, voice())
+    ours, theirs = data_in(page_of(copy)), data_in(page_of(whole))
+    different = {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
+    assert different == {"foot"}  # which names the run's folder
+    monkeypatch.setenv("VGX_CACHE", str(copy.path / "empty"))
+    with pytest.raises(AssertionError, match="the data set was opened"):
+        run_page.write_page(copy, voice())
 
 
 # --- what is computed --------------------------------------------------------------------------
@@ -428,6 +474,16 @@ def test_kl_is_that_of_torchs_distributions_and_dimensions_are_counted():
     # Variances of the means are near 1, 0.0001, 4 and 0.
     assert [d for d, used in zip(shown["order"], shown["active"], strict=True) if used] == [2, 0]
     assert shown["note"].startswith("2 of 4 dimensions are active")
+
+
+def test_active_dimensions_are_counted_as_in_an_evaluation():
+    """The unbiased variance of 18 means is above 0.01 here, the biased one is not."""
+    means = torch.linspace(-1, 1, 18, dtype=torch.float64)[:, None].repeat(1, 5)
+    means *= (0.0103 / means.var(0)).sqrt()
+    assert (means.var(0, correction=0) < 0.01).all()
+    latents = Latents(means, torch.zeros_like(means))
+    assert sum(panels.kl_panel(latents, 18)["active"]) == 5
+    assert figures(latents, 0)["active_units"] == 5
 
 
 def test_the_gap_is_that_of_posteriors_far_apart():
@@ -472,7 +528,7 @@ def test_the_map_is_that_of_principal_components():
         assert ours[:, axis] * sign == pytest.approx(theirs[:, axis], abs=1e-3)
     first, second = (f"{share:.0%}" for share in fitted.explained_variance_ratio_)
     assert f"which hold {first} and {second} of the variance" in shown["note"]
-    indices = [index for index, _ in shown["pictures"]]
+    indices = [index for index, _ in shown["images"]]
     assert len(indices) == len(set(indices)) > 30
 
 
@@ -508,13 +564,12 @@ def test_a_copy_is_found_among_what_is_new_mirrored_or_not():
 def test_samples_on_the_page_are_those_of_the_sample_command(whole):
     shown = next(s for s in data_in(page_of(whole))["samples"] if s["sampler"] == "prior")
     drawn = vgx.sample(whole, "prior", panels.SAMPLES)
-    with mock.patch.object(panels, "data_uri", side_effect=lambda image: image.tobytes()):
-        recipe = vgx.load_recipe(whole.recipe_file)
-        model = sampling.load_with(whole, recipe, CPU, ("decoder",))
-        prior = vgx.discover().part("sampler", "prior")()
-        ours = panels.draw_samples(whole, model, recipe, prior, CPU)
+    recipe = vgx.load_recipe(whole.recipe_file)
+    model = sampling.load_with(whole, recipe, CPU, ("decoder",))
+    prior = vgx.discover().part("sampler", "prior")()
+    ours = panels.draw_samples(whole, model, recipe, prior, CPU)
     assert torch.allclose(ours, drawn, atol=1e-5)
-    assert (shown["picture"]["width"], shown["picture"]["height"]) == (10 * 18 + 2, 4 * 18 + 2)
+    assert (shown["image"]["width"], shown["image"]["height"]) == (10 * 18 + 2, 4 * 18 + 2)
 
 
 # --- how it looks ------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The program: commands, errors, exit codes.
 
 A command imports what it needs when it is called, so that `vgx --help` stays quick. Commands of the
-core are found without any plugin; help and other names ask the plugins too.
+core need no plugin; help and other names load the plugins.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def list_runs(out: Path | None) -> None:
 @click.option("--clear", is_flag=True, help="Remove the stores that no process has open.")
 @common
 def list_stores(clear: bool) -> None:
-    """List the stores of decoded pictures: what of, how large, when last used."""
+    """List the stores of decoded images: source, size, when last used."""
     from vgx.console import Voice
     from vgx.data import cache
 
@@ -63,7 +63,7 @@ def list_stores(clear: bool) -> None:
         for store in kept
     ]
     if rows:
-        voice.table(("source", "pixels", "pictures", "size", "last used"), rows)
+        voice.table(("source", "pixels", "images", "size", "last used"), rows)
     total = cache.format_bytes(sum(store.bytes for store in kept))
     if clear:
         freed = cache.format_bytes(sum(store.bytes for store in removed))

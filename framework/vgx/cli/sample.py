@@ -1,4 +1,4 @@
-"""The command that draws pictures with a trained run: sample."""
+"""The command that draws images with a trained run: sample."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The grid's file.")
 @click.option(
-    "--separate", metavar="DIR", type=click.Path(path_type=Path), help="Single pictures instead."
+    "--separate", metavar="DIR", type=click.Path(path_type=Path), help="Single images instead."
 )
 @click.option("--animate", is_flag=True, help="One after another instead, as an animated WebP.")
 @click.option("--best", is_flag=True, help="With the best checkpoint by the recipe's eval.best.")
@@ -43,7 +43,7 @@ def sample(
     best: bool,
     device: str | None,
 ) -> None:
-    """Draw a grid of new pictures from RUN (the newest by default); 100 make 10x10."""
+    """Draw a grid of new images from RUN (the newest by default); 100 make 10x10."""
     if separate is not None and animate:
         raise click.UsageError("Leave out --separate or --animate.")
     if separate is not None and out is not None:
@@ -65,8 +65,8 @@ def sample(
         )
     with voice.work("Drawing", n) as advance:
         for more in save_separately(chunks, separate):
-            advance(more, "pictures")
-    voice.say(f"{n:,} pictures in {separate}")
+            advance(more, "images")
+    voice.say(f"{n:,} images in {separate}")
 
 
 def save_grid(

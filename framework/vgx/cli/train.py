@@ -33,7 +33,7 @@ def run(
     profile: bool,
     device: str | None,
 ) -> None:
-    """Train RECIPE: check it, train it, draw its pictures."""
+    """Check RECIPE, train it, and draw images with it."""
     if resumed is None and recipe is None:
         raise click.UsageError("Name a RECIPE, or a run to go on with: --resume RUN.")
     if resumed is not None and profile:

@@ -13,10 +13,10 @@ def tables(results: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tup
     tables: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = []
     for kind in KINDS:
         if (part := results[kind]) is not None:
-            title = f"{kind}: {part['pictures']:,} pictures, {part['split']}"
+            title = f"{kind}: {part['pictures']:,} images, {part['split']}"
             tables.append((title, ("figure", "value"), _rows([part])))
     if samplers := results["generation"]:
-        title = "generation: {pictures:,} pictures of each sampler against {real:,}, {split}"
+        title = "generation: {pictures:,} images of each sampler against {real:,}, {split}"
         header = ("figure", *(part["sampler"]["type"] for part in samplers))
         tables.append((title.format(**samplers[0]), header, _rows(samplers)))
     return tables

@@ -1,4 +1,4 @@
-"""How a training ends: noted in `ended.json`, and told to the plugins, whatever ended it."""
+"""How a training ends: noted in `ended.json`, then each plugin is called, whatever ended it."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ function training(progress) {
   const slots = kinds.map(([kind, title]) => progress.runs.map((frames, run) => {
     const first = frames.findLast((frame) => frame[kind]);
     if (!first) return { body: h("p", { class: "soft" }, data.runs[run], ": none") };
-    const body = picture(first[kind], title, title);
+    const body = figure(first[kind], title, title);
     return { body, show(place) {
       const frame = frames.findLast((each) => each.step <= place && each[kind]) || first;
       const image = body.querySelector("img");
@@ -68,7 +68,7 @@ sections.push(section("metrics", "Metrics", data.metrics.tables.length
   ? [h("p", { class: "soft" }, data.metrics.note), data.metrics.tables.map(evaluated)]
   : h("p", {}, "None of these runs was evaluated.")));
 if (data.progress.places.length) {
-  sections.push(section("pictures", "Images", training(data.progress)));
+  sections.push(section("images", "Images", training(data.progress)));
 }
 if (data.curves.groups.length) sections.push(section("curves", "Curves", logged(data.curves)));
 

@@ -25,7 +25,7 @@ function format(value) {
   return size >= 1e5 || size < 1e-4 ? Number(value.toPrecision(3)).toExponential() : String(Number(value.toPrecision(4)));
 }
 
-function picture(source, alt, caption) {
+function figure(source, alt, caption) {
   const kind = source.width < 200 ? "small" : null;
   const image = h("img", { src: source.uri, alt, width: source.width, height: source.height });
   return h("figure", { class: kind }, image, caption ? h("figcaption", {}, caption) : null);

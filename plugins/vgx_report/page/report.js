@@ -3,18 +3,18 @@
 function training(frames) {
   const kinds = [["samples", "Fixed latents"], ["recon", "Real above reconstruction"]]
     .filter(([kind]) => frames.at(-1)[kind]);
-  const pictures = kinds.map(([kind, title]) => picture(frames.at(-1)[kind], title, title));
+  const grids = kinds.map(([kind, title]) => figure(frames.at(-1)[kind], title, title));
   const controls = player(frames.length - 1, "Step of the images", (index) => {
     const frame = frames[index];
     kinds.forEach(([kind, title], i) => {
-      const image = pictures[i].querySelector("img");
+      const image = grids[i].querySelector("img");
       if (frame[kind]) image.src = frame[kind].uri;
       image.alt = title + " at step " + count(frame.step);
-      pictures[i].querySelector("figcaption").textContent = image.alt;
+      grids[i].querySelector("figcaption").textContent = image.alt;
     });
     return "Step " + count(frame.step);
   });
-  return [controls, h("div", { class: "pair" }, pictures)];
+  return [controls, h("div", { class: "pair" }, grids)];
 }
 
 function logged(logs) {
@@ -66,13 +66,13 @@ function map(latents) {
     ];
     const dots = latents.points.map(at).map(([x, y]) =>
       s("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 2, class: "dot" }));
-    const pictures = latents.pictures.map(([index, uri]) => {
+    const images = latents.images.map(([index, uri]) => {
       const [x, y] = at(latents.points[index]);
       return s("image", { href: uri, x: (x - size / 2).toFixed(1), y: (y - size / 2).toFixed(1),
         width: size, height: size });
     });
     box.replaceChildren(s("svg", { viewBox: `0 0 ${wide} ${tall}`, role: "img",
-      "aria-label": latents.note }, dots, pictures));
+      "aria-label": latents.note }, dots, images));
   });
   return h("figure", {}, h("h3", {}, "Map of the latents"), plot, h("figcaption", {}, latents.note));
 }
@@ -118,12 +118,12 @@ if (data.samples.length) {
     h("p", { class: "soft" }, data.samples_note, h("code", {}, data.samples_command)),
     h("div", { class: "pile" }, data.samples.map((drawn) => h("div", {},
       h("h3", {}, drawn.sampler),
-      drawn.picture ? picture(drawn.picture, `Images drawn with the sampler ${drawn.sampler}`,
+      drawn.image ? figure(drawn.image, `Images drawn with the sampler ${drawn.sampler}`,
         drawn.note) : h("p", { class: "soft" }, drawn.note))))));
 }
 if (data.reconstructions) {
   sections.push(section("reconstructions", "Reconstructions",
-    picture(data.reconstructions, "Real images, each row above its reconstructions",
+    figure(data.reconstructions, "Real images, each row above its reconstructions",
       data.reconstructions.note)));
 }
 if (data.kl || data.map) {
