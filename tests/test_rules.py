@@ -28,8 +28,9 @@ REPORT = sorted((ROOT / "plugins" / "vgx_report").rglob("*.py"))
 # What a plugin with commands may import from the core besides `vgx`; docs/design.md lists it too.
 OPEN = {
     "cli.options", "check.trials", "console", "data.batches", "data.cache", "data.split",
-    "data.store", "errors", "evaluation.latents", "evaluation.tables", "files", "recipe.limits",
-    "rng", "runs.directory", "runs.frames", "runs.summary", "sampling.model", "training.session",
+    "data.store", "errors", "evaluation.latents", "evaluation.tables", "files", "images",
+    "recipe.limits", "rng", "runs.directory", "runs.frames", "runs.summary", "sampling.model",
+    "training.session",
 }  # fmt: skip
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 

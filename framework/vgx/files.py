@@ -1,4 +1,4 @@
-"""Files written whole, errors of the disk in words, and the folder of what can be made again."""
+"""Files written whole, errors of the disk as messages, and the folder of the cache."""
 
 from __future__ import annotations
 
@@ -16,30 +16,51 @@ from vgx.errors import StorageError
 
 
 def cache_dir() -> Path:
-    """Return the folder of things that can be made again: VGX_CACHE, or the user's cache."""
+    """Return the folder of files that can be made again: VGX_CACHE, or the user's cache."""
     return Path(os.environ.get("VGX_CACHE") or platformdirs.user_cache_path("vgx"))
 
 
-def write_file(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole: it holds the old content or the new, never a part."""
+def write_file(path: Path, content: str | bytes, *, sync: bool = True) -> None:
+    """Replace a file as a whole: it has the old content or the new, never a part.
+
+    Without `sync` nothing waits for the disk, so a crash of the machine may lose the file. Raises
+    `StorageError`.
+    """
     data = content.encode() if isinstance(content, str) else content
+    with replacing(path, sync=sync) as temporary:
+        write_through(temporary, data, sync=sync)
+
+
+@contextmanager
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Give the block a temporary path, and move the file that it writes there to `path`.
+
+    When the block fails, the old file stays. Raises `StorageError` for an `OSError`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            yield temporary
             temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        flush_directory(path.parent)
+        if sync:
+            flush_directory(path.parent)
+
+
+def write_through(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write a new file and, with `sync`, wait until its content is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def flush_directory(path: Path) -> None:
-    """Bring a directory's names to the disk: a rename is lasting only then."""
+    """Wait until a directory's names are on the disk: only then does a rename survive a crash."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -48,7 +69,7 @@ def flush_directory(path: Path) -> None:
 
 
 def refusal(error: OSError, path: Path, needed: int = 0) -> str:
-    """Say why the system refused to write; of a full disk also what is needed and what is free."""
+    """Return why the system refused to write; for a full disk also what is needed and free."""
     text = error.strerror or str(error)
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return text
@@ -61,7 +82,7 @@ def refusal(error: OSError, path: Path, needed: int = 0) -> str:
 
 @contextmanager
 def storage(path: Path) -> Iterator[None]:
-    """Raise a `StorageError` that names the path for what the system refuses in the block."""
+    """Turn an `OSError` in the block into a `StorageError` that names the path."""
     try:
         yield
     except OSError as error:

@@ -15,7 +15,7 @@ import vgx
 from vgx.errors import StorageError
 from vgx.files import write_file
 from vgx.runs.frames import drawn, evenly, step_of
-from vgx.runs.summary import entry, gist, recipe_of
+from vgx.runs.summary import read_json, read_recipe, summarize
 from vgx_report.html import page
 from vgx_report.panels import frame
 from vgx_report.run_data import OFFLINE
@@ -49,17 +49,17 @@ def read(run: vgx.Run) -> RunData:
 
     Raises `StorageError` when they are not what a run writes.
     """
-    state = entry(run).state
+    state = summarize(run).state
     if state.startswith("broken"):
         raise StorageError(f"{run.path}: {state}")
     return RunData(
         run=run,
         name=run.path.resolve().name,
         state=state,
-        recipe=recipe_of(run),
-        environment=gist(run, "environment.json"),
-        audit=gist(run, "audit.json"),
-        evaluation=gist(run, "evaluation.json"),
+        recipe=read_recipe(run),
+        environment=read_json(run, "environment.json"),
+        audit=read_json(run, "audit.json"),
+        evaluation=read_json(run, "evaluation.json"),
         log=run.read_log(),
     )
 

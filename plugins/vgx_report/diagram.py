@@ -15,7 +15,7 @@ from typing import Any
 import vgx
 from vgx.data.cache import format_bytes
 from vgx.errors import StorageError
-from vgx.runs.summary import entry
+from vgx.runs.summary import summarize
 
 PLAYERS = ("generator", "discriminator")
 
@@ -82,7 +82,7 @@ def of_run(run: vgx.Run, recipe: vgx.Recipe) -> Explanation:
     except (OSError, ValueError) as error:
         raise StorageError(f"{file}: {error}") from None
     lines = [line for line in run.read_log() if line.get("losses")]
-    steps = entry(run).of or recipe.train.steps or 1
+    steps = summarize(run).of or recipe.train.steps or 1
     pace = ""
     if lines:
         line = lines[-1]

@@ -24,6 +24,7 @@ from vgx.data.batches import as_images
 from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, active_dimensions, gap_at_least, kl_by_dimension
+from vgx.images import as_pil, as_pixels
 from vgx.runs.frames import drawn, evenly, step_of
 from vgx.sampling.model import CHUNK, draw, load_with
 from vgx_report import diagram
@@ -72,10 +73,7 @@ def compute(
 
 def to_image(pixels: Tensor, size: int | None = None) -> Image.Image:
     """Return pixels [C, H, W] in [0, 1] as an image, no larger than `size` pixels."""
-    from PIL import Image
-
-    values = (pixels * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)  # [H, W, C]
-    image = Image.fromarray(values.squeeze(-1).cpu().numpy()).convert("RGB")
+    image = as_pil(as_pixels(pixels[None])[0]).convert("RGB")
     if size is not None:
         image.thumbnail((size, size))
     return image

@@ -9,7 +9,7 @@ import vgx
 from vgx.errors import StorageError
 from vgx.evaluation.tables import tables
 from vgx.runs.frames import evenly
-from vgx.runs.summary import gist
+from vgx.runs.summary import read_json
 from vgx_report import panels as computing
 from vgx_report.tables import number, time_of
 
@@ -25,8 +25,8 @@ def gather(
     run: vgx.Run, recipe: vgx.Recipe, panels: dict[str, Any], notices: list[str]
 ) -> dict[str, Any]:
     """Return all that the page of a run contains; `panels` are those of `panels.compute`."""
-    lines, environment = run.read_log(), gist(run, "environment.json")
-    ended, audit = gist(run, "ended.json"), gist(run, "audit.json")
+    lines, environment = run.read_log(), read_json(run, "environment.json")
+    ended, audit = read_json(run, "ended.json"), read_json(run, "audit.json")
     frames, count = computing.frames(run, FRAMES)
     last = frames[-1] if frames else {}
     drawing = None
@@ -245,7 +245,7 @@ def _group(title: str, lines: Lines, field: str, belongs: Callable[[str], bool])
 
 def _metrics(run: vgx.Run) -> dict[str, Any] | None:
     """Return the tables of the run's evaluation, or None when it was not evaluated."""
-    results = gist(run, "evaluation.json")
+    results = read_json(run, "evaluation.json")
     if not results:
         return None
     seeds = len(results["seeds"])

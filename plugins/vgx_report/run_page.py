@@ -16,7 +16,7 @@ from vgx.console import Voice
 from vgx.data.store import Store, cached, open_source, open_with_progress
 from vgx.errors import StorageError, VgxError, noticing
 from vgx.files import write_file
-from vgx.runs.summary import gist
+from vgx.runs.summary import read_json
 from vgx.training.session import pick_device
 from vgx_report import panels, run_data
 from vgx_report.html import page
@@ -32,7 +32,7 @@ def write_page(
     """
     registry = vgx.discover(run.plugin_files)
     recipe = vgx.load_recipe(run.recipe_file, (), registry)
-    if device is None and gist(run, "environment.json").get("device") == "cpu":
+    if device is None and read_json(run, "environment.json").get("device") == "cpu":
         device = "cpu"
     chosen = pick_device(device)
     return write(run, registry, images(run, recipe, voice), chosen, out)

@@ -32,13 +32,13 @@ class Pictures:
 
     def __init__(self, n=12, fingerprint="plain-1", bad=()):
         self.n, self.fingerprint, self.bad = n, fingerprint, bad
-        self.asked = Counter()
+        self.reads = Counter()
 
     def __len__(self):
         return self.n
 
     def __getitem__(self, index):
-        self.asked[index] += 1
+        self.reads[index] += 1
         if index in self.bad:
             raise ValueError("torn file")
         if index % 5 == 4:
@@ -59,7 +59,7 @@ def test_pictures_are_decoded_once():
     assert store.dropped == {"fifth": 2}
     assert store.summary() == "10 images kept, 2 dropped (2 fifth)"
     again = open_store(second, SPEC)
-    assert not second.asked
+    assert not second.reads
     assert (again.images == store.images).all()
     assert (again.content, again.dropped) == (store.content, store.dropped)
 
@@ -76,14 +76,14 @@ def test_pictures_are_decoded_once():
 def test_what_changes_the_pictures_has_a_store_of_its_own(source, spec):
     open_store(Pictures(), SPEC)
     store = open_store(source, spec)
-    assert len(source.asked) == 12
+    assert len(source.reads) == 12
     assert store.images.shape == (10, spec.size, spec.size, spec.channels)
 
 
 def test_progress_counts_every_picture():
-    told = []
-    open_store(Pictures(), SPEC, told.append)
-    assert sum(told) == 12
+    counts = []
+    open_store(Pictures(), SPEC, counts.append)
+    assert sum(counts) == 12
 
 
 def test_a_bad_picture_is_named_and_nothing_half_stays():
@@ -107,7 +107,7 @@ def test_bad_pictures_are_left_out_counted_and_named_when_that_is_asked_for():
     assert store.images[0, 0, 0, 0] == 1
     again = Pictures(100, bad=[0, 7, 98])
     assert open_store(again, SPEC, max_bad=0.03).named == store.named
-    assert not again.asked
+    assert not again.reads
 
 
 def bad(n):
@@ -122,7 +122,7 @@ def test_more_bad_pictures_than_are_allowed_end_the_program_and_the_next_try_is_
     assert str(caught.value) == expected + "dataset.max_bad allows a share of 0.03"
     again = Pictures(100, bad=[0, 7, 98, 99])
     assert open_store(again, SPEC, max_bad=0.04).bad == 4
-    assert not again.asked
+    assert not again.reads
 
 
 def test_a_store_made_for_who_allows_bad_pictures_is_refused_to_who_does_not():
@@ -137,7 +137,7 @@ def test_a_store_without_bad_pictures_serves_both():
     open_store(Pictures(), SPEC)
     source = Pictures()
     assert open_store(source, SPEC, max_bad=0).bad == 0
-    assert not source.asked
+    assert not source.reads
 
 
 def test_labels_stay_with_their_pictures_where_bad_ones_are_left_out():
@@ -288,7 +288,7 @@ def test_no_more_is_decoded_ahead_than_a_few_pieces(monkeypatch):
     source = Pictures(1000)
     pieces = decode_all(source, SPEC)
     next(pieces)
-    assert len(source.asked) <= 4 * 32
+    assert len(source.reads) <= 4 * 32
     assert sum(piece.count for piece in pieces) == 1000 - 32
 
 
@@ -304,7 +304,7 @@ def test_no_usable_picture_is_said():
 def test_a_first_look_needs_no_store():
     source = Pictures()
     assert peek(source, SPEC, 5).images[4, 0, 0].tolist() == [5, 10, 250]
-    assert max(source.asked) == 5
+    assert max(source.reads) == 5
     assert len(peek(source, SPEC, 11).images) == 10  # as many as there are
 
 
@@ -556,7 +556,7 @@ def test_another_way_of_resizing_would_have_a_store_of_its_own(monkeypatch):
     monkeypatch.setattr(data, "POLICY", "another")
     source = Pictures()
     open_store(source, SPEC)
-    assert len(source.asked) == 12
+    assert len(source.reads) == 12
 
 
 def test_reasons_are_counted_apart_and_told_in_their_order():

@@ -21,7 +21,7 @@ def list_runs(out: Path | None) -> None:
     from vgx.runs import directory, summary
 
     voice, now = Voice(), time.time()
-    entries = [summary.entry(run) for run in reversed(directory.every(out))]
+    entries = [summary.summarize(run) for run in reversed(directory.every(out))]
     if not entries:
         voice.say(f"{directory.runs_dir(out)}: no runs here yet; make one with: vgx run RECIPE")
         return

@@ -22,6 +22,7 @@ from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx.files import cache_dir, write_file
+from vgx.images import levels
 from vgx.parts.kinds import Comparison, Drawer, Features, Fitted, ImageSpec, Metric
 from vgx.recipe.model import Eval
 from vgx.runs import checkpoint
@@ -123,7 +124,7 @@ class Eyes:
 
 def rounded(images: Tensor) -> Tensor:
     """[N, C, S, S]  Images as a PNG would hold them: real ones were bytes too."""
-    return (images * 255).round() / 255
+    return levels(images) / 255
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ from vgx.parts.kinds import Fitted
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.model import Recipe, load_recipe, with_part
 from vgx.runs import checkpoint
+from vgx.runs.best import best_of
 from vgx.runs.directory import Run, find
 
 CHUNK = 64  # pictures decoded at once
@@ -120,10 +121,10 @@ def _best(run: Run, recipe: Recipe) -> tuple[Path, checkpoint.State]:
     name = recipe.eval.best
     if name is None:
         raise RecipeError(f"{run.path}: its recipe says no eval.best, so no checkpoint is the best")
-    step = checkpoint.best(run, name, recipe.eval.better[name])
-    if step is None:
+    best = best_of(run.read_log(), name, recipe.eval.better[name])
+    if best is None:
         raise StorageError(f"{run.path}: nothing was measured yet, so no checkpoint is the best")
-    return checkpoint.load_step(run, step)
+    return checkpoint.load_step(run, best.step)
 
 
 def sample(

@@ -26,6 +26,7 @@ from vgx.errors import DivergedError, Stopped, StorageError, noticing
 from vgx.evaluation.metrics import Eyes, while_training
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames
+from vgx.runs.best import Measurement, best_of
 from vgx.runs.checkpoint import last_good
 from vgx.runs.directory import Run
 from vgx.training import environment
@@ -56,6 +57,7 @@ class Training:
     paced: tuple[float, int] = (0.0, 0)  # when its speed was last told, and at which step
     warnings: list[str] = field(default_factory=list)  # that no line of the log has yet
     metrics: dict[str, float] = field(default_factory=dict)  # the same
+    best: Measurement | None = None  # so far, of the recipe's eval.best
     trackers: Trackers = field(default_factory=Trackers)  # that are open
     profiler: profile | None = None  # told of every step
 
@@ -98,6 +100,7 @@ class Training:
 def train(training: Training, voice: Voice) -> None:
     """Train to the end or to a signal; log, draw and save on the way."""
     engine, made = training.engine, training.run
+    _read_best(training)
     _begin(training, voice)
     watch = Watch(engine, training.store)
     eyes = Eyes(training.recipe.image, engine.device, keep=False)
@@ -126,7 +129,7 @@ def train(training: Training, voice: Voice) -> None:
             shown = training.done
             if due.draw:
                 _draw(training)
-            if due.save or (_judges(training) and _best(training) == training.done):
+            if due.save or (_judges(training) and _best_step(training) == training.done):
                 _save(training, voice)
         if training.saved != training.done:
             engine.guard.confirm()
@@ -169,6 +172,7 @@ def _tell(
     _warn(training, watch.numbers(training.done, losses), voice)
     line = _line(training, losses)
     training.run.log(line)
+    _note_best(training, [line])
     training.trackers.log(line)
     return _progress(losses, training)
 
@@ -191,12 +195,23 @@ def _measure(training: Training, eyes: Eyes) -> dict[str, float]:
     return while_training(training.engine, training.store, training.done, eyes)
 
 
-def _best(training: Training) -> int | None:
-    """Return the step of the best measurement so far, if the recipe says what is best."""
-    name = training.recipe.eval.best
-    if name is None:
-        return None
-    return checkpoint.best(training.run, name, training.recipe.eval.better[name])
+def _best_step(training: Training) -> int | None:
+    """Return the step of the best measurement so far, if the recipe has eval.best."""
+    return None if training.best is None else training.best.step
+
+
+def _note_best(training: Training, lines: list[dict[str, Any]]) -> None:
+    """Update the best measurement with new lines of the log."""
+    if name := training.recipe.eval.best:
+        better = training.recipe.eval.better[name]
+        training.best = best_of(lines, name, better, training.best)
+
+
+def _read_best(training: Training) -> None:
+    """Find the best measurement in the log: once at the start, and after lines were removed."""
+    training.best = None
+    if training.recipe.eval.best:
+        _note_best(training, training.run.read_log())
 
 
 def _begin(training: Training, voice: Voice) -> None:
@@ -247,6 +262,7 @@ def _roll_back(training: Training, what: str, voice: Voice) -> None:
     training.done = state.numbers["step"]
     training.begin(training.rollbacks + 1)
     training.run.rewind_log(training.done)
+    _read_best(training)
     _save(training, voice)  # with the count, so that a resume goes on from here
     told = f"rollback {training.rollbacks} of {ROLLBACKS}: {what}; back at step {training.done:,}"
     rates = f"with other draws and {training.engine.slowed:g} times the learning rates"
@@ -324,5 +340,5 @@ def _save(training: Training, voice: Voice) -> None:
             what = f"step {training.done}: {name} is not finite, so not saved"
             _roll_back(training, what, voice)
             return
-    checkpoint.save(training.run, state, training.recipe.train.keep, _best(training))
+    checkpoint.save(training.run, state, training.recipe.train.keep, _best_step(training))
     training.saved = training.done
