@@ -249,7 +249,7 @@ def test_nothing_executes_what_it_reads(path):
                 assert path == ROOT / "framework" / "vgx" / "__init__.py"
 
 
-@pytest.mark.bar("S2", control="twelve modules that do it: each is seen")
+@pytest.mark.bar("S2", control="twelve modules that use them: each is noticed")
 @pytest.mark.parametrize(
     "text",
     [
