@@ -90,7 +90,7 @@ def section(runs: Sequence[RunData]) -> str:
     rows = [
         ["seconds in training", *(f"{line['seconds']:,.0f}" for line in lines)],
         ["steps", *(f"{line['step']:,}" for line in lines)],
-        ["pictures seen", *(f"{line['images']:,}" for line in lines)],
+        ["images seen", *(f"{line['images']:,}" for line in lines)],
     ]
     for side in compare.evaluation_tables(runs):
         rows += [[f"{side.title}: {row.name}", *row.cells] for row in side.rows]
