@@ -12,16 +12,13 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from vgx_builtin.datasets.face_drawing import (
+from vgx_builtin.datasets.face_drawing import RANGES, FaceFactors, draw_face, draw_factors
+from vgx_builtin.datasets.face_drawing.factors import (
     ACCESSORIES,
     BACKGROUND_KINDS,
     CLOTHES_KINDS,
     FRINGE_STYLES,
     HAIR_STYLES,
-    RANGES,
-    FaceFactors,
-    draw_face,
-    draw_factors,
 )
 
 # A face that looks straight ahead, every factor at a known place. Only the eyes are green.

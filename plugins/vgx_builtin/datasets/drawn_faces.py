@@ -66,7 +66,7 @@ class DrawnFacesSource:
         return draw_face(draw_factors(self.seed, self._checked(index)), self.size)
 
     def factors(self, index: int) -> dict[str, float]:
-        """Return the numbers that face `index` is drawn from; `face_drawing.RANGES` bounds them."""
+        """Return the factors of face `index` by name; `face_drawing.RANGES` has their ranges."""
         return draw_factors(self.seed, self._checked(index)).by_name()
 
     def _checked(self, index: int) -> int:
