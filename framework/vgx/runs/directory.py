@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import errno
 import fcntl
 import json
 import os
@@ -18,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import platformdirs
-
-from vgx.files import storage, write_file
 from vgx.errors import BusyError, StorageError
+from vgx.files import storage, write_file
 
 _NAME = re.compile(r"(\d{4,})-(.+)")
 _TOLD = ("environment", "audit", "ended")  # what a run's writer says of it in JSON

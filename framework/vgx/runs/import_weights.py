@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgx.runs.checkpoint import tensor_bytes
 from vgx.errors import RecipeError, StorageError
-from vgx.recipe.limits import short, visible
 from vgx.files import write_file
+from vgx.recipe.limits import short, visible
+from vgx.runs.checkpoint import tensor_bytes
 
 # Where programs keep the weights among other things, in the order of preference.
 _USUAL = (

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vgx.errors import VgxError
-from vgx.recipe.model import load_recipe
 from vgx.parts.registry import discover
-from vgx.runs.directory import Run
+from vgx.recipe.model import load_recipe
 from vgx.recipe.yaml import read
+from vgx.runs.directory import Run
 
 # What JSON that is none, or is none of ours, makes of reading it.
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
