@@ -10,4 +10,4 @@ from vgx_builtin.datasets.face_drawing.choice import draw_factors
 from vgx_builtin.datasets.face_drawing.draw import DRAWING_VERSION, draw_face
 from vgx_builtin.datasets.face_drawing.factors import RANGES, FaceFactors
 
-__all__ = ["DRAWING_VERSION", "RANGES", "FaceFactors", "draw_face", "draw_factors"]
+__all__ = ("DRAWING_VERSION", "RANGES", "FaceFactors", "draw_face", "draw_factors")
