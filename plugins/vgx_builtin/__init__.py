@@ -14,7 +14,7 @@ from vgx_builtin.datasets.huggingface import HuggingFace
 from vgx_builtin.datasets.image_folder import ImageFolder
 from vgx_builtin.decoders.conv_transpose import ConvTranspose
 from vgx_builtin.decoders.dcgan import DcganDecoder
-from vgx_builtin.decoders.labelled import Labelled
+from vgx_builtin.decoders.labelled import LabelledDecoder
 from vgx_builtin.decoders.residual import ResidualDecoder
 from vgx_builtin.discriminators.dcgan import DcganDiscriminator
 from vgx_builtin.discriminators.multi_scale import MultiScale
@@ -78,7 +78,7 @@ PARTS: tuple[type[vgx.Component], ...] = (
     VectorQuantised,
     ConvTranspose,
     DcganDecoder,
-    Labelled,
+    LabelledDecoder,
     ResidualDecoder,
     DcganDiscriminator,
     MultiScale,

@@ -32,7 +32,7 @@ FIELDS = {
     "discriminator/timm-patchgan": {"backbone": "test_resnet"},
     "loss/perceptual": {"backbone": "test_resnet"},
 }
-# The picture size of those that want more than 16 pixels.
+# The image size of those that want more than 16 pixels.
 SIZES = {
     "encoder/timm": 32,
     "discriminator/timm-patchgan": 32,

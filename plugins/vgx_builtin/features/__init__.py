@@ -1,1 +1,1 @@
-"""Networks that metrics see pictures with."""
+"""Networks whose features metrics compare."""

@@ -1,1 +1,1 @@
-"""Measures of reconstructions and of generated pictures."""
+"""Measures of reconstructions and of generated images."""

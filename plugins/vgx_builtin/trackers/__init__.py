@@ -1,1 +1,1 @@
-"""Trackers in the box."""
+"""The built-in trackers."""
