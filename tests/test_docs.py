@@ -42,6 +42,7 @@ from vgx.cli import (
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.parts import kinds as components
 from vgx.recipe import schema
+from vgx.recipe.load import parse_settings
 from vgx.recipe.model import CHANGEABLE, Optimizer, Recipe, Train
 from vgx.sampling import model as sampling
 
@@ -346,7 +347,7 @@ def test_every_command_shown_would_run():
         base = where / given["recipe"] if given.get("recipe") else ROOT / "recipes" / "tiny.yaml"
         recipe = vgx.load_recipe(base, given.get("overrides", ()), registry)
         if words[0] == "sample":
-            settings = running._settings(given["settings"])
+            settings = parse_settings(given["settings"])
             sampling.with_sampler(recipe, given["sampler"], settings, registry)
         if given.get("which"):
             kind, _, name = given["which"].partition("/")
@@ -400,7 +401,7 @@ def test_every_field_of_every_loss_is_described():
     rows = schema.fields(vgx.discover().part("loss", "l1"))
     page = DOCS / "recipe" / "losses.md"
     assert [row[:3] for row in table(section(page, "Every loss"))] == expected(rows)
-    rows = schema.fields(components.Schedule)
+    rows = schema.fields(vgx.Schedule)
     assert [row[:3] for row in table(section(page, "Schedules"))] == expected(rows)
 
 
@@ -421,12 +422,12 @@ def test_every_field_of_train_is_described():
 
 def test_every_field_of_image_is_described():
     page = (DOCS / "recipe" / "image.md").read_text()
-    described = TypeAdapter(components.ImageSpec).json_schema()["properties"]
+    described = TypeAdapter(vgx.ImageSpec).json_schema()["properties"]
     assert [row[0].strip("`") for row in table(page)] == list(described)
     for row in table(page):
         field = described[row[0].strip("`")]
         default = f"`{field['default']}`" if "default" in field else "required"
-        assert row[1:3] == [schema._said(field), default]
+        assert row[1:3] == [schema.type_in_words(field), default]
 
 
 def test_every_field_of_a_recipe_has_its_page():

@@ -93,6 +93,25 @@ def test_every_module_of_the_core_has_a_layer():
         assert isinstance(docstring, ast.Expr)
 
 
+def test_the_public_names_are_the_same_for_people_and_for_type_checkers():
+    tree = ast.parse((CORE_ROOT / "__init__.py").read_text())
+    (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {(node.module, alias.asname) for node in checked.body for alias in node.names}
+    table = {(m, name) for m, names in vgx._PUBLIC.items() for name in names.split()}
+    assert typed == table
+    assert len(typed) == len({name for _, name in typed})
+    assert all(getattr(vgx, name).__class__ for _, name in typed)
+    assert {name for _, name in typed} <= set(dir(vgx))
+
+
+@pytest.mark.parametrize("path", BOX, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_the_box_needs_no_name_that_is_not_public(path):
+    assert imported(path) == set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):  # `import vgx`, and then vgx.Name
+            assert node.module != "vgx"
+
+
 @pytest.mark.parametrize("path", CORE, ids=lambda p: p.name)
 def test_the_core_knows_no_plugin(path):
     assert "builtin" not in path.read_text()
@@ -250,8 +269,8 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 
 # Lines of code of each package; a budget that is reached is a reason to cut.
 BUDGETS = {
-    "": 450, "parts": 560, "recipe": 620, "data": 515, "runs": 585, "engine": 720, "sampling": 190,
-    "check": 725, "evaluation": 675, "report": 1040, "training": 990, "testing": 450, "cli": 700,
+    "": 450, "parts": 590, "recipe": 620, "data": 515, "runs": 585, "engine": 720, "sampling": 190,
+    "check": 725, "evaluation": 675, "report": 1040, "training": 990, "testing": 530, "cli": 700,
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
-"""vgx: the workbench for GANs, VAEs and their hybrids.
+"""vgx: train VAEs, GANs and VAE-GANs from typed recipes. Every part is a plugin.
 
-`import vgx` is light: each public name is imported when it is first asked for.
+These are the public names. Plugins need no others. `import vgx` is fast, because each name is
+imported at its first use.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vgx.data.decode import convert_image as convert_image
+    from vgx.errors import DataError as DataError
     from vgx.errors import Dropped as Dropped
+    from vgx.errors import HubError as HubError
     from vgx.errors import Notice as Notice
+    from vgx.errors import PluginError as PluginError
+    from vgx.errors import RecipeError as RecipeError
+    from vgx.errors import StorageError as StorageError
     from vgx.errors import VgxError as VgxError
     from vgx.files import cache_dir as cache_dir
+    from vgx.parts.base import BrokenError as BrokenError
+    from vgx.parts.base import Component as Component
     from vgx.parts.hooks import hookimpl as hookimpl
-    from vgx.parts.kinds import Adaptive as Adaptive
     from vgx.parts.kinds import Augmentation as Augmentation
     from vgx.parts.kinds import Comparison as Comparison
-    from vgx.parts.kinds import Component as Component
     from vgx.parts.kinds import Dataset as Dataset
     from vgx.parts.kinds import Decoder as Decoder
     from vgx.parts.kinds import Discriminator as Discriminator
@@ -27,24 +34,29 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Features as Features
     from vgx.parts.kinds import Fitted as Fitted
     from vgx.parts.kinds import Gauge as Gauge
-    from vgx.parts.kinds import ImageSpec as ImageSpec
     from vgx.parts.kinds import Journal as Journal
     from vgx.parts.kinds import Labelled as Labelled
-    from vgx.parts.kinds import LatentSpec as LatentSpec
     from vgx.parts.kinds import Loss as Loss
     from vgx.parts.kinds import LossTerm as LossTerm
     from vgx.parts.kinds import Metric as Metric
     from vgx.parts.kinds import Sampler as Sampler
-    from vgx.parts.kinds import Schedule as Schedule
     from vgx.parts.kinds import Source as Source
     from vgx.parts.kinds import Tracker as Tracker
     from vgx.parts.registry import Plugin as Plugin
     from vgx.parts.registry import Registry as Registry
     from vgx.parts.registry import discover as discover
+    from vgx.parts.values import Adaptive as Adaptive
+    from vgx.parts.values import ImageSpec as ImageSpec
+    from vgx.parts.values import LatentSpec as LatentSpec
+    from vgx.parts.values import Rate as Rate
+    from vgx.parts.values import Schedule as Schedule
+    from vgx.parts.values import Weight as Weight
+    from vgx.parts.values import at as at
+    from vgx.recipe.load import dump_recipe as dump_recipe
+    from vgx.recipe.load import load_recipe as load_recipe
     from vgx.recipe.model import Recipe as Recipe
-    from vgx.recipe.model import dump_recipe as dump_recipe
-    from vgx.recipe.model import load_recipe as load_recipe
     from vgx.runs.directory import Run as Run
+    from vgx.runs.import_weights import import_weights as import_weights
     from vgx.sampling.model import Model as Model
     from vgx.sampling.model import load as load
     from vgx.sampling.model import sample as sample
@@ -56,18 +68,23 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 
+# The same names once more: the imports above are for type checkers and editors.
 _PUBLIC = {
-    "vgx.parts.kinds": (
-        "Adaptive Augmentation Comparison Component Dataset Decoder Discriminator Drawer Encoder "
-        "Factored Features Fitted Gauge ImageSpec Journal Labelled LatentSpec Loss LossTerm Metric "
-        "Sampler Schedule Source Tracker"
-    ),
-    "vgx.errors": "Dropped Notice VgxError",
-    "vgx.parts.hooks": "hookimpl",
-    "vgx.recipe.model": "Recipe dump_recipe load_recipe",
-    "vgx.parts.registry": "Plugin Registry discover",
+    "vgx.data.decode": "convert_image",
+    "vgx.errors": "DataError Dropped HubError Notice PluginError RecipeError StorageError VgxError",
     "vgx.files": "cache_dir",
+    "vgx.parts.base": "BrokenError Component",
+    "vgx.parts.hooks": "hookimpl",
+    "vgx.parts.kinds": (
+        "Augmentation Comparison Dataset Decoder Discriminator Drawer Encoder Factored "
+        "Features Fitted Gauge Journal Labelled Loss LossTerm Metric Sampler Source Tracker"
+    ),
+    "vgx.parts.registry": "Plugin Registry discover",
+    "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",
+    "vgx.recipe.load": "dump_recipe load_recipe",
+    "vgx.recipe.model": "Recipe",
     "vgx.runs.directory": "Run",
+    "vgx.runs.import_weights": "import_weights",
     "vgx.sampling.model": "Model load sample",
     "vgx.step": "Gaussian Posterior Score Step",
     "vgx.training.session": "run",
@@ -75,7 +92,7 @@ _PUBLIC = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
+    """Import a public name at its first use."""
     for module, names in _PUBLIC.items():
         if name in names.split():
             globals()[name] = value = getattr(importlib.import_module(module), name)
@@ -84,5 +101,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names, also those that were not asked for yet."""
+    """List the public names, including those that are not imported yet."""
     return [*globals(), *" ".join(_PUBLIC.values()).split()]

@@ -1,4 +1,4 @@
-"""Components: an old name of `vgx.parts.kinds`, which goes with the next release.
+"""Components: an old name of modules in `vgx.parts`, which the next release removes.
 
 Import from `vgx` instead: `from vgx import Loss`.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from vgx.parts import kinds
+from vgx.parts import base, kinds, values
 
 warnings.warn(
-    "vgx.components is vgx.parts.kinds now; what authors of plugins need is in vgx itself",
+    "vgx.components is split into vgx.parts.kinds, .base and .values; import from vgx instead",
     DeprecationWarning,
     stacklevel=2,
 )
 
 
 def __getattr__(name: str) -> Any:
-    """Look a name up in its new place."""
-    return getattr(kinds, name)
+    """Look up a name in the modules that replace this one."""
+    for module in (kinds, base, values):
+        if name in vars(module):
+            return vars(module)[name]
+    raise AttributeError(f"module 'vgx.components' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The errors that a person may cause and mend; anything else that is raised is a bug of ours."""
+"""The errors that a user can cause and correct. Any other exception is a bug of vgx."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from contextlib import contextmanager
 
 
 class VgxError(Exception):
-    """Shown as one message without a traceback: where, what, what instead."""
+    """The base of these errors: printed as one message, without a traceback."""
 
     exit_code = 1
 
 
 class RecipeError(VgxError):
-    """The recipe, or the command line that changes it, cannot mean what it says."""
+    """The recipe is invalid, or an option of the command line that changes it."""
 
     exit_code = 2
 
 
 class PluginError(VgxError):
-    """A plugin that is needed is broken, missing or ambiguous."""
+    """A plugin that the recipe needs is broken, missing or ambiguous."""
 
     exit_code = 3
 
 
 class DataError(VgxError):
-    """The pictures are missing, unreadable or too few."""
+    """The images are missing, unreadable or too few."""
 
     exit_code = 4
 
@@ -38,12 +38,12 @@ class StorageError(VgxError):
 
 
 class DivergedError(VgxError):
-    """A loss or a weight is no longer a finite number."""
+    """A loss or a weight is not a finite number."""
 
     exit_code = 6
 
     def __init__(self, message: str, step: int | None = None) -> None:
-        """Keep the number of the step, where there is one."""
+        """Keep the number of the step, if it is known."""
         super().__init__(message)
         self.step = step
 
@@ -55,38 +55,38 @@ class BusyError(VgxError):
 
 
 class HubError(VgxError):
-    """The hub cannot be reached, or refuses, and nothing is cached."""
+    """The hub cannot be reached or refuses the request, and the files are not cached."""
 
     exit_code = 8
 
 
-class Stopped(VgxError):  # noqa: N818 - a stop that was asked for is no error of anybody's
-    """A signal asked for the end; the run is saved."""
+class Stopped(VgxError):  # noqa: N818 - a stop on request is no error
+    """A signal ended the training. The run is saved."""
 
     def __init__(self, message: str, signal: int) -> None:
-        """Keep the signal's number: by custom the exit code is 128 more."""
+        """Keep the number of the signal. By convention the exit code is 128 + that number."""
         super().__init__(message)
         self.exit_code = 128 + signal
 
 
 class Notice(UserWarning):
-    """What a person must know about this run although it goes on.
+    """A warning that the user must see, although the run continues.
 
-    A part says it with `warnings.warn("...", vgx.Notice)` while it is being built. It is shown on
-    the terminal, and kept in `environment.json` and in the first line of the run's log.
+    A part calls `warnings.warn("...", vgx.Notice)` in its `build`. The message is printed, and kept
+    in `environment.json` and in the first line of the run's log.
     """
 
 
-class Dropped(Exception):  # noqa: N818 - a decision, not an error
-    """A source raises it for a picture that the recipe leaves out; the message is the reason.
+class Dropped(Exception):  # noqa: N818 - a decision, no error
+    """Raised by a source for an image that the recipe leaves out. The message is the reason.
 
-    Pictures are counted by reason ("greyscale", "with alpha"), so a reason names no single file.
+    Images are counted by reason ("greyscale", "with alpha"), so a reason must not name a file.
     """
 
 
 @contextmanager
 def noticing(notices: list[str]) -> Iterator[None]:
-    """Collect the notices that parts give while they are built."""
+    """Append to `notices` the messages of all `Notice` warnings in the block."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Notice)
         yield

@@ -1,4 +1,4 @@
-"""Files written whole, errors of the disk in words, and the folder of what can be made again."""
+"""Write files atomically, explain errors of the disk, and find the cache directory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from vgx.errors import StorageError
 
 
 def cache_dir() -> Path:
-    """Return the folder of things that can be made again: VGX_CACHE, or the user's cache."""
+    """Return the directory of files that can be made again: VGX_CACHE, or the user's cache."""
     return Path(os.environ.get("VGX_CACHE") or platformdirs.user_cache_path("vgx"))
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole: it holds the old content or the new, never a part."""
+    """Write a file atomically: it has either the old content or the new, never a part.
+
+    Missing directories are made. Raises `StorageError` if the system refuses to write.
+    """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with storage(path):
@@ -39,7 +42,7 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 
 def flush_directory(path: Path) -> None:
-    """Bring a directory's names to the disk: a rename is lasting only then."""
+    """Flush the entries of a directory to the disk, so that a rename survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -48,7 +51,10 @@ def flush_directory(path: Path) -> None:
 
 
 def refusal(error: OSError, path: Path, needed: int = 0) -> str:
-    """Say why the system refused to write; of a full disk also what is needed and what is free."""
+    """Return why the system refused to write at `path`.
+
+    For a full disk, the text has the free space and the `needed` space, both in bytes.
+    """
     text = error.strerror or str(error)
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return text
@@ -61,7 +67,7 @@ def refusal(error: OSError, path: Path, needed: int = 0) -> str:
 
 @contextmanager
 def storage(path: Path) -> Iterator[None]:
-    """Raise a `StorageError` that names the path for what the system refuses in the block."""
+    """Turn an `OSError` in the block into a `StorageError` that names the path."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Registry: an old name of `vgx.parts.registry`, which goes with the next release.
+"""Registry: an old name of `vgx.parts.registry`, which the next release removes.
 
 Import from `vgx` instead: `from vgx import Registry`.
 """
@@ -11,12 +11,12 @@ from typing import Any
 from vgx.parts import registry
 
 warnings.warn(
-    "vgx.registry is vgx.parts.registry now; what authors of plugins need is in vgx itself",
+    "vgx.registry is vgx.parts.registry now; import from vgx instead",
     DeprecationWarning,
     stacklevel=2,
 )
 
 
 def __getattr__(name: str) -> Any:
-    """Look a name up in its new place."""
+    """Look up a name in the module that replaces this one."""
     return getattr(registry, name)

@@ -1,4 +1,4 @@
-"""Keyed randomness: every draw has an address (seed, stream, numbers), so none has to be saved."""
+"""Keyed random numbers: each draw has an address (seed, stream, numbers), so no state is saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def key(seed: int, stream: str, *numbers: int) -> int:
-    """Return the 63-bit seed of one stream, the same on every machine."""
+    """Return the 63-bit seed of an address. It is the same on all machines."""
     address = "/".join([str(seed), stream, *map(str, numbers)])
     digest = hashlib.blake2b(address.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
@@ -19,15 +19,15 @@ def key(seed: int, stream: str, *numbers: int) -> int:
 def generator(
     seed: int, stream: str, *numbers: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """Return a fresh generator for one address."""
+    """Return a new generator for an address."""
     return torch.Generator(device).manual_seed(key(seed, stream, *numbers))
 
 
 @contextmanager
 def ambient(seed: int, stream: str, *numbers: int) -> Iterator[None]:
-    """Key torch's global generators inside the block and put their old state back after it.
+    """Seed torch's global generators inside the block, and restore their state after it.
 
-    Weight initialisation and dropout draw from the global generators and cannot be told otherwise.
+    Weight initialisation and dropout draw from the global generators and take no others.
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(key(seed, stream, *numbers))

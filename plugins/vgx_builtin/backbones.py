@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import vgx
-from vgx.errors import HubError, RecipeError
 from vgx_builtin import hub
 
 
@@ -20,11 +19,13 @@ def create(
     weights are neither in the hub's cache nor to be fetched.
     """
     if pretrained and weights is not None:
-        raise RecipeError(f"{name}: give either 'pretrained' or 'weights', not both")
+        raise vgx.RecipeError(f"{name}: give either 'pretrained' or 'weights', not both")
     if weights is not None and not weights.is_file():
-        raise RecipeError(f"weights: {weights}: there is no such file")
+        raise vgx.RecipeError(f"weights: {weights}: there is no such file")
     if weights is not None and weights.suffix != ".safetensors":
-        raise RecipeError(f"weights: {weights}: only .safetensors files are read, never pickles")
+        raise vgx.RecipeError(
+            f"weights: {weights}: only .safetensors files are read, never pickles"
+        )
     with hub.bounded() if pretrained else contextlib.nullcontext():
         import timm
 
@@ -32,7 +33,7 @@ def create(
             base = name.split(".", maxsplit=1)[0]
             close = timm.list_models(f"*{base[:5]}*")[:5]
             hint = f"; near: {', '.join(close)}" if close else ""
-            raise RecipeError(f"backbone: timm has no model '{name}'{hint}")
+            raise vgx.RecipeError(f"backbone: timm has no model '{name}'{hint}")
         config = timm.get_pretrained_cfg(name)
         if config is not None and config.fixed_input_size:
             options["img_size"] = image.size
@@ -45,14 +46,14 @@ def create(
             missing = [] if weights is None else _missing(model, name, image, options)
         except Exception as error:
             if pretrained and hub.is_hub_error(error):
-                raise HubError(
+                raise vgx.HubError(
                     f"backbone {name}: its pretrained weights are not cached and the hub can't be "
                     "reached; offline, a local file works: weights: FILE.safetensors"
                 ) from error
             source = f" from {weights}" if weights else ""
-            raise RecipeError(f"backbone {name}{source}: {error}") from error
+            raise vgx.RecipeError(f"backbone {name}{source}: {error}") from error
     if missing:
-        raise RecipeError(
+        raise vgx.RecipeError(
             f"weights: {weights}: not the weights of {name}: "
             f"{len(missing)} tensors are missing in it, such as {missing[0]}"
         )

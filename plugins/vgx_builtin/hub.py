@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import vgx
-from vgx.errors import HubError
 
 SECONDS = 10  # the longest wait for an answer of the hub
 TRIES = 3  # for one request, when the hub is too busy, broken or silent
 
 
-class UnreachableError(HubError):
+class UnreachableError(vgx.HubError):
     """The hub can't be reached, and nothing is cached."""
 
 
@@ -91,7 +90,7 @@ class RetryLimit:
             del self.tries[name]
         elif self.tries[name] == TRIES:
             message = f"the hub answers {response.status_code} to {TRIES} tries: {name}"
-            raise HubError(message)
+            raise vgx.HubError(message)
         # These may ask for a wait of an hour; without them the library waits a second, then two.
         for header in ("retry-after", "ratelimit"):
             response.headers.pop(header, None)
@@ -120,7 +119,7 @@ def is_hub_error(error: BaseException | None) -> bool:
         errors.LocalEntryNotFoundError,
         errors.OfflineModeIsEnabled,
         ConnectionError,
-        HubError,
+        vgx.HubError,
     )
     while error is not None:
         if isinstance(error, kinds):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 import vgx
-from vgx.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -42,7 +41,7 @@ def digest(files: list[Path], root: Path) -> str:
         try:
             stat = file.stat() if file.exists() else file.lstat()  # a link may lead nowhere
         except OSError as error:
-            raise DataError(f"{file}: {error.strerror}") from error
+            raise vgx.DataError(f"{file}: {error.strerror}") from error
         sha256.update(os.fsencode(file.relative_to(root)))
         sha256.update(f"|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
     return sha256.hexdigest()
@@ -56,27 +55,25 @@ def read(file: Path | IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    from vgx.data.decode import flat
-
     Image.init()
     formats = [known for known in FORMATS if known in Image.OPEN]  # AVIF is not in every build
     try:
         with Image.open(file, formats=formats) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise DataError(f"{name}: {width:,} x {height:,} pixels are too many to decode")
+                raise vgx.DataError(f"{name}: {width:,} x {height:,} pixels are too many to decode")
             scale_transparency(image)
             ImageOps.exif_transpose(image, in_place=True)
             if non_rgb == "skip" and (why := _not_rgb(image)):
                 raise vgx.Dropped(why)
-            return flat(image, channels=3)
+            return vgx.convert_image(image, channels=3)
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not an image, or broken at its beginning") from error
-    except (vgx.Dropped, DataError, MemoryError):
+        raise vgx.DataError(f"{name}: not an image, or broken at its beginning") from error
+    except (vgx.Dropped, vgx.DataError, MemoryError):
         raise
     # Decoders raise many kinds of error for bad files; for the user they all mean the same.
     except Exception as error:
-        raise DataError(f"{name}: {type(error).__name__}: {error}") from error
+        raise vgx.DataError(f"{name}: {type(error).__name__}: {error}") from error
 
 
 def scale_transparency(image: ImageFile.ImageFile) -> None:

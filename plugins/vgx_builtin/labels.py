@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import vgx
-from vgx.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,7 +35,7 @@ class LabelledSource:
 def expect_classes(where: str, classes: int, image: vgx.ImageSpec) -> None:
     """Raise `RecipeError` unless the recipe knows how many classes there are."""
     if image.classes != classes:
-        raise RecipeError(
+        raise vgx.RecipeError(
             f"{where}: there are {classes} classes, and image.classes is {image.classes}; "
             f"set image.classes={classes}"
         )
@@ -51,15 +50,15 @@ def column_of_labels(rows: Any, column: str, where: str, image: vgx.ImageSpec) -
     import datasets
 
     if column not in rows.features:
-        raise DataError(f"{where}: no column '{column}'; it has {', '.join(rows.features)}")
+        raise vgx.DataError(f"{where}: no column '{column}'; it has {', '.join(rows.features)}")
     kind = rows.features[column]
     if isinstance(kind, datasets.ClassLabel):
         expect_classes(f"{where}: label: {column}", kind.num_classes, image)
     elif not (isinstance(kind, datasets.Value) and kind.dtype.startswith(("int", "uint"))):
-        raise DataError(f"{where}: column '{column}' holds {kind}, not labels")
+        raise vgx.DataError(f"{where}: column '{column}' holds {kind}, not labels")
     labels: list[Any] = rows.select_columns([column])[:][column]
     if None in labels:
-        raise DataError(f"{where}: column '{column}': row {labels.index(None)} has no label")
+        raise vgx.DataError(f"{where}: column '{column}': row {labels.index(None)} has no label")
     if image.classes == 0 and labels:
         expect_classes(f"{where}: label: {column}", max(labels) + 1, image)
     return labels

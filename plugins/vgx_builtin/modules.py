@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
-from vgx.errors import RecipeError
 
 SLOPE = 0.2  # of LeakyReLU, as in DCGAN (Radford et al. 2016)
 
@@ -109,7 +108,9 @@ def draw_as_dcgan(network: nn.Module) -> nn.Module:
 def flat_size(part: str, latent: vgx.LatentSpec) -> int:
     """Return the size of a flat latent. Raises `RecipeError` for a spatial one."""
     if len(latent.shape) != 1:
-        raise RecipeError(f"latent: {part} wants one number, not the shape {list(latent.shape)}")
+        raise vgx.RecipeError(
+            f"latent: {part} wants one number, not the shape {list(latent.shape)}"
+        )
     return latent.shape[0]
 
 
@@ -119,7 +120,7 @@ def smallest_side(part: str, image: vgx.ImageSpec, halvings: int) -> int:
     side, rest = divmod(image.size, step)
     if rest:
         fitting = image.size // step * step or step
-        raise RecipeError(
+        raise vgx.RecipeError(
             f"{part}: {image.size} pixels can't be halved {halvings} times; "
             f"try image.size={fitting}, or fewer widths"
         )
@@ -130,7 +131,7 @@ def last_side(part: str, image: vgx.ImageSpec, halvings: int) -> int:
     """Return the side after halving, rounded down. Raises `RecipeError` when nothing is left."""
     side: int = image.size // 2**halvings
     if side == 0:
-        raise RecipeError(
+        raise vgx.RecipeError(
             f"{part}: nothing is left of {image.size} pixels after {halvings} halvings; "
             f"give at most {image.size.bit_length() - 1} widths"
         )
@@ -147,7 +148,7 @@ def latent_side(part: str, latent: vgx.LatentSpec, image: vgx.ImageSpec, halving
         return side
     given = list(latent.shape)
     fitting = [n for n in range(1, 13) if [image.size / 2**n] * 2 == given[1:]]
-    raise RecipeError(
+    raise vgx.RecipeError(
         f"latent: {part} halves {image.size} pixels {halvings} times to {side}x{side}, and the "
         f"shape {given} is not of that; try latent=[{given[0]},{side},{side}]"
         + "".join(f", or {n} widths" for n in fitting)

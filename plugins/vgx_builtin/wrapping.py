@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vgx
-from vgx.errors import RecipeError
 from vgx_builtin.posteriors import Point, Quantised
 
 
@@ -137,7 +136,7 @@ class MultiScaleDiscriminator(nn.Module):
 def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
     """Raise `RecipeError` for an inner part that takes labels, which it would not get."""
     if inner.conditional:
-        raise RecipeError(
+        raise vgx.RecipeError(
             f"{part}: inner: '{inner.type}' takes labels itself; put it outside, not inside"
         )
 
@@ -145,7 +144,7 @@ def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
 def classes(part: str, image: vgx.ImageSpec) -> int:
     """Return the number of classes. Raises `RecipeError` when there are none."""
     if image.classes == 0:
-        raise RecipeError(
+        raise vgx.RecipeError(
             f"{part}: image.classes is 0, so there are no labels; "
             "set it to the number of classes in the data set, or use the inner part alone"
         )

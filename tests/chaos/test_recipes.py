@@ -14,7 +14,7 @@ import pytest
 import vgx
 from vgx.errors import RecipeError
 from vgx.recipe import yaml as yamlfile
-from vgx.recipe.model import load_recipe
+from vgx.recipe.load import load_recipe
 from vgx.training.session import examine
 
 HERE = Path(__file__).parent
@@ -135,11 +135,9 @@ def test_the_mutations_find_a_reader_that_lets_large_numbers_through(
     tmp_path, monkeypatch, record_property
 ):
     """The control: without the look at what is unfit, the same eyes find fault."""
-    from vgx.recipe import limits
-
-    monkeypatch.setattr(limits, "unfit", lambda *_: iter(()))
-    monkeypatch.setattr(limits, "visible", lambda text: text)
-    monkeypatch.setattr(limits, "short", lambda text: text)
+    monkeypatch.setattr(yamlfile, "unfit", lambda *_: iter(()))
+    monkeypatch.setattr(yamlfile, "visible", lambda text: text)
+    monkeypatch.setattr(yamlfile, "short", lambda text: text)
     trees = [whole(path) for path in RECIPES]
     wrong = 0
     for seed in range(240, 300):
@@ -162,7 +160,7 @@ def test_the_mutations_find_a_reader_that_lets_large_numbers_through(
         ('name: "\\ud800"', "can't be printed"),
         ('"na\\0me": x', "a key with characters that can't be printed"),
         ('encoder: {type: "\\e[31m"}', "can't be printed"),
-        ("encoder: " + "x" * 3000, "more than 2,000 letters"),
+        ("encoder: " + "x" * 3000, "more than 2,000 characters"),
         ("latent: 10000000000000000000000", "more than 64 bits"),
         ("extends: " + "x" * 5000, "can't be the name of a file"),
         ("extends: .", "there is no such file"),
@@ -194,7 +192,7 @@ def test_what_has_hurt_others_is_refused_quickly(text, said, tmp_path):
         ("train.\ud800=1", "can't be printed"),
         ("train.batch=\x00", "no YAML"),
         ("train.steps=" + "[" * 5000, "nested deeper than 20"),
-        ("name=" + "x" * 5000, "more than 2,000 letters"),
+        ("name=" + "x" * 5000, "more than 2,000 characters"),
         ("train.seed=" + "9" * 99, "more than 64 bits"),
         ("=1", "KEY=VALUE"),
         ("", "KEY=VALUE"),

@@ -132,6 +132,13 @@ def test_what_cannot_be_is_refused_within_two_seconds_and_leaves_no_run(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_setting_of_a_sampler_that_is_no_yaml_says_why(tiny_run, vgx_here):
+    code, _, err = vgx_here("sample", tiny_run[2], "--sampler", "weighted-mix", "--set", "of=[1")
+    assert code == 2
+    assert "--set of: no YAML: " in err
+    assert "KEY=VALUE" not in err
+
+
 def test_debug_shows_the_traceback(vgx_here):
     code, _, err = vgx_here("check", TINY, "--set", "train.batch=no", "--debug")
     assert code == 2

@@ -16,7 +16,7 @@ from vgx.console import Voice
 from vgx.data.split import held_out
 from vgx.data.store import open_store
 from vgx.evaluation.metrics import Eyes, sides
-from vgx.parts.kinds import ImageSpec
+from vgx.parts.values import ImageSpec
 from vgx.runs import checkpoint
 from vgx.runs import directory as rundir
 from vgx.training import session as training

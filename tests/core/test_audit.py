@@ -11,7 +11,7 @@ import vgx
 from vgx.check import examine as check
 from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError
-from vgx.parts.kinds import noting_reads
+from vgx.parts.base import noting_reads
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -233,5 +233,5 @@ def test_a_run_trains_and_draws_each_class_in_turn(recipe, registry, tmp_path):
 @pytest.mark.parametrize("kind", ["decoder", "discriminator"])
 def test_a_conditional_part_needs_classes(registry, kind):
     part = {"decoder": "plain-conditional", "discriminator": "conditional-judge"}[kind]
-    with pytest.raises(RecipeError, match=rf"{kind} {part} is told labels: .*image\.classes"):
+    with pytest.raises(RecipeError, match=rf"{kind} {part} takes labels: .*image\.classes"):
         vgx.load_recipe(TINY, {kind: part}, registry)

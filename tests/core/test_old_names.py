@@ -12,7 +12,10 @@ import pytest
     ("old", "name", "new"),
     [
         ("vgx.components", "Loss", "vgx"),
-        ("vgx.components", "Weight", "vgx.parts.kinds"),
+        ("vgx.components", "Weight", "vgx"),
+        ("vgx.components", "KINDS", "vgx.parts.kinds"),
+        ("vgx.components", "validate", "vgx.parts.base"),
+        ("vgx.components", "STRICT", "vgx.parts.values"),
         ("vgx.registry", "Plugin", "vgx"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import vgx
 from vgx.errors import RecipeError
-from vgx.recipe.model import MAX_LINES, differences
+from vgx.recipe.load import MAX_LINES, differences, parse_settings
 from vgx.recipe.schema import recipe_schema
 from vgx.recipe.yaml import read
 
@@ -35,6 +35,38 @@ train:
   steps: 20
   batch: 8
 """
+
+
+WARM = '''
+import vgx
+
+
+class Warm(vgx.Loss, type="warm"):
+    """A loss with fields that `train` has too."""
+
+    epochs: int = 1
+    """One."""
+    steps: int = 1
+    """Other."""
+
+
+class Cold(vgx.Sampler, type="cold"):
+    """A sampler with fields that `train` has too."""
+
+    epochs: int = 1
+    """One."""
+    steps: int = 1
+    """Other."""
+
+    def build(self, latent):
+        return None
+
+
+@vgx.hookimpl
+def register_components(register):
+    register(Warm)
+    register(Cold)
+'''
 
 
 @pytest.fixture
@@ -345,6 +377,20 @@ def test_steps_take_the_place_of_inherited_epochs(load):
     assert (recipe.train.epochs, recipe.train.steps) == (2, None)
 
 
+def test_steps_and_epochs_of_a_part_are_its_own(tmp_path):
+    """Only `train` takes either of them; a part may have both."""
+    (tmp_path / "warm.py").write_text(WARM)
+    registry = vgx.discover([tmp_path / "warm.py"])
+    text = WHOLE.replace("{type: l1, weight: 10}", "{type: warm, epochs: 7}")
+    (tmp_path / "base.yaml").write_text(
+        text.replace("sampler: prior", "sampler: {type: cold, epochs: 7}")
+    )
+    (tmp_path / "r.yaml").write_text("extends: base.yaml\nsampler: {steps: 4}\n")
+    recipe = vgx.load_recipe(tmp_path / "r.yaml", ["losses.0.steps=4"], registry)
+    assert (recipe.losses[0].epochs, recipe.losses[0].steps) == (7, 4)
+    assert (recipe.sampler.epochs, recipe.sampler.steps) == (7, 4)
+
+
 def test_a_chain_is_laid_from_the_bottom_up(load):
     recipe = load(
         "extends: middle.yaml\ntrain: {batch: 2}\n",
@@ -475,6 +521,15 @@ def test_a_bad_setting_is_named_as_it_was_typed(faults, override, says):
     assert lines[0].startswith(says)
 
 
+def test_settings_of_a_part_are_read_as_those_of_a_recipe():
+    assert parse_settings(["of=4", "names=[a, b]", "of=5"]) == {"of": 5, "names": ["a", "b"]}
+    with pytest.raises(RecipeError) as caught:
+        parse_settings(["of", "x=[1", "y=1"])
+    first, second = str(caught.value).splitlines()
+    assert first == "--set of: write it as KEY=VALUE"
+    assert second.startswith("--set x: no YAML: ")
+
+
 # --- whole recipes -----------------------------------------------------------------------------
 
 
@@ -493,6 +548,12 @@ def test_fakes_follow_from_the_networks_and_are_written_out(load):
     assert plain(load(WHOLE, ["encoder=null"]))["train"]["fakes"] == ["prior"]
     both = load(WHOLE, ["train.fakes=[prior, recon]"])
     assert both.train.fakes == ("prior", "recon")
+
+
+def test_a_step_takes_a_minibatch_for_each_update_of_the_discriminator(load):
+    gan = ["discriminator=patchgan", "losses=[hinge, l1]", "train.discriminator_steps=3"]
+    assert load(WHOLE, gan).batches_per_step == 3
+    assert load(WHOLE, ["train.discriminator_steps=3"]).batches_per_step == 1
 
 
 def test_a_recipe_is_frozen(load):

@@ -100,8 +100,8 @@ def test_a_tag_is_refused_at_its_place(text, place):
 @pytest.mark.bar("C2")
 def test_an_alias_is_refused_where_it_is_used():
     assert faults_of("a: &x {b: 1}\nc: *x\nd: [*x]") == [
-        ("r.yaml:2:4", "an alias (*name); write the value out"),
-        ("r.yaml:3:5", "an alias (*name); write the value out"),
+        ("r.yaml:2:4", "an alias (*name); write the value itself"),
+        ("r.yaml:3:5", "an alias (*name); write the value itself"),
     ]
 
 
@@ -120,7 +120,7 @@ def test_a_key_is_a_word():
 
 def test_a_second_document_is_refused():
     node, faults = read("a: 1\n---\na: 2\n", "r.yaml")
-    assert [fault.message for fault in faults] == ["a second document; a recipe is one"]
+    assert [fault.message for fault in faults] == ["a second document; write one document only"]
     assert node.plain() == {"a": 1}
 
 

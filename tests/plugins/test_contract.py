@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import vgx
-from vgx.parts.kinds import validate
+from vgx.parts.base import validate
 from vgx.testing import check_part, full_step
 
 REGISTRY = vgx.discover()

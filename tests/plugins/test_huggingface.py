@@ -52,7 +52,7 @@ def part(**fields):
         "losses": [{"type": "l1"}], "train": {"steps": 1}, "encoder": "conv", "sampler": "prior",
         "dataset": {"type": "huggingface", **fields},
     }  # fmt: skip
-    from vgx.parts.kinds import validate
+    from vgx.parts.base import validate
     from vgx.recipe.model import Recipe
 
     return validate(Recipe, recipe, vgx.discover()).dataset

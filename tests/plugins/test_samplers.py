@@ -324,7 +324,7 @@ FIXED = [("traversal", {"steps": 3}), ("neighbours", {}), ("reconstruct", {"path
 
 
 def made(name, settings, latent=LATENT):
-    from vgx.parts.kinds import validate
+    from vgx.parts.base import validate
 
     registry = vgx.discover()
     return validate(registry.part("sampler", name), settings, registry).build(latent)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import vgx
-from vgx.parts.kinds import validate
+from vgx.parts.base import validate
 
 REGISTRY = vgx.discover()
 GRID = torch.linspace(0, 1, 3 * 6 * 9).reshape(3, 6, 9)  # [C, H, W]

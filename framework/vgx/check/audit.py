@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from vgx.engine.build import Player
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
-from vgx.parts.kinds import Adaptive, Component, Dataset, Loss, Schedule
+from vgx.parts.base import Component
+from vgx.parts.kinds import Dataset, Loss
+from vgx.parts.values import Adaptive, Schedule
 from vgx.recipe.model import Recipe
 from vgx.step import Step
 

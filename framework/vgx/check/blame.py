@@ -9,7 +9,7 @@ from typing import Any
 
 from vgx.engine.memory import ADVICE, ran_out
 from vgx.errors import PluginError, RecipeError, VgxError
-from vgx.parts.kinds import BrokenError, Component
+from vgx.parts.base import BrokenError, Component
 from vgx.parts.registry import Registry
 
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from vgx.check.audit import Finding
 from vgx.engine.engine import Engine
-from vgx.parts.kinds import Augmentation, Component
+from vgx.parts.base import Component
+from vgx.parts.kinds import Augmentation
 
 
 def working(engine: Engine) -> dict[str, tuple[Component, Any]]:

@@ -156,7 +156,7 @@ def pace(engine: Engine, forward: float) -> tuple[float, int]:
     train = recipe.train
     count = min(train.batch, max(int(PATIENCE / (3 * forward * (1 + STEPS))), train.accumulate))
     count -= count % train.accumulate
-    each = train.discriminator_steps if recipe.discriminator else 1
+    each = recipe.batches_per_step
     chance = rng.generator(0, "pace")
     shape = (count, recipe.image.channels, recipe.image.size, recipe.image.size)
     pictures = torch.rand(shape, generator=chance).to(device)  # [B, C, S, S]

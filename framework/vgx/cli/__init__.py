@@ -99,6 +99,6 @@ def run_program(arguments: Sequence[str]) -> int:
 
 
 def _say(message: str) -> None:
-    from vgx.recipe.limits import visible
+    from vgx.recipe.yaml import visible
 
     print("vgx:", "\n".join(map(visible, message.splitlines())), file=sys.stderr)

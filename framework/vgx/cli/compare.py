@@ -23,7 +23,7 @@ def list_runs(out: Path | None) -> None:
     """List the runs, newest first: state, steps, age, size, best metric."""
     from vgx.console import Voice
     from vgx.data.cache import in_words
-    from vgx.recipe.limits import short, visible
+    from vgx.recipe.yaml import short, visible
     from vgx.runs import directory as rundir
     from vgx.runs import summary as listing
 
@@ -98,7 +98,7 @@ def explain(
 def compare(runs: tuple[str, ...], out: Path | None) -> None:
     """Lay runs beside each other: recipes, figures and, with --out, curves and pictures."""
     from vgx.console import Voice
-    from vgx.recipe.limits import visible
+    from vgx.recipe.yaml import visible
     from vgx.report import compare as comparing
     from vgx.runs import directory as rundir
 
@@ -142,7 +142,7 @@ def _of_recipe(
 
     from vgx.check import trials as tuning
     from vgx.parts.registry import discover
-    from vgx.recipe.model import load_recipe
+    from vgx.recipe.load import load_recipe
     from vgx.report import diagram as drawing
     from vgx.training import session as training
 
@@ -161,7 +161,7 @@ def _of_recipe(
 
 def _of_run(what: str | None) -> Explanation:
     from vgx.parts.registry import discover
-    from vgx.recipe.model import load_recipe
+    from vgx.recipe.load import load_recipe
     from vgx.report import diagram as drawing
     from vgx.runs import directory as rundir
 

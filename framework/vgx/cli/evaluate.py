@@ -49,7 +49,7 @@ def evaluate(
     from vgx.console import Voice
     from vgx.evaluation import evaluate as evaluation
     from vgx.evaluation import tables as figures
-    from vgx.recipe.model import load_recipe
+    from vgx.recipe.load import load_recipe
     from vgx.runs import directory as rundir
     from vgx.sampling.model import registry_of
     from vgx.training.session import pick_device
@@ -99,7 +99,7 @@ def _metrics(
 
 
 def _judged_by(recipe: Recipe, metrics: list[Any], registry: Registry) -> Recipe:
-    from vgx.recipe.model import with_part
+    from vgx.recipe.load import with_part
 
     fields = {"holdout": recipe.eval.holdout, "metrics": metrics}
     return with_part(recipe, "eval", fields, registry)
@@ -107,7 +107,7 @@ def _judged_by(recipe: Recipe, metrics: list[Any], registry: Registry) -> Recipe
 
 def _part(recipe: Recipe, field: str, text: str, registry: Registry) -> Any:
     """Return a part as a recipe would name it: its type, or its fields in braces."""
-    from vgx.recipe.model import with_part
+    from vgx.recipe.load import with_part
 
     said = _read(text, f"--{field}")
     fields = said if isinstance(said, dict) else {"type": said}
@@ -120,7 +120,7 @@ def _data(text: str, recipe: Recipe, registry: Registry) -> Any:
     """Return a data set: of a recipe's file, or as a recipe would name it."""
     from pathlib import Path
 
-    from vgx.recipe.model import load_recipe
+    from vgx.recipe.load import load_recipe
 
     if text.endswith((".yaml", ".yml")) and Path(text).is_file():
         return load_recipe(text, (), registry).dataset

@@ -25,7 +25,7 @@ def check(
 ) -> None:
     """Find out everything about RECIPE that can be known before the first step."""
     from vgx.parts.registry import discover
-    from vgx.recipe.model import load_recipe
+    from vgx.recipe.load import load_recipe
 
     registry = discover(plugins)
     loaded = load_recipe(recipe, overrides, registry)
@@ -73,7 +73,8 @@ def parts(which: str, plugins: tuple[Path, ...]) -> None:
     """List the parts, or show one part's fields, defaults and documentation."""
     from vgx.console import Voice
     from vgx.errors import RecipeError
-    from vgx.parts.kinds import KINDS, near
+    from vgx.parts.base import near
+    from vgx.parts.kinds import KINDS
     from vgx.parts.registry import discover
     from vgx.recipe.schema import fields
 
@@ -157,7 +158,8 @@ def import_weights(file: Path, out: Path) -> None:
 def _kind(name: str) -> str:
     """Return a kind as it is. Raises `RecipeError` that names the kinds."""
     from vgx.errors import RecipeError
-    from vgx.parts.kinds import KINDS, near
+    from vgx.parts.base import near
+    from vgx.parts.kinds import KINDS
 
     kinds = [kind.kind for kind in KINDS]
     if name not in kinds:

@@ -18,7 +18,7 @@ from vgx.cli.train import device_option
 def report(run: str | None, out: Path | None, device: str | None) -> None:
     """Write the page of RUN (the newest by default): one file that opens without a network."""
     from vgx.console import Voice
-    from vgx.recipe.model import load_recipe
+    from vgx.recipe.load import load_recipe
     from vgx.report import run_page as pages
     from vgx.runs import directory as rundir
     from vgx.sampling.model import registry_of

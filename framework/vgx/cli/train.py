@@ -56,7 +56,7 @@ def run(
         raise click.UsageError("A resumed run uses its own copies of plugins; leave out --plugin.")
     from vgx.console import Voice
     from vgx.parts.registry import discover
-    from vgx.recipe.model import load_recipe
+    from vgx.recipe.load import load_recipe
     from vgx.runs import directory as rundir
     from vgx.sampling import model as sampling
     from vgx.training import session as training
@@ -137,12 +137,13 @@ def sample(
     """Draw a grid of new pictures from RUN (the newest by default); 100 make 10x10."""
     from vgx.console import Voice
     from vgx.images import save_separately
+    from vgx.recipe.load import parse_settings
     from vgx.runs import directory as rundir
     from vgx.sampling.model import stream
 
     if separate is not None and animate:
         raise click.UsageError("Leave out --separate or --animate.")
-    voice, found, fields = Voice(), rundir.find(run), _settings(settings)
+    voice, found, fields = Voice(), rundir.find(run), parse_settings(settings)
     if separate is None:
         grid = _grid(found, sampler, fields, n, seed, out, device, animate, best)
         voice.say(f"Picture {grid}")
@@ -168,7 +169,7 @@ def _grid(
 ) -> Path:
     from vgx.images import animate as animate_images
     from vgx.images import save_grid
-    from vgx.recipe.model import load_recipe
+    from vgx.recipe.load import load_recipe
     from vgx.sampling.model import draw, registry_of, with_sampler
 
     registry = registry_of(run)
@@ -199,20 +200,6 @@ def _device(name: str | None) -> Any:
     from vgx.training.session import pick_device
 
     return pick_device(name)
-
-
-def _settings(texts: tuple[str, ...]) -> dict[str, Any]:
-    from vgx.errors import RecipeError
-    from vgx.recipe.yaml import read
-
-    fields: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        node, faults = read(value, f"--set {key}")
-        if not equals or faults:
-            raise RecipeError(f"--set {text}: write it as KEY=VALUE")
-        fields[key] = node.plain()
-    return fields
 
 
 COMMANDS = (run, resume, sample)

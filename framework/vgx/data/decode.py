@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vgx.errors import DataError, Dropped
-from vgx.parts.kinds import ImageSpec, Source
+from vgx.parts.kinds import Source
+from vgx.parts.values import ImageSpec
 
 # What no picture can be blamed for: the same one may be read a minute later.
 MACHINE = (
@@ -32,7 +33,7 @@ def decode(source: Source, index: int, image: ImageSpec) -> NDArray[np.uint8] | 
     """
     try:
         with source[index] as picture:
-            whole = flat(picture, image.channels)
+            whole = convert_image(picture, image.channels)
             small = whole.resize((image.size, image.size), Image.Resampling.BILINEAR)
     except Dropped as reason:
         return reason
@@ -47,7 +48,7 @@ def decode(source: Source, index: int, image: ImageSpec) -> NDArray[np.uint8] | 
     return np.asarray(small).reshape(image.size, image.size, image.channels)
 
 
-def flat(picture: Image.Image, channels: int) -> Image.Image:
+def convert_image(picture: Image.Image, channels: int) -> Image.Image:
     """Return a picture of any mode as RGB or greyscale of 8 bits.
 
     Transparent pixels are laid on black. Integers of 16 bits are scaled from 0 .. 65535. There is

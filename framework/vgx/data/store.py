@@ -25,7 +25,8 @@ from vgx.data import cache
 from vgx.data import decode as decoding
 from vgx.errors import DataError, Dropped, StorageError, noticing
 from vgx.files import write_file
-from vgx.parts.kinds import Dataset, ImageSpec, Labelled, Source
+from vgx.parts.kinds import Dataset, Labelled, Source
+from vgx.parts.values import ImageSpec
 
 # What is done to a picture after decoding; part of the store's address.
 POLICY = "bilinear-3"

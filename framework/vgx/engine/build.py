@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from vgx import rng
 from vgx.engine.memory import measured
-from vgx.parts.kinds import Adaptive, Loss, LossTerm, at
+from vgx.parts.kinds import Loss, LossTerm
+from vgx.parts.values import Adaptive, at
 from vgx.recipe.model import Recipe
 
 Player = Literal["generator", "discriminator"]

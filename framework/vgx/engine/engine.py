@@ -21,7 +21,8 @@ from vgx.engine.build import Player, Term, build_network, build_terms, sigmoid
 from vgx.engine.finite import Guard
 from vgx.engine.optimizers import averaging, laid_out, learning_rate, make_optimizer
 from vgx.errors import Notice, StorageError
-from vgx.parts.kinds import Adaptive, BrokenError
+from vgx.parts.base import BrokenError
+from vgx.parts.values import Adaptive
 from vgx.recipe.model import Optimizer, Recipe
 from vgx.runs.checkpoint import State, under
 from vgx.step import Score, Step

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vgx.errors import RecipeError
-from vgx.parts.kinds import at, near
+from vgx.parts.base import near
+from vgx.parts.values import at
 from vgx.recipe.model import Optimizer
 
 SECOND_ORDER = ("adahessian",)

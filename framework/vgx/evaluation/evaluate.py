@@ -28,7 +28,7 @@ from vgx.evaluation.metrics import (
 from vgx.files import write_file
 from vgx.parts.kinds import Comparison, Dataset, Factored, Features, Metric, Sampler, Source
 from vgx.parts.registry import Registry
-from vgx.recipe.model import Recipe
+from vgx.recipe.model import Recipe, directions
 from vgx.runs.directory import Run
 from vgx.sampling.model import Model, load_with
 
@@ -149,7 +149,7 @@ def _work(asked: Asked, chosen: Sides, model: Model, parts: list[Features]) -> i
 
 def _spread(values: Sequence[dict[str, float]], metrics: Sequence[Metric]) -> dict[str, Any]:
     """Return each number's mean over seeds and its standard deviation, 0 where nothing is drawn."""
-    better = {name: m.better for m in metrics for name in (m.gives or (m.type,))}
+    better = directions(metrics)
     return {
         name: {
             "mean": statistics.fmean(each := [numbers[name] for numbers in values]),

@@ -21,7 +21,8 @@ from vgx.data.store import Store, as_images
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx.files import cache_dir, write_file
-from vgx.parts.kinds import Comparison, Drawer, Features, Fitted, ImageSpec, Metric
+from vgx.parts.kinds import Comparison, Drawer, Features, Fitted, Metric
+from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Eval
 from vgx.runs import checkpoint
 from vgx.sampling.model import CHUNK, Model, in_turn

@@ -1,7 +1,10 @@
-"""Parts: what a recipe is made of, and where they come from.
+"""Parts: the classes that a recipe names, and where they come from.
 
-kinds      the ten kinds of part: the page to read before writing a plugin
-registry   which parts are installed, and whose they are
-hooks      what a plugin implements
-scaffold   a plugin's package as one begins it
+values     shapes, and numbers that change with the step
+base       what all kinds of part share: fields, validation, near names
+kinds      the ten kinds of part: read it before you write a plugin
+contract   what tensors and scores of parts must be
+hooks      the hook that a plugin implements
+registry   which parts are installed, and which plugin each comes from
+scaffold   the files of a new plugin
 """

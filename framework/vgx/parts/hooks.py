@@ -1,4 +1,4 @@
-"""The one hook that a plugin implements."""
+"""The hook that a plugin implements."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pluggy
 
-from vgx.parts.kinds import Component
+from vgx.parts.base import Component
 
 PROJECT = "vgx"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -15,4 +15,4 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register_components(register: Callable[[type[Component]], None]) -> None:
-    """Call `register` once with each part class that the plugin offers."""
+    """Call `register` once for each part class of the plugin."""

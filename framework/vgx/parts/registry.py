@@ -1,8 +1,8 @@
-"""Which parts are installed, and whose they are.
+"""Which parts are installed, and which plugin each comes from.
 
-The registry is a value: `discover` makes one from the installed distributions and the `--plugin`
-files, and whoever needs parts is handed it. A plugin that fails is recorded, not raised: it stops
-only a recipe that names something nobody else offers.
+`discover` makes a registry from the installed distributions and the `--plugin` files. The registry
+is passed to the functions that need it. If a plugin fails, the failure is recorded and not raised:
+it is an error only for a recipe that names a part which no other plugin has.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from pydantic_core import PydanticCustomError
 
 from vgx.errors import PluginError
 from vgx.parts import hooks
-from vgx.parts.kinds import KINDS, Component
+from vgx.parts.base import Component
+from vgx.parts.kinds import KINDS
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One plugin: where it came from, what it offers, and why it failed if it did."""
+    """One plugin: its distribution, its parts, and why it failed to load, if it did."""
 
     distribution: str  # the name to write before the colon in "distribution:type"
     version: str
@@ -42,33 +43,33 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Registry:
-    """All plugins, in an order that does not depend on how they were installed."""
+    """All plugins, in an order that does not depend on the order of their installation."""
 
     plugins: tuple[Plugin, ...]
 
     def offers(self, kind: str) -> list[tuple[Plugin, type[Component]]]:
-        """Return every part of a kind with its plugin, sorted by type."""
-        found = [(plugin, part) for plugin in self.plugins for part in plugin.parts]
+        """Return all parts of a kind with their plugins, sorted by type."""
+        pairs = [(plugin, part) for plugin in self.plugins for part in plugin.parts]
         return sorted(
-            ((plugin, part) for plugin, part in found if part.kind == kind),
+            ((plugin, part) for plugin, part in pairs if part.kind == kind),
             key=lambda pair: (pair[1].type, pair[0].distribution),
         )
 
     def part(self, kind: str, name: str) -> type[Component]:
-        """Return the class that a recipe names, as "type" or "distribution:type".
+        """Return the class for a name in a recipe: "type" or "distribution:type".
 
-        Raises `PydanticCustomError`, which the recipe's error list shows at its place.
+        Raises `PydanticCustomError`, to which the recipe adds the place.
         """
         distribution, _, wanted = name.rpartition(":")
-        found = [
+        matches = [
             (plugin, part)
             for plugin, part in self.offers(kind)
             if part.type == wanted and distribution in ("", plugin.distribution)
         ]
-        if len(found) == 1:
-            return found[0][1]
-        if found:
-            names = " or ".join(f"'{plugin.distribution}:{wanted}'" for plugin, _ in found)
+        if len(matches) == 1:
+            return matches[0][1]
+        if matches:
+            names = " or ".join(f"'{plugin.distribution}:{wanted}'" for plugin, _ in matches)
             raise PydanticCustomError(
                 "ambiguous_part",
                 "more than one plugin offers the {kind} '{wanted}': write {names}",
@@ -76,11 +77,13 @@ class Registry:
             )
         allowed = sorted({part.type for _, part in self.offers(kind)})
         broken = [plugin for plugin in self.plugins if plugin.failure]
-        lost = [plugin.distribution for plugin in broken]
-        # A slip of the pen, and not a name that a broken plugin would have offered.
-        meant = difflib.get_close_matches(wanted, allowed, 1, cutoff=0.75 if broken else 0.6)
-        whose = [(f"{p.name} of {p.distribution} {p.version}", p.failure) for p in broken]
-        hint = "".join(f"; plugin {name} did not load: {why}" for name, why in whose)
+        # The name may be that of a part of a broken plugin: then only a very near name is a typo.
+        similar = difflib.get_close_matches(wanted, allowed, 1, cutoff=0.75 if broken else 0.6)
+        of_broken = distribution in [plugin.distribution for plugin in broken]
+        hint = "".join(
+            f"; plugin {p.name} of {p.distribution} {p.version} did not load: {p.failure}"
+            for p in broken
+        )
         raise PydanticCustomError(
             "unknown_part",
             "no installed {kind} is called '{wanted}'; there are: {names}{hint}",
@@ -89,30 +92,30 @@ class Registry:
                 "wanted": name,
                 "names": ", ".join(allowed) or "none",
                 "hint": hint,
-                "near": "" if distribution in lost else next(iter(meant), ""),
+                "near": "" if of_broken else next(iter(similar), ""),
                 "broken": bool(broken),
             },
         )
 
     def owner(self, part: type[Component]) -> Plugin:
-        """Return the plugin that a part came from."""
+        """Return the plugin that a part comes from."""
         return next(plugin for plugin in self.plugins if part in plugin.parts)
 
 
 def discover(files: Iterable[Path] = ()) -> Registry:
-    """Load every installed plugin of the entry-point group `vgx`, then the given files.
+    """Load all installed plugins of the entry-point group `vgx`, then the given files.
 
-    Raises `PluginError` when one of the files fails: it was asked for by name.
+    Raises `PluginError` if one of the files fails. Failures of installed plugins are recorded.
     """
     points = importlib.metadata.entry_points(group=hooks.PROJECT)
     plugins: list[Plugin] = []
     for point in sorted(points, key=lambda point: (*_origin(point), point.name)):
         distribution, version = _origin(point)
-        # Two entry points of one distribution would share the name before the colon.
+        # Parts of two entry points of one distribution would have the same "distribution:type".
         taken = [part for p in plugins if p.distribution == distribution for part in p.parts]
         plugins.append(_load((distribution, version, point.name), point.load, taken))
     for file in files:
-        if file.name in [plugin.name for plugin in plugins]:  # they would share their parts' names
+        if file.name in [plugin.name for plugin in plugins]:  # "file:type" would be ambiguous
             raise PluginError(f"plugin {file}: there is already one called {file.name}")
         digest = _digest(file)
         plugin = _load((file.name, digest, file.name), partial(_import_file, file), [])
@@ -123,7 +126,7 @@ def discover(files: Iterable[Path] = ()) -> Registry:
 
 
 def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    """Return distribution and version; damaged metadata have none."""
+    """Return distribution and version, or "unknown" if the metadata are damaged."""
     if point.dist is None:
         return "unknown", "unknown"
     known = point.dist.metadata
@@ -132,15 +135,15 @@ def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
 
 
 def _load(
-    whose: tuple[str, str, str], load: Callable[[], object], taken: list[type[Component]]
+    origin: tuple[str, str, str], load: Callable[[], object], taken: list[type[Component]]
 ) -> Plugin:
     parts: list[type[Component]] = []
     try:
-        # What it prints is not what the command was asked for: `vgx schema > file` stays JSON.
+        # What a plugin prints must not mix with the output of a command: `vgx schema > file`.
         with contextlib.redirect_stdout(sys.stderr):
             manager = pluggy.PluginManager(hooks.PROJECT)
             manager.add_hookspecs(hooks)
-            manager.register(load(), name=whose[-1])
+            manager.register(load(), name=origin[-1])
             if not manager.hook.register_components.get_hookimpls():
                 raise PluginError("it has no function register_components marked @vgx.hookimpl")
             manager.hook.register_components(
@@ -148,11 +151,11 @@ def _load(
             )
     except KeyboardInterrupt:
         raise
-    # A stranger's import may raise anything, SystemExit included; none of it may stop the program.
+    # A plugin may raise anything, also SystemExit; none of it may stop the program.
     except BaseException as error:  # noqa: BLE001
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        return Plugin(*whose, failure=textwrap.shorten(text, 300))
-    return Plugin(*whose, tuple(parts))
+        return Plugin(*origin, failure=textwrap.shorten(text, 300))
+    return Plugin(*origin, tuple(parts))
 
 
 def _checked(part: object, others: list[type[Component]]) -> type[Component]:
@@ -179,13 +182,13 @@ def _digest(file: Path) -> str:
 
 
 def _import_file(file: Path) -> ModuleType:
-    # A name of its own, so that a file never hides an installed module of the same name.
+    # A unique name, so that a file never hides an installed module of the same name.
     name = f"vgx_plugin_file_{file.stem}_{_digest(file)}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise PluginError("it is no Python file: the name must end in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where pydantic looks up the names in a class's annotations
+    sys.modules[name] = module  # pydantic looks up the names of annotations there
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -1,4 +1,4 @@
-"""A plugin's package as one begins it: a small working part, its test, its packaging."""
+"""The files of a new plugin: a small part that works, its test, its packaging."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NAME = re.compile(r"(vgx-)?[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def make_plugin(name: str, kind: str, folder: Path, registry: Registry) -> list[Path]:
-    """Write the package `name`, with one part of a kind, to a new folder of that name.
+    """Write a package with one part of a kind to a new folder, and return its files.
 
-    Returns its files. Raises `RecipeError` for a name that would not do, or is taken.
+    Package and folder are called `name`. Raises `RecipeError` if the name is invalid or taken.
     """
     kebab, module, place = name.removeprefix("vgx-"), name.replace("-", "_"), folder / name
     if not _NAME.fullmatch(name):
@@ -35,17 +35,17 @@ def make_plugin(name: str, kind: str, folder: Path, registry: Registry) -> list[
                 f"{name}: {plugin.distribution} has a {kind} '{kebab}' already; take another name"
             )
     if place.exists():
-        raise RecipeError(f"{place}: is already there, and is left as it is")
+        raise RecipeError(f"{place}: is already there; take another name, or remove it")
     camel = "".join(word.capitalize() for word in kebab.split("-"))
     words = {"name": name, "kind": kind, "type": kebab, "module": module}
     words["cls"] = camel + kind.capitalize()
-    made = {
+    templates = {
         "pyproject.toml": "pyproject",
         "README.md": "readme",
         f"{module}.py": kind,
         f"test_{module}.py": "test",
     }
-    for file, template in made.items():
+    for file, template in templates.items():
         text = files("vgx").joinpath("templates", f"{template}.txt").read_text(encoding="utf-8")
         write_file(place / file, Template(text).substitute(words).encode())
-    return [place / file for file in made]
+    return [place / file for file in templates]

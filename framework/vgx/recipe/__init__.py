@@ -1,1 +1,7 @@
-"""Recipes: typed YAML files."""
+"""Recipes: typed YAML files that name every part and every number of an experiment.
+
+yaml     YAML as plain data with the place of every value
+model    the fields of a recipe, as pydantic models
+load     files, `extends` and `--set` to a recipe; errors with their places
+schema   the JSON Schema of a recipe, and a table of a part's fields
+"""

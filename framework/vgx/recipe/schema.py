@@ -1,4 +1,4 @@
-"""The JSON Schema of a recipe with every installed part, for completion and checks in editors."""
+"""The JSON Schema of a recipe with all installed parts, for completion and checks in editors."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ import inspect
 import json
 from typing import Any
 
-from vgx.parts.kinds import KIND_MARK, KINDS, Component
+from vgx.parts.base import KIND_MARK, Component
+from vgx.parts.kinds import KINDS
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe
 
 
 def recipe_schema(registry: Registry) -> dict[str, Any]:
-    """Return a schema of draft 7, which editors' YAML servers understand."""
+    """Return a JSON Schema of draft 7, which the YAML servers of editors understand."""
     schema = Recipe.model_json_schema(by_alias=True)
     definitions = schema.setdefault("$defs", {})
     for kind in KINDS:
         offered = registry.offers(kind.kind)
         names: list[str] = []
-        whole: list[dict[str, str]] = []  # distribution:type, always valid, but not suggested
+        full: list[dict[str, str]] = []  # distribution:type, valid but not suggested
         for plugin, part in offered:
             twice = sum(part.type == other.type for _, other in offered) > 1
             name = f"{plugin.distribution}:{part.type}" if twice else part.type
             names.append(name)
             pattern = f"^{plugin.distribution}:{part.type}$"
-            whole.append({"type": "string", "pattern": pattern})
-            told = [{"const": name}, whole[-1]]
-            definitions[f"{kind.kind}-{name}"] = _part(part, told, definitions)
+            full.append({"type": "string", "pattern": pattern})
+            allowed = [{"const": name}, full[-1]]
+            definitions[f"{kind.kind}-{name}"] = _part(part, allowed, definitions)
         choices = [{"$ref": f"#/$defs/{kind.kind}-{name}"} for name in names]
-        definitions[kind.kind] = {"anyOf": [{"enum": names}, *whole, *choices]} if names else False
+        definitions[kind.kind] = {"anyOf": [{"enum": names}, *full, *choices]} if names else False
     schema["properties"]["extends"] = {
         "type": "string",
-        "description": "Another recipe file that this one is laid over.",
+        "description": "Another recipe file, whose values this one changes or adds to.",
     }
-    # A file that extends another may leave out anything, also a part's type.
+    # A recipe that extends another may leave out any field, also the type of a part.
     schema["if"] = {"required": ["extends"]}
     schema["then"] = {}
     definitions["ImageSpec"].pop("required")
@@ -48,7 +49,7 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
 
 
 def _with_references(value: Any) -> Any:
-    """Replace the marks of kinds by references; draft 7 reads nothing beside a bare `$ref`."""
+    """Replace the marks of kinds by references; draft 7 ignores keys beside a bare `$ref`."""
     if isinstance(value, list):
         return [_with_references(item) for item in value]
     if not isinstance(value, dict):
@@ -65,7 +66,7 @@ def _part(
     schema = part.model_json_schema(by_alias=True)
     definitions.update(schema.pop("$defs", {}))
     schema["properties"] = {"type": {"anyOf": names}, **schema.get("properties", {})}
-    # Lists are always replaced as a whole; one part may be laid over another.
+    # The items of a list are never merged, so they need a type. A single part may be merged.
     if part.kind in ("augmentation", "loss"):
         schema["required"] = ["type", *schema.get("required", [])]
     else:
@@ -75,22 +76,23 @@ def _part(
 
 
 def fields(part: type[Component]) -> list[tuple[str, str, str, str]]:
-    """Return name, type, default and meaning of each of a part's fields, as a person says them."""
+    """Return name, type, default and meaning of each field of a part, as texts for a table."""
     rows = []
     for name, field in part.model_json_schema(by_alias=True)["properties"].items():
         default = json.dumps(field["default"]) if "default" in field else "required"
-        rows.append((name, _said(field), default, " ".join(field.get("description", "").split())))
+        meaning = " ".join(field.get("description", "").split())
+        rows.append((name, type_in_words(field), default, meaning))
     return rows
 
 
-def _a(noun: str) -> str:
+def _with_article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def _said(schema: dict[str, Any]) -> str:
-    """Say what a JSON Schema allows."""
+def type_in_words(schema: dict[str, Any]) -> str:
+    """Return in words which values a JSON Schema allows: "integer > 0 or null"."""
     if KIND_MARK in schema:
-        return _a(str(schema[KIND_MARK]))
+        return _with_article(str(schema[KIND_MARK]))
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2].lower()
     if "enum" in schema:
@@ -98,10 +100,11 @@ def _said(schema: dict[str, Any]) -> str:
     if "const" in schema:
         return str(schema["const"])
     if choices := schema.get("anyOf", schema.get("oneOf")):
-        return " or ".join(_said(choice) for choice in choices)
+        return " or ".join(type_in_words(choice) for choice in choices)
     kind = schema.get("format", schema.get("type", "anything"))
     if kind == "array":
-        return f"list of {_said(schema.get('items', {})).removeprefix('a ').removeprefix('an ')}"
+        items = type_in_words(schema.get("items", {}))
+        return "list of " + items.removeprefix("a ").removeprefix("an ")
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {schema[name]:g}" for name, sign in limits.items() if name in schema]
     return " ".join([str(kind), *bounds])

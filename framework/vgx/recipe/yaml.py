@@ -1,36 +1,25 @@
 """YAML as plain data with the place of every value.
 
-Read: YAML 1.2 scalars (`1e-4` is a number, `no` a string), no tags, no aliases, duplicate keys
-refused, size and depth capped. Everything wrong in a file is reported, not the first fault only.
+The reader takes the scalars of YAML 1.2: `1e-4` is a number, `no` is a string. Tags, aliases and
+duplicate keys are errors. Size and depth are limited. All errors of a file are reported at once.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, events
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    DocumentEndEvent,
-    DocumentStartEvent,
-    Event,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-    StreamEndEvent,
-    StreamStartEvent,
-)
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_VALUES = 20_000  # keys, scalars and collections; read in about a second
+MAX_LENGTH = 2000  # characters of a text
 
 _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -41,7 +30,7 @@ _SPECIAL = {".inf": "inf", "-.inf": "-inf", "+.inf": "inf", ".nan": "nan"}
 
 @dataclass(frozen=True)
 class Node:
-    """A value, where it stands, and where its key stands; children are nodes too."""
+    """A value with its place and the place of its key. The values inside it are nodes too."""
 
     value: Any  # a scalar, a dict[str, Node] or a list[Node]
     place: str  # "recipe.yaml:12:5", or "--set train.batch"
@@ -58,24 +47,24 @@ class Node:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong."""
+    """One error, with its place."""
 
     place: str
     message: str
 
 
 def read(text: str, name: str) -> tuple[Node, list[Fault]]:
-    """Parse one document; `name` begins every place.
+    """Parse one YAML document. Places are `name`, line and column.
 
-    Returns what could be read and everything that could not.
+    Returns the values that could be read, and an error for all that could not.
     """
     faults: list[Fault] = []
     start = f"{name}:1:1"
     if len(text.encode(errors="replace")) > MAX_BYTES:
         return Node(None, start), [Fault(start, f"longer than {MAX_BYTES:,} bytes")]
     try:
-        events = iter(YAML(typ="safe", pure=True).parse(io.StringIO(text)))
-        root = _Reader(name, events, faults).document()
+        stream = iter(YAML(typ="safe", pure=True).parse(io.StringIO(text)))
+        root = _Reader(name, stream, faults).document()
     except _BeyondError as error:
         return Node(None, start), [*faults, error.fault]
     except MarkedYAMLError as error:
@@ -102,59 +91,61 @@ class _BeyondError(Exception):
 
 
 class _Reader:
-    """Builds nodes from parser events: only there can tags and aliases still be told apart."""
+    """Makes nodes from parser events: later stages of the parser resolve tags and aliases."""
 
-    def __init__(self, name: str, events: Iterator[Event], faults: list[Fault]) -> None:
-        self.name, self.events, self.faults = name, events, faults
+    def __init__(self, name: str, stream: Iterator[events.Event], faults: list[Fault]) -> None:
+        self.name, self.stream, self.faults = name, stream, faults
         self.count = 0
 
     def document(self) -> Node:
         root = Node(None, f"{self.name}:1:1")
         documents = 0
-        for event in self.events:
-            if isinstance(event, DocumentStartEvent):
+        for event in self.stream:
+            if isinstance(event, events.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self.fault(event, "a second document; a recipe is one")
-            elif not isinstance(event, StreamStartEvent | StreamEndEvent | DocumentEndEvent):
+                    self.fault(event, "a second document; write one document only")
+            elif not isinstance(
+                event, events.StreamStartEvent | events.StreamEndEvent | events.DocumentEndEvent
+            ):
                 node = self.node(event, 1)
                 root = node if documents == 1 else root
         return root
 
-    def place(self, event: Event) -> str:
+    def place(self, event: events.Event) -> str:
         return f"{self.name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
 
-    def fault(self, event: Event, message: str) -> None:
+    def fault(self, event: events.Event, message: str) -> None:
         self.faults.append(Fault(self.place(event), message))
 
-    def node(self, event: Event, depth: int) -> Node:
+    def node(self, event: events.Event, depth: int) -> Node:
         place = self.place(event)
         if depth > MAX_DEPTH:
             raise _BeyondError(place, f"nested deeper than {MAX_DEPTH}")
         self.count += 1
         if self.count > MAX_VALUES:
             raise _BeyondError(place, f"more than {MAX_VALUES:,} values")
-        if isinstance(event, AliasEvent):
-            self.fault(event, "an alias (*name); write the value out")
+        if isinstance(event, events.AliasEvent):
+            self.fault(event, "an alias (*name); write the value itself")
             return Node(None, place)
         if tag := getattr(event, "tag", None):
-            self.fault(event, f"a tag ({tag}); values are plain")
-        if isinstance(event, MappingStartEvent):
+            self.fault(event, f"a tag ({tag}); write the value without it")
+        if isinstance(event, events.MappingStartEvent):
             return Node(self.mapping(depth), place)
-        if isinstance(event, SequenceStartEvent):
+        if isinstance(event, events.SequenceStartEvent):
             items = []
-            while not isinstance(inner := next(self.events), SequenceEndEvent):
+            while not isinstance(inner := next(self.stream), events.SequenceEndEvent):
                 items.append(self.node(inner, depth + 1))
             return Node(items, place)
-        assert isinstance(event, ScalarEvent)
+        assert isinstance(event, events.ScalarEvent)
         return Node(_scalar(event.value) if event.style is None else event.value, place)
 
     def mapping(self, depth: int) -> dict[str, Node]:
         items: dict[str, Node] = {}
-        while not isinstance(key := next(self.events), MappingEndEvent):
+        while not isinstance(key := next(self.stream), events.MappingEndEvent):
             name = self.node(key, depth + 1)
-            value = replace(self.node(next(self.events), depth + 1), key_place=name.place)
-            if not isinstance(key, ScalarEvent):
+            value = replace(self.node(next(self.stream), depth + 1), key_place=name.place)
+            if not isinstance(key, events.ScalarEvent):
                 self.fault(key, "a key must be a word")
             elif key.value in items:
                 first = items[key.value].key_place.removeprefix(f"{self.name}:")
@@ -189,3 +180,42 @@ def write(data: Any) -> str:
     yaml.allow_unicode = True
     yaml.dump(data, stream)
     return stream.getvalue()
+
+
+# --- values that no recipe needs ----------------------------------------------------------------
+
+
+def unfit(node: Node, field: str = "") -> Iterator[Fault]:
+    """Give an error for each text or number that no part needs and that libraries cannot handle."""
+    if isinstance(node.value, dict | list):
+        items = node.value.items() if isinstance(node.value, dict) else enumerate(node.value)
+        for key, child in items:
+            if isinstance(key, str) and (why := _unfit_text(key)):
+                yield Fault(child.key_place, f"{field}: a key {why}: {short(key)}".lstrip(": "))
+            yield from unfit(child, f"{field}.{key}".lstrip("."))
+    elif isinstance(node.value, str) and (why := _unfit_text(node.value)):
+        yield Fault(node.place, f"{field}: a text {why} (here: {short(repr(node.value))})")
+    elif isinstance(node.value, int) and not -(2**63) <= node.value < 2**63:
+        yield Fault(node.place, f"{field}: a whole number of more than 64 bits")
+
+
+def _unfit_text(text: str) -> str:
+    if len(text) > MAX_LENGTH:
+        return f"of more than {MAX_LENGTH:,} characters"
+    # Control characters, and surrogates, which file names cannot contain.
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        return "with characters that can't be printed"
+    return ""
+
+
+def short(text: str) -> str:
+    """Cut a long text, so that a message stays readable."""
+    return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} characters)"
+
+
+def visible(text: str) -> str:
+    """Replace characters that a terminal would act on, or could not print, by their numbers."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

@@ -14,7 +14,8 @@ from typing import Any
 
 from vgx.data.cache import in_words
 from vgx.errors import StorageError
-from vgx.parts.kinds import Adaptive, Loss, Schedule, at
+from vgx.parts.kinds import Loss
+from vgx.parts.values import Adaptive, Schedule, at
 from vgx.recipe.model import Optimizer, Recipe
 from vgx.runs import summary as listing
 from vgx.runs.directory import Run

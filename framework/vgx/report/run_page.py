@@ -16,7 +16,8 @@ from vgx.data.store import Store, name_of, open_source, open_store
 from vgx.errors import StorageError, VgxError, noticing
 from vgx.files import write_file
 from vgx.parts.registry import Registry
-from vgx.recipe.model import Recipe, load_recipe
+from vgx.recipe.load import load_recipe
+from vgx.recipe.model import Recipe
 from vgx.report import panels as exhibits
 from vgx.report import run_data as account
 from vgx.report.html import page

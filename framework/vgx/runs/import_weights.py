@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vgx.errors import RecipeError, StorageError
 from vgx.files import write_file
-from vgx.recipe.limits import short, visible
+from vgx.recipe.yaml import short, visible
 from vgx.runs.checkpoint import tensor_bytes
 
 # Where programs keep the weights among other things, in the order of preference.

@@ -11,7 +11,7 @@ from typing import Any
 
 from vgx.errors import VgxError
 from vgx.parts.registry import discover
-from vgx.recipe.model import load_recipe
+from vgx.recipe.load import load_recipe
 from vgx.recipe.yaml import read
 from vgx.runs.directory import Run
 

@@ -23,7 +23,8 @@ from vgx.files import write_file
 from vgx.images import ahead, threads
 from vgx.parts.kinds import Fitted
 from vgx.parts.registry import Registry, discover
-from vgx.recipe.model import Recipe, load_recipe, with_part
+from vgx.recipe.load import load_recipe, with_part
+from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint
 from vgx.runs.directory import Run, find
 

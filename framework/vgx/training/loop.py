@@ -59,15 +59,10 @@ class Training:
     profiler: profile | None = None  # told of every step
 
     @property
-    def minibatches(self) -> int:
-        """How many minibatches one step takes."""
-        return self.recipe.train.discriminator_steps if self.recipe.discriminator else 1
-
-    @property
     def numbers(self) -> range:
         """The minibatches of the next step."""
-        first = self.done * self.minibatches
-        return range(first, first + self.minibatches)
+        first = self.done * self.recipe.batches_per_step
+        return range(first, first + self.recipe.batches_per_step)
 
     def begin(self, rollbacks: int) -> None:
         """Go on as after so many rollbacks: each has other draws and lower learning rates."""
@@ -257,7 +252,7 @@ def _diverged(training: Training, what: str, advice: str) -> DivergedError:
 
 
 def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
-    consumed = training.done * training.minibatches
+    consumed = training.done * training.recipe.batches_per_step
     optimizers = training.engine.optimizers
     line = {
         "step": training.done,
@@ -276,7 +271,7 @@ def _progress(losses: dict[str, float], training: Training) -> str:
     now, (then, before) = time.perf_counter(), training.paced
     training.paced = (now, training.done)
     steps = max(training.done - before, 0)  # fewer than none after a rollback
-    pictures = steps * training.minibatches * training.recipe.train.batch
+    pictures = steps * training.recipe.batches_per_step * training.recipe.train.batch
     terms = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
     terms = terms.replace(".generator", " G").replace(".discriminator", " D")
     return f"{terms} | {pictures / (now - then):.1f} images/s"
@@ -309,7 +304,7 @@ def signals(training: Training) -> Iterator[None]:
 
 def _save(training: Training, voice: Voice) -> None:
     """Commit a checkpoint; what is not finite is none, and has the run go back."""
-    consumed = training.done * training.minibatches
+    consumed = training.done * training.recipe.batches_per_step
     numbers = {
         "step": training.done,
         "epoch": consumed / training.batches.per_epoch,

@@ -35,9 +35,10 @@ from vgx.engine.engine import MAX_CODES, Engine
 from vgx.errors import RecipeError, StorageError, noticing
 from vgx.evaluation.metrics import try_out
 from vgx.files import write_file
-from vgx.parts.kinds import noting_reads
+from vgx.parts.base import noting_reads
 from vgx.parts.registry import Registry, discover
-from vgx.recipe.model import CHANGEABLE, Recipe, differences, dump_recipe, load_recipe
+from vgx.recipe.load import differences, dump_recipe, load_recipe
+from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, create, find
@@ -324,8 +325,7 @@ def _build(
 def steps_of(recipe: Recipe, per_epoch: int) -> int:
     """Return how many steps a training has whose epochs have so many minibatches."""
     train = recipe.train
-    per_step = train.discriminator_steps if recipe.discriminator else 1
-    return train.steps or math.ceil((train.epochs or 1) * per_epoch / per_step)
+    return train.steps or math.ceil((train.epochs or 1) * per_epoch / recipe.batches_per_step)
 
 
 def _json(data: object) -> str:

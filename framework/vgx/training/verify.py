@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vgx.console import Voice
 from vgx.errors import StorageError, noticing
-from vgx.recipe.model import load_recipe
+from vgx.recipe.load import load_recipe
 from vgx.runs import checkpoint
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, find

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PositiveInt
 
 import vgx
-from vgx.errors import DataError, HubError
 from vgx_builtin import hub
 from vgx_builtin.image_files import NonRgb, digest, read
 from vgx_builtin.labels import LabelledSource, column_of_labels
@@ -50,11 +49,11 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         if local.exists():
             rows, fingerprint = _load_local(local, self.split)
         elif self.path.startswith((".", "/", "~")) or self.path.count("/") != 1:
-            raise DataError(f"dataset huggingface: {self.path}: there is no such folder or file")
+            raise vgx.DataError(f"dataset huggingface: {self.path}: no such folder or file")
         else:
             try:
                 rows, fingerprint = _load_hub(self.path, self.split, self.revision)
-            except HubError as error:
+            except vgx.HubError as error:
                 if fallback is None or not isinstance(error, hub.UnreachableError):
                     raise
                 text = f"{error}. Using the fallback instead: {fallback.type}"
@@ -109,7 +108,7 @@ def _load_local(path: Path, split: str) -> tuple[Any, str]:
     # The library raises many kinds of error for files that are no data set.
     except Exception as error:
         message = f"dataset huggingface: {path}, split {split}: {_first_line(error)}"
-        raise DataError(message) from error
+        raise vgx.DataError(message) from error
 
 
 def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
@@ -125,7 +124,7 @@ def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
                     f"dataset huggingface: {named}: not in the cache, and the hub can't be reached "
                     "(offline, these work: dataset.path=LOCAL_FOLDER, dataset.fallback=drawn-faces)"
                 ) from error
-            raise HubError(f"dataset huggingface: {named}: {_first_line(error)}") from error
+            raise vgx.HubError(f"dataset huggingface: {named}: {_first_line(error)}") from error
     files = "|".join(sorted(Path(file["filename"]).parent.name for file in rows.cache_files))
     return rows, f"{path}|{revision}|{files}"
 
@@ -139,15 +138,15 @@ def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
     names = [name for name, kind in features.items() if _is_image(kind)]
     if wanted is not None:
         if wanted not in features:
-            raise DataError(f"{where}: no column '{wanted}'; it has {', '.join(features)}")
+            raise vgx.DataError(f"{where}: no column '{wanted}'; it has {', '.join(features)}")
         if wanted not in names:
-            raise DataError(f"{where}: column '{wanted}' holds {features[wanted]}, not images")
+            raise vgx.DataError(f"{where}: column '{wanted}' holds {features[wanted]}, not images")
         names = [wanted]
     if not names:
-        raise DataError(f"{where}: no column holds images; it has {', '.join(features)}")
+        raise vgx.DataError(f"{where}: no column holds images; it has {', '.join(features)}")
     if len(names) > 1:
         several = ", ".join(names)
-        raise DataError(f"{where}: several columns hold images: {several}; set dataset.column")
+        raise vgx.DataError(f"{where}: several columns hold images: {several}; set dataset.column")
     rows = rows.select_columns(names)
     if isinstance(features[names[0]], datasets.Image):
         rows = rows.cast_column(names[0], datasets.Image(decode=False))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import PositiveInt
 
 import vgx
-from vgx.errors import DataError, RecipeError
 from vgx_builtin.image_files import NonRgb, digest, endings, read
 from vgx_builtin.labels import LabelledSource, expect_classes
 
@@ -45,15 +44,15 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         root, fallback = self.path, self.fallback
         if root is None:
             if fallback is None:
-                raise RecipeError(
+                raise vgx.RecipeError(
                     "dataset image-folder: no folder is given; set dataset.path=FOLDER"
                 )
             return fallback.build(image)
         if not root.is_dir():
-            raise DataError(f"dataset image-folder: {root}: there is no such folder")
+            raise vgx.DataError(f"dataset image-folder: {root}: there is no such folder")
         all_files = sorted(_image_files(root))
         if not all_files:
-            raise DataError(f"dataset image-folder: {root}: no images in it")
+            raise vgx.DataError(f"dataset image-folder: {root}: no images in it")
         files = all_files[: self.limit]
         fingerprint = f"image-folder-{self.non_rgb}-{digest(files, root)[:32]}"
         source = _Files(root, files, fingerprint, self.non_rgb)
@@ -64,7 +63,7 @@ def _image_files(root: Path) -> Iterator[Path]:
     """Yield the image files below a folder. Raises `DataError` for an unreadable folder."""
 
     def fail(error: OSError) -> None:
-        raise DataError(f"dataset image-folder: {error.filename}: {error.strerror}") from error
+        raise vgx.DataError(f"dataset image-folder: {error.filename}: {error.strerror}") from error
 
     known = endings()
     for folder, _, names in os.walk(root, onerror=fail):
@@ -78,7 +77,7 @@ def _labelled(
     for file in all_files:
         if file.parent == root:
             message = f"{file}: lies in no folder below {root}, so it has no label"
-            raise DataError(f"dataset image-folder: label: folder: {message}")
+            raise vgx.DataError(f"dataset image-folder: label: folder: {message}")
     folders = {file: file.relative_to(root).parts[0] for file in all_files}
     names = sorted(set(folders.values()))
     expect_classes("dataset image-folder: label: folder", len(names), image)

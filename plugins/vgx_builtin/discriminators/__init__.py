@@ -1,1 +1,8 @@
 """The built-in discriminators."""
+
+from vgx_builtin.discriminators.dcgan import DcganDiscriminator as DcganDiscriminator
+from vgx_builtin.discriminators.multi_scale import MultiScale as MultiScale
+from vgx_builtin.discriminators.patchgan import PatchGan as PatchGan
+from vgx_builtin.discriminators.projection import Projection as Projection
+from vgx_builtin.discriminators.residual import ResidualDiscriminator as ResidualDiscriminator
+from vgx_builtin.discriminators.timm_patchgan import TimmPatchGan as TimmPatchGan

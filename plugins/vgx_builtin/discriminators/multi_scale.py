@@ -29,12 +29,11 @@ class MultiScale(vgx.Discriminator, type="multi-scale"):
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, h, w]."""
-        from vgx.errors import RecipeError
         from vgx_builtin.wrapping import MultiScaleDiscriminator, unconditional
 
         unconditional("discriminator multi-scale", self.inner)
         if image.size // 2 ** (self.scales - 1) < 4:
-            raise RecipeError(
+            raise vgx.RecipeError(
                 f"discriminator multi-scale: scales: {self.scales}: they leave less than 4 of "
                 f"{image.size} pixels; give at most {image.size.bit_length() - 2}"
             )
@@ -43,9 +42,9 @@ class MultiScale(vgx.Discriminator, type="multi-scale"):
             smaller = replace(image, size=image.size // 2**scale)
             try:
                 networks.append(self.inner.build(smaller))
-            except RecipeError as error:
+            except vgx.RecipeError as error:
                 where = f"discriminator multi-scale: scale {scale + 1} of {self.scales}"
-                raise RecipeError(f"{where}: {error}") from error
+                raise vgx.RecipeError(f"{where}: {error}") from error
         return MultiScaleDiscriminator(networks)
 
     def note(self, image: vgx.ImageSpec) -> str:

@@ -31,7 +31,6 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, h, w]."""
         from torch import nn
 
-        from vgx.errors import RecipeError
         from vgx_builtin.modules import (
             SLOPE,
             StagedDiscriminator,
@@ -41,7 +40,7 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
 
         # Two convolutions of stride 1 take one pixel each from what the halvings leave.
         if image.size // 2 ** (len(self.widths) - 1) < 3:
-            raise RecipeError(
+            raise vgx.RecipeError(
                 f"discriminator patchgan: {image.size} pixels leave no patch after "
                 f"{len(self.widths) - 1} halvings; give fewer widths"
             )

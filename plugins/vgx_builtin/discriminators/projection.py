@@ -24,7 +24,6 @@ class Projection(vgx.Discriminator, type="projection"):
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1], labels [B] -> the inner one's Score."""
-        from vgx.errors import RecipeError
         from vgx_builtin.wrapping import (
             ProjectionDiscriminator,
             classes,
@@ -37,7 +36,7 @@ class Projection(vgx.Discriminator, type="projection"):
         network = self.inner.build(image)
         features = output_on_black(network, image).features
         if not features:
-            raise RecipeError(
+            raise vgx.RecipeError(
                 f"discriminator projection: inner: '{self.inner.type}' gives no features to "
                 "compare labels with; use one that does, such as patchgan"
             )

@@ -52,15 +52,13 @@ class TimmPatchGan(vgx.Discriminator, type="timm-patchgan"):
 
     def _freeze(self, backbone: Any) -> None:
         """Freeze the first `freeze` stages and all that comes before them."""
-        from vgx.errors import RecipeError
-
         if not self.freeze:
             return
         names = [name.replace(".", "_") for name in backbone.feature_info.module_name()]
         children = [name for name, _ in backbone.named_children()]
         separate = [name for name in names if name in children]
         if self.freeze > len(separate):
-            raise RecipeError(
+            raise vgx.RecipeError(
                 f"discriminator timm-patchgan: freeze: {self.freeze}: {self.backbone} has "
                 f"{len(separate)} stages that can be frozen: {', '.join(separate) or 'none'}"
             )

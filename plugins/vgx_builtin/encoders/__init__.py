@@ -1,1 +1,7 @@
 """The built-in encoders."""
+
+from vgx_builtin.encoders.conv import Conv as Conv
+from vgx_builtin.encoders.deterministic import Deterministic as Deterministic
+from vgx_builtin.encoders.residual import ResidualEncoder as ResidualEncoder
+from vgx_builtin.encoders.timm import Timm as Timm
+from vgx_builtin.encoders.vector_quantised import VectorQuantised as VectorQuantised

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vgx
-from vgx.errors import HubError, RecipeError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +48,7 @@ class Inception(vgx.Features, type="inception"):
         except Exception as error:
             first = str(error).splitlines()[0]
             wanted = "safetensors of the network of 2015 are needed"
-            raise RecipeError(f"features inception: {file}: {wanted}: {first}") from error
+            raise vgx.RecipeError(f"features inception: {file}: {wanted}: {first}") from error
         digest = hashlib.sha256(data).hexdigest()
         warnings.warn(f"inception: {file}, SHA-256 {digest}", vgx.Notice, stacklevel=2)
         return network
@@ -60,21 +59,19 @@ def _fetched() -> Path:
     from huggingface_hub import constants
     from torch.hub import download_url_to_file
 
-    from vgx.runs.import_weights import import_weights
-
     folder = vgx.cache_dir() / "weights"
     file, download = folder / "inception-2015.safetensors", folder / "inception-2015.pth"
     if file.is_file():
         return file
     instead = "a local file works too: features: {type: inception, weights: FILE.safetensors}"
     if constants.HF_HUB_OFFLINE:  # what --offline sets
-        raise HubError(f"features inception: its weights are not cached; {instead}")
+        raise vgx.HubError(f"features inception: its weights are not cached; {instead}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         download_url_to_file(URL, str(download), hash_prefix=DIGEST, progress=False)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         message = f"features inception: {URL} can't be fetched: {error}"
-        raise HubError(f"{message}; {instead}") from error
-    import_weights(download, file)
+        raise vgx.HubError(f"{message}; {instead}") from error
+    vgx.import_weights(download, file)
     download.unlink()
     return file

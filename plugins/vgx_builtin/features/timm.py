@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 import vgx
-from vgx.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,5 +47,5 @@ class Timm(vgx.Features, type="timm"):
         )
         network = TimmNetwork(backbone, *statistics(backbone, resized), side)
         if not isinstance(network.backbone.num_features, int):
-            raise RecipeError(f"features timm: backbone: {self.backbone} gives no features")
+            raise vgx.RecipeError(f"features timm: backbone: {self.backbone} gives no features")
         return network

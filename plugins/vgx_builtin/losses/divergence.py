@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeFloat
 
 import vgx
-from vgx.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,10 +33,10 @@ class Mmd(vgx.Loss, type="mmd"):
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar of any sign; 0 is expected when the latents are the prior's."""
         if step.posterior is None:
-            raise RecipeError("mmd needs an encoder")
+            raise vgx.RecipeError("mmd needs an encoder")
         z = step.z.flatten(1)  # [B, Z]
         if len(z) < 2:
-            raise RecipeError("mmd needs a minibatch of at least two images")
+            raise vgx.RecipeError("mmd needs a minibatch of at least two images")
         prior = z.new_empty(z.shape).normal_(generator=step.chance("mmd"))  # [B, Z]
         within = self._similarity(z, z).sum() + self._similarity(prior, prior).sum()
         # The distance of a latent from itself is 0, where both kernels are 1.
@@ -96,7 +95,9 @@ class Vq(vgx.Loss, type="vq"):
         posterior = step.posterior
         if not isinstance(posterior, Quantised):
             given = type(posterior).__name__
-            raise RecipeError(f"vq needs the encoder vector-quantised; the encoder gives a {given}")
+            raise vgx.RecipeError(
+                f"vq needs the encoder vector-quantised; the encoder gives a {given}"
+            )
         encoded, codes = posterior.encoded, posterior.codes  # [B, *Z]
         codebook = F.mse_loss(codes, encoded.detach())
         return codebook + self.commitment * F.mse_loss(encoded, codes.detach())

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeFloat
 
 import vgx
-from vgx.errors import RecipeError
-from vgx.parts.kinds import Rate, at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +27,7 @@ class Kl(vgx.Loss, type="kl"):
     """`pixel`: nats for each pixel value; `sample`: nats for each image."""
     free_bits: NonNegativeFloat = 0.0
     """Nats for each image that each latent may carry without cost, whatever the unit."""
-    capacity: Rate | None = None
+    capacity: vgx.Rate | None = None
     """The divergence to keep to, in nats for each image whatever the unit: a number, or a schedule
     `{from: 0, to: 25, steps: 100000}`. `null` is 0."""
 
@@ -42,7 +40,7 @@ class Kl(vgx.Loss, type="kl"):
             nats = nats.clamp(min=self.free_bits)
         value: Tensor = nats.sum()
         if self.capacity is not None:
-            value = (value - at(self.capacity, step.number)).abs()
+            value = (value - vgx.at(self.capacity, step.number)).abs()
         return value / (step.real[0].numel() if self.unit == "pixel" else 1)
 
     def note(self, image: vgx.ImageSpec) -> str:
@@ -65,5 +63,5 @@ def gaussian(name: str, step: vgx.Step) -> vgx.Gaussian:
     """Return the step's posterior. Raises `RecipeError` when it is not Gaussian."""
     if not isinstance(step.posterior, vgx.Gaussian):
         given = type(step.posterior).__name__
-        raise RecipeError(f"{name} needs a Gaussian posterior; the encoder gives a {given}")
+        raise vgx.RecipeError(f"{name} needs a Gaussian posterior; the encoder gives a {given}")
     return step.posterior

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 import vgx
-from vgx.parts.kinds import Weight
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +23,7 @@ class GradientPenalty(vgx.Loss, type="gradient-penalty"):
     mean (|grad D(x)| - 1)^2 at x = eps * real + (1 - eps) * fake, eps ~ U(0, 1) for each image.
     """
 
-    weight: Weight = 10.0
+    weight: vgx.Weight = 10.0
     """Lambda in the paper, which has 10; a number, a schedule or adaptive."""
 
     def discriminator(self, step: vgx.Step) -> Tensor:
@@ -43,7 +42,7 @@ class R1(vgx.Loss, type="r1"):
     The square is summed over pixel values.
     """
 
-    weight: Weight = 10.0
+    weight: vgx.Weight = 10.0
     """Gamma in the paper, which has 10; a number, a schedule or adaptive."""
 
     def discriminator(self, step: vgx.Step) -> Tensor:
@@ -58,7 +57,7 @@ class R2(vgx.Loss, type="r2"):
     (Huang et al. 2024).
     """
 
-    weight: Weight = 10.0
+    weight: vgx.Weight = 10.0
     """Gamma in the paper, which has 10; a number, a schedule or adaptive."""
 
     def discriminator(self, step: vgx.Step) -> Tensor:
@@ -73,7 +72,7 @@ class Dragan(vgx.Loss, type="dragan"):
     values of the batch and u ~ U(0, 1) for each pixel value, as in the authors' program.
     """
 
-    weight: Weight = 10.0
+    weight: vgx.Weight = 10.0
     """Lambda in the paper, which has 10; a number, a schedule or adaptive."""
 
     def discriminator(self, step: vgx.Step) -> Tensor:
@@ -90,7 +89,7 @@ class LeCam(vgx.Loss, type="lecam"):
     logits by an exponential moving average that begins as a plain one. They are saved with the run.
     """
 
-    weight: Weight = 0.3
+    weight: vgx.Weight = 0.3
     """Lambda in the paper, which has 0.3 with BigGAN; a number, a schedule or adaptive."""
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """The decay of the moving averages in each step."""

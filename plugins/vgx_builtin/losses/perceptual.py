@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt
 
 import vgx
-from vgx.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,10 +37,10 @@ class FeatureMatching(vgx.Loss, type="feature-matching"):
         reals = step.real_score.features[chosen]  # type: ignore[union-attr]
         fakes = step.fake_score.features[chosen]  # type: ignore[union-attr]
         if not reals:
-            raise RecipeError("the discriminator gives no features; use another one")
+            raise vgx.RecipeError("the discriminator gives no features; use another one")
         pairs = self.statistic == "pairs"
         if pairs and (step.recon is None or "recon" not in step.fakes):
-            raise RecipeError("statistic: pairs needs 'recon' in train.fakes; mean does not")
+            raise vgx.RecipeError("statistic: pairs needs 'recon' in train.fakes; mean does not")
         wide = torch.promote_types(reals[0].dtype, torch.float32)
         distances = []
         for real, fake in zip(reals, fakes, strict=True):  # [B, ...] and [F*B, ...]
@@ -89,7 +88,7 @@ class Perceptual(vgx.Loss, type="perceptual"):
             out_indices=self.layers,
         )
         if backbone.pretrained_cfg.get("fixed_input_size"):
-            raise RecipeError(
+            raise vgx.RecipeError(
                 f"loss perceptual: backbone: {self.backbone} takes images of one size only; "
                 "use a convolutional one, such as vgg16"
             )

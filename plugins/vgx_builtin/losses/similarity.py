@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 import vgx
-from vgx.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +37,7 @@ class Ssim(vgx.Loss, type="ssim"):
 
         side = step.real.shape[-1]
         if side < WINDOW:
-            raise RecipeError(f"{side} pixels are fewer than a window has; {WINDOW} are needed")
+            raise vgx.RecipeError(f"{side} pixels are fewer than a window has; {WINDOW} are needed")
         recon: Any = step.recon
         value: Any = structural_similarity_index_measure(recon, step.real, data_range=1.0)
         distance: Tensor = 1 - value
@@ -69,7 +68,7 @@ class MsSsim(vgx.Loss, type="ms-ssim"):
             fitting = [scales for scales, least in SIDES.items() if least <= side]
             instead = f"scales: {fitting[-1]} fits" if fitting else "not even one scale fits"
             needed = f"needs images of {SIDES[self.scales]} pixels, not {side}"
-            raise RecipeError(f"scales: {self.scales}: {needed}; {instead}")
+            raise vgx.RecipeError(f"scales: {self.scales}: {needed}; {instead}")
         chosen = EXPONENTS[: self.scales]
         recon: Any = step.recon
         value = similarity(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 import vgx
-from vgx.errors import RecipeError
 from vgx_builtin.losses.similarity import EXPONENTS, SIDES, WINDOW
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class Ssim(vgx.Metric, type="ssim"):
 
         if image.size < WINDOW:
             message = f"metric ssim: a window has {WINDOW} pixels a side, an image {image.size}"
-            raise RecipeError(message)
+            raise vgx.RecipeError(message)
         similarity: Any = structural_similarity_index_measure
         return Mean(self.type, partial(_each, partial(similarity, data_range=1.0)))
 
@@ -104,7 +103,7 @@ class MsSsim(vgx.Metric, type="ms-ssim"):
 
         if image.size < SIDES[self.scales]:
             needed = f"scales: {self.scales} needs {SIDES[self.scales]} pixels a side"
-            raise RecipeError(f"metric ms-ssim: {needed}, an image has {image.size}")
+            raise vgx.RecipeError(f"metric ms-ssim: {needed}, an image has {image.size}")
         chosen = EXPONENTS[: self.scales]
         betas = tuple(exponent / sum(chosen) for exponent in chosen)
         measure = partial(similarity, data_range=1.0, betas=betas, normalize="relu")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 import vgx
-from vgx.errors import RecipeError
 from vgx_builtin.features.random_conv import RandomConv
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Fid(vgx.Metric, type="fid"):
         from vgx_builtin.metrics.states import PassThrough
 
         if min(len(real), len(fake)) < 2:
-            raise RecipeError("metric fid: it needs two real and two generated images")
+            raise vgx.RecipeError("metric fid: it needs two real and two generated images")
         distance = FrechetInceptionDistance(PassThrough(real.shape[1])).to(real.device)
         distance.update(real.double(), real=True)
         distance.update(fake.double(), real=False)
@@ -78,7 +77,7 @@ class Kid(vgx.Metric, type="kid"):
 
         size = min(self.size, len(real), len(fake))
         if size < 2:
-            raise RecipeError("metric kid: it needs two real and two generated images")
+            raise vgx.RecipeError("metric kid: it needs two real and two generated images")
         generator = torch.Generator().manual_seed(self.seed)
         values = []
         # A subset of all images is always the same.
@@ -124,7 +123,7 @@ class Prdc(vgx.Metric, type="prdc"):
 
         if min(len(real), len(fake)) <= self.k:
             message = f"{len(real):,} real and {len(fake):,} generated images"
-            raise RecipeError(f"metric prdc: k: {self.k} is too many for {message}")
+            raise vgx.RecipeError(f"metric prdc: k: {self.k} is too many for {message}")
         real, fake = real.double(), fake.double()
         of_real, of_fake = self._radii(real), self._radii(fake)  # [N], [M]
         inside = real.new_zeros(len(fake))  # how many real balls each generated image is in

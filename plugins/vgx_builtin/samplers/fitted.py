@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 import vgx
-from vgx.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -55,7 +54,7 @@ class GaussianMixture(vgx.Sampler, type="gaussian-mixture"):
 
         if len(flat) < max(self.components, 2):
             message = f"components: {self.components}: the run has {len(flat)} latents"
-            raise RecipeError(f"sampler gaussian-mixture: {message}")
+            raise vgx.RecipeError(f"sampler gaussian-mixture: {message}")
         mixture = Mixture(self.components, covariance_type=self.covariance, random_state=self.seed)
         with warnings.catch_warnings():
             # A fit that has not quite converged is as good a mixture.
@@ -75,7 +74,7 @@ def _moments(flat: Tensor) -> dict[str, Tensor]:
 
     if len(flat) < 2:
         message = f"the run has {len(flat)} latents, and a covariance needs two"
-        raise RecipeError(f"sampler aggregate-gaussian: {message}")
+        raise vgx.RecipeError(f"sampler aggregate-gaussian: {message}")
     # Eigenvectors, since fewer latents than dimensions have a covariance without a Cholesky factor.
     values, vectors = torch.linalg.eigh(flat.T.cov().reshape(flat.shape[1], -1))  # [D], [D, D]
     factor = vectors * values.clamp(min=0).sqrt()

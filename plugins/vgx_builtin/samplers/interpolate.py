@@ -53,13 +53,11 @@ class _Path:
         """[2, *Z]  The two ends of a pair."""
         import torch
 
-        from vgx.errors import RecipeError
-
         if self.part.between == "prior":
             return torch.randn(2, *self.latent.shape, generator=generator, dtype=torch.float64)
         if len(codes) < 2:
             message = f"the run has {len(codes)} latents, and a pair needs two; between=prior works"
-            raise RecipeError(f"sampler interpolate: between: codes: {message}")
+            raise vgx.RecipeError(f"sampler interpolate: between: codes: {message}")
         first = torch.randint(len(codes), (), generator=generator)
         further = torch.randint(1, len(codes), (), generator=generator)
         return codes[torch.stack([first, (first + further) % len(codes)])].double()

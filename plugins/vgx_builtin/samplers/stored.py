@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vgx
-from vgx.errors import RecipeError
 from vgx_builtin.datasets.image_folder import ImageFolder
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class _Near:
         del generator
         of = self.part.of
         if not -len(codes) <= of < len(codes):
-            raise RecipeError(f"sampler neighbours: of: {of}: the run has {len(codes)} latents")
+            raise vgx.RecipeError(f"sampler neighbours: of: {of}: the run has {len(codes)} latents")
         flat = codes.flatten(1).double()  # [K, D]
         distance = (flat - flat[of]).norm(dim=1)  # [K]
         order = distance.argsort(stable=True)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat
 
 import vgx
-from vgx.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -38,7 +37,7 @@ class Traversal(vgx.Sampler, type="traversal"):
         for dimension in self.dimensions or ():
             if dimension > last:
                 message = f"a latent has the dimensions 0 to {last}"
-                raise RecipeError(f"sampler traversal: dimensions: {dimension}: {message}")
+                raise vgx.RecipeError(f"sampler traversal: dimensions: {dimension}: {message}")
         return _Walk(self)
 
 

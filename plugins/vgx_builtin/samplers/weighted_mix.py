@@ -42,11 +42,11 @@ class _Mix:
         import numpy as np
         import torch
 
-        from vgx.errors import RecipeError
-
         of = self.part.of
         if len(codes) < of:
-            raise RecipeError(f"sampler weighted-mix: of: {of}: the run has {len(codes)} latents")
+            raise vgx.RecipeError(
+                f"sampler weighted-mix: of: {of}: the run has {len(codes)} latents"
+            )
         # numpy's Dirichlet distribution needs a generator of numpy.
         numpy_generator = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         shared = numpy_generator.choice(len(codes), of, replace=False)  # [of]

@@ -1,0 +1,216 @@
+"""What all kinds of part share: strict fields, a type, and errors that name the nearest word."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    model_serializer,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
+from vgx.parts.values import STRICT, ImageSpec
+
+KIND_MARK = "vgx-kind"  # in a JSON Schema, stands for any part of a kind
+_TYPE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_Class = type[BaseModel]  # inside a part, `type` is its name in recipes
+
+
+class Resolver(Protocol):
+    """Finds the class of a part by its kind and type. The registry is a resolver."""
+
+    def part(self, kind: str, name: str) -> type[Component]:
+        """Return the class. Raises `PydanticCustomError` for a name that is not known."""
+        ...
+
+
+class Component(BaseModel):
+    """The base of all parts: strict and frozen fields, a kind and a type."""
+
+    model_config = STRICT
+
+    kind: ClassVar[str] = ""
+    type: ClassVar[str] = ""
+    # The name in the recipe, if it was "distribution:type" and not the type alone.
+    _spelling: str = PrivateAttr(default="")
+
+    def __init_subclass__(cls, *, type: str = "", **kwargs: Any) -> None:  # noqa: A002
+        """Take the type from the class statement. Parts are final: they have no subclasses."""
+        super().__init_subclass__(**kwargs)
+        if cls.type:
+            raise TypeError(f"{cls.__name__}: a part is final, {cls.type!r} can't be subclassed")
+        if type and not _TYPE.fullmatch(type):
+            raise TypeError(f"{cls.__name__}: type {type!r} is not lowercase-with-hyphens")
+        cls.type = type
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"type": self._spelling or self.type, **handler(self)}
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: _Class, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Let a field that is annotated with a kind accept every registered part of this kind."""
+        if cls.type or not cls.kind:
+            return handler(source)
+        return core_schema.with_info_plain_validator_function(
+            cls._read,
+            serialization=core_schema.plain_serializer_function_ser_schema(_dump),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Mark the place of a kind. `vgx schema` replaces the mark by the registered parts."""
+        if cls.type or not cls.kind:
+            return handler(schema)
+        return {KIND_MARK: cls.kind}
+
+    @classmethod
+    def _read(cls, value: object, info: ValidationInfo) -> Component:
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            value = {"type": value}
+        if not isinstance(value, dict):
+            raise PydanticCustomError(
+                "part",
+                "should be the name of an installed {kind}, or its fields with a 'type'",
+                {"kind": cls.kind},
+            )
+        fields = dict(value)
+        name = fields.pop("type", None)
+        if not isinstance(name, str):
+            raise PydanticCustomError(
+                "part", "should name an installed {kind}: add 'type: ...'", {"kind": cls.kind}
+            )
+        resolver: Resolver = (info.context or {})["resolver"]
+        chosen = resolver.part(cls.kind, name)
+        part = validate(chosen, fields, resolver)
+        if name != chosen.type:
+            part._spelling = name  # noqa: SLF001
+        return part
+
+    def note(self, image: ImageSpec) -> str:
+        """Return a line to print before the training, or an empty string."""
+        del image
+        return ""
+
+    def untrained(self) -> Self:
+        """Return the same part without pretrained weights, for a model loaded from a checkpoint."""
+        return self
+
+
+def _dump(part: Component) -> dict[str, Any]:
+    return part.model_dump()
+
+
+@contextmanager
+def noting_reads() -> Iterator[set[tuple[int, str]]]:
+    """Note which attributes of parts are read inside the block: pairs of `id(part)` and name.
+
+    The audit reports fields of a recipe that nothing reads. Parts note their reads only inside of
+    the block, because it makes each read slower. Blocks may be nested, but not overlap in threads.
+    """
+    reads: set[tuple[int, str]] = set()
+
+    def noted(self: object, name: str) -> Any:
+        reads.add((id(self), name))
+        return object.__getattribute__(self, name)
+
+    outer = Component.__getattribute__
+    Component.__getattribute__ = noted  # type: ignore[method-assign]
+    try:
+        yield reads
+    finally:
+        Component.__getattribute__ = outer  # type: ignore[method-assign]
+
+
+class BrokenError(Exception):
+    """A part does not keep the contract of its kind."""
+
+    def __init__(self, part: Component, message: str) -> None:
+        """Keep the part, so that the message to the user can name it."""
+        super().__init__(message)
+        self.part = part
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate(model: type[M], fields: dict[str, Any], resolver: Resolver) -> M:
+    """Make a `model` of plain data, in strict JSON mode: a list is a tuple, but "5" is no number.
+
+    Raises `pydantic.ValidationError` with all errors at once. The error for an unknown field names
+    the fields that are allowed.
+    """
+    try:
+        return model.model_validate_json(json.dumps(fields), context={"resolver": resolver})
+    except ValidationError as error:
+        faults = [_with_names(model, fault) for fault in error.errors(include_url=False)]
+        raise ValidationError.from_exception_data(model.__name__, faults) from None
+
+
+def _with_names(model: type[BaseModel], fault: Any) -> InitErrorDetails:
+    """Add the allowed names, and the nearest one, to an error of pydantic."""
+    place, kind, context = fault["loc"], fault["type"], fault.get("ctx", {})
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        kind = "unknown_field"
+        allowed = _names(model, place[:-1])
+        context = {"near": near(str(place[-1]), allowed)}
+        message = "unknown field; allowed: " + ", ".join(allowed)
+    else:
+        message = fault["msg"]
+        if "expected" in context:  # a Literal: the names stand in quotes
+            names = re.findall(r"'([^']*)'", str(context["expected"]))
+            context = {"near": near(str(fault["input"]), names)}
+    kept = {key: context[key] for key in ("near", "broken") if key in context}
+    return InitErrorDetails(
+        type=PydanticCustomError(kind, message, kept), loc=place, input=fault["input"]
+    )
+
+
+def _names(model: Any, place: tuple[int | str, ...]) -> list[str]:
+    """Return the names of the fields at `place` below `model`, as they are written in YAML."""
+    for step in place:
+        fields = getattr(model, "model_fields", {}) or getattr(model, "__pydantic_fields__", {})
+        if step in fields:
+            model = fields[step].annotation
+        elif isinstance(step, str):
+            model = next((m for m in _members(model) if m.__name__.lower() == step), model)
+    for member in _members(model):
+        if issubclass(member, BaseModel):
+            return [field.alias or name for name, field in member.model_fields.items()]
+        if is_dataclass(member):
+            return list(member.__dataclass_fields__)
+    return []
+
+
+def _members(annotation: Any) -> Iterable[type]:
+    """Return the classes in an annotation such as `tuple[A | B, ...]`."""
+    parts = getattr(annotation, "__args__", None) or (annotation,)
+    for part in parts:
+        if isinstance(part, type):
+            yield part
+        elif part is not annotation:
+            yield from _members(part)
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Return the most similar of `names`, or an empty string if none is similar."""
+    return next(iter(difflib.get_close_matches(name, list(names), 1)), "")

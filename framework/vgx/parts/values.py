@@ -1,0 +1,129 @@
+"""Values that recipes and parts share: shapes, and numbers that change with the step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+)
+from pydantic import (
+    Discriminator as Choose,
+)
+
+# What all models of a recipe share. Serialization by alias: YAML says `from`, not `start`.
+STRICT = ConfigDict(
+    strict=True,
+    extra="forbid",
+    frozen=True,
+    allow_inf_nan=False,
+    use_attribute_docstrings=True,
+    serialize_by_alias=True,
+)
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The images of an experiment: square, `size` x `size` pixels."""
+
+    __pydantic_config__ = STRICT
+
+    size: Annotated[int, Field(ge=4, le=4096)]
+    """Height and width in pixels."""
+    channels: Literal[1, 3] = 3
+    """3 for RGB, 1 for greyscale."""
+    classes: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """Number of labels in the data set: a label is a number from 0 to classes - 1. With 0 the
+    images have no labels."""
+
+    @property
+    def pixel_values(self) -> int:
+        """The number of values in one image: channels x height x width."""
+        return self.channels * self.size**2
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """The shape Z of the latents of one image: `(256,)`, or `(4, 12, 12)` for a spatial latent."""
+
+    shape: tuple[int, ...]
+
+
+class Schedule(BaseModel):
+    """A number that changes with the step."""
+
+    model_config = STRICT
+
+    start: Annotated[float, Field(alias="from")]
+    """The value at the first step."""
+    to: float
+    """The value after `steps`. With `cyclical`, the largest value of each cycle."""
+    steps: PositiveInt
+    """Length of the change, or of one cycle, in training steps."""
+    after: NonNegativeInt = 0
+    """The step at which the change begins. Until then the value is `from`."""
+    shape: Literal["linear", "cosine", "cyclical"] = "linear"
+    """`cyclical` rises in the first half of each cycle and holds in the second (Fu et al. 2019)."""
+
+    def at(self, number: int) -> float:
+        """Return the value after `number` steps of training."""
+        number = max(number - self.after, 0)
+        if self.shape == "cyclical":
+            done = min(2 * (number % self.steps) / self.steps, 1.0)
+        else:
+            done = min(number / self.steps, 1.0)
+        if self.shape == "cosine":
+            done = (1 - math.cos(math.pi * done)) / 2
+        return self.start + (self.to - self.start) * done
+
+
+class Adaptive(BaseModel):
+    """A weight that scales a term's gradient to the size of other terms' gradient.
+
+    The weight is |d others / d w| / (|d term / d w| + 1e-4), where w is the weight of the decoder's
+    last layer (Esser et al. 2021, eq. 7).
+    """
+
+    model_config = STRICT
+
+    against: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the other terms of the generator, usually the reconstruction's."""
+    factor: NonNegativeFloat = 1.0
+    """The ratio is multiplied by this number."""
+    most: PositiveFloat = 1e4
+    """The largest ratio."""
+    after: NonNegativeInt = 0
+    """The step from which the generator's term counts. The discriminator's term counts from the
+    first step."""
+
+
+def _kind_of_number(value: object) -> str:
+    if isinstance(value, Adaptive) or (isinstance(value, dict) and "against" in value):
+        return "adaptive"
+    return "schedule" if isinstance(value, dict | Schedule) else "number"
+
+
+Rate = Annotated[
+    Annotated[PositiveFloat, Tag("number")] | Annotated[Schedule, Tag("schedule")],
+    Choose(_kind_of_number),
+]
+Weight = Annotated[
+    Annotated[float, Tag("number")]
+    | Annotated[Schedule, Tag("schedule")]
+    | Annotated[Adaptive, Tag("adaptive")],
+    Choose(_kind_of_number),
+]
+
+
+def at(value: float | Schedule, number: int) -> float:
+    """Return the value of a number or of a schedule after `number` steps of training."""
+    return value.at(number) if isinstance(value, Schedule) else value

@@ -1,0 +1,282 @@
+"""From files, `extends` and `--set` to a recipe, and every error with its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vgx.errors import PluginError, RecipeError
+from vgx.parts.base import validate
+from vgx.parts.registry import Registry, discover
+from vgx.recipe import yaml
+from vgx.recipe.model import Recipe
+from vgx.recipe.yaml import Fault, Node
+
+MAX_LINES = 10  # of one message
+
+
+def load_recipe(
+    path: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    registry: Registry | None = None,
+) -> Recipe:
+    """Read a recipe, merge it with the recipes that it extends, apply overrides and validate.
+
+    `overrides` are `{"train.steps": 10}` or `["train.steps=10"]`. In the second form the values are
+    YAML. Raises `RecipeError` that lists all errors with their places.
+    """
+    faults: list[Fault] = []
+    tree = _read_file(Path(path), faults, ())
+    if faults and not tree.value:  # nothing could be read, so "field required" would be no help
+        raise RecipeError(_message(faults))
+    if isinstance(overrides, Mapping):
+        settings = [(key, _node(value, f"--set {key}")) for key, value in overrides.items()]
+    else:
+        settings = list(_parsed(overrides, faults))
+    for key, value in settings:
+        if key.count(".") >= yaml.MAX_DEPTH:
+            message = f"{yaml.short(key)}: nested deeper than {yaml.MAX_DEPTH}"
+            faults.append(Fault("--set", message))
+            continue
+        # Lists are indexed as losses.1.weight or losses[1].weight.
+        tree = _set(tree, re.sub(r"\[(\d+)\]", r".\1", key).split("."), value, faults)
+    return _validated(tree, registry or discover(), faults)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe as YAML with every default written out."""
+    return yaml.write(recipe.model_dump(mode="json"))
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Return keys and values of texts such as "of=4". The values are YAML.
+
+    Raises `RecipeError` that lists all texts that cannot be read.
+    """
+    faults: list[Fault] = []
+    settings = {key: node.plain() for key, node in _parsed(texts, faults)}
+    if faults:
+        raise RecipeError(_message(faults))
+    return settings
+
+
+def with_part(recipe: Recipe, field: str, fields: dict[str, Any], registry: Registry) -> Recipe:
+    """Return the recipe with the part in `field` replaced by the part that `fields` describe."""
+    tree = _node(recipe.model_dump(mode="json"), "the run's recipe")
+    part = replace(_node(fields, f"--set {field}"), place=f"--{field}")
+    return _validated(replace(tree, value={**tree.value, field: part}), registry, [])
+
+
+def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return the old and the new value of each dotted field in which two recipes differ."""
+    a, b = (dict(_leaves(recipe.model_dump(mode="json"), "")) for recipe in (old, new))
+    fields = [field for field in {**a, **b} if a.get(field) != b.get(field)]
+    return {field: (a.get(field), b.get(field)) for field in fields}
+
+
+def _leaves(value: Any, field: str) -> list[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        pairs = [(f"{field}.{key}".lstrip("."), inner) for key, inner in value.items()]
+    elif isinstance(value, list) and value:
+        pairs = [(f"{field}.{index}", inner) for index, inner in enumerate(value)]
+    else:
+        return [(field, value)]
+    return [leaf for name, inner in pairs for leaf in _leaves(inner, name)]
+
+
+# --- layers: a file over the file that it extends, and --set over both -------------------------
+
+
+def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
+    try:
+        with path.open("rb") as file:  # a device may have no end: read no more than the limit
+            data = file.read(yaml.MAX_BYTES + 1)
+        text = data.decode(errors="strict" if len(data) <= yaml.MAX_BYTES else "replace")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no UTF-8 text"
+        raise RecipeError(f"{path}: {reason}") from None
+    tree, unread = yaml.read(text, str(path))
+    faults += unread
+    if not isinstance(tree.value, dict):
+        if not unread:
+            faults.append(Fault(tree.place, "a recipe is a mapping: 'name: ...' and so on"))
+        return Node({}, tree.place)
+    base = tree.value.pop("extends", None)
+    if base is None:
+        return tree
+    if not isinstance(base.value, str) or "\0" in base.value:
+        faults.append(Fault(base.place, "extends: should be the path of another recipe"))
+        return tree
+    target, above = path.parent / base.value, (*seen, path.resolve())
+    if wrong := _no_base(target, above):
+        faults.append(Fault(base.place, f"extends: {yaml.short(base.value)}: {wrong}"))
+        return tree
+    return _merge(_read_file(target, faults, above), tree)
+
+
+def _no_base(target: Path, above: tuple[Path, ...]) -> str:
+    """Return why a recipe cannot be extended, or an empty string."""
+    try:
+        if target.resolve() in above:
+            return "this goes round in a circle"
+        if len(above) > yaml.MAX_DEPTH:
+            return f"more than {yaml.MAX_DEPTH} recipes on top of each other"
+        return "" if target.is_file() else "there is no such file"
+    except (OSError, ValueError, RuntimeError):
+        return "this can't be the name of a file"
+
+
+def _merge(base: Node, over: Node, field: str = "") -> Node:
+    """Lay `over` on `base`: mappings merge, lists and scalars replace, `null` removes.
+
+    `field` is the dotted field in which both stand.
+    """
+    if not isinstance(over.value, dict):
+        return over
+    items = dict(_as_mapping(base, over.value))
+    if field == "train":  # the length of a training is either in epochs or in steps
+        for length, other in (("epochs", "steps"), ("steps", "epochs")):
+            if length in over.value and over.value[length].value is not None:
+                items.pop(other, None)
+    for key, node in over.value.items():
+        if node.value is None:
+            items.pop(key, None)
+        else:
+            inner = f"{field}.{key}".lstrip(".")
+            items[key] = _merge(items[key], node, inner) if key in items else node
+    return replace(over, value=items)
+
+
+def _as_mapping(base: Node, over: dict[str, Node]) -> dict[str, Node]:
+    """Return the mapping in `base`, or an empty one if `over` is a part of another type."""
+    value = {"type": base} if isinstance(base.value, str) else base.value
+    if not isinstance(value, dict):
+        return {}
+    if {"type"} <= over.keys() & value.keys() and over["type"].value != value["type"].value:
+        return {}
+    return value
+
+
+def _parsed(texts: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str, Node]]:
+    """Give key and value of each text "KEY=VALUE"; add those that cannot be read to `faults`."""
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            faults.append(Fault(f"--set {yaml.short(text)}", "write it as KEY=VALUE"))
+            continue
+        place = f"--set {yaml.short(key)}"
+        node, unread = yaml.read(value, place)
+        faults += [Fault(place, fault.message) for fault in unread]
+        yield key, _node(node.plain(), place)
+
+
+def _node(value: Any, place: str) -> Node:
+    """Return plain data as a tree in which all values have the same place."""
+    if isinstance(value, Mapping):
+        items = {str(key): _node(inner, place) for key, inner in value.items()}
+        return Node({key: replace(node, key_place=place) for key, node in items.items()}, place)
+    if isinstance(value, list | tuple):
+        return Node([_node(inner, place) for inner in value], place)
+    return Node(value, place)
+
+
+def _set(tree: Node, path: list[str], value: Node, faults: list[Fault], field: str = "") -> Node:
+    """Return the tree with one value laid over the value at `path`; `field` is where it stands."""
+    head, *rest = path
+    inner = f"{field}.{head}".lstrip(".")
+    if isinstance(tree.value, list):
+        if head not in map(str, range(len(tree.value))):
+            last = len(tree.value) - 1
+            message = f"there are items 0 to {last}, not '{yaml.short(head)}'"
+            faults.append(Fault(value.place, message))
+            return tree
+        items = list(tree.value)
+        items[int(head)] = _set(items[int(head)], rest, value, faults, inner) if rest else value
+        return replace(tree, value=items)
+    place = tree.place if isinstance(tree.value, dict) else value.place
+    if not rest:
+        return _merge(tree, Node({head: replace(value, key_place=value.place)}, place), field)
+    children = _as_mapping(tree, {})
+    child = children.get(head, Node({}, value.place, value.place))
+    changed = replace(_set(child, rest, value, faults, inner), key_place=child.key_place)
+    return replace(tree, value={**children, head: changed}, place=place)
+
+
+# --- errors and their places -------------------------------------------------------------------
+
+
+def _validated(tree: Node, registry: Registry, faults: list[Fault]) -> Recipe:
+    """Return the recipe in `tree`. Raises an error that lists `faults` and all further faults."""
+    unfit = list(yaml.unfit(tree))
+    if unfit:  # a parser of numbers or texts would stumble over these
+        raise RecipeError(_message([*faults, *unfit]))
+    try:
+        recipe = validate(Recipe, _with_fakes(tree.plain()), registry)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        message = _message([*faults, *(_fault(tree, fault["loc"], fault) for fault in errors)])
+        contexts = [fault.get("ctx", {}) for fault in errors]
+        broken = any(each.get("broken") and not each.get("near") for each in contexts)
+        raise (PluginError if broken else RecipeError)(message) from None
+    if faults:
+        raise RecipeError(_message(faults))
+    return recipe
+
+
+def _message(faults: list[Fault]) -> str:
+    """Return one line for each fault, `--set` before files, and at most `MAX_LINES` lines."""
+    ordered = dict.fromkeys(sorted(faults, key=_order))
+    lines = [yaml.visible(f"{fault.place}: {fault.message}") for fault in ordered]
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more"]
+    return "\n".join(lines)
+
+
+def _order(fault: Fault) -> tuple[str, int, int]:
+    place = re.fullmatch(r"(.*):(\d+):(\d+)", fault.place)
+    return (place[1], int(place[2]), int(place[3])) if place else ("", 0, 0)
+
+
+def _with_fakes(data: dict[str, Any]) -> dict[str, Any]:
+    """Write out the default of `train.fakes`, which depends on whether there is an encoder."""
+    train = data.get("train")
+    if not isinstance(train, dict) or train.get("fakes"):
+        return data
+    fakes = ["prior"] if data.get("encoder") is None else ["recon"]
+    return {**data, "train": {**train, "fakes": fakes}}
+
+
+def _fault(tree: Node, loc: tuple[int | str, ...], fault: Any) -> Fault:
+    """Return an error of pydantic with its place in the file.
+
+    The place is that of the deepest value on the way `loc`. A step of `loc` that is no field is the
+    name of a union's member, which pydantic inserts.
+    """
+    node, field, key = tree, [], ""
+    for step in loc:
+        children = node.value
+        if isinstance(children, list):
+            children = dict(enumerate(children))
+        if isinstance(children, dict) and step in children:
+            node = children[step]
+        elif fault["type"] == "missing" and step == loc[-1]:
+            pass
+        else:
+            continue
+        field.append(str(step))
+        key = node.key_place
+    place = key if fault["type"] == "unknown_field" and key else node.place
+    if fault["type"] in ("unknown_part", "ambiguous_part") and isinstance(node.value, dict):
+        place = node.value["type"].place
+    message = fault["msg"]
+    if hint := fault.get("ctx", {}).get("near"):
+        message += f"; did you mean '{hint}'?"
+    if fault["type"] != "missing" and not isinstance(node.value, dict | list):
+        message += f" (here: {yaml.short(repr(node.value))})"
+    named = ".".join(map(yaml.short, field))
+    return Fault(place, ": ".join(part for part in (named, message) if part))

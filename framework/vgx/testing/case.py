@@ -1,0 +1,104 @@
+"""One part under test, and what the checks of all kinds share.
+
+Letters: B images, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vgx import rng
+from vgx.parts.contract import ContractError
+from vgx.parts.values import ImageSpec, LatentSpec
+from vgx.runs import checkpoint
+from vgx.step import Step
+
+B = 8  # images in a batch, and at most so many of a data set
+ROUNDING = 1e-4  # allowed difference between an image in one batch and in another
+
+
+@dataclass(frozen=True)
+class Case:
+    """A part, what it is built for, and the faults that were found so far."""
+
+    part: Any
+    image: ImageSpec
+    latent: LatentSpec
+    step: Step
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the part takes labels; only decoders and discriminators may."""
+        return bool(getattr(self.part, "conditional", False))
+
+    def check(self, condition: object, fault: str) -> None:
+        """Note a fault unless the condition holds, and go on."""
+        if not condition:
+            self.faults.append(fault)
+
+    def images(self, seed: int = 0) -> Tensor:
+        """[B, C, H, W]  Return random images in [0, 1]."""
+        size = (B, self.image.channels, self.image.size, self.image.size)
+        return torch.rand(size, generator=rng.generator(seed, "testing images"))
+
+
+def require(condition: object, fault: str) -> None:
+    """Raise `ContractError` unless the condition holds: without it nothing more can be checked."""
+    if not condition:
+        raise ContractError(fault)
+
+
+def unchanged(what: str, tensor: Tensor, call: Callable[[], Any]) -> Any:
+    """Return what a call returns. Raise `ContractError` if it changes the tensor in place."""
+    before = tensor.clone()
+    result = call()
+    require(torch.equal(before, tensor), f"it changes {what} in place")
+    return result
+
+
+def with_generator(
+    call: Callable[..., Any], *arguments: Any, seed: int = 0, ambient: int = 0
+) -> Any:
+    """Call with a fresh generator as the last argument.
+
+    `ambient` seeds PyTorch's global generators meanwhile: the result must not depend on it.
+    """
+    with rng.ambient(ambient, "testing"):
+        return call(*arguments, rng.generator(seed, "testing"))
+
+
+def built(build: Callable[[Any], Any], part: Any, seed: int = 0) -> Any:
+    """Build a part while PyTorch's global generators are seeded."""
+    with rng.ambient(seed, "testing weights"):
+        return build(part)
+
+
+def saved_and_loaded(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state as it comes back from a file."""
+    return checkpoint.tensors(checkpoint.tensor_bytes(state), Path("state"))
+
+
+def same_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Return whether two dictionaries have the same names and equal tensors."""
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def tensors_of(value: Any) -> dict[str, Tensor]:
+    """Return the tensors of a step, a score or a posterior by name."""
+    tensors: dict[str, Tensor] = {}
+    for name in dir(value):
+        inner: Any = None if name.startswith("_") else getattr(value, name)
+        if isinstance(inner, Tensor):
+            tensors[name] = inner
+        elif name == "features":
+            tensors |= {f"features[{index}]": tensor for index, tensor in enumerate(inner)}
+        elif name in ("posterior", "real_score", "fake_score") and inner is not None:
+            tensors |= {f"{name}.{key}": tensor for key, tensor in tensors_of(inner).items()}
+    return tensors

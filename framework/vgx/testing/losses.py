@@ -1,0 +1,125 @@
+"""The contract of losses: a mean over the batch, of the step alone, that reaches its player."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgx import rng
+from vgx.engine.build import Player, plays
+from vgx.step import Score, Step
+from vgx.testing.case import (
+    ROUNDING,
+    Case,
+    built,
+    require,
+    same_tensors,
+    saved_and_loaded,
+    tensors_of,
+)
+
+
+def check_loss(case: Case) -> None:
+    """Check the generator's and the discriminator's term of a loss."""
+    # Leaves throughout, so that the gradient of each tensor is its own.
+    step = replace(_with_tensors(case.step, _leaf), real=case.step.real.detach().clone())
+    before = tensors_of(_with_tensors(step, lambda tensor: tensor.detach().clone()))
+    players: tuple[Player, ...] = ("generator", "discriminator")
+    terms = 0
+    for player in players:
+        if plays(built(_build, case.part), player):
+            loss_module, value = _evaluate(case, player, step)
+            same = same_tensors(before, tensors_of(step))
+            case.check(same, f"its {player}'s term changes the step in place")
+            terms += value is not None
+            if value is not None:
+                _check_term(case, player, step, loss_module, value)
+    case.check(terms, "it has no term: define generator(step), discriminator(step) or both")
+
+
+def _check_term(case: Case, player: Player, step: Step, loss_module: Any, value: Any) -> None:
+    term = f"its {player}'s term"
+    good = isinstance(value, Tensor) and value.dim() == 0 and bool(value.isfinite())
+    require(good, f"{term} is no finite scalar, but {value!r}")
+    again = _evaluate(case, player, step, ambient=1)[1]
+    case.check(torch.equal(value, again), f"{term} draws from something else than step.chance")
+    untouched = all(tensor.grad is None for tensor in tensors_of(step).values() if tensor.is_leaf)
+    case.check(untouched, f"{term} calls backward(), which the engine does")
+    doubled = _with_tensors(step, lambda tensor: _twice(tensor, len(step.z)))
+    once, twice = value.item(), _evaluate(case, player, doubled)[1].item()
+    mean = abs(once) < ROUNDING or 2 / 3 < twice / once < 3 / 2
+    numbers = f"{once:.4g}, and {twice:.4g} for the same images twice"
+    case.check(mean, f"{term} is no mean over the batch: {numbers}")
+    require(value.requires_grad, f"{term} has no gradient: is it computed in no_grad?")
+    _check_reach(case, player, step, loss_module, value)
+    if isinstance(loss_module, nn.Module):
+        other = built(_build, case.part.untrained(), 1)
+        other.load_state_dict(saved_and_loaded(loss_module.state_dict()))
+        same = torch.equal(getattr(other, player)(step), getattr(loss_module, player)(step))
+        case.check(same, f"saved and loaded {term} is another")
+
+
+def _check_reach(case: Case, player: Player, step: Step, loss_module: Any, value: Tensor) -> None:
+    """Check which tensors of the step, and which weights of the loss, get a gradient."""
+    inputs = {name: tensor for name, tensor in tensors_of(step).items() if tensor.requires_grad}
+    own = loss_module.named_parameters() if isinstance(loss_module, nn.Module) else ()
+    weights = {f"its weight {name}": p for name, p in own if p.requires_grad}
+    tensors = {**inputs, **weights}
+    gradients = torch.autograd.grad(
+        value, list(tensors.values()), retain_graph=True, allow_unused=True
+    )
+    reached = {n: g for n, g in zip(tensors, gradients, strict=True) if g is not None}
+    for name, gradient in reached.items():
+        case.check(gradient.isfinite().all(), f"the gradient in {name} is not finite")
+    generated = [n for n in reached if not n.startswith(("real_score", "fake_score", "its"))]
+    if player == "discriminator":
+        for name in generated:
+            fixed = f"step.{name}.detach()"
+            case.faults.append(f"its discriminator's term leads into the generator: use {fixed}")
+        return
+    good = generated or any(name.startswith("fake_score") for name in reached)
+    case.check(good, "its generator's term reaches no output of the generator")
+    for name in weights:
+        case.check(name in reached, f"no gradient of its generator's term reaches {name}")
+
+
+def _evaluate(case: Case, player: Player, step: Step, ambient: int = 0) -> tuple[Any, Any]:
+    """Build the loss anew; return it and the value of one of its terms."""
+    loss_module = built(_build, case.part)
+    with rng.ambient(ambient, "testing"):
+        return loss_module, getattr(loss_module, player)(step)
+
+
+def _build(loss: Any) -> Any:
+    return loss.build()
+
+
+def _with_tensors(step: Step, change: Callable[[Tensor], Tensor]) -> Step:
+    """Return the step with every tensor in it changed."""
+    changed: dict[str, Any] = {}
+    for name, value in vars(step).items():
+        if isinstance(value, Tensor):
+            changed[name] = change(value)
+        elif isinstance(value, Score):
+            changed[name] = Score(change(value.logits), tuple(map(change, value.features)))
+        elif name == "posterior" and value is not None:
+            changed[name] = copy.copy(value)
+            tensors = {k: change(v) for k, v in vars(value).items() if isinstance(v, Tensor)}
+            vars(changed[name]).update(tensors)
+    return replace(step, **changed)
+
+
+def _twice(tensor: Tensor, n: int) -> Tensor:
+    """Return n rows twice. Of 2n rows, n of each kind of fakes, return each kind twice."""
+    if tensor.dim() == 0 or len(tensor) not in (n, 2 * n):
+        return tensor
+    return torch.cat([piece for kind in torch.split(tensor, n) for piece in (kind, kind)])
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_(tensor.is_floating_point())

@@ -1,0 +1,85 @@
+"""The contracts of feature networks, metrics and trackers.
+
+Letters: N images, F features.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgx import rng
+from vgx.parts.contract import check_tensor
+from vgx.testing.case import ROUNDING, B, Case, built, require, unchanged, with_generator
+
+
+def check_features(case: Case) -> None:
+    """Check the features of a feature network: repeatable, fixed, and each image's own."""
+
+    def build(part: Any) -> Any:
+        return part.build(case.image)
+
+    images, network = case.images(), built(build, case.part)
+    require(isinstance(network, nn.Module), "build does not give a torch.nn.Module")
+    features = unchanged("images", images, lambda: with_generator(lambda _: network(images)))
+    matrix = isinstance(features, Tensor) and features.dim() == 2
+    require(matrix, "its features are no tensor [N, F]")
+    check_tensor("its features", features, (B, features.shape[1]))
+    trained = features.requires_grad
+    case.check(not trained, "its features lead to weights, which nothing may train")
+    again = with_generator(lambda _: network(images), ambient=1)
+    same = torch.equal(features, again)
+    case.check(same, "the same images give other features the second time")
+    other = built(build, case.part, 1)(images)
+    case.check(torch.equal(features, other), "built twice it gives other features: fix its weights")
+    near = torch.allclose(network(images[:2]), features[:2], atol=ROUNDING)
+    case.check(near, "the features of an image depend on the others in its batch")
+
+
+def check_metric(case: Case) -> None:
+    """Check that a metric gives finite numbers that depend on the images alone."""
+    real, fake = case.images(), case.images(1)
+
+    def measure(batch: int, ambient: int = 0) -> Any:
+        with rng.ambient(ambient, "testing"):
+            state = case.part.build(case.image)
+            for start in range(0, B, batch):
+                state.update(real[start : start + batch], fake[start : start + batch])
+            numbers = state.compute()
+            require(isinstance(numbers, dict) and numbers, f"compute() gives {numbers!r}")
+            for name, value in numbers.items():
+                good = type(value) is float and math.isfinite(value)
+                require(good, f"compute() gives {value!r} as {name}, no finite float")
+            same = numbers == state.compute()
+            case.check(same, "compute() gives something else the second time")
+        return numbers
+
+    numbers = unchanged("images", fake, lambda: unchanged("images", real, lambda: measure(4)))
+    case.check(numbers == measure(4, ambient=1), "the same images give other numbers")
+    for name, value in measure(2).items():
+        near = math.isclose(value, numbers[name], rel_tol=10 * ROUNDING, abs_tol=ROUNDING)
+        case.check(near, f"its {name} depends on how the images are cut into batches")
+
+
+def check_tracker(case: Case) -> None:
+    """Check that a tracker changes nothing of the run and can be opened again."""
+    grid, values = case.images()[0], {"l1": 0.5, "kl": 2.0}
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "0001-testing" / "log.jsonl"
+        log.parent.mkdir()
+        log.write_text("{}\n")
+        for step in (0, 1):  # a resumed run opens it again
+            with closing(case.part.build(log.parent)) as tracker:
+                tracker.log(step, values)
+                unchanged("its image", grid, partial(tracker.images, step, "samples", grid))
+        others = [path for path in log.parent.iterdir() if path.name != "trackers"]
+        alone = others == [log] and log.read_text() == "{}\n"
+        case.check(alone, "it writes into the run's directory outside its folder trackers")
+    case.check(values == {"l1": 0.5, "kl": 2.0}, "it changes the values that it is given")

@@ -1,0 +1,126 @@
+"""The contracts of encoders, decoders and discriminators.
+
+Letters: B images, Z the latent shape.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgx import rng
+from vgx.parts.contract import check_score, check_tensor
+from vgx.testing.case import (
+    ROUNDING,
+    B,
+    Case,
+    built,
+    require,
+    same_tensors,
+    saved_and_loaded,
+    tensors_of,
+    unchanged,
+    with_generator,
+)
+
+# Checks what a network returns for so many inputs, and returns its tensors by name.
+Check = Callable[[Any, int], dict[str, Tensor]]
+
+
+def check_encoder(case: Case) -> None:
+    """Check the network of an encoder and the posterior that it returns."""
+
+    def check(posterior: Any, n: int) -> dict[str, Tensor]:
+        check_tensor("its posterior's mean", posterior.mean, (n, *case.latent.shape))
+        sample = with_generator(posterior.sample)
+        check_tensor("its posterior's sample", sample, (n, *case.latent.shape))
+        same = torch.equal(sample, with_generator(posterior.sample, ambient=1))
+        require(same, "its posterior's sample draws from something else than the generator")
+        return {**tensors_of(posterior), "sample": sample}
+
+    _check_network(case, lambda part: part.build(case.image, case.latent), case.images(), check)
+
+
+def check_decoder(case: Case) -> None:
+    """Check the network of a decoder and the logits that it returns."""
+
+    def check(logits: Any, n: int) -> dict[str, Tensor]:
+        shape = (n, case.image.channels, case.image.size, case.image.size)
+        check_tensor("its logits", logits, shape)
+        return {"logits": logits}
+
+    z = torch.randn((B, *case.latent.shape), generator=rng.generator(0, "testing z"))  # [B, *Z]
+    outputs = _check_network(case, lambda part: part.build(case.latent, case.image), z, check)
+    squashed = 0 <= outputs["logits"].min() <= outputs["logits"].max() <= 1
+    case.check(not squashed, "it gives images in [0, 1]: the engine applies the sigmoid")
+
+
+def check_discriminator(case: Case) -> None:
+    """Check the network of a discriminator and the score that it returns."""
+
+    def check(score: Any, n: int) -> dict[str, Tensor]:
+        check_score(score, n)
+        return {"logits": score.logits}
+
+    _check_network(case, lambda part: part.build(case.image), case.images(), check)
+
+
+def _check_network(
+    case: Case, build: Callable[[Any], Any], inputs: Tensor, check: Check
+) -> dict[str, Tensor]:
+    """Check what every network must do; return its outputs in evaluation mode."""
+    labels = torch.arange(B) % max(case.image.classes, 1)  # [B]
+
+    def forward(network: Any, inputs: Tensor) -> dict[str, Tensor]:
+        label_inputs = (labels[: len(inputs)],) if case.conditional else ()
+        return check(network(inputs, *label_inputs), len(inputs))
+
+    network = built(build, case.part)
+    require(isinstance(network, nn.Module), "build does not give a torch.nn.Module")
+    again = built(build, case.part).state_dict()
+    same = same_tensors(network.state_dict(), again)
+    case.check(same, "its first weights draw not only from torch")
+    unchanged("its input", inputs, lambda: forward(network.train(), inputs))
+    _check_gradients(case, network, inputs, forward)
+    forward(network, inputs[:2])
+    copy.deepcopy(network)  # averaged weights start as a copy
+    other = built(build, case.part.untrained(), 1)
+    other.load_state_dict(saved_and_loaded(network.state_dict()))
+    with torch.no_grad(), rng.ambient(1, "testing"):
+        outputs, again = forward(network.eval(), inputs), forward(network, inputs)
+        same = same_tensors(outputs, again)
+        case.check(same, "in evaluation mode the same input gives another output")
+        same = same_tensors(outputs, forward(other.eval(), inputs))
+        case.check(same, "saved and loaded it gives another output")
+        few = forward(network, inputs[:2])
+    for name in ("mean", "logits") if case.part.kind != "discriminator" else ():
+        near = name not in few or torch.allclose(few[name], outputs[name][:2], atol=ROUNDING)
+        case.check(near, f"in evaluation mode its {name} depends on the batch's other images")
+    return outputs
+
+
+def _check_gradients(
+    case: Case,
+    network: nn.Module,
+    inputs: Tensor,
+    forward: Callable[[Any, Tensor], dict[str, Tensor]],
+) -> None:
+    """Check that a finite gradient reaches every weight, and the input unless it is an image."""
+    inputs = inputs.clone().requires_grad_()
+    tensors: dict[str, Tensor]
+    tensors = {f"its {name}": p for name, p in network.named_parameters() if p.requires_grad}
+    if case.part.kind != "encoder":
+        tensors["its input"] = inputs
+    outputs = [tensor for tensor in forward(network, inputs).values() if tensor.requires_grad]
+    require(outputs, "its output leads to no weight: is it computed in no_grad?")
+    with rng.ambient(0, "testing"):
+        sums = torch.stack([(tensor * torch.randn_like(tensor)).sum() for tensor in outputs])
+    gradients = torch.autograd.grad(sums.sum(), [*tensors.values()], allow_unused=True)
+    for name, gradient in zip(tensors, gradients, strict=True):
+        case.check(gradient is not None, f"no gradient reaches {name}: freeze it or use it")
+        finite = gradient is None or gradient.isfinite().all()
+        case.check(finite, f"the gradient that reaches {name} is not finite")

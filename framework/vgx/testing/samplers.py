@@ -1,0 +1,44 @@
+"""The contract of samplers.
+
+Letters: Z the latent shape, K stored latents.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vgx import rng
+from vgx.parts.contract import check_tensor
+from vgx.parts.kinds import Fitted
+from vgx.testing.case import Case, same_tensors, saved_and_loaded, unchanged, with_generator
+from vgx.testing.data import check_source
+
+
+def check_sampler(case: Case) -> None:
+    """Check the latents that a sampler draws, what it learns, and the images it may name."""
+    shape, part = case.latent.shape, case.part
+    codes = torch.randn((64, *shape), generator=rng.generator(0, "testing codes"))  # [K, *Z]
+    sampler = part.build(case.latent)
+    complete = getattr(sampler, "fit", None) is None or isinstance(sampler, Fitted)
+    case.check(complete, "it has fit, but not state_dict and load_state_dict: fit is never called")
+    if isinstance(sampler, Fitted):
+        unchanged("codes", codes, lambda: sampler.fit(codes))
+        again, loaded = part.build(case.latent), part.build(case.latent)
+        with rng.ambient(1, "testing"):
+            again.fit(codes)
+        same = same_tensors(sampler.state_dict(), again.state_dict())
+        case.check(same, "fitted twice to the same codes it learns something else")
+        loaded.load_state_dict(saved_and_loaded(sampler.state_dict()))
+        ours, theirs = (with_generator(each.draw, 5, codes) for each in (sampler, loaded))
+        case.check(torch.equal(ours, theirs), "saved and loaded it draws something else")
+    z = unchanged("codes", codes, lambda: with_generator(sampler.draw, 5, codes))
+    check_tensor("its latents", z, (5, *shape))
+    case.check(z.dtype == codes.dtype, f"it makes {z.dtype} latents from {codes.dtype} codes")
+    again = with_generator(sampler.draw, 5, codes, ambient=1)
+    case.check(torch.equal(z, again), "it draws from something else than the generator")
+    for n in (2, 100):
+        same = torch.equal(z[:2], with_generator(sampler.draw, n, codes)[:2])
+        case.check(same, f"its latent i depends on how many are drawn: 5 or {n}")
+    source = part.pictures(case.image)
+    if source is not None:
+        check_source(case, source)
