@@ -114,10 +114,7 @@ def gathering(options: argparse.Namespace, batches: Sequence[int]) -> str:
         minibatches = Batches(images, batch, 0, CPU)
 
         def one(number: int, minibatches: Batches = minibatches) -> Tensor:
-            real = minibatches[number]  # [B, C, S, S]
-            for change in engine.augment:
-                real = change(real, engine.chance("augmentation", number))
-            return real
+            return engine.forward.augmented(minibatches[number].images, engine.streams(number))
 
         minibatches.rows(0)  # the order of an epoch is drawn once
         each = [1000 * timed(one, n) for n in range(min(minibatches.per_epoch, 15))][1:]

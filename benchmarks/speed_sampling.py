@@ -16,7 +16,7 @@ from torch import Tensor
 import vgx
 from vgx import rng
 from vgx.images import save_separately
-from vgx.sampling.model import decoded
+from vgx.sampling.draw import decoded
 
 
 def sampling(options: argparse.Namespace) -> str:
@@ -42,13 +42,9 @@ def sampling(options: argparse.Namespace) -> str:
         folder, images = Path(place), eager()
         candidates: dict[str, Callable[[], object]] = {
             "decoded, then written one after another": lambda: write(eager(), folder),
-            "`vgx sample --separate`": lambda: [
-                *save_separately(decoded(model, z, torch.device("cpu")), folder)
-            ],
+            "`vgx sample --separate`": lambda: [*save_separately(decoded(model, z), folder)],
             "only decoded": eager,
-            "only decoded, as `vgx.sampling.stream` does": lambda: [
-                *decoded(model, z, torch.device("cpu"))
-            ],
+            "only decoded, as `vgx.sampling.stream` does": lambda: [*decoded(model, z)],
             "only written, one after another": lambda: write(images, folder),
             "only written, as `vgx sample` does": lambda: [
                 *save_separately(images.split(64), folder)

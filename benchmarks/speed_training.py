@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import vgx
+from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.engine.memory import keep_freed
 
@@ -44,7 +45,7 @@ def ours(size: int, backbone: str, **train: object) -> Candidate:
     changes = {"image.size": size, "augment": [], "discriminator.backbone": backbone}
     changes |= {f"train.{name}": value for name, value in train.items()}
     engine = Engine(vgx.load_recipe(ROOT / "recipes" / "anime_vaegan.yaml", changes), 1000)
-    return lambda real: {name: v.item() for name, v in engine.step(0, [real]).items()}
+    return lambda real: {name: v.item() for name, v in engine.step(0, [Batch(real)]).items()}
 
 
 def half(size: int, backbone: str) -> Candidate:

@@ -12,6 +12,7 @@ from tables import ROOT, spread, table
 from torch import Tensor
 
 import vgx
+from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 
 # In, out, pixels: 1x1 convolutions of ResNet50 at 96 pixels.
@@ -103,7 +104,7 @@ def compiled(options: argparse.Namespace, batch: int) -> list[list[str]]:
     engine.compile()
 
     def fast() -> object:
-        return {name: v.item() for name, v in engine.step(0, [real]).items()}
+        return {name: v.item() for name, v in engine.step(0, [Batch(real)]).items()}
 
     start = time.perf_counter()
     fast()

@@ -9,7 +9,7 @@ them: log lines, SHA-256 sums of checkpoints and pictures, resolved recipes, `vg
 difference, and goes on with copies of the old runs by `vgx resume --verify`.
 
     --recipes tiny,vae      some recipes only
-    --allow parts,schema    texts that a change was meant to change; they are named, and no failure
+    --allow notes,parts     texts that a change was meant to change; they are named, and no failure
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def results(recipe: str, runs: Path) -> dict[str, object]:
     for picture in sorted((run / "samples").glob("*.png")):
         found[picture.name] = digest(picture)
     audit = json.loads((run / "audit.json").read_text())
-    # A time, and what this machine has.
-    found["audit"] = {key: audit[key] for key in ("rows", "losses", "flows", "notes")}
+    # But not a time, and what this machine has.
+    found["audit"] = {key: audit[key] for key in ("rows", "losses", "flows")}
+    found["notes"] = audit["notes"]
     found["recipe"] = (run / "recipe.yaml").read_text()
     return found
 

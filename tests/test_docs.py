@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from distributions import lay
 from pydantic import TypeAdapter
+from steps import batches
 
 import vgx
 from vgx.cli import (
@@ -39,12 +40,13 @@ from vgx.cli import (
 from vgx.cli import (
     train as running,
 )
+from vgx.data.batches import Batch
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.parts import kinds as components
 from vgx.recipe import schema
 from vgx.recipe.load import parse_settings
 from vgx.recipe.model import CHANGEABLE, Optimizer, Recipe, Train
-from vgx.sampling import model as sampling
+from vgx.sampling.draw import with_sampler
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -261,9 +263,9 @@ def test_an_example_trains_from_its_file(file):
     recipe = vgx.load_recipe("recipes/tiny.yaml", {field: part.type}, registry)
     engine = Engine(recipe, steps=2)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    examine(engine, registry, real)
+    examine(engine, registry, Batch(real))
     before = {p: p.clone() for network in engine.networks.values() for p in network.parameters()}
-    engine.step(0, [real])
+    engine.step(0, batches(real))
     assert all(not torch.equal(parameter, old) for parameter, old in before.items())
 
 
@@ -348,7 +350,7 @@ def test_every_command_shown_would_run():
         recipe = vgx.load_recipe(base, given.get("overrides", ()), registry)
         if words[0] == "sample":
             settings = parse_settings(given["settings"])
-            sampling.with_sampler(recipe, given["sampler"], settings, registry)
+            with_sampler(recipe, given["sampler"], settings, registry)
         if given.get("which"):
             kind, _, name = given["which"].partition("/")
             assert registry.offers(kind)

@@ -475,7 +475,7 @@ BROKEN = [
     (Gap, "nan", "its generator's term is no finite scalar"),
     (Gap, "detached", "its generator's term has no gradient"),
     (Gap, "wrong player", "its generator's term reaches no output of the generator"),
-    (Gap, "ambient", r"its generator's term draws from something else than step\.chance"),
+    (Gap, "ambient", r"its generator's term draws from something else than step\.rng"),
     (Gap, "in place", "its generator's term changes the step in place"),
     (Gap, "backward", r"its generator's term calls backward\(\)"),
     (Gap, "root", "the gradient in recon is not finite"),

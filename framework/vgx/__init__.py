@@ -57,9 +57,10 @@ if TYPE_CHECKING:
     from vgx.recipe.model import Recipe as Recipe
     from vgx.runs.directory import Run as Run
     from vgx.runs.import_weights import import_weights as import_weights
+    from vgx.sampling.draw import sample as sample
     from vgx.sampling.model import Model as Model
     from vgx.sampling.model import load as load
-    from vgx.sampling.model import sample as sample
+    from vgx.step import AbsentError as AbsentError
     from vgx.step import Gaussian as Gaussian
     from vgx.step import Posterior as Posterior
     from vgx.step import Score as Score
@@ -84,9 +85,10 @@ _PUBLIC = {
     "vgx.recipe.load": "dump_recipe load_recipe",
     "vgx.recipe.model": "Recipe",
     "vgx.runs.directory": "Run",
+    "vgx.sampling.draw": "sample",
+    "vgx.sampling.model": "Model load",
+    "vgx.step": "AbsentError Gaussian Posterior Score Step",
     "vgx.runs.import_weights": "import_weights",
-    "vgx.sampling.model": "Model load sample",
-    "vgx.step": "Gaussian Posterior Score Step",
     "vgx.training.session": "run",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
@@ -19,16 +20,36 @@ def key(seed: int, stream: str, *numbers: int) -> int:
 def generator(
     seed: int, stream: str, *numbers: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """Return a new generator for an address."""
+    """Return a new generator for one address."""
     return torch.Generator(device).manual_seed(key(seed, stream, *numbers))
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The generators of one place in a training, such as one minibatch of one step."""
+
+    seed: int
+    numbers: tuple[int, ...] = ()
+    device: torch.device | str = "cpu"
+
+    def __call__(self, stream: str) -> torch.Generator:
+        """Return a new generator for a stream at this place."""
+        return generator(self.seed, stream, *self.numbers, device=self.device)
 
 
 @contextmanager
 def ambient(seed: int, stream: str, *numbers: int) -> Iterator[None]:
-    """Seed torch's global generators inside the block, and restore their state after it.
+    """Seed PyTorch's global generators inside the block, and restore their state after it.
 
-    Weight initialisation and dropout draw from the global generators and take no others.
+    Weight initialisation and dropout can only draw from the global generators.
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(key(seed, stream, *numbers))
         yield
+
+
+def global_state(device: torch.device) -> torch.Tensor:
+    """Return the state of the global generator that dropout draws from on a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.get_rng_state()

@@ -1,20 +1,24 @@
-"""What one training step computed: the vocabulary that engine, losses and metrics share.
+"""What one training step computed: the values that losses and metrics read.
 
-Letters: B pictures, C channels, H x W pixels, Z the latent shape, h x w the patch grid.
+Letters: B images, C channels, H x W pixels, Z the latent shape, F kinds of fakes, h x w the grid of
+patches.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overload
+
+from vgx.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 
 class Posterior(Protocol):
-    """What an encoder believes about the latents of each picture."""
+    """A distribution over the latents of each image, which an encoder gives."""
 
     @property
     def mean(self) -> Tensor:
@@ -22,7 +26,7 @@ class Posterior(Protocol):
         ...
 
     def sample(self, generator: Generator) -> Tensor:
-        """[B, *Z]  One draw for each picture, differentiable where the family allows it."""
+        """[B, *Z]  One sample for each image, differentiable where the family allows it."""
         ...
 
 
@@ -46,17 +50,58 @@ class Gaussian:
         return self.mu
 
     def sample(self, generator: Generator) -> Tensor:
-        """[B, *Z]  mu + exp(logvar / 2) * eps, the reparametrised draw."""
+        """[B, *Z]  mu + exp(logvar / 2) * eps, the reparametrised sample."""
         eps = self.mu.new_empty(self.mu.shape).normal_(generator=generator)  # [B, *Z]
         return self.mu + (self.logvar / 2).exp() * eps
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """A discriminator's verdict; high logits mean real."""
+    """What a discriminator gives for a batch of images; high logits mean real."""
 
     logits: Tensor  # [B, 1, h, w] or [B, 1]
-    features: tuple[Tensor, ...] = ()  # inner activations, shallow first
+    features: tuple[Tensor, ...] = ()  # activations of inner layers, shallow first
+
+
+class AbsentError(RecipeError):
+    """A loss read a value of the step that the recipe's networks do not give."""
+
+    def __init__(self, name: str, needs: str) -> None:
+        """Keep the name of the value, and what must be in the recipe to have it."""
+        super().__init__(f"step.{name} is absent: the recipe needs {needs}")
+        self.name, self.needs = name, needs
+
+
+T = TypeVar("T")
+
+
+class Given(Generic[T]):
+    """A field of a step that needs something in the recipe; reading it without that is an error."""
+
+    def __init__(self, needs: str) -> None:
+        """Remember what the recipe needs, for the message."""
+        self.needs = needs
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Learn the name of the field."""
+        self.name = name
+
+    @overload
+    def __get__(self, step: None, owner: type) -> None: ...
+    @overload
+    def __get__(self, step: object, owner: type) -> T: ...
+    def __get__(self, step: object | None, owner: type) -> T | None:
+        """Return the value. Raises `AbsentError` when the recipe does not give it."""
+        if step is None:
+            return None  # the default of the dataclass field
+        value: T | None = vars(step)[self.name]
+        if value is None:
+            raise AbsentError(self.name, self.needs)
+        return value
+
+    def __set__(self, step: object, value: T | None) -> None:
+        """Take the value once, when the step is made."""
+        vars(step)[self.name] = value
 
 
 def _keyed_by_stream(stream: str) -> Generator:
@@ -65,25 +110,51 @@ def _keyed_by_stream(stream: str) -> Generator:
     return rng.generator(0, stream)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Step:
-    """Everything a loss may read. What the recipe's networks do not give is `None`.
+    """Everything that a loss may read.
 
-    A loss that draws asks `chance` with a word for what it draws: the same word gives the same
-    draws in a step, and others in every other, also after a resume.
+    Reading a value that the recipe's networks do not give raises `AbsentError`, which names what
+    the recipe needs: `step.recon` of a GAN needs an encoder. A loss that works with and without a
+    value asks `step.has("recon")` first.
+
+    A loss that draws random numbers takes its generator from `rng`: `step.rng("noise")` is seeded
+    by the run's seed, the step and this name, so a resumed run draws the same numbers.
     """
 
     number: int  # steps done before this one
     progress: float  # 0 at the start of the training, 1 at its end
-    real: Tensor  # [B, C, H, W]  dataset images in [0, 1], augmented
-    posterior: Posterior | None  # .mu, .logvar [B, *Z] for a Gaussian
+    real: Tensor  # [B, C, H, W]  images of the data set in [0, 1], augmented
     z: Tensor  # [B, *Z]  the latents that were decoded
-    recon: Tensor | None  # [B, C, H, W]  decoded posterior sample, in [0, 1]
-    recon_logits: Tensor | None  # [B, C, H, W]  the same before the sigmoid
-    prior: Tensor | None  # [B, C, H, W]  decoded N(0, I), when the recipe's `fakes` names it
-    real_score: Score | None  # the discriminator on `real`
-    fake_score: Score | None  # the discriminator on the fakes that the recipe names, in that order
-    discriminator: Callable[[Tensor], Score] | None  # for penalties that need a pass of their own
-    fakes: tuple[str, ...] = ("recon",)  # what `fake_score` judged, in this order: recon, prior
-    labels: Tensor | None = None  # [B]  those of `real`, when `image.classes` says that it has some
-    chance: Callable[[str], Generator] = _keyed_by_stream  # fresh, on the device; see `keys`
+    posterior: Given[Posterior] = Given("an encoder")  # .mu, .logvar [B, *Z] for a Gaussian
+    recon: Given[Tensor] = Given("an encoder")  # [B, C, H, W]  decoded posterior sample, [0, 1]
+    recon_logits: Given[Tensor] = Given("an encoder")  # [B, C, H, W]  recon before the sigmoid
+    prior: Given[Tensor] = Given("'prior' in train.fakes")  # [B, C, H, W]  decoded N(0, I), [0, 1]
+    real_score: Given[Score] = Given("a discriminator")  # of `real`
+    fake_score: Given[Score] = Given("a discriminator")  # of `fake`
+    discriminator: Given[Callable[[Tensor], Score]] = Given("a discriminator")  # for penalties
+    fakes: tuple[str, ...] = ("recon",)  # what `fake` consists of, in this order: recon, prior
+    labels: Tensor | None = None  # [B]  of `real`, when `image.classes` says that there are labels
+    rng: Callable[[str], Generator] = _keyed_by_stream  # a new generator on the step's device
+
+    def has(self, name: str) -> bool:
+        """Tell whether the recipe gives a value: `step.has("recon")`."""
+        return vars(self)[name] is not None
+
+    @property
+    def fake(self) -> Tensor:
+        """[F*B, C, H, W]  The images that `fake_score` is of, in the order of `fakes`."""
+        import torch
+
+        images = [getattr(self, name) for name in self.fakes]
+        return images[0] if len(images) == 1 else torch.cat(images)
+
+    def but(self, **changes: Any) -> Self:
+        """Return a copy of the step with other values; absent values stay absent."""
+        return type(self)(**{**vars(self), **changes})
+
+    @property
+    def chance(self) -> Callable[[str], Generator]:
+        """The name of `rng` in the first edition; it goes with the next release."""
+        warnings.warn("step.chance is step.rng now", DeprecationWarning, stacklevel=2)
+        return self.rng

@@ -140,10 +140,10 @@ def test_a_single_picture_is_the_same_however_many_are_asked_for(tiny_run, vgx_h
 
 
 def test_a_stream_is_what_sample_gives_at_once(tiny_run):
-    from vgx.sampling.model import stream
+    from vgx.sampling.draw import samples
 
     _, _, run = tiny_run
-    chunks = list(stream(run, "prior", 150, 3))
+    chunks = list(samples(run, "prior", 150, 3).chunks)
     assert [len(chunk) for chunk in chunks] == [64, 64, 22]
     assert torch.equal(torch.cat(chunks), vgx.sample(run, "prior", 150, 3))
 

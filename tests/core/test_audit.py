@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from steps import forward
 
 import vgx
 from vgx.check import examine as check
+from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError
 from vgx.parts.base import noting_reads
@@ -206,7 +208,7 @@ def examine(tmp_path):
             size = loaded.image.size
             real = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
             loaded.dataset.build(loaded.image)
-            return check.examine(engine, registry, real, None, reads)
+            return check.examine(engine, registry, Batch(real), reads)
 
     return examined
 
@@ -265,8 +267,8 @@ OTHERS = [
     ("losses=[bce-adversarial, confused, l1, kl]", "dead:confused", "reaches only the discrim"),
     ("train={steps: 9, ema: null, ema_warmup: true}", "unread:train.ema_warmup", "set train.ema"),
     ("decoder=spare", "unreached:decoder.spare.weight", "no loss term trains it"),
-    ("decoder={type: spare, squash: true}", "squashed:decoder", "it ends in a tanh, but is to"),
-    ("discriminator=probabilities", "squashed:discriminator", "it ends in a sigmoid, but is"),
+    ("decoder={type: spare, squash: true}", "squashed:decoder", "it ends in a tanh, but should"),
+    ("discriminator=probabilities", "squashed:discriminator", "it ends in a sigmoid, but should"),
     (
         "losses=[{type: bce-adversarial, reaches: [decoder]}, {type: l1, reaches: [decoder]}]",
         "unreached:encoder",
@@ -310,7 +312,7 @@ def test_a_term_that_counts_in_no_step_is_told_and_no_fault(examine, fields, sai
     ("override", "said"),
     [
         ("losses=[bce-adversarial, backward, kl]", "called backward()"),
-        ("augment=[brighten]", "'brighten'.*pictures leave \\[0, 1\\]: they go from 0.5"),
+        ("augment=[brighten]", "'brighten'.*images leave \\[0, 1\\]: they go from 0.5"),
         ("encoder=not-a-number", "'not-a-number'.*not all finite numbers"),
     ],
 )
@@ -358,10 +360,10 @@ def test_the_norms_are_those_of_plain_backward_passes(examine, tmp_path):
     assert set(flows) == {
         "bce-adversarial.generator", "bce-adversarial.discriminator", "l1", "bce", "kl",
     }  # fmt: skip
-    for term in [*engine.terms["generator"], *engine.terms["discriminator"]]:
+    for term in [*engine.players["generator"].terms, *engine.players["discriminator"].terms]:
         player = "discriminator" if term.label.endswith("discriminator") else "generator"
-        step = engine.play(0, real)
-        getattr(term.asked, player)(step).backward()
+        step = forward(engine, 0, real)
+        getattr(term.module, player)(step).backward()
         for name, network in engine.networks.items():
             found = [p.grad for p in network.parameters() if p.grad is not None]
             mine = (name == "discriminator") == (player == "discriminator")

@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from steps import batches
 
 import vgx
 from vgx.check import examine as check
-from vgx.check.hidden_state import _told, holding_still
+from vgx.check.blame import working
+from vgx.check.hidden_state import digest_of, watching_state
 from vgx.console import Voice
+from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
+from vgx.engine.stored_latents import StoredLatents
 from vgx.errors import PluginError, RecipeError
 from vgx.training import session as training
 
@@ -101,7 +105,7 @@ def recipe(tmp_path):
 def examined(made):
     given, registry = made
     real = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    return check.examine(Engine(given, 20, 64), registry, real)
+    return check.examine(Engine(given, 20, 64), registry, Batch(real))
 
 
 COUNTING = {"type": "counting", "inner": {"type": "conv", "widths": [8]}}
@@ -133,7 +137,7 @@ def test_a_buffer_of_an_augmentation_is_hidden_state_for_no_checkpoint_holds_it(
 
 def test_without_looking_nothing_is_found(recipe):
     """The control: nothing else in the first look sees it."""
-    with mock.patch("vgx.check.hidden_state._hidden", return_value={}):
+    with mock.patch("vgx.check.hidden_state.state_of", return_value={}):
         examined(recipe(encoder=COUNTING))
 
 
@@ -162,21 +166,23 @@ CHANGES = {
 def test_a_value_that_changes_is_seen_and_one_that_is_read_is_not(kind):
     make, change = CHANGES[kind]
     held, same = make(), make()
-    assert _told(held)
-    assert _told(held) == _told(same)
+    assert digest_of(held)
+    assert digest_of(held) == digest_of(same)
     change(held)
-    assert _told(held) != _told(same)
+    assert digest_of(held) != digest_of(same)
 
 
 def test_what_is_no_plain_value_is_not_looked_at():
-    assert _told(None) == _told(print) == _told(object()) == ""
+    assert digest_of(None) == digest_of(print) == digest_of(object()) == ""
 
 
 def test_healthy_parts_hide_nothing(recipe):
     given, _ = recipe()
     engine = Engine(given, 20, 64)
-    with holding_still(engine) as found:
-        engine.step(0, [torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))])
+    with watching_state(working(engine)) as found:
+        engine.step(
+            0, batches(torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+        )
     assert found == []
 
 
@@ -190,6 +196,6 @@ def test_an_augmentation_that_breaks_is_named_also_when_it_is_a_function(recipe)
 
 def test_an_error_in_what_nobody_built_is_nobodys(recipe):
     given, registry = recipe()
-    broken = mock.patch.object(Engine, "_keep", side_effect=ZeroDivisionError)
+    broken = mock.patch.object(StoredLatents, "add", side_effect=ZeroDivisionError)
     with broken, pytest.raises(ZeroDivisionError):
         training.run(given, registry=registry, voice=Voice(Console(file=io.StringIO())))

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from steps import batches, forward
 from torch import nn
 
 import vgx
 from vgx import rng
-from vgx.engine.engine import MAX_CODES, Engine
+from vgx.engine.engine import Engine
+from vgx.engine.losses import weighted_losses
 from vgx.engine.optimizers import make_optimizer
+from vgx.engine.players import Player
+from vgx.engine.stored_latents import MOST
 from vgx.errors import RecipeError, StorageError
 from vgx.recipe.model import Optimizer
 
@@ -42,21 +46,24 @@ def test_each_player_gets_the_plain_orders_gradient():
     recipe = tiny({"losses": [{"type": "bce-adversarial", "weight": 3}, {"type": "l1"}]})
     one, two = (Engine(recipe, 1, dtype=torch.float64) for _ in range(2))
     real = pictures(0, dtype=torch.float64)
-    step = one.play(0, real)
+    step = forward(one, 0, real)
     shared = {}
     for player in ("generator", "discriminator"):
-        ((networks, total),) = one.shares(step, player)[0].items()
+        losses = weighted_losses(one.players[player].terms, step, one.networks["decoder"])
+        ((networks, total),) = losses.sums.items()
         assert networks is None  # all of the player's
-        shared[player] = torch.autograd.grad(total, one.parameters[player], retain_graph=True)
-    step = two.play(0, real)
+        shared[player] = torch.autograd.grad(
+            total, one.players[player].parameters, retain_graph=True
+        )
+    step = forward(two, 0, real)
     fake = step.recon
     score = two.networks["discriminator"](fake).logits
     bce = torch.nn.functional.binary_cross_entropy_with_logits
     loss = 3 * bce(score, torch.ones_like(score)) + (fake - real).abs().mean()
-    plain = torch.autograd.grad(loss, two.parameters["generator"])
+    plain = torch.autograd.grad(loss, two.players["generator"].parameters)
     judged, seen = (two.networks["discriminator"](x).logits for x in (fake.detach(), real))
     loss = bce(seen, torch.ones_like(seen)) + bce(judged, torch.zeros_like(judged))
-    critic = torch.autograd.grad(loss, two.parameters["discriminator"])
+    critic = torch.autograd.grad(loss, two.players["discriminator"].parameters)
     for ours, theirs in zip(shared["generator"], plain, strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
     for ours, theirs in zip(shared["discriminator"], critic, strict=True):
@@ -71,20 +78,22 @@ def test_a_discriminator_with_dropout_judges_again_as_in_the_plain_order(fakes, 
     for engine in (one, two):
         engine.networks["discriminator"].stages[0].append(nn.Dropout(0.5))
     given = {}
-    monkeypatch.setattr(one, "_apply", lambda player, number, grads: given.update({player: grads}))
+    monkeypatch.setattr(
+        Player, "move", lambda self, _, grads, *__: given.update({self.name: grads})
+    )
     real = pictures(0, dtype=torch.float64)
-    one.step(0, [real])
+    one.step(0, batches(real))
 
     bce = torch.nn.functional.binary_cross_entropy_with_logits
     with rng.ambient(recipe.train.seed, "step", 0):
-        step = two.play(0, real, (0, 0, 0))
+        step = forward(two, 0, real, (0, 0, 0))
         made = [getattr(step, name) for name in fakes]
         score = step.fake_score.logits
         loss = bce(score, torch.ones_like(score)) + (step.recon - real).abs().mean()
-        plain = torch.autograd.grad(loss, two.parameters["generator"])
+        plain = torch.autograd.grad(loss, two.players["generator"].parameters)
         seen, judged = (two.networks["discriminator"](x).logits for x in (real, torch.cat(made)))
     loss = bce(seen, torch.ones_like(seen)) + bce(judged, torch.zeros_like(judged))
-    critic = torch.autograd.grad(loss, two.parameters["discriminator"])
+    critic = torch.autograd.grad(loss, two.players["discriminator"].parameters)
     for player, expected in {"generator": plain, "discriminator": critic}.items():
         for ours, theirs in zip(given[player], expected, strict=True):
             assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
@@ -95,7 +104,7 @@ def test_a_discriminator_with_dropout_judges_again_as_in_the_plain_order(fakes, 
 def test_a_step_moves_every_network_and_leaves_no_gradients():
     engine = Engine(tiny(), 5)
     before = copied(engine)
-    values = engine.step(0, [pictures(0)])
+    values = engine.step(0, batches(pictures(0)))
     names = {"bce-adversarial.generator", "bce-adversarial.discriminator", "l1", "bce", "kl"}
     assert set(values) == names
     assert not any(value.requires_grad for value in values.values())
@@ -109,7 +118,7 @@ def test_the_engine_is_the_same_twice_and_other_with_another_seed():
     def trained(seed):
         engine = Engine(tiny({"train.seed": seed}), 3)
         for number in range(3):
-            engine.step(number, [pictures(number)])
+            engine.step(number, batches(pictures(number)))
         return copied(engine)
 
     one, two, other = trained(0), trained(0), trained(1)
@@ -129,7 +138,7 @@ def test_the_global_random_state_is_as_it_was():
     expected = torch.rand(3)
     torch.manual_seed(7)
     engine = Engine(tiny(), 1)
-    engine.step(0, [pictures(0)])
+    engine.step(0, batches(pictures(0)))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -147,7 +156,7 @@ def test_pieces_of_a_minibatch_give_the_gradient_of_the_whole():
         noise = torch.Generator().manual_seed(3)
         eps = torch.randn(8, 8, generator=noise, dtype=torch.float64)
         _give_noise(engine, eps)
-        engine.step(0, [pictures(0, dtype=torch.float64)])
+        engine.step(0, batches(pictures(0, dtype=torch.float64)))
         ends.append(copied(engine))
     for name in ends[0]:
         assert torch.allclose(ends[0][name], ends[1][name], rtol=0, atol=1e-12), name
@@ -179,47 +188,49 @@ def test_weights_schedules_and_starts():
     ]
     engine = Engine(tiny({"losses": losses}), 10)
     weights = [
-        {term.label: term.weight(number) for term in engine.terms["generator"]}
+        {term.label: term.weight(number) for term in engine.players["generator"].terms}
         for number in (0, 2, 8)
     ]
     assert [w["ramp"] for w in weights] == [0, 5, 10]
     assert [w["late"] for w in weights] == [0, 5, 5]
     assert [w["bce-adversarial.generator"] for w in weights] == [7, 7, 7]
-    (critic,) = engine.terms["discriminator"]
+    (critic,) = engine.players["discriminator"].terms
     assert critic.weight(0) == 1.0
-    assert set(engine.step(0, [pictures(0)])) == {
+    assert set(engine.step(0, batches(pictures(0)))) == {
         "bce-adversarial.generator",
         "bce-adversarial.discriminator",
     }
-    assert "late" in engine.step(2, [pictures(2)])
+    assert "late" in engine.step(2, batches(pictures(2)))
 
 
 def test_a_gan_has_no_encoder_and_learns_from_the_prior():
     engine = Engine(tiny(GAN), 2)
-    step = engine.play(0, pictures(0), (0, 0, 0))
-    assert step.posterior is None
-    assert step.recon is None
+    step = forward(engine, 0, pictures(0), (0, 0, 0))
+    for name in ("posterior", "recon"):
+        assert not step.has(name)
+        with pytest.raises(vgx.AbsentError, match=f"step.{name} is absent: .* needs an encoder"):
+            getattr(step, name)
     assert step.prior.shape == (8, 3, 16, 16)
     assert step.z.shape == (8, 8)
     assert torch.equal(step.prior, torch.sigmoid(engine.networks["decoder"](step.z)))
-    engine.step(0, [pictures(0)])
+    engine.step(0, batches(pictures(0)))
     assert torch.equal(engine.state({"step": 1}).latents["codes"], step.z)
 
 
 def test_a_vae_has_no_discriminator():
     engine = Engine(tiny(VAE), 2)
-    values = engine.step(0, [pictures(0)])
+    values = engine.step(0, batches(pictures(0)))
     assert set(values) == {"bce", "kl"}
-    assert list(engine.optimizers) == ["generator"]
+    assert list(engine.players) == ["generator"]
 
 
 def test_fakes_are_shown_in_the_order_of_the_recipe():
     engine = Engine(tiny({"train.fakes": ["prior", "recon"]}), 1)
     for network in engine.networks.values():
         network.eval()
-    step = engine.play(0, pictures(0))
+    step = forward(engine, 0, pictures(0))
     assert step.fake_score.logits.shape[0] == 16
-    judged = engine.judge(torch.cat([step.prior, step.recon])).logits
+    judged = engine.forward.score(torch.cat([step.prior, step.recon])).logits
     assert torch.equal(judged, step.fake_score.logits)
 
 
@@ -229,7 +240,7 @@ def test_discriminator_first_shows_the_generator_an_updated_judge():
     for order in ("generator-first", "discriminator-first"):
         recipe = tiny({"train.order": order, "losses": [{"type": "bce-adversarial"}]})
         engine = Engine(recipe, 1, dtype=torch.float64)
-        engine.step(0, [pictures(0, dtype=torch.float64)])
+        engine.step(0, batches(pictures(0, dtype=torch.float64)))
         ends[order] = copied(engine)
     one, two = ends.values()
     head, first = "discriminator.head.weight", "decoder.0.weight"
@@ -239,8 +250,8 @@ def test_discriminator_first_shows_the_generator_an_updated_judge():
 
 def test_further_discriminator_steps_move_only_the_discriminator():
     one, three = (Engine(tiny({"train.discriminator_steps": n}), 1) for n in (1, 3))
-    one.step(0, [pictures(0)])
-    three.step(0, [pictures(0), pictures(1), pictures(2)])
+    one.step(0, batches(pictures(0)))
+    three.step(0, batches(pictures(0), pictures(1), pictures(2)))
     a, b = copied(one), copied(three)
     assert torch.equal(a["decoder.0.weight"], b["decoder.0.weight"])
     assert not torch.equal(a["discriminator.head.weight"], b["discriminator.head.weight"])
@@ -250,13 +261,13 @@ def test_averaged_weights_follow_by_hand_and_buffers_are_copied():
     engine = Engine(tiny({"train.ema": 0.75}), 3)
     history = []
     for number in range(3):
-        engine.step(number, [pictures(number)])
+        engine.step(number, batches(pictures(number)))
         history.append(copied(engine))
     name = "decoder.0.weight"
     expected = history[0][name]
     for later in history[1:]:
         expected = 0.75 * expected + 0.25 * later[name]
-    shown = engine.shown("decoder").state_dict()
+    shown = engine.network_for_sampling("decoder").state_dict()
     assert torch.allclose(shown["0.weight"], expected, atol=1e-7)
     assert torch.equal(shown["3.running_mean"], history[-1]["decoder.3.running_mean"])
     assert torch.equal(shown["3.num_batches_tracked"], torch.tensor(3))
@@ -267,9 +278,11 @@ def test_a_gradient_in_another_memory_layout_moves_the_same_weights():
     for layout in (torch.channels_last, torch.contiguous_format):
         engine = Engine(tiny(), 1)
         chance = torch.Generator().manual_seed(0)
-        gradients = [torch.randn(p.shape, generator=chance) for p in engine.parameters["generator"]]
+        gradients = [
+            torch.randn(p.shape, generator=chance) for p in engine.players["generator"].parameters
+        ]
         formatted = [g.to(memory_format=layout) if g.dim() == 4 else g for g in gradients]
-        engine._apply("generator", 0, formatted)
+        engine.players["generator"].move(0, formatted, 1.0, None)
         ends.append(copied(engine))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
@@ -278,9 +291,9 @@ def test_clipping_bounds_the_gradient_of_each_player():
     sgd = {"type": "sgd", "lr": 1.0}
     changes = {"train.clip": 0.01, "train.optimizers": {"generator": sgd, "discriminator": sgd}}
     engine = Engine(tiny(changes), 1)
-    before = {player: [p.clone() for p in ps] for player, ps in engine.parameters.items()}
-    engine.step(0, [pictures(0)])
-    for player, parameters in engine.parameters.items():
+    before = {name: [p.clone() for p in each.parameters] for name, each in engine.players.items()}
+    engine.step(0, batches(pictures(0)))
+    for player, parameters in ((n, each.parameters) for n, each in engine.players.items()):
         moved = [(p - old).norm() ** 2 for p, old in zip(parameters, before[player], strict=True)]
         assert torch.stack(moved).sum().sqrt().item() == pytest.approx(0.01, rel=1e-3)
 
@@ -289,11 +302,11 @@ def test_stored_latents_are_the_newest_oldest_first():
     engine = Engine(tiny(GAN), 5, codes=20)
     seen = []
     for number in range(5):
-        seen.append(engine.play(number, pictures(number), (number, 0, 0)).z)
-        engine.step(number, [pictures(number)])
+        seen.append(forward(engine, number, pictures(number), (number, 0, 0)).z)
+        engine.step(number, batches(pictures(number)))
     codes = engine.state({"step": 5}).latents["codes"]
     assert torch.equal(codes, torch.cat(seen)[-20:])
-    assert Engine(tiny(), 1, codes=10**9).codes.shape == (MAX_CODES, 8)
+    assert Engine(tiny(), 1, codes=10**9).latents.ring.shape == (MOST, 8)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "lion", "adopt", "rmsprop"])
@@ -303,12 +316,12 @@ def test_going_on_from_a_state_is_going_on(optimizer):
     changes = {"train.optimizers": {"generator": chosen, "discriminator": chosen}}
     straight, stopped, resumed = (Engine(tiny(changes), 4, codes=20) for _ in range(3))
     for number in range(4):
-        straight.step(number, [pictures(number)])
+        straight.step(number, batches(pictures(number)))
     for number in range(2):
-        stopped.step(number, [pictures(number)])
+        stopped.step(number, batches(pictures(number)))
     resumed.restore(stopped.state({"step": 2}))
     for number in range(2, 4):
-        resumed.step(number, [pictures(number)])
+        resumed.step(number, batches(pictures(number)))
     one, two = straight.state({"step": 4}), resumed.state({"step": 4})
     for kind in ("model", "optimizer", "latents"):
         ours, theirs = getattr(one, kind), getattr(two, kind)
@@ -322,14 +335,14 @@ def test_going_on_from_a_state_is_going_on(optimizer):
 def test_a_state_without_a_piece_is_refused_or_shows(lost):
     """The negative control of the test above: nothing in a state is there for nothing."""
     engine = Engine(tiny(), 4, codes=20)
-    engine.step(0, [pictures(0)])
+    engine.step(0, batches(pictures(0)))
     state = engine.state({"step": 1})
     other = Engine(tiny(), 4, codes=20)
     getattr(state, lost).popitem()
-    engine.step(1, [pictures(1)])
+    engine.step(1, batches(pictures(1)))
     try:
         other.restore(state)
-        other.step(1, [pictures(1)])
+        other.step(1, batches(pictures(1)))
     except (StorageError, KeyError):
         return
     one, two = copied(engine), copied(other)
@@ -355,11 +368,11 @@ def test_bf16_runs_the_networks_low_and_the_losses_high():
     engine.networks["decoder"][1].register_forward_hook(
         lambda module, inputs, output: seen.update(dtype=output.dtype)
     )
-    step = engine.play(0, pictures(0))
+    step = forward(engine, 0, pictures(0))
     assert seen["dtype"] == torch.bfloat16
     assert step.recon.dtype == step.recon_logits.dtype == torch.float32
     assert step.real_score.logits.dtype == step.posterior.mu.dtype == torch.float32
-    values = engine.step(0, [pictures(0)])
+    values = engine.step(0, batches(pictures(0)))
     assert all(value.dtype == torch.float32 and value.isfinite() for value in values.values())
 
 

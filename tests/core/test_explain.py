@@ -98,8 +98,8 @@ def test_weights_are_those_of_the_schedule(tiny):
     }
     # And those are what the engine uses.
     engine = found(changes)[1]
-    for player in engine.terms:
-        for term in engine.terms[player]:
+    for player in engine.players:
+        for term in engine.players[player].terms:
             if term.label in ("l1", "bce-adversarial.generator", "bce-adversarial.discriminator"):
                 used = [term.weight(number) for number in (0, 10, 19)]
                 assert [float(said) for said in terms[term.label]] == used
@@ -165,20 +165,21 @@ def test_the_pace_is_that_of_real_steps(each, monkeypatch):
     seen = []
     step = engine.step
     monkeypatch.setattr(engine, "step", lambda *given: seen.append(given) or step(*given))
-    seconds, count = tuning.pace(engine, findings.forward)
+    seconds, count = tuning.step_time(engine, findings.forward)
     assert 0 < seconds < 5
     assert count == recipe.train.batch
     assert [number for number, *_ in seen] == list(range(1 + tuning.STEPS))
-    assert all([tuple(b.shape) for b in given[1]] == [(8, 3, 16, 16)] * each for given in seen)
+    shapes = [[tuple(batch.images.shape) for batch in given[1]] for given in seen]
+    assert shapes == [[(8, 3, 16, 16)] * each] * len(seen)
 
 
 def test_a_minibatch_that_takes_long_is_cut_for_the_pace():
     _, engine, _ = found({"train.accumulate": 2, "train.batch": 64})
     # A picture that takes 0.1 s forwards: 4 steps of 8 are about 10 s.
-    assert tuning.pace(engine, 0.1)[1] == 8
-    assert tuning.pace(engine, 100.0)[1] == 2
+    assert tuning.step_time(engine, 0.1)[1] == 8
+    assert tuning.step_time(engine, 100.0)[1] == 2
     _, engine, _ = found({"train.accumulate": 4, "train.batch": 64})
-    assert tuning.pace(engine, 0.08)[1] == 8  # 10 do not fall into 4 pieces
+    assert tuning.step_time(engine, 0.08)[1] == 8  # 10 do not fall into 4 pieces
 
 
 def test_a_recipe_is_explained_and_drawn(tmp_path, capsys):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from steps import batches, forward
 
 import vgx
 from vgx.data.store import Batches, open_store
@@ -197,7 +198,7 @@ def test_networks_and_losses_are_told_the_labels_of_their_pictures(recipe):
     engine = Engine(recipe, 2)
     labels = torch.tensor([0, 1, 2, 0, 1, 2, 2, 2])
     judged = told_to(engine)
-    step = engine.play(0, torch.rand(8, 3, 16, 16), labels=labels)
+    step = forward(engine, 0, torch.rand(8, 3, 16, 16), labels=labels)
     assert torch.equal(step.labels, labels)
     assert [told.tolist() for told in judged] == [labels.tolist(), labels.tolist() * 2]
     step.discriminator(step.recon)
@@ -213,7 +214,7 @@ def test_pieces_of_a_minibatch_keep_their_labels(recipe, registry):
     engine = Engine(changed, 2)
     labels = torch.tensor([0, 1, 2, 0, 1, 2, 2, 2])
     judged = told_to(engine)
-    engine.step(0, [torch.rand(8, 3, 16, 16)], [labels])
+    engine.step(0, batches(torch.rand(8, 3, 16, 16), labels=labels))
     assert torch.cat(judged[::2]).tolist() == labels.tolist()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 from rich.console import Console
+from steps import batches
 
 import vgx
 from vgx.console import Voice
@@ -17,7 +19,7 @@ from vgx.engine.finite import Guard
 from vgx.runs import checkpoint
 from vgx.training import monitors
 from vgx.training import session as training
-from vgx.training.monitors import Watch, gradient_norms
+from vgx.training.monitors import Monitor, gradient_norms
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 PLUGIN = '''
@@ -144,8 +146,8 @@ def test_looking_changes_nothing(train):
     changes = {"train.steps": 20, "train.draw_every": 1, "train.log_every": 1}
     watched, _ = train(**changes)
     with (
-        mock.patch.object(Watch, "pictures", return_value=[]),
-        mock.patch.object(Watch, "numbers", return_value=[]),
+        mock.patch.object(Monitor, "images", return_value=[]),
+        mock.patch.object(Monitor, "losses", return_value=[]),
     ):
         unwatched, _ = train(**changes)
     one, two = (checkpoint.load(run)[1] for run in (watched, unwatched))
@@ -159,29 +161,33 @@ def test_looking_in_training_mode_would_change_something(train):
     """The control."""
     changes = {"train.steps": 3, "train.draw_every": 1}
     sound, _ = train(**changes)
-    with mock.patch.object(torch.nn.Module, "eval", lambda self: self):
+    training_mode = lambda _: nullcontext()  # noqa: E731
+    with (
+        mock.patch("vgx.training.progress.evaluating", training_mode),
+        mock.patch("vgx.training.monitors.evaluating", training_mode),
+    ):
         spoilt, _ = train(**changes)
     one, two = (checkpoint.load(run)[1].model for run in (sound, spoilt))
     assert any(not torch.equal(one[name], two[name]) for name in one)
 
 
 def watch():
-    return Watch(mock.Mock(guard=mock.Mock(norms={})), mock.Mock())
+    return Monitor(mock.Mock(guard=mock.Mock(norms={})), mock.Mock())
 
 
-def steps_told(lines):
+def steps_warned(lines):
     seeing = watch()
-    return [step for step, losses in lines if seeing.numbers(step, losses)]
+    return [step for step, losses in lines if seeing.losses(step, losses)]
 
 
 def test_a_fault_is_told_once_when_it_has_lasted_and_again_when_it_came_back():
     winning, level = ({"x.generator": 5.0, "x.discriminator": d} for d in (0.01, 1.3))
     lines = [(step, winning) for step in range(0, 1000, 10)]
-    assert steps_told(lines) == [200]
+    assert steps_warned(lines) == [200]
     lines[50] = (500, level)
-    assert steps_told(lines) == [200, 710]
+    assert steps_warned(lines) == [200, 710]
     # What is only now and then so is never told.
-    assert steps_told([(s, level if s % 100 == 0 else winning) for s in range(0, 2000, 10)]) == []
+    assert steps_warned([(s, level if s % 100 == 0 else winning) for s in range(0, 2000, 10)]) == []
 
 
 @pytest.mark.parametrize(
@@ -196,7 +202,7 @@ def test_a_fault_is_told_once_when_it_has_lasted_and_again_when_it_came_back():
     ],
 )
 def test_what_is_no_victory_is_not_told(losses):
-    assert steps_told([(step, losses) for step in range(0, 1000, 10)]) == []
+    assert steps_warned([(step, losses) for step in range(0, 1000, 10)]) == []
 
 
 def test_gradient_norms_are_those_of_the_networks():
@@ -211,10 +217,10 @@ def test_gradient_norms_are_those_of_the_networks():
         look(self, number, values, gradients)
 
     with mock.patch.object(Guard, "look", looking):
-        engine.step(0, [real])
+        engine.step(0, batches(real))
     wanted = {}
     for player, named in kept.items():
-        assert [name for name, _ in named] == [name for name, _ in engine.trained(player)]
+        assert [name for name, _ in named] == [*engine.players[player].trained]
         for name, gradient in named:
             network = name.partition(".")[0]
             wanted[network] = wanted.get(network, 0) + gradient.double().square().sum().item()
@@ -228,14 +234,14 @@ def test_active_latents_are_counted_as_burda_et_al_do():
     mean = torch.zeros(2, 100, 1, 1)
     mean[1, :2] = wide
     mean[1, 2:] = narrow
-    assert monitors._inactive(mean).startswith("posterior collapse: 2 of 100 latents are active")
+    assert monitors.inactive(mean).startswith("posterior collapse: 2 of 100 latents are active")
     mean[1, 2] = wide
-    assert monitors._inactive(mean) == ""
+    assert monitors.inactive(mean) == ""
 
 
 def test_pictures_are_alike_by_their_mean_distance():
     real = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     middle = real.mean(0, keepdim=True)
-    assert monitors._alike(real, middle + 0.06 * (real - middle)) == ""
-    said = monitors._alike(real, middle + 0.04 * (real - middle))
+    assert monitors.alike(real, middle + 0.06 * (real - middle)) == ""
+    said = monitors.alike(real, middle + 0.04 * (real - middle))
     assert said.startswith("mode collapse: decoded latents differ 4.0% as much")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from steps import batches
 from torch import nn
 
 import vgx
@@ -67,7 +68,7 @@ def _train_both(recipe, dtype, *, replay):
         # The noise that the engine is about to draw, by its key.
         chance = rng.generator(0, "posterior", number, 0, 0)
         eps = torch.empty(BATCH, LATENT, dtype=dtype).normal_(generator=chance)
-        losses.append((engine.step(number, [real]), notebook.step(real, eps)))
+        losses.append((engine.step(number, batches(real)), notebook.step(real, eps)))
     tensors = {
         f"{name}.{key}": (ours, theirs)
         for name in names

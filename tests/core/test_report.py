@@ -517,9 +517,9 @@ def test_samples_on_the_page_are_those_of_the_sample_command(whole):
     drawn = vgx.sample(whole, "prior", exhibits.DRAWN)
     with mock.patch.object(exhibits, "_uri", side_effect=lambda image: image.tobytes()):
         recipe = vgx.load_recipe(whole.recipe_file)
-        model = sampling.load_with(whole, recipe, CPU, ("decoder",))
+        model = sampling.load_model(whole, recipe, CPU, ("decoder",))
         prior = vgx.discover().part("sampler", "prior")()
-        ours = exhibits._drawn(whole, model, recipe, prior, CPU)
+        ours = exhibits._drawn(whole, model, recipe, prior)
     assert torch.allclose(ours, drawn, atol=1e-5)
     assert (shown["picture"]["width"], shown["picture"]["height"]) == (10 * 18 + 2, 4 * 18 + 2)
 

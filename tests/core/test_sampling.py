@@ -16,9 +16,10 @@ import vgx
 from vgx import images as pictures
 from vgx.check import examine as check
 from vgx.cli import run_program
+from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError, StorageError
-from vgx.sampling import model as sampling
+from vgx.sampling import draw as sampling
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -38,8 +39,8 @@ def latents(n):
 
 @pytest.mark.parametrize("n", [1, 63, 64, 65])
 def test_a_picture_does_not_depend_on_how_many_there_are(model, n):
-    most = torch.cat([*sampling.decoded(model, latents(130), CPU)])
-    fewer = torch.cat([*sampling.decoded(model, latents(130)[:n], CPU)])
+    most = torch.cat([*sampling.decoded(model, latents(130))])
+    fewer = torch.cat([*sampling.decoded(model, latents(130)[:n])])
     assert most.shape == (130, 3, 32, 32)
     assert torch.equal(fewer, most[:n])
     assert torch.allclose(fewer, model.decode(latents(130)[:n]), atol=1e-6)
@@ -47,9 +48,9 @@ def test_a_picture_does_not_depend_on_how_many_there_are(model, n):
 
 def test_large_pictures_are_decoded_few_at_once(model, monkeypatch):
     monkeypatch.setattr(sampling, "VALUES", 5 * 3 * 32 * 32)
-    chunks = [*sampling.decoded(model, latents(12), CPU)]
+    chunks = [*sampling.decoded(model, latents(12))]
     assert [len(chunk) for chunk in chunks] == [5, 5, 2]
-    whole = torch.cat([*sampling.decoded(model, latents(12), CPU)])
+    whole = torch.cat([*sampling.decoded(model, latents(12))])
     assert torch.equal(torch.cat(chunks), whole)
 
 
@@ -168,7 +169,7 @@ def test_a_check_knows_how_many_codes_a_long_run_has():
     recipe = vgx.load_recipe(ROOT / "recipes" / "tiny.yaml", {"sampler.of": 65})
     batch = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with pytest.raises(RecipeError, match="the run has 64 latents"):
-        check.examine(Engine(recipe, 20, codes=64), vgx.discover(), batch)
+        check.examine(Engine(recipe, 20, codes=64), vgx.discover(), Batch(batch))
 
 
 def test_a_check_of_the_tiny_recipe_imports_only_what_it_needs():

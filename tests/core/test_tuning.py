@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from steps import batches
 from torch._dynamo.exc import TorchDynamoException
 
 import vgx
 from vgx.check import trials as tuning
 from vgx.check.trials import Trial, as_before, best, choose, settled
 from vgx.console import Voice
+from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.errors import noticing
 from vgx.training import session as training
@@ -68,13 +70,13 @@ def test_other_losses_are_seen():
 
 
 def test_a_short_training_is_not_preceded_by_trials():
-    chosen, why = choose(Engine(tiny(steps=20), 20), REAL, None, forward=0.001)
+    chosen, why = choose(Engine(tiny(steps=20), 20), Batch(REAL), forward=0.001)
     assert (chosen.train.precision, chosen.train.compile) == ("fp32", False)
     assert "too short" in why
 
 
 def test_what_is_settled_needs_no_line():
-    chosen, why = choose(Engine(tiny(precision="bf16"), 10**9), REAL, None, forward=1.0)
+    chosen, why = choose(Engine(tiny(precision="bf16"), 10**9), Batch(REAL), forward=1.0)
     assert (chosen.train.precision, chosen.train.compile, why) == ("bf16", False, "")
 
 
@@ -82,10 +84,10 @@ def test_a_long_training_is_preceded_by_trials_that_leave_no_trace():
     engine = Engine(tiny(), 10**6)
     before = {name: tensor.clone() for name, tensor in engine.state({}).model.items()}
     with noticing([]):
-        chosen, why = choose(engine, REAL, None, forward=0.001)
+        chosen, why = choose(engine, Batch(REAL), forward=0.001)
     assert chosen.train.precision in ("fp32", "bf16")
     assert chosen.train.compile is False
-    assert why.startswith(f"Precision {chosen.train.precision}; milliseconds a picture in trials:")
+    assert why.startswith(f"Precision {chosen.train.precision}; milliseconds per image in trials:")
     assert " fp32 " in why
     assert " bf16 " in why
     after = engine.state({}).model
@@ -94,7 +96,7 @@ def test_a_long_training_is_preceded_by_trials_that_leave_no_trace():
 
 def test_a_way_with_other_losses_is_out(monkeypatch):
     monkeypatch.setattr(Trial, "agrees", lambda self, plain: False)
-    chosen, why = choose(Engine(tiny(), 10**6), REAL, None, forward=0.001)
+    chosen, why = choose(Engine(tiny(), 10**6), Batch(REAL), forward=0.001)
     assert chosen.train.precision == "fp32"
     assert "bf16 gave other losses" in why
 
@@ -119,15 +121,15 @@ def test_what_cannot_be_compiled_is_used_as_it_is(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", never)
     plain, engine = Engine(tiny(), 10), Engine(tiny(), 10)
-    engine.compile()
+    engine.forward.compile()
     notices: list[str] = []
     with noticing(notices):
-        values = engine.step(0, [REAL])
-        engine.step(1, [REAL])
-    expected = plain.step(0, [REAL])
+        values = engine.step(0, batches(REAL))
+        engine.step(1, batches(REAL))
+    expected = plain.step(0, batches(REAL))
     assert all(torch.equal(values[name], expected[name]) for name in expected)
     assert notices == [
-        f"the {name} can't be compiled, so it is not: no compiler"
+        f"the {name} cannot be compiled, so it is not: no compiler"
         for name in ("encoder", "decoder", "discriminator")
     ]
 
@@ -137,12 +139,12 @@ def test_compiled_networks_train_as_plain_ones_also_under_a_penalty():
     penalty = [{"type": "hinge"}, {"type": "l1"}, {"type": "kl"}, {"type": "r1"}]
     recipe = vgx.load_recipe(TINY, {"losses": penalty})
     plain, compiled = Engine(recipe, 10), Engine(recipe, 10)
-    compiled.compile()
+    compiled.forward.compile()
     notices: list[str] = []
     with noticing(notices):
         for number in range(2):
-            wanted = plain.step(number, [REAL])
-            given = compiled.step(number, [REAL])
+            wanted = plain.step(number, batches(REAL))
+            given = compiled.step(number, batches(REAL))
     assert notices == []
     for name, value in wanted.items():
         torch.testing.assert_close(given[name], value, rtol=1e-3, atol=1e-5)
@@ -151,12 +153,12 @@ def test_compiled_networks_train_as_plain_ones_also_under_a_penalty():
         torch.testing.assert_close(states[1][name], tensor, rtol=1e-2, atol=1e-3)
 
 
-def test_the_pictures_of_a_trial_are_few_on_a_cpu():
+def test_the_images_of_a_trial_are_few_on_a_cpu():
     recipe = tiny(batch=64)
     store = training.open_store(recipe.dataset.build(recipe.image), recipe.image)
-    pictures, labels = tuning.tryable(Engine(recipe, 10), store)
-    assert len(pictures) == tuning.FEW
-    assert labels is None
+    batch = tuning.trial_batch(Engine(recipe, 10), store)
+    assert len(batch) == tuning.FEW
+    assert batch.labels is None
 
 
 @pytest.mark.parametrize("penalty", ["r1", "gradient-penalty"])
@@ -168,7 +170,7 @@ def test_penalties_with_second_derivatives_work_in_every_way(penalty, way):
     plain = Engine(vgx.load_recipe(TINY, changes), 10)
     engine = Engine(vgx.load_recipe(TINY, {**changes, **other}), 10)
     engine.guard.deferred = way == "looked at later"
-    wanted, given = plain.step(0, [REAL]), engine.step(0, [REAL])
+    wanted, given = plain.step(0, batches(REAL)), engine.step(0, batches(REAL))
     engine.guard.confirm()
     assert wanted[penalty] > 0
     # Pieces draw their own mixtures of real and fake; half precision has three digits.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from steps import batches, forward
 from torch import nn
 from torch.nn import functional as F
 
 import vgx
 from vgx.engine.engine import Engine
+from vgx.engine.players import Player
 from vgx.errors import RecipeError
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -29,11 +31,14 @@ def pictures(number=0, n=8, dtype=torch.float64):
 
 def applied(engine, number, **batch):
     """The gradients that a step gives each player, before any optimizer sees them."""
-    seen = {}
-    engine._apply = lambda player, _, gradients: seen.update({player: gradients})
-    values = engine.step(number, [pictures(number)], **batch)
-    names = {p: [n for n, w in engine.named(p) if w.requires_grad] for p in engine.terms}
-    return {p: dict(zip(names[p], gs, strict=True)) for p, gs in seen.items()}, values
+    gradients = {}
+
+    def move(player, number, given, *_):
+        gradients[player.name] = dict(zip(player.trained, given, strict=True))
+
+    with mock.patch.object(Player, "move", move):
+        values = engine.step(number, batches(pictures(number), **batch))
+    return gradients, values
 
 
 # --- routing -----------------------------------------------------------------------------------
@@ -44,7 +49,7 @@ def test_a_term_that_reaches_the_decoder_alone_leaves_the_encoder_to_the_others(
     losses = [{"type": "bce-adversarial", "reaches": ["decoder"]}, {"type": "l1", "weight": 3}]
     routed, _ = applied(engine_of({"losses": losses}), 0)
     engine = engine_of()
-    step = engine.play(0, pictures(), (0, 0, 0))
+    step = forward(engine, 0, pictures(), (0, 0, 0))
     l1 = 3 * (step.recon - step.real).abs().mean()
     both = l1 + F.softplus(-step.fake_score.logits).mean()
     for name, total in (("encoder", l1), ("decoder", both)):
@@ -83,20 +88,20 @@ def test_reaching_both_is_reaching_all():
 def test_a_lazy_term_counts_as_much_in_fewer_steps():
     """Asked at 1, 4, 7, ...: three times as much then, nothing in between."""
     lazy = engine_of({**RECON, "losses": [{"type": "l1", "every": 3, "start": 1}, "bce"]})
-    weights = [lazy.terms["generator"][0].weight(number) for number in range(8)]
+    weights = [lazy.players["generator"].terms[0].weight(number) for number in range(8)]
     assert weights == [0, 3, 0, 0, 3, 0, 0, 3]
-    assert [set(lazy.step(n, [pictures(n)])) for n in range(3)] == [
+    assert [set(lazy.step(n, batches(pictures(n)))) for n in range(3)] == [
         {"bce"}, {"l1", "bce"}, {"bce"}
     ]  # fmt: skip
-    values = lazy.step(4, [pictures(4)])
-    step = lazy.play(4, pictures(4), (4, 0, 0))
+    values = lazy.step(4, batches(pictures(4)))
+    step = forward(lazy, 4, pictures(4), (4, 0, 0))
     assert 0 < values["l1"].item() < 1  # told unweighted
     assert step.recon is not None
 
 
 def test_a_lazy_discriminators_half_counts_as_often():
     engine = engine_of({"losses": [{"type": "hinge", "every": 4, "weight": 10}, "l1"]})
-    generator, critic = (engine.terms[p][0] for p in ("generator", "discriminator"))
+    generator, critic = (engine.players[p].terms[0] for p in ("generator", "discriminator"))
     assert [generator.weight(n) for n in (0, 1, 4)] == [40, 0, 40]
     assert [critic.weight(n) for n in (0, 1, 4)] == [4, 0, 4]  # its weight is 1 as ever
 
@@ -118,14 +123,15 @@ def test_the_discriminator_learns_before_its_term_counts():
         {"type": "l1"},
     ]
     engine = engine_of({"losses": losses})
-    names = [set(engine.step(number, [pictures(number)])) for number in range(3)]
+    names = [set(engine.step(number, batches(pictures(number)))) for number in range(3)]
     assert names[0] == names[1] == {"hinge.discriminator", "l1"}
     assert names[2] == {"hinge.generator", "hinge.discriminator", "l1"}
-    before = [p.clone() for p in engine.parameters["discriminator"]]
+    before = [p.clone() for p in engine.players["discriminator"].parameters]
     fresh = engine_of({"losses": losses})
-    fresh.step(0, [pictures(0)])
+    fresh.step(0, batches(pictures(0)))
     assert not all(
-        torch.equal(a, b) for a, b in zip(fresh.parameters["discriminator"], before, strict=True)
+        torch.equal(a, b)
+        for a, b in zip(fresh.players["discriminator"].parameters, before, strict=True)
     )
 
 
@@ -145,7 +151,7 @@ def test_an_adaptive_weight_is_vqgans(fields, bound):
     """Esser et al. 2021, equation 7: the ratio of gradients at the decoder's last layer."""
     ours, _ = applied(engine_of(adaptive(**fields)), 0)
     engine = engine_of()
-    step = engine.play(0, pictures(), (0, 0, 0))
+    step = forward(engine, 0, pictures(), (0, 0, 0))
     last = engine.networks["decoder"][-1].weight
     recon = 5 * (step.recon - step.real).abs().mean() + F.binary_cross_entropy_with_logits(
         step.recon_logits, step.real
@@ -168,7 +174,7 @@ def test_an_adaptive_weight_is_vqgans(fields, bound):
 
 def test_an_adaptive_weight_waits_while_the_discriminator_learns():
     engine = engine_of(adaptive(after=2))
-    names = [set(engine.step(number, [pictures(number)])) for number in range(3)]
+    names = [set(engine.step(number, batches(pictures(number)))) for number in range(3)]
     assert "hinge.generator" not in names[0] | names[1]
     assert "hinge.discriminator" in names[0]
     assert "hinge.generator" in names[2]
@@ -189,8 +195,8 @@ def test_learning_rates_follow_their_schedule_after_a_warmup():
     engine = engine_of({**RECON, "train.optimizers": {"generator": {"lr": rate, "warmup": 4}}})
     seen = []
     for number in range(10):
-        engine.step(number, [pictures(number)])
-        seen.append(engine.optimizers["generator"].param_groups[0]["lr"])
+        engine.step(number, batches(pictures(number)))
+        seen.append(engine.players["generator"].optimizer.param_groups[0]["lr"])
     falling = [0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.0, 0.0]
     rising = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1]
     assert seen == pytest.approx([f * r for f, r in zip(falling, rising, strict=True)])
@@ -200,9 +206,9 @@ def test_a_rate_of_zero_moves_nothing():
     rate = {"from": 0.0, "to": 1.0, "steps": 8, "after": 1}
     sgd = {"type": "sgd", "lr": rate}
     engine = engine_of({**RECON, "train.optimizers": {"generator": sgd}})
-    before = [p.clone() for p in engine.parameters["generator"]]
-    engine.step(0, [pictures(0)])
-    assert all(map(torch.equal, before, engine.parameters["generator"]))
+    before = [p.clone() for p in engine.players["generator"].parameters]
+    engine.step(0, batches(pictures(0)))
+    assert all(map(torch.equal, before, engine.players["generator"].parameters))
 
 
 def test_an_average_that_warms_up_forgets_the_first_weights():
@@ -210,13 +216,15 @@ def test_an_average_that_warms_up_forgets_the_first_weights():
     engine = engine_of({**RECON, "train.ema": 0.3, "train.ema_warmup": True})
     name, history = "0.weight", []
     for number in range(5):
-        engine.step(number, [pictures(number)])
+        engine.step(number, batches(pictures(number)))
         history.append(engine.networks["decoder"].state_dict()[name].clone())
     expected = history[0]
     for n, later in enumerate(history[1:], 1):
         decay = min(0.3, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * later
-    assert torch.allclose(engine.shown("decoder").state_dict()[name], expected, atol=1e-12)
+    assert torch.allclose(
+        engine.network_for_sampling("decoder").state_dict()[name], expected, atol=1e-12
+    )
     assert (1 + 1) / (10 + 1) < 0.3 < (1 + 4) / (10 + 4)  # both sides of the minimum were taken
 
 
@@ -230,7 +238,7 @@ def test_the_discriminator_sees_real_and_fake_changed_and_the_gradient_passes():
     engine.networks["discriminator"].register_forward_pre_hook(
         lambda module, inputs: shown.append(inputs[0])
     )
-    step = engine.play(0, pictures())
+    step = forward(engine, 0, pictures())
     assert torch.equal(step.real, pictures())  # reconstructions are held against the plain ones
     assert torch.equal(shown[0], step.real.flip(-1))
     assert torch.equal(shown[1], step.recon.flip(-1))
@@ -242,12 +250,12 @@ def test_the_discriminator_sees_real_and_fake_changed_and_the_gradient_passes():
 def test_the_changes_are_keyed():
     engine = engine_of({"diff_augment": [{"type": "horizontal-flip", "p": 0.5}]})
     engine.networks["discriminator"] = Columns()
-    one, two = (engine.play(0, pictures(n=32), (7,)) for _ in range(2))
-    other = engine.play(0, pictures(n=32), (8,))
+    one, two = (forward(engine, 0, pictures(n=32), (7,)) for _ in range(2))
+    other = forward(engine, 0, pictures(n=32), (8,))
     assert torch.equal(one.real_score.logits, two.real_score.logits)
     assert not torch.equal(one.real_score.logits, other.real_score.logits)
-    same = engine.play(0, pictures(n=32), (7,))
-    turned = [score.logits[:, 0].sign() for score in (one.real_score, replace(same).fake_score)]
+    same = forward(engine, 0, pictures(n=32), (7,))
+    turned = [score.logits[:, 0].sign() for score in (one.real_score, same.fake_score)]
     assert 0 < (turned[0] > 0).sum() < 32
 
 
@@ -260,10 +268,10 @@ class Columns(nn.Module):
 
 def test_a_losss_draws_are_keyed_by_its_word_and_the_step():
     engine = engine_of()
-    step, again, other = (engine.play(0, pictures(), (n, 0, 0)) for n in (3, 3, 4))
+    step, again, other = (forward(engine, 0, pictures(), (n, 0, 0)) for n in (3, 3, 4))
 
     def draws(step, word):
-        return torch.rand(4, generator=step.chance(word))
+        return torch.rand(4, generator=step.rng(word))
 
     assert torch.equal(draws(step, "a"), draws(step, "a"))
     assert torch.equal(draws(step, "a"), draws(again, "a"))

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from sklearn.metrics.pairwise import rbf_kernel
+from steps import batches
 from torch import distributions
 
 import vgx
 from vgx import rng
 from vgx.check.examine import examine
+from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx_builtin.posteriors import Quantised
@@ -39,7 +41,7 @@ def normal(*shape, seed=0):
 def encoded(z, seed=0):
     """A step with these latents, whose losses draw from a seed of their own."""
     posterior = vgx.Gaussian(z, torch.zeros_like(z))
-    return step(posterior=posterior, z=z, chance=lambda word: rng.generator(seed, word))
+    return step(posterior=posterior, z=z, rng=lambda word: rng.generator(seed, word))
 
 
 # --- mmd ---------------------------------------------------------------------------------------
@@ -202,11 +204,11 @@ def test_the_audit_finds_nothing_wrong_with_losses_on_latents(encoder, losses):
         changes["encoder"] = {"type": encoder, "inner": inner}
     engine = Engine(vgx.load_recipe(TINY, changes), steps=2)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    flows = {flow.label: flow.norms for flow in examine(engine, vgx.discover(), real).flows}
+    flows = {flow.label: flow.norms for flow in examine(engine, vgx.discover(), Batch(real)).flows}
     for name in [term if isinstance(term, str) else term["type"] for term in losses]:
         assert flows[name]["encoder"] > 0
         assert flows[name]["decoder"] is None
-    assert all(value.isfinite() for value in engine.step(0, [real]).values())
+    assert all(value.isfinite() for value in engine.step(0, batches(real)).values())
 
 
 def test_a_recipe_that_lacks_what_a_loss_needs_is_told_before_the_first_step():
@@ -215,4 +217,4 @@ def test_a_recipe_that_lacks_what_a_loss_needs_is_told_before_the_first_step():
     engine = Engine(vgx.load_recipe(TINY, changes), steps=2)
     expected = r"losses.1: mmd asks for step.posterior: the recipe needs an encoder"
     with pytest.raises(RecipeError, match=expected):
-        examine(engine, vgx.discover(), torch.rand(8, 3, 16, 16))
+        examine(engine, vgx.discover(), Batch(torch.rand(8, 3, 16, 16)))

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from steps import batches
 
 import vgx
 from vgx import rng
 from vgx.check.examine import examine
+from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -147,15 +149,22 @@ def test_penalties_see_the_fakes_that_were_shown():
         name: images.square().flatten(1).sum(1).mean().item() / 2
         for name, images in (("recon", recon), ("prior", prior))
     }
-    both = step(real, discriminator, recon=recon, prior=prior)
+    both = step(real, discriminator, recon=recon, prior=prior, fakes=("recon", "prior"))
     mean = (halves["recon"] + halves["prior"]) / 2
     assert loss("r2").discriminator(both).item() == pytest.approx(mean)
-    hidden = step(real, discriminator, recon=recon, prior=prior, fake_score=discriminator(prior))
+    hidden = step(
+        real,
+        discriminator,
+        recon=recon,
+        prior=prior,
+        fake_score=discriminator(prior),
+        fakes=("prior",),
+    )
     assert loss("r2").discriminator(hidden).item() == pytest.approx(halves["prior"])
-    alone = step(real, discriminator, prior=prior)
+    alone = step(real, discriminator, prior=prior, fakes=("prior",))
     assert loss("r2").discriminator(alone).item() == pytest.approx(halves["prior"])
     # Each fake is mixed with a real image: with itself it is no mixture.
-    same = step(real, discriminator, recon=real, prior=real)
+    same = step(real, discriminator, recon=real, prior=real, fakes=("recon", "prior"))
     lengths = real.flatten(1).norm(dim=1)
     value = loss("gradient-penalty").discriminator(same).item()
     assert value == pytest.approx((lengths - 1).square().mean().item())
@@ -208,14 +217,14 @@ def test_lecams_averages_are_saved_with_the_run_and_left_alone_by_a_check():
     recipe = vgx.load_recipe(TINY, {"losses": losses})
     engine = Engine(recipe, steps=4)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    engine.step(0, [real])
+    engine.step(0, batches(real))
     kept = engine.networks["loss lecam"].means.clone()
     assert (kept != 0).all()
-    assert examine(engine, vgx.discover(), real).losses["lecam"] > 0
+    assert examine(engine, vgx.discover(), Batch(real)).losses["lecam"] > 0
     assert torch.equal(engine.networks["loss lecam"].means, kept)
     again = Engine(recipe, steps=4)
     again.restore(engine.state({}))
-    values = [e.step(1, [real])["lecam"].item() for e in (engine, again)]
+    values = [e.step(1, batches(real))["lecam"].item() for e in (engine, again)]
     assert values[0] == values[1]
     assert torch.equal(*(e.networks["loss lecam"].means for e in (engine, again)))
     assert not torch.equal(again.networks["loss lecam"].means, kept)
@@ -233,11 +242,11 @@ def test_the_audit_finds_nothing_wrong_with_penalties(fakes):
     recipe = vgx.load_recipe(TINY, {"losses": losses, "train.fakes": fakes})
     engine = Engine(recipe, steps=2)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    flows = {flow.label: flow.norms for flow in examine(engine, vgx.discover(), real).flows}
+    flows = {flow.label: flow.norms for flow in examine(engine, vgx.discover(), Batch(real)).flows}
     for name in PENALTIES:
         assert flows[name]["discriminator"] > 0
         assert flows[name]["decoder"] is None
-    values = engine.step(0, [real])
+    values = engine.step(0, batches(real))
     assert all(values[name].isfinite() for name in PENALTIES)
 
 

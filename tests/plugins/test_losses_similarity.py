@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
+from steps import batches
 from torch.nn import functional as F
 
 import vgx
 from vgx import rng
 from vgx.check.examine import examine
+from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 
@@ -193,10 +195,10 @@ def test_the_backbone_is_frozen_whatever_the_training_does():
     assert not any(parameter.requires_grad for parameter in term.parameters())
     before = {name: tensor.clone() for name, tensor in term.state_dict().items()}
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    flows = {flow.label: flow.norms for flow in examine(engine, vgx.discover(), real).flows}
+    flows = {flow.label: flow.norms for flow in examine(engine, vgx.discover(), Batch(real)).flows}
     assert flows["perceptual"]["encoder"] > 0
     assert flows["perceptual"]["decoder"] > 0
-    engine.step(0, [real])
+    engine.step(0, batches(real))
     assert all(torch.equal(tensor, before[name]) for name, tensor in term.state_dict().items())
     # It is in the checkpoint, so that a resume needs no outside weights.
     assert any(name.startswith("loss perceptual.backbone.") for name in engine.state({}).model)
@@ -271,10 +273,10 @@ def test_feature_matching_pairs_reconstructions_and_means_all_fakes():
     at = matched(DEEP[0], fakes)
     assert loss("feature-matching").generator(at).item() == pytest.approx(5.0)
     # In the other order the last two are the reconstructions.
-    turned = replace(at, fakes=("prior", "recon"))
+    turned = at.but(fakes=("prior", "recon"))
     assert loss("feature-matching").generator(turned).item() != pytest.approx(5.0)
     swapped = matched(DEEP[0], [[*fakes[0][2:], *fakes[0][:2]]])
-    swapped = replace(swapped, fakes=("prior", "recon"))
+    swapped = swapped.but(fakes=("prior", "recon"))
     assert loss("feature-matching").generator(swapped).item() == pytest.approx(5.0)
     # Means (1, 1) and (3, 3).
     assert loss("feature-matching", statistic="mean").generator(at).item() == pytest.approx(4.0)
@@ -320,7 +322,7 @@ def test_feature_matching_does_not_pair_what_is_no_pair(changes, expected):
     engine = Engine(vgx.load_recipe(TINY, {"losses": losses, **changes}), steps=2)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with pytest.raises(RecipeError, match=expected):
-        examine(engine, vgx.discover(), real)
+        examine(engine, vgx.discover(), Batch(real))
 
 
 def test_a_discriminator_without_features_is_told():
@@ -335,6 +337,6 @@ def test_the_audit_finds_nothing_wrong_with_feature_matching(statistic):
     recipe = vgx.load_recipe(TINY, {"losses": ["hinge", "kl", match]})
     engine = Engine(recipe, steps=2)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    flows = {flow.label: flow.norms for flow in examine(engine, vgx.discover(), real).flows}
+    flows = {flow.label: flow.norms for flow in examine(engine, vgx.discover(), Batch(real)).flows}
     assert flows["feature-matching"]["encoder"] > 0
     assert flows["feature-matching"]["decoder"] > 0

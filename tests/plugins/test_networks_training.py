@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from steps import batches, forward
 
 import vgx
 from vgx.check.examine import examine
+from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -77,7 +79,7 @@ def random_batch(number, n=2):
 
 def train(engine, number, n=2):
     real, labels = random_batch(number, n)
-    return engine.step(number, [real], [labels])
+    return engine.step(number, batches(real, labels=labels))
 
 
 def tensors(engine):
@@ -89,7 +91,7 @@ def test_the_audit_finds_nothing(case):
     """Shapes as the contracts say, and gradients reach every weight that is trained."""
     engine = engine_of(case)
     real, labels = random_batch(0, 4)
-    examine(engine, vgx.discover(), real, labels)
+    examine(engine, vgx.discover(), Batch(real, labels))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -126,20 +128,20 @@ def test_averaged_weights_are_averages(case):
     train(engine, 0)
     first = {name: p.clone() for name, p in engine.networks["decoder"].named_parameters()}
     train(engine, 1)
-    averaged = dict(engine.shown("decoder").named_parameters())
+    averaged = dict(engine.network_for_sampling("decoder").named_parameters())
     for name, now in engine.networks["decoder"].named_parameters():
         expected = 0.9 * first[name] + 0.1 * now
         assert torch.allclose(averaged[name], expected, atol=1e-6), name
     z = torch.zeros(2, *engine.recipe.latent.shape)
     label_inputs = (torch.tensor([0, 2]),) if engine.recipe.decoder.conditional else ()
-    assert engine.shown("decoder").eval()(z, *label_inputs).isfinite().all()
+    assert engine.network_for_sampling("decoder").eval()(z, *label_inputs).isfinite().all()
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_double_precision_all_through(case):
     engine = engine_of(case, torch.float64)
     real, labels = random_batch(0)
-    step = engine.play(0, real, labels=labels)
+    step = forward(engine, 0, real, labels=labels)
     given = [step.posterior.mean, step.z, step.recon_logits, step.real_score.logits]
     assert {tensor.dtype for tensor in given} == {torch.float64}
     assert {t.dtype for name in ("encoder", "decoder", "discriminator")
@@ -153,8 +155,8 @@ def test_double_precision_all_through(case):
 def test_half_precision_where_it_is_asked_for(case):
     engine = engine_of(case, **{"train.precision": "bf16"})
     real, labels = random_batch(0)
-    wide = engine_of(case).play(0, real, labels=labels)
-    step = engine.play(0, real, labels=labels)
+    wide = forward(engine_of(case), 0, real, labels=labels)
+    step = forward(engine, 0, real, labels=labels)
     for ours, theirs in ((step.posterior.mean, wide.posterior.mean),
                          (step.real_score.logits, wide.real_score.logits)):  # fmt: skip
         assert ours.dtype == torch.float32
@@ -172,7 +174,7 @@ def test_each_label_moves_its_own_row():
     engine = Engine(vgx.load_recipe(TINY, changes), 20)
     before = tensors(engine)
     real, _ = random_batch(0, 8)
-    engine.step(0, [real], [torch.arange(8) % 2])
+    engine.step(0, batches(real, labels=torch.arange(8) % 2))
     for name in ("decoder", "discriminator"):
         rows = engine.networks[name].embedding.weight != before[f"{name}.embedding.weight"]
         assert rows.any(1).tolist() == [True, True, False]

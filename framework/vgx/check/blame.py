@@ -1,4 +1,4 @@
-"""Whose fault it is: the part that was at work when an error was raised."""
+"""Attribution of errors: which part, of which plugin, was working when an error was raised."""
 
 from __future__ import annotations
 
@@ -7,23 +7,42 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from vgx.engine.engine import Engine
 from vgx.engine.memory import ADVICE, ran_out
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.registry import Registry
 
+Working = Mapping[str, tuple[Component, Any]]  # parts and what they built, by name
+
+
+def working(engine: Engine) -> dict[str, tuple[Component, Any]]:
+    """Return the parts that a step uses and what they built, by the name that findings have."""
+    recipe = engine.recipe
+    parts: dict[str, tuple[Component, Any]] = {
+        name: (getattr(recipe, name), engine.networks[name])
+        for name in ("encoder", "decoder", "discriminator")
+        if name in engine.networks
+    }
+    parts |= {part.label: (part, module) for part, module in engine.losses}
+    for field in ("augment", "diff_augment"):
+        pairs = zip(getattr(recipe, field), getattr(engine.forward, field), strict=True)
+        parts |= {f"{field}.{index}": pair for index, pair in enumerate(pairs)}
+    return parts
+
 
 @contextmanager
 def blaming(
     registry: Registry,
-    working: Mapping[str, tuple[Component, Any]] | None = None,
+    working: Working | None = None,
     when: Callable[[], str] = str,
     advice: str = ADVICE,
 ) -> Iterator[None]:
     """Name the part and the plugin that an error in the block comes from.
 
-    `working` are parts and what they built, `when` says how far things were. Raises `PluginError`,
-    or `RecipeError` with `advice` when memory ran out; an error of nobody's passes as it is.
+    `working` are the parts that may raise it; `when` returns how far the run was, to begin the
+    message with. Raises `PluginError`, or `RecipeError` with `advice` when memory ran out. An error
+    that comes from no part passes unchanged.
     """
     try:
         yield
@@ -33,32 +52,29 @@ def blaming(
         before = f"{when()}: " if when() else ""
         if ran_out(error):
             raise RecipeError(f"{before}not enough memory; {advice}") from error
-        part = _culprit(error, working or {})
+        part = _responsible(error, working or {})
         if part is None:
             raise
-        plugin = registry.owner(type(part))
-        whose = f"{part.kind} '{part.type}' of {plugin.distribution} {plugin.version}"
-        said = str(error) if isinstance(error, BrokenError) else f"{type(error).__name__}: {error}"
-        raise PluginError(f"{before}{whose}: {said}") from error
+        broken = isinstance(error, BrokenError)
+        message = str(error) if broken else f"{type(error).__name__}: {error}"
+        raise PluginError(f"{before}{registry.describe(part)}: {message}") from error
 
 
-def _culprit(
-    error: BaseException, working: Mapping[str, tuple[Component, Any]]
-) -> Component | None:
-    """Return the part of the innermost call that was one's, or of what one built."""
+def _responsible(error: BaseException, working: Working) -> Component | None:
+    """Return the part of the innermost call that belongs to a part, or to what a part built."""
     if isinstance(error, BrokenError):
         return error.part
-    frame = error.__traceback__
-    calls: list[FrameType] = []
-    while frame is not None:
-        calls.insert(0, frame.tb_frame)  # innermost first
-        frame = frame.tb_next
-    for call in calls:
-        this = call.f_locals.get("self")
+    traceback = error.__traceback__
+    frames: list[FrameType] = []
+    while traceback is not None:
+        frames.insert(0, traceback.tb_frame)  # innermost first
+        traceback = traceback.tb_next
+    for frame in frames:
+        this = frame.f_locals.get("self")
         if isinstance(this, Component):
             return this
-        for part, thing in working.values():
+        for part, built in working.values():
             # What a part built may be a function, too.
-            if this is thing or call.f_code is getattr(thing, "__code__", None):
+            if this is built or frame.f_code is getattr(built, "__code__", None):
                 return part
     return None

@@ -1,4 +1,4 @@
-"""Parts that hide state: what changes while they work, and no checkpoint would hold."""
+"""Hidden state: what parts change while they work, and no checkpoint would hold."""
 
 from __future__ import annotations
 
@@ -14,39 +14,23 @@ import torch
 from torch import nn
 
 from vgx.check.audit import Finding
-from vgx.engine.engine import Engine
+from vgx.check.blame import Working
 from vgx.parts.base import Component
 from vgx.parts.kinds import Augmentation
 
 
-def working(engine: Engine) -> dict[str, tuple[Component, Any]]:
-    """Return the parts that a step asks and what they built, by the name that findings give."""
-    recipe = engine.recipe
-    found: dict[str, tuple[Component, Any]] = {
-        name: (getattr(recipe, name), engine.networks[name])
-        for name in ("encoder", "decoder", "discriminator")
-        if name in engine.networks
-    }
-    found |= {loss.label: (loss, asked) for loss, asked in engine.asked}
-    for field, built in (("augment", engine.augment), ("diff_augment", engine.diff_augment)):
-        parts = zip(getattr(recipe, field), built, strict=True)
-        found |= {f"{field}.{index}": pair for index, pair in enumerate(parts)}
-    return found
-
-
 @contextmanager
-def holding_still(engine: Engine) -> Iterator[list[Finding]]:
-    """Look for state that parts hide while they work in the block, after which the list has it.
+def watching_state(parts: Working) -> Iterator[list[Finding]]:
+    """Find attributes that parts change in the block; the list has the findings after it.
 
     Weights and buffers of networks and losses may change, and what was `None` may be filled in.
     """
     findings: list[Finding] = []
-    parts = working(engine)
-    before = {name: _hidden(part, thing) for name, (part, thing) in parts.items()}
+    before = {name: state_of(part, built) for name, (part, built) in parts.items()}
     yield findings
-    for name, (part, thing) in parts.items():
-        now = _hidden(part, thing)
-        changed = [key for key, value in before[name].items() if value != now.get(key, value)]
+    for name, (part, built) in parts.items():
+        after = state_of(part, built)
+        changed = [key for key, value in before[name].items() if value != after.get(key, value)]
         findings += [Finding(f"hidden-state:{name}.{key}", _message(part, key)) for key in changed]
 
 
@@ -58,53 +42,53 @@ def _message(part: Component, key: str) -> str:
         else "make it a buffer of a module that build() returns"
     )
     return (
-        f"{part.kind} '{part.type}' changes its attribute {attribute} while it works, and no "
-        f"checkpoint would hold that, so a resumed run would be another: {advice}"
+        f"{part.kind} '{part.type}' changes its attribute {attribute} while it works; no "
+        f"checkpoint holds it, so a resumed run would differ: {advice}"
     )
 
 
-def _hidden(part: Component, thing: Any) -> dict[str, str]:
-    """Return what an object, or a module and those in it, hold besides what is saved, by name."""
-    modules = thing.named_modules() if isinstance(thing, nn.Module) else [("", thing)]
+def state_of(part: Component, built: Any) -> dict[str, str]:
+    """Return digests of the attributes of what a part built that no checkpoint saves, by name."""
+    modules = built.named_modules() if isinstance(built, nn.Module) else [("", built)]
     saved = not isinstance(part, Augmentation)
     return {
-        f"{path}.{name}".lstrip("."): told
+        f"{path}.{name}".lstrip("."): digest
         for path, module in modules
         for name, value in _attributes(module, saved=saved).items()
-        if (told := _told(value))
+        if (digest := digest_of(value))
     }
 
 
-def _attributes(thing: Any, *, saved: bool) -> dict[str, Any]:
-    if isinstance(thing, Component):
-        return {**thing.__dict__, **(thing.__pydantic_private__ or {})}
-    own = nn.Module().__dict__  # weights, buffers, hooks
-    held = {name: v for name, v in getattr(thing, "__dict__", {}).items() if name not in own}
-    if isinstance(thing, nn.Module) and not saved:
-        held |= dict(thing.named_buffers(recurse=False))
-        held |= dict(thing.named_parameters(recurse=False))
-    return held
+def _attributes(owner: Any, *, saved: bool) -> dict[str, Any]:
+    if isinstance(owner, Component):
+        return {**owner.__dict__, **(owner.__pydantic_private__ or {})}
+    common = nn.Module().__dict__  # weights, buffers, hooks
+    attributes = {n: v for n, v in getattr(owner, "__dict__", {}).items() if n not in common}
+    if isinstance(owner, nn.Module) and not saved:
+        attributes |= dict(owner.named_buffers(recurse=False))
+        attributes |= dict(owner.named_parameters(recurse=False))
+    return attributes
 
 
-def _told(value: object) -> str:
-    """Return what stands for a value; nothing for one that is no plain value."""
+def digest_of(value: object) -> str:
+    """Return a text that changes with a plain value; an empty one for other objects."""
     if isinstance(value, torch.Tensor):
         plain = value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
-        return f"{tuple(value.shape)} {_sum(plain.tobytes())}"
+        return f"{tuple(value.shape)} {_sha256(plain.tobytes())}"
     if isinstance(value, torch.Generator):
-        return _sum(value.get_state().numpy().tobytes())
+        return _sha256(value.get_state().numpy().tobytes())
     if isinstance(value, np.ndarray):
-        return f"{value.shape} {_sum(value.tobytes())}"
+        return f"{value.shape} {_sha256(value.tobytes())}"
     if isinstance(value, np.random.Generator):
         return repr(value.bit_generator.state)
     if isinstance(value, random.Random):
         return repr(value.getstate())
     if isinstance(value, dict):
-        return repr([(repr(key), _told(inner)) for key, inner in value.items()])
+        return repr([(repr(key), digest_of(inner)) for key, inner in value.items()])
     if isinstance(value, list | tuple | set | frozenset | deque):
-        return repr([_told(inner) for inner in value])
+        return repr([digest_of(inner) for inner in value])
     return repr(value) if isinstance(value, bool | int | float | str | bytes) else ""
 
 
-def _sum(data: bytes) -> str:
+def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

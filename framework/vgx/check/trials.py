@@ -1,6 +1,6 @@
-"""What suits the device: precision and compiling, tried before a long training.
+"""Trials of precision and compiling before a long training.
 
-`auto` in `train.precision` and `train.compile` is settled here; a run's own recipe says as what.
+They settle `auto` in `train.precision` and `train.compile`; the run's own recipe says the result.
 """
 
 from __future__ import annotations
@@ -10,47 +10,48 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
-from torch import Tensor
 
 from vgx import rng
+from vgx.data.batches import Batch
 from vgx.data.store import Store, as_batch
 from vgx.engine.engine import Engine
 from vgx.engine.memory import ran_out
 from vgx.errors import noticing
 from vgx.recipe.model import Recipe
 
-LONG = 600.0  # seconds that a training takes at least for trials to pay
-# How much faster than plain float32 another way must be: what is nearly even falls alike each time.
+LONG = 600.0  # seconds: shorter trainings are not worth a trial
+# How much faster than float32 another way must be, so that the choice is the same each time.
 GAIN = 1.15
-FEW = 8  # pictures in a trial on a CPU, where a step costs as much as its pictures
+FEW = 8  # images in a trial on a CPU, where the time of a step grows with its images
 STEPS = 3  # of a trial, after the first
-PATIENCE = 10.0  # seconds that a pace may take to measure
-NEAR = 0.05  # how far, relatively, a loss may be from that of plain float32
+MOST_SECONDS = 10.0  # that measuring the time of a step may take
+TOLERANCE = 0.05  # relative difference of a loss from that of float32
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How one way of taking steps did."""
+    """The result of training some steps in one way."""
 
     precision: str
     compiled: bool
-    seconds: float  # of a step
-    once: float  # seconds that the first step took longer than others
+    seconds: float  # per step
+    once: float  # seconds that the first step took longer than the others
     losses: dict[str, float]  # of the first step
 
-    def named(self) -> str:
-        """Return what was tried as one says it."""
+    @property
+    def name(self) -> str:
+        """The way that was tried, for a message."""
         return f"{self.precision}, compiled" if self.compiled else self.precision
 
-    def whole(self, steps: int) -> float:
+    def total(self, steps: int) -> float:
         """Return the seconds that a training of so many steps would take."""
         return self.once + steps * self.seconds
 
-    def agrees(self, plain: Trial) -> bool:
-        """Tell whether its losses are those of plain float32, as far as its precision goes."""
+    def agrees(self, reference: Trial) -> bool:
+        """Tell whether the losses are those of float32 within the precision."""
         return all(
-            abs(self.losses[name] - value) <= NEAR * abs(value) + 0.01
-            for name, value in plain.losses.items()
+            abs(self.losses[name] - value) <= TOLERANCE * abs(value) + 0.01
+            for name, value in reference.losses.items()
         )
 
 
@@ -67,104 +68,98 @@ def settled(recipe: Recipe, precision: str = "fp32", *, compiled: bool = False) 
 
 
 def as_before(recipe: Recipe, stored: Recipe) -> Recipe:
-    """Return a recipe that a run goes on with: each `auto` is what it was settled as."""
+    """Return the recipe of a resumed run, with each `auto` settled as in the stored one."""
     compiled = stored.train.compile
     return settled(recipe, stored.train.precision, compiled=compiled is True)
 
 
-def tryable(engine: Engine, store: Store) -> tuple[Tensor, Tensor | None]:
-    """[B, C, S, S] and [B]  Return pictures for trials, and their labels: a minibatch on a GPU."""
-    batch = engine.recipe.train.batch
-    return as_batch(store, batch if engine.device.type == "cuda" else FEW, engine.device)
+def trial_batch(engine: Engine, store: Store) -> Batch:
+    """Return images for trials: a minibatch on a GPU, a few on a CPU."""
+    on_gpu = engine.device.type == "cuda"
+    return as_batch(store, engine.recipe.train.batch if on_gpu else FEW, engine.device)
 
 
-def choose(
-    engine: Engine, real: Tensor, labels: Tensor | None, forward: float
-) -> tuple[Recipe, str]:
+def choose(engine: Engine, batch: Batch, forward: float) -> tuple[Recipe, str]:
     """Return the engine's recipe with each `auto` settled, and a line that says why.
 
-    `forward` are the seconds that a picture takes forwards: what a training may take is judged by
-    it, and a long one is preceded by trials on real images [B, C, H, W]. The engine is not touched.
+    `forward` is the seconds per image of a forward pass, from which the length of the training is
+    estimated. Before a long training the ways are tried on the images of `batch`. The engine is not
+    changed.
     """
-    recipe, device = engine.recipe, engine.device
-    train = recipe.train
+    recipe, train = engine.recipe, engine.recipe.train
     precisions = ["fp32", "bf16"] if train.precision == "auto" else [train.precision]
     compiles = [train.compile is True]
-    if train.compile == "auto" and device.type == "cuda":
+    if train.compile == "auto" and engine.device.type == "cuda":
         compiles = [False, True]
     if len(precisions) * len(compiles) == 1:
         return settled(recipe), ""
-    # Backwards costs about twice what forwards costs.
-    expected = 3 * forward * train.batch * engine.steps
-    if expected < LONG:
+    # The backward pass takes about twice as long as the forward pass.
+    if 3 * forward * train.batch * engine.steps < LONG:
         return settled(recipe), "Precision fp32, not compiled: too short a training to try others"
-    trials, told = list[Trial](), list[str]()
+    trials, results = list[Trial](), list[str]()
     for precision, compiled in product(precisions, compiles):
-        asked = settled(recipe, precision, compiled=compiled)
+        candidate = settled(recipe, precision, compiled=compiled)
         try:
-            trial = tried(asked, engine.steps, real, labels, device)
+            trial = tried(candidate, engine.steps, batch, engine.device)
         except RuntimeError as error:
             if not trials or not ran_out(error):
                 raise
-            told.append(f"{precision} did not fit")
+            results.append(f"{precision} did not fit")
             continue
         if trials and not trial.agrees(trials[0]):
-            told.append(f"{trial.named()} gave other losses")
+            results.append(f"{trial.name} gave other losses")
             continue
         trials.append(trial)
-        told.append(f"{trial.named()} {1000 * trial.seconds / len(real):.2f}")
-    found = best(trials, engine.steps)
-    message = f"Precision {found.named()}; milliseconds a picture in trials: {', '.join(told)}"
-    return settled(recipe, found.precision, compiled=found.compiled), message
+        results.append(f"{trial.name} {1000 * trial.seconds / len(batch):.2f}")
+    fastest = best(trials, engine.steps)
+    message = f"Precision {fastest.name}; milliseconds per image in trials: {', '.join(results)}"
+    return settled(recipe, fastest.precision, compiled=fastest.compiled), message
 
 
 def best(trials: list[Trial], steps: int) -> Trial:
-    """Return the trial that would end a training first, or the first one if they are near."""
+    """Return the trial that would finish a training first, or the first trial when it is close."""
     first = trials[0]
-    fastest = min(trials, key=lambda trial: trial.whole(steps))
-    return fastest if first.whole(steps) >= GAIN * fastest.whole(steps) else first
+    fastest = min(trials, key=lambda trial: trial.total(steps))
+    return fastest if first.total(steps) >= GAIN * fastest.total(steps) else first
 
 
-def tried(
-    recipe: Recipe, steps: int, real: Tensor, labels: Tensor | None, device: torch.device
-) -> Trial:
-    """Take some steps with networks made for it, and time them."""
+def tried(recipe: Recipe, steps: int, batch: Batch, device: torch.device) -> Trial:
+    """Train a few steps with new networks, and measure the time."""
     with noticing([]):
-        engine = Engine(recipe, steps, len(real), device)
-        if recipe.train.compile:
-            engine.compile()
+        engine = Engine(recipe, steps, len(batch), device)
+        engine.use(recipe)
         times = []
         for number in range(1 + STEPS):
             start = time.perf_counter()
-            values = engine.step(number, [real], [labels])
-            seen = {name: value.item() for name, value in values.items()}  # waits for the device
+            values = engine.step(number, [batch])
+            losses = {name: value.item() for name, value in values.items()}  # waits for the device
             times.append(time.perf_counter() - start)
             if number == 0:
-                losses = seen
+                first = losses
     usual = min(times[1:])
     return Trial(
-        recipe.train.precision, recipe.train.compile is True, usual, times[0] - usual, losses
+        recipe.train.precision, recipe.train.compile is True, usual, times[0] - usual, first
     )
 
 
-def pace(engine: Engine, forward: float) -> tuple[float, int]:
-    """Take a few steps on random pictures: return seconds a step, and of how many pictures it is.
+def step_time(engine: Engine, forward: float) -> tuple[float, int]:
+    """Train a few steps on random images: return the seconds per step, and of how many images.
 
-    A minibatch that would take long is cut. The engine is not to be trained with any more.
+    A minibatch that would take long is cut. The engine must not be trained afterwards.
     """
-    recipe, device = settled(engine.recipe), engine.device
-    train = recipe.train
-    count = min(train.batch, max(int(PATIENCE / (3 * forward * (1 + STEPS))), train.accumulate))
+    recipe, train = engine.recipe, engine.recipe.train
+    most = int(MOST_SECONDS / (3 * forward * (1 + STEPS)))
+    count = min(train.batch, max(most, train.accumulate))
     count -= count % train.accumulate
-    each = recipe.batches_per_step
-    chance = rng.generator(0, "pace")
     shape = (count, recipe.image.channels, recipe.image.size, recipe.image.size)
-    pictures = torch.rand(shape, generator=chance).to(device)  # [B, C, S, S]
-    labels = torch.zeros(count, dtype=torch.long, device=device) if recipe.image.classes else None
-    engine.recipe, times = recipe, []
+    images = torch.rand(shape, generator=rng.generator(0, "pace")).to(engine.device)  # [B, C, H, W]
+    labels = torch.zeros(count, dtype=torch.long, device=engine.device)  # [B]
+    batch = Batch(images, labels if recipe.image.classes else None)
+    engine.use(settled(recipe))
+    times = []
     for number in range(1 + STEPS):
         start = time.perf_counter()
-        values = engine.step(number, [pictures] * each, [labels] * each)
+        values = engine.step(number, [batch] * recipe.batches_per_step)
         [value.item() for value in values.values()]  # waits for the device
         times.append(time.perf_counter() - start)
     return min(times[1:]), count

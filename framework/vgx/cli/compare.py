@@ -149,7 +149,7 @@ def _of_recipe(
     registry = discover(plugins)
     recipe = load_recipe(file, overrides, registry)
     engine, findings = training.looked_at(recipe, registry, device, voice)
-    seconds, count = tuning.pace(engine, findings.forward)
+    seconds, count = tuning.step_time(engine, findings.forward)
     whole = seconds * recipe.train.batch / count
     pace = (
         f"Time: about {drawing.in_time(whole * engine.steps)} for {engine.steps:,} steps on "

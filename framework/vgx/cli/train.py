@@ -14,6 +14,7 @@ from vgx.cli import common
 if TYPE_CHECKING:
     from vgx.console import Voice
     from vgx.runs.directory import Run
+    from vgx.sampling.draw import Samples
 
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 set_option = click.option(
@@ -139,7 +140,6 @@ def sample(
     from vgx.images import save_separately
     from vgx.recipe.load import parse_settings
     from vgx.runs import directory as rundir
-    from vgx.sampling.model import stream
 
     if separate is not None and animate:
         raise click.UsageError("Leave out --separate or --animate.")
@@ -148,10 +148,9 @@ def sample(
         grid = _grid(found, sampler, fields, n, seed, out, device, animate, best)
         voice.say(f"Picture {grid}")
         return
-    with _noticing():
-        chunks = stream(found, sampler, n, seed, settings=fields, device=_device(device), best=best)
+    chosen = _samples(found, sampler, fields, n, seed, device, best)
     with voice.work("Drawing", n) as advance:
-        for more in save_separately(chunks, separate):
+        for more in save_separately(chosen.chunks, separate):
             advance(more, "pictures")
     voice.say(f"{n:,} pictures in {separate}")
 
@@ -167,20 +166,31 @@ def _grid(
     animate: bool = False,
     best: bool = False,
 ) -> Path:
-    from vgx.images import animate as animate_images
+    from vgx.images import animate as save_animation
     from vgx.images import save_grid
-    from vgx.recipe.load import load_recipe
-    from vgx.sampling.model import draw, registry_of, with_sampler
 
-    registry = registry_of(run)
-    recipe = load_recipe(run.recipe_file, (), registry)
-    recipe = with_sampler(recipe, sampler, settings, registry)
-    with _noticing():
-        images, step = draw(run, recipe, n, seed, _device(device), best=best)
-    name = f"{recipe.sampler.type}-{step:08}-seed-{seed}"
+    chosen = _samples(run, sampler, settings, n, seed, device, best)
+    name = f"{chosen.sampler}-{chosen.step:08}-seed-{seed}"
     path = out or run.samples / f"{name}.{'webp' if animate else 'png'}"
-    (animate_images if animate else save_grid)(images, path)
+    (save_animation if animate else save_grid)(chosen.images(), path)
     return path
+
+
+def _samples(
+    run: Run,
+    sampler: str | None,
+    settings: dict[str, Any],
+    n: int,
+    seed: int,
+    device: str | None,
+    best: bool,
+) -> Samples:
+    from vgx.sampling.draw import samples
+    from vgx.training.session import pick_device
+
+    with _noticing():
+        chosen = pick_device(device)
+        return samples(run, sampler, n, seed, settings=settings, device=chosen, best=best)
 
 
 @contextmanager
@@ -194,12 +204,6 @@ def _noticing() -> Iterator[None]:
         yield
     for notice in notices:
         Voice().warn(notice)
-
-
-def _device(name: str | None) -> Any:
-    from vgx.training.session import pick_device
-
-    return pick_device(name)
 
 
 COMMANDS = (run, resume, sample)

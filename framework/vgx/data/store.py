@@ -5,6 +5,7 @@ Letters: N pictures, B in a minibatch, S pixels high and wide, C channels.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from torch import Tensor
 from vgx import rng
 from vgx.data import cache
 from vgx.data import decode as decoding
+from vgx.data.batches import Batch
 from vgx.errors import DataError, Dropped, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.kinds import Dataset, Labelled, Source
@@ -334,12 +336,20 @@ class Batches:
             self._order = ((self.seed, epoch), self._chosen[order])
         return self._order[1][place * self.batch : (place + 1) * self.batch]
 
-    def __getitem__(self, number: int) -> Tensor:
-        """[B, C, S, S]  Minibatch `number`, in [0, 1], on the device."""
+    def __getitem__(self, number: int) -> Batch:
+        """Return minibatch `number`, on the device."""
         rows = self.rows(number)
         if self.resident is not None:
-            return as_floats(self.resident[torch.from_numpy(rows).to(self.device)])
-        return as_images(self.images[rows], self.device)
+            images = as_floats(self.resident[torch.from_numpy(rows).to(self.device)])
+        else:
+            images = as_images(self.images[rows], self.device)
+        return Batch(images, self.labels(number))
+
+    def reseeded(self, seed: int) -> Batches:
+        """Return the same pictures in the order of another seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def reside(self) -> None:
         """Put all pictures on the device: a minibatch is then a gather there."""
@@ -355,10 +365,10 @@ class Batches:
         return torch.from_numpy(self._labels[self.rows(number)]).to(self.device)
 
 
-def as_batch(store: Store, n: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """[n, C, S, S] and [n]  The store's first pictures and, where there are any, their labels."""
+def as_batch(store: Store, n: int, device: torch.device) -> Batch:
+    """Return the store's first n pictures."""
     labels = None if store.labels is None else torch.from_numpy(store.labels[:n]).to(device)
-    return as_images(store.images[:n], device), labels
+    return Batch(as_images(store.images[:n], device), labels)
 
 
 def as_images(pictures: NDArray[np.uint8], device: torch.device | str) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vgx.engine.build import Player
+from vgx.engine.losses import PlayerName
 from vgx.errors import DivergedError
 
 UNREAD = 100  # steps that are looked at together at most
@@ -22,13 +22,18 @@ class Guard:
         self.halted = torch.zeros((), dtype=torch.bool, device=device)  # not finite any more
         self.unread: list[tuple[int, list[str], Tensor]] = []  # steps, their terms and values
         # Of each trained weight's gradient when last its player moved, for whoever wants to look.
-        self.norms: dict[Player, list[Tensor | None]] = {}
+        self.norms: dict[PlayerName, list[Tensor | None]] = {}
+
+    @property
+    def halt(self) -> Tensor | None:
+        """What fused optimizers look at before they change anything, when steps are deferred."""
+        return self.halted if self.deferred else None
 
     def look(
         self,
         number: int,
         values: dict[str, Tensor],
-        gradients: dict[Player, list[tuple[str, Tensor | None]]],
+        gradients: dict[PlayerName, list[tuple[str, Tensor | None]]],
     ) -> None:
         """Look at terms by name, and at each player's gradients by their weights' names.
 
@@ -71,7 +76,7 @@ class Guard:
 def _name(
     number: int,
     values: dict[str, Tensor],
-    gradients: dict[Player, list[tuple[str, Tensor | None]]],
+    gradients: dict[PlayerName, list[tuple[str, Tensor | None]]],
 ) -> None:
     """Raise `DivergedError` for the first term, gradient or norm that is not finite."""
     largest = {

@@ -30,7 +30,7 @@ from vgx.parts.kinds import Comparison, Dataset, Factored, Features, Metric, Sam
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe, directions
 from vgx.runs.directory import Run
-from vgx.sampling.model import Model, load_with
+from vgx.sampling.model import Model, load_model
 
 FORMAT = 2  # of evaluation.json; from 2 on, factors that are classes are measured as such
 TRAINED_ON = (
@@ -66,7 +66,7 @@ def evaluate(
         notices.append(TRAINED_ON)
     with noticing(notices):
         source, store = _opened(dataset, recipe, voice)
-        model = load_with(run, recipe, device, ("encoder", "decoder"), best=asked.best)
+        model = load_model(run, recipe, device, ("encoder", "decoder"), best=asked.best)
         chosen = sides(store, None if asked.against else recipe.eval.holdout, asked.n)
         eyes = Eyes(recipe.image, device, lambda part: registry.owner(type(part)).version)
         parts = _features(asked.metrics)

@@ -18,16 +18,17 @@ from torch import Tensor, nn
 from vgx import rng
 from vgx.data.split import held_out
 from vgx.data.store import Store, as_images
+from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx.files import cache_dir, write_file
-from vgx.parts.kinds import Comparison, Drawer, Features, Fitted, Metric
+from vgx.parts.kinds import Comparison, Drawer, Features, Metric
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Eval
 from vgx.runs import checkpoint
-from vgx.sampling.model import CHUNK, Model, in_turn
+from vgx.sampling.draw import draw, prepare
+from vgx.sampling.model import CHUNK, Model
 
-_MEASURED = ("encoder", "decoder")
 Advance = Callable[[int], None]
 
 
@@ -172,28 +173,29 @@ def try_out(asked: Eval, image: ImageSpec) -> None:
             metric.compare(*stand_ins)
 
 
-def while_training(engine: Engine, store: Store, done: int, eyes: Eyes) -> dict[str, float]:
+def while_training(engine: Engine, store: Store, step: int, eyes: Eyes) -> dict[str, float]:
     """Measure what the recipe asks for, and leave the training as it was."""
     recipe = engine.recipe
-    asked, seed = recipe.eval, recipe.train.seed
-    given = {name: engine.shown(name).eval() for name in engine.networks if name in _MEASURED}
-    codes = engine.state({}).latents["codes"]
-    model = Model(recipe, done, codes, given.get("encoder"), given["decoder"], None)
-    chosen = sides(store, asked.holdout, asked.n)
-    sets = [metric for metric in asked.metrics if not metric.pairs]
+    settings, seed = recipe.eval, recipe.train.seed
+    names = [name for name in ("encoder", "decoder") if name in engine.networks]
+    networks = {name: engine.network_for_sampling(name) for name in names}
+    encoder, decoder = networks.get("encoder"), networks["decoder"]
+    model = Model(recipe, step, engine.latents.newest(), encoder, decoder, None)
+    chosen = sides(store, settings.holdout, settings.n)
+    sets = [metric for metric in settings.metrics if not metric.pairs]
 
     def advance(_: int) -> None:
         return
 
-    with rng.ambient(seed, "evaluation", done):
-        found = of_reconstructions(model, chosen.shown, asked.metrics, engine.device, advance)
+    with rng.ambient(seed, "evaluation", step), evaluating(networks.values()):
+        metrics = settings.metrics
+        figures = of_reconstructions(model, chosen.shown, metrics, engine.device, advance)
         if sets:
-            against, drawer = chosen.held_against, ready(model)
-            drawn = of_samples(model, drawer, against, sets, 0, asked.n, eyes, advance)
-            found = _joined(found, drawn)
-    for network in engine.networks.values():
-        network.train()
-    return found
+            drawer = ready(model)
+            against, n = chosen.held_against, settings.n
+            drawn = of_samples(model, drawer, against, sets, 0, n, eyes, advance)
+            figures = _joined(figures, drawn)
+    return figures
 
 
 @torch.no_grad()
@@ -218,7 +220,7 @@ def of_reconstructions(
 @torch.no_grad()
 def of_samples(
     model: Model,
-    drawer: Drawer,
+    drawer: tuple[Drawer, Tensor],
     real: Real,
     metrics: Sequence[Metric],
     seed: int,
@@ -233,7 +235,8 @@ def of_samples(
     gauges = [metric.build(model.recipe.image) for metric in others]
     seen: dict[str, list[Tensor]] = {name: [] for name in parts}
     beside = real.chunks(eyes.device, n)
-    for images in pictures_of(model, drawer, n, seed, eyes.device):
+    for drawn in draw(model, *drawer, n, seed):
+        images = rounded(drawn)
         for name, part in parts.items():
             seen[name].append(eyes.see(part, images))
         if gauges and (shown := next(beside, None)) is not None:
@@ -248,30 +251,16 @@ def of_samples(
     return _joined(*figures, *(gauge.compute() for gauge in gauges))
 
 
-def ready(model: Model) -> Drawer:
-    """Build the recipe's sampler, and fit it to the run's codes if it is one that learns.
+def ready(model: Model) -> tuple[Drawer, Tensor]:
+    """Return the recipe's sampler, ready to draw, and the latents that it draws from.
 
-    Raises `RecipeError` for one that shows pictures it is given.
+    Raises `RecipeError` for a sampler that shows images it is given.
     """
-    recipe = model.recipe
-    if recipe.sampler.pictures(recipe.image) is not None:
-        message = "shows pictures that it is given; another sampler has something to judge"
-        raise RecipeError(f"sampler {recipe.sampler.type}: {message}")
-    drawer: Drawer = recipe.sampler.build(recipe.latent)
-    if isinstance(drawer, Fitted):
-        drawer.fit(model.codes.cpu())
-    return drawer
-
-
-def pictures_of(
-    model: Model, drawer: Drawer, n: int, seed: int, device: torch.device
-) -> Iterator[Tensor]:
-    """Draw `n` pictures as `vgx sample --seed` does, [<=CHUNK, C, S, S] each time."""
-    z = drawer.draw(n, model.codes.cpu(), rng.generator(seed, "sampler"))  # [n, *Z]
-    labels = in_turn(n, model.recipe, device)
-    for start in range(0, n, CHUNK):
-        some = slice(start, start + CHUNK)
-        yield rounded(model.decode(z[some].to(device), labels[some]))
+    sampler = model.recipe.sampler
+    if sampler.pictures(model.recipe.image) is not None:
+        message = "shows images that it is given; choose another sampler to evaluate"
+        raise RecipeError(f"sampler {sampler.type}: {message}")
+    return prepare(model)
 
 
 def _joined(*figures: dict[str, float]) -> dict[str, float]:

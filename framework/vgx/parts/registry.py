@@ -101,6 +101,11 @@ class Registry:
         """Return the plugin that a part comes from."""
         return next(plugin for plugin in self.plugins if part in plugin.parts)
 
+    def describe(self, part: Component) -> str:
+        """Return a part with its plugin for a message: "loss 'kl' of vgx 1.0"."""
+        plugin = self.owner(type(part))
+        return f"{part.kind} '{part.type}' of {plugin.distribution} {plugin.version}"
+
 
 def discover(files: Iterable[Path] = ()) -> Registry:
     """Load all installed plugins of the entry-point group `vgx`, then the given files.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vgx import rng
 from vgx.data.split import held_out
 from vgx.data.store import Store, as_images
 from vgx.evaluation.latents import ACTIVE, Latents, gap_at_least, kl_by_dimension
@@ -27,7 +27,8 @@ from vgx.recipe.model import Recipe
 from vgx.report import diagram as explain
 from vgx.runs.directory import Run
 from vgx.runs.frames import drawn, evenly, step_of
-from vgx.sampling.model import CHUNK, Model, draw, load_with
+from vgx.sampling.draw import draw, prepare
+from vgx.sampling.model import CHUNK, Model, load_model
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,9 +52,9 @@ def show(
     Without a store there is nothing that needs pictures of the data. Raises `StorageError` when
     there is no checkpoint.
     """
-    model = load_with(run, recipe, device, ("encoder", "decoder"))
+    model = load_model(run, recipe, device, ("encoder", "decoder"))
     shown: dict[str, Any] = {"step": model.step}
-    shown["samples"], own = _samples(run, model, recipe, registry, device)
+    shown["samples"], own = _samples(run, model, recipe, registry)
     if store is None:
         return shown
     trained = np.flatnonzero(~held_out(store.hashes, recipe.eval.holdout))
@@ -93,7 +94,7 @@ def _image(pixels: Tensor, size: int | None = None) -> Image.Image:
 
 
 def _samples(
-    run: Run, model: Model, recipe: Recipe, registry: Registry, device: torch.device
+    run: Run, model: Model, recipe: Recipe, registry: Registry
 ) -> tuple[list[dict[str, Any]], Tensor | None]:
     """Draw with the recipe's sampler, and with each installed one that needs nothing else."""
     from torchvision.utils import make_grid
@@ -109,7 +110,7 @@ def _samples(
         if not isinstance(part, Sampler):
             continue
         try:
-            images = _drawn(run, model, recipe, part, device)  # [N, C, H, W]
+            images = _drawn(run, model, recipe, part)  # [N, C, H, W]
         except Exception as error:  # noqa: BLE001 - one sampler's fault takes no page away
             shown.append({"sampler": part.type, "note": f"Draws nothing here: {error}"})
             continue
@@ -123,17 +124,15 @@ def _samples(
     return shown, first
 
 
-def _drawn(
-    run: Run, model: Model, recipe: Recipe, part: Sampler, device: torch.device
-) -> Tensor | None:
+def _drawn(run: Run, model: Model, recipe: Recipe, part: Sampler) -> Tensor | None:
     """[N, C, H, W]  What `vgx sample` draws; nothing where that would take long."""
     if part.pictures(recipe.image) is not None:
         return None
-    drawer = part.build(recipe.latent)
-    if not isinstance(drawer, Fitted):
-        z = drawer.draw(DRAWN, model.codes.cpu(), rng.generator(0, "sampler"))  # [N, *Z]
-        return model.decode(z.to(device))
-    return draw(run, recipe, DRAWN, 0, device)[0] if part is recipe.sampler else None
+    if part is not recipe.sampler and isinstance(part.build(recipe.latent), Fitted):
+        return None
+    changed = recipe.model_copy(update={"sampler": part})
+    sampler, codes = prepare(replace(model, recipe=changed), run)
+    return torch.cat(list(draw(model, sampler, codes, DRAWN, 0)))
 
 
 # --- latents -----------------------------------------------------------------------------------

@@ -93,8 +93,12 @@ def same_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def tensors_of(value: Any) -> dict[str, Tensor]:
     """Return the tensors of a step, a score or a posterior by name."""
     tensors: dict[str, Tensor] = {}
-    for name in dir(value):
-        inner: Any = None if name.startswith("_") else getattr(value, name)
+    # A posterior may compute its tensors in properties; a step's properties only repeat tensors.
+    names = vars(value) if isinstance(value, Step) else dir(value)
+    for name in names:
+        if name.startswith("_") or (isinstance(value, Step) and not value.has(name)):
+            continue
+        inner: Any = getattr(value, name)
         if isinstance(inner, Tensor):
             tensors[name] = inner
         elif name == "features":

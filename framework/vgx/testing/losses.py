@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vgx import rng
-from vgx.engine.build import Player, plays
+from vgx.engine.losses import PlayerName, has_term
 from vgx.step import Score, Step
 from vgx.testing.case import (
     ROUNDING,
@@ -29,10 +29,10 @@ def check_loss(case: Case) -> None:
     # Leaves throughout, so that the gradient of each tensor is its own.
     step = replace(_with_tensors(case.step, _leaf), real=case.step.real.detach().clone())
     before = tensors_of(_with_tensors(step, lambda tensor: tensor.detach().clone()))
-    players: tuple[Player, ...] = ("generator", "discriminator")
+    players: tuple[PlayerName, ...] = ("generator", "discriminator")
     terms = 0
     for player in players:
-        if plays(built(_build, case.part), player):
+        if has_term(built(_build, case.part), player):
             loss_module, value = _evaluate(case, player, step)
             same = same_tensors(before, tensors_of(step))
             case.check(same, f"its {player}'s term changes the step in place")
@@ -42,12 +42,12 @@ def check_loss(case: Case) -> None:
     case.check(terms, "it has no term: define generator(step), discriminator(step) or both")
 
 
-def _check_term(case: Case, player: Player, step: Step, loss_module: Any, value: Any) -> None:
+def _check_term(case: Case, player: PlayerName, step: Step, loss_module: Any, value: Any) -> None:
     term = f"its {player}'s term"
     good = isinstance(value, Tensor) and value.dim() == 0 and bool(value.isfinite())
     require(good, f"{term} is no finite scalar, but {value!r}")
     again = _evaluate(case, player, step, ambient=1)[1]
-    case.check(torch.equal(value, again), f"{term} draws from something else than step.chance")
+    case.check(torch.equal(value, again), f"{term} draws from something else than step.rng")
     untouched = all(tensor.grad is None for tensor in tensors_of(step).values() if tensor.is_leaf)
     case.check(untouched, f"{term} calls backward(), which the engine does")
     doubled = _with_tensors(step, lambda tensor: _twice(tensor, len(step.z)))
@@ -64,7 +64,9 @@ def _check_term(case: Case, player: Player, step: Step, loss_module: Any, value:
         case.check(same, f"saved and loaded {term} is another")
 
 
-def _check_reach(case: Case, player: Player, step: Step, loss_module: Any, value: Tensor) -> None:
+def _check_reach(
+    case: Case, player: PlayerName, step: Step, loss_module: Any, value: Tensor
+) -> None:
     """Check which tensors of the step, and which weights of the loss, get a gradient."""
     inputs = {name: tensor for name, tensor in tensors_of(step).items() if tensor.requires_grad}
     own = loss_module.named_parameters() if isinstance(loss_module, nn.Module) else ()
@@ -88,7 +90,7 @@ def _check_reach(case: Case, player: Player, step: Step, loss_module: Any, value
         case.check(name in reached, f"no gradient of its generator's term reaches {name}")
 
 
-def _evaluate(case: Case, player: Player, step: Step, ambient: int = 0) -> tuple[Any, Any]:
+def _evaluate(case: Case, player: PlayerName, step: Step, ambient: int = 0) -> tuple[Any, Any]:
     """Build the loss anew; return it and the value of one of its terms."""
     loss_module = built(_build, case.part)
     with rng.ambient(ambient, "testing"):

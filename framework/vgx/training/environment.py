@@ -99,10 +99,10 @@ def room(run: Run, engine: Engine) -> list[str]:
 
     An optimizer is reckoned with two numbers for each weight, as Adam has.
     """
-    weights = [weight for player in engine.parameters.values() for weight in player]
+    weights = [weight for player in engine.players.values() for weight in player.parameters]
     networks = [*engine.networks.values(), *([engine.average] if engine.average else [])]
     tensors = [tensor for network in networks for tensor in network.state_dict().values()]
-    size = sum(tensor.nbytes for tensor in [*tensors, *weights, *weights, engine.codes])
+    size = sum(tensor.nbytes for tensor in [*tensors, *weights, *weights, engine.latents.ring])
     free = shutil.disk_usage(run.path).free
     if free >= 3 * size:
         return []

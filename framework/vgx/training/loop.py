@@ -1,6 +1,6 @@
 """The loop that drives the engine: train, log, draw, save, stop.
 
-Nothing here knows how a run begins or goes on; `training` does.
+`session` knows how a run begins and how it is resumed; nothing here does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.profiler import profile, record_function
 
-from vgx import rng
 from vgx.console import Voice
 from vgx.data.store import Batches, Store
 from vgx.engine.engine import Engine
@@ -27,19 +26,17 @@ from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames
 from vgx.runs.checkpoint import last_good
 from vgx.runs.directory import Run
-from vgx.training import environment
-from vgx.training import trackers as tracking
-from vgx.training.monitors import Watch
+from vgx.training import environment, trackers
+from vgx.training.monitors import Monitor
 from vgx.training.progress import draw
 from vgx.training.trackers import Trackers
 
-ROLLBACKS = 3  # of one run: what breaks more often is not mended by other draws
-SLOWER = 0.5  # what each multiplies the learning rates by
+ROLLBACKS = 3  # of one run, at most: other random numbers do not help more often than that
 
 
 @dataclass
 class Training:
-    """One run under way."""
+    """One run that is being trained."""
 
     recipe: Recipe
     run: Run
@@ -51,90 +48,88 @@ class Training:
     seconds: float = 0.0  # spent in training, over all resumes
     saved: int = -1  # the step of the newest checkpoint
     stop: int = 0  # the signal that asked for the end
-    rollbacks: int = 0  # so far
-    paced: tuple[float, int] = (0.0, 0)  # when its speed was last told, and at which step
-    warnings: list[str] = field(default_factory=list)  # that no line of the log has yet
-    metrics: dict[str, float] = field(default_factory=dict)  # the same
+    reported: tuple[float, int] = (0.0, 0)  # time and step of the last progress line
+    warnings: list[str] = field(default_factory=list)  # not yet in the log
+    metrics: dict[str, float] = field(default_factory=dict)  # not yet in the log
     trackers: Trackers = field(default_factory=Trackers)  # that are open
-    profiler: profile | None = None  # told of every step
+    profiler: profile | None = None  # notified of every step
 
     @property
     def numbers(self) -> range:
-        """The minibatches of the next step."""
+        """The numbers of the next step's minibatches."""
         first = self.done * self.recipe.batches_per_step
         return range(first, first + self.recipe.batches_per_step)
 
-    def begin(self, rollbacks: int) -> None:
-        """Go on as after so many rollbacks: each has other draws and lower learning rates."""
-        self.rollbacks, seed = rollbacks, self.recipe.train.seed
-        if rollbacks:
-            seed = rng.key(seed, "rollback", rollbacks)
-        self.engine.seed = self.batches.seed = seed
-        self.engine.slowed = SLOWER**rollbacks
+    def retry(self, rollbacks: int) -> None:
+        """Continue as after so many rollbacks: other random numbers, lower learning rates."""
+        self.engine.retry(rollbacks)
+        self.batches = self.batches.reseeded(self.engine.seed)
 
     def step(self) -> dict[str, Tensor]:
         """Do the next step; return the loss terms. Raises `DivergedError`."""
         with record_function("vgx: data"):
-            pictures = [self.batches[number] for number in self.numbers]
-            labels = [self.batches.labels(number) for number in self.numbers]
-        values = self.engine.step(self.done, pictures, labels)
+            batches = [self.batches[number] for number in self.numbers]
+        terms = self.engine.step(self.done, batches)
         self.done += 1
         if self.profiler is not None:
             self.profiler.step()
-        return values
+        return terms
 
     @property
     def when(self) -> str:
-        """How far it is, for a message about what broke on the way."""
+        """How far the run is, for the message of an error."""
         return f"{self.run.path}: step {self.done + 1}"
 
 
 def train(training: Training, voice: Voice) -> None:
     """Train to the end or to a signal; log, draw and save on the way."""
-    engine, made = training.engine, training.run
+    engine, run = training.engine, training.run
     _begin(training, voice)
-    watch = Watch(engine, training.store)
+    monitor = Monitor(engine, training.store)
     eyes = Eyes(training.recipe.image, engine.device, keep=False)
-    parts, warn = training.recipe.trackers, lambda text: _warn(training, [text], voice)
-    training.trackers = tracking.opened(parts, made.path, warn)
-    told = contextlib.closing(training.trackers)
-    with told, voice.work("Training", engine.steps, training.done) as advance:
-        shown = training.done
+    training.trackers = trackers.opened(
+        training.recipe.trackers, run.path, lambda text: _warn(training, [text], voice)
+    )
+    with (
+        contextlib.closing(training.trackers),
+        voice.work("Training", engine.steps, training.done) as advance,
+    ):
+        reported = training.done
         start = time.perf_counter() - training.seconds
-        training.paced = (time.perf_counter(), training.done)
+        training.reported = (time.perf_counter(), training.done)
         while training.done < engine.steps and not training.stop:
             try:
-                values = training.step()
+                terms = training.step()
                 due = _due(training)
                 if any(due) or training.stop:
                     engine.guard.confirm()
             except DivergedError as error:
                 training.done = training.done if error.step is None else error.step
-                _note_pictures(training, str(error))
+                _note_images(training, str(error))
                 _roll_back(training, str(error), voice)
                 continue
             training.seconds = time.perf_counter() - start
             training.metrics = _measure(training, eyes)
-            text = _tell(training, values, due, watch, voice)
-            advance(training.done - shown, text)
-            shown = training.done
+            text = _log(training, terms, due, monitor, voice)
+            advance(training.done - reported, text)
+            reported = training.done
             if due.draw:
                 _draw(training)
-            if due.save or (_judges(training) and _best(training) == training.done):
+            if due.save or (_evaluates(training) and _best(training) == training.done):
                 _save(training, voice)
         if training.saved != training.done:
             engine.guard.confirm()
             _save(training, voice)
         if training.stop and training.done:
-            _draw(training)  # where it stands; whoever stopped it may not wait longer than to save
+            _draw(training)  # after saving, because the sender of the signal may not wait
     if training.stop:
         name = signal.Signals(training.stop).name
         done = f"{name}: stopped at step {training.done:,} and saved"
-        raise Stopped(f"{done}; go on with: vgx resume {made.path}", training.stop)
+        raise Stopped(f"{done}; go on with: vgx resume {run.path}", training.stop)
 
 
 class Due(NamedTuple):
-    """What is to be done about the step just taken."""
+    """What is due after a step."""
 
     log: bool
     draw: bool
@@ -142,25 +137,25 @@ class Due(NamedTuple):
 
 
 def _due(training: Training) -> Due:
-    done, asked = training.done, training.recipe.train
+    done, train = training.done, training.recipe.train
     last = done == training.engine.steps
     return Due(
-        done % asked.log_every == 0 or last or done == 1 or _judges(training),
-        frames.due(done, asked.draw_every) or last,
-        done % asked.save_every == 0 or last,
+        done % train.log_every == 0 or last or done == 1 or _evaluates(training),
+        frames.due(done, train.draw_every) or last,
+        done % train.save_every == 0 or last,
     )
 
 
-def _tell(
-    training: Training, values: dict[str, Tensor], due: Due, watch: Watch, voice: Voice
+def _log(
+    training: Training, terms: dict[str, Tensor], due: Due, monitor: Monitor, voice: Voice
 ) -> str:
-    """Warn of what the monitors see and log the step; return what the progress line says."""
+    """Warn of what the monitor finds and log the step; return the text of the progress line."""
     if due.draw:
-        _warn(training, watch.pictures(training.done), voice)
+        _warn(training, monitor.images(training.done), voice)
     if not due.log and not training.warnings:
         return ""
-    losses = {name: value.item() for name, value in values.items()}
-    _warn(training, watch.numbers(training.done, losses), voice)
+    losses = {name: value.item() for name, value in terms.items()}
+    _warn(training, monitor.losses(training.done, losses), voice)
     line = _line(training, losses)
     training.run.log(line)
     training.trackers.log(line)
@@ -173,20 +168,20 @@ def _draw(training: Training) -> None:
         training.trackers.images(training.done, name, grid)
 
 
-def _judges(training: Training) -> bool:
-    """Tell whether metrics are measured after the step just done."""
+def _evaluates(training: Training) -> bool:
+    """Tell whether metrics are due after the last step."""
     done, every = training.done, training.recipe.eval.every
     return every is not None and (done % every == 0 or done == training.engine.steps)
 
 
 def _measure(training: Training, eyes: Eyes) -> dict[str, float]:
-    if not _judges(training):
+    if not _evaluates(training):
         return {}
     return while_training(training.engine, training.store, training.done, eyes)
 
 
 def _best(training: Training) -> int | None:
-    """Return the step of the best measurement so far, if the recipe says what is best."""
+    """Return the step of the best measurement so far, if the recipe has `eval.best`."""
     name = training.recipe.eval.best
     if name is None:
         return None
@@ -199,7 +194,7 @@ def _begin(training: Training, voice: Voice) -> None:
     if training.notices and training.done == 0:
         training.run.log({**_line(training, {}), "notices": training.notices})
     if training.recipe.train.on_nonfinite == "rollback" and training.saved < 0:
-        _save(training, voice)  # the first step shall have something to go back to
+        _save(training, voice)  # so that the first step can be rolled back
 
 
 def _warn(training: Training, texts: list[str], voice: Voice) -> None:
@@ -208,43 +203,44 @@ def _warn(training: Training, texts: list[str], voice: Voice) -> None:
     training.warnings += texts
 
 
-def _note_pictures(training: Training, what: str) -> None:
-    """Keep which pictures of the store a step had that was not finite, a list a minibatch."""
+def _note_images(training: Training, what: str) -> None:
+    """Write down which images of the store were in a step that was not finite."""
     rows = [training.batches.rows(number).tolist() for number in training.numbers]
     line = {"step": training.done + 1, "what": what, "pictures": rows}
-    # That a step was not finite matters more than that this could not be written.
+    # The step's own error matters more than a disk that refuses this note.
     with contextlib.suppress(OSError), (training.run.path / "nonfinite.jsonl").open("a") as file:
-        file.write(json.dumps({**line, "rollbacks": training.rollbacks}) + "\n")
+        file.write(json.dumps({**line, "rollbacks": training.engine.rollbacks}) + "\n")
 
 
 def _roll_back(training: Training, what: str, voice: Voice) -> None:
-    """Go back to the last checkpoint that was due, to try other draws.
+    """Go back to the last checkpoint that was due, to try other random numbers from there.
 
-    Raises `DivergedError` when the recipe does not want that, or it was done too often.
+    Raises `DivergedError` when the recipe does not allow that, or after too many rollbacks.
     """
+    rollbacks = training.engine.rollbacks
     if training.recipe.train.on_nonfinite == "stop":
         advice = "a lower learning rate, train.clip or train.on_nonfinite=rollback may help"
         raise _diverged(training, what, advice)
-    if training.rollbacks == ROLLBACKS:
+    if rollbacks == ROLLBACKS:
         advice = "a lower learning rate or train.clip may help"
         raise _diverged(training, f"{what}, after {ROLLBACKS} rollbacks", advice)
     notices: list[str] = []
-    # Not to one that a signal asked for: a run that was stopped shall end as one that was not.
+    # Not a checkpoint that a signal asked for: a stopped run must end as one that never stopped.
     every = training.recipe.train.save_every
     scheduled = training.done // every * every
     with noticing(notices):
         try:
             state = checkpoint.load(training.run, before=scheduled + 1)[1]
-        except StorageError:  # pruned: it was stopped more often since than checkpoints are kept
+        except StorageError:  # the run was stopped more often since than checkpoints are kept
             state = checkpoint.load(training.run)[1]
     training.engine.restore(state)
     training.done = state.numbers["step"]
-    training.begin(training.rollbacks + 1)
+    training.retry(rollbacks + 1)
     training.run.rewind_log(training.done)
-    _save(training, voice)  # with the count, so that a resume goes on from here
-    told = f"rollback {training.rollbacks} of {ROLLBACKS}: {what}; back at step {training.done:,}"
-    rates = f"with other draws and {training.engine.slowed:g} times the learning rates"
-    _warn(training, [*notices, f"{told} {rates}"], voice)
+    _save(training, voice)  # with the number of rollbacks, so that a resume continues from here
+    where = f"rollback {rollbacks + 1} of {ROLLBACKS}: {what}; back at step {training.done:,}"
+    how = f"with other random numbers and {training.engine.lr_scale:g} times the learning rates"
+    _warn(training, [*notices, f"{where} {how}"], voice)
 
 
 def _diverged(training: Training, what: str, advice: str) -> DivergedError:
@@ -252,40 +248,41 @@ def _diverged(training: Training, what: str, advice: str) -> DivergedError:
 
 
 def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
+    """Return the line of the log for the last step."""
     consumed = training.done * training.recipe.batches_per_step
-    optimizers = training.engine.optimizers
+    players = training.engine.players.values()
     line = {
         "step": training.done,
         "epoch": round(consumed / training.batches.per_epoch, 4),
         "images": consumed * training.recipe.train.batch,
         "seconds": round(training.seconds, 3),
         "losses": losses,
-        "rates": {player: o.param_groups[0]["lr"] for player, o in optimizers.items()},
+        "rates": {player.name: player.optimizer.param_groups[0]["lr"] for player in players},
     }
     more = {"metrics": training.metrics, "warnings": training.warnings}
     training.metrics, training.warnings = {}, []
-    return {**line, **{name: given for name, given in more.items() if given}}
+    return {**line, **{name: values for name, values in more.items() if values}}
 
 
 def _progress(losses: dict[str, float], training: Training) -> str:
-    now, (then, before) = time.perf_counter(), training.paced
-    training.paced = (now, training.done)
-    steps = max(training.done - before, 0)  # fewer than none after a rollback
-    pictures = steps * training.recipe.batches_per_step * training.recipe.train.batch
+    now, (then, before) = time.perf_counter(), training.reported
+    training.reported = (now, training.done)
+    steps = max(training.done - before, 0)  # negative after a rollback
+    images = steps * training.recipe.batches_per_step * training.recipe.train.batch
     terms = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
     terms = terms.replace(".generator", " G").replace(".discriminator", " D")
-    return f"{terms} | {pictures / (now - then):.1f} images/s"
+    return f"{terms} | {images / (now - then):.1f} images/s"
 
 
 @contextlib.contextmanager
 def signals(training: Training) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGUSR1 end the training after the step under way.
+    """Let SIGINT, SIGTERM and SIGUSR1 end the training after the current step.
 
-    SIGUSR1 is how SLURM warns before the end (`--signal=USR1@90`). A second SIGINT ends it at once.
+    SIGUSR1 is SLURM's warning before the end (`--signal=USR1@90`). A second SIGINT ends at once.
     """
 
     def note(number: int, _: object) -> None:
-        # Schedulers repeat their SIGTERM; whoever presses Ctrl-C again does not want to wait.
+        # Schedulers repeat their SIGTERM; a second Ctrl-C means that the user does not wait.
         if training.stop and number == signal.SIGINT:
             raise KeyboardInterrupt
         training.stop = training.stop or number
@@ -293,8 +290,8 @@ def signals(training: Training) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    old = {number: signal.signal(number, note) for number in heard}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    old = {number: signal.signal(number, note) for number in numbers}
     try:
         yield
     finally:
@@ -303,19 +300,19 @@ def signals(training: Training) -> Iterator[None]:
 
 
 def _save(training: Training, voice: Voice) -> None:
-    """Commit a checkpoint; what is not finite is none, and has the run go back."""
+    """Commit a checkpoint; a state that is not finite is rolled back instead."""
     consumed = training.done * training.recipe.batches_per_step
     numbers = {
         "step": training.done,
         "epoch": consumed / training.batches.per_epoch,
         "images": consumed * training.recipe.train.batch,
         "seconds": training.seconds,
-        "rollbacks": training.rollbacks,
+        "rollbacks": training.engine.rollbacks,
     }
     state = training.engine.state(numbers)
     for name, tensor in (state.model | state.optimizer | state.latents).items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            what = f"step {training.done}: {name} is not finite, so not saved"
+            what = f"step {training.done}: {name} is not finite, so it is not saved"
             _roll_back(training, what, voice)
             return
     checkpoint.save(training.run, state, training.recipe.train.keep, _best(training))

@@ -1,52 +1,51 @@
-"""Monitors: what goes wrong in a training without an error, told with what may help.
+"""Monitors: faults of a training that raise no error are reported, with what may help.
 
-They look when the loop logs or draws, and change nothing. Letters: N pictures, C channels, H x W
+They look when the loop logs or draws, and change nothing. Letters: N images, C channels, H x W
 pixels, Z the latent shape.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vgx import rng
 from vgx.data.store import Store, as_images
-from vgx.engine.build import sigmoid
+from vgx.engine.build import evaluating, sigmoid
 from vgx.engine.engine import Engine
-from vgx.sampling.model import in_turn
+from vgx.sampling.model import labels_in_turn
+from vgx.training.progress import fixed_latents
 
-LOOKED = 64  # pictures in one look
-# Steps that a fault must last: for a while many a training that went well showed one, above all
-# while it began. The benchmarks' DCGAN was below WINS for 50 steps; an R3GAN that failed, for 310.
+IMAGES = 64  # that are compared at once
+# Steps that a fault must last: many trainings that went well showed one for a while, above all in
+# the beginning. The benchmarks' DCGAN was below WINS for 50 steps; an R3GAN that failed, for 310.
 PATIENCE = 200
-WINS = 0.05  # of the discriminator's half: about 1 where it knows nothing, 0 where it knows all
-# Of a gradient's norm: Adam adds as much to what it divides by, so below it weights hardly move.
+WINS = 0.05  # discriminator's term: about 1 where it cannot tell, 0 where it always can
+# Norm of a gradient: Adam's epsilon is as large, so weights hardly change below it.
 DEAD = 1e-8
 LOUD = 1e4  # logits; a sigmoid of them is 0 or 1 in float32 from about 90 on
-# Of what decoded latents differ by, to what real pictures do. Trainings that went well were above a
-# tenth of it after 200 steps; an R3GAN that failed was at 0.005 after 500.
+# Distance between decoded latents over that between real images. Trainings that went well were
+# above 0.1 after 200 steps; an R3GAN that failed was at 0.005 after 500.
 ALIKE = 0.05
 ACTIVE = 0.01  # variance of a latent's posterior mean from which it is active (Burda et al. 2016)
 FEW = 0.02  # share of active latents; a beta-VAE that went well kept 19 of 32
 
 
 @dataclass
-class Watch:
-    """What was seen so far in this process: each fault is told once, and again if it comes back."""
+class Monitor:
+    """Faults seen so far in this process: each is reported once, and again if it comes back."""
 
     engine: Engine
     store: Store
     since: dict[str, int] = field(default_factory=dict)  # the step at which a fault was first seen
-    told: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
 
-    def numbers(self, step: int, losses: dict[str, float]) -> list[str]:
-        """Look at the terms and gradients of the step before; return what is to be told."""
-        seen: dict[str, str] = {f"wins {loss}": text for loss, text in _wins(losses)}
+    def losses(self, step: int, losses: dict[str, float]) -> list[str]:
+        """Check the terms and gradients of the last step; return new warnings."""
+        faults: dict[str, str] = {f"wins {loss}": text for loss, text in winning(losses)}
         for network, norm in gradient_norms(self.engine).items():
             player = "discriminator" if network == "discriminator" else "generator"
             text = (
@@ -54,76 +53,64 @@ class Watch:
                 f"{PATIENCE} steps ({norm:.2g} now); look at the weights of the losses that "
                 f"reach it, or start anew with a lower train.optimizers.{player}.lr"
             )
-            seen[f"dead {network}"] = text if norm < DEAD else ""
-        return self._news(step, seen)
+            faults[f"dead {network}"] = text if norm < DEAD else ""
+        return self._new(step, faults)
 
     @torch.no_grad()
-    def pictures(self, step: int) -> list[str]:
-        """Look at fixed latents and real pictures; return what is to be told."""
-        engine, seen = self.engine, dict[str, str]()
-        rows = np.linspace(0, len(self.store.images) - 1, LOOKED).astype(int)
+    def images(self, step: int) -> list[str]:
+        """Check decoded latents and real images; return new warnings."""
+        engine, faults = self.engine, dict[str, str]()
+        rows = np.linspace(0, len(self.store.images) - 1, IMAGES).astype(int)
         real = as_images(self.store.images[rows], engine.device)  # [N, C, H, W]
         labels = self.store.labels
         own = None if labels is None else torch.from_numpy(labels[rows]).to(engine.device)
-        chance = rng.generator(engine.recipe.train.seed, "fixed latents")
-        z = torch.randn(LOOKED, *engine.recipe.latent.shape, generator=chance)  # [N, *Z]
-        turn = in_turn(LOOKED, engine.recipe, engine.device)
-        with _evaluating(engine):
-            fake = sigmoid(engine.decode(z.to(engine.device, engine.dtype), turn))  # [N, C, H, W]
-            seen["alike"] = _alike(real, fake)
+        z = fixed_latents(engine, IMAGES).to(engine.dtype)  # [N, *Z]
+        in_turn = labels_in_turn(IMAGES, engine.recipe, engine.device)
+        with evaluating(engine.networks.values()):
+            fake = sigmoid(engine.forward.decode(z, in_turn))  # [N, C, H, W]
+            faults["alike"] = alike(real, fake)
             if "encoder" in engine.networks:
                 mean = engine.networks["encoder"](real.to(engine.dtype)).mean  # [N, *Z]
-                seen["posterior"] = _inactive(mean)
+                faults["posterior"] = inactive(mean)
             if "discriminator" in engine.networks:
-                told = None if own is None else torch.cat([own, turn])
-                score = engine.judge(torch.cat([real.to(fake), fake]), told)
-                seen["logits"] = _loud(score.logits)
-        return self._news(step, seen)
+                both = None if own is None else torch.cat([own, in_turn])
+                streams = engine.streams()
+                score = engine.forward.score(torch.cat([real.to(fake), fake]), both, streams)
+                faults["logits"] = loud(score.logits)
+        return self._new(step, faults)
 
-    def _news(self, step: int, seen: dict[str, str]) -> list[str]:
-        """Return the texts of faults that have lasted and were not told; no text: no fault."""
-        news = []
-        for name, text in seen.items():
+    def _new(self, step: int, faults: dict[str, str]) -> list[str]:
+        """Return the texts of faults that lasted and are not reported yet; "" is no fault."""
+        texts = []
+        for name, text in faults.items():
             if not text:
                 self.since.pop(name, None)
-                self.told.discard(name)
+                self.reported.discard(name)
                 continue
             lasted = step - self.since.setdefault(name, step)
-            if name not in self.told and (lasted >= PATIENCE or name == "logits"):
-                self.told.add(name)
-                news.append(text)
-        return news
+            if name not in self.reported and (lasted >= PATIENCE or name == "logits"):
+                self.reported.add(name)
+                texts.append(text)
+        return texts
 
 
 def gradient_norms(engine: Engine) -> dict[str, float]:
     """Return the norm of the last gradient of each network that had one."""
     norms: dict[str, list[Tensor]] = {}
-    for player, given in engine.guard.norms.items():
-        for (name, _), norm in zip(engine.trained(player), given, strict=True):
+    for player, values in engine.guard.norms.items():
+        for name, norm in zip(engine.players[player].trained, values, strict=True):
             if norm is not None:
                 norms.setdefault(name.partition(".")[0], []).append(norm)
     return {network: torch.stack(inside).norm().item() for network, inside in norms.items()}
 
 
-@contextmanager
-def _evaluating(engine: Engine) -> Iterator[None]:
-    """Have no network change or draw anything in the block."""
-    for network in engine.networks.values():
-        network.eval()
-    try:
-        yield
-    finally:
-        for network in engine.networks.values():
-            network.train()
-
-
-def _wins(losses: dict[str, float]) -> Iterator[tuple[str, str]]:
-    """Give each loss that has halves for both players, and what is wrong with it."""
+def winning(losses: dict[str, float]) -> Iterator[tuple[str, str]]:
+    """Give each loss that has terms for both players, and its fault or an empty string."""
     for name, value in losses.items():
-        loss, _, half = name.rpartition(".")
-        if half == "discriminator" and (other := losses.get(f"{loss}.generator")) is not None:
+        loss, _, player = name.rpartition(".")
+        if player == "discriminator" and (other := losses.get(f"{loss}.generator")) is not None:
             text = (
-                f"the discriminator wins: its half of {loss} has been below {WINS:g} for "
+                f"the discriminator wins: its term of {loss} has been below {WINS:g} for "
                 f"{PATIENCE} steps ({value:.2g} now, the generator's {other:.2g}), so it teaches "
                 "little; lower train.optimizers.discriminator.lr, set diff_augment, or add a "
                 "gradient penalty to the losses"
@@ -131,36 +118,37 @@ def _wins(losses: dict[str, float]) -> Iterator[tuple[str, str]]:
             yield loss, text if 0 <= value < WINS else ""
 
 
-def _alike(real: Tensor, fake: Tensor) -> str:
-    """Compare the mean distance of decoded latents from each other with that of real pictures."""
-    wanted, found = (
+def alike(real: Tensor, fake: Tensor) -> str:
+    """Compare the mean distance between decoded latents with that between real images."""
+    expected, distance = (
         torch.pdist(images.flatten(1).float()).mean().item() for images in (real, fake)
     )
-    if found >= ALIKE * wanted:
+    if distance >= ALIKE * expected:
         return ""
     return (
-        f"mode collapse: decoded latents differ {found / wanted:.1%} as much from each other as "
-        f"real pictures do, and less than {ALIKE:.0%} for {PATIENCE} steps; in a GAN a lower "
+        f"mode collapse: decoded latents differ {distance / expected:.1%} as much from each other "
+        f"as real images do, and less than {ALIKE:.0%} for {PATIENCE} steps; in a GAN a lower "
         "train.optimizers.discriminator.lr or diff_augment may help, with an encoder a lower "
         "weight of the loss that keeps the posterior near the prior"
     )
 
 
-def _inactive(mean: Tensor) -> str:
-    """Count the latents whose posterior mean tells pictures from each other."""
+def inactive(mean: Tensor) -> str:
+    """Count the latents whose posterior mean differs between images."""
     active = int((mean.flatten(1).float().var(0) > ACTIVE).sum())
     latents = mean[0].numel()
     if active > FEW * latents:
         return ""
     return (
         f"posterior collapse: {active} of {latents} latents are active (the variance of their mean "
-        f"over pictures is above {ACTIVE:g}), and so few for {PATIENCE} steps; lower the weight of "
+        f"over images is above {ACTIVE:g}), and so few for {PATIENCE} steps; lower the weight of "
         "the loss that keeps the posterior near the prior, or let it rise: "
         "weight: {from: 0, to: 1, steps: 5000}"
     )
 
 
-def _loud(logits: Tensor) -> str:
+def loud(logits: Tensor) -> str:
+    """Check the largest logit."""
     largest = logits.abs().max().item()
     if largest <= LOUD:
         return ""

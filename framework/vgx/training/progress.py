@@ -1,6 +1,6 @@
-"""Pictures of a training: always of the same latents, and of the same real pictures.
+"""Grids of a training: always of the same latents, and of the same real images.
 
-Letters: N pictures, C channels, H x W pixels, Z the latent shape.
+Letters: N images, C channels, H x W pixels, Z the latent shape.
 """
 
 from __future__ import annotations
@@ -12,45 +12,45 @@ from torch import Tensor
 
 from vgx import rng
 from vgx.data.store import Store, as_batch
-from vgx.engine.build import sigmoid
+from vgx.engine.build import evaluating, label_inputs, sigmoid
 from vgx.engine.engine import Engine
 from vgx.images import save_grid
 from vgx.runs.directory import Run
-from vgx.sampling.model import in_turn
+from vgx.sampling.model import labels_in_turn
 
-DRAWN = 64  # pictures in a grid of fixed latents
-RECONSTRUCTED = 16  # pictures above their reconstructions
+SAMPLES = 64  # images in a grid of fixed latents
+RECONSTRUCTED = 16  # images above their reconstructions
 
 
 @torch.no_grad()
-def draw(engine: Engine, store: Store, made: Run, done: int) -> dict[str, Tensor]:
-    """Draw the same latents, and the same pictures above their reconstructions, as ever.
+def draw(engine: Engine, store: Store, run: Run, step: int) -> dict[str, Tensor]:
+    """Write the grids of the fixed latents and of the reconstructions after a step.
 
     Returns the grids [C, H, W] by name.
     """
-    recipe = engine.recipe
-    shown = {
-        name: engine.shown(name).eval()
-        for name in ("encoder", "decoder")
-        if name in engine.networks
-    }
-    chance = rng.generator(recipe.train.seed, "fixed latents")
-    z = torch.randn(DRAWN, *recipe.latent.shape, generator=chance).to(engine.device)  # [N, *Z]
-    name = f"{done:08}.png"
+    recipe, device = engine.recipe, engine.device
+    names = [name for name in ("encoder", "decoder") if name in engine.networks]
+    networks = {name: engine.network_for_sampling(name) for name in names}
 
-    def decoded(z: Tensor, labels: Tensor | None) -> Tensor:
-        told = (labels,) if recipe.decoder.conditional else ()
-        return sigmoid(shown["decoder"](z, *told))  # [N, C, H, W]
+    def decode(z: Tensor, labels: Tensor | None) -> Tensor:
+        inputs = label_inputs(recipe.decoder, labels)
+        return sigmoid(networks["decoder"](z, *inputs))  # [N, C, H, W]
 
-    images = decoded(z, in_turn(DRAWN, recipe, engine.device))
-    grids = {"samples": save_grid(images, made.samples / f"step-{name}")}
-    if "encoder" in shown:
-        real, labels = as_batch(store, RECONSTRUCTED, engine.device)
-        recon = decoded(shown["encoder"](real).mean, labels)  # [N, C, H, W]
-        half = math.ceil(len(real) / 2)
-        rows = [real[:half], recon[:half], real[half:], recon[half:]]
-        path = made.samples / f"recon-{name}"
-        grids["recon"] = save_grid(torch.cat(rows), path, columns=half)
-    for network in engine.networks.values():
-        network.train()
+    with evaluating(networks.values()):
+        images = decode(fixed_latents(engine, SAMPLES), labels_in_turn(SAMPLES, recipe, device))
+        grids = {"samples": save_grid(images, run.samples / f"step-{step:08}.png")}
+        if "encoder" in networks:
+            batch = as_batch(store, RECONSTRUCTED, device)
+            real = batch.images  # [N, C, H, W]
+            recon = decode(networks["encoder"](real).mean, batch.labels)  # [N, C, H, W]
+            half = math.ceil(len(real) / 2)
+            rows = torch.cat([real[:half], recon[:half], real[half:], recon[half:]])
+            grids["recon"] = save_grid(rows, run.samples / f"recon-{step:08}.png", columns=half)
     return grids
+
+
+def fixed_latents(engine: Engine, n: int) -> Tensor:
+    """[n, *Z]  The latents of the run that are decoded again and again while it trains."""
+    generator = rng.generator(engine.recipe.train.seed, "fixed latents")
+    z = torch.randn(n, *engine.recipe.latent.shape, generator=generator)  # [n, *Z]
+    return z.to(engine.device)

@@ -15,8 +15,7 @@ import torch
 
 from vgx.check import examine as check
 from vgx.check import trials as tuning
-from vgx.check.blame import blaming
-from vgx.check.hidden_state import working
+from vgx.check.blame import blaming, working
 from vgx.console import Voice
 from vgx.data.split import held_out
 from vgx.data.store import (
@@ -31,7 +30,8 @@ from vgx.data.store import (
 )
 from vgx.engine import memory
 from vgx.engine.build import untrained
-from vgx.engine.engine import MAX_CODES, Engine
+from vgx.engine.engine import Engine
+from vgx.engine.stored_latents import MOST
 from vgx.errors import RecipeError, StorageError, noticing
 from vgx.evaluation.metrics import try_out
 from vgx.files import write_file
@@ -83,15 +83,15 @@ def run(
             store, notices = _open(recipe, voice)
             engine, batches = _build(recipe, store, pick_device(device), notices, voice)
         batch = as_batch(store, CHECKED, engine.device)
-        with blaming(registry, working(engine)):
-            findings = check.examine(engine, registry, *batch, reads)
+        findings = check.examine(engine, registry, batch, reads)
     with blaming(registry):
         try_out(recipe.eval, recipe.image)
         tracking.look_for(recipe.trackers)
     show(findings, voice)
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
     with blaming(registry, working(engine), advice=advice):
-        recipe, why = tuning.choose(engine, *tuning.tryable(engine, store), findings.forward)
+        batch = tuning.trial_batch(engine, store)
+        recipe, why = tuning.choose(engine, batch, findings.forward)
     if why:
         voice.say(why)
     prepare(engine, batches, recipe)
@@ -200,15 +200,13 @@ def opened(
         engine.restore(state)
         training.done = training.saved = state.numbers["step"]
         training.seconds = state.numbers["seconds"]
-        training.begin(state.numbers.get("rollbacks", 0))
+        training.retry(state.numbers.get("rollbacks", 0))
     return training
 
 
 def prepare(engine: Engine, batches: Batches, recipe: Recipe) -> None:
     """Make everything ready for many steps in the way that the recipe settles."""
-    engine.recipe = recipe
-    if recipe.train.compile is True:
-        engine.compile()
+    engine.use(recipe)
     if engine.device.type == "cpu":
         memory.keep_freed()
     else:
@@ -242,8 +240,7 @@ def looked_at(
             engine = Engine(recipe, steps_of(recipe, per_epoch), codes, chosen)
             pictures = peek(source, recipe.image, CHECKED, recipe.dataset.tolerated)
         batch = as_batch(pictures, CHECKED, chosen)
-        with blaming(registry, working(engine)):
-            findings = check.examine(engine, registry, *batch, reads)
+        findings = check.examine(engine, registry, batch, reads)
     with blaming(registry):
         try_out(recipe.eval, recipe.image)
         tracking.look_for(recipe.trackers)
@@ -312,7 +309,7 @@ def _build(
     rows = np.flatnonzero(~held) if held.any() else None
     batches = Batches(store.images, train.batch, train.seed, device, store.labels, rows)
     steps = steps_of(recipe, batches.per_epoch)
-    codes = min(batches.per_epoch * train.batch, MAX_CODES)
+    codes = min(batches.per_epoch * train.batch, MOST)
     given: list[str] = []
     with noticing(given):
         engine = Engine(recipe, steps, codes, device)

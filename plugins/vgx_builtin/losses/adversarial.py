@@ -25,13 +25,13 @@ class BceAdversarial(vgx.Loss, type="bce-adversarial"):
         """Return a scalar > 0; ln 2 when the discriminator cannot tell real from fake."""
         from torch.nn import functional as F
 
-        return F.softplus(-step.fake_score.logits).mean()  # type: ignore[union-attr]
+        return F.softplus(-step.fake_score.logits).mean()
 
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar > 0; 2 ln 2 when the discriminator cannot tell real from fake."""
         from torch.nn import functional as F
 
-        real, fake = step.real_score.logits, step.fake_score.logits  # type: ignore[union-attr]
+        real, fake = step.real_score.logits, step.fake_score.logits
         return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
@@ -44,11 +44,11 @@ class Hinge(vgx.Loss, type="hinge"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar of any sign."""
-        return -step.fake_score.logits.mean()  # type: ignore[union-attr]
+        return -step.fake_score.logits.mean()
 
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when real is above 1 and fake below -1."""
-        real, fake = step.real_score.logits, step.fake_score.logits  # type: ignore[union-attr]
+        real, fake = step.real_score.logits, step.fake_score.logits
         return (1 - real).relu().mean() + (1 + fake).relu().mean()
 
 
@@ -65,13 +65,13 @@ class Minimax(vgx.Loss, type="minimax"):
         """Return a scalar < 0; -ln 2 when the discriminator cannot tell real from fake."""
         from torch.nn import functional as F
 
-        return -F.softplus(step.fake_score.logits).mean()  # type: ignore[union-attr]
+        return -F.softplus(step.fake_score.logits).mean()
 
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar > 0; 2 ln 2 when the discriminator cannot tell real from fake."""
         from torch.nn import functional as F
 
-        real, fake = step.real_score.logits, step.fake_score.logits  # type: ignore[union-attr]
+        real, fake = step.real_score.logits, step.fake_score.logits
         return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
@@ -84,12 +84,12 @@ class LeastSquares(vgx.Loss, type="least-squares"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when every fake scores 1."""
-        fake = step.fake_score.logits  # type: ignore[union-attr]
+        fake = step.fake_score.logits
         return 0.5 * ((fake - 1) ** 2).mean()
 
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; at least 1/4 when the discriminator cannot tell real from fake."""
-        real, fake = step.real_score.logits, step.fake_score.logits  # type: ignore[union-attr]
+        real, fake = step.real_score.logits, step.fake_score.logits
         return 0.5 * ((real - 1) ** 2).mean() + 0.5 * (fake**2).mean()
 
 
@@ -105,11 +105,11 @@ class Wasserstein(vgx.Loss, type="wasserstein"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar of any sign."""
-        return -step.fake_score.logits.mean()  # type: ignore[union-attr]
+        return -step.fake_score.logits.mean()
 
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar of any sign; minus the estimate of the distance."""
-        real, fake = step.real_score.logits, step.fake_score.logits  # type: ignore[union-attr]
+        real, fake = step.real_score.logits, step.fake_score.logits
         return fake.mean() - real.mean()
 
 
@@ -145,7 +145,7 @@ class Relativistic(vgx.Loss, type="relativistic"):
         """Return how much higher real scores than fake, which the discriminator increases."""
         import torch
 
-        real, fake = step.real_score.logits, step.fake_score.logits  # type: ignore[union-attr]
+        real, fake = step.real_score.logits, step.fake_score.logits
         if self.pairing == "average":
             return [real - fake.mean(), real.mean() - fake]
         # Reconstructions and decoded noise are both compared with the same real images.

@@ -32,12 +32,11 @@ class Mmd(vgx.Loss, type="mmd"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar of any sign; 0 is expected when the latents are the prior's."""
-        if step.posterior is None:
-            raise vgx.RecipeError("mmd needs an encoder")
+        step.posterior  # noqa: B018 - raises for a GAN, whose latents are the prior's
         z = step.z.flatten(1)  # [B, Z]
         if len(z) < 2:
             raise vgx.RecipeError("mmd needs a minibatch of at least two images")
-        prior = z.new_empty(z.shape).normal_(generator=step.chance("mmd"))  # [B, Z]
+        prior = z.new_empty(z.shape).normal_(generator=step.rng("mmd"))  # [B, Z]
         within = self._similarity(z, z).sum() + self._similarity(prior, prior).sum()
         # The distance of a latent from itself is 0, where both kernels are 1.
         apart = (within - 2 * len(z)) / (len(z) * (len(z) - 1))

@@ -30,9 +30,9 @@ class GradientPenalty(vgx.Loss, type="gradient-penalty"):
         """Return a scalar >= 0; 0 when every slope has length 1."""
         import torch
 
-        fakes = _fakes(step)
+        fakes = step.fake.detach()  # [F*B, C, H, W]
         real = torch.cat([step.real] * (len(fakes) // len(step.real)))  # [F*B, C, H, W]
-        eps = real.new_empty(len(real), 1, 1, 1).uniform_(generator=step.chance("gradient-penalty"))
+        eps = real.new_empty(len(real), 1, 1, 1).uniform_(generator=step.rng("gradient-penalty"))
         return _distance_from_1(step, eps * real + (1 - eps) * fakes)
 
 
@@ -62,7 +62,7 @@ class R2(vgx.Loss, type="r2"):
 
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the discriminator is flat there."""
-        return 0.5 * _slopes(step, _fakes(step)).square().sum(1).mean()
+        return 0.5 * _slopes(step, step.fake).square().sum(1).mean()
 
 
 class Dragan(vgx.Loss, type="dragan"):
@@ -78,7 +78,7 @@ class Dragan(vgx.Loss, type="dragan"):
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when every slope has length 1."""
         real = step.real
-        noise = real.new_empty(real.shape).uniform_(generator=step.chance("dragan"))
+        noise = real.new_empty(real.shape).uniform_(generator=step.rng("dragan"))
         return _distance_from_1(step, real + 0.5 * real.std(correction=0) * noise)
 
 
@@ -106,7 +106,7 @@ def _slopes(step: vgx.Step, images: Tensor) -> Tensor:
     import torch
 
     inputs = images.detach().requires_grad_()
-    logits = step.discriminator(inputs).logits  # type: ignore[misc]  # [B, 1, h, w] or [B, 1]
+    logits = step.discriminator(inputs).logits  # [B, 1, h, w] or [B, 1]
     (slopes,) = torch.autograd.grad(logits.flatten(1).mean(1).sum(), inputs, create_graph=True)
     return slopes.flatten(1)
 
@@ -115,13 +115,3 @@ def _distance_from_1(step: vgx.Step, images: Tensor) -> Tensor:
     """Return mean (|slope| - 1)^2; the small number keeps the root's derivative finite at 0."""
     lengths = (_slopes(step, images).square().sum(1) + 1e-12).sqrt()  # [B]
     return ((lengths - 1) ** 2).mean()
-
-
-def _fakes(step: vgx.Step) -> Tensor:
-    """[F*B, C, H, W]  The fakes that the discriminator was shown, cut off from the generator."""
-    import torch
-
-    times = len(step.fake_score.logits) // len(step.real)  # type: ignore[union-attr]
-    # Decoded noise is there only to be shown; reconstructions are there in any case.
-    made = [images for images in (step.recon, step.prior) if images is not None]
-    return torch.cat(made[-times:]).detach()

@@ -34,12 +34,12 @@ class FeatureMatching(vgx.Loss, type="feature-matching"):
         from torch.nn import functional as F
 
         chosen = slice(-1, None) if self.layers == "last" else slice(None)
-        reals = step.real_score.features[chosen]  # type: ignore[union-attr]
-        fakes = step.fake_score.features[chosen]  # type: ignore[union-attr]
+        reals = step.real_score.features[chosen]
+        fakes = step.fake_score.features[chosen]
         if not reals:
             raise vgx.RecipeError("the discriminator gives no features; use another one")
         pairs = self.statistic == "pairs"
-        if pairs and (step.recon is None or "recon" not in step.fakes):
+        if pairs and step.recon is not None and "recon" not in step.fakes:
             raise vgx.RecipeError("statistic: pairs needs 'recon' in train.fakes; mean does not")
         wide = torch.promote_types(reals[0].dtype, torch.float32)
         distances = []

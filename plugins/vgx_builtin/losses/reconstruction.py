@@ -22,7 +22,7 @@ class L1(vgx.Loss, type="l1"):
         """Return a scalar in [0, 1]."""
         from torch.nn import functional as F
 
-        return F.l1_loss(step.recon, step.real)  # type: ignore[arg-type]
+        return F.l1_loss(step.recon, step.real)
 
 
 class L2(vgx.Loss, type="l2"):
@@ -35,7 +35,7 @@ class L2(vgx.Loss, type="l2"):
         """Return a scalar in [0, 1]."""
         from torch.nn import functional as F
 
-        return F.mse_loss(step.recon, step.real)  # type: ignore[arg-type]
+        return F.mse_loss(step.recon, step.real)
 
 
 class Charbonnier(vgx.Loss, type="charbonnier"):
@@ -50,7 +50,7 @@ class Charbonnier(vgx.Loss, type="charbonnier"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= eps."""
-        difference = step.recon - step.real  # type: ignore[operator]
+        difference = step.recon - step.real
         return (difference**2 + self.eps**2).sqrt().mean()
 
 
@@ -65,4 +65,4 @@ class Bce(vgx.Loss, type="bce"):
         """Return a scalar >= 0, in nats for each pixel value."""
         from torch.nn import functional as F
 
-        return F.binary_cross_entropy_with_logits(step.recon_logits, step.real)  # type: ignore[arg-type]
+        return F.binary_cross_entropy_with_logits(step.recon_logits, step.real)

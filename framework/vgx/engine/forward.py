@@ -1,0 +1,180 @@
+"""The forward pass: every network of a recipe, run once, gives a `Step`.
+
+Precision, compiling, labels and `diff_augment` are dealt with here and nowhere else in training.
+
+Letters: B images, C channels, H x W pixels, Z the latent shape, F kinds of fakes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from vgx import rng
+from vgx.data.batches import Batch
+from vgx.engine.build import NETWORKS, at_least_float32, label_inputs, sigmoid
+from vgx.errors import Notice
+from vgx.recipe.model import Recipe
+from vgx.rng import Streams
+from vgx.step import Posterior, Score, Step
+
+
+class Forward:
+    """The forward pass of a recipe's networks."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        networks: dict[str, nn.Module],
+        steps: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Call these networks as the recipe says, in a training of so many steps."""
+        self.recipe, self.networks, self.steps = recipe, networks, steps
+        self.device, self.dtype = device, dtype
+        self.augment = [part.build(recipe.image) for part in recipe.augment]
+        self.diff_augment = [part.build(recipe.image) for part in recipe.diff_augment]
+        self.bf16 = recipe.train.precision == "bf16"  # not for `auto`: see Engine.use
+        self.compiled: dict[str, Callable[..., Any]] = {}  # called instead of the networks
+        self.dropout = False  # whether the discriminator drew dropout masks in the last pass
+
+    def __call__(self, batch: Batch, number: int, streams: Streams, *, learn: bool = True) -> Step:
+        """Run every network once on a minibatch, and return what a loss may read.
+
+        Random numbers come from `streams`. Without `learn` no gradient leads to the generator.
+        """
+        real = self.augmented(batch.images, streams)  # [B, C, H, W]
+        z = torch.randn(
+            (len(real), *self.recipe.latent.shape),
+            generator=streams("prior"), device=self.device, dtype=self.dtype,
+        )  # [B, *Z]  # fmt: skip
+        given: dict[str, Any] = {}
+        with self.autocast(), torch.set_grad_enabled(learn):
+            if "prior" in self.recipe.train.fakes or "encoder" not in self.networks:
+                given["prior"] = sigmoid(self.decode(z, batch.labels))  # [B, C, H, W]
+            if "encoder" in self.networks:
+                given["posterior"] = self.encode(real)
+                z = given["posterior"].sample(streams("posterior"))  # [B, *Z]
+                given["recon_logits"] = self.decode(z, batch.labels)  # [B, C, H, W]
+                given["recon"] = sigmoid(given["recon_logits"])  # [B, C, H, W]
+        step = Step(
+            number=number,
+            progress=number / self.steps,
+            real=real,
+            z=z,
+            fakes=self.recipe.train.fakes,
+            labels=batch.labels,
+            rng=lambda stream: streams(f"loss {stream}"),
+            **given,
+        )
+        return self.scored(step, streams) if "discriminator" in self.networks else step
+
+    def augmented(self, images: Tensor, streams: Streams) -> Tensor:
+        """[B, C, H, W]  Images after the recipe's augmentations."""
+        images, generator = images.to(self.dtype), streams("augmentation")
+        with torch.no_grad(), record_function("vgx: augmentation"):
+            for augment in self.augment:
+                images = augment(images, generator)  # [B, C, H, W]
+        return images
+
+    def scored(self, step: Step, streams: Streams) -> Step:
+        """Return the step with the discriminator's scores of its real and fake images."""
+        before = rng.global_state(self.device)
+        with self.autocast():
+            real_score = self.score(step.real, step.labels, streams, "real")
+            fake_score = self.score(step.fake, step.labels, streams, "fake")
+        self.dropout = not torch.equal(before, rng.global_state(self.device))
+        score = partial(self.score, labels=step.labels, streams=streams)
+        return step.but(real_score=real_score, fake_score=fake_score, discriminator=score)
+
+    def scored_again(self, step: Step, streams: Streams) -> Step:
+        """Return the step with scores under other dropout masks, for the discriminator's own turn.
+
+        The fake images are cut off from the generator.
+        """
+        cut = {name: getattr(step, name).detach() for name in step.fakes}
+        again = self.scored(step.but(**cut), streams)
+        return step.but(real_score=again.real_score, fake_score=again.fake_score)
+
+    def encode(self, images: Tensor) -> Posterior:
+        """Return the encoder's posterior over [B, *Z] of images [B, C, H, W]."""
+        with record_function("vgx: encode"):
+            posterior: Posterior = self._called("encoder")(images)
+        return posterior
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[B, C, H, W]  The decoder's logits of latents [B, *Z], in float32 at least."""
+        with record_function("vgx: decode"):
+            logits = self._called("decoder")(z, *label_inputs(self.recipe.decoder, labels))
+        return at_least_float32(logits)
+
+    def score(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        streams: Streams = Streams(0),  # noqa: B008 - a frozen value
+        stream: str = "penalty",
+    ) -> Score:
+        """Return the discriminator's score of images [F*B, C, H, W], logits in float32 at least.
+
+        Labels are those of B images, which come F times.
+        """
+        generator = streams(f"augmentation of the {stream}")
+        for augment in self.diff_augment:
+            images = augment(images, generator)
+        if labels is not None:
+            labels = labels.repeat(len(images) // len(labels))  # [F*B]
+        # Compiled networks give no second derivatives, which penalties take.
+        penalty = stream == "penalty"
+        network = self.networks["discriminator"] if penalty else self._called("discriminator")
+        with record_function(f"vgx: score {stream}"):
+            score: Score = network(images, *label_inputs(self.recipe.discriminator, labels))
+        return Score(at_least_float32(score.logits), score.features)
+
+    def autocast(self) -> torch.autocast:
+        """Run the networks in bfloat16 inside the block, when that is chosen."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    # --- compiling -------------------------------------------------------------------------
+
+    def compile(self) -> None:
+        """Compile the networks when they are next called.
+
+        A network that cannot be compiled is called as it is, with a notice.
+        """
+        # The gradient of one player must not use up what the other's gradient still needs.
+        torch._functorch.config.donated_buffer = False  # noqa: SLF001
+        for name in NETWORKS:
+            if name in self.networks:
+                self.compiled[name] = self._compiled(name)
+
+    def _compiled(self, name: str) -> Callable[..., Any]:
+        from torch._dynamo.exc import TorchDynamoException
+
+        network = self.networks[name]
+        compiled = torch.compile(network, dynamic=False)
+
+        def call(*inputs: Tensor) -> Any:
+            try:
+                with warnings.catch_warnings():  # PyTorch reads attributes that it warns about
+                    warnings.filterwarnings("ignore", "The .grad attribute")
+                    return compiled(*inputs)
+            except TorchDynamoException as error:
+                first = str(error).splitlines()[0]
+                warnings.warn(
+                    f"the {name} cannot be compiled, so it is not: {first}", Notice, stacklevel=2
+                )
+                del self.compiled[name]
+                return network(*inputs)
+
+        return call
+
+    def _called(self, name: str) -> Callable[..., Any]:
+        return self.compiled.get(name, self.networks[name])

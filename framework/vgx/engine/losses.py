@@ -1,0 +1,141 @@
+"""The losses of a recipe: each player's terms, their weights, and what they sum to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vgx import rng
+from vgx.parts.base import BrokenError
+from vgx.parts.kinds import Loss, LossTerm
+from vgx.parts.values import Adaptive, at
+from vgx.recipe.model import Recipe
+from vgx.step import Step
+
+PlayerName = Literal["generator", "discriminator"]
+Reaches = tuple[str, ...] | None  # names of networks; None is all networks of the player
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One player's term of a loss: its name, when it counts and how much."""
+
+    label: str  # in the log
+    player: PlayerName
+    part: Loss  # of the recipe
+    module: LossTerm  # what the part built
+    weighted: bool  # False for the discriminator's term of a two-player loss, which counts 1
+
+    def weight(self, number: int) -> float:
+        """Return the weight at a step; 0 when the term does not count then.
+
+        An adaptive weight is this number times a ratio of gradient norms.
+        """
+        part, weight = self.part, self.part.weight
+        if number < part.start or (number - part.start) % part.every:
+            return 0.0
+        if not self.weighted:
+            return float(part.every)
+        if isinstance(weight, Adaptive):
+            return part.every * weight.factor if number >= weight.after else 0.0
+        return part.every * at(weight, number)
+
+    @property
+    def adaptive(self) -> Adaptive | None:
+        """The adaptive weight, when the term has one."""
+        weight = self.part.weight
+        return weight if self.weighted and isinstance(weight, Adaptive) else None
+
+    @property
+    def reaches(self) -> Reaches:
+        """The networks that the term trains."""
+        return self.part.reaches if self.player == "generator" else None
+
+    def value(self, step: Step) -> Tensor | None:
+        """Compute the unweighted term: a scalar, or None.
+
+        Raises `BrokenError` when the loss gives anything else.
+        """
+        value: object = getattr(self.module, self.player)(step)
+        if value is None:
+            return None
+        if not isinstance(value, Tensor):
+            wrong = f"a {type(value).__name__}"
+        elif value.dim():
+            wrong = f"of shape {tuple(value.shape)}"
+        elif value.device.type != step.real.device.type:
+            wrong = f"on {value.device}, while the run is on {step.real.device}"
+        else:
+            return value
+        raise BrokenError(self.part, f"its {self.player}'s term is {wrong}, not a scalar")
+
+
+def has_term(loss: object, player: PlayerName) -> bool:
+    """Tell whether a loss has a term for this player: its class defines the method."""
+    method = getattr(type(loss), player, None)
+    return method is not None and method is not getattr(Loss, player)
+
+
+def build_losses(recipe: Recipe) -> list[tuple[Loss, LossTerm]]:
+    """Build each loss of the recipe, its weights drawn from the seed."""
+    built = []
+    for part in recipe.losses:
+        with rng.ambient(recipe.train.seed, f"weights of the loss {part.label}"):
+            built.append((part, part.build()))
+    return built
+
+
+def terms_of(losses: list[tuple[Loss, LossTerm]], player: PlayerName) -> list[Term]:
+    """Return the terms that a player minimises."""
+    terms = []
+    for part, module in losses:
+        both = has_term(module, "generator") and has_term(module, "discriminator")
+        if has_term(module, player):
+            label = f"{part.label}.{player}" if both else part.label
+            weighted = player == "generator" or not both
+            terms.append(Term(label, player, part, module, weighted))
+    return terms
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A player's losses of one forward pass."""
+
+    terms: dict[str, Tensor] = field(default_factory=dict)  # unweighted, by label
+    sums: dict[Reaches, Tensor] = field(default_factory=dict)  # weighted, by what they reach
+
+
+def weighted_losses(terms: list[Term], step: Step, decoder: nn.Module) -> Losses:
+    """Compute the terms that count at this step, and their weighted sums."""
+    counted: list[tuple[Term, Tensor, float]] = []
+    for term in terms:
+        weight = term.weight(step.number)
+        value = term.value(step) if weight else None
+        if value is not None:
+            counted.append((term, value, weight))
+    losses = Losses({term.label: value for term, value, _ in counted})
+    for term, value, weight in counted:
+        weighted = weight * value
+        if term.adaptive is not None:
+            names = term.adaptive.against
+            others = [w * v for other, v, w in counted if other.part.label in names]
+            if others:  # some of them count at this step
+                total = sum(others[1:], others[0])
+                weighted = weighted * gradient_ratio(total, value, decoder, term.adaptive.most)
+        previous = losses.sums.get(term.reaches)
+        losses.sums[term.reaches] = weighted if previous is None else previous + weighted
+    return losses
+
+
+def gradient_ratio(others: Tensor, value: Tensor, decoder: nn.Module, most: float) -> Tensor:
+    """Return the ratio of two gradient norms at the decoder's last layer, at most `most`: a scalar.
+
+    |d others / d w| / (|d value / d w| + 1e-4) (Esser et al. 2021, eq. 7).
+    """
+    last = [parameter for parameter in decoder.parameters() if parameter.dim() > 1][-1:]
+    (a,), (b,) = (torch.autograd.grad(term, last, retain_graph=True) for term in (others, value))
+    ratio: Tensor = a.norm() / (b.norm() + 1e-4)
+    return ratio.clamp(max=most)

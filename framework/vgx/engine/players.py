@@ -1,0 +1,85 @@
+"""The two players of a training: what each one trains, minimises and steps with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from vgx.engine.losses import Losses, PlayerName, Reaches, Term
+from vgx.engine.optimizers import laid_out, learning_rate
+from vgx.recipe.model import Optimizer
+
+Gradients = list[Tensor | None]  # one for each trained parameter of a player
+
+
+@dataclass(frozen=True, eq=False)
+class Player:
+    """The generator (encoder, decoder and losses with weights) or the discriminator."""
+
+    name: PlayerName
+    trained: dict[str, nn.Parameter]  # by name, such as "decoder.0.weight"
+    terms: list[Term]
+    optimizer: torch.optim.Optimizer
+    settings: Optimizer
+    clip: float | None  # largest norm of the gradient
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trained parameters."""
+        return [*self.trained.values()]
+
+    def gradients(self, losses: Losses, pieces: int, *, keep_graph: bool) -> Iterator[Gradients]:
+        """Give the gradients of each weighted sum over the number of pieces of the minibatch."""
+        last = len(losses.sums) - 1
+        for index, (reaches, total) in enumerate(losses.sums.items()):
+            mean = total / pieces
+            with record_function(f"vgx: gradients {self.name}"):
+                gradients = self._gradients(mean, reaches, keep_graph or index < last)
+            yield gradients
+
+    def _gradients(self, total: Tensor, reaches: Reaches, keep_graph: bool) -> Gradients:
+        wanted = [parameter for name, parameter in self.trained.items() if within(name, reaches)]
+        given = iter(torch.autograd.grad(total, wanted, retain_graph=keep_graph, allow_unused=True))
+        return [next(given) if within(name, reaches) else None for name in self.trained]
+
+    def move(
+        self, number: int, gradients: Gradients, lr_scale: float, halted: Tensor | None
+    ) -> None:
+        """Step the optimizer: learning rate, clipping, update.
+
+        A fused optimizer changes nothing while `halted` is true, and the host need not wait for it.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr_scale * learning_rate(self.settings, number)
+        parameters = self.parameters
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else laid_out(gradient, parameter)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, self.clip)
+        if halted is not None:
+            self.optimizer.found_inf = halted.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        for parameter in parameters:
+            parameter.grad = None
+
+
+def within(name: str, reaches: Reaches) -> bool:
+    """Tell whether a term that reaches some networks trains this parameter.
+
+    The weights of losses are trained by every term that uses them.
+    """
+    if reaches is None:
+        return True
+    return name.startswith(("loss ", *(f"{network}." for network in reaches)))
+
+
+def added(sums: Gradients | None, gradients: Gradients) -> Gradients:
+    """Add gradients up, over pieces of a minibatch and over what terms reach."""
+    if sums is None:
+        return gradients
+    pairs = zip(sums, gradients, strict=True)
+    return [b if a is None else a if b is None else a + b for a, b in pairs]

@@ -1,0 +1,15 @@
+"""Short forms for tests that drive an engine by hand."""
+
+from __future__ import annotations
+
+from vgx.data.batches import Batch
+
+
+def batches(*images, labels=None):
+    """Minibatches of images [B, C, H, W], with the same labels [B] in each."""
+    return [Batch(each, labels) for each in images]
+
+
+def forward(engine, number, images, address=(), labels=None, *, learn=True):
+    """The step of one forward pass; its random numbers are keyed by `address`."""
+    return engine.forward(Batch(images, labels), number, engine.streams(*address), learn=learn)
