@@ -10,7 +10,8 @@ import argparse
 import torch
 
 import vgx
-from vgx.data.store import as_images, open_source, open_store
+from vgx.data.batches import as_images
+from vgx.data.store import open_source, open_store
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ from tables import ROOT, spread, table
 from torch import Tensor
 
 import vgx
-from vgx.data.store import Batches, open_store
+from vgx.data.batches import Batches
+from vgx.data.store import open_store
 from vgx.engine.engine import Engine
 
 SIDE = 96

@@ -38,7 +38,7 @@ class Dots(vgx.Dataset, type="dots"):
 
 class Greys:
     def __init__(self, wrong):
-        self.wrong, self.asked = wrong, 0
+        self.wrong, self.reads = wrong, 0
         self.fingerprint = f"dots {id(self)}" if wrong == "fingerprint" else "dots"
         if wrong == "no fingerprint":
             self.fingerprint = None
@@ -51,8 +51,8 @@ class Greys:
             raise IndexError(index)
         if index == 3:
             raise vgx.Dropped("third")
-        self.asked += self.wrong == "moves"
-        picture = Image.new("L", (4, 4), 10 * index + self.asked)
+        self.reads += self.wrong == "moves"
+        picture = Image.new("L", (4, 4), 10 * index + self.reads)
         return np.asarray(picture) if self.wrong == "array" else picture
 
     def label(self, index):
@@ -166,16 +166,16 @@ class PainterNet(Net):
         return logits.sigmoid() if self.wrong == "sigmoid" else logits
 
 
-class Told(vgx.Decoder, type="told"):
+class Labelled(vgx.Decoder, type="labelled"):
     """The same, moved by the label's embedding."""
 
     conditional = True
 
     def build(self, latent, image):
-        return ToldNet(latent.shape[0], image)
+        return LabelledNet(latent.shape[0], image)
 
 
-class ToldNet(nn.Module):
+class LabelledNet(nn.Module):
     def __init__(self, before, image):
         super().__init__()
         self.linear = nn.Linear(before, image.pixel_values)
@@ -369,7 +369,7 @@ class Brightness(vgx.Metric, type="brightness"):
 
 class Meter:
     def __init__(self, wrong):
-        self.wrong, self.sums, self.seen, self.asked = wrong, [0.0, 0.0], 0, 0
+        self.wrong, self.sums, self.seen, self.reads = wrong, [0.0, 0.0], 0, 0
 
     def update(self, real, fake):
         self.sums = [
@@ -380,8 +380,8 @@ class Meter:
             fake.zero_()
 
     def compute(self):
-        self.asked += 1
-        seen = {"batches": 1, "moves": self.seen + self.asked}.get(self.wrong, self.seen)
+        self.reads += 1
+        seen = {"batches": 1, "moves": self.seen + self.reads}.get(self.wrong, self.seen)
         value = (self.sums[0] - self.sums[1]) / seen
         if self.wrong == "ambient":
             value += torch.initial_seed()
@@ -424,7 +424,7 @@ class Pages:
         self.file.close()
 
 
-GOOD = [Dots, Dim, Flat, Painter, Told, Critic, Gap, Learned, Near, Means, Brightness, Diary]
+GOOD = [Dots, Dim, Flat, Painter, Labelled, Critic, Gap, Learned, Near, Means, Brightness, Diary]
 
 
 @pytest.mark.parametrize("cls", GOOD, ids=lambda cls: cls.type)
@@ -514,9 +514,9 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("cls", "wrong", "said"), BROKEN, ids=lambda v: getattr(v, "type", v))
-def test_a_broken_part_is_told_by_name(cls, wrong, said):
-    with pytest.raises(AssertionError, match=said) as fault:
+@pytest.mark.parametrize(("cls", "wrong", "message"), BROKEN, ids=lambda v: getattr(v, "type", v))
+def test_a_broken_part_is_told_by_name(cls, wrong, message):
+    with pytest.raises(AssertionError, match=message) as fault:
         check_part(cls(break_=wrong))
     whose = f"{cls.kind} '{cls.type}' ({cls.__name__}) breaks its contract:\n- "
     assert str(fault.value).startswith(whose)
@@ -593,18 +593,18 @@ def test_what_a_recipe_cannot_say_is_told():
 
 def test_parts_within_parts_are_written_and_read():
     class Twice(vgx.Encoder, type="twice"):
-        """Another encoder, and a few losses that it is told of."""
+        """Another encoder, and a few losses beside it."""
 
         inner: vgx.Encoder = Flat()
         """The encoder."""
-        told: tuple[vgx.Loss, ...] = (Gap(),)
+        losses: tuple[vgx.Loss, ...] = (Gap(),)
         """Losses."""
 
         def build(self, image, latent):
             return self.inner.build(image, latent)
 
     check_part(Twice())
-    check_part(Twice(inner=Twice(), told=()))
+    check_part(Twice(inner=Twice(), losses=()))
     with pytest.raises(AssertionError, match="no gradient reaches its extra"):
         check_part(Twice(inner=Flat(break_="unused")))
 
@@ -657,7 +657,7 @@ def vgx_here(tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["Swirl"], "no name for a package"),
         (["../swirl"], "no name for a package"),
@@ -674,12 +674,12 @@ def vgx_here(tmp_path, monkeypatch, capfd):
     ],
 )
 def test_a_name_that_would_not_do_is_refused_and_nothing_is_written(
-    vgx_here, tmp_path, arguments, said
+    vgx_here, tmp_path, arguments, message
 ):
     (tmp_path / "taken").mkdir()
     code, out, err = vgx_here("new-plugin", *arguments)
     assert (code, out) == (2, "")
-    assert re.search(said, err)
+    assert re.search(message, err)
     assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
 
 
@@ -727,8 +727,8 @@ def test_the_example_with_two_parts_installs_and_passes_its_own_tests(tmp_path):
     package = Path(__file__).parents[1] / "docs" / "examples" / "vgx-spectra"
     install(site, package)
     python = within(site, tmp_path)
-    shown = "spectra  (vgx-spectra 1.0.0)\n  loss: focal-frequency\n  discriminator: spectrum\n"
-    assert shown in python("vgx", "plugins")
+    listed = "spectra  (vgx-spectra 1.0.0)\n  loss: focal-frequency\n  discriminator: spectrum\n"
+    assert listed in python("vgx", "plugins")
     assert "Jiang et al. 2021" in python("vgx", "parts", "loss/focal-frequency")
     assert "spectrum" in python("vgx", "check", str(package / "recipe.yaml"))
     tests = shutil.copy(package / "test_vgx_spectra.py", tmp_path)
@@ -765,9 +765,9 @@ def test_what_is_made_installs_is_found_and_passes_its_own_tests(vgx_here, tmp_p
     site = tmp_path / "site"
     install(site, *(tmp_path / name for name in names))
     python = within(site, tmp_path)
-    found = python("vgx", "plugins")
+    listed = python("vgx", "plugins")
     for name, kind in zip(names, kinds, strict=True):
-        assert f"new-{kind}  ({name} 0.1.0)\n  {kind}: new-{kind}\n" in found
+        assert f"new-{kind}  ({name} 0.1.0)\n  {kind}: new-{kind}\n" in listed
     tests = [f"{name}/test_vgx_new_{kind}.py" for name, kind in zip(names, kinds, strict=True)]
     assert f"{2 * len(kinds)} passed" in python("pytest", "-q", "-p", "no:cacheprovider", *tests)
 

@@ -1,4 +1,4 @@
-"""Write files atomically, explain errors of the disk, and find the cache directory."""
+"""Files written whole, errors of the disk as messages, and the folder of the cache."""
 
 from __future__ import annotations
 
@@ -16,33 +16,51 @@ from vgx.errors import StorageError
 
 
 def cache_dir() -> Path:
-    """Return the directory of files that can be made again: VGX_CACHE, or the user's cache."""
+    """Return the folder of files that can be made again: VGX_CACHE, or the user's cache."""
     return Path(os.environ.get("VGX_CACHE") or platformdirs.user_cache_path("vgx"))
 
 
-def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: it has either the old content or the new, never a part.
+def write_file(path: Path, content: str | bytes, *, sync: bool = True) -> None:
+    """Replace a file as a whole: it has the old content or the new, never a part.
 
-    Missing directories are made. Raises `StorageError` if the system refuses to write.
+    Without `sync` nothing waits for the disk, so a crash of the machine may lose the file. Raises
+    `StorageError`.
     """
     data = content.encode() if isinstance(content, str) else content
+    with replacing(path, sync=sync) as temporary:
+        write_through(temporary, data, sync=sync)
+
+
+@contextmanager
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Give the block a temporary path, and move the file that it writes there to `path`.
+
+    When the block fails, the old file stays. Raises `StorageError` for an `OSError`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            yield temporary
             temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        flush_directory(path.parent)
+        if sync:
+            flush_directory(path.parent)
+
+
+def write_through(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write a new file and, with `sync`, wait until its content is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def flush_directory(path: Path) -> None:
-    """Flush the entries of a directory to the disk, so that a rename survives a power failure."""
+    """Wait until a directory's names are on the disk: only then does a rename survive a crash."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -51,10 +69,7 @@ def flush_directory(path: Path) -> None:
 
 
 def refusal(error: OSError, path: Path, needed: int = 0) -> str:
-    """Return why the system refused to write at `path`.
-
-    For a full disk, the text has the free space and the `needed` space, both in bytes.
-    """
+    """Return why the system refused to write; for a full disk also what is needed and free."""
     text = error.strerror or str(error)
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return text

@@ -13,7 +13,7 @@ LENGTH = ["--set", f"train.steps={STEPS}", "--set", f"train.save_every={EVERY}"]
 GAN = ["encoder=null", "losses=[hinge]", "sampler=prior", "train.discriminator_steps=2"]
 FAMILIES = {"vaegan": [], "gan": [word for part in GAN for word in ("--set", part)]}
 
-# Stops for good at a flush of the n-th checkpoint file, with a sign for whoever wants to kill it.
+# Stops for good at a flush of the n-th checkpoint file, with a sign for the test that kills it.
 HOLD = """
 import os, time
 from pathlib import Path
@@ -30,7 +30,7 @@ os.fsync = hold
 # What a program does that knows nothing of unfinished files: it writes in place.
 CARELESS = """
 from vgx.runs import checkpoint
-checkpoint._hidden = lambda path: path
+checkpoint.hidden = lambda path: path
 """
 
 
@@ -47,8 +47,13 @@ def logged(run):
 class Killer:
     """Starts a run, kills it, resumes it, kills it ..., and starts another when it is finished."""
 
-    def __init__(self, nursery, folder, chance, arguments):
-        self.nursery, self.folder, self.chance, self.arguments = nursery, folder, chance, arguments
+    def __init__(self, nursery, folder, generator, arguments):
+        self.nursery, self.folder, self.generator, self.arguments = (
+            nursery,
+            folder,
+            generator,
+            arguments,
+        )
         self.length = 2.0  # seconds that a run takes, about
         self.finished, self.killed, self.held = [], 0, 0
         self.out = folder / "killed"
@@ -70,11 +75,11 @@ class Killer:
         before = steps_saved(run) if run else []
         if held:
             sign.unlink(missing_ok=True)
-            child = self.start(HOLD.replace("NUMBER", str(self.chance.randint(1, 7))))
+            child = self.start(HOLD.replace("NUMBER", str(self.generator.randint(1, 7))))
             child.wait_for(sign)
         else:
             child = self.start()
-            time.sleep(self.chance.uniform(0, self.length))
+            time.sleep(self.generator.uniform(0, self.length))
         child.kill()
         code = child.wait()
         assert code in (0, -9), child.err.read_text()

@@ -160,7 +160,7 @@ def picture_bytes(kind, number):
     return file.getvalue()
 
 
-def damaged(data, way, chance):
+def damaged(data, way, generator):
     """Return the bytes of a file after one of twelve kinds of damage."""
     size = len(data)
     ways = (
@@ -169,11 +169,11 @@ def damaged(data, way, chance):
         lambda: data[: size // 2],
         lambda: data[: size // 4],
         lambda: bytes(size),
-        lambda: chance.randbytes(size),
+        lambda: generator.randbytes(size),
         lambda: b"<html>404</html>",
         lambda: data[8:],
         lambda: data[::-1],
-        lambda: chance.randbytes(16) + data[16:],
+        lambda: generator.randbytes(16) + data[16:],
         lambda: data[:30] + bytes(size - 30),
         lambda: b"PK\x03\x04" + data,
     )
@@ -183,20 +183,20 @@ def damaged(data, way, chance):
 @pytest.mark.bar("D1")
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1])
 def test_every_kind_of_damage_is_counted_exactly(tmp_path, record_property, share):
-    chance, total = random.Random(share), 2000
+    generator, total = random.Random(share), 2000
     record_property("cases", total)
-    hurt = sorted(chance.sample(range(total), round(total * share)))
+    hurt = sorted(generator.sample(range(total), round(total * share)))
     for number in range(total):
         kind = ("png", "jpeg")[number % 2]
         content = picture_bytes(kind, number)
         if number in hurt:
-            content = damaged(content, hurt.index(number), chance)
+            content = damaged(content, hurt.index(number), generator)
         (tmp_path / f"{number:04}.{kind}").write_bytes(content)
     source = opened(tmp_path)
     store = open_store(source, SPEC, max_bad=share)
     assert [int(line[:4]) for line in store.named] == hurt
     assert (len(store.images), store.bad) == (total - len(hurt), len(hurt))
-    with pytest.raises(DataError, match=f"{len(hurt):,} of 2,000 pictures are unreadable"):
+    with pytest.raises(DataError, match=f"{len(hurt):,} of 2,000 images are unreadable"):
         open_store(source, SPEC, max_bad=share * 0.99)
 
 
@@ -329,11 +329,11 @@ def kill_builders(nursery, folder, kills, careless=""):
     nursery.run(folder / "whole", "--version", hook=hook)
     (whole,) = (folder / "whole" / "cache" / "images").iterdir()
     expected = sums(whole)
-    chance, killed, finished, halves = random.Random(0), 0, 0, 0
+    generator, killed, finished, halves = random.Random(0), 0, 0, 0
     images = folder / "cache" / "images"
     while killed < kills:
         builders = [nursery.start(folder, "--version", hook=hook) for _ in range(killed % 2 + 1)]
-        time.sleep(chance.uniform(0.01, 0.5))
+        time.sleep(generator.uniform(0.01, 0.5))
         for builder in builders:
             builder.kill()
             killed += builder.wait() != 0

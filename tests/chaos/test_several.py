@@ -22,7 +22,7 @@ environment.room = waiting
 OPEN = """
 import fcntl
 from vgx.runs.directory import Run
-fcntl.flock = Run._tidy = lambda *_: None
+fcntl.flock = Run.tidy = lambda *_: None
 """
 
 

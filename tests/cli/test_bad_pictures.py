@@ -42,7 +42,7 @@ def test_a_torn_picture_is_left_out_counted_and_named(vgx_here, folder, tmp_path
     (folder / "sub" / "torn.png").write_bytes((folder / "03.png").read_bytes()[:200])
     code, out, err = vgx_here("run", *settings(folder, *SKIP, "--set", "dataset.max_bad=0.1"))
     assert code == 0, err
-    assert "12 pictures kept, 1 unreadable (sub/torn.png: OSError: image file is" in out
+    assert "12 images kept, 1 unreadable (sub/torn.png: OSError: image file is" in out
     (run,) = (tmp_path / "runs").iterdir()
     data = json.loads((run / "environment.json").read_text())["data"]
     assert (data["kept"], data["dropped"]) == (12, {})
@@ -59,7 +59,7 @@ def test_more_torn_pictures_than_are_allowed_end_the_run(vgx_here, folder, tmp_p
     code, _, err = vgx_here("run", *settings(folder, *SKIP))
     assert code == 4
     said = " ".join(err.split())
-    assert "2 of 14 pictures are unreadable (a.png: not an image" in said
+    assert "2 of 14 images are unreadable (a.png: not an image" in said
     assert "dataset.max_bad allows a share of 0.01" in said
     assert not (tmp_path / "runs").exists()
 
@@ -78,8 +78,8 @@ def test_a_share_that_nothing_reads_is_said(vgx_here, folder):
     ("kept", "message"),
     [
         (0, "pictures: no images in it"),
-        (1, "1 pictures don't fill one minibatch of 4; lower train.batch to 1"),
-        (3, "3 pictures don't fill one minibatch of 4; lower train.batch to 3"),
+        (1, "1 images don't fill one minibatch of 4; lower train.batch to 1"),
+        (3, "3 images don't fill one minibatch of 4; lower train.batch to 3"),
     ],
 )
 def test_too_few_pictures_are_said(vgx_here, folder, tmp_path, command, kept, message):
@@ -117,4 +117,4 @@ def test_large_pictures_are_pictures(vgx_here, folder, tmp_path):
         Image.new("RGB", (3000, 3000), (60 * number, 0, 0)).save(file, compress_level=1)
     code, out, err = vgx_here("run", *settings(folder))
     assert code == 0, err
-    assert "12 pictures" in out
+    assert "12 images" in out

@@ -53,7 +53,7 @@ def test_check_shows_the_networks_and_writes_nothing(vgx_here, tmp_path):
     assert f"{216 + 16 + 1152 + 32 + 2 * (256 * 8 + 8):,}" in rows["encoder"]
     assert "3x16x16 -> 8" in rows["encoder"]
     assert "8 -> 3x16x16" in rows["decoder"]
-    assert "The discriminator judges a grid of" in out
+    assert "The discriminator scores a grid of" in out
     assert "beta" in out
     assert list(tmp_path.iterdir()) == []
 
@@ -64,7 +64,7 @@ def test_the_anime_recipe_judges_three_by_three_patches(vgx_here):
         "check", RECIPES / "anime_vaegan.yaml", "--set", "dataset={type: drawn-faces, count: 64}"
     )
     assert code == 0, err
-    assert "The discriminator judges a grid of 3x3 patches." in out
+    assert "The discriminator scores a grid of 3x3 patches." in out
     assert "3x96x96 -> 1x3x3" in out
     assert "3x96x96 -> 256" in out
 
@@ -102,7 +102,7 @@ def test_an_error_is_one_message_and_its_own_code(vgx_here, tmp_path, arguments,
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
-        ("train.batch=65", 4, "64 pictures don't fill one minibatch of 65"),
+        ("train.batch=65", 4, "64 images don't fill one minibatch of 65"),
         ("train.batch=1000000000", 2, "train.batch"),
         ("train.accumulate=3", 2, "3 does not divide batch: 8"),
         ("train.discriminator_steps=0", 2, "train.discriminator_steps"),

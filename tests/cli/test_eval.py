@@ -171,7 +171,7 @@ def test_a_sampler_learns_once_for_all_seeds(vgx_here):
 
 def test_a_run_without_a_best_says_so():
     run = training.run(recipe(), voice=quiet())
-    with pytest.raises(vgx.errors.RecipeError, match=r"says no eval\.best"):
+    with pytest.raises(vgx.errors.RecipeError, match=r"has no eval\.best"):
         vgx.load(run, best=True)
 
 

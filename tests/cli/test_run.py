@@ -70,7 +70,7 @@ def test_a_pipe_sees_plain_lines_that_say_how_to_go_on(tiny_run):
     assert f"Picture {run / 'samples' / 'weighted-mix-00000020-seed-0.png'}" in done.stdout
     assert f"vgx sample {run}" in done.stdout
     assert f"vgx resume {run}" in done.stdout
-    assert "64 pictures" in done.stdout
+    assert "64 images" in done.stdout
     assert "Training 20/20" in done.stdout + done.stderr
 
 

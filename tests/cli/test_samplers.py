@@ -116,7 +116,7 @@ def test_a_bad_picture_of_a_samplers_folder_is_said_with_what_helps_there(vgx_he
     (folder / "torn.png").write_bytes(b"torn")
     said = draw(vgx_here, run, "reconstruct", f"path={folder}", code=4)
     assert "torn.png: not an image" in said
-    assert "take it out of the sampler's path" in said
+    assert "remove it from the sampler's path" in said
     assert "dataset" not in said
 
 

@@ -27,13 +27,13 @@ class Plain:
     """Ten pictures of a colour that the name chooses."""
 
     def __init__(self, name):
-        self.fingerprint, self.asked = name, 0
+        self.fingerprint, self.reads = name, 0
 
     def __len__(self):
         return 10
 
     def __getitem__(self, index):
-        self.asked += 1
+        self.reads += 1
         return Image.new("RGB", (2, 2), (len(self.fingerprint), index, 0))
 
 
@@ -56,16 +56,16 @@ def test_stores_are_listed_with_the_longest_unused_first():
     made("c", 100)
     assert there() == ["c", "b", "a"]
     kept = cache.stores()[0]
-    assert (kept.pictures, kept.shape, kept.used) == (10, (10, 3), 100)
+    assert (kept.images, kept.shape, kept.used) == (10, (10, 3), 100)
     assert kept.bytes == sum(file.stat().st_size for file in kept.path.iterdir()) > PER_STORE
-    assert kept.line == "c: 10 pictures of 10 x 10 x 3, 0.0 MB"
+    assert kept.line == "c: 10 images of 10 x 10 x 3, 0.0 MB"
 
 
 def test_opening_a_store_is_a_use_of_it():
     path = made("a", 100)
     made("b", 200)
     assert open_store(source := Plain("a"), SPEC).images.shape == (10, 10, 10, 3)
-    assert source.asked == 0
+    assert source.reads == 0
     assert (path / "store.json").stat().st_mtime > 10**9
     assert there() == ["b", "a"]
 
@@ -76,16 +76,16 @@ def test_a_full_cache_loses_the_longest_unused_when_a_store_is_built(monkeypatch
     made("first", 300)
     size = cache.stores()[0].bytes
     monkeypatch.setenv("VGX_CACHE_MAX", str(3 * size + 20))  # room for three of four
-    said = []
-    open_store(Plain("fourth"), SPEC, name="fourth", say=said.append)
+    messages = []
+    open_store(Plain("fourth"), SPEC, name="fourth", report=messages.append)
     assert there() == ["third", "first", "fourth"]
-    assert said == [
-        "Removed from the cache, which is full: second: 10 pictures of 10 x 10 x 3, 0.0 MB"
+    assert messages == [
+        "Removed from the cache, which is full: second: 10 images of 10 x 10 x 3, 0.0 MB"
     ]
-    open_store(Plain("third"), SPEC, say=said.append)  # nothing is built, so nothing goes
+    open_store(Plain("third"), SPEC, report=messages.append)  # nothing is built, so nothing goes
     monkeypatch.setenv("VGX_CACHE_MAX", "1")
-    open_store(Plain("third"), SPEC, say=said.append)
-    assert len(said) == 1
+    open_store(Plain("third"), SPEC, report=messages.append)
+    assert len(messages) == 1
 
 
 def test_what_somebody_has_open_stays_until_it_is_let_go(monkeypatch):
@@ -154,7 +154,7 @@ def test_a_store_that_lacks_a_file_says_what_to_do(file):
 def test_hashes_for_other_pictures_are_damage():
     path = made("a")
     (path / "hashes.u64").write_bytes(bytes(8 * 9))
-    with pytest.raises(StorageError, match=r"damaged.*hashes.u64 has 9 numbers for 10 pictures"):
+    with pytest.raises(StorageError, match=r"damaged.*hashes.u64 has 9 numbers for 10 images"):
         open_store(Plain("a"), SPEC)
 
 
@@ -179,20 +179,20 @@ def test_the_bound_is_what_the_environment_says(said, count, monkeypatch):
 
 
 def test_the_bound_is_a_fifth_of_the_disk_when_nobody_says(monkeypatch):
-    asked = []
+    paths = []
     usage = SimpleNamespace(total=5_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: paths.append(path) or usage)
     assert cache.limit() == 1_000
-    assert asked[0].is_dir()  # the cache itself is not there yet
+    assert paths[0].is_dir()  # the cache itself is not there yet
 
 
 @pytest.mark.parametrize("said", ["much", "-1GB", "50GiB", "1e9", ""])
 def test_a_bound_that_is_no_size_is_said_before_anything_is_decoded(said, monkeypatch):
     monkeypatch.setenv("VGX_CACHE_MAX", said)
     source = Plain("a")
-    with pytest.raises(RecipeError, match="VGX_CACHE_MAX: .* is no size; say one like 50GB"):
+    with pytest.raises(RecipeError, match="VGX_CACHE_MAX: .* is no size; write one like 50GB"):
         open_store(source, SPEC)
-    assert source.asked == 0
+    assert source.reads == 0
 
 
 def test_a_data_set_is_called_what_the_recipe_sets_of_it():
@@ -228,7 +228,7 @@ def test_the_command_clears_and_says_exactly_what(capsys):
     used = open_store(Plain("three"), SPEC, name="three")
     lines = listed(capsys, "--clear")
     assert lines[:2] == [
-        f"Removed {name}: 10 pictures of 10 x 10 x 3, 0.0 MB" for name in ("one", "two")
+        f"Removed {name}: 10 images of 10 x 10 x 3, 0.0 MB" for name in ("one", "two")
     ]
     assert lines[3].startswith("three  10 x 10 x 3")
     assert lines[4] == f"2 removed, 0.0 MB; 1 in use, 0.0 MB, in {cache.folder()}"

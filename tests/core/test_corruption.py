@@ -32,12 +32,12 @@ FILES = ("model.safetensors", "optimizer.safetensors", "latents.safetensors", "s
 
 
 def state(step):
-    chance = torch.Generator().manual_seed(step)
-    tensors = {f"{n}.weight": torch.randn(4, 3, 2, generator=chance) for n in range(3)}
+    generator = torch.Generator().manual_seed(step)
+    tensors = {f"{n}.weight": torch.randn(4, 3, 2, generator=generator) for n in range(3)}
     return State(
         tensors,
         {f"generator/{name}/exp_avg": tensor for name, tensor in tensors.items()},
-        {"codes": torch.randn(5, 4, generator=chance)},
+        {"codes": torch.randn(5, 4, generator=generator)},
         {"step": step, "seconds": 1.5, "optimizers": {"generator": {"groups": [{"lr": 1e-4}]}}},
     )
 
@@ -53,60 +53,60 @@ def run():
 # --- changes at random -----------------------------------------------------------------------
 
 
-def bit(data, chance):
-    place = chance.randrange(len(data))
-    data[place] ^= 1 << chance.randrange(8)
+def bit(data, generator):
+    place = generator.randrange(len(data))
+    data[place] ^= 1 << generator.randrange(8)
 
 
-def byte(data, chance):
-    data[chance.randrange(len(data))] = chance.randrange(256)
+def byte(data, generator):
+    data[generator.randrange(len(data))] = generator.randrange(256)
 
 
-def shorter(data, chance):
-    del data[chance.randrange(len(data)) :]
+def shorter(data, generator):
+    del data[generator.randrange(len(data)) :]
 
 
-def longer(data, chance):
-    data += bytes(chance.randrange(256) for _ in range(chance.randrange(1, 9)))
+def longer(data, generator):
+    data += bytes(generator.randrange(256) for _ in range(generator.randrange(1, 9)))
 
 
-def hole(data, chance):
-    place, length = chance.randrange(len(data)), chance.randrange(1, 64)
+def hole(data, generator):
+    place, length = generator.randrange(len(data)), generator.randrange(1, 64)
     data[place : place + length] = bytes(len(data[place : place + length]))
 
 
-def moved(data, chance):
-    place = chance.randrange(len(data))
+def moved(data, generator):
+    place = generator.randrange(len(data))
     data[:] = data[place:] + data[:place]
 
 
-def lost(data, chance):
-    place = chance.randrange(len(data))
-    del data[place : place + chance.randrange(1, 9)]
+def lost(data, generator):
+    place = generator.randrange(len(data))
+    del data[place : place + generator.randrange(1, 9)]
 
 
-def white(data, chance):
+def white(data, generator):
     """JSON that says the same in other words."""
-    place = data.find(b" ", chance.randrange(len(data)))
+    place = data.find(b" ", generator.randrange(len(data)))
     data[place : place + 1] = b"\t"
 
 
 CHANGES = (bit, byte, shorter, longer, hole, moved, lost, white)
 
 
-def changed_at_random(path, chance):
+def changed_at_random(path, generator):
     """Change one file of a checkpoint, or which files there are; tell what was done."""
-    name = chance.choice([*FILES, "manifest.json"])
+    name = generator.choice([*FILES, "manifest.json"])
     file = path / name
-    kind = chance.randrange(14)
+    kind = generator.randrange(14)
     if kind == 0:
         file.unlink()
         return f"{name} lost"
     if kind == 1:
-        (path / chance.choice(["extra", ".hidden", "model.safetensors.bak"])).write_bytes(b"x")
+        (path / generator.choice(["extra", ".hidden", "model.safetensors.bak"])).write_bytes(b"x")
         return "a file more"
     if kind == 2:
-        other = chance.choice([n for n in FILES if n != name])
+        other = generator.choice([n for n in FILES if n != name])
         file.write_bytes((path / other).read_bytes())
         return f"{other} over {name}"
     if kind == 3:
@@ -118,8 +118,8 @@ def changed_at_random(path, chance):
         return f"{name} of another step"
     before = file.read_bytes()
     data = bytearray(before)
-    change = chance.choice(CHANGES)
-    change(data, chance)
+    change = generator.choice(CHANGES)
+    change(data, generator)
     if bytes(data) == before:
         data += b"\0"
     file.write_bytes(data)
@@ -128,11 +128,11 @@ def changed_at_random(path, chance):
 
 def believed_changes(run, n):
     """Change the newest checkpoint n times; return those changes that were not noticed."""
-    path, whole, chance = run.checkpoints / "step-00000010", run.path / "whole", random.Random(n)
+    path, whole, generator = run.checkpoints / "step-00000010", run.path / "whole", random.Random(n)
     shutil.copytree(path, whole)
     believed = []
     for _ in range(n):
-        done = changed_at_random(path, chance)
+        done = changed_at_random(path, generator)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", Notice)
             loaded = checkpoint.load(run)[1].numbers["step"]
@@ -159,7 +159,7 @@ def test_without_the_sums_changes_would_be_believed(run, monkeypatch, record_pro
     def trusting(path):
         return {name: (path / name).read_bytes() for name in FILES}
 
-    monkeypatch.setattr(checkpoint, "_verified", trusting)
+    monkeypatch.setattr(checkpoint, "verified", trusting)
     believed = len(believed_changes(run, 60))
     assert believed > 10
     record_property("seen", f"{believed} of 60 changes believed")

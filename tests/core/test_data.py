@@ -19,7 +19,8 @@ from PIL import Image
 import vgx
 from vgx import rng
 from vgx.data import store as data
-from vgx.data.store import Batches, as_images, open_source, open_store, peek
+from vgx.data.batches import Batch, Batches, as_batch, as_images
+from vgx.data.store import cached, decode_all, open_source, open_store, peek
 from vgx.errors import DataError, StorageError
 
 SPEC = vgx.ImageSpec(size=4)
@@ -31,18 +32,23 @@ class Pictures:
 
     def __init__(self, n=12, fingerprint="plain-1", bad=()):
         self.n, self.fingerprint, self.bad = n, fingerprint, bad
-        self.asked = Counter()
+        self.reads = Counter()
 
     def __len__(self):
         return self.n
 
     def __getitem__(self, index):
-        self.asked[index] += 1
+        self.reads[index] += 1
         if index in self.bad:
             raise ValueError("torn file")
         if index % 5 == 4:
             raise vgx.Dropped("fifth")
         return Image.new("RGB", (8, 6), (index, 2 * index, 255 - index))
+
+
+class Labelled(Pictures):
+    def label(self, index):
+        return index
 
 
 def test_pictures_are_decoded_once():
@@ -51,9 +57,9 @@ def test_pictures_are_decoded_once():
     assert (store.images.shape, store.images.dtype) == ((10, 4, 4, 3), np.uint8)
     assert store.images[4, 0, 0].tolist() == [5, 10, 250]  # picture 4 was left out
     assert store.dropped == {"fifth": 2}
-    assert store.summary() == "10 pictures kept, 2 dropped (2 fifth)"
+    assert store.summary() == "10 images kept, 2 dropped (2 fifth)"
     again = open_store(second, SPEC)
-    assert not second.asked
+    assert not second.reads
     assert (again.images == store.images).all()
     assert (again.content, again.dropped) == (store.content, store.dropped)
 
@@ -70,18 +76,18 @@ def test_pictures_are_decoded_once():
 def test_what_changes_the_pictures_has_a_store_of_its_own(source, spec):
     open_store(Pictures(), SPEC)
     store = open_store(source, spec)
-    assert len(source.asked) == 12
+    assert len(source.reads) == 12
     assert store.images.shape == (10, spec.size, spec.size, spec.channels)
 
 
 def test_progress_counts_every_picture():
-    told = []
-    open_store(Pictures(), SPEC, told.append)
-    assert sum(told) == 12
+    counts = []
+    open_store(Pictures(), SPEC, counts.append)
+    assert sum(counts) == 12
 
 
 def test_a_bad_picture_is_named_and_nothing_half_stays():
-    with pytest.raises(DataError, match="picture 7 cannot be read: ValueError: torn file"):
+    with pytest.raises(DataError, match="image 7 cannot be read: ValueError: torn file"):
         open_store(Pictures(bad=[7]), SPEC)
     folder = vgx.cache_dir() / "images"
     assert list(folder.iterdir()) == []
@@ -95,35 +101,35 @@ def test_bad_pictures_are_left_out_counted_and_named_when_that_is_asked_for():
     assert (len(store.images), store.bad) == (77, 3)  # a fifth is dropped, by its own reason
     assert store.dropped == {"fifth": 20}
     assert store.named == tuple(
-        f"picture {index} cannot be read: ValueError: torn file" for index in (0, 7, 98)
+        f"image {index} cannot be read: ValueError: torn file" for index in (0, 7, 98)
     )
-    assert store.summary() == f"77 pictures kept, 20 dropped (20 fifth), 3 unreadable ({bad(3)})"
+    assert store.summary() == f"77 images kept, 20 dropped (20 fifth), 3 unreadable ({bad(3)})"
     assert store.images[0, 0, 0, 0] == 1
     again = Pictures(100, bad=[0, 7, 98])
     assert open_store(again, SPEC, max_bad=0.03).named == store.named
-    assert not again.asked
+    assert not again.reads
 
 
 def bad(n):
-    return "; ".join(f"picture {i} cannot be read: ValueError: torn file" for i in (0, 7, 98)[:n])
+    return "; ".join(f"image {i} cannot be read: ValueError: torn file" for i in (0, 7, 98)[:n])
 
 
 def test_more_bad_pictures_than_are_allowed_end_the_program_and_the_next_try_is_quick():
     source = Pictures(100, bad=[0, 7, 98, 99])
     with pytest.raises(DataError) as caught:
         open_store(source, SPEC, max_bad=0.03)
-    expected = f"4 of 100 pictures are unreadable ({bad(3)}; and 1 more); "
+    expected = f"4 of 100 images are unreadable ({bad(3)}; and 1 more); "
     assert str(caught.value) == expected + "dataset.max_bad allows a share of 0.03"
     again = Pictures(100, bad=[0, 7, 98, 99])
     assert open_store(again, SPEC, max_bad=0.04).bad == 4
-    assert not again.asked
+    assert not again.reads
 
 
 def test_a_store_made_for_who_allows_bad_pictures_is_refused_to_who_does_not():
     assert open_store(Pictures(bad=[7]), SPEC, max_bad=1).bad == 1
-    with pytest.raises(DataError, match="picture 7 cannot be read.*dataset.on_bad=skip leaves"):
+    with pytest.raises(DataError, match="image 7 cannot be read.*dataset.on_bad=skip leaves"):
         open_store(Pictures(bad=[7]), SPEC)
-    with pytest.raises(DataError, match="1 of 12 pictures are unreadable"):
+    with pytest.raises(DataError, match="1 of 12 images are unreadable"):
         open_store(Pictures(bad=[7]), SPEC, max_bad=0)
 
 
@@ -131,21 +137,17 @@ def test_a_store_without_bad_pictures_serves_both():
     open_store(Pictures(), SPEC)
     source = Pictures()
     assert open_store(source, SPEC, max_bad=0).bad == 0
-    assert not source.asked
+    assert not source.reads
 
 
 def test_labels_stay_with_their_pictures_where_bad_ones_are_left_out():
-    class Labelled(Pictures):
-        def label(self, index):
-            return index
-
     store = open_store(Labelled(bad=[0, 6]), vgx.ImageSpec(size=4, classes=12), max_bad=1)
     assert store.labels.tolist() == [1, 2, 3, 5, 7, 8, 10, 11]
     assert store.images[:, 0, 0, 0].tolist() == store.labels.tolist()
 
 
 def test_all_bad_is_said_and_no_store_is_made():
-    with pytest.raises(DataError, match="none of 3 pictures is usable.*unreadable: 3"):
+    with pytest.raises(DataError, match="none of 3 images is usable.*unreadable: 3"):
         open_store(Pictures(3, bad=range(3)), SPEC, max_bad=1)
     assert list((vgx.cache_dir() / "images").iterdir()) == []
 
@@ -159,7 +161,7 @@ def test_names_are_kept_up_to_a_bound_and_the_count_is_exact(monkeypatch):
 def test_a_first_look_passes_over_bad_pictures_only_where_they_may_be():
     source = Pictures(bad=[0, 1])
     assert peek(source, SPEC, 1, max_bad=0.5).images[0, 0, 0].tolist() == [2, 4, 253]
-    with pytest.raises(DataError, match="picture 0 cannot be read.*on_bad=skip"):
+    with pytest.raises(DataError, match="image 0 cannot be read.*on_bad=skip"):
         peek(source, SPEC, 1)
 
 
@@ -193,14 +195,14 @@ def advance(n):
         print("there", flush=True)
         sys.stdin.read()
 
-def say(text):
+def report(text):
     print(text, flush=True)
 
 done = 0
-store = open_store(Slow(), vgx.ImageSpec(size=4), advance, say=say)
+store = open_store(Slow(), vgx.ImageSpec(size=4), advance, report=report)
 print(done, store.content)
 """
-WAITING = "Another run decodes these pictures; waiting\n"
+WAITING = "Another run decodes these images; waiting\n"
 
 
 @pytest.fixture
@@ -275,19 +277,19 @@ def test_large_pictures_are_decoded_a_few_at_a_time(monkeypatch):
 
     large = vgx.ImageSpec(size=4096, channels=1)  # 16 MiB each
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert [piece.asked for piece in data._decode_all(Plain(10), large)] == [4, 4, 2]
-    assert [piece.asked for piece in data._decode_all(Plain(70), SPEC)] == [32, 32, 6]
+    assert [piece.count for piece in decode_all(Plain(10), large)] == [4, 4, 2]
+    assert [piece.count for piece in decode_all(Plain(70), SPEC)] == [32, 32, 6]
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert [piece.asked for piece in data._decode_all(Plain(3), large)] == [1, 1, 1]
+    assert [piece.count for piece in decode_all(Plain(3), large)] == [1, 1, 1]
 
 
 def test_no_more_is_decoded_ahead_than_a_few_pieces(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     source = Pictures(1000)
-    pieces = data._decode_all(source, SPEC)
+    pieces = decode_all(source, SPEC)
     next(pieces)
-    assert len(source.asked) <= 4 * 32
-    assert sum(piece.asked for piece in pieces) == 1000 - 32
+    assert len(source.reads) <= 4 * 32
+    assert sum(piece.count for piece in pieces) == 1000 - 32
 
 
 def test_no_usable_picture_is_said():
@@ -295,14 +297,14 @@ def test_no_usable_picture_is_said():
         def __getitem__(self, index):
             raise vgx.Dropped("greyscale")
 
-    with pytest.raises(DataError, match="none of 12 pictures is usable.*greyscale"):
+    with pytest.raises(DataError, match="none of 12 images is usable.*greyscale"):
         open_store(Nothing(), SPEC)
 
 
 def test_a_first_look_needs_no_store():
     source = Pictures()
     assert peek(source, SPEC, 5).images[4, 0, 0].tolist() == [5, 10, 250]
-    assert max(source.asked) == 5
+    assert max(source.reads) == 5
     assert len(peek(source, SPEC, 11).images) == 10  # as many as there are
 
 
@@ -311,7 +313,7 @@ def test_a_first_look_at_nothing_usable_is_said():
         def __getitem__(self, index):
             raise vgx.Dropped("greyscale")
 
-    with pytest.raises(DataError, match="none of 12 pictures is usable"):
+    with pytest.raises(DataError, match="none of 12 images is usable"):
         peek(Nothing(), SPEC, 1)
 
 
@@ -341,9 +343,9 @@ def test_only_the_pictures_that_are_asked_for_are_trained_on():
         rows = np.concatenate([batches.rows(2 * epoch), batches.rows(2 * epoch + 1)])
         assert len(set(rows.tolist())) == 6
         assert set(rows.tolist()) <= set(chosen.tolist())
-    assert batches.labels(3).tolist() == (batches.rows(3) * 10).tolist()
-    assert torch.equal(batches[3], as_images(images[batches.rows(3)], CPU))
-    with pytest.raises(DataError, match="7 pictures don't fill one minibatch of 8"):
+    assert batches[3].labels.tolist() == (batches.rows(3) * 10).tolist()
+    assert torch.equal(batches[3].images, as_images(images[batches.rows(3)], CPU))
+    with pytest.raises(DataError, match="7 images don't fill one minibatch of 8"):
         Batches(images, 8, 0, CPU, rows=chosen)
 
 
@@ -377,15 +379,97 @@ def test_equal_pictures_have_equal_hashes():
 def test_a_minibatch_is_images_between_zero_and_one():
     images = open_store(Pictures(), SPEC).images
     batches = Batches(images, 10, seed=0, device=CPU)
-    batch = batches[0]
+    batch = batches[0].images
     assert batch.shape == (10, 3, 4, 4)
     row = batches.rows(0)[0]
     assert torch.equal(batch[0, :, 0, 0] * 255, torch.tensor(images[row, 0, 0]).float())
     assert as_images(np.full((1, 4, 4, 3), 255, np.uint8), CPU).max() == 1
 
 
+def test_a_batch_is_split_with_its_labels_as_torch_splits():
+    images, labels = torch.rand(7, 3, 4, 4), torch.arange(7)
+    pieces = Batch(images, labels).chunk(3)
+    assert [len(piece) for piece in pieces] == [3, 3, 1]
+    assert torch.equal(torch.cat([piece.images for piece in pieces]), images)
+    assert torch.equal(torch.cat([piece.labels for piece in pieces]), labels)
+    plain = Batch(images[:4]).chunk(3)  # two of two, as torch.chunk has it
+    assert [(len(piece), piece.labels) for piece in plain] == [(2, None), (2, None)]
+
+
+def test_another_seed_gives_a_copy_in_another_order():
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
+    first = Batches(images, 8, 0, CPU, labels=np.arange(20), rows=np.arange(3, 20))
+    first.reside()
+    before = first.rows(1).tolist()
+    other = first.reseeded(5)
+    fresh = Batches(images, 8, 5, CPU, labels=np.arange(20), rows=np.arange(3, 20))
+    for number in range(5):
+        assert torch.equal(other[number].images, fresh[number].images)
+        assert torch.equal(other[number].labels, fresh[number].labels)
+    assert other.resident is first.resident
+    assert first.seed == 0
+    assert before == first.rows(1).tolist() != other.rows(1).tolist()
+
+
+def test_the_first_images_of_a_store_are_a_batch():
+    store = open_store(Labelled(), vgx.ImageSpec(size=4, classes=12))
+    batch = as_batch(store, 3, CPU)
+    assert torch.equal(batch.images, as_images(store.images[:3], CPU))
+    assert batch.labels.tolist() == store.labels[:3].tolist()
+    assert as_batch(open_store(Pictures(), SPEC), 3, CPU).labels is None
+
+
+# --- a store that is there already -------------------------------------------------------------
+
+
+def test_a_store_is_found_in_the_cache_without_its_data_set():
+    spec = vgx.ImageSpec(size=4, classes=100)
+    store = open_store(Labelled(100, bad=[7]), spec, max_bad=1)
+    again = cached(store.fingerprint, spec)
+    assert (again.images == store.images).all()
+    assert (again.hashes == store.hashes).all()
+    assert (again.labels == store.labels).all()
+    assert (again.content, again.fingerprint) == (store.content, store.fingerprint)
+    assert (again.dropped, again.bad, again.named) == (store.dropped, store.bad, store.named)
+
+
+def test_a_store_that_is_not_in_the_cache_is_none():
+    assert cached("plain-1", SPEC) is None  # not even the cache is there
+    store = open_store(Pictures(), SPEC)
+    assert cached("plain-2", SPEC) is None
+    for other in (vgx.ImageSpec(size=5), vgx.ImageSpec(size=4, classes=2)):
+        assert cached(store.fingerprint, other) is None
+    assert cached(store.fingerprint, SPEC).content == store.content
+
+
+def test_a_store_from_the_cache_is_held_like_any_other():
+    fingerprint = open_store(Pictures(), SPEC).fingerprint
+    store = cached(fingerprint, SPEC)
+    assert data.cache.remove() == []  # somebody has it open
+    assert store.images[4, 0, 0].tolist() == [5, 10, 250]
+    del store
+    assert len(data.cache.remove()) == 1
+    assert cached(fingerprint, SPEC) is None
+
+
+@pytest.mark.parametrize("file", ["images.u8", "store.json", "hashes.u64"])
+def test_a_damaged_store_in_the_cache_says_what_to_do(file):
+    open_store(Pictures(), SPEC)
+    (folder,) = (vgx.cache_dir() / "images").iterdir()
+    (folder / file).write_bytes((folder / file).read_bytes()[:-20])
+    with pytest.raises(StorageError, match="damaged; delete it, and it is made again"):
+        cached("plain-1", SPEC)
+
+
+def test_a_cache_that_cannot_be_read_is_named(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VGX_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="file/images/.*Not a directory"):
+        cached("plain-1", SPEC)
+
+
 def test_too_few_pictures_for_a_minibatch_are_said():
-    message = "10 pictures don't fill one minibatch of 11; lower train.batch to 10"
+    message = "10 images don't fill one minibatch of 11; lower train.batch to 10"
     with pytest.raises(DataError, match=message):
         Batches(open_store(Pictures(), SPEC).images, 11, 0, CPU)
 
@@ -472,7 +556,7 @@ def test_another_way_of_resizing_would_have_a_store_of_its_own(monkeypatch):
     monkeypatch.setattr(data, "POLICY", "another")
     source = Pictures()
     open_store(source, SPEC)
-    assert len(source.asked) == 12
+    assert len(source.reads) == 12
 
 
 def test_reasons_are_counted_apart_and_told_in_their_order():
@@ -484,11 +568,11 @@ def test_reasons_are_counted_apart_and_told_in_their_order():
 
     store = open_store(Choosy(1505), SPEC)
     assert store.dropped == {"greyscale": 2, "with alpha": 3}
-    assert store.summary() == "1,500 pictures kept, 5 dropped (2 greyscale, 3 with alpha)"
+    assert store.summary() == "1,500 images kept, 5 dropped (2 greyscale, 3 with alpha)"
 
 
 def test_nothing_dropped_is_not_spoken_of():
-    assert open_store(Pictures(3), SPEC).summary() == "3 pictures"
+    assert open_store(Pictures(3), SPEC).summary() == "3 images"
 
 
 def test_what_a_dataset_has_to_say_is_kept_and_other_warnings_go_on():
@@ -522,9 +606,9 @@ def test_over_the_epochs_every_picture_has_its_turn():
 
 
 def test_pictures_on_the_device_make_the_same_minibatches(monkeypatch):
-    monkeypatch.setattr("vgx.data.store.READ", 7)
+    monkeypatch.setattr("vgx.data.batches.READ", 7)
     images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
     here, there = (Batches(images, 8, 0, torch.device("cpu")) for _ in range(2))
     there.reside()
-    assert all(torch.equal(here[number], there[number]) for number in range(5))
-    assert there[0].is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(here[number].images, there[number].images) for number in range(5))
+    assert there[0].images.is_contiguous(memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ from PIL import Image
 
 import vgx
 from vgx.data import decode as decoding
-from vgx.data.decode import decode, flat, guarded
+from vgx.data.decode import convert_image, decode, guarded
 from vgx.errors import DataError
 
 
@@ -23,7 +23,7 @@ def of(values, mode):
 
 
 def row(picture, channels=1):
-    made = flat(picture, channels)
+    made = convert_image(picture, channels)
     assert made.mode == {1: "L", 3: "RGB"}[channels]
     return [made.getpixel((x, 0)) for x in range(made.width)]
 
@@ -70,8 +70,8 @@ def test_floats_within_zero_and_one_stay_and_others_are_stretched():
 @pytest.mark.bar("D2")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_no_numbers_make_no_picture(value):
-    with pytest.raises(ValueError, match="no finite numbers"):
-        flat(of([0, value], "F"), 1)
+    with pytest.raises(ValueError, match="not finite"):
+        convert_image(of([0, value], "F"), 1)
 
 
 @pytest.mark.bar("D2")
@@ -112,7 +112,7 @@ def test_other_modes_are_what_pillow_makes_of_them():
     assert row(Image.new("1", (1, 1), 1), 3) == [(255, 255, 255)]
     assert row(Image.new("RGB", (1, 1), (255, 0, 0)), 1) == [76]  # 0.299 * 255
     same = Image.new("RGB", (1, 1))
-    assert flat(same, 3) is same
+    assert convert_image(same, 3) is same
 
 
 class Raising:
@@ -134,10 +134,10 @@ SPEC = vgx.ImageSpec(size=4)
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (ValueError("torn"), "picture 0 cannot be read: ValueError: torn"),
-        (EOFError(), "picture 0 cannot be read: EOFError"),
+        (ValueError("torn"), "image 0 cannot be read: ValueError: torn"),
+        (EOFError(), "image 0 cannot be read: EOFError"),
         (DataError("a.png: torn"), "a.png: torn"),
-        (FileNotFoundError(2, "gone"), "picture 0 cannot be read: FileNotFoundError: [Errno 2] go"),
+        (FileNotFoundError(2, "gone"), "image 0 cannot be read: FileNotFoundError: [Errno 2] go"),
         (DataError("a\n\x1b[31m\udc80 b"), "a ?[31m? b"),
         (DataError("x" * 1000), "x" * 197 + "..."),
     ],
@@ -154,9 +154,9 @@ def test_a_bad_picture_is_a_line_that_any_terminal_takes(error, text):
     [MemoryError(), OSError(errno.EMFILE, "many"), PermissionError(errno.EACCES, "closed")],
 )
 def test_what_is_no_fault_of_the_picture_always_ends_the_program(error):
-    with pytest.raises(DataError, match="no fault of the picture"):
+    with pytest.raises(DataError, match="no fault of the image"):
         decode(Raising(error), 0, SPEC)
-    with pytest.raises(DataError, match=r"a\.png.*no fault of the picture"):
+    with pytest.raises(DataError, match=r"a\.png.*no fault of the image"):
         decode(Raising(DataError("a.png: not read"), error), 0, SPEC)
 
 

@@ -28,14 +28,14 @@ def made_grids(run, steps, size=40):
         image.save(run.samples / f"step-{step:08}.png")
 
 
-def shown(run):
+def frames_of(run):
     with Image.open(run.samples / "timelapse.webp") as film:
-        found = []
+        pairs = []
         for index in range(film.n_frames):
             film.seek(index)
             film.load()
-            found.append((film.convert("RGB"), film.info["duration"]))
-    return found
+            pairs.append((film.convert("RGB"), film.info["duration"]))
+    return pairs
 
 
 def test_early_learning_is_drawn_and_then_every_so_many_steps():
@@ -59,14 +59,14 @@ def test_a_time_lapse_shows_the_grids_in_order_and_rests_on_the_last():
     (run.samples / "step-000000.1.png").write_bytes(b"not a grid's name")
     (run.samples / "recon-00000001.png").write_bytes(b"nor this")
     frames.timelapse(run)
-    pictures = shown(run)
-    levels = [ImageStat.Stat(frame.crop((0, 0, 40, 40))).mean[0] for frame, _ in pictures]
+    film = frames_of(run)
+    levels = [ImageStat.Stat(frame.crop((0, 0, 40, 40))).mean[0] for frame, _ in film]
     assert levels == pytest.approx([20, 25, 30, 35, 40], abs=2)
-    assert [time for _, time in pictures] == [150, 150, 150, 150, 1500]
+    assert [time for _, time in film] == [150, 150, 150, 150, 1500]
     # 40 pixels go into 384 nine times; the step stands in a line of 18 under them.
-    assert pictures[0][0].size == (360, 378)
+    assert film[0][0].size == (360, 378)
     # What is written under the picture is its step, so it is another text each time.
-    under = [frame.crop((0, 360, 360, 378)).tobytes() for frame, _ in pictures]
+    under = [frame.crop((0, 360, 360, 378)).tobytes() for frame, _ in film]
     assert len(set(under)) == 5
 
 
@@ -74,9 +74,9 @@ def test_a_time_lapse_is_small_however_long_the_training():
     run = rundir.create("x")
     made_grids(run, range(1, 61), size=800)
     frames.timelapse(run)
-    pictures = shown(run)
-    assert len(pictures) == 40
-    assert pictures[0][0].size == (384, 402)
+    film = frames_of(run)
+    assert len(film) == 40
+    assert film[0][0].size == (384, 402)
 
 
 @pytest.mark.parametrize("grids", [0, 1])

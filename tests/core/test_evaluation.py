@@ -50,7 +50,7 @@ def test_the_split_is_of_what_is_on_the_pictures():
 
 def test_a_share_that_leaves_a_side_empty_is_refused():
     hashes = np.array([hash_of(b"one")] * 5, np.uint64)
-    with pytest.raises(DataError, match=r"eval.holdout: 0.01: 5 pictures are too few: all of them"):
+    with pytest.raises(DataError, match=r"eval.holdout: 0.01: 5 images are too few: all of them"):
         held_out(hashes, 0.01)
     high = np.array([0x9E3779B97F4A7C15] * 2, np.uint64)
     with pytest.raises(DataError, match="none of them would be trained on"):

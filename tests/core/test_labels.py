@@ -12,7 +12,8 @@ from PIL import Image
 from steps import batches, forward
 
 import vgx
-from vgx.data.store import Batches, open_store
+from vgx.data.batches import Batches
+from vgx.data.store import open_store
 from vgx.engine.engine import Engine
 from vgx.errors import DataError, RecipeError
 from vgx.sampling import model as sampling
@@ -132,7 +133,7 @@ def test_labels_stay_with_their_pictures():
     batches = Batches(store.images, 2, 0, torch.device("cpu"), store.labels)
     for number in range(4):
         rows = batches.rows(number)
-        assert batches.labels(number).tolist() == store.labels[rows].tolist()
+        assert batches[number].labels.tolist() == store.labels[rows].tolist()
 
 
 def test_the_content_of_a_store_is_its_labels_too():
@@ -147,7 +148,7 @@ def test_without_classes_nobody_asks_for_labels():
 
 
 def test_a_label_beyond_the_classes_is_said():
-    with pytest.raises(DataError, match=r"picture 2 has the label 3; image.classes allows 0 to 2"):
+    with pytest.raises(DataError, match=r"image 2 has the label 3; image.classes allows 0 to 2"):
         open_store(Source([0, 0, 3]), SPEC)
 
 
@@ -162,7 +163,7 @@ def test_a_data_set_without_labels_is_said():
             return Image.new("RGB", (4, 4))
 
     with pytest.raises(
-        DataError, match="image.classes: 3: the data set gives its pictures no labels"
+        DataError, match="image.classes: 3: the data set gives its images no labels"
     ):
         open_store(Bare(), SPEC)
 

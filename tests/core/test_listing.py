@@ -33,18 +33,18 @@ def line(step, **more):
 @pytest.mark.parametrize("how", ["done", "stopped", "diverged", "failed"])
 def test_an_ended_run_says_how(how):
     run = made(log=[line(10)], ended={"how": how, "step": 17, "of": 40})
-    found = listing.entry(run)
-    assert (found.name, found.state, found.step, found.of) == ("0001-a", how, 17, 40)
+    summary = listing.summarize(run)
+    assert (summary.name, summary.state, summary.step, summary.of) == ("0001-a", how, 17, 40)
 
 
 def test_a_run_without_an_end_was_killed_unless_somebody_holds_it():
     run = made(log=[line(10), line(20)])
     (run.path / "lock").write_text("1 (on nowhere)")  # as one that was killed leaves it
-    assert listing.entry(run).state == "killed"
+    assert listing.summarize(run).state == "killed"
     with run.held():
-        found = listing.entry(run)
-        assert (found.state, found.step, found.of) == ("running", 20, 40)
-    assert listing.entry(run).state == "killed"
+        summary = listing.summarize(run)
+        assert (summary.state, summary.step, summary.of) == ("running", 20, 40)
+    assert listing.summarize(run).state == "killed"
 
 
 def test_looking_takes_no_lock_away():
@@ -59,20 +59,20 @@ def test_looking_takes_no_lock_away():
 def test_a_writer_on_another_machine_is_believed():
     run = made()
     (run.path / "lock").write_text("12 (on far-away since 2026-01-01)")
-    assert listing.entry(run).state == "running"
+    assert listing.summarize(run).state == "running"
 
 
 def test_steps_are_reckoned_from_epochs():
     run = made(recipe="name: a\ntrain: {epochs: 10}\n", log=[line(12)])
-    assert listing.entry(run).of == 80  # 8 steps an epoch
-    assert listing.entry(made(recipe="name: a\ntrain: {epochs: 10}\n")).of is None
+    assert listing.summarize(run).of == 80  # 8 steps an epoch
+    assert listing.summarize(made(recipe="name: a\ntrain: {epochs: 10}\n")).of is None
 
 
 def test_the_last_whole_line_of_a_long_log_counts():
     run = made(log=[line(n, more="x" * 500) for n in range(1, 400)])
     with run.log_file.open("a") as file:
         file.write('{"step": 999, "lo')
-    assert listing.entry(run).step == 399
+    assert listing.summarize(run).step == 399
 
 
 @pytest.mark.parametrize(
@@ -85,24 +85,66 @@ def test_the_best_metric_is_the_recipes(metric, best):
     )
     metrics = [{"psnr": 7.0, "l1": 4.0}, {"psnr": 9.0, "l1": 6.0}, {"psnr": 8.0, "l1": 5.0}]
     log = [line(n, metrics=each) for n, each in enumerate(metrics, 1)]
-    assert listing.entry(made(recipe=vgx.dump_recipe(recipe), log=log)).best == best
+    noted = {"better": recipe.eval.better}
+    run = made(recipe=vgx.dump_recipe(recipe), log=log, environment=noted)
+    assert listing.summarize(run).best == best
+
+
+MEASURED = "name: a\ntrain: {steps: 40}\neval: {every: 1, best: psnr}\n"
+
+
+@pytest.mark.parametrize("noted", [{}, {"better": None}, {"better": {"l1": "lower"}}])
+def test_an_old_run_that_does_not_say_what_is_better_shows_the_last_value(noted):
+    log = [line(n, metrics={"psnr": value}) for n, value in enumerate((7.0, 9.0, 8.0), 1)]
+    run = made(recipe=MEASURED, log=[*log, line(4)], environment=noted)
+    assert listing.summarize(run).best == "psnr 8 at step 3 (the last)"
+    (run.path / "environment.json").unlink()
+    assert listing.summarize(run).best == "psnr 8 at step 3 (the last)"
+
+
+def test_looking_at_a_run_does_not_run_its_plugins(capsys, tmp_path):
+    """Its files may come from anybody; only sampling and resuming import them."""
+    from vgx.cli import run_program
+
+    log = [
+        line(n, seconds=1.0, metrics={"psnr": value}) for n, value in enumerate((7.0, 9.0, 8.0), 1)
+    ]
+    runs = [made(name, MEASURED, log, environment=noted) for name, noted in
+            (("new", {"better": {"psnr": "higher"}}), ("old", {}))]  # fmt: skip
+    for run in runs:
+        code = f"open({str(tmp_path / run.path.name)!r}, 'w')\n"
+        (run.path / "plugins" / "own.py").write_text(code)
+    assert run_program(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "psnr 9 at step 2" in out
+    assert "psnr 8 at step 3 (the last)" in out
+    assert run_program(["compare", *(str(run.path) for run in runs)]) == 0
+    assert not [run for run in runs if (tmp_path / run.path.name).exists()]
+
+
+def test_a_run_notes_which_of_two_values_is_better():
+    recipe = vgx.load_recipe(
+        "recipes/tiny.yaml", {"train.steps": 1, "eval.every": 1, "eval.metrics": ["psnr", "l1"]}
+    )
+    run = vgx.run(recipe)
+    assert run.environment()["better"] == {"psnr": "higher", "l1": "lower"}
 
 
 def test_else_it_is_the_first_figure_of_the_evaluation():
     figures = {"figures": {"fid": {"mean": 12.3456, "spread": 1.0}, "kid": {"mean": 1.0}}}
     pairs = {"figures": {"psnr": {"mean": 20.0}}}
     both = {"generation": [figures], "reconstruction": pairs}
-    assert listing.entry(made(evaluation=both)).best == "fid 12.35"
+    assert listing.summarize(made(evaluation=both)).best == "fid 12.35"
     alone = {"generation": [], "reconstruction": pairs}
-    assert listing.entry(made(evaluation=alone)).best == "psnr 20"
-    assert listing.entry(made()).best == ""
+    assert listing.summarize(made(evaluation=alone)).best == "psnr 20"
+    assert listing.summarize(made()).best == ""
 
 
 def test_its_size_is_that_of_all_its_files():
     run = made()
-    before = listing.entry(run).bytes
+    before = listing.summarize(run).bytes
     (run.samples / "x.png").write_bytes(b"x" * 1000)
-    assert listing.entry(run).bytes == before + 1000
+    assert listing.summarize(run).bytes == before + 1000
 
 
 DAMAGE = {
@@ -120,10 +162,10 @@ def test_a_damaged_run_is_a_row_that_says_so(name, content):
     run = made(log=[line(1)])
     file = run.path / name
     file.unlink() if content is None else file.write_text(content)
-    found = listing.entry(run)
-    assert found.state.startswith("broken: ")
-    assert len(found.state) > len("broken: ")
-    assert found.bytes > 0
+    summary = listing.summarize(run)
+    assert summary.state.startswith("broken: ")
+    assert len(summary.state) > len("broken: ")
+    assert summary.bytes > 0
 
 
 def test_ages_are_said_as_one_says_them():

@@ -95,7 +95,7 @@ def started(program):
 @pytest.mark.bar("L2", control="numbers given without a look at what is there")
 def test_a_number_that_is_taken_would_be_refused(monkeypatch):
     first = made("x")
-    monkeypatch.setattr("vgx.runs.directory._numbered", lambda _: [])
+    monkeypatch.setattr("vgx.runs.directory.numbered", lambda _: [])
     with pytest.raises(StorageError, match="not empty"):
         create("x")
     assert first.recipe_file.read_text() == "name: x\n"
@@ -106,16 +106,16 @@ def test_a_number_that_somebody_took_a_moment_ago_is_not_taken_twice(monkeypatch
     """Another process names its run between our look and our claim."""
     from vgx.runs import directory as rundir
 
-    numbered, looks = rundir._numbered, []
+    numbered, looks = rundir.numbered, []
 
     def late(root):
         looks.append(root)
-        found = numbered(root)
+        runs = numbered(root)
         if len(looks) == 1:
             (root / "0001-other").mkdir()
-        return found
+        return runs
 
-    monkeypatch.setattr(rundir, "_numbered", late)
+    monkeypatch.setattr(rundir, "numbered", late)
     assert create("mine").path.name == "0002-mine"
     assert sorted(path.name for path in runs_dir().iterdir()) == ["0001-other", "0002-mine"]
 
@@ -180,7 +180,7 @@ ELSEWHERE = "4711 (on another-machine since 2026-01-31T12:00:00+00:00)"
 
 @pytest.mark.bar("L1")
 def test_a_lock_that_another_machine_did_not_take_back_is_believed():
-    """Its own lock may not be seen from here; only a person knows whether it has ended."""
+    """Its own lock may not be seen from here; only the user knows whether it has ended."""
     run = made("x")
     (run.path / "lock").write_text(ELSEWHERE)
     said = r"process 4711 \(on another-machine since .*has not said that it ended; if it has ended"

@@ -115,14 +115,14 @@ def test_a_file_that_cannot_be_written_is_named_and_ends_it(tmp_path):
 
 def test_what_stops_in_the_middle_leaves_whole_files(tmp_path, monkeypatch):
     """As Ctrl-C does: what is being written then is not there under its name."""
-    real = pictures._png
+    real = pictures.encode_png
 
     def png(pixels):
         if pixels.max() == 255:
             raise KeyboardInterrupt
         return real(pixels)
 
-    monkeypatch.setattr(pictures, "_png", png)
+    monkeypatch.setattr(pictures, "encode_png", png)
     chunks = (torch.full((4, 3, 8, 8), float(number == 3)) for number in range(10))
     with pytest.raises(KeyboardInterrupt):
         list(pictures.save_separately(chunks, tmp_path))

@@ -260,7 +260,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing_of_it(tmp_path)
 
 
 def test_fewer_pictures_than_a_minibatch_are_said_before_a_run_is_made(tmp_path):
-    with pytest.raises(DataError, match="5 pictures don't fill one minibatch"):
+    with pytest.raises(DataError, match="5 images don't fill one minibatch"):
         trained({"dataset.count": 5})
     assert not (tmp_path / "runs").exists()
 

@@ -16,6 +16,7 @@ from vgx.check import trials as tuning
 from vgx.check.trials import Trial, as_before, best, choose, settled
 from vgx.console import Voice
 from vgx.data.batches import Batch
+from vgx.data.store import open_store
 from vgx.engine.engine import Engine
 from vgx.errors import noticing
 from vgx.training import session as training
@@ -155,7 +156,7 @@ def test_compiled_networks_train_as_plain_ones_also_under_a_penalty():
 
 def test_the_images_of_a_trial_are_few_on_a_cpu():
     recipe = tiny(batch=64)
-    store = training.open_store(recipe.dataset.build(recipe.image), recipe.image)
+    store = open_store(recipe.dataset.build(recipe.image), recipe.image)
     batch = tuning.trial_batch(Engine(recipe, 10), store)
     assert len(batch) == tuning.FEW
     assert batch.labels is None

@@ -219,7 +219,7 @@ def test_class_labels_are_those_of_the_library(named):
 def test_labels_that_cannot_be_are_said(folder, named):
     with pytest.raises(RecipeError, match="there are 7 classes, and image.classes is 0"):
         labelled(folder, "label", 0)
-    with pytest.raises(DataError, match="picture 3 has the label 3; image.classes allows 0 to 2"):
+    with pytest.raises(DataError, match="image 3 has the label 3; image.classes allows 0 to 2"):
         open_store(*labelled(folder, "label", 3))
     with pytest.raises(DataError, match="no column 'lable'; it has image, label"):
         labelled(folder, "lable", 7)
@@ -227,7 +227,7 @@ def test_labels_that_cannot_be_are_said(folder, named):
         labelled(named, "score", 1)
     with pytest.raises(DataError, match="column 'some': row 1 has no label"):
         labelled(named, "some", 2)
-    with pytest.raises(DataError, match="picture 2 has the label -1"):
+    with pytest.raises(DataError, match="image 2 has the label -1"):
         open_store(*labelled(named, "unknown", 1))
 
 

@@ -134,7 +134,7 @@ BAD = {
 WHY = {
     "empty.png": "not an image", "text.jpg": "not an image", "short.jpg": "truncated",
     "bomb.png": "DecompressionBomb", "warned.png": "9,000 x 9,000 pixels are too many to decode",
-    "talks.png": "too large", "program.png": "not an image", "nan.pfm": "no finite numbers",
+    "talks.png": "too large", "program.png": "not an image", "nan.pfm": "not finite",
 }  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def test_a_file_that_may_not_be_read_is_no_bad_image(tmp_path, monkeypatch):
         return original(file, **options)
 
     monkeypatch.setattr(Image, "open", refusing)
-    with pytest.raises(DataError, match=r"closed\.png.*Permission denied.*no fault of the picture"):
+    with pytest.raises(DataError, match=r"closed\.png.*Permission denied.*no fault of the image"):
         open_store(source(tmp_path), SPEC, max_bad=1)
 
 

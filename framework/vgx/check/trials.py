@@ -12,8 +12,8 @@ from itertools import product
 import torch
 
 from vgx import rng
-from vgx.data.batches import Batch
-from vgx.data.store import Store, as_batch
+from vgx.data.batches import Batch, as_batch
+from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.engine.memory import ran_out
 from vgx.errors import noticing

@@ -26,21 +26,21 @@ def cache(clear: bool) -> None:
         (
             store.source,
             " x ".join(map(str, (store.shape[0], *store.shape))),
-            f"{store.pictures:,}",
-            keeper.in_words(store.bytes),
+            f"{store.images:,}",
+            keeper.format_bytes(store.bytes),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(store.used)),
         )
         for store in kept
     ]
     if rows:
         voice.table(("source", "pixels", "pictures", "size", "last used"), rows)
-    total = keeper.in_words(sum(store.bytes for store in kept))
+    total = keeper.format_bytes(sum(store.bytes for store in kept))
     if clear:
-        freed = keeper.in_words(sum(store.bytes for store in gone))
+        freed = keeper.format_bytes(sum(store.bytes for store in gone))
         stay = f"{len(kept):,} in use, {total}" if kept else "none is left"
         voice.say(f"{len(gone):,} removed, {freed}; {stay}, in {keeper.folder()}")
         return
-    most = keeper.in_words(keeper.limit())
+    most = keeper.format_bytes(keeper.limit())
     stores = "1 store" if len(kept) == 1 else f"{len(kept):,} stores"
     voice.say(f"{stores}, {total} of at most {most}, in {keeper.folder()}")
 

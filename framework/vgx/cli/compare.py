@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 def list_runs(out: Path | None) -> None:
     """List the runs, newest first: state, steps, age, size, best metric."""
     from vgx.console import Voice
-    from vgx.data.cache import in_words
+    from vgx.data.cache import format_bytes
     from vgx.recipe.yaml import short, visible
     from vgx.runs import directory as rundir
     from vgx.runs import summary as listing
 
     voice, now = Voice(), time.time()
-    found = [listing.entry(run) for run in reversed(rundir.every(out))]
+    found = [listing.summarize(run) for run in reversed(rundir.every(out))]
     if not found:
         voice.say(f"{rundir.runs_dir(out)}: no runs here yet; make one with: vgx run RECIPE")
         return
@@ -38,7 +38,7 @@ def list_runs(out: Path | None) -> None:
             short(visible(run.state)),
             f"{run.step:,}" + (f" of {run.of:,}" if run.of else ""),
             listing.age(now - run.since),
-            in_words(run.bytes),
+            format_bytes(run.bytes),
             visible(run.best),
         )
         for run in found

@@ -1,1 +1,8 @@
-"""Data: pictures decoded once, and minibatches of them."""
+"""Data: images decoded once, and minibatches of them.
+
+cache     the folder of stores: who builds, who reads, and how much it may hold
+decode    one image as plain bytes, whatever its mode, or why it cannot be used
+store     the store of decoded images: opened, built, looked up
+batches   minibatches by number, and bytes as images in [0, 1]
+split     which images no training sees
+"""

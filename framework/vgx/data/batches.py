@@ -1,24 +1,127 @@
-"""Minibatches."""
+"""Minibatches by number, and decoded bytes as images in [0, 1].
+
+Letters: N images, B in a minibatch, S pixels high and wide, C channels.
+"""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from vgx import rng
+from vgx.data.store import Store
+from vgx.errors import DataError
+
+READ = 4096  # images that are copied to a device at once
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images, and their labels where there are any."""
+    """Images and their labels."""
 
-    images: Tensor  # [B, C, H, W] in [0, 1]
+    images: Tensor  # [B, C, S, S]  in [0, 1]
     labels: Tensor | None = None  # [B]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def chunk(self, n: int) -> list[Batch]:
-        """Cut the minibatch into at most n pieces, as `torch.chunk` does."""
+        """Split into at most `n` batches, as `torch.chunk` does."""
         images = self.images.chunk(n)
         labels = [None] * len(images) if self.labels is None else self.labels.chunk(n)
         return [Batch(*pair) for pair in zip(images, labels, strict=True)]
+
+
+class Batches:
+    """Minibatches by number: a permutation keyed by seed and epoch, so a resume needs no state."""
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        batch: int,
+        seed: int,
+        device: torch.device,
+        labels: NDArray[np.int64] | None = None,
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Take images [N, S, S, C] and labels [N]; use all of them, or those in `rows` [M].
+
+        Raises `DataError` when they do not fill one minibatch.
+        """
+        self.images, self.batch, self.seed, self.device = images, batch, seed, device
+        self._labels = labels
+        self._rows = np.arange(len(images)) if rows is None else rows
+        self.per_epoch = minibatches(len(self._rows), batch)
+        self.resident: Tensor | None = None  # [N, S, S, C]  the images, if they are on the device
+        self._order: tuple[int, NDArray[np.int64]] = (-1, self._rows)  # of one epoch at a time
+
+    def reseeded(self, seed: int) -> Self:
+        """Return a copy with the same images in the order of another seed."""
+        other = copy.copy(self)
+        other.seed, other._order = seed, (-1, self._rows)  # noqa: SLF001 - of the same class
+        return other
+
+    def rows(self, number: int) -> NDArray[np.int64]:
+        """[B]  Return which images are in minibatch `number`, counted from the first step."""
+        epoch, place = divmod(number, self.per_epoch)
+        if self._order[0] != epoch:
+            generator = rng.generator(self.seed, "order", epoch)
+            order = torch.randperm(len(self._rows), generator=generator).numpy()
+            self._order = (epoch, self._rows[order])
+        return self._order[1][place * self.batch : (place + 1) * self.batch]
+
+    def __getitem__(self, number: int) -> Batch:
+        """Return minibatch `number` on the device."""
+        rows = self.rows(number)
+        if self.resident is not None:
+            images = as_floats(self.resident[torch.from_numpy(rows).to(self.device)])
+        else:
+            images = as_images(self.images[rows], self.device)
+        if self._labels is None:
+            return Batch(images)
+        return Batch(images, torch.from_numpy(self._labels[rows]).to(self.device))
+
+    def reside(self) -> None:
+        """Copy all images to the device, where a minibatch is then gathered."""
+        self.resident = torch.empty(self.images.shape, dtype=torch.uint8, device=self.device)
+        for start in range(0, len(self.images), READ):
+            part = self.images[start : start + READ]
+            self.resident[start : start + READ] = torch.from_numpy(np.array(part)).to(self.device)
+
+
+def minibatches(images: int, batch: int) -> int:
+    """Return how many minibatches an epoch has; images that do not fill one are left out.
+
+    Raises `DataError` when there is none.
+    """
+    if images < batch:
+        counts = f"{images:,} images don't fill one minibatch of {batch:,}"
+        raise DataError(f"{counts}; lower train.batch to {images:,}")
+    return images // batch
+
+
+def as_batch(store: Store, n: int, device: torch.device) -> Batch:
+    """Return the first `n` images of a store, with their labels if it has any."""
+    labels = None if store.labels is None else torch.from_numpy(store.labels[:n]).to(device)
+    return Batch(as_images(store.images[:n], device), labels)
+
+
+def as_images(pixels: NDArray[np.uint8], device: torch.device | str) -> Tensor:
+    """[B, C, S, S]  Return bytes [B, S, S, C] as images in [0, 1], in channels-last memory."""
+    # A gathered array is a copy already; a view of a store is read-only, which PyTorch refuses.
+    own = np.require(pixels, requirements=["C", "W"])
+    batch = torch.from_numpy(own)  # [B, S, S, C]
+    if torch.device(device).type == "cuda":
+        batch = batch.pin_memory()  # without this the copy waits for the device
+    return as_floats(batch.to(device, non_blocking=True))
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """[B, C, S, S]  Return bytes [B, S, S, C] as images in [0, 1], in channels-last memory."""
+    return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)

@@ -1,8 +1,8 @@
 """The folder of stores: who builds there, who reads there, and how much it may hold.
 
-The file of a store's pictures is its lock too. Its builder holds it alone, in a hidden place beside
-the final one; readers hold it together; what is removed must be held by nobody. A lock ends with
-its process, however that ends.
+The file of a store's images is its lock too. A builder holds it exclusively, in a hidden folder
+beside the final one; readers share it; a store is removed only when nobody holds it. A lock ends
+with its process, however that ends.
 """
 
 from __future__ import annotations
@@ -25,74 +25,76 @@ from vgx.files import cache_dir, flush_directory
 IMAGES, HASHES, LABELS, ABOUT = "images.u8", "hashes.u64", "labels.i64", "store.json"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _NAME = re.compile(r"[0-9a-f]{32}")
-_HIDDEN = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # places of builders, and what is being removed
+_HIDDEN = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # folders of builders, and what is being removed
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A store that the cache holds."""
+class CachedStore:
+    """A store in the cache, as a list shows it."""
 
     path: Path
-    source: str  # as a person says it
-    pictures: int
+    source: str  # the data set and its fields
+    images: int
     shape: tuple[int, int]  # size and channels
     bytes: int
     used: float  # when it was last opened, in seconds since 1970
 
     @property
     def line(self) -> str:
-        """What it is, in one line."""
+        """The store in one line of text."""
         size, channels = self.shape
-        pictures = f"{self.pictures:,} pictures of {size} x {size} x {channels}"
-        return f"{self.source}: {pictures}, {in_words(self.bytes)}"
+        images = f"{self.images:,} images of {size} x {size} x {channels}"
+        return f"{self.source}: {images}, {format_bytes(self.bytes)}"
 
 
 def folder() -> Path:
-    """Return where the stores lie."""
+    """Return the folder of the stores."""
     return cache_dir() / "images"
 
 
 def limit() -> int:
     """Return how many bytes the stores may take: VGX_CACHE_MAX, or a fifth of the disk."""
-    said = os.environ.get("VGX_CACHE_MAX")
-    if said is None:
-        there = next(path for path in (folder(), *folder().absolute().parents) if path.exists())
-        return shutil.disk_usage(there).total // 5
-    match = _SIZE.fullmatch(said.strip())
+    text = os.environ.get("VGX_CACHE_MAX")
+    if text is None:
+        parents = (folder(), *folder().absolute().parents)
+        existing = next(path for path in parents if path.exists())
+        return shutil.disk_usage(existing).total // 5
+    match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise RecipeError(f"VGX_CACHE_MAX: {said!r} is no size; say one like 50GB or 500MB")
+        raise RecipeError(f"VGX_CACHE_MAX: {text!r} is no size; write one like 50GB or 500MB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
-def in_words(count: int) -> str:
-    """Return a number of bytes as a person says it."""
+def format_bytes(count: int) -> str:
+    """Return a number of bytes as MB or GB."""
     return f"{count / 10**9:,.2f} GB" if count >= 10**9 else f"{count / 10**6:,.1f} MB"
 
 
 def obtain(
     store: Path, build: Callable[[Path, BinaryIO], None], waiting: Callable[[], None]
 ) -> tuple[BinaryIO, bool]:
-    """Return a store's pictures, open, and whether they were built for it just now.
+    """Return the open file of a store's images, and whether this call has built the store.
 
-    Of several processes that want the same store one builds it, in the place and file that `build`
-    is told, and the others wait until it has come through or died. Nobody removes a store while the
-    file, or a map of it, is open. Raises `OSError`, and `StorageError` for half a store.
+    Of several processes that want the same store one builds it: `build` is called with a folder and
+    the open file of images in it. The others wait until it is ready or its builder has died;
+    `waiting` is called once. Nobody removes a store while its file, or a map of it, is open. Raises
+    `OSError`, and `StorageError` for a store of which files are missing.
     """
-    built = said = False
+    built = waited = False
     place = store.with_name(f".{store.name}")
-    while (images := _opened(store)) is None:
-        begun = _begin(store, place)
-        if begun is None:
-            if not said:
+    while (images := open_images(store)) is None:
+        file = _begin(store, place)
+        if file is None:
+            if not waited:
                 waiting()
-            said = True
-            with suppress(FileNotFoundError), (place / IMAGES).open("rb") as theirs:
-                fcntl.flock(theirs, fcntl.LOCK_SH)
+            waited = True
+            with suppress(FileNotFoundError), (place / IMAGES).open("rb") as other:
+                fcntl.flock(other, fcntl.LOCK_SH)
             continue
-        with begun:
+        with file:
             try:
-                build(place, begun)
+                build(place, file)
                 place.rename(store)
             except BaseException:
                 _discard(place)
@@ -102,13 +104,13 @@ def obtain(
     return images, built
 
 
-def _opened(store: Path) -> BinaryIO | None:
-    """Open a store's pictures, together with other readers; nothing when there is no store."""
+def open_images(store: Path) -> BinaryIO | None:
+    """Open a store's images, together with other readers; None when there is no store."""
     with suppress(FileNotFoundError):
         images = (store / IMAGES).open("rb")
         fcntl.flock(images, fcntl.LOCK_SH)
         if (store / ABOUT).is_file():  # not removed just before it was locked
-            with suppress(OSError):  # in a cache that is another person's
+            with suppress(OSError):  # in a cache of another user
                 os.utime(store / ABOUT)
             return images
         images.close()
@@ -116,14 +118,14 @@ def _opened(store: Path) -> BinaryIO | None:
 
 
 def _begin(store: Path, place: Path) -> BinaryIO | None:
-    """Take the place to build a store in; nothing when it is taken, or the store there by now."""
+    """Make the folder to build a store in; None when another builds there, or the store exists."""
     root = store.parent
     root.mkdir(parents=True, exist_ok=True)
-    # Nobody looks at a place that is not yet locked. A file, since NFS locks no directory.
+    # Nobody may see a folder that is not yet locked. A file, since NFS locks no directory.
     with root.with_name("images.lock").open("a") as claim:
         fcntl.flock(claim, fcntl.LOCK_EX)
         for left in root.glob(".*"):
-            # Blocked: somebody builds there. Other errors: it is gone, or another person's.
+            # Blocked: another process builds there. Other errors: it is gone, or another user's.
             with suppress(OSError):
                 if _HIDDEN.fullmatch(left.name):
                     _remove_unheld(left)
@@ -135,7 +137,7 @@ def _begin(store: Path, place: Path) -> BinaryIO | None:
             place.mkdir()
         except FileExistsError:
             with suppress(BlockingIOError):
-                _remove_unheld(place)  # says why, if it could not be removed before
+                _remove_unheld(place)  # raises the reason, if it could not be removed before
             return None
         images = (place / IMAGES).open("wb")
         fcntl.flock(images, fcntl.LOCK_EX)
@@ -143,24 +145,24 @@ def _begin(store: Path, place: Path) -> BinaryIO | None:
 
 
 def _remove_unheld(place: Path) -> None:
-    """Remove a store, or what was left of one. Raises `BlockingIOError` when somebody has it."""
+    """Remove a store, or the rest of one. Raises `BlockingIOError` when it is held."""
     with (place / IMAGES).open("ab") as images:
         fcntl.flock(images, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _discard(place)
 
 
 def _discard(place: Path) -> None:
-    """Remove a place that we hold; nobody finds half of it under its name."""
+    """Remove a folder that this process holds; under its name it is never seen half removed."""
     name = place.name.strip(".")[:32]
     gone = place.rename(place.with_name(f".{name}.{uuid.uuid4().hex[:8]}"))
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def stores() -> list[Kept]:
-    """Return the stores, the longest unused first; what is none of them is passed over."""
-    known, found = {IMAGES, HASHES, LABELS, ABOUT}, []
+def stores() -> list[CachedStore]:
+    """Return the stores, the longest unused first; other files and folders are passed over."""
+    known, cached = {IMAGES, HASHES, LABELS, ABOUT}, []
     for path in folder().glob("*"):
-        # Whatever else somebody laid there is nothing of ours.
+        # A folder that is no store raises one of these.
         with suppress(OSError, ValueError, LookupError, TypeError):
             files = [*path.iterdir()]
             if not _NAME.fullmatch(path.name) or {file.name for file in files} - known:
@@ -168,22 +170,23 @@ def stores() -> list[Kept]:
             about = json.loads((path / ABOUT).read_text())
             shape = int(about["size"]), int(about["channels"])
             size, used = sum(file.stat().st_size for file in files), (path / ABOUT).stat().st_mtime
-            found.append(Kept(path, str(about["source"]), int(about["count"]), shape, size, used))
-    return sorted(found, key=lambda kept: kept.used)
+            source, count = str(about["source"]), int(about["count"])
+            cached.append(CachedStore(path, source, count, shape, size, used))
+    return sorted(cached, key=lambda store: store.used)
 
 
-def remove(most: int = 0) -> list[Kept]:
-    """Remove stores, the longest unused first, until the rest take at most so many bytes.
+def remove(max_bytes: int = 0) -> list[CachedStore]:
+    """Remove stores, the longest unused first, until the rest take at most `max_bytes` bytes.
 
-    Those that somebody has open stay, and those that may not be removed. Returns what went.
+    Stores that are open stay, and those that may not be removed. Returns the removed ones.
     """
-    kept = stores()
-    total, gone = sum(store.bytes for store in kept), []
-    for store in kept:
-        if total <= most:
+    remaining = stores()
+    total, removed = sum(store.bytes for store in remaining), []
+    for store in remaining:
+        if total <= max_bytes:
             break
         with suppress(OSError):
             _remove_unheld(store.path)
-            gone.append(store)
+            removed.append(store)
             total -= store.bytes
-    return gone
+    return removed

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vgx.console import Voice
-from vgx.data.store import Store, name_of, open_source, open_store
+from vgx.data.store import Store, open_source, open_with_progress
 from vgx.errors import noticing
 from vgx.evaluation import latents
 from vgx.evaluation.metrics import (
@@ -110,16 +110,7 @@ def _opened(dataset: Dataset, recipe: Recipe, voice: Voice) -> tuple[Source, Sto
     # The labels of another data set, if it has any, are not those that the decoder knows.
     image = recipe.image if dataset == recipe.dataset else replace(recipe.image, classes=0)
     source, _ = open_source(dataset, image)
-    with voice.work("Decoding", len(source)) as update:
-        store = open_store(
-            source,
-            image,
-            lambda more: update(more, "pictures"),
-            dataset.tolerated,
-            name_of(dataset),
-            voice.say,
-        )
-    return source, store
+    return source, open_with_progress(source, dataset, image, voice)
 
 
 def _features(metrics: Sequence[Metric]) -> list[Features]:

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vgx import rng
+from vgx.data.batches import as_images
 from vgx.data.split import held_out
-from vgx.data.store import Store, as_images
+from vgx.data.store import Store
 from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx.files import cache_dir, write_file
+from vgx.images import levels
 from vgx.parts.kinds import Comparison, Drawer, Features, Metric
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Eval
@@ -124,7 +126,7 @@ class Eyes:
 
 def rounded(images: Tensor) -> Tensor:
     """[N, C, S, S]  Images as a PNG would hold them: real ones were bytes too."""
-    return (images * 255).round() / 255
+    return levels(images) / 255
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,17 +49,17 @@ def read(run: Run) -> Contender:
 
     Raises `StorageError` when they are not what a run writes.
     """
-    entry = listing.entry(run)
+    entry = listing.summarize(run)
     if entry.state.startswith("broken"):
         raise StorageError(f"{run.path}: {entry.state}")
     about, audit, said = (
-        listing.gist(run, f"{name}.json") for name in ("environment", "audit", "evaluation")
+        listing.read_json(run, f"{name}.json") for name in ("environment", "audit", "evaluation")
     )
     return Contender(
         run=run,
         name=run.path.resolve().name,
         state=entry.state,
-        recipe=listing.recipe_of(run),
+        recipe=listing.read_recipe(run),
         about=about,
         audit=audit,
         said=said,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vgx.data.cache import in_words
+from vgx.data.cache import format_bytes
 from vgx.errors import StorageError
 from vgx.parts.kinds import Loss
 from vgx.parts.values import Adaptive, Schedule, at
@@ -85,7 +85,7 @@ def of_run(run: Run, recipe: Recipe) -> Explanation:
     except (OSError, ValueError) as error:
         raise StorageError(f"{file}: {error}") from None
     lines = [line for line in run.read_log() if line.get("losses")]
-    steps = listing.entry(run).of or recipe.train.steps or 1
+    steps = listing.summarize(run).of or recipe.train.steps or 1
     pace = ""
     if lines:
         line = lines[-1]
@@ -187,8 +187,10 @@ def _optimizer(asked: Optimizer) -> str:
 def _memory(recipe: Recipe, need: dict[str, Any]) -> list[str]:
     piece = recipe.train.batch // recipe.train.accumulate
     whole = need["fixed"] + piece * need["each"]
-    total, there, fixed = (in_words(int(n)) for n in (whole, need["there"], need["fixed"]))
-    parts = f"{fixed} for weights, gradients and optimizers, {in_words(int(need['each']))} for each"
+    total, there, fixed = (format_bytes(int(n)) for n in (whole, need["there"], need["fixed"]))
+    parts = (
+        f"{fixed} for weights, gradients and optimizers, {format_bytes(int(need['each']))} for each"
+    )
     return [f"Memory: at least {total} of {there}: {parts} of {piece:,} pictures at once."]
 
 

@@ -18,9 +18,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vgx.data.batches import as_images
 from vgx.data.split import held_out
-from vgx.data.store import Store, as_images
+from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, gap_at_least, kl_by_dimension
+from vgx.images import as_pil, as_pixels
 from vgx.parts.kinds import Fitted, Sampler
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe
@@ -81,10 +83,7 @@ def _uri(image: Image.Image) -> str:
 
 def _image(pixels: Tensor, size: int | None = None) -> Image.Image:
     """Return an image [C, H, W] in [0, 1], no larger than `size` pixels."""
-    from PIL import Image
-
-    values = (pixels * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)  # [H, W, C]
-    image = Image.fromarray(values.squeeze(-1).cpu().numpy()).convert("RGB")
+    image = as_pil(as_pixels(pixels[None])[0]).convert("RGB")
     if size is not None:
         image.thumbnail((size, size))
     return image

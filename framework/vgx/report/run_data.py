@@ -12,7 +12,7 @@ from vgx.recipe.model import Recipe
 from vgx.report import panels as exhibits
 from vgx.runs.directory import Run
 from vgx.runs.frames import evenly
-from vgx.runs.summary import gist
+from vgx.runs.summary import read_json
 
 LINES = 1500  # of the log, in a curve
 FRAMES = 24  # pictures of training
@@ -22,8 +22,8 @@ NAMED = {2: "Ctrl-C (SIGINT)", 15: "SIGTERM"}
 
 def gather(run: Run, recipe: Recipe, shown: dict[str, Any], notices: list[str]) -> dict[str, Any]:
     """Return all that the page shows, as plain data."""
-    lines, about = run.read_log(), gist(run, "environment.json")
-    ended, audit = gist(run, "ended.json"), gist(run, "audit.json")
+    lines, about = run.read_log(), read_json(run, "environment.json")
+    ended, audit = read_json(run, "ended.json"), read_json(run, "audit.json")
     frames, count = exhibits.frames(run, FRAMES)
     last = frames[-1] if frames else {}
     curves = _curves(lines, audit)
@@ -237,7 +237,7 @@ def _warnings(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _metrics(run: Run) -> dict[str, Any] | None:
     """Return the tables of the run's evaluation, when there was one."""
-    said = gist(run, "evaluation.json")
+    said = read_json(run, "evaluation.json")
     if not said:
         return None
     seeds = len(said["seeds"])

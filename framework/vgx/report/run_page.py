@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vgx.console import Voice
-from vgx.data.store import Store, name_of, open_source, open_store
+from vgx.data.store import Store, open_source, open_with_progress
 from vgx.errors import StorageError, VgxError, noticing
 from vgx.files import write_file
 from vgx.parts.registry import Registry
@@ -68,14 +68,7 @@ def pictures(run: Run, recipe: Recipe, voice: Voice) -> Store | str:
     """Return the pictures that a run was trained on, or why they are not to be had."""
     try:
         source, _ = open_source(recipe.dataset, recipe.image)
-        with voice.work("Decoding", len(source)) as advance:
-            store = open_store(
-                source,
-                recipe.image,
-                lambda more: advance(more, "pictures"),
-                recipe.dataset.tolerated,
-                name_of(recipe.dataset),
-            )
+        store = open_with_progress(source, recipe.dataset, recipe.image, voice)
     except VgxError as error:
         return str(error)
     if store.content != run.environment()["data"]["content"]:

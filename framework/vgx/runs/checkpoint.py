@@ -1,7 +1,7 @@
-"""Checkpoints: data, never code, committed by a rename and verified before they are believed.
+"""Checkpoints: data, never code, committed by a rename and verified before they are used.
 
 A checkpoint is a directory of safetensors and JSON with a manifest of sizes and SHA-256 sums. It is
-written beside its final place, flushed, renamed, and only then are older ones pruned.
+written beside its final place, flushed and renamed; only then are older ones removed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import safetensors.torch
 from torch import Tensor
 
 from vgx.errors import Notice, StorageError
-from vgx.files import flush_directory, refusal
+from vgx.files import flush_directory, refusal, write_through
 from vgx.runs.directory import Run
 
 FORMAT = 1
-# Largest size in bytes of JSON, and of the JSON that safetensors begin with: no run's are larger.
+# Largest size in bytes of a JSON file, and of the JSON header of safetensors, that is read.
 MAX_JSON = 16 * 2**20
 _NAME = re.compile(r"step-([0-9]{8,18})(\.old)?")
 _TENSORS = ("model", "optimizer", "latents")
@@ -36,23 +36,22 @@ _FILES = (*(f"{name}.safetensors" for name in _TENSORS), "state.json")
 
 @dataclass(frozen=True)
 class State:
-    """Everything that a run needs to go on: tensors by name, and plain numbers."""
+    """Everything that a run needs to continue: tensors by name, and plain numbers."""
 
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     latents: dict[str, Tensor]
-    numbers: dict[str, Any]  # JSON; "step" among them
+    numbers: dict[str, Any]  # JSON, with the key "step"
 
 
 def save(run: Run, state: State, keep: int, spare: int | None = None) -> Path:
-    """Commit a checkpoint of the state's step and prune all but the newest `keep`.
+    """Commit a checkpoint of the state's step and remove all but the newest `keep`.
 
-    That of the step `spare`, the best one, stays too.
-
-    Raises `StorageError`; the checkpoints that were there are untouched then.
+    The checkpoint of the step `spare`, the best one, stays too. Raises `StorageError`; the old
+    checkpoints are untouched then.
     """
     final = run.checkpoints / f"step-{state.numbers['step']:08}"
-    temporary = _hidden(final)
+    temporary = hidden(final)
     files = {f"{name}.safetensors": tensor_bytes(getattr(state, name)) for name in _TENSORS}
     files["state.json"] = json.dumps({"format": FORMAT, **state.numbers}, indent=1).encode()
     manifest = {
@@ -63,12 +62,9 @@ def save(run: Run, state: State, keep: int, spare: int | None = None) -> Path:
     try:
         temporary.mkdir()
         for name, data in files.items():
-            with (temporary / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write_through(temporary / name, data)
         flush_directory(temporary)
-        if final.exists():  # the same step once more; the old one can be loaded all the while
+        if final.exists():  # the same step again; the old one can be loaded all the time
             aside = final.with_name(f"{final.name}.old")
             shutil.rmtree(aside, ignore_errors=True)
             final.rename(aside)
@@ -78,21 +74,21 @@ def save(run: Run, state: State, keep: int, spare: int | None = None) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
         why = refusal(error, run.path, sum(map(len, files.values())))
         raise StorageError(f"{final}: not saved: {why}; {last_good(run)}") from error
-    # A newer one than this was damaged, or the run would have gone on from it.
-    there = committed(run)
-    kept = [path for path in there[there.index(final) :] if not path.suffix][:keep]
-    for path in there:
+    # Newer ones are damaged, or the run would have continued from them.
+    existing = committed(run)
+    kept = [path for path in existing[existing.index(final) :] if not path.suffix][:keep]
+    for path in existing:
         if path not in kept and (path.suffix or _step(path) != spare):
-            with contextlib.suppress(OSError):  # it is gone for readers before it is in pieces
-                shutil.rmtree(path.rename(_hidden(path)))
+            with contextlib.suppress(OSError):  # renamed first: no reader sees half of it
+                shutil.rmtree(path.rename(hidden(path)))
     return final
 
 
 def load(run: Run, before: int | None = None) -> tuple[Path, State]:
-    """Return the newest checkpoint whose files are what its manifest says.
+    """Return the path and state of the newest checkpoint that its manifest verifies.
 
-    With `before`, the newest one of an earlier step than that. A damaged one that is passed over is
-    told in a `Notice`. Raises `StorageError` when none is left, naming what is wrong with each.
+    With `before`, only checkpoints of earlier steps count. Damaged ones are passed over with a
+    `Notice`. Raises `StorageError` when none is left; it names what is wrong with each.
     """
     wrong = []
     for path in committed(run):
@@ -120,28 +116,14 @@ def load_step(run: Run, step: int) -> tuple[Path, State]:
     return path, _read(path)
 
 
-def best(run: Run, name: str, better: str) -> int | None:
-    """Return the step at which a number of the log's metrics was best, the first of equal ones."""
-    found = [
-        (line["metrics"][name], line["step"])
-        for line in run.read_log()
-        if name in line.get("metrics", ())
-    ]
-    if not found:
-        return None
-    sign = -1 if better == "higher" else 1
-    step: int = min(found, key=lambda pair: (sign * pair[0], pair[1]))[1]
-    return step
-
-
 def committed(run: Run) -> list[Path]:
-    """Return the checkpoints that were committed, newest first; nobody has looked into them."""
-    found = [path for path in run.checkpoints.glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (-_step(path), path.suffix))
+    """Return the committed checkpoints, newest first; their files are not verified yet."""
+    paths = [path for path in run.checkpoints.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(paths, key=lambda path: (-_step(path), path.suffix))
 
 
 def last_good(run: Run) -> str:
-    """Say which checkpoint a run would go on from."""
+    """Return a message that names the checkpoint from which a run would continue."""
     last = next(iter(committed(run)), None)
     return f"the last good checkpoint is {last.name}" if last else "there is no checkpoint yet"
 
@@ -150,14 +132,14 @@ def _step(path: Path) -> int:
     return int(path.name.removesuffix(".old").removeprefix("step-"))
 
 
-def _hidden(path: Path) -> Path:
-    """Return a name beside `path` that no reader looks at, and that the next start removes."""
+def hidden(path: Path) -> Path:
+    """Return a path beside `path` that readers ignore and the next start of the run removes."""
     return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
 
 
 def _read(path: Path) -> State:
     try:
-        files = _verified(path)
+        files = verified(path)
         numbers = json.loads(files["state.json"])
         if numbers.pop("format") > FORMAT:
             raise StorageError(f"{path}: written by a newer vgx; install that to go on")
@@ -167,21 +149,21 @@ def _read(path: Path) -> State:
         return State(model, optimizer, latents, numbers)
     except StorageError:
         raise
-    # Whatever a damaged file makes a parser raise, the answer is the same: not this one.
+    # A damaged file can make a parser raise any error; all mean that the checkpoint is damaged.
     except Exception as error:
         raise StorageError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def _verified(path: Path) -> dict[str, bytes]:
-    """Return a checkpoint's files. Raises `StorageError` for what is not as its manifest says."""
+def verified(path: Path) -> dict[str, bytes]:
+    """Return a checkpoint's files by name. Raises `StorageError` unless they fit the manifest."""
     written = _contents(path / "manifest.json")
     manifest = json.loads(written)
-    # There is one way to write a manifest, so no byte of it can change unseen.
+    # A manifest has one spelling, so no byte of it can change unnoticed.
     if written != _manifest(manifest) or sorted(manifest) != sorted(_FILES):
         raise StorageError(f"{path / 'manifest.json'}: not as it was written")
-    there = {inner.name for inner in path.iterdir()} - {"manifest.json"}
-    if odd := sorted(there ^ set(_FILES)):
-        word = "not of this checkpoint" if odd[0] in there else "missing"
+    names = {inner.name for inner in path.iterdir()} - {"manifest.json"}
+    if odd := sorted(names ^ set(_FILES)):
+        word = "not of this checkpoint" if odd[0] in names else "missing"
         raise StorageError(f"{path / odd[0]}: {word}")
     files = {}
     for name, expected in manifest.items():
@@ -196,7 +178,7 @@ def _verified(path: Path) -> dict[str, bytes]:
 
 
 def _contents(path: Path, size: int | None = None, limit: int | None = MAX_JSON) -> bytes:
-    """Read a regular file of the size that is expected, and of the size that can be."""
+    """Read a regular file of exactly `size` bytes and at most `limit` bytes."""
     about = path.lstat()
     if not stat.S_ISREG(about.st_mode):
         raise StorageError(f"{path}: not a regular file")
@@ -219,7 +201,7 @@ def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 
 def tensors(data: bytes, name: Path) -> dict[str, Tensor]:
-    """Return the tensors that safetensors hold. Raises `StorageError` for anything else."""
+    """Return the tensors in the bytes of a safetensors file. Raises `StorageError` for others."""
     header = int.from_bytes(data[:8], "little")
     if header > MAX_JSON:
         raise StorageError(f"{name}: a header of {header:,} bytes; at most {MAX_JSON:,} are read")
@@ -230,6 +212,6 @@ def tensors(data: bytes, name: Path) -> dict[str, Tensor]:
 
 
 def under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Return the tensors of one network, without its name before theirs."""
+    """Return the tensors whose names begin with `name.`, without this prefix."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Run directories: where they are, what lies in them, who is writing."""
+"""Run directories: where they are, what lies in them, and which process is writing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vgx.errors import BusyError, StorageError
 from vgx.files import storage, write_file
 
 _NAME = re.compile(r"(\d{4,})-(.+)")
-_TOLD = ("environment", "audit", "ended")  # what a run's writer says of it in JSON
+_JSON = ("environment", "audit", "ended")  # JSON files that the process of a run writes
 _HOLDER = re.compile(r"\d+ \(on (.*) since .*\)")
 
 
@@ -37,27 +37,27 @@ class Run:
 
     @property
     def recipe_file(self) -> Path:
-        """The resolved recipe; it runs again by itself."""
+        """The resolved recipe, complete: `vgx run` takes it."""
         return self.path / "recipe.yaml"
 
     @property
     def samples(self) -> Path:
-        """Pictures made during and after training."""
+        """The folder of images made during and after training."""
         return self.path / "samples"
 
     @property
     def fits(self) -> Path:
-        """What fitted samplers learned, one file a sampler and checkpoint."""
+        """The folder of fitted samplers, one file for each sampler and checkpoint."""
         return self.path / "samplers"
 
     @property
     def checkpoints(self) -> Path:
-        """Committed checkpoints, one directory a step."""
+        """The folder of committed checkpoints, one directory for each step."""
         return self.path / "checkpoints"
 
     @property
     def log_file(self) -> Path:
-        """One JSON object a logged step."""
+        """The log: one JSON object in each line, for each logged step."""
         return self.path / "log.jsonl"
 
     @property
@@ -66,10 +66,10 @@ class Run:
         return sorted((self.path / "plugins").glob("*.py"))
 
     def environment(self) -> dict[str, Any]:
-        """Return what the run was made with."""
+        """Return what the run was made with. Raises `StorageError` if the file is damaged."""
         try:
             loaded: dict[str, Any] = json.loads((self.path / "environment.json").read_text())
-            # What a resume reads of it, in the form in which it is written.
+            # What a resume reads must have the types in which it is written.
             str(loaded["data"]["content"]), int(loaded["data"]["kept"])
             dict(loaded.get("packages", {}))
             [p["name"] + p["version"] for p in loaded.get("plugins", [])]
@@ -84,7 +84,7 @@ class Run:
             file.write(json.dumps(line) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Return the log's whole lines; a torn last line is left out."""
+        """Return the log's lines up to the first damaged one, which a killed writer leaves."""
         lines: list[dict[str, Any]] = []
         if self.log_file.exists():
             for text in self.log_file.read_text("utf-8", errors="replace").splitlines():
@@ -98,16 +98,16 @@ class Run:
         return lines
 
     def rewind_log(self, step: int) -> None:
-        """Drop the lines after a step, which are about to be written again."""
+        """Remove the lines after a step, which are about to be written again."""
         kept = [line for line in self.read_log() if line["step"] <= step]
         write_file(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the directory for one writer; the lock ends with the process, however it ends.
+        """Lock the directory for one writer; the lock ends with the process, however it ends.
 
-        Raises `BusyError`. What a writer on another machine has not taken back is believed: not
-        every network disk tells machines of each other's locks.
+        Raises `BusyError`. The name of a writer on another machine counts as its lock until it is
+        removed: not every network disk shows the locks of other machines.
         """
         with storage(self.path):
             file = (self.path / "lock").open("a+", encoding="utf-8")
@@ -120,71 +120,71 @@ class Run:
                     message = f"process {holder} is training here{self._advice(holder)}"
                     raise BusyError(f"{self.path}: {message}") from None
                 file.seek(0)
-                left = file.read().strip()
-                if advice := self._advice(left):
-                    message = f"process {left} has not said that it ended{advice}"
+                previous = file.read().strip()
+                if advice := self._advice(previous):
+                    message = f"process {previous} has not said that it ended{advice}"
                     raise BusyError(f"{self.path}: {message}")
                 file.truncate(0)
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 file.write(f"{os.getpid()} (on {platform.node()} since {now})")
                 file.flush()
-            self._tidy()
+            self.tidy()
             try:
                 yield
             finally:
                 file.truncate(0)
 
     def holder(self) -> str:
-        """Return who is writing here now, and nothing when nobody is."""
+        """Return which process is writing here now; an empty text if none is."""
         try:
             with (self.path / "lock").open(encoding="utf-8", errors="replace") as file:
-                said = file.read().strip()
-                if said and not self._advice(said):
-                    # What a writer of this machine left behind without the lock says nothing.
+                holder = file.read().strip()
+                if holder and not self._advice(holder):
+                    # On this machine only the lock counts: the text outlives a killed writer.
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                     return ""
         except BlockingIOError:
-            return said
+            return holder
         except OSError:
             return ""
-        return said
+        return holder
 
     def unlock(self) -> None:
-        """Forget the lock of a writer on another machine, who is known to have ended."""
+        """Remove the lock of a writer on another machine that is known to have ended."""
         lock = self.path / "lock"
         with storage(lock):
             if lock.is_file() and self._advice(lock.read_text("utf-8", "replace").strip()):
                 lock.unlink()
 
     def _advice(self, holder: str) -> str:
-        """Say what helps when the holder of the lock is on another machine; else nothing."""
+        """Return advice if the holder of the lock is on another machine; else an empty text."""
         where = _HOLDER.fullmatch(holder)
         if where is None or where[1] == platform.node():
             return ""
         return f"; if it has ended: vgx resume {self.path} --force-unlock"
 
-    def _tidy(self) -> None:
-        """Remove what a writer that was killed left unfinished; whoever holds the run is alone."""
+    def tidy(self) -> None:
+        """Remove unfinished files of a writer that was killed. The caller holds the lock."""
         for path in self.checkpoints.glob(".step-*"):
             shutil.rmtree(path, ignore_errors=True)
-        for file in ("recipe.yaml", "log.jsonl", *(f"{n}.json" for n in _TOLD), "report.html"):
+        for file in ("recipe.yaml", "log.jsonl", *(f"{n}.json" for n in _JSON), "report.html"):
             for path in self.path.glob(f".{file}.*"):
                 with suppress(OSError):
                     path.unlink()
 
 
 def _holder(lock: TextIO) -> str:
-    """Return what a lock's file says of its holder, who may be about to write it."""
+    """Return the text of a lock file, which its holder may write a moment later."""
     for _ in range(20):
         lock.seek(0)
-        if said := lock.read().strip():
-            return said
+        if holder := lock.read().strip():
+            return holder
         time.sleep(0.05)
     return "another one"
 
 
 def create(name: str, out: str | Path | None = None) -> Run:
-    """Make the next numbered directory; two processes never get the same one."""
+    """Create the next numbered directory; two processes never get the same number."""
     root = runs_dir(out)
     with storage(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -197,50 +197,50 @@ def create(name: str, out: str | Path | None = None) -> Run:
 
 
 def _claim(root: Path) -> tuple[int, Path]:
-    """Make a directory called by the next number alone; no lock, since NFS locks no directory."""
+    """Create a directory named by the next number only; no lock, since NFS locks no directory."""
     while True:
         claimed = [int(path.name) for path in root.glob("*") if re.fullmatch(r"\d{4,}", path.name)]
-        number = max([*claimed, *(number for number, _ in _numbered(root))], default=0) + 1
+        number = max([*claimed, *(number for number, _ in numbered(root))], default=0) + 1
         claim = root / f"{number:04}"
         with suppress(FileExistsError):
             claim.mkdir()
-            # Another one may have given this number its name since it was looked for.
-            if number not in dict(_numbered(root)):
+            # Another process may have used this number since the folder was listed.
+            if number not in dict(numbered(root)):
                 return number, claim
             claim.rmdir()
 
 
 def find(run: Run | str | Path | int | None = None, out: str | Path | None = None) -> Run:
-    """Return the run that a path, a number or a name means; nothing means the newest.
+    """Return the run with a path, a number or a name; by default the newest.
 
-    Raises `StorageError` that says what there is.
+    Raises `StorageError` that lists the newest runs.
     """
     if isinstance(run, Run):
         return run
     root = runs_dir(out)
-    runs = _numbered(root)
+    runs = numbered(root)
     if run is None:
         if runs:
             return Run(runs[-1][1])
         raise StorageError(f"{root}: no runs here yet; make one with: vgx run RECIPE")
     wanted = str(run)
-    with suppress(OSError, ValueError):  # names that no file can have
+    with suppress(OSError, ValueError):  # text that cannot be the name of a file
         if (Path(wanted) / "recipe.yaml").is_file():
             return Run(Path(wanted))
     for number, path in reversed(runs):
         named = wanted in (path.name, path.name.partition("-")[2])
         if named or (wanted.lstrip("0") == str(number)):
             return Run(path)
-    there = ", ".join(path.name for _, path in runs[-5:]) or "none"
-    raise StorageError(f"no run '{wanted}' in {root}; the newest there: {there}")
+    newest = ", ".join(path.name for _, path in runs[-5:]) or "none"
+    raise StorageError(f"no run '{wanted}' in {root}; the newest there: {newest}")
 
 
-def _numbered(root: Path) -> list[tuple[int, Path]]:
+def numbered(root: Path) -> list[tuple[int, Path]]:
+    """Return the run directories in a folder with their numbers, in ascending order."""
     paths = [path for path in root.glob("*-*") if path.is_dir()]
-    found = [(int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name))]
-    return sorted(found)
+    return sorted((int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name)))
 
 
 def every(out: str | Path | None = None) -> list[Run]:
     """Return the runs in the folder of runs, by number."""
-    return [Run(path) for _, path in _numbered(runs_dir(out))]
+    return [Run(path) for _, path in numbered(runs_dir(out))]

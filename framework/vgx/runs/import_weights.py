@@ -1,7 +1,7 @@
-"""Other people's `.pt` files, made into safetensors: the one place that reads what pickle wrote.
+"""Convert `.pt` files of other programs to safetensors: the only module that reads pickle files.
 
-PyTorch reads them with its unpickler for weights, which calls nothing but what makes tensors. There
-is no other way in, and no fallback to one.
+PyTorch reads them with `weights_only`: its unpickler calls only functions that make tensors. There
+is no fallback to a reader that runs code.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from vgx.files import write_file
 from vgx.recipe.yaml import short, visible
 from vgx.runs.checkpoint import tensor_bytes
 
-# Where programs keep the weights among other things, in the order of preference.
+# Keys under which programs store weights beside other values, in order of preference.
 _USUAL = (
     "ema_state_dict", "params_ema", "g_ema", "model_ema", "state_dict", "model_state_dict", "model",
     "params", "weights", "net", "module", "generator", "encoder", "decoder", "discriminator",
 )  # fmt: skip
-_WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before names
+_WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DataParallel and torch.compile
 
 
 def import_weights(source: Path, target: Path) -> dict[str, Tensor]:
     """Write the tensors of a `.pt` file as safetensors, and return them.
 
-    Raises `StorageError` for a file that holds anything but weights, and writes nothing then.
+    Raises `StorageError` for a file that holds anything but weights; nothing is written then.
     """
     if target.suffix != ".safetensors":
-        raise RecipeError(f"{target}: the name of what is written must end in .safetensors")
+        raise RecipeError(f"{target}: the name of the new file must end in .safetensors")
     if target.exists():
         raise StorageError(f"{target}: there already; give another name")
     size = _size(source)
     try:
         loaded = torch.load(source, map_location="cpu", weights_only=True)
-    # A file from a stranger makes the reader raise anything at all.
+    # An unknown file can make the reader raise any error.
     except Exception as error:
         first = visible(next(iter(str(error).strip().splitlines()), type(error).__name__))
         message = f"{source}: not read, since it holds more than weights, or is damaged"
         raise StorageError(f"{message}: {short(first)}") from error
     tensors = _plain(_state(loaded, source))
     taken = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    # Views of one small storage may claim to be anything; tied weights are a few times the file.
+    # Views of a small storage can claim any size; tied weights are at most a few times the file.
     if taken > 4 * size + 2**20:
         raise StorageError(f"{source}: {size:,} bytes that claim to be {taken:,}; not read")
     try:
@@ -58,7 +58,7 @@ def import_weights(source: Path, target: Path) -> dict[str, Tensor]:
 
 
 def _size(source: Path) -> int:
-    """Return the file's size; refuse an archive that grows when it is read."""
+    """Return the file's size in bytes; refuse an archive that is larger when it is unpacked."""
     try:
         size = source.stat().st_size
         if not source.is_file():
@@ -78,23 +78,23 @@ def _size(source: Path) -> int:
 
 
 def _state(loaded: Any, source: Path) -> dict[str, Tensor]:
-    """Find the tensors by name: the file itself, or what stands under a usual key."""
+    """Return the tensors by name: those of the file itself, or those under a usual key."""
     if not isinstance(loaded, Mapping):
         raise StorageError(f"{source}: holds a {type(loaded).__name__}, not tensors by name")
-    for found in (loaded, *(loaded.get(key) for key in _USUAL)):
-        if isinstance(found, Mapping) and found and _all_tensors(found):
-            return dict(found)
+    for value in (loaded, *(loaded.get(key) for key in _USUAL)):
+        if isinstance(value, Mapping) and value and _all_tensors(value):
+            return dict(value)
     keys = ", ".join(short(visible(str(key))) for key in list(loaded)[:10]) or "nothing"
     looked = ", ".join(_USUAL)
     raise StorageError(f"{source}: no tensors by name in it or under {looked}; it has: {keys}")
 
 
-def _all_tensors(found: Mapping[Any, Any]) -> bool:
-    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
+def _all_tensors(mapping: Mapping[Any, Any]) -> bool:
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in mapping.items())
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off the names of wrappers, when all tensors have them."""
+    """Remove the prefix of a wrapper when all names have it."""
     for wrapper in _WRAPPERS:
         if all(name.startswith(wrapper) for name in tensors):
             tensors = {name.removeprefix(wrapper): t for name, t in tensors.items()}

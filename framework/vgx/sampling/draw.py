@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vgx import rng
-from vgx.data.store import as_images, open_store
+from vgx.data.batches import as_images
+from vgx.data.store import open_store
 from vgx.errors import StorageError
 from vgx.files import write_file
 from vgx.images import ahead, threads

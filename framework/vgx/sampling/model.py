@@ -17,6 +17,7 @@ from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint
+from vgx.runs.best import best_of
 from vgx.runs.directory import Run, find
 
 CHUNK = 64  # images that a network processes at once
@@ -108,10 +109,10 @@ def _best(run: Run, recipe: Recipe) -> tuple[Path, checkpoint.State]:
     name = recipe.eval.best
     if name is None:
         raise RecipeError(f"{run.path}: the recipe has no eval.best, so no checkpoint is the best")
-    step = checkpoint.best(run, name, recipe.eval.better[name])
-    if step is None:
+    best = best_of(run.read_log(), name, recipe.eval.better[name])
+    if best is None:
         raise StorageError(f"{run.path}: nothing was measured yet, so no checkpoint is the best")
-    return checkpoint.load_step(run, step)
+    return checkpoint.load_step(run, best.step)
 
 
 def registry_of(run: Run) -> Registry:

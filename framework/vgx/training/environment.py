@@ -43,6 +43,7 @@ def describe(
             "dropped": store.dropped,
             "bad": {"count": store.bad, "named": list(store.named)},
         },
+        "better": recipe.eval.better,  # higher or lower, for readers without the plugins
         "notices": notices,
     }
 

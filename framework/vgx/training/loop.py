@@ -18,12 +18,14 @@ from torch import Tensor
 from torch.profiler import profile, record_function
 
 from vgx.console import Voice
-from vgx.data.store import Batches, Store
+from vgx.data.batches import Batches
+from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError, noticing
 from vgx.evaluation.metrics import Eyes, while_training
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames
+from vgx.runs.best import Measurement, best_of
 from vgx.runs.checkpoint import last_good
 from vgx.runs.directory import Run
 from vgx.training import environment, trackers
@@ -51,6 +53,7 @@ class Training:
     reported: tuple[float, int] = (0.0, 0)  # time and step of the last progress line
     warnings: list[str] = field(default_factory=list)  # not yet in the log
     metrics: dict[str, float] = field(default_factory=dict)  # not yet in the log
+    best: Measurement | None = None  # so far, of the recipe's eval.best
     trackers: Trackers = field(default_factory=Trackers)  # that are open
     profiler: profile | None = None  # notified of every step
 
@@ -84,6 +87,7 @@ class Training:
 def train(training: Training, voice: Voice) -> None:
     """Train to the end or to a signal; log, draw and save on the way."""
     engine, run = training.engine, training.run
+    _read_best(training)
     _begin(training, voice)
     monitor = Monitor(engine, training.store)
     eyes = Eyes(training.recipe.image, engine.device, keep=False)
@@ -115,7 +119,7 @@ def train(training: Training, voice: Voice) -> None:
             reported = training.done
             if due.draw:
                 _draw(training)
-            if due.save or (_evaluates(training) and _best(training) == training.done):
+            if due.save or (_evaluates(training) and _best_step(training) == training.done):
                 _save(training, voice)
         if training.saved != training.done:
             engine.guard.confirm()
@@ -158,6 +162,7 @@ def _log(
     _warn(training, monitor.losses(training.done, losses), voice)
     line = _line(training, losses)
     training.run.log(line)
+    _note_best(training, [line])
     training.trackers.log(line)
     return _progress(losses, training)
 
@@ -180,12 +185,23 @@ def _measure(training: Training, eyes: Eyes) -> dict[str, float]:
     return while_training(training.engine, training.store, training.done, eyes)
 
 
-def _best(training: Training) -> int | None:
-    """Return the step of the best measurement so far, if the recipe has `eval.best`."""
-    name = training.recipe.eval.best
-    if name is None:
-        return None
-    return checkpoint.best(training.run, name, training.recipe.eval.better[name])
+def _best_step(training: Training) -> int | None:
+    """Return the step of the best measurement so far, if the recipe has eval.best."""
+    return None if training.best is None else training.best.step
+
+
+def _note_best(training: Training, lines: list[dict[str, Any]]) -> None:
+    """Update the best measurement with new lines of the log."""
+    if name := training.recipe.eval.best:
+        better = training.recipe.eval.better[name]
+        training.best = best_of(lines, name, better, training.best)
+
+
+def _read_best(training: Training) -> None:
+    """Find the best measurement in the log: once at the start, and after lines were removed."""
+    training.best = None
+    if training.recipe.eval.best:
+        _note_best(training, training.run.read_log())
 
 
 def _begin(training: Training, voice: Voice) -> None:
@@ -237,6 +253,7 @@ def _roll_back(training: Training, what: str, voice: Voice) -> None:
     training.done = state.numbers["step"]
     training.retry(rollbacks + 1)
     training.run.rewind_log(training.done)
+    _read_best(training)
     _save(training, voice)  # with the number of rollbacks, so that a resume continues from here
     where = f"rollback {rollbacks + 1} of {ROLLBACKS}: {what}; back at step {training.done:,}"
     how = f"with other random numbers and {training.engine.lr_scale:g} times the learning rates"
@@ -315,5 +332,5 @@ def _save(training: Training, voice: Voice) -> None:
             what = f"step {training.done}: {name} is not finite, so it is not saved"
             _roll_back(training, what, voice)
             return
-    checkpoint.save(training.run, state, training.recipe.train.keep, _best(training))
+    checkpoint.save(training.run, state, training.recipe.train.keep, _best_step(training))
     training.saved = training.done

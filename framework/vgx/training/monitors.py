@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgx.data.store import Store, as_images
+from vgx.data.batches import as_images
+from vgx.data.store import Store
 from vgx.engine.build import evaluating, sigmoid
 from vgx.engine.engine import Engine
 from vgx.sampling.model import labels_in_turn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +10,7 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from vgx.console import Voice
-from vgx.errors import StorageError
-from vgx.files import refusal
+from vgx.files import replacing
 from vgx.training.loop import Training
 
 WARM, WATCHED = 3, 5  # steps that pass before, and steps that are watched
@@ -29,12 +27,8 @@ def profiled(training: Training, voice: Voice) -> Iterator[None]:
     path = training.run.path / "profile.json"
 
     def show(watched: profile) -> None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with replacing(path, sync=False) as temporary:
             watched.export_chrome_trace(str(temporary))
-            temporary.replace(path)
-        except OSError as error:
-            raise StorageError(f"{path}: {refusal(error, path.parent)}") from error
         steps, rows = phases(watched.events())  # type: ignore[no-untyped-call]
         voice.table(("phase", "ms a step", "share"), rows)
         voice.table(("operation", "calls", "ms a step", "share"), operations(watched, steps))

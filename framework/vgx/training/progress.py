@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vgx import rng
-from vgx.data.store import Store, as_batch
+from vgx.data.batches import as_batch
+from vgx.data.store import Store
 from vgx.engine.build import evaluating, label_inputs, sigmoid
 from vgx.engine.engine import Engine
 from vgx.images import save_grid

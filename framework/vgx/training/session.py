@@ -17,17 +17,9 @@ from vgx.check import examine as check
 from vgx.check import trials as tuning
 from vgx.check.blame import blaming, working
 from vgx.console import Voice
+from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.split import held_out
-from vgx.data.store import (
-    Batches,
-    Store,
-    as_batch,
-    minibatches,
-    name_of,
-    open_source,
-    open_store,
-    peek,
-)
+from vgx.data.store import Store, open_source, open_with_progress, peek
 from vgx.engine import memory
 from vgx.engine.build import untrained
 from vgx.engine.engine import Engine
@@ -284,18 +276,9 @@ def _open(recipe: Recipe, voice: Voice) -> tuple[Store, list[str]]:
     source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         voice.warn(notice)
-    max_bad = recipe.dataset.tolerated
-    # Also when the store is there already: the audit wants to see what reading a picture takes.
-    peek(source, recipe.image, 1, max_bad)
-    with voice.work("Decoding", len(source)) as advance:
-        store = open_store(
-            source,
-            recipe.image,
-            lambda more: advance(more, "pictures"),
-            max_bad,
-            name_of(recipe.dataset),
-            voice.say,
-        )
+    # Also when the store is there already: the audit wants to see what reading an image takes.
+    peek(source, recipe.image, 1, recipe.dataset.tolerated)
+    store = open_with_progress(source, recipe.dataset, recipe.image, voice)
     held = held_out(store.hashes, recipe.eval.holdout).sum()
     voice.say(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
     return store, notices
