@@ -23,8 +23,8 @@ from pathlib import Path
 from tables import ROOT, table
 
 import vgx
-from vgx.report import compare
-from vgx.report.compare import Contender
+from vgx_report import compare
+from vgx_report.compare import RunData
 
 PAGE = ROOT / "docs" / "three-models.md"
 SIZE, LATENT = 64, 256
@@ -85,14 +85,14 @@ def evaluate(runs: list[Path]) -> None:
     run_vgx("compare", *map(str, runs), "--out", str(runs[0].parent / "compare.html"))
 
 
-def section(runs: Sequence[Contender]) -> str:
+def section(runs: Sequence[RunData]) -> str:
     lines = [[line for line in run.log if line["losses"]][-1] for run in runs]
     rows = [
         ["seconds in training", *(f"{line['seconds']:,.0f}" for line in lines)],
         ["steps", *(f"{line['step']:,}" for line in lines)],
         ["images seen", *(f"{line['images']:,}" for line in lines)],
     ]
-    for side in compare.sides(runs):
+    for side in compare.evaluation_tables(runs):
         rows += [[f"{side.title}: {row.name}", *row.cells] for row in side.rows]
     return table(["", *(run.name.partition("-")[2] for run in runs)], rows)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vgx
-from vgx.report.compare import Contender
+from vgx_report.compare import RunData
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,7 +91,7 @@ def test_the_three_models_page_keeps_what_is_written_by_hand(three_models, monke
     said |= {"reconstruction": part}
     line = {"losses": {"l1": 0.5}, "seconds": 720.4, "step": 1500, "images": 96000}
     shown = [
-        Contender(None, name, "stopped", {}, {}, {}, evaluated, [line])
+        RunData(None, name, "stopped", {}, {}, {}, evaluated, [line])
         for name, evaluated in (("0001-vae", said), ("0002-gan", {}))
     ]
     table = (

@@ -19,27 +19,9 @@ from pydantic import TypeAdapter
 from steps import batches
 
 import vgx
-from vgx.cli import (
-    cache as keeping,
-)
-from vgx.cli import (
-    compare as comparing,
-)
-from vgx.cli import (
-    evaluate as judging,
-)
-from vgx.cli import (
-    inspect as inspecting,
-)
-from vgx.cli import (
-    program,
-)
-from vgx.cli import (
-    report as looking,
-)
-from vgx.cli import (
-    train as running,
-)
+from vgx.cli import COMMANDS as CORE_COMMANDS
+from vgx.cli import program
+from vgx.cli.plugin_commands import plugin_commands
 from vgx.data.batches import Batch
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.parts import kinds as components
@@ -53,6 +35,7 @@ DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 HUBER = EXAMPLES / "vgx-huber"
 SPECTRA = EXAMPLES / "vgx-spectra"
+LOSSES = EXAMPLES / "vgx-losses"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 RECIPE_PAGES = sorted((DOCS / "recipe").glob("*.md"))
 # Where each kind of part that a recipe can name is described.
@@ -72,8 +55,17 @@ FENCE = re.compile(
     r"^(?:<!-- (?P<note>[^\n]+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-GROUPS = (running, judging, looking, comparing, inspecting, keeping)
-COMMANDS = {command.name: command for group in GROUPS for command in group.COMMANDS}
+
+
+def commands():
+    """Return the commands of the core, of the plugins in the box and of the example."""
+    core = {command.name: command for command in CORE_COMMANDS}
+    offered = plugin_commands(vgx.discover([LOSSES / "vgx_losses.py"]), core)
+    return core | {name: command for _, name, command in offered.offers}
+
+
+COMMANDS = commands()
+EXAMPLE = "losses"  # the command of the example
 
 
 @dataclass(frozen=True)
@@ -144,7 +136,7 @@ def _places(tmp_path, monkeypatch):
     yield
     for name in set(sys.modules) - before:
         if name.startswith(("vgx_plugin_file_", "doc_block_")) or (
-            name.partition(".")[0] in ("vgx_huber", "vgx_spectra", "shift")
+            name.partition(".")[0] in ("vgx_huber", "vgx_spectra", "vgx_losses", "shift")
         ):
             del sys.modules[name]
 
@@ -152,11 +144,11 @@ def _places(tmp_path, monkeypatch):
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
     """Make the example packages look as after `pip install -e`: their metadata on the path."""
-    for package in (HUBER, SPECTRA):
+    for package in (HUBER, SPECTRA, LOSSES):
         project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
         name, version = project["name"], project["version"]
         lay(tmp_path / "site", name, version, project["entry-points"]["vgx"])
-    for place in (EXAMPLES, HUBER, SPECTRA, tmp_path / "site"):
+    for place in (EXAMPLES, HUBER, SPECTRA, LOSSES, tmp_path / "site"):
         monkeypatch.syspath_prepend(str(place))
 
 
@@ -280,6 +272,23 @@ def test_an_installed_example_is_found_and_a_clash_is_told():
         vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "huber"}, both)
     for name in re.findall(r"'([^']+:huber)'", said):
         vgx.load_recipe("recipes/tiny.yaml", {"losses.1": name}, both)
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_command_of_the_example_is_found_and_works(tmp_path, capsys):
+    from vgx.cli import run_program
+
+    run = vgx.Run(tmp_path / "0001-a")
+    run.path.mkdir()
+    run.log({"step": 1, "losses": {"l1": 0.5}})
+    run.log({"step": 2, "losses": {"l1": 0.123456, "kl": 2.0}})
+    assert run_program(["losses", str(run.path)]) == 0
+    assert capsys.readouterr().out == "l1 0.1235\nkl 2\n"
+    assert run_program(["--help"]) == 0
+    assert "Print the last losses of the run in FOLDER." in capsys.readouterr().out
+    (shown,) = [block.text for block in BLOCKS if block.note == "plugins of vgx-losses"]
+    assert run_program(["plugins"]) == 0
+    assert shown in capsys.readouterr().out
 
 
 # --- what is named exists ----------------------------------------------------------------------
@@ -488,7 +497,7 @@ def test_the_tutorial_names_every_kind_and_all_that_a_step_has():
 
 def test_the_changelog_names_every_command_recipe_and_part():
     text = (ROOT / "CHANGELOG.md").read_text()
-    for command in COMMANDS:
+    for command in COMMANDS.keys() - {EXAMPLE}:
         assert f"`vgx {command}`" in text
     parts = [part.values[1].type for part in builtin_parts()]
     for name in [*parts, *(file.stem for file in (ROOT / "recipes").glob("*.yaml"))]:

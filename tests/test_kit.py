@@ -783,3 +783,7 @@ def test_the_wheel_has_what_a_plugin_begins_from(tmp_path):
     templates = [file for file in (package / "vgx" / "templates").rglob("*") if file.is_file()]
     assert {str(template.relative_to(package)) for template in templates} <= there
     assert {f"vgx/templates/{kind.kind}.txt" for kind in KINDS} <= there
+    page = (root / "plugins" / "vgx_report" / "page").iterdir()
+    assert {"vgx_report/__init__.py", *(f"vgx_report/page/{file.name}" for file in page)} <= there
+    (points,) = [name for name in there if name.endswith("entry_points.txt")]
+    assert "report = vgx_report" in zipfile.ZipFile(wheel).read(points).decode()

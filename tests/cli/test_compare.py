@@ -16,7 +16,7 @@ def figure(mean, spread, better):
     return {"mean": mean, "spread": spread, "values": [mean] * 3, "better": better}
 
 
-def judged(psnr, fid):
+def evaluated(psnr, fid):
     generation = {"sampler": {"type": "prior"}, "pictures": 9, "real": 9, "split": "trained on"}
     return {
         "format": 2,
@@ -37,7 +37,7 @@ def judged(psnr, fid):
 
 @pytest.fixture(scope="module")
 def runs(tiny_run, tmp_path_factory):
-    """Two copies of the tiny run, the second with another weight, slower, and judged better."""
+    """Two copies of the tiny run; the second has another weight, is slower and better."""
     _, _, made = tiny_run
     folder = tmp_path_factory.mktemp("runs")
     one, two = (vgx.Run(shutil.copytree(made, folder / n)) for n in ("0001-one", "0002-two"))
@@ -47,8 +47,8 @@ def runs(tiny_run, tmp_path_factory):
         run.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     lines[-1]["losses"][HOSTILE] = 1.0
     two.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (one.path / "evaluation.json").write_text(json.dumps(judged(20.0, 50.0)))
-    (two.path / "evaluation.json").write_text(json.dumps(judged(21.0, 49.0)))
+    (one.path / "evaluation.json").write_text(json.dumps(evaluated(20.0, 50.0)))
+    (two.path / "evaluation.json").write_text(json.dumps(evaluated(21.0, 49.0)))
     for name in ("step-00000020.png", "recon-00000020.png"):
         (two.samples / name).unlink()
     return one, two
@@ -111,7 +111,7 @@ def test_curves_are_laid_over_each_other_by_step_pictures_or_time(page, runs):
     assert told() == pytest.approx(ends, rel=1e-3)
     by_step = chart.locator(".curve").nth(1).get_attribute("d")
     page.locator("#by-images").check()
-    assert legend.inner_text().startswith(f"{logs[0][-1]['images']} pictures")
+    assert legend.inner_text().startswith(f"{logs[0][-1]['images']} images")
     page.locator("#by-seconds").check()
     assert chart.locator(".curve").nth(1).get_attribute("d") != by_step
     assert legend.inner_text().startswith("20 min")
@@ -128,14 +128,14 @@ def test_curves_are_laid_over_each_other_by_step_pictures_or_time(page, runs):
 
 def test_the_slider_shows_what_each_run_had_drawn_by_then(page):
     shown = page.evaluate("data.progress.runs")
-    images = page.locator("#pictures img")
+    images = page.locator("#images img")
     # Two runs' samples, then their reconstructions.
     assert images.count() == 4
     sources = [image.get_attribute("src") for image in images.all()]
     assert sources[0] == shown[0][-1]["samples"]["uri"]
     assert [frame["step"] for frame in shown[1]] == [1, 2, 5, 10]
     assert sources[1] == shown[1][-1]["samples"]["uri"]
-    assert page.locator("#pictures figcaption").nth(1).inner_text() == "0002-two step 10"
+    assert page.locator("#images figcaption").nth(1).inner_text() == "0002-two step 10"
     page.locator("#step").focus()
     page.keyboard.press("Home")
     assert images.first.get_attribute("src") == shown[0][0]["samples"]["uri"]

@@ -133,7 +133,7 @@ def test_a_single_picture_is_the_same_however_many_are_asked_for(tiny_run, vgx_h
     for n in (3, 70):
         code, out, _ = vgx_here("sample", run, "-n", n, "--separate", str(n))
         assert code == 0
-        assert f"Drawing {n}/{n} pictures" in out
+        assert f"Drawing {n}/{n} images" in out
     assert len(list((tmp_path / "70").iterdir())) == 70
     for name in ("000000.png", "000002.png"):
         assert (tmp_path / "3" / name).read_bytes() == (tmp_path / "70" / name).read_bytes()

@@ -1,4 +1,8 @@
-"""The commands. Each imports what it needs when it runs: `vgx --help` stays quick."""
+"""The program: commands, errors, exit codes.
+
+A command imports what it needs when it is called, so that `vgx --help` stays quick. Commands of the
+core need no plugin; help and other names load the plugins.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +11,54 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
 
 import rich_click as click
 from click.exceptions import Exit
 
 from vgx import __version__
-from vgx.errors import StorageError, VgxError
+from vgx.cli import evaluate, inspect, runs, sample, train
+from vgx.cli.options import common
+from vgx.cli.plugin_commands import PluginCommands, plugin_commands
+from vgx.errors import PluginError, StorageError, VgxError
+
+COMMANDS = (
+    *train.COMMANDS, *sample.COMMANDS, *evaluate.COMMANDS, *runs.COMMANDS, *inspect.COMMANDS,
+)  # fmt: skip
 
 
-class _Group(click.RichGroup):
-    """Shows the commands in the order in which one meets them."""
+class Program(click.RichGroup):
+    """The commands of the core, and after them those of the plugins."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        del ctx
-        return list(self.commands)
+        """Return the names in the order in which a user meets the commands."""
+        return [*self.commands, *self.offered(ctx).names]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; plugins are loaded only for a name that the core does not have.
+
+        Raises `PluginError` for an unknown name when some plugin failed: the command may be its.
+        """
+        if cmd_name in self.commands:
+            return self.commands[cmd_name]
+        offered = self.offered(ctx)
+        command = offered.get(cmd_name)
+        if command is None and (message := offered.missing(cmd_name)):
+            raise PluginError(message)
+        return command
+
+    def offered(self, ctx: click.Context) -> PluginCommands:
+        """Return the commands of the installed plugins; they are loaded once for a command line."""
+        from vgx.parts.registry import discover
+
+        if "vgx.commands" not in ctx.meta:
+            ctx.meta["vgx.commands"] = plugin_commands(discover(), self.commands)
+        commands: PluginCommands = ctx.meta["vgx.commands"]
+        return commands
 
 
-def _offline(ctx: click.Context, option: click.Parameter, value: bool) -> None:
-    """Set the hub's switch: it is read once, when its library is first imported."""
-    del ctx, option
-    if value:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def _debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:
-    del option
-    ctx.find_root().meta["debug"] = ctx.find_root().meta.get("debug", False) or value
-
-
-def common(command: Any) -> Any:
-    """Add the options that every command takes."""
-    offline = click.option(
-        "--offline", is_flag=True, is_eager=True, expose_value=False, callback=_offline,
-        help="Never ask the hub; use what is cached.",
-    )  # fmt: skip
-    debug = click.option(
-        "--debug", is_flag=True, is_eager=True, expose_value=False, callback=_debug,
-        help="Show the traceback of an error.",
-    )  # fmt: skip
-    return offline(debug(command))
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Program, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="vgx")
 @common
 def program() -> None:
@@ -58,13 +67,6 @@ def program() -> None:
 
 def run_program(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; messages go to standard error."""
-    from vgx.cli import cache, compare, evaluate, inspect, report, train
-
-    groups = (train, evaluate, report, compare, inspect, cache)
-    for command in (command for group in groups for command in group.COMMANDS):
-        program.add_command(command)
-    context = None
-    debug = "--debug" in arguments
     try:
         with program.make_context("vgx", list(arguments)) as context:
             program.invoke(context)
@@ -74,20 +76,20 @@ def run_program(arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except VgxError as error:
-        if debug:
+        if "--debug" in arguments:
             traceback.print_exc()
-        _say(str(error))
+        _print_error(str(error))
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("vgx: stopped", file=sys.stderr)
         return 130
     except (BrokenPipeError, SystemExit):  # the latter is what rich makes of the former
-        # Whoever was reading has left; there is nobody to tell.
+        # The reader of the output has closed it; the interpreter must not write to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:  # noqa: BLE001 - a bug keeps its traceback
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            print(f"vgx: {error}", file=sys.stderr)  # wherever it was noticed
+            print(f"vgx: {error}", file=sys.stderr)
             return StorageError.exit_code
         traceback.print_exc()
         print(
@@ -98,7 +100,7 @@ def run_program(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     from vgx.recipe.yaml import visible
 
     print("vgx:", "\n".join(map(visible, message.splitlines())), file=sys.stderr)

@@ -1,13 +1,13 @@
-"""Commands that judge runs: eval."""
+"""The command that evaluates runs: eval."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from vgx.cli import common
-from vgx.cli.train import device_option
+from vgx.cli.options import common, device_option
 
 if TYPE_CHECKING:
     from vgx.console import Voice
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--against", metavar="DATASET",
-    help="Other pictures than the run's: a data set as in a recipe, or a recipe that has one.",
+    help="Other images than the run's: a data set as in a recipe, or a recipe that has one.",
 )  # fmt: skip
 @click.option(
     "--sampler", "samplers", metavar="TYPE", multiple=True,
-    help="Judge this sampler's pictures; repeatable. By default the recipe's.",
+    help="Evaluate images of this sampler; repeatable. By default the recipe's.",
 )  # fmt: skip
 @click.option("-n", "n", default=10_000, show_default=True, type=click.IntRange(2, 10**7))
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--best", is_flag=True, help="Judge the checkpoint that was best by eval.best.")
+@click.option("--best", is_flag=True, help="Evaluate the checkpoint that was best by eval.best.")
 @device_option
 @common
 def evaluate(
@@ -45,60 +45,59 @@ def evaluate(
     best: bool,
     device: str | None,
 ) -> None:
-    """Judge RUN (the newest by default): reconstructions, generated pictures, latents."""
+    """Evaluate RUN (the newest by default): reconstructions, generated images, latents."""
     from vgx.console import Voice
     from vgx.evaluation import evaluate as evaluation
-    from vgx.evaluation import tables as figures
+    from vgx.evaluation import tables
     from vgx.recipe.load import load_recipe
-    from vgx.runs import directory as rundir
+    from vgx.runs import directory
     from vgx.sampling.model import registry_of
     from vgx.training.session import pick_device
 
-    voice, found = Voice(), rundir.find(run)
-    registry = registry_of(found)
-    recipe = load_recipe(found.recipe_file, (), registry)
-    asked = evaluation.Asked(
+    voice, trained = Voice(), directory.find(run)
+    registry = registry_of(trained)
+    recipe = load_recipe(trained.recipe_file, (), registry)
+    request = evaluation.Asked(
         _metrics(metrics, recipe, registry, voice),
         tuple(_part(recipe, "sampler", name, registry) for name in samplers) or (recipe.sampler,),
-        None if against is None else _data(against, recipe, registry),
+        None if against is None else _dataset(against, recipe, registry),
         n,
         seeds,
         best,
     )
-    said = evaluation.evaluate(found, recipe, asked, registry, pick_device(device), voice)
-    for notice in said["notices"]:
+    results = evaluation.evaluate(trained, recipe, request, registry, pick_device(device), voice)
+    for notice in results["notices"]:
         voice.warn(notice)
-    voice.say(f"{found.path}, step {said['step']:,}; spread over {seeds} seeds")
-    for title, header, rows in figures.tables(said):
+    voice.say(f"{trained.path}, step {results['step']:,}; spread over {seeds} seeds")
+    for title, header, rows in tables.tables(results):
         voice.say(f"\n{title}")
         voice.table(header, rows)
-    voice.say(f"\nFigures {found.path / 'evaluation.json'}")
+    voice.say(f"\nFigures {trained.path / 'evaluation.json'}")
 
 
 def _metrics(
     text: str | None, recipe: Recipe, registry: Registry, voice: Voice
 ) -> tuple[Metric, ...]:
-    """Return the metrics that are named, the recipe's, or all that these pictures allow."""
+    """Return the metrics of --metrics, else the recipe's, else all that suit its images."""
     from vgx.errors import RecipeError
 
     if text is not None:
-        named = _read(f"[{text}]", "--metrics")
-        return _judged_by(recipe, named, registry).eval.metrics
+        return _with_metrics(recipe, _yaml(f"[{text}]", "--metrics"), registry).eval.metrics
     if recipe.eval.metrics:
         return recipe.eval.metrics
-    found = []
+    metrics = []
     for name in sorted({part.type for _, part in registry.offers("metric")}):
         try:
-            metric = _judged_by(recipe, [name], registry).eval.metrics[0]
+            metric = _with_metrics(recipe, [name], registry).eval.metrics[0]
             metric.build(recipe.image)
         except RecipeError as error:
             voice.say(f"Left out: {name}: {str(error).splitlines()[0]}")
         else:
-            found.append(metric)
-    return tuple(found)
+            metrics.append(metric)
+    return tuple(metrics)
 
 
-def _judged_by(recipe: Recipe, metrics: list[Any], registry: Registry) -> Recipe:
+def _with_metrics(recipe: Recipe, metrics: list[Any], registry: Registry) -> Recipe:
     from vgx.recipe.load import with_part
 
     fields = {"holdout": recipe.eval.holdout, "metrics": metrics}
@@ -106,20 +105,18 @@ def _judged_by(recipe: Recipe, metrics: list[Any], registry: Registry) -> Recipe
 
 
 def _part(recipe: Recipe, field: str, text: str, registry: Registry) -> Any:
-    """Return a part as a recipe would name it: its type, or its fields in braces."""
+    """Return the part that a text names as in a recipe: by its type, or by fields in braces."""
     from vgx.recipe.load import with_part
 
-    said = _read(text, f"--{field}")
-    fields = said if isinstance(said, dict) else {"type": said}
+    value = _yaml(text, f"--{field}")
+    fields = value if isinstance(value, dict) else {"type": value}
     if field == "sampler" and fields == {"type": recipe.sampler.type}:
         return recipe.sampler
     return getattr(with_part(recipe, field, fields, registry), field)
 
 
-def _data(text: str, recipe: Recipe, registry: Registry) -> Any:
-    """Return a data set: of a recipe's file, or as a recipe would name it."""
-    from pathlib import Path
-
+def _dataset(text: str, recipe: Recipe, registry: Registry) -> Any:
+    """Return the data set of a recipe's file, or the one that a text names as in a recipe."""
     from vgx.recipe.load import load_recipe
 
     if text.endswith((".yaml", ".yml")) and Path(text).is_file():
@@ -127,7 +124,8 @@ def _data(text: str, recipe: Recipe, registry: Registry) -> Any:
     return _part(recipe, "dataset", text, registry)
 
 
-def _read(text: str, option: str) -> Any:
+def _yaml(text: str, option: str) -> Any:
+    """Return the YAML value of an option. Raises `RecipeError` when it is no YAML."""
     from vgx.errors import RecipeError
     from vgx.recipe.yaml import read
 

@@ -1,4 +1,4 @@
-"""Commands around runs: check, plugins, parts, schema, new-plugin, import-weights."""
+"""Commands around recipes, parts and plugins: check, plugins, parts, schema and the writers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from vgx.cli import common
-from vgx.cli.train import device_option, plugin_option, recipe_argument, set_option
+from vgx.cli.options import (
+    common,
+    device_option,
+    plugin_option,
+    recipe_argument,
+    set_option,
+)
+
+if TYPE_CHECKING:
+    from vgx.parts.base import Component
 
 
 @click.command()
@@ -39,30 +47,39 @@ def check(
 
 @click.command(name="plugins")
 @plugin_option
+@click.pass_context
 @common
-def list_plugins(plugins: tuple[Path, ...]) -> None:
-    """List plugins: whose they are, what they offer, and what failed to load and why."""
+def list_plugins(context: click.Context, plugins: tuple[Path, ...]) -> None:
+    """List plugins: parts, commands and hooks of each, and which failed and why."""
     from pydantic_core import PydanticCustomError
 
+    from vgx.cli.plugin_commands import plugin_commands
     from vgx.console import Voice
     from vgx.parts.kinds import KINDS
     from vgx.parts.registry import discover
 
     voice, registry = Voice(), discover(plugins)
-    for plugin in registry.plugins:
-        failure = f"  failed to load: {plugin.failure}" if plugin.failure else ""
+    program = context.find_root().command
+    core = program.commands if isinstance(program, click.Group) else ()
+    offered = plugin_commands(registry, core)
+    for plugin in offered.plugins:
+        failure = f"  failed: {plugin.failure}" if plugin.failure else ""
         voice.say(f"{plugin.name}  ({plugin.distribution} {plugin.version}){failure}")
         by_kind: dict[str, list[str]] = {}
         for part in plugin.parts:
             by_kind.setdefault(part.kind, []).append(part.type)
-        for named, types in by_kind.items():
-            voice.say(f"  {named}: {', '.join(types)}")
+        lists = {**by_kind, "commands": offered.of(plugin), "hooks": plugin.hooks}
+        for title, names in lists.items():
+            if names:
+                voice.say(f"  {title}: {', '.join(names)}")
     for kind in KINDS:
         for name in sorted({part.type for _, part in registry.offers(kind.kind)}):
             try:
                 registry.part(kind.kind, name)
             except PydanticCustomError as clash:
                 voice.say(clash.message())
+    for message in offered.clashes():
+        voice.say(message)
 
 
 @click.command()
@@ -92,19 +109,19 @@ def parts(which: str, plugins: tuple[Path, ...]) -> None:
         ]
         voice.table(("kind", "type", "from", "what it is"), rows)
         return
-    found = [(plugin, part) for plugin, part in registry.offers(wanted) if part.type == name]
-    if not found:
+    matches = [(plugin, part) for plugin, part in registry.offers(wanted) if part.type == name]
+    if not matches:
         names = [part.type for _, part in registry.offers(wanted)]
         hint = near(name, names)
         suffix = f"; did you mean '{hint}'?" if hint else ""
         raise RecipeError(f"no {wanted} '{name}'; there are: {', '.join(names) or 'none'}{suffix}")
-    for plugin, part in found:
+    for plugin, part in matches:
         voice.say(f"{part.kind} {part.type}  (from {plugin.distribution} {plugin.version})\n")
         voice.say(inspect.cleandoc(part.__doc__ or "") + "\n")
         voice.table(("field", "type", "default", "meaning"), fields(part))
 
 
-def _first_sentence(part: Any) -> str:
+def _first_sentence(part: type[Component]) -> str:
     text = " ".join(inspect.cleandoc(part.__doc__ or "").split())
     return re.split(r"\.\s+(?=[A-Z])", text)[0].rstrip(".") + "."
 
@@ -129,7 +146,7 @@ def schema(plugins: tuple[Path, ...]) -> None:
 )  # fmt: skip
 @common
 def new_plugin(name: str, kind: str) -> None:
-    """Begin a plugin: a folder NAME with a small part that works, its test, its packaging."""
+    """Write a new plugin: a folder NAME with a small part that works, its test, its packaging."""
     from vgx.console import Voice
     from vgx.parts.registry import discover
     from vgx.parts.scaffold import make_plugin
@@ -146,17 +163,17 @@ def new_plugin(name: str, kind: str) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @common
 def import_weights(file: Path, out: Path) -> None:
-    """Make OUT.safetensors of somebody's FILE.pt: weights only, nothing in it is executed."""
+    """Convert the weights in FILE.pt to OUT.safetensors; no code in the file is executed."""
     from vgx.console import Voice
-    from vgx.runs.import_weights import import_weights as imported
+    from vgx.runs import import_weights as importing
 
-    tensors = imported(file, out)
+    tensors = importing.import_weights(file, out)
     numbers = sum(tensor.numel() for tensor in tensors.values())
     Voice().say(f"{out}: {len(tensors):,} tensors, {numbers:,} numbers")
 
 
 def _kind(name: str) -> str:
-    """Return a kind as it is. Raises `RecipeError` that names the kinds."""
+    """Return the name of a kind. Raises `RecipeError`, which lists the kinds, for another name."""
     from vgx.errors import RecipeError
     from vgx.parts.base import near
     from vgx.parts.kinds import KINDS

@@ -52,6 +52,14 @@ def kl_by_dimension(latents: Latents) -> list[float]:
     return values
 
 
+def active_dimensions(means: Tensor) -> Tensor:
+    """[D]  Whether each dimension of posterior means [N, D] is active (Burda et al. 2016).
+
+    It is when the unbiased variance over images is above 0.01.
+    """
+    return means.var(0) > ACTIVE
+
+
 def gap_at_least(kl: float, n: int) -> float:
     """Return how far, in nats, the aggregate posterior of n pictures is from the prior at least.
 
@@ -71,7 +79,7 @@ def figures(latents: Latents, seed: int) -> dict[str, float]:
     as an unbiased MMD^2 with the kernel C / (C + |x - y|^2), C = 2 D (Tolstikhin et al. 2018).
     """
     mean = latents.mean
-    found = {"active_units": float((mean.var(0) > ACTIVE).sum())}
+    found = {"active_units": float(active_dimensions(mean).sum())}
     z = mean
     if latents.logvar is not None:
         found["kl"] = sum(kl_by_dimension(latents))

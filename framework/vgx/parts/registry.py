@@ -16,10 +16,11 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pluggy
 from pydantic_core import PydanticCustomError
@@ -39,6 +40,23 @@ class Plugin:
     name: str  # the entry point's name, or the file's
     parts: tuple[type[Component], ...] = ()
     failure: str = ""  # empty when it loaded
+    hook: pluggy.HookRelay | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def title(self) -> str:
+        """Name and distribution, for messages."""
+        return f"{self.name} of {self.distribution}"
+
+    @property
+    def hooks(self) -> list[str]:
+        """Names of the hooks that it implements."""
+        if self.hook is None:
+            return []
+        return [name for name in hooks.HOOKS if getattr(self.hook, name).get_hookimpls()]
+
+    def call(self, name: str, **arguments: Any) -> str:
+        """Call one hook, if the plugin implements it; return the error that it raised, or ""."""
+        return failure_of(lambda: getattr(self.hook, name)(**arguments)) if self.hook else ""
 
 
 @dataclass(frozen=True)
@@ -139,28 +157,41 @@ def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
     return name, version
 
 
+def failure_of(work: Callable[[], object]) -> str:
+    """Do the work of a plugin; return the error that it raised as one line, or ""."""
+    try:
+        work()
+    except KeyboardInterrupt:
+        raise
+    # Other people's code may raise anything, SystemExit too; none of it may stop the program.
+    except BaseException as error:  # noqa: BLE001
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return textwrap.shorten(text, 300)
+    return ""
+
+
 def _load(
     origin: tuple[str, str, str], load: Callable[[], object], taken: list[type[Component]]
 ) -> Plugin:
     parts: list[type[Component]] = []
-    try:
-        # What a plugin prints must not mix with the output of a command: `vgx schema > file`.
-        with contextlib.redirect_stdout(sys.stderr):
-            manager = pluggy.PluginManager(hooks.PROJECT)
-            manager.add_hookspecs(hooks)
-            manager.register(load(), name=origin[-1])
-            if not manager.hook.register_components.get_hookimpls():
-                raise PluginError("it has no function register_components marked @vgx.hookimpl")
-            manager.hook.register_components(
-                register=lambda part: parts.append(_checked(part, [*taken, *parts]))
-            )
-    except KeyboardInterrupt:
-        raise
-    # A plugin may raise anything, also SystemExit; none of it may stop the program.
-    except BaseException as error:  # noqa: BLE001
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        return Plugin(*origin, failure=textwrap.shorten(text, 300))
-    return Plugin(*origin, tuple(parts))
+    manager = pluggy.PluginManager(hooks.PROJECT)
+
+    def register() -> None:
+        manager.add_hookspecs(hooks)
+        manager.register(load(), name=origin[-1])
+        if not any(getattr(manager.hook, name).get_hookimpls() for name in hooks.HOOKS):
+            names = " or ".join(hooks.HOOKS)
+            raise PluginError(f"it has no function {names} marked @vgx.hookimpl")
+        manager.hook.register_components(
+            register=lambda part: parts.append(_checked(part, [*taken, *parts]))
+        )
+
+    # What a plugin prints must not mix with the output of a command: `vgx schema > file`.
+    with contextlib.redirect_stdout(sys.stderr):
+        failure = failure_of(register)
+    if failure:
+        return Plugin(*origin, failure=failure)
+    return Plugin(*origin, tuple(parts), hook=manager.hook)
 
 
 def _checked(part: object, others: list[type[Component]]) -> type[Component]:

@@ -1,4 +1,4 @@
-"""How a training ends: noted, and its page written, whatever ended it."""
+"""How a training ends: noted in `ended.json`, then each plugin is called, whatever ended it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from vgx.console import Voice
 from vgx.errors import DivergedError, Stopped
 from vgx.files import write_file
-from vgx.parts.registry import Registry
-from vgx.report.run_page import write
+from vgx.parts.registry import Registry, failure_of
 from vgx.runs.frames import timelapse
 from vgx.training.loop import Training
 
 
 @contextlib.contextmanager
 def closing(training: Training, registry: Registry, voice: Voice) -> Iterator[None]:
-    """Note how the training in the block ends, and write the page then, whatever it was."""
+    """Write how the training in the block ends, then call `run_ended` of each plugin."""
     (training.run.path / "ended.json").unlink(missing_ok=True)
     try:
         yield
@@ -28,7 +27,8 @@ def closing(training: Training, registry: Registry, voice: Voice) -> Iterator[No
 
 
 def _close(training: Training, registry: Registry, voice: Voice, error: Exception | None) -> None:
-    how = "stopped" if isinstance(error, Stopped) else "diverged"
+    """Note the end and call the plugins; what fails here is a warning and hides no error."""
+    run, how = training.run, "stopped" if isinstance(error, Stopped) else "diverged"
     if not isinstance(error, Stopped | DivergedError):
         how = "failed" if error else "done"
     ended = {
@@ -38,10 +38,13 @@ def _close(training: Training, registry: Registry, voice: Voice, error: Exceptio
         "signal": training.stop if how == "stopped" else None,
         "message": str(error or ""),
     }
-    try:
-        write_file(training.run.path / "ended.json", json.dumps(ended, indent=1) + "\n")
-        timelapse(training.run)
-        path = write(training.run, registry, training.store, training.engine.device)
-        voice.say(f"Report {path}")
-    except Exception as fault:  # noqa: BLE001 - the run's own end is what counts
-        voice.warn(f"no report of {training.run.path}: {type(fault).__name__}: {fault}")
+
+    def note() -> None:
+        write_file(run.path / "ended.json", json.dumps(ended, indent=1) + "\n")
+        timelapse(run)
+
+    if failure := failure_of(note):
+        voice.warn(f"the end of {run.path} is not noted: {failure}")
+    for plugin in registry.plugins:
+        if failure := plugin.call("run_ended", run=run):
+            voice.warn(f"plugin {plugin.title} failed at the end of {run.path}: {failure}")

@@ -64,6 +64,7 @@ def machine(registry: Registry, device: torch.device) -> dict[str, Any]:
                 "failure": p.failure,
             }
             for p in registry.plugins
+            if p.parts or p.failure  # others change no number of a run
         ],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),

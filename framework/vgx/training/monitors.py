@@ -17,6 +17,7 @@ from vgx.data.batches import as_images
 from vgx.data.store import Store
 from vgx.engine.build import evaluating, sigmoid
 from vgx.engine.engine import Engine
+from vgx.evaluation.latents import ACTIVE, active_dimensions
 from vgx.sampling.model import labels_in_turn
 from vgx.training.progress import fixed_latents
 
@@ -31,7 +32,6 @@ LOUD = 1e4  # logits; a sigmoid of them is 0 or 1 in float32 from about 90 on
 # Distance between decoded latents over that between real images. Trainings that went well were
 # above 0.1 after 200 steps; an R3GAN that failed was at 0.005 after 500.
 ALIKE = 0.05
-ACTIVE = 0.01  # variance of a latent's posterior mean from which it is active (Burda et al. 2016)
 FEW = 0.02  # share of active latents; a beta-VAE that went well kept 19 of 32
 
 
@@ -136,7 +136,7 @@ def alike(real: Tensor, fake: Tensor) -> str:
 
 def inactive(mean: Tensor) -> str:
     """Count the latents whose posterior mean differs between images."""
-    active = int((mean.flatten(1).float().var(0) > ACTIVE).sum())
+    active = int(active_dimensions(mean.flatten(1).float()).sum())
     latents = mean[0].numel()
     if active > FEW * latents:
         return ""

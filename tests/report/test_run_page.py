@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pydantic
 import pytest
 import torch
 from rich.console import Console
@@ -25,21 +26,10 @@ from vgx.console import Voice
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError
-from vgx.evaluation.latents import Latents
-from vgx.report import (
-    diagram as explain,
-)
-from vgx.report import (
-    panels as exhibits,
-)
-from vgx.report import (
-    run_data as account,
-)
-from vgx.report import (
-    run_page as report,
-)
+from vgx.evaluation.latents import Latents, figures
 from vgx.sampling import model as sampling
 from vgx.training import session as training
+from vgx_report import diagram, panels, run_data, run_page
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 CPU = torch.device("cpu")
@@ -78,7 +68,7 @@ def copy(whole, tmp_path):
 
 
 def written(run, store="it is somewhere else"):
-    report.write(run, sampling.registry_of(run), store, CPU)
+    run_page.write(run, sampling.registry_of(run), store, CPU)
     return data_in(page_of(run))
 
 
@@ -95,14 +85,14 @@ def test_a_finished_run_has_a_page_with_everything_on_it(whole):
     assert data["name"] == "tiny"
     assert data["kicker"] == "Run 0001-tiny, done"
     assert "It ran to its end: 8 steps in " in data["summary"][1]
-    assert "on 64 pictures of the data set drawn-faces at 16 x 16 pixels" in data["summary"][0]
+    assert "on 64 images of the data set drawn-faces at 16 x 16 pixels" in data["summary"][0]
     assert data["warnings"] == []
     assert [frame["step"] for frame in data["progress"]["frames"]] == [1, 2, 5, 8]
     assert all(frame["recon"]["uri"] for frame in data["progress"]["frames"])
     names = [shown["sampler"] for shown in data["samples"]]
     assert names[0] == "weighted-mix"
     assert {"prior", "posterior", "interpolate"} <= set(names)
-    assert all(shown["picture"]["uri"].startswith("data:image/webp") for shown in data["samples"])
+    assert all(shown["image"]["uri"].startswith("data:image/webp") for shown in data["samples"])
     assert len(data["kl"]["kl"]) == 8
     assert len(data["map"]["points"]) == 64
     assert len(data["neighbours"]["rows"]) == 8
@@ -116,8 +106,8 @@ def test_the_experiment_is_drawn_as_vgx_explain_draws_it(whole):
     shown = data_in(page_of(whole))["drawing"]
     kind, _, coded = shown["uri"].partition(",")
     assert kind == "data:image/svg+xml;base64"
-    explained = explain.of_run(whole, vgx.load_recipe(whole.recipe_file))
-    assert base64.b64decode(coded).decode() == explain.svg(explained)
+    explained = diagram.of_run(whole, vgx.load_recipe(whole.recipe_file))
+    assert base64.b64decode(coded).decode() == diagram.svg(explained)
     assert "3x16x16 -> 8" in shown["alt"]
 
 
@@ -128,7 +118,9 @@ def test_what_an_older_audit_does_not_say_takes_no_page_away(copy):
     file.write_text(json.dumps(audit))
     data = written(copy)
     assert data["drawing"] is None
-    assert data["warnings"][-1]["text"].startswith("The experiment is not drawn: audit.json is not")
+    assert data["warnings"][-1]["text"].startswith(
+        "There is no diagram of the experiment: audit.json is not"
+    )
     assert len(data["audit"]["rows"]) == 3
 
 
@@ -158,7 +150,7 @@ def test_learning_rates_that_change_are_drawn(copy):
 def test_a_discriminators_penalty_is_told_by_what_it_moved():
     line = {"step": 1, "losses": {"l1": 0.1, "r1": 0.2}, "rates": {}}
     norms = {"encoder": None, "decoder": None, "discriminator": 0.5}
-    curves = account._curves([line], {"flows": [{"label": "r1", "norms": norms}]})
+    curves = run_data.curves([line], {"flows": [{"label": "r1", "norms": norms}]})
     assert {g["title"]: list(g["lines"]) for g in curves["groups"]} == {
         "Generator's terms": ["l1"],
         "Discriminator's terms": ["r1"],
@@ -185,8 +177,11 @@ def test_the_summary_says_how_the_terms_went():
     lines = [line(1, 0.5, 1.0)] + [line(n, 0.3, 1.02) for n in range(2, 20)] + [line(20, 0.1, 1.02)]
     # The last tenth of twenty lines are two: (0.3 + 0.1) / 2.
     told = "From step 1 to the last 2 logged: l1 fell from 0.5 to 0.2 and kl stayed near 1.02."
-    assert account._trend(lines) == told
-    assert account._trend(lines[:1]) == ""
+    assert run_data.trend(lines) == told
+    assert run_data.trend(lines[:1]) == ""
+    rising = [line(1, 0.5, 0.0), line(2, 0.6, 0.0)]
+    told = "From step 1 to the last 1 logged: l1 rose from 0.5 to 0.6 and kl stayed near 0."
+    assert run_data.trend(rising) == told
 
 
 def test_each_file_of_the_run_is_where_its_claims_come_from(copy):
@@ -199,11 +194,11 @@ def test_each_file_of_the_run_is_where_its_claims_come_from(copy):
     audit["rows"][0]["parameters"] = 123456789
     change(copy, "audit.json", rows=audit["rows"])
     after = written(copy)
-    assert "on 4,321 pictures" in after["summary"][0]
+    assert "on 4,321 images" in after["summary"][0]
     assert ["Dropped, greyscale", "17"] in after["made"]
     assert ["Device", "an abacus"] in after["facts"]
     assert after["summary"][1] == "It was stopped by SIGTERM at step 5 of 1,000, and saved there."
-    assert ["Weights, encoder", "123,456,789"] in after["facts"]
+    assert ["Parameters, encoder", "123,456,789"] in after["facts"]
     assert before["samples"] == after["samples"]
 
 
@@ -217,7 +212,7 @@ def test_warnings_stand_with_the_step_at_which_they_arose(copy):
         {"step": 0, "text": "from the cache"},
         {"step": 5, "text": "the latents are all alike"},
     ]
-    assert "One warning while it trained, the first at step 5." in data["summary"]
+    assert "One warning during training, the first at step 5." in data["summary"]
 
 
 def test_metrics_are_those_of_the_runs_evaluation(copy):
@@ -244,7 +239,7 @@ def test_metrics_are_those_of_the_runs_evaluation(copy):
 
 def test_a_long_log_is_thinned_evenly():
     lines = [{"step": n, "losses": {"l1": n}, "rates": {}} for n in range(1, 5001)]
-    curves = account._curves(lines, {})
+    curves = run_data.curves(lines, {})
     (group,) = curves["groups"]
     assert (len(group["steps"]), group["steps"][0], group["steps"][-1]) == (1500, 1, 5000)
     assert group["lines"]["l1"] == group["steps"]
@@ -278,7 +273,7 @@ def test_a_run_that_was_stopped_has_its_page_and_when_it_goes_on_another():
         data["summary"][1] == "It was stopped by Ctrl-C (SIGINT) at step 3 of 8, and saved there."
     )
     assert ["Steps", "3 of 8"] in data["facts"]
-    assert data["samples_note"].startswith("Of the checkpoint of step 3.")
+    assert data["samples_note"].startswith("From the checkpoint of step 3.")
     assert [frame["step"] for frame in data["progress"]["frames"]] == [1, 2, 3]
     training.resume(voice=voice())
     assert data_in(page_of(run))["summary"][1].startswith("It ran to its end: 8 steps")
@@ -300,7 +295,7 @@ def test_a_run_that_diverged_before_its_first_checkpoint_has_its_page():
 
 def test_a_run_that_was_killed_says_so_and_not_how_it_ended_before(copy):
     (copy.path / "ended.json").unlink()
-    said = "No end is noted: it is still training, or was killed."
+    said = "Its end is not noted: it is still training, or was killed."
     assert written(copy)["summary"][1].startswith(said)
 
     def killed():
@@ -331,7 +326,7 @@ def test_a_run_of_two_steps_without_an_encoder_has_a_page():
 
 def test_a_page_that_cannot_be_written_hides_no_end_of_a_run():
     heard = voice()
-    failing = mock.patch("vgx.training.ending.write", side_effect=StorageError("disk full"))
+    failing = mock.patch.object(run_page, "write", side_effect=StorageError("disk full"))
     with failing:
         run = training.run(tiny({"train.steps": 2}), voice=heard)
         with (
@@ -341,7 +336,7 @@ def test_a_page_that_cannot_be_written_hides_no_end_of_a_run():
             training.run(tiny(), voice=heard)
     assert stopped.value.exit_code == 143
     said = heard.console.file.getvalue()
-    assert said.count("NOTICE: no report of ") == 2
+    assert said.count("NOTICE: plugin report of vgx failed at the end of ") == 2
     assert "StorageError: disk full" in said
     assert not (run.path / "report.html").exists()
 
@@ -399,18 +394,18 @@ def test_damaged_pictures_and_files_are_left_out_or_told(copy):
 def test_without_the_pictures_of_the_data_what_needs_them_is_left_out(copy):
     data = written(copy, "the hub cannot be reached")
     assert (data["kl"], data["map"], data["neighbours"]) == (None, None, None)
-    told = "What needs the pictures of the data is left out: the hub cannot be reached"
+    told = "What needs the images of the data is left out: the hub cannot be reached"
     assert {"step": None, "text": told} in data["warnings"]
     assert data["samples"]
 
 
 def test_the_pictures_are_those_of_the_run_or_none(copy, monkeypatch):
     recipe = vgx.load_recipe(copy.recipe_file)
-    assert len(report.pictures(copy, recipe, voice()).images) == 64
+    assert len(run_page.images(copy, recipe, voice()).images) == 64
     data = copy.environment()["data"] | {"content": "other"}
     change(copy, "environment.json", data=data)
-    assert report.pictures(copy, recipe, voice()) == (
-        "the data set's pictures are no longer those of the run"
+    assert run_page.images(copy, recipe, voice()) == (
+        "the images of the data set are no longer those of the run"
     )
 
 
@@ -418,8 +413,50 @@ def test_a_sampler_that_fails_takes_no_page_away(copy):
     prior = vgx.discover().part("sampler", "prior")
     with mock.patch.object(prior, "build", side_effect=ValueError("not today")):
         data = written(copy)
-    (failed,) = [shown for shown in data["samples"] if "picture" not in shown]
+    (failed,) = [shown for shown in data["samples"] if "image" not in shown]
     assert failed == {"sampler": "prior", "note": "Draws nothing here: not today"}
+
+
+def test_a_sampler_that_refuses_its_defaults_takes_no_page_away(copy):
+    """An installed stranger's, which wants one of two fields."""
+
+    class Either(vgx.Sampler, type="either"):
+        """It wants one of two fields."""
+
+        low: float | None = None
+        """The one."""
+        high: float | None = None
+        """The other."""
+
+        @pydantic.model_validator(mode="after")
+        def one_of_two(self):
+            if (self.low is None) == (self.high is None):
+                raise ValueError("give low or high")
+            return self
+
+        def build(self, latent):
+            raise NotImplementedError
+
+    plugin = vgx.Plugin("stranger", "1", "stranger", (Either,))
+    registry = vgx.Registry((*sampling.registry_of(copy).plugins, plugin))
+    run_page.write(copy, registry, "it is somewhere else", CPU)
+    names = [shown["sampler"] for shown in data_in(page_of(copy))["samples"]]
+    assert {"weighted-mix", "prior"} <= set(names)
+    assert "either" not in names
+
+
+def test_the_page_of_a_run_is_drawn_from_the_cache(copy, whole, monkeypatch):
+    """The data set is not opened again, and the page is the one that the training wrote."""
+    opened = mock.Mock(side_effect=AssertionError("the data set was opened"))
+    monkeypatch.setattr(run_page, "open_source", opened)
+    monkeypatch.setenv("VGX_CACHE", str(whole.path.parents[1] / "cache"))
+    run_page.write_page(copy, voice())
+    ours, theirs = data_in(page_of(copy)), data_in(page_of(whole))
+    different = {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
+    assert different == {"foot"}  # which names the run's folder
+    monkeypatch.setenv("VGX_CACHE", str(copy.path / "empty"))
+    with pytest.raises(AssertionError, match="the data set was opened"):
+        run_page.write_page(copy, voice())
 
 
 # --- what is computed --------------------------------------------------------------------------
@@ -429,7 +466,7 @@ def test_kl_is_that_of_torchs_distributions_and_dimensions_are_counted():
     chance = torch.Generator().manual_seed(0)
     mu = torch.randn(50, 4, generator=chance, dtype=torch.float64) * torch.tensor([1, 0.01, 2, 0.0])
     logvar = torch.randn(50, 4, generator=chance, dtype=torch.float64) / 3
-    shown = exhibits._kl(Latents(mu, logvar), 50)
+    shown = panels.kl_panel(Latents(mu, logvar), 50)
     told = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).mean(0)
     order = told.argsort(descending=True)
     assert shown["order"] == order.tolist()
@@ -437,6 +474,16 @@ def test_kl_is_that_of_torchs_distributions_and_dimensions_are_counted():
     # Variances of the means are near 1, 0.0001, 4 and 0.
     assert [d for d, used in zip(shown["order"], shown["active"], strict=True) if used] == [2, 0]
     assert shown["note"].startswith("2 of 4 dimensions are active")
+
+
+def test_active_dimensions_are_counted_as_in_an_evaluation():
+    """The unbiased variance of 18 means is above 0.01 here, the biased one is not."""
+    means = torch.linspace(-1, 1, 18, dtype=torch.float64)[:, None].repeat(1, 5)
+    means *= (0.0103 / means.var(0)).sqrt()
+    assert (means.var(0, correction=0) < 0.01).all()
+    latents = Latents(means, torch.zeros_like(means))
+    assert sum(panels.kl_panel(latents, 18)["active"]) == 5
+    assert figures(latents, 0)["active_units"] == 5
 
 
 def test_the_gap_is_that_of_posteriors_far_apart():
@@ -449,18 +496,20 @@ def test_the_gap_is_that_of_posteriors_far_apart():
     of_each = each.log_prob(z[:, :, None]).sum(-1)  # [S, 4, 4]
     mixture = of_each.logsumexp(-1) - math.log(4)
     drawn = (mixture - Normal(0.0, 1.0).log_prob(z).sum(-1)).mean().item()
-    shown = exhibits._kl(Latents(mu, logvar), 4)
+    shown = panels.kl_panel(Latents(mu, logvar), 4)
     assert shown["gap"] == pytest.approx(drawn, rel=0.01)
     assert shown["total"] == pytest.approx(shown["gap"] + math.log(4))
-    assert exhibits._kl(Latents(mu * 0, logvar * 0), 4)["gap"] == 0.0  # the prior itself
+    assert panels.kl_panel(Latents(mu * 0, logvar * 0), 4)["gap"] == 0.0  # the prior itself
 
 
 def test_why_the_prior_draws_what_it_draws_is_said(whole):
     kl = {"total": 30.0, "gap": 22.5}
-    assert account._gap(kl).startswith(" A posterior lies 30 nats from N(0, I) on average")
-    assert "at least 22.5: the decoder learned on other latents" in account._gap(kl)
-    assert account._gap({"total": 4.0, "gap": 0.9}) == ""
-    assert " of 8 latent dimensions are in use." in data_in(page_of(whole))["summary"][3]
+    assert run_data.prior_gap(kl).startswith(
+        " The KL of a posterior from N(0, I) is 30 nats on average"
+    )
+    assert "at least 22.5: the decoder was trained on other latents" in run_data.prior_gap(kl)
+    assert run_data.prior_gap({"total": 4.0, "gap": 0.9}) == ""
+    assert " of 8 latent dimensions are active." in data_in(page_of(whole))["summary"][3]
 
 
 def store_of(images):
@@ -471,7 +520,7 @@ def test_the_map_is_that_of_principal_components():
     chance = np.random.default_rng(0)
     means = chance.normal(size=(80, 5)) * [3, 1, 2, 0.5, 0.1] + 7
     store = store_of(chance.integers(0, 256, (80, 16, 16, 3), dtype=np.uint8))
-    shown = exhibits._map(torch.tensor(means), np.arange(80), store)
+    shown = panels.latent_map(torch.tensor(means), np.arange(80), store)
     fitted = PCA(2).fit(means)
     theirs, ours = fitted.transform(means), np.array(shown["points"])
     for axis in (0, 1):  # the sign of an axis is anybody's
@@ -479,14 +528,14 @@ def test_the_map_is_that_of_principal_components():
         assert ours[:, axis] * sign == pytest.approx(theirs[:, axis], abs=1e-3)
     first, second = (f"{share:.0%}" for share in fitted.explained_variance_ratio_)
     assert f"which hold {first} and {second} of the variance" in shown["note"]
-    indices = [index for index, _ in shown["pictures"]]
+    indices = [index for index, _ in shown["images"]]
     assert len(indices) == len(set(indices)) > 30
 
 
 def test_latents_of_one_dimension_have_no_map():
     store = store_of(np.zeros((9, 16, 16, 3), np.uint8))
-    assert exhibits._map(torch.randn(9, 1), np.arange(9), store) is None
-    assert exhibits._map(torch.zeros(9, 3), np.arange(9), store) is None
+    assert panels.latent_map(torch.randn(9, 1), np.arange(9), store) is None
+    assert panels.latent_map(torch.zeros(9, 3), np.arange(9), store) is None
 
 
 def test_a_copy_is_found_among_what_is_new_mirrored_or_not():
@@ -495,11 +544,11 @@ def test_a_copy_is_found_among_what_is_new_mirrored_or_not():
     new = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     copied = torch.tensor(real[[70, 150]]).permute(0, 3, 1, 2) / 255  # [2, C, H, W]
     samples = torch.cat([new, copied[:1], copied[1:].flip(-1)])
-    shown = exhibits._neighbours(samples, store_of(real), np.arange(200))
+    shown = panels.neighbours(samples, store_of(real), np.arange(200))
     rows = shown["rows"]
     assert [row["ratio"] for row in rows[:2]] == pytest.approx([0, 0], abs=1e-6)
     assert all(row["ratio"] > 0.9 for row in rows[2:])
-    picture = exhibits._uri(exhibits._image(copied[0], 96))
+    picture = panels.data_uri(panels.to_image(copied[0], 96))
     assert picture in [row["near"][0][0] for row in rows[:2]]
     # By hand: distances of a new one to all 200 and to all their mirror images.
     flat = real.astype(np.float64) / 255
@@ -514,14 +563,13 @@ def test_a_copy_is_found_among_what_is_new_mirrored_or_not():
 
 def test_samples_on_the_page_are_those_of_the_sample_command(whole):
     shown = next(s for s in data_in(page_of(whole))["samples"] if s["sampler"] == "prior")
-    drawn = vgx.sample(whole, "prior", exhibits.DRAWN)
-    with mock.patch.object(exhibits, "_uri", side_effect=lambda image: image.tobytes()):
-        recipe = vgx.load_recipe(whole.recipe_file)
-        model = sampling.load_model(whole, recipe, CPU, ("decoder",))
-        prior = vgx.discover().part("sampler", "prior")()
-        ours = exhibits._drawn(whole, model, recipe, prior)
+    drawn = vgx.sample(whole, "prior", panels.SAMPLES)
+    recipe = vgx.load_recipe(whole.recipe_file)
+    model = sampling.load_model(whole, recipe, CPU, ("decoder",))
+    prior = vgx.discover().part("sampler", "prior")()
+    ours = panels.draw_samples(whole, model, prior)
     assert torch.allclose(ours, drawn, atol=1e-5)
-    assert (shown["picture"]["width"], shown["picture"]["height"]) == (10 * 18 + 2, 4 * 18 + 2)
+    assert (shown["image"]["width"], shown["image"]["height"]) == (10 * 18 + 2, 4 * 18 + 2)
 
 
 # --- how it looks ------------------------------------------------------------------------------
@@ -542,13 +590,13 @@ def contrast(one, two):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_lines_stand_out_from_the_paper(scheme):
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
-    style = (Path(vgx.__file__).parent / "templates" / "page" / "page.css").read_text()
+    style = (Path(panels.__file__).parent / "page" / "page.css").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     tokens = dict(re.findall(r"--([\w-]+): (#\w{6});", light if scheme == "light" else dark))
-    for name in ("ink", "soft", "accent"):
-        for ground in ("paper", "raised"):
+    for name in ("foreground", "soft", "accent"):
+        for ground in ("background", "raised"):
             assert contrast(tokens[name], tokens[ground]) >= 4.5, (name, ground)
-    assert contrast(tokens["alarm"], tokens["alarm-paper"]) >= 4.5
-    assert contrast(tokens["ink"], tokens["alarm-paper"]) >= 4.5
+    assert contrast(tokens["alarm"], tokens["alarm-background"]) >= 4.5
+    assert contrast(tokens["foreground"], tokens["alarm-background"]) >= 4.5
     for number in range(1, 7):
-        assert contrast(tokens[f"line-{number}"], tokens["paper"]) >= 3
+        assert contrast(tokens[f"line-{number}"], tokens["background"]) >= 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vgx.evaluation import tables as figures
+from vgx_report.tables import side_by_side
 
 
 def figure(*values, better="lower"):
@@ -30,7 +30,7 @@ def said(fid=None, psnr=None, **changes):
 
 
 def best(*evaluations):
-    return [row.best for side in figures.side_by_side(evaluations) for row in side.rows]
+    return [row.best for side in side_by_side(evaluations) for row in side.rows]
 
 
 # Spread 1 each: the means must be further apart than 2.
@@ -71,29 +71,29 @@ def test_one_seed_knows_no_spread():
 
 
 def test_a_run_that_lacks_a_figure_has_an_empty_cell():
-    sides = figures.side_by_side([said(figure(9, 10, 11)), {}, said(figure(1, 2, 3))])
-    assert [(side.title, side.apart) for side in sides] == [("samples of prior", "")]
+    sides = side_by_side([said(figure(9, 10, 11)), {}, said(figure(1, 2, 3))])
+    assert [(side.title, side.warning) for side in sides] == [("samples of prior", "")]
     row = sides[0].rows[0]
     assert row.name == "fid (less is better)"
     assert row.cells == ["10 ± 1", "-", "2 ± 1"]
     assert row.best == 2
     assert best(said(figure(1, 2, 3)), {}) == [None]  # nobody to be better than
-    assert figures.side_by_side([{}, {}]) == []
+    assert side_by_side([{}, {}]) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
         ({"format": 1}, "versions of vgx eval"),
-        ({"data": {"content": "other"}}, "pictures"),
+        ({"data": {"content": "other"}}, "images"),
         ({"metrics": [{"type": "fid", "bins": 2}]}, "metrics"),
         ({"features": [{"part": {"type": "random-conv"}, "sha256": "2"}]}, "feature networks"),
     ],
 )
 def test_what_is_measured_in_two_ways_is_not_marked(changes, what):
-    sides = figures.side_by_side([said(figure(1, 2, 3)), said(figure(50, 51, 52), **changes)])
+    sides = side_by_side([said(figure(1, 2, 3)), said(figure(50, 51, 52), **changes)])
     assert [row.best for row in sides[0].rows] == [None]
-    assert sides[0].apart == f"Not measured alike, so none is marked: the {what} differ."
+    assert sides[0].warning == f"Not measured alike, so none is marked: the {what} differ."
 
 
 def test_a_metric_that_only_one_was_judged_by_sets_nothing_apart():
@@ -104,12 +104,12 @@ def test_a_metric_that_only_one_was_judged_by_sets_nothing_apart():
 def test_fewer_pictures_are_another_way():
     few = said(figure(50, 51, 52))
     few["generation"][0]["pictures"] = 7
-    (side,) = figures.side_by_side([said(figure(1, 2, 3)), few])
-    assert "number of pictures" in side.apart
+    (side,) = side_by_side([said(figure(1, 2, 3)), few])
+    assert "number of images" in side.warning
 
 
 def test_reconstructions_come_first_and_latents_last():
     latent = {"pictures": 10, "split": "held out", "figures": {"kl": figure(1, better=None)}}
     one = said(figure(1, 2), psnr=figure(20, better="higher"), latent=latent)
-    titles = [side.title for side in figures.side_by_side([{}, one])]
+    titles = [side.title for side in side_by_side([{}, one])]
     assert titles == ["reconstruction", "samples of prior", "latent"]

@@ -10,7 +10,7 @@ import pytest
 
 import vgx
 from vgx.errors import StorageError
-from vgx.report import compare
+from vgx_report import compare
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
@@ -127,20 +127,20 @@ def test_each_run_s_pictures_are_there_as_far_as_it_went(runs):
 def test_whether_latents_and_pictures_are_the_same_is_said(runs):
     notes = compare.gather(read(runs))["progress"]["notes"]
     assert notes["samples"].startswith("Not the same latents")  # the seeds differ
-    assert notes["recon"].startswith("The same real pictures")
+    assert notes["recon"].startswith("The same real images")
     shutil.copy(runs[0].recipe_file, runs[1].recipe_file)
     change(runs[1], "environment.json", data={"content": "other", "kept": 1})
     notes = compare.gather(read(runs))["progress"]["notes"]
-    assert notes["samples"].startswith("At the same place in each grid the same latent")
-    assert notes["recon"].startswith("Not the same real pictures")
-    assert compare.notices(read(runs))[0] == "They were not trained on the same pictures."
+    assert notes["samples"].startswith("The same latents at the same places of each grid")
+    assert notes["recon"].startswith("Not the same real images")
+    assert compare.notices(read(runs))[0] == "They were not trained on the same images."
 
 
 def test_a_run_that_went_on_after_it_was_judged_is_named(runs):
     (runs[0].path / "evaluation.json").write_text(json.dumps({"step": 10}))
     assert compare.notices(read(runs)) == [
-        "0002-b was not judged: vgx eval 0002-b",
-        "0001-a was judged at step 10, and has gone on since.",
+        "0002-b was not evaluated: vgx eval 0002-b",
+        "0001-a was evaluated at step 10, and was trained further since.",
     ]
 
 
@@ -149,10 +149,10 @@ def test_the_facts_are_those_of_the_files(runs):
     last = runs[0].read_log()[-1]
     assert facts["state"] == ["done", "done"]
     assert facts["steps"] == [f"{last['step']:,}"] * 2
-    assert facts["pictures seen"] == [f"{last['images']:,}"] * 2
+    assert facts["images seen"] == [f"{last['images']:,}"] * 2
     weights = json.loads((runs[0].path / "audit.json").read_text())["rows"]
-    assert facts["weights"] == [f"{sum(row['parameters'] for row in weights):,}"] * 2
-    assert facts["judged at step"] == ["not judged"] * 2
+    assert facts["parameters"] == [f"{sum(row['parameters'] for row in weights):,}"] * 2
+    assert facts["evaluated at step"] == ["not evaluated"] * 2
 
 
 def test_a_run_without_a_log_is_compared_as_far_as_it_goes(runs):

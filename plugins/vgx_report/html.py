@@ -1,4 +1,4 @@
-"""One HTML file that carries all it shows and asks nobody for anything."""
+"""One HTML file with all that it shows: it loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from typing import Any
 
 
 def page(data: dict[str, Any], kind: str) -> str:
-    """Return the page that `kind`.js draws of `data`: nothing in it is taken for markup or code."""
-    folder = files("vgx").joinpath("templates", "page")
-    text, style, tools, code = (
+    """Return the page that the script `kind`.js draws from `data`.
+
+    The data are embedded as JSON, so that no text in them can become markup or code.
+    """
+    folder = files("vgx_report").joinpath("page")
+    text, style, library, script = (
         folder.joinpath(name).read_text(encoding="utf-8")
         for name in ("page.html", "page.css", "drawing.js", f"{kind}.js")
     )
@@ -22,13 +25,13 @@ def page(data: dict[str, Any], kind: str) -> str:
     return Template(text).substitute(
         title=html.escape(f"{data['name']} - vgx"),
         style=style,
-        code=tools + code,
-        style_sum=_sum(style),
-        code_sum=_sum(tools + code),
+        code=library + script,
+        style_sum=_policy_hash(style),
+        code_sum=_policy_hash(library + script),
         data=embedded.replace("<", "\\u003c"),
     )
 
 
-def _sum(text: str) -> str:
-    """Return what a Content-Security-Policy calls this text and no other."""
+def _policy_hash(text: str) -> str:
+    """Return the hash by which a Content-Security-Policy allows exactly this text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

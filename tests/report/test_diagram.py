@@ -17,8 +17,8 @@ import vgx
 from vgx.check import trials as tuning
 from vgx.console import Voice
 from vgx.errors import RecipeError, StorageError
-from vgx.report import diagram as explain
 from vgx.training import session as training
+from vgx_report import diagram
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny.yaml"
@@ -41,13 +41,13 @@ def tiny(tmp_path_factory):
 
 def shown(tiny, changes=None, steps=20, **audit):
     recipe = vgx.load_recipe(TINY, changes) if changes else tiny[0]
-    return explain.explain(recipe, tiny[2] | audit, steps)
+    return diagram.explain(recipe, tiny[2] | audit, steps)
 
 
 def test_a_picture_passes_the_networks_with_their_shapes_and_sizes(tiny):
     boxes = shown(tiny).boxes
     assert [(box.name, box.shapes) for box in boxes] == [
-        ("pictures", "3x16x16"),
+        ("images", "3x16x16"),
         ("encoder", "3x16x16 -> 8"),
         ("latent", "8"),
         ("decoder", "8 -> 3x16x16"),
@@ -57,7 +57,7 @@ def test_a_picture_passes_the_networks_with_their_shapes_and_sizes(tiny):
         if box.network:
             count = sum(p.numel() for p in tiny[1].networks[box.name].parameters())
             assert f"{count:,} parameters" in box.about
-    lines = explain.chain(shown(tiny))
+    lines = diagram.chain(shown(tiny))
     assert [line.split()[0] for line in lines[::2]] == [box.name for box in boxes]
 
 
@@ -72,7 +72,7 @@ def test_each_term_stands_with_its_player_and_the_networks_it_moves(tiny):
         ("bce", "generator"): both,
         ("kl", "generator"): {"encoder"},
     }
-    header, rows = explain.table(shown(tiny))
+    header, rows = diagram.table(shown(tiny))
     assert header[-3:] == ("encoder", "decoder", "discriminator")
     (row,) = (row for row in rows if row[0] == "kl")
     assert row[-2:] == ("-", "-")
@@ -115,7 +115,7 @@ def test_a_penalty_is_the_discriminators(tiny):
 def test_a_gan_begins_with_its_latents(tiny):
     rows = [row for row in tiny[2]["rows"] if row["network"] != "encoder"]
     recipe = tiny[0].model_copy(update={"encoder": None})
-    boxes = explain.explain(recipe, tiny[2] | {"rows": rows}, 20).boxes
+    boxes = diagram.explain(recipe, tiny[2] | {"rows": rows}, 20).boxes
     assert [box.name for box in boxes] == ["latent", "decoder", "discriminator"]
 
 
@@ -124,12 +124,12 @@ def test_memory_and_movers_are_said(tiny):
     said = shown(tiny, {"train.batch": 64, "train.accumulate": 4}, need=need)
     (memory,) = said.costs
     assert "at least 1.80 GB of 8.00 GB: 1.00 GB" in memory
-    assert "50.0 MB for each of 16 pictures" in memory
+    assert "50.0 MB for each of 16 images" in memory
     rate = {"train.optimizers.generator.lr": {"from": 1e-3, "to": 0, "steps": 9}}
     generator, discriminator, order, average = shown(tiny, rate).movers
     assert "encoder and decoder: adam, learning rate 0.001 to 0 over 9 steps, linear" in generator
     assert "adam, learning rate 5e-05" in discriminator
-    assert "generator moves first" in order
+    assert "generator is updated first" in order
     assert "decay 0.9" in average
     assert "effective beta is 1 " in " ".join(said.notes)
 
@@ -137,12 +137,12 @@ def test_memory_and_movers_are_said(tiny):
 def test_what_is_no_audit_is_an_error_that_says_so(tiny):
     for audit in ({}, {"rows": 3}, tiny[2] | {"flows": [{"label": "l1"}]}):
         with pytest.raises(StorageError, match=r"audit\.json is not as a run writes it"):
-            explain.explain(tiny[0], audit, 20)
+            diagram.explain(tiny[0], audit, 20)
 
 
 def test_the_drawing_is_whole_and_believes_nothing(tiny):
     hostile = "</svg><script>window.hacked = 1</script>"
-    drawing = explain.svg(shown(tiny, notes=[hostile, "word " * 100]))
+    drawing = diagram.svg(shown(tiny, notes=[hostile, "word " * 100]))
     tree = ElementTree.fromstring(drawing)
     space = "{http://www.w3.org/2000/svg}"
     assert not tree.findall(f".//{space}script")
@@ -212,7 +212,7 @@ def test_a_run_is_explained_from_its_files(tiny, tmp_path, capsys):
     assert run_program(["explain"]) == 0
     said = capsys.readouterr().out
     assert "Noted by the run." in said
-    assert "Time: 30 s for the first 12 of 20 steps, as its log says." in said
+    assert "Time: 30 s for the first 12 of 20 steps, by its log." in said
     assert run_program(["explain", str(run.path), "--set", "train.batch=2"]) == 2
 
 

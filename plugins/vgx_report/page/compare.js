@@ -2,7 +2,7 @@
 
 const color = (run) => `var(--line-${(run % 6) + 1})`;
 
-function named(run) { // a run's name with the colour that it has in the curves
+function named(run) { // a run's name with its colour in the curves
   const chip = s("svg", { viewBox: "0 0 18 8", "aria-hidden": "true", class: "chip" },
     s("path", { d: "M0 4H18", class: "curve", stroke: color(run),
       "stroke-dasharray": run < 6 ? null : "5 3" }));
@@ -14,21 +14,21 @@ function beside(first, rows, numbers) {
     numbers ? data.runs.map((_, run) => run + 1) : []);
 }
 
-function judged(side) {
-  const rows = side.rows.map((row) => [row.name, ...row.cells.map((cell, run) =>
+function evaluated(measured) {
+  const rows = measured.rows.map((row) => [row.name, ...row.cells.map((cell, run) =>
     run === row.best ? h("strong", { class: "best" }, h("span", { class: "mark" }, "best "), cell) : cell)]);
   return [
-    h("h3", {}, side.title.charAt(0).toUpperCase() + side.title.slice(1)),
-    side.apart ? h("p", { class: "soft" }, side.apart) : null,
+    h("h3", {}, measured.title.charAt(0).toUpperCase() + measured.title.slice(1)),
+    measured.warning ? h("p", { class: "soft" }, measured.warning) : null,
     beside("figure", rows, true),
   ];
 }
 
-function logged(shown) {
-  const groups = shown.groups.map((group) => ({
+function logged(logs) {
+  const groups = logs.groups.map((group) => ({
     title: group.title,
     lines: group.lines.map((line) => ({ name: data.runs[line.run], colour: line.run,
-      values: line.values, axes: shown.axes[line.axes] })),
+      values: line.values, axes: logs.axes[line.axes] })),
   }));
   return curves("Each run has one colour on all charts. Losses are unweighted. Point at a chart to read it.",
     groups, ["step", "images", "seconds"]);
@@ -40,18 +40,18 @@ function training(progress) {
   const slots = kinds.map(([kind, title]) => progress.runs.map((frames, run) => {
     const first = frames.findLast((frame) => frame[kind]);
     if (!first) return { body: h("p", { class: "soft" }, data.runs[run], ": none") };
-    const made = picture(first[kind], title, title);
-    return { body: made, show(place) {
+    const body = figure(first[kind], title, title);
+    return { body, show(place) {
       const frame = frames.findLast((each) => each.step <= place && each[kind]) || first;
-      const image = made.querySelector("img");
+      const image = body.querySelector("img");
       image.src = frame[kind].uri;
-      image.alt = `${title}, ${data.runs[run]}, step ${say(frame.step)}`;
-      made.querySelector("figcaption").replaceChildren(named(run), " step " + say(frame.step));
+      image.alt = `${title}, ${data.runs[run]}, step ${count(frame.step)}`;
+      body.querySelector("figcaption").replaceChildren(named(run), " step " + count(frame.step));
     } };
   }));
-  const controls = player(progress.places.length - 1, "Step of the pictures", (index) => {
+  const controls = player(progress.places.length - 1, "Step of the images", (index) => {
     slots.flat().forEach((slot) => slot.show && slot.show(progress.places[index]));
-    return "Step " + say(progress.places[index]);
+    return "Step " + count(progress.places[index]);
   });
   return [controls, kinds.map(([kind, title], i) => [
     h("h3", {}, title),
@@ -63,12 +63,12 @@ function training(progress) {
 const sections = [section("facts", "The runs", beside("", data.facts, false))];
 sections.push(section("differences", "Recipe differences", data.differences.length
   ? beside("field", data.differences, false)
-  : h("p", {}, "Nothing: they are one recipe, run several times.")));
+  : h("p", {}, "None: all runs have the same recipe.")));
 sections.push(section("metrics", "Metrics", data.metrics.tables.length
-  ? [h("p", { class: "soft" }, data.metrics.note), data.metrics.tables.map(judged)]
-  : h("p", {}, "None of them was judged yet.")));
+  ? [h("p", { class: "soft" }, data.metrics.note), data.metrics.tables.map(evaluated)]
+  : h("p", {}, "None of these runs was evaluated.")));
 if (data.progress.places.length) {
-  sections.push(section("pictures", "Pictures", training(data.progress)));
+  sections.push(section("images", "Images", training(data.progress)));
 }
 if (data.curves.groups.length) sections.push(section("curves", "Curves", logged(data.curves)));
 

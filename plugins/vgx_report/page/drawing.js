@@ -1,33 +1,33 @@
 "use strict";
-// What pages are drawn with, from the data in them. All text goes in as text, never as markup.
+// Functions that draw pages from their data. All text is inserted as text, never as markup.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 
 function element(space, name, attributes, children) {
-  const made = space ? document.createElementNS(space, name) : document.createElement(name);
+  const node = space ? document.createElementNS(space, name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes || {})) {
-    if (value !== null && value !== undefined) made.setAttribute(key, value);
+    if (value !== null && value !== undefined) node.setAttribute(key, value);
   }
   for (const child of children.flat(Infinity)) {
-    if (child !== null && child !== undefined) made.append(child);
+    if (child !== null && child !== undefined) node.append(child);
   }
-  return made;
+  return node;
 }
 const h = (name, attributes, ...children) => element(null, name, attributes, children);
 const s = (name, attributes, ...children) =>
   element("http://www.w3.org/2000/svg", name, attributes, children);
-const say = (number) => number.toLocaleString("en-GB");
+const count = (number) => number.toLocaleString("en-GB");
 
-function figures(value) {
+function format(value) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
   return size >= 1e5 || size < 1e-4 ? Number(value.toPrecision(3)).toExponential() : String(Number(value.toPrecision(4)));
 }
 
-function picture(shown, alt, caption) {
-  const kind = shown.width < 200 ? "small" : null;
-  const image = h("img", { src: shown.uri, alt, width: shown.width, height: shown.height });
+function figure(source, alt, caption) {
+  const kind = source.width < 200 ? "small" : null;
+  const image = h("img", { src: source.uri, alt, width: source.width, height: source.height });
   return h("figure", { class: kind }, image, caption ? h("figcaption", {}, caption) : null);
 }
 
@@ -43,7 +43,8 @@ function pairs(values, kind) {
     h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 
-function fitted(kind, draw) { // a box whose drawing is as wide as it: text keeps its size on a phone
+// A box that is drawn again when its width changes, so that text keeps its size on a phone.
+function responsive(kind, draw) {
   const box = h("div", { class: kind });
   let width = 0;
   new ResizeObserver(() => {
@@ -54,15 +55,16 @@ function fitted(kind, draw) { // a box whose drawing is as wide as it: text keep
   return box;
 }
 
-// --- a slider that plays ---------------------------------------------------------------------
+// --- a slider with a play button -------------------------------------------------------------
 
-function player(last, name, show) { // `show` of an index draws it, and returns what it is called
+// `show` draws the frame of an index and returns its label.
+function player(last, name, show) {
   const slider = h("input", { type: "range", min: 0, max: last, value: last, id: "step",
     "aria-label": name });
   const label = h("output", { for: "step" });
   const button = h("button", { type: "button" }, "Play");
   let timer = null;
-  function turn() {
+  function update() {
     label.textContent = show(Number(slider.value));
     slider.setAttribute("aria-valuetext", label.textContent);
   }
@@ -71,19 +73,19 @@ function player(last, name, show) { // `show` of an index draws it, and returns 
     timer = null;
     button.textContent = "Play";
   }
-  slider.addEventListener("input", () => { stop(); turn(); });
+  slider.addEventListener("input", () => { stop(); update(); });
   button.addEventListener("click", () => {
     if (timer) return stop();
     button.textContent = "Stop";
     if (Number(slider.value) === last) slider.value = 0;
-    turn();
+    update();
     timer = setInterval(() => {
       slider.value = Number(slider.value) + 1;
-      turn();
+      update();
       if (Number(slider.value) === last) stop();
     }, 350);
   });
-  turn();
+  update();
   return h("div", { class: "controls" }, button, slider, label);
 }
 
@@ -93,22 +95,24 @@ function ticks(low, high, wanted) {
   const rough = (high - low) / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].find((n) => n * power >= rough * 0.999) * power;
-  const found = [];
-  for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-6; at += step) {
-    found.push(Number(at.toPrecision(12)));
+  const values = [];
+  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-6; value += step) {
+    values.push(Number(value.toPrecision(12)));
   }
-  return found;
+  return values;
 }
 
-function powers(low, high) { // 0.01, 0.1, 1; and 2 and 5 of each where there are few
-  const found = [];
+// Ticks of a logarithmic axis: 0.01, 0.1, 1, and 2 and 5 times these where there are few.
+function powers(low, high) {
+  const values = [];
   for (let power = Math.floor(low); power <= Math.ceil(high); power++) {
-    for (const n of high - low < 2 ? [1, 2, 5] : [1]) found.push(Math.log10(n) + power);
+    for (const n of high - low < 2 ? [1, 2, 5] : [1]) values.push(Math.log10(n) + power);
   }
-  return found.filter((at) => at >= low - 1e-9 && at <= high + 1e-9);
+  return values.filter((value) => value >= low - 1e-9 && value <= high + 1e-9);
 }
 
-function smoothed(values, share) { // a running mean that forgets, without the start's bias
+// An exponential moving average with bias correction.
+function smoothed(values, share) {
   let sum = 0;
   let weight = 0;
   return values.map((value) => {
@@ -125,29 +129,30 @@ function clock(seconds) {
   return minutes < 180 ? `${minutes} min` : `${Number((seconds / 3600).toPrecision(3))} h`;
 }
 
-const AXES = { // by its name in the data: what a person calls it, and a place on it
-  step: ["step", (at) => "step " + say(at)],
-  images: ["pictures seen", (at) => say(at) + " pictures"],
+const AXES = { // by name in the data: a title, and the text of a position
+  step: ["step", (at) => "step " + count(at)],
+  images: ["images seen", (at) => count(at) + " images"],
   seconds: ["time", clock],
 };
 
-function inUnits(axis, end) { // what ticks count along an axis: one unit for all of them
+// The unit of all ticks of an axis, and its sign.
+function inUnits(axis, end) {
   if (axis !== "seconds") return [1, ""];
   if (end < 180) return [1, " s"];
   return end < 10800 ? [60, " min"] : [3600, " h"];
 }
 
 function nearest(places, wanted) {
-  let found = 0;
+  let best = 0;
   places.forEach((place, i) => {
-    if (Math.abs(place - wanted) < Math.abs(places[found] - wanted)) found = i;
+    if (Math.abs(place - wanted) < Math.abs(places[best] - wanted)) best = i;
   });
-  return found;
+  return best;
 }
 
-// Lines have a name, a colour, values, and the places of these on each axis.
+// Lines have a name, a colour, values, and the positions of the values on each axis.
 function chart(title, lines, settings) {
-  const plot = fitted("chart", () => draw());
+  const plot = responsive("chart", () => draw());
   const readings = lines.map(() => h("b", {}));
   const stroke = (line) => `var(--line-${(line.colour % 6) + 1})`;
   const dash = (line) => (line.colour < 6 ? null : "5 3");
@@ -157,16 +162,16 @@ function chart(title, lines, settings) {
   const legend = h("ul", { class: "legend", "aria-live": "off" }, where,
     lines.map((line, i) => h("li", {}, key(line), line.name, readings[i])));
   const places = (line) => line.axes[settings.axis];
-  let at = null; // where it is pointed at; else the end
+  let at = null; // the position that the pointer is at; null: the end
   let linear = "";
 
   function read() {
-    const shown = at ?? Math.max(...lines.map((line) => places(line).at(-1)));
-    where.textContent = AXES[settings.axis][1](shown) + linear;
+    const position = at ?? Math.max(...lines.map((line) => places(line).at(-1)));
+    where.textContent = AXES[settings.axis][1](position) + linear;
     lines.forEach((line, i) => {
       const ended = at !== null && at > places(line).at(-1);
       const index = at === null ? places(line).length - 1 : nearest(places(line), at);
-      readings[i].textContent = figures(ended ? null : line.values[index]);
+      readings[i].textContent = format(ended ? null : line.values[index]);
     });
   }
   function draw() {
@@ -198,13 +203,13 @@ function chart(title, lines, settings) {
     const marks = log ? powers(low, high) : ticks(low, high, 5);
     const across = marks.map((v) => [
       s("path", { d: `M${box.left} ${y(v).toFixed(1)}H${box.right}`, class: "grid" }),
-      s("text", { x: box.left - 8, y: y(v) + 4, "text-anchor": "end" }, figures(log ? 10 ** v : v)),
+      s("text", { x: box.left - 8, y: y(v) + 4, "text-anchor": "end" }, format(log ? 10 ** v : v)),
     ]);
     const [unit, sign] = inUnits(settings.axis, end);
     const below = ticks(first / unit, end / unit, wide < 480 ? 3 : 6)
       .filter((place) => settings.axis === "seconds" || Number.isInteger(place))
       .map((place) => s("text", { x: x(place * unit), y: tall - 6,
-        "text-anchor": x(place * unit) > wide - 30 ? "end" : "middle" }, say(place) + sign));
+        "text-anchor": x(place * unit) > wide - 30 ? "end" : "middle" }, count(place) + sign));
     const drawn = lines.map((line, i) => [
       settings.smoothing ? s("path", { d: path(line, raw[i]), class: "raw", stroke: stroke(line) }) : null,
       s("path", { d: path(line, even[i]), class: "curve", stroke: stroke(line),
@@ -235,16 +240,16 @@ function chart(title, lines, settings) {
 function curves(note, groups, axes) {
   const settings = { log: false, smoothing: 0, axis: axes[0] };
   const charts = groups.map((group) => chart(group.title, group.lines, settings));
-  const again = () => charts.forEach((made) => made.draw());
+  const again = () => charts.forEach((each) => each.draw());
   const log = h("input", { type: "checkbox", id: "log" });
   log.addEventListener("change", () => { settings.log = log.checked; again(); });
   const smooth = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: 0, id: "smooth",
     "aria-label": "Smoothing" });
-  const told = h("output", { for: "smooth" }, "none");
+  const share = h("output", { for: "smooth" }, "none");
   smooth.addEventListener("input", () => {
     settings.smoothing = Number(smooth.value);
-    told.textContent = settings.smoothing ? settings.smoothing.toFixed(2) : "none";
-    smooth.setAttribute("aria-valuetext", told.textContent);
+    share.textContent = settings.smoothing ? settings.smoothing.toFixed(2) : "none";
+    smooth.setAttribute("aria-valuetext", share.textContent);
     again();
   });
   const by = axes.map((axis) => {
@@ -256,8 +261,8 @@ function curves(note, groups, axes) {
   return [
     h("p", { class: "soft" }, note),
     h("div", { class: "controls" }, axes.length > 1 ? by : null,
-      h("label", {}, log, "Logarithmic"), h("label", { for: "smooth" }, "Smoothing"), smooth, told),
-    h("div", { class: "pile" }, charts.map((made) => made.body)),
+      h("label", {}, log, "Logarithmic"), h("label", { for: "smooth" }, "Smoothing"), smooth, share),
+    h("div", { class: "pile" }, charts.map((each) => each.body)),
   ];
 }
 
@@ -273,12 +278,12 @@ function assemble(sections, ...opening) {
     h("h1", {}, data.name),
     h("div", { class: "summary" }, data.summary.map((line) => h("p", {}, line))),
     ...opening.filter((part) => part !== null),
-    h("nav", { "aria-label": "Sections" }, sections.map((made) =>
-      h("a", { href: "#" + made.id }, made.querySelector("h2").textContent))),
+    h("nav", { "aria-label": "Sections" }, sections.map((part) =>
+      h("a", { href: "#" + part.id }, part.querySelector("h2").textContent))),
   );
   document.getElementById("main").append(...sections);
   document.getElementById("foot").append(h("section", {}, h("p", {}, data.foot)));
-  // On paper nothing can be opened any more.
+  // Printed details cannot be opened by the reader.
   window.addEventListener("beforeprint", () => {
     document.querySelectorAll("details").forEach((details) => { details.open = true; });
   });

@@ -1,0 +1,49 @@
+"""Options that several commands share; commands of plugins may use them too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rich_click as click
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def _offline(context: click.Context, option: click.Parameter, value: bool) -> None:
+    """Set the switch of the hub's library, which reads it once, when it is imported."""
+    del context, option
+    if value:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def common(command: C) -> C:
+    """Add the options that every command takes."""
+    offline = click.option(
+        "--offline", is_flag=True, is_eager=True, expose_value=False, callback=_offline,
+        help="Never ask the hub; use what is cached.",
+    )  # fmt: skip
+    # `run_program` looks for it among the words of the command line.
+    debug = click.option(
+        "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+    )
+    return offline(debug(command))
+
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+set_option = click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
+    help="Change a value: train.batch=32, losses.1.weight=10.",
+)  # fmt: skip
+plugin_option = click.option(
+    "--plugin", "plugins", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
+    help="A Python file with parts of your own.",
+)  # fmt: skip
+runs_option = click.option(
+    "--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of runs."
+)
+device_option = click.option(
+    "--device", metavar="D", help="cpu, cuda, cuda:1; by default the best."
+)

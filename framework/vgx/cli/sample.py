@@ -1,0 +1,112 @@
+"""The command that draws images with a trained run: sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from vgx.cli.options import common, device_option
+
+if TYPE_CHECKING:
+    from vgx.runs.directory import Run
+    from vgx.sampling.draw import Samples
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--sampler", metavar="TYPE", help="Another sampler than the recipe's.")
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="A field of the sampler: of=4."
+)
+@click.option("-n", "n", default=100, show_default=True, type=click.IntRange(1, 10**7))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The grid's file.")
+@click.option(
+    "--separate", metavar="DIR", type=click.Path(path_type=Path), help="Single images instead."
+)
+@click.option("--animate", is_flag=True, help="One after another instead, as an animated WebP.")
+@click.option("--best", is_flag=True, help="With the best checkpoint by the recipe's eval.best.")
+@device_option
+@common
+def sample(
+    run: str | None,
+    sampler: str | None,
+    settings: tuple[str, ...],
+    n: int,
+    seed: int,
+    out: Path | None,
+    separate: Path | None,
+    animate: bool,
+    best: bool,
+    device: str | None,
+) -> None:
+    """Draw a grid of new images from RUN (the newest by default); 100 make 10x10."""
+    if separate is not None and animate:
+        raise click.UsageError("Leave out --separate or --animate.")
+    if separate is not None and out is not None:
+        raise click.UsageError("--out names the file of a grid; leave out --separate or --out.")
+    from vgx.console import Voice
+    from vgx.images import save_separately
+    from vgx.recipe.load import parse_settings
+    from vgx.runs import directory
+
+    voice, trained, fields = Voice(), directory.find(run), parse_settings(settings)
+    if separate is None:
+        path = save_grid(trained, sampler, fields, n, seed, out, device, animate, best)
+        voice.say(f"Picture {path}")
+        return
+    drawn = _samples(trained, sampler, fields, n, seed, device, best)
+    with voice.work("Drawing", n) as advance:
+        for more in save_separately(drawn.chunks, separate):
+            advance(more, "images")
+    voice.say(f"{n:,} images in {separate}")
+
+
+def save_grid(
+    run: Run,
+    sampler: str | None,
+    settings: dict[str, Any],
+    n: int,
+    seed: int,
+    out: Path | None,
+    device: str | None,
+    animate: bool = False,
+    best: bool = False,
+) -> Path:
+    """Draw n images from a run; write them as a grid or an animation, and return the file."""
+    from vgx import images
+
+    drawn = _samples(run, sampler, settings, n, seed, device, best)
+    name = f"{drawn.sampler}-{drawn.step:08}-seed-{seed}"
+    path = out or run.samples / f"{name}.{'webp' if animate else 'png'}"
+    (images.animate if animate else images.save_grid)(drawn.images(), path)
+    return path
+
+
+def _samples(
+    run: Run,
+    sampler: str | None,
+    settings: dict[str, Any],
+    n: int,
+    seed: int,
+    device: str | None,
+    best: bool,
+) -> Samples:
+    """Draw with the sampling API, and print the notices that are given meanwhile."""
+    from vgx.console import Voice
+    from vgx.errors import noticing
+    from vgx.sampling.draw import samples
+    from vgx.training.session import pick_device
+
+    notices: list[str] = []
+    with noticing(notices):
+        on = pick_device(device)
+        drawn = samples(run, sampler, n, seed, settings=settings, device=on, best=best)
+    for notice in notices:
+        Voice().warn(notice)
+    return drawn
+
+
+COMMANDS = (sample,)

@@ -1,0 +1,36 @@
+"""The page of a run, and commands that explain and compare: a plugin like any other.
+
+run_page   the page of a run, written when its training ends and by `vgx report`
+run_data   what the files of a run contain, as plain data for its page
+panels     what a page shows that must be computed: samples, latents, nearest neighbours
+compare    several runs side by side: `vgx compare` and its page
+tables     evaluations of several runs side by side
+diagram    an experiment as a diagram, in text and in SVG: `vgx explain`
+html       one HTML file with its data, its style and its script, which are in `page/`
+commands   the commands
+"""
+
+from __future__ import annotations
+
+import click
+
+import vgx
+
+
+@vgx.hookimpl
+def register_commands(cli: click.Group) -> None:
+    """Add `report`, `compare` and `explain`."""
+    from vgx_report.commands import COMMANDS
+
+    for command in COMMANDS:
+        cli.add_command(command)
+
+
+@vgx.hookimpl
+def run_ended(run: vgx.Run) -> None:
+    """Write the page of a run, and print where it is."""
+    from vgx.console import Voice
+    from vgx_report.run_page import write_page
+
+    voice = Voice()
+    voice.say(f"Report {write_page(run, voice)}")

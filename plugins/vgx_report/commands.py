@@ -1,0 +1,154 @@
+"""The commands: report, compare, explain. Each imports what it needs when it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from vgx.cli.options import common, device_option, plugin_option, set_option
+
+if TYPE_CHECKING:
+    from vgx.console import Voice
+    from vgx_report.diagram import Explanation
+    from vgx_report.tables import Row
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The page's file.")
+@device_option
+@common
+def report(run: str | None, out: Path | None, device: str | None) -> None:
+    """Write the page of RUN (the newest by default): one HTML file that needs no network."""
+    from vgx.console import Voice
+    from vgx.runs.directory import find
+    from vgx_report.run_page import write_page
+
+    voice = Voice()
+    voice.say(f"Report {write_page(find(run), voice, device, out)}")
+
+
+@click.command()
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
+@click.option(
+    "--out", metavar="FILE", type=click.Path(path_type=Path),
+    help="Write a page too: curves and images, in one HTML file.",
+)  # fmt: skip
+@common
+def compare(runs: tuple[str, ...], out: Path | None) -> None:
+    """Show runs side by side: recipes, figures and, with --out, curves and images."""
+    from vgx.console import Voice
+    from vgx.recipe.yaml import visible
+    from vgx.runs.directory import find
+    from vgx_report import compare as comparison
+
+    directories = [find(run) for run in runs]
+    if len({run.path.resolve() for run in directories}) < max(len(directories), 2):
+        raise click.UsageError("Give two runs or more, each once.")
+    voice = Voice()
+    compared = [comparison.read(run) for run in directories]
+    names = [visible(run.name) for run in compared]
+    for notice in comparison.notices(compared):
+        voice.warn(visible(notice))
+    voice.table(("", *names), [tuple(map(visible, row)) for row in comparison.facts(compared)])
+    rows = comparison.differences([run.recipe for run in compared])
+    voice.say("\nWhere their recipes differ:" if rows else "\nTheir recipes are the same.")
+    if rows:
+        voice.table(("field", *names), [tuple(map(visible, row)) for row in rows])
+    for table in comparison.evaluation_tables(compared):
+        voice.say(f"\n{table.title}" + (f" ({table.warning})" if table.warning else ""))
+        voice.table(("figure", *names), [_marked(row) for row in table.rows])
+    if any(run.evaluation for run in compared):
+        voice.say(f"\n* {comparison.MARKED}")
+    if out is not None:
+        comparison.write(compared, out)
+        voice.say(f"Page {out}")
+
+
+def _marked(row: Row) -> tuple[str, ...]:
+    """Return the cells of a row with a star at the best figure."""
+    return (row.name, *(f"{cell} *" if i == row.best else cell for i, cell in enumerate(row.cells)))
+
+
+@click.command()
+@click.argument("what", metavar="[RECIPE|RUN]", required=False)
+@set_option
+@plugin_option
+@click.option("--svg", metavar="FILE", type=click.Path(path_type=Path), help="Write it as SVG too.")
+@device_option
+@common
+def explain(
+    what: str | None,
+    overrides: tuple[str, ...],
+    plugins: tuple[Path, ...],
+    svg: Path | None,
+    device: str | None,
+) -> None:
+    """Draw an experiment: networks, which term moves which, weights, memory, time.
+
+    For a RECIPE a few steps are measured. A RUN (the newest by default) is drawn from its files.
+    """
+    from vgx.console import Voice
+    from vgx.files import write_file
+    from vgx_report import diagram
+
+    voice = Voice()
+    if what is not None and Path(what).is_file():
+        explanation = _of_recipe(Path(what), overrides, plugins, device, voice)
+    elif overrides or plugins or device:
+        raise click.UsageError("A run cannot be changed; leave out --set, --plugin and --device.")
+    else:
+        explanation = _of_run(what)
+    voice.say(f"{explanation.name}\n")
+    for line in diagram.chain(explanation):
+        voice.say(line)
+    voice.say("\nGradient norm of each term in each network before the first step:")
+    voice.table(*diagram.table(explanation))
+    voice.say("")
+    for line in (*explanation.movers, *explanation.costs, *explanation.notes):
+        voice.say(line)
+    if svg is not None:
+        write_file(svg, diagram.svg(explanation))
+        voice.say(f"Drawing {svg}")
+
+
+def _of_recipe(
+    file: Path,
+    overrides: tuple[str, ...],
+    plugins: tuple[Path, ...],
+    device: str | None,
+    voice: Voice,
+) -> Explanation:
+    from dataclasses import asdict
+
+    import vgx
+    from vgx.check import trials
+    from vgx.training.session import looked_at
+    from vgx_report import diagram
+
+    registry = vgx.discover(plugins)
+    recipe = vgx.load_recipe(file, overrides, registry)
+    engine, findings = looked_at(recipe, registry, device, voice)
+    seconds, count = trials.step_time(engine, findings.forward)
+    step = seconds * recipe.train.batch / count
+    pace = (
+        f"Time: about {diagram.duration(step * engine.steps)} for {engine.steps:,} steps on "
+        f"{engine.device}: {diagram.duration(step)} a step, measured on {trials.STEPS} steps of "
+        f"{count:,} random images; drawing, saving and evaluation take more time."
+    )
+    return diagram.explain(recipe, asdict(findings), engine.steps, pace)
+
+
+def _of_run(what: str | None) -> Explanation:
+    import vgx
+    from vgx.runs.directory import find
+    from vgx_report import diagram
+
+    run = find(what)
+    recipe = vgx.load_recipe(run.recipe_file, (), vgx.discover(run.plugin_files))
+    return diagram.of_run(run, recipe)
+
+
+COMMANDS = (report, compare, explain)

@@ -1,0 +1,301 @@
+"""Several runs side by side: where their recipes differ, and what came of it.
+
+All of it is read from the files of the runs, as plain data; `html` makes a page of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import vgx
+from vgx.files import write_file
+from vgx.runs.frames import drawn, evenly, step_of
+from vgx.runs.summary import read_json, read_recipe, summarize
+from vgx_report.html import page
+from vgx_report.panels import frame
+from vgx_report.run_data import OFFLINE
+from vgx_report.tables import Table, number, side_by_side, time_of
+
+LINES = 500  # most lines of each log in a curve
+PLACES = 12  # most places of the slider through the grids
+MARKED = (
+    "A figure is marked where it is better than every other one by more than the sum of the two "
+    "spreads. ± is the standard deviation over seeds of drawing, not of training: a recipe that is "
+    "trained again may differ by more."
+)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The contents of a run's files."""
+
+    run: vgx.Run
+    name: str
+    state: str
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    audit: dict[str, Any]
+    evaluation: dict[str, Any]
+    log: list[dict[str, Any]]
+
+
+def read(run: vgx.Run) -> RunData:
+    """Read the files of a run.
+
+    Raises `vgx.StorageError` when they are not what a run writes.
+    """
+    state = summarize(run).state
+    if state.startswith("broken"):
+        raise vgx.StorageError(f"{run.path}: {state}")
+    return RunData(
+        run=run,
+        name=run.path.resolve().name,
+        state=state,
+        recipe=read_recipe(run),
+        environment=read_json(run, "environment.json"),
+        audit=read_json(run, "audit.json"),
+        evaluation=read_json(run, "evaluation.json"),
+        log=run.read_log(),
+    )
+
+
+# --- recipes -----------------------------------------------------------------------------------
+
+
+def differences(recipes: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return each field in which recipes differ, with its value in each; "-" where it is absent.
+
+    Parts of one type are compared field by field, and parts of different types as wholes. Losses
+    and other parts of a list are compared by name.
+    """
+    fields = [{key: value for key, value in recipe.items() if key != "name"} for recipe in recipes]
+    return _differences("", fields)
+
+
+def _differences(path: str, values: Sequence[Any]) -> list[tuple[str, ...]]:
+    if all(value == values[0] for value in values):
+        return []
+    if all(_is_list_of_parts(value) for value in values):
+        named = [_by_name(value) for value in values]
+        rows = []
+        if any(list(each) != list(named[0]) for each in named):
+            rows.append((path, *(", ".join(each) or "-" for each in named)))
+        return rows + _each(path, named)
+    types = {value.get("type") for value in values if isinstance(value, dict)}
+    if all(isinstance(value, dict) for value in values) and len(types) == 1:
+        return _each(path, values)
+    return [(path, *(_text(value) for value in values))]
+
+
+def _each(path: str, values: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    names = dict.fromkeys(name for value in values for name in value)
+    inner = [(name, [value.get(name) for value in values]) for name in names]
+    start = f"{path}." if path else ""
+    return [row for name, each in inner for row in _differences(f"{start}{name}", each)]
+
+
+def _is_list_of_parts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, dict) and "type" in v for v in value)
+
+
+def _by_name(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return parts by name or type; the second part of a type is called "type 2"."""
+    named: dict[str, Any] = {}
+    for part in parts:
+        name = first = part.get("name") or part["type"]
+        count = 1
+        while name in named:
+            count += 1
+            name = f"{first} {count}"
+        named[name] = part
+    return named
+
+
+def _text(value: Any) -> str:
+    """Return a value as YAML on one line, without fields that are null."""
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        fields = [f"{name}: {_text(v)}" for name, v in value.items() if v is not None]
+        return "{" + ", ".join(fields) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(_text(v) for v in value)}]"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+# --- all together ------------------------------------------------------------------------------
+
+
+def facts(runs: Sequence[RunData]) -> list[tuple[str, ...]]:
+    """Return rows of a title and a cell for each run: state, time, sizes, versions."""
+    last: list[dict[str, Any]] = [
+        next((line for line in reversed(run.log) if line.get("losses")), {}) for run in runs
+    ]
+    parameters = [sum(row["parameters"] for row in run.audit.get("rows", [])) for run in runs]
+
+    def counts(key: str) -> list[str]:
+        return [f"{line[key]:,}" if key in line else "-" for line in last]
+
+    rows = [
+        ("state", [run.state for run in runs]),
+        ("steps", counts("step")),
+        ("images seen", counts("images")),
+        ("time in training", [time_of(line["seconds"]) if line else "-" for line in last]),
+        ("parameters", [f"{count:,}" if count else "-" for count in parameters]),
+        ("images in the data", [_kept(run) for run in runs]),
+        ("device", [str(run.environment.get("device", "-")) for run in runs]),
+        ("torch", [str(run.environment.get("packages", {}).get("torch", "-")) for run in runs]),
+        ("evaluated at step", [_evaluated_at(run) for run in runs]),
+    ]
+    return [(name, *cells) for name, cells in rows]
+
+
+def _kept(run: RunData) -> str:
+    kept = run.environment.get("data", {}).get("kept")
+    return f"{kept:,}" if isinstance(kept, int) else "-"
+
+
+def _evaluated_at(run: RunData) -> str:
+    return f"{run.evaluation['step']:,}" if run.evaluation else "not evaluated"
+
+
+def notices(runs: Sequence[RunData]) -> list[str]:
+    """Return what makes these runs hard to compare."""
+    texts = []
+    if len({run.environment.get("data", {}).get("content") for run in runs}) > 1:
+        texts.append("They were not trained on the same images.")
+    if len({str(run.recipe.get("image")) for run in runs}) > 1:
+        texts.append("Their images differ in size: their figures cannot be compared.")
+    missing = [run.name for run in runs if not run.evaluation]
+    texts += [f"{name} was not evaluated: vgx eval {name}" for name in missing]
+    return texts + [text for run in runs if (text := _behind(run))]
+
+
+def _behind(run: RunData) -> str:
+    """Return a notice when a run was evaluated at another step than its last one."""
+    if not (run.evaluation and run.log) or run.evaluation["step"] == run.log[-1]["step"]:
+        return ""
+    best = run.evaluation.get("checkpoint") == "best"
+    why = "its best checkpoint" if best else "and was trained further since"
+    return f"{run.name} was evaluated at step {run.evaluation['step']:,}, {why}."
+
+
+def evaluation_tables(runs: Sequence[RunData]) -> list[Table]:
+    """Return the evaluations of the runs side by side.
+
+    Raises `vgx.StorageError` when an evaluation is not as `vgx eval` writes it.
+    """
+    try:
+        return side_by_side([run.evaluation for run in runs])
+    except (TypeError, LookupError, AttributeError, ValueError) as error:
+        message = "an evaluation.json is not as vgx eval writes it"
+        raise vgx.StorageError(f"{message}: {type(error).__name__}: {error}") from error
+
+
+def write(runs: Sequence[RunData], out: Path) -> None:
+    """Write the page of several runs.
+
+    Raises `vgx.StorageError` when the runs' files are not as a run writes them.
+    """
+    try:
+        data = gather(runs)
+    except (TypeError, LookupError, AttributeError, ValueError) as error:
+        message = f"a run's files are not as a run writes them: {type(error).__name__}: {error}"
+        raise vgx.StorageError(message) from error
+    write_file(out, page(data, "compare"))
+
+
+def gather(runs: Sequence[RunData]) -> dict[str, Any]:
+    """Return all that the page contains, as plain data."""
+    rows = differences([run.recipe for run in runs])
+    tables = evaluation_tables(runs)
+    names = [run.name for run in runs]
+    return {
+        "kicker": f"{len(runs)} runs compared",
+        "name": ", ".join(names[:-1]) + f" and {names[-1]}",
+        "runs": names,
+        "summary": _summary(runs, rows, tables),
+        "notices": notices(runs),
+        "facts": facts(runs),
+        "differences": rows,
+        "metrics": {"note": MARKED, "tables": [asdict(table) for table in tables]},
+        "curves": _curves(runs),
+        "progress": _progress(runs),
+        "foot": f"Made by vgx from the files of these runs. {OFFLINE}",
+    }
+
+
+def _summary(
+    runs: Sequence[RunData], rows: list[tuple[str, ...]], tables: list[Table]
+) -> list[str]:
+    where = {0: "in nothing but their names", 1: "in one field"}.get(
+        len(rows), f"in {len(rows):,} fields"
+    )
+    summary = [f"Their recipes differ {where}."]
+    for table in tables:
+        best: dict[int, list[str]] = {}
+        for row in table.rows:
+            if row.best is not None:
+                best.setdefault(row.best, []).append(row.name.partition(" (")[0])
+        texts = [f"{runs[i].name} in {', '.join(names)}" for i, names in sorted(best.items())]
+        if texts:
+            summary.append(f"Better by more than the spread, {table.title}: {'; '.join(texts)}.")
+    return summary
+
+
+def _curves(runs: Sequence[RunData]) -> dict[str, Any]:
+    """Return each logged number of all runs, and the positions of its values on each axis."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    axes: list[dict[str, list[float]]] = []
+    for i, run in enumerate(runs):
+        for field in ("losses", "metrics"):
+            lines = evenly([line for line in run.log if line.get(field)], LINES)
+            if not lines:
+                continue
+            axes.append({k: [line[k] for line in lines] for k in ("step", "images", "seconds")})
+            for name in dict.fromkeys(name for line in lines for name in line[field]):
+                values = [number(line[field].get(name)) for line in lines]
+                if any(value is not None for value in values):
+                    groups.setdefault(name, []).append(
+                        {"run": i, "axes": len(axes) - 1, "values": values}
+                    )
+    # Numbers that several runs have come first: those can be compared.
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return {"groups": [{"title": n, "lines": lines} for n, lines in ordered], "axes": axes}
+
+
+def _progress(runs: Sequence[RunData]) -> dict[str, Any]:
+    """Return grids of training: at each place of the slider the newest that each run has."""
+    grids = [drawn(run.run) for run in runs]
+    places = evenly(sorted({step_of(file) for files in grids for file in files}), PLACES)
+    frames = []
+    for files in grids:
+        newest = {
+            max((file for file in files if step_of(file) <= place), key=step_of, default=None)
+            for place in places
+        }
+        read = [frame(file) for file in files if file in newest]
+        frames.append([each for each in read if each is not None])
+    return {"places": places, "runs": frames, "notes": _grid_notes(runs)}
+
+
+def _grid_notes(runs: Sequence[RunData]) -> dict[str, str]:
+    """Say whether the grids are of the same latents, and of the same real images."""
+    latents = {(str(run.recipe.get("latent")), run.recipe["train"].get("seed")) for run in runs}
+    samples = (
+        "The same latents at the same places of each grid. Networks that were trained separately "
+        "decode them differently."
+        if len(latents) == 1
+        else "Not the same latents: their shapes or seeds differ."
+    )
+    contents = {run.environment.get("data", {}).get("content") for run in runs}
+    recon = (
+        "The same real images, each row above its reconstructions."
+        if len(contents) == 1
+        else "Not the same real images: the data differ."
+    )
+    return {"samples": samples, "recon": recon}

@@ -1,0 +1,316 @@
+"""An experiment as a diagram: networks, what updates them, which terms reach them, what it costs.
+
+All of it comes from a recipe and from the audit before its first step (`audit.json` in a run).
+Nothing is computed here, and nothing imports torch.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import vgx
+from vgx.data.cache import format_bytes
+from vgx.runs.summary import summarize
+
+PLAYERS = ("generator", "discriminator")
+
+
+@dataclass(frozen=True)
+class Box:
+    """Something that images or latents pass."""
+
+    name: str
+    shapes: str
+    about: str
+    network: bool = True
+
+
+@dataclass(frozen=True)
+class Term:
+    """One player's term of a loss: its weight over the training, and its gradient norms."""
+
+    label: str
+    player: str
+    weights: tuple[str, str, str]  # at the first step, halfway, at the last step
+    reaches: dict[str, float | None]  # gradient norms by network; None where it moves nothing
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a diagram contains."""
+
+    name: str
+    boxes: list[Box]  # in the order in which an image passes them
+    terms: list[Term]
+    movers: list[str]  # which optimizer updates which networks
+    costs: list[str]  # memory and time
+    notes: list[str]
+
+
+def explain(recipe: vgx.Recipe, audit: dict[str, Any], steps: int, pace: str = "") -> Explanation:
+    """Explain a recipe that trains for `steps` steps; `audit` is the content of `audit.json`.
+
+    Raises `vgx.StorageError` when the audit is not as a run writes it.
+    """
+    try:
+        return Explanation(
+            recipe.name,
+            _boxes(recipe, {row["network"]: row for row in audit["rows"]}),
+            [_term(recipe, flow, steps) for flow in audit["flows"]],
+            _movers(recipe, steps),
+            [*_memory(recipe, audit["need"]), *([pace] if pace else [])],
+            [str(note) for note in audit["notes"]],
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        message = f"audit.json is not as a run writes it: {type(error).__name__}: {error}"
+        raise vgx.StorageError(message) from error
+
+
+def of_run(run: vgx.Run, recipe: vgx.Recipe) -> Explanation:
+    """Explain a run from its own files.
+
+    Raises `vgx.StorageError` when it has no `audit.json`, or one that is not as a run writes it.
+    """
+    file = run.path / "audit.json"
+    try:
+        audit = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise vgx.StorageError(f"{file}: {error}") from None
+    lines = [line for line in run.read_log() if line.get("losses")]
+    steps = summarize(run).of or recipe.train.steps or 1
+    pace = ""
+    if lines:
+        line = lines[-1]
+        pace = (
+            f"Time: {duration(line['seconds'])} for the first {line['step']:,} of {steps:,} steps, "
+            f"by its log."
+        )
+    return explain(recipe, audit, steps, pace)
+
+
+def _boxes(recipe: vgx.Recipe, rows: dict[str, Any]) -> list[Box]:
+    size, latent = recipe.image.size, "x".join(map(str, recipe.latent.shape))
+    augmentations = ", ".join(part.type for part in recipe.augment)
+    images = Box(
+        "images",
+        f"{recipe.image.channels}x{size}x{size}",
+        recipe.dataset.type + (f"; augmented by {augmentations}" if augmentations else ""),
+        network=False,
+    )
+    prior = "" if recipe.encoder else "drawn from N(0, I)"
+    latents = Box("latent", latent, prior, network=False)
+    names = {"recon": "reconstructions", "prior": "decoded N(0, I)"}
+    fakes = " and ".join(names[fake] for fake in recipe.train.fakes)
+    scored = f"; real: images, fake: {fakes}" if recipe.discriminator else ""
+    order: list[Box | str] = [images, "encoder", latents, "decoder", "discriminator"]
+    if recipe.encoder is None:
+        order = [latents, "decoder", "discriminator"]
+    boxes: list[Box] = []
+    for box in order:
+        if isinstance(box, Box):
+            boxes.append(box)
+        elif box in rows:
+            row = rows[box]
+            fixed = row["parameters"] - row["trained"]
+            about = f"{row['part']}, {row['parameters']:,} parameters"
+            about += f", {fixed:,} of them fixed" if fixed else ""
+            about += scored if box == "discriminator" else ""
+            boxes.append(Box(box, row["shapes"], about))
+    return boxes
+
+
+def _term(recipe: vgx.Recipe, flow: dict[str, Any], steps: int) -> Term:
+    label, norms = flow["label"], dict(flow["norms"])
+    name, _, player = label.rpartition(".")
+    labels = [loss.label for loss in recipe.losses]
+    # "hinge.generator" is one of two terms of a loss; other labels are those of the losses.
+    of_both = player in PLAYERS and name in labels
+    if not of_both:
+        moved = {network for network, norm in norms.items() if norm is not None}
+        name, player = label, PLAYERS[moved == {"discriminator"}]
+    loss = recipe.losses[labels.index(name)]
+    own = of_both and player == "discriminator"
+    first, middle, last = (
+        _weight(loss, step, unweighted=own) for step in (0, steps // 2, max(steps - 1, 0))
+    )
+    return Term(label, player, (first, middle, last), norms)
+
+
+def _weight(loss: vgx.Loss, step: int, *, unweighted: bool) -> str:
+    """Return the weight of a term at a step as text.
+
+    A term that is computed every few steps counts accordingly more then, so `every` does not change
+    the weight here.
+    """
+    weight = loss.weight
+    if step < loss.start or (isinstance(weight, vgx.Adaptive) and step < weight.after):
+        return "0"
+    if unweighted:
+        return "1"
+    if isinstance(weight, vgx.Adaptive):
+        factor = f"{weight.factor:g} x " if weight.factor != 1 else ""
+        return f"{factor}level with {', '.join(weight.against)}"
+    return f"{weight.at(step) if isinstance(weight, vgx.Schedule) else weight:.4g}"
+
+
+def _movers(recipe: vgx.Recipe, steps: int) -> list[str]:
+    networks = " and ".join(name for name in ("encoder", "decoder") if getattr(recipe, name))
+    moves = [f"The generator's optimizer updates {networks}: {_optimizer(recipe, 'generator')}."]
+    if recipe.discriminator:
+        each = recipe.train.discriminator_steps
+        times = f", {each} times a step" if each > 1 else ""
+        moves.append(
+            "The discriminator's optimizer updates the discriminator: "
+            f"{_optimizer(recipe, 'discriminator')}{times}."
+        )
+        first = recipe.train.order.partition("-")[0]
+        moves.append(f"In each of the {steps:,} steps the {first} is updated first.")
+    if recipe.train.ema is not None:
+        moves.append(f"Sampling uses averaged weights, decay {recipe.train.ema:g}.")
+    return moves
+
+
+def _optimizer(recipe: vgx.Recipe, player: str) -> str:
+    settings = getattr(recipe.train.optimizers, player)
+    rate = settings.lr
+    if isinstance(rate, vgx.Schedule):
+        text = f"{rate.start:g} to {rate.to:g} over {rate.steps:,} steps, {rate.shape}"
+    else:
+        text = f"{rate:g}"
+    warmup = f", warm-up {settings.warmup:,} steps" if settings.warmup else ""
+    return f"{settings.type}, learning rate {text}{warmup}"
+
+
+def _memory(recipe: vgx.Recipe, need: dict[str, Any]) -> list[str]:
+    piece = recipe.train.batch // recipe.train.accumulate
+    whole = need["fixed"] + piece * need["each"]
+    total, available, fixed = (format_bytes(int(n)) for n in (whole, need["there"], need["fixed"]))
+    parts = (
+        f"{fixed} for weights, gradients and optimizers, {format_bytes(int(need['each']))} for each"
+    )
+    return [f"Memory: at least {total} of {available}: {parts} of {piece:,} images at once."]
+
+
+def duration(seconds: float) -> str:
+    """Return a time in one unit: seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.3g} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+# --- as text -----------------------------------------------------------------------------------
+
+
+def chain(explanation: Explanation) -> list[str]:
+    """Return the boxes as lines, from top to bottom."""
+    names = max(len(box.name) for box in explanation.boxes)
+    shapes = max(len(box.shapes) for box in explanation.boxes)
+    lines: list[str] = []
+    for box in explanation.boxes:
+        lines += ["  |"] if lines else []
+        lines.append(f"{box.name:<{names}}  {box.shapes:<{shapes}}  {box.about}".rstrip())
+    return lines
+
+
+def table(explanation: Explanation) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Return header and rows: the weight and the gradient norms of each term."""
+    networks = [box.name for box in explanation.boxes if box.network]
+    header = ("term", "of", "weight", "halfway", "at the end", *networks)
+    rows = [
+        (term.label, term.player, *term.weights, *(_norm(term.reaches.get(n)) for n in networks))
+        for term in explanation.terms
+    ]
+    return header, [*rows]
+
+
+def _norm(norm: float | None) -> str:
+    return "-" if norm is None else f"{norm:.3g}"
+
+
+# --- as SVG ------------------------------------------------------------------------------------
+
+WIDE, LEFT, ROW, GAP = 1100, 240, 26, 16
+STYLE = """
+text{font:13px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:#1c1d1f}
+.name{font-weight:650;font-size:14px}.soft{fill:#5a5e63;font-size:12px}
+.end{text-anchor:end}.middle{text-anchor:middle}
+.ground{fill:#fcfcfb}.box{fill:#f4f3f0;stroke:#0a6375}.latent{fill:none;stroke:#8b8f94}
+.arrow{stroke:#5a5e63;fill:none}.row{stroke:#dddad4}.g{fill:#0a6375}.d{fill:#b8540c}
+@media (prefers-color-scheme:dark){text{fill:#e7e6e3}.soft{fill:#a4a8ad}.ground{fill:#16181a}
+.box{fill:#202326;stroke:#6cc5d8}.latent{stroke:#a4a8ad}.arrow{stroke:#a4a8ad}.row{stroke:#373b40}
+.g{fill:#6cc5d8}.d{fill:#f0a35e}}
+"""
+
+
+def svg(explanation: Explanation) -> str:
+    """Return the diagram as SVG: the boxes in a row, and below each the terms that move it."""
+    width = (WIDE - LEFT - GAP) / len(explanation.boxes)
+    middles = [LEFT + (i + 0.5) * width for i in range(len(explanation.boxes))]
+    parts = [_text(GAP, 40, explanation.name, "name")]
+    for i, (box, x) in enumerate(zip(explanation.boxes, middles, strict=True)):
+        kind = "box" if box.network else "latent"
+        half = width / 2 - 14
+        if i:
+            parts.append(
+                f'<path class="arrow" d="M{x - width / 2 - 13:.1f} 46h22l-5 -4m5 4l-5 4"/>'
+            )
+        parts.append(
+            f'<rect class="{kind}" x="{x - half:.1f}" y="18" width="{2 * half:.1f}" height="56" '
+            f'rx="4"/>'
+        )
+        parts.append(_text(x, 41, box.name, "name middle"))
+        parts.append(_text(x, 61, box.shapes, "soft middle"))
+        about = box.about.partition(";")[0].split(", ")
+        parts += [_text(x, 92 + 16 * n, line, "soft middle") for n, line in enumerate(about)]
+    y = 170
+    parts.append(_text(GAP, y - 8, "Term, and its weight", "soft"))
+    parts.append(_text(LEFT + width / 2, y - 8, "A dot where it moves a network; beside it the "
+                       "norm of its gradient before the first step", "soft"))  # fmt: skip
+    for term in explanation.terms:
+        parts.append(f'<path class="row" d="M{GAP} {y}H{WIDE - GAP}"/>')
+        first, _, last = term.weights
+        weight = first if first == last else f"{first} to {last}"
+        parts.append(_text(GAP, y + 18, term.label.removesuffix(f".{term.player}")))
+        parts.append(_text(LEFT + 20, y + 18, weight, "soft end"))
+        for box, x in zip(explanation.boxes, middles, strict=True):
+            if term.reaches.get(box.name) is not None:
+                parts.append(f'<circle class="{term.player[0]}" cx="{x - 24:.1f}" cy="{y + 13}" '
+                             'r="5"/>')  # fmt: skip
+                parts.append(_text(x - 12, y + 18, _norm(term.reaches[box.name]), "soft"))
+        y += ROW
+    y += 10
+    parts += [f'<circle class="g" cx="{GAP + 5}" cy="{y + 13}" r="5"/>',
+              _text(GAP + 18, y + 18, "of the generator", "soft"),
+              f'<circle class="d" cx="{GAP + 145}" cy="{y + 13}" r="5"/>',
+              _text(GAP + 158, y + 18, "of the discriminator", "soft")]  # fmt: skip
+    y += 46
+    for line in (*explanation.movers, *explanation.costs, *explanation.notes):
+        for piece in _folded(line):
+            parts.append(_text(GAP, y, piece, "soft"))
+            y += 18
+    title = f"<title>{html.escape(explanation.name)}: networks and the terms that move them</title>"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {y}" width="{WIDE}" '
+        f'height="{y}" role="img">{title}<style>{STYLE}</style>'
+        f'<rect class="ground" width="{WIDE}" height="{y}"/>{"".join(parts)}</svg>\n'
+    )
+
+
+def _text(x: float, y: float, text: str, kind: str = "") -> str:
+    named = f' class="{kind}"' if kind else ""
+    return f'<text x="{x:.1f}" y="{y}"{named}>{html.escape(text)}</text>'
+
+
+def _folded(line: str) -> list[str]:
+    """Cut a line into pieces that fit into the width of the diagram."""
+    pieces, length = [""], 160
+    for word in line.split():
+        if len(pieces[-1]) + len(word) >= length:
+            pieces.append("")
+        pieces[-1] = f"{pieces[-1]} {word}".strip()
+    return pieces

@@ -1,0 +1,339 @@
+"""The parts of a page that must be computed: samples, latents, nearest training images.
+
+Letters: N images, M rows of the store, C channels, H x W pixels, D latent dimensions.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+import vgx
+from vgx.data.batches import as_images
+from vgx.data.split import held_out
+from vgx.data.store import Store
+from vgx.evaluation.latents import ACTIVE, Latents, active_dimensions, gap_at_least, kl_by_dimension
+from vgx.images import as_pil, as_pixels
+from vgx.runs.frames import drawn, evenly, step_of
+from vgx.sampling.draw import draw, prepare
+from vgx.sampling.model import CHUNK, load_model
+from vgx_report import diagram
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SAMPLES, COLUMNS = 40, 10  # images of each sampler; a walk of a sampler is a row of ten
+ENCODED = 600  # training images that are encoded
+CELLS = (18, 12)  # the map of the latents has one image in each of so many cells
+COPIES, NEAREST = 8, 4  # samples that are shown, and training images beside each of them
+AROUND = 50  # training images that the nearest one of a sample is compared with
+SEARCHED = 20000  # training images that are searched for copies
+COMPARED = 16  # pixels to which images are averaged before they are compared
+LARGEST = 1024  # pixels of an image on the page
+CPU = torch.device("cpu")
+
+
+def compute(
+    run: vgx.Run,
+    recipe: vgx.Recipe,
+    registry: vgx.Registry,
+    store: Store | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return the panels of a run's newest checkpoint, as plain data with images in it.
+
+    Without a store, panels that need images of the data are left out. Raises `StorageError` when
+    there is no checkpoint.
+    """
+    model = load_model(run, recipe, device, ("encoder", "decoder"))
+    panels: dict[str, Any] = {"step": model.step}
+    panels["samples"], own = _samples(run, model, recipe, registry)
+    if store is None:
+        return panels
+    trained = np.flatnonzero(~held_out(store.hashes, recipe.eval.holdout))
+    if own is not None:
+        panels["neighbours"] = neighbours(own.cpu(), store, trained)
+    if model.encoder is not None:
+        panels |= _latents(model.encoder, store, trained, device)
+    return panels
+
+
+# --- images on a page --------------------------------------------------------------------------
+
+
+def to_image(pixels: Tensor, size: int | None = None) -> Image.Image:
+    """Return pixels [C, H, W] in [0, 1] as an image, no larger than `size` pixels."""
+    image = as_pil(as_pixels(pixels[None])[0]).convert("RGB")
+    if size is not None:
+        image.thumbnail((size, size))
+    return image
+
+
+def data_uri(image: Image.Image) -> str:
+    """Return an image as a data URI: WebP, without loss when it is small."""
+    file = io.BytesIO()
+    # Lossy WebP makes small images hardly smaller, and visibly worse.
+    image.save(file, "WEBP", quality=86, method=2, lossless=max(image.size) < 200)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def embedded(image: Image.Image) -> dict[str, Any]:
+    """Return an image as a page has it: its data, width and height."""
+    image = image.convert("RGB")
+    image.thumbnail((LARGEST, LARGEST))
+    return {"uri": data_uri(image), "width": image.width, "height": image.height}
+
+
+# --- samples -----------------------------------------------------------------------------------
+
+
+def _samples(
+    run: vgx.Run,
+    model: vgx.Model,
+    recipe: vgx.Recipe,
+    registry: vgx.Registry,
+) -> tuple[list[dict[str, Any]], Tensor | None]:
+    """Draw with the recipe's sampler, then with each other one that works with its defaults.
+
+    Also return the images [N, C, H, W] of the recipe's sampler, if it draws any.
+    """
+    from torchvision.utils import make_grid
+
+    own = recipe.sampler
+    parts = [part for _, part in registry.offers("sampler") if issubclass(part, vgx.Sampler)]
+    others = with_defaults([part for part in parts if part.type != own.type])
+    panels: list[dict[str, Any]] = []
+    first = None
+    for part in (own, *others):
+        try:
+            images = draw_samples(run, model, part)  # [N, C, H, W]
+        except Exception as error:  # noqa: BLE001 - a faulty sampler costs its own panel only
+            panels.append({"sampler": part.type, "note": f"Draws nothing here: {error}"})
+            continue
+        if images is None:
+            continue
+        if part is own:
+            first = images
+        grid = to_image(make_grid(images.cpu(), nrow=COLUMNS, padding=2))
+        note = "The recipe's sampler." if part is own else ""
+        panels.append({"sampler": part.type, "note": note, "image": embedded(grid)})
+    return panels, first
+
+
+def with_defaults(parts: list[type[vgx.Sampler]]) -> list[vgx.Sampler]:
+    """Return those samplers that can be made without any field."""
+    samplers: list[vgx.Sampler] = []
+    for part in parts:
+        # It fails for a required field, and for a validator that refuses the defaults.
+        with suppress(Exception):
+            samplers.append(part())
+    return samplers
+
+
+def draw_samples(run: vgx.Run, model: vgx.Model, part: vgx.Sampler) -> Tensor | None:
+    """[N, C, H, W]  Images as `vgx sample` draws them; None when that would take long."""
+    recipe = model.recipe
+    if part.pictures(recipe.image) is not None:
+        return None
+    if part is not recipe.sampler and isinstance(part.build(recipe.latent), vgx.Fitted):
+        return None
+    changed = recipe.model_copy(update={"sampler": part})
+    sampler, codes = prepare(replace(model, recipe=changed), run)
+    return torch.cat(list(draw(model, sampler, codes, SAMPLES, 0)))
+
+
+# --- latents -----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _latents(
+    encoder: torch.nn.Module, store: Store, trained: NDArray[np.int64], device: torch.device
+) -> dict[str, Any]:
+    """Encode training images, evenly chosen, for the map and the KL of each dimension."""
+    rows = trained[_spaced(len(trained), ENCODED)]
+    posteriors = [
+        encoder(as_images(store.images[part], device))
+        for part in np.array_split(rows, math.ceil(len(rows) / CHUNK))
+    ]
+    latents = Latents.of(posteriors)
+    panels: dict[str, Any] = {"map": latent_map(latents.mean, rows, store)}
+    return panels if latents.logvar is None else panels | {"kl": kl_panel(latents, len(trained))}
+
+
+def kl_panel(latents: Latents, trained: int) -> dict[str, Any]:
+    """Return the KL of each dimension, largest first, which are active, and the gap to the prior.
+
+    `trained` is the number of training images.
+    """
+    kl = torch.tensor(kl_by_dimension(latents))  # [D]
+    order = kl.argsort(descending=True)
+    used = active_dimensions(latents.mean)[order]  # [D]
+    note = (
+        f"{int(used.sum()):,} of {len(kl):,} dimensions are active: the variance of the mean "
+        f"over {len(latents.mean):,} images is above {ACTIVE:g} (Burda et al. 2016). "
+        f"The KL of all dimensions is {kl.sum():.4g} nats per image."
+    )
+    return {
+        "kl": [float(f"{value:.4g}") for value in kl[order]],
+        "order": order.tolist(),
+        "active": used.tolist(),
+        "note": note,
+        "total": kl.sum().item(),
+        "gap": gap_at_least(kl.sum().item(), trained),
+    }
+
+
+def latent_map(means: Tensor, rows: NDArray[np.int64], store: Store) -> dict[str, Any] | None:
+    """Project means [M, D] on their first two principal axes, with one image in each cell.
+
+    Return None when they vary in one direction only.
+    """
+    centred = means - means.mean(0)
+    _, scale, directions = torch.linalg.svd(centred, full_matrices=False)
+    if len(directions) < 2 or scale[1] <= 0:
+        return None
+    # An axis may point either way; the largest weight is positive, so that all machines agree.
+    signs = directions[:2].gather(1, directions[:2].abs().argmax(1, keepdim=True)).sign()
+    points = (centred @ (directions[:2] * signs).T).numpy()  # [M, 2]
+    explained = (scale[:2] ** 2 / (scale**2).sum()).tolist()
+    low, high = points.min(0), points.max(0)
+    placed = (points - low) / np.maximum(high - low, 1e-12) * CELLS  # [M, 2]
+    cells = np.minimum(placed.astype(np.int64), np.array(CELLS) - 1)  # [M, 2]
+    off = np.abs(placed - cells - 0.5).max(1)  # [M]  distance from the middle of the cell
+    middles: dict[tuple[int, ...], int] = {}
+    for index in np.argsort(off, kind="stable"):
+        middles.setdefault(tuple(cells[index].tolist()), int(index))
+    images = [
+        (index, data_uri(to_image(_stored(store, rows[index]), 46)))
+        for index in sorted(middles.values())
+    ]
+    note = (
+        f"Posterior means of {len(means):,} training images on their first two principal axes, "
+        f"which hold {explained[0]:.0%} and {explained[1]:.0%} of the variance."
+    )
+    return {"points": np.round(points, 4).tolist(), "images": images, "note": note}
+
+
+# --- copies ------------------------------------------------------------------------------------
+
+
+def neighbours(samples: Tensor, store: Store, trained: NDArray[np.int64]) -> dict[str, Any]:
+    """Find the training images nearest to samples [N, C, H, W] or to their mirror images.
+
+    A copy is much nearer to one training image than to others that are near: the measure is the
+    distance to the nearest over the mean distance to the nearest 50 (Carlini et al. 2023, section
+    5.1, without the constant). A blurred image is near to many.
+    """
+    rows = trained[_spaced(len(trained), SEARCHED)]
+    parts = np.array_split(rows, math.ceil(len(rows) / 512))
+    real = torch.cat([_shrunk(as_images(store.images[part], CPU)) for part in parts])  # [M, P]
+    distances = _distances(_shrunk(samples), real)  # [N, M]
+    distances = distances.minimum(_distances(_shrunk(samples.flip(-1)), real))
+    near, indices = distances.topk(min(AROUND, len(rows)), largest=False)  # [N, 50]
+    ratios = near[:, 0] / near.mean(1).clamp(min=1e-12)  # [N]
+    size = min(COMPARED, samples.shape[-1])
+    note = (
+        f"The {min(COPIES, len(samples))} of {len(samples)} samples of the recipe's sampler that "
+        f"are most like copies, each beside the training images nearest to it or to its mirror "
+        f"image. The number under a training image is the distance: the root of the mean squared "
+        f"difference of pixel values in [0, 1], on images averaged to {size} x {size} pixels. "
+        f"{len(rows):,} of {len(trained):,} training images were searched. The number under a "
+        f"sample is the distance to its nearest image over the mean distance to its nearest "
+        f"{near.shape[1]} (Carlini et al. 2023): near 0 for a copy, near 1 for an image that is "
+        f"like many."
+    )
+    panels = [
+        {
+            "sample": data_uri(to_image(samples[i], 96)),
+            "ratio": ratios[i].item(),
+            "near": [
+                (data_uri(to_image(_stored(store, rows[m]), 96)), distance)
+                for m, distance in zip(
+                    indices[i, :NEAREST].tolist(), near[i].tolist(), strict=False
+                )
+            ],
+        }
+        for i in ratios.argsort(stable=True)[:COPIES].tolist()
+    ]
+    return {"rows": panels, "note": note, "around": near.shape[1]}
+
+
+def _spaced(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most `most` of the numbers below `count`, evenly chosen."""
+    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+
+
+def _stored(store: Store, row: int) -> Tensor:
+    """[C, H, W]  One image of the store, in [0, 1]."""
+    return as_images(store.images[row : row + 1], CPU)[0]
+
+
+def _shrunk(images: Tensor) -> Tensor:
+    """[N, P]  Images [N, C, H, W] averaged to few pixels."""
+    size = min(COMPARED, images.shape[-1])
+    return F.interpolate(images, size=(size, size), mode="area").flatten(1)
+
+
+def _distances(one: Tensor, two: Tensor) -> Tensor:
+    """[N, M]  Root mean squared difference of each row [P] of one and each of two."""
+    distances: Tensor = torch.cdist(one, two, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances / math.sqrt(one.shape[1])
+
+
+# --- files of the run --------------------------------------------------------------------------
+
+
+def frames(run: vgx.Run, most: int) -> tuple[list[dict[str, Any]], int]:
+    """Return at most `most` of the grids of training, evenly chosen, and how many there are."""
+    files = drawn(run)
+    panels = [frame(file) for file in evenly(files, most)]
+    return [panel for panel in panels if panel is not None], len(files)
+
+
+def frame(file: Path) -> dict[str, Any] | None:
+    """Return a grid of samples and the reconstructions of the same step.
+
+    Return None when the samples cannot be read.
+    """
+    grids = {
+        "samples": _read(file),
+        "recon": _read(file.with_name(file.name.replace("step-", "recon-"))),
+    }
+    if grids["samples"] is None:
+        return None
+    return {"step": step_of(file), **{name: grid for name, grid in grids.items() if grid}}
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return the image in a file, or None when there is none that can be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return embedded(image)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def drawing(run: vgx.Run, recipe: vgx.Recipe) -> dict[str, str]:
+    """Return the diagram of `vgx explain` as an image, and its text.
+
+    Raises `StorageError` when the run's files do not contain enough for it.
+    """
+    explanation = diagram.of_run(run, recipe)
+    encoded = base64.b64encode(diagram.svg(explanation).encode()).decode()
+    return {
+        "uri": f"data:image/svg+xml;base64,{encoded}",
+        "alt": "; ".join(diagram.chain(explanation)[::2]),
+    }

@@ -1,0 +1,303 @@
+"""What the files of a run contain, as plain data for its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import vgx
+from vgx.evaluation.tables import tables
+from vgx.runs.frames import evenly
+from vgx.runs.summary import read_json
+from vgx_report import panels as computing
+from vgx_report.tables import number, time_of
+
+LINES = 1500  # most log lines in a curve
+FRAMES = 24  # most grids of training
+TERMS = 6  # most terms in the summary
+SIGNALS = {2: "Ctrl-C (SIGINT)", 15: "SIGTERM"}
+OFFLINE = "This page loads nothing from a network."
+Lines = list[dict[str, Any]]
+
+
+def gather(
+    run: vgx.Run, recipe: vgx.Recipe, panels: dict[str, Any], notices: list[str]
+) -> dict[str, Any]:
+    """Return all that the page of a run contains; `panels` are those of `panels.compute`."""
+    lines, environment = run.read_log(), read_json(run, "environment.json")
+    ended, audit = read_json(run, "ended.json"), read_json(run, "audit.json")
+    frames, count = computing.frames(run, FRAMES)
+    last = frames[-1] if frames else {}
+    drawing = None
+    if audit:
+        try:
+            drawing = computing.drawing(run, recipe)
+        except vgx.StorageError as error:  # an older vgx wrote less
+            notices = [*notices, f"There is no diagram of the experiment: {error}"]
+    warnings = _warnings(lines) + [{"step": None, "text": text} for text in notices]
+    return {
+        "name": recipe.name,
+        "kicker": f"Run {run.path.resolve().name}, {ended.get('how', 'not ended')}",
+        "summary": _summary(recipe, environment, lines, ended, audit, panels, warnings),
+        "facts": _facts(environment, lines, ended, audit, panels),
+        "warnings": warnings,
+        "curves": curves(lines, audit),
+        "progress": {"frames": frames, "note": _progress(len(frames), count)},
+        "samples": panels["samples"],
+        "samples_note": f"From the checkpoint of step {panels['step'] or 0:,}. Draw more with ",
+        "samples_command": f"vgx sample {run.path.name} --sampler TYPE -n {computing.SAMPLES}",
+        "reconstructions": {**last["recon"], "note": _reconstructions(last)}
+        if "recon" in last
+        else None,
+        "kl": panels.get("kl"),
+        "map": panels.get("map"),
+        "neighbours": panels.get("neighbours"),
+        "metrics": _metrics(run),
+        "audit": audit or None,
+        "drawing": drawing,
+        "made": _made(environment, recipe),
+        "recipe": run.recipe_file.read_text(encoding="utf-8"),
+        "foot": f"Made by vgx from the files in {run.path}. {OFFLINE}",
+    }
+
+
+# --- the head of the page ----------------------------------------------------------------------
+
+
+def _summary(
+    recipe: vgx.Recipe,
+    environment: dict[str, Any],
+    lines: Lines,
+    ended: dict[str, Any],
+    audit: dict[str, Any],
+    panels: dict[str, Any],
+    warnings: list[dict[str, Any]],
+) -> list[str]:
+    parts = (recipe.encoder, recipe.decoder, recipe.discriminator)
+    names = [f"{part.kind} {part.type}" for part in parts if part is not None]
+    parameters = sum(row["parameters"] for row in audit.get("rows", []))
+    size = f", {_short(parameters)} parameters in all" if parameters else ""
+    kept = environment.get("data", {}).get("kept")
+    data = f"{kept:,} images" if isinstance(kept, int) else "images"
+    pixels = recipe.image.size
+    trained = (
+        f"Trained {_listed(names)}{size}, on {data} of the data set {recipe.dataset.type} at "
+        f"{pixels} x {pixels} pixels."
+    )
+    summary = [trained, _ending(ended, lines)]
+    if text := trend(lines):
+        summary.append(text)
+    if "kl" in panels:
+        active, total = sum(panels["kl"]["active"]), len(panels["kl"]["active"])
+        text = f"{active:,} of {total:,} latent dimensions are active."
+        summary.append(text + prior_gap(panels["kl"]))
+    if "neighbours" in panels:
+        near = panels["neighbours"]
+        summary.append(
+            f"The sample most like a copy has a distance to its nearest training image that is "
+            f"{near['rows'][0]['ratio']:.2f} times the mean distance to its nearest "
+            f"{near['around']}."
+        )
+    steps = [warning["step"] for warning in warnings if warning["step"]]
+    if steps:
+        count = f"{len(steps):,} warnings" if len(steps) > 1 else "One warning"
+        summary.append(f"{count} during training, the first at step {steps[0]:,}.")
+    return summary
+
+
+def prior_gap(kl: dict[str, Any]) -> str:
+    """Say why the sampler `prior` may draw noise, when the gap to the prior is a nat or more."""
+    if kl["gap"] < 1:
+        return ""
+    return (
+        f" The KL of a posterior from N(0, I) is {kl['total']:.4g} nats on average, and that of "
+        f"the aggregate posterior at least {kl['gap']:.4g}: the decoder was trained on other "
+        f"latents than the sampler prior draws."
+    )
+
+
+def _ending(ended: dict[str, Any], lines: Lines) -> str:
+    last = lines[-1]["step"] if lines else 0
+    if not ended:
+        return (
+            f"Its end is not noted: it is still training, or was killed. The last line of its log "
+            f"is of step {last:,}."
+        )
+    step, of = ended["step"], ended["of"]
+    if ended["how"] == "done":
+        time = f" in {time_of(lines[-1]['seconds'])}" if lines else ""
+        return f"It ran to its end: {step:,} steps{time}."
+    if ended["how"] == "stopped":
+        signal = SIGNALS.get(ended["signal"], f"signal {ended['signal']}")
+        return f"It was stopped by {signal} at step {step:,} of {of:,}, and saved there."
+    how = "It diverged" if ended["how"] == "diverged" else "It failed"
+    return f"{how} at step {step:,} of {of:,}: {ended['message']}"
+
+
+def trend(lines: Lines) -> str:
+    """Return the first value of each term, and its mean over the last tenth of the log."""
+    logged = [line for line in lines if line.get("losses")]
+    if len(logged) < 2:
+        return ""
+    tail = logged[-max(len(logged) // 10, 1) :]
+    texts = []
+    for name in list(logged[0]["losses"])[:TERMS]:
+        values = [number(line["losses"].get(name)) for line in (logged[0], *tail)]
+        known = [value for value in values if value is not None]
+        if len(known) != len(values):
+            continue
+        first, last = known[0], sum(known[1:]) / len(tail)
+        if abs(last - first) <= 0.05 * abs(first):
+            texts.append(f"{name} stayed near {last:.3g}")
+        else:
+            moved = "fell" if last < first else "rose"
+            texts.append(f"{name} {moved} from {first:.3g} to {last:.3g}")
+    when = f"From step {logged[0]['step']:,} to the last {len(tail):,} logged"
+    return f"{when}: {_listed(texts)}." if texts else ""
+
+
+def _facts(
+    environment: dict[str, Any],
+    lines: Lines,
+    ended: dict[str, Any],
+    audit: dict[str, Any],
+    panels: dict[str, Any],
+) -> list[tuple[str, str]]:
+    facts = []
+    if lines:
+        line = lines[-1]
+        done = max(line["step"], ended.get("step") or 0)
+        facts.append(("Steps", f"{done:,} of {ended['of']:,}" if ended else f"{done:,}"))
+        facts.append(("Epochs", f"{line['epoch']:,.1f}"))
+        facts.append(("Images seen", f"{line['images']:,}"))
+        facts.append(("Time in training", time_of(line["seconds"])))
+        if line["seconds"]:
+            facts.append(("Images per second", f"{line['images'] / line['seconds']:,.1f}"))
+    if isinstance(kept := environment.get("data", {}).get("kept"), int):
+        facts.append(("Images in the data", f"{kept:,}"))
+    facts += [
+        (f"Parameters, {row['network']}", f"{row['parameters']:,}") for row in audit.get("rows", [])
+    ]
+    if panels["step"] is not None:
+        facts.append(("Checkpoint", f"step {panels['step']:,}"))
+    facts.append(("Device", str(environment.get("device", "unknown"))))
+    return facts
+
+
+def _warnings(lines: Lines) -> list[dict[str, Any]]:
+    """Return the notices and warnings of the log, each with its step."""
+    return [
+        {"step": line["step"], "text": str(text)}
+        for line in lines
+        for text in (*line.get("notices", []), *line.get("warnings", []))
+    ]
+
+
+# --- curves and tables -------------------------------------------------------------------------
+
+
+def curves(lines: Lines, audit: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the numbers of the log in groups: terms by player, learning rates, metrics.
+
+    The audit says which networks a term moves, and so whose it is.
+    """
+    logged = [line for line in lines if line.get("losses")]
+    norms = {flow["label"]: flow["norms"] for flow in audit.get("flows", [])}
+
+    def player(name: str) -> str:
+        moved = {network for network, norm in norms.get(name, {}).items() if norm is not None}
+        discriminator = moved == {"discriminator"} or name.endswith(".discriminator")
+        return "discriminator" if discriminator else "generator"
+
+    # Rates that never change are named in the note, not drawn.
+    rates: dict[str, set[float]] = {}
+    for line in logged:
+        for name, rate in line.get("rates", {}).items():
+            rates.setdefault(name, set()).add(rate)
+    steady = [f"{name} {min(values):g}" for name, values in rates.items() if len(values) == 1]
+    measured = [line for line in lines if line.get("metrics")]
+    groups = [
+        _group("Generator's terms", logged, "losses", lambda name: player(name) == "generator"),
+        _group("Discriminator's terms", logged, "losses", lambda n: player(n) == "discriminator"),
+        _group("Learning rates", logged, "rates", lambda name: len(rates[name]) > 1),
+        _group("Metrics", measured, "metrics", lambda _: True),
+    ]
+    drawn = [group for group in groups if group["lines"]]
+    if not drawn:
+        return None
+    note = f"{len(logged):,} logged steps; losses are unweighted."
+    if len(logged) > LINES:
+        note = f"{LINES:,} of {note}"
+    if steady:
+        note += f" Learning rates that never changed: {_listed(steady)}."
+    return {"groups": drawn, "note": note + " Point at a chart to read its values at a step."}
+
+
+def _group(title: str, lines: Lines, field: str, belongs: Callable[[str], bool]) -> dict[str, Any]:
+    """Return the curves of one chart: the numbers of a field of the log whose names belong."""
+    chosen = evenly(lines, LINES)
+    names = dict.fromkeys(name for line in chosen for name in line.get(field, {}) if belongs(name))
+    values = {name: [number(line.get(field, {}).get(name)) for line in chosen] for name in names}
+    known = {name: row for name, row in values.items() if any(v is not None for v in row)}
+    return {"title": title, "steps": [line["step"] for line in chosen], "lines": known}
+
+
+def _metrics(run: vgx.Run) -> dict[str, Any] | None:
+    """Return the tables of the run's evaluation, or None when it was not evaluated."""
+    results = read_json(run, "evaluation.json")
+    if not results:
+        return None
+    seeds = len(results["seeds"])
+    note = f"Measured at step {results['step']:,}; ± is the standard deviation over {seeds} seeds."
+    rows = [
+        {"title": title, "header": header, "rows": rows} for title, header, rows in tables(results)
+    ]
+    return {"notes": [note, *results["notices"]], "tables": rows}
+
+
+def _made(environment: dict[str, Any], recipe: vgx.Recipe) -> list[tuple[str, str]]:
+    """Return what the run was made with: data, device, versions."""
+    data = environment.get("data", {})
+    made = [("Data set", str(data.get("dataset", recipe.dataset.type)))]
+    if isinstance(data.get("kept"), int):
+        made.append(("Images kept", f"{data['kept']:,}"))
+    made += [(f"Dropped, {why}", f"{n:,}") for why, n in data.get("dropped", {}).items()]
+    if count := data.get("bad", {}).get("count"):
+        made.append(("Unreadable", f"{count:,}"))
+    made += [
+        (name, str(environment[key]))
+        for name, key in (
+            ("Started", "started"), ("Device", "device"), ("Threads", "threads"),
+            ("Platform", "platform"), ("vgx", "vgx"), ("Python", "python"), ("Commit", "git"),
+        )
+        if environment.get(key) is not None
+    ]  # fmt: skip
+    made += [(name, str(version)) for name, version in environment.get("packages", {}).items()]
+    plugins = [
+        f"{plugin['distribution']} {plugin['version']}" for plugin in environment.get("plugins", [])
+    ]
+    made.append(("Plugins", ", ".join(dict.fromkeys(plugins))))
+    if data.get("content"):
+        made.append(("SHA-256 of the images", str(data["content"])[:16]))
+    return made
+
+
+# --- texts -------------------------------------------------------------------------------------
+
+
+def _progress(chosen: int, count: int) -> str:
+    some = f"{chosen:,} of {count:,} grids, evenly chosen. " if count > chosen else ""
+    return f"{some}The same latents and the same real images at each step."
+
+
+def _reconstructions(last: dict[str, Any]) -> str:
+    step = f"{last['step']:,}"
+    return f"The first images of the data, each row above its reconstructions, at step {step}."
+
+
+def _listed(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:,.1f} million" if count >= 1e6 else f"{count:,}"
