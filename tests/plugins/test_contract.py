@@ -62,7 +62,7 @@ def fields(tmp_path):
 
 
 def in_the_box():
-    (plugin,) = [plugin for plugin in REGISTRY.plugins if plugin.distribution == "vgx"]
+    (plugin,) = [plugin for plugin in REGISTRY.plugins if plugin.name == "builtin"]
     return [part for part in plugin.parts if f"{part.kind}/{part.type}" not in OUTSIDE]
 
 
