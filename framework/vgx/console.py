@@ -1,56 +1,61 @@
-"""How vgx speaks: live for a person at a terminal, plain lines for a file or a pipe."""
+"""The terminal: live progress where there is one, plain lines in a file or a pipe."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import IO
 
-from rich.console import Console
+from rich import console as rich_console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-PLAIN_SECONDS = 10  # between two lines of a long work, where nothing can be drawn over
+PLAIN_SECONDS = 10  # between two lines of a progress that is not drawn live
 
 
-class Voice:
-    """One place where everything is said."""
+class Console:
+    """Where the program prints lines, notices, tables and progress."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        """Speak on standard output unless told otherwise."""
-        self.console = console or Console()
+    def __init__(self, file: IO[str] | None = None, width: int | None = None) -> None:
+        """Print to a file; by default to standard output."""
+        self.rich = rich_console.Console(file=file, width=width)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print a line as it is."""
-        self.console.print(escape(text), soft_wrap=True, highlight=False)
+        self.rich.print(escape(text), soft_wrap=True, highlight=False)
 
     def warn(self, text: str) -> None:
-        """Print a line that must not be overlooked."""
+        """Print a notice."""
         line = escape(f"NOTICE: {text}")
-        self.console.print(f"[bold yellow]{line}[/]", soft_wrap=True, highlight=False)
+        self.rich.print(f"[bold yellow]{line}[/]", soft_wrap=True, highlight=False)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; columns of numbers stand on the right."""
-        if not self.console.is_terminal:
+        """Print a table; columns of numbers are aligned on the right."""
+        if not self.rich.is_terminal:
             widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
             for row in [header, *rows]:
-                self.say(
-                    "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-                )
+                cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+                self.print("  ".join(cells).rstrip())
             return
-        drawn = Table()
+        table = Table()
         for i, name in enumerate(header):
             numbers = all(row[i].replace(",", "").isdigit() for row in rows)
-            drawn.add_column(name, justify="right" if numbers else "left")
+            table.add_column(name, justify="right" if numbers else "left")
         for row in rows:
-            drawn.add_row(*map(escape, row))
-        self.console.print(drawn)
+            table.add_row(*map(escape, row))
+        self.rich.print(table)
 
     @contextmanager
-    def work(self, label: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
-        """Show how far a long work is: the block gets a function of (how many more, a text)."""
-        if self.console.is_terminal or self.console.is_jupyter:
+    def progress(
+        self, label: str, total: int, done: int = 0
+    ) -> Iterator[Callable[[int, str], None]]:
+        """Show the progress of a long task.
+
+        The block gets a function to call with the number of items just done, and a text.
+        """
+        if self.rich.is_terminal or self.rich.is_jupyter:
             with self._bar() as bar:
                 task = bar.add_task(label, total=total, completed=done, text="")
 
@@ -62,19 +67,18 @@ class Voice:
                 yield update
             return
         start = last = time.monotonic()
-        so_far, said = done, ""
+        so_far, latest = done, ""
 
         def advance(more: int, text: str) -> None:
-            nonlocal last, so_far, said
+            nonlocal last, so_far, latest
             so_far += more
             now = time.monotonic()
-            said = text or said
+            latest = text or latest
             if now - last >= PLAIN_SECONDS or so_far == total:
                 last = now
                 left = (now - start) / max(so_far - done, 1) * (total - so_far)
-                self.say(
-                    f"{label} {so_far:,}/{total:,} {said} {_clock(left)} left".replace("  ", " ")
-                )
+                line = f"{label} {so_far:,}/{total:,} {latest} {_clock(left)} left"
+                self.print(line.replace("  ", " "))
 
         yield advance
 
@@ -85,7 +89,7 @@ class Voice:
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
-            console=self.console,
+            console=self.rich,
             transient=True,
         )
 

@@ -29,8 +29,8 @@ def register_commands(cli: click.Group) -> None:
 @vgx.hookimpl
 def run_ended(run: vgx.Run) -> None:
     """Write the page of a run, and print where it is."""
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx_report.run_page import write_page
 
-    voice = Voice()
-    voice.say(f"Report {write_page(run, voice)}")
+    console = Console()
+    console.print(f"Report {write_page(run, console)}")

@@ -10,7 +10,7 @@ import rich_click as click
 from vgx.cli.options import common, device_option, plugin_option, set_option
 
 if TYPE_CHECKING:
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx_report.diagram import Explanation
     from vgx_report.tables import Row
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 @common
 def report(run: str | None, out: Path | None, device: str | None) -> None:
     """Write the page of RUN (the newest by default): one HTML file that needs no network."""
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.runs.directory import find
     from vgx_report.run_page import write_page
 
-    voice = Voice()
-    voice.say(f"Report {write_page(find(run), voice, device, out)}")
+    console = Console()
+    console.print(f"Report {write_page(find(run), console, device, out)}")
 
 
 @click.command()
@@ -39,7 +39,7 @@ def report(run: str | None, out: Path | None, device: str | None) -> None:
 @common
 def compare(runs: tuple[str, ...], out: Path | None) -> None:
     """Show runs side by side: recipes, figures and, with --out, curves and images."""
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.recipe.yaml import visible
     from vgx.runs.directory import find
     from vgx_report import compare as comparison
@@ -47,24 +47,24 @@ def compare(runs: tuple[str, ...], out: Path | None) -> None:
     directories = [find(run) for run in runs]
     if len({run.path.resolve() for run in directories}) < max(len(directories), 2):
         raise click.UsageError("Give two runs or more, each once.")
-    voice = Voice()
+    console = Console()
     compared = [comparison.read(run) for run in directories]
     names = [visible(run.name) for run in compared]
     for notice in comparison.notices(compared):
-        voice.warn(visible(notice))
-    voice.table(("", *names), [tuple(map(visible, row)) for row in comparison.facts(compared)])
+        console.warn(visible(notice))
+    console.table(("", *names), [tuple(map(visible, row)) for row in comparison.facts(compared)])
     rows = comparison.differences([run.recipe for run in compared])
-    voice.say("\nWhere their recipes differ:" if rows else "\nTheir recipes are the same.")
+    console.print("\nWhere their recipes differ:" if rows else "\nTheir recipes are the same.")
     if rows:
-        voice.table(("field", *names), [tuple(map(visible, row)) for row in rows])
+        console.table(("field", *names), [tuple(map(visible, row)) for row in rows])
     for table in comparison.evaluation_tables(compared):
-        voice.say(f"\n{table.title}" + (f" ({table.warning})" if table.warning else ""))
-        voice.table(("figure", *names), [_marked(row) for row in table.rows])
+        console.print(f"\n{table.title}" + (f" ({table.warning})" if table.warning else ""))
+        console.table(("figure", *names), [_marked(row) for row in table.rows])
     if any(run.evaluation for run in compared):
-        voice.say(f"\n* {comparison.MARKED}")
+        console.print(f"\n* {comparison.MARKED}")
     if out is not None:
         comparison.write(compared, out)
-        voice.say(f"Page {out}")
+        console.print(f"Page {out}")
 
 
 def _marked(row: Row) -> tuple[str, ...]:
@@ -90,28 +90,28 @@ def explain(
 
     For a RECIPE a few steps are measured. A RUN (the newest by default) is drawn from its files.
     """
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.files import write_file
     from vgx_report import diagram
 
-    voice = Voice()
+    console = Console()
     if what is not None and Path(what).is_file():
-        explanation = _of_recipe(Path(what), overrides, plugins, device, voice)
+        explanation = _of_recipe(Path(what), overrides, plugins, device, console)
     elif overrides or plugins or device:
         raise click.UsageError("A run cannot be changed; leave out --set, --plugin and --device.")
     else:
         explanation = _of_run(what)
-    voice.say(f"{explanation.name}\n")
+    console.print(f"{explanation.name}\n")
     for line in diagram.chain(explanation):
-        voice.say(line)
-    voice.say("\nGradient norm of each term in each network before the first step:")
-    voice.table(*diagram.table(explanation))
-    voice.say("")
+        console.print(line)
+    console.print("\nGradient norm of each term in each network before the first step:")
+    console.table(*diagram.table(explanation))
+    console.print("")
     for line in (*explanation.movers, *explanation.costs, *explanation.notes):
-        voice.say(line)
+        console.print(line)
     if svg is not None:
         write_file(svg, diagram.svg(explanation))
-        voice.say(f"Drawing {svg}")
+        console.print(f"Drawing {svg}")
 
 
 def _of_recipe(
@@ -119,7 +119,7 @@ def _of_recipe(
     overrides: tuple[str, ...],
     plugins: tuple[Path, ...],
     device: str | None,
-    voice: Voice,
+    console: Console,
 ) -> Explanation:
     from dataclasses import asdict
 
@@ -130,7 +130,7 @@ def _of_recipe(
 
     registry = vgx.discover(plugins)
     recipe = vgx.load_recipe(file, overrides, registry)
-    engine, findings = looked_at(recipe, registry, device, voice)
+    engine, findings = looked_at(recipe, registry, device, console)
     seconds, count = trials.step_time(engine, findings.forward)
     step = seconds * recipe.train.batch / count
     pace = (

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import vgx
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.data.store import Store, cached, open_source, open_with_progress
 from vgx.errors import noticing
 from vgx.files import write_file
@@ -23,7 +23,7 @@ from vgx_report.html import page
 
 
 def write_page(
-    run: vgx.Run, voice: Voice, device: str | None = None, out: Path | None = None
+    run: vgx.Run, console: Console, device: str | None = None, out: Path | None = None
 ) -> Path:
     """Write the page of a run to `out`, by default to `report.html` in the run; return the file.
 
@@ -35,7 +35,7 @@ def write_page(
     if device is None and read_json(run, "environment.json").get("device") == "cpu":
         device = "cpu"
     chosen = pick_device(device)
-    return write(run, registry, images(run, recipe, voice), chosen, out)
+    return write(run, registry, images(run, recipe, console), chosen, out)
 
 
 def write(
@@ -82,7 +82,7 @@ def _computed(
     return computed, notices
 
 
-def images(run: vgx.Run, recipe: vgx.Recipe, voice: Voice) -> Store | str:
+def images(run: vgx.Run, recipe: vgx.Recipe, console: Console) -> Store | str:
     """Return the images that a run was trained on, or why they cannot be had.
 
     They come from the cache; the data set is opened only when the cache has them no longer.
@@ -92,7 +92,7 @@ def images(run: vgx.Run, recipe: vgx.Recipe, voice: Voice) -> Store | str:
         store = cached(data.get("fingerprint", ""), recipe.image)
         if store is None:
             source, _ = open_source(recipe.dataset, recipe.image)
-            store = open_with_progress(source, recipe.dataset, recipe.image, voice)
+            store = open_with_progress(source, recipe.dataset, recipe.image, console)
     except vgx.VgxError as error:
         return str(error)
     if store.content != data["content"]:

@@ -80,7 +80,7 @@ def test_a_mutated_recipe_is_read_or_refused_with_its_place(n, tmp_path, record_
 
 
 class Quiet:
-    """A voice that says nothing."""
+    """A console that says nothing."""
 
     say = warn = table = lambda self, *_: None
 

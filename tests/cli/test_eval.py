@@ -9,10 +9,9 @@ from unittest import mock
 
 import pytest
 import torch
-from rich.console import Console
 
 import vgx
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.data.split import held_out
 from vgx.data.store import open_store
 from vgx.evaluation.metrics import Eyes, sides
@@ -27,7 +26,7 @@ TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
 
 def quiet():
-    return Voice(Console(file=io.StringIO()))
+    return Console(file=io.StringIO())
 
 
 def recipe(**changes):
@@ -104,7 +103,7 @@ def test_no_training_sees_what_is_held_out(monkeypatch):
     monkeypatch.setattr(training.Training, "step", watched)
     said = io.StringIO()
     asked = recipe(**{"eval.holdout": 0.25, "train.steps": 40})
-    run = training.run(asked, voice=Voice(Console(file=said, width=200)))
+    run = training.run(asked, console=Console(file=said, width=200))
     store = open_store(asked.dataset.build(asked.image), asked.image)
     held = held_out(store.hashes, 0.25)
     assert f"{held.sum():,} held out" in said.getvalue()
@@ -114,8 +113,8 @@ def test_no_training_sees_what_is_held_out(monkeypatch):
 
 def test_measuring_while_training_changes_no_bit_and_keeps_the_best():
     watching = {"eval.metrics": ["psnr", "fid"], "eval.every": 1, "eval.n": 16, "eval.best": "fid"}
-    plain = training.run(recipe(**{"train.keep": 2}), voice=quiet())
-    measured = training.run(recipe(**{"train.keep": 2}, **watching), voice=quiet())
+    plain = training.run(recipe(**{"train.keep": 2}), console=quiet())
+    measured = training.run(recipe(**{"train.keep": 2}, **watching), console=quiet())
     a, b = (checkpoint.load(run)[1] for run in (plain, measured))
     assert all(torch.equal(a.model[name], b.model[name]) for name in a.model)
     found = {line["step"]: line["metrics"] for line in measured.read_log()}
@@ -131,7 +130,7 @@ def test_the_best_checkpoint_draws_and_is_judged(vgx_here):
     """More of `l1` is worse: the first step is the best of a run that only unlearns."""
     watching = {"eval.metrics": ["l1"], "eval.every": 1, "eval.n": 16, "eval.best": "l1"}
     rates = {"train.optimizers.generator.lr": 0.5, "train.ema": None, "train.keep": 2}
-    run = training.run(recipe(**rates, **watching), voice=quiet())
+    run = training.run(recipe(**rates, **watching), console=quiet())
     l1 = {line["step"]: line["metrics"]["l1"] for line in run.read_log()}
     first = min(l1, key=lambda step: (l1[step], step))
     assert first < 5  # and so not among the two newest
@@ -151,7 +150,7 @@ def test_the_best_checkpoint_draws_and_is_judged(vgx_here):
 
 
 def test_a_sampler_learns_once_for_all_seeds(vgx_here):
-    run = training.run(recipe(), voice=quiet())
+    run = training.run(recipe(), console=quiet())
     with mock.patch.object(fitted.FittedMixture, "fit", autospec=True, side_effect=FIT) as fit:
         asked = (
             "--sampler",
@@ -170,7 +169,7 @@ def test_a_sampler_learns_once_for_all_seeds(vgx_here):
 
 
 def test_a_run_without_a_best_says_so():
-    run = training.run(recipe(), voice=quiet())
+    run = training.run(recipe(), console=quiet())
     with pytest.raises(vgx.errors.RecipeError, match=r"has no eval\.best"):
         vgx.load(run, best=True)
 

@@ -6,10 +6,9 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 import vgx
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.runs.best import Measurement, best_of
 from vgx.runs.directory import Run
 from vgx.training import session as training
@@ -67,7 +66,7 @@ def test_a_training_does_not_read_its_log_at_each_measurement(monkeypatch):
              "eval.n": 8, "eval.metrics": ["l1"], "eval.best": "l1"},
         )  # fmt: skip
         reads.clear()
-        run = training.run(recipe, voice=Voice(Console(file=io.StringIO())))
+        run = training.run(recipe, console=Console(file=io.StringIO()))
         counts.append(len(reads))
         best = best_of(read(run), "l1", "lower")
         kept = {int(path.name.removeprefix("step-")) for path in run.checkpoints.iterdir()}
@@ -81,9 +80,9 @@ def test_a_resumed_run_knows_what_was_best_before():
         "eval.metrics": ["l1"], "eval.best": "l1", "train.optimizers.generator.lr": 0.5,
         "train.ema": None,
     }  # fmt: skip
-    voice = Voice(Console(file=io.StringIO()))
-    run = training.run(vgx.load_recipe(TINY, settings), voice=voice)
-    training.resume(run, vgx.load_recipe(TINY, {**settings, "train.steps": 6}), voice=voice)
+    console = Console(file=io.StringIO())
+    run = training.run(vgx.load_recipe(TINY, settings), console=console)
+    training.resume(run, vgx.load_recipe(TINY, {**settings, "train.steps": 6}), console=console)
     # Worked out from the whole log: saved are the ends, and each step that was the best so far.
     best, saved = None, []
     for line in run.read_log():

@@ -11,14 +11,13 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from steps import batches
 
 import vgx
 from vgx.check import examine as check
 from vgx.check.blame import working
 from vgx.check.hidden_state import digest_of, watching_state
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.engine.stored_latents import StoredLatents
@@ -188,14 +187,14 @@ def test_healthy_parts_hide_nothing(recipe):
 
 def test_an_augmentation_that_breaks_is_named_also_when_it_is_a_function(recipe):
     given, registry = recipe(augment=["horizontal-flip", "breaking"])
-    voice = Voice(Console(file=io.StringIO()))
+    console = Console(file=io.StringIO())
     said = r"step 1: augmentation 'breaking' of stranger.py .*LookupError: no such picture"
     with pytest.raises(PluginError, match=said):
-        training.run(given, registry=registry, voice=voice)
+        training.run(given, registry=registry, console=console)
 
 
 def test_an_error_in_what_nobody_built_is_nobodys(recipe):
     given, registry = recipe()
     broken = mock.patch.object(StoredLatents, "add", side_effect=ZeroDivisionError)
     with broken, pytest.raises(ZeroDivisionError):
-        training.run(given, registry=registry, voice=Voice(Console(file=io.StringIO())))
+        training.run(given, registry=registry, console=Console(file=io.StringIO()))

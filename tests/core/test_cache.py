@@ -217,7 +217,7 @@ def test_the_command_lists_what_there_is(capsys, monkeypatch):
     monkeypatch.setenv("TZ", "UTC")
     made("one path=x", 1_700_000_000)
     header, row, total = listed(capsys)
-    assert header == "source  pixels  pictures  size  last used"
+    assert header == "source  pixels  images  size  last used"
     assert row.startswith("one path=x  10 x 10 x 3  10  0.0 MB  2023-11-1")
     assert total == f"1 store, 0.0 MB {bound}"
 

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from rich.console import Console
 
 import vgx
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.errors import Notice, StorageError
 from vgx.runs import checkpoint
 from vgx.runs.checkpoint import State
@@ -287,12 +286,12 @@ def test_one_before_a_step_is_asked_for(run):
 
 
 def quiet():
-    return Voice(Console(file=io.StringIO(), width=1000))
+    return Console(file=io.StringIO(), width=1000)
 
 
 @pytest.fixture
 def trained():
-    return training.run(vgx.load_recipe(TINY, {"train.steps": 10}), voice=quiet())
+    return training.run(vgx.load_recipe(TINY, {"train.steps": 10}), console=quiet())
 
 
 @pytest.mark.bar("R5")
@@ -300,9 +299,9 @@ def test_a_resume_falls_back_says_so_and_ends_alike(trained):
     _, wanted = checkpoint.load(trained)
     newest = trained.checkpoints / "step-00000010"
     (newest / "optimizer.safetensors").write_bytes(b"")
-    voice = quiet()
-    training.resume(trained, voice=voice)
-    said = voice.console.file.getvalue()
+    console = quiet()
+    training.resume(trained, console=console)
+    said = console.rich.file.getvalue()
     assert "NOTICE: damaged, so step-00000005 is used" in said
     assert "optimizer.safetensors: 0 bytes, not" in said
     assert "goes on from step 5" in said
@@ -319,11 +318,11 @@ def test_when_all_are_damaged_or_gone_nothing_begins_again(trained):
     for path in checkpoint.committed(trained):
         (path / "model.safetensors").write_bytes(b"")
     with pytest.raises(StorageError, match=r"no checkpoint to load: .*step-00000010.*step-000000"):
-        training.resume(trained, voice=quiet())
+        training.resume(trained, console=quiet())
     shutil.rmtree(trained.checkpoints)
     trained.checkpoints.mkdir()
     with pytest.raises(StorageError, match="no checkpoint to load: none was saved"):
-        training.resume(trained, voice=quiet())
+        training.resume(trained, console=quiet())
     assert trained.log_file.read_bytes() == before
 
 
@@ -332,9 +331,9 @@ def test_a_run_that_was_ended_before_its_first_checkpoint_begins_again(trained):
     shutil.rmtree(trained.checkpoints)
     trained.checkpoints.mkdir()
     trained.rewind_log(3)
-    voice = quiet()
-    training.resume(trained, voice=voice)
-    assert "ended before its first checkpoint; begins again" in voice.console.file.getvalue()
+    console = quiet()
+    training.resume(trained, console=console)
+    assert "ended before its first checkpoint; begins again" in console.rich.file.getvalue()
     _, again = checkpoint.load(trained)
     assert all(torch.equal(again.model[name], wanted.model[name]) for name in wanted.model)
     assert [line["step"] for line in trained.read_log()] == list(range(11))
@@ -346,7 +345,7 @@ def test_a_checkpoint_of_another_recipe_does_not_fit(trained):
     tensors["decoder.0.weight"] = tensors["decoder.0.weight"][:1]
     put(path, "model.safetensors", checkpoint.tensor_bytes(tensors))
     with pytest.raises(StorageError, match="does not fit the recipe: .*size mismatch"):
-        training.resume(trained, voice=quiet())
+        training.resume(trained, console=quiet())
 
 
 # --- an old one ------------------------------------------------------------------------------
@@ -362,9 +361,9 @@ def test_a_stored_run_of_the_first_format_goes_on(tmp_path):
     assert stored.numbers["step"] == 4
     assert stored.model["average.n_averaged"] == 4
     assert stored.model["discriminator.head.bias"].item() == pytest.approx(0.04752907)
-    voice = quiet()
-    training.resume(run, voice=voice)
-    assert "goes on from step 4" in voice.console.file.getvalue()
+    console = quiet()
+    training.resume(run, console=console)
+    assert "goes on from step 4" in console.rich.file.getvalue()
     _, ended = checkpoint.load(run)
     assert ended.numbers["step"] == 6
     assert [line["step"] for line in run.read_log()] == list(range(1, 7))

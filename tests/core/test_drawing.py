@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageStat
-from rich.console import Console
 
 import vgx
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.images import animate
 from vgx.runs import directory as rundir
 from vgx.runs import frames
@@ -103,7 +102,7 @@ def test_an_animation_shows_pictures_in_their_order(channels, tmp_path):
 @pytest.mark.slow
 def test_a_run_draws_its_first_steps_and_leaves_a_time_lapse():
     recipe = vgx.load_recipe(TINY, {"train.steps": 6, "train.draw_every": 4})
-    run = training.run(recipe, voice=Voice(Console(file=io.StringIO())))
+    run = training.run(recipe, console=Console(file=io.StringIO()))
     steps = [frames.step_of(path) for path in frames.drawn(run)]
     assert steps == [1, 2, 4, 5, 6]
     with Image.open(run.samples / "timelapse.webp") as film:

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from torch.distributions import Normal, kl_divergence
 
 import vgx
 from vgx import rng
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.data.split import held_out
 from vgx.data.store import hash_of
 from vgx.errors import DataError
@@ -26,8 +25,8 @@ CPU = torch.device("cpu")
 REGISTRY = vgx.discover()
 
 
-def voice():
-    return Voice(Console(file=io.StringIO()))
+def console():
+    return Console(file=io.StringIO())
 
 
 def part(kind, name, **fields):

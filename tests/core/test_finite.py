@@ -13,11 +13,10 @@ from unittest import mock
 
 import pytest
 import torch
-from rich.console import Console
 from steps import batches
 
 import vgx
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.engine.engine import Engine
 from vgx.engine.finite import Guard
 from vgx.errors import DivergedError, Stopped
@@ -145,7 +144,7 @@ def test_a_run_ends_with_the_step_the_term_and_the_last_good_one(recipe, how):
     broken, registry = recipe(4, "generator", how)
     said = r"step 5: .* is nan; the last good checkpoint is step-00000004; a lower learning rate"
     with pytest.raises(DivergedError, match=said) as diverged:
-        training.run(broken, registry=registry, voice=Voice(Console(file=io.StringIO())))
+        training.run(broken, registry=registry, console=Console(file=io.StringIO()))
     assert diverged.value.exit_code == 6
     run = training.find()
     for path in checkpoint.committed(run):
@@ -171,7 +170,7 @@ def test_what_is_not_finite_is_not_saved(recipe, place):
         return state
 
     with mock.patch.object(Engine, "state", poisoned), pytest.raises(DivergedError) as diverged:
-        training.run(sound, registry=registry, voice=Voice(Console(file=io.StringIO())))
+        training.run(sound, registry=registry, console=Console(file=io.StringIO()))
     assert "is not finite, so it is not saved; the last good checkpoint is step-00000002" in str(
         diverged.value
     )
@@ -184,7 +183,7 @@ ROLLBACK = {"train.on_nonfinite": "rollback", "train.save_every": 3, "train.step
 
 
 def quiet():
-    return Voice(Console(file=io.StringIO(), width=1000))
+    return Console(file=io.StringIO(), width=1000)
 
 
 def end_of(run):
@@ -215,8 +214,8 @@ def stopping_at(step, start):
 @pytest.mark.bar("N1")
 def test_a_run_goes_back_and_tries_other_draws_at_half_the_rates(recipe):
     broken, registry = recipe(7, "generator", "nan", 1, **ROLLBACK)
-    voice = quiet()
-    run = training.run(broken, registry=registry, voice=voice)
+    console = quiet()
+    run = training.run(broken, registry=registry, console=console)
     lines = run.read_log()
     assert [line["step"] for line in lines] == list(range(1, 13))
     said = (
@@ -224,7 +223,7 @@ def test_a_run_goes_back_and_tries_other_draws_at_half_the_rates(recipe):
         "numbers and 0.5 times the learning rates"
     )
     assert [line.get("warnings", []) for line in lines] == [[]] * 6 + [[said]] + [[]] * 5
-    assert f"NOTICE: step 6: {said}" in voice.console.file.getvalue()
+    assert f"NOTICE: step 6: {said}" in console.rich.file.getvalue()
     assert [line["rates"]["generator"] for line in lines] == [3e-4] * 6 + [1.5e-4] * 6
     assert checkpoint.load(run)[1].numbers["rollbacks"] == 1
 
@@ -239,7 +238,7 @@ def test_what_the_step_was_made_of_is_kept(recipe):
         return does(self)
 
     with mock.patch.object(Training, "step", stepping):
-        run = training.run(broken, registry=registry, voice=quiet())
+        run = training.run(broken, registry=registry, console=quiet())
     (line,) = map(json.loads, (run.path / "nonfinite.jsonl").read_text().splitlines())
     before, after = rows[7], rows[9]  # seven steps, the one that broke, one before it again
     wanted = {"step": 8, "what": "step 8: breaks.generator is nan", "rollbacks": 0}
@@ -251,7 +250,7 @@ def test_what_the_step_was_made_of_is_kept(recipe):
 def test_a_run_that_never_breaks_is_the_same_with_and_without(recipe):
     one, registry = recipe(99, "generator", "nan", **ROLLBACK)
     two, _ = recipe(99, "generator", "nan", **{**ROLLBACK, "train.on_nonfinite": "stop"})
-    ends = [end_of(training.run(r, registry=registry, voice=quiet())) for r in (one, two)]
+    ends = [end_of(training.run(r, registry=registry, console=quiet())) for r in (one, two)]
     assert same(ends[0][0], ends[1][0])
     assert ends[0][1] == ends[1][1]
 
@@ -261,13 +260,13 @@ def test_a_run_that_never_breaks_is_the_same_with_and_without(recipe):
 def test_a_run_that_went_back_and_was_stopped_ends_alike(recipe, stops, tmp_path):
     """Before the step that breaks, in the attempt that breaks, and after it."""
     broken, registry = recipe(7, "generator", "nan", 2, **ROLLBACK)
-    straight = training.run(broken, tmp_path / "straight", registry=registry, voice=quiet())
+    straight = training.run(broken, tmp_path / "straight", registry=registry, console=quiet())
     assert checkpoint.load(straight)[1].numbers["rollbacks"] == 2
     plugin = [tmp_path / "breaks.py"]
-    start = lambda: training.run(broken, plugins=plugin, registry=registry, voice=quiet())  # noqa: E731
+    start = lambda: training.run(broken, plugins=plugin, registry=registry, console=quiet())  # noqa: E731
     for step in stops:
         stopping_at(step, start)
-        start = lambda: training.resume(voice=quiet())  # noqa: E731
+        start = lambda: training.resume(console=quiet())  # noqa: E731
     start()
     (wanted, wanted_log), (found, log) = end_of(straight), end_of(training.find())
     assert same(wanted, found)
@@ -280,9 +279,9 @@ def test_a_run_that_went_back_and_was_stopped_ends_alike(recipe, stops, tmp_path
 def test_rollbacks_that_were_forgotten_would_be_missed(recipe, tmp_path, monkeypatch):
     """The control of that: the count is what a resume needs."""
     broken, registry = recipe(4, "generator", "nan", 1, **ROLLBACK)
-    straight = training.run(broken, tmp_path / "straight", registry=registry, voice=quiet())
+    straight = training.run(broken, tmp_path / "straight", registry=registry, console=quiet())
     plugin = [tmp_path / "breaks.py"]
-    stopping_at(8, lambda: training.run(broken, plugins=plugin, registry=registry, voice=quiet()))
+    stopping_at(8, lambda: training.run(broken, plugins=plugin, registry=registry, console=quiet()))
     load = checkpoint.load
 
     def forgetful(run, before=None):
@@ -291,7 +290,7 @@ def test_rollbacks_that_were_forgotten_would_be_missed(recipe, tmp_path, monkeyp
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "load", forgetful)
-        training.resume(voice=quiet())
+        training.resume(console=quiet())
     assert not same(end_of(straight)[0], end_of(training.find())[0])
 
 
@@ -302,7 +301,7 @@ def test_what_breaks_again_and_again_ends_after_three_rollbacks(recipe, at):
     broken, registry = recipe(at, "discriminator", "root", **ROLLBACK)
     said = rf"step {at + 1}: the gradient of .* is nan, after 3 rollbacks; the last good checkpoint"
     with pytest.raises(DivergedError, match=said) as diverged:
-        training.run(broken, registry=registry, voice=quiet())
+        training.run(broken, registry=registry, console=quiet())
     assert diverged.value.exit_code == 6
     run = training.find()
     lines = (run.path / "nonfinite.jsonl").read_text().splitlines()
@@ -320,7 +319,7 @@ def test_with_the_same_draws_it_would_break_again(recipe):
         mock.patch.object(Engine, "seed", 0),
         pytest.raises(DivergedError, match="after 3 rollbacks"),
     ):
-        training.run(broken, registry=registry, voice=quiet())
+        training.run(broken, registry=registry, console=quiet())
 
 
 def test_a_state_that_is_not_saved_is_gone_back_from_too(recipe):
@@ -335,7 +334,7 @@ def test_a_state_that_is_not_saved_is_gone_back_from_too(recipe):
         return state
 
     with mock.patch.object(Engine, "state", poisoned):
-        run = training.run(sound, registry=registry, voice=quiet())
+        run = training.run(sound, registry=registry, console=quiet())
     assert spoilt
     lines = run.read_log()
     assert [line["step"] for line in lines] == list(range(1, 13))
@@ -346,8 +345,8 @@ def test_a_state_that_is_not_saved_is_gone_back_from_too(recipe):
 def test_a_run_that_went_back_repeats(recipe, tmp_path):
     broken, registry = recipe(10, "generator", "nan", 1, **ROLLBACK)
     plugin = [tmp_path / "breaks.py"]
-    run = training.run(broken, plugins=plugin, registry=registry, voice=quiet())
-    assert replay.verify(run, voice=quiet()) == (10, 12)
+    run = training.run(broken, plugins=plugin, registry=registry, console=quiet())
+    assert replay.verify(run, console=quiet()) == (10, 12)
 
 
 def test_a_run_that_stopped_can_be_told_to_go_back(recipe, tmp_path):
@@ -355,9 +354,9 @@ def test_a_run_that_stopped_can_be_told_to_go_back(recipe, tmp_path):
     broken, registry = recipe(7, "generator", "nan", 1, **changes)
     plugin = [tmp_path / "breaks.py"]
     with pytest.raises(DivergedError, match="train.on_nonfinite=rollback may help"):
-        training.run(broken, plugins=plugin, registry=registry, voice=quiet())
+        training.run(broken, plugins=plugin, registry=registry, console=quiet())
     other, _ = recipe(7, "generator", "nan", 1, **ROLLBACK)
-    run = training.resume(recipe=other, voice=quiet())
+    run = training.resume(recipe=other, console=quiet())
     assert checkpoint.load(run)[1].numbers["step"] == 12
 
 

@@ -10,10 +10,9 @@ from unittest import mock
 
 import pytest
 from distributions import lay
-from rich.console import Console
 
 import vgx
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.engine.engine import Engine
 from vgx.errors import DivergedError
 from vgx.training import session
@@ -69,10 +68,10 @@ def plugin_of(distribution):
 def train(changes=None):
     """Train two steps; return the run and what was printed."""
     printed = io.StringIO()
-    voice = Voice(Console(file=printed, width=1000))
+    console = Console(file=printed, width=1000)
     recipe = vgx.load_recipe(TINY, {"train.steps": 2} | (changes or {}))
     try:
-        session.run(recipe, device="cpu", voice=voice)
+        session.run(recipe, device="cpu", console=console)
     finally:
         text = printed.getvalue()
     return session.find(), text

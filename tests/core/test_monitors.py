@@ -9,11 +9,10 @@ from unittest import mock
 
 import pytest
 import torch
-from rich.console import Console
 from steps import batches
 
 import vgx
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.engine.engine import Engine
 from vgx.engine.finite import Guard
 from vgx.runs import checkpoint
@@ -110,9 +109,9 @@ def train(tmp_path):
     def call(**changes):
         often = {"train.log_every": 10, "train.draw_every": 50, "train.save_every": 1000}
         recipe = vgx.load_recipe(TINY, {"train.steps": 460, **often, **changes}, registry)
-        voice = Voice(Console(file=io.StringIO(), width=1000))
-        run = training.run(recipe, plugins=[file], registry=registry, voice=voice)
-        return run, voice.console.file.getvalue()
+        console = Console(file=io.StringIO(), width=1000)
+        run = training.run(recipe, plugins=[file], registry=registry, console=console)
+        return run, console.rich.file.getvalue()
 
     return call
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
 import vgx
 from vgx.cli import run_program
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.training import profiler as profiling
 from vgx.training import session as training
 
@@ -23,8 +22,8 @@ TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 def trained(folder, steps, *, profile):
     said = io.StringIO()
     recipe = vgx.load_recipe(TINY, {"train.steps": steps})
-    voice = Voice(Console(file=said, width=200))
-    return training.run(recipe, folder, "cpu", voice=voice, profile=profile), said.getvalue()
+    console = Console(file=said, width=200)
+    return training.run(recipe, folder, "cpu", console=console, profile=profile), said.getvalue()
 
 
 def tensors(run):

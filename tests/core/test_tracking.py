@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 import vgx
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.errors import DivergedError, RecipeError
 from vgx.parts.registry import Plugin
 from vgx.training import session as training
@@ -65,8 +64,10 @@ def trained(folder, trackers=(), changes=None):
     said = io.StringIO()
     settings = {**STEPS, "trackers": list(trackers), **(changes or {})}
     recipe = vgx.load_recipe(TINY, settings, REGISTRY)
-    voice = Voice(Console(file=said, width=1000))
-    return training.run(recipe, folder / "runs", registry=REGISTRY, voice=voice), said.getvalue()
+    console = Console(file=said, width=1000)
+    return training.run(
+        recipe, folder / "runs", registry=REGISTRY, console=console
+    ), said.getvalue()
 
 
 def told(run):
@@ -157,7 +158,7 @@ def test_a_missing_library_is_told_before_anything_is_written(tmp_path, monkeypa
     assert not (tmp_path / "runs").exists()
     recipe = vgx.load_recipe(TINY, {"trackers": ["witness"]}, REGISTRY)
     with pytest.raises(RecipeError, match="no_such_library"):
-        training.examine(recipe, REGISTRY, "cpu", Voice(Console(file=io.StringIO())))
+        training.examine(recipe, REGISTRY, "cpu", Console(file=io.StringIO()))
 
 
 def test_no_type_is_named_twice():
@@ -169,7 +170,7 @@ def test_a_resumed_run_may_have_other_trackers(tmp_path, plain):
     run, _ = trained(tmp_path, ["csv"], {"train.steps": 3})
     longer = {**STEPS, "trackers": ["csv", "tensorboard"]}
     pytest.importorskip("tensorboard")
-    training.resume(run, vgx.load_recipe(TINY, longer), voice=Voice(Console(file=io.StringIO())))
+    training.resume(run, vgx.load_recipe(TINY, longer), console=Console(file=io.StringIO()))
     assert weights(run) == weights(plain)
     assert list((run.path / "trackers" / "tensorboard").iterdir())
     rows = (run.path / "trackers" / "values.csv").read_text().splitlines()

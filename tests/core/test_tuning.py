@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from steps import batches
 from torch._dynamo.exc import TorchDynamoException
 
 import vgx
 from vgx.check import trials as tuning
 from vgx.check.trials import Trial, as_before, best, choose, settled
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.data.batches import Batch
 from vgx.data.store import open_store
 from vgx.engine.engine import Engine
@@ -104,13 +103,13 @@ def test_a_way_with_other_losses_is_out(monkeypatch):
 
 def test_a_run_says_what_was_chosen_and_writes_it_down():
     said = io.StringIO()
-    run = training.run(tiny(steps=2), voice=Voice(Console(file=said, width=300)))
+    run = training.run(tiny(steps=2), console=Console(file=said, width=300))
     assert "Precision fp32, not compiled: too short a training" in said.getvalue()
     text = run.recipe_file.read_text()
     assert "precision: fp32" in text
     assert "compile: false" in text
     # Going on with the recipe that was begun with is no change.
-    training.resume(run, tiny(steps=3), voice=Voice(Console(file=io.StringIO())))
+    training.resume(run, tiny(steps=3), console=Console(file=io.StringIO()))
 
 
 def test_what_cannot_be_compiled_is_used_as_it_is(monkeypatch):

@@ -11,11 +11,10 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from rich.console import Console
 
 import vgx
 from vgx.check import trials as tuning
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.errors import RecipeError, StorageError
 from vgx.training import session as training
 from vgx_report import diagram
@@ -27,8 +26,8 @@ TINY = ROOT / "recipes" / "tiny.yaml"
 def found(changes=None, file=TINY):
     """Return recipe, engine and findings as `vgx explain RECIPE` has them."""
     recipe = vgx.load_recipe(file, changes or {})
-    voice = Voice(Console(file=io.StringIO()))
-    return recipe, *training.looked_at(recipe, vgx.discover(), "cpu", voice)
+    console = Console(file=io.StringIO())
+    return recipe, *training.looked_at(recipe, vgx.discover(), "cpu", console)
 
 
 @pytest.fixture(scope="module")

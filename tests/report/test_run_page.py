@@ -17,12 +17,11 @@ import numpy as np
 import pydantic
 import pytest
 import torch
-from rich.console import Console
 from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
 
 import vgx
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError
@@ -35,8 +34,8 @@ TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 CPU = torch.device("cpu")
 
 
-def voice():
-    return Voice(Console(file=io.StringIO(), width=1000))
+def console():
+    return Console(file=io.StringIO(), width=1000)
 
 
 def tiny(changes=None):
@@ -58,7 +57,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VGX_CACHE", str(folder / "cache"))
-        return training.run(tiny(), folder / "runs", voice=voice())
+        return training.run(tiny(), folder / "runs", console=console())
 
 
 @pytest.fixture
@@ -266,7 +265,7 @@ def test_a_run_that_was_stopped_has_its_page_and_when_it_goes_on_another():
         stepping(2, lambda: signal.raise_signal(signal.SIGINT)),
         pytest.raises(Stopped),
     ):
-        training.run(tiny(), voice=voice())
+        training.run(tiny(), console=console())
     run = training.find()
     data = data_in(page_of(run))
     assert (
@@ -275,7 +274,7 @@ def test_a_run_that_was_stopped_has_its_page_and_when_it_goes_on_another():
     assert ["Steps", "3 of 8"] in data["facts"]
     assert data["samples_note"].startswith("From the checkpoint of step 3.")
     assert [frame["step"] for frame in data["progress"]["frames"]] == [1, 2, 3]
-    training.resume(voice=voice())
+    training.resume(console=console())
     assert data_in(page_of(run))["summary"][1].startswith("It ran to its end: 8 steps")
 
 
@@ -284,7 +283,7 @@ def test_a_run_that_diverged_before_its_first_checkpoint_has_its_page():
         raise DivergedError("l1 is nan")
 
     with stepping(3, diverge), pytest.raises(DivergedError):
-        training.run(tiny({"train.save_every": 100}), voice=voice())
+        training.run(tiny({"train.save_every": 100}), console=console())
     data = data_in(page_of(training.find()))
     assert data["kicker"].endswith(", diverged")
     assert data["summary"][1].startswith("It diverged at step 3 of 8: ")
@@ -302,20 +301,20 @@ def test_a_run_that_was_killed_says_so_and_not_how_it_ended_before(copy):
         raise KeyboardInterrupt  # as a second Ctrl-C: nothing is written any more
 
     with stepping(2, killed), pytest.raises(KeyboardInterrupt):
-        training.run(tiny(), voice=voice())
+        training.run(tiny(), console=console())
     run = training.find()
     assert not (run.path / "report.html").exists()
     with stepping(4, lambda: signal.raise_signal(signal.SIGINT)), pytest.raises(Stopped):
-        training.resume(run, voice=voice())
+        training.resume(run, console=console())
     assert json.loads((run.path / "ended.json").read_text())["step"] == 5
     with stepping(6, killed), pytest.raises(KeyboardInterrupt):
-        training.resume(run, voice=voice())
+        training.resume(run, console=console())
     assert not (run.path / "ended.json").exists()
 
 
 def test_a_run_of_two_steps_without_an_encoder_has_a_page():
     gan = {"encoder": None, "losses": ["hinge"], "sampler": "prior", "train.steps": 2}
-    run = training.run(tiny(gan), voice=voice())
+    run = training.run(tiny(gan), console=console())
     data = data_in(page_of(run))
     assert [frame["step"] for frame in data["progress"]["frames"]] == [1, 2]
     assert "recon" not in data["progress"]["frames"][0]
@@ -325,17 +324,17 @@ def test_a_run_of_two_steps_without_an_encoder_has_a_page():
 
 
 def test_a_page_that_cannot_be_written_hides_no_end_of_a_run():
-    heard = voice()
+    heard = console()
     failing = mock.patch.object(run_page, "write", side_effect=StorageError("disk full"))
     with failing:
-        run = training.run(tiny({"train.steps": 2}), voice=heard)
+        run = training.run(tiny({"train.steps": 2}), console=heard)
         with (
             stepping(1, lambda: signal.raise_signal(signal.SIGTERM)),
             pytest.raises(Stopped) as stopped,
         ):
-            training.run(tiny(), voice=heard)
+            training.run(tiny(), console=heard)
     assert stopped.value.exit_code == 143
-    said = heard.console.file.getvalue()
+    said = heard.rich.file.getvalue()
     assert said.count("NOTICE: plugin report of vgx failed at the end of ") == 2
     assert "StorageError: disk full" in said
     assert not (run.path / "report.html").exists()
@@ -401,10 +400,10 @@ def test_without_the_pictures_of_the_data_what_needs_them_is_left_out(copy):
 
 def test_the_pictures_are_those_of_the_run_or_none(copy, monkeypatch):
     recipe = vgx.load_recipe(copy.recipe_file)
-    assert len(run_page.images(copy, recipe, voice()).images) == 64
+    assert len(run_page.images(copy, recipe, console()).images) == 64
     data = copy.environment()["data"] | {"content": "other"}
     change(copy, "environment.json", data=data)
-    assert run_page.images(copy, recipe, voice()) == (
+    assert run_page.images(copy, recipe, console()) == (
         "the images of the data set are no longer those of the run"
     )
 
@@ -450,13 +449,13 @@ def test_the_page_of_a_run_is_drawn_from_the_cache(copy, whole, monkeypatch):
     opened = mock.Mock(side_effect=AssertionError("the data set was opened"))
     monkeypatch.setattr(run_page, "open_source", opened)
     monkeypatch.setenv("VGX_CACHE", str(whole.path.parents[1] / "cache"))
-    run_page.write_page(copy, voice())
+    run_page.write_page(copy, console())
     ours, theirs = data_in(page_of(copy)), data_in(page_of(whole))
     different = {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
     assert different == {"foot"}  # which names the run's folder
     monkeypatch.setenv("VGX_CACHE", str(copy.path / "empty"))
     with pytest.raises(AssertionError, match="the data set was opened"):
-        run_page.write_page(copy, voice())
+        run_page.write_page(copy, console())
 
 
 # --- what is computed --------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import rich_click as click
 from vgx.cli.options import common, device_option
 
 if TYPE_CHECKING:
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.parts.kinds import Metric
     from vgx.parts.registry import Registry
     from vgx.recipe.model import Recipe
@@ -46,7 +46,7 @@ def evaluate(
     device: str | None,
 ) -> None:
     """Evaluate RUN (the newest by default): reconstructions, generated images, latents."""
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.evaluation import evaluate as evaluation
     from vgx.evaluation import tables
     from vgx.recipe.load import load_recipe
@@ -54,29 +54,29 @@ def evaluate(
     from vgx.sampling.model import registry_of
     from vgx.training.session import pick_device
 
-    voice, trained = Voice(), directory.find(run)
+    console, trained = Console(), directory.find(run)
     registry = registry_of(trained)
     recipe = load_recipe(trained.recipe_file, (), registry)
     request = evaluation.Asked(
-        _metrics(metrics, recipe, registry, voice),
+        _metrics(metrics, recipe, registry, console),
         tuple(_part(recipe, "sampler", name, registry) for name in samplers) or (recipe.sampler,),
         None if against is None else _dataset(against, recipe, registry),
         n,
         seeds,
         best,
     )
-    results = evaluation.evaluate(trained, recipe, request, registry, pick_device(device), voice)
+    results = evaluation.evaluate(trained, recipe, request, registry, pick_device(device), console)
     for notice in results["notices"]:
-        voice.warn(notice)
-    voice.say(f"{trained.path}, step {results['step']:,}; spread over {seeds} seeds")
+        console.warn(notice)
+    console.print(f"{trained.path}, step {results['step']:,}; spread over {seeds} seeds")
     for title, header, rows in tables.tables(results):
-        voice.say(f"\n{title}")
-        voice.table(header, rows)
-    voice.say(f"\nFigures {trained.path / 'evaluation.json'}")
+        console.print(f"\n{title}")
+        console.table(header, rows)
+    console.print(f"\nFigures {trained.path / 'evaluation.json'}")
 
 
 def _metrics(
-    text: str | None, recipe: Recipe, registry: Registry, voice: Voice
+    text: str | None, recipe: Recipe, registry: Registry, console: Console
 ) -> tuple[Metric, ...]:
     """Return the metrics of --metrics, else the recipe's, else all that suit its images."""
     from vgx.errors import RecipeError
@@ -91,7 +91,7 @@ def _metrics(
             metric = _with_metrics(recipe, [name], registry).eval.metrics[0]
             metric.build(recipe.image)
         except RecipeError as error:
-            voice.say(f"Left out: {name}: {str(error).splitlines()[0]}")
+            console.print(f"Left out: {name}: {str(error).splitlines()[0]}")
         else:
             metrics.append(metric)
     return tuple(metrics)

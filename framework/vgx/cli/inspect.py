@@ -37,12 +37,12 @@ def check(
 
     registry = discover(plugins)
     loaded = load_recipe(recipe, overrides, registry)
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.training.session import examine
 
-    voice = Voice()
-    examine(loaded, registry, device, voice)
-    voice.say(f"{recipe}: ready to run")
+    console = Console()
+    examine(loaded, registry, device, console)
+    console.print(f"{recipe}: ready to run")
 
 
 @click.command(name="plugins")
@@ -54,32 +54,32 @@ def list_plugins(context: click.Context, plugins: tuple[Path, ...]) -> None:
     from pydantic_core import PydanticCustomError
 
     from vgx.cli.plugin_commands import plugin_commands
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.parts.kinds import KINDS
     from vgx.parts.registry import discover
 
-    voice, registry = Voice(), discover(plugins)
+    console, registry = Console(), discover(plugins)
     program = context.find_root().command
     core = program.commands if isinstance(program, click.Group) else ()
     offered = plugin_commands(registry, core)
     for plugin in offered.plugins:
         failure = f"  failed: {plugin.failure}" if plugin.failure else ""
-        voice.say(f"{plugin.name}  ({plugin.distribution} {plugin.version}){failure}")
+        console.print(f"{plugin.name}  ({plugin.distribution} {plugin.version}){failure}")
         by_kind: dict[str, list[str]] = {}
         for part in plugin.parts:
             by_kind.setdefault(part.kind, []).append(part.type)
         lists = {**by_kind, "commands": offered.of(plugin), "hooks": plugin.hooks}
         for title, names in lists.items():
             if names:
-                voice.say(f"  {title}: {', '.join(names)}")
+                console.print(f"  {title}: {', '.join(names)}")
     for kind in KINDS:
         for name in sorted({part.type for _, part in registry.offers(kind.kind)}):
             try:
                 registry.part(kind.kind, name)
             except PydanticCustomError as clash:
-                voice.say(clash.message())
+                console.print(clash.message())
     for message in offered.clashes():
-        voice.say(message)
+        console.print(message)
 
 
 @click.command()
@@ -88,14 +88,14 @@ def list_plugins(context: click.Context, plugins: tuple[Path, ...]) -> None:
 @common
 def parts(which: str, plugins: tuple[Path, ...]) -> None:
     """List the parts, or show one part's fields, defaults and documentation."""
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.errors import RecipeError
     from vgx.parts.base import near
     from vgx.parts.kinds import KINDS
     from vgx.parts.registry import discover
     from vgx.recipe.schema import fields
 
-    voice, registry = Voice(), discover(plugins)
+    console, registry = Console(), discover(plugins)
     kinds = [kind.kind for kind in KINDS]
     wanted, _, name = which.partition("/")
     if wanted:
@@ -107,7 +107,7 @@ def parts(which: str, plugins: tuple[Path, ...]) -> None:
             if wanted in ("", kind)
             for plugin, part in registry.offers(kind)
         ]
-        voice.table(("kind", "type", "from", "what it is"), rows)
+        console.table(("kind", "type", "from", "what it is"), rows)
         return
     matches = [(plugin, part) for plugin, part in registry.offers(wanted) if part.type == name]
     if not matches:
@@ -116,9 +116,9 @@ def parts(which: str, plugins: tuple[Path, ...]) -> None:
         suffix = f"; did you mean '{hint}'?" if hint else ""
         raise RecipeError(f"no {wanted} '{name}'; there are: {', '.join(names) or 'none'}{suffix}")
     for plugin, part in matches:
-        voice.say(f"{part.kind} {part.type}  (from {plugin.distribution} {plugin.version})\n")
-        voice.say(inspect.cleandoc(part.__doc__ or "") + "\n")
-        voice.table(("field", "type", "default", "meaning"), fields(part))
+        console.print(f"{part.kind} {part.type}  (from {plugin.distribution} {plugin.version})\n")
+        console.print(inspect.cleandoc(part.__doc__ or "") + "\n")
+        console.table(("field", "type", "default", "meaning"), fields(part))
 
 
 def _first_sentence(part: type[Component]) -> str:
@@ -147,15 +147,15 @@ def schema(plugins: tuple[Path, ...]) -> None:
 @common
 def new_plugin(name: str, kind: str) -> None:
     """Write a new plugin: a folder NAME with a small part that works, its test, its packaging."""
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.parts.registry import discover
     from vgx.parts.scaffold import make_plugin
 
     files = make_plugin(name, _kind(kind), Path(), discover())
-    voice = Voice()
+    console = Console()
     for file in files:
-        voice.say(str(file))
-    voice.say(f"Next: cd {name} && pip install -e '.[test]' && pytest")
+        console.print(str(file))
+    console.print(f"Next: cd {name} && pip install -e '.[test]' && pytest")
 
 
 @click.command(name="import-weights")
@@ -164,12 +164,12 @@ def new_plugin(name: str, kind: str) -> None:
 @common
 def import_weights(file: Path, out: Path) -> None:
     """Convert the weights in FILE.pt to OUT.safetensors; no code in the file is executed."""
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.runs import import_weights as importing
 
     tensors = importing.import_weights(file, out)
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    Voice().say(f"{out}: {len(tensors):,} tensors, {numbers:,} numbers")
+    Console().print(f"{out}: {len(tensors):,} tensors, {numbers:,} numbers")
 
 
 def _kind(name: str) -> str:

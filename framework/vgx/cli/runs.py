@@ -15,15 +15,15 @@ from vgx.cli.options import common, runs_option
 @common
 def list_runs(out: Path | None) -> None:
     """List the runs, newest first: state, steps, age, size, best metric."""
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.data.cache import format_bytes
     from vgx.recipe.yaml import short, visible
     from vgx.runs import directory, summary
 
-    voice, now = Voice(), time.time()
+    console, now = Console(), time.time()
     entries = [summary.summarize(run) for run in reversed(directory.every(out))]
     if not entries:
-        voice.say(f"{directory.runs_dir(out)}: no runs here yet; make one with: vgx run RECIPE")
+        console.print(f"{directory.runs_dir(out)}: no runs here yet; make one with: vgx run RECIPE")
         return
     rows = [
         (
@@ -36,7 +36,7 @@ def list_runs(out: Path | None) -> None:
         )
         for entry in entries
     ]
-    voice.table(("run", "state", "step", "age", "size", "best metric"), rows)
+    console.table(("run", "state", "step", "age", "size", "best metric"), rows)
 
 
 @click.command(name="cache")
@@ -44,13 +44,13 @@ def list_runs(out: Path | None) -> None:
 @common
 def list_stores(clear: bool) -> None:
     """List the stores of decoded images: source, size, when last used."""
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.data import cache
 
-    voice = Voice()
+    console = Console()
     removed = cache.remove() if clear else []
     for store in removed:
-        voice.say(f"Removed {store.line}")
+        console.print(f"Removed {store.line}")
     kept = cache.stores()
     rows = [
         (
@@ -63,16 +63,16 @@ def list_stores(clear: bool) -> None:
         for store in kept
     ]
     if rows:
-        voice.table(("source", "pixels", "images", "size", "last used"), rows)
+        console.table(("source", "pixels", "images", "size", "last used"), rows)
     total = cache.format_bytes(sum(store.bytes for store in kept))
     if clear:
         freed = cache.format_bytes(sum(store.bytes for store in removed))
         left = f"{len(kept):,} in use, {total}" if kept else "none is left"
-        voice.say(f"{len(removed):,} removed, {freed}; {left}, in {cache.folder()}")
+        console.print(f"{len(removed):,} removed, {freed}; {left}, in {cache.folder()}")
         return
     stores = "1 store" if len(kept) == 1 else f"{len(kept):,} stores"
     limit = cache.format_bytes(cache.limit())
-    voice.say(f"{stores}, {total} of at most {limit}, in {cache.folder()}")
+    console.print(f"{stores}, {total} of at most {limit}, in {cache.folder()}")
 
 
 COMMANDS = (list_runs, list_stores)

@@ -47,21 +47,21 @@ def sample(
         raise click.UsageError("Leave out --separate or --animate.")
     if separate is not None and out is not None:
         raise click.UsageError("--out names the file of a grid; leave out --separate or --out.")
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.images import save_separately
     from vgx.recipe.load import parse_settings
     from vgx.runs import directory
 
-    voice, trained, fields = Voice(), directory.find(run), parse_settings(settings)
+    console, trained, fields = Console(), directory.find(run), parse_settings(settings)
     if separate is None:
         path = save_grid(trained, sampler, fields, n, seed, out, device, animate, best)
-        voice.say(f"Picture {path}")
+        console.print(f"Picture {path}")
         return
     drawn = _samples(trained, sampler, fields, n, seed, device, best)
-    with voice.work("Drawing", n) as advance:
+    with console.progress("Drawing", n) as advance:
         for more in save_separately(drawn.chunks, separate):
             advance(more, "images")
-    voice.say(f"{n:,} images in {separate}")
+    console.print(f"{n:,} images in {separate}")
 
 
 def save_grid(
@@ -95,7 +95,7 @@ def _samples(
     best: bool,
 ) -> Samples:
     """Draw with the sampling API, and print the notices that are given meanwhile."""
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.errors import noticing
     from vgx.sampling.draw import samples
     from vgx.training.session import pick_device
@@ -105,7 +105,7 @@ def _samples(
         on = pick_device(device)
         drawn = samples(run, sampler, n, seed, settings=settings, device=on, best=best)
     for notice in notices:
-        Voice().warn(notice)
+        Console().warn(notice)
     return drawn
 
 

@@ -11,7 +11,7 @@ from vgx.cli.options import common, device_option, plugin_option, runs_option, s
 from vgx.cli.sample import save_grid
 
 if TYPE_CHECKING:
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.runs.directory import Run
 
 
@@ -40,27 +40,29 @@ def run(
         raise click.UsageError("A profile is made of a new run; leave out --resume or --profile.")
     if resumed is not None and plugins:
         raise click.UsageError("A resumed run uses its own copies of plugins; leave out --plugin.")
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.parts.registry import discover
     from vgx.recipe.load import load_recipe
     from vgx.runs import directory
     from vgx.sampling.model import registry_of
     from vgx.training import session
 
-    voice = Voice()
+    console = Console()
     if resumed is None:
         assert recipe is not None
         registry = discover(plugins)
         loaded = load_recipe(recipe, overrides, registry)
         folder = recipe.parent
-        ended = session.run(loaded, out, device, plugins, registry, voice, folder, profile=profile)
+        ended = session.run(
+            loaded, out, device, plugins, registry, console, folder, profile=profile
+        )
     else:
         stopped = directory.find(resumed, out)
         changed = None
         if recipe is not None or overrides:
             changed = load_recipe(recipe or stopped.recipe_file, overrides, registry_of(stopped))
-        ended = session.resume(stopped, changed, device, voice)
-    _finish(ended, device, voice)
+        ended = session.resume(stopped, changed, device, console)
+    _finish(ended, device, console)
 
 
 @click.command()
@@ -73,24 +75,24 @@ def run(
 @common
 def resume(run: str | None, verify: bool, force_unlock: bool, device: str | None) -> None:
     """Go on with RUN (a path, number or name; the newest by default)."""
-    from vgx.console import Voice
+    from vgx.console import Console
     from vgx.runs import directory
     from vgx.training import session
     from vgx.training import verify as verification
 
-    voice = Voice()
+    console = Console()
     if force_unlock:
         directory.find(run).unlock()
     if verify:
-        verification.verify(run, device, voice)
-    _finish(session.resume(run, None, device, voice), device, voice)
+        verification.verify(run, device, console)
+    _finish(session.resume(run, None, device, console), device, console)
 
 
-def _finish(run: Run, device: str | None, voice: Voice) -> None:
+def _finish(run: Run, device: str | None, console: Console) -> None:
     """Draw a grid with the recipe's sampler, and print how to go on."""
     path = save_grid(run, None, {}, 100, 0, None, device)
-    voice.say(f"Picture {path}")
-    voice.say(f"Draw more with: vgx sample {run.path}    go on with: vgx resume {run.path}")
+    console.print(f"Picture {path}")
+    console.print(f"Draw more with: vgx sample {run.path}    go on with: vgx resume {run.path}")
 
 
 COMMANDS = (run, resume)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.data import cache
 from vgx.data import decode as decoding
 from vgx.errors import DataError, Dropped, StorageError, noticing
@@ -105,16 +105,18 @@ def peek(source: Source, image: ImageSpec, n: int, max_bad: float | None = None)
     return Store(np.stack(usable), hashes, np.array(labels) if labels else None, "", "", {})
 
 
-def open_with_progress(source: Source, dataset: Dataset, image: ImageSpec, console: Voice) -> Store:
+def open_with_progress(
+    source: Source, dataset: Dataset, image: ImageSpec, console: Console
+) -> Store:
     """Return the store of a data set's source; show on the console how decoding goes on."""
-    with console.work("Decoding", len(source)) as advance:
+    with console.progress("Decoding", len(source)) as advance:
         return open_store(
             source,
             image,
             lambda count: advance(count, "images"),
             dataset.tolerated,
             name_of(dataset),
-            console.say,
+            console.print,
         )
 
 

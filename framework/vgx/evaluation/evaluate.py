@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.data.store import Store, open_source, open_with_progress
 from vgx.errors import noticing
 from vgx.evaluation import latents
@@ -57,7 +57,7 @@ def evaluate(
     asked: Asked,
     registry: Registry,
     device: torch.device,
-    voice: Voice,
+    console: Console,
 ) -> dict[str, Any]:
     """Measure a run's checkpoint, write `evaluation.json` and return what it says."""
     began, notices = time.perf_counter(), list[str]()
@@ -65,12 +65,12 @@ def evaluate(
     if asked.against is None and not recipe.eval.holdout:
         notices.append(TRAINED_ON)
     with noticing(notices):
-        source, store = _opened(dataset, recipe, voice)
+        source, store = _opened(dataset, recipe, console)
         model = load_model(run, recipe, device, ("encoder", "decoder"), best=asked.best)
         chosen = sides(store, None if asked.against else recipe.eval.holdout, asked.n)
         eyes = Eyes(recipe.image, device, lambda part: registry.owner(type(part)).version)
         parts = _features(asked.metrics)
-        with voice.work("Judging", _work(asked, chosen, model, parts)) as update:
+        with console.progress("Judging", _work(asked, chosen, model, parts)) as update:
 
             def advance(more: int) -> None:
                 update(more, "pictures")
@@ -106,11 +106,11 @@ def evaluate(
     return said
 
 
-def _opened(dataset: Dataset, recipe: Recipe, voice: Voice) -> tuple[Source, Store]:
+def _opened(dataset: Dataset, recipe: Recipe, console: Console) -> tuple[Source, Store]:
     # The labels of another data set, if it has any, are not those that the decoder knows.
     image = recipe.image if dataset == recipe.dataset else replace(recipe.image, classes=0)
     source, _ = open_source(dataset, image)
-    return source, open_with_progress(source, dataset, image, voice)
+    return source, open_with_progress(source, dataset, image, console)
 
 
 def _features(metrics: Sequence[Metric]) -> list[Features]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.errors import DivergedError, Stopped
 from vgx.files import write_file
 from vgx.parts.registry import Registry, failure_of
@@ -15,18 +15,20 @@ from vgx.training.loop import Training
 
 
 @contextlib.contextmanager
-def closing(training: Training, registry: Registry, voice: Voice) -> Iterator[None]:
+def closing(training: Training, registry: Registry, console: Console) -> Iterator[None]:
     """Write how the training in the block ends, then call `run_ended` of each plugin."""
     (training.run.path / "ended.json").unlink(missing_ok=True)
     try:
         yield
     except Exception as error:
-        _close(training, registry, voice, error)
+        _close(training, registry, console, error)
         raise
-    _close(training, registry, voice, None)
+    _close(training, registry, console, None)
 
 
-def _close(training: Training, registry: Registry, voice: Voice, error: Exception | None) -> None:
+def _close(
+    training: Training, registry: Registry, console: Console, error: Exception | None
+) -> None:
     """Note the end and call the plugins; what fails here is a warning and hides no error."""
     run, how = training.run, "stopped" if isinstance(error, Stopped) else "diverged"
     if not isinstance(error, Stopped | DivergedError):
@@ -44,7 +46,7 @@ def _close(training: Training, registry: Registry, voice: Voice, error: Exceptio
         timelapse(run)
 
     if failure := failure_of(note):
-        voice.warn(f"the end of {run.path} is not noted: {failure}")
+        console.warn(f"the end of {run.path} is not noted: {failure}")
     for plugin in registry.plugins:
         if failure := plugin.call("run_ended", run=run):
-            voice.warn(f"plugin {plugin.title} failed at the end of {run.path}: {failure}")
+            console.warn(f"plugin {plugin.title} failed at the end of {run.path}: {failure}")

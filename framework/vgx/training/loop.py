@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.profiler import profile, record_function
 
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.data.batches import Batches
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
@@ -84,19 +84,19 @@ class Training:
         return f"{self.run.path}: step {self.done + 1}"
 
 
-def train(training: Training, voice: Voice) -> None:
+def train(training: Training, console: Console) -> None:
     """Train to the end or to a signal; log, draw and save on the way."""
     engine, run = training.engine, training.run
     _read_best(training)
-    _begin(training, voice)
+    _begin(training, console)
     monitor = Monitor(engine, training.store)
     eyes = Eyes(training.recipe.image, engine.device, keep=False)
     training.trackers = trackers.opened(
-        training.recipe.trackers, run.path, lambda text: _warn(training, [text], voice)
+        training.recipe.trackers, run.path, lambda text: _warn(training, [text], console)
     )
     with (
         contextlib.closing(training.trackers),
-        voice.work("Training", engine.steps, training.done) as advance,
+        console.progress("Training", engine.steps, training.done) as advance,
     ):
         reported = training.done
         start = time.perf_counter() - training.seconds
@@ -110,20 +110,20 @@ def train(training: Training, voice: Voice) -> None:
             except DivergedError as error:
                 training.done = training.done if error.step is None else error.step
                 _note_images(training, str(error))
-                _roll_back(training, str(error), voice)
+                _roll_back(training, str(error), console)
                 continue
             training.seconds = time.perf_counter() - start
             training.metrics = _measure(training, eyes)
-            text = _log(training, terms, due, monitor, voice)
+            text = _log(training, terms, due, monitor, console)
             advance(training.done - reported, text)
             reported = training.done
             if due.draw:
                 _draw(training)
             if due.save or (_evaluates(training) and _best_step(training) == training.done):
-                _save(training, voice)
+                _save(training, console)
         if training.saved != training.done:
             engine.guard.confirm()
-            _save(training, voice)
+            _save(training, console)
         if training.stop and training.done:
             _draw(training)  # after saving, because the sender of the signal may not wait
     if training.stop:
@@ -151,15 +151,15 @@ def _due(training: Training) -> Due:
 
 
 def _log(
-    training: Training, terms: dict[str, Tensor], due: Due, monitor: Monitor, voice: Voice
+    training: Training, terms: dict[str, Tensor], due: Due, monitor: Monitor, console: Console
 ) -> str:
     """Warn of what the monitor finds and log the step; return the text of the progress line."""
     if due.draw:
-        _warn(training, monitor.images(training.done), voice)
+        _warn(training, monitor.images(training.done), console)
     if not due.log and not training.warnings:
         return ""
     losses = {name: value.item() for name, value in terms.items()}
-    _warn(training, monitor.losses(training.done, losses), voice)
+    _warn(training, monitor.losses(training.done, losses), console)
     line = _line(training, losses)
     training.run.log(line)
     _note_best(training, [line])
@@ -204,18 +204,18 @@ def _read_best(training: Training) -> None:
         _note_best(training, training.run.read_log())
 
 
-def _begin(training: Training, voice: Voice) -> None:
+def _begin(training: Training, console: Console) -> None:
     for notice in environment.room(training.run, training.engine):
-        voice.warn(notice)
+        console.warn(notice)
     if training.notices and training.done == 0:
         training.run.log({**_line(training, {}), "notices": training.notices})
     if training.recipe.train.on_nonfinite == "rollback" and training.saved < 0:
-        _save(training, voice)  # so that the first step can be rolled back
+        _save(training, console)  # so that the first step can be rolled back
 
 
-def _warn(training: Training, texts: list[str], voice: Voice) -> None:
+def _warn(training: Training, texts: list[str], console: Console) -> None:
     for text in texts:
-        voice.warn(f"step {training.done:,}: {text}")
+        console.warn(f"step {training.done:,}: {text}")
     training.warnings += texts
 
 
@@ -228,7 +228,7 @@ def _note_images(training: Training, what: str) -> None:
         file.write(json.dumps({**line, "rollbacks": training.engine.rollbacks}) + "\n")
 
 
-def _roll_back(training: Training, what: str, voice: Voice) -> None:
+def _roll_back(training: Training, what: str, console: Console) -> None:
     """Go back to the last checkpoint that was due, to try other random numbers from there.
 
     Raises `DivergedError` when the recipe does not allow that, or after too many rollbacks.
@@ -254,10 +254,10 @@ def _roll_back(training: Training, what: str, voice: Voice) -> None:
     training.retry(rollbacks + 1)
     training.run.rewind_log(training.done)
     _read_best(training)
-    _save(training, voice)  # with the number of rollbacks, so that a resume continues from here
+    _save(training, console)  # with the number of rollbacks, so that a resume continues from here
     where = f"rollback {rollbacks + 1} of {ROLLBACKS}: {what}; back at step {training.done:,}"
     how = f"with other random numbers and {training.engine.lr_scale:g} times the learning rates"
-    _warn(training, [*notices, f"{where} {how}"], voice)
+    _warn(training, [*notices, f"{where} {how}"], console)
 
 
 def _diverged(training: Training, what: str, advice: str) -> DivergedError:
@@ -316,7 +316,7 @@ def signals(training: Training) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _save(training: Training, voice: Voice) -> None:
+def _save(training: Training, console: Console) -> None:
     """Commit a checkpoint; a state that is not finite is rolled back instead."""
     consumed = training.done * training.recipe.batches_per_step
     numbers = {
@@ -330,7 +330,7 @@ def _save(training: Training, voice: Voice) -> None:
     for name, tensor in (state.model | state.optimizer | state.latents).items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             what = f"step {training.done}: {name} is not finite, so it is not saved"
-            _roll_back(training, what, voice)
+            _roll_back(training, what, console)
             return
     checkpoint.save(training.run, state, training.recipe.train.keep, _best_step(training))
     training.saved = training.done

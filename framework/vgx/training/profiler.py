@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.files import replacing
 from vgx.training.loop import Training
 
@@ -19,7 +19,7 @@ _PHASE, _STEP = "vgx: ", "ProfilerStep"
 
 
 @contextmanager
-def profiled(training: Training, voice: Voice) -> Iterator[None]:
+def profiled(training: Training, console: Console) -> Iterator[None]:
     """Watch a few steps of the training in the block; write the trace and print where time goes.
 
     The steps are what they would be otherwise.
@@ -30,9 +30,9 @@ def profiled(training: Training, voice: Voice) -> Iterator[None]:
         with replacing(path, sync=False) as temporary:
             watched.export_chrome_trace(str(temporary))
         steps, rows = phases(watched.events())  # type: ignore[no-untyped-call]
-        voice.table(("phase", "ms a step", "share"), rows)
-        voice.table(("operation", "calls", "ms a step", "share"), operations(watched, steps))
-        voice.say(f"Profile of {steps} steps: {path} (open it in chrome://tracing or Perfetto)")
+        console.table(("phase", "ms a step", "share"), rows)
+        console.table(("operation", "calls", "ms a step", "share"), operations(watched, steps))
+        console.print(f"Profile of {steps} steps: {path} (open it in chrome://tracing or Perfetto)")
 
     activities = [ProfilerActivity.CPU]
     if training.engine.device.type == "cuda":
@@ -46,7 +46,7 @@ def profiled(training: Training, voice: Voice) -> Iterator[None]:
         finally:
             training.profiler = None
     if not path.exists():
-        voice.warn(f"nothing to profile: a profile begins after {WARM} steps")
+        console.warn(f"nothing to profile: a profile begins after {WARM} steps")
 
 
 def phases(events: Any) -> tuple[int, list[tuple[str, str, str]]]:

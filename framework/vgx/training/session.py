@@ -16,7 +16,7 @@ import torch
 from vgx.check import examine as check
 from vgx.check import trials as tuning
 from vgx.check.blame import blaming, working
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.split import held_out
 from vgx.data.store import Store, open_source, open_with_progress, peek
@@ -57,7 +57,7 @@ def run(
     device: str | None = None,
     plugins: Sequence[Path] = (),
     registry: Registry | None = None,
-    voice: Voice | None = None,
+    console: Console | None = None,
     folder: Path | None = None,
     *,
     profile: bool = False,
@@ -68,24 +68,24 @@ def run(
     noted; with `profile` a few steps are profiled. Raises a `VgxError`: `Stopped` after a signal,
     with everything saved.
     """
-    voice = voice or Voice()
+    console = console or Console()
     registry = registry or discover(plugins)
     with noting_reads() as reads:
         with blaming(registry):
-            store, notices = _open(recipe, voice)
-            engine, batches = _build(recipe, store, pick_device(device), notices, voice)
+            store, notices = _open(recipe, console)
+            engine, batches = _build(recipe, store, pick_device(device), notices, console)
         batch = as_batch(store, CHECKED, engine.device)
         findings = check.examine(engine, registry, batch, reads)
     with blaming(registry):
         try_out(recipe.eval, recipe.image)
         tracking.look_for(recipe.trackers)
-    show(findings, voice)
+    show(findings, console)
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
     with blaming(registry, working(engine), advice=advice):
         batch = tuning.trial_batch(engine, store)
         recipe, why = tuning.choose(engine, batch, findings.forward)
     if why:
-        voice.say(why)
+        console.print(why)
     prepare(engine, batches, recipe)
     made = create(recipe.name, out)
     training = Training(recipe, made, engine, batches, store, notices)
@@ -96,11 +96,11 @@ def run(
         write_file(made.path / "environment.json", _json(about))
         write_file(made.path / "audit.json", _json(dataclasses.asdict(findings)))
         write_file(made.recipe_file, dump_recipe(recipe))  # with the recipe it is a run
-        voice.say(f"Run {made.path} on {engine.device}")
+        console.print(f"Run {made.path} on {engine.device}")
         named = blaming(registry, working(engine), lambda: training.when, advice)
-        watched = profiling.profiled(training, voice) if profile else nullcontext()
-        with closing(training, registry, voice), named, watched:
-            train(training, voice)
+        watched = profiling.profiled(training, console) if profile else nullcontext()
+        with closing(training, registry, console), named, watched:
+            train(training, console)
     return made
 
 
@@ -108,14 +108,14 @@ def resume(
     run: Run | str | Path | int | None = None,
     recipe: Recipe | None = None,
     device: str | None = None,
-    voice: Voice | None = None,
+    console: Console | None = None,
 ) -> Run:
     """Go on with a run from its newest checkpoint, as if it had never stopped.
 
     A recipe may be given to train longer or to log, draw and save at other times; any other
     difference is a `RecipeError`.
     """
-    voice = voice or Voice()
+    console = console or Console()
     found = find(run)
     if not found.recipe_file.is_file():
         raise StorageError(f"{found.path}: it was ended before it began; start it again")
@@ -136,24 +136,24 @@ def resume(
     with found.held():
         state, notices = newest(found, recipe)
         for notice in notices:
-            voice.warn(notice)
+            console.warn(notice)
         with blaming(registry):
-            training = opened(found, recipe, state, device, voice)
+            training = opened(found, recipe, state, device, console)
         training.notices += notices
         for notice in environment.changes(
             found, environment.machine(registry, training.engine.device)
         ):
-            voice.warn(notice)
+            console.warn(notice)
         found.rewind_log(training.done or -1)
         goes_on = training.done < training.engine.steps
         if goes_on and not frames.due(training.done, stored.train.draw_every):
             frames.forget(found, training.done)  # a run that was never stopped has none of here
         if changed:
             write_file(found.recipe_file, dump_recipe(recipe))
-        voice.say(f"Run {found.path} goes on from step {training.done:,}")
+        console.print(f"Run {found.path} goes on from step {training.done:,}")
         named = blaming(registry, working(training.engine), lambda: training.when)
-        with signals(training), closing(training, registry, voice), named:
-            train(training, voice)
+        with signals(training), closing(training, registry, console), named:
+            train(training, console)
     return found
 
 
@@ -172,20 +172,20 @@ def newest(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
 
 
 def opened(
-    run: Run, recipe: Recipe, state: State | None, device: str | None, voice: Voice
+    run: Run, recipe: Recipe, state: State | None, device: str | None, console: Console
 ) -> Training:
     """Build a run's training again, as it was at a checkpoint.
 
     Raises `RecipeError` when the pictures are others.
     """
-    store, notices = _open(recipe, voice)
+    store, notices = _open(recipe, console)
     before = run.environment()["data"]
     if store.content != before["content"]:
         counts = f"{before['kept']:,} then, {len(store.images):,} now"
         message = f"the pictures are not those of the run ({counts}); start a new run"
         raise RecipeError(f"{run.path}: {message}")
     asked = untrained(recipe) if state else recipe
-    engine, batches = _build(asked, store, pick_device(device), notices, voice)
+    engine, batches = _build(asked, store, pick_device(device), notices, console)
     training = Training(recipe, run, engine, batches, store, notices)
     prepare(engine, batches, recipe)
     if state:
@@ -210,21 +210,21 @@ def prepare(engine: Engine, batches: Batches, recipe: Recipe) -> None:
         torch.backends.cudnn.deterministic = True  # a run repeats to the bit
 
 
-def examine(recipe: Recipe, registry: Registry, device: str | None, voice: Voice) -> None:
+def examine(recipe: Recipe, registry: Registry, device: str | None, console: Console) -> None:
     """Do everything that `run` does before its first step, and write nothing."""
-    show(looked_at(recipe, registry, device, voice)[1], voice)
+    show(looked_at(recipe, registry, device, console)[1], console)
 
 
 def looked_at(
-    recipe: Recipe, registry: Registry, device: str | None, voice: Voice
+    recipe: Recipe, registry: Registry, device: str | None, console: Console
 ) -> tuple[Engine, check.Findings]:
     """Do everything that `run` does before its first step; return what it was done with."""
     with noting_reads() as reads:
         with blaming(registry):
             source, notices = open_source(recipe.dataset, recipe.image)
             for notice in notices:
-                voice.warn(notice)
-            voice.say(f"Data: {len(source):,} pictures before filtering")
+                console.warn(notice)
+            console.print(f"Data: {len(source):,} pictures before filtering")
             chosen = pick_device(device)
             trained = math.ceil(len(source) * (1 - recipe.eval.holdout))
             per_epoch = minibatches(trained, recipe.train.batch)
@@ -250,42 +250,42 @@ def pick_device(name: str | None) -> torch.device:
         raise RecipeError(f"--device {name}: {first}") from error
 
 
-def show(findings: check.Findings, voice: Voice) -> None:
+def show(findings: check.Findings, console: Console) -> None:
     """Print the networks, the losses of the first batch, and what the parts have to say."""
     rows = [
         (row.network, row.part, row.shapes, f"{row.parameters:,}", f"{row.trained:,}")
         for row in findings.rows
     ]
-    voice.table(("network", "part", "shapes", "parameters", "trained"), rows)
+    console.table(("network", "part", "shapes", "parameters", "trained"), rows)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in findings.losses.items())
-    voice.say(f"Losses of the first batch: {losses}")
+    console.print(f"Losses of the first batch: {losses}")
     networks = list(findings.flows[0].norms) if findings.flows else []
     reached = [
         (flow.label, *("-" if flow.norms[n] is None else f"{flow.norms[n]:.3g}" for n in networks))
         for flow in findings.flows
     ]
-    voice.table(("gradient norm of", *networks), reached)
+    console.table(("gradient norm of", *networks), reached)
     for note in findings.notes:
-        voice.say(note)
+        console.print(note)
 
 
 # --- before the first step ---------------------------------------------------------------------
 
 
-def _open(recipe: Recipe, voice: Voice) -> tuple[Store, list[str]]:
+def _open(recipe: Recipe, console: Console) -> tuple[Store, list[str]]:
     source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
-        voice.warn(notice)
+        console.warn(notice)
     # Also when the store is there already: the audit wants to see what reading an image takes.
     peek(source, recipe.image, 1, recipe.dataset.tolerated)
-    store = open_with_progress(source, recipe.dataset, recipe.image, voice)
+    store = open_with_progress(source, recipe.dataset, recipe.image, console)
     held = held_out(store.hashes, recipe.eval.holdout).sum()
-    voice.say(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
+    console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
     return store, notices
 
 
 def _build(
-    recipe: Recipe, store: Store, device: torch.device, notices: list[str], voice: Voice
+    recipe: Recipe, store: Store, device: torch.device, notices: list[str], console: Console
 ) -> tuple[Engine, Batches]:
     train = recipe.train
     held = held_out(store.hashes, recipe.eval.holdout)
@@ -297,7 +297,7 @@ def _build(
     with noticing(given):
         engine = Engine(recipe, steps, codes, device)
     for notice in given:
-        voice.warn(notice)
+        console.warn(notice)
     notices += given
     return engine, batches
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from rich.console import Console
 from torch import Tensor
 
-from vgx.console import Voice
+from vgx.console import Console
 from vgx.errors import StorageError, noticing
 from vgx.recipe.load import load_recipe
 from vgx.runs import checkpoint
@@ -21,14 +20,14 @@ from vgx.training import session as training
 def verify(
     run: Run | str | Path | int | None = None,
     device: str | None = None,
-    voice: Voice | None = None,
+    console: Console | None = None,
 ) -> tuple[int, int]:
     """Do the steps between a run's two newest checkpoints again; return the first and the last.
 
     Writes nothing. Raises `StorageError` when there are not two checkpoints, or that names the
     first step and loss, or else the first tensor, that came out otherwise.
     """
-    voice = voice or Voice()
+    console = console or Console()
     found = find(run)
     recipe = load_recipe(found.recipe_file, (), sampling.registry_of(found))
     with found.held():
@@ -37,19 +36,19 @@ def verify(
             _, wanted = checkpoint.load(found)
             _, state = checkpoint.load(found, before=wanted.numbers["step"])
         for notice in notices:
-            voice.warn(notice)
+            console.warn(notice)
         # What building a run has to say was said when it was made.
-        quiet = Voice(Console(file=io.StringIO()))
+        quiet = Console(file=io.StringIO())
         repeated = training.opened(found, recipe, state, device, quiet)
         logged = {line["step"]: line.get("losses", {}) for line in found.read_log()}
         first, last = repeated.done + 1, wanted.numbers["step"]
-        with voice.work("Repeating", last - first + 1) as advance:
+        with console.progress("Repeating", last - first + 1) as advance:
             while repeated.done < last:
                 values = repeated.step()
                 _compare(found, repeated.done, values, logged.get(repeated.done, {}))
                 advance(1, "")
     _same(found, repeated.engine.state({}), wanted)
-    voice.say(f"Run {found.path}: steps {first:,} to {last:,} repeat bit for bit")
+    console.print(f"Run {found.path}: steps {first:,} to {last:,} repeat bit for bit")
     return first, last
 
 
