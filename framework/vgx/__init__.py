@@ -7,6 +7,7 @@ imported at its first use.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Dataset as Dataset
     from vgx.parts.kinds import Decoder as Decoder
     from vgx.parts.kinds import Discriminator as Discriminator
-    from vgx.parts.kinds import Drawer as Drawer
     from vgx.parts.kinds import Encoder as Encoder
     from vgx.parts.kinds import Factored as Factored
     from vgx.parts.kinds import Features as Features
     from vgx.parts.kinds import Fitted as Fitted
-    from vgx.parts.kinds import Gauge as Gauge
-    from vgx.parts.kinds import Journal as Journal
     from vgx.parts.kinds import Labelled as Labelled
+    from vgx.parts.kinds import LatentSampler as LatentSampler
     from vgx.parts.kinds import Loss as Loss
     from vgx.parts.kinds import LossTerm as LossTerm
     from vgx.parts.kinds import Metric as Metric
+    from vgx.parts.kinds import MetricState as MetricState
+    from vgx.parts.kinds import OpenTracker as OpenTracker
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
     from vgx.parts.kinds import Tracker as Tracker
@@ -77,8 +78,8 @@ _PUBLIC = {
     "vgx.parts.base": "BrokenError Component",
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (
-        "Augmentation Comparison Dataset Decoder Discriminator Drawer Encoder Factored "
-        "Features Fitted Gauge Journal Labelled Loss LossTerm Metric Sampler Source Tracker"
+        "Augmentation Comparison Dataset Decoder Discriminator Encoder Factored Features Fitted "
+        "Labelled LatentSampler Loss LossTerm Metric MetricState OpenTracker Sampler Source Tracker"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",
@@ -93,8 +94,16 @@ _PUBLIC = {
 }
 
 
+# Names of the first edition, which the next release removes.
+_RENAMED = {"Drawer": "LatentSampler", "Gauge": "MetricState", "Journal": "OpenTracker"}
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use."""
+    if name in _RENAMED:
+        message = f"vgx.{name} is vgx.{_RENAMED[name]} now"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
     for module, names in _PUBLIC.items():
         if name in names.split():
             globals()[name] = value = getattr(importlib.import_module(module), name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import vgx
 from vgx.parts import base, kinds, values
 
 warnings.warn(
@@ -22,4 +23,4 @@ def __getattr__(name: str) -> Any:
     for module in (kinds, base, values):
         if name in vars(module):
             return vars(module)[name]
-    raise AttributeError(f"module 'vgx.components' has no attribute {name!r}")
+    return getattr(vgx, name)  # names that were changed since

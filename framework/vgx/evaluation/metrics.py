@@ -24,7 +24,7 @@ from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx.files import cache_dir, write_file
 from vgx.images import levels
-from vgx.parts.kinds import Comparison, Drawer, Features, Metric
+from vgx.parts.kinds import Comparison, Features, LatentSampler, Metric
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Eval
 from vgx.runs import checkpoint
@@ -222,7 +222,7 @@ def of_reconstructions(
 @torch.no_grad()
 def of_samples(
     model: Model,
-    drawer: tuple[Drawer, Tensor],
+    drawer: tuple[LatentSampler, Tensor],
     real: Real,
     metrics: Sequence[Metric],
     seed: int,
@@ -253,7 +253,7 @@ def of_samples(
     return _joined(*figures, *(gauge.compute() for gauge in gauges))
 
 
-def ready(model: Model) -> tuple[Drawer, Tensor]:
+def ready(model: Model) -> tuple[LatentSampler, Tensor]:
     """Return the recipe's sampler, ready to draw, and the latents that it draws from.
 
     Raises `RecipeError` for a sampler that shows images it is given.
