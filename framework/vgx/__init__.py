@@ -94,20 +94,18 @@ _PUBLIC = {
 }
 
 
-# Names of the first edition, which the next release removes.
-_RENAMED = {"Drawer": "LatentSampler", "Gauge": "MetricState", "Journal": "OpenTracker"}
-
-
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use."""
-    if name in _RENAMED:
-        message = f"vgx.{name} is vgx.{_RENAMED[name]} now"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        name = _RENAMED[name]
     for module, names in _PUBLIC.items():
         if name in names.split():
             globals()[name] = value = getattr(importlib.import_module(module), name)
             return value
+    from vgx.parts import kinds
+
+    if name in kinds.RENAMED:
+        new = kinds.RENAMED[name]
+        warnings.warn(f"vgx.{name} is vgx.{new} now", DeprecationWarning, stacklevel=2)
+        return getattr(kinds, new)
     raise AttributeError(f"module 'vgx' has no attribute {name!r}")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import vgx
 from vgx.parts import base, kinds, values
 
 warnings.warn(
@@ -20,7 +19,8 @@ warnings.warn(
 
 def __getattr__(name: str) -> Any:
     """Look up a name in the modules that replace this one."""
+    name = kinds.RENAMED.get(name, name)
     for module in (kinds, base, values):
         if name in vars(module):
             return vars(module)[name]
-    return getattr(vgx, name)  # names that were changed since
+    raise AttributeError(f"module 'vgx.components' has no attribute {name!r}")

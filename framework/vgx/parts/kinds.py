@@ -368,3 +368,6 @@ KINDS: tuple[type[Component], ...] = (
     Metric,
     Tracker,
 )
+
+# Names of the first edition, which the next release removes.
+RENAMED = {"Drawer": "LatentSampler", "Gauge": "MetricState", "Journal": "OpenTracker"}
