@@ -96,7 +96,7 @@ def test_the_three_models_page_keeps_what_is_written_by_hand(three_models, monke
     ]
     table = (
         "|  | vae | gan |\n| --- | --- | --- |\n| seconds in training | 720 | 720 |\n"
-        "| steps | 1,500 | 1,500 |\n| pictures seen | 96,000 | 96,000 |\n"
+        "| steps | 1,500 | 1,500 |\n| images seen | 96,000 | 96,000 |\n"
         "| reconstruction: psnr (more is better) | 20.04 ± 0.5 | - |\n"
     )
     for _ in range(2):

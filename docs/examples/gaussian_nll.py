@@ -1,4 +1,4 @@
-"""A reconstruction loss that learns how much noise there is."""
+"""A reconstruction loss that learns the amount of noise."""
 
 import torch
 import vgx

@@ -1,4 +1,4 @@
-"""An augmentation that moves pictures a little."""
+"""An augmentation that moves images a little."""
 
 import torch
 import vgx
@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 
 class Shift(vgx.Augmentation, type="shift"):
-    """Move each picture by a few pixels in each direction; what comes in repeats the edge."""
+    """Move each image by a few pixels in each direction; the edge is repeated."""
 
     pixels: PositiveInt = 2
     """Largest move, in pixels."""

@@ -21,7 +21,7 @@ from vgx.runs import directory as rundir
 from vgx.training import session as training
 from vgx_builtin.samplers import fitted
 
-FIT = fitted._Mixture.fit
+FIT = fitted.FittedMixture.fit
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
 
@@ -151,7 +151,7 @@ def test_the_best_checkpoint_draws_and_is_judged(vgx_here):
 
 def test_a_sampler_learns_once_for_all_seeds(vgx_here):
     run = training.run(recipe(), console=quiet())
-    with mock.patch.object(fitted._Mixture, "fit", autospec=True, side_effect=FIT) as fit:
+    with mock.patch.object(fitted.FittedMixture, "fit", autospec=True, side_effect=FIT) as fit:
         asked = (
             "--sampler",
             "{type: gaussian-mixture, components: 2}",

@@ -31,7 +31,7 @@ def test_smaller_peaks_count_less():
 
 
 def test_the_profile_is_the_power_of_each_ring():
-    """White noise has the same power in all rings; a flat picture has all of it in ring 0."""
+    """White noise has the same power in all rings; a flat image has all of it in ring 0."""
     noise = torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     network = Spectrum(width=8).build(vgx.ImageSpec(16, channels=1))
     profile = network(noise).features[0]  # [64, 9]

@@ -1,4 +1,4 @@
-"""A loss and a discriminator for vgx that look at pictures' frequencies."""
+"""A loss and a discriminator for vgx that look at the frequencies of images."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ class FocalFrequency(vgx.Loss, type="focal-frequency"):
     """How much more the worst frequencies count; with 0 all count the same."""
 
     def generator(self, step: vgx.Step):
-        """Return a scalar >= 0; 0 when the pictures are the same."""
+        """Return a scalar >= 0; 0 when the images are the same."""
         import torch
 
         spectrum = torch.fft.fft2(step.recon - step.real, norm="ortho")  # [B, C, H, W]
@@ -30,12 +30,12 @@ class FocalFrequency(vgx.Loss, type="focal-frequency"):
 class Spectrum(vgx.Discriminator, type="spectrum"):
     """Two linear layers on the mean log power of each ring of frequencies, as in SSD-GAN.
 
-    The reduced spectrum of Durall et al. 2020, which Chen et al. 2021 have a discriminator look at:
-    what a picture shows is all but lost in it, how sharp and how regular it is is not.
+    The reduced spectrum of Durall et al. 2020, which Chen et al. 2021 give to a discriminator: it
+    contains how sharp and how regular an image is, but hardly what the image shows.
     """
 
     width: PositiveInt = 64
-    """Hidden values."""
+    """Number of hidden values."""
 
     def build(self, image: vgx.ImageSpec):
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1]."""

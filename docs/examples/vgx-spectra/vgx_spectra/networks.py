@@ -1,6 +1,6 @@
-"""What `build` imports: torch is not needed to list the parts.
+"""The network, which `build` imports: listing the parts does not load torch.
 
-Letters: B pictures, C channels, S x S pixels, R rings of frequencies.
+Letters: B images, C channels, S x S pixels, R rings of frequencies.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class SpectrumNetwork(nn.Module):
-    """Scores the profile of a picture's power spectrum."""
+    """Score the profile of an image's power spectrum."""
 
     def __init__(self, channels: int, size: int, width: int):
         super().__init__()
