@@ -1,8 +1,8 @@
-"""Train the recipes of the gallery, draw forty pictures of each, and write their page.
+"""Train the recipes of the gallery, draw forty images with each, and write the gallery's page.
 
 python benchmarks/gallery.py                  # all of them: about half an hour on two cores
 python benchmarks/gallery.py vae dcgan        # some; the others stay as they are on the page
-python benchmarks/gallery.py --page           # the page alone, from runs that are there
+python benchmarks/gallery.py --page           # only the page, from earlier results
 """
 
 from __future__ import annotations
@@ -16,52 +16,52 @@ import vgx
 from vgx.images import save_grid
 
 ROOT = Path(__file__).parents[1]
-PAGE, PICTURES = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery"
+PAGE, FOLDER = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery"
 RECIPES = (
     "vae", "beta_vae", "infovae", "vqvae", "dcgan", "wgan_gp", "sngan_hinge", "r3gan",
     "larsen_vaegan", "kl_autoencoder", "vqgan",
 )  # fmt: skip
-SHOWN = 40
+COUNT = 40
 
 
 def train(name: str, runs: str) -> None:
     recipe = vgx.load_recipe(ROOT / "recipes" / f"{name}.yaml")
     run = vgx.run(recipe, runs, folder=ROOT / "recipes")
-    images = vgx.sample(run, n=SHOWN)  # [N, C, H, W]
-    save_grid(images, PICTURES / f"{name}.png", columns=10)
+    images = vgx.sample(run, n=COUNT)  # [N, C, H, W]
+    save_grid(images, FOLDER / f"{name}.png", columns=10)
     model = vgx.load(run)
     lines = [line for line in run.read_log() if line["losses"]]
-    seen: dict[str, list[float]] = {}  # by term: its first and its last value
+    losses: dict[str, list[float]] = {}  # by term: its first and its last value
     for line in lines:
         for term, value in line["losses"].items():
-            seen.setdefault(term, [value, value])[1] = value
-    about = {
+            losses.setdefault(term, [value, value])[1] = value
+    results = {
         "sampler": recipe.sampler.type,
         "steps": model.step,
-        "pictures": lines[-1]["images"],
+        "images": lines[-1]["images"],
         "seconds": round(lines[-1]["seconds"]),
-        "losses": seen,
+        "losses": losses,
     }
-    (PICTURES / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+    (FOLDER / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 def section(name: str) -> str:
-    about = json.loads((PICTURES / f"{name}.json").read_text())
+    results = json.loads((FOLDER / f"{name}.json").read_text())
     comment = re.findall(r"^# (.*)", (ROOT / "recipes" / f"{name}.yaml").read_text(), re.MULTILINE)
-    said = " ".join(line for line in comment if not line.startswith("Other pictures"))
-    rows = [f"| `{t}` | {a:.4g} | {b:.4g} |" for t, (a, b) in about["losses"].items()]
+    intro = " ".join(line for line in comment if not line.startswith("Other images"))
+    rows = [f"| `{t}` | {a:.4g} | {b:.4g} |" for t, (a, b) in results["losses"].items()]
     trained = (
-        f"{about['steps']:,} steps, {about['pictures']:,} pictures, {about['seconds']} s; "
-        f"drawn by `{about['sampler']}`."
+        f"{results['steps']:,} steps, {results['images']:,} images, {results['seconds']} s; "
+        f"drawn by `{results['sampler']}`."
     )
     table = ["| term | at the start | at the end |", "|---|---|---|", *rows]
     title = f"## [`{name}`](../recipes/{name}.yaml)"
-    return "\n\n".join([title, said, f"![{name}](gallery/{name}.png)", trained, "\n".join(table)])
+    return "\n\n".join([title, intro, f"![{name}](gallery/{name}.png)", trained, "\n".join(table)])
 
 
 def write_page() -> None:
     head = PAGE.read_text().partition("\n## ")[0].rstrip()
-    trained = [name for name in RECIPES if (PICTURES / f"{name}.json").exists()]
+    trained = [name for name in RECIPES if (FOLDER / f"{name}.json").exists()]
     PAGE.write_text("\n\n".join([head, *map(section, trained)]) + "\n")
 
 

@@ -1,11 +1,11 @@
-"""How fast vgx is beside others, on this machine: tables in Markdown for docs/performance.md.
+"""Speed of vgx and of other programs on this machine: Markdown tables for docs/performance.md.
 
-Contenders take turns in one process, so that a machine whose speed drifts treats all alike; figures
-are medians over the rounds, with least and most.
+The candidates take turns in one process, so that changes of the machine's speed affect all of them;
+values are medians over the rounds, with minimum and maximum.
 
     pip install -e '.[bench]' && python benchmarks/performance.py
     python benchmarks/performance.py --only Training
-    python benchmarks/performance.py --quick --out /dev/stdout       # only shows that it works
+    python benchmarks/performance.py --quick --out /dev/stdout       # only checks that it works
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from tables import ROOT
 
 ABOUT = """# Performance
 
-Written by `python benchmarks/performance.py`; below each section stands what it was measured on.
-Contenders take turns in one process, so that a machine whose speed drifts treats all alike; figures
-are medians [least..most]."""
+Written by `python benchmarks/performance.py`; each section ends with its machine.
+The candidates take turns in one process, so that changes of the machine's speed affect all of them;
+values are medians [minimum..maximum]."""
 SECTIONS = {
     "Training": training,
     "Tried, and not used": tried,
@@ -43,11 +43,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="small, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that it works")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=2, help="in one turn of a contender")
+    parser.add_argument("--steps", type=int, default=2, help="steps in one turn of a candidate")
     parser.add_argument(
-        "--only", choices=SECTIONS, help="measure one section anew, keep the others"
+        "--only", choices=SECTIONS, help="measure one section again, keep the others"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "performance.md")
     options = parser.parse_args()
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def sections(text: str) -> dict[str, str]:
-    """Return what stands under each heading of the page, heading included."""
+    """Return the sections of the page by their headings, with the headings."""
     parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]
     return {part.splitlines()[0].removeprefix("## "): part.strip() for part in parts}
 

@@ -1,4 +1,4 @@
-"""How well a run reconstructs pictures that it has not seen: PSNR on another split of its data.
+"""Measure how well a run reconstructs unseen images: PSNR on another split of its data.
 
 python benchmarks/reconstruction.py RUN --split 'train[11500:]'
 """
@@ -24,10 +24,10 @@ def main() -> None:
     source, _ = open_source(dataset, model.recipe.image)
     images = as_images(open_store(source, model.recipe.image).images, torch.device("cpu"))
     error = (model.decode(model.encode(images)) - images).square().flatten(1).mean(1)  # [N]
-    # The least that anything learned from the pictures must beat.
+    # The mean image: a baseline that a trained network must beat.
     flat = (images.mean(0) - images).square().flatten(1).mean(1)  # [N]
-    print(f"{options.run}, step {model.step}: {len(images)} pictures of {options.split}")
-    for name, mse in (("reconstruction", error), ("the mean picture", flat)):
+    print(f"{options.run}, step {model.step}: {len(images)} images of {options.split}")
+    for name, mse in (("reconstruction", error), ("the mean image", flat)):
         each = -10 * mse.log10()
         print(
             f"{name}: PSNR of the mean error {-10 * mse.mean().log10():.2f} dB, "

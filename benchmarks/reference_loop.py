@@ -1,7 +1,8 @@
-"""The anime VAE-GAN as a plain notebook would write it: what vgx is compared with.
+"""The anime VAE-GAN as a plain notebook writes it, which vgx is compared with.
 
-Eager, PIL transforms in a DataLoader, every forward as the flow says, `loss.item()` every step. A
-test trains this and vgx from the same weights, batches and noise: same numbers.
+Eager mode, PIL transforms in a DataLoader, a forward pass for each use of a network, `loss.item()`
+in every step. A test trains this and vgx from the same weights, batches and noise, and expects the
+same numbers.
 
     python benchmarks/reference_loop.py FOLDER --steps 20 --batch 32
 """
@@ -24,7 +25,7 @@ from torchvision.utils import save_image
 
 
 class Faces(Dataset):
-    """RGB pictures of a folder in hub layout, transformed each time they are read."""
+    """RGB images of a folder in hub layout, transformed each time they are read."""
 
     def __init__(self, path: str, size: int) -> None:
         rows = datasets.load_dataset(path, split="train")
@@ -61,7 +62,7 @@ class Encoder(nn.Module):
 
 
 def make_decoder(widths: Sequence[int], side: int, latent: int) -> nn.Module:
-    """Linear, then transposed convolutions; its output are logits."""
+    """Linear, then transposed convolutions; its outputs are logits."""
     first = widths[0]
     layers = [nn.Linear(latent, first * side**2), nn.Unflatten(1, (first, side, side))]
     for before, width in pairwise(widths):
@@ -104,7 +105,7 @@ class Notebook:
         logits = self.decoder(z)
         fake = torch.sigmoid(logits)
         self.latents.append(z.detach())
-        # D judges, G is updated.
+        # D scores the fakes, G is updated.
         score = self.discriminator(fake)
         g1, g2 = bce(score, torch.ones_like(score)), 100 * F.l1_loss(fake, real)
         g3 = bce(logits, real)
@@ -112,7 +113,7 @@ class Notebook:
         self.g_optimizer.zero_grad()
         (g1 + g2 + g3 + g4).backward()
         self.g_optimizer.step()
-        # D judges, D is updated.
+        # D scores both, D is updated.
         yes, no = self.discriminator(real), self.discriminator(fake.detach())
         d = bce(yes, torch.ones_like(yes)) + bce(no, torch.zeros_like(no))
         self.d_optimizer.zero_grad()
@@ -137,7 +138,7 @@ def main() -> None:
             print(done, losses, done * options.batch / (time.perf_counter() - start), "images/s")
             if done == options.steps:
                 break
-    # Three latents of the last epoch, random weights that sum to 1, a 10x10 picture.
+    # Three latents of the last epoch, random weights that sum to 1, a 10x10 image.
     codes = torch.cat(notebook.latents)
     weights = torch.distributions.Dirichlet(torch.ones(3)).sample((100,))  # [100, 3]
     z = weights @ codes[torch.randperm(len(codes))[:3]]  # [100, 256]

@@ -1,4 +1,4 @@
-"""Data: pictures decoded into the store, and minibatches out of it."""
+"""Data: decoding images into the store, and reading minibatches from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from speed_training import ours, pictures
+from speed_training import ours, random_images
 from tables import ROOT, spread, table
 from torch import Tensor
 
@@ -29,7 +29,7 @@ SPEC = vgx.ImageSpec(SIDE)
 
 
 class Jpegs:
-    """JPEGs of 100 pixels: 64 drawn faces, again and again."""
+    """JPEGs of 100 pixels: 64 drawn faces, repeated."""
 
     def __init__(self, count: int) -> None:
         self.count, self.fingerprint = count, f"benchmark {count}"
@@ -43,9 +43,9 @@ class Jpegs:
         return Image.open(io.BytesIO(self.files[index % 64]))
 
 
-def jpeg(picture: Image.Image) -> bytes:
+def jpeg(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=90)
+    image.save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
@@ -67,9 +67,9 @@ this machine's memory, so the pages of each minibatch must be mapped first; none
 {growing(options, counts)}"""
 
 
-def timed(work: Callable[..., object], *given: object) -> float:
+def timed(work: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
-    work(*given)
+    work(*arguments)
     return time.perf_counter() - start
 
 
@@ -77,7 +77,7 @@ def building(options: argparse.Namespace, counts: Sequence[int]) -> str:
     rows = []
     for count in counts:
         source, speeds, opened = Jpegs(count), [], []
-        # The longest need no repetition: they are many pictures as it is.
+        # The largest needs no repetition: it has enough images.
         for _ in range(options.rounds if count < 100_000 else 1):
             with tempfile.TemporaryDirectory() as folder:
                 os.environ["VGX_CACHE"] = folder
@@ -86,51 +86,48 @@ def building(options: argparse.Namespace, counts: Sequence[int]) -> str:
         rows.append([f"{count:,}", spread(speeds), spread(opened)])
     alone = bound(Jpegs(64))
     cores = os.cpu_count() or 1
-    said = (
+    baseline = (
         f"Pillow alone decodes and resizes {alone:,.0f} of these a second on one core, "
         f"{cores * alone:,.0f} on {cores}."
     )
-    header = ["JPEGs of 100 pixels", "stored, pictures/s", "opened again, ms"]
-    return f"{table(header, rows)}\n\n{said}"
+    header = ["JPEGs of 100 pixels", "stored, images/s", "opened again, ms"]
+    return f"{table(header, rows)}\n\n{baseline}"
 
 
 def bound(source: Jpegs) -> float:
     def work() -> None:
         for index in range(64):
-            with source[index] as picture:
-                picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            with source[index] as image:
+                image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
     return 64 / min(timed(work) for _ in range(10))
 
 
 def gathering(options: argparse.Namespace, batches: Sequence[int]) -> str:
     size, backbone = (32, "test_resnet") if options.quick else (SIDE, "resnet50")
-    chance = np.random.default_rng(0)
-    images = chance.integers(0, 256, (4096, SIDE, SIDE, 3), np.uint8)  # [N, S, S, C]
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (4096, SIDE, SIDE, 3), np.uint8)  # [N, S, S, C]
     recipe = vgx.load_recipe(ROOT / "recipes" / "anime_vaegan.yaml", {"discriminator": None,
         "losses": [{"type": "l1"}]})  # fmt: skip
     engine = Engine(recipe, 1)
     rows = []
     for batch in batches:
-        drawn = Batches(images, batch, 0, CPU)
+        minibatches = Batches(images, batch, 0, CPU)
 
-        def one(number: int, drawn: Batches = drawn) -> Tensor:
-            real = drawn[number].images  # [B, C, S, S]
-            for change in engine.augment:
-                real = change(real, engine.chance("augmentation", number))
-            return real
+        def one(number: int, minibatches: Batches = minibatches) -> Tensor:
+            return engine.forward.augmented(minibatches[number].images, engine.streams(number))
 
-        drawn.rows(0)  # an epoch's order is drawn once
-        each = [1000 * timed(one, n) for n in range(min(drawn.per_epoch, 15))][1:]
+        minibatches.rows(0)  # the order of an epoch is drawn once
+        each = [1000 * timed(one, n) for n in range(min(minibatches.per_epoch, 15))][1:]
         share = "-"
         if batch in (16, 64):
-            step, real = ours(size, backbone), pictures(batch, size)
+            step, real = ours(size, backbone), random_images(batch, size)
             step(real)
             whole = 1000 * statistics.median(timed(step, real) for _ in range(3))
             share = f"{100 * statistics.median(each) / whole:.2f} %"
         per = 1000 * statistics.median(each) / batch
         rows.append([str(batch), spread(each), f"{per:.0f}", share])
-    return table(["batch", "ms", "µs a picture", "share of a step"], rows)
+    return table(["batch", "ms", "µs an image", "share of a step"], rows)
 
 
 def growing(options: argparse.Namespace, counts: Sequence[int]) -> str:
@@ -143,16 +140,17 @@ def growing(options: argparse.Namespace, counts: Sequence[int]) -> str:
                 opened.truncate(count * SPEC.pixel_values)
             images = np.memmap(file, np.uint8, "r", shape=(count, SIDE, SIDE, 3))
             before = anonymous()
-            drawn = Batches(images, 64, 0, CPU)
-            drawn.rows(0)
-            each = [1000 * timed(drawn.__getitem__, n) for n in range(min(drawn.per_epoch, 100))]
+            minibatches = Batches(images, 64, 0, CPU)
+            minibatches.rows(0)
+            numbers = range(min(minibatches.per_epoch, 100))
+            each = [1000 * timed(minibatches.__getitem__, number) for number in numbers]
             grown = anonymous() - before
             size = f"{count * SPEC.pixel_values / 1e9:,.1f} GB"
             rows.append([f"{count:,}", size, spread(each), f"{grown:,.0f}"])
-    return table(["pictures", "store", "a minibatch of 64, ms", "memory of its own, MB"], rows)
+    return table(["images", "store", "a minibatch of 64, ms", "memory of its own, MB"], rows)
 
 
 def anonymous() -> float:
-    """MB that this process holds and no file backs."""
+    """Return the memory of this process in MB that no file backs."""
     status = Path("/proc/self/status").read_text().split()
     return int(status[status.index("RssAnon:") + 1]) / 1000

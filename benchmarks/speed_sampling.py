@@ -1,4 +1,4 @@
-"""Sampling: latents decoded into pictures, and pictures written."""
+"""Sampling: decoding latents, and writing images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tables import ROOT, spread, table
 from torch import Tensor
 
 import vgx
-from vgx import images as pictures
 from vgx import rng
+from vgx.images import save_separately
 from vgx.sampling.draw import decoded
 
 
@@ -35,28 +35,26 @@ def sampling(options: argparse.Namespace) -> str:
 
     def write(images: Tensor, folder: Path) -> None:
         pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        for number, picture in enumerate(pixels):
-            Image.fromarray(picture).save(folder / f"{number:06}.png")
+        for number, image in enumerate(pixels):
+            Image.fromarray(image).save(folder / f"{number:06}.png")
 
     with tempfile.TemporaryDirectory() as place:
         folder, images = Path(place), eager()
-        contenders: dict[str, Callable[[], object]] = {
+        candidates: dict[str, Callable[[], object]] = {
             "decoded, then written one after another": lambda: write(eager(), folder),
-            "`vgx sample --separate`": lambda: [
-                *pictures.save_separately(decoded(model, z), folder)
-            ],
+            "`vgx sample --separate`": lambda: [*save_separately(decoded(model, z), folder)],
             "only decoded": eager,
             "only decoded, as `vgx.sampling.stream` does": lambda: [*decoded(model, z)],
             "only written, one after another": lambda: write(images, folder),
             "only written, as `vgx sample` does": lambda: [
-                *pictures.save_separately(images.split(64), folder)
+                *save_separately(images.split(64), folder)
             ],
         }
-        speeds: dict[str, list[float]] = {name: [] for name in contenders}
-        for turn in range(options.rounds + 1):  # the first is for warming up
-            for name, contender in contenders.items():
+        speeds: dict[str, list[float]] = {name: [] for name in candidates}
+        for turn in range(options.rounds + 1):  # the first turn is for warming up
+            for name, candidate in candidates.items():
                 start = time.perf_counter()
-                contender()
+                candidate()
                 if turn:
                     speeds[name].append(len(z) / (time.perf_counter() - start))
     first = next(iter(speeds.values()))
@@ -64,6 +62,6 @@ def sampling(options: argparse.Namespace) -> str:
         [name, spread(values), spread([a / b for a, b in zip(values, first, strict=True)])]
         for name, values in speeds.items()
     ]
-    said = f"{len(z):,} pictures of 96 pixels, from the decoder of the anime VAE-GAN."
-    shown = table(["what", "pictures/s", "beside the first"], rows)
-    return f"## Sampling\n\n{said}\n\n{shown}"
+    intro = f"{len(z):,} images of 96 pixels, from the decoder of the anime VAE-GAN."
+    results = table(["what", "images/s", "beside the first"], rows)
+    return f"## Sampling\n\n{intro}\n\n{results}"

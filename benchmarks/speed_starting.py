@@ -1,4 +1,4 @@
-"""Starting: what a command costs before it does anything."""
+"""Starting: the time of a command before it does anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tables import ROOT, spread, table
 
 CHECKED = "import vgx, vgx.training.session; vgx.discover()"
-# With the pictures in the store: the warming turn puts them there.
+# The images are in the store already: the turn for warming up decodes them.
 FIRST_STEP = """
 import os
 from vgx.training import loop

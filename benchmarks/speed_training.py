@@ -1,4 +1,4 @@
-"""Training: the notebook loop, vgx and pythae in turns; memory; and where the time goes."""
+"""Training: the notebook loop, vgx and pythae in turns; their memory; the time of operations."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from vgx.engine.engine import Engine
 from vgx.engine.memory import keep_freed
 
 WIDTHS = [32, 64, 128, 256, 512]
-Contender = Callable[[Tensor], object]  # one step on real images [B, C, H, W]
+Candidate = Callable[[Tensor], object]  # one step on real images [B, C, H, W]
 VGX, HALF = "vgx", "vgx, `precision: bf16`"
 NOTEBOOK = "notebook loop"
 
 
-def notebook(size: int, backbone: str) -> Contender:
+def notebook(size: int, backbone: str) -> Candidate:
     loop = Notebook(size, 256, WIDTHS, backbone)
 
     def step(real: Tensor) -> object:
@@ -41,18 +41,18 @@ def notebook(size: int, backbone: str) -> Contender:
     return step
 
 
-def ours(size: int, backbone: str, **train: object) -> Contender:
+def ours(size: int, backbone: str, **train: object) -> Candidate:
     changes = {"image.size": size, "augment": [], "discriminator.backbone": backbone}
     changes |= {f"train.{name}": value for name, value in train.items()}
     engine = Engine(vgx.load_recipe(ROOT / "recipes" / "anime_vaegan.yaml", changes), 1000)
     return lambda real: {name: v.item() for name, v in engine.step(0, [Batch(real)]).items()}
 
 
-def half(size: int, backbone: str) -> Contender:
+def half(size: int, backbone: str) -> Candidate:
     return ours(size, backbone, precision="bf16")
 
 
-def pythae(size: int, backbone: str) -> Contender:  # noqa: C901 - three wrappers and a step
+def pythae(size: int, backbone: str) -> Candidate:  # noqa: C901 - three wrappers and a step
     """Its VAEGAN with the notebook's networks, stepped as its own trainer does."""
     from pythae.models import VAEGAN, VAEGANConfig
     from pythae.models.base.base_utils import ModelOutput
@@ -77,7 +77,7 @@ def pythae(size: int, backbone: str) -> Contender:  # noqa: C901 - three wrapper
         def forward(self, z: Tensor) -> ModelOutput:
             return ModelOutput(reconstruction=torch.sigmoid(self.inner(z)))
 
-    class Judge(BaseDiscriminator):
+    class Discriminator(BaseDiscriminator):
         depth = 1
 
         def __init__(self) -> None:
@@ -91,7 +91,7 @@ def pythae(size: int, backbone: str) -> Contender:  # noqa: C901 - three wrapper
             return ModelOutput(embedding=torch.sigmoid(self.inner(x).mean((1, 2, 3))))
 
     config = VAEGANConfig(input_dim=(3, size, size), latent_dim=256, reconstruction_layer=1)
-    model = VAEGAN(config, encoder=Encoder(), decoder=Decoder(), discriminator=Judge())
+    model = VAEGAN(config, encoder=Encoder(), decoder=Decoder(), discriminator=Discriminator())
     parts = {
         "encoder": model.encoder,
         "decoder": model.decoder,
@@ -113,14 +113,14 @@ def pythae(size: int, backbone: str) -> Contender:  # noqa: C901 - three wrapper
     return step
 
 
-def contenders() -> dict[str, Callable[[int, str], Contender]]:
-    makers: dict[str, Callable[[int, str], Contender]] = {NOTEBOOK: notebook, VGX: ours, HALF: half}
+def candidates() -> dict[str, Callable[[int, str], Candidate]]:
+    makers: dict[str, Callable[[int, str], Candidate]] = {NOTEBOOK: notebook, VGX: ours, HALF: half}
     if importlib.util.find_spec("pythae"):
         makers[f"pythae {version('pythae')} VAEGAN"] = pythae
     return makers
 
 
-def pictures(batch: int, size: int) -> Tensor:
+def random_images(batch: int, size: int) -> Tensor:
     """[B, C, S, S]"""  # noqa: D400 - a shape
     return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
 
@@ -144,8 +144,8 @@ in it: peak memory, and what `vgx run` gains by having freed memory kept."""
 def speeds(options: argparse.Namespace, size: int, backbone: str) -> str:
     rows = []
     for batch in (4,) if options.quick else (32, 64):
-        real = pictures(batch, size)
-        steps = {name: make(size, backbone) for name, make in contenders().items()}
+        real = random_images(batch, size)
+        steps = {name: make(size, backbone) for name, make in candidates().items()}
         for step in steps.values():
             step(real)
         speeds: dict[str, list[float]] = {name: [] for name in steps}
@@ -158,57 +158,57 @@ def speeds(options: argparse.Namespace, size: int, backbone: str) -> str:
         for name, values in speeds.items():
             ratios = [a / b for a, b in zip(values, speeds[NOTEBOOK], strict=True)]
             rows.append([str(batch), name, spread(values), spread(ratios)])
-    return table(["batch", "what", "pictures/s", "beside the notebook"], rows)
+    return table(["batch", "what", "images/s", "beside the notebook"], rows)
 
 
 def alone(options: argparse.Namespace, size: int, backbone: str) -> str:
     batch = 4 if options.quick else 64
     kept = f"{VGX}, freed memory kept"
-    names = [name for name in contenders() if name != HALF]
-    seen: dict[str, list[dict[str, float]]] = {name: [] for name in [*names, kept]}
+    names = [name for name in candidates() if name != HALF]
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in [*names, kept]}
     for _ in range(options.rounds):
-        for name, runs in seen.items():
-            given = [name, str(batch), str(size), backbone, str(options.steps)]
-            command = [sys.executable, __file__, *given]
+        for name, runs in results.items():
+            arguments = [name, str(batch), str(size), backbone, str(options.steps)]
+            command = [sys.executable, __file__, *arguments]
             done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
             runs.append(json.loads(done.stdout))
     rows = []
-    for name, runs in seen.items():
+    for name, runs in results.items():
         values = {field: [run[field] for run in runs] for field in runs[0]}
-        ratios = [a / b["speed"] for a, b in zip(values["speed"], seen[VGX], strict=True)]
+        ratios = [a / b["speed"] for a, b in zip(values["speed"], results[VGX], strict=True)]
         memory = f"{statistics.median(values['peak']):,.0f}"
         system = f"{100 * statistics.median(values['system']):.0f} %"
         rows.append([name, spread(values["speed"]), spread(ratios), system, memory])
-    header = ["what", "pictures/s", "beside vgx", "time in the system", "peak memory, MB"]
+    header = ["what", "images/s", "beside vgx", "time in the system", "peak memory, MB"]
     return f"{table(header, rows)}\n\nBatch {batch}."
 
 
 def one(name: str, batch: int, size: int, backbone: str, steps: int) -> None:
-    """Print what one contender takes alone, as JSON."""
-    if name not in contenders():
+    """Print speed and memory of one candidate in its own process, as JSON."""
+    if name not in candidates():
         keep_freed()
-    step = contenders().get(name, ours)(size, backbone)
-    real = pictures(batch, size)
+    step = candidates().get(name, ours)(size, backbone)
+    real = random_images(batch, size)
     step(real)
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     for _ in range(steps):
         step(real)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     system, user = after.ru_stime - before.ru_stime, after.ru_utime - before.ru_utime
-    found = {"speed": steps * batch / seconds, "system": system / (system + user)}
-    # Linux counts what the parent took as `ru_maxrss` of the child; this begins anew.
+    results = {"speed": steps * batch / seconds, "system": system / (system + user)}
+    # On Linux `ru_maxrss` of a child includes its parent's memory; VmHWM does not.
     status = Path("/proc/self/status").read_text().split()
     peak = int(status[status.index("VmHWM:") + 1]) / 1000
-    print(json.dumps({**found, "peak": peak}))
+    print(json.dumps({**results, "peak": peak}))
 
 
 def floor(options: argparse.Namespace, size: int, backbone: str) -> str:
-    """What a step computes, beside what the machine can compute, and which operations take it."""
+    """Compare the speed of a step with that of one convolution, and list its operations."""
     batch = 4 if options.quick else 64
-    real = pictures(batch, size)
+    real = random_images(batch, size)
     rate = convolution_rate(batch)
     rows, shares = [], {}
-    for name, make in contenders().items():
+    for name, make in candidates().items():
         if name == HALF:
             continue
         step = make(size, backbone)
@@ -223,17 +223,19 @@ def floor(options: argparse.Namespace, size: int, backbone: str) -> str:
         rows.append([name, f"{each:.2f}", f"{rate / each:.1f}", reached])
         if name == VGX:
             shares = operations(step, real)
-    header = ["what", "GFLOP a picture", "pictures/s at that rate", "reached"]
-    said = f"One convolution (3x3, 128 channels, 12x12, forwards) reaches {rate:,.0f} GFLOP/s here."
+    header = ["what", "GFLOP an image", "images/s at that rate", "reached"]
+    intro = (
+        f"One convolution (3x3, 128 channels, 12x12, forwards) reaches {rate:,.0f} GFLOP/s here."
+    )
     listed = [[name, f"{100 * share:.0f} %"] for name, share in shares.items()]
     return (
-        f"{said} Were all of a step such convolutions:\n\n{table(header, rows)}\n\n"
+        f"{intro} Were all of a step such convolutions:\n\n{table(header, rows)}\n\n"
         f"Where a step of vgx spends its time:\n\n{table(['operations', 'share'], listed)}"
     )
 
 
 def convolution_rate(batch: int) -> float:
-    """GFLOP/s of a convolution that suits the machine."""
+    """Return the GFLOP/s of a convolution that suits the machine."""
     network = torch.nn.Conv2d(128, 128, 3, padding=1, bias=False)
     network = network.to(memory_format=torch.channels_last)
     images = torch.rand(batch, 128, 12, 12).to(memory_format=torch.channels_last)
@@ -246,8 +248,8 @@ def convolution_rate(batch: int) -> float:
     return 2 * batch * 12 * 12 * 128 * 128 * 9 / min(times) / 1e9
 
 
-def operations(step: Contender, real: Tensor) -> dict[str, float]:
-    """The share of each kind of operation in a step's time."""
+def operations(step: Candidate, real: Tensor) -> dict[str, float]:
+    """Return the share of each kind of operation in the time of a step."""
     kinds = {
         "convolutions, backwards": ("convolution_backward",),
         "convolutions, forwards": ("mkldnn_convolution", "_convolution", "slow_conv"),
@@ -256,9 +258,9 @@ def operations(step: Contender, real: Tensor) -> dict[str, float]:
         "activations": ("threshold_backward", "clamp_min", "leaky_relu", "relu", "sigmoid"),
         "optimizers": ("_fused_adam",),
     }
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         step(real)
-    times = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    times = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
     whole, shares = sum(times.values()), dict.fromkeys(kinds, 0.0)
     rest = whole
     for key, spent in times.items():

@@ -1,4 +1,4 @@
-"""What was tried for the training step and did not pay, with its figures."""
+"""What was tried for the training step and is not faster, with its times."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from speed_training import ours, pictures
+from speed_training import ours, random_images
 from tables import ROOT, spread, table
 from torch import Tensor
 
@@ -28,12 +28,12 @@ def tried(options: argparse.Namespace) -> str:
     ]
     if not options.quick:  # compiling takes longer than all else
         rows += compiled(options, batch)
-    said = "Each in turns with what vgx does instead, in float32; more than 1 would be faster."
-    return f"## Tried, and not used\n\n{said}\n\n{table(['what', 'beside vgx'], rows)}"
+    intro = "Each in turns with what vgx does instead, in float32; more than 1 would be faster."
+    return f"## Tried, and not used\n\n{intro}\n\n{table(['what', 'beside vgx'], rows)}"
 
 
 def alternately(plain: Work, other: Work, rounds: int) -> list[float]:
-    """How many times as fast the other is, for each round."""
+    """Return how many times as fast the other is, for each round."""
     ratios = []
     for _ in range(rounds):
         seconds = []
@@ -51,7 +51,7 @@ def channels_last(*shape: int) -> Tensor:
 
 def products(batch: int) -> list[tuple[str, Work, Work]]:
     """Weight gradients of 1x1 convolutions as products of matrices."""
-    made = []
+    cases = []
     for into, out, side in SHAPES:
         x = channels_last(batch, into, side, side)
         g = channels_last(batch, out, side, side)
@@ -66,13 +66,13 @@ def products(batch: int) -> list[tuple[str, Work, Work]]:
             return gradients.T @ rows
 
         name = f"weight gradient of a 1x1 convolution {into} -> {out} at {side}x{side} as a product"
-        made.append((name, plain, product))
-    return made
+        cases.append((name, plain, product))
+    return cases
 
 
 def normalisations(batch: int) -> list[tuple[str, Work, Work]]:
     """BatchNorm backwards by its formula: three passes over the memory instead of the kernel's."""
-    made = []
+    cases = []
     for width, side in ((256, 24), (512, 12), (2048, 3)):
         x, g = channels_last(batch, width, side, side), channels_last(batch, width, side, side)
         w, zero, one = torch.rand(width), torch.zeros(width), torch.ones(width)
@@ -91,15 +91,15 @@ def normalisations(batch: int) -> list[tuple[str, Work, Work]]:
             b = -a * scale * slope / len(x)
             return torch.addcmul(-a * total / len(x) - b * mean, x, b).addcmul_(g, a)
 
-        made.append(
+        cases.append(
             (f"BatchNorm backwards by its formula, {width} at {side}x{side}", plain, formula)
         )
-    return made
+    return cases
 
 
 def compiled(options: argparse.Namespace, batch: int) -> list[list[str]]:
     recipe = vgx.load_recipe(ROOT / "recipes" / "anime_vaegan.yaml", {"augment": []})
-    real, engine = pictures(batch, 96), Engine(recipe, 1000)
+    real, engine = random_images(batch, 96), Engine(recipe, 1000)
     plain = ours(96, "resnet50")
     engine.compile()
 

@@ -1,4 +1,4 @@
-"""Tables in Markdown, and figures with their spread."""
+"""Tables in Markdown, and values with their spread."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, with the least and the most."""
+    """Return the median with minimum and maximum."""
     return f"{statistics.median(values):.2f} [{min(values):.2f}..{max(values):.2f}]"

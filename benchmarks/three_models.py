@@ -1,11 +1,11 @@
-"""Train a VAE-GAN, a VAE and a GAN for the same time on the same pictures, judge and compare them.
+"""Train a VAE-GAN, a VAE and a GAN for the same time on the same images, evaluate and compare them.
 
     python benchmarks/three_models.py drawn-faces
     python benchmarks/three_models.py anime-faces --path FOLDER      # in the layout of the hub
-    python benchmarks/three_models.py drawn-faces --judge            # from runs that are there
+    python benchmarks/three_models.py drawn-faces --evaluate         # from earlier runs
 
-Each is stopped by SIGTERM once its log says that the time is over, so each trains on one thread for
-the same number of seconds. Tables go to docs/three-models.md, the page of the three to the runs.
+Each is stopped by SIGTERM when its log says that the time is over, so each trains on one thread for
+the same number of seconds. Tables go to docs/three-models.md, the comparison's page to the runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHARED = (
     f"image.size={SIZE}", f"latent={LATENT}", "eval.holdout=0.1", "train.steps=1000000",
     "train.log_every=1", "train.save_every=500",
 )  # fmt: skip
-# What each recipe is told besides; all else is as it stands in the file.
+# Further settings of each recipe; all else is as in its file.
 MODELS = {
     "anime_vaegan": ("train.epochs=null", "train.batch=32"),
     "vae": ("encoder.widths=[32, 64, 128, 256]", "decoder.widths=[256, 128, 64, 32]"),
@@ -52,7 +52,7 @@ def program(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "vgx", *arguments]
 
 
-def vgx_does(*arguments: str) -> None:
+def run_vgx(*arguments: str) -> None:
     subprocess.run(program(*arguments), check=True)  # noqa: S603
 
 
@@ -77,12 +77,12 @@ def train(name: str, data: str, runs: Path, seconds: float) -> None:
         raise SystemExit(f"{name} ended with exit code {process.returncode}")
 
 
-def judge(runs: list[Path]) -> None:
+def evaluate(runs: list[Path]) -> None:
     samplers = [part for sampler in SAMPLERS for part in ("--sampler", sampler)]
     for run in runs:
-        vgx_does("eval", str(run), *samplers, "-n", str(N), "--seeds", str(SEEDS))
-        vgx_does("report", str(run))
-    vgx_does("compare", *map(str, runs), "--out", str(runs[0].parent / "compare.html"))
+        run_vgx("eval", str(run), *samplers, "-n", str(N), "--seeds", str(SEEDS))
+        run_vgx("report", str(run))
+    run_vgx("compare", *map(str, runs), "--out", str(runs[0].parent / "compare.html"))
 
 
 def section(runs: Sequence[RunData]) -> str:
@@ -115,19 +115,19 @@ def main() -> None:
     parser.add_argument("--path", type=Path, help="the folder of anime-faces")
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--runs", type=Path, default=Path("runs/three"))
-    parser.add_argument("--train", action="store_true", help="do not judge")
-    parser.add_argument("--judge", action="store_true", help="do not train")
+    parser.add_argument("--train", action="store_true", help="do not evaluate")
+    parser.add_argument("--evaluate", action="store_true", help="do not train")
     options = parser.parse_args()
     runs = options.runs / options.data
-    if not options.judge:
+    if not options.evaluate:
         if runs.exists():
-            raise SystemExit(f"{runs}: there are runs already; --judge judges them")
+            raise SystemExit(f"{runs}: there are runs already; --evaluate evaluates them")
         for name in MODELS:
             train(name, dataset(options.data, options.path), runs, 60 * options.minutes)
     if not options.train:
-        found = sorted(runs.glob("*-*"))
-        judge(found)
-        write(options.data, section([compare.read(vgx.Run(run)) for run in found]))
+        folders = sorted(runs.glob("*-*"))
+        evaluate(folders)
+        write(options.data, section([compare.read(vgx.Run(folder)) for folder in folders]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A reconstruction loss that learns how much noise there is."""
+"""A reconstruction loss with a learned parameter: the standard deviation of the noise."""
 
 import torch
 import vgx
@@ -6,9 +6,9 @@ from torch import nn
 
 
 class GaussianNll(vgx.Loss, type="gaussian-nll"):
-    """Negative log-likelihood of a Gaussian with one learned width (Rybkin et al. 2021).
+    """Negative log-likelihood of a Gaussian with one learned sigma (Rybkin et al. 2021).
 
-    Mean over pixel values of error^2 / (2 sigma^2) + log sigma, without its constant.
+    Mean over pixel values of error^2 / (2 sigma^2) + log sigma, without the constant.
     """
 
     def build(self):

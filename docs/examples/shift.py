@@ -1,4 +1,4 @@
-"""An augmentation that moves pictures a little."""
+"""An augmentation that shifts images by a few pixels."""
 
 import torch
 import vgx
@@ -7,23 +7,23 @@ from torch import Generator, Tensor
 
 
 class Shift(vgx.Augmentation, type="shift"):
-    """Move each picture by a few pixels in each direction; what comes in repeats the edge."""
+    """Shift each image by a few pixels along each axis; the pixels at the edge are repeated."""
 
     pixels: PositiveInt = 2
-    """Largest move, in pixels."""
+    """Largest shift, in pixels."""
 
     def build(self, image: vgx.ImageSpec):
-        line = torch.arange(image.size)  # [S]
+        positions = torch.arange(image.size)  # [S]
 
-        def move(images: Tensor, generator: Generator) -> Tensor:
-            device, bound = images.device, self.pixels
-            size = (2, len(images), 1)
-            by = torch.randint(-bound, bound + 1, size, generator=generator, device=device)
-            rows, columns = (line.to(device) + by).clamp(0, image.size - 1)  # [B, S] each
-            moved = images.gather(2, rows[:, None, :, None].expand_as(images))
-            return moved.gather(3, columns[:, None, None, :].expand_as(images))
+        def shift(images: Tensor, generator: Generator) -> Tensor:
+            device, largest = images.device, self.pixels
+            shape = (2, len(images), 1)  # a vertical and a horizontal shift for each image
+            shifts = torch.randint(-largest, largest + 1, shape, generator=generator, device=device)
+            rows, columns = (positions.to(device) + shifts).clamp(0, image.size - 1)  # [B, S] each
+            shifted = images.gather(2, rows[:, None, :, None].expand_as(images))
+            return shifted.gather(3, columns[:, None, None, :].expand_as(images))
 
-        return move
+        return shift
 
 
 @vgx.hookimpl

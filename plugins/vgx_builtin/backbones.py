@@ -1,4 +1,4 @@
-"""timm's backbones: built for a size, with weights from the hub, from a file, or from the seed."""
+"""Backbones of timm, with weights from the hub, from a file, or drawn from the seed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vgx_builtin import hub
 def create(
     name: str, image: vgx.ImageSpec, *, pretrained: bool, weights: Path | None, **options: Any
 ) -> Any:
-    """Return `timm.create_model(name, ...)` for pictures of this size.
+    """Return `timm.create_model(name, ...)` for images of this size.
 
     Raises `RecipeError` for an unknown name or a file that does not fit, `HubError` when pretrained
-    weights can be had neither from the hub nor from its cache.
+    weights are neither in the hub's cache nor to be fetched.
     """
     if pretrained and weights is not None:
         raise vgx.RecipeError(f"{name}: give either 'pretrained' or 'weights', not both")
@@ -38,12 +38,12 @@ def create(
         if config is not None and config.fixed_input_size:
             options["img_size"] = image.size
         if weights is not None:
-            # The one way that also works with features_only and without a classifier.
+            # This way also works with features_only and without a classifier.
             options["pretrained_cfg_overlay"] = {"file": str(weights)}
         start = pretrained or weights is not None
         try:
             model = timm.create_model(name, pretrained=start, in_chans=image.channels, **options)
-            unread = [] if weights is None else _unread(model, name, image, options)
+            missing = [] if weights is None else _missing(model, name, image, options)
         except Exception as error:
             if pretrained and hub.is_hub_error(error):
                 raise vgx.HubError(
@@ -52,26 +52,26 @@ def create(
                 ) from error
             source = f" from {weights}" if weights else ""
             raise vgx.RecipeError(f"backbone {name}{source}: {error}") from error
-    if unread:
+    if missing:
         raise vgx.RecipeError(
-            f"weights: {weights}: not those of {name}: {len(unread)} tensors are missing in it, "
-            f"{unread[0]} for one"
+            f"weights: {weights}: not the weights of {name}: "
+            f"{len(missing)} tensors are missing in it, such as {missing[0]}"
         )
     return model
 
 
-def _unread(model: Any, name: str, image: vgx.ImageSpec, options: dict[str, Any]) -> list[str]:
-    """Names of the tensors that the weights' file did not give; timm says nothing about them.
+def _missing(model: Any, name: str, image: vgx.ImageSpec, options: dict[str, Any]) -> list[str]:
+    """Return the names of the tensors that the weights' file lacks; timm does not report them.
 
-    They are drawn at random, so in a second model from the same file they are others.
+    They are drawn at random, so they differ in a second model from the same file.
     """
     import timm
     import torch
 
     with torch.random.fork_rng(devices=()):
         twin = timm.create_model(name, pretrained=True, in_chans=image.channels, **options)
-    theirs = twin.state_dict()
-    return [key for key, ours in model.state_dict().items() if not torch.equal(ours, theirs[key])]
+    other = twin.state_dict()
+    return [key for key, value in model.state_dict().items() if not torch.equal(value, other[key])]
 
 
 def statistics(backbone: Any, image: vgx.ImageSpec) -> tuple[list[float], list[float]]:

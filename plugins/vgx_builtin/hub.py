@@ -1,4 +1,4 @@
-"""Manners towards the hub: ask first whether it is there, and never wait for it for long."""
+"""Access to the Hugging Face hub: check first that it answers, and never wait long for it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import vgx
 
-SECONDS = 10  # the longest that anybody waits for a word of the hub
-TRIES = 3  # that one question is asked when the hub is too busy, broken or silent
+SECONDS = 10  # the longest wait for an answer of the hub
+TRIES = 3  # for one request, when the hub is too busy, broken or silent
 
 
 class UnreachableError(vgx.HubError):
@@ -20,39 +20,42 @@ class UnreachableError(vgx.HubError):
 
 
 def reachable() -> bool:
-    """Tell whether the hub answers anything at all within `SECONDS`."""
+    """Return whether the hub answers within `SECONDS`."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return False
     answers: list[bool] = []
 
-    def ask() -> None:
+    def request() -> None:
         # Whatever goes wrong here, the hub did not answer.
         with contextlib.suppress(Exception):
             get_session().head(constants.ENDPOINT, timeout=SECONDS)
             answers.append(True)
 
-    # A name that no server resolves can hang longer than any time-out: leave the thread behind.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(SECONDS)
+    # Resolving a name can take longer than any time-out: the thread is left behind then.
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(SECONDS)
     return bool(answers)
 
 
 @contextmanager
 def bounded() -> Iterator[bool]:
-    """Run the block offline when the hub can't be reached, else with patience; tell which."""
+    """Run the block offline when the hub can't be reached, else with a limit of tries.
+
+    Gives whether the block runs online.
+    """
     from huggingface_hub import constants, get_session
 
     online = reachable()
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not online
-    client, patience = get_session(), Patience()
+    client, limit = get_session(), RetryLimit()
     hooks = client.event_hooks
     client.event_hooks = {
-        "request": [*hooks["request"], patience.asking],
-        "response": [*hooks["response"], patience.answered],
+        "request": [*hooks["request"], limit.before_request],
+        "response": [*hooks["response"], limit.after_response],
     }
     try:
         yield online
@@ -61,40 +64,40 @@ def bounded() -> Iterator[bool]:
         client.event_hooks = hooks
 
 
-class Patience:
-    """Gives up where the hub's own library would ask on, and wait for as long as it is told to."""
+class RetryLimit:
+    """Ends requests that the hub's library would repeat, or wait for, much longer."""
 
     def __init__(self) -> None:
-        self.tries = Counter[str]()  # by question, since it was last answered
+        self.tries = Counter[str]()  # of each request since it was last answered
 
-    def asking(self, request: Any) -> None:
-        """Count a question that is about to be asked. The fourth in vain is an error."""
-        question = f"{request.method} {request.url}"
-        if self.tries[question] == TRIES:
-            raise UnreachableError(f"no answer of the hub in {TRIES} tries: {question}")
-        self.tries[question] += 1
-        # Some of the library's questions would wait for a hundred seconds.
+    def before_request(self, request: Any) -> None:
+        """Count a try. Raises `UnreachableError` before the fourth without an answer."""
+        name = f"{request.method} {request.url}"
+        if self.tries[name] == TRIES:
+            raise UnreachableError(f"no answer of the hub in {TRIES} tries: {name}")
+        self.tries[name] += 1
+        # Some of the library's requests would wait for a hundred seconds.
         limits = request.extensions.get("timeout", {})
         request.extensions["timeout"] = {
-            what: min(limits.get(what) or SECONDS, SECONDS)
-            for what in ("connect", "read", "write", "pool")
+            phase: min(limits.get(phase) or SECONDS, SECONDS)
+            for phase in ("connect", "read", "write", "pool")
         }
 
-    def answered(self, response: Any) -> None:
-        """Look at an answer. Raises `HubError` for the third in a row that is none."""
-        question = f"{response.request.method} {response.request.url}"
+    def after_response(self, response: Any) -> None:
+        """Check an answer. Raises `HubError` for the third error in a row of the hub itself."""
+        name = f"{response.request.method} {response.request.url}"
         if response.status_code != 429 and response.status_code < 500:
-            del self.tries[question]
-        elif self.tries[question] == TRIES:
-            said = f"the hub answers {response.status_code} to {TRIES} tries: {question}"
-            raise vgx.HubError(said)
-        # These may bid to wait for an hour; without them the library waits a second, then two.
-        for name in ("retry-after", "ratelimit"):
-            response.headers.pop(name, None)
+            del self.tries[name]
+        elif self.tries[name] == TRIES:
+            message = f"the hub answers {response.status_code} to {TRIES} tries: {name}"
+            raise vgx.HubError(message)
+        # These may ask for a wait of an hour; without them the library waits a second, then two.
+        for header in ("retry-after", "ratelimit"):
+            response.headers.pop(header, None)
 
 
-def load(*, split: str, offline: bool = False, **where: Any) -> Any:
-    """Return `datasets.load_dataset(**where, split=split)`, its files in vgx's own cache."""
+def load(*, split: str, offline: bool = False, **source: Any) -> Any:
+    """Return `datasets.load_dataset(**source, split=split)`, with its files in vgx's cache."""
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
@@ -102,13 +105,13 @@ def load(*, split: str, offline: bool = False, **where: Any) -> Any:
     datasets.config.HF_HUB_OFFLINE = before or offline
     try:
         cache = vgx.cache_dir() / "datasets"
-        return datasets.load_dataset(**where, split=split, cache_dir=str(cache))
+        return datasets.load_dataset(**source, split=split, cache_dir=str(cache))
     finally:
         datasets.config.HF_HUB_OFFLINE = before
 
 
 def is_hub_error(error: BaseException | None) -> bool:
-    """Tell whether an error, or what caused it, is the hub's or the network's."""
+    """Return whether an error, or one of its causes, comes from the hub or the network."""
     from huggingface_hub import errors
 
     kinds = (

@@ -1,4 +1,4 @@
-"""Labels beside pictures, for data sets that are asked for them."""
+"""Labels of images, for data sets that have them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledSource:
-    """The pictures of a source, told apart by labels."""
+    """The images of a source, each with a label."""
 
     source: vgx.Source
     label_of: Callable[[int], int]
-    fingerprint: str  # changes when the pictures or the labels do
+    fingerprint: str  # changes when the images or the labels do
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Image.Image:
-        """Return picture `index`, as the source does."""
+        """Return image `index`, as the source does."""
         return self.source[index]
 
     def label(self, index: int) -> int:
-        """Return the label of picture `index`."""
+        """Return the label of image `index`."""
         return self.label_of(index)
 
 
@@ -37,14 +37,15 @@ def expect_classes(where: str, classes: int, image: vgx.ImageSpec) -> None:
     if image.classes != classes:
         raise vgx.RecipeError(
             f"{where}: there are {classes} classes, and image.classes is {image.classes}; "
-            f"say image.classes={classes}"
+            f"set image.classes={classes}"
         )
 
 
 def column_of_labels(rows: Any, column: str, where: str, image: vgx.ImageSpec) -> list[int]:
-    """Return the labels of rows of the library `datasets`, one each.
+    """Return the label of each row of a data set of the library `datasets`.
 
-    Raises `DataError` for a column that has none, and `RecipeError` where `image.classes` is wrong.
+    Raises `DataError` for a column that holds no labels, and `RecipeError` for a wrong
+    `image.classes`.
     """
     import datasets
 
@@ -54,7 +55,7 @@ def column_of_labels(rows: Any, column: str, where: str, image: vgx.ImageSpec) -
     if isinstance(kind, datasets.ClassLabel):
         expect_classes(f"{where}: label: {column}", kind.num_classes, image)
     elif not (isinstance(kind, datasets.Value) and kind.dtype.startswith(("int", "uint"))):
-        raise vgx.DataError(f"{where}: column '{column}' holds no labels but {kind}")
+        raise vgx.DataError(f"{where}: column '{column}' holds {kind}, not labels")
     labels: list[Any] = rows.select_columns([column])[:][column]
     if None in labels:
         raise vgx.DataError(f"{where}: column '{column}': row {labels.index(None)} has no label")

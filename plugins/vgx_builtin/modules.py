@@ -1,6 +1,6 @@
-"""Modules that more than one built-in part is made of.
+"""Modules that several built-in parts share.
 
-Letters: B pictures, C channels, H x W pixels, Z the latent shape, F features.
+Letters: B images, C channels, H x W pixels, Z the latent shape, F features.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ SLOPE = 0.2  # of LeakyReLU, as in DCGAN (Radford et al. 2016)
 
 
 class GaussianEncoder(nn.Module):
-    """A trunk that gives features, and two layers that read mu and logvar off them."""
+    """A trunk that gives features, and two layers that compute mu and logvar from them."""
 
     def __init__(self, trunk: nn.Module, mu: nn.Module, logvar: nn.Module) -> None:
         super().__init__()
         self.trunk, self.mu, self.logvar = trunk, mu, logvar
 
     def forward(self, images: Tensor) -> vgx.Gaussian:
-        """Images [B, C, H, W] -> a Gaussian over [B, *Z], in float32 at least."""
+        """Images [B, C, H, W] -> a Gaussian over [B, *Z], at least in float32."""
         features = self.trunk(images)  # [B, F] or [B, F, h, w]
         mu, logvar = self.mu(features), self.logvar(features)  # [B, *Z]
         wide = torch.promote_types(mu.dtype, torch.float32)
@@ -61,8 +61,8 @@ class TimmPatchDiscriminator(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = nn.Conv2d(backbone.feature_info.channels()[-1], 1, 1)
-        # What the backbone's own pretraining subtracted and divided by; no state of a run. Born in
-        # float64, so that a network cast to it computes with the numbers as they are written.
+        # Mean and standard deviation of the pretraining's images; not part of a run's state. In
+        # float64, so that a network cast to it computes with the exact numbers.
         for name, values in (("mean", mean), ("std", std)):
             statistic = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)  # [1, C, 1, 1]
             self.register_buffer(name, statistic, persistent=False)
@@ -75,7 +75,7 @@ class TimmPatchDiscriminator(nn.Module):
 
 
 def normalisation(kind: str, width: int) -> list[nn.Module]:
-    """Return the layer of this kind for `width` channels, or none; all have factor and bias."""
+    """Return the layer of this kind for `width` channels, with factor and bias; `none` has none."""
     if kind == "batch":
         return [nn.BatchNorm2d(width)]
     if kind == "instance":

@@ -1,6 +1,6 @@
-"""Posteriors that are no distribution: a point, and a point moved to a codebook's nearest vector.
+"""Posteriors that are points: an encoder's mean, and the nearest vector of a codebook.
 
-Letters: B pictures, Z the latent shape.
+Letters: B images, Z the latent shape.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """All belief in one point: what a plain autoencoder has for a posterior."""
+    """A posterior that is one point, as in a plain autoencoder."""
 
     mean: Tensor  # [B, *Z]
 
     def sample(self, generator: Generator) -> Tensor:
-        """[B, *Z]  The point; nothing is drawn."""
+        """[B, *Z]  The point itself; nothing is drawn."""
         del generator
         return self.mean
 
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """What the encoder gave, and the codebook's nearest vectors (van den Oord et al. 2017)."""
+    """An encoder's output and the nearest vectors of a codebook (van den Oord et al. 2017)."""
 
-    encoded: Tensor  # [B, *Z]  before it was quantised; its gradient goes to the encoder
+    encoded: Tensor  # [B, *Z]  before quantisation; its gradient goes to the encoder
     codes: Tensor  # [B, *Z]  the nearest vectors; their gradient goes to the codebook
     indices: Tensor  # [B, *places]  which vectors; the places are Z without its channels
 

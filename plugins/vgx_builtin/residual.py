@@ -1,6 +1,6 @@
 """The residual block that encoder, decoder and discriminator share.
 
-Letters: B pictures, F and G features before and after, h x w places.
+Letters: B images, F and G features before and after, h x w places.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, each after a norm and ReLU, beside a shortcut (He et al. 2016b).
 
     A halving block averages 2x2 places after its convolutions, a doubling one repeats each place
-    before them (Miyato et al. 2018, appendix B). On the shortcut it is the other way round: a 1x1
+    before them (Miyato et al. 2018, appendix B). On the shortcut the order is reversed: a 1x1
     convolution commutes with both, and costs less where there are fewer places.
     """
 
     def __init__(
         self, before: int, after: int, scale: Scale, norm: str = "none", *, first: bool = False
     ) -> None:
-        """Make the block; the `first` one after a picture begins with its convolution."""
+        """Make the block; the `first` one, on an image, begins with its convolution."""
         super().__init__()
         body = [] if first else [*normalisation(norm, before), nn.ReLU()]
         body += [nn.Upsample(scale_factor=2)] if scale == "double" else []

@@ -1,7 +1,7 @@
-"""Modules that stand around another part's network.
+"""Modules that wrap another part's network.
 
-Letters: B pictures, C channels, H x W pixels, Z the latent shape, F features, E numbers of a label,
-P places, S scales, h x w the patch grid.
+Letters: B images, C channels, H x W pixels, Z the latent shape, F features, E numbers of a label, P
+places, S scales, h x w the patch grid.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import vgx
 from vgx_builtin.posteriors import Point, Quantised
 
 
-def tried(network: nn.Module, image: vgx.ImageSpec) -> Any:
-    """Return what a new network gives for one black picture, and leave it as it was."""
+def output_on_black(network: nn.Module, image: vgx.ImageSpec) -> Any:
+    """Return the output of a new network for one black image; the network stays as it was."""
     network.eval()  # nothing is drawn, and no statistics move
-    given = network(torch.zeros(1, image.channels, image.size, image.size))
+    output = network(torch.zeros(1, image.channels, image.size, image.size))
     network.train()
-    return given
+    return output
 
 
-def meaning_only(encoder: nn.Module, image: vgx.ImageSpec) -> nn.Module:
-    """Freeze the weights that the posterior's mean does not depend on: there is no use for them.
+def freeze_all_but_mean(encoder: nn.Module, image: vgx.ImageSpec) -> nn.Module:
+    """Freeze the weights that the posterior's mean does not depend on, and return the encoder.
 
-    They are found by their gradients, so that it works for every encoder.
+    Their gradients show which these are, so this works for every encoder.
     """
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     if not weights:
         return encoder
-    mean = tried(encoder, image).mean.sum()
+    mean = output_on_black(encoder, image).mean.sum()
     gradients = torch.autograd.grad(mean, weights, allow_unused=True)
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.requires_grad_(gradient is not None)
@@ -41,7 +41,7 @@ def meaning_only(encoder: nn.Module, image: vgx.ImageSpec) -> nn.Module:
 
 
 class PointEncoder(nn.Module):
-    """An encoder of whose posterior only the mean is kept."""
+    """An encoder that gives the mean of another one's posterior."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -53,14 +53,14 @@ class PointEncoder(nn.Module):
 
 
 class QuantisedEncoder(nn.Module):
-    """An encoder whose means are moved to the nearest vectors of a codebook."""
+    """An encoder whose means are replaced by the nearest vectors of a codebook."""
 
     def __init__(
         self, inner: nn.Module, codes: int, channels: int, *, normalised: bool = False
     ) -> None:
         super().__init__()
         self.inner, self.normalised = inner, normalised
-        self.codebook = nn.Embedding(codes, channels)  # drawn from N(0, I): any direction
+        self.codebook = nn.Embedding(codes, channels)  # drawn from N(0, I), so in any direction
         if not normalised:
             nn.init.uniform_(self.codebook.weight, -1 / codes, 1 / codes)
 
@@ -77,8 +77,8 @@ class QuantisedEncoder(nn.Module):
         return Quantised(encoded, codes, indices.view(len(encoded), *encoded.shape[2:]))
 
 
-class LabelledDecoder(nn.Module):
-    """A decoder that is told each picture's label in its latents."""
+class ConditionalDecoder(nn.Module):
+    """A decoder whose latents are extended by a vector for the label."""
 
     def __init__(self, inner: nn.Module, classes: int, embedding: int) -> None:
         super().__init__()
@@ -87,14 +87,14 @@ class LabelledDecoder(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Latents [B, *Z], labels [B] -> logits [B, C, H, W]."""
-        told = self.embedding(labels)  # [B, E]
-        told = told.view(*told.shape, *[1] * (z.dim() - 2)).expand(-1, -1, *z.shape[2:])
-        logits: Tensor = self.inner(torch.cat([z, told], 1))
+        vectors = self.embedding(labels)  # [B, E]
+        vectors = vectors.view(*vectors.shape, *[1] * (z.dim() - 2)).expand(-1, -1, *z.shape[2:])
+        logits: Tensor = self.inner(torch.cat([z, vectors], 1))
         return logits
 
 
 class ProjectionDiscriminator(nn.Module):
-    """A discriminator that is told each picture's label by its last features."""
+    """A discriminator that compares its last features with a vector for the label."""
 
     def __init__(self, inner: nn.Module, classes: int, features: int) -> None:
         super().__init__()
@@ -103,17 +103,17 @@ class ProjectionDiscriminator(nn.Module):
         nn.init.xavier_uniform_(self.embedding.weight)
 
     def forward(self, images: Tensor, labels: Tensor) -> vgx.Score:
-        """Images [B, C, H, W] in [0, 1], labels [B] -> the inner score, its logits moved."""
+        """Images [B, C, H, W] in [0, 1], labels [B] -> the inner score with other logits."""
         score = self.inner(images)
         last = score.features[-1]  # [B, F, h, w]
         pooled = last.reshape(*last.shape[:2], -1).mean(2)  # [B, F]
-        moved = (self.embedding(labels) * pooled).sum(1)  # [B]
-        moved = moved.view(-1, *[1] * (score.logits.dim() - 1))  # [B, 1] or [B, 1, 1, 1]
-        return vgx.Score(score.logits + moved, score.features)
+        product = (self.embedding(labels) * pooled).sum(1)  # [B]
+        product = product.view(-1, *[1] * (score.logits.dim() - 1))  # [B, 1] or [B, 1, 1, 1]
+        return vgx.Score(score.logits + product, score.features)
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """A discriminator for the picture, one for half its size, and so on."""
+    """One discriminator for the image, one for the image at half its size, and so on."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -134,18 +134,18 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
-    """Raise `RecipeError` for an inner part that wants labels: nobody would tell it any."""
+    """Raise `RecipeError` for an inner part that takes labels, which it would not get."""
     if inner.conditional:
         raise vgx.RecipeError(
-            f"{part}: inner: '{inner.type}' is told labels itself; put it around, not inside"
+            f"{part}: inner: '{inner.type}' takes labels itself; put it outside, not inside"
         )
 
 
 def classes(part: str, image: vgx.ImageSpec) -> int:
-    """Return how many labels there are. Raises `RecipeError` for none."""
+    """Return the number of classes. Raises `RecipeError` when there are none."""
     if image.classes == 0:
         raise vgx.RecipeError(
-            f"{part}: image.classes is 0, so there are no labels to tell it; "
-            "say how many the data set has, or use the inner part alone"
+            f"{part}: image.classes is 0, so there are no labels; "
+            "set it to the number of classes in the data set, or use the inner part alone"
         )
     return image.classes

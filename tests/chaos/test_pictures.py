@@ -26,7 +26,7 @@ import vgx
 from vgx.data import decode as decoding
 from vgx.data.store import open_source, open_store
 from vgx.errors import DataError
-from vgx_builtin import pictures
+from vgx_builtin import image_files
 
 pytestmark = pytest.mark.chaos
 
@@ -112,7 +112,7 @@ def compare_with_references(odd):
         with Image.open(second) as picture:
             expected = np.asarray(picture.convert("RGBA")).astype(float)
         expected = expected[..., :3] * expected[..., 3:] / 255
-        made = np.asarray(pictures.read(file, file.name, "convert")).astype(float)
+        made = np.asarray(image_files.read(file, file.name, "convert")).astype(float)
         assert np.abs(made - expected).max() <= 1, file.name
         pairs += 1
     return pairs
@@ -127,7 +127,7 @@ def test_real_png_files_become_what_their_makers_say(odd, record_property):
 
 @pytest.mark.bar("D2", control="transparency cut off at 8 bits")
 def test_transparency_that_is_cut_off_would_be_seen(odd, monkeypatch):
-    monkeypatch.setattr(pictures, "_mend_transparency", lambda picture: None)
+    monkeypatch.setattr(image_files, "scale_transparency", lambda image: None)
     with pytest.raises(AssertionError, match="tbbn0g04"):
         compare_with_references(odd)
 
@@ -142,7 +142,7 @@ def test_real_pictures_of_sixteen_bits_are_scaled(odd):
             clear = picture.info.get("transparency")
             white = 4095 if "12bit" in name else 65535
             turned = picture.getexif().get(274, 1) != 1
-        made = np.asarray(pictures.read(odd / name, name, "convert"))
+        made = np.asarray(image_files.read(odd / name, name, "convert"))
         if not turned:
             expected = np.where(values == clear, 0, values * 255 / white)
             assert np.abs(made[..., 0] - expected).max() <= 0.5 + 1e-6, name
@@ -252,8 +252,8 @@ print(bad, peak() - before, time.monotonic() - start)
 """
 CARELESS = """
 from PIL import Image, PngImagePlugin
-from vgx_builtin import pictures
-pictures.MAX_PIXELS = 10**12
+from vgx_builtin import image_files
+image_files.MAX_PIXELS = 10**12
 Image.MAX_IMAGE_PIXELS = None
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 10**12
 """

@@ -59,7 +59,7 @@ def test_more_torn_pictures_than_are_allowed_end_the_run(vgx_here, folder, tmp_p
     code, _, err = vgx_here("run", *settings(folder, *SKIP))
     assert code == 4
     said = " ".join(err.split())
-    assert "2 of 14 images are unreadable (a.png: no picture" in said
+    assert "2 of 14 images are unreadable (a.png: not an image" in said
     assert "dataset.max_bad allows a share of 0.01" in said
     assert not (tmp_path / "runs").exists()
 
@@ -77,7 +77,7 @@ def test_a_share_that_nothing_reads_is_said(vgx_here, folder):
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        (0, "pictures: no pictures in it"),
+        (0, "pictures: no images in it"),
         (1, "1 images don't fill one minibatch of 4; lower train.batch to 1"),
         (3, "3 images don't fill one minibatch of 4; lower train.batch to 3"),
     ],

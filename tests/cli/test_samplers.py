@@ -65,7 +65,7 @@ def test_a_sampler_is_fitted_once_and_then_read(vgx_here, run, name, monkeypatch
     (kept,) = fits(run)
     assert kept.name.startswith(f"{name}-00000020-")
     before = kept.read_bytes()
-    monkeypatch.setattr(fitted._Mixture, "fit", lambda *_: pytest.fail("it was fitted again"))
+    monkeypatch.setattr(fitted.FittedMixture, "fit", lambda *_: pytest.fail("it was fitted again"))
     assert draw(vgx_here, run, name) == first
     assert fits(run) == [kept]
     assert kept.read_bytes() == before
@@ -115,7 +115,7 @@ def test_reconstruct_shows_a_folders_pictures_again(vgx_here, run, folder):
 def test_a_bad_picture_of_a_samplers_folder_is_said_with_what_helps_there(vgx_here, run, folder):
     (folder / "torn.png").write_bytes(b"torn")
     said = draw(vgx_here, run, "reconstruct", f"path={folder}", code=4)
-    assert "torn.png: no picture" in said
+    assert "torn.png: not an image" in said
     assert "remove it from the sampler's path" in said
     assert "dataset" not in said
 

@@ -1,4 +1,4 @@
-"""Augmentations against torchvision's and against plain loops, picture by picture."""
+"""Augmentations against torchvision's and against plain loops, image by image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def batch(n=8):
     return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 
 
-def chance(seed=0):
+def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
@@ -45,18 +45,18 @@ def test_rotation_is_torchvisions(mode, fill, angle):
 
 def test_edge_fill_brings_in_no_new_value():
     images = torch.full((4, 3, 16, 16), 0.7)
-    edge = part("rotation", fill="edge", degrees=45.0).build(IMAGE)(images, chance())
+    edge = part("rotation", fill="edge", degrees=45.0).build(IMAGE)(images, generator())
     assert torch.allclose(edge, images)
-    black = part("rotation", degrees=45.0).build(IMAGE)(images, chance())
+    black = part("rotation", degrees=45.0).build(IMAGE)(images, generator())
     assert black.min() == 0
 
 
-def test_every_picture_draws_its_own_angle_within_the_limits():
+def test_every_image_draws_its_own_angle_within_the_limits():
     turned = []
     rotation = part("rotation", degrees=10.0)
     original = rotation.rotate
     object.__setattr__(rotation, "rotate", lambda i, d: turned.append(d) or original(i, d))
-    rotation.build(IMAGE)(batch(512), chance())
+    rotation.build(IMAGE)(batch(512), generator())
     (angles,) = turned
     assert len(angles.unique()) > 500
     assert angles.abs().max() <= 10
@@ -64,9 +64,9 @@ def test_every_picture_draws_its_own_angle_within_the_limits():
     assert angles.max() > 9
 
 
-def test_flip_mirrors_about_half_of_the_pictures():
+def test_flip_mirrors_about_half_of_the_images():
     images = batch(400)
-    flipped = part("horizontal-flip").build(IMAGE)(images, chance())
+    flipped = part("horizontal-flip").build(IMAGE)(images, generator())
     mirrored = torch.tensor(
         [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, images, strict=True)]
     )
@@ -80,18 +80,18 @@ def test_flip_mirrors_about_half_of_the_pictures():
 @pytest.mark.parametrize(("p", "mirrored"), [(0.0, False), (1.0, True)])
 def test_flip_never_and_always(p, mirrored):
     images = batch()
-    flipped = part("horizontal-flip", p=p).build(IMAGE)(images, chance())
+    flipped = part("horizontal-flip", p=p).build(IMAGE)(images, generator())
     assert torch.equal(flipped, images.flip(-1) if mirrored else images)
 
 
 # --- colour --------------------------------------------------------------------------------------
 
-# What is drawn for each picture, in this order, by torch's own uniform distribution.
+# What is drawn for each image, in this order, by torch's own uniform distribution.
 FACTORS = {"brightness": 0.4, "contrast": 0.7, "saturation": 1.5, "hue": 0.3}
 
 
 def drawn_factors(n, settings):
-    source, factors = chance(), {}
+    source, factors = generator(), {}
     for name, most in settings.items():
         low = -most if name == "hue" else max(0.0, 1 - most)
         high = most if name == "hue" else 1 + most
@@ -100,10 +100,10 @@ def drawn_factors(n, settings):
 
 
 @pytest.mark.parametrize("only", [None, "brightness", "contrast", "saturation", "hue"])
-def test_colours_are_torchvisions_with_each_pictures_own_factors(only):
+def test_colours_are_torchvisions_with_each_images_own_factors(only):
     settings = {name: value if only in (None, name) else 0.0 for name, value in FACTORS.items()}
     images = batch(32)
-    ours = part("color-jitter", **settings).build(IMAGE)(images, chance())
+    ours = part("color-jitter", **settings).build(IMAGE)(images, generator())
     drawn = drawn_factors(32, settings)
     for image, changed, b, c, s, h in zip(images, ours, *drawn.values(), strict=True):
         theirs = adjust_contrast(adjust_brightness(image, b), c)
@@ -113,10 +113,10 @@ def test_colours_are_torchvisions_with_each_pictures_own_factors(only):
     assert (ours - images).abs().amax((1, 2, 3)).min() > 1e-3
 
 
-def test_grey_pictures_have_no_saturation_and_no_hue():
+def test_grey_images_have_no_saturation_and_no_hue():
     images = batch()[:, :1]
     spec = vgx.ImageSpec(size=16, channels=1)
-    ours = part("color-jitter", **FACTORS).build(spec)(images, chance())
+    ours = part("color-jitter", **FACTORS).build(spec)(images, generator())
     drawn = drawn_factors(8, FACTORS)
     for image, changed, b, c in zip(
         images, ours, drawn["brightness"], drawn["contrast"], strict=True
@@ -130,8 +130,8 @@ def test_grey_pictures_have_no_saturation_and_no_hue():
 @pytest.mark.parametrize(("ratio", "most"), [(0.125, 2), (0.1, 2), (0.0, 0), (1.0, 16)])
 def test_translation_moves_by_whole_pixels_and_fills(ratio, most):
     images = batch(300)
-    ours = part("translation", ratio=ratio, fill=0.25).build(IMAGE)(images, chance())
-    source = chance()
+    ours = part("translation", ratio=ratio, fill=0.25).build(IMAGE)(images, generator())
+    source = generator()
     down, right = (
         torch.randint(-most, most + 1, (300, 1), generator=source).flatten().tolist()
         for _ in range(2)
@@ -150,7 +150,7 @@ def test_translation_moves_by_whole_pixels_and_fills(ratio, most):
 @pytest.mark.parametrize(("ratio", "side"), [(0.5, 8), (0.3, 5), (0.0, 0)])
 def test_cutout_covers_one_square_that_may_reach_over_the_edge(ratio, side):
     images = batch(400)
-    ours = part("cutout", ratio=ratio, fill=0.5).build(IMAGE)(images, chance())
+    ours = part("cutout", ratio=ratio, fill=0.5).build(IMAGE)(images, generator())
     heights, firsts = [], []
     for image, covered in zip(images, ours, strict=True):
         hole = (covered == 0.5).all(0)
@@ -190,7 +190,7 @@ def test_every_augmentation_in_the_box_is_among_them():
 @pytest.mark.parametrize("name", EVERY)
 def test_the_generator_alone_decides(name):
     change = part(name).build(IMAGE)
-    one, same, other = (change(batch(), chance(seed)) for seed in (0, 0, 1))
+    one, same, other = (change(batch(), generator(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert one.shape == (8, 3, 16, 16)
@@ -203,16 +203,16 @@ def test_the_generator_alone_decides(name):
 def test_the_gradient_passes_through(name, channels):
     """Against differences in float64; away from 0 and 1, where results are cut off."""
     change = part(name, **EVERY[name]).build(vgx.ImageSpec(size=6, channels=channels))
-    images = 0.3 + 0.2 * torch.rand(3, channels, 6, 6, generator=chance(4), dtype=torch.float64)
+    images = 0.3 + 0.2 * torch.rand(3, channels, 6, 6, generator=generator(4), dtype=torch.float64)
     images.requires_grad_()
-    assert torch.autograd.gradcheck(lambda given: change(given, chance()), images)
-    (grad,) = torch.autograd.grad(change(images, chance()).sum(), images)
-    assert (grad != 0).any((1, 2, 3)).all()  # of every picture
+    assert torch.autograd.gradcheck(lambda given: change(given, generator()), images)
+    (grad,) = torch.autograd.grad(change(images, generator()).sum(), images)
+    assert (grad != 0).any((1, 2, 3)).all()  # of every image
 
 
 @pytest.mark.parametrize("colour", [0.0, 0.5, 1.0])
-def test_the_gradient_of_grey_pictures_is_finite(colour):
+def test_the_gradient_of_grey_images_is_finite(colour):
     images = torch.full((4, 3, 6, 6), colour, requires_grad=True)
-    changed = part("color-jitter", hue=0.5).build(IMAGE)(images, chance())
+    changed = part("color-jitter", hue=0.5).build(IMAGE)(images, generator())
     (grad,) = torch.autograd.grad(changed.sum(), images)
     assert grad.isfinite().all()

@@ -32,7 +32,7 @@ FIELDS = {
     "discriminator/timm-patchgan": {"backbone": "test_resnet"},
     "loss/perceptual": {"backbone": "test_resnet"},
 }
-# The picture size of those that want more than 16 pixels.
+# The image size of those that want more than 16 pixels.
 SIZES = {
     "encoder/timm": 32,
     "discriminator/timm-patchgan": 32,
@@ -62,7 +62,7 @@ def fields(tmp_path):
 
 
 def in_the_box():
-    (plugin,) = [plugin for plugin in REGISTRY.plugins if plugin.distribution == "vgx"]
+    (plugin,) = [plugin for plugin in REGISTRY.plugins if plugin.name == "builtin"]
     return [part for part in plugin.parts if f"{part.kind}/{part.type}" not in OUTSIDE]
 
 

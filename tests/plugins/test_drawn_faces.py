@@ -12,16 +12,13 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from vgx_builtin.datasets.face_drawing import (
+from vgx_builtin.datasets.face_drawing import RANGES, FaceFactors, draw_face, draw_factors
+from vgx_builtin.datasets.face_drawing.factors import (
     ACCESSORIES,
     BACKGROUND_KINDS,
     CLOTHES_KINDS,
     FRINGE_STYLES,
     HAIR_STYLES,
-    RANGES,
-    FaceFactors,
-    draw_face,
-    draw_factors,
 )
 
 # A face that looks straight ahead, every factor at a known place. Only the eyes are green.
@@ -71,9 +68,9 @@ def hue(part: np.ndarray) -> float:
     return 360 * colorsys.rgb_to_hsv(red, green, blue)[0]
 
 
-def green_places(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def green_places(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the pixels that are clearly green."""
-    red, green, blue = np.moveaxis(picture, 2, 0)
+    red, green, blue = np.moveaxis(image, 2, 0)
     return np.nonzero((green > red + 25) & (green > blue + 25))
 
 
@@ -138,10 +135,10 @@ def test_kinds_are_ints_and_all_else_is_floats():
     kinds = {"hair_style", "fringe_style", "background_kind", "clothes_kind", "accessory"}
     clipped = replace(draw_factors(5, 0), smile=-1)
     for face in [clipped, *(draw_factors(5, index) for index in range(50))]:
-        said = face.by_name()
-        assert {name for name, value in said.items() if type(value) is int} == kinds
-        assert {type(value) for value in said.values()} == {int, float}
-        assert said == asdict(face)
+        expected = face.by_name()
+        assert {name for name, value in expected.items() if type(value) is int} == kinds
+        assert {type(value) for value in expected.values()} == {int, float}
+        assert expected == asdict(face)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +159,7 @@ def test_every_kind_is_drawn_and_looks_different(name, kinds):
 
 
 @pytest.mark.parametrize("name", list(RANGES))
-def test_every_factor_changes_the_picture(name):
+def test_every_factor_changes_the_image(name):
     low, high = RANGES[name]
     # A hue's two ends are one colour.
     high = 0.5 if name.endswith("_hue") else high
@@ -242,9 +239,9 @@ def test_background_shows_in_the_corners():
 
 
 @pytest.mark.parametrize("size", [4, 48, 64, 96, 129])
-def test_pictures_are_rgb_and_as_large_as_asked(size):
-    picture = draw_face(draw_factors(0, 1), size)
-    assert (picture.mode, picture.size) == ("RGB", (size, size))
+def test_images_are_rgb_and_as_large_as_asked(size):
+    image = draw_face(draw_factors(0, 1), size)
+    assert (image.mode, image.size) == ("RGB", (size, size))
 
 
 def test_two_sizes_show_the_same_face():
@@ -334,9 +331,9 @@ def test_faces_with_labels_keep_their_factors():
 def test_the_meaning_of_labels_is_that_of_the_documentation():
     from vgx_builtin.datasets.drawn_faces import DrawnFaces
 
-    said = " ".join(DrawnFaces.model_fields["label"].description.split())
+    expected = " ".join(DrawnFaces.model_fields["label"].description.split())
     for kinds in (HAIR_STYLES, ACCESSORIES):
-        assert ", ".join(f"{number} {kind}" for number, kind in enumerate(kinds)) in said
+        assert ", ".join(f"{number} {kind}" for number, kind in enumerate(kinds)) in expected
 
 
 def test_faces_without_labels_are_not_labelled_and_labels_change_the_fingerprint():
@@ -351,8 +348,8 @@ def test_faces_without_labels_are_not_labelled_and_labels_change_the_fingerprint
 def test_the_recipe_must_know_how_many_classes_there_are(classes):
     from vgx.errors import RecipeError
 
-    said = f"there are 6 classes, and image.classes is {classes}; say image.classes=6"
-    with pytest.raises(RecipeError, match=said):
+    expected = f"there are 6 classes, and image.classes is {classes}; set image.classes=6"
+    with pytest.raises(RecipeError, match=expected):
         labelled("hair_style", classes)
 
 

@@ -18,9 +18,9 @@ from vgx_builtin.features.timm import Timm
 IMAGE = vgx.ImageSpec(32)
 
 
-def pictures(n=3, side=32, channels=3):
-    chance = torch.Generator().manual_seed(1)
-    return torch.rand(n, channels, side, side, generator=chance)
+def random_images(n=3, side=32, channels=3):
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(n, channels, side, side, generator=generator)
 
 
 # --- random-conv -------------------------------------------------------------------------------
@@ -42,8 +42,8 @@ def test_the_random_network_is_the_same_everywhere():
 
 
 def test_its_features_are_means_of_channels():
-    """Against convolutions written as sums over shifted pictures, in float64."""
-    network, images = RandomConv().build(IMAGE), pictures(2, 8)
+    """Against convolutions written as sums over shifted images, in float64."""
+    network, images = RandomConv().build(IMAGE), random_images(2, 8)
     x, means = (images.double() * 4 - 2).numpy(), []
     for weight in network.double().buffers():
         side = (x.shape[2] + 1) // 2
@@ -59,9 +59,9 @@ def test_its_features_are_means_of_channels():
 
 
 @pytest.mark.parametrize(("side", "channels"), [(4, 3), (96, 1), (33, 3)])
-def test_it_sees_pictures_of_every_size(side, channels):
+def test_it_sees_images_of_every_size(side, channels):
     network = RandomConv().build(vgx.ImageSpec(side, channels))
-    assert network(pictures(3, side, channels)).shape == (3, 480)
+    assert network(random_images(3, side, channels)).shape == (3, 480)
 
 
 def test_it_says_what_its_figures_are_worth():
@@ -86,13 +86,13 @@ def test_a_backbone_with_weights_of_a_file_keeps_the_contract(weights):
     check_part(Timm(backbone="test_resnet", weights=weights, side=32), image=vgx.ImageSpec(16))
 
 
-def test_a_backbone_sees_pictures_as_its_pretraining_did(weights):
+def test_a_backbone_sees_images_as_its_pretraining_did(weights):
     import timm
 
     network = Timm(backbone="test_resnet", weights=weights, side=40).build(IMAGE)
     model = timm.create_model("test_resnet", pretrained=False, num_classes=0).eval()
     model.load_state_dict(network.backbone.state_dict())
-    config, images = model.pretrained_cfg, pictures()
+    config, images = model.pretrained_cfg, random_images()
     resized = F.interpolate(images, (40, 40), mode="bicubic", antialias=True).clamp(0, 1)
     mean, std = (torch.tensor(config[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_inception_without_a_network_says_what_does_instead(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(HubError, match=r"not cached; a local file does without: .*weights: FILE"):
+    with pytest.raises(HubError, match=r"not cached; a local file works too: .*weights: FILE"):
         Inception().build(IMAGE)
 
 
@@ -145,23 +145,25 @@ def test_inception_is_fetched_once_and_its_file_told(monkeypatch):
     import torch.hub
     from torchvision.models import inception_v3
 
-    asked = []
+    requests = []
 
     def fetch(url, target, hash_prefix, progress):
-        asked.append((url, hash_prefix))
+        requests.append((url, hash_prefix))
         torch.manual_seed(0)
         model = inception_v3(num_classes=1008, aux_logits=False, init_weights=False)
         torch.save(model.state_dict(), target)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    with pytest.warns(vgx.Notice, match="inception: .*safetensors, SHA-256 ([0-9a-f]{64})") as told:
+    with pytest.warns(
+        vgx.Notice, match="inception: .*safetensors, SHA-256 ([0-9a-f]{64})"
+    ) as notices:
         network = Inception().build(IMAGE)
     (file,) = (vgx.cache_dir() / "weights").iterdir()
-    assert str(told[0].message).endswith(hashlib.sha256(file.read_bytes()).hexdigest())
+    assert str(notices[0].message).endswith(hashlib.sha256(file.read_bytes()).hexdigest())
     with pytest.warns(vgx.Notice, match="inception"):
         again = Inception().build(IMAGE)
-    assert asked == [(asked[0][0], "6726825d")]
-    images = pictures(1, 16)
+    assert requests == [(requests[0][0], "6726825d")]
+    images = random_images(1, 16)
     with torch.no_grad():
         features = network(images)
         assert features.shape == (1, 2048)
@@ -176,10 +178,10 @@ def test_inception_is_fetched_once_and_its_file_told(monkeypatch):
         assert torch.allclose(seen, seen[:, :, 1:2, 1:2].expand_as(seen), atol=1e-7)
 
 
-def test_pictures_are_stretched_as_tensorflow_did():
+def test_images_are_stretched_as_tensorflow_did():
     """Pixel i of 299 lies at i * S / 299: by hand for 2 pixels, 0 and 1."""
-    from vgx_builtin.features.networks import _stretching
+    from vgx_builtin.features.networks import resize_matrix
 
-    row = _stretching(2) @ torch.tensor([0.0, 1.0])
+    row = resize_matrix(2) @ torch.tensor([0.0, 1.0])
     expected = torch.tensor([min(i * 2 / 299, 1.0) for i in range(299)])
     assert torch.allclose(row, expected, atol=1e-6)

@@ -25,20 +25,20 @@ SPEC = vgx.ImageSpec(size=8)
 MODES = ["RGB", "L", "RGBA", "RGB", "P", "LA", "RGB"]
 
 
-def pictures(modes=MODES):
+def sample_images(modes=MODES):
     return [Image.new("RGB", (9, 7), (40 * i, 10, 200)).convert(m) for i, m in enumerate(modes)]
 
 
-def png(picture):
+def png(image):
     file = io.BytesIO()
-    picture.save(file, "png")
+    image.save(file, "png")
     return file.getvalue()
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A folder as the hub would hold it, written by the library itself."""
-    columns = {"image": pictures(), "label": list(range(len(MODES)))}
+    columns = {"image": sample_images(), "label": list(range(len(MODES)))}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     rows = datasets.Dataset.from_dict(columns, features=features)
     (tmp_path / "hub" / "data").mkdir(parents=True)
@@ -63,7 +63,7 @@ def store(**fields):
     return open_store(source, SPEC), notices
 
 
-def test_only_rgb_pictures_are_kept_and_the_others_are_counted(folder):
+def test_only_rgb_images_are_kept_and_the_others_are_counted(folder):
     kept, notices = store(path=str(folder))
     assert kept.images.shape == (3, 8, 8, 3)
     assert kept.dropped == {"greyscale": 1, "in mode P": 1, "with alpha": 2}
@@ -82,14 +82,14 @@ def test_slices_and_limit_take_the_first_rows(folder):
 
 
 def test_a_single_parquet_file_with_bare_structs_works(tmp_path):
-    cells = [{"bytes": png(picture), "path": None} for picture in pictures(["RGB", "L"])]
+    cells = [{"bytes": png(image), "path": None} for image in sample_images(["RGB", "L"])]
     pq.write_table(pa.table({"image": cells, "n": [1, 2]}), tmp_path / "bare.parquet")
     kept, _ = store(path=str(tmp_path / "bare.parquet"))
     assert (len(kept.images), kept.dropped) == (1, {"greyscale": 1})
 
 
 def test_bad_rows_are_named_and_may_be_left_out(tmp_path):
-    good = png(pictures(["RGB"])[0])
+    good = png(sample_images(["RGB"])[0])
     cells = [{"bytes": data, "path": path} for data, path in (
         (good, None), (good[:50], "faces/torn.png"), (b"text", None), (None, None), (good, "a.png"),
     )]  # fmt: skip
@@ -99,7 +99,7 @@ def test_bad_rows_are_named_and_may_be_left_out(tmp_path):
     source, _ = open_source(part(path=str(tmp_path / "bad.parquet")), SPEC)
     kept = open_store(source, SPEC, max_bad=0.4)
     assert (len(kept.images), kept.dropped, kept.bad) == (2, {"empty": 1}, 2)
-    assert kept.named[1] == "row 2: no picture, or one that is broken at its beginning"
+    assert kept.named[1] == "row 2: not an image, or broken at its beginning"
 
 
 @pytest.mark.bar("D1")
@@ -136,10 +136,10 @@ def test_a_parquet_file_with_a_hole_is_refused_or_every_row_is_accounted_for(
     record_property("cases", len(range(4, len(data) - 400, 150)))
 
 
-def test_two_columns_of_pictures_must_be_told_apart(tmp_path):
-    cells = [{"bytes": png(p), "path": None} for p in pictures(["RGB", "RGB"])]
+def test_two_columns_of_images_must_be_told_apart(tmp_path):
+    cells = [{"bytes": png(p), "path": None} for p in sample_images(["RGB", "RGB"])]
     pq.write_table(pa.table({"a": cells, "b": cells[::-1]}), tmp_path / "two.parquet")
-    with pytest.raises(DataError, match="several columns hold pictures: a, b"):
+    with pytest.raises(DataError, match="several columns hold images: a, b"):
         store(path=str(tmp_path / "two.parquet"))
     kept, _ = store(path=str(tmp_path / "two.parquet"), column="b")
     assert kept.images[0, 0, 0].tolist() == [40, 10, 200]
@@ -148,7 +148,7 @@ def test_two_columns_of_pictures_must_be_told_apart(tmp_path):
 
 
 def test_a_column_of_something_else_is_refused(folder):
-    with pytest.raises(DataError, match=r"column 'label' holds no pictures but Value\('int64'\)"):
+    with pytest.raises(DataError, match=r"column 'label' holds Value\('int64'\), not images"):
         store(path=str(folder), column="label")
 
 
@@ -178,7 +178,7 @@ def labelled(folder, label, classes, **fields):
 
 @pytest.fixture
 def named(tmp_path):
-    """Two pictures of three of which the library knows the classes by name; one is not labelled."""
+    """Two images of three of which the library knows the classes by name; one is not labelled."""
     features = datasets.Features(
         {
             "image": datasets.Image(),
@@ -189,7 +189,7 @@ def named(tmp_path):
         }
     )
     columns = {
-        "image": pictures(["RGB", "L", "RGB"]), "kind": [2, 1, 0], "unknown": [0, 0, -1],
+        "image": sample_images(["RGB", "L", "RGB"]), "kind": [2, 1, 0], "unknown": [0, 0, -1],
         "some": [1, None, 0], "score": [0.5, 0.5, 0.5],
     }  # fmt: skip
     rows = datasets.Dataset.from_dict(columns, features=features)
@@ -198,7 +198,7 @@ def named(tmp_path):
     return tmp_path / "named"
 
 
-def test_whole_numbers_are_labels_and_stay_with_their_pictures(folder):
+def test_whole_numbers_are_labels_and_stay_with_their_images(folder):
     source, spec = labelled(folder, "label", 7)
     assert isinstance(source, vgx.Labelled)
     kept = open_store(source, spec)
@@ -223,7 +223,7 @@ def test_labels_that_cannot_be_are_said(folder, named):
         open_store(*labelled(folder, "label", 3))
     with pytest.raises(DataError, match="no column 'lable'; it has image, label"):
         labelled(folder, "lable", 7)
-    with pytest.raises(DataError, match=r"column 'score' holds no labels but Value\('float32'\)"):
+    with pytest.raises(DataError, match=r"column 'score' holds Value\('float32'\), not labels"):
         labelled(named, "score", 1)
     with pytest.raises(DataError, match="column 'some': row 1 has no label"):
         labelled(named, "some", 2)

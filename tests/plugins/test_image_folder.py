@@ -1,4 +1,4 @@
-"""Folders of pictures of every kind."""
+"""Folders of images of every kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 import vgx
 from vgx.data.store import open_store
 from vgx.errors import DataError, RecipeError
-from vgx_builtin import pictures
+from vgx_builtin import image_files
 
 SPEC = vgx.ImageSpec(size=8)
 
@@ -31,13 +31,13 @@ def save(path, mode="RGB", size=(10, 12), colour=(200, 100, 50), **options):
     Image.new("RGB", size, colour).convert(mode).save(path, **options)
 
 
-def test_it_looks_into_folders_and_takes_pictures_only(tmp_path):
+def test_it_looks_into_folders_and_takes_images_only(tmp_path):
     save(tmp_path / "b" / "deep" / "one.PNG")
     save(tmp_path / "a.jpg")
     (tmp_path / "notes.txt").write_text("no picture")
-    found = source(tmp_path)
-    assert [file.name for file in found.files] == ["a.jpg", "one.PNG"]
-    assert found[1].size == (10, 12)
+    files = source(tmp_path)
+    assert [file.name for file in files.files] == ["a.jpg", "one.PNG"]
+    assert files[1].size == (10, 12)
     assert len(source(tmp_path, limit=1)) == 1
 
 
@@ -62,22 +62,22 @@ def test_sixteen_bits_are_scaled_not_cut_off(tmp_path, order):
     values = np.array([[0, 257, 25700, 65535]], order)
     mode = {"<u2": "I;16", ">u2": "I;16B"}[order]
     Image.frombytes(mode, (4, 1), values.tobytes()).save(tmp_path / "deep.tif")
-    (picture,) = source(tmp_path)
-    assert [picture.getpixel((x, 0)) for x in range(4)] == [(v, v, v) for v in (0, 1, 100, 255)]
+    (image,) = source(tmp_path)
+    assert [image.getpixel((x, 0)) for x in range(4)] == [(v, v, v) for v in (0, 1, 100, 255)]
 
 
-def test_pictures_are_turned_as_their_camera_says(tmp_path):
-    picture = Image.new("RGB", (4, 2))
-    picture.putpixel((0, 0), (255, 0, 0))
-    exif = picture.getexif()
+def test_images_are_turned_as_their_camera_says(tmp_path):
+    image = Image.new("RGB", (4, 2))
+    image.putpixel((0, 0), (255, 0, 0))
+    exif = image.getexif()
     exif[274] = 6  # turn clockwise by 90 degrees: the top left corner comes to the top right
-    picture.save(tmp_path / "turned.png", exif=exif)
+    image.save(tmp_path / "turned.png", exif=exif)
     upright = source(tmp_path)[0]
     assert upright.size == (2, 4)
     assert upright.getpixel((1, 0)) == (255, 0, 0)
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path):
+def test_a_file_that_is_no_image_is_named(tmp_path):
     (tmp_path / "torn.png").write_bytes(b"\x89PNG and no more")
     with pytest.raises(DataError, match=r"torn\.png"):
         open_store(source(tmp_path), SPEC)
@@ -132,14 +132,14 @@ BAD = {
     "tags.tif": b"II*\x00\x08\x00\x00\x00" + b"\xff" * 40,
 }
 WHY = {
-    "empty.png": "no picture", "text.jpg": "no picture", "short.jpg": "truncated",
+    "empty.png": "not an image", "text.jpg": "not an image", "short.jpg": "truncated",
     "bomb.png": "DecompressionBomb", "warned.png": "9,000 x 9,000 pixels are too many to decode",
-    "talks.png": "too large", "program.png": "no picture", "nan.pfm": "not finite",
+    "talks.png": "too large", "program.png": "not an image", "nan.pfm": "not finite",
 }  # fmt: skip
 
 
 def test_warned_is_between_vgx_and_pillow():
-    assert pictures.MAX_PIXELS < 9000 * 9000 < Image.MAX_IMAGE_PIXELS
+    assert image_files.MAX_PIXELS < 9000 * 9000 < Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -170,7 +170,7 @@ def test_a_bad_file_below_a_folder_is_named_with_the_folder(tmp_path):
     (tmp_path / "a" / "b" / "torn.png").write_bytes(b"torn")
     save(tmp_path / "good.png")
     store = open_store(source(tmp_path), SPEC, max_bad=1)
-    assert store.named == ("a/b/torn.png: no picture, or one that is broken at its beginning",)
+    assert store.named == ("a/b/torn.png: not an image, or broken at its beginning",)
 
 
 def test_a_repaired_file_is_looked_at_again(tmp_path):
@@ -197,11 +197,11 @@ def test_names_that_are_no_text_are_names_all_the_same(tmp_path):
         file.write(b"torn")
     save(tmp_path / "good.png")
     store = open_store(source(tmp_path), SPEC, max_bad=1)
-    assert store.named[0].startswith("? .png: no picture")
+    assert store.named[0].startswith("? .png: not an image")
     json.dumps(store.named, ensure_ascii=False).encode()
 
 
-def test_a_file_that_may_not_be_read_is_no_bad_picture(tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_is_no_bad_image(tmp_path, monkeypatch):
     """Left out silently it would stay away after its rights were mended."""
     save(tmp_path / "closed.png")
     save(tmp_path / "good.png")
@@ -232,13 +232,13 @@ def test_a_folder_that_may_not_be_read_is_said(tmp_path, monkeypatch):
         source(tmp_path)
 
 
-def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
+def test_no_program_is_started_for_an_image(tmp_path, monkeypatch):
     """Pillow would hand PostScript to Ghostscript."""
     monkeypatch.setattr(subprocess, "Popen", None)
     (tmp_path / "a.eps").write_bytes(BAD["program.png"])
-    with pytest.raises(DataError, match="no pictures in it"):
+    with pytest.raises(DataError, match="no images in it"):
         source(tmp_path)
-    assert {".eps", ".pdf", ".h5", ".wmf"}.isdisjoint(pictures.endings())
+    assert {".eps", ".pdf", ".h5", ".wmf"}.isdisjoint(image_files.endings())
 
 
 def test_of_an_animation_the_first_frame_is_taken(tmp_path):
@@ -258,8 +258,8 @@ def test_a_transparent_grey_of_few_bits_is_found_again(tmp_path):
     grey = chunk(b"tRNS", struct.pack(">H", 10)) + chunk(b"IDAT", zlib.compress(b"\0\xab"))
     data = b"\x89PNG\r\n\x1a\n" + claim + grey + chunk(b"IEND", b"")
     (tmp_path / "few.png").write_bytes(data)
-    (picture,) = source(tmp_path)
-    assert [picture.getpixel((x, 0)) for x in range(2)] == [(0, 0, 0), (187, 187, 187)]
+    (image,) = source(tmp_path)
+    assert [image.getpixel((x, 0)) for x in range(2)] == [(0, 0, 0), (187, 187, 187)]
 
 
 def test_bad_data_of_a_camera_turn_nothing(tmp_path):
@@ -269,10 +269,10 @@ def test_bad_data_of_a_camera_turn_nothing(tmp_path):
     assert source(tmp_path)[0].size == (4, 2)
 
 
-def test_folders_without_pictures_are_said(tmp_path):
+def test_folders_without_images_are_said(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         source(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         source(tmp_path)
 
 
@@ -306,14 +306,14 @@ def animals(tmp_path):
 def test_a_label_is_the_number_of_the_folder_as_torchvision_counts(animals):
     from torchvision.datasets import ImageFolder
 
-    (animals / "empty").rmdir()  # torchvision refuses a folder without pictures
+    (animals / "empty").rmdir()  # torchvision refuses a folder without images
     theirs = dict(ImageFolder(str(animals)).samples)
-    found = labelled(animals, 3)
-    assert isinstance(found, vgx.Labelled)
-    ours = {str(file): found.label(index) for index, file in enumerate(found.source.files)}
+    files = labelled(animals, 3)
+    assert isinstance(files, vgx.Labelled)
+    ours = {str(file): files.label(index) for index, file in enumerate(files.source.files)}
     assert ours == theirs
     assert sorted(ours.values()) == [0, 1, 1, 2, 2]
-    kept = open_store(found, vgx.ImageSpec(size=8, classes=3))
+    kept = open_store(files, vgx.ImageSpec(size=8, classes=3))
     assert kept.labels.tolist() == [0, 1, 1, 2, 2]
 
 

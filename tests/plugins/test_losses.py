@@ -26,7 +26,7 @@ def step(**given):
     return vgx.Step(**{**absent, "number": 0, "progress": 0.0, "real": REAL, **given})
 
 
-def judged(real, fake):
+def scored(real, fake):
     return step(
         real_score=vgx.Score(torch.tensor(real).view(-1, 1)),
         fake_score=vgx.Score(torch.tensor(fake).view(-1, 1)),
@@ -49,7 +49,7 @@ def test_l1_l2_and_bce_by_hand():
 
 
 def test_adversarial_bce_by_hand():
-    at = judged([2.0, -1.0], [0.5, 0.0])
+    at = scored([2.0, -1.0], [0.5, 0.0])
     sigmoid = torch.sigmoid(torch.tensor([2.0, -1.0, 0.5, 0.0])).tolist()
     ln = math.log
     generator = -(ln(sigmoid[2]) + ln(sigmoid[3])) / 2
@@ -57,13 +57,13 @@ def test_adversarial_bce_by_hand():
     fake = -(ln(1 - sigmoid[2]) + ln(1 - sigmoid[3])) / 2
     assert loss("bce-adversarial").generator(at).item() == pytest.approx(generator)
     assert loss("bce-adversarial").discriminator(at).item() == pytest.approx(real + fake)
-    undecided = judged([0.0], [0.0])
+    undecided = scored([0.0], [0.0])
     assert loss("bce-adversarial").generator(undecided).item() == pytest.approx(ln(2))
     assert loss("bce-adversarial").discriminator(undecided).item() == pytest.approx(2 * ln(2))
 
 
 def test_hinge_by_hand():
-    at = judged([2.0, 0.5], [-3.0, 0.5])
+    at = scored([2.0, 0.5], [-3.0, 0.5])
     assert loss("hinge").generator(at).item() == pytest.approx((3.0 - 0.5) / 2)
     # What is beyond the margin counts nothing: the real 2 and the fake -3.
     assert loss("hinge").discriminator(at).item() == pytest.approx((0 + 0.5) / 2 + (0 + 1.5) / 2)
@@ -82,7 +82,7 @@ def test_charbonnier_by_hand():
 
 
 def test_minimax_is_the_logarithm_of_the_generators_chance_to_be_caught():
-    at = judged([2.0, -1.0], [0.5, 0.0])
+    at = scored([2.0, -1.0], [0.5, 0.0])
     caught = [1 - torch.tensor(0.5).sigmoid().item(), 0.5]
     by_hand = (math.log(caught[0]) + math.log(caught[1])) / 2
     assert loss("minimax").generator(at).item() == pytest.approx(by_hand)
@@ -103,16 +103,16 @@ def test_minimax_saturates_and_the_other_does_not():
 
 
 def test_least_squares_by_hand():
-    at = judged([2.0, 0.5], [-3.0, 0.5])
+    at = scored([2.0, 0.5], [-3.0, 0.5])
     assert loss("least-squares").generator(at).item() == pytest.approx((16 + 0.25) / 4)
     by_hand = (1 + 0.25) / 4 + (9 + 0.25) / 4
     assert loss("least-squares").discriminator(at).item() == pytest.approx(by_hand)
-    perfect = judged([1.0, 1.0], [0.0, 0.0])
+    perfect = scored([1.0, 1.0], [0.0, 0.0])
     assert loss("least-squares").discriminator(perfect).item() == 0
 
 
 def test_wasserstein_by_hand():
-    at = judged([2.0, 0.5], [-3.0, 0.5])
+    at = scored([2.0, 0.5], [-3.0, 0.5])
     assert loss("wasserstein").generator(at).item() == pytest.approx(1.25)
     assert loss("wasserstein").discriminator(at).item() == pytest.approx(-1.25 - 1.25)
 
@@ -122,7 +122,7 @@ def softplus(x):
 
 
 def test_relativistic_pairs_by_hand():
-    at = judged([2.0, -1.0], [0.5, 0.0])
+    at = scored([2.0, -1.0], [0.5, 0.0])
     leads = [1.5, -1.0]
     generator = (softplus(leads[0]) + softplus(leads[1])) / 2
     discriminator = (softplus(-leads[0]) + softplus(-leads[1])) / 2
@@ -130,9 +130,9 @@ def test_relativistic_pairs_by_hand():
     assert loss("relativistic").discriminator(at).item() == pytest.approx(discriminator)
 
 
-def test_relativistic_pairs_set_both_kinds_of_fakes_beside_the_same_pictures():
-    """Reconstructions first, then decoded noise: 2B fakes beside B pictures."""
-    at = judged([2.0, -1.0], [0.5, 0.0, -4.0, 3.0])
+def test_relativistic_pairs_set_both_kinds_of_fakes_beside_the_same_images():
+    """Reconstructions first, then decoded noise: 2B fakes beside B images."""
+    at = scored([2.0, -1.0], [0.5, 0.0, -4.0, 3.0])
     leads = [1.5, -1.0, 6.0, -4.0]
     by_hand = sum(map(softplus, leads)) / 4
     assert loss("relativistic").generator(at).item() == pytest.approx(by_hand)
@@ -142,9 +142,9 @@ def test_relativistic_pairs_set_both_kinds_of_fakes_beside_the_same_pictures():
 @pytest.mark.parametrize("times", [1, 2])
 def test_relativistic_averages_are_cross_entropies(shape, times):
     """RaGAN as it stands in Jolicoeur-Martineau 2018, with logarithms of probabilities."""
-    chance = torch.Generator().manual_seed(0)
-    real = torch.randn(shape, generator=chance, dtype=torch.float64)
-    fake = torch.randn(shape[0] * times, *shape[1:], generator=chance, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(shape, generator=generator, dtype=torch.float64)
+    fake = torch.randn(shape[0] * times, *shape[1:], generator=generator, dtype=torch.float64)
     at = step(real_score=vgx.Score(real), fake_score=vgx.Score(fake))
     d_real, d_fake = torch.sigmoid(real - fake.mean()), torch.sigmoid(fake - real.mean())
     discriminator = -d_real.log().mean() - (1 - d_fake).log().mean()
@@ -179,8 +179,8 @@ def test_the_players_pull_in_opposite_directions(name, settings):
 
 @pytest.mark.parametrize("unit", ["pixel", "sample"])
 def test_kl_is_the_divergence_from_the_standard_normal(unit):
-    chance = torch.Generator().manual_seed(0)
-    mu, logvar = torch.randn(5, 7, generator=chance), torch.randn(5, 7, generator=chance)
+    generator = torch.Generator().manual_seed(0)
+    mu, logvar = torch.randn(5, 7, generator=generator), torch.randn(5, 7, generator=generator)
     real = torch.rand(5, 3, 4, 4)
     posterior = distributions.Normal(mu, (logvar / 2).exp())
     each = distributions.kl_divergence(posterior, distributions.Normal(0.0, 1.0)).sum(1)
@@ -229,8 +229,8 @@ def test_capacity_may_grow():
 
 @pytest.mark.parametrize("name", ["kl", "total-correlation"])
 def test_a_posterior_that_is_no_gaussian_is_told(name):
-    said = f"{name} needs a Gaussian posterior; the encoder gives a Point"
-    with pytest.raises(RecipeError, match=said):
+    expected = f"{name} needs a Gaussian posterior; the encoder gives a Point"
+    with pytest.raises(RecipeError, match=expected):
         loss(name).generator(step(posterior=Point(torch.zeros(2, 2)), z=torch.zeros(2, 2)))
 
 

@@ -96,7 +96,7 @@ def test_mmd_pulls_latents_that_are_away_to_the_prior():
     assert (pull.mean(0) > 0).all()
 
 
-def test_mmd_needs_an_encoder_and_two_pictures():
+def test_mmd_needs_an_encoder_and_two_images():
     with pytest.raises(RecipeError, match="needs an encoder"):
         loss("mmd").generator(step(z=normal(4, 3)))
     with pytest.raises(RecipeError, match="two images"):
@@ -106,23 +106,23 @@ def test_mmd_needs_an_encoder_and_two_pictures():
 # --- total correlation -------------------------------------------------------------------------
 
 
-def estimate(z, posterior, pictures):
-    """Chen et al. 2018 as it stands: minibatch-weighted sampling for `pictures` in the data set."""
+def estimate(z, posterior, count):
+    """Chen et al. 2018: minibatch-weighted sampling for `count` images in the data set."""
     batch, total = len(z), 0.0
     for i in range(batch):
         density = distributions.Normal(posterior.mu, (posterior.logvar / 2).exp()).log_prob(z[i])
-        total += (density.sum(1).exp().sum() / (pictures * batch)).log().item()
-        total -= (density.exp().sum(0) / (pictures * batch)).log().sum().item()
+        total += (density.sum(1).exp().sum() / (count * batch)).log().item()
+        total -= (density.exp().sum(0) / (count * batch)).log().sum().item()
     return total / batch
 
 
-@pytest.mark.parametrize("pictures", [1, 1000])
-def test_total_correlation_is_the_papers_estimate_but_for_a_constant(pictures):
+@pytest.mark.parametrize("count", [1, 1000])
+def test_total_correlation_is_the_papers_estimate_but_for_a_constant(count):
     posterior = vgx.Gaussian(normal(6, 3), normal(6, 3, seed=1))
     z = normal(6, 3, seed=2)
     value = loss("total-correlation", unit="sample").generator(step(posterior=posterior, z=z))
-    constant = 2 * math.log(pictures)  # (Z - 1) log N
-    assert value.item() == pytest.approx(estimate(z, posterior, pictures) - constant)
+    constant = 2 * math.log(count)  # (Z - 1) log N
+    assert value.item() == pytest.approx(estimate(z, posterior, count) - constant)
 
 
 def test_total_correlation_of_spatial_latents_in_both_units():
@@ -179,8 +179,8 @@ def test_vq_draws_the_codebook_to_the_encoder_and_less_so_the_other_way():
 
 
 def test_vq_names_the_encoder_that_it_needs():
-    said = "vq needs the encoder vector-quantised; this one gives a Gaussian"
-    with pytest.raises(RecipeError, match=said):
+    expected = "vq needs the encoder vector-quantised; the encoder gives a Gaussian"
+    with pytest.raises(RecipeError, match=expected):
         loss("vq").generator(encoded(normal(4, 3)))
 
 
@@ -215,6 +215,6 @@ def test_a_recipe_that_lacks_what_a_loss_needs_is_told_before_the_first_step():
     """By number and name, as every loss that asks for what is absent."""
     changes = {"losses": ["hinge", "mmd"], "encoder": None, "train.fakes": ["prior"]}
     engine = Engine(vgx.load_recipe(TINY, changes), steps=2)
-    said = r"losses.1: mmd asks for step.posterior: the recipe needs an encoder"
-    with pytest.raises(RecipeError, match=said):
+    expected = r"losses.1: mmd asks for step.posterior: the recipe needs an encoder"
+    with pytest.raises(RecipeError, match=expected):
         examine(engine, vgx.discover(), Batch(torch.rand(8, 3, 16, 16)))

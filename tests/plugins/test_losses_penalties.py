@@ -23,19 +23,26 @@ def loss(name, **settings):
     return vgx.discover().part("loss", name)(**settings)
 
 
-def pictures(n, side=2, seed=0):
-    chance = torch.Generator().manual_seed(seed)
-    return torch.rand(n, 1, side, side, generator=chance, dtype=WIDE)
+def random_images(n, side=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, 1, side, side, generator=generator, dtype=WIDE)
 
 
-def step(real, judge, **given):
+def step(real, discriminator, **given):
     """A step whose discriminator is `judge`; the fakes are those given."""
     absent = {field.name: None for field in fields(vgx.Step) if field.default is MISSING}
-    shown = [given[name] for name in ("recon", "prior") if name in given]
-    if shown and "fake_score" not in given:
-        given["fake_score"] = judge(torch.cat(shown))
+    fakes = [given[name] for name in ("recon", "prior") if name in given]
+    if fakes and "fake_score" not in given:
+        given["fake_score"] = discriminator(torch.cat(fakes))
     return vgx.Step(
-        **{**absent, "number": 0, "progress": 0.0, "real": real, "discriminator": judge, **given}
+        **{
+            **absent,
+            "number": 0,
+            "progress": 0.0,
+            "real": real,
+            "discriminator": discriminator,
+            **given,
+        }
     )
 
 
@@ -55,26 +62,26 @@ LINEAR = {"r1": 12.5, "r2": 12.5, "gradient-penalty": 16.0, "dragan": 16.0}
 
 @pytest.mark.parametrize(("name", "value"), LINEAR.items())
 def test_a_linear_discriminator_has_its_weights_for_a_slope(name, value):
-    at = step(pictures(3), linear(WEIGHTS), recon=pictures(3, seed=1))
+    at = step(random_images(3), linear(WEIGHTS), recon=random_images(3, seed=1))
     assert loss(name).discriminator(at).item() == pytest.approx(value)
 
 
 @pytest.mark.parametrize(("name", "value"), LINEAR.items())
-def test_the_slope_is_that_of_a_pictures_mean_logit(name, value):
+def test_the_slope_is_that_of_an_images_mean_logit(name, value):
     """A grid of 3x3 equal logits is no steeper than one."""
 
-    def judge(images):
+    def discriminator(images):
         logit = (images * WEIGHTS).sum((1, 2, 3))
         return vgx.Score(logit.view(-1, 1, 1, 1).expand(-1, 1, 3, 3))
 
-    at = step(pictures(3), judge, recon=pictures(3, seed=1))
+    at = step(random_images(3), discriminator, recon=random_images(3, seed=1))
     assert loss(name).discriminator(at).item() == pytest.approx(value)
 
 
 @pytest.mark.parametrize(("name", "side"), [("r1", "real"), ("r2", "fake")])
 def test_a_quadratic_discriminator_is_steep_far_from_black(name, side):
     a = torch.tensor(3.0, dtype=WIDE, requires_grad=True)
-    real, fake = pictures(4), pictures(4, seed=1)
+    real, fake = random_images(4), random_images(4, seed=1)
     value = loss(name).discriminator(step(real, quadratic(a), recon=fake))
     squares = {"real": real, "fake": fake}[side].square().flatten(1).sum(1).mean()  # mean |x|^2
     assert value.item() == pytest.approx(0.5 * 9 * squares.item())
@@ -84,7 +91,7 @@ def test_a_quadratic_discriminator_is_steep_far_from_black(name, side):
 
 def test_the_gradient_penalty_of_a_quadratic_discriminator():
     a = torch.tensor(3.0, dtype=WIDE, requires_grad=True)
-    real, fake = pictures(4), pictures(4, seed=1)
+    real, fake = random_images(4), random_images(4, seed=1)
     value = loss("gradient-penalty").discriminator(step(real, quadratic(a), recon=fake))
     eps = torch.empty(4, 1, 1, 1, dtype=WIDE).uniform_(
         generator=rng.generator(0, "gradient-penalty")
@@ -95,7 +102,7 @@ def test_the_gradient_penalty_of_a_quadratic_discriminator():
     assert torch.autograd.grad(value, a)[0].item() == pytest.approx(by_hand.item())
 
 
-def test_the_gradient_penalty_mixes_each_picture_by_one_number():
+def test_the_gradient_penalty_mixes_each_image_by_one_number():
     """From black to white: a slope of sqrt(2) eps in two pixels, mean (sqrt(2) eps - 1)^2."""
     real = torch.ones(4096, 1, 1, 2, dtype=WIDE)
     at = step(real, quadratic(1.0), recon=torch.zeros_like(real))
@@ -105,13 +112,13 @@ def test_the_gradient_penalty_mixes_each_picture_by_one_number():
 
 def test_the_gradient_penalty_is_finite_where_nothing_slopes():
     flat = torch.zeros((), dtype=WIDE, requires_grad=True)
-    at = step(pictures(3), linear(flat), recon=pictures(3, seed=1))
+    at = step(random_images(3), linear(flat), recon=random_images(3, seed=1))
     value = loss("gradient-penalty").discriminator(at)
     assert value.item() == pytest.approx(1.0, abs=1e-5)
     assert torch.autograd.grad(value, flat)[0].isfinite()
 
 
-def test_dragan_looks_around_real_pictures_by_half_their_deviation():
+def test_dragan_looks_around_real_images_by_half_their_deviation():
     """Black and white pixels deviate by 1/2, so x is real + u/4; the slope is |x|."""
     real = torch.tensor([0.0, 1.0], dtype=WIDE).repeat(4096).view(-1, 1, 1, 1)
     value = loss("dragan").discriminator(step(real, quadratic(1.0))).item()
@@ -123,11 +130,11 @@ def test_dragan_draws_for_each_pixel():
     real = torch.tensor([0.0, 1.0], dtype=WIDE).repeat(2048).view(-1, 1, 1, 2).flip(3)
     seen = []
 
-    def judge(images):
+    def discriminator(images):
         seen.append(images.detach())
         return linear(1.0)(images)
 
-    loss("dragan").discriminator(step(real, judge))
+    loss("dragan").discriminator(step(real, discriminator))
     drawn = (seen[0] - real).flatten(1)
     assert drawn.min() >= 0
     assert drawn.max() <= 0.25
@@ -136,21 +143,28 @@ def test_dragan_draws_for_each_pixel():
 
 def test_penalties_see_the_fakes_that_were_shown():
     """Reconstructions, decoded noise, or both; reconstructions may be there and not be shown."""
-    real, recon, prior = pictures(3), pictures(3, seed=1), pictures(3, seed=2)
-    judge = quadratic(1.0)
+    real, recon, prior = random_images(3), random_images(3, seed=1), random_images(3, seed=2)
+    discriminator = quadratic(1.0)
     halves = {
         name: images.square().flatten(1).sum(1).mean().item() / 2
         for name, images in (("recon", recon), ("prior", prior))
     }
-    both = step(real, judge, recon=recon, prior=prior, fakes=("recon", "prior"))
+    both = step(real, discriminator, recon=recon, prior=prior, fakes=("recon", "prior"))
     mean = (halves["recon"] + halves["prior"]) / 2
     assert loss("r2").discriminator(both).item() == pytest.approx(mean)
-    hidden = step(real, judge, recon=recon, prior=prior, fake_score=judge(prior), fakes=("prior",))
+    hidden = step(
+        real,
+        discriminator,
+        recon=recon,
+        prior=prior,
+        fake_score=discriminator(prior),
+        fakes=("prior",),
+    )
     assert loss("r2").discriminator(hidden).item() == pytest.approx(halves["prior"])
-    alone = step(real, judge, prior=prior, fakes=("prior",))
+    alone = step(real, discriminator, prior=prior, fakes=("prior",))
     assert loss("r2").discriminator(alone).item() == pytest.approx(halves["prior"])
-    # Each fake is mixed with a real picture: with itself it is no mixture.
-    same = step(real, judge, recon=real, prior=real, fakes=("recon", "prior"))
+    # Each fake is mixed with a real image: with itself it is no mixture.
+    same = step(real, discriminator, recon=real, prior=real, fakes=("recon", "prior"))
     lengths = real.flatten(1).norm(dim=1)
     value = loss("gradient-penalty").discriminator(same).item()
     assert value == pytest.approx((lengths - 1).square().mean().item())
@@ -158,8 +172,8 @@ def test_penalties_see_the_fakes_that_were_shown():
 
 @pytest.mark.parametrize("name", ["r2", "gradient-penalty"])
 def test_a_penalty_on_fakes_does_not_lead_to_the_generator(name):
-    recon, a = pictures(3, seed=1).requires_grad_(), torch.ones((), requires_grad=True)
-    value = loss(name).discriminator(step(pictures(3), quadratic(a), recon=recon))
+    recon, a = random_images(3, seed=1).requires_grad_(), torch.ones((), requires_grad=True)
+    value = loss(name).discriminator(step(random_images(3), quadratic(a), recon=recon))
     toward, own = torch.autograd.grad(value, [recon, a], allow_unused=True)
     assert toward is None
     assert own is not None
@@ -168,21 +182,21 @@ def test_a_penalty_on_fakes_does_not_lead_to_the_generator(name):
 # --- lecam -------------------------------------------------------------------------------------
 
 
-def judged(real, fake):
+def scored(real, fake):
     scores = [vgx.Score(torch.tensor(values).view(-1, 1)) for values in (real, fake)]
-    return step(pictures(len(real)), None, real_score=scores[0], fake_score=scores[1])
+    return step(random_images(len(real)), None, real_score=scores[0], fake_score=scores[1])
 
 
 def test_lecam_by_hand():
     term = loss("lecam", decay=0.5).build()
     # Means 3 and 0: ((2 - 0)^2 + (4 - 0)^2) / 2 + ((1 - 3)^2 + (-1 - 3)^2) / 2
-    first = judged([2.0, 4.0], [1.0, -1.0])
+    first = scored([2.0, 4.0], [1.0, -1.0])
     assert term.discriminator(first).item() == pytest.approx(10 + 10)
     # The plain mean of two batches: 4 and 1; 25 - 10 + 1 and so on.
-    second = judged([5.0], [2.0])
+    second = scored([5.0], [2.0])
     assert term.discriminator(second).item() == pytest.approx((5 - 1) ** 2 + (2 - 4) ** 2)
     # From the third on a half stays each time: 4/2 + 0/2 and 1/2 + 7/2.
-    third = judged([0.0], [7.0])
+    third = scored([0.0], [7.0])
     assert term.discriminator(third).item() == pytest.approx((0 - 4) ** 2 + (7 - 2) ** 2)
     assert term.means.tolist() == pytest.approx([2.0, 4.0])
 
@@ -191,7 +205,7 @@ def test_lecams_graph_outlives_its_next_update():
     term = loss("lecam").build()
     real, fake = (torch.randn(3, 1, generator=rng.generator(0, n)) for n in ("a", "b"))
     real.requires_grad_()
-    at = step(pictures(3), None, real_score=vgx.Score(real), fake_score=vgx.Score(fake))
+    at = step(random_images(3), None, real_score=vgx.Score(real), fake_score=vgx.Score(fake))
     value = term.discriminator(at)
     term.discriminator(at)
     by_hand = 2 * (real - fake.mean()) / 3

@@ -34,9 +34,9 @@ def step(**given):
     return vgx.Step(**{**absent, "number": 0, "progress": 0.0, "real": None, **given})
 
 
-def pictures(side, seed=0, n=2, channels=3, dtype=WIDE):
-    chance = torch.Generator().manual_seed(seed)
-    noise = torch.rand(n, channels, side // 4, side // 4, generator=chance, dtype=dtype)
+def random_images(side, seed=0, n=2, channels=3, dtype=WIDE):
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(n, channels, side // 4, side // 4, generator=generator, dtype=dtype)
     return F.interpolate(noise, size=side, mode="bilinear")
 
 
@@ -57,7 +57,7 @@ def similarities(x, y):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_ssim_is_that_of_another_implementation(channels):
-    x, y = pictures(16, channels=channels), pictures(16, seed=1, channels=channels)
+    x, y = random_images(16, channels=channels), random_images(16, seed=1, channels=channels)
     planes = zip(x.flatten(0, 1).numpy(), y.flatten(0, 1).numpy(), strict=True)
     by_scipy = np.mean([similarities(*pair)[0].mean() for pair in planes])
     assert loss("ssim").generator(step(real=x, recon=y)).item() == pytest.approx(1 - by_scipy)
@@ -66,7 +66,7 @@ def test_ssim_is_that_of_another_implementation(channels):
 @pytest.mark.parametrize(("scales", "side"), [(1, 16), (2, 24), (3, 64)])
 def test_ms_ssim_is_that_of_another_implementation(scales, side):
     """Factors v enter as (1 + v) / 2; only in contrasts are windows over the border left out."""
-    x, y = pictures(side), pictures(side, seed=1)
+    x, y = random_images(side), random_images(side, seed=1)
     exponents = np.array([0.0448, 0.2856, 0.3001][:scales])
     exponents /= exponents.sum()
     values = []
@@ -87,7 +87,7 @@ def test_ms_ssim_is_that_of_another_implementation(scales, side):
 
 @pytest.mark.parametrize("name", ["ssim", "ms-ssim"])
 def test_similarity_is_whole_only_to_itself(name):
-    x = pictures(64)
+    x = random_images(64)
     assert loss(name).generator(step(real=x, recon=x)).item() == pytest.approx(0, abs=1e-9)
     noise = 0.1 * torch.rand(x.shape, generator=rng.generator(0, "noise"), dtype=WIDE)
     near, far = (loss(name).generator(step(real=x, recon=x + s * noise)) for s in (1, 3))
@@ -95,9 +95,9 @@ def test_similarity_is_whole_only_to_itself(name):
 
 
 @pytest.mark.parametrize("name", ["ssim", "ms-ssim"])
-def test_there_is_a_way_back_where_pictures_are_opposites(name):
+def test_there_is_a_way_back_where_images_are_opposites(name):
     """Negative factors: their powers would be no numbers, and cut off at 0 they would not move."""
-    x = pictures(64, dtype=torch.float32)
+    x = random_images(64, dtype=torch.float32)
     opposite = (1 - x).requires_grad_()
     value = loss(name).generator(step(real=x, recon=opposite))
     (slope,) = torch.autograd.grad(value, opposite)
@@ -108,7 +108,7 @@ def test_there_is_a_way_back_where_pictures_are_opposites(name):
 @pytest.mark.parametrize(("name", "side"), [("ssim", 11), ("ms-ssim", 12)])
 def test_the_slope_is_the_values(name, side):
     settings = {"scales": 1} if name == "ms-ssim" else {}
-    x, y = (pictures(side, n=1, channels=1, seed=seed) for seed in (0, 1))
+    x, y = (random_images(side, n=1, channels=1, seed=seed) for seed in (0, 1))
     part = loss(name, **settings)
     assert torch.autograd.gradcheck(
         lambda recon: part.generator(step(real=x, recon=recon)), y.requires_grad_()
@@ -116,17 +116,17 @@ def test_the_slope_is_the_values(name, side):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "side", "said"),
+    ("name", "settings", "side", "expected"),
     [
         ("ssim", {}, 8, "8 pixels are fewer than a window has; 11 are needed"),
-        ("ms-ssim", {}, 32, "scales: 3: needs pictures of 44 pixels, not 32; scales: 2 fits"),
-        ("ms-ssim", {"scales": 5}, 96, "pictures of 176 pixels, not 96; scales: 3 fits"),
-        ("ms-ssim", {"scales": 1}, 8, "pictures of 11 pixels, not 8; not even one scale fits"),
+        ("ms-ssim", {}, 32, "scales: 3: needs images of 44 pixels, not 32; scales: 2 fits"),
+        ("ms-ssim", {"scales": 5}, 96, "images of 176 pixels, not 96; scales: 3 fits"),
+        ("ms-ssim", {"scales": 1}, 8, "images of 11 pixels, not 8; not even one scale fits"),
     ],
 )
-def test_pictures_that_are_too_small_are_told(name, settings, side, said):
-    x = pictures(side)
-    with pytest.raises(RecipeError, match=said):
+def test_images_that_are_too_small_are_told(name, settings, side, expected):
+    x = random_images(side)
+    with pytest.raises(RecipeError, match=expected):
         loss(name, **settings).generator(step(real=x, recon=x))
 
 
@@ -151,7 +151,7 @@ def test_perceptual_is_the_cosine_distance_of_feature_maps():
     """|a - b|^2 of vectors of length 1 is 2 - 2 cos."""
     with rng.ambient(0, "weights"):
         backbone = timm.create_model("test_resnet", features_only=True, out_indices=(0, 2)).eval()
-    x, y = (pictures(32, seed=seed, dtype=torch.float32) for seed in (0, 1))
+    x, y = (random_images(32, seed=seed, dtype=torch.float32) for seed in (0, 1))
     config = timm.get_pretrained_cfg("test_resnet")
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.mean, config.std))
     maps = [backbone((images - mean) / std) for images in (y, x)]
@@ -172,14 +172,14 @@ def test_the_default_layers_are_those_of_lpips():
     assert term.backbone.feature_info.module_name() == [
         f"features.{number}" for number in (3, 8, 15, 22, 29)
     ]
-    x = pictures(32, dtype=torch.float32).requires_grad_()
+    x = random_images(32, dtype=torch.float32).requires_grad_()
     value = term.generator(step(real=x.detach(), recon=x))
     assert value.item() == 0
     assert torch.autograd.grad(value, x)[0].isfinite().all()
 
 
-def test_perceptual_takes_greyscale_pictures():
-    grey = [pictures(32, seed=seed, channels=1, dtype=torch.float32) for seed in (0, 1)]
+def test_perceptual_takes_greyscale_images():
+    grey = [random_images(32, seed=seed, channels=1, dtype=torch.float32) for seed in (0, 1)]
     term = built(loss("perceptual", **SMALL))
     as_colour = [images.expand(-1, 3, -1, -1) for images in grey]
     values = [term.generator(step(real=x, recon=y)).item() for x, y in (grey, as_colour)]
@@ -223,21 +223,21 @@ def test_perceptual_compares_with_the_weights_of_a_file(tmp_path):
 def test_a_random_backbone_is_told():
     part = vgx.discover().part("loss", "perceptual")
     note = part(name="look").note(vgx.ImageSpec(size=32))
-    assert note.startswith("The loss look compares pictures with a random vgg16")
+    assert note.startswith("The loss look compares images with a random vgg16")
     assert loss("perceptual", pretrained=True).note(vgx.ImageSpec(size=32)) == ""
     assert loss("perceptual", pretrained=True).untrained().pretrained is False
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "expected"),
     [
-        ({"backbone": "test_vit", "layers": (0,)}, "test_vit takes pictures of one size only"),
+        ({"backbone": "test_vit", "layers": (0,)}, "test_vit takes images of one size only"),
         ({"backbone": "vgg1"}, "timm has no model 'vgg1'; near: vgg1"),
         ({"backbone": "test_resnet", "layers": (9,)}, "backbone test_resnet: "),
     ],
 )
-def test_a_backbone_that_does_not_serve_is_told(settings, said):
-    with pytest.raises(RecipeError, match=said):
+def test_a_backbone_that_does_not_serve_is_told(settings, expected):
+    with pytest.raises(RecipeError, match=expected):
         built(loss("perceptual", **settings))
 
 
@@ -245,7 +245,7 @@ def test_a_backbone_that_does_not_serve_is_told(settings, said):
 
 
 def matched(real, fake):
-    """A step with one or two features for each picture, given by stage."""
+    """A step with one or two features for each image, given by stage."""
     real_score, fake_score = (
         vgx.Score(torch.zeros(len(stages[0]), 1), tuple(map(torch.tensor, stages)))
         for stages in (real, fake)
@@ -268,7 +268,7 @@ def test_feature_matching_by_hand():
 
 
 def test_feature_matching_pairs_reconstructions_and_means_all_fakes():
-    """Two reconstructions, then two pictures decoded from noise."""
+    """Two reconstructions, then two images decoded from noise."""
     fakes = [[[0.0, 0.0], [2.0, 4.0], [8.0, 8.0], [2.0, 0.0]]]
     at = matched(DEEP[0], fakes)
     assert loss("feature-matching").generator(at).item() == pytest.approx(5.0)
@@ -283,7 +283,7 @@ def test_feature_matching_pairs_reconstructions_and_means_all_fakes():
 
 
 @pytest.mark.parametrize("statistic", ["pairs", "mean"])
-def test_feature_matching_moves_the_fakes_to_the_real_pictures(statistic):
+def test_feature_matching_moves_the_fakes_to_the_real_images(statistic):
     real, fake = torch.zeros(2, 3, requires_grad=True), torch.ones(2, 3, requires_grad=True)
     scores = {
         "real_score": vgx.Score(torch.zeros(2, 1), (real,)),
@@ -310,18 +310,18 @@ def test_feature_matching_in_half_precision_is_summed_in_float32():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"train.fakes": ["prior"]}, "statistic: pairs needs 'recon' in train.fakes"),
         ({"encoder": None, "train.fakes": ["prior"]}, "step.recon: the recipe needs"),
     ],
 )
-def test_feature_matching_does_not_pair_what_is_no_pair(changes, said):
-    """Pictures decoded from noise have no picture that they should be."""
+def test_feature_matching_does_not_pair_what_is_no_pair(changes, expected):
+    """Images decoded from noise have no image that they should be."""
     losses = ["hinge", "feature-matching"]
     engine = Engine(vgx.load_recipe(TINY, {"losses": losses, **changes}), steps=2)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=expected):
         examine(engine, vgx.discover(), Batch(real))
 
 

@@ -1,4 +1,4 @@
-"""Metrics against independent implementations, on the same pictures and on the same features."""
+"""Metrics against independent implementations, on the same images and on the same features."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def metric(name, **fields):
     return REGISTRY.part("metric", name)(**fields)
 
 
-def pictures(n=5, side=48):
-    chance = torch.Generator().manual_seed(0)
-    real = torch.rand(n, 3, side // 4, side // 4, generator=chance)
+def random_images(n=5, side=48):
+    generator = torch.Generator().manual_seed(0)
+    real = torch.rand(n, 3, side // 4, side // 4, generator=generator)
     real = torch.nn.functional.interpolate(real, scale_factor=4)
-    return real, (real + 0.1 * torch.randn(real.shape, generator=chance)).clamp(0, 1)
+    return real, (real + 0.1 * torch.randn(real.shape, generator=generator)).clamp(0, 1)
 
 
 def measured(part, real, fake, image=IMAGE):
@@ -39,12 +39,12 @@ def measured(part, real, fake, image=IMAGE):
 # --- reconstructions ---------------------------------------------------------------------------
 
 
-def test_l1_and_psnr_are_means_over_pictures():
-    real, fake = (side.double().numpy() for side in pictures())
-    assert measured(metric("l1"), *pictures())["l1"] == pytest.approx(abs(real - fake).mean())
+def test_l1_and_psnr_are_means_over_images():
+    real, fake = (side.double().numpy() for side in random_images())
+    assert measured(metric("l1"), *random_images())["l1"] == pytest.approx(abs(real - fake).mean())
     errors = ((real - fake) ** 2).mean((1, 2, 3))
     expected = np.mean([-10 * math.log10(error) for error in errors])
-    assert measured(metric("psnr"), *pictures())["psnr"] == pytest.approx(expected, abs=1e-4)
+    assert measured(metric("psnr"), *random_images())["psnr"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_psnr_by_hand():
@@ -55,7 +55,7 @@ def test_psnr_by_hand():
 
 
 def windows(x, side=11, sigma=1.5):
-    """Gaussian means over the windows of pictures [B, C, H, W] that are mirrored at the border."""
+    """Gaussian means over the windows of images [B, C, H, W] that are mirrored at the border."""
     reach = side // 2
     places = np.arange(side) - reach
     weights = np.exp(-(places**2) / (2 * sigma**2))
@@ -82,7 +82,7 @@ def similarities(x, y):
 
 def test_ssim_is_the_papers_formula():
     """Mirrored at the border, in float64."""
-    real, fake = (side.double() for side in pictures())
+    real, fake = (side.double() for side in random_images())
     value = measured(metric("ssim"), real, fake)["ssim"]
     ssim, _ = similarities(real.numpy(), fake.numpy())
     assert value == pytest.approx(ssim.mean(), abs=1e-6)
@@ -91,7 +91,7 @@ def test_ssim_is_the_papers_formula():
 
 def test_ms_ssim_is_the_product_of_its_scales():
     """Of the finer scale whole windows count, as torchmetrics has it."""
-    real, fake = (side.double() for side in pictures())
+    real, fake = (side.double() for side in random_images())
     value = measured(metric("ms-ssim", scales=2), real, fake)["ms-ssim"]
     x, y = real.numpy(), fake.numpy()
     _, fine = similarities(x, y)
@@ -106,9 +106,9 @@ def test_ms_ssim_is_the_product_of_its_scales():
 
 
 def test_perceptual_is_the_distance_of_windows():
-    """Nine windows of half a picture, features scaled to length 1."""
+    """Nine windows of half an image, features scaled to length 1."""
     part = metric("perceptual")
-    real, fake = pictures(4)
+    real, fake = random_images(4)
     network = part.features.build(vgx.ImageSpec(24))
     distances = []
     for top in (0, 12, 24):
@@ -126,11 +126,11 @@ def test_perceptual_is_the_distance_of_windows():
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "said"),
+    ("name", "side", "expected"),
     [("ssim", 8, "a window has 11 pixels"), ("ms-ssim", 32, "scales: 3 needs 44 pixels")],
 )
-def test_pictures_that_are_too_small_are_refused(name, side, said):
-    with pytest.raises(RecipeError, match=said):
+def test_images_that_are_too_small_are_refused(name, side, expected):
+    with pytest.raises(RecipeError, match=expected):
         metric(name).build(vgx.ImageSpec(side))
 
 
@@ -139,10 +139,10 @@ def test_pictures_that_are_too_small_are_refused(name, side, said):
 
 def features(n=300, m=260, wide=24):
     """Two sets of correlated features that are neither alike nor far apart."""
-    chance = torch.Generator().manual_seed(0)
-    mix = torch.randn(wide, wide, generator=chance) / wide**0.5
-    real = torch.randn(n, wide, generator=chance) @ mix + 1
-    return real, (torch.randn(m, wide, generator=chance) @ mix) * 1.2 + 1.1
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(wide, wide, generator=generator) / wide**0.5
+    real = torch.randn(n, wide, generator=generator) @ mix + 1
+    return real, (torch.randn(m, wide, generator=generator) @ mix) * 1.2 + 1.1
 
 
 def test_fid_is_the_frechet_distance():
@@ -169,7 +169,7 @@ def test_fid_of_gaussians_is_known():
 
 
 def test_kid_is_the_unbiased_mmd():
-    """Sums over pairs in numpy, float64, all pictures in one subset: to 1e-6."""
+    """Sums over pairs in numpy, float64, all images in one subset: to 1e-6."""
     real, fake = features(80, 80)
     x, y = real.double().numpy(), fake.double().numpy()
 
@@ -243,15 +243,15 @@ def test_what_is_generated_perfectly_scores_so():
 
 
 @pytest.mark.parametrize("name", ["fid", "kid", "prdc"])
-def test_too_few_pictures_are_refused(name):
+def test_too_few_images_are_refused(name):
     with pytest.raises(RecipeError, match=f"metric {name}"):
         metric(name).compare(torch.rand(9, 4), torch.rand(1, 4))
 
 
 @pytest.mark.parametrize("name", ["fid", "kid", "prdc"])
-def test_pictures_are_compared_in_the_features_of_the_part(name):
-    """The gauge of pictures gives what `compare` gives for their features."""
-    real, fake = pictures(12, 16)
+def test_images_are_compared_in_the_features_of_the_part(name):
+    """The gauge of images gives what `compare` gives for their features."""
+    real, fake = random_images(12, 16)
     part = metric(name)
     network = part.features.build(vgx.ImageSpec(16))
     expected = part.compare(network(real), network(fake))
@@ -260,8 +260,8 @@ def test_pictures_are_compared_in_the_features_of_the_part(name):
 
 
 def test_each_metric_says_what_it_compares_and_what_is_better():
-    said = {p.type: (p.pairs, p.better) for _, p in REGISTRY.offers("metric")}
-    assert said == {
+    expected = {p.type: (p.pairs, p.better) for _, p in REGISTRY.offers("metric")}
+    assert expected == {
         "fid": (False, "lower"),
         "kid": (False, "lower"),
         "l1": (True, "lower"),

@@ -30,7 +30,7 @@ def named(network, kind):
     return [m for m in network.modules() if type(m).__name__.endswith(kind)]
 
 
-def pictures(n=2, size=16, channels=3):
+def random_images(n=2, size=16, channels=3):
     return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(n))
 
 
@@ -50,7 +50,7 @@ def test_a_block_is_the_papers_sum(scale, norm, before, after):
     def normed(x):
         if norm == "none":
             return x
-        # Statistics by hand: over the batch for each channel, or over 4 channels of each picture.
+        # Statistics by hand: over the batch for each channel, or over 4 channels of each image.
         over = (0, 2, 3) if norm == "batch" else (2, 3, 4)
         shaped = x if norm == "batch" else x.view(len(x), -1, 4, *x.shape[2:])
         var, mean = torch.var_mean(shaped, over, correction=0, keepdim=True)
@@ -74,7 +74,7 @@ def test_a_block_is_the_papers_sum(scale, norm, before, after):
 
 
 def test_the_first_block_begins_with_its_convolution():
-    """A picture is in [-1, 1] there: ReLU would take its dark half away."""
+    """An image is in [-1, 1] there: ReLU would take its dark half away."""
     torch.manual_seed(0)
     first = ResidualBlock(3, 4, "halve", first=True)
     assert not torch.equal(first(-torch.ones(1, 3, 4, 4)), first(-torch.ones(1, 3, 4, 4) * 2))
@@ -110,7 +110,7 @@ def test_the_residual_encoder_by_hand():
     spatial = encoder.build(IMAGE, SPATIAL)
     assert count(spatial) == stem + first + second + 2 * conv(16, 3)
     for network, shape in ((flat, (2, 5)), (spatial, (2, 3, 4, 4))):
-        posterior = network(pictures())
+        posterior = network(random_images())
         assert isinstance(posterior, vgx.Gaussian)
         assert posterior.mu.shape == posterior.logvar.shape == shape
 
@@ -134,18 +134,18 @@ def test_the_latent_of_96_pixels_is_the_autoencoders_of_latent_diffusion():
     widths = (4, 4, 4)
     encoder = part("encoder", "residual", widths=widths, norm="group").build(image, latent)
     decoder = part("decoder", "residual", widths=widths, norm="group").build(latent, image)
-    z = encoder(pictures(1, 96)).mean
+    z = encoder(random_images(1, 96)).mean
     assert z.shape == (1, 4, 12, 12)
     assert decoder(z).shape == (1, 3, 96, 96)
     default = vgx.discover().part("encoder", "residual").model_fields["widths"].default
     assert 96 / 2 ** len(default) == 12
 
 
-def test_a_place_of_a_spatial_latent_is_a_place_of_the_picture():
-    """Convolutions only: what is far away in the picture does not matter."""
+def test_a_place_of_a_spatial_latent_is_a_place_of_the_image():
+    """Convolutions only: what is far away in the image does not matter."""
     image, latent = vgx.ImageSpec(size=64), vgx.LatentSpec((2, 32, 32))
     encoder = part("encoder", "residual", widths=(4,), norm="none").build(image, latent)
-    one = pictures(1, 64)
+    one = random_images(1, 64)
     other = one.clone()
     other[..., -8:, -8:] = 0
     near = (encoder(one).mean != encoder(other).mean).any(1)[0]  # [32, 32]
@@ -158,14 +158,14 @@ def test_a_place_of_a_spatial_latent_is_a_place_of_the_picture():
 def test_group_norm_works_in_networks_of_any_width(widths):
     encoder = part("encoder", "residual", widths=widths, norm="group").build(IMAGE, FLAT)
     decoder = part("decoder", "residual", widths=widths[::-1], norm="group").build(FLAT, IMAGE)
-    alone = decoder(encoder(pictures()).mean[:1])
-    both = decoder(encoder(pictures()).mean)
+    alone = decoder(encoder(random_images()).mean[:1])
+    both = decoder(encoder(random_images()).mean)
     assert torch.allclose(alone, both[:1], atol=1e-5)  # nothing looks at the rest of the batch
 
 
 @pytest.mark.parametrize("name", ["encoder", "decoder"])
 @pytest.mark.parametrize(
-    ("size", "shape", "said"),
+    ("size", "shape", "expected"),
     [
         (16, (3, 8, 8), r"2 times to 4x4.*\[3, 8, 8\].*latent=\[3,4,4\], or 1 widths"),
         (16, (3, 5, 5), r"try latent=\[3,4,4\]$"),
@@ -175,9 +175,9 @@ def test_group_norm_works_in_networks_of_any_width(widths):
         (18, (5,), "18 pixels can't be halved 2 times"),
     ],
 )
-def test_what_does_not_fit_is_said_with_what_does(name, size, shape, said):
+def test_what_does_not_fit_is_said_with_what_does(name, size, shape, expected):
     given = (vgx.ImageSpec(size=size), vgx.LatentSpec(shape))
-    with pytest.raises(RecipeError, match=said) as fault:
+    with pytest.raises(RecipeError, match=expected) as fault:
         part(name, "residual", widths=(4, 4)).build(*(given if name == "encoder" else given[::-1]))
     assert f"{name} residual" in str(fault.value)
 
@@ -201,7 +201,7 @@ def build(kind, name, settings):
 @pytest.mark.parametrize(("kind", "name", "settings", "layers"), SPECTRAL)
 def test_spectral_norm_makes_every_largest_singular_value_one(kind, name, settings, layers):
     network = build(kind, name, {**settings, "spectral": True})
-    seen = torch.randn(2, 5) if kind == "decoder" else pictures()
+    seen = torch.randn(2, 5) if kind == "decoder" else random_images()
     for _ in range(200):  # one power iteration each
         with torch.no_grad():
             network(seen)
@@ -229,28 +229,28 @@ def test_spectral_norm_divides_by_the_largest_singular_value():
 
 
 def test_the_residual_discriminator_by_hand():
-    judge = part("discriminator", "residual", widths=(4, 6), spectral=False).build(IMAGE)
+    discriminator = part("discriminator", "residual", widths=(4, 6), spectral=False).build(IMAGE)
     first = conv(3, 4) + conv(4, 4) + conv(3, 4, 1)
     second = conv(4, 6) + conv(6, 6) + conv(4, 6, 1)
-    assert count(judge) == first + second + 2 * conv(6, 6) + 6 + 1
-    score = judge(pictures())
+    assert count(discriminator) == first + second + 2 * conv(6, 6) + 6 + 1
+    score = discriminator(random_images())
     assert score.logits.shape == (2, 1)
     assert [tuple(f.shape[1:]) for f in score.features] == [(4, 8, 8), (6, 4, 4), (6, 4, 4)]
-    (linear,) = named(judge, "Linear")
+    (linear,) = named(discriminator, "Linear")
     pooled = score.features[-1].relu().sum((2, 3))  # [2, 6]
     assert torch.allclose(score.logits, pooled @ linear.weight.T + linear.bias, atol=1e-5)
-    # It sees pictures in [-1, 1], and each by itself.
-    x = 2 * pictures() - 1
-    assert torch.equal(judge.stages[0](x), score.features[0])
-    assert torch.allclose(judge(pictures()[:1]).logits, score.logits[:1], atol=1e-5)
+    # It sees images in [-1, 1], and each by itself.
+    x = 2 * random_images() - 1
+    assert torch.equal(discriminator.stages[0](x), score.features[0])
+    assert torch.allclose(discriminator(random_images()[:1]).logits, score.logits[:1], atol=1e-5)
 
 
 def test_the_residual_discriminator_at_96_pixels():
-    judge = part("discriminator", "residual").build(vgx.ImageSpec(size=96))
+    discriminator = part("discriminator", "residual").build(vgx.ImageSpec(size=96))
     with torch.no_grad():
-        score = judge(pictures(1, 96))
+        score = discriminator(random_images(1, 96))
     assert [f.shape[-1] for f in score.features] == [48, 24, 12, 6, 6]
-    assert len(named(judge, "_SpectralNorm")) == 5 * 2 + 4 + 1
+    assert len(named(discriminator, "_SpectralNorm")) == 5 * 2 + 4 + 1
 
 
 # --- DCGAN ---------------------------------------------------------------------------------------
@@ -279,16 +279,16 @@ def test_the_dcgan_projection_is_a_linear_layer():
 
 def test_the_dcgan_discriminator_by_hand():
     settings = {"widths": (4, 6), "norm": "batch"}
-    judge = part("discriminator", "dcgan", **settings).build(IMAGE)
+    discriminator = part("discriminator", "dcgan", **settings).build(IMAGE)
     # The first layer has a bias and no norm, the second BatchNorm, the head is 4x4 on 4x4.
-    assert count(judge) == 16 * (3 * 4 + 4 * 6 + 6) + 4 + 2 * 6 + 1
-    score = judge(pictures())
+    assert count(discriminator) == 16 * (3 * 4 + 4 * 6 + 6) + 4 + 2 * 6 + 1
+    score = discriminator(random_images())
     assert score.logits.shape == (2, 1)
     assert [tuple(f.shape[1:]) for f in score.features] == [(4, 8, 8), (6, 4, 4)]
-    head = judge.head[0]
+    head = discriminator.head[0]
     expected = (score.features[-1] * head.weight).sum((1, 2, 3)) + head.bias
     assert torch.allclose(score.logits[:, 0], expected, atol=1e-6)
-    assert all(layer.negative_slope == 0.2 for layer in named(judge, "LeakyReLU"))
+    assert all(layer.negative_slope == 0.2 for layer in named(discriminator, "LeakyReLU"))
 
 
 @pytest.mark.parametrize("kind", ["decoder", "discriminator"])
@@ -306,13 +306,13 @@ def test_dcgan_weights_start_from_the_papers_normal(kind):
     ("kind", "name"),
     [("decoder", "dcgan"), ("discriminator", "dcgan"), ("discriminator", "patchgan")],
 )
-def test_without_batch_norm_every_picture_is_alone(kind, name):
+def test_without_batch_norm_every_image_is_alone(kind, name):
     torch.manual_seed(0)
     network = build(kind, name, {"widths": (4, 6), "norm": "none"})
     assert not named(network, "Norm2d")
     layers = [*named(network, "Conv2d"), *named(network, "ConvTranspose2d")]
     assert all(layer.bias is not None for layer in layers)
-    seen = torch.randn(2, 5) if kind == "decoder" else pictures()
+    seen = torch.randn(2, 5) if kind == "decoder" else random_images()
     both, alone = network(seen), network(seen[:1])
     if kind == "discriminator":
         both, alone = both.logits, alone.logits
@@ -320,8 +320,8 @@ def test_without_batch_norm_every_picture_is_alone(kind, name):
 
 
 def test_dcgan_halves_what_it_is_given():
-    judge = part("discriminator", "dcgan", widths=(4, 6)).build(vgx.ImageSpec(size=18))
-    assert judge(pictures(2, 18)).logits.shape == (2, 1)
+    discriminator = part("discriminator", "dcgan", widths=(4, 6)).build(vgx.ImageSpec(size=18))
+    assert discriminator(random_images(2, 18)).logits.shape == (2, 1)
     decoder = part("decoder", "dcgan", widths=(6, 4)).build(FLAT, vgx.ImageSpec(size=24))
     assert decoder(torch.randn(2, 5)).shape == (2, 3, 24, 24)
     with pytest.raises(RecipeError, match="18 pixels can't be halved 2 times"):
@@ -340,13 +340,13 @@ def test_a_discriminator_with_nothing_left_to_see_says_so(name):
 # --- PatchGAN ----------------------------------------------------------------------------------
 
 
-def test_instance_norm_in_the_patchgan_looks_at_one_picture():
+def test_instance_norm_in_the_patchgan_looks_at_one_image():
     torch.manual_seed(0)
-    judge = part("discriminator", "patchgan", widths=(4, 6), norm="instance").build(IMAGE)
-    assert count(judge) == 16 * (3 * 4 + 4 * 6 + 6) + 4 + 2 * 6 + 1
-    both, alone = judge(pictures()), judge(pictures()[:1])
+    discriminator = part("discriminator", "patchgan", widths=(4, 6), norm="instance").build(IMAGE)
+    assert count(discriminator) == 16 * (3 * 4 + 4 * 6 + 6) + 4 + 2 * 6 + 1
+    both, alone = discriminator(random_images()), discriminator(random_images()[:1])
     assert torch.allclose(both.logits[:1], alone.logits, atol=1e-6)
-    conv_, norm, _ = judge.stages[1]
+    conv_, norm, _ = discriminator.stages[1]
     x = conv_(both.features[0])
     var, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
     assert torch.allclose(norm(x), (x - mean) / (var + 1e-5).sqrt(), atol=1e-5)

@@ -72,13 +72,13 @@ def engine_of(case, dtype=torch.float32, **changes):
     return Engine(recipe, 20, dtype=dtype)
 
 
-def pictures(number, n=2):
-    chance = torch.Generator().manual_seed(number)
-    return torch.rand(n, 3, 16, 16, generator=chance), torch.arange(n) % 3
+def random_batch(number, n=2):
+    generator = torch.Generator().manual_seed(number)
+    return torch.rand(n, 3, 16, 16, generator=generator), torch.arange(n) % 3
 
 
 def train(engine, number, n=2):
-    real, labels = pictures(number, n)
+    real, labels = random_batch(number, n)
     return engine.step(number, batches(real, labels=labels))
 
 
@@ -90,7 +90,7 @@ def tensors(engine):
 def test_the_audit_finds_nothing(case):
     """Shapes as the contracts say, and gradients reach every weight that is trained."""
     engine = engine_of(case)
-    real, labels = pictures(0, 4)
+    real, labels = random_batch(0, 4)
     examine(engine, vgx.discover(), Batch(real, labels))
 
 
@@ -128,19 +128,19 @@ def test_averaged_weights_are_averages(case):
     train(engine, 0)
     first = {name: p.clone() for name, p in engine.networks["decoder"].named_parameters()}
     train(engine, 1)
-    shown = dict(engine.network_for_sampling("decoder").named_parameters())
+    averaged = dict(engine.network_for_sampling("decoder").named_parameters())
     for name, now in engine.networks["decoder"].named_parameters():
         expected = 0.9 * first[name] + 0.1 * now
-        assert torch.allclose(shown[name], expected, atol=1e-6), name
+        assert torch.allclose(averaged[name], expected, atol=1e-6), name
     z = torch.zeros(2, *engine.recipe.latent.shape)
-    told = (torch.tensor([0, 2]),) if engine.recipe.decoder.conditional else ()
-    assert engine.network_for_sampling("decoder").eval()(z, *told).isfinite().all()
+    label_inputs = (torch.tensor([0, 2]),) if engine.recipe.decoder.conditional else ()
+    assert engine.network_for_sampling("decoder").eval()(z, *label_inputs).isfinite().all()
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_double_precision_all_through(case):
     engine = engine_of(case, torch.float64)
-    real, labels = pictures(0)
+    real, labels = random_batch(0)
     step = forward(engine, 0, real, labels=labels)
     given = [step.posterior.mean, step.z, step.recon_logits, step.real_score.logits]
     assert {tensor.dtype for tensor in given} == {torch.float64}
@@ -154,7 +154,7 @@ def test_double_precision_all_through(case):
 @pytest.mark.parametrize("case", CASES)
 def test_half_precision_where_it_is_asked_for(case):
     engine = engine_of(case, **{"train.precision": "bf16"})
-    real, labels = pictures(0)
+    real, labels = random_batch(0)
     wide = forward(engine_of(case), 0, real, labels=labels)
     step = forward(engine, 0, real, labels=labels)
     for ours, theirs in ((step.posterior.mean, wide.posterior.mean),
@@ -173,7 +173,7 @@ def test_each_label_moves_its_own_row():
     changes = {"augment": [], **CASES["labelled"], **CASES["projection"], **optimizers}
     engine = Engine(vgx.load_recipe(TINY, changes), 20)
     before = tensors(engine)
-    real, _ = pictures(0, 8)
+    real, _ = random_batch(0, 8)
     engine.step(0, batches(real, labels=torch.arange(8) % 2))
     for name in ("decoder", "discriminator"):
         rows = engine.networks[name].embedding.weight != before[f"{name}.embedding.weight"]

@@ -16,7 +16,7 @@ FLAT, SPATIAL = vgx.LatentSpec((2,)), vgx.LatentSpec((2, 4, 4))
 
 
 class Means(vgx.Encoder, type="means"):
-    """The picture's channel means as mu, all or at each place; logvar has weights of its own."""
+    """The image's channel means as mu, all or at each place; logvar has weights of its own."""
 
     def build(self, image, latent):
         return Network(latent)
@@ -47,8 +47,8 @@ class Echo(vgx.Decoder, type="echo"):
         return network
 
 
-class MeanJudge(vgx.Discriminator, type="mean"):
-    """One logit, or one a place: factor times the mean of the channels; features the picture."""
+class MeanDiscriminator(vgx.Discriminator, type="mean"):
+    """One logit, or one a place: factor times the mean of the channels; features the image."""
 
     grid: bool = False
     features: bool = True
@@ -80,11 +80,11 @@ def part(kind, name, **settings):
     return vgx.discover().part(kind, name)(**settings)
 
 
-def pictures(n=2, size=8):
+def random_images(n=2, size=8):
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(n))
 
 
-def chance():
+def generator():
     return torch.Generator().manual_seed(0)
 
 
@@ -94,11 +94,11 @@ def chance():
 @pytest.mark.parametrize("latent", [FLAT, SPATIAL], ids=["flat", "spatial"])
 def test_a_deterministic_posterior_is_its_mean(latent):
     encoder = part("encoder", "deterministic", inner=Means()).build(IMAGE, latent)
-    generator = chance()
-    posterior = encoder(pictures())
-    assert torch.equal(posterior.sample(generator), posterior.mean)
-    assert torch.equal(generator.get_state(), chance().get_state())
-    assert torch.equal(posterior.mean, encoder.inner(pictures()).mu)
+    drawn_from = generator()
+    posterior = encoder(random_images())
+    assert torch.equal(posterior.sample(drawn_from), posterior.mean)
+    assert torch.equal(drawn_from.get_state(), generator().get_state())
+    assert torch.equal(posterior.mean, encoder.inner(random_images()).mu)
 
 
 WRAPPED = [("deterministic", {}), ("vector-quantised", {"codes": 4})]
@@ -120,12 +120,12 @@ def test_finding_that_out_changes_nothing():
     plain = Means().build(IMAGE, FLAT)
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
-    found = part("encoder", "deterministic", inner=Means()).build(IMAGE, FLAT).inner
+    inner = part("encoder", "deterministic", inner=Means()).build(IMAGE, FLAT).inner
     assert torch.equal(torch.random.get_rng_state(), state)
     for name, tensor in plain.state_dict().items():
-        assert torch.equal(tensor, found.state_dict()[name]), name
-    assert all(module.training for module in found.modules())
-    assert all(p.grad is None for p in found.parameters())
+        assert torch.equal(tensor, inner.state_dict()[name]), name
+    assert all(module.training for module in inner.modules())
+    assert all(p.grad is None for p in inner.parameters())
 
 
 def quantiser(latent, book):
@@ -138,20 +138,20 @@ def quantiser(latent, book):
 
 
 def test_a_codebook_by_hand():
-    """Two pictures of plain colour, three codes: (0.9, 0.1) is nearest (1, 0)."""
+    """Two images of plain colour, three codes: (0.9, 0.1) is nearest (1, 0)."""
     encoder = quantiser(FLAT, [[0.0, 0.0], [1.0, 0.0], [5.0, 5.0]])
     images = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.3, 0.5]]).view(2, 3, 1, 1).expand(2, 3, 8, 8)
     posterior = encoder(images)
     assert torch.allclose(posterior.encoded, torch.tensor([[0.9, 0.1], [0.2, 0.3]]), atol=1e-4)
     assert posterior.indices.tolist() == [1, 0]
     assert posterior.codes.tolist() == posterior.mean.tolist() == [[1.0, 0.0], [0.0, 0.0]]
-    assert torch.allclose(posterior.sample(chance()), posterior.codes)
+    assert torch.allclose(posterior.sample(generator()), posterior.codes)
 
 
 def test_each_place_has_the_nearest_code():
     torch.manual_seed(1)
     book = torch.rand(40, 2)
-    posterior = quantiser(SPATIAL, book.tolist())(pictures(3))
+    posterior = quantiser(SPATIAL, book.tolist())(random_images(3))
     assert posterior.indices.shape == (3, 4, 4)
     assert posterior.codes.shape == posterior.encoded.shape == (3, 2, 4, 4)
     for b in range(3):
@@ -165,10 +165,10 @@ def test_each_place_has_the_nearest_code():
 
 
 def test_gradients_go_straight_through_the_codes():
-    encoder = quantiser(SPATIAL, torch.rand(5, 2, generator=chance()).tolist())
-    posterior = encoder(pictures())
-    z = posterior.sample(chance())
-    slope = torch.randn(z.shape, generator=chance())
+    encoder = quantiser(SPATIAL, torch.rand(5, 2, generator=generator()).tolist())
+    posterior = encoder(random_images())
+    z = posterior.sample(generator())
+    slope = torch.randn(z.shape, generator=generator())
     into, book = torch.autograd.grad(
         (z * slope).sum(), [posterior.encoded, encoder.codebook.weight], allow_unused=True
     )
@@ -247,20 +247,23 @@ def test_a_label_is_appended_at_every_place():
 
 @pytest.mark.parametrize("grid", [False, True])
 def test_projection_adds_an_inner_product_to_each_logit(grid):
-    judge = part("discriminator", "projection", inner=MeanJudge(grid=grid)).build(IMAGE)
-    assert judge.embedding.weight.shape == (3, 3)  # labels, channels of the last feature map
-    images, labels = pictures(4), torch.tensor([1, 1, 0, 2])
-    score, plain = judge(images, labels), judge.inner(images)
+    discriminator = part("discriminator", "projection", inner=MeanDiscriminator(grid=grid)).build(
+        IMAGE
+    )
+    # Labels, and channels of the last feature map.
+    assert discriminator.embedding.weight.shape == (3, 3)
+    images, labels = random_images(4), torch.tensor([1, 1, 0, 2])
+    score, plain = discriminator(images, labels), discriminator.inner(images)
     assert score.logits.shape == plain.logits.shape
     for b, label in enumerate(labels):
-        product = judge.embedding.weight[label] @ images[b].mean((1, 2))
+        product = discriminator.embedding.weight[label] @ images[b].mean((1, 2))
         assert torch.allclose(score.logits[b], plain.logits[b] + product, atol=1e-6)
     assert all(map(torch.equal, score.features, plain.features))
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "inner"),
-    [("decoder", "labelled", Echo), ("discriminator", "projection", MeanJudge)],
+    [("decoder", "labelled", Echo), ("discriminator", "projection", MeanDiscriminator)],
 )
 def test_labels_are_needed(kind, name, inner):
     bare = vgx.ImageSpec(size=8)
@@ -270,19 +273,19 @@ def test_labels_are_needed(kind, name, inner):
 
 
 def test_a_part_that_is_told_labels_stands_outside():
-    within = part("discriminator", "projection", inner=MeanJudge())
+    within = part("discriminator", "projection", inner=MeanDiscriminator())
     for name in ("projection", "multi-scale"):
-        with pytest.raises(RecipeError, match=f"{name}: inner: 'projection' is told labels"):
+        with pytest.raises(RecipeError, match=f"{name}: inner: 'projection' takes labels"):
             part("discriminator", name, inner=within).build(IMAGE)
     within = part("decoder", "labelled", inner=Echo())
-    with pytest.raises(RecipeError, match="labelled: inner: 'labelled' is told labels"):
+    with pytest.raises(RecipeError, match="labelled: inner: 'labelled' takes labels"):
         part("decoder", "labelled", inner=within).build(FLAT, IMAGE)
 
 
 def test_projection_wants_features():
-    judge = part("discriminator", "projection", inner=MeanJudge(features=False))
+    discriminator = part("discriminator", "projection", inner=MeanDiscriminator(features=False))
     with pytest.raises(RecipeError, match="'mean' gives no features"):
-        judge.build(IMAGE)
+        discriminator.build(IMAGE)
 
 
 # --- scales ------------------------------------------------------------------------------------
@@ -294,15 +297,15 @@ def halved(images):
 
 
 def test_scales_have_the_same_share_of_the_mean():
-    settings = {"inner": MeanJudge(grid=True), "scales": 2}
-    judge = part("discriminator", "multi-scale", **settings).build(IMAGE)
-    one, two = judge.networks
+    settings = {"inner": MeanDiscriminator(grid=True), "scales": 2}
+    discriminator = part("discriminator", "multi-scale", **settings).build(IMAGE)
+    one, two = discriminator.networks
     assert (one.size, two.size) == (8, 4)
     assert not torch.equal(one.factor, two.factor)
-    images = pictures()
+    images = random_images()
     # Light and dark halves, so that a wrong share would be another mean.
     images[..., 4:] = 0
-    score = judge(images)
+    score = discriminator(images)
     fine, coarse = one(images), two(halved(images))
     assert score.logits.shape == (2, 1, 16, 8)
     assert torch.equal(score.logits[:, :, :8], fine.logits)
@@ -316,21 +319,25 @@ def test_scales_have_the_same_share_of_the_mean():
 
 
 def test_scales_of_single_logits_stand_below_each_other():
-    judge = part("discriminator", "multi-scale", inner=MeanJudge(), scales=2).build(IMAGE)
-    score = judge(pictures())
+    discriminator = part("discriminator", "multi-scale", inner=MeanDiscriminator(), scales=2).build(
+        IMAGE
+    )
+    score = discriminator(random_images())
     assert score.logits.shape == (2, 1, 2, 1)
-    assert torch.equal(score.logits[:, 0, 0, 0], judge.networks[0](pictures()).logits[:, 0])
+    assert torch.equal(
+        score.logits[:, 0, 0, 0], discriminator.networks[0](random_images()).logits[:, 0]
+    )
 
 
 def test_a_label_can_be_told_to_all_scales():
-    scales = part("discriminator", "multi-scale", inner=MeanJudge(grid=True))
-    judge = part("discriminator", "projection", inner=scales).build(IMAGE)
-    assert judge(pictures(), torch.tensor([0, 2])).logits.shape == (2, 1, 16, 8)
+    scales = part("discriminator", "multi-scale", inner=MeanDiscriminator(grid=True))
+    discriminator = part("discriminator", "projection", inner=scales).build(IMAGE)
+    assert discriminator(random_images(), torch.tensor([0, 2])).logits.shape == (2, 1, 16, 8)
 
 
 def test_the_scale_that_does_not_fit_is_named():
     with pytest.raises(RecipeError, match="scales: 3: they leave less than 4 of 8 .* at most 2"):
-        part("discriminator", "multi-scale", inner=MeanJudge(), scales=3).build(IMAGE)
+        part("discriminator", "multi-scale", inner=MeanDiscriminator(), scales=3).build(IMAGE)
     inner = part("discriminator", "patchgan", widths=(4, 4, 4))
     with pytest.raises(RecipeError, match="scale 2 of 2: discriminator patchgan: 8 pixels leave"):
         part("discriminator", "multi-scale", inner=inner).build(vgx.ImageSpec(size=16))
@@ -384,14 +391,14 @@ def test_outside_weights_are_left_out_inside_too(kind, name):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "inner", "said"),
+    ("kind", "name", "inner", "expected"),
     [
         ("encoder", "deterministic", Means, "8 pixels"),
         ("encoder", "vector-quantised", Means, "8 pixels"),
         ("decoder", "labelled", Weighty, "8 pixels"),
-        ("discriminator", "projection", MeanJudge, "8 pixels, outside: yes"),
-        ("discriminator", "multi-scale", MeanJudge, "8 pixels, outside: yes"),
+        ("discriminator", "projection", MeanDiscriminator, "8 pixels, outside: yes"),
+        ("discriminator", "multi-scale", MeanDiscriminator, "8 pixels, outside: yes"),
     ],
 )
-def test_the_inner_parts_note_is_shown(kind, name, inner, said):
-    assert part(kind, name, inner=inner()).note(IMAGE) == said
+def test_the_inner_parts_note_is_shown(kind, name, inner, expected):
+    assert part(kind, name, inner=inner()).note(IMAGE) == expected

@@ -25,15 +25,15 @@ def draw(name, n, codes, seed=0, **settings):
 def drawn(drawer, n, codes, seed=0):
     if isinstance(drawer, vgx.Fitted):
         drawer.fit(codes)
-    return drawer.draw(n, codes, chance(seed))
+    return drawer.draw(n, codes, generator(seed))
 
 
-def chance(seed=0):
+def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
 def normal(*shape, seed=0):
-    return torch.randn(shape, generator=chance(seed))
+    return torch.randn(shape, generator=generator(seed))
 
 
 def weights_of(z, codes):
@@ -249,7 +249,7 @@ def test_what_was_fitted_draws_the_same_when_it_is_taken_up_again(name):
     codes = normal(40, 4)
     z = drawn(first, 5, codes)
     second.load_state_dict(first.state_dict())
-    assert torch.equal(second.draw(5, codes, chance()), z)
+    assert torch.equal(second.draw(5, codes, generator()), z)
 
 
 # --- the prior's middle --------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_what_was_fitted_draws_the_same_when_it_is_taken_up_again(name):
 @pytest.mark.parametrize("threshold", [0.2, 1.0, 3.0])
 def test_truncation_is_the_truncated_normal(threshold):
     z = draw("truncation", 500, torch.empty(0, 4).double(), threshold=threshold)
-    source = chance()
+    source = generator()
     even = torch.stack(
         [torch.rand(4, generator=source, dtype=torch.float64) for _ in range(500)]
     ).numpy()
@@ -298,11 +298,11 @@ def test_reconstruct_reads_a_folder_and_takes_its_codes_in_order(tmp_path):
         Image.new("RGB", (5, 5), colour).save(tmp_path / name)
     part = vgx.discover().part("sampler", "reconstruct")(path=tmp_path)
     source = part.pictures(vgx.ImageSpec(size=8, classes=3))
-    assert [picture.getpixel((0, 0)) for picture in source] == [(255, 0, 0), (0, 0, 255)]
-    z = part.build(LATENT).draw(5, CODES[:2], chance())
+    assert [image.getpixel((0, 0)) for image in source] == [(255, 0, 0), (0, 0, 255)]
+    z = part.build(LATENT).draw(5, CODES[:2], generator())
     assert torch.equal(z, CODES[[0, 1, 0, 1, 0]])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         vgx.discover().part("sampler", "reconstruct")(path=tmp_path / "empty").pictures(
             vgx.ImageSpec(size=8)
         )
@@ -332,7 +332,7 @@ def made(name, settings, latent=LATENT):
 
 @pytest.mark.bar("Q1")
 @pytest.mark.parametrize(("name", "settings"), [*DRAWING, *FIXED])
-def test_a_picture_does_not_depend_on_how_many_there_are(name, settings):
+def test_an_image_does_not_depend_on_how_many_there_are(name, settings):
     codes = normal(30, 4)
     many, few = (drawn(made(name, settings), n, codes) for n in (10, 4))
     assert torch.equal(many[:4], few)

@@ -87,7 +87,7 @@ def events(run):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tensorboard_reads_values_and_pictures(run):
+def test_tensorboard_reads_values_and_images(run):
     pytest.importorskip("tensorboard", reason="vgx[tensorboard] is not installed")
     board = opened("tensorboard", run)
     board.log(1, {"losses/l1": 0.5, "metrics/psnr": 20.0})
@@ -99,8 +99,8 @@ def test_tensorboard_reads_values_and_pictures(run):
     assert [(e.step, e.value) for e in read.Scalars("losses/l1")] == [(1, 0.5), (2, 0.25)]
     (image,) = read.Images("samples")
     assert (image.step, image.width, image.height) == (1, 9, 6)
-    shown = torch.tensor(list(Image.open(io.BytesIO(image.encoded_image_string)).tobytes()))
-    assert torch.equal(shown.view(6, 9, 3).permute(2, 0, 1), (GRID * 255).to(torch.uint8).long())
+    pixels = torch.tensor(list(Image.open(io.BytesIO(image.encoded_image_string)).tobytes()))
+    assert torch.equal(pixels.view(6, 9, 3).permute(2, 0, 1), (GRID * 255).to(torch.uint8).long())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -115,8 +115,8 @@ def test_tensorboard_forgets_steps_that_come_again(run):
     again.log(5, {"l1": 8.0})
     again.log(4, {"l1": 7.0})  # a rollback
     again.close()
-    told = [(event.step, event.value) for event in events(run).Scalars("l1")]
-    assert told == [(1, 0.25), (2, 0.5), (3, 9.0), (4, 7.0)]
+    values = [(event.step, event.value) for event in events(run).Scalars("l1")]
+    assert values == [(1, 0.25), (2, 0.5), (3, 9.0), (4, 7.0)]
 
 
 # --- those with a server -----------------------------------------------------------------------
@@ -160,12 +160,12 @@ def test_wandb_works_offline_and_goes_on_with_the_same_run(run, monkeypatch):
             if "losses/l1" in items:
                 values.append((float(items["step"]), float(items["losses/l1"])))
     assert sorted(values) == [(3, 0.5 / 3), (4, 0.5 / 4)]
-    pictures = (run / "trackers" / "wandb").rglob("media/images/samples_*.png")
-    assert {Image.open(file).size for file in pictures} == {(9, 6)}
+    files = (run / "trackers" / "wandb").rglob("media/images/samples_*.png")
+    assert {Image.open(file).size for file in files} == {(9, 6)}
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_keeps_values_and_pictures_in_one_run(run, monkeypatch):
+def test_mlflow_keeps_values_and_images_in_one_run(run, monkeypatch):
     pytest.importorskip("mlflow", reason="vgx[mlflow] is not installed")
     from mlflow import MlflowClient
 
@@ -178,10 +178,10 @@ def test_mlflow_keeps_values_and_pictures_in_one_run(run, monkeypatch):
         journal.close()
     client = MlflowClient(uri)
     (experiment,) = client.search_experiments(filter_string="name = 'faces'")
-    (found,) = client.search_runs([experiment.experiment_id])
-    assert (found.info.run_name, found.info.status) == ("0001-a", "FINISHED")
-    history = client.get_metric_history(found.info.run_id, "losses/l1")
+    (mlflow_run,) = client.search_runs([experiment.experiment_id])
+    assert (mlflow_run.info.run_name, mlflow_run.info.status) == ("0001-a", "FINISHED")
+    history = client.get_metric_history(mlflow_run.info.run_id, "losses/l1")
     assert [(m.step, m.value) for m in history] == [(3, 0.5 / 3), (4, 0.5 / 4)]
-    kept = [file.path for file in client.list_artifacts(found.info.run_id, "samples")]
+    kept = [file.path for file in client.list_artifacts(mlflow_run.info.run_id, "samples")]
     assert kept == ["samples/00000003.png", "samples/00000004.png"]
-    assert math.isclose(found.data.metrics["losses/l1"], 0.125)
+    assert math.isclose(mlflow_run.data.metrics["losses/l1"], 0.125)

@@ -13,12 +13,12 @@ def test_it_keeps_the_contract_of_a_loss():
 
 
 @pytest.mark.parametrize(("error", "loss"), [(0.1, 0.005), (3.0, 2.5)])
-def test_it_is_a_parabola_near_zero_and_a_line_far_away(error, loss):
+def test_it_is_quadratic_for_small_errors_and_linear_for_large_ones(error, loss):
     real = torch.zeros(2, 3, 4, 4)
     step = replace(full_step(), real=real, recon=real + error)
     assert Huber(delta=1.0).generator(step).item() == pytest.approx(loss)
 
 
-def test_a_recipe_can_name_it_once_it_is_installed():
+def test_a_recipe_can_name_it_after_installation():
     recipe = vgx.load_recipe(Path(__file__).with_name("recipe.yaml"))
     assert recipe.losses[0].delta == 0.1

@@ -9,7 +9,7 @@ class Huber(vgx.Loss, type="huber"):
     """Huber distance between image and reconstruction, mean over pixels (Huber 1964)."""
 
     delta: PositiveFloat = 1.0
-    """Where the squared error becomes a straight line."""
+    """Absolute error at which the loss becomes linear."""
 
     def generator(self, step: vgx.Step):
         return F.huber_loss(step.recon, step.real, delta=self.delta)

@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 class ColorJitter(vgx.Augmentation, type="color-jitter"):
-    """Change brightness, contrast, saturation and hue of each picture, one after another.
+    """Change brightness, contrast, saturation and hue of each image, in this order.
 
-    What they do is what they do in torchvision's ColorJitter, which also draws their order; here
-    each picture of a batch draws its own factors. x is the picture, and each result is cut off to
-    0..1: brightness f x; contrast f x + (1 - f) m, m the mean grey value of the whole picture;
-    saturation f x + (1 - f) g, g the grey value of each pixel; hue a turn of the colour circle.
-    The defaults change as much as DiffAugment's do (Zhao et al. 2020).
+    The changes are those of torchvision's ColorJitter, which draws their order too; here each image
+    of a batch has its own factors. With x the image and f the factor, and each result clamped to
+    0..1: brightness is f x; contrast is f x + (1 - f) m, m the mean grey value of the whole image;
+    saturation is f x + (1 - f) g, g the grey value of each pixel; hue is a turn of the colour
+    circle. The defaults change as much as those of DiffAugment (Zhao et al. 2020).
     """
 
     brightness: NonNegativeFloat = 0.5
-    """The factor is drawn evenly from 1 - brightness, or 0, to 1 + brightness."""
+    """The factor is drawn uniformly from 1 - brightness, or 0, to 1 + brightness."""
     contrast: NonNegativeFloat = 0.5
-    """The factor is drawn evenly from 1 - contrast, or 0, to 1 + contrast."""
+    """The factor is drawn uniformly from 1 - contrast, or 0, to 1 + contrast."""
     saturation: NonNegativeFloat = 1.0
-    """The factor is drawn evenly from 1 - saturation, or 0, to 1 + saturation; it changes no
-    greyscale picture."""
+    """The factor is drawn uniformly from 1 - saturation, or 0, to 1 + saturation; it changes no
+    greyscale image."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """The turn is drawn evenly from -hue to hue, 0.5 being half of the circle; it changes no
-    greyscale picture."""
+    """The turn is drawn uniformly from -hue to hue, 0.5 being half of the circle; it changes no
+    greyscale image."""
 
     def build(self, image: vgx.ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
         """Make the jitter: images [B, C, H, W] -> the same shape."""
@@ -56,13 +56,13 @@ class ColorJitter(vgx.Augmentation, type="color-jitter"):
         images = enhance.adjust_saturation_with_gray_subtraction(
             self._in_grey(images, generator), _factors(self.saturation, images, generator)
         )
-        if self.hue == 0:  # spares the way to HSV and back
+        if self.hue == 0:  # avoids the conversion to HSV and back
             return images
         turns = images.new_empty(len(images)).uniform_(-1, 1, generator=generator)  # [B]
         return enhance.adjust_hue(images, turns * (2 * math.pi * self.hue))
 
 
 def _factors(most: float, images: Tensor, generator: Generator) -> Tensor:
-    """[B]  Even draws from 1 - most, but not below 0, to 1 + most."""
+    """[B]  Uniform draws from 1 - most, but not below 0, to 1 + most."""
     least = max(0.0, 1 - most)
     return images.new_empty(len(images)).uniform_(least, 1 + most, generator=generator)

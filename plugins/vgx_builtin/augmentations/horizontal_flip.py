@@ -1,4 +1,4 @@
-"""Mirror images of pictures."""
+"""Mirror images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class HorizontalFlip(vgx.Augmentation, type="horizontal-flip"):
-    """Mirror each picture left to right with probability `p`."""
+    """Mirror each image left to right with probability `p`."""
 
     p: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Probability for each picture by itself."""
+    """Probability for each image."""
 
     def build(self, image: vgx.ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
         """Make the flip: images [B, C, H, W] -> the same shape."""
@@ -26,5 +26,5 @@ class HorizontalFlip(vgx.Augmentation, type="horizontal-flip"):
         return self._flip
 
     def _flip(self, images: Tensor, generator: Generator) -> Tensor:
-        chance = images.new_empty(len(images), 1, 1, 1).uniform_(generator=generator)
-        return images.flip(-1).where(chance < self.p, images)
+        draws = images.new_empty(len(images), 1, 1, 1).uniform_(generator=generator)
+        return images.flip(-1).where(draws < self.p, images)

@@ -1,4 +1,4 @@
-"""Pictures of which a part is missing: shifted ones, and ones with a hole."""
+"""Augmentations that hide a part of each image: a shift and a hole."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Translation(vgx.Augmentation, type="translation"):
-    """Shift each picture by whole pixels, drawn evenly along each axis (Zhao et al. 2020).
+    """Shift each image by whole pixels, drawn uniformly along each axis (Zhao et al. 2020).
 
-    The largest shift is `ratio` of the picture's size, rounded, in either direction.
+    The largest shift is `ratio` of the image's size, rounded, in either direction.
     """
 
     ratio: Share = 0.125
-    """The largest shift as a share of the picture's size."""
+    """The largest shift as a share of the image's size."""
     fill: Share = 0.0
-    """The grey value that comes in at the edges."""
+    """The grey value that fills the edges."""
 
     def build(self, image: vgx.ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
         """Make the shift: images [B, C, H, W] -> the same shape."""
@@ -41,23 +41,23 @@ class Translation(vgx.Augmentation, type="translation"):
             shifts = torch.randint(
                 -most, most + 1, (len(images), 1), generator=generator, device=images.device
             )  # [B, 1]
-            # Where in the old picture each new line is found.
+            # The old line that each new line shows.
             old = torch.arange(size, device=images.device) - shifts  # [B, size]
             shape = (-1, 1, size, 1) if axis == 2 else (-1, 1, 1, size)
             lines = old.clamp(0, size - 1).reshape(shape).expand_as(images)
-            there = ((old >= 0) & (old < size)).reshape(shape)
-            images = images.gather(axis, lines).where(there, self.fill)
+            inside = ((old >= 0) & (old < size)).reshape(shape)
+            images = images.gather(axis, lines).where(inside, self.fill)
         return images
 
 
 class Cutout(vgx.Augmentation, type="cutout"):
-    """Cover a square of each picture (DeVries and Taylor 2017; as in Zhao et al. 2020).
+    """Cover a square of each image (DeVries and Taylor 2017; as in Zhao et al. 2020).
 
-    Its centre is drawn evenly over the picture, and what lies outside of the picture is cut off.
+    Its centre is drawn uniformly over the image, so the square may reach beyond the edge.
     """
 
     ratio: Share = 0.5
-    """The square's side as a share of the picture's size."""
+    """The square's side as a share of the image's size."""
     fill: Share = 0.0
     """The grey value of the square."""
 

@@ -1,4 +1,4 @@
-"""Small turns of pictures."""
+"""Rotate images."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ if TYPE_CHECKING:
 
 
 class Rotation(vgx.Augmentation, type="rotation"):
-    """Turn each picture about its centre by an angle drawn from -degrees..degrees.
+    """Rotate each image about its centre by an angle drawn uniformly from -degrees..degrees.
 
-    Angle, interpolation and fill mean what they mean in torchvision's RandomRotation, whose
-    defaults these are; here each picture of a batch draws its own angle.
+    Angle, interpolation and fill are those of torchvision's RandomRotation, with its defaults; here
+    each image of a batch has its own angle.
     """
 
     degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
     """Largest angle, counter-clockwise and clockwise."""
     interpolation: Literal["nearest", "bilinear"] = "nearest"
-    """How values between pixels are found."""
+    """How values between pixels are computed."""
     fill: Annotated[float, Field(ge=0, le=1)] | Literal["edge"] = 0.0
-    """What comes in at the corners: a grey value in [0, 1], or `edge`, the nearest pixel."""
+    """What fills the corners: a grey value in [0, 1], or `edge`, the nearest pixel."""
 
     def build(self, image: vgx.ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
         """Make the rotation: images [B, C, H, W] -> the same shape."""
         del image
-        return self._turn
+        return self._rotate_randomly
 
-    def _turn(self, images: Tensor, generator: Generator) -> Tensor:
+    def _rotate_randomly(self, images: Tensor, generator: Generator) -> Tensor:
         angles = images.new_empty(len(images)).uniform_(-1, 1, generator=generator)  # [B]
         return self.rotate(images, angles * self.degrees)
 
     def rotate(self, images: Tensor, degrees: Tensor) -> Tensor:
-        """Turn images [B, C, H, W], H = W, counter-clockwise by degrees [B]."""
+        """Rotate images [B, C, H, W], H = W, counter-clockwise by degrees [B]."""
         import torch
         from torch.nn import functional as F
 
         sine, cosine = (degrees * math.pi / 180).sin(), (degrees * math.pi / 180).cos()  # [B]
         zero = torch.zeros_like(sine)
-        # Where in the old picture each new pixel is found: the turn back. y points down.
+        # From each new pixel to its place in the old image: the inverse rotation. y points down.
         rows = [torch.stack([cosine, -sine, zero], -1), torch.stack([sine, cosine, zero], -1)]
         theta = torch.stack(rows, 1)  # [B, 2, 3]
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)  # [B, H, W, 2]
         if self.fill == "edge":
             return F.grid_sample(images, grid, self.interpolation, "border", align_corners=False)
-        turned = F.grid_sample(images, grid, self.interpolation, "zeros", align_corners=False)
+        rotated = F.grid_sample(images, grid, self.interpolation, "zeros", align_corners=False)
         inside = F.grid_sample(
             torch.ones_like(images[:, :1]), grid, self.interpolation, "zeros", align_corners=False
         )  # [B, 1, H, W]
         if self.interpolation == "nearest":
-            return turned.where(inside >= 0.5, self.fill)
-        # As torchvision blends: the border's pixels are weighted twice.
-        return turned * inside + (1 - inside) * self.fill
+            return rotated.where(inside >= 0.5, self.fill)
+        # As in torchvision, where the pixels at the border are weighted twice.
+        return rotated * inside + (1 - inside) * self.fill

@@ -19,21 +19,21 @@ class DrawnFaces(vgx.Dataset, type="drawn-faces"):
     """Anime-like faces drawn from a seed and an index: no files, no download, no licence question.
 
     Each face is drawn from some thirty known numbers (hair, eyes, mouth, pose, colours, ...), so
-    what a model has learned can be held against them: `factors(i)` of the source returns them. The
-    pictures are drawn at the recipe's own size and are the same on every machine; the first ones
-    stay the same when `count` changes.
+    what a model has learned can be compared with them: `factors(i)` of the source returns them. The
+    images are drawn at the recipe's own size and are the same on every machine; the first ones stay
+    the same when `count` changes.
     """
 
     count: PositiveInt = 4096
-    """How many pictures."""
+    """Number of images."""
     seed: NonNegativeInt = 0
-    """Chooses the faces: another seed gives other ones of the same kind."""
+    """Chooses the faces: another seed gives other faces of the same kind."""
     label: Literal["hair_style", "accessory"] | None = None
-    """What a face's label says: `hair_style`, 0 bob, 1 long, 2 twin tails, 3 side tail, 4 short,
-    5 buns; `accessory`, 0 none, 1 ribbon, 2 hairclip, 3 cat ears; `null`: there are no labels."""
+    """The label of a face: `hair_style`, 0 bob, 1 long, 2 twin tails, 3 side tail, 4 short, 5 buns;
+    `accessory`, 0 none, 1 ribbon, 2 hairclip, 3 cat ears; `null`: no labels."""
 
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
-        """Return the faces, each drawn when it is asked for."""
+        """Return the faces; each is drawn when it is read."""
         faces = DrawnFacesSource(self.seed, self.count, image.size)
         if self.label is None:
             return faces
@@ -52,7 +52,7 @@ class DrawnFacesSource:
 
     @property
     def fingerprint(self) -> str:
-        """A string that changes when the pictures do."""
+        """A text that changes when the images do."""
         return (
             f"drawn-faces version={DRAWING_VERSION}"
             f" seed={self.seed} count={self.count} size={self.size}"
@@ -66,7 +66,7 @@ class DrawnFacesSource:
         return draw_face(draw_factors(self.seed, self._checked(index)), self.size)
 
     def factors(self, index: int) -> dict[str, float]:
-        """Return the numbers that face `index` is drawn from; `face_drawing.RANGES` bounds them."""
+        """Return the factors of face `index` by name; `face_drawing.RANGES` has their ranges."""
         return draw_factors(self.seed, self._checked(index)).by_name()
 
     def _checked(self, index: int) -> int:
@@ -77,14 +77,14 @@ class DrawnFacesSource:
 
 @dataclass(frozen=True)
 class LabelledFaces:
-    """Faces told apart by one of their factors, all of which are still known."""
+    """Faces with one of their factors as label; `factors` still returns all of them."""
 
     faces: DrawnFacesSource
     factor: str
 
     @property
     def fingerprint(self) -> str:
-        """A string that changes when the pictures or the labels do."""
+        """A text that changes when the images or the labels do."""
         return f"{self.faces.fingerprint} label={self.factor}"
 
     def __len__(self) -> int:
@@ -95,9 +95,9 @@ class LabelledFaces:
         return self.faces[index]
 
     def factors(self, index: int) -> dict[str, float]:
-        """Return the numbers that face `index` is drawn from."""
+        """Return the factors of face `index` by name."""
         return self.faces.factors(index)
 
     def label(self, index: int) -> int:
-        """Return the kind of face `index`."""
+        """Return the label of face `index`."""
         return int(self.faces.factors(index)[self.factor])

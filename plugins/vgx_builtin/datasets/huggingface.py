@@ -13,8 +13,8 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx_builtin import hub
+from vgx_builtin.image_files import NonRgb, digest, read
 from vgx_builtin.labels import LabelledSource, column_of_labels
-from vgx_builtin.pictures import NonRgb, digest, read
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,29 +23,28 @@ if TYPE_CHECKING:
 class HuggingFace(vgx.Dataset, type="huggingface"):
     """A data set of the Hugging Face hub, or a local folder or parquet file in the hub's layout.
 
-    Without a network a data set works that is in the hub's cache, or lies in a local folder.
+    Without a network, only data sets in the hub's cache or in a local folder work.
     """
 
     path: str
     """`owner/name` on the hub, a local folder, or a local parquet file."""
     split: str = "train"
-    """Which split; slices work too: `train[:1000]`, `train[90%:]`."""
+    """The split; slices work too: `train[:1000]`, `train[90%:]`."""
     column: str | None = None
-    """The column with the pictures; found by itself when there is one."""
+    """The column with the images; not needed when there is only one."""
     non_rgb: NonRgb = "skip"
-    """What to do with greyscale pictures and those with alpha: leave out, or make RGB."""
+    """What to do with greyscale images and those with alpha: leave out, or make RGB."""
     revision: str | None = None
     """A branch, tag or commit of the hub's repository."""
     limit: PositiveInt | None = None
-    """Take only the first so many rows."""
+    """Take only this many rows, the first ones."""
     label: str | None = None
-    """The column with the labels, whole numbers or the hub's class labels; `null`: there are
-    none."""
+    """The column with the labels, whole numbers or the hub's class labels; `null`: no labels."""
     fallback: vgx.Dataset | None = None
     """Another dataset, used with a notice when the hub can't be reached and nothing is cached."""
 
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
-        """Open the rows. Raises `HubError` or `DataError`, saying what would work."""
+        """Open the rows. Raises `HubError` or `DataError`, which say what would work."""
         local, fallback = Path(self.path).expanduser(), self.fallback
         if local.exists():
             rows, fingerprint = _load_local(local, self.split)
@@ -60,7 +59,7 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
                 text = f"{error}. Using the fallback instead: {fallback.type}"
                 warnings.warn(text, vgx.Notice, stacklevel=2)
                 return fallback.build(image)
-        whole = rows
+        all_columns = rows
         rows, column = _image_column(rows, self.column, self.path)
         policy = f"{fingerprint}|{self.split}|{column}|{self.non_rgb}|{self.limit}"
         name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
@@ -69,7 +68,7 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         if self.label is None:
             return source
         where = f"dataset huggingface: {self.path}"
-        labels = column_of_labels(whole.select(range(count)), self.label, where, image)
+        labels = column_of_labels(all_columns.select(range(count)), self.label, where, image)
         return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}")
 
 
@@ -85,7 +84,10 @@ class _Rows:
         return self.count
 
     def __getitem__(self, index: int) -> Image.Image:
-        """Return one picture, upright. Raises `vgx.Dropped` for one that is left out."""
+        """Return one image, rotated as its EXIF data say.
+
+        Raises `vgx.Dropped` for an image that is left out.
+        """
         cell = self.rows[index][self.column]
         if cell is None or not (cell["bytes"] or cell["path"]):
             raise vgx.Dropped("empty")
@@ -95,22 +97,22 @@ class _Rows:
 
 
 def _load_local(path: Path, split: str) -> tuple[Any, str]:
-    """Open a folder or file; its fingerprint is that of its files' names, sizes and times."""
-    where: dict[str, Any] = {"path": "parquet", "data_files": {"train": str(path)}}
+    """Return the rows of a folder or file, and a hash of its files' names, sizes and times."""
+    source: dict[str, Any] = {"path": "parquet", "data_files": {"train": str(path)}}
     files, root = [path], path.parent
     if path.is_dir():
-        where = {"path": str(path)}
+        source = {"path": str(path)}
         files, root = sorted(file for file in path.rglob("*") if file.is_file()), path
     try:
-        return hub.load(**where, split=split), digest(files, root)
-    # Its builders raise many kinds of error for files that are no data set.
+        return hub.load(**source, split=split), digest(files, root)
+    # The library raises many kinds of error for files that are no data set.
     except Exception as error:
         message = f"dataset huggingface: {path}, split {split}: {_first_line(error)}"
         raise vgx.DataError(message) from error
 
 
 def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
-    """Open a data set of the hub, from its cache when the hub can't be reached."""
+    """Return the rows of a data set of the hub, or of its cache when the hub can't be reached."""
     named = f"{path}, split {split}" + (f", revision {revision}" if revision else "")
     with hub.bounded() as online:
         try:
@@ -128,7 +130,7 @@ def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
 
 
 def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
-    """Return the rows with only the column of pictures, still encoded, and its name."""
+    """Return the rows with only the column of images, still encoded, and its name."""
     import datasets
 
     features = rows.features
@@ -138,15 +140,13 @@ def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
         if wanted not in features:
             raise vgx.DataError(f"{where}: no column '{wanted}'; it has {', '.join(features)}")
         if wanted not in names:
-            raise vgx.DataError(
-                f"{where}: column '{wanted}' holds no pictures but {features[wanted]}"
-            )
+            raise vgx.DataError(f"{where}: column '{wanted}' holds {features[wanted]}, not images")
         names = [wanted]
     if not names:
-        raise vgx.DataError(f"{where}: no column holds pictures; it has {', '.join(features)}")
+        raise vgx.DataError(f"{where}: no column holds images; it has {', '.join(features)}")
     if len(names) > 1:
-        these = ", ".join(names)
-        raise vgx.DataError(f"{where}: several columns hold pictures: {these}; say dataset.column")
+        several = ", ".join(names)
+        raise vgx.DataError(f"{where}: several columns hold images: {several}; set dataset.column")
     rows = rows.select_columns(names)
     if isinstance(features[names[0]], datasets.Image):
         rows = rows.cast_column(names[0], datasets.Image(decode=False))
@@ -156,7 +156,7 @@ def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
 def _is_image(kind: Any) -> bool:
     import datasets
 
-    bare = {"bytes", "path"}  # what a parquet holds that was not written by the library
+    bare = {"bytes", "path"}  # in a parquet file that the library did not write
     return isinstance(kind, datasets.Image) or (isinstance(kind, dict) and set(kind) == bare)
 
 

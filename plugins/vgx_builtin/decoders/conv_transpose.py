@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class ConvTranspose(vgx.Decoder, type="conv-transpose"):
     """A linear layer, then stride-2 4x4 transposed convolutions, BatchNorm and LeakyReLU between.
 
-    Each width doubles the picture: at 96 pixels the default starts from 512 x 3 x 3 = 4608 values
-    and goes 3-6-12-24-48-96. The kernel's size is a multiple of the stride, against checkerboards
+    Each width doubles the image: at 96 pixels the default starts from 512 x 3 x 3 = 4608 values and
+    goes 3-6-12-24-48-96. The kernel's size is a multiple of the stride, against checkerboards
     (Odena et al. 2016). The form of DCGAN's generator (Radford et al. 2016).
     """
 

@@ -1,4 +1,4 @@
-"""A decoder that is told labels."""
+"""A decoder that takes labels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class Labelled(vgx.Decoder, type="labelled"):
-    """Another decoder that also sees a learned vector for the label (Mirza and Osindero 2014).
+class LabelledDecoder(vgx.Decoder, type="labelled"):
+    """Another decoder that also takes a learned vector for the label (Mirza and Osindero 2014).
 
     The vector is appended to a flat latent, and to the channels of a spatial one at every place;
-    the inner decoder is made for that larger latent.
+    the inner decoder is built for that larger latent.
     """
 
     conditional: ClassVar[bool] = True
@@ -24,20 +24,20 @@ class Labelled(vgx.Decoder, type="labelled"):
     inner: vgx.Decoder
     """The decoder of latent and label."""
     embedding: PositiveInt = 32
-    """How many numbers stand for a label."""
+    """The length of the vector."""
 
     def build(self, latent: vgx.LatentSpec, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: z [B, *Z], labels [B] -> logits [B, C, H, W]."""
-        from vgx_builtin.wrapping import LabelledDecoder, classes, unconditional
+        from vgx_builtin.wrapping import ConditionalDecoder, classes, unconditional
 
         unconditional("decoder labelled", self.inner)
         count = classes("decoder labelled", image)
         channels, *places = latent.shape
         larger = vgx.LatentSpec((channels + self.embedding, *places))
-        return LabelledDecoder(self.inner.build(larger, image), count, self.embedding)
+        return ConditionalDecoder(self.inner.build(larger, image), count, self.embedding)
 
     def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner decoder's line."""
+        """Return the inner decoder's note."""
         return self.inner.note(image)
 
     def untrained(self) -> Self:

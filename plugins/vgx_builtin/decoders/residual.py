@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class ResidualDecoder(vgx.Decoder, type="residual"):
     """Residual blocks that double by repeating each place, then a 3x3 convolution.
 
-    `blocks` blocks for each width, the last of which doubles the picture: at 96 pixels the default
-    goes 12-24-48-96. The blocks are those of SNGAN's generator (Miyato et al. 2018, appendix B).
-    A flat latent enters by a linear layer; a spatial one, of shape [channels, side, side] at the
+    `blocks` blocks for each width, the last of which doubles the image: at 96 pixels the default
+    goes 12-24-48-96. The blocks are those of SNGAN's generator (Miyato et al. 2018, appendix B). A
+    flat latent enters by a linear layer; a spatial one, of shape [channels, side, side] at the
     first resolution, by a 3x3 convolution, as in the KL autoencoder of latent diffusion (Rombach et
     al. 2022, section 3.1).
     """

@@ -23,7 +23,7 @@ class DcganDiscriminator(vgx.Discriminator, type="dcgan"):
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (128, 256, 512, 1024)
     """Channels after each halving."""
     norm: Literal["batch", "none"] = "batch"
-    """What normalises before each LeakyReLU but the first; gradient penalties want `none`."""
+    """What normalises before each LeakyReLU but the first; gradient penalties need `none`."""
     spectral: bool = False
     """Spectral norm of every convolution (Miyato et al. 2018)."""
 

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 class MultiScale(vgx.Discriminator, type="multi-scale"):
     """The same discriminator at several scales, each with its own weights (Wang et al. 2018).
 
-    The first sees the picture, each further one its 2x2 averages (pix2pixHD, section 3.2). The
+    The first takes the image, each further one its 2x2 averages (pix2pixHD, section 3.2). The
     logits are one grid [B, 1, scales * h, w]: those of coarser scales are repeated to the finest's
-    h x w and stacked below it, so that a mean over the grid is the mean over the scales. Features
-    are all scales' features, the finest scale's first.
+    h x w and stacked below it, so that a mean over the grid is the mean over the scales. The
+    features are those of all scales, the finest first.
     """
 
     inner: vgx.Discriminator
     """The discriminator of each scale."""
     scales: Annotated[int, Field(ge=2)] = 2
-    """How many scales."""
+    """Number of scales."""
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, h, w]."""
@@ -48,7 +48,7 @@ class MultiScale(vgx.Discriminator, type="multi-scale"):
         return MultiScaleDiscriminator(networks)
 
     def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner discriminator's line."""
+        """Return the inner discriminator's note."""
         return self.inner.note(image)
 
     def untrained(self) -> Self:

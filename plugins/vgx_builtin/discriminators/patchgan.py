@@ -22,7 +22,8 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (64, 128, 256, 512)
     """Channels of each convolution; fewer give smaller patches."""
     norm: Literal["batch", "instance", "none"] = "batch"
-    """What normalises before each LeakyReLU but the first; gradient penalties want no `batch`."""
+    """What normalises before each LeakyReLU but the first; gradient penalties need another one than
+    `batch`."""
     spectral: bool = False
     """Spectral norm of every convolution (Miyato et al. 2018)."""
 

@@ -1,4 +1,4 @@
-"""A discriminator that is told labels."""
+"""A discriminator that takes labels."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ if TYPE_CHECKING:
 
 
 class Projection(vgx.Discriminator, type="projection"):
-    """Another discriminator, its logits moved by label and features (Miyato and Koyama 2018).
+    """Another discriminator whose logits also depend on the label (Miyato and Koyama 2018).
 
     D(x, y) = D(x) + <v_y, f(x)> (eq. 3): v_y is a learned vector for the label, f the inner
-    discriminator's last feature map, here its mean over places, so that grids of any size do.
+    discriminator's last feature map, here its mean over places, so that it suits grids of any size.
     """
 
     conditional: ClassVar[bool] = True
 
     inner: vgx.Discriminator
-    """The discriminator of the picture alone."""
+    """The discriminator of the image alone."""
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1], labels [B] -> the inner one's Score."""
-        from vgx_builtin.wrapping import ProjectionDiscriminator, classes, tried, unconditional
+        from vgx_builtin.wrapping import (
+            ProjectionDiscriminator,
+            classes,
+            output_on_black,
+            unconditional,
+        )
 
         unconditional("discriminator projection", self.inner)
         count = classes("discriminator projection", image)
         network = self.inner.build(image)
-        features = tried(network, image).features
+        features = output_on_black(network, image).features
         if not features:
             raise vgx.RecipeError(
                 f"discriminator projection: inner: '{self.inner.type}' gives no features to "
@@ -38,7 +43,7 @@ class Projection(vgx.Discriminator, type="projection"):
         return ProjectionDiscriminator(network, count, features[-1].shape[1])
 
     def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner discriminator's line."""
+        """Return the inner discriminator's note."""
         return self.inner.note(image)
 
     def untrained(self) -> Self:

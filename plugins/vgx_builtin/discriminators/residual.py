@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class ResidualDiscriminator(vgx.Discriminator, type="residual"):
     """Residual blocks without norm, summed over all places to one logit (Miyato et al. 2018).
 
-    Each width halves the picture, and one more block keeps its size, as in the paper's network for
+    Each width halves the image, and one more block keeps its size, as in the paper's network for
     ImageNet: at 96 pixels the default goes 96-48-24-12-6-6. ReLU, the sum over places and a linear
     layer give a logit [B, 1]. The features are the blocks' outputs.
     """
@@ -23,7 +23,7 @@ class ResidualDiscriminator(vgx.Discriminator, type="residual"):
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256, 512)
     """Channels after each halving."""
     spectral: bool = True
-    """Spectral norm of every convolution and linear layer; gradient penalties do without."""
+    """Spectral norm of every convolution and linear layer; not needed with gradient penalties."""
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1]."""

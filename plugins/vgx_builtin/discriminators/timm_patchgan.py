@@ -17,7 +17,7 @@ class TimmPatchGan(vgx.Discriminator, type="timm-patchgan"):
     """A timm backbone's last feature map, each place scored by a 1x1 convolution.
 
     The PatchGAN of Isola et al. 2017 on a network that can start from pretrained weights: ResNet50
-    at 96 pixels gives a grid of 3x3 logits. Any backbone serves that gives feature maps.
+    at 96 pixels gives a grid of 3x3 logits. Any backbone that gives feature maps works.
     """
 
     backbone: str = "resnet50"
@@ -27,9 +27,9 @@ class TimmPatchGan(vgx.Discriminator, type="timm-patchgan"):
     weights: Path | None = None
     """Start from a local safetensors file of the backbone instead."""
     freeze: NonNegativeInt = 0
-    """How many stages, from the shallow end, keep the weights they start with."""
+    """Number of stages, shallow ones first, that keep their initial weights."""
     batch_norm: Literal["train", "frozen"] = "train"
-    """`frozen` keeps the statistics and factors of the backbone's BatchNorm as they start."""
+    """`frozen` keeps the initial statistics and factors of the backbone's BatchNorm."""
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, h, w]."""
@@ -51,16 +51,16 @@ class TimmPatchGan(vgx.Discriminator, type="timm-patchgan"):
         return TimmPatchDiscriminator(backbone, *statistics(backbone, image))
 
     def _freeze(self, backbone: Any) -> None:
-        """Fix every parameter up to the end of the stage that `freeze` counts to."""
+        """Freeze the first `freeze` stages and all that comes before them."""
         if not self.freeze:
             return
         names = [name.replace(".", "_") for name in backbone.feature_info.module_name()]
         children = [name for name, _ in backbone.named_children()]
-        apart = [name for name in names if name in children]
-        if self.freeze > len(apart):
+        separate = [name for name in names if name in children]
+        if self.freeze > len(separate):
             raise vgx.RecipeError(
                 f"discriminator timm-patchgan: freeze: {self.freeze}: {self.backbone} has "
-                f"{len(apart)} stages that can be told apart: {', '.join(apart) or 'none'}"
+                f"{len(separate)} stages that can be frozen: {', '.join(separate) or 'none'}"
             )
         for name in children[: children.index(names[self.freeze - 1]) + 1]:
             backbone.get_submodule(name).requires_grad_(False)

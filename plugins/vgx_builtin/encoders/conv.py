@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Conv(vgx.Encoder, type="conv"):
     """Stride-2 3x3 convolutions with BatchNorm and LeakyReLU, then linear layers for mu and logvar.
 
-    Each width halves the picture: at 96 pixels the default goes 96-48-24-12-6-3 and ends in
+    Each width halves the image: at 96 pixels the default goes 96-48-24-12-6-3 and ends in
     512 x 3 x 3 = 4608 features. The form of DCGAN's discriminator (Radford et al. 2016) as an
     encoder (Larsen et al. 2016).
     """

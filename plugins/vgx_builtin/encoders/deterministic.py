@@ -1,4 +1,4 @@
-"""An encoder without chance: a plain autoencoder's."""
+"""The encoder of a plain autoencoder, which draws nothing."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 
 class Deterministic(vgx.Encoder, type="deterministic"):
-    """The mean of another encoder's posterior and nothing drawn: a plain autoencoder's codes.
+    """The mean of another encoder's posterior, without sampling, as in a plain autoencoder.
 
     z = mean(x). Weights that the mean does not depend on, those of logvar, are frozen.
     """
 
     inner: vgx.Encoder
-    """The encoder whose mean it is."""
+    """The encoder whose mean is taken."""
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] -> a posterior whose sample is its mean [B, *Z]."""
-        from vgx_builtin.wrapping import PointEncoder, meaning_only
+        from vgx_builtin.wrapping import PointEncoder, freeze_all_but_mean
 
-        return PointEncoder(meaning_only(self.inner.build(image, latent), image))
+        return PointEncoder(freeze_all_but_mean(self.inner.build(image, latent), image))
 
     def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner encoder's line."""
+        """Return the inner encoder's note."""
         return self.inner.note(image)
 
     def untrained(self) -> Self:

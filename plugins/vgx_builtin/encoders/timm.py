@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Timm(vgx.Encoder, type="timm"):
-    """Any timm backbone, its pooled features read by linear layers for mu and logvar."""
+    """Any timm backbone, with linear layers for mu and logvar on its pooled features."""
 
     backbone: str = "resnet18"
     """A model name that timm knows."""

@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 
 
 class VectorQuantised(vgx.Encoder, type="vector-quantised"):
-    """Another encoder's means, moved to a codebook's nearest vectors (van den Oord et al. 2017).
+    """Another encoder's means, replaced by a codebook's nearest vectors (van den Oord et al. 2017).
 
     At each place of a spatial latent the channels of the mean e are one vector, and a flat latent
-    is one vector: z = c_k, k = argmin_j |e - c_j| (eq. 1 and 2). The gradient by z goes straight
-    through to e. The codebook learns from the loss `vq` and from nothing else. Weights that the
-    mean does not depend on, those of logvar, are frozen.
+    is one vector: z = c_k, k = argmin_j |e - c_j| (eq. 1 and 2). The gradient with respect to z
+    goes straight through to e. The codebook learns from the loss `vq` only. Weights that the mean
+    does not depend on, those of logvar, are frozen.
     """
 
     inner: vgx.Encoder
     """The encoder whose mean is quantised."""
     codes: Annotated[int, Field(ge=2)] = 512
-    """How many vectors the codebook has; they start uniform in [-1 / codes, 1 / codes]."""
+    """Number of vectors in the codebook; they start uniform in [-1 / codes, 1 / codes]."""
     normalised: bool = False
     """Scale means and vectors to length 1, so that the nearest is the one of the nearest direction;
     with few channels far more of the codebook is used (Yu et al. 2022, section 3.2)."""
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] -> a posterior with `encoded`, `codes` [B, *Z]."""
-        from vgx_builtin.wrapping import QuantisedEncoder, meaning_only
+        from vgx_builtin.wrapping import QuantisedEncoder, freeze_all_but_mean
 
-        inner = meaning_only(self.inner.build(image, latent), image)
+        inner = freeze_all_but_mean(self.inner.build(image, latent), image)
         return QuantisedEncoder(inner, self.codes, latent.shape[0], normalised=self.normalised)
 
     def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner encoder's line."""
+        """Return the inner encoder's note."""
         return self.inner.note(image)
 
     def untrained(self) -> Self:

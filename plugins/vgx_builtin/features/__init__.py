@@ -1,4 +1,4 @@
-"""Networks that metrics see pictures with."""
+"""Networks whose features metrics compare."""
 
 from vgx_builtin.features.inception import Inception as Inception
 from vgx_builtin.features.random_conv import RandomConv as RandomConv

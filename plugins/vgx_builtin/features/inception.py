@@ -24,14 +24,14 @@ DIGEST = "6726825d"  # how the file's SHA-256 begins
 class Inception(vgx.Features, type="inception"):
     """The network of the Frechet Inception Distance: Inception v3 of 2015 (Szegedy et al. 2016).
 
-    Its 2048 features before the classifier, in which published figures are computed. The weights
-    (95 MB) are fetched once, when a figure in these features is first asked for; where their file
-    lies and its SHA-256 are told. Greyscale pictures are shown as colour ones.
+    Its 2048 features before the classifier, which published values are computed with. The weights
+    (95 MB) are fetched when a metric first needs them; a notice names their file and its SHA-256.
+    Greyscale images are expanded to three channels.
     """
 
     weights: Path | None = None
-    """A local file instead of fetching: safetensors, as `vgx import-weights` makes them of
-    torch-fidelity's file."""
+    """A local safetensors file instead, which `vgx import-weights` makes of torch-fidelity's
+    file."""
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [N, C, H, W] -> features [N, 2048]."""
@@ -44,7 +44,7 @@ class Inception(vgx.Features, type="inception"):
         try:
             data = file.read_bytes()
             network = InceptionNetwork(load(data))
-        # A file that is something else makes its readers raise anything.
+        # A file of another kind makes its readers raise any kind of error.
         except Exception as error:
             first = str(error).splitlines()[0]
             wanted = "safetensors of the network of 2015 are needed"
@@ -55,23 +55,23 @@ class Inception(vgx.Features, type="inception"):
 
 
 def _fetched() -> Path:
-    """Return the weights' file in the cache; fetch it first when it is not there."""
+    """Return the file of weights in the cache; fetch it first when it is missing."""
     from huggingface_hub import constants
     from torch.hub import download_url_to_file
 
     folder = vgx.cache_dir() / "weights"
-    kept, fetched = folder / "inception-2015.safetensors", folder / "inception-2015.pth"
-    if kept.is_file():
-        return kept
-    instead = "a local file does without: features: {type: inception, weights: FILE.safetensors}"
+    file, download = folder / "inception-2015.safetensors", folder / "inception-2015.pth"
+    if file.is_file():
+        return file
+    instead = "a local file works too: features: {type: inception, weights: FILE.safetensors}"
     if constants.HF_HUB_OFFLINE:  # what --offline sets
         raise vgx.HubError(f"features inception: its weights are not cached; {instead}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        download_url_to_file(URL, str(fetched), hash_prefix=DIGEST, progress=False)
+        download_url_to_file(URL, str(download), hash_prefix=DIGEST, progress=False)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         message = f"features inception: {URL} can't be fetched: {error}"
         raise vgx.HubError(f"{message}; {instead}") from error
-    vgx.import_weights(fetched, kept)
-    fetched.unlink()
-    return kept
+    vgx.import_weights(download, file)
+    download.unlink()
+    return file

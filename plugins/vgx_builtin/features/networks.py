@@ -1,6 +1,6 @@
 """The networks behind the parts of kind `features`.
 
-Letters: N pictures, C channels, H x W pixels, S pixels a side, F features.
+Letters: N images, C channels, H x W pixels, S pixels a side, F features.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class RandomNetwork(nn.Module):
 
     def __init__(self, channels: int, seed: int) -> None:
         super().__init__()
-        chance, wide = torch.Generator().manual_seed(seed), channels
+        generator, before = torch.Generator().manual_seed(seed), channels
         for index, width in enumerate(WIDTHS):
-            drawn = torch.randn(width, wide, 3, 3, generator=chance) * (2 / (9 * wide)) ** 0.5
-            self.register_buffer(f"weight_{index}", drawn)
-            wide = width
+            noise = torch.randn(width, before, 3, 3, generator=generator)
+            self.register_buffer(f"weight_{index}", noise * (2 / (9 * before)) ** 0.5)
+            before = width
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] in [0, 1] -> features [N, F]."""
@@ -38,7 +38,7 @@ class RandomNetwork(nn.Module):
 
 
 class TimmNetwork(nn.Module):
-    """A timm backbone without its classifier, shown pictures as its pretraining showed them."""
+    """A timm backbone without its classifier; images are prepared as in its pretraining."""
 
     mean: Tensor
     std: Tensor
@@ -60,11 +60,10 @@ class TimmNetwork(nn.Module):
 
 
 class InceptionNetwork(nn.Module):
-    """Inception v3 as the Frechet Inception Distance sees pictures (Heusel et al. 2017).
+    """Inception v3 as the Frechet Inception Distance uses it (Heusel et al. 2017).
 
-    torchvision's network with three changes that TensorFlow's has: pooling that does not count the
-    border, a maximum instead of a mean in the last block, and pictures resized without half a
-    pixel's shift.
+    torchvision's network with three properties of TensorFlow's: pooling does not count the border,
+    the last block pools by the maximum, and images are resized without a shift of half a pixel.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -77,41 +76,41 @@ class InceptionNetwork(nn.Module):
         )  # fmt: skip
         trunk.load_state_dict(dict(tensors))
         for name in (*AVERAGED, "Mixed_7b", "Mixed_7c"):
-            setattr(trunk, name, _Repooled(getattr(trunk, name), most=name == "Mixed_7c"))
+            setattr(trunk, name, _Repooled(getattr(trunk, name), maximum=name == "Mixed_7c"))
         trunk.fc = trunk.dropout = nn.Identity()
         self.trunk = trunk.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] in [0, 1] -> features [N, 2048]."""
-        pixels = (images * 255).round().expand(-1, 3, -1, -1)  # [N, 3, H, W]  grey is a colour
-        rows, columns = (_stretching(side).to(images) for side in pixels.shape[2:])
+        pixels = (images * 255).round().expand(-1, 3, -1, -1)  # [N, 3, H, W]  grey images expanded
+        rows, columns = (resize_matrix(side).to(images) for side in pixels.shape[2:])
         x = rows @ pixels @ columns.T  # [N, 3, 299, 299]
         features: Tensor = self.trunk((x - 128) / 128)
         return features
 
 
 class _Repooled(nn.Module):
-    """A block of Inception whose pooled branch is pooled in TensorFlow's way."""
+    """A block of Inception whose pooled branch pools as in TensorFlow."""
 
-    def __init__(self, block: Any, *, most: bool) -> None:
+    def __init__(self, block: Any, *, maximum: bool) -> None:
         super().__init__()
-        self.block, self.most = block, most
+        self.block, self.maximum = block, maximum
 
     def forward(self, x: Tensor) -> Tensor:
         branches = self.block._forward(x)[:-1]  # noqa: SLF001
-        if self.most:
+        if self.maximum:
             pooled = F.max_pool2d(x, 3, stride=1, padding=1)
         else:
             pooled = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
         return torch.cat([*branches, self.block.branch_pool(pooled)], 1)
 
 
-def _stretching(side: int) -> Tensor:
-    """[299, S]  What makes 299 pixels of S: linear, pixel i taken from place i * S / 299."""
+def resize_matrix(side: int) -> Tensor:
+    """[299, S]  Linear interpolation of S pixels to 299: pixel i is taken at i * S / 299."""
     places = torch.arange(SIDE) * (side / SIDE)
     before = places.long()
     share = places - before
-    made = torch.zeros(SIDE, side)
-    made[torch.arange(SIDE), before] += 1 - share
-    made[torch.arange(SIDE), (before + 1).clamp(max=side - 1)] += share
-    return made
+    matrix = torch.zeros(SIDE, side)
+    matrix[torch.arange(SIDE), before] += 1 - share
+    matrix[torch.arange(SIDE), (before + 1).clamp(max=side - 1)] += share
+    return matrix

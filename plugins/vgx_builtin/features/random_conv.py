@@ -1,4 +1,4 @@
-"""The features of a network that nobody trained: always there, and always the same."""
+"""Features of an untrained network, which needs no download and is always the same."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class RandomConv(vgx.Features, type="random-conv"):
     """A convolutional network with fixed random weights, which needs no download.
 
     Four convolutions of stride 2 with ReLU, to 32, 64, 128 and 256 channels, weights from
-    N(0, 2 / fan-in) (He et al. 2015); the features are every channel's mean over the picture, 480
-    numbers. Random networks tell sets of pictures apart where no trained one fits them (Naeem et
-    al. 2020), but their figures can be compared only with those of the same network.
+    N(0, 2 / fan-in) (He et al. 2015); the features are every channel's mean over the image, 480
+    numbers. Random networks distinguish sets of images where no trained one fits (Naeem et al.
+    2020), but their values compare only with those of the same network.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Chooses the weights: another seed is another network, with other figures."""
+    """Chooses the weights: another seed is another network, with other values."""
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [N, C, H, W] -> features [N, 480]."""
@@ -31,6 +31,6 @@ class RandomConv(vgx.Features, type="random-conv"):
         return RandomNetwork(image.channels, self.seed)
 
     def note(self, image: vgx.ImageSpec) -> str:
-        """Say what its figures are worth."""
+        """Return a warning that the network is not trained."""
         del image
-        return "random-conv is an untrained network: its figures compare only with each other."
+        return "random-conv is an untrained network: its values compare only with each other."

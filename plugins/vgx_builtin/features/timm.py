@@ -1,4 +1,4 @@
-"""Any timm backbone as the network that metrics see with."""
+"""Features of any timm backbone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Timm(vgx.Features, type="timm"):
     """Any timm backbone with trained weights: its features before the classifier.
 
-    Pictures are resized to the side that the backbone was trained with (bicubic, antialiased), and
-    greyscale ones are shown in its first layer as timm adapts that.
+    Images are resized to the side that the backbone was trained with (bicubic, antialiased). For
+    greyscale images timm adapts the first layer.
     """
 
     backbone: str = "resnet50"
@@ -26,7 +26,7 @@ class Timm(vgx.Features, type="timm"):
     """A local safetensors file of the backbone; without one timm fetches the weights from the
     hub."""
     side: Annotated[int, Field(ge=8, le=4096)] | None = None
-    """Pixels a side that pictures are resized to; `null` is what the backbone was trained with."""
+    """Pixels a side that images are resized to; `null` is what the backbone was trained with."""
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [N, C, H, W] -> features [N, F]."""
@@ -37,15 +37,15 @@ class Timm(vgx.Features, type="timm"):
 
         trained = timm.get_pretrained_cfg(self.backbone) if timm.is_model(self.backbone) else None
         side = self.side or (trained.input_size[-1] if trained else image.size)
-        shown = vgx.ImageSpec(side, image.channels)
+        resized = vgx.ImageSpec(side, image.channels)
         backbone = create(
             self.backbone,
-            shown,
+            resized,
             pretrained=self.weights is None,
             weights=self.weights,
             num_classes=0,
         )
-        network = TimmNetwork(backbone, *statistics(backbone, shown), side)
+        network = TimmNetwork(backbone, *statistics(backbone, resized), side)
         if not isinstance(network.backbone.num_features, int):
             raise vgx.RecipeError(f"features timm: backbone: {self.backbone} gives no features")
         return network

@@ -1,4 +1,4 @@
-"""Adversarial losses: what the two players make of the discriminator's logits.
+"""Adversarial losses: terms of both players, computed from the discriminator's logits.
 
 High logits mean real. Means are over the batch and over patches.
 """
@@ -22,13 +22,13 @@ class BceAdversarial(vgx.Loss, type="bce-adversarial"):
     """
 
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar > 0; ln 2 when the discriminator can't tell."""
+        """Return a scalar > 0; ln 2 when the discriminator cannot tell real from fake."""
         from torch.nn import functional as F
 
         return F.softplus(-step.fake_score.logits).mean()
 
     def discriminator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar > 0; 2 ln 2 when the discriminator can't tell."""
+        """Return a scalar > 0; 2 ln 2 when the discriminator cannot tell real from fake."""
         from torch.nn import functional as F
 
         real, fake = step.real_score.logits, step.fake_score.logits
@@ -53,7 +53,7 @@ class Hinge(vgx.Loss, type="hinge"):
 
 
 class Minimax(vgx.Loss, type="minimax"):
-    """The minimax loss (Goodfellow et al. 2014, eq. 1): both players move one value, apart.
+    """The minimax loss (Goodfellow et al. 2014, eq. 1): one value, with opposite signs.
 
     Generator: mean log(1 - sigmoid(D(fake))) = -mean softplus(D(fake)).
     Discriminator: mean softplus(-D(real)) + mean softplus(D(fake)), as in bce-adversarial.
@@ -62,13 +62,13 @@ class Minimax(vgx.Loss, type="minimax"):
     """
 
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar < 0; -ln 2 when the discriminator can't tell."""
+        """Return a scalar < 0; -ln 2 when the discriminator cannot tell real from fake."""
         from torch.nn import functional as F
 
         return -F.softplus(step.fake_score.logits).mean()
 
     def discriminator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar > 0; 2 ln 2 when the discriminator can't tell."""
+        """Return a scalar > 0; 2 ln 2 when the discriminator cannot tell real from fake."""
         from torch.nn import functional as F
 
         real, fake = step.real_score.logits, step.fake_score.logits
@@ -83,12 +83,12 @@ class LeastSquares(vgx.Loss, type="least-squares"):
     """
 
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar >= 0; 0 when every fake is judged 1."""
+        """Return a scalar >= 0; 0 when every fake scores 1."""
         fake = step.fake_score.logits
         return 0.5 * ((fake - 1) ** 2).mean()
 
     def discriminator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar >= 0; 1/4 at the least when the discriminator can't tell."""
+        """Return a scalar >= 0; at least 1/4 when the discriminator cannot tell real from fake."""
         real, fake = step.real_score.logits, step.fake_score.logits
         return 0.5 * ((real - 1) ** 2).mean() + 0.5 * (fake**2).mean()
 
@@ -108,13 +108,13 @@ class Wasserstein(vgx.Loss, type="wasserstein"):
         return -step.fake_score.logits.mean()
 
     def discriminator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar of any sign; less the distance's estimate."""
+        """Return a scalar of any sign; minus the estimate of the distance."""
         real, fake = step.real_score.logits, step.fake_score.logits
         return fake.mean() - real.mean()
 
 
 class Relativistic(vgx.Loss, type="relativistic"):
-    """How much more real the real pictures look than the fakes (Jolicoeur-Martineau 2018).
+    """How much higher real images score than fakes (Jolicoeur-Martineau 2018).
 
     Generator: mean softplus(d). Discriminator: mean softplus(-d).
 
@@ -124,29 +124,29 @@ class Relativistic(vgx.Loss, type="relativistic"):
     """
 
     pairing: Literal["one", "average"] = "one"
-    """What a logit is compared with. `one`: one fake with one real picture, at the same place of
-    the grid; `average`: each with the mean over the other side."""
+    """What a logit is compared with. `one`: one fake with one real image, at the same place of the
+    grid; `average`: each with the mean of the other kind."""
 
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar > 0; ln 2 a term when the discriminator can't tell."""
+        """Return a scalar > 0; ln 2 a term when the discriminator cannot tell real from fake."""
         from torch.nn import functional as F
 
-        first, *rest = [F.softplus(d).mean() for d in self._leads(step)]
+        first, *rest = [F.softplus(d).mean() for d in self._differences(step)]
         return sum(rest, first)
 
     def discriminator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar > 0; ln 2 a term when the discriminator can't tell."""
+        """Return a scalar > 0; ln 2 a term when the discriminator cannot tell real from fake."""
         from torch.nn import functional as F
 
-        first, *rest = [F.softplus(-d).mean() for d in self._leads(step)]
+        first, *rest = [F.softplus(-d).mean() for d in self._differences(step)]
         return sum(rest, first)
 
-    def _leads(self, step: vgx.Step) -> list[Tensor]:
-        """Return what the discriminator wants large: how far real is above fake."""
+    def _differences(self, step: vgx.Step) -> list[Tensor]:
+        """Return how much higher real scores than fake, which the discriminator increases."""
         import torch
 
         real, fake = step.real_score.logits, step.fake_score.logits
         if self.pairing == "average":
             return [real - fake.mean(), real.mean() - fake]
-        # Reconstructions and decoded noise each stand beside the same real pictures.
+        # Reconstructions and decoded noise are both compared with the same real images.
         return [torch.cat([real] * (len(fake) // len(real))) - fake]

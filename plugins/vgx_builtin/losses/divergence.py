@@ -1,6 +1,6 @@
 """Losses on the latents of a batch taken together, and on a codebook.
 
-Letters: B pictures, Z the latents of a picture in a row.
+Letters: B images, Z the latents of an image, flattened.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Mmd(vgx.Loss, type="mmd"):
 
     mean_{i != j} k(z_i, z_j) + mean_{i != j} k(p_i, p_j) - 2 mean_{i, j} k(z_i, p_j), with as many
     draws p from the prior as there are latents: the unbiased estimate (Tolstikhin et al. 2018,
-    algorithm 2; Zhao et al. 2017), which may be below 0. Only the latents together are held
-    to the prior, not each posterior as in `kl`. It needs a minibatch of two, and large ones to see
-    much.
+    algorithm 2; Zhao et al. 2017), which may be below 0. Only the latents of all images together
+    are matched to the prior, not each posterior as in `kl`. It needs two images in a minibatch, and
+    works better with many.
     """
 
     kernel: Literal["imq", "rbf"] = "imq"
@@ -32,13 +32,13 @@ class Mmd(vgx.Loss, type="mmd"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar of any sign; 0 is expected when the latents are the prior's."""
-        step.posterior  # noqa: B018 - the latents of a GAN are the prior's
+        step.posterior  # noqa: B018 - raises for a GAN, whose latents are the prior's
         z = step.z.flatten(1)  # [B, Z]
         if len(z) < 2:
-            raise vgx.RecipeError("mmd compares the latents of two images or more")
+            raise vgx.RecipeError("mmd needs a minibatch of at least two images")
         prior = z.new_empty(z.shape).normal_(generator=step.rng("mmd"))  # [B, Z]
         within = self._similarity(z, z).sum() + self._similarity(prior, prior).sum()
-        # Each latent is at no distance from itself, where both kernels are 1.
+        # The distance of a latent from itself is 0, where both kernels are 1.
         apart = (within - 2 * len(z)) / (len(z) * (len(z) - 1))
         return apart - 2 * self._similarity(z, prior).mean()
 
@@ -53,16 +53,16 @@ class TotalCorrelation(vgx.Loss, type="total-correlation"):
     """How far the latents are from independent: KL(q(z) || prod_j q(z_j)), beta-TCVAE's term.
 
     mean_i [log 1/B sum_k q(z_i | x_k) - sum_j log 1/B sum_k q(z_ij | x_k)] in nats: q(z) is
-    estimated by the minibatch that z was drawn with (Chen et al. 2018). The
-    paper's estimate has N * B in place of B, with N pictures in the data set: (Z - 1) log N more,
-    which moves no weight. Beside a `kl` of weight 1, a weight of beta - 1 makes beta-TCVAE's loss.
+    estimated by the minibatch that z was drawn with (Chen et al. 2018). The paper's estimate has
+    N * B in place of B, with N images in the data set: (Z - 1) log N more, which changes no
+    gradient. Beside a `kl` of weight 1, a weight of beta - 1 makes beta-TCVAE's loss.
     """
 
     unit: Literal["pixel", "sample"] = "pixel"
-    """`pixel`: nats for each pixel value; `sample`: nats for each picture; as in `kl`."""
+    """`pixel`: nats for each pixel value; `sample`: nats for each image; as in `kl`."""
 
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar of any sign, near 0 when each latent tells nothing of another."""
+        """Return a scalar of any sign, near 0 when the latents are independent."""
         from vgx_builtin.losses.latent import gaussian
 
         posterior = gaussian(self.type, step)
@@ -75,18 +75,18 @@ class TotalCorrelation(vgx.Loss, type="total-correlation"):
 
 
 class Vq(vgx.Loss, type="vq"):
-    """What moves a codebook, and keeps the encoder near it: VQ-VAE (van den Oord et al. 2017).
+    """Move a codebook to the encoder's output, and keep that near it (van den Oord et al. 2017).
 
-    Equation 3: mean (sg[e] - c)^2 + commitment * mean (e - sg[c])^2, with e what the encoder gave,
-    c the nearest vectors of the codebook and sg a stop of the gradient; means over the batch and
-    the latents. It needs the encoder `vector-quantised`.
+    Equation 3: mean (sg[e] - c)^2 + commitment * mean (e - sg[c])^2, with e the encoder's output, c
+    the nearest vectors of the codebook and sg a stop of the gradient; means over the batch and the
+    latents. It needs the encoder `vector-quantised`.
     """
 
     commitment: NonNegativeFloat = 0.25
-    """Beta in the paper: how strongly the encoder is drawn to the codebook."""
+    """Beta in the paper: how strongly the encoder is kept near the codebook."""
 
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar >= 0; 0 when the encoder gives vectors of the codebook."""
+        """Return a scalar >= 0; 0 when the encoder's outputs are vectors of the codebook."""
         from torch.nn import functional as F
 
         from vgx_builtin.posteriors import Quantised
@@ -95,7 +95,7 @@ class Vq(vgx.Loss, type="vq"):
         if not isinstance(posterior, Quantised):
             given = type(posterior).__name__
             raise vgx.RecipeError(
-                f"vq needs the encoder vector-quantised; this one gives a {given}"
+                f"vq needs the encoder vector-quantised; the encoder gives a {given}"
             )
         encoded, codes = posterior.encoded, posterior.codes  # [B, *Z]
         codebook = F.mse_loss(codes, encoded.detach())

@@ -24,12 +24,12 @@ class Kl(vgx.Loss, type="kl"):
     """
 
     unit: Literal["pixel", "sample"] = "pixel"
-    """`pixel`: nats for each pixel value; `sample`: nats for each picture."""
+    """`pixel`: nats for each pixel value; `sample`: nats for each image."""
     free_bits: NonNegativeFloat = 0.0
-    """Nats that each latent may carry at no cost, whatever the unit."""
+    """Nats for each image that each latent may carry without cost, whatever the unit."""
     capacity: vgx.Rate | None = None
-    """Nats for each picture that the divergence is drawn to, whatever the unit: a number, or a
-    schedule `{from: 0, to: 25, steps: 100000}`. `null` draws it to 0."""
+    """The divergence to keep to, in nats for each image whatever the unit: a number, or a schedule
+    `{from: 0, to: 25, steps: 100000}`. `null` is 0."""
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the posterior is the prior, without `capacity`."""
@@ -44,7 +44,7 @@ class Kl(vgx.Loss, type="kl"):
         return value / (step.real[0].numel() if self.unit == "pixel" else 1)
 
     def note(self, image: vgx.ImageSpec) -> str:
-        """Say the weight in the unit that papers use: reconstruction summed over pixels."""
+        """Return the weight in the unit of papers, where reconstruction is summed over pixels."""
         factor = 1 if self.unit == "pixel" else image.pixel_values
         weight = self.weight
         if isinstance(weight, vgx.Schedule):
@@ -60,7 +60,7 @@ class Kl(vgx.Loss, type="kl"):
 
 
 def gaussian(name: str, step: vgx.Step) -> vgx.Gaussian:
-    """Return the step's posterior. Raises `RecipeError` when it is no Gaussian."""
+    """Return the step's posterior. Raises `RecipeError` when it is not Gaussian."""
     if not isinstance(step.posterior, vgx.Gaussian):
         given = type(step.posterior).__name__
         raise vgx.RecipeError(f"{name} needs a Gaussian posterior; the encoder gives a {given}")

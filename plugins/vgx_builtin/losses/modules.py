@@ -1,6 +1,6 @@
-"""What losses with a state of their own are made of; it is saved with the run.
+"""Modules of losses that have a state, which is saved with the run.
 
-Letters: B pictures, C channels, H x W pixels, F fakes for each picture, h x w a feature map.
+Letters: B images, C channels, H x W pixels, F fakes for each image, h x w a feature map.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import vgx
 
 
 class LeCamTerm(nn.Module):
-    """The term of `lecam`, with the averages that it draws logits to."""
+    """The term of `lecam`, with its two averages."""
 
     means: Tensor
     seen: Tensor
@@ -23,14 +23,14 @@ class LeCamTerm(nn.Module):
     def __init__(self, decay: float) -> None:
         super().__init__()
         self.decay = decay
-        self.register_buffer("means", torch.zeros(2))  # of the logits of real pictures, of fakes
+        self.register_buffer("means", torch.zeros(2))  # of the logits of real images, of fakes
         self.register_buffer("seen", torch.zeros(()))  # batches
 
     def discriminator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar >= 0; 0 when each logit is the other side's average."""
+        """Return a scalar >= 0; 0 when each logit is the average of the other kind."""
         real, fake = step.real_score.logits, step.fake_score.logits
         new = torch.stack([real.mean(), fake.mean()]).detach()  # [2]
-        # The mean of all batches until the moving average has as many to look back on.
+        # A plain mean over the first batches: a batch's share falls from 1 to 1 - decay.
         share = (1 / (self.seen + 1)).clamp(min=1 - self.decay)
         self.means.copy_(self.means + share * (new - self.means))
         self.seen.add_(1)
@@ -40,7 +40,7 @@ class LeCamTerm(nn.Module):
 
 
 class FeatureDistance(nn.Module):
-    """The term of `perceptual`: a frozen backbone, and how far two pictures are apart in it."""
+    """The term of `perceptual`: the distance of two images in a frozen backbone."""
 
     mean: Tensor
     std: Tensor
@@ -53,20 +53,20 @@ class FeatureDistance(nn.Module):
             self.register_buffer(name, statistic, persistent=False)
 
     def train(self, mode: bool = True) -> Self:
-        """Stay as it is: statistics and dropout of a yardstick don't follow the training."""
+        """Stay in evaluation mode: the distance must not change while networks are trained."""
         del mode
         return self
 
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar >= 0; 0 when the pictures have the same features."""
+        """Return a scalar >= 0; 0 when the images have the same features."""
         real: Any = step.real
         layers = zip(self._features(step.recon), self._features(real.detach()), strict=True)
         distances = [(a - b).square().sum(1).mean() for a, b in layers]
         return torch.stack(distances).sum()
 
     def _features(self, images: Any) -> list[Tensor]:
-        """Feature maps [B, C, h, w], each place a vector of length 1."""
+        """Return feature maps [B, C, h, w]; each place is a vector of length 1."""
         mean, std = self.mean.to(images.dtype), self.std.to(images.dtype)
-        maps = self.backbone((images - mean) / std)  # greyscale becomes colour by broadcasting
-        # Inside the root, so that its derivative stays finite where nothing answers.
+        maps = self.backbone((images - mean) / std)  # greyscale is broadcast to three channels
+        # Added inside the root, so that its derivative stays finite where all features are 0.
         return [x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt() for x in maps]

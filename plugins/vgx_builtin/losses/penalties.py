@@ -1,8 +1,8 @@
-"""Penalties that keep a discriminator smooth; each is a half of its own, weighted by `weight`.
+"""Penalties that keep a discriminator smooth; each has a term for the discriminator only.
 
-The slope of a picture is the gradient of its mean logit: the mean over the patches that the
-discriminator scores, so that their number does not matter. Letters: B pictures, C channels, H x W
-pixels, P = C*H*W pixel values, F fakes for each picture.
+The slope of an image is the gradient of its mean logit: the mean over the patches that the
+discriminator scores, so that the penalty does not depend on their number. Letters: B images, C
+channels, H x W pixels, P = C*H*W pixel values, F fakes for each image.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class GradientPenalty(vgx.Loss, type="gradient-penalty"):
-    """Slopes of length 1 between real pictures and fakes: WGAN-GP (Gulrajani et al. 2017, eq. 3).
+    """Slopes of length 1 between real images and fakes: WGAN-GP (Gulrajani et al. 2017, eq. 3).
 
-    mean (|grad D(x)| - 1)^2 at x = eps * real + (1 - eps) * fake, eps ~ U(0, 1) for each picture.
+    mean (|grad D(x)| - 1)^2 at x = eps * real + (1 - eps) * fake, eps ~ U(0, 1) for each image.
     """
 
     weight: vgx.Weight = 10.0
@@ -33,11 +33,11 @@ class GradientPenalty(vgx.Loss, type="gradient-penalty"):
         fakes = step.fake.detach()  # [F*B, C, H, W]
         real = torch.cat([step.real] * (len(fakes) // len(step.real)))  # [F*B, C, H, W]
         eps = real.new_empty(len(real), 1, 1, 1).uniform_(generator=step.rng("gradient-penalty"))
-        return _unevenness(step, eps * real + (1 - eps) * fakes)
+        return _distance_from_1(step, eps * real + (1 - eps) * fakes)
 
 
 class R1(vgx.Loss, type="r1"):
-    """Flat slopes at real pictures: 1/2 mean |grad D(real)|^2 (Mescheder et al. 2018, eq. 9).
+    """Flat slopes at real images: 1/2 mean |grad D(real)|^2 (Mescheder et al. 2018, eq. 9).
 
     The square is summed over pixel values.
     """
@@ -66,7 +66,7 @@ class R2(vgx.Loss, type="r2"):
 
 
 class Dragan(vgx.Loss, type="dragan"):
-    """Slopes of length 1 around real pictures: DRAGAN (Kodali et al. 2017).
+    """Slopes of length 1 around real images: DRAGAN (Kodali et al. 2017).
 
     mean (|grad D(x)| - 1)^2 at x = real + 0.5 * s * u, with s the standard deviation of all pixel
     values of the batch and u ~ U(0, 1) for each pixel value, as in the authors' program.
@@ -79,11 +79,11 @@ class Dragan(vgx.Loss, type="dragan"):
         """Return a scalar >= 0; 0 when every slope has length 1."""
         real = step.real
         noise = real.new_empty(real.shape).uniform_(generator=step.rng("dragan"))
-        return _unevenness(step, real + 0.5 * real.std(correction=0) * noise)
+        return _distance_from_1(step, real + 0.5 * real.std(correction=0) * noise)
 
 
 class LeCam(vgx.Loss, type="lecam"):
-    """Logits near what the other side had on average: for few pictures (Tseng et al. 2021).
+    """Keep logits near the average of the other kind, for few images (Tseng et al. 2021).
 
     mean (D(real) - a_fake)^2 + mean (D(fake) - a_real)^2, where a_real and a_fake follow the mean
     logits by an exponential moving average that begins as a plain one. They are saved with the run.
@@ -92,26 +92,26 @@ class LeCam(vgx.Loss, type="lecam"):
     weight: vgx.Weight = 0.3
     """Lambda in the paper, which has 0.3 with BigGAN; a number, a schedule or adaptive."""
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """What an average keeps of itself from step to step."""
+    """The decay of the moving averages in each step."""
 
     def build(self) -> Any:
-        """Make a module that holds the averages and has the discriminator's half."""
+        """Make a module that holds the averages and has the discriminator's term."""
         from vgx_builtin.losses.modules import LeCamTerm
 
         return LeCamTerm(self.decay)
 
 
 def _slopes(step: vgx.Step, images: Tensor) -> Tensor:
-    """[B, P]  The gradient of each picture's mean logit by its pixels, itself differentiable."""
+    """[B, P]  The gradient of each image's mean logit by its pixels, which is differentiable."""
     import torch
 
-    leaf = images.detach().requires_grad_()
-    logits = step.discriminator(leaf).logits  # [B, 1, h, w] or [B, 1]
-    (slopes,) = torch.autograd.grad(logits.flatten(1).mean(1).sum(), leaf, create_graph=True)
+    inputs = images.detach().requires_grad_()
+    logits = step.discriminator(inputs).logits  # [B, 1, h, w] or [B, 1]
+    (slopes,) = torch.autograd.grad(logits.flatten(1).mean(1).sum(), inputs, create_graph=True)
     return slopes.flatten(1)
 
 
-def _unevenness(step: vgx.Step, images: Tensor) -> Tensor:
-    """Return mean (|slope| - 1)^2; the tiny number keeps the root's derivative finite at 0."""
+def _distance_from_1(step: vgx.Step, images: Tensor) -> Tensor:
+    """Return mean (|slope| - 1)^2; the small number keeps the root's derivative finite at 0."""
     lengths = (_slopes(step, images).square().sum(1) + 1e-12).sqrt()  # [B]
     return ((lengths - 1) ** 2).mean()

@@ -1,4 +1,4 @@
-"""Losses on features: pictures are compared as a network sees them."""
+"""Losses on the features of a network."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class FeatureMatching(vgx.Loss, type="feature-matching"):
-    """Fakes that the discriminator's inner features don't tell from the real pictures.
+    """Match the discriminator's inner features of fakes with those of real images.
 
-    `pairs`: mean (f(recon) - f(real))^2, each reconstruction beside its picture: the likelihood of
+    `pairs`: mean (f(recon) - f(real))^2, each reconstruction with its image: the likelihood of
     VAE-GAN (Larsen et al. 2016, eq. 7), up to a factor and a constant. `mean`: mean (E f(fake) -
     E f(real))^2, E over the batch: Salimans et al. 2016, section 3.1. The mean is over feature
-    values, and over layers. The discriminator learns nothing from it.
+    values, and over layers. It has no term for the discriminator.
     """
 
     layers: Literal["last", "all"] = "last"
     """The discriminator's last features, or those of all its stages with equal weights."""
     statistic: Literal["pairs", "mean"] = "pairs"
-    """What is compared: each picture, or the batch's mean. With `pairs`, `train.fakes` must name
+    """What is compared: each image, or the mean of the batch. With `pairs`, `train.fakes` must name
     `recon`."""
 
     def generator(self, step: vgx.Step) -> Tensor:
@@ -37,20 +37,19 @@ class FeatureMatching(vgx.Loss, type="feature-matching"):
         reals = step.real_score.features[chosen]
         fakes = step.fake_score.features[chosen]
         if not reals:
-            raise vgx.RecipeError("the discriminator gives no features; take another one")
+            raise vgx.RecipeError("the discriminator gives no features; use another one")
         pairs = self.statistic == "pairs"
         if pairs and step.recon is not None and "recon" not in step.fakes:
-            message = "statistic: pairs needs 'recon' in train.fakes; mean does not"
-            raise vgx.RecipeError(message)
+            raise vgx.RecipeError("statistic: pairs needs 'recon' in train.fakes; mean does not")
         wide = torch.promote_types(reals[0].dtype, torch.float32)
         distances = []
         for real, fake in zip(reals, fakes, strict=True):  # [B, ...] and [F*B, ...]
-            target, found = real.detach().type(wide), fake.type(wide)
+            target, values = real.detach().type(wide), fake.type(wide)
             if pairs:
-                shown = found.chunk(len(fake) // len(real))  # [B, ...] for each of step.fakes
-                distances.append(F.mse_loss(shown[step.fakes.index("recon")], target))
+                by_kind = values.chunk(len(fake) // len(real))  # [B, ...] for each of step.fakes
+                distances.append(F.mse_loss(by_kind[step.fakes.index("recon")], target))
             else:
-                distances.append(F.mse_loss(found.mean(0), target.mean(0)))
+                distances.append(F.mse_loss(values.mean(0), target.mean(0)))
         return torch.stack(distances).mean()
 
 
@@ -59,23 +58,23 @@ class Perceptual(vgx.Loss, type="perceptual"):
 
     sum over layers of mean |f(recon) - f(real)|^2, with f a layer's map, each place of it scaled to
     length 1; the square is summed over channels, the mean is over places and the batch. This is
-    LPIPS (Zhang et al. 2018, eq. 1) without its learned factors. Greyscale pictures are shown to
-    the backbone as colour ones.
+    LPIPS (Zhang et al. 2018, eq. 1) without its learned factors. Greyscale images are expanded to
+    three channels.
     """
 
     backbone: str = "vgg16"
-    """A model name that timm knows, of a network that takes pictures of any size."""
+    """The name of a timm model that takes images of any size."""
     pretrained: bool = False
     """Compare with the weights that timm fetches from the hub. Without these or `weights` the
-    backbone is a random one."""
+    backbone is random."""
     weights: Path | None = None
     """Compare with a local safetensors file of the backbone instead."""
     layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
-    """Which of the backbone's feature maps, 0 the shallowest. In VGG16 the default is relu1_2,
-    relu2_2, relu3_3, relu4_3 and relu5_3, as in LPIPS."""
+    """The backbone's feature maps to compare, 0 being the shallowest. In VGG16 the default is
+    relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3, as in LPIPS."""
 
     def build(self) -> Any:
-        """Make a module that holds the frozen backbone and has the generator's half."""
+        """Make a module that holds the frozen backbone and has the generator's term."""
         from vgx_builtin.backbones import create, statistics
         from vgx_builtin.losses.modules import FeatureDistance
 
@@ -90,18 +89,18 @@ class Perceptual(vgx.Loss, type="perceptual"):
         )
         if backbone.pretrained_cfg.get("fixed_input_size"):
             raise vgx.RecipeError(
-                f"loss perceptual: backbone: {self.backbone} takes pictures of one size only; "
-                "take a convolutional one, vgg16 for instance"
+                f"loss perceptual: backbone: {self.backbone} takes images of one size only; "
+                "use a convolutional one, such as vgg16"
             )
         return FeatureDistance(backbone, *statistics(backbone, colour))
 
     def note(self, image: vgx.ImageSpec) -> str:
-        """Say when the backbone has learned nothing."""
+        """Return a warning when the backbone is not trained."""
         del image
         if self.pretrained or self.weights is not None:
             return ""
         return (
-            f"The loss {self.label} compares pictures with a random {self.backbone}, not a trained "
+            f"The loss {self.label} compares images with a random {self.backbone}, not a trained "
             "one: pretrained: true fetches weights, weights: FILE.safetensors reads them."
         )
 

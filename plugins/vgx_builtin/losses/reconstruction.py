@@ -1,4 +1,4 @@
-"""Reconstruction losses: how far a picture and its reconstruction are apart."""
+"""Reconstruction losses: the distance of an image and its reconstruction."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class L1(vgx.Loss, type="l1"):
-    """Mean absolute error between reconstruction and picture: mean |recon - real|.
+    """Mean absolute error between reconstruction and image: mean |recon - real|.
 
-    The mean is over batch, channels and pixels; pictures are in [0, 1], so the value is too.
+    The mean is over batch, channels and pixels; images are in [0, 1], so the value is too.
     """
 
     def generator(self, step: vgx.Step) -> Tensor:
@@ -26,9 +26,9 @@ class L1(vgx.Loss, type="l1"):
 
 
 class L2(vgx.Loss, type="l2"):
-    """Mean squared error between reconstruction and picture: mean (recon - real)^2.
+    """Mean squared error between reconstruction and image: mean (recon - real)^2.
 
-    The mean is over batch, channels and pixels; pictures are in [0, 1], so the value is too.
+    The mean is over batch, channels and pixels; images are in [0, 1], so the value is too.
     """
 
     def generator(self, step: vgx.Step) -> Tensor:
@@ -41,12 +41,12 @@ class L2(vgx.Loss, type="l2"):
 class Charbonnier(vgx.Loss, type="charbonnier"):
     """A smooth absolute error: mean sqrt((recon - real)^2 + eps^2) (Charbonnier et al. 1994).
 
-    Squared near 0 and absolute far from it; its least value is eps. As a loss on pictures: Lai et
-    al. 2017. The mean is over batch, channels and pixels.
+    It is squared near 0 and absolute far from it, and at least eps. As a loss on images: Lai et al.
+    2017. The mean is over batch, channels and pixels.
     """
 
     eps: PositiveFloat = 1e-3
-    """Where the one form goes over into the other, in pixel values of [0, 1]."""
+    """Where the squared form becomes the absolute one, in pixel values of [0, 1]."""
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= eps."""
@@ -58,7 +58,7 @@ class Bce(vgx.Loss, type="bce"):
     """Binary cross-entropy of each pixel value as a probability (Kingma and Welling 2014).
 
     -mean[x log p + (1 - x) log(1 - p)] with p = sigmoid(logits), computed from the logits so that
-    it stays finite. Its least value is the pictures' own entropy, not 0.
+    it stays finite. Its least value is the images' own entropy, not 0.
     """
 
     def generator(self, step: vgx.Step) -> Tensor:

@@ -1,4 +1,4 @@
-"""Measures of reconstructions and of generated pictures."""
+"""Measures of reconstructions and of generated images."""
 
 from vgx_builtin.metrics.perceptual import Perceptual as Perceptual
 from vgx_builtin.metrics.pixels import Difference as Difference

@@ -21,9 +21,9 @@ class AggregateGaussian(vgx.Sampler, type="aggregate-gaussian"):
     rarely N(0, I); this is the Gaussian nearest to them (Ghosh et al. 2020, with one component).
     """
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
-        """Make what is fitted and then draws [n, *Z]."""
-        return _Mixture(latent, _moments)
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
+        """Return a density to fit to the stored latents, which then draws [n, *Z]."""
+        return FittedMixture(latent, _moments)
 
 
 class GaussianMixture(vgx.Sampler, type="gaussian-mixture"):
@@ -35,16 +35,16 @@ class GaussianMixture(vgx.Sampler, type="gaussian-mixture"):
     """
 
     components: PositiveInt = 10
-    """How many Gaussians; the run must have as many latents."""
+    """Number of Gaussians; the run must have at least as many latents."""
     covariance: Literal["full", "diag"] = "full"
-    """`full`: each Gaussian has any covariance; `diag`: none between dimensions, for few latents of
-    many dimensions."""
+    """`full`: any covariance for each Gaussian; `diag`: no covariance between dimensions, for few
+    latents of many dimensions."""
     seed: Annotated[NonNegativeInt, Field(lt=2**32)] = 0
-    """Of the fit's first guess."""
+    """The seed of the fit's first values."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
-        """Make what is fitted and then draws [n, *Z]."""
-        return _Mixture(latent, self._fitted)
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
+        """Return a density to fit to the stored latents, which then draws [n, *Z]."""
+        return FittedMixture(latent, self._fitted)
 
     def _fitted(self, flat: Tensor) -> dict[str, Tensor]:
         """Return weights [M], means [M, D] and factors, [M, D, D] or [M, D], for flat [K, D]."""
@@ -55,15 +55,15 @@ class GaussianMixture(vgx.Sampler, type="gaussian-mixture"):
         if len(flat) < max(self.components, 2):
             message = f"components: {self.components}: the run has {len(flat)} latents"
             raise vgx.RecipeError(f"sampler gaussian-mixture: {message}")
-        made = Mixture(self.components, covariance_type=self.covariance, random_state=self.seed)
+        mixture = Mixture(self.components, covariance_type=self.covariance, random_state=self.seed)
         with warnings.catch_warnings():
-            # A fit that would still creep on is as good a mixture as one that has come to rest.
+            # A fit that has not quite converged is as good a mixture.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            made.fit(flat.numpy())
-        spread = torch.from_numpy(made.covariances_)
+            mixture.fit(flat.numpy())
+        spread = torch.from_numpy(mixture.covariances_)
         return {
-            "weights": torch.from_numpy(made.weights_),
-            "means": torch.from_numpy(made.means_),
+            "weights": torch.from_numpy(mixture.weights_),
+            "means": torch.from_numpy(mixture.means_),
             "factors": torch.linalg.cholesky(spread) if spread.ndim == 3 else spread.sqrt(),
         }
 
@@ -73,7 +73,7 @@ def _moments(flat: Tensor) -> dict[str, Tensor]:
     import torch
 
     if len(flat) < 2:
-        message = f"the run has {len(flat)} latents, and a covariance takes two"
+        message = f"the run has {len(flat)} latents, and a covariance needs two"
         raise vgx.RecipeError(f"sampler aggregate-gaussian: {message}")
     # Eigenvectors, since fewer latents than dimensions have a covariance without a Cholesky factor.
     values, vectors = torch.linalg.eigh(flat.T.cov().reshape(flat.shape[1], -1))  # [D], [D, D]
@@ -81,7 +81,7 @@ def _moments(flat: Tensor) -> dict[str, Tensor]:
     return {"weights": flat.new_ones(1), "means": flat.mean(0)[None], "factors": factor[None]}
 
 
-class _Mixture:
+class FittedMixture:
     """Gaussians m_k + F_k e with e ~ N(0, I); F_k is a matrix, or a vector where it is diagonal."""
 
     def __init__(
@@ -91,28 +91,28 @@ class _Mixture:
         self.state: dict[str, Tensor] = {}
 
     def fit(self, codes: Tensor) -> None:
-        """Learn from codes [K, *Z], in float64."""
+        """Fit to stored latents `codes` [K, *Z], in float64."""
         self.state = self.learn(codes.flatten(1).double())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what was learned."""
+        """Return the fitted weights, means and factors."""
         return self.state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up what was learned before."""
+        """Restore fitted weights, means and factors."""
         self.state = state
 
     def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
-        """[n, *Z]  One draw after another: a row does not depend on how many there are."""
+        """[n, *Z]  Rows are drawn one after another, so that none depends on `n`."""
         import torch
 
         weights, means, factors = (self.state[name] for name in ("weights", "means", "factors"))
         below = weights.cumsum(0)[:-1]  # [M - 1]
         rows = []
         for _ in range(n):
-            chance = torch.rand((), generator=generator, dtype=torch.float64)
-            k = int(torch.searchsorted(below, chance, right=True))
+            uniform = torch.rand((), generator=generator, dtype=torch.float64)
+            k = int(torch.searchsorted(below, uniform, right=True))
             noise = torch.randn(means.shape[1], generator=generator, dtype=torch.float64)
-            moved = factors[k] @ noise if factors.ndim == 3 else factors[k] * noise  # [D]
-            rows.append(means[k] + moved)
+            offset = factors[k] @ noise if factors.ndim == 3 else factors[k] * noise  # [D]
+            rows.append(means[k] + offset)
         return torch.stack(rows).reshape(n, *self.latent.shape).to(codes)

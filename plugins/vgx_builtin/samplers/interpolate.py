@@ -1,4 +1,4 @@
-"""The way from one latent to another."""
+"""Interpolation between two latents."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Interpolate(vgx.Sampler, type="interpolate"):
-    """Go from one random latent to another in equal steps, a row of pictures for each pair.
+    """Go from one random latent to another in equal steps, a row of images for each pair.
 
-    Picture i is at t = (i mod steps) / (steps - 1) of pair i div steps, both ends included.
+    Image i is at t = (i mod steps) / (steps - 1) of pair i div steps, both ends included.
     lerp: z = (1 - t) a + t b. slerp: z = (sin((1 - t) w) a + sin(t w) b) / sin w, w being the
     angle between a and b (Shoemake 1985). Of two draws from N(0, I) the middle of a lerp is shorter
     than any draw is likely to be; a slerp keeps their length (White 2016).
@@ -24,12 +24,12 @@ class Interpolate(vgx.Sampler, type="interpolate"):
     mode: Literal["lerp", "slerp"] = "lerp"
     """`lerp`: along the straight line; `slerp`: along the great circle."""
     between: Literal["codes", "prior"] = "codes"
-    """What is at the ends: two different stored latents of the run, or two draws from N(0, I)."""
+    """The ends: two different stored latents of the run, or two draws from N(0, I)."""
     steps: Annotated[int, Field(ge=2)] = 10
-    """How many pictures a pair makes, the ends among them."""
+    """Number of images for each pair, including the ends."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
-        """Make what draws [n, *Z]."""
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
+        """Return an object that draws [n, *Z]."""
         return _Path(self, latent)
 
 
@@ -56,7 +56,7 @@ class _Path:
         if self.part.between == "prior":
             return torch.randn(2, *self.latent.shape, generator=generator, dtype=torch.float64)
         if len(codes) < 2:
-            message = f"the run has {len(codes)} latents, and a pair takes two: between=prior works"
+            message = f"the run has {len(codes)} latents, and a pair needs two; between=prior works"
             raise vgx.RecipeError(f"sampler interpolate: between: codes: {message}")
         first = torch.randint(len(codes), (), generator=generator)
         further = torch.randint(1, len(codes), (), generator=generator)
@@ -71,7 +71,7 @@ def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     from torch.nn import functional as F
 
     angle = F.cosine_similarity(a.flatten(), b.flatten(), dim=0).clamp(-1, 1).acos()
-    if angle.sin() < 1e-6:  # one direction or opposite ones: no great circle, or any
+    if angle.sin() < 1e-6:  # the same or opposite directions: no great circle, or any
         return _lerp(a, b, t)
     weighted: Tensor = ((1 - t) * angle).sin() * a + (t * angle).sin() * b
     return weighted / angle.sin()

@@ -1,4 +1,4 @@
-"""Latents that the run has seen."""
+"""Stored latents of the run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class PosteriorCodes(vgx.Sampler, type="posterior"):
-    """Draw from the latents of the last epoch: posterior samples of real pictures.
+    """Draw from the latents of the last epoch: posterior samples of real images.
 
-    Decoded, they are reconstructions: what the decoder can do where it was trained.
+    Decoded, they are reconstructions, which show the decoder where it was trained.
     """
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
-        """Make what draws [n, *Z]."""
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
+        """Return an object that draws [n, *Z]."""
         del latent
         return _Stored()
 

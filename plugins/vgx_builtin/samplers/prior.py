@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Prior(vgx.Sampler, type="prior"):
-    """Draw latents from N(0, I), the way of every GAN and of the plain VAE."""
+    """Draw latents from N(0, I), as every GAN and the plain VAE does."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
-        """Make what draws [n, *Z]."""
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
+        """Return an object that draws [n, *Z]."""
         return _Normal(latent)
 
 
@@ -23,7 +23,7 @@ class _Normal:
         self.latent = latent
 
     def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
-        """[n, *Z]  One draw after another: a row does not depend on how many there are."""
+        """[n, *Z]  Rows are drawn one after another, so that none depends on `n`."""
         import torch
 
         rows = [torch.randn(self.latent.shape, generator=generator) for _ in range(n)]

@@ -1,4 +1,4 @@
-"""Latents that were there before, in their order: of a folder's pictures, of what is near."""
+"""Given latents in a fixed order: those of a folder's images, or the neighbours of one latent."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
 
 
 class Reconstruct(vgx.Sampler, type="reconstruct"):
-    """Encode the pictures of a folder; decoded, they are its reconstructions.
+    """Encode the images of a folder; decoded, they are its reconstructions.
 
-    The latents are the posterior means, in the order of the files' names; when more are asked for,
-    the first comes again. Files are read as `image-folder` reads them. Nothing is drawn: the seed
-    changes nothing. Needs an encoder.
+    The latents are the posterior means, in the order of the files' names; when more are wanted,
+    they repeat from the first. Files are read as `image-folder` reads them. Nothing is drawn: the
+    seed changes nothing. Needs an encoder.
     """
 
     path: Path
     """The folder; it is searched through all levels."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
-        """Make what draws [n, *Z]."""
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
+        """Return an object that draws [n, *Z]."""
         del latent
         return _InOrder()
 
     def pictures(self, image: vgx.ImageSpec) -> vgx.Source | None:
-        """Open the folder. Raises `DataError` when it has no pictures."""
+        """Open the folder. Raises `DataError` when it has no images."""
         return ImageFolder(path=self.path).build(image)
 
 
 class _InOrder:
     def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
-        """[n, *Z]  Codes [K, *Z] as they stand, again and again."""
+        """[n, *Z]  The codes [K, *Z] in their order, repeated."""
         import torch
 
         del generator
@@ -45,15 +45,15 @@ class _InOrder:
 class Neighbours(vgx.Sampler, type="neighbours"):
     """Show one of the run's stored latents, then those nearest to it, nearest first.
 
-    Near is a small Euclidean distance; when more are asked for than there are, the first comes
-    again. Nothing is drawn: the seed changes nothing.
+    The distance is Euclidean; when more are wanted than there are, they repeat from the first.
+    Nothing is drawn: the seed changes nothing.
     """
 
     of: int = 0
-    """Which latent: 0 is the oldest that the run keeps, 1 the next; -1 is the newest."""
+    """The index of the latent: 0 is the oldest that the run keeps, 1 the next; -1 is the newest."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
-        """Make what draws [n, *Z]."""
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
+        """Return an object that draws [n, *Z]."""
         del latent
         return _Near(self)
 

@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 class Traversal(vgx.Sampler, type="traversal"):
     """Move one latent dimension from -span to span while all others stay (Higgins et al. 2017).
 
-    Picture i is at step i mod steps of row i div steps, and each row moves a dimension of its own;
-    after the last dimension comes the first again. Nothing is drawn: the seed changes nothing.
+    Image i is at step i mod steps of row i div steps, and each row moves another dimension; after
+    the last dimension they repeat from the first. Nothing is drawn: the seed changes nothing.
     """
 
     dimensions: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
-    """Which ones, counted from 0 in the flattened latent; `null` takes those first whose variance
-    over the stored latents is largest."""
+    """The dimensions, counted from 0 in the flattened latent; `null` takes all, those with the
+    largest variance over the stored latents first."""
     span: PositiveFloat = 3.0
-    """How far to go to either side of 0; the prior's standard deviation is 1."""
+    """The largest distance from 0 to either side; the prior's standard deviation is 1."""
     steps: Annotated[int, Field(ge=2)] = 10
-    """How many pictures a row has, both ends among them."""
+    """Number of images in a row, including both ends."""
     base: Literal["mean", "code"] = "mean"
-    """Where the other dimensions stay: at the mean of the run's stored latents, or at the oldest
-    of them."""
+    """The values of the other dimensions: the mean of the run's stored latents, or the oldest of
+    them."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
-        """Make what draws [n, *Z]. Raises `RecipeError` for a dimension that is not there."""
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
+        """Return an object that draws [n, *Z]. Raises `RecipeError` for a missing dimension."""
         last = math.prod(latent.shape) - 1
         for dimension in self.dimensions or ():
             if dimension > last:
@@ -46,7 +46,7 @@ class _Walk:
         self.part = part
 
     def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
-        """[n, *Z]  Row after row, around what codes [K, *Z] say."""
+        """[n, *Z]  Row after row, around the stored latents `codes` [K, *Z]."""
         import torch
 
         del generator

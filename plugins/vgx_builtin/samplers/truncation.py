@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 class Truncation(vgx.Sampler, type="truncation"):
     """Draw latents from N(0, I) without its tails: the truncation trick (Brock et al. 2019).
 
-    Each number is normal on the condition that it lies within -threshold..threshold, which is what
-    drawing it again until it does would give. A small threshold trades variety for quality.
+    Each number is normal on the condition that it lies within -threshold..threshold, as if it were
+    drawn again until it does. A small threshold trades variety for quality.
     """
 
     threshold: PositiveFloat = 1.0
-    """The largest size of a number in a latent."""
+    """The largest absolute value in a latent."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
-        """Make what draws [n, *Z]."""
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
+        """Return an object that draws [n, *Z]."""
         return _Truncated(self.threshold, latent)
 
 
@@ -33,14 +33,14 @@ class _Truncated:
         self.threshold, self.latent = threshold, latent
 
     def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
-        """[n, *Z]  By the inverse distribution function, so that a row takes one draw each."""
+        """[n, *Z]  By the inverse distribution function, so that each number takes one draw."""
         import torch
 
         rows = [
             torch.rand(self.latent.shape, generator=generator, dtype=torch.float64)
             for _ in range(n)
         ]
-        # The normal's mass within +-t is erf(t / sqrt 2), spread evenly over what is drawn.
+        # The normal's mass within +-t is erf(t / sqrt 2); the draws are uniform over it.
         mass = (2 * torch.stack(rows) - 1) * math.erf(self.threshold / math.sqrt(2))
         z = math.sqrt(2) * torch.erfinv(mass)  # [n, *Z]
         return z.clamp(-self.threshold, self.threshold).to(codes)

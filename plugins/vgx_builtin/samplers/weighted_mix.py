@@ -1,4 +1,4 @@
-"""Mixtures of latents that the run has seen."""
+"""Mixtures of stored latents of the run."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class WeightedMix(vgx.Sampler, type="weighted-mix"):
     """
 
     of: PositiveInt = 3
-    """How many latents are mixed."""
+    """Number of latents in a mixture."""
     concentration: PositiveFloat = 1.0
-    """Of the weights: 1 is uniform over all weights that sum to 1, less keeps near single latents,
-    more near their plain average."""
+    """The concentration of the weights: 1 is uniform over all weights that sum to 1, less is nearer
+    to single latents, more is nearer to their plain average."""
     anchors: Literal["shared", "fresh"] = "shared"
-    """`shared`: the same latents serve all pictures; `fresh`: each picture draws its own."""
+    """`shared`: all images mix the same latents; `fresh`: each image draws its own."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
-        """Make what draws [n, *Z]."""
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
+        """Return an object that draws [n, *Z]."""
         del latent
         return _Mix(self)
 
@@ -38,7 +38,7 @@ class _Mix:
         self.part = part
 
     def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
-        """[n, *Z]  Mixtures of codes [K, *Z]; a row does not depend on how many there are."""
+        """[n, *Z]  Mixtures of codes [K, *Z]; no row depends on `n`."""
         import numpy as np
         import torch
 
@@ -47,14 +47,14 @@ class _Mix:
             raise vgx.RecipeError(
                 f"sampler weighted-mix: of: {of}: the run has {len(codes)} latents"
             )
-        # numpy has the Dirichlet distribution with a generator of its own.
-        chance = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        shared = chance.choice(len(codes), of, replace=False)  # [of]
+        # numpy's Dirichlet distribution needs a generator of numpy.
+        numpy_generator = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        shared = numpy_generator.choice(len(codes), of, replace=False)  # [of]
         rows = []
         for _ in range(n):
             fresh = self.part.anchors == "fresh"
-            anchors = chance.choice(len(codes), of, replace=False) if fresh else shared
-            weights = chance.dirichlet(np.full(of, self.part.concentration))  # [of]
+            anchors = numpy_generator.choice(len(codes), of, replace=False) if fresh else shared
+            weights = numpy_generator.dirichlet(np.full(of, self.part.concentration))  # [of]
             mixed = torch.from_numpy(weights).to(codes)
             rows.append(torch.tensordot(mixed, codes[torch.from_numpy(anchors)], 1))  # [*Z]
         return torch.stack(rows)

@@ -1,4 +1,4 @@
-"""Trackers in the box."""
+"""The built-in trackers."""
 
 from vgx_builtin.trackers.mlflow import MlFlow as MlFlow
 from vgx_builtin.trackers.table import Csv as Csv

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Csv(vgx.Tracker, type="csv"):
-    """A table `trackers/values.csv` in the run: a row a logged step, a column a value (RFC 4180).
+    """A table `trackers/values.csv` in the run: a row for each step, a column for each value.
 
-    A value that a step does not have leaves its cell empty; pictures are not kept, `samples/` has
-    them.
+    The steps are those of the log, the format is RFC 4180. A cell is empty where a step lacks a
+    value. Images are not kept; `samples/` has them.
     """
 
-    def build(self, run: Path) -> vgx.Journal:
+    def build(self, run: Path) -> vgx.OpenTracker:
         """Open the run's table, which may have rows already."""
         return _Table(run / "trackers" / "values.csv")
 
@@ -31,7 +31,7 @@ class _Table:
         self.columns, rows = ["step"], list[dict[str, Any]]()
         if path.is_file():
             text = path.read_text(encoding="utf-8")
-            whole = text[: text.rfind("\n") + 1]  # a row that a kill left torn is none
+            whole = text[: text.rfind("\n") + 1]  # without a row that was cut off by a kill
             reader = csv.DictReader(whole.splitlines())
             rows, self.columns = list(reader), list(reader.fieldnames or self.columns)
             if whole != text:
@@ -39,7 +39,7 @@ class _Table:
         self.last = int(rows[-1]["step"]) if rows else -1
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Append a row, or write all again when a step comes again or has a new column."""
+        """Append a row, or rewrite the table when a step is repeated or has a new column."""
         row = {"step": step, **values}
         new = [name for name in row if name not in self.columns]
         if new or step <= self.last or not self.path.exists():
@@ -52,10 +52,10 @@ class _Table:
         self.last = step
 
     def images(self, step: int, name: str, grid: Tensor) -> None:
-        """Keep no pictures."""
+        """Keep no images."""
 
     def close(self) -> None:
-        """Leave nothing open."""
+        """Do nothing: no file is open."""
 
     def _read(self) -> list[dict[str, Any]]:
         if not self.path.exists():

@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
-SECONDS = 10  # between two times that events go to the disk
+SECONDS = 10  # between two writes of events to the disk
 
 
 class TensorBoard(vgx.Tracker, type="tensorboard"):
     """Event files in `trackers/tensorboard` of the run: `tensorboard --logdir runs` shows them all.
 
     Each value is a scalar, each grid an image. After a resume or a rollback TensorBoard drops the
-    steps that come again.
+    old values of repeated steps.
     """
 
     needs: ClassVar[str | None] = "tensorboard"
 
-    def build(self, run: Path) -> vgx.Journal:
-        """Begin a new file of events beside those of before."""
-        import torch.utils.tensorboard  # noqa: F401 - what is broken is told before the first step
+    def build(self, run: Path) -> vgx.OpenTracker:
+        """Start a new file of events beside earlier ones."""
+        import torch.utils.tensorboard  # noqa: F401 - a broken library fails before the first step
 
         return _Events(run / "trackers" / "tensorboard")
 
@@ -36,31 +36,31 @@ class _Events:
         self.writer: SummaryWriter | None = None
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Keep scalars."""
+        """Write scalars."""
         writer = self._at(step)
         for name, value in values.items():
             writer.add_scalar(name, value, step)
 
     def images(self, step: int, name: str, grid: Tensor) -> None:
-        """Keep an image."""
+        """Write a grid of images."""
         self._at(step).add_image(name, grid, step)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write all that is left, and close the file."""
         if self.writer is not None:
             self.writer.close()
 
     def _at(self, step: int) -> SummaryWriter:
-        """Return the writer for a step; a file that begins with it has TensorBoard forget others.
+        """Return the writer for a step; a step that is repeated starts a new file.
 
-        TensorBoard drops what earlier files say of the step that a file begins with, and of later
-        ones.
+        TensorBoard drops the values that earlier files have of the first step of a file, and of
+        later steps.
         """
         from torch.utils.tensorboard import SummaryWriter
 
         if self.writer is None or step < self.last:
             self.close()
-            # The suffix keeps two files that are begun in one second apart.
+            # The suffix distinguishes two files that start in the same second.
             self.writer = SummaryWriter(
                 str(self.folder), purge_step=step, flush_secs=SECONDS,
                 filename_suffix=f".{len(list(self.folder.glob('*')))}",

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Wandb(vgx.Tracker, type="wandb"):
-    """A run at Weights & Biases, or files for it: values and pictures over their step.
+    """A run at Weights & Biases, or files for it: values and images over their step.
 
-    Files lie in `trackers/wandb` of the run. A resume goes on with the same run there.
+    Files lie in `trackers/wandb` of the run. A resume continues the same run.
     """
 
     needs: ClassVar[str | None] = "wandb"
@@ -23,11 +23,11 @@ class Wandb(vgx.Tracker, type="wandb"):
     project: str = "vgx"
     """The project at Weights & Biases."""
     mode: Literal["offline", "online"] = "offline"
-    """`offline`: files only, which `wandb sync` uploads; `online`: to the server, for whoever has
-    logged in."""
+    """`offline`: files only, which `wandb sync` uploads; `online`: to the server, which needs a
+    login."""
 
-    def build(self, run: Path) -> vgx.Journal:
-        """Begin the run there, or go on with it."""
+    def build(self, run: Path) -> vgx.OpenTracker:
+        """Start the run at Weights & Biases, or continue it."""
         import wandb
 
         folder = run / "trackers" / "wandb"
@@ -36,13 +36,13 @@ class Wandb(vgx.Tracker, type="wandb"):
         if not name.exists():
             name.write_text(uuid.uuid4().hex[:8])
         settings = wandb.Settings(console="off", silent=True, x_disable_stats=True)
-        begun = wandb.init(
+        tracked = wandb.init(
             project=self.project, name=run.name, id=name.read_text(), dir=str(folder),
             mode=self.mode, resume="allow", settings=settings,
         )  # fmt: skip
-        # Its own steps can't go back, as those of a training can.
-        begun.define_metric("*", step_metric="step")
-        return _Run(begun)
+        # The steps of wandb cannot go back, as those of a training can.
+        tracked.define_metric("*", step_metric="step")
+        return _Run(tracked)
 
 
 class _Run:
@@ -54,12 +54,12 @@ class _Run:
         self.run.log({"step": step, **values})
 
     def images(self, step: int, name: str, grid: Tensor) -> None:
-        """Send a picture."""
+        """Send a grid of images."""
         import wandb
         from torchvision.transforms.functional import to_pil_image
 
         self.run.log({"step": step, name: wandb.Image(to_pil_image(grid))})
 
     def close(self) -> None:
-        """Wait until all is sent or written."""
+        """Wait until everything is sent or written."""
         self.run.finish()

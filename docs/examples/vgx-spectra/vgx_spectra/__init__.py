@@ -1,4 +1,4 @@
-"""A loss and a discriminator for vgx that look at pictures' frequencies."""
+"""A loss and a discriminator for vgx that use the frequencies of images."""
 
 from typing import Annotated
 
@@ -7,18 +7,18 @@ from pydantic import Field, PositiveInt
 
 
 class FocalFrequency(vgx.Loss, type="focal-frequency"):
-    """Squared distance of spectra, the more weighted the larger it is (Jiang et al. 2021).
+    """Squared distance of spectra, with larger weights for larger errors (Jiang et al. 2021).
 
-    mean w |F(recon) - F(real)|^2, F being the orthonormal two-dimensional Fourier transform of each
-    channel and w = |F(recon) - F(real)|^alpha, divided by its largest value in that channel; no
-    gradient passes through w.
+    mean w |F(recon) - F(real)|^2. F is the orthonormal two-dimensional Fourier transform of each
+    channel. The weight w is |F(recon) - F(real)|^alpha, divided by its largest value in that
+    channel; no gradient passes through it.
     """
 
     alpha: Annotated[float, Field(ge=0)] = 1.0
-    """How much more the worst frequencies count; with 0 all count the same."""
+    """Exponent of the weights. With 0 all frequencies have the same weight."""
 
     def generator(self, step: vgx.Step):
-        """Return a scalar >= 0; 0 when the pictures are the same."""
+        """Return a scalar >= 0; it is 0 when both images are equal."""
         import torch
 
         spectrum = torch.fft.fft2(step.recon - step.real, norm="ortho")  # [B, C, H, W]
@@ -30,12 +30,12 @@ class FocalFrequency(vgx.Loss, type="focal-frequency"):
 class Spectrum(vgx.Discriminator, type="spectrum"):
     """Two linear layers on the mean log power of each ring of frequencies, as in SSD-GAN.
 
-    The reduced spectrum of Durall et al. 2020, which Chen et al. 2021 have a discriminator look at:
-    what a picture shows is all but lost in it, how sharp and how regular it is is not.
+    Durall et al. 2020 call these values the reduced spectrum, and Chen et al. 2021 give them to a
+    discriminator. They show how sharp and how regular an image is, and little of its content.
     """
 
     width: PositiveInt = 64
-    """Hidden values."""
+    """Number of hidden values."""
 
     def build(self, image: vgx.ImageSpec):
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1]."""

@@ -1,6 +1,6 @@
-"""What `build` imports: torch is not needed to list the parts.
+"""The network. Only `build` imports this module, so listing the parts does not load torch.
 
-Letters: B pictures, C channels, S x S pixels, R rings of frequencies.
+Letters: B images, C channels, S x S pixels, R rings of frequencies.
 """
 
 import torch
@@ -9,24 +9,23 @@ from torch import nn
 
 
 class SpectrumNetwork(nn.Module):
-    """Scores the profile of a picture's power spectrum."""
+    """Score the profile of an image's power spectrum."""
 
     def __init__(self, channels: int, size: int, width: int):
         super().__init__()
         frequency = torch.fft.fftfreq(size) * size  # [S]
         radius = (frequency[:, None] ** 2 + frequency[None, :] ** 2).sqrt().round()  # [S, S]
         rings = size // 2 + 1
-        # The corners belong to the last ring.
-        ring = nn.functional.one_hot(
-            radius.long().clamp(max=rings - 1).flatten(), rings
-        )  # [S*S, R]
-        self.register_buffer("mean", ring / ring.sum(0), persistent=False)
+        # The frequencies in the corners are counted in the last ring.
+        index = radius.long().clamp(max=rings - 1).flatten()  # [S*S]
+        members = nn.functional.one_hot(index, rings)  # [S*S, R]
+        self.register_buffer("mean", members / members.sum(0), persistent=False)
         self.hidden = nn.Linear(channels * rings, width)
         self.head = nn.Linear(width, 1)
 
     def forward(self, images):
-        wide = images.to(torch.promote_types(images.dtype, torch.float32))
-        spectrum = torch.fft.fft2(wide, norm="ortho").flatten(2)  # [B, C, S*S]
+        images = images.to(torch.promote_types(images.dtype, torch.float32))  # fft2 has no bfloat16
+        spectrum = torch.fft.fft2(images, norm="ortho").flatten(2)  # [B, C, S*S]
         power = (spectrum.real**2 + spectrum.imag**2 + 1e-6).log()
         profile = (power @ self.mean).flatten(1)  # [B, C*R]
         hidden = self.hidden(profile).relu()  # [B, width]

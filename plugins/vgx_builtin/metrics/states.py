@@ -1,6 +1,6 @@
-"""What metrics gather pictures with.
+"""The states of metrics: what they keep of each batch, and what they compute at the end.
 
-Letters: B pictures in a batch, N and M in all, C channels, H x W pixels, F features.
+Letters: B images in a batch, N and M images in all, C channels, H x W pixels, F features.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from torch import Tensor, nn
 
 
 class Mean:
-    """The mean of a number that each pair of pictures has."""
+    """The mean of a number over all pairs of an image and its reconstruction."""
 
     def __init__(self, name: str, measure: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.name, self.measure = name, measure
-        self.total, self.seen = 0.0, 0
+        self.total, self.count = 0.0, 0
 
     @torch.no_grad()
     def update(self, real: Tensor, fake: Tensor) -> None:
-        """Take in pictures [B, C, H, W] and their reconstructions."""
+        """Add images [B, C, H, W] and their reconstructions."""
         self.total += self.measure(real, fake).double().sum().item()
-        self.seen += len(real)
+        self.count += len(real)
 
     def compute(self) -> dict[str, float]:
-        """Return the mean over all pictures."""
-        return {self.name: self.total / self.seen}
+        """Return the mean over all images."""
+        return {self.name: self.total / self.count}
 
 
-class Gathered:
-    """The features of all pictures, compared at the end."""
+class GatheredFeatures:
+    """The features of all images, which are compared at the end."""
 
     def __init__(
         self, network: nn.Module, compare: Callable[[Tensor, Tensor], dict[str, float]]
@@ -41,7 +41,7 @@ class Gathered:
 
     @torch.no_grad()
     def update(self, real: Tensor, fake: Tensor) -> None:
-        """Take in pictures [B, C, H, W] of each side."""
+        """Add real and generated images [B, C, H, W]."""
         self.network.to(real.device)
         self.real.append(self.network(real).cpu())
         self.fake.append(self.network(fake).cpu())
@@ -51,8 +51,8 @@ class Gathered:
         return self.compare(torch.cat(self.real), torch.cat(self.fake))
 
 
-class AsGiven(nn.Module):
-    """In the place of a network where features are at hand."""
+class PassThrough(nn.Module):
+    """Stands for the network where features are already computed."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
