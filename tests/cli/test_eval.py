@@ -19,7 +19,8 @@ from vgx.evaluation.features import FeatureCache, real_sets
 from vgx.parts.values import ImageSpec
 from vgx.runs import checkpoint
 from vgx.runs import directory as rundir
-from vgx.training import session as training
+from vgx.training import session
+from vgx.training.loop import Training
 from vgx_builtin.samplers import fitted
 
 FIT = fitted.FittedMixture.fit
@@ -94,17 +95,17 @@ def test_the_figures_are_those_of_the_pictures(tiny_run):
 
 def test_no_training_sees_what_is_held_out(monkeypatch):
     seen = set()
-    step = training.Training.step
+    step = Training.step
 
     def watched(self):
         for number in self.numbers:
             seen.update(self.batches.rows(number).tolist())
         return step(self)
 
-    monkeypatch.setattr(training.Training, "step", watched)
+    monkeypatch.setattr(Training, "step", watched)
     said = io.StringIO()
     asked = recipe(**{"eval.holdout": 0.25, "train.steps": 40})
-    run = training.run(asked, console=Console(file=said, width=200))
+    run = session.run(asked, console=Console(file=said, width=200))
     store = open_store(asked.dataset.build(asked.image), asked.image)
     held = held_out(store.hashes, 0.25)
     assert f"{held.sum():,} held out" in said.getvalue()
@@ -114,8 +115,8 @@ def test_no_training_sees_what_is_held_out(monkeypatch):
 
 def test_measuring_while_training_changes_no_bit_and_keeps_the_best():
     watching = {"eval.metrics": ["psnr", "fid"], "eval.every": 1, "eval.n": 16, "eval.best": "fid"}
-    plain = training.run(recipe(**{"train.keep": 2}), console=quiet())
-    measured = training.run(recipe(**{"train.keep": 2}, **watching), console=quiet())
+    plain = session.run(recipe(**{"train.keep": 2}), console=quiet())
+    measured = session.run(recipe(**{"train.keep": 2}, **watching), console=quiet())
     a, b = (checkpoint.load(run)[1] for run in (plain, measured))
     assert all(torch.equal(a.model[name], b.model[name]) for name in a.model)
     found = {line["step"]: line["metrics"] for line in measured.read_log()}
@@ -131,7 +132,7 @@ def test_the_best_checkpoint_draws_and_is_judged(vgx_here):
     """More of `l1` is worse: the first step is the best of a run that only unlearns."""
     watching = {"eval.metrics": ["l1"], "eval.every": 1, "eval.n": 16, "eval.best": "l1"}
     rates = {"train.optimizers.generator.lr": 0.5, "train.ema": None, "train.keep": 2}
-    run = training.run(recipe(**rates, **watching), console=quiet())
+    run = session.run(recipe(**rates, **watching), console=quiet())
     l1 = {line["step"]: line["metrics"]["l1"] for line in run.read_log()}
     first = min(l1, key=lambda step: (l1[step], step))
     assert first < 5  # and so not among the two newest
@@ -151,7 +152,7 @@ def test_the_best_checkpoint_draws_and_is_judged(vgx_here):
 
 
 def test_a_sampler_learns_once_for_all_seeds(vgx_here):
-    run = training.run(recipe(), console=quiet())
+    run = session.run(recipe(), console=quiet())
     with mock.patch.object(fitted.FittedMixture, "fit", autospec=True, side_effect=FIT) as fit:
         asked = (
             "--sampler",
@@ -170,7 +171,7 @@ def test_a_sampler_learns_once_for_all_seeds(vgx_here):
 
 
 def test_a_run_without_a_best_says_so():
-    run = training.run(recipe(), console=quiet())
+    run = session.run(recipe(), console=quiet())
     with pytest.raises(vgx.errors.RecipeError, match=r"has no eval\.best"):
         vgx.load(run, best=True)
 
