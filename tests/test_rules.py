@@ -62,8 +62,8 @@ def imported(path):
     return names - {""}
 
 
-def code_lines(path):
-    """Lines that hold code: no blank ones, no comments, no docstrings."""
+def lines_of_code(path):
+    """The numbers of the lines that hold code: no blank ones, no comments, no docstrings."""
     text = path.read_text()
     strings = {
         line
@@ -81,7 +81,21 @@ def code_lines(path):
         if token.type not in idle
         for line in range(token.start[0], token.end[0] + 1)
     }
-    return len(lines - strings)
+    return lines - strings
+
+
+def code_lines(path):
+    return len(lines_of_code(path))
+
+
+def lengths(path):
+    """Lines of code of each class and function in a file, by name."""
+    lines = lines_of_code(path)
+    kinds = {ast.ClassDef: "class", ast.FunctionDef: "function"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if type(node) in kinds:
+            length = len(lines & set(range(node.lineno, node.end_lineno + 1)))
+            yield kinds[type(node)], node.name, length
 
 
 @pytest.mark.parametrize("path", [p for p in CORE if module(p) in LAYERS], ids=module)
@@ -235,7 +249,7 @@ def test_nothing_executes_what_it_reads(path):
                 assert path == ROOT / "framework" / "vgx" / "__init__.py"
 
 
-@pytest.mark.bar("S2", control="twelve modules that do it: each is seen")
+@pytest.mark.bar("S2", control="twelve modules that use them: each is noticed")
 @pytest.mark.parametrize(
     "text",
     [
@@ -295,6 +309,35 @@ def test_each_package_fits_its_budget():
         ] += code_lines(path)
     assert {name: n for name, n in lines.items() if n > BUDGETS[name]} == {}
     assert sum(map(code_lines, REPORT)) <= REPORT_BUDGET
+
+
+LIMITS = {"class": 200, "function": 60}
+
+
+@pytest.mark.parametrize("path", [*CORE, *BOX, *REPORT], ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_no_module_class_or_function_is_too_long_to_hold_in_mind(path):
+    assert code_lines(path) <= 350
+    assert [found for found in lengths(path) if found[2] > LIMITS[found[0]]] == []
+
+
+def test_lengths_would_be_seen(tmp_path):
+    """The control: a class of three lines with a function of two in it."""
+    (tmp_path / "x.py").write_text(
+        'class A:\n    """Talk."""\n\n    def f(self):\n        return 1\n'
+    )
+    assert set(lengths(tmp_path / "x.py")) == {("class", "A", 3), ("function", "f", 2)}
+
+
+def test_the_training_step_is_one_page():
+    """From the forward pass to the optimizers, docstrings and comments included."""
+    lines = (CORE_ROOT / "engine" / "engine.py").read_text().splitlines()
+    tree = ast.parse("\n".join(lines))
+    methods = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert sum(methods[name] for name in ("step", "turns", "update")) <= 60
 
 
 @pytest.mark.parametrize("path", BOX, ids=lambda p: f"{p.parent.name}/{p.name}")

@@ -7,6 +7,7 @@ imported at its first use.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Dataset as Dataset
     from vgx.parts.kinds import Decoder as Decoder
     from vgx.parts.kinds import Discriminator as Discriminator
-    from vgx.parts.kinds import Drawer as Drawer
     from vgx.parts.kinds import Encoder as Encoder
     from vgx.parts.kinds import Factored as Factored
     from vgx.parts.kinds import Features as Features
     from vgx.parts.kinds import Fitted as Fitted
-    from vgx.parts.kinds import Gauge as Gauge
-    from vgx.parts.kinds import Journal as Journal
     from vgx.parts.kinds import Labelled as Labelled
+    from vgx.parts.kinds import LatentSampler as LatentSampler
     from vgx.parts.kinds import Loss as Loss
     from vgx.parts.kinds import LossTerm as LossTerm
     from vgx.parts.kinds import Metric as Metric
+    from vgx.parts.kinds import MetricState as MetricState
+    from vgx.parts.kinds import OpenTracker as OpenTracker
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
     from vgx.parts.kinds import Tracker as Tracker
@@ -77,8 +78,8 @@ _PUBLIC = {
     "vgx.parts.base": "BrokenError Component",
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (
-        "Augmentation Comparison Dataset Decoder Discriminator Drawer Encoder Factored "
-        "Features Fitted Gauge Journal Labelled Loss LossTerm Metric Sampler Source Tracker"
+        "Augmentation Comparison Dataset Decoder Discriminator Encoder Factored Features Fitted "
+        "Labelled LatentSampler Loss LossTerm Metric MetricState OpenTracker Sampler Source Tracker"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",
@@ -99,6 +100,12 @@ def __getattr__(name: str) -> Any:
         if name in names.split():
             globals()[name] = value = getattr(importlib.import_module(module), name)
             return value
+    from vgx.parts import kinds
+
+    if name in kinds.RENAMED:
+        new = kinds.RENAMED[name]
+        warnings.warn(f"vgx.{name} is vgx.{new} now", DeprecationWarning, stacklevel=2)
+        return getattr(kinds, new)
     raise AttributeError(f"module 'vgx' has no attribute {name!r}")
 
 

@@ -19,6 +19,7 @@ warnings.warn(
 
 def __getattr__(name: str) -> Any:
     """Look up a name in the modules that replace this one."""
+    name = kinds.RENAMED.get(name, name)
     for module in (kinds, base, values):
         if name in vars(module):
             return vars(module)[name]

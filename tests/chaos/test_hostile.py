@@ -236,7 +236,7 @@ def payloads(marker):
     yield from archives(marker)
 
 
-@pytest.mark.bar("S1", control="believed by a reader of pickles: each leaves its marker")
+@pytest.mark.bar("S1", control="read by an ordinary pickle reader: each leaves its marker")
 def test_the_payloads_are_real(tmp_path, monkeypatch):
     """The control: whoever believes them has the marker, and the guard sees it."""
     marker = tmp_path / "marker"
@@ -254,7 +254,7 @@ def test_the_payloads_are_real(tmp_path, monkeypatch):
 
 
 @pytest.mark.bar(
-    "S1", control="a plugin that starts a process, asks for a name, unpickles: all seen"
+    "S1", control="a plugin that starts a process, looks up a host name, unpickles: all are noticed"
 )
 def test_the_guard_sees_what_it_should(guard, tmp_path):
     """The control: a plugin file is code, and code that starts a process is seen."""
@@ -561,7 +561,7 @@ def test_no_name_leads_out_of_the_folder_of_runs(tmp_path, monkeypatch, record_p
     assert len(list((tmp_path / "runs").iterdir())) == made
 
 
-@pytest.mark.bar("S4", control="no look at the letters of a name")
+@pytest.mark.bar("S4", control="names without a check of their characters")
 def test_names_that_nobody_looks_at_would_be_made(tmp_path, record_property):
     from vgx.errors import StorageError
     from vgx.runs.directory import create
@@ -628,7 +628,7 @@ def test_no_secret_of_the_environment_is_kept_in_a_run(tmp_path, monkeypatch):
     assert [path for path in files if tells(path)] == []
 
 
-@pytest.mark.bar("S5", control="the environment noted along with the versions")
+@pytest.mark.bar("S5", control="the environment variables noted with the versions")
 def test_a_secret_that_is_kept_would_be_seen(tmp_path, monkeypatch):
     from vgx.training import environment
 

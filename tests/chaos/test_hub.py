@@ -123,7 +123,7 @@ def test_a_hub_that_gives_nothing_is_exit_8_within_a_minute(tmp_path, code, head
 
 
 @pytest.mark.chaos
-@pytest.mark.bar("H1", control="asked with the library's own patience")
+@pytest.mark.bar("H1", control="with the retries of the hub's own library")
 def test_without_bounds_it_would_be_asked_again_and_again(tmp_path, record_property):
     with answering(503) as (address, asked):
         done, seconds = check(tmp_path, address, PATIENT)

@@ -88,7 +88,7 @@ def test_real_odd_files_are_used_or_counted_and_named(odd, record_property):
     record_property("cases", known[0])
 
 
-@pytest.mark.bar("D1", control="black pictures for what cannot be read")
+@pytest.mark.bar("D1", control="black images in place of unreadable ones")
 def test_a_decoder_that_hides_bad_files_would_be_seen(odd, monkeypatch):
     """Negative control: black pictures for what cannot be read."""
     original = decoding.decode
@@ -285,7 +285,7 @@ def test_a_bomb_costs_little_memory_and_little_time(tmp_path, name):
     assert met[0] == 1
 
 
-@pytest.mark.bar("S3", control="pictures without bounds: more than 200 MiB or 5 seconds")
+@pytest.mark.bar("S3", control="images without limits: more than 200 MiB or 5 seconds")
 @pytest.mark.parametrize("name", ["large", "texts"])
 def test_without_the_bounds_a_bomb_would_be_felt(tmp_path, record_property, name):
     """Negative control."""
@@ -364,7 +364,7 @@ def test_a_store_is_whole_whenever_its_builder_is_killed(nursery, tmp_path, reco
     assert kill_builders(nursery, tmp_path, KILLS) > KILLS / 5
 
 
-@pytest.mark.bar("D1", control="a store that is built in place, its builder killed")
+@pytest.mark.bar("D1", control="a store that is built in place, and its process killed")
 def test_a_builder_that_writes_in_place_would_be_seen(nursery, tmp_path):
     """Negative control."""
     with pytest.raises(AssertionError):

@@ -244,7 +244,7 @@ def test_a_loss_that_is_no_number_at_step_7_is_named(train, name):
     assert last_checkpoint() == "step-00000005"
 
 
-@pytest.mark.bar("X1", control="without the look at values nobody is named")
+@pytest.mark.bar("X1", control="without the check of values no part is named")
 def test_without_the_look_at_values_the_wrong_part_would_be_blamed(train, monkeypatch):
     """The control: the engine then stumbles itself, and nobody is named."""
     unchecked = lambda term, step: getattr(term.module, term.player)(step)  # noqa: E731
@@ -294,7 +294,7 @@ def test_state_that_no_checkpoint_holds_is_refused_before_the_first_step(train, 
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.bar("X3", control="without the look hidden state is trained with")
+@pytest.mark.bar("X3", control="without the check the hidden state is used in training")
 def test_without_the_look_hidden_state_would_be_trained_with(train, monkeypatch):
     """The control."""
     monkeypatch.setattr(check, "holding_still", lambda _: contextlib.nullcontext([]))

@@ -130,7 +130,7 @@ def test_what_is_read_is_examined_or_refused(n, tmp_path, monkeypatch, record_pr
     assert told["late"] <= 0.005 * n + 1
 
 
-@pytest.mark.bar("C1", control="without the look at what is unfit, the same eyes find fault")
+@pytest.mark.bar("C1", control="without the check of values, the same test fails")
 def test_the_mutations_find_a_reader_that_lets_large_numbers_through(
     tmp_path, monkeypatch, record_property
 ):

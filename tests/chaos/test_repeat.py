@@ -42,10 +42,10 @@ def test_a_run_repeats_whatever_is_done_on_the_way(
     record_property("cases", n)
 
 
-@pytest.mark.bar("R8", control="draws from one generator that everybody shares")
+@pytest.mark.bar("R8", control="random numbers from one shared generator")
 def test_a_shared_generator_would_be_seen(nursery, tmp_path, tiny, end_of, record_property):
     often = [(5, 20, 20), (5, 3, 20), (5, 7, 20)]
     sums = [found for _, found, _ in ends(nursery, tmp_path, tiny, end_of, often, SHARED)]
     models = {found["model.safetensors"] for found in sums}
     assert len(models) > 1
-    record_property("seen", f"{len(models)} different ends of 3")
+    record_property("seen", f"{len(models)} different results of 3")

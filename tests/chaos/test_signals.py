@@ -95,7 +95,7 @@ def test_wherever_the_signal_comes_the_step_is_saved(
     assert end_of(run) == whole[0]
 
 
-@pytest.mark.bar("R6", control="nobody listens")
+@pytest.mark.bar("R6", control="signals are ignored")
 def test_without_listening_nothing_would_be_saved(nursery, tmp_path, tiny, record_property):
     """The negative control."""
     child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=slow("in a step") + DEAF)

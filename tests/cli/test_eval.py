@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from unittest import mock
 
@@ -14,7 +15,7 @@ import vgx
 from vgx.console import Console
 from vgx.data.split import held_out
 from vgx.data.store import open_store
-from vgx.evaluation.metrics import Eyes, sides
+from vgx.evaluation.features import FeatureCache, real_sets
 from vgx.parts.values import ImageSpec
 from vgx.runs import checkpoint
 from vgx.runs import directory as rundir
@@ -53,7 +54,7 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
     assert said["reconstruction"]["split"] == "trained on"
     assert said["latent"]["dimensions"] == len(said["latent"]["kl_by_dimension"])
     assert said["checkpoint"] == "newest"
-    few = "fid of 48 pictures a side says little of itself: with fewer than 2,048"
+    few = "fid of 48 images a side means little by itself: with fewer than 2,048"
     assert "prdc of" not in done.stdout
     for text in (few, "nothing was held out", "untrained network", "psnr (more is better)", "±"):
         assert text in done.stdout
@@ -84,8 +85,8 @@ def test_the_figures_are_those_of_the_pictures(tiny_run):
     model = vgx.load(found)
     part = model.recipe.dataset
     store = open_store(part.build(model.recipe.image), model.recipe.image)
-    chosen = sides(store, 0.0, 20).shown
-    (images,) = chosen.chunks(torch.device("cpu"))
+    chosen = real_sets(store, 0.0, 20).reconstructed
+    (images,) = chosen.batches(torch.device("cpu"))
     recon = (model.decode(model.encode(images)) * 255).round() / 255
     errors = (images - recon).square().mean((1, 2, 3)).double()
     assert figure == pytest.approx((-10 * errors.log10()).mean().item(), abs=1e-4)
@@ -179,19 +180,41 @@ def test_what_real_pictures_look_like_is_kept_and_never_mixed_up():
     store = open_store(asked.dataset.build(asked.image), asked.image)
     registry = vgx.discover()
     one, two = (registry.part("features", "random-conv")(seed=seed) for seed in (0, 1))
-    few, more = (sides(store, 0.0, n).shown for n in (8, 9))
-    eyes = Eyes(asked.image, torch.device("cpu"))
-    addresses = {eyes.address(part, real) for part in (one, two) for real in (few, more)}
+    few, more = (real_sets(store, 0.0, n).reconstructed for n in (8, 9))
+    cache = FeatureCache(asked.image, torch.device("cpu"))
+    addresses = {cache.address(part, real) for part in (one, two) for real in (few, more)}
     wider = ImageSpec(32)
-    larger = sides(open_store(asked.dataset.build(wider), wider), 0.0, 8).shown
-    addresses.add(Eyes(wider, torch.device("cpu")).address(one, larger))
-    newer = Eyes(asked.image, torch.device("cpu"), lambda _: "2.0")
+    larger = real_sets(open_store(asked.dataset.build(wider), wider), 0.0, 8).reconstructed
+    addresses.add(FeatureCache(wider, torch.device("cpu")).address(one, larger))
+    newer = FeatureCache(asked.image, torch.device("cpu"), lambda _: "2.0")
     addresses.add(newer.address(one, few))
     assert len(addresses) == 6
-    looked = []
-    first = eyes.of_real(one, few, looked.append)
-    # Other eyes read the file, and build nothing but the network that the address is of.
-    others = Eyes(asked.image, torch.device("cpu"))
-    others.see = None
-    assert torch.equal(others.of_real(one, few, looked.append), first)
-    assert looked == [8, 8]
+    done = []
+    first = cache.real_features(one, few, done.append)
+    # Another cache reads the file, and builds only the network that the address depends on.
+    other = FeatureCache(asked.image, torch.device("cpu"))
+    other.features = None
+    assert torch.equal(other.real_features(one, few, done.append), first)
+    assert done == [8, 8]
+
+
+def test_the_weights_of_a_feature_network_are_hashed_once():
+    """Not at each measurement while training: those of Inception are 95 MB."""
+    asked = recipe()
+    store = open_store(asked.dataset.build(asked.image), asked.image)
+    part = vgx.discover().part("features", "random-conv")()
+    cache = FeatureCache(asked.image, torch.device("cpu"), on_disk=False)
+    network = cache.network(part)
+    with mock.patch.object(network, "state_dict", wraps=network.state_dict) as hashed:
+        for n in (8, 8, 9):
+            cache.real_features(part, real_sets(store, 0.0, n).reference)
+    assert hashed.call_count == 1
+
+
+@pytest.mark.parametrize("metrics", ["psnr", "fid", "psnr, fid"])
+def test_the_progress_ends_at_its_total(tiny_run, vgx_here, metrics):
+    """Also without metrics of reconstructions, or without metrics of samples."""
+    asked = ("--metrics", metrics, "-n", 20, "--seeds", 2)
+    code, out, err = vgx_here("eval", tiny_run[2], *asked)
+    assert code == 0, err
+    assert re.search(r"^Evaluating ([\d,]+)/\1 images", out, re.MULTILINE)

@@ -136,7 +136,7 @@ def test_at_a_terminal_the_same_is_said_in_colour(vgx_program):
         os.close(its)
 
 
-@pytest.mark.bar("Q2", control="a program that is careless about its reader is seen to be")
+@pytest.mark.bar("Q2", control="a program that ignores a closed output is noticed")
 def test_these_tests_see_a_traceback(vgx_program):
     """The control: a program that is careless about its reader is seen to be."""
     done = shell(vgx_program, f"{sys.executable} -c 'while True: print(1)' | head -1")

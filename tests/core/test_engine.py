@@ -331,6 +331,38 @@ def test_going_on_from_a_state_is_going_on(optimizer):
     assert one.numbers == two.numbers
 
 
+class Slashed(vgx.Decoder, type="slashed"):
+    """A decoder whose stages have names with slashes."""
+
+    def build(self, latent, image):
+        stages = {
+            "stage/1": nn.Linear(latent.shape[0], image.pixel_values),
+            "stage/2/view": nn.Unflatten(1, (image.channels, image.size, image.size)),
+        }
+        network = nn.ModuleDict(stages)
+        network.forward = lambda z: stages["stage/2/view"](stages["stage/1"](z))
+        return network
+
+
+def test_a_module_may_have_a_slash_in_its_name():
+    """Optimizer tensors are saved as player/parameter/key."""
+    plugin = vgx.Plugin("slashed", "0", "slashed", (Slashed,))
+    registry = vgx.Registry((*vgx.discover().plugins, plugin))
+    changes = {"augment": [], "train.ema": None, "decoder": "slashed", **VAE}
+    recipe = vgx.load_recipe(TINY, changes, registry)
+    straight, stopped, resumed = (Engine(recipe, 4) for _ in range(3))
+    for number in range(2):
+        straight.step(number, batches(pictures(number)))
+    stopped.step(0, batches(pictures(0)))
+    state = stopped.state({"step": 1})
+    assert "generator/decoder.stage/1.weight/exp_avg" in state.optimizer
+    resumed.restore(state)
+    resumed.step(1, batches(pictures(1)))
+    one, two = straight.state({"step": 2}), resumed.state({"step": 2})
+    for name, tensor in (one.model | one.optimizer).items():
+        assert torch.equal(tensor, (two.model | two.optimizer)[name]), name
+
+
 @pytest.mark.parametrize("lost", ["model", "optimizer", "latents"])
 def test_a_state_without_a_piece_is_refused_or_shows(lost):
     """The negative control of the test above: nothing in a state is there for nothing."""

@@ -114,7 +114,7 @@ def test_nobody_moves_in_a_step_that_is_not_finite(recipe, player, how):
     assert re.fullmatch(f"step 3: {wanted}", said)
 
 
-@pytest.mark.bar("N1", control="without the look ahead the weights are NaN")
+@pytest.mark.bar("N1", control="without the check the weights become NaN")
 def test_without_the_look_ahead_weights_would_be_lost(recipe):
     """The negative control."""
     broken, _ = recipe(1, "generator", "root")
@@ -310,7 +310,7 @@ def test_what_breaks_again_and_again_ends_after_three_rollbacks(recipe, at):
     assert [line["step"] for line in run.read_log()] == list(range(1, at + 1))
 
 
-@pytest.mark.bar("N1", control="gone back to the same draws: it breaks again")
+@pytest.mark.bar("N1", control="a rollback to the same random numbers: it fails again")
 def test_with_the_same_draws_it_would_break_again(recipe):
     """The control: a rollback that changes nothing helps nobody."""
     broken, registry = recipe(7, "generator", "nan", 1, **ROLLBACK)

@@ -155,7 +155,7 @@ def test_looking_changes_nothing(train):
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.bar("N2", control="looked at in training mode, which changes bits")
+@pytest.mark.bar("N2", control="checked in training mode, which changes bits")
 def test_looking_in_training_mode_would_change_something(train):
     """The control."""
     changes = {"train.steps": 3, "train.draw_every": 1}

@@ -206,7 +206,7 @@ def test_with_all_of_it_nothing_differs(halfway, monkeypatch, tmp_path):
     assert differing(ended_from(run, state, monkeypatch, tmp_path), wanted) == []
 
 
-@pytest.mark.bar("R7", control="each of 14 pieces of the state is forgotten in turn")
+@pytest.mark.bar("R7", control="each of 14 pieces of the state is left out in turn")
 @pytest.mark.parametrize("key", KEYS)
 def test_what_is_forgotten_is_missed(halfway, monkeypatch, tmp_path, key):
     run, state, wanted = halfway

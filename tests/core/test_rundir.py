@@ -92,7 +92,7 @@ def started(program):
     return subprocess.Popen([sys.executable, "-c", ALONE + program], stdin=-1, stdout=-1, text=True)
 
 
-@pytest.mark.bar("L2", control="numbers given without a look at what is there")
+@pytest.mark.bar("L2", control="numbers given without a check of existing directories")
 def test_a_number_that_is_taken_would_be_refused(monkeypatch):
     first = made("x")
     monkeypatch.setattr("vgx.runs.directory.numbered", lambda _: [])

@@ -25,7 +25,7 @@ from vgx.console import Console
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError
-from vgx.evaluation.latents import Latents, figures
+from vgx.evaluation.latents import Latents, latent_metrics
 from vgx.sampling import model as sampling
 from vgx.training import session as training
 from vgx_report import diagram, panels, run_data, run_page
@@ -482,7 +482,7 @@ def test_active_dimensions_are_counted_as_in_an_evaluation():
     assert (means.var(0, correction=0) < 0.01).all()
     latents = Latents(means, torch.zeros_like(means))
     assert sum(panels.kl_panel(latents, 18)["active"]) == 5
-    assert figures(latents, 0)["active_units"] == 5
+    assert latent_metrics(latents, 0)["active_units"] == 5
 
 
 def test_the_gap_is_that_of_posteriors_far_apart():

@@ -47,8 +47,8 @@ def evaluate(
 ) -> None:
     """Evaluate RUN (the newest by default): reconstructions, generated images, latents."""
     from vgx.console import Console
-    from vgx.evaluation import evaluate as evaluation
-    from vgx.evaluation import tables
+    from vgx.evaluation.evaluate import Settings, evaluate_run
+    from vgx.evaluation.tables import tables
     from vgx.recipe.load import load_recipe
     from vgx.runs import directory
     from vgx.sampling.model import registry_of
@@ -57,7 +57,7 @@ def evaluate(
     console, trained = Console(), directory.find(run)
     registry = registry_of(trained)
     recipe = load_recipe(trained.recipe_file, (), registry)
-    request = evaluation.Asked(
+    settings = Settings(
         _metrics(metrics, recipe, registry, console),
         tuple(_part(recipe, "sampler", name, registry) for name in samplers) or (recipe.sampler,),
         None if against is None else _dataset(against, recipe, registry),
@@ -65,11 +65,11 @@ def evaluate(
         seeds,
         best,
     )
-    results = evaluation.evaluate(trained, recipe, request, registry, pick_device(device), console)
+    results = evaluate_run(trained, recipe, settings, registry, pick_device(device), console)
     for notice in results["notices"]:
         console.warn(notice)
     console.print(f"{trained.path}, step {results['step']:,}; spread over {seeds} seeds")
-    for title, header, rows in tables.tables(results):
+    for title, header, rows in tables(results):
         console.print(f"\n{title}")
         console.table(header, rows)
     console.print(f"\nFigures {trained.path / 'evaluation.json'}")

@@ -1,6 +1,6 @@
-"""Measurements of latents: how much they carry, how near the prior they lie, what they mean.
+"""Metrics of latents: how much they hold, how near the prior they are, how factors appear in them.
 
-Letters: N pictures, D latent dimensions, K factors.
+Letters: N images, D latent dimensions, K factors.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vgx import rng
-from vgx.step import Gaussian
+from vgx.step import Gaussian, Posterior
 
 ACTIVE = 0.01  # the variance of mu from which a dimension is active (Burda et al. 2016)
-RIDGE = 1.0  # penalty of the linear readouts, latents having variance 1
-LASSO = 0.01  # penalty of the weights that say which latents a factor needs
-TRAINED = 0.8  # share of the pictures that the readout learns from
+RIDGE = 1.0  # penalty of the linear readouts, for latents of variance 1
+LASSO = 0.01  # penalty of the lasso that shows which latents a factor needs
+TRAINED = 0.8  # share of the images that a readout is trained on
 BINS = 20  # of a latent, and of a quantity with more values than that (Locatello et al. 2019)
-PRIOR = 2048  # the most latents whose distances to the prior are taken
+PRIOR = 2048  # latents that are compared with the prior, at most
 
 Rows = NDArray[np.float64]
 Classes = NDArray[np.int64]
@@ -30,21 +30,26 @@ Classes = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """The posteriors of N pictures."""
+    """The posteriors of N images."""
 
     mean: Tensor  # [N, D]
-    logvar: Tensor | None  # [N, D]  when they are Gaussians
+    logvar: Tensor | None  # [N, D]  if they are Gaussians
 
     @staticmethod
-    def of(posteriors: list[object]) -> Latents:
+    def of(posteriors: list[Posterior]) -> Latents:
         """Gather the posteriors of minibatches, in float64 on the CPU."""
-        flat = [p.mean.flatten(1).double().cpu() for p in posteriors]  # type: ignore[attr-defined]
-        spread = [p.logvar.flatten(1).double().cpu() for p in posteriors if isinstance(p, Gaussian)]
-        return Latents(torch.cat(flat), torch.cat(spread) if spread else None)
+        means = [p.mean.flatten(1).double().cpu() for p in posteriors]
+        logvars = [
+            p.logvar.flatten(1).double().cpu() for p in posteriors if isinstance(p, Gaussian)
+        ]
+        return Latents(torch.cat(means), torch.cat(logvars) if logvars else None)
 
 
 def kl_by_dimension(latents: Latents) -> list[float]:
-    """Return KL(q(z|x) || N(0, I)) of each dimension in nats, mean over pictures; [D] numbers."""
+    """Return KL(q(z|x) || N(0, I)) of each dimension in nats, mean over images: [D] numbers.
+
+    The list is empty when the posteriors are no Gaussians.
+    """
     if latents.logvar is None:
         return []
     mean, logvar = latents.mean, latents.logvar
@@ -53,89 +58,95 @@ def kl_by_dimension(latents: Latents) -> list[float]:
 
 
 def active_dimensions(means: Tensor) -> Tensor:
-    """[D]  Whether each dimension of posterior means [N, D] is active (Burda et al. 2016).
+    """[D]  Return whether each dimension of posterior means [N, D] is active.
 
-    It is when the unbiased variance over images is above 0.01.
+    It is active when its unbiased variance over images is above 0.01 (Burda et al. 2016).
     """
     return means.var(0) > ACTIVE
 
 
 def gap_at_least(kl: float, n: int) -> float:
-    """Return how far, in nats, the aggregate posterior of n pictures is from the prior at least.
+    """Return a lower bound of KL(aggregate posterior of n images || prior) in nats.
 
-    The mean KL of their posteriors is that gap, and what a latent tells of which picture it is of,
-    which is log n at most (Hoffman and Johnson 2016, eq. 7).
+    `kl` is the mean KL of their posteriors. It is the sum of that distance and of the mutual
+    information of latent and image, which is at most log n (Hoffman and Johnson 2016, eq. 7).
     """
     return max(kl - math.log(n), 0.0)
 
 
-def figures(latents: Latents, seed: int) -> dict[str, float]:
-    """Return what latents say by themselves.
+def latent_metrics(latents: Latents, seed: int) -> dict[str, float]:
+    """Return the metrics that need nothing but the latents.
 
-    `kl`: nats, sum over dimensions. `prior_gap`: by how much the aggregate posterior of these
-    pictures differs from the prior at least, in nats. `active_units`: dimensions in which mu varies
-    by more than 0.01. `marginal_kl`: the aggregate posterior's distance from the prior, sum over
-    dimensions of KL(N(m, s^2) || N(0, 1)) in nats, of posterior samples z. `mmd`: the same distance
-    as an unbiased MMD^2 with the kernel C / (C + |x - y|^2), C = 2 D (Tolstikhin et al. 2018).
+    `kl`: nats, sum over dimensions. `prior_gap`: a lower bound, in nats, of the distance between
+    the aggregate posterior of these images and the prior. `active_units`: the number of dimensions
+    in which the variance of mu is above 0.01. `marginal_kl`: the sum over dimensions of
+    KL(N(m, s^2) || N(0, 1)) in nats, where m and s^2 are the mean and variance of posterior samples
+    z. `mmd`: the unbiased MMD^2 between posterior samples and the prior, with the kernel
+    C / (C + |x - y|^2), C = 2 D (Tolstikhin et al. 2018).
     """
     mean = latents.mean
-    found = {"active_units": float(active_dimensions(mean).sum())}
+    values = {"active_units": float(active_dimensions(mean).sum())}
     z = mean
     if latents.logvar is not None:
-        found["kl"] = sum(kl_by_dimension(latents))
-        found["prior_gap"] = gap_at_least(found["kl"], len(mean))
-        z = _draw(mean, latents.logvar, seed)
+        values["kl"] = sum(kl_by_dimension(latents))
+        values["prior_gap"] = gap_at_least(values["kl"], len(mean))
+        z = _sample(mean, latents.logvar, seed)
     variance = z.var(0, unbiased=False).clamp(min=1e-12)
-    found["marginal_kl"] = ((z.mean(0) ** 2 + variance - 1 - variance.log()) / 2).sum().item()
-    found["mmd"] = _mmd(z[:PRIOR], seed)
-    return found
+    values["marginal_kl"] = ((z.mean(0) ** 2 + variance - 1 - variance.log()) / 2).sum().item()
+    values["mmd"] = _mmd(z[:PRIOR], seed)
+    return values
 
 
-def _draw(mean: Tensor, logvar: Tensor, seed: int) -> Tensor:
-    """[N, D]  One sample of each posterior."""
-    chance = rng.generator(seed, "evaluation posterior")
-    return mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=chance).double()
+def _sample(mean: Tensor, logvar: Tensor, seed: int) -> Tensor:
+    """[N, D]  Draw one sample of each posterior."""
+    generator = rng.generator(seed, "evaluation posterior")
+    return mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=generator).double()
 
 
 def _mmd(z: Tensor, seed: int) -> float:
     prior = torch.randn(z.shape, generator=rng.generator(seed, "evaluation prior")).double()
     scale, n = 2 * z.shape[1], len(z)
 
-    def similar(a: Tensor, b: Tensor) -> Tensor:
+    def kernel_sum(a: Tensor, b: Tensor) -> Tensor:
         return (scale / (scale + torch.cdist(a, b).square())).sum()
 
-    apart = (similar(z, z) + similar(prior, prior) - 2 * n) / (n * (n - 1))
-    return (apart - 2 * similar(z, prior) / n**2).item()
+    within = (kernel_sum(z, z) + kernel_sum(prior, prior) - 2 * n) / (n * (n - 1))
+    return (within - 2 * kernel_sum(z, prior) / n**2).item()
 
 
-def of_factors(latents: Latents, factors: dict[str, list[float]], seed: int) -> dict[str, float]:
-    """Return what the means say of known factors, N values each: quantities, or ints for classes.
+def factor_metrics(
+    latents: Latents, factors: dict[str, list[float]], seed: int
+) -> dict[str, float]:
+    """Return how the posterior means depend on known factors.
 
-    `readout_r2`: R^2 of a ridge regression from mu to each quantity on pictures that it did not
-    learn from, not below 0, mean over quantities. `readout_accuracy`: share of each class that a
-    logistic regression tells on those pictures, mean over classes, then over factors (1 over the
-    number of classes is chance). `disentanglement` and `completeness`: how far each latent serves
-    one factor, and each factor needs one latent, from the weights of a lasso, for classes their
-    mean over columns that are 1 in one class (Eastwood and Williams 2018, eq. 2 and 3). `mig`: the
-    gap in mutual information between the latent that says most of a factor and the next, over the
-    factor's entropy, mean over factors (Chen et al. 2018, eq. 6). Factors that never change are
-    left out.
+    Each factor has N values: numbers of a quantity, or ints of a class. Factors that never change
+    are left out.
+
+    `readout_r2`: R^2 of a ridge regression from mu to each quantity on test images, at least 0,
+    mean over quantities. `readout_accuracy`: balanced accuracy of a logistic regression on test
+    images, mean over classes, then over factors (chance is 1 over the number of classes).
+    `disentanglement` and `completeness`: how far each latent depends on one factor, and each factor
+    on one latent, from the weights of a lasso (Eastwood and Williams 2018, eq. 2 and 3); a factor
+    of classes has one column for each class, and the mean over these counts. `mig`: the difference
+    between the largest and the second largest mutual information of a factor with a latent, over
+    the factor's entropy, mean over factors (Chen et al. 2018, eq. 6).
     """
-    quantities, classes = _kinds(factors)
+    quantities, classes = split_factors(factors)
     means = latents.mean.numpy()
     means = means[:, np.ptp(means, 0) > 0]  # [N, D]
     if not (quantities or classes) or not means.size:
         return {}
-    found = _importance(means, [column[:, None] for column in quantities] + _told_apart(classes))
-    found["mig"] = _mig(means, [_binned(column) for column in quantities] + classes)
+    one_hot = [np.eye(column.max() + 1)[column] for column in classes]  # [N, classes] each
+    values = _importance(means, [column[:, None] for column in quantities] + one_hot)
+    values["mig"] = mutual_information_gap(means, [*map(binned, quantities), *classes])
     if quantities:
-        found["readout_r2"] = _read(means, np.stack(quantities, 1), seed)
+        values["readout_r2"] = _readout_r2(means, np.stack(quantities, 1), seed)
     if classes:
-        found["readout_accuracy"] = _recognised(means, classes, seed)
-    return found
+        values["readout_accuracy"] = _readout_accuracy(means, classes, seed)
+    return values
 
 
-def _kinds(factors: dict[str, list[float]]) -> tuple[list[Rows], list[Classes]]:
+def split_factors(factors: dict[str, list[float]]) -> tuple[list[Rows], list[Classes]]:
     """Return the factors that change: quantities, and classes numbered from 0, each [N]."""
     quantities, classes = [], []
     for column in factors.values():
@@ -148,73 +159,68 @@ def _kinds(factors: dict[str, list[float]]) -> tuple[list[Rows], list[Classes]]:
     return quantities, classes
 
 
-def _told_apart(classes: list[Classes]) -> list[Rows]:
-    """Return a column for each class of each factor, 1 where a picture is of it."""
-    return [np.eye(column.max() + 1)[column] for column in classes]
-
-
-def _standard(rows: Rows) -> Rows:
+def _standardized(rows: Rows) -> Rows:
     scaled: Rows = (rows - rows.mean(0)) / rows.std(0)
     return scaled
 
 
-def _split(n: int, seed: int) -> list[NDArray[np.int64]]:
-    """Return the pictures that a readout learns from, and those that it is asked about."""
+def _train_test(n: int, seed: int) -> list[NDArray[np.int64]]:
+    """Return the numbers of the images that a readout is trained on, and of the test images."""
     order = torch.randperm(n, generator=rng.generator(seed, "evaluation split")).numpy()
     return np.split(order, [int(TRAINED * n)])
 
 
-def _read(means: Rows, quantities: Rows, seed: int) -> float:
+def _readout_r2(means: Rows, quantities: Rows, seed: int) -> float:
     from sklearn.linear_model import Ridge
     from sklearn.metrics import r2_score
 
-    known, asked = _split(len(means), seed)
-    x, y = _standard(means), _standard(quantities)
-    told = Ridge(RIDGE).fit(x[known], y[known]).predict(x[asked])
-    scores = r2_score(y[asked], told.reshape(y[asked].shape), multioutput="raw_values")
+    train, test = _train_test(len(means), seed)
+    x, y = _standardized(means), _standardized(quantities)
+    predicted = Ridge(RIDGE).fit(x[train], y[train]).predict(x[test])
+    scores = r2_score(y[test], predicted.reshape(y[test].shape), multioutput="raw_values")
     return float(np.clip(scores, 0, 1).mean())
 
 
-def _recognised(means: Rows, classes: list[Classes], seed: int) -> float:
-    from sklearn.exceptions import ConvergenceWarning
+def _readout_accuracy(means: Rows, classes: list[Classes], seed: int) -> float:
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score
 
-    known, asked = _split(len(means), seed)
-    x, scores = _standard(means), []
-    for column in classes:
-        told = np.full(len(asked), column[known[0]])  # all that can be learned of a single class
-        if np.ptp(column[known]):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                fitted = LogisticRegression(C=1 / RIDGE, max_iter=1000).fit(x[known], column[known])
-            told = fitted.predict(x[asked])
-        right = told == column[asked]
-        scores.append(np.mean([right[column[asked] == c].mean() for c in np.unique(column[asked])]))
+    train, test = _train_test(len(means), seed)
+    x, scores = _standardized(means), []
+    for y in classes:
+        predicted = np.full(len(test), y[train[0]])  # the training images may have one class only
+        with warnings.catch_warnings():
+            # Not quite converged is near enough, and a class may have no test images.
+            warnings.simplefilter("ignore")
+            if np.ptp(y[train]):
+                model = LogisticRegression(C=1 / RIDGE, max_iter=1000).fit(x[train], y[train])
+                predicted = model.predict(x[test])
+            scores.append(balanced_accuracy_score(y[test], predicted))
     return float(np.mean(scores))
 
 
 def _importance(means: Rows, factors: list[Rows]) -> dict[str, float]:
-    """Return both figures of K factors, each the columns [N, any] that stand for it."""
+    """Return disentanglement and completeness for K factors, each the columns [N, any] of one."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import Lasso
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a weight near enough is one
-        fitted = Lasso(LASSO).fit(_standard(means), _standard(np.hstack(factors)))
-    needed = np.abs(fitted.coef_).reshape(-1, means.shape[1])  # [columns, D]
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a weight near enough will do
+        model = Lasso(LASSO).fit(_standardized(means), _standardized(np.hstack(factors)))
+    of_columns = np.abs(model.coef_).reshape(-1, means.shape[1])  # [columns, D]
     ends = np.cumsum([columns.shape[1] for columns in factors])[:-1]
-    weights = np.stack([part.mean(0) for part in np.split(needed, ends)], 1)  # [D, K]
+    weights = np.stack([part.mean(0) for part in np.split(of_columns, ends)], 1)  # [D, K]
     if not weights.any():
         return {"disentanglement": 0.0, "completeness": 0.0}
     share = weights / weights.sum()
     return {
-        "disentanglement": float((share.sum(1) * _purity(weights)).sum()),
-        "completeness": float((share.sum(0) * _purity(weights.T)).sum()),
+        "disentanglement": float((share.sum(1) * purity(weights)).sum()),
+        "completeness": float((share.sum(0) * purity(weights.T)).sum()),
     }
 
 
-def _purity(weights: Rows) -> Rows:
-    """[R]  1 - entropy of each row, to the base of its length; 0 of a row without weight."""
+def purity(weights: Rows) -> Rows:
+    """[R]  Return 1 - entropy of each row, to the base of its length; 0 for a row of zeros."""
     total = weights.sum(1, keepdims=True)
     shares = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
@@ -222,13 +228,15 @@ def _purity(weights: Rows) -> Rows:
     return np.where(total[:, 0] > 0, 1 - entropy, 0.0)
 
 
-def _mig(means: Rows, factors: list[Classes]) -> float:
-    latents = [(column, _entropy(column)) for column in map(_binned, means.T)]
+def mutual_information_gap(means: Rows, factors: list[Classes]) -> float:
+    """Return the MIG of means [N, D] and factors that are classes, each [N]."""
+    latents = [(column, _entropy(column)) for column in map(binned, means.T)]
     gaps = []
     for factor in factors:
         own = _entropy(factor)
-        said = [own + other - _entropy(factor * BINS + latent) for latent, other in latents]
-        first, second, *_ = *sorted(said, reverse=True), 0.0
+        # I(a; b) = H(a) + H(b) - H(a, b); much faster than scikit-learn's mutual_info_score.
+        shared = [own + other - _entropy(factor * BINS + latent) for latent, other in latents]
+        first, second, *_ = *sorted(shared, reverse=True), 0.0
         gaps.append((first - second) / own)
     return float(np.mean(gaps))
 
@@ -240,8 +248,11 @@ def _entropy(column: Classes) -> float:
     return -float((shares * np.log(shares)).sum())
 
 
-def _binned(column: Rows) -> Classes:
-    """[N]  Which of at most `BINS` bins each number is in; bins hold as many numbers each."""
+def binned(column: Rows) -> Classes:
+    """[N]  Return the bin of each number, of at most `BINS`; each bin holds as many numbers.
+
+    With at most `BINS` different numbers, each of them is a bin.
+    """
     distinct, index = np.unique(column, return_inverse=True)
     if len(distinct) <= BINS:
         return index.astype(np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
@@ -25,6 +26,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 from vgx.parts.values import STRICT, ImageSpec
 
 KIND_MARK = "vgx-kind"  # in a JSON Schema, stands for any part of a kind
+_NOTING = threading.RLock()  # held by the thread whose block notes reads
 _TYPE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _Class = type[BaseModel]  # inside a part, `type` is its name in recipes
 
@@ -125,7 +127,7 @@ def noting_reads() -> Iterator[set[tuple[int, str]]]:
     """Note which attributes of parts are read inside the block: pairs of `id(part)` and name.
 
     The audit reports fields of a recipe that nothing reads. Parts note their reads only inside of
-    the block, because it makes each read slower. Blocks may be nested, but not overlap in threads.
+    the block, because it makes each read slower. A block in another thread waits for this one.
     """
     reads: set[tuple[int, str]] = set()
 
@@ -133,12 +135,13 @@ def noting_reads() -> Iterator[set[tuple[int, str]]]:
         reads.add((id(self), name))
         return object.__getattribute__(self, name)
 
-    outer = Component.__getattribute__
-    Component.__getattribute__ = noted  # type: ignore[method-assign]
-    try:
-        yield reads
-    finally:
-        Component.__getattribute__ = outer  # type: ignore[method-assign]
+    with _NOTING:
+        outer = Component.__getattribute__
+        Component.__getattribute__ = noted  # type: ignore[method-assign]
+        try:
+            yield reads
+        finally:
+            Component.__getattribute__ = outer  # type: ignore[method-assign]
 
 
 class BrokenError(Exception):

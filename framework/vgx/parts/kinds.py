@@ -212,7 +212,7 @@ class Loss(Component):
 # --- sampling --------------------------------------------------------------------------------
 
 
-class Drawer(Protocol):
+class LatentSampler(Protocol):
     """Draws new latents."""
 
     def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
@@ -224,7 +224,7 @@ class Drawer(Protocol):
 
 
 @runtime_checkable
-class Fitted(Drawer, Protocol):
+class Fitted(LatentSampler, Protocol):
     """Draws new latents from a model that is fitted to the run's latents and saved with the run."""
 
     def fit(self, codes: Tensor) -> None:
@@ -246,7 +246,7 @@ class Sampler(Component):
     kind: ClassVar[str] = "sampler"
 
     @abstractmethod
-    def build(self, latent: LatentSpec) -> Drawer:
+    def build(self, latent: LatentSpec) -> LatentSampler:
         """Make an object that draws latents of shape Z."""
 
     def pictures(self, image: ImageSpec) -> Source | None:
@@ -271,7 +271,7 @@ class Features(Component):
         """
 
 
-class Gauge(Protocol):
+class MetricState(Protocol):
     """The state of a metric, updated with one batch after another."""
 
     def update(self, real: Tensor, fake: Tensor) -> None:
@@ -297,7 +297,7 @@ class Metric(Component):
     """The number of images of each side that it needs. With fewer, `vgx eval` prints a notice."""
 
     @abstractmethod
-    def build(self, image: ImageSpec) -> Gauge:
+    def build(self, image: ImageSpec) -> MetricState:
         """Make a new, empty state."""
 
 
@@ -318,7 +318,7 @@ class Comparison(Protocol):
 # --- tracking --------------------------------------------------------------------------------
 
 
-class Journal(Protocol):
+class OpenTracker(Protocol):
     """An open tracker."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -347,7 +347,7 @@ class Tracker(Component):
     """The name of an optional library that it needs. The run does not start without it."""
 
     @abstractmethod
-    def build(self, run: Path) -> Journal:
+    def build(self, run: Path) -> OpenTracker:
         """Open the tracker for the run in this directory; again after each resume.
 
         Files inside the run directory belong in its folder `trackers`. After a resume or a
@@ -368,3 +368,6 @@ KINDS: tuple[type[Component], ...] = (
     Metric,
     Tracker,
 )
+
+# Names of the first edition, which the next release removes.
+RENAMED = {"Drawer": "LatentSampler", "Gauge": "MetricState", "Journal": "OpenTracker"}

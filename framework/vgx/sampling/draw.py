@@ -22,7 +22,7 @@ from vgx.data.store import open_store
 from vgx.errors import StorageError
 from vgx.files import write_file
 from vgx.images import ahead, threads
-from vgx.parts.kinds import Drawer, Fitted
+from vgx.parts.kinds import Fitted, LatentSampler
 from vgx.parts.registry import Registry
 from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
@@ -96,7 +96,7 @@ def with_sampler(
     return with_part(recipe, "sampler", {**base, **settings}, registry)
 
 
-def prepare(model: Model, run: Run | None = None) -> tuple[Drawer, Tensor]:
+def prepare(model: Model, run: Run | None = None) -> tuple[LatentSampler, Tensor]:
     """Return the recipe's sampler, ready to draw, and the latents [K, *Z] that it draws from.
 
     A fitted sampler learns from the stored latents; with a run, what it learned is kept there and
@@ -122,7 +122,9 @@ def prepare(model: Model, run: Run | None = None) -> tuple[Drawer, Tensor]:
     return sampler, codes
 
 
-def draw(model: Model, sampler: Drawer, codes: Tensor, n: int, seed: int) -> Iterator[Tensor]:
+def draw(
+    model: Model, sampler: LatentSampler, codes: Tensor, n: int, seed: int
+) -> Iterator[Tensor]:
     """Draw n latents and give their images [N, C, H, W] in [0, 1], chunk by chunk."""
     return decoded(model, sampler.draw(n, codes, rng.generator(seed, "sampler")))
 

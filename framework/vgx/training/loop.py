@@ -22,7 +22,8 @@ from vgx.data.batches import Batches
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError, noticing
-from vgx.evaluation.metrics import Eyes, while_training
+from vgx.evaluation.features import FeatureCache
+from vgx.evaluation.metrics import measure_training
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames
 from vgx.runs.best import Measurement, best_of
@@ -90,7 +91,7 @@ def train(training: Training, console: Console) -> None:
     _read_best(training)
     _begin(training, console)
     monitor = Monitor(engine, training.store)
-    eyes = Eyes(training.recipe.image, engine.device, keep=False)
+    cache = FeatureCache(training.recipe.image, engine.device, on_disk=False)
     training.trackers = trackers.opened(
         training.recipe.trackers, run.path, lambda text: _warn(training, [text], console)
     )
@@ -113,7 +114,7 @@ def train(training: Training, console: Console) -> None:
                 _roll_back(training, str(error), console)
                 continue
             training.seconds = time.perf_counter() - start
-            training.metrics = _measure(training, eyes)
+            training.metrics = _measure(training, cache)
             text = _log(training, terms, due, monitor, console)
             advance(training.done - reported, text)
             reported = training.done
@@ -179,10 +180,10 @@ def _evaluates(training: Training) -> bool:
     return every is not None and (done % every == 0 or done == training.engine.steps)
 
 
-def _measure(training: Training, eyes: Eyes) -> dict[str, float]:
+def _measure(training: Training, cache: FeatureCache) -> dict[str, float]:
     if not _evaluates(training):
         return {}
-    return while_training(training.engine, training.store, training.done, eyes)
+    return measure_training(training.engine, training.store, training.done, cache)
 
 
 def _best_step(training: Training) -> int | None:

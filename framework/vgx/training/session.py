@@ -25,7 +25,7 @@ from vgx.engine.build import untrained
 from vgx.engine.engine import Engine
 from vgx.engine.stored_latents import MOST
 from vgx.errors import RecipeError, StorageError, noticing
-from vgx.evaluation.metrics import try_out
+from vgx.evaluation.metrics import try_metrics
 from vgx.files import write_file
 from vgx.parts.base import noting_reads
 from vgx.parts.registry import Registry, discover
@@ -77,7 +77,7 @@ def run(
         batch = as_batch(store, CHECKED, engine.device)
         findings = check.examine(engine, registry, batch, reads)
     with blaming(registry):
-        try_out(recipe.eval, recipe.image)
+        try_metrics(recipe.eval, recipe.image)
         tracking.look_for(recipe.trackers)
     show(findings, console)
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
@@ -234,7 +234,7 @@ def looked_at(
         batch = as_batch(pictures, CHECKED, chosen)
         findings = check.examine(engine, registry, batch, reads)
     with blaming(registry):
-        try_out(recipe.eval, recipe.image)
+        try_metrics(recipe.eval, recipe.image)
         tracking.look_for(recipe.trackers)
     return engine, findings
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from vgx.errors import RecipeError
-from vgx.parts.kinds import Journal, Tracker
+from vgx.parts.kinds import OpenTracker, Tracker
 
 GROUPS = ("losses", "rates", "metrics")  # of a line of the log
 
@@ -34,7 +34,7 @@ def look_for(parts: Sequence[Tracker]) -> None:
 class Trackers:
     """The open trackers of one run, by type."""
 
-    journals: dict[str, Journal] = field(default_factory=dict)
+    journals: dict[str, OpenTracker] = field(default_factory=dict)
     warn: Callable[[str], None] = print
 
     def log(self, line: dict[str, Any]) -> None:

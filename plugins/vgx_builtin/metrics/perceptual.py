@@ -28,7 +28,7 @@ class Perceptual(vgx.Metric, type="perceptual"):
     windows: PositiveInt = 3
     """Windows along each side; 3 of them overlap by half."""
 
-    def build(self, image: vgx.ImageSpec) -> vgx.Gauge:
+    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
         """Return a new, empty state."""
         from vgx_builtin.metrics.states import Mean
 

@@ -24,7 +24,7 @@ class Difference(vgx.Metric, type="l1"):
 
     pairs: ClassVar[bool] = True
 
-    def build(self, image: vgx.ImageSpec) -> vgx.Gauge:
+    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
         """Return a new, empty state."""
         from vgx_builtin.metrics.states import Mean
 
@@ -42,7 +42,7 @@ class Psnr(vgx.Metric, type="psnr"):
     pairs: ClassVar[bool] = True
     better: ClassVar[Literal["higher", "lower"]] = "higher"
 
-    def build(self, image: vgx.ImageSpec) -> vgx.Gauge:
+    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
         """Return a new, empty state."""
         from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -66,7 +66,7 @@ class Ssim(vgx.Metric, type="ssim"):
     pairs: ClassVar[bool] = True
     better: ClassVar[Literal["higher", "lower"]] = "higher"
 
-    def build(self, image: vgx.ImageSpec) -> vgx.Gauge:
+    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
         """Return a new, empty state."""
         from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -93,7 +93,7 @@ class MsSsim(vgx.Metric, type="ms-ssim"):
     """Number of the paper's five scales, the finest first; exponents are scaled to sum to 1. They
     need images of 11, 22, 44, 99 and 176 pixels a side."""
 
-    def build(self, image: vgx.ImageSpec) -> vgx.Gauge:
+    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
         """Return a new, empty state."""
         from torchmetrics.functional.image import (
             multiscale_structural_similarity_index_measure as similarity,

@@ -31,7 +31,7 @@ class Fid(vgx.Metric, type="fid"):
     features: vgx.Features = RandomConv()
     """The network."""
 
-    def build(self, image: vgx.ImageSpec) -> vgx.Gauge:
+    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
         """Return a new, empty state."""
         return _state(self, image)
 
@@ -66,7 +66,7 @@ class Kid(vgx.Metric, type="kid"):
     seed: NonNegativeInt = 0
     """Chooses the subsets."""
 
-    def build(self, image: vgx.ImageSpec) -> vgx.Gauge:
+    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
         """Return a new, empty state."""
         return _state(self, image)
 
@@ -113,7 +113,7 @@ class Prdc(vgx.Metric, type="prdc"):
     k: PositiveInt = 5
     """The neighbour that a ball reaches to; both sets need more images than that."""
 
-    def build(self, image: vgx.ImageSpec) -> vgx.Gauge:
+    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
         """Return a new, empty state."""
         return _state(self, image)
 
@@ -151,7 +151,7 @@ class Prdc(vgx.Metric, type="prdc"):
         ])  # fmt: skip
 
 
-def _state(metric: Any, image: vgx.ImageSpec) -> vgx.Gauge:
+def _state(metric: Any, image: vgx.ImageSpec) -> vgx.MetricState:
     from vgx_builtin.metrics.states import GatheredFeatures
 
     return GatheredFeatures(metric.features.build(image), metric.compare)

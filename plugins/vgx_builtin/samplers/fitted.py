@@ -21,7 +21,7 @@ class AggregateGaussian(vgx.Sampler, type="aggregate-gaussian"):
     rarely N(0, I); this is the Gaussian nearest to them (Ghosh et al. 2020, with one component).
     """
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return a density to fit to the stored latents, which then draws [n, *Z]."""
         return FittedMixture(latent, _moments)
 
@@ -42,7 +42,7 @@ class GaussianMixture(vgx.Sampler, type="gaussian-mixture"):
     seed: Annotated[NonNegativeInt, Field(lt=2**32)] = 0
     """The seed of the fit's first values."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return a density to fit to the stored latents, which then draws [n, *Z]."""
         return FittedMixture(latent, self._fitted)
 

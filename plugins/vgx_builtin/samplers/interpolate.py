@@ -28,7 +28,7 @@ class Interpolate(vgx.Sampler, type="interpolate"):
     steps: Annotated[int, Field(ge=2)] = 10
     """Number of images for each pair, including the ends."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
         return _Path(self, latent)
 

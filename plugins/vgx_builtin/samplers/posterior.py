@@ -16,7 +16,7 @@ class PosteriorCodes(vgx.Sampler, type="posterior"):
     Decoded, they are reconstructions, which show the decoder where it was trained.
     """
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
         del latent
         return _Stored()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Prior(vgx.Sampler, type="prior"):
     """Draw latents from N(0, I), as every GAN and the plain VAE does."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
         return _Normal(latent)
 

@@ -23,7 +23,7 @@ class Reconstruct(vgx.Sampler, type="reconstruct"):
     path: Path
     """The folder; it is searched through all levels."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
         del latent
         return _InOrder()
@@ -52,7 +52,7 @@ class Neighbours(vgx.Sampler, type="neighbours"):
     of: int = 0
     """The index of the latent: 0 is the oldest that the run keeps, 1 the next; -1 is the newest."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
         del latent
         return _Near(self)

@@ -31,7 +31,7 @@ class Traversal(vgx.Sampler, type="traversal"):
     """The values of the other dimensions: the mean of the run's stored latents, or the oldest of
     them."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]. Raises `RecipeError` for a missing dimension."""
         last = math.prod(latent.shape) - 1
         for dimension in self.dimensions or ():

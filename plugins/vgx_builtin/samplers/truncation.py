@@ -23,7 +23,7 @@ class Truncation(vgx.Sampler, type="truncation"):
     threshold: PositiveFloat = 1.0
     """The largest absolute value in a latent."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
         return _Truncated(self.threshold, latent)
 

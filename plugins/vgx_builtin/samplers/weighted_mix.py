@@ -27,7 +27,7 @@ class WeightedMix(vgx.Sampler, type="weighted-mix"):
     anchors: Literal["shared", "fresh"] = "shared"
     """`shared`: all images mix the same latents; `fresh`: each image draws its own."""
 
-    def build(self, latent: vgx.LatentSpec) -> vgx.Drawer:
+    def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
         del latent
         return _Mix(self)

@@ -27,7 +27,7 @@ class MlFlow(vgx.Tracker, type="mlflow"):
     experiment: str = "vgx"
     """The experiment that the run belongs to; it is created when it is missing."""
 
-    def build(self, run: Path) -> vgx.Journal:
+    def build(self, run: Path) -> vgx.OpenTracker:
         """Start the run in MLflow, or continue it."""
         from mlflow import MlflowClient
 

@@ -19,7 +19,7 @@ class Csv(vgx.Tracker, type="csv"):
     value. Images are not kept; `samples/` has them.
     """
 
-    def build(self, run: Path) -> vgx.Journal:
+    def build(self, run: Path) -> vgx.OpenTracker:
         """Open the run's table, which may have rows already."""
         return _Table(run / "trackers" / "values.csv")
 

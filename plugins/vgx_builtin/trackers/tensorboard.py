@@ -23,7 +23,7 @@ class TensorBoard(vgx.Tracker, type="tensorboard"):
 
     needs: ClassVar[str | None] = "tensorboard"
 
-    def build(self, run: Path) -> vgx.Journal:
+    def build(self, run: Path) -> vgx.OpenTracker:
         """Start a new file of events beside earlier ones."""
         import torch.utils.tensorboard  # noqa: F401 - a broken library fails before the first step
 

@@ -26,7 +26,7 @@ class Wandb(vgx.Tracker, type="wandb"):
     """`offline`: files only, which `wandb sync` uploads; `online`: to the server, which needs a
     login."""
 
-    def build(self, run: Path) -> vgx.Journal:
+    def build(self, run: Path) -> vgx.OpenTracker:
         """Start the run at Weights & Biases, or continue it."""
         import wandb
 

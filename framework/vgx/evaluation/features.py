@@ -1,0 +1,157 @@
+"""Real images to compare with, and the features in which metrics compare images.
+
+Letters: N images, C channels, S pixels high and wide, F features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vgx.data.batches import as_images
+from vgx.data.split import held_out
+from vgx.data.store import Store
+from vgx.files import cache_dir, write_file
+from vgx.parts.kinds import Features
+from vgx.parts.values import ImageSpec
+from vgx.runs import checkpoint
+from vgx.sampling.model import CHUNK
+
+Advance = Callable[[int], None]  # is called with the number of images just processed
+
+
+def ignore(_: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True, eq=False)
+class RealImages:
+    """Some images of a store."""
+
+    images: NDArray[np.uint8]  # [all, S, S, C]  of the store
+    rows: NDArray[np.int64]  # [N]  which of them
+    labels: NDArray[np.int64] | None  # [all]  of the store
+    content: str  # SHA-256 of all images of the store
+    split: str  # "held out", "trained on" or "of another data set"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, start: int, count: int, device: torch.device) -> Tensor:
+        """[<=count, C, S, S]  Return `count` images from number `start` on."""
+        return as_images(self.images[self.rows[start : start + count]], device)
+
+    def batches(self, device: torch.device) -> Iterator[Tensor]:
+        """Go through all images, [<=CHUNK, C, S, S] each time."""
+        for start in range(0, len(self), CHUNK):
+            yield self.batch(start, CHUNK, device)
+
+    def labels_on(self, device: torch.device) -> Tensor | None:
+        """[N]  Return the labels of the images."""
+        return None if self.labels is None else torch.from_numpy(self.labels[self.rows]).to(device)
+
+
+class RealSets(NamedTuple):
+    """The real images of an evaluation."""
+
+    reconstructed: RealImages  # these are encoded and decoded
+    reference: RealImages  # samples are compared with these
+
+
+def real_sets(store: Store, holdout: float | None, n: int) -> RealSets:
+    """Choose at most `n` images for each set by their hashes, so the order of files has no effect.
+
+    `holdout` is the share that the training did not see; None means that it saw none of the store.
+    Samples are compared with images that were trained on, as in published results.
+    """
+
+    def chosen(among: NDArray[np.bool_], split: str) -> RealImages:
+        rows = np.flatnonzero(among)
+        rows = rows[np.argsort(store.hashes[rows], kind="stable")][:n]
+        return RealImages(store.images, rows, store.labels, store.content, split)
+
+    if holdout is None:
+        others = chosen(np.ones(len(store.images), bool), "of another data set")
+        return RealSets(others, others)
+    held = held_out(store.hashes, holdout)
+    trained = chosen(~held, "trained on")
+    return RealSets(chosen(held, "held out") if held.any() else trained, trained)
+
+
+@dataclass(eq=False)
+class FeatureCache:
+    """Features of images: each network is built once, and each set of real images is seen once.
+
+    `version` returns the version of a part's plugin, since other code may give other features.
+    """
+
+    image: ImageSpec
+    device: torch.device
+    version: Callable[[Features], str] = lambda _: ""
+    on_disk: bool = True  # keep features of real images in the folder of the cache
+    networks: dict[str, nn.Module] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    known: dict[str, Tensor] = field(default_factory=dict)
+
+    def network(self, part: Features) -> nn.Module:
+        """Return a part's network."""
+        name = part.model_dump_json()
+        if name not in self.networks:
+            built = part.build(self.image).to(self.device).eval()
+            self.networks[name] = built.requires_grad_(False)
+        return self.networks[name]
+
+    @torch.no_grad()
+    def features(self, part: Features, images: Tensor) -> Tensor:
+        """[N, F]  Return the features of images [N, C, S, S], on the CPU."""
+        features: Tensor = self.network(part)(images).float().cpu()
+        return features
+
+    def real_features(self, part: Features, real: RealImages, advance: Advance = ignore) -> Tensor:
+        """[N, F]  Return the features of real images; from the cache if they are there."""
+        address = self.address(part, real)
+        file = cache_dir() / "features" / f"{address}.safetensors"
+        if address not in self.known and self.on_disk and file.is_file():
+            self.known[address] = checkpoint.tensors(file.read_bytes(), file)["features"]
+        if address in self.known:
+            advance(len(real))
+            return self.known[address]
+        pieces = []
+        for images in real.batches(self.device):
+            pieces.append(self.features(part, images))
+            advance(len(images))
+        self.known[address] = torch.cat(pieces)
+        if self.on_disk:
+            write_file(file, checkpoint.tensor_bytes({"features": self.known[address]}))
+        return self.known[address]
+
+    def address(self, part: Features, real: RealImages) -> str:
+        """Return a hash of everything that the features of real images depend on."""
+        what = [
+            real.content,
+            hashlib.sha256(real.rows.tobytes()).hexdigest(),
+            [self.image.size, self.image.channels],
+            part.model_dump_json(),
+            self.digest(part),
+            self.version(part),
+        ]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
+
+    def digest(self, part: Features) -> str:
+        """Return the SHA-256 of a network's weights, which is computed once."""
+        name = part.model_dump_json()
+        if name not in self.digests:
+            digest = hashlib.sha256()
+            for key, tensor in sorted(self.network(part).state_dict().items()):
+                digest.update(key.encode())
+                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+            self.digests[name] = digest.hexdigest()
+        return self.digests[name]
