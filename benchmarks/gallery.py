@@ -1,7 +1,7 @@
 """Train the recipes of the gallery, draw forty images with each, and write the gallery's page.
 
 python benchmarks/gallery.py                  # all of them: about half an hour on two cores
-python benchmarks/gallery.py vae dcgan        # some; the others stay as they are on the page
+python benchmarks/gallery.py vae dcgan        # only these; the page keeps the others
 python benchmarks/gallery.py --page           # only the page, from earlier results
 """
 
@@ -52,7 +52,7 @@ def section(name: str) -> str:
     rows = [f"| `{t}` | {a:.4g} | {b:.4g} |" for t, (a, b) in results["losses"].items()]
     trained = (
         f"{results['steps']:,} steps, {results['images']:,} images, {results['seconds']} s; "
-        f"drawn by `{results['sampler']}`."
+        f"images drawn by `{results['sampler']}`."
     )
     table = ["| term | at the start | at the end |", "|---|---|---|", *rows]
     title = f"## [`{name}`](../recipes/{name}.yaml)"
@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help="recipes without their ending; all by default")
+    parser.add_argument("names", nargs="*", help="names of recipes without .yaml; all by default")
     parser.add_argument("--runs", default="runs/gallery")
     parser.add_argument("--page", action="store_true", help="train nothing")
     options = parser.parse_args()

@@ -27,9 +27,9 @@ from tables import ROOT
 
 ABOUT = """# Performance
 
-Written by `python benchmarks/performance.py`; each section ends with its machine.
-The candidates take turns in one process, so that changes of the machine's speed affect all of them;
-values are medians [minimum..maximum]."""
+`python benchmarks/performance.py` writes this page. Each section ends with the machine that it was
+measured on. The candidates take turns in one process, so that changes of the machine's speed affect
+all of them. Values are medians [minimum..maximum]."""
 SECTIONS = {
     "Training": training,
     "Tried, and not used": tried,

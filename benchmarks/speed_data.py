@@ -56,13 +56,14 @@ def data(options: argparse.Namespace) -> str:
 
 {building(options, counts)}
 
-A minibatch of the anime VAE-GAN at {SIDE} pixels: gathered, turned into numbers, flipped and
-rotated. The share is that of the same step with it, in `precision: fp32`.
+A minibatch of the anime VAE-GAN at {SIDE} pixels: gathered, converted to numbers, flipped and
+rotated. The share is its part of the time of a training step in `fp32`.
 
 {gathering(options, batches)}
 
-A minibatch of 64 out of larger and larger stores. The largest one, a sparse file, is larger than
-this machine's memory, so the pages of each minibatch must be mapped first; none of it stays.
+A minibatch of 64 from larger and larger stores. The largest one, a sparse file, is larger than the
+memory of this machine, so the pages of each minibatch must be mapped first. The process keeps none
+of them.
 
 {growing(options, counts)}"""
 
@@ -90,7 +91,7 @@ def building(options: argparse.Namespace, counts: Sequence[int]) -> str:
         f"Pillow alone decodes and resizes {alone:,.0f} of these a second on one core, "
         f"{cores * alone:,.0f} on {cores}."
     )
-    header = ["JPEGs of 100 pixels", "stored, images/s", "opened again, ms"]
+    header = ["JPEGs of 100 pixels", "decoding and storing, images/s", "time to open again, ms"]
     return f"{table(header, rows)}\n\n{baseline}"
 
 
@@ -127,7 +128,7 @@ def gathering(options: argparse.Namespace, batches: Sequence[int]) -> str:
             share = f"{100 * statistics.median(each) / whole:.2f} %"
         per = 1000 * statistics.median(each) / batch
         rows.append([str(batch), spread(each), f"{per:.0f}", share])
-    return table(["batch", "ms", "µs an image", "share of a step"], rows)
+    return table(["batch", "ms", "µs for an image", "share of a step"], rows)
 
 
 def growing(options: argparse.Namespace, counts: Sequence[int]) -> str:
@@ -147,7 +148,7 @@ def growing(options: argparse.Namespace, counts: Sequence[int]) -> str:
             grown = anonymous() - before
             size = f"{count * SPEC.pixel_values / 1e9:,.1f} GB"
             rows.append([f"{count:,}", size, spread(each), f"{grown:,.0f}"])
-    return table(["images", "store", "a minibatch of 64, ms", "memory of its own, MB"], rows)
+    return table(["images", "store", "a minibatch of 64, ms", "memory of the process, MB"], rows)
 
 
 def anonymous() -> float:

@@ -41,11 +41,11 @@ def sampling(options: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory() as place:
         folder, images = Path(place), eager()
         candidates: dict[str, Callable[[], object]] = {
-            "decoded, then written one after another": lambda: write(eager(), folder),
+            "decoded, then written one by one": lambda: write(eager(), folder),
             "`vgx sample --separate`": lambda: [*save_separately(decoded(model, z), folder)],
             "only decoded": eager,
             "only decoded, as `vgx.sampling.stream` does": lambda: [*decoded(model, z)],
-            "only written, one after another": lambda: write(images, folder),
+            "only written, one by one": lambda: write(images, folder),
             "only written, as `vgx sample` does": lambda: [
                 *save_separately(images.split(64), folder)
             ],
@@ -62,6 +62,6 @@ def sampling(options: argparse.Namespace) -> str:
         [name, spread(values), spread([a / b for a, b in zip(values, first, strict=True)])]
         for name, values in speeds.items()
     ]
-    intro = f"{len(z):,} images of 96 pixels, from the decoder of the anime VAE-GAN."
-    results = table(["what", "images/s", "beside the first"], rows)
+    intro = f"{len(z):,} images of 96 pixels from the decoder of the anime VAE-GAN."
+    results = table(["what", "images/s", "relative to the first"], rows)
     return f"## Sampling\n\n{intro}\n\n{results}"

@@ -37,7 +37,7 @@ def starting(options: argparse.Namespace) -> str:
         "`vgx --help`": [*python, "--help"],
         "`vgx plugins`": [*python, "plugins"],
         "`import torch, timm`": [sys.executable, "-c", "import torch, timm"],
-        "what a check imports": [sys.executable, "-c", CHECKED],
+        "the imports of `vgx check`": [sys.executable, "-c", CHECKED],
         "`vgx check recipes/tiny.yaml`": [*python, "check", "recipes/tiny.yaml"],
         "`vgx run recipes/tiny.yaml` to its first step": [sys.executable, "-c", FIRST_STEP],
     }

@@ -132,11 +132,12 @@ def training(options: argparse.Namespace) -> str:
     size, backbone = (32, "test_resnet") if options.quick else (96, "resnet50")
     head = f"""## Training
 
-The anime VAE-GAN at {size} pixels with {backbone}, without augmentation; `precision: fp32` unless
-said otherwise. `train.precision: auto` takes `bf16` where a trial before a long training finds it
-faster."""
-    own = """Each of these in a process of its own, because what the C library keeps is kept for all
-in it: peak memory, and what `vgx run` gains by having freed memory kept."""
+The anime VAE-GAN at {size} pixels with {backbone}, without augmentation. The precision is `fp32`
+where the table has no other. `train.precision: auto` takes `bf16` if it is faster in a trial before
+a long training."""
+    own = """Here each candidate has its own process, because candidates in one process share the
+memory that its C library keeps. The table has the peak memory of each process. `vgx run` lets the C
+library keep freed memory; the last row shows the gain."""
     first, second, third = (work(options, size, backbone) for work in (speeds, alone, floor))
     return f"{head}\n\n{first}\n\n{own}\n\n{second}\n\n{third}"
 
@@ -158,7 +159,7 @@ def speeds(options: argparse.Namespace, size: int, backbone: str) -> str:
         for name, values in speeds.items():
             ratios = [a / b for a, b in zip(values, speeds[NOTEBOOK], strict=True)]
             rows.append([str(batch), name, spread(values), spread(ratios)])
-    return table(["batch", "what", "images/s", "beside the notebook"], rows)
+    return table(["batch", "what", "images/s", "relative to the notebook"], rows)
 
 
 def alone(options: argparse.Namespace, size: int, backbone: str) -> str:
@@ -179,7 +180,7 @@ def alone(options: argparse.Namespace, size: int, backbone: str) -> str:
         memory = f"{statistics.median(values['peak']):,.0f}"
         system = f"{100 * statistics.median(values['system']):.0f} %"
         rows.append([name, spread(values["speed"]), spread(ratios), system, memory])
-    header = ["what", "images/s", "beside vgx", "time in the system", "peak memory, MB"]
+    header = ["what", "images/s", "relative to vgx", "time in the kernel", "peak memory, MB"]
     return f"{table(header, rows)}\n\nBatch {batch}."
 
 
@@ -223,14 +224,13 @@ def floor(options: argparse.Namespace, size: int, backbone: str) -> str:
         rows.append([name, f"{each:.2f}", f"{rate / each:.1f}", reached])
         if name == VGX:
             shares = operations(step, real)
-    header = ["what", "GFLOP an image", "images/s at that rate", "reached"]
-    intro = (
-        f"One convolution (3x3, 128 channels, 12x12, forwards) reaches {rate:,.0f} GFLOP/s here."
-    )
+    header = ["what", "GFLOP for an image", "images/s at that rate", "reached"]
+    intro = f"One convolution (3x3, 128 channels, 12x12, forward) reaches {rate:,.0f} GFLOP/s here."
     listed = [[name, f"{100 * share:.0f} %"] for name, share in shares.items()]
     return (
-        f"{intro} Were all of a step such convolutions:\n\n{table(header, rows)}\n\n"
-        f"Where a step of vgx spends its time:\n\n{table(['operations', 'share'], listed)}"
+        f"{intro} If a step had only such convolutions:\n\n{table(header, rows)}\n\n"
+        f"Share of each operation in the time of a step of vgx:\n\n"
+        f"{table(['operations', 'share'], listed)}"
     )
 
 
@@ -251,10 +251,10 @@ def convolution_rate(batch: int) -> float:
 def operations(step: Candidate, real: Tensor) -> dict[str, float]:
     """Return the share of each kind of operation in the time of a step."""
     kinds = {
-        "convolutions, backwards": ("convolution_backward",),
-        "convolutions, forwards": ("mkldnn_convolution", "_convolution", "slow_conv"),
-        "BatchNorm, backwards": ("native_batch_norm_backward",),
-        "BatchNorm, forwards": ("native_batch_norm",),
+        "convolutions, backward": ("convolution_backward",),
+        "convolutions, forward": ("mkldnn_convolution", "_convolution", "slow_conv"),
+        "BatchNorm, backward": ("native_batch_norm_backward",),
+        "BatchNorm, forward": ("native_batch_norm",),
         "activations": ("threshold_backward", "clamp_min", "leaky_relu", "relu", "sigmoid"),
         "optimizers": ("_fused_adam",),
     }
@@ -270,7 +270,7 @@ def operations(step: Candidate, real: Tensor) -> dict[str, float]:
                 shares[kind] += spent / whole
                 rest -= spent
                 break
-    return {**shares, "everything else": rest / whole}
+    return {**shares, "all others": rest / whole}
 
 
 if __name__ == "__main__":

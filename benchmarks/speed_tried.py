@@ -28,8 +28,9 @@ def tried(options: argparse.Namespace) -> str:
     ]
     if not options.quick:  # compiling takes longer than all else
         rows += compiled(options, batch)
-    intro = "Each in turns with what vgx does instead, in float32; more than 1 would be faster."
-    return f"## Tried, and not used\n\n{intro}\n\n{table(['what', 'beside vgx'], rows)}"
+    intro = """Each candidate takes turns with the way of vgx, in float32. A value above 1 means
+that the candidate is faster."""
+    return f"## Tried, and not used\n\n{intro}\n\n{table(['what', 'relative to vgx'], rows)}"
 
 
 def alternately(plain: Work, other: Work, rounds: int) -> list[float]:
@@ -65,13 +66,14 @@ def products(batch: int) -> list[tuple[str, Work, Work]]:
         def product(rows: Tensor = rows, gradients: Tensor = gradients) -> object:
             return gradients.T @ rows
 
-        name = f"weight gradient of a 1x1 convolution {into} -> {out} at {side}x{side} as a product"
+        size = f"{into} -> {out} at {side}x{side}"
+        name = f"weight gradient of a 1x1 convolution {size} as a matrix product"
         cases.append((name, plain, product))
     return cases
 
 
 def normalisations(batch: int) -> list[tuple[str, Work, Work]]:
-    """BatchNorm backwards by its formula: three passes over the memory instead of the kernel's."""
+    """BatchNorm backward by its formula: three passes over the memory instead of the kernel's."""
     cases = []
     for width, side in ((256, 24), (512, 12), (2048, 3)):
         x, g = channels_last(batch, width, side, side), channels_last(batch, width, side, side)
@@ -92,7 +94,7 @@ def normalisations(batch: int) -> list[tuple[str, Work, Work]]:
             return torch.addcmul(-a * total / len(x) - b * mean, x, b).addcmul_(g, a)
 
         cases.append(
-            (f"BatchNorm backwards by its formula, {width} at {side}x{side}", plain, formula)
+            (f"BatchNorm backward by its formula, {width} at {side}x{side}", plain, formula)
         )
     return cases
 
