@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from bars import Table
 from hypothesis import settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own (pytest -n auto)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config):

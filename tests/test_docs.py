@@ -377,7 +377,7 @@ def test_paths_shown_exist():
 def test_the_readme_has_the_two_lines():
     lines = [line for b in blocks("sh", ROOT / "README.md") for line in b.text.splitlines()]
     assert "pip install -e . && vgx run recipes/quickstart.yaml" in lines
-    assert "pip install -e '.[test]' && pytest" in lines
+    assert "pip install -e '.[test]' && pytest -n auto" in lines
 
 
 # --- what is listed is all ---------------------------------------------------------------------
