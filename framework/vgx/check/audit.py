@@ -29,12 +29,7 @@ from vgx.recipe.model import Recipe
 from vgx.step import Step
 
 MOST = 8  # findings in one message
-FROM_GENERATOR = (
-    "recon",
-    "recon_logits",
-    "prior",
-    "z",
-)  # values of a step that lead to its networks
+FROM_GENERATOR = ("recon", "recon_logits", "prior", "z")  # values of a step that it computes
 # Last operations of a network that gives probabilities, or at least no logits.
 _SQUASHING = re.compile(
     r"(Sigmoid|LogSigmoid|Tanh|Softmax|LogSoftmax|Hardsigmoid|Hardtanh)Backward"

@@ -161,10 +161,10 @@ def _try_forward(engine: Engine, batch: Batch) -> tuple[Step, Step, float, memor
     what the discriminator's terms do with them can be seen.
     """
     train, networks, streams = engine.recipe.train, engine.networks.values(), engine.streams()
-    with memory.kept(networks) as kept:
+    with memory.saved_for_backward(networks) as saved:
         step = engine.forward(batch, 0, streams)
-    need = memory.needed(networks, sum(kept.values()), len(batch), engine.device)
-    need.hold(train.batch, train.accumulate)
+    need = memory.needed(networks, sum(saved.values()), len(batch), engine.device)
+    need.check(train.batch, train.accumulate)
     start = _now(engine.device)
     held = engine.forward(batch, 0, streams, learn=False)
     forward = (_now(engine.device) - start) / len(batch)
@@ -238,7 +238,7 @@ def _call(part: Component, function: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def _failed(part: Component, error: Exception) -> Exception:
-    if memory.ran_out(error):
+    if memory.is_out_of_memory(error):
         message = f"{part.kind} '{part.type}': not enough memory for the first batch"
         return RecipeError(f"{message}; {memory.ADVICE}")
     return BrokenError(part, f"failed on the first batch: {type(error).__name__}: {error}")

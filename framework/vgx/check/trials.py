@@ -15,7 +15,7 @@ from vgx import rng
 from vgx.data.batches import Batch, as_batch
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
-from vgx.engine.memory import ran_out
+from vgx.engine.memory import is_out_of_memory
 from vgx.errors import noticing
 from vgx.recipe.model import Recipe
 
@@ -102,7 +102,7 @@ def choose(engine: Engine, batch: Batch, forward: float) -> tuple[Recipe, str]:
         try:
             trial = tried(candidate, engine.steps, batch, engine.device)
         except RuntimeError as error:
-            if not trials or not ran_out(error):
+            if not trials or not is_out_of_memory(error):
                 raise
             results.append(f"{precision} did not fit")
             continue

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgx.engine.build import NETWORKS, build_network, label_inputs, sigmoid, untrained
+from vgx.engine.engine import Engine
 from vgx.errors import RecipeError, StorageError
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import load_recipe
@@ -34,6 +35,11 @@ class Model:
     decoder: nn.Module
     discriminator: nn.Module | None
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The networks that were loaded."""
+        return [n for n in (self.encoder, self.decoder, self.discriminator) if n is not None]
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1]."""
@@ -52,6 +58,13 @@ class Model:
         for some, own in zip(torch.split(z, CHUNK), torch.split(labels, CHUNK), strict=True):
             images.append(sigmoid(self.decoder(some, *label_inputs(part, own))))
         return torch.cat(images)
+
+
+def current_model(engine: Engine, step: int) -> Model:
+    """Return the networks of a training after a step, for use inside `evaluating`."""
+    encoder = engine.network_for_sampling("encoder") if "encoder" in engine.networks else None
+    decoder = engine.network_for_sampling("decoder")
+    return Model(engine.recipe, step, engine.latents.newest(), encoder, decoder, None)
 
 
 def labels_in_turn(n: int, recipe: Recipe, device: torch.device) -> Tensor:
