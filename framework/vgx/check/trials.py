@@ -1,6 +1,6 @@
 """Trials of precision and compiling before a long training.
 
-They settle `auto` in `train.precision` and `train.compile`; the run's own recipe says the result.
+They settle `auto` in `train.precision` and `train.compile`; the recipe in the run has the result.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Trial:
         return self.once + steps * self.seconds
 
     def agrees(self, reference: Trial) -> bool:
-        """Tell whether the losses are those of float32 within the precision."""
+        """Return whether the losses are those of float32 within the precision."""
         return all(
             abs(self.losses[name] - value) <= TOLERANCE * abs(value) + 0.01
             for name, value in reference.losses.items()

@@ -84,9 +84,9 @@ def load(
     `run` is a path, a number or a name; None is the newest run. Raises `StorageError` when there is
     no run, or no undamaged checkpoint.
     """
-    found = find(run)
-    recipe = load_recipe(found.recipe_file, (), registry_of(found))
-    return load_model(found, recipe, device, networks, best=best)
+    run = find(run)
+    recipe = load_recipe(run.recipe_file, (), registry_of(run))
+    return load_model(run, recipe, device, networks, best=best)
 
 
 def load_model(
