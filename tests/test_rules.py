@@ -295,8 +295,8 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 
 # Lines of code of each package; a budget that is reached is a reason to cut.
 BUDGETS = {
-    "": 500, "parts": 640, "recipe": 620, "data": 545, "runs": 585, "engine": 815, "sampling": 200,
-    "check": 730, "evaluation": 590, "training": 990, "testing": 540, "cli": 680,
+    "": 500, "parts": 640, "recipe": 620, "data": 545, "runs": 585, "engine": 810, "sampling": 210,
+    "check": 695, "evaluation": 580, "training": 965, "testing": 540, "cli": 680,
 }  # fmt: skip
 REPORT_BUDGET = 1280
 

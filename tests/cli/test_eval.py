@@ -21,9 +21,7 @@ from vgx.runs import checkpoint
 from vgx.runs import directory as rundir
 from vgx.training import session
 from vgx.training.loop import Training
-from vgx_builtin.samplers import fitted
 
-FIT = fitted.FittedMixture.fit
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
 
@@ -153,7 +151,9 @@ def test_the_best_checkpoint_draws_and_is_judged(vgx_here):
 
 def test_a_sampler_learns_once_for_all_seeds(vgx_here):
     run = session.run(recipe(), console=quiet())
-    with mock.patch.object(fitted.FittedMixture, "fit", autospec=True, side_effect=FIT) as fit:
+    part = vgx.discover().part("sampler", "gaussian-mixture")
+    mixture = type(part().build(recipe().latent))
+    with mock.patch.object(mixture, "fit", autospec=True, side_effect=mixture.fit) as fit:
         asked = (
             "--sampler",
             "{type: gaussian-mixture, components: 2}",

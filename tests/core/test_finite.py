@@ -121,7 +121,7 @@ def test_without_the_look_ahead_weights_would_be_lost(recipe):
     """The negative control."""
     broken, _ = recipe(1, "generator", "root")
     engine = Engine(broken, 20, 64)
-    with mock.patch.object(Guard, "look"):
+    with mock.patch.object(Guard, "check"):
         for number in range(2):
             engine.step(number, batches(torch.full((8, 3, 16, 16), 0.5)))
     assert any(value.isnan().any() for value in values_of(engine).values())

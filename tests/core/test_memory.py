@@ -10,7 +10,7 @@ from torch import nn
 
 from vgx.cli import run_program
 from vgx.engine import memory
-from vgx.engine.memory import Need, kept, needed
+from vgx.engine.memory import Need, needed, saved_for_backward
 from vgx.errors import RecipeError
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -19,16 +19,16 @@ TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 def test_what_is_kept_for_gradients_is_counted_once_and_without_weights():
     first, second = nn.Linear(10, 20), nn.Linear(20, 30)
     x = torch.rand(4, 10)  # [B, 10]
-    with kept([first, second]) as found:
+    with saved_for_backward([first, second]) as saved:
         y = first(x).relu()  # [B, 20]  kept by relu and by the second layer
         second(y).sigmoid().sum()  # [B, 30]
     # The first layer keeps x, the second one y, the sigmoid what it gave.
-    assert sum(found.values()) == 4 * 4 * (10 + 20 + 30)
+    assert sum(saved.values()) == 4 * 4 * (10 + 20 + 30)
 
 
 def test_what_is_needed_grows_with_the_pictures():
     network = nn.Linear(10, 20)  # 220 weights of 4 bytes
-    need = needed([network], kept=4_000, pictures=4, device=torch.device("cpu"))
+    need = needed([network], saved=4_000, images=4, device=torch.device("cpu"))
     # Weights, gradients and two averages.
     assert (need.fixed, need.each) == (220 * 4 * 4, 1_000)
 
@@ -36,12 +36,12 @@ def test_what_is_needed_grows_with_the_pictures():
 def test_the_number_that_fits():
     need = Need(fixed=2_000_000_000, each=50_000_000, there=8_000_000_000)
     assert need.fits() == 120
-    need.hold(120, 1)
-    need.hold(480, 4)
+    need.check(120, 1)
+    need.check(480, 4)
     with pytest.raises(RecipeError) as told:
-        need.hold(480, 2)
+        need.check(480, 2)
     # 240 at once: 2 + 240 * 0.05 GB. Four fifths of 120 are 96; 480 in fives are 96.
-    message = "train.batch: 240 pictures at once take more than 14.0 GB, and there are 8.0 GB; "
+    message = "train.batch: 240 images at once take more than 14.0 GB, and there are 8.0 GB; "
     assert str(told.value) == message + (
         "about 96 should fit: train.batch=96 or train.accumulate=5"
     )
@@ -54,22 +54,22 @@ def test_what_ran_out_although_it_was_reckoned_to_fit_is_advised_less():
 
 def test_networks_that_leave_no_room_are_said_to():
     with pytest.raises(RecipeError, match="lower image.size or the widths"):
-        Need(fixed=9, each=1.0, there=8).hold(4, 1)
+        Need(fixed=9, each=1.0, there=8).check(4, 1)
 
 
 def test_a_minibatch_that_cannot_fit_is_refused_before_the_first_step(capsys):
     asked = ("--set", "dataset.count=9000000", "--set", "train.batch=1000000")
     assert run_program(["check", str(TINY), *asked]) == 2
     said = capsys.readouterr().err
-    assert "train.batch: 1,000,000 pictures at once take more than" in said
+    assert "train.batch: 1,000,000 images at once take more than" in said
     assert "should fit: train.batch=" in said
 
 
 def test_a_container_may_have_less_than_the_machine(monkeypatch, tmp_path):
     allowed = tmp_path / "memory.max"
     monkeypatch.setattr(memory, "CONTAINER", allowed)
-    whole = memory.there_is(torch.device("cpu"))
+    whole = memory.total_memory(torch.device("cpu"))
     allowed.write_text("1000000\n")
-    assert memory.there_is(torch.device("cpu")) == 1_000_000
+    assert memory.total_memory(torch.device("cpu")) == 1_000_000
     allowed.write_text("max\n")
-    assert memory.there_is(torch.device("cpu")) == whole
+    assert memory.total_memory(torch.device("cpu")) == whole

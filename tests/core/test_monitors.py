@@ -208,13 +208,13 @@ def test_gradient_norms_are_those_of_the_networks():
     engine = Engine(recipe, 20, 64)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     kept = {}
-    look = Guard.look
+    check = Guard.check
 
-    def looking(self, number, values, gradients):
+    def checking(self, number, values, gradients):
         kept.update(gradients)
-        look(self, number, values, gradients)
+        check(self, number, values, gradients)
 
-    with mock.patch.object(Guard, "look", looking):
+    with mock.patch.object(Guard, "check", checking):
         engine.step(0, batches(real))
     wanted = {}
     for player, named in kept.items():

@@ -1,1 +1,8 @@
-"""Checks: what can be known before the first step."""
+"""Checks: everything that can be known before the first step.
+
+blame         which part of which plugin raised an error
+trials        precision and compiling, tried before a long training
+audit         which term trains which network, and faults in that
+hidden_state  what parts change while they work and no checkpoint holds
+examine       one small batch through everything: contracts, losses, audit
+"""

@@ -1,9 +1,9 @@
 """The audit: which term trains which network, measured on one batch before the first step.
 
 Published programs had each of these faults for years: a term that trains nothing, a term that leaks
-into the other player's networks, weights that nothing trains or no optimizer holds, a value in the
-configuration that nothing reads. The audit measures each of them; it is an error until the recipe
-allows it: `allow: ["dead:l1"]`.
+into the networks of the other player, weights that nothing trains or that no optimizer has, a value
+of the configuration that nothing reads. The audit measures each of them. A fault is an error unless
+the recipe allows it: `allow: ["dead:l1"]`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,7 @@ from vgx.recipe.model import Recipe
 from vgx.step import Step
 
 MOST = 8  # findings in one message
-FROM_GENERATOR = (
-    "recon",
-    "recon_logits",
-    "prior",
-    "z",
-)  # values of a step that lead to its networks
+FROM_GENERATOR = ("recon", "recon_logits", "prior", "z")  # values that the generator computes
 # Last operations of a network that gives probabilities, or at least no logits.
 _SQUASHING = re.compile(
     r"(Sigmoid|LogSigmoid|Tanh|Softmax|LogSoftmax|Hardsigmoid|Hardtanh)Backward"
@@ -72,18 +67,18 @@ class Flow:
 
 
 def measure(
-    engine: Engine, values: list[TermValue], step: Step, held: Step
+    engine: Engine, values: list[TermValue], step: Step, detached: Step
 ) -> tuple[list[Flow], list[Finding]]:
     """Measure each term's gradient in each network of its player, and find what is wrong.
 
-    The discriminator's terms were computed from `held`, whose fakes are leaves of the graph: a
+    The discriminator's terms were computed from `detached`, whose fakes are leaves of the graph: a
     gradient that arrives there would go on to the generator.
     """
     flows, findings = [], list(_shared(engine))
     reached: set[int] = set()
     for value in values:
         trained = _trained(engine, value.term)
-        fakes = _from_generator(held) if value.term.player == "discriminator" else {}
+        fakes = _from_generator(detached) if value.term.player == "discriminator" else {}
         gradients = _gradients(value.value, [*trained.values(), *fakes.values()])
         own = dict(zip(trained, gradients, strict=False))
         leaks = [
@@ -135,9 +130,9 @@ def _trained(engine: Engine, term: Term) -> dict[str, nn.Parameter]:
     return {name: p for name, p in trained.items() if within(name, term.reaches)}
 
 
-def _from_generator(held: Step) -> dict[str, Tensor]:
+def _from_generator(detached: Step) -> dict[str, Tensor]:
     """Return the values of a step that lead to the generator's networks, by name."""
-    return {name: getattr(held, name) for name in FROM_GENERATOR if held.has(name)}
+    return {name: getattr(detached, name) for name in FROM_GENERATOR if detached.has(name)}
 
 
 def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
@@ -202,7 +197,7 @@ def _leak(term: Term, leaks: list[str]) -> Finding:
 def _without_optimizer(
     value: TermValue, engine: Engine, fakes: dict[str, Tensor]
 ) -> Iterator[Finding]:
-    """Find tensors that a term learns and no optimizer holds, such as a log-variance."""
+    """Find tensors that a term learns but no optimizer has, such as a log-variance."""
     known = {id(p) for network in engine.networks.values() for p in network.parameters()}
     known |= {id(fake) for fake in fakes.values()}
     unknown = [leaf for leaf in _leaves(value.value) if id(leaf) not in known]
@@ -223,7 +218,7 @@ def _without_optimizer(
 def never_counts(term: Term, steps: int) -> str:
     """Return a note when a term counts in none of so many steps, else an empty string.
 
-    That is no fault: a short trial of a long recipe is normal.
+    It is not a fault: a recipe for a long training may be tried for a few steps.
     """
     part, weight, first = term.part, term.part.weight, term.part.start
     if term.adaptive is not None:
@@ -298,7 +293,7 @@ def _squashed(engine: Engine, step: Step) -> Iterator[Finding]:
 
 
 def unread(recipe: Recipe, reads: set[tuple[int, str]]) -> Iterator[Finding]:
-    """Find fields of parts that the recipe sets, and that nothing read while all was built."""
+    """Find fields of parts that the recipe sets but that nothing read while all was built."""
     if recipe.train.ema_warmup and recipe.train.ema is None:
         yield Finding("unread:train.ema_warmup", "there is no average to warm up; set train.ema")
     if recipe.diff_augment and recipe.discriminator is None:

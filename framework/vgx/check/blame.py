@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from vgx.engine.build import NETWORKS
 from vgx.engine.engine import Engine
-from vgx.engine.memory import ADVICE, ran_out
+from vgx.engine.memory import ADVICE, is_out_of_memory
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.registry import Registry
@@ -21,7 +22,7 @@ def working(engine: Engine) -> dict[str, tuple[Component, Any]]:
     recipe = engine.recipe
     parts: dict[str, tuple[Component, Any]] = {
         name: (getattr(recipe, name), engine.networks[name])
-        for name in ("encoder", "decoder", "discriminator")
+        for name in NETWORKS
         if name in engine.networks
     }
     parts |= {part.label: (part, module) for part, module in engine.losses}
@@ -50,7 +51,7 @@ def blaming(
         raise
     except (Exception, SystemExit) as error:
         before = f"{when()}: " if when() else ""
-        if ran_out(error):
+        if is_out_of_memory(error):
             raise RecipeError(f"{before}not enough memory; {advice}") from error
         part = _responsible(error, working or {})
         if part is None:

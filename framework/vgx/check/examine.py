@@ -1,6 +1,6 @@
-"""Everything about a run that can be known before its first step.
+"""What can be known about a run before its first step.
 
-Shapes, sizes, finite numbers and losses are tried on one small batch; then comes the audit.
+Shapes, ranges, finite values and losses are checked on one small batch; then comes the audit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SLACK = 1e-3  # how far augmented images may leave [0, 1]
 
 @dataclass(frozen=True)
 class Row:
-    """One network, as the table shows it."""
+    """One row of the table of networks."""
 
     network: str
     part: str
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is shown to the user before the training starts."""
+    """The results of the checks, which are printed before the training starts."""
 
     rows: list[Row]
     losses: dict[str, float]  # unweighted, on the first batch
@@ -63,7 +63,7 @@ def examine(
     batch: Batch,
     reads: set[tuple[int, str]] | None = None,
 ) -> Findings:
-    """Run one batch through everything: the contracts of the parts first, then the audit.
+    """Check everything on one batch: first the contracts of the parts, then the audit.
 
     `reads` are the attributes of parts that were read while everything was built; without them the
     audit does not look for values that nothing reads. The engine is left unchanged. Raises
@@ -77,9 +77,9 @@ def examine(
             rng.ambient(recipe.train.seed, "check"),
         ):
             _try_networks(engine, batch)
-            step, held, forward, need = _try_forward(engine, batch)
-            values = _try_losses(engine, {"generator": step, "discriminator": held})
-            flows, faults = audit.measure(engine, values, step, held)
+            step, detached, forward, need = _try_forward(engine, batch)
+            values = _try_losses(engine, {"generator": step, "discriminator": detached})
+            flows, faults = audit.measure(engine, values, step, detached)
         _try_sampler(engine)
     faults += hidden
     if reads is not None:
@@ -123,7 +123,7 @@ def _unchanged(engine: Engine) -> Iterator[None]:
 
 
 def _try_networks(engine: Engine, batch: Batch) -> None:
-    """Hold each augmentation and network to the shapes of its contract."""
+    """Check the outputs of each augmentation and network against its contract."""
     recipe, forward = engine.recipe, engine.forward
     shape, latent = tuple(batch.images.shape), (len(batch), *recipe.latent.shape)
     images = batch.images.to(engine.dtype)
@@ -161,17 +161,17 @@ def _try_forward(engine: Engine, batch: Batch) -> tuple[Step, Step, float, memor
     what the discriminator's terms do with them can be seen.
     """
     train, networks, streams = engine.recipe.train, engine.networks.values(), engine.streams()
-    with memory.kept(networks) as kept:
+    with memory.saved_for_backward(networks) as saved:
         step = engine.forward(batch, 0, streams)
-    need = memory.needed(networks, sum(kept.values()), len(batch), engine.device)
-    need.hold(train.batch, train.accumulate)
+    need = memory.needed(networks, sum(saved.values()), len(batch), engine.device)
+    need.check(train.batch, train.accumulate)
     start = _now(engine.device)
-    held = engine.forward(batch, 0, streams, learn=False)
+    detached = engine.forward(batch, 0, streams, learn=False)
     forward = (_now(engine.device) - start) / len(batch)
     for name in audit.FROM_GENERATOR:
-        if held.has(name):
-            getattr(held, name).requires_grad_()
-    return step, held, forward, need
+        if detached.has(name):
+            getattr(detached, name).requires_grad_()
+    return step, detached, forward, need
 
 
 def _now(device: torch.device) -> float:
@@ -207,9 +207,9 @@ def _try_losses(engine: Engine, steps: dict[Any, Step]) -> list[TermValue]:
 
 
 def _try_sampler(engine: Engine) -> None:
-    """Draw two latents from random stand-ins, so that a sampler does not fail after the training.
+    """Draw two latents, so that a sampler does not fail after the training.
 
-    There are as many stand-ins as the run will have latents; a sampler that is fitted gets at most
+    It draws from random latents, as many as the run will store; a fitted sampler gets at most
     1,000, because fitting takes long.
     """
     recipe, part = engine.recipe, engine.recipe.sampler
@@ -238,7 +238,7 @@ def _call(part: Component, function: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def _failed(part: Component, error: Exception) -> Exception:
-    if memory.ran_out(error):
+    if memory.is_out_of_memory(error):
         message = f"{part.kind} '{part.type}': not enough memory for the first batch"
         return RecipeError(f"{message}; {memory.ADVICE}")
     return BrokenError(part, f"failed on the first batch: {type(error).__name__}: {error}")
@@ -246,7 +246,7 @@ def _failed(part: Component, error: Exception) -> Exception:
 
 @contextmanager
 def _contract(part: Component) -> Iterator[None]:
-    """Name the part whose contract is broken in the block."""
+    """Raise `BrokenError` that names the part when its contract is broken in the block."""
     try:
         yield
     except ContractError as error:

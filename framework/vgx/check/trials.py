@@ -1,6 +1,6 @@
 """Trials of precision and compiling before a long training.
 
-They settle `auto` in `train.precision` and `train.compile`; the run's own recipe says the result.
+They settle `auto` in `train.precision` and `train.compile`; the recipe in the run has the result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vgx import rng
 from vgx.data.batches import Batch, as_batch
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
-from vgx.engine.memory import ran_out
+from vgx.engine.memory import is_out_of_memory
 from vgx.errors import noticing
 from vgx.recipe.model import Recipe
 
@@ -48,7 +48,7 @@ class Trial:
         return self.once + steps * self.seconds
 
     def agrees(self, reference: Trial) -> bool:
-        """Tell whether the losses are those of float32 within the precision."""
+        """Return whether the losses are those of float32 within the precision."""
         return all(
             abs(self.losses[name] - value) <= TOLERANCE * abs(value) + 0.01
             for name, value in reference.losses.items()
@@ -102,7 +102,7 @@ def choose(engine: Engine, batch: Batch, forward: float) -> tuple[Recipe, str]:
         try:
             trial = tried(candidate, engine.steps, batch, engine.device)
         except RuntimeError as error:
-            if not trials or not ran_out(error):
+            if not trials or not is_out_of_memory(error):
                 raise
             results.append(f"{precision} did not fit")
             continue

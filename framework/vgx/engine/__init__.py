@@ -1,1 +1,13 @@
-"""The engine: networks, and the step that trains them."""
+"""The engine: networks, and the step that trains them.
+
+memory          what cannot fit is refused before it is allocated
+build           a recipe's networks, and evaluation mode
+optimizers      optimizers by name, learning rates, averages of weights, layouts in memory
+losses          each player's terms, their weights, and their weighted sums
+finite          values that are not finite, found before any weight changes
+players         generator and discriminator: gradients and updates
+stored_latents  the newest latents, which samplers draw from
+forward         the forward pass of all networks, which gives a `Step`
+state           networks and optimizers as named tensors, for checkpoints
+engine          the engine: the training step on one page
+"""

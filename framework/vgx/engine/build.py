@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vgx import rng
-from vgx.engine.memory import measured
+from vgx.engine.memory import MemoryLimit
 from vgx.parts.kinds import Decoder, Discriminator
 from vgx.recipe.model import Recipe
 
@@ -23,10 +23,10 @@ NETWORKS = ("encoder", "decoder", "discriminator")
 def build_network(recipe: Recipe, name: str) -> nn.Module | None:
     """Build the recipe's encoder, decoder or discriminator; None when the recipe has none.
 
-    Each network's initial weights are drawn from a key of its own, so changing one network leaves
-    the weights of the others as they were.
+    The initial weights of each network are drawn with their own key, so changing one network does
+    not change the weights of the others.
     """
-    with rng.ambient(recipe.train.seed, f"weights of the {name}"), measured(name):
+    with rng.ambient(recipe.train.seed, f"weights of the {name}"), MemoryLimit(name):
         if name == "encoder":
             encoder = recipe.encoder
             return None if encoder is None else encoder.build(recipe.image, recipe.latent)
@@ -50,7 +50,7 @@ def sigmoid(logits: Tensor) -> Tensor:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return a tensor in float32, or in float64 when it is that already."""
+    """Return a tensor in float32; one in float64 stays in float64."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -63,9 +63,9 @@ def label_inputs(part: Decoder | Discriminator | None, labels: Tensor | None) ->
 
 @contextmanager
 def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """Put networks into evaluation mode in the block, and each module back into its own after it.
+    """Put networks into evaluation mode in the block, and restore the mode of each module after it.
 
-    No statistics of BatchNorm change inside, and dropout draws nothing.
+    Inside, BatchNorm's statistics do not change and dropout draws nothing.
     """
     modules = [(module, module.training) for network in networks for module in network.modules()]
     for module, _ in modules:

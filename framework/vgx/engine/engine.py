@@ -16,7 +16,7 @@ from torch.profiler import record_function
 from vgx import rng
 from vgx.data.batches import Batch
 from vgx.engine import state as states
-from vgx.engine.build import build_network
+from vgx.engine.build import NETWORKS, build_network
 from vgx.engine.finite import Guard
 from vgx.engine.forward import Forward
 from vgx.engine.losses import PlayerName, build_losses, terms_of, weighted_losses
@@ -114,7 +114,7 @@ class Engine:
                 keep_graph = player is not players[-1]
                 for gradient in player.gradients(losses, len(pieces), keep_graph=keep_graph):
                     gradients[player.name] = added(gradients.get(player.name), gradient)
-        self.guard.look(number, terms, self.by_parameter(gradients))  # raises when not finite
+        self.guard.check(number, terms, self.by_parameter(gradients))  # raises when not finite
         with record_function("vgx: optimizers"):
             for name, gradient in gradients.items():
                 self.players[name].move(number, gradient, self.lr_scale, self.guard.halt)
@@ -141,7 +141,7 @@ class Engine:
 
     def _build_networks(self) -> dict[str, nn.Module]:
         networks: dict[str, nn.Module] = {}
-        for name in ("encoder", "decoder", "discriminator"):
+        for name in NETWORKS:
             network = build_network(self.recipe, name)
             if network is not None:
                 networks[name] = network
@@ -187,7 +187,7 @@ class Engine:
         decay = self.recipe.train.ema
         if decay is None:
             return None
-        average = averaging(decay, rising=self.recipe.train.ema_warmup)
+        average = averaging(decay, warmup=self.recipe.train.ema_warmup)
         # Buffers are copied, not averaged: BatchNorm's statistics are averages already.
         averaged = AveragedModel(self.averaged_networks(), multi_avg_fn=average)
         averaged.n_averaged = averaged.n_averaged.cpu()  # it is read in every step

@@ -74,7 +74,7 @@ class Term:
 
 
 def has_term(loss: object, player: PlayerName) -> bool:
-    """Tell whether a loss has a term for this player: its class defines the method."""
+    """Return whether a loss has a term for this player: its class defines the method."""
     method = getattr(type(loss), player, None)
     return method is not None and method is not getattr(Loss, player)
 

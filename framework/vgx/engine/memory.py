@@ -1,4 +1,4 @@
-"""Memory: what can't fit is refused before it is made, and not killed by the system."""
+"""Memory: what cannot fit is refused before it is allocated, so the system kills no process."""
 
 from __future__ import annotations
 
@@ -17,41 +17,34 @@ from torch.overrides import TorchFunctionMode
 
 from vgx.errors import RecipeError
 
-MAX_TENSORS = 20_000  # that one network may have; more are a slip in a recipe
-# Weights, their gradients and two averages of an optimizer.
-_COPIES = 4
+MAX_TENSORS = 20_000  # of one network; more are a mistake in a recipe
+_COPIES = 4  # parameters, their gradients and two averages of an optimizer
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-ROOM = 0.8  # of what fits by what is reckoned, which is no more than the least
+ROOM = 0.8  # of the computed maximum, since a training needs more than what is counted
 ADVICE = "lower train.batch or image.size, or cut minibatches with train.accumulate"
-CONTAINER = Path("/sys/fs/cgroup/memory.max")  # what a container may take, where there is one
-_MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full, torch.eye)
+CONTAINER = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
+_FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full, torch.eye)
 
 
-@contextmanager
-def measured(what: str) -> Iterator[None]:
-    """Let the block make no more tensors than can be trained on this machine.
+class MemoryLimit(TorchFunctionMode):
+    """A block that may create no more tensors than can be trained on this machine.
 
-    Raises `RecipeError` that begins with `what` before memory is taken.
+    Raises `RecipeError` that begins with `name` before the memory is allocated.
     """
-    with _Meter(what):
-        yield
 
-
-class _Meter(TorchFunctionMode):
-    """Counts what PyTorch is asked to make, before it is made."""
-
-    def __init__(self, what: str) -> None:
+    def __init__(self, name: str) -> None:
+        """Count the tensors of a network with this name."""
         super().__init__()
-        self.what, self.bytes, self.count = what, 0, 0
-        self.most = there_is(torch.device("cpu"))
+        self.name, self.bytes, self.count = name, 0, 0
+        self.most = total_memory(torch.device("cpu"))
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Look at the size of every new tensor."""
+        """Count the bytes of every new tensor."""
         del types
         named = kwargs or {}
-        if func in _MAKERS:
+        if func in _FACTORIES:
             self._count(named.get("size", args[0] if args and _is_size(args[0]) else args))
         return func(*args, **named)
 
@@ -60,67 +53,67 @@ class _Meter(TorchFunctionMode):
         self.bytes += 4 * math.prod(size)
         gigabytes = self.bytes * _COPIES / 1e9
         if self.bytes * _COPIES > self.most:
-            there = f"this machine has {self.most / 1e9:,.1f} GB"
-            message = f"training it takes more than {gigabytes:,.1f} GB, and {there}"
-            raise RecipeError(f"{self.what}: {message}; lower image.size, latent or its widths")
+            available = f"this machine has {self.most / 1e9:,.1f} GB"
+            message = f"training it takes more than {gigabytes:,.1f} GB, and {available}"
+            raise RecipeError(f"{self.name}: {message}; lower image.size, latent or its widths")
         if self.count > MAX_TENSORS:
             message = f"more than {MAX_TENSORS:,} tensors; give fewer blocks or layers"
-            raise RecipeError(f"{self.what}: {message}")
+            raise RecipeError(f"{self.name}: {message}")
 
 
 def _is_size(value: object) -> bool:
     return isinstance(value, tuple | list)
 
 
-def there_is(device: torch.device) -> int:
-    """Return the bytes of memory that a device has; of a container's, what it is allowed."""
+def total_memory(device: torch.device) -> int:
+    """Return the bytes of memory of a device; in a container, at most its limit."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):  # there is none, or it says "max"
+    with suppress(OSError, ValueError):  # no container, or no limit: "max"
         return min(whole, int(CONTAINER.read_text()))
     return whole
 
 
 @contextmanager
-def kept(networks: Iterable[nn.Module]) -> Iterator[dict[int, int]]:
-    """Count the bytes that the block keeps for gradients, by address; weights do not count."""
+def saved_for_backward(networks: Iterable[nn.Module]) -> Iterator[dict[int, int]]:
+    """Count the bytes that the block saves for gradients, by address, without parameters."""
     weights = {p.untyped_storage().data_ptr() for network in networks for p in network.parameters()}
-    found: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in weights:
-            found[place] = tensor.untyped_storage().nbytes()
+    def save(tensor: Tensor) -> Tensor:
+        address = tensor.untyped_storage().data_ptr()
+        if address not in weights:
+            saved[address] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield found
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        yield saved
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a training takes at least, in bytes."""
+    """The memory that a training needs at least, in bytes."""
 
-    fixed: int  # weights, their gradients, what an optimizer keeps
-    each: float  # for one picture of a pass
-    there: int  # what the device has
+    fixed: int  # parameters, their gradients, the state of an optimizer
+    each: float  # for one image of a forward pass
+    there: int  # the memory of the device
 
     def fits(self) -> int:
-        """Return how many pictures of a pass fit at most."""
+        """Return how many images of one forward pass fit at most."""
         return max(int((self.there - self.fixed) / self.each), 0)
 
-    def hold(self, batch: int, accumulate: int) -> None:
-        """Raise `RecipeError` that names the number that would fit, when a minibatch does not."""
+    def check(self, batch: int, accumulate: int) -> None:
+        """Raise `RecipeError` with the number that fits when a minibatch does not fit."""
         piece = batch // accumulate
         if piece > self.fits():
             takes, has = (self.fixed + piece * self.each) / 1e9, self.there / 1e9
-            message = f"train.batch: {piece:,} pictures at once take more than {takes:,.1f} GB"
+            message = f"train.batch: {piece:,} images at once take more than {takes:,.1f} GB"
             advice = self.advice(batch, accumulate)
             raise RecipeError(f"{message}, and there are {has:,.1f} GB; {advice}")
 
     def advice(self, batch: int, accumulate: int) -> str:
-        """Return what should fit, with room for what cannot be reckoned."""
+        """Return settings that should fit, with room for what is not counted."""
         most = int(ROOM * min(self.fits(), batch // accumulate))
         if not most:
             return "lower image.size or the widths of the networks"
@@ -129,17 +122,17 @@ class Need:
         return f"about {most:,} should fit: train.batch={most} or train.accumulate={pieces}"
 
 
-def needed(networks: Iterable[nn.Module], kept: int, pictures: int, device: torch.device) -> Need:
-    """Return what a training takes whose pass over so many pictures kept so many bytes."""
+def needed(networks: Iterable[nn.Module], saved: int, images: int, device: torch.device) -> Need:
+    """Return the memory of a training whose forward pass over `images` saved `saved` bytes."""
     weights = sum(p.nbytes for network in networks for p in network.parameters())
-    return Need(weights * _COPIES, kept / pictures, there_is(device))
+    return Need(weights * _COPIES, saved / images, total_memory(device))
 
 
 def keep_freed() -> None:
-    """Have the C library keep what this process frees, where it is glibc.
+    """Let the C library keep the memory that this process frees, if it is glibc.
 
-    A step frees what the next one asks for again. By default each large piece goes back to the
-    system, and clearing it anew is a good part of a step (docs/performance.md).
+    A step frees memory that the next step allocates again. By default each large piece goes back
+    to the system, and clearing it again takes a good part of a step (docs/performance.md).
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
@@ -147,10 +140,9 @@ def keep_freed() -> None:
         library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def ran_out(error: BaseException) -> bool:
-    """Tell whether an error says that there was no memory."""
-    said = str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError)
-        and any(text in said for text in ("can't allocate memory", "out of memory"))
+        and any(text in str(error) for text in ("can't allocate memory", "out of memory"))
     )

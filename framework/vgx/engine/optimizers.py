@@ -1,4 +1,4 @@
-"""How weights move: optimizers by name, their rates, averages of weights, layouts in memory."""
+"""Optimizers by name, learning rates, averages of weights, and layouts in memory."""
 
 from __future__ import annotations
 
@@ -20,60 +20,64 @@ SECOND_ORDER = ("adahessian",)
 
 
 def make_optimizer(
-    chosen: Optimizer, parameters: list[nn.Parameter], player: str
+    settings: Optimizer, parameters: list[nn.Parameter], player: str
 ) -> torch.optim.Optimizer:
-    """Make the optimizer that a recipe names. Raises `RecipeError` for a name or value it lacks."""
-    kind: Any
-    options: dict[str, Any] = {}
-    if chosen.type == "adam":
-        kind, options = torch.optim.Adam, {"fused": True}
-    else:
-        from timm.optim import get_optimizer_class, list_optimizers
+    """Build the optimizer that a recipe names.
 
-        if chosen.type not in list_optimizers():
-            close = near(chosen.type, list_optimizers())
-            hint = f"; did you mean '{close}'?" if close else ""
-            message = f"train.optimizers.{player}.type: timm has no '{chosen.type}'{hint}"
-            raise RecipeError(message)
-        try:
-            kind = get_optimizer_class(chosen.type, bind_defaults=False)
-        except (AssertionError, ImportError) as error:  # it wants CUDA, or a library of its own
-            message = f"train.optimizers.{player}.type: {chosen.type}: {error}"
-            raise RecipeError(message) from error
-        if chosen.type in SECOND_ORDER:
-            message = f"{chosen.type} wants second derivatives, which the engine does not take"
-            raise RecipeError(f"train.optimizers.{player}.type: {message}; take another one")
+    Raises `RecipeError` for a name or a field that it does not have, and for a value it refuses.
+    """
+    place = f"train.optimizers.{player}"
+    if settings.type == "adam":
+        kind: Any = torch.optim.Adam
+        options: dict[str, Any] = {"fused": True}
+    else:
+        kind, options = _timm_class(settings.type, f"{place}.type"), {}
     known = inspect.signature(kind).parameters
-    # Adan, for one, has three, and means other things by them.
+    # Adan has three betas, which mean something else.
     two = "betas" in known and len(known["betas"].default or ()) == 2
-    betas = chosen.betas or ((0.5, 0.999) if two else None)
-    # Decay is none unless asked for: a library's own default, adamw's 0.01, is no recipe's.
-    decay = chosen.weight_decay if "weight_decay" in known else chosen.weight_decay or None
-    given = {"betas": betas, "momentum": chosen.momentum, "weight_decay": decay}
+    betas = settings.betas or ((0.5, 0.999) if two else None)
+    # By default there is no decay: a default of the library, such as 0.01 of adamw, is not used.
+    decay = settings.weight_decay if "weight_decay" in known else settings.weight_decay or None
+    given = {"betas": betas, "momentum": settings.momentum, "weight_decay": decay}
     for field, value in given.items():
         if value is None:
             continue
         if field not in known:
-            raise RecipeError(
-                f"train.optimizers.{player}.{field}: {chosen.type} has none; leave it out"
-            )
+            raise RecipeError(f"{place}.{field}: {settings.type} has none; leave it out")
         options[field] = value
     if not parameters:
         raise RecipeError(f"the {player} has no weights to train")
     try:
         with _no_compiler():
-            made: torch.optim.Optimizer = kind(parameters, lr=learning_rate(chosen, 0), **options)
-    except (ValueError, TypeError, AssertionError) as error:  # each has ranges of its own
-        message = f"train.optimizers.{player}: {chosen.type} does not take this: {error}"
-        raise RecipeError(message) from error
-    return made
+            rate = learning_rate(settings, 0)
+            optimizer: torch.optim.Optimizer = kind(parameters, lr=rate, **options)
+    except (ValueError, TypeError, AssertionError) as error:  # each optimizer has its own ranges
+        raise RecipeError(f"{place}: {settings.type} does not take this: {error}") from error
+    return optimizer
+
+
+def _timm_class(name: str, place: str) -> Any:
+    """Return an optimizer class of timm. Raises `RecipeError` that begins with `place`."""
+    from timm.optim import get_optimizer_class, list_optimizers
+
+    if name not in list_optimizers():
+        close = near(name, list_optimizers())
+        hint = f"; did you mean '{close}'?" if close else ""
+        raise RecipeError(f"{place}: timm has no '{name}'{hint}")
+    if name in SECOND_ORDER:
+        message = f"{name} needs second derivatives, which the engine does not compute"
+        raise RecipeError(f"{place}: {message}; choose another one")
+    try:
+        return get_optimizer_class(name, bind_defaults=False)
+    except (AssertionError, ImportError) as error:  # it needs CUDA, or another library
+        raise RecipeError(f"{place}: {name}: {error}") from error
 
 
 @contextmanager
 def _no_compiler() -> Iterator[None]:
-    """Make optimizers without PyTorch's compiler, which they import only to be left alone by it.
+    """Build optimizers without importing PyTorch's compiler, which they import only to disable it.
 
-    That import takes longer than all else before the first step of a small run.
+    The import takes longer than everything else before the first step of a small run.
     """
     kind: Any = torch.optim.Optimizer
     wrapped = kind.add_param_group
@@ -84,18 +88,19 @@ def _no_compiler() -> Iterator[None]:
         kind.add_param_group = wrapped
 
 
-def learning_rate(chosen: Optimizer, number: int) -> float:
-    """Return the rate after `number` steps: on its schedule, and risen from 0 by then."""
-    risen = min((number + 1) / chosen.warmup, 1.0) if chosen.warmup else 1.0
-    return risen * at(chosen.lr, number)
+def learning_rate(settings: Optimizer, number: int) -> float:
+    """Return the learning rate after `number` steps: its schedule times a linear warmup."""
+    warmup = min((number + 1) / settings.warmup, 1.0) if settings.warmup else 1.0
+    return warmup * at(settings.lr, number)
 
 
-def averaging(decay: float, *, rising: bool) -> Any:
-    """Return how `AveragedModel` averages weights: exponentially.
+def averaging(decay: float, *, warmup: bool) -> Any:
+    """Return the function for `AveragedModel` that averages weights exponentially.
 
-    A decay that is `rising` soon forgets the first weights, as TensorFlow's `num_updates` does.
+    With `warmup` the decay rises to its value, so that the first weights are soon forgotten, as
+    with `num_updates` in TensorFlow.
     """
-    if not rising:
+    if not warmup:
         return get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
     def average(averaged: Any, current: Any, number: Any) -> None:
@@ -108,8 +113,8 @@ def averaging(decay: float, *, rising: bool) -> Any:
 def laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
     """Return a tensor of the parameter's shape in its memory layout.
 
-    Fused optimizers walk through memory: in another layout they would pair the gradient or average
-    of one place with the weight of another. Only `backward` sees to it by itself.
+    Fused optimizers go through memory in order, so a gradient or an average in another layout
+    would be paired with the wrong weights. Only `backward` ensures the layout by itself.
     """
     if tensor.stride() == parameter.stride():
         return tensor

@@ -68,7 +68,7 @@ class Player:
 
 
 def within(name: str, reaches: Reaches) -> bool:
-    """Tell whether a term that reaches some networks trains this parameter.
+    """Return whether a term that reaches some networks trains this parameter.
 
     The weights of losses are trained by every term that uses them.
     """

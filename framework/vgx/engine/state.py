@@ -1,4 +1,4 @@
-"""The state of an engine, to and from a checkpoint."""
+"""The state of networks and optimizers as named tensors, for checkpoints."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from vgx.parts.kinds import Comparison, LatentSampler, Metric
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Eval
 from vgx.sampling.draw import draw, prepare
-from vgx.sampling.model import Model
+from vgx.sampling.model import Model, current_model
 
 
 def try_metrics(settings: Eval, image: ImageSpec) -> None:
@@ -44,12 +44,9 @@ def measure_training(
 ) -> dict[str, float]:
     """Measure the recipe's metrics after a step; the training is left as it was."""
     recipe, settings = engine.recipe, engine.recipe.eval
-    names = [name for name in ("encoder", "decoder") if name in engine.networks]
-    networks = {name: engine.network_for_sampling(name) for name in names}
-    encoder, decoder = networks.get("encoder"), networks["decoder"]
-    model = Model(recipe, step, engine.latents.newest(), encoder, decoder, None)
+    model = current_model(engine, step)
     reconstructed, reference = real_sets(store, settings.holdout, settings.n)
-    with rng.ambient(recipe.train.seed, "evaluation", step), evaluating(networks.values()):
+    with rng.ambient(recipe.train.seed, "evaluation", step), evaluating(model.networks):
         values = measure_reconstructions(model, reconstructed, settings.metrics)
         if any(not metric.pairs for metric in settings.metrics):
             samples = draw(model, *prepare_to_evaluate(model), settings.n, 0)

@@ -75,15 +75,15 @@ def samples(
     best: bool = False,
 ) -> Samples:
     """Give the images of `sample` in chunks, so that memory does not grow with n."""
-    found = find(run)
-    registry = registry_of(found)
-    recipe = load_recipe(found.recipe_file, (), registry)
+    run = find(run)
+    registry = registry_of(run)
+    recipe = load_recipe(run.recipe_file, (), registry)
     if sampler is not None or settings:
         recipe = with_sampler(recipe, sampler, settings or {}, registry)
     given = recipe.sampler.pictures(recipe.image) is not None
     networks = ("encoder", "decoder") if given else ("decoder",)
-    model = load_model(found, recipe, device, networks, best=best)
-    prepared, codes = prepare(model, found)
+    model = load_model(run, recipe, device, networks, best=best)
+    prepared, codes = prepare(model, run)
     return Samples(recipe.sampler.type, model.step, draw(model, prepared, codes, n, seed))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgx.engine.build import NETWORKS, build_network, label_inputs, sigmoid, untrained
+from vgx.engine.engine import Engine
 from vgx.errors import RecipeError, StorageError
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import load_recipe
@@ -34,6 +35,11 @@ class Model:
     decoder: nn.Module
     discriminator: nn.Module | None
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The networks that were loaded."""
+        return [n for n in (self.encoder, self.decoder, self.discriminator) if n is not None]
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1]."""
@@ -54,6 +60,13 @@ class Model:
         return torch.cat(images)
 
 
+def current_model(engine: Engine, step: int) -> Model:
+    """Return the networks of a training after a step, for use inside `evaluating`."""
+    encoder = engine.network_for_sampling("encoder") if "encoder" in engine.networks else None
+    decoder = engine.network_for_sampling("decoder")
+    return Model(engine.recipe, step, engine.latents.newest(), encoder, decoder, None)
+
+
 def labels_in_turn(n: int, recipe: Recipe, device: torch.device) -> Tensor:
     """[n]  Each label in turn: 0, 1, ... classes - 1, 0, and so on."""
     return torch.arange(n, device=device) % max(recipe.image.classes, 1)
@@ -71,9 +84,9 @@ def load(
     `run` is a path, a number or a name; None is the newest run. Raises `StorageError` when there is
     no run, or no undamaged checkpoint.
     """
-    found = find(run)
-    recipe = load_recipe(found.recipe_file, (), registry_of(found))
-    return load_model(found, recipe, device, networks, best=best)
+    run = find(run)
+    recipe = load_recipe(run.recipe_file, (), registry_of(run))
+    return load_model(run, recipe, device, networks, best=best)
 
 
 def load_model(

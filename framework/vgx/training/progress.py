@@ -13,37 +13,29 @@ from torch import Tensor
 from vgx import rng
 from vgx.data.batches import as_batch
 from vgx.data.store import Store
-from vgx.engine.build import evaluating, label_inputs, sigmoid
+from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
 from vgx.images import save_grid
 from vgx.runs.directory import Run
-from vgx.sampling.model import labels_in_turn
+from vgx.sampling.model import current_model
 
 SAMPLES = 64  # images in a grid of decoded latents
 RECONSTRUCTED = 16  # images in a grid of reconstructions, each above its own
 
 
-@torch.no_grad()
 def draw(engine: Engine, store: Store, run: Run, step: int) -> dict[str, Tensor]:
     """Write the grids of decoded fixed latents and of reconstructions after a step.
 
     Returns the grids [C, H, W] by name.
     """
-    recipe, device = engine.recipe, engine.device
-    names = [name for name in ("encoder", "decoder") if name in engine.networks]
-    networks = {name: engine.network_for_sampling(name) for name in names}
-
-    def decode(z: Tensor, labels: Tensor | None) -> Tensor:
-        inputs = label_inputs(recipe.decoder, labels)
-        return sigmoid(networks["decoder"](z, *inputs))  # [N, C, H, W]
-
-    with evaluating(networks.values()):
-        images = decode(fixed_latents(engine, SAMPLES), labels_in_turn(SAMPLES, recipe, device))
+    model = current_model(engine, step)
+    with evaluating(model.networks):
+        images = model.decode(fixed_latents(engine, SAMPLES))  # [N, C, H, W]
         grids = {"samples": save_grid(images, run.samples / f"step-{step:08}.png")}
-        if "encoder" in networks:
-            batch = as_batch(store, RECONSTRUCTED, device)
+        if model.encoder is not None:
+            batch = as_batch(store, RECONSTRUCTED, engine.device)
             real = batch.images  # [N, C, H, W]
-            recon = decode(networks["encoder"](real).mean, batch.labels)  # [N, C, H, W]
+            recon = model.decode(model.encode(real), batch.labels)  # [N, C, H, W]
             half = math.ceil(len(real) / 2)
             rows = torch.cat([real[:half], recon[:half], real[half:], recon[half:]])
             grids["recon"] = save_grid(rows, run.samples / f"recon-{step:08}.png", columns=half)

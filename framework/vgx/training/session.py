@@ -241,7 +241,7 @@ def configure(engine: Engine, batches: Batches, recipe: Recipe) -> None:
     if engine.device.type == "cpu":
         memory.keep_freed()
     else:
-        if batches.images.nbytes < RESIDENT * memory.there_is(engine.device):
+        if batches.images.nbytes < RESIDENT * memory.total_memory(engine.device):
             batches.reside()
         # Convolutions and products in TF32: their float32 inputs lose 13 bits.
         torch.set_float32_matmul_precision("high")
