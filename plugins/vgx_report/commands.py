@@ -125,12 +125,12 @@ def _of_recipe(
 
     import vgx
     from vgx.check import trials
-    from vgx.training.session import looked_at
+    from vgx.training.session import check
     from vgx_report import diagram
 
     registry = vgx.discover(plugins)
     recipe = vgx.load_recipe(file, overrides, registry)
-    engine, findings = looked_at(recipe, registry, device, console)
+    engine, findings = check(recipe, registry, device, console)
     seconds, count = trials.step_time(engine, findings.forward)
     step = seconds * recipe.train.batch / count
     pace = (

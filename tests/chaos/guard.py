@@ -28,9 +28,9 @@ def main():
 
     import vgx
     from vgx.cli import run_program
-    from vgx.training.session import examine
+    from vgx.training import session
 
-    del timm, torchvision, examine
+    del timm, torchvision, session
     torch.set_num_threads(1)
     vgx.discover()
     warnings.simplefilter("ignore")

@@ -222,10 +222,10 @@ def faulty(name):
     [
         ("raises", "KeyError: 'no such thing'"),
         ("leaves", "SystemExit: 0"),
-        ("vector", "its generator's half is of shape (4,)"),
-        ("number", "its generator's half is a float"),
-        ("text", "its generator's half is a str"),
-        ("elsewhere", "its generator's half is on meta, while the run is on cpu"),
+        ("vector", "its generator's term is of shape (4,)"),
+        ("number", "its generator's term is a float"),
+        ("text", "its generator's term is a str"),
+        ("elsewhere", "its generator's term is on meta, while the run is on cpu"),
     ],
 )
 def test_a_loss_that_breaks_at_step_7_is_named(train, name, expected):
@@ -267,7 +267,7 @@ def test_a_loss_that_breaks_at_once_leaves_no_run(train, tmp_path):
 
 @pytest.mark.bar("X1")
 def test_a_data_set_that_raises_names_the_picture_and_leaves_no_run(train, tmp_path):
-    with pytest.raises(DataError, match="picture 40.*the disk said no"):
+    with pytest.raises(DataError, match="image 40.*the disk said no"):
         train("dataset=spoilt")
     assert not (tmp_path / "runs").exists()
 
@@ -297,7 +297,7 @@ def test_state_that_no_checkpoint_holds_is_refused_before_the_first_step(train, 
 @pytest.mark.bar("X3", control="without the check the hidden state is used in training")
 def test_without_the_look_hidden_state_would_be_trained_with(train, monkeypatch):
     """The control."""
-    monkeypatch.setattr(check, "holding_still", lambda _: contextlib.nullcontext([]))
+    monkeypatch.setattr(check, "watching_state", lambda _: contextlib.nullcontext([]))
     train("losses=[l1, kl, {type: forgetful, where: object}]", "train.steps=1")
 
 

@@ -15,7 +15,7 @@ import vgx
 from vgx.errors import RecipeError
 from vgx.recipe import yaml as yamlfile
 from vgx.recipe.load import load_recipe
-from vgx.training.session import examine
+from vgx.training.session import check
 
 HERE = Path(__file__).parent
 RECIPES = sorted((HERE.parents[1] / "recipes").glob("*.yaml"))
@@ -82,7 +82,7 @@ def test_a_mutated_recipe_is_read_or_refused_with_its_place(n, tmp_path, record_
 class Quiet:
     """A console that says nothing."""
 
-    say = warn = table = lambda self, *_: None
+    print = warn = table = lambda self, *_: None
 
 
 class Late(BaseException):
@@ -114,7 +114,7 @@ def test_what_is_read_is_examined_or_refused(n, tmp_path, monkeypatch, record_pr
                 continue
             signal.alarm(10)
             try:
-                examine(recipe, REGISTRY, "cpu", Quiet())
+                check(recipe, REGISTRY, "cpu", Quiet())
                 outcomes["ready"] += 1
             except vgx.VgxError as error:
                 outcomes[error.exit_code] += 1

@@ -19,7 +19,8 @@ from vgx.evaluation.features import FeatureCache, real_sets
 from vgx.parts.values import ImageSpec
 from vgx.runs import checkpoint
 from vgx.runs import directory as rundir
-from vgx.training import session as training
+from vgx.training import session
+from vgx.training.loop import Training
 from vgx_builtin.samplers import fitted
 
 FIT = fitted.FittedMixture.fit
@@ -39,10 +40,10 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
     chosen = ("--metrics", "psnr, fid, {type: prdc, k: 3}", "-n", "48", "--seeds", "2")
     done = program("eval", str(run), *chosen)
     assert done.returncode == 0, done.stderr
-    results = json.loads((run / "evaluation.json").read_text())
-    assert results["step"] == checkpoint.load(rundir.find(run))[1].numbers["step"]
-    assert results["seeds"] == [0, 1]
-    drawn = results["generation"][0]
+    said = json.loads((run / "evaluation.json").read_text())
+    assert said["step"] == checkpoint.load(rundir.find(run))[1].numbers["step"]
+    assert said["seeds"] == [0, 1]
+    drawn = said["generation"][0]
     assert drawn["pictures"] == 48
     assert set(drawn["figures"]) == {"fid", "precision", "recall", "density", "coverage"}
     fid = drawn["figures"]["fid"]
@@ -51,9 +52,9 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
     # Two seeds: half the difference, times the root of two.
     assert fid["spread"] == pytest.approx(abs(fid["values"][0] - fid["values"][1]) / 2**0.5)
     assert fid["spread"] > 0
-    assert results["reconstruction"]["split"] == "trained on"
-    assert results["latent"]["dimensions"] == len(results["latent"]["kl_by_dimension"])
-    assert results["checkpoint"] == "newest"
+    assert said["reconstruction"]["split"] == "trained on"
+    assert said["latent"]["dimensions"] == len(said["latent"]["kl_by_dimension"])
+    assert said["checkpoint"] == "newest"
     few = "fid of 48 images a side means little by itself: with fewer than 2,048"
     assert "prdc of" not in done.stdout
     for text in (few, "nothing was held out", "untrained network", "psnr (more is better)", "±"):
@@ -61,7 +62,7 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("arguments", "said"),
     [
         (("--metrics", "psnt"), "did you mean 'psnr'"),
         (("--metrics", "{type: prdc, k: 99}", "-n", "50"), "metric prdc: k: 99 is too many"),
@@ -69,18 +70,18 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
         (("--against", "nowhere"), "nowhere"),
     ],
 )
-def test_what_cannot_be_measured_is_said(tiny_run, vgx_here, arguments, expected):
+def test_what_cannot_be_measured_is_said(tiny_run, vgx_here, arguments, said):
     code, _, err = vgx_here("eval", tiny_run[2], *arguments)
     assert code == 2
-    assert expected in err
+    assert said in err
 
 
 def test_the_figures_are_those_of_the_pictures(tiny_run):
     """PSNR of the run, worked out from what its model gives."""
     program, _, run = tiny_run
     assert program("eval", str(run), "--metrics", "psnr", "-n", "20").returncode == 0
-    results = json.loads((run / "evaluation.json").read_text())
-    figure = results["reconstruction"]["figures"]["psnr"]["mean"]
+    said = json.loads((run / "evaluation.json").read_text())
+    figure = said["reconstruction"]["figures"]["psnr"]["mean"]
     found = rundir.find(run)
     model = vgx.load(found)
     part = model.recipe.dataset
@@ -94,28 +95,28 @@ def test_the_figures_are_those_of_the_pictures(tiny_run):
 
 def test_no_training_sees_what_is_held_out(monkeypatch):
     seen = set()
-    step = training.Training.step
+    step = Training.step
 
     def watched(self):
         for number in self.numbers:
             seen.update(self.batches.rows(number).tolist())
         return step(self)
 
-    monkeypatch.setattr(training.Training, "step", watched)
-    output = io.StringIO()
-    small = recipe(**{"eval.holdout": 0.25, "train.steps": 40})
-    run = training.run(small, console=Console(file=output, width=200))
-    store = open_store(small.dataset.build(small.image), small.image)
+    monkeypatch.setattr(Training, "step", watched)
+    said = io.StringIO()
+    asked = recipe(**{"eval.holdout": 0.25, "train.steps": 40})
+    run = session.run(asked, console=Console(file=said, width=200))
+    store = open_store(asked.dataset.build(asked.image), asked.image)
     held = held_out(store.hashes, 0.25)
-    assert f"{held.sum():,} held out" in output.getvalue()
+    assert f"{held.sum():,} held out" in said.getvalue()
     assert run.environment()["data"]["held_out"] == held.sum()
     assert seen == set((~held).nonzero()[0].tolist())
 
 
 def test_measuring_while_training_changes_no_bit_and_keeps_the_best():
     watching = {"eval.metrics": ["psnr", "fid"], "eval.every": 1, "eval.n": 16, "eval.best": "fid"}
-    plain = training.run(recipe(**{"train.keep": 2}), console=quiet())
-    measured = training.run(recipe(**{"train.keep": 2}, **watching), console=quiet())
+    plain = session.run(recipe(**{"train.keep": 2}), console=quiet())
+    measured = session.run(recipe(**{"train.keep": 2}, **watching), console=quiet())
     a, b = (checkpoint.load(run)[1] for run in (plain, measured))
     assert all(torch.equal(a.model[name], b.model[name]) for name in a.model)
     found = {line["step"]: line["metrics"] for line in measured.read_log()}
@@ -131,7 +132,7 @@ def test_the_best_checkpoint_draws_and_is_judged(vgx_here):
     """More of `l1` is worse: the first step is the best of a run that only unlearns."""
     watching = {"eval.metrics": ["l1"], "eval.every": 1, "eval.n": 16, "eval.best": "l1"}
     rates = {"train.optimizers.generator.lr": 0.5, "train.ema": None, "train.keep": 2}
-    run = training.run(recipe(**rates, **watching), console=quiet())
+    run = session.run(recipe(**rates, **watching), console=quiet())
     l1 = {line["step"]: line["metrics"]["l1"] for line in run.read_log()}
     first = min(l1, key=lambda step: (l1[step], step))
     assert first < 5  # and so not among the two newest
@@ -140,20 +141,20 @@ def test_the_best_checkpoint_draws_and_is_judged(vgx_here):
     assert f"prior-{first:08}-seed-0.png" in out
     best = vgx.sample(run, "prior", 4, best=True)
     assert not torch.equal(best, vgx.sample(run, "prior", 4))
-    options = ("--metrics", "l1", "-n", 16, "--seeds", 1)
+    asked = ("--metrics", "l1", "-n", 16, "--seeds", 1)
     for more, step in ((("--best",), first), ((), 6)):
-        assert vgx_here("eval", run.path, *options, *more)[0] == 0
-        results = json.loads((run.path / "evaluation.json").read_text())
-        assert (results["step"], results["checkpoint"]) == (step, "best" if more else "newest")
-        assert results["reconstruction"]["figures"]["l1"]["mean"] == pytest.approx(l1[step])
+        assert vgx_here("eval", run.path, *asked, *more)[0] == 0
+        said = json.loads((run.path / "evaluation.json").read_text())
+        assert (said["step"], said["checkpoint"]) == (step, "best" if more else "newest")
+        assert said["reconstruction"]["figures"]["l1"]["mean"] == pytest.approx(l1[step])
     (run.checkpoints / f"step-{first:08}" / "model.safetensors").write_bytes(b"no")
     assert vgx_here("sample", run.path, "--best")[0] == 5
 
 
 def test_a_sampler_learns_once_for_all_seeds(vgx_here):
-    run = training.run(recipe(), console=quiet())
+    run = session.run(recipe(), console=quiet())
     with mock.patch.object(fitted.FittedMixture, "fit", autospec=True, side_effect=FIT) as fit:
-        options = (
+        asked = (
             "--sampler",
             "{type: gaussian-mixture, components: 2}",
             "--metrics",
@@ -163,36 +164,36 @@ def test_a_sampler_learns_once_for_all_seeds(vgx_here):
             "--seeds",
             3,
         )
-        code, _, err = vgx_here("eval", run.path, *options)
+        code, _, err = vgx_here("eval", run.path, *asked)
     assert (code, fit.call_count) == (0, 1), err
     figures = json.loads((run.path / "evaluation.json").read_text())["generation"][0]["figures"]
     assert len(set(figures["kid"]["values"])) == 3
 
 
 def test_a_run_without_a_best_says_so():
-    run = training.run(recipe(), console=quiet())
+    run = session.run(recipe(), console=quiet())
     with pytest.raises(vgx.errors.RecipeError, match=r"has no eval\.best"):
         vgx.load(run, best=True)
 
 
 def test_what_real_pictures_look_like_is_kept_and_never_mixed_up():
-    small = recipe()
-    store = open_store(small.dataset.build(small.image), small.image)
+    asked = recipe()
+    store = open_store(asked.dataset.build(asked.image), asked.image)
     registry = vgx.discover()
     one, two = (registry.part("features", "random-conv")(seed=seed) for seed in (0, 1))
     few, more = (real_sets(store, 0.0, n).reconstructed for n in (8, 9))
-    cache = FeatureCache(small.image, torch.device("cpu"))
+    cache = FeatureCache(asked.image, torch.device("cpu"))
     addresses = {cache.address(part, real) for part in (one, two) for real in (few, more)}
     wider = ImageSpec(32)
-    larger = real_sets(open_store(small.dataset.build(wider), wider), 0.0, 8).reconstructed
+    larger = real_sets(open_store(asked.dataset.build(wider), wider), 0.0, 8).reconstructed
     addresses.add(FeatureCache(wider, torch.device("cpu")).address(one, larger))
-    newer = FeatureCache(small.image, torch.device("cpu"), lambda _: "2.0")
+    newer = FeatureCache(asked.image, torch.device("cpu"), lambda _: "2.0")
     addresses.add(newer.address(one, few))
     assert len(addresses) == 6
     done = []
     first = cache.real_features(one, few, done.append)
     # Another cache reads the file, and builds only the network that the address depends on.
-    other = FeatureCache(small.image, torch.device("cpu"))
+    other = FeatureCache(asked.image, torch.device("cpu"))
     other.features = None
     assert torch.equal(other.real_features(one, few, done.append), first)
     assert done == [8, 8]
@@ -200,10 +201,10 @@ def test_what_real_pictures_look_like_is_kept_and_never_mixed_up():
 
 def test_the_weights_of_a_feature_network_are_hashed_once():
     """Not at each measurement while training: those of Inception are 95 MB."""
-    small = recipe()
-    store = open_store(small.dataset.build(small.image), small.image)
+    asked = recipe()
+    store = open_store(asked.dataset.build(asked.image), asked.image)
     part = vgx.discover().part("features", "random-conv")()
-    cache = FeatureCache(small.image, torch.device("cpu"), on_disk=False)
+    cache = FeatureCache(asked.image, torch.device("cpu"), on_disk=False)
     network = cache.network(part)
     with mock.patch.object(network, "state_dict", wraps=network.state_dict) as hashed:
         for n in (8, 8, 9):
@@ -214,7 +215,7 @@ def test_the_weights_of_a_feature_network_are_hashed_once():
 @pytest.mark.parametrize("metrics", ["psnr", "fid", "psnr, fid"])
 def test_the_progress_ends_at_its_total(tiny_run, vgx_here, metrics):
     """Also without metrics of reconstructions, or without metrics of samples."""
-    options = ("--metrics", metrics, "-n", 20, "--seeds", 2)
-    code, out, err = vgx_here("eval", tiny_run[2], *options)
+    asked = ("--metrics", metrics, "-n", 20, "--seeds", 2)
+    code, out, err = vgx_here("eval", tiny_run[2], *asked)
     assert code == 0, err
     assert re.search(r"^Evaluating ([\d,]+)/\1 images", out, re.MULTILINE)

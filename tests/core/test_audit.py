@@ -9,7 +9,7 @@ import torch
 from steps import forward
 
 import vgx
-from vgx.check import examine as check
+from vgx.check.examine import examine
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError
@@ -197,20 +197,20 @@ def register_components(register):
 
 
 @pytest.fixture
-def examine(tmp_path):
+def examined(tmp_path):
     (tmp_path / "faults.py").write_text(FAULTS)
     registry = vgx.discover([tmp_path / "faults.py"])
 
-    def examined(*overrides, recipe="tiny"):
+    def call(*overrides, recipe="tiny"):
         loaded = vgx.load_recipe(RECIPES / f"{recipe}.yaml", overrides, registry)
         with noting_reads() as reads:
             engine = Engine(loaded, loaded.train.steps or 20)
             size = loaded.image.size
             real = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
             loaded.dataset.build(loaded.image)
-            return check.examine(engine, registry, Batch(real), reads)
+            return examine(engine, registry, Batch(real), reads)
 
-    return examined
+    return call
 
 
 PUBLISHED = [
@@ -244,9 +244,9 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("override", "name", "said"), PUBLISHED, ids=lambda v: v.split(":")[0])
-def test_a_published_fault_is_caught_by_name(examine, override, name, said):
+def test_a_published_fault_is_caught_by_name(examined, override, name, said):
     with pytest.raises(RecipeError) as caught:
-        examine(override)
+        examined(override)
     assert caught.value.exit_code == 2
     assert str(caught.value).startswith(f"audit: {name}: ")
     assert said in str(caught.value)
@@ -254,13 +254,13 @@ def test_a_published_fault_is_caught_by_name(examine, override, name, said):
 
 
 @pytest.mark.parametrize(("override", "name", "said"), PUBLISHED, ids=lambda v: v.split(":")[0])
-def test_each_can_be_allowed_by_name_and_is_told_all_the_same(examine, override, name, said):
-    notes = examine(override, f"allow=['{name}']").notes
+def test_each_can_be_allowed_by_name_and_is_told_all_the_same(examined, override, name, said):
+    notes = examined(override, f"allow=['{name}']").notes
     assert any(
         note.startswith(f"Allowed by the recipe: {name}: ") and said in note for note in notes
     )
     with pytest.raises(RecipeError, match=name.replace(".", r"\.")):
-        examine(override, "allow=['dead:something-else']")
+        examined(override, "allow=['dead:something-else']")
 
 
 OTHERS = [
@@ -283,9 +283,9 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("override", "name", "said"), OTHERS, ids=lambda v: v.split(":")[0])
-def test_other_faults_are_caught_by_name(examine, override, name, said):
+def test_other_faults_are_caught_by_name(examined, override, name, said):
     with pytest.raises(RecipeError) as caught:
-        examine(override)
+        examined(override)
     assert f"audit: {name}: " in str(caught.value)
     assert said in str(caught.value)
 
@@ -300,9 +300,9 @@ def test_other_faults_are_caught_by_name(examine, override, name, said):
         ("weight: {from: 0, to: 1, steps: 5, after: 10}", None),
     ],
 )
-def test_a_term_that_counts_in_no_step_is_told_and_no_fault(examine, fields, said):
+def test_a_term_that_counts_in_no_step_is_told_and_no_fault(examined, fields, said):
     """Who tries a long recipe for a few steps is not to be stopped."""
-    notes = examine(f"losses.1={{type: l1, {fields}}}").notes
+    notes = examined(f"losses.1={{type: l1, {fields}}}").notes
     told = [note for note in notes if "never counts" in note]
     assert len(told) == (said is not None)
     assert all(note.startswith(said) for note in told)
@@ -316,15 +316,15 @@ def test_a_term_that_counts_in_no_step_is_told_and_no_fault(examine, fields, sai
         ("encoder=not-a-number", "'not-a-number'.*not all finite numbers"),
     ],
 )
-def test_what_breaks_a_contract_names_the_part(examine, override, said):
+def test_what_breaks_a_contract_names_the_part(examined, override, said):
     with pytest.raises(PluginError, match=said):
-        examine(override)
+        examined(override)
 
 
-def test_weights_of_a_loss_that_is_a_module_are_held_and_reached(examine):
+def test_weights_of_a_loss_that_is_a_module_are_held_and_reached(examined):
     flows = {
         flow.label: flow.norms
-        for flow in examine(
+        for flow in examined(
             "losses=[bce-adversarial, held]", "allow=['unreached:encoder.logvar*']"
         ).flows
     }
@@ -332,28 +332,28 @@ def test_weights_of_a_loss_that_is_a_module_are_held_and_reached(examine):
     assert flows["bce-adversarial.generator"]["loss held"] is None
 
 
-def test_a_part_that_stands_by_unused_is_no_fault(examine):
+def test_a_part_that_stands_by_unused_is_no_fault(examined):
     faces = "{type: standing-by, of: {type: drawn-faces, count: 9}, used: %s, unused: 5}"
     with pytest.raises(RecipeError, match=r"audit: unread:dataset\.unused: "):
-        examine(f"dataset={faces % 'false'}")
+        examined(f"dataset={faces % 'false'}")
     faces = faces.replace(", unused: 5", "")
-    assert examine(f"dataset={faces % 'false'}").notes
+    assert examined(f"dataset={faces % 'false'}").notes
     # What stands in makes the other's fields nobody's business.
-    assert examine(f"dataset={(faces % 'true')[:-1]}, unused: 5}}").notes
+    assert examined(f"dataset={(faces % 'true')[:-1]}, unused: 5}}").notes
 
 
-def test_a_discriminator_of_logits_is_not_taken_for_one_of_probabilities(examine):
-    examine("discriminator={type: probabilities, ends: none}")
+def test_a_discriminator_of_logits_is_not_taken_for_one_of_probabilities(examined):
+    examined("discriminator={type: probabilities, ends: none}")
 
 
-def test_a_pattern_allows_many(examine):
-    notes = examine("decoder=spare", "allow=['unreached:decoder.*']").notes
+def test_a_pattern_allows_many(examined):
+    notes = examined("decoder=spare", "allow=['unreached:decoder.*']").notes
     assert sum("unreached:decoder.spare" in note for note in notes) == 2
 
 
-def test_the_norms_are_those_of_plain_backward_passes(examine, tmp_path):
+def test_the_norms_are_those_of_plain_backward_passes(examined, tmp_path):
     """Of the anime recipe's terms: each alone, by `backward`, network by network."""
-    flows = {flow.label: flow.norms for flow in examine().flows}
+    flows = {flow.label: flow.norms for flow in examined().flows}
     recipe = vgx.load_recipe(RECIPES / "tiny.yaml")
     engine = Engine(recipe, 20)
     real = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -376,10 +376,10 @@ def test_the_norms_are_those_of_plain_backward_passes(examine, tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_recipe_passes(examine, path):
+def test_every_recipe_passes(examined, path):
     sizes = {"discriminator.backbone": "test_resnet"} if "anime" in path.stem else {}
     overrides = [f"{key}={value}" for key, value in sizes.items()]
     if "finetune" in path.stem:
         overrides += ["discriminator.pretrained=false"]
     overrides += ["dataset={type: drawn-faces, count: 8}"]
-    assert examine(*overrides, recipe=path.stem).flows
+    assert examined(*overrides, recipe=path.stem).flows

@@ -11,7 +11,7 @@ import vgx
 from vgx.console import Console
 from vgx.runs.best import Measurement, best_of
 from vgx.runs.directory import Run
-from vgx.training import session as training
+from vgx.training import session
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
@@ -66,7 +66,7 @@ def test_a_training_does_not_read_its_log_at_each_measurement(monkeypatch):
              "eval.n": 8, "eval.metrics": ["l1"], "eval.best": "l1"},
         )  # fmt: skip
         reads.clear()
-        run = training.run(recipe, console=Console(file=io.StringIO()))
+        run = session.run(recipe, console=Console(file=io.StringIO()))
         counts.append(len(reads))
         best = best_of(read(run), "l1", "lower")
         kept = {int(path.name.removeprefix("step-")) for path in run.checkpoints.iterdir()}
@@ -81,8 +81,8 @@ def test_a_resumed_run_knows_what_was_best_before():
         "train.ema": None,
     }  # fmt: skip
     console = Console(file=io.StringIO())
-    run = training.run(vgx.load_recipe(TINY, settings), console=console)
-    training.resume(run, vgx.load_recipe(TINY, {**settings, "train.steps": 6}), console=console)
+    run = session.run(vgx.load_recipe(TINY, settings), console=console)
+    session.resume(run, vgx.load_recipe(TINY, {**settings, "train.steps": 6}), console=console)
     # Worked out from the whole log: saved are the ends, and each step that was the best so far.
     best, saved = None, []
     for line in run.read_log():

@@ -14,15 +14,15 @@ import torch
 from steps import batches
 
 import vgx
-from vgx.check import examine as check
 from vgx.check.blame import working
+from vgx.check.examine import examine
 from vgx.check.hidden_state import digest_of, watching_state
 from vgx.console import Console
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.engine.stored_latents import StoredLatents
 from vgx.errors import PluginError, RecipeError
-from vgx.training import session as training
+from vgx.training import session
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 PLUGIN = '''
@@ -104,7 +104,7 @@ def recipe(tmp_path):
 def examined(made):
     given, registry = made
     real = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    return check.examine(Engine(given, 20, 64), registry, Batch(real))
+    return examine(Engine(given, 20, 64), registry, Batch(real))
 
 
 COUNTING = {"type": "counting", "inner": {"type": "conv", "widths": [8]}}
@@ -190,11 +190,11 @@ def test_an_augmentation_that_breaks_is_named_also_when_it_is_a_function(recipe)
     console = Console(file=io.StringIO())
     said = r"step 1: augmentation 'breaking' of stranger.py .*LookupError: no such picture"
     with pytest.raises(PluginError, match=said):
-        training.run(given, registry=registry, console=console)
+        session.run(given, registry=registry, console=console)
 
 
 def test_an_error_in_what_nobody_built_is_nobodys(recipe):
     given, registry = recipe()
     broken = mock.patch.object(StoredLatents, "add", side_effect=ZeroDivisionError)
     with broken, pytest.raises(ZeroDivisionError):
-        training.run(given, registry=registry, console=Console(file=io.StringIO()))
+        session.run(given, registry=registry, console=Console(file=io.StringIO()))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vgx
-from vgx.check import examine as check
+from vgx.check.examine import examine
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError
@@ -153,21 +153,21 @@ def register_components(register):
 
 
 @pytest.fixture
-def examine(tmp_path):
+def examined(tmp_path):
     (tmp_path / "odd.py").write_text(ODD)
     registry = vgx.discover([tmp_path / "odd.py"])
 
-    def examined(*overrides):
+    def call(*overrides):
         recipe = vgx.load_recipe(TINY, overrides, registry)
         engine = Engine(recipe, 4)
         real = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        return check.examine(engine, registry, Batch(real)), engine
+        return examine(engine, registry, Batch(real)), engine
 
-    return examined
+    return call
 
 
-def test_the_table_has_shapes_and_counts(examine):
-    findings, engine = examine()
+def test_the_table_has_shapes_and_counts(examined):
+    findings, engine = examined()
     rows = {row.network: row for row in findings.rows}
     assert rows["encoder"].shapes == "3x16x16 -> 8"
     assert rows["decoder"].shapes == "8 -> 3x16x16"
@@ -201,9 +201,9 @@ def test_the_table_has_shapes_and_counts(examine):
         ),
     ],
 )
-def test_a_loss_that_asks_for_what_is_absent_is_named(examine, overrides, said):
+def test_a_loss_that_asks_for_what_is_absent_is_named(examined, overrides, said):
     with pytest.raises(RecipeError) as caught:
-        examine(*overrides)
+        examined(*overrides)
     assert said in str(caught.value)
 
 
@@ -235,19 +235,19 @@ def test_a_loss_that_asks_for_what_is_absent_is_named(examine, overrides, said):
         ),
     ],
 )
-def test_a_part_that_breaks_its_contract_is_named_with_its_plugin(examine, override, said):
+def test_a_part_that_breaks_its_contract_is_named_with_its_plugin(examined, override, said):
     with pytest.raises(PluginError, match=said) as caught:
-        examine(override)
+        examined(override)
     assert "odd.py" in str(caught.value)
 
 
-def test_no_memory_is_no_fault_of_the_part(examine):
+def test_no_memory_is_no_fault_of_the_part(examined):
     said = "augmentation 'crop': not enough memory for the first batch; lower train.batch"
     with pytest.raises(RecipeError, match=said):
-        examine("augment=[{type: crop, gives: endless}]")
+        examined("augment=[{type: crop, gives: endless}]")
 
 
-def test_looking_changes_nothing(examine):
+def test_looking_changes_nothing():
     recipe = vgx.load_recipe(TINY)
     engine = Engine(recipe, 4)
     before = {
@@ -257,9 +257,7 @@ def test_looking_changes_nothing(examine):
     torch.manual_seed(9)
     expected = torch.rand(3)
     torch.manual_seed(9)
-    check.examine(
-        engine, vgx.discover(), Batch(torch.rand(4, 3, 16, 16, generator=torch.Generator()))
-    )
+    examine(engine, vgx.discover(), Batch(torch.rand(4, 3, 16, 16, generator=torch.Generator())))
     assert torch.equal(torch.rand(3), expected)
     for name, network in engine.networks.items():
         assert network.training
@@ -268,32 +266,32 @@ def test_looking_changes_nothing(examine):
     assert engine.latents.written == 0
 
 
-def test_a_player_without_weights_is_named(examine):
+def test_a_player_without_weights_is_named(examined):
     with pytest.raises(RecipeError, match="the discriminator has no weights to train"):
-        examine("discriminator=empty")
+        examined("discriminator=empty")
 
 
-def test_a_loss_may_look_before_it_asks(examine):
+def test_a_loss_may_look_before_it_asks(examined):
     for overrides in ([], ["encoder=null"]):
-        findings, _ = examine("losses=[careful]", "train.fakes=[prior]", "allow=['*']", *overrides)
+        findings, _ = examined("losses=[careful]", "train.fakes=[prior]", "allow=['*']", *overrides)
         assert set(findings.losses) == {"careful"}
 
 
-def test_single_scores_have_no_grid(examine):
-    findings, _ = examine("discriminator={type: flat, shape: [1]}", "allow=['*']")
+def test_single_scores_have_no_grid(examined):
+    findings, _ = examined("discriminator={type: flat, shape: [1]}", "allow=['*']")
     assert not [note for note in findings.notes if "grid" in note]
-    findings, _ = examine("discriminator={type: flat, shape: [1, 2, 5]}", "allow=['*']")
+    findings, _ = examined("discriminator={type: flat, shape: [1, 2, 5]}", "allow=['*']")
     assert "The discriminator scores a grid of 2x5 patches." in findings.notes
 
 
-def test_the_losses_are_unweighted(examine):
-    light, _ = examine("losses=[{type: l1, weight: 1}]", "allow=['*']")
-    heavy, _ = examine("losses=[{type: l1, weight: 100, start: 50}]", "allow=['*']")
+def test_the_losses_are_unweighted(examined):
+    light, _ = examined("losses=[{type: l1, weight: 1}]", "allow=['*']")
+    heavy, _ = examined("losses=[{type: l1, weight: 100, start: 50}]", "allow=['*']")
     assert light.losses == heavy.losses
     assert 0 < light.losses["l1"] < 1
 
 
-def test_looking_writes_no_file(examine, tmp_path):
+def test_looking_writes_no_file(examined, tmp_path):
     before = sorted(tmp_path.rglob("*"))
-    examine()
+    examined()
     assert sorted(tmp_path.rglob("*")) == before

@@ -15,10 +15,12 @@ import vgx
 from vgx import rng
 from vgx.console import Console
 from vgx.data.split import held_out
-from vgx.data.store import hash_of
+from vgx.data.store import hash_of, open_store
 from vgx.errors import DataError
 from vgx.evaluation import latents
+from vgx.evaluation.features import FeatureCache, real_sets
 from vgx.evaluation.latents import Latents
+from vgx.evaluation.metrics import measure_samples
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 CPU = torch.device("cpu")
@@ -326,3 +328,38 @@ def test_classes_are_never_binned_by_their_order():
     z = torch.tensor([[n % 2] for n in range(800)]).double()
     assert metrics_of(z, kind=kinds)["mig"] == pytest.approx(math.log(2) / math.log(40))
     assert metrics_of(z, kind=[float(kind) for kind in kinds])["mig"] == pytest.approx(0, abs=1e-9)
+
+
+# --- metrics of sets that compare no features ----------------------------------------------------
+
+
+class Counting(vgx.Metric, type="counting"):
+    """Counts the images of each side in each batch."""
+
+    def build(self, image):
+        return Counts()
+
+
+class Counts:
+    def __init__(self):
+        self.sides = []
+
+    def update(self, real, fake):
+        self.sides.append((len(real), len(fake)))
+
+    def compute(self):
+        return {f"{index} {side}": n for index, pair in enumerate(self.sides)
+                for side, n in zip(("real", "fake"), pair, strict=True)}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [2, 3, 64])
+def test_a_metric_of_sets_gets_as_many_images_of_each_side(size):
+    """Whatever the size of a batch: large images are drawn a few at a time."""
+    recipe = vgx.load_recipe(TINY)
+    store = open_store(recipe.dataset.build(recipe.image), recipe.image)
+    real = real_sets(store, 0.0, 8).reference
+    samples = torch.rand(10, 3, 16, 16).split(size)
+    cache = FeatureCache(recipe.image, CPU)
+    counts = measure_samples(iter(samples), real, [Counting()], cache)
+    for side in ("real", "fake"):
+        assert sum(n for name, n in counts.items() if name.endswith(side)) == 8

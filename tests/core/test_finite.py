@@ -8,6 +8,7 @@ import json
 import random
 import re
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -21,9 +22,10 @@ from vgx.engine.engine import Engine
 from vgx.engine.finite import Guard
 from vgx.errors import DivergedError, Stopped
 from vgx.runs import checkpoint
-from vgx.training import session as training
-from vgx.training import verify as replay
+from vgx.runs.directory import find
+from vgx.training import session
 from vgx.training.loop import Training
+from vgx.training.verify import verify
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 PLUGIN = """
@@ -144,9 +146,9 @@ def test_a_run_ends_with_the_step_the_term_and_the_last_good_one(recipe, how):
     broken, registry = recipe(4, "generator", how)
     said = r"step 5: .* is nan; the last good checkpoint is step-00000004; a lower learning rate"
     with pytest.raises(DivergedError, match=said) as diverged:
-        training.run(broken, registry=registry, console=Console(file=io.StringIO()))
+        session.run(broken, registry=registry, console=Console(file=io.StringIO()))
     assert diverged.value.exit_code == 6
-    run = training.find()
+    run = find()
     for path in checkpoint.committed(run):
         state = checkpoint.load(run)[1]
         tensors = (state.model | state.optimizer | state.latents).values()
@@ -170,11 +172,11 @@ def test_what_is_not_finite_is_not_saved(recipe, place):
         return state
 
     with mock.patch.object(Engine, "state", poisoned), pytest.raises(DivergedError) as diverged:
-        training.run(sound, registry=registry, console=Console(file=io.StringIO()))
+        session.run(sound, registry=registry, console=Console(file=io.StringIO()))
     assert "is not finite, so it is not saved; the last good checkpoint is step-00000002" in str(
         diverged.value
     )
-    assert checkpoint.load(training.find())[1].numbers["step"] == 2
+    assert checkpoint.load(find())[1].numbers["step"] == 2
 
 
 # --- rollback ----------------------------------------------------------------------------------
@@ -215,7 +217,7 @@ def stopping_at(step, start):
 def test_a_run_goes_back_and_tries_other_draws_at_half_the_rates(recipe):
     broken, registry = recipe(7, "generator", "nan", 1, **ROLLBACK)
     console = quiet()
-    run = training.run(broken, registry=registry, console=console)
+    run = session.run(broken, registry=registry, console=console)
     lines = run.read_log()
     assert [line["step"] for line in lines] == list(range(1, 13))
     said = (
@@ -238,7 +240,7 @@ def test_what_the_step_was_made_of_is_kept(recipe):
         return does(self)
 
     with mock.patch.object(Training, "step", stepping):
-        run = training.run(broken, registry=registry, console=quiet())
+        run = session.run(broken, registry=registry, console=quiet())
     (line,) = map(json.loads, (run.path / "nonfinite.jsonl").read_text().splitlines())
     before, after = rows[7], rows[9]  # seven steps, the one that broke, one before it again
     wanted = {"step": 8, "what": "step 8: breaks.generator is nan", "rollbacks": 0}
@@ -250,7 +252,7 @@ def test_what_the_step_was_made_of_is_kept(recipe):
 def test_a_run_that_never_breaks_is_the_same_with_and_without(recipe):
     one, registry = recipe(99, "generator", "nan", **ROLLBACK)
     two, _ = recipe(99, "generator", "nan", **{**ROLLBACK, "train.on_nonfinite": "stop"})
-    ends = [end_of(training.run(r, registry=registry, console=quiet())) for r in (one, two)]
+    ends = [end_of(session.run(r, registry=registry, console=quiet())) for r in (one, two)]
     assert same(ends[0][0], ends[1][0])
     assert ends[0][1] == ends[1][1]
 
@@ -260,15 +262,15 @@ def test_a_run_that_never_breaks_is_the_same_with_and_without(recipe):
 def test_a_run_that_went_back_and_was_stopped_ends_alike(recipe, stops, tmp_path):
     """Before the step that breaks, in the attempt that breaks, and after it."""
     broken, registry = recipe(7, "generator", "nan", 2, **ROLLBACK)
-    straight = training.run(broken, tmp_path / "straight", registry=registry, console=quiet())
+    straight = session.run(broken, tmp_path / "straight", registry=registry, console=quiet())
     assert checkpoint.load(straight)[1].numbers["rollbacks"] == 2
     plugin = [tmp_path / "breaks.py"]
-    start = lambda: training.run(broken, plugins=plugin, registry=registry, console=quiet())  # noqa: E731
+    start = lambda: session.run(broken, plugins=plugin, registry=registry, console=quiet())  # noqa: E731
     for step in stops:
         stopping_at(step, start)
-        start = lambda: training.resume(console=quiet())  # noqa: E731
+        start = lambda: session.resume(console=quiet())  # noqa: E731
     start()
-    (wanted, wanted_log), (found, log) = end_of(straight), end_of(training.find())
+    (wanted, wanted_log), (found, log) = end_of(straight), end_of(find())
     assert same(wanted, found)
     assert [line["losses"] for line in log] == [line["losses"] for line in wanted_log]
     assert [line["rates"] for line in log] == [line["rates"] for line in wanted_log]
@@ -279,9 +281,9 @@ def test_a_run_that_went_back_and_was_stopped_ends_alike(recipe, stops, tmp_path
 def test_rollbacks_that_were_forgotten_would_be_missed(recipe, tmp_path, monkeypatch):
     """The control of that: the count is what a resume needs."""
     broken, registry = recipe(4, "generator", "nan", 1, **ROLLBACK)
-    straight = training.run(broken, tmp_path / "straight", registry=registry, console=quiet())
+    straight = session.run(broken, tmp_path / "straight", registry=registry, console=quiet())
     plugin = [tmp_path / "breaks.py"]
-    stopping_at(8, lambda: training.run(broken, plugins=plugin, registry=registry, console=quiet()))
+    stopping_at(8, lambda: session.run(broken, plugins=plugin, registry=registry, console=quiet()))
     load = checkpoint.load
 
     def forgetful(run, before=None):
@@ -290,8 +292,8 @@ def test_rollbacks_that_were_forgotten_would_be_missed(recipe, tmp_path, monkeyp
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "load", forgetful)
-        training.resume(console=quiet())
-    assert not same(end_of(straight)[0], end_of(training.find())[0])
+        session.resume(console=quiet())
+    assert not same(end_of(straight)[0], end_of(find())[0])
 
 
 @pytest.mark.bar("N1")
@@ -301,9 +303,9 @@ def test_what_breaks_again_and_again_ends_after_three_rollbacks(recipe, at):
     broken, registry = recipe(at, "discriminator", "root", **ROLLBACK)
     said = rf"step {at + 1}: the gradient of .* is nan, after 3 rollbacks; the last good checkpoint"
     with pytest.raises(DivergedError, match=said) as diverged:
-        training.run(broken, registry=registry, console=quiet())
+        session.run(broken, registry=registry, console=quiet())
     assert diverged.value.exit_code == 6
-    run = training.find()
+    run = find()
     lines = (run.path / "nonfinite.jsonl").read_text().splitlines()
     assert [json.loads(line)["rollbacks"] for line in lines] == [0, 1, 2, 3]
     assert checkpoint.load(run)[1].numbers["step"] == at // 3 * 3
@@ -319,7 +321,7 @@ def test_with_the_same_draws_it_would_break_again(recipe):
         mock.patch.object(Engine, "seed", 0),
         pytest.raises(DivergedError, match="after 3 rollbacks"),
     ):
-        training.run(broken, registry=registry, console=quiet())
+        session.run(broken, registry=registry, console=quiet())
 
 
 def test_a_state_that_is_not_saved_is_gone_back_from_too(recipe):
@@ -334,7 +336,7 @@ def test_a_state_that_is_not_saved_is_gone_back_from_too(recipe):
         return state
 
     with mock.patch.object(Engine, "state", poisoned):
-        run = training.run(sound, registry=registry, console=quiet())
+        run = session.run(sound, registry=registry, console=quiet())
     assert spoilt
     lines = run.read_log()
     assert [line["step"] for line in lines] == list(range(1, 13))
@@ -345,8 +347,8 @@ def test_a_state_that_is_not_saved_is_gone_back_from_too(recipe):
 def test_a_run_that_went_back_repeats(recipe, tmp_path):
     broken, registry = recipe(10, "generator", "nan", 1, **ROLLBACK)
     plugin = [tmp_path / "breaks.py"]
-    run = training.run(broken, plugins=plugin, registry=registry, console=quiet())
-    assert replay.verify(run, console=quiet()) == (10, 12)
+    run = session.run(broken, plugins=plugin, registry=registry, console=quiet())
+    assert verify(run, console=quiet()) == (10, 12)
 
 
 def test_a_run_that_stopped_can_be_told_to_go_back(recipe, tmp_path):
@@ -354,9 +356,9 @@ def test_a_run_that_stopped_can_be_told_to_go_back(recipe, tmp_path):
     broken, registry = recipe(7, "generator", "nan", 1, **changes)
     plugin = [tmp_path / "breaks.py"]
     with pytest.raises(DivergedError, match="train.on_nonfinite=rollback may help"):
-        training.run(broken, plugins=plugin, registry=registry, console=quiet())
+        session.run(broken, plugins=plugin, registry=registry, console=quiet())
     other, _ = recipe(7, "generator", "nan", 1, **ROLLBACK)
-    run = training.resume(recipe=other, console=quiet())
+    run = session.resume(recipe=other, console=quiet())
     assert checkpoint.load(run)[1].numbers["step"] == 12
 
 
@@ -425,3 +427,60 @@ def test_what_is_unread_is_read_before_it_grows(monkeypatch):
     engine.step(1, batches(pictures()))
     with pytest.raises(DivergedError, match="^step 1: "):
         engine.step(2, batches(pictures()))
+
+
+# --- stopped between a step and the next look at it -----------------------------------------------
+
+
+class Stopping(Console):
+    """Sends a signal when a number of steps is done: after the loop has looked at what is due."""
+
+    def __init__(self, at):
+        super().__init__(io.StringIO(), width=1000)
+        self.at = at
+
+    @contextmanager
+    def progress(self, label, total, done=0):
+        def advance(more, text):
+            nonlocal done
+            done += more
+            if done == self.at:
+                signal.raise_signal(signal.SIGTERM)
+
+        yield advance
+
+
+@pytest.fixture
+def always_deferred(monkeypatch):
+    """Guards that read values later, as on a GPU."""
+    init = Guard.__init__
+    monkeypatch.setattr(
+        Guard, "__init__", lambda self, device, **_: init(self, device, deferred=True)
+    )
+
+
+SELDOM = {"train.log_every": 100, "train.draw_every": 100, "train.save_every": 3, "train.steps": 12}
+
+
+@pytest.mark.bar("N1")
+@pytest.mark.usefixtures("always_deferred")
+def test_a_step_that_was_not_finite_is_named_when_a_signal_follows_it(recipe):
+    """With the run, the last checkpoint and advice; nothing of the step is saved."""
+    broken, registry = recipe(6, "generator", "nan", **SELDOM)
+    said = "0001-.*: step 7: breaks.generator is nan; the last good checkpoint is step-00000006; .*"
+    with pytest.raises(DivergedError, match=said):
+        session.run(broken, registry=registry, console=Stopping(7))
+    assert checkpoint.load(find())[1].numbers["step"] == 6
+
+
+@pytest.mark.bar("N1")
+@pytest.mark.usefixtures("always_deferred")
+def test_a_signal_after_a_step_that_was_not_finite_rolls_it_back(recipe):
+    changes = {**SELDOM, "train.on_nonfinite": "rollback"}
+    broken, registry = recipe(6, "generator", "nan", 1, **changes)
+    with pytest.raises(Stopped, match="stopped at step 6 and saved"):
+        session.run(broken, registry=registry, console=Stopping(7))
+    run = find()
+    assert checkpoint.load(run)[1].numbers["rollbacks"] == 1
+    (line,) = map(json.loads, (run.path / "nonfinite.jsonl").read_text().splitlines())
+    assert line["step"] == 7

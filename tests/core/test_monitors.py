@@ -16,8 +16,7 @@ from vgx.console import Console
 from vgx.engine.engine import Engine
 from vgx.engine.finite import Guard
 from vgx.runs import checkpoint
-from vgx.training import monitors
-from vgx.training import session as training
+from vgx.training import monitors, session
 from vgx.training.monitors import Monitor, gradient_norms
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -110,7 +109,7 @@ def train(tmp_path):
         often = {"train.log_every": 10, "train.draw_every": 50, "train.save_every": 1000}
         recipe = vgx.load_recipe(TINY, {"train.steps": 460, **often, **changes}, registry)
         console = Console(file=io.StringIO(), width=1000)
-        run = training.run(recipe, plugins=[file], registry=registry, console=console)
+        run = session.run(recipe, plugins=[file], registry=registry, console=console)
         return run, console.rich.file.getvalue()
 
     return call
@@ -233,14 +232,16 @@ def test_active_latents_are_counted_as_burda_et_al_do():
     mean = torch.zeros(2, 100, 1, 1)
     mean[1, :2] = wide
     mean[1, 2:] = narrow
-    assert monitors.inactive(mean).startswith("posterior collapse: 2 of 100 latents are active")
+    assert monitors.posterior_collapse(mean).startswith(
+        "posterior collapse: 2 of 100 latents are active"
+    )
     mean[1, 2] = wide
-    assert monitors.inactive(mean) == ""
+    assert monitors.posterior_collapse(mean) == ""
 
 
 def test_pictures_are_alike_by_their_mean_distance():
     real = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     middle = real.mean(0, keepdim=True)
-    assert monitors.alike(real, middle + 0.06 * (real - middle)) == ""
-    said = monitors.alike(real, middle + 0.04 * (real - middle))
+    assert monitors.mode_collapse(real, middle + 0.06 * (real - middle)) == ""
+    said = monitors.mode_collapse(real, middle + 0.04 * (real - middle))
     assert said.startswith("mode collapse: decoded latents differ 4.0% as much")

@@ -13,8 +13,8 @@ import pytest
 import vgx
 from vgx.cli import run_program
 from vgx.console import Console
-from vgx.training import profiler as profiling
-from vgx.training import session as training
+from vgx.training import session
+from vgx.training.profiler import phases
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
@@ -23,7 +23,7 @@ def trained(folder, steps, *, profile):
     said = io.StringIO()
     recipe = vgx.load_recipe(TINY, {"train.steps": steps})
     console = Console(file=said, width=200)
-    return training.run(recipe, folder, "cpu", console=console, profile=profile), said.getvalue()
+    return session.run(recipe, folder, "cpu", console=console, profile=profile), said.getvalue()
 
 
 def tensors(run):
@@ -73,7 +73,7 @@ def test_a_phase_inside_another_counts_once():
     penalty = SimpleNamespace(
         name="vgx: judge penalty", cpu_time_total=4_500.0, cpu_parent=operation
     )
-    assert profiling.phases([step, losses, operation, penalty]) == (
+    assert phases([step, losses, operation, penalty]) == (
         1,
         [
             ("judge penalty", "4.50", "45.0 %"),

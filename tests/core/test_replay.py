@@ -13,8 +13,8 @@ import vgx
 from vgx.console import Console
 from vgx.errors import StorageError
 from vgx.runs import checkpoint
-from vgx.training import session as training
-from vgx.training import verify as replay
+from vgx.training import session
+from vgx.training.verify import verify
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
@@ -26,7 +26,7 @@ def quiet():
 @pytest.fixture
 def run():
     changes = {"train.steps": 10, "train.save_every": 4, "train.log_every": 2}
-    return training.run(vgx.load_recipe(TINY, changes), console=quiet())
+    return session.run(vgx.load_recipe(TINY, changes), console=quiet())
 
 
 def everything(run):
@@ -35,7 +35,7 @@ def everything(run):
 
 def test_the_steps_since_the_checkpoint_before_are_repeated_and_nothing_is_written(run):
     console, before = quiet(), everything(run)
-    assert replay.verify(run, console=console) == (9, 10)
+    assert verify(run, console=console) == (9, 10)
     assert "steps 9 to 10 repeat bit for bit" in console.rich.file.getvalue()
     after = everything(run)
     lock = run.path / "lock"
@@ -48,7 +48,7 @@ def test_a_loss_that_was_another_is_named(run):
     lines[-1]["losses"]["l1"] = was + 1e-15 if was + 1e-15 != was else was * (1 + 1e-12)
     run.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(StorageError, match=r"step 10: l1 was 0\.\d+ and is 0\.\d+ now; another"):
-        replay.verify(run, console=quiet())
+        verify(run, console=quiet())
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_a_tensor_that_was_another_is_named(run, file, name, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "load", changed)
     with pytest.raises(StorageError, match=f"{name} is not what the checkpoint of step 10 holds"):
-        replay.verify(run, console=quiet())
+        verify(run, console=quiet())
 
 
 def test_with_one_checkpoint_there_is_nothing_to_compare(run):
     for path in checkpoint.committed(run)[1:]:
         path.rename(run.path / path.name)
     with pytest.raises(StorageError, match="no checkpoint to load: none was saved before step 10"):
-        replay.verify(run, console=quiet())
+        verify(run, console=quiet())

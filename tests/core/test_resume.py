@@ -16,8 +16,8 @@ from vgx.console import Console
 from vgx.engine.engine import Engine
 from vgx.errors import Stopped, StorageError
 from vgx.runs import checkpoint
-from vgx.training import environment
-from vgx.training import session as training
+from vgx.runs.directory import find
+from vgx.training import environment, session
 from vgx.training.loop import Training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -78,7 +78,7 @@ def straight(tmp_path_factory):
     def of(family):
         if family not in made:
             folder = tmp_path_factory.mktemp(family)
-            made[family] = end_of(training.run(recipe_of(family), folder, console=quiet()))
+            made[family] = end_of(session.run(recipe_of(family), folder, console=quiet()))
         return made[family]
 
     return of
@@ -127,10 +127,10 @@ def stopped_at(step, start):
 @pytest.mark.parametrize(("family", "stop"), CASES)
 def test_a_run_that_stopped_anywhere_ends_alike(straight, family, stop):
     step = STOPS[stop]
-    stopped_at(step, lambda: training.run(recipe_of(family), console=quiet()))
-    run = training.find()
+    stopped_at(step, lambda: session.run(recipe_of(family), console=quiet()))
+    run = find()
     assert checkpoint.load(run)[1].numbers["step"] == step
-    training.resume(run, console=quiet())
+    session.resume(run, console=quiet())
     state, log = end_of(run)
     wanted, wanted_log = straight(family)
     assert differing(state, wanted) == []
@@ -140,13 +140,13 @@ def test_a_run_that_stopped_anywhere_ends_alike(straight, family, stop):
 @pytest.mark.bar("R7")
 @pytest.mark.parametrize("family", ["vaegan", "wgan-gp"])
 def test_a_run_that_stops_after_every_step_ends_alike(straight, family):
-    stopped_at(0, lambda: training.run(recipe_of(family), console=quiet()))
-    run = training.find()
+    stopped_at(0, lambda: session.run(recipe_of(family), console=quiet()))
+    run = find()
     for step in range(1, 7):
-        stopped_at(step, lambda: training.resume(run, console=quiet()))
+        stopped_at(step, lambda: session.resume(run, console=quiet()))
     # The last step is the end; a signal in it changes nothing.
-    stopped_at(STEPS, lambda: training.resume(run, console=quiet()))
-    training.resume(run, console=quiet())
+    stopped_at(STEPS, lambda: session.resume(run, console=quiet()))
+    session.resume(run, console=quiet())
     state, log = end_of(run)
     wanted, wanted_log = straight(family)
     assert differing(state, wanted) == []
@@ -183,9 +183,9 @@ def halfway(tmp_path_factory):
     """A run that stopped after three of eight steps, the state there, and its proper end."""
     folder = tmp_path_factory.mktemp("halfway")
     eight = recipe_of("vaegan", **{"train.steps": 8})
-    wanted, _ = end_of(training.run(eight, folder, console=quiet()))
-    stopped_at(3, lambda: training.run(eight, folder, console=quiet()))
-    run = training.find(None, folder)
+    wanted, _ = end_of(session.run(eight, folder, console=quiet()))
+    stopped_at(3, lambda: session.run(eight, folder, console=quiet()))
+    run = find(None, folder)
     _, state = checkpoint.load(run)
     return run, state, wanted
 
@@ -197,7 +197,7 @@ def ended_from(run, state, monkeypatch, tmp_path):
     copy = vgx.Run(shutil.copytree(run.path, tmp_path / "copy"))
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "load", lambda _: (copy.checkpoints / "step-00000003", state))
-        training.resume(copy, console=quiet())
+        session.resume(copy, console=quiet())
     return end_of(copy)[0]
 
 

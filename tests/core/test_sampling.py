@@ -14,7 +14,7 @@ from PIL import Image
 
 import vgx
 from vgx import images as pictures
-from vgx.check import examine as check
+from vgx.check.examine import examine
 from vgx.cli import run_program
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
@@ -169,7 +169,7 @@ def test_a_check_knows_how_many_codes_a_long_run_has():
     recipe = vgx.load_recipe(ROOT / "recipes" / "tiny.yaml", {"sampler.of": 65})
     batch = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with pytest.raises(RecipeError, match="the run has 64 latents"):
-        check.examine(Engine(recipe, 20, codes=64), vgx.discover(), Batch(batch))
+        examine(Engine(recipe, 20, codes=64), vgx.discover(), Batch(batch))
 
 
 def test_a_check_of_the_tiny_recipe_imports_only_what_it_needs():

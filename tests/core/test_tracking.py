@@ -13,8 +13,8 @@ import vgx
 from vgx.console import Console
 from vgx.errors import DivergedError, RecipeError
 from vgx.parts.registry import Plugin
-from vgx.training import session as training
-from vgx.training import trackers as tracking
+from vgx.training import session
+from vgx.training.trackers import Trackers, open_trackers
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 STEPS = {"train.steps": 6, "train.log_every": 2, "train.draw_every": 4, "train.save_every": 3}
@@ -65,9 +65,7 @@ def trained(folder, trackers=(), changes=None):
     settings = {**STEPS, "trackers": list(trackers), **(changes or {})}
     recipe = vgx.load_recipe(TINY, settings, REGISTRY)
     console = Console(file=said, width=1000)
-    return training.run(
-        recipe, folder / "runs", registry=REGISTRY, console=console
-    ), said.getvalue()
+    return session.run(recipe, folder / "runs", registry=REGISTRY, console=console), said.getvalue()
 
 
 def told(run):
@@ -153,12 +151,12 @@ def test_it_is_closed_when_the_training_diverges(tmp_path):
 
 def test_a_missing_library_is_told_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(Witness, "needs", "no_such_library")
-    with pytest.raises(RecipeError, match="witness works with no_such_library.*pip install"):
+    with pytest.raises(RecipeError, match="witness needs no_such_library.*pip install"):
         trained(tmp_path, ["witness"])
     assert not (tmp_path / "runs").exists()
     recipe = vgx.load_recipe(TINY, {"trackers": ["witness"]}, REGISTRY)
     with pytest.raises(RecipeError, match="no_such_library"):
-        training.examine(recipe, REGISTRY, "cpu", Console(file=io.StringIO()))
+        session.check(recipe, REGISTRY, "cpu", Console(file=io.StringIO()))
 
 
 def test_no_type_is_named_twice():
@@ -170,7 +168,7 @@ def test_a_resumed_run_may_have_other_trackers(tmp_path, plain):
     run, _ = trained(tmp_path, ["csv"], {"train.steps": 3})
     longer = {**STEPS, "trackers": ["csv", "tensorboard"]}
     pytest.importorskip("tensorboard")
-    training.resume(run, vgx.load_recipe(TINY, longer), console=Console(file=io.StringIO()))
+    session.resume(run, vgx.load_recipe(TINY, longer), console=Console(file=io.StringIO()))
     assert weights(run) == weights(plain)
     assert list((run.path / "trackers" / "tensorboard").iterdir())
     rows = (run.path / "trackers" / "values.csv").read_text().splitlines()
@@ -179,10 +177,10 @@ def test_a_resumed_run_may_have_other_trackers(tmp_path, plain):
 
 
 def test_nothing_is_open_without_trackers():
-    trackers = tracking.opened((), Path(), print)
+    trackers = open_trackers((), Path(), print)
     trackers.log({"step": 1})
     trackers.close()
-    assert trackers.journals == {}
+    assert trackers.active == {}
 
 
 def test_one_trackers_hands_are_off_what_others_get(tmp_path):
@@ -193,6 +191,6 @@ def test_one_trackers_hands_are_off_what_others_get(tmp_path):
 
     keepers = {"a": Keeper(), "b": Keeper()}
     grid = torch.ones(3, 2, 2)
-    tracking.Trackers(keepers, print).images(1, "samples", grid)
+    Trackers(keepers, print).images(1, "samples", grid)
     assert [keeper.seen for keeper in keepers.values()] == [12, 12]
     assert grid.sum() == 12

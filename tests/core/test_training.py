@@ -20,7 +20,8 @@ from vgx.console import Console
 from vgx.engine.engine import Engine
 from vgx.errors import DataError, DivergedError, RecipeError, Stopped
 from vgx.runs import checkpoint
-from vgx.training import session as training
+from vgx.runs.directory import find
+from vgx.training import session
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 STEPS = 20
@@ -40,7 +41,7 @@ def console():
 
 
 def trained(changes=None):
-    return training.run(tiny(changes), console=console())
+    return session.run(tiny(changes), console=console())
 
 
 @contextmanager
@@ -83,15 +84,15 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_three_stops_within_one_epoch_change_nothing(family):
     recipe = tiny(family)
-    straight = training.run(recipe, console=console())
+    straight = session.run(recipe, console=console())
     with signal_in_step(0, signal.SIGINT):
-        training.run(recipe, console=console())
+        session.run(recipe, console=console())
     for number in (2, 3):
         with signal_in_step(number, signal.SIGTERM):
-            training.resume(console=console())
-        (_, state) = checkpoint.load(training.find())
+            session.resume(console=console())
+        (_, state) = checkpoint.load(find())
         assert state.numbers["step"] == number + 1
-    stopped = training.resume(console=console())
+    stopped = session.resume(console=console())
     assert stopped.path != straight.path
     assert_same_end(straight, stopped)
     logs = [
@@ -153,11 +154,11 @@ def test_a_run_that_is_stopped_draws_there_and_forgets_it_when_it_goes_on():
     """Other pictures stay, also those that the recipe as it is now would not have drawn."""
     with signal_in_step(6, signal.SIGTERM):
         trained({"train.draw_every": 3})
-    run = training.find()
+    run = find()
     assert drawn(run) == [1, 2, 3, 5, 6, 7]
     assert len(list(run.samples.glob("recon-*.png"))) == 6
     seldom = vgx.load_recipe(run.recipe_file, {"train.draw_every": 100})
-    training.resume(run, seldom, console=console())
+    session.resume(run, seldom, console=console())
     assert drawn(run) == [1, 2, 3, 5, 6, 10, 20]
     assert len(list(run.samples.glob("recon-*.png"))) == 7
 
@@ -165,17 +166,17 @@ def test_a_run_that_is_stopped_draws_there_and_forgets_it_when_it_goes_on():
 def test_a_picture_that_was_due_where_the_run_was_stopped_stays():
     with signal_in_step(8, signal.SIGTERM):
         trained({"train.draw_every": 3})
-    run = training.find()
+    run = find()
     seldom = vgx.load_recipe(run.recipe_file, {"train.draw_every": 100})
-    training.resume(run, seldom, console=console())
+    session.resume(run, seldom, console=console())
     assert drawn(run) == [1, 2, 3, 5, 6, 9, 10, 20]
 
 
 def test_a_run_that_is_done_keeps_its_last_picture_whoever_resumes_it():
     run = trained({"train.steps": 8})
-    training.resume(run, console=console())
+    session.resume(run, console=console())
     assert drawn(run) == [1, 2, 5, 8]
-    training.resume(run, vgx.load_recipe(run.recipe_file, {"train.steps": 9}), console=console())
+    session.resume(run, vgx.load_recipe(run.recipe_file, {"train.steps": 9}), console=console())
     assert drawn(run) == [1, 2, 5, 9]
 
 
@@ -195,7 +196,7 @@ def test_a_run_can_be_trained_longer_and_is_then_the_longer_run():
     straight = trained({"train.steps": 24})
     short = trained()
     longer = vgx.load_recipe(short.recipe_file, {"train.steps": 24})
-    training.resume(short, longer, console=console())
+    session.resume(short, longer, console=console())
     assert_same_end(straight, short)
     assert vgx.load_recipe(short.recipe_file) == longer
 
@@ -206,7 +207,7 @@ def test_another_recipe_does_not_resume():
     other = vgx.load_recipe(run.recipe_file, {"losses.1.weight": 10, "train.batch": 4})
     before = run.recipe_file.read_text()
     with pytest.raises(RecipeError) as refused:
-        training.resume(run, other, console=console())
+        session.resume(run, other, console=console())
     assert "losses.1.weight: 100.0 -> 10" in str(refused.value)
     assert "train.batch: 8 -> 4" in str(refused.value)
     assert run.recipe_file.read_text() == before
@@ -218,8 +219,8 @@ def test_other_pictures_do_not_resume():
     environment = run.environment()
     environment["data"]["content"] = "0" * 64
     (run.path / "environment.json").write_text(json.dumps(environment))
-    with pytest.raises(RecipeError, match="the pictures are not those of the run"):
-        training.resume(run, console=console())
+    with pytest.raises(RecipeError, match="the images are not those of the run"):
+        session.resume(run, console=console())
 
 
 def test_the_environment_tells_what_the_run_was_made_with():
@@ -251,9 +252,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing_of_it(tmp_path)
     recipe = vgx.load_recipe(TINY, {**changes, "discriminator": None}, registry)
     said = "step 4: breaks is nan; the last good checkpoint is step-00000003; .*train.clip"
     with pytest.raises(DivergedError, match=said) as diverged:
-        training.run(recipe, plugins=[plugin], registry=registry, console=console())
+        session.run(recipe, plugins=[plugin], registry=registry, console=console())
     assert diverged.value.exit_code == 6
-    (path, state) = checkpoint.load(training.find())
+    (path, state) = checkpoint.load(find())
     assert path.name == "step-00000003"
     assert all(tensor.isfinite().all() for tensor in state.model.values())
 
@@ -271,7 +272,7 @@ def test_the_fallback_is_told_everywhere(tmp_path, monkeypatch):
     fallback = {"type": "drawn-faces", "count": 64}
     said = io.StringIO()
     recipe = tiny({"dataset": {**dataset, "fallback": fallback}})
-    run = training.run(recipe, console=Console(file=said))
+    run = session.run(recipe, console=Console(file=said))
     (notice,) = run.environment()["notices"]
     assert "nobody/nothing" in notice
     assert "drawn-faces" in notice

@@ -11,14 +11,14 @@ from steps import batches
 from torch._dynamo.exc import TorchDynamoException
 
 import vgx
-from vgx.check import trials as tuning
+from vgx.check import trials
 from vgx.check.trials import Trial, as_before, best, choose, settled
 from vgx.console import Console
 from vgx.data.batches import Batch
 from vgx.data.store import open_store
 from vgx.engine.engine import Engine
 from vgx.errors import noticing
-from vgx.training import session as training
+from vgx.training import session
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 REAL = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -103,13 +103,13 @@ def test_a_way_with_other_losses_is_out(monkeypatch):
 
 def test_a_run_says_what_was_chosen_and_writes_it_down():
     said = io.StringIO()
-    run = training.run(tiny(steps=2), console=Console(file=said, width=300))
+    run = session.run(tiny(steps=2), console=Console(file=said, width=300))
     assert "Precision fp32, not compiled: too short a training" in said.getvalue()
     text = run.recipe_file.read_text()
     assert "precision: fp32" in text
     assert "compile: false" in text
     # Going on with the recipe that was begun with is no change.
-    training.resume(run, tiny(steps=3), console=Console(file=io.StringIO()))
+    session.resume(run, tiny(steps=3), console=Console(file=io.StringIO()))
 
 
 def test_what_cannot_be_compiled_is_used_as_it_is(monkeypatch):
@@ -156,8 +156,8 @@ def test_compiled_networks_train_as_plain_ones_also_under_a_penalty():
 def test_the_images_of_a_trial_are_few_on_a_cpu():
     recipe = tiny(batch=64)
     store = open_store(recipe.dataset.build(recipe.image), recipe.image)
-    batch = tuning.trial_batch(Engine(recipe, 10), store)
-    assert len(batch) == tuning.FEW
+    batch = trials.trial_batch(Engine(recipe, 10), store)
+    assert len(batch) == trials.FEW
     assert batch.labels is None
 
 

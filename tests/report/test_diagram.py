@@ -27,7 +27,7 @@ def found(changes=None, file=TINY):
     """Return recipe, engine and findings as `vgx explain RECIPE` has them."""
     recipe = vgx.load_recipe(file, changes or {})
     console = Console(file=io.StringIO())
-    return recipe, *training.looked_at(recipe, vgx.discover(), "cpu", console)
+    return recipe, *training.check(recipe, vgx.discover(), "cpu", console)
 
 
 @pytest.fixture(scope="module")

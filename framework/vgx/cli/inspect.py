@@ -38,10 +38,11 @@ def check(
     registry = discover(plugins)
     loaded = load_recipe(recipe, overrides, registry)
     from vgx.console import Console
-    from vgx.training.session import examine
+    from vgx.training import session
 
     console = Console()
-    examine(loaded, registry, device, console)
+    _, findings = session.check(loaded, registry, device, console)
+    session.print_findings(findings, console)
     console.print(f"{recipe}: ready to run")
 
 

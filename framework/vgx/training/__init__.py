@@ -1,1 +1,12 @@
-"""Training: runs from beginning to end."""
+"""Training: a run from beginning to end.
+
+environment  what a run is made with: versions, device, images; and room on the disk
+progress     image grids while training
+monitors     warnings about a training that fails without an error
+trackers     trackers of a run: opened, given what the log gets, closed
+loop         the training loop: step, log, draw, save, stop
+profiler     a profile of a few steps
+ending       the end of a training: `ended.json`, and plugins are called
+session      `vgx run` and `vgx resume`: check, build, train; and continue
+verify       whether a run repeats: its last steps once more
+"""

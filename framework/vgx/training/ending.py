@@ -1,4 +1,4 @@
-"""How a training ends: noted in `ended.json`, then each plugin is called, whatever ended it."""
+"""The end of a training: written to `ended.json`, and each plugin is called, whatever ended it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def closing(training: Training, registry: Registry, console: Console) -> Iterato
 def _close(
     training: Training, registry: Registry, console: Console, error: Exception | None
 ) -> None:
-    """Note the end and call the plugins; what fails here is a warning and hides no error."""
-    run, how = training.run, "stopped" if isinstance(error, Stopped) else "diverged"
-    if not isinstance(error, Stopped | DivergedError):
-        how = "failed" if error else "done"
+    """Write `ended.json` and call the plugins; a failure here is a warning and hides no error."""
+    run, how = training.run, "failed" if error else "done"
+    if isinstance(error, Stopped | DivergedError):
+        how = "stopped" if isinstance(error, Stopped) else "diverged"
     ended = {
         "how": how,
         "step": training.done,

@@ -1,4 +1,4 @@
-"""What a run is made with: versions, plugins, device, pictures, and room on the disk."""
+"""What a run is made with: versions, plugins, device, images; and room on the disk."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def describe(
 
 
 def machine(registry: Registry, device: torch.device) -> dict[str, Any]:
-    """Return what a run's last bits depend on besides its recipe and its pictures."""
+    """Return what the last bits of a run depend on besides its recipe and its images."""
     packages = ("torch", "torchvision", "timm", "datasets", "numpy", "pillow", "pydantic")
     return {
         "vgx": importlib.metadata.version("vgx"),
@@ -72,19 +72,21 @@ def machine(registry: Registry, device: torch.device) -> dict[str, Any]:
 
 
 def changes(run: Run, now: dict[str, Any]) -> list[str]:
-    """Return a notice when a run goes on with other versions, or elsewhere than it began."""
-    before = run.environment()
+    """Return a notice when a run continues with other versions or on another device."""
     old, new = (
         {key: env.get(key) for key in ("vgx", "python", "device", "threads")}
         | env.get("packages", {})
         | {f"plugin {p['name']}": p["version"] for p in env.get("plugins", [])}
-        for env in (before, now)
+        for env in (run.environment(), now)
     )
-    pairs = [(key, old.get(key), new.get(key)) for key in old | new]
-    told = [f"{key} {was or 'none'} -> {now or 'none'}" for key, was, now in pairs if was != now]
-    if not told:
+    changed = [
+        f"{key} {old.get(key) or 'none'} -> {new.get(key) or 'none'}"
+        for key in old | new
+        if old.get(key) != new.get(key)
+    ]
+    if not changed:
         return []
-    what = ", ".join(told)
+    what = ", ".join(changed)
     return [f"the run began with another environment, so its last bits may differ now: {what}"]
 
 
@@ -97,14 +99,14 @@ def _git_commit(folder: Path | None) -> str | None:
 
 
 def room(run: Run, engine: Engine) -> list[str]:
-    """Return a notice when the disk has no room for three checkpoints, which is what saving takes.
+    """Return a notice when the disk has no room for three checkpoints, as many as saving takes.
 
-    An optimizer is reckoned with two numbers for each weight, as Adam has.
+    For an optimizer, two numbers are counted for each parameter, as Adam has.
     """
-    weights = [weight for player in engine.players.values() for weight in player.parameters]
+    trained = [parameter for player in engine.players.values() for parameter in player.parameters]
     networks = [*engine.networks.values(), *([engine.average] if engine.average else [])]
     tensors = [tensor for network in networks for tensor in network.state_dict().values()]
-    size = sum(tensor.nbytes for tensor in [*tensors, *weights, *weights, engine.latents.ring])
+    size = sum(tensor.nbytes for tensor in [*tensors, *trained, *trained, engine.latents.ring])
     free = shutil.disk_usage(run.path).free
     if free >= 3 * size:
         return []

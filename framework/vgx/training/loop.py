@@ -1,6 +1,6 @@
-"""The loop that drives the engine: train, log, draw, save, stop.
+"""The training loop: step, log, draw, save, stop.
 
-`session` knows how a run begins and how it is resumed; nothing here does.
+How a run begins and how it is resumed is in `session`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from vgx.runs import checkpoint, frames
 from vgx.runs.best import Measurement, best_of
 from vgx.runs.checkpoint import last_good
 from vgx.runs.directory import Run
-from vgx.training import environment, trackers
+from vgx.training import environment
 from vgx.training.monitors import Monitor
 from vgx.training.progress import draw
-from vgx.training.trackers import Trackers
+from vgx.training.trackers import Trackers, open_trackers
 
-ROLLBACKS = 3  # of one run, at most: other random numbers do not help more often than that
+ROLLBACKS = 3  # of one run, at most: more do not help
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Training:
     metrics: dict[str, float] = field(default_factory=dict)  # not yet in the log
     best: Measurement | None = None  # so far, of the recipe's eval.best
     trackers: Trackers = field(default_factory=Trackers)  # that are open
-    profiler: profile | None = None  # notified of every step
+    profiler: profile | None = None  # its `step` is called after every step
 
     @property
     def numbers(self) -> range:
@@ -65,7 +65,7 @@ class Training:
         return range(first, first + self.recipe.batches_per_step)
 
     def retry(self, rollbacks: int) -> None:
-        """Continue as after so many rollbacks: other random numbers, lower learning rates."""
+        """Use the random numbers and learning rates of a training after so many rollbacks."""
         self.engine.retry(rollbacks)
         self.batches = self.batches.reseeded(self.engine.seed)
 
@@ -81,7 +81,7 @@ class Training:
 
     @property
     def when(self) -> str:
-        """How far the run is, for the message of an error."""
+        """The run and its current step, for an error message."""
         return f"{self.run.path}: step {self.done + 1}"
 
 
@@ -92,7 +92,7 @@ def train(training: Training, console: Console) -> None:
     _begin(training, console)
     monitor = Monitor(engine, training.store)
     cache = FeatureCache(training.recipe.image, engine.device, on_disk=False)
-    training.trackers = trackers.opened(
+    training.trackers = open_trackers(
         training.recipe.trackers, run.path, lambda text: _warn(training, [text], console)
     )
     with (
@@ -109,9 +109,7 @@ def train(training: Training, console: Console) -> None:
                 if any(due) or training.stop:
                     engine.guard.confirm()
             except DivergedError as error:
-                training.done = training.done if error.step is None else error.step
-                _note_images(training, str(error))
-                _roll_back(training, str(error), console)
+                _recover(training, error, console)
                 continue
             training.seconds = time.perf_counter() - start
             training.metrics = _measure(training, cache)
@@ -123,10 +121,9 @@ def train(training: Training, console: Console) -> None:
             if due.save or (_evaluates(training) and _best_step(training) == training.done):
                 _save(training, console)
         if training.saved != training.done:
-            engine.guard.confirm()
             _save(training, console)
         if training.stop and training.done:
-            _draw(training)  # after saving, because the sender of the signal may not wait
+            _draw(training)  # after saving, because the process may soon be killed
     if training.stop:
         name = signal.Signals(training.stop).name
         done = f"{name}: stopped at step {training.done:,} and saved"
@@ -154,7 +151,7 @@ def _due(training: Training) -> Due:
 def _log(
     training: Training, terms: dict[str, Tensor], due: Due, monitor: Monitor, console: Console
 ) -> str:
-    """Warn of what the monitor finds and log the step; return the text of the progress line."""
+    """Log the step and the monitor's warnings; return the text of the progress line."""
     if due.draw:
         _warn(training, monitor.images(training.done), console)
     if not due.log and not training.warnings:
@@ -175,7 +172,7 @@ def _draw(training: Training) -> None:
 
 
 def _evaluates(training: Training) -> bool:
-    """Tell whether metrics are due after the last step."""
+    """Return whether metrics are due after the last step."""
     done, every = training.done, training.recipe.eval.every
     return every is not None and (done % every == 0 or done == training.engine.steps)
 
@@ -199,7 +196,7 @@ def _note_best(training: Training, lines: list[dict[str, Any]]) -> None:
 
 
 def _read_best(training: Training) -> None:
-    """Find the best measurement in the log: once at the start, and after lines were removed."""
+    """Find the best measurement in the log: at the start, and after lines were removed."""
     training.best = None
     if training.recipe.eval.best:
         _note_best(training, training.run.read_log())
@@ -211,7 +208,7 @@ def _begin(training: Training, console: Console) -> None:
     if training.notices and training.done == 0:
         training.run.log({**_line(training, {}), "notices": training.notices})
     if training.recipe.train.on_nonfinite == "rollback" and training.saved < 0:
-        _save(training, console)  # so that the first step can be rolled back
+        _save(training, console)  # the first step can then be rolled back
 
 
 def _warn(training: Training, texts: list[str], console: Console) -> None:
@@ -220,17 +217,27 @@ def _warn(training: Training, texts: list[str], console: Console) -> None:
     training.warnings += texts
 
 
+def _recover(training: Training, error: DivergedError, console: Console) -> None:
+    """Roll back after a step that was not finite, and note its images.
+
+    Raises `DivergedError` when that is not allowed.
+    """
+    training.done = training.done if error.step is None else error.step
+    _note_images(training, str(error))
+    _roll_back(training, str(error), console)
+
+
 def _note_images(training: Training, what: str) -> None:
-    """Write down which images of the store were in a step that was not finite."""
+    """Append the images of a step that was not finite to `nonfinite.jsonl`."""
     rows = [training.batches.rows(number).tolist() for number in training.numbers]
     line = {"step": training.done + 1, "what": what, "pictures": rows}
-    # The step's own error matters more than a disk that refuses this note.
+    # The error of the step matters more than an error of the disk here.
     with contextlib.suppress(OSError), (training.run.path / "nonfinite.jsonl").open("a") as file:
         file.write(json.dumps({**line, "rollbacks": training.engine.rollbacks}) + "\n")
 
 
 def _roll_back(training: Training, what: str, console: Console) -> None:
-    """Go back to the last checkpoint that was due, to try other random numbers from there.
+    """Restore the last scheduled checkpoint, and continue from it with other random numbers.
 
     Raises `DivergedError` when the recipe does not allow that, or after too many rollbacks.
     """
@@ -242,13 +249,13 @@ def _roll_back(training: Training, what: str, console: Console) -> None:
         advice = "a lower learning rate or train.clip may help"
         raise _diverged(training, f"{what}, after {ROLLBACKS} rollbacks", advice)
     notices: list[str] = []
-    # Not a checkpoint that a signal asked for: a stopped run must end as one that never stopped.
+    # Not a checkpoint of a stop: a run that was stopped must end as one that never stopped.
     every = training.recipe.train.save_every
     scheduled = training.done // every * every
     with noticing(notices):
         try:
             state = checkpoint.load(training.run, before=scheduled + 1)[1]
-        except StorageError:  # the run was stopped more often since than checkpoints are kept
+        except StorageError:  # it was removed: the run was stopped too often since
             state = checkpoint.load(training.run)[1]
     training.engine.restore(state)
     training.done = state.numbers["step"]
@@ -296,7 +303,8 @@ def _progress(losses: dict[str, float], training: Training) -> str:
 def signals(training: Training) -> Iterator[None]:
     """Let SIGINT, SIGTERM and SIGUSR1 end the training after the current step.
 
-    SIGUSR1 is SLURM's warning before the end (`--signal=USR1@90`). A second SIGINT ends at once.
+    SIGUSR1 is the warning of SLURM before a time limit (`--signal=USR1@90`). A second SIGINT ends
+    the program at once.
     """
 
     def note(number: int, _: object) -> None:
@@ -318,7 +326,12 @@ def signals(training: Training) -> Iterator[None]:
 
 
 def _save(training: Training, console: Console) -> None:
-    """Commit a checkpoint; a state that is not finite is rolled back instead."""
+    """Commit a checkpoint, or roll back when a step or the state is not finite."""
+    try:
+        training.engine.guard.confirm()
+    except DivergedError as error:
+        _recover(training, error, console)  # this saves, too
+        return
     consumed = training.done * training.recipe.batches_per_step
     numbers = {
         "step": training.done,

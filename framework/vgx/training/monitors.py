@@ -1,7 +1,8 @@
-"""Monitors: faults of a training that raise no error are reported, with what may help.
+"""Warnings about a training that fails without an error, with what may help.
 
-They look when the loop logs or draws, and change nothing. Letters: N images, C channels, H x W
-pixels, Z the latent shape.
+The loop calls the monitor when it logs or draws; nothing of the training changes.
+
+Letters: N images, C channels, H x W pixels, Z the latent shape.
 """
 
 from __future__ import annotations
@@ -21,32 +22,32 @@ from vgx.evaluation.latents import ACTIVE, active_dimensions
 from vgx.sampling.model import labels_in_turn
 from vgx.training.progress import fixed_latents
 
-IMAGES = 64  # that are compared at once
-# Steps that a fault must last: many trainings that went well showed one for a while, above all in
-# the beginning. The benchmarks' DCGAN was below WINS for 50 steps; an R3GAN that failed, for 310.
+IMAGES = 64  # that are compared
+# Steps that a fault must last: many good trainings showed one for a while, mostly at the beginning.
+# The DCGAN of the benchmarks was below WINS for 50 steps; an R3GAN that failed, for 310.
 PATIENCE = 200
-WINS = 0.05  # discriminator's term: about 1 where it cannot tell, 0 where it always can
-# Norm of a gradient: Adam's epsilon is as large, so weights hardly change below it.
+WINS = 0.05  # discriminator's term: about 1 when it cannot separate the images, 0 when it can
+# Norm of a gradient. Adam's epsilon is as large, so below it weights hardly change.
 DEAD = 1e-8
-LOUD = 1e4  # logits; a sigmoid of them is 0 or 1 in float32 from about 90 on
-# Distance between decoded latents over that between real images. Trainings that went well were
-# above 0.1 after 200 steps; an R3GAN that failed was at 0.005 after 500.
+LARGE = 1e4  # logits; the sigmoid of 90 is 1 in float32 already
+# Distance between decoded latents over that between real images. Good trainings were above 0.1
+# after 200 steps; an R3GAN that failed was at 0.005 after 500.
 ALIKE = 0.05
-FEW = 0.02  # share of active latents; a beta-VAE that went well kept 19 of 32
+FEW = 0.02  # share of active latents; a good beta-VAE kept 19 of 32
 
 
 @dataclass
 class Monitor:
-    """Faults seen so far in this process: each is reported once, and again if it comes back."""
+    """Reports each fault once when it has lasted, and again when it comes back."""
 
     engine: Engine
     store: Store
-    since: dict[str, int] = field(default_factory=dict)  # the step at which a fault was first seen
+    since: dict[str, int] = field(default_factory=dict)  # the step at which a fault began
     reported: set[str] = field(default_factory=set)
 
     def losses(self, step: int, losses: dict[str, float]) -> list[str]:
         """Check the terms and gradients of the last step; return new warnings."""
-        faults: dict[str, str] = {f"wins {loss}": text for loss, text in winning(losses)}
+        faults: dict[str, str] = {f"wins {loss}": text for loss, text in discriminator_wins(losses)}
         for network, norm in gradient_norms(self.engine).items():
             player = "discriminator" if network == "discriminator" else "generator"
             text = (
@@ -69,19 +70,19 @@ class Monitor:
         in_turn = labels_in_turn(IMAGES, engine.recipe, engine.device)
         with evaluating(engine.networks.values()):
             fake = sigmoid(engine.forward.decode(z, in_turn))  # [N, C, H, W]
-            faults["alike"] = alike(real, fake)
+            faults["alike"] = mode_collapse(real, fake)
             if "encoder" in engine.networks:
                 mean = engine.networks["encoder"](real.to(engine.dtype)).mean  # [N, *Z]
-                faults["posterior"] = inactive(mean)
+                faults["posterior"] = posterior_collapse(mean)
             if "discriminator" in engine.networks:
                 both = None if own is None else torch.cat([own, in_turn])
                 streams = engine.streams()
                 score = engine.forward.score(torch.cat([real.to(fake), fake]), both, streams)
-                faults["logits"] = loud(score.logits)
+                faults["logits"] = large_logits(score.logits)
         return self._new(step, faults)
 
     def _new(self, step: int, faults: dict[str, str]) -> list[str]:
-        """Return the texts of faults that lasted and are not reported yet; "" is no fault."""
+        """Return the texts of faults that lasted and are not reported yet; "" means no fault."""
         texts = []
         for name, text in faults.items():
             if not text:
@@ -105,8 +106,8 @@ def gradient_norms(engine: Engine) -> dict[str, float]:
     return {network: torch.stack(inside).norm().item() for network, inside in norms.items()}
 
 
-def winning(losses: dict[str, float]) -> Iterator[tuple[str, str]]:
-    """Give each loss that has terms for both players, and its fault or an empty string."""
+def discriminator_wins(losses: dict[str, float]) -> Iterator[tuple[str, str]]:
+    """Give each loss that has terms for both players, and its warning or an empty text."""
     for name, value in losses.items():
         loss, _, player = name.rpartition(".")
         if player == "discriminator" and (other := losses.get(f"{loss}.generator")) is not None:
@@ -119,8 +120,11 @@ def winning(losses: dict[str, float]) -> Iterator[tuple[str, str]]:
             yield loss, text if 0 <= value < WINS else ""
 
 
-def alike(real: Tensor, fake: Tensor) -> str:
-    """Compare the mean distance between decoded latents with that between real images."""
+def mode_collapse(real: Tensor, fake: Tensor) -> str:
+    """Return a warning when fake images are too similar to each other; else an empty text.
+
+    Their mean distance is compared with that of real images.
+    """
     expected, distance = (
         torch.pdist(images.flatten(1).float()).mean().item() for images in (real, fake)
     )
@@ -134,8 +138,8 @@ def alike(real: Tensor, fake: Tensor) -> str:
     )
 
 
-def inactive(mean: Tensor) -> str:
-    """Count the latents whose posterior mean differs between images."""
+def posterior_collapse(mean: Tensor) -> str:
+    """Return a warning when too few posterior means differ between images; else an empty text."""
     active = int(active_dimensions(mean.flatten(1).float()).sum())
     latents = mean[0].numel()
     if active > FEW * latents:
@@ -148,10 +152,10 @@ def inactive(mean: Tensor) -> str:
     )
 
 
-def loud(logits: Tensor) -> str:
-    """Check the largest logit."""
+def large_logits(logits: Tensor) -> str:
+    """Return a warning when the largest logit is too large; else an empty text."""
     largest = logits.abs().max().item()
-    if largest <= LOUD:
+    if largest <= LARGE:
         return ""
     return (
         f"the discriminator's logits reach {largest:.2g}, where tens would do; lower "

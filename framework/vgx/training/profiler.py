@@ -1,4 +1,4 @@
-"""Where the time of a training goes: a few of its steps, watched by PyTorch's profiler."""
+"""A profile of a few training steps, made by PyTorch's profiler."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from vgx.console import Console
 from vgx.files import replacing
 from vgx.training.loop import Training
 
-WARM, WATCHED = 3, 5  # steps that pass before, and steps that are watched
+WARM, PROFILED = 3, 5  # steps before the profile, and steps in it
 SHOWN = 10  # operations in the table
 _PHASE, _STEP = "vgx: ", "ProfilerStep"
 
 
 @contextmanager
 def profiled(training: Training, console: Console) -> Iterator[None]:
-    """Watch a few steps of the training in the block; write the trace and print where time goes.
+    """Profile a few steps of the training in the block; write the trace and print the times.
 
-    The steps are what they would be otherwise.
+    The steps compute what they would without it.
     """
     path = training.run.path / "profile.json"
 
-    def show(watched: profile) -> None:
+    def show(profiler: profile) -> None:
         with replacing(path, sync=False) as temporary:
-            watched.export_chrome_trace(str(temporary))
-        steps, rows = phases(watched.events())  # type: ignore[no-untyped-call]
+            profiler.export_chrome_trace(str(temporary))
+        steps, rows = phases(profiler.events())  # type: ignore[no-untyped-call]
         console.table(("phase", "ms a step", "share"), rows)
-        console.table(("operation", "calls", "ms a step", "share"), operations(watched, steps))
+        console.table(("operation", "calls", "ms a step", "share"), operations(profiler, steps))
         console.print(f"Profile of {steps} steps: {path} (open it in chrome://tracing or Perfetto)")
 
     activities = [ProfilerActivity.CPU]
     if training.engine.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    # The step before the watched ones starts the profiler, which takes a while.
-    when = schedule(wait=WARM - 1, warmup=1, active=WATCHED, repeat=1)
-    with profile(activities=activities, schedule=when, on_trace_ready=show) as watched:
-        training.profiler = watched
+    # The profiler starts in the step before the profiled ones, which takes a while.
+    when = schedule(wait=WARM - 1, warmup=1, active=PROFILED, repeat=1)
+    with profile(activities=activities, schedule=when, on_trace_ready=show) as profiler:
+        training.profiler = profiler
         try:
             yield
         finally:
@@ -50,9 +50,10 @@ def profiled(training: Training, console: Console) -> Iterator[None]:
 
 
 def phases(events: Any) -> tuple[int, list[tuple[str, str, str]]]:
-    """Return how many steps there were, and the phases' own times, longest first.
+    """Return the number of steps, and a row for each phase with its own time, longest first.
 
-    A phase inside another counts there only; `other` is what no phase covers.
+    The time of a phase inside another one counts for the inner phase only; `other` is the time
+    outside of all phases.
     """
     own, steps = defaultdict[str, float](float), list[float]()
     for event in events:
@@ -72,12 +73,12 @@ def phases(events: Any) -> tuple[int, list[tuple[str, str, str]]]:
     return len(steps), [_row((name,), time, whole, len(steps) or 1) for name, time in longest]
 
 
-def operations(watched: profile, steps: int) -> list[tuple[str, ...]]:
-    """Return the operations that take most time themselves, on the device where there is one."""
-    on_device = ProfilerActivity.CUDA in watched.activities
+def operations(profiler: profile, steps: int) -> list[tuple[str, ...]]:
+    """Return a row for each of the operations with the longest own time, on a GPU if it is used."""
+    on_device = ProfilerActivity.CUDA in profiler.activities
     times = [
         (each.self_device_time_total if on_device else each.self_cpu_time_total, each)
-        for each in watched.key_averages()
+        for each in profiler.key_averages()
         if not each.key.startswith((_PHASE, _STEP))
     ]
     whole = sum(time for time, _ in times) or 1.0
@@ -88,5 +89,5 @@ def operations(watched: profile, steps: int) -> list[tuple[str, ...]]:
 
 
 def _row(names: tuple[str, ...], time: float, whole: float, steps: int) -> Any:
-    """Return cells: names, milliseconds a step and share of microseconds."""
+    """Return a row: names, milliseconds a step, and share; times are in microseconds."""
     return (*names, f"{time / steps / 1000:.2f}", f"{100 * time / whole:.1f} %")

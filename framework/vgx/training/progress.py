@@ -1,4 +1,4 @@
-"""Grids of a training: always of the same latents, and of the same real images.
+"""Image grids while training: always from the same latents, and of the same real images.
 
 Letters: N images, C channels, H x W pixels, Z the latent shape.
 """
@@ -19,13 +19,13 @@ from vgx.images import save_grid
 from vgx.runs.directory import Run
 from vgx.sampling.model import labels_in_turn
 
-SAMPLES = 64  # images in a grid of fixed latents
-RECONSTRUCTED = 16  # images above their reconstructions
+SAMPLES = 64  # images in a grid of decoded latents
+RECONSTRUCTED = 16  # images in a grid of reconstructions, each above its own
 
 
 @torch.no_grad()
 def draw(engine: Engine, store: Store, run: Run, step: int) -> dict[str, Tensor]:
-    """Write the grids of the fixed latents and of the reconstructions after a step.
+    """Write the grids of decoded fixed latents and of reconstructions after a step.
 
     Returns the grids [C, H, W] by name.
     """
@@ -51,7 +51,7 @@ def draw(engine: Engine, store: Store, run: Run, step: int) -> dict[str, Tensor]
 
 
 def fixed_latents(engine: Engine, n: int) -> Tensor:
-    """[n, *Z]  The latents of the run that are decoded again and again while it trains."""
+    """[n, *Z]  Return the latents that are decoded again and again in this run."""
     generator = rng.generator(engine.recipe.train.seed, "fixed latents")
     z = torch.randn(n, *engine.recipe.latent.shape, generator=generator)  # [n, *Z]
     return z.to(engine.device)

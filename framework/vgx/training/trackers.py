@@ -1,6 +1,6 @@
-"""Trackers of a run: opened, told what the log is told, and set aside when they fail.
+"""Trackers of a run: opened, given what the log gets, and closed when they fail.
 
-Whatever a tracker does, the training is the same: it gets copies, and what it raises ends it alone.
+A tracker cannot change the training: it gets copies, and its error ends only the tracker.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from vgx.parts.kinds import OpenTracker, Tracker
 GROUPS = ("losses", "rates", "metrics")  # of a line of the log
 
 
-def look_for(parts: Sequence[Tracker]) -> None:
-    """Raise `RecipeError` that says what to install when a tracker's library is not there."""
+def require_libraries(parts: Sequence[Tracker]) -> None:
+    """Raise `RecipeError` that names the package to install when a tracker's library is missing."""
     for part in parts:
         if part.needs is not None and importlib.util.find_spec(part.needs) is None:
             raise RecipeError(
-                f"trackers: {part.type} works with {part.needs}, which is not installed: "
+                f"trackers: {part.type} needs {part.needs}, which is not installed: "
                 f"pip install {part.needs}, or leave it out"
             )
 
@@ -34,47 +34,47 @@ def look_for(parts: Sequence[Tracker]) -> None:
 class Trackers:
     """The open trackers of one run, by type."""
 
-    journals: dict[str, OpenTracker] = field(default_factory=dict)
+    active: dict[str, OpenTracker] = field(default_factory=dict)
     warn: Callable[[str], None] = print
 
     def log(self, line: dict[str, Any]) -> None:
-        """Tell of a line of the log."""
-        for name, journal in [*self.journals.items()]:
+        """Record the values of a line of the log."""
+        for name, tracker in [*self.active.items()]:
             values = {f"{g}/{key}": value for g in GROUPS for key, value in line.get(g, {}).items()}
-            with self._aside(name):
-                journal.log(line["step"], values)
+            with self._setting_aside(name):
+                tracker.log(line["step"], values)
 
     def images(self, step: int, name: str, grid: Tensor) -> None:
-        """Tell of a grid [C, H, W] in [0, 1]."""
-        for tracker, journal in [*self.journals.items()]:
-            with self._aside(tracker):
-                journal.images(step, name, grid.clone())
+        """Record a grid [C, H, W] in [0, 1]."""
+        for type_name, tracker in [*self.active.items()]:
+            with self._setting_aside(type_name):
+                tracker.images(step, name, grid.clone())
 
     def close(self) -> None:
         """Close all that are still open."""
-        for name, journal in [*self.journals.items()]:
-            with self._aside(name):
-                journal.close()
-        self.journals.clear()
+        for name, tracker in [*self.active.items()]:
+            with self._setting_aside(name):
+                tracker.close()
+        self.active.clear()
 
     def open(self, part: Tracker, run: Path) -> None:
-        """Open one more."""
-        with self._aside(part.type):
-            self.journals[part.type] = part.build(run)
+        """Open one more tracker of a run directory."""
+        with self._setting_aside(part.type):
+            self.active[part.type] = part.build(run)
 
     @contextmanager
-    def _aside(self, name: str) -> Iterator[None]:
-        """Set a tracker aside when it fails in the block."""
+    def _setting_aside(self, name: str) -> Iterator[None]:
+        """Use a tracker no longer when it fails in the block."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - a run is worth more than who follows it
-            self.journals.pop(name, None)
+        except Exception as error:  # noqa: BLE001 - a tracker must not end a training
+            self.active.pop(name, None)
             first = (str(error).splitlines() or [""])[0]
             self.warn(f"tracker {name} is set aside: {type(error).__name__}: {first}")
 
 
-def opened(parts: Sequence[Tracker], run: Path, warn: Callable[[str], None]) -> Trackers:
-    """Open a run's trackers; those that cannot be opened are set aside."""
+def open_trackers(parts: Sequence[Tracker], run: Path, warn: Callable[[str], None]) -> Trackers:
+    """Open the trackers of a run directory; those that fail are left out with a warning."""
     trackers = Trackers(warn=warn)
     for part in parts:
         trackers.open(part, run)
