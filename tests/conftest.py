@@ -32,7 +32,7 @@ SLOW += ("test_networks_training", "test_training", "test_interrupt")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Mark what is slow, and leave the thorough tier out unless it is asked for: -m chaos."""
+    """Mark what is slow, and leave out the thorough tier without -m chaos."""
     for item in items:
         if item.path.stem in SLOW or item.path.parent.name in SLOW:
             item.add_marker(pytest.mark.slow)

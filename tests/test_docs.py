@@ -1,4 +1,4 @@
-"""The documentation is a test: what it shows runs, what it names exists, what it lists is all."""
+"""Test the documentation: its code runs, its names exist, and its lists are complete."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ class Block:
 
 def blocks_of(page):
     text = page.read_text(encoding="utf-8")
-    for found in FENCE.finditer(text):
-        line = text.count("\n", 0, found.start()) + 1
-        yield Block(page, line, found["note"] or "", found["kind"], found["text"])
+    for block in FENCE.finditer(text):
+        line = text.count("\n", 0, block.start()) + 1
+        yield Block(page, line, block["note"] or "", block["kind"], block["text"])
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -102,7 +102,7 @@ def prose(page):
 
 
 def spans(page):
-    """Return what stands between backticks outside of blocks."""
+    """Return the texts between backticks outside of blocks."""
     return re.findall(r"`([^`\n]+)`", prose(page))
 
 
@@ -120,7 +120,7 @@ def table(text):
 
 
 def expected(rows):
-    """Return the first three cells of what `vgx parts` says."""
+    """Return the first three cells of the rows of `vgx parts`."""
     shown = [[f"`{name}`", value, default] for name, value, default, _ in rows]
     return [[n, v, d if d == "required" else f"`{d}`"] for n, v, d in shown]
 
@@ -173,8 +173,8 @@ def test_every_recipe_shown_is_one(block, tmp_path):
     for file in (ROOT / "recipes").glob("*.yaml"):
         shutil.copy(file, tmp_path)
     needed = {name for name, field in Recipe.model_fields.items() if field.is_required()}
-    said = set(re.findall(r"^(\w+):", block.text, re.MULTILINE))
-    alone = "extends" in said or needed <= said
+    keys = set(re.findall(r"^(\w+):", block.text, re.MULTILINE))
+    alone = "extends" in keys or needed <= keys
     wrong = block.note.startswith("wrong: ")
     file = tmp_path / (block.note.removeprefix("wrong: ") if wrong else "shown.yaml")
     file.write_text(block.text if alone else f"extends: tiny.yaml\n{block.text}")
@@ -267,10 +267,10 @@ def test_an_installed_example_is_found_and_a_clash_is_told():
     assert ("vgx-huber", "1.0.0") in {(p.distribution, p.version) for p in registry.plugins}
     vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "huber"}, registry)
     both = vgx.discover([HUBER / "vgx_huber.py"])
-    (said,) = [block.text.strip() for block in BLOCKS if block.note == "clash"]
-    with pytest.raises(RecipeError, match=re.escape(said)):
+    (message,) = [block.text.strip() for block in BLOCKS if block.note == "clash"]
+    with pytest.raises(RecipeError, match=re.escape(message)):
         vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "huber"}, both)
-    for name in re.findall(r"'([^']+:huber)'", said):
+    for name in re.findall(r"'([^']+:huber)'", message):
         vgx.load_recipe("recipes/tiny.yaml", {"losses.1": name}, both)
 
 
@@ -469,20 +469,22 @@ def test_the_audits_table_is_what_a_check_prints(capsys):
     printed = capsys.readouterr().out
     shown = next(block.text for block in blocks("text", DOCS / "audit.md"))
     rows = [line.split() for line in shown.splitlines()]
-    said = [line.split() for line in printed[printed.index("gradient norm") :].splitlines()]
-    assert said[0] == rows[0]
-    for told, row in zip(said[1 : len(rows)], rows[1:], strict=True):
-        assert told[0] == row[0]
-        assert [cell == "-" for cell in told] == [cell == "-" for cell in row]
-        numbers = [(float(a), float(b)) for a, b in zip(told[1:], row[1:], strict=True) if a != "-"]
+    printed_rows = [line.split() for line in printed[printed.index("gradient norm") :].splitlines()]
+    assert printed_rows[0] == rows[0]
+    for cells, row in zip(printed_rows[1 : len(rows)], rows[1:], strict=True):
+        assert cells[0] == row[0]
+        assert [cell == "-" for cell in cells] == [cell == "-" for cell in row]
+        numbers = [
+            (float(a), float(b)) for a, b in zip(cells[1:], row[1:], strict=True) if a != "-"
+        ]
         assert all(a == pytest.approx(b, rel=0.05) for a, b in numbers)
 
 
 def test_every_finding_of_the_audit_is_explained():
     code = (ROOT / "framework" / "vgx" / "check" / "audit.py").read_text()
     names = set(re.findall(r'Finding\(f?"(\w+):', code))
-    told = set(re.findall(r"^\| `(\w+):", (DOCS / "audit.md").read_text(), re.MULTILINE))
-    assert names == told
+    explained = set(re.findall(r"^\| `(\w+):", (DOCS / "audit.md").read_text(), re.MULTILINE))
+    assert names == explained
 
 
 def test_the_tutorial_names_every_kind_and_all_that_a_step_has():

@@ -1,7 +1,7 @@
 """Runs command lines of vgx under an audit hook that notes processes, sockets and code.
 
 Reads one JSON list of command lines from standard input; writes one JSON line for each: its exit
-code, what it said, and what it did that reading does not need.
+code, its messages, and what it did that reading does not need.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WATCHED = (
 
 
 def main():
-    """Warm up, set the hook, and run what was asked for."""
+    """Warm up, set the hook, and run the commands."""
     import timm
     import torch
     import torchvision
@@ -37,12 +37,12 @@ def main():
     events, on = [], [False]
 
     def hook(event, arguments):
-        said = str(arguments)[:80]
+        details = str(arguments)[:80]
         # PyTorch looks for a graphics card, and Python for the name of the machine; libraries that
         # are installed bring libraries of their own. A training tells the C library to keep memory.
-        known = any(text in said for text in ("libnvidia", "'libc.so.6'", "'uname'", sys.prefix))
+        known = any(text in details for text in ("libnvidia", "'libc.so.6'", "'uname'", sys.prefix))
         if on[0] and event in WATCHED and not known:
-            events.append(f"{event} {said}")
+            events.append(f"{event} {details}")
 
     sys.addaudithook(hook)
     for line in sys.stdin:

@@ -33,16 +33,16 @@ GARBAGE = [
 
 def mutated(tree, seed):
     """The bytes of one broken recipe; most are still mappings."""
-    chance = random.Random(seed)
+    generator = random.Random(seed)
     tree = copy.deepcopy(tree)
-    for _ in range(chance.choice([1, 1, 1, 2, 4])):
-        _change(tree, chance)
-    data = _text(tree, chance).encode("utf-8", "surrogatepass")
-    if chance.random() < 0.15:
-        place = chance.randrange(len(data) + 1)
-        data = data[:place] + chance.randbytes(chance.choice([1, 1, 4, 40])) + data[place:]
-    if chance.random() < 0.02:
-        data = chance.randbytes(chance.randrange(400))
+    for _ in range(generator.choice([1, 1, 1, 2, 4])):
+        _change(tree, generator)
+    data = _text(tree, generator).encode("utf-8", "surrogatepass")
+    if generator.random() < 0.15:
+        place = generator.randrange(len(data) + 1)
+        data = data[:place] + generator.randbytes(generator.choice([1, 1, 4, 40])) + data[place:]
+    if generator.random() < 0.02:
+        data = generator.randbytes(generator.randrange(400))
     return data
 
 
@@ -55,51 +55,51 @@ def _places(value):
             yield from _places(inner)
 
 
-def _change(tree, chance):
+def _change(tree, generator):
     places = list(_places(tree))
     if not places:
         return
-    holder, key = chance.choice(places)
+    holder, key = generator.choice(places)
     old = holder[key]
-    what = chance.randrange(9)
+    what = generator.randrange(9)
     if what == 0:
         del holder[key]
     elif what == 1 and isinstance(holder, dict):
         name = str(key)
-        place = chance.randrange(len(name) + 1)
-        letter = chance.choice(["", "x", "-", " ", "é", "\x00", ".", "A"])
+        place = generator.randrange(len(name) + 1)
+        letter = generator.choice(["", "x", "-", " ", "é", "\x00", ".", "A"])
         holder[name[:place] + letter + name[place + 1 :]] = holder.pop(key)
     elif what in (2, 3, 4):
-        holder[key] = chance.choice(NUMBERS)
+        holder[key] = generator.choice(NUMBERS)
     elif what == 5:
-        holder[key] = chance.choice(WORDS)
+        holder[key] = generator.choice(WORDS)
     elif what == 6:
-        holder[key] = copy.deepcopy(chance.choice(OTHERS))
+        holder[key] = copy.deepcopy(generator.choice(OTHERS))
     elif what == 7:
-        other, name = chance.choice(places)  # what belongs elsewhere
+        other, name = generator.choice(places)  # what belongs elsewhere
         holder[key] = copy.deepcopy(other[name])
     else:
-        for _ in range(chance.choice([1, 3, 30])):
-            old = {"type": old} if chance.random() < 0.5 else [old]
+        for _ in range(generator.choice([1, 3, 30])):
+            old = {"type": old} if generator.random() < 0.5 else [old]
         holder[key] = old
 
 
-def _text(tree, chance):
+def _text(tree, generator):
     try:
         text = write(tree)
     except Exception:  # noqa: BLE001 - what can't even be written is replaced by what is no recipe
         return str(tree)
     lines = text.splitlines(keepends=True)
-    what = chance.random()
+    what = generator.random()
     if what < 0.1 and lines:
-        lines.insert(chance.randrange(len(lines) + 1), chance.choice(lines))  # a key twice
+        lines.insert(generator.randrange(len(lines) + 1), generator.choice(lines))  # a key twice
     elif what < 0.15 and lines:
-        del lines[chance.randrange(len(lines))]
+        del lines[generator.randrange(len(lines))]
     elif what < 0.2 and lines:
-        number = chance.randrange(len(lines))
-        lines[number] = " " * chance.randrange(1, 9) + lines[number]
+        number = generator.randrange(len(lines))
+        lines[number] = " " * generator.randrange(1, 9) + lines[number]
     text = "".join(lines)
-    if chance.random() < 0.15:
-        place = chance.randrange(len(text) + 1)
-        text = text[:place] + chance.choice(GARBAGE) + text[place:]
+    if generator.random() < 0.15:
+        place = generator.randrange(len(text) + 1)
+        text = text[:place] + generator.choice(GARBAGE) + text[place:]
     return text

@@ -1,4 +1,4 @@
-"""A disk that is really full: said in one message, the last good checkpoint as it was."""
+"""A full disk gives one message, and the last good checkpoint stays as it was."""
 
 from __future__ import annotations
 
@@ -73,14 +73,17 @@ def test_a_full_disk_costs_nothing_that_was_saved(
     resize(size)
     child = nursery.start(tmp_path, "run", tiny, *LENGTH, "--out", disk)
     assert child.wait() == 5, child.err.read_text()
-    said = child.err.read_text()
-    assert "Traceback" not in said
-    assert len(said.splitlines()) <= 10
-    assert "No space left on device" in said
+    message = child.err.read_text()
+    assert "Traceback" not in message
+    assert len(message.splitlines()) <= 10
+    assert "No space left on device" in message
     (run,) = disk.iterdir()
-    if "not saved" in said:
-        assert "disk full: No space left on device: needs 0." in said
-        assert "the last good checkpoint is step-" in said or "there is no checkpoint yet" in said
+    if "not saved" in message:
+        assert "disk full: No space left on device: needs 0." in message
+        assert (
+            "the last good checkpoint is step-" in message
+            or "there is no checkpoint yet" in message
+        )
     kept = sums(run)
     resize(20_000)
     if (run / "recipe.yaml").exists():
@@ -96,10 +99,10 @@ def test_a_checkpoint_that_does_not_fit_is_exit_5(nursery, tmp_path, tiny):
     """Files can't grow large enough: as a quota does it, without a disk of one's own."""
     child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=LIMITED.format(size=60_000))
     assert child.wait() == 5, child.err.read_text()
-    said = child.err.read_text()
-    assert "step-00000002: not saved: " in said
-    assert "there is no checkpoint yet" in said
-    assert "Traceback" not in said
+    message = child.err.read_text()
+    assert "step-00000002: not saved: " in message
+    assert "there is no checkpoint yet" in message
+    assert "Traceback" not in message
     (run,) = (tmp_path / "runs").iterdir()
     assert list((run / "checkpoints").iterdir()) == []
 
@@ -128,8 +131,8 @@ def test_room_that_is_made_too_early_would_be_seen(nursery, tmp_path, tiny, reco
 @pytest.mark.bar("R3")
 def test_too_little_room_is_said_before_the_first_step(nursery, tmp_path, tiny):
     child = nursery.run(tmp_path, "run", tiny, "--set", "train.steps=1", hook=ROOMLESS)
-    said = child.out.read_text()
-    assert "NOTICE: " in said
-    assert "three of its checkpoints are about 1 MiB, and the disk has 0 MiB" in said
+    output = child.out.read_text()
+    assert "NOTICE: " in output
+    assert "three of its checkpoints are about 1 MiB, and the disk has 0 MiB" in output
     child = nursery.run(tmp_path, "run", tiny, "--set", "train.steps=1")
     assert "three of its checkpoints" not in child.out.read_text()

@@ -456,10 +456,10 @@ TAGS = [
 def test_no_recipe_names_what_is_executed(guard, tmp_path, field):
     marker = tmp_path / "marker"
     for text in TAGS:
-        said = text.format(marker)
-        code, err, events = guard("check", TINY, "--set", f"{field}={said}")
-        fits = field == "name" and said == "os.system"  # a name as good as any
-        assert (code, events) == (0 if fits else 2, []), (said, code, err, events)
+        value = text.format(marker)
+        code, err, events = guard("check", TINY, "--set", f"{field}={value}")
+        fits = field == "name" and value == "os.system"  # a name as good as any
+        assert (code, events) == (0 if fits else 2, []), (value, code, err, events)
     assert not marker.exists()
 
 
@@ -541,13 +541,13 @@ def test_no_name_leads_out_of_the_folder_of_runs(tmp_path, monkeypatch, record_p
     from vgx.runs.directory import create
 
     monkeypatch.chdir(tmp_path)
-    registry, count, made, told = vgx.discover(), 0, 0, []
+    registry, count, made, messages = vgx.discover(), 0, 0, []
     for name in dict.fromkeys(names()):
         count += 1
         try:
             recipe = vgx.load_recipe(TINY, {"name": name}, registry)
         except RecipeError as error:
-            told += str(error).splitlines()
+            messages += str(error).splitlines()
             continue
         run = create(recipe.name, tmp_path / "runs")
         assert run.path.parent == tmp_path / "runs"
@@ -556,7 +556,7 @@ def test_no_name_leads_out_of_the_folder_of_runs(tmp_path, monkeypatch, record_p
     assert count >= 200
     record_property("cases", count)
     assert 0 < made < 20
-    assert all(letter.isprintable() for line in told for letter in line)
+    assert all(letter.isprintable() for line in messages for letter in line)
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert len(list((tmp_path / "runs").iterdir())) == made
 

@@ -17,7 +17,7 @@ import pytest
 ANIME = Path(__file__).parents[2] / "recipes" / "anime_vaegan.yaml"
 
 
-# What is asked before anybody knows whether the hub is well.
+# Requests that are sent before it is known whether the hub works.
 FIRST = ("/", "/api/agent-harnesses")
 
 
@@ -28,11 +28,11 @@ def answering(code, headers=()):
     200 breaks off in mid-sentence, of what it says to be a file of a data set; 0 is one that says
     that it is there, and not a word more.
     """
-    asked, over = [], threading.Event()
+    requests, over = [], threading.Event()
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(f"{self.command} {self.path}")
+            requests.append(f"{self.command} {self.path}")
             if code == 0 and self.path not in FIRST:
                 over.wait()
             self.send_response(code or 200)
@@ -49,11 +49,11 @@ def answering(code, headers=()):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    server.handle_error = lambda *_: None  # whoever asked has left
+    server.handle_error = lambda *_: None  # the client has left
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requests
     finally:
         over.set()
         server.shutdown()
@@ -88,9 +88,9 @@ def check(folder, address, careless=""):
     return done, time.perf_counter() - since
 
 
-def most(asked):
-    """How often the question was asked that was asked most."""
-    return max(Counter(asked).values())
+def most(requests):
+    """Return how often the most frequent request was sent."""
+    return max(Counter(requests).values())
 
 
 FILE = [("X-Repo-Commit", "c" * 40), ("ETag", "e" * 40)]
@@ -109,13 +109,13 @@ HOUR = [("Retry-After", "3600"), ("RateLimit", '"api";r=0;t=3600')]
     ],
 )
 def test_a_hub_that_gives_nothing_is_exit_8_within_a_minute(tmp_path, code, headers):
-    with answering(code, headers) as (address, asked):
+    with answering(code, headers) as (address, requests):
         done, seconds = check(tmp_path, address)
     assert done.returncode == 8, done.stderr
     assert seconds < 60
-    assert set(asked) - {f"HEAD {path}" for path in FIRST} - {f"GET {path}" for path in FIRST}
+    assert set(requests) - {f"HEAD {path}" for path in FIRST} - {f"GET {path}" for path in FIRST}
     # A download that breaks off is taken up where it ended, five times at most.
-    assert most(asked) <= (6 if headers == FILE else 3)
+    assert most(requests) <= (6 if headers == FILE else 3)
     message = done.stderr[done.stderr.index("vgx: ") :]
     assert "DrishtiSharma/Anime-Face-Dataset" in message
     assert "Traceback" not in done.stderr
@@ -125,7 +125,9 @@ def test_a_hub_that_gives_nothing_is_exit_8_within_a_minute(tmp_path, code, head
 @pytest.mark.chaos
 @pytest.mark.bar("H1", control="with the retries of the hub's own library")
 def test_without_bounds_it_would_be_asked_again_and_again(tmp_path, record_property):
-    with answering(503) as (address, asked):
+    with answering(503) as (address, requests):
         done, seconds = check(tmp_path, address, PATIENT)
-    assert most(asked) > 5
-    record_property("seen", f"{most(asked)} tries, {seconds:.0f} seconds, exit {done.returncode}")
+    assert most(requests) > 5
+    record_property(
+        "seen", f"{most(requests)} tries, {seconds:.0f} seconds, exit {done.returncode}"
+    )

@@ -218,22 +218,22 @@ def faulty(name):
 
 @pytest.mark.bar("X1")
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected"),
     [
         ("raises", "KeyError: 'no such thing'"),
         ("leaves", "SystemExit: 0"),
-        ("vector", "its generator's half is of shape (4,)"),
-        ("number", "its generator's half is a float"),
-        ("text", "its generator's half is a str"),
-        ("elsewhere", "its generator's half is on meta, while the run is on cpu"),
+        ("vector", "its generator's term is of shape (4,)"),
+        ("number", "its generator's term is a float"),
+        ("text", "its generator's term is a str"),
+        ("elsewhere", "its generator's term is on meta, while the run is on cpu"),
     ],
 )
-def test_a_loss_that_breaks_at_step_7_is_named(train, name, said):
+def test_a_loss_that_breaks_at_step_7_is_named(train, name, expected):
     with pytest.raises(PluginError) as caught:
         train(faulty(name))
     message = str(caught.value)
     assert "step 7: loss 'faulty' of stranger.py " in message
-    assert said in message
+    assert expected in message
     assert last_checkpoint() == "step-00000005"
 
 
@@ -267,7 +267,7 @@ def test_a_loss_that_breaks_at_once_leaves_no_run(train, tmp_path):
 
 @pytest.mark.bar("X1")
 def test_a_data_set_that_raises_names_the_picture_and_leaves_no_run(train, tmp_path):
-    with pytest.raises(DataError, match="picture 40.*the disk said no"):
+    with pytest.raises(DataError, match="image 40.*the disk said no"):
         train("dataset=spoilt")
     assert not (tmp_path / "runs").exists()
 
@@ -287,8 +287,8 @@ def test_a_data_set_that_cannot_be_opened_is_named_by_a_check_too(train, tmp_pat
 @pytest.mark.bar("X3")
 @pytest.mark.parametrize("where", ["private", "object", "module", "list"])
 def test_state_that_no_checkpoint_holds_is_refused_before_the_first_step(train, where, tmp_path):
-    said = r"audit: hidden-state:forgetful\..*: loss 'forgetful' changes its attribute"
-    with pytest.raises(RecipeError, match=said) as caught:
+    expected = r"audit: hidden-state:forgetful\..*: loss 'forgetful' changes its attribute"
+    with pytest.raises(RecipeError, match=expected) as caught:
         train(f"losses=[l1, kl, {{type: forgetful, where: {where}}}]")
     assert "buffer" in str(caught.value)
     assert not (tmp_path / "runs").exists()
@@ -297,7 +297,7 @@ def test_state_that_no_checkpoint_holds_is_refused_before_the_first_step(train, 
 @pytest.mark.bar("X3", control="without the check the hidden state is used in training")
 def test_without_the_look_hidden_state_would_be_trained_with(train, monkeypatch):
     """The control."""
-    monkeypatch.setattr(check, "holding_still", lambda _: contextlib.nullcontext([]))
+    monkeypatch.setattr(check, "watching_state", lambda _: contextlib.nullcontext([]))
     train("losses=[l1, kl, {type: forgetful, where: object}]", "train.steps=1")
 
 
@@ -327,15 +327,15 @@ def test_memory_that_runs_out_is_said_with_what_helps(train, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ("encoder.widths=[100000000]", "encoder: training it takes more than"),
         ("latent=9999999", "training it takes more than"),
         ("decoder.widths=[1000000000000000000]", "decoder: training it takes more than"),
     ],
 )
-def test_networks_that_fit_no_machine_are_refused_before_they_are_made(train, change, said):
-    with pytest.raises(vgx.VgxError, match=said) as error:
+def test_networks_that_fit_no_machine_are_refused_before_they_are_made(train, change, expected):
+    with pytest.raises(vgx.VgxError, match=expected) as error:
         train(change, "image.size=64")
     assert error.value.exit_code == 2
     assert not Path("runs").exists()

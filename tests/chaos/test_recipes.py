@@ -104,7 +104,7 @@ def test_what_is_read_is_examined_or_refused(n, tmp_path, monkeypatch, record_pr
     paths = [path for path in RECIPES if path.stem in names]
     trees = [whole(path, *(small if path.stem != "tiny" else ())) for path in paths]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    told = Counter()
+    outcomes = Counter()
     before = signal.signal(signal.SIGALRM, late)
     try:
         for seed in range(n):
@@ -115,19 +115,19 @@ def test_what_is_read_is_examined_or_refused(n, tmp_path, monkeypatch, record_pr
             signal.alarm(10)
             try:
                 check(recipe, REGISTRY, "cpu", Quiet())
-                told["ready"] += 1
+                outcomes["ready"] += 1
             except vgx.VgxError as error:
-                told[error.exit_code] += 1
+                outcomes[error.exit_code] += 1
             except Late:
-                told["late"] += 1
+                outcomes["late"] += 1
             finally:
                 signal.alarm(0)
     finally:
         signal.signal(signal.SIGALRM, before)
-    record_property("cases", sum(told.values()))
-    assert set(told) <= {"ready", "late", 2, 3, 4}
-    assert told["ready"] > 0.01 * n
-    assert told["late"] <= 0.005 * n + 1
+    record_property("cases", sum(outcomes.values()))
+    assert set(outcomes) <= {"ready", "late", 2, 3, 4}
+    assert outcomes["ready"] > 0.01 * n
+    assert outcomes["late"] <= 0.005 * n + 1
 
 
 @pytest.mark.bar("C1", control="without the check of values, the same test fails")
@@ -149,7 +149,7 @@ def test_the_mutations_find_a_reader_that_lets_large_numbers_through(
 
 @pytest.mark.bar("S3")
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("train: {steps: " + "9" * 400 + "}", "train.steps"),
         ("losses: [{type: l1, weight: 1" + "0" * 30 + "}]", "more than 64 bits"),
@@ -173,17 +173,17 @@ def test_the_mutations_find_a_reader_that_lets_large_numbers_through(
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,
 )
-def test_what_has_hurt_others_is_refused_quickly(text, said, tmp_path):
+def test_what_has_hurt_others_is_refused_quickly(text, expected, tmp_path):
     since = time.perf_counter()
     recipe, message = read(text.encode(), tmp_path)
     assert time.perf_counter() - since < SECONDS
     assert recipe is None
-    assert said in message
+    assert expected in message
     assert complain(message, tmp_path / "r.yaml") == ""
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "expected"),
     [
         ("x." * 5000 + "y=1", "nested deeper than 20"),
         ("losses." + "9" * 5000 + ".weight=1", "items 0 to"),
@@ -199,11 +199,11 @@ def test_what_has_hurt_others_is_refused_quickly(text, said, tmp_path):
     ],
     ids=lambda value: value[:12].encode("ascii", "replace").decode(),
 )
-def test_what_is_set_on_the_command_line_is_no_better(override, said):
+def test_what_is_set_on_the_command_line_is_no_better(override, expected):
     with pytest.raises(RecipeError) as caught:
         load_recipe(RECIPES[-1], [override], REGISTRY)
     message = str(caught.value)
-    assert said in message
+    assert expected in message
     assert all(letter.isprintable() for line in message.splitlines() for letter in line)
     assert len(message) < 3000
 

@@ -30,8 +30,8 @@ def ends(nursery, folder, tiny, end_of, often, hook=""):
 def test_a_run_repeats_whatever_is_done_on_the_way(
     nursery, tmp_path, tiny, end_of, record_property, n
 ):
-    chance = random.Random(n)
-    often = [[chance.randint(1, 25) for _ in OFTEN] for _ in range(n)]
+    generator = random.Random(n)
+    often = [[generator.randint(1, 25) for _ in OFTEN] for _ in range(n)]
     assert len({tuple(every) for every in often}) == n
     newest, sums, logs = zip(*ends(nursery, tmp_path, tiny, end_of, often), strict=True)
     assert set(newest) == {"step-00000020"}

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-# Trains only when it is told to.
+# It trains only when the test lets it.
 WAITING = """
 import time
 from pathlib import Path
@@ -48,10 +48,10 @@ def test_of_many_simultaneous_starts_one_trains(nursery, tmp_path, tiny, record_
     assert len(holders) == 1
     holder = holders[0].name.partition("-")[2]
     for child in refused:
-        said = child.err.read_text()
-        assert f"process {holder} (on " in said
-        assert "is training here" in said
-        assert "Traceback" not in said
+        message = child.err.read_text()
+        assert f"process {holder} (on " in message
+        assert "is training here" in message
+        assert "Traceback" not in message
     nursery.run(tmp_path, "sample", run, "-n", 4)  # who only looks is not refused
     (tmp_path / "go").touch()
     assert sorted(child.wait() for child in children) == [0, *[7] * (count - 1)]

@@ -87,10 +87,10 @@ def test_wherever_the_signal_comes_the_step_is_saved(
     assert time.monotonic() - start < 6  # a step, a picture and three files, all made slow
     (run,) = runs(tmp_path)
     assert steps_saved(run) == [PLACES[place][3]]
-    said = " ".join(child.err.read_text().split())
-    assert "Traceback" not in said
-    assert f"{signal.Signals(number).name}: stopped at step {PLACES[place][3]}" in said
-    assert "go on with: vgx resume" in said
+    message = " ".join(child.err.read_text().split())
+    assert "Traceback" not in message
+    assert f"{signal.Signals(number).name}: stopped at step {PLACES[place][3]}" in message
+    assert "go on with: vgx resume" in message
     nursery.run(tmp_path, "resume", run)
     assert end_of(run) == whole[0]
 
@@ -149,10 +149,10 @@ def test_before_there_is_a_run_nothing_is_left(nursery, tmp_path, tiny, number):
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", range(40))
 def test_whenever_the_signal_comes_the_run_ends_alike(nursery, tmp_path, tiny, whole, end_of, seed):
-    chance = random.Random(seed)
-    number = chance.choice([*CODES])
+    generator = random.Random(seed)
+    number = generator.choice([*CODES])
     child = nursery.start(tmp_path, "run", tiny, *LENGTH)
-    time.sleep(chance.uniform(0, whole[1]))
+    time.sleep(generator.uniform(0, whole[1]))
     child.kill(number)
     start = time.monotonic()
     code = child.wait()

@@ -144,7 +144,7 @@ SAVES = {
 def test_a_refusal_at_any_point_leaves_the_old_one_or_the_new_one(
     tmp_path, record_property, error, new, allowed
 ):
-    seen, said = set(), []
+    seen, messages = set(), []
     for at in range(1, 1000):
         run = fresh(tmp_path / "runs")
 
@@ -157,7 +157,7 @@ def test_a_refusal_at_any_point_leaves_the_old_one_or_the_new_one(
             try:
                 checkpoint.save(run, new, keep=2)
             except StorageError as refused:
-                said.append(str(refused))
+                messages.append(str(refused))
         seen.add(believed(run))
         assert believed(run) in allowed
         with run.held():
@@ -169,10 +169,10 @@ def test_a_refusal_at_any_point_leaves_the_old_one_or_the_new_one(
     assert len(points.passed) > 25
     assert {"mkdir", "open", "write", "flush", "fsync", "rename", "unlink"} <= set(points.passed)
     assert seen == allowed
-    assert len(said) >= 20
+    assert len(messages) >= 20
     full = error in ("ENOSPC", "EDQUOT")
-    assert all(("disk full" in text) == full for text in said)
-    assert all("the last good checkpoint is step-000000" in text for text in said)
+    assert all(("disk full" in text) == full for text in messages)
+    assert all("the last good checkpoint is step-000000" in text for text in messages)
 
 
 PROGRAM = """

@@ -94,17 +94,17 @@ def open_page(browser):
 
     def open_file(file):
         page = browser.new_page(viewport={"width": 1100, "height": 900})
-        faults, asked = [], []
+        faults, requests = [], []
         page.on("console", lambda message: faults.append(message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        opened.append((page, file, faults, asked))
+        page.on("request", lambda request: requests.append(request.url))
+        opened.append((page, file, faults, requests))
         page.goto(f"file://{file}")
         page.wait_for_selector(".chart svg")
         return page
 
     yield open_file
-    for page, file, faults, asked in opened:
+    for page, file, faults, requests in opened:
         assert faults == []
-        assert [url for url in asked if not url.startswith("data:")] == [f"file://{file}"]
+        assert [url for url in requests if not url.startswith("data:")] == [f"file://{file}"]
         page.close()

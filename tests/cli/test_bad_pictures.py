@@ -32,8 +32,8 @@ def test_a_torn_picture_ends_the_run_before_there_is_one(vgx_here, folder, tmp_p
     (folder / "sub" / "torn.png").write_bytes((folder / "03.png").read_bytes()[:200])
     code, _, err = vgx_here("run", *settings(folder))
     assert code == 4
-    said = " ".join(err.split())
-    assert "sub/torn.png: OSError: image file is truncated; dataset.on_bad=skip leaves" in said
+    message = " ".join(err.split())
+    assert "sub/torn.png: OSError: image file is truncated; dataset.on_bad=skip leaves" in message
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists()
 
@@ -58,9 +58,9 @@ def test_more_torn_pictures_than_are_allowed_end_the_run(vgx_here, folder, tmp_p
         (folder / name).write_bytes(b"torn")
     code, _, err = vgx_here("run", *settings(folder, *SKIP))
     assert code == 4
-    said = " ".join(err.split())
-    assert "2 of 14 images are unreadable (a.png: not an image" in said
-    assert "dataset.max_bad allows a share of 0.01" in said
+    message = " ".join(err.split())
+    assert "2 of 14 images are unreadable (a.png: not an image" in message
+    assert "dataset.max_bad allows a share of 0.01" in message
     assert not (tmp_path / "runs").exists()
 
 

@@ -103,12 +103,12 @@ def test_curves_are_laid_over_each_other_by_step_pictures_or_time(page, runs):
     name = page.locator("#curves h3").first.inner_text()
     logs = [run.read_log() for run in runs]
 
-    def told():
+    def last_values():
         values = [item.inner_text() for item in legend.locator("b").all()]
         return [float(value) if value[-1].isdigit() else None for value in values]
 
     ends = [log[-1]["losses"][name] for log in logs]
-    assert told() == pytest.approx(ends, rel=1e-3)
+    assert last_values() == pytest.approx(ends, rel=1e-3)
     by_step = chart.locator(".curve").nth(1).get_attribute("d")
     page.locator("#by-images").check()
     assert legend.inner_text().startswith(f"{logs[0][-1]['images']} images")
@@ -121,7 +121,7 @@ def test_curves_are_laid_over_each_other_by_step_pictures_or_time(page, runs):
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
     page.mouse.move(box["x"] + box["width"] - 9, box["y"] + 50)
-    first, second = told()
+    first, second = last_values()
     assert first is None
     assert second == pytest.approx(ends[1], rel=1e-3)
 

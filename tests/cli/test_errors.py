@@ -70,7 +70,7 @@ def test_the_anime_recipe_judges_three_by_three_patches(vgx_here):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "expected"),
     [
         (("run", "missing.yaml"), 2, "missing.yaml"),
         (("run",), 2, "RECIPE"),
@@ -88,19 +88,19 @@ def test_the_anime_recipe_judges_three_by_three_patches(vgx_here):
     ],
     ids=lambda value: " ".join(map(str, value))[-40:] if isinstance(value, tuple) else None,
 )
-def test_an_error_is_one_message_and_its_own_code(vgx_here, tmp_path, arguments, code, said):
+def test_an_error_is_one_message_and_its_own_code(vgx_here, tmp_path, arguments, code, expected):
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "empty").mkdir()
     got, _, err = vgx_here(*arguments)
     assert got == code, err
-    assert said in err
+    assert expected in err
     assert "Traceback" not in err
     assert len(err.strip().splitlines()) <= 10
 
 
 @pytest.mark.bar("C3")
 @pytest.mark.parametrize(
-    ("change", "code", "said"),
+    ("change", "code", "expected"),
     [
         ("train.batch=65", 4, "64 images don't fill one minibatch of 65"),
         ("train.batch=1000000000", 2, "train.batch"),
@@ -122,13 +122,13 @@ def test_an_error_is_one_message_and_its_own_code(vgx_here, tmp_path, arguments,
     ids=lambda value: value[:30] if isinstance(value, str) else None,
 )
 def test_what_cannot_be_is_refused_within_two_seconds_and_leaves_no_run(
-    vgx_here, tmp_path, change, code, said
+    vgx_here, tmp_path, change, code, expected
 ):
     vgx_here("parts", "loss")  # what is imported once
     since = time.process_time()
     got, _, err = vgx_here("run", TINY, "--set", change)
     assert time.process_time() - since < 2
-    assert (got, said in " ".join(err.split())) == (code, True), err
+    assert (got, expected in " ".join(err.split())) == (code, True), err
     assert not (tmp_path / "runs").exists()
 
 

@@ -96,9 +96,9 @@ def test_pointing_at_a_chart_shows_the_values_of_that_step(page, run):
     legend = page.locator("#curves .legend").first.inner_text()
     losses = run.read_log()[6]["losses"]
     assert legend.splitlines()[0] == "step 7"
-    told = dict(zip(legend.split()[2::2], legend.split()[3::2], strict=True))
-    assert list(told) == ["bce-adversarial.generator", "l1", "bce", "kl"]
-    for name, value in told.items():
+    values = dict(zip(legend.split()[2::2], legend.split()[3::2], strict=True))
+    assert list(values) == ["bce-adversarial.generator", "l1", "bce", "kl"]
+    for name, value in values.items():
         assert float(value) == pytest.approx(losses[name], rel=1e-3)
     assert chart.locator(".cursor").get_attribute("d")
     page.mouse.move(5, 5)

@@ -114,15 +114,15 @@ def test_reconstruct_shows_a_folders_pictures_again(vgx_here, run, folder):
 
 def test_a_bad_picture_of_a_samplers_folder_is_said_with_what_helps_there(vgx_here, run, folder):
     (folder / "torn.png").write_bytes(b"torn")
-    said = draw(vgx_here, run, "reconstruct", f"path={folder}", code=4)
-    assert "torn.png: not an image" in said
-    assert "remove it from the sampler's path" in said
-    assert "dataset" not in said
+    message = draw(vgx_here, run, "reconstruct", f"path={folder}", code=4)
+    assert "torn.png: not an image" in message
+    assert "remove it from the sampler's path" in message
+    assert "dataset" not in message
 
 
 @pytest.mark.bar("Q1")
 @pytest.mark.parametrize(
-    ("name", "setting", "code", "said"),
+    ("name", "setting", "code", "expected"),
     [
         ("neighbours", "of=5000", 2, "of: 5000: the run has"),
         ("gaussian-mixture", "components=5000", 2, "components: 5000: the run has"),
@@ -131,8 +131,8 @@ def test_a_bad_picture_of_a_samplers_folder_is_said_with_what_helps_there(vgx_he
         ("reconstruct", "path=nowhere", 4, "nowhere: there is no such folder"),
     ],
 )
-def test_what_a_run_cannot_do_is_said(vgx_here, run, name, setting, code, said):
-    assert said in draw(vgx_here, run, name, setting, code=code)
+def test_what_a_run_cannot_do_is_said(vgx_here, run, name, setting, code, expected):
+    assert expected in draw(vgx_here, run, name, setting, code=code)
     assert fits(run) == []
 
 
