@@ -10,6 +10,8 @@ def batches(*images, labels=None):
     return [Batch(each, labels) for each in images]
 
 
-def forward(engine, number, images, address=(), labels=None, *, learn=True):
+def forward(engine, number, images, address=(), labels=None, *, train_generator=True):
     """The step of one forward pass; its random numbers are keyed by `address`."""
-    return engine.forward(Batch(images, labels), number, engine.streams(*address), learn=learn)
+    return engine.forward(
+        Batch(images, labels), number, engine.streams(*address), train_generator=train_generator
+    )

@@ -79,7 +79,7 @@ def test_a_discriminator_with_dropout_judges_again_as_in_the_plain_order(fakes, 
         engine.networks["discriminator"].stages[0].append(nn.Dropout(0.5))
     given = {}
     monkeypatch.setattr(
-        Player, "move", lambda self, _, grads, *__: given.update({self.name: grads})
+        Player, "step_optimizer", lambda self, _, grads, *__: given.update({self.name: grads})
     )
     real = pictures(0, dtype=torch.float64)
     one.step(0, batches(real))
@@ -248,6 +248,33 @@ def test_discriminator_first_shows_the_generator_an_updated_judge():
     assert not torch.allclose(one[first], two[first], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        # The discriminator's further steps, before its loss counts.
+        ({"losses": [{"type": "hinge", "start": 1}, "l1"], "train.discriminator_steps": 2}, 2),
+        # The discriminator is first, and has nothing to learn yet.
+        (
+            {
+                "losses": [{"type": "hinge", "start": 1}, "l1"],
+                "train.order": "discriminator-first",
+            },
+            1,
+        ),
+        # A VAE whose only loss counts every second step.
+        ({"discriminator": None, "losses": [{"type": "l1", "every": 2, "start": 1}]}, 1),
+    ],
+)
+def test_a_player_without_a_term_that_counts_stays_as_it_is(changes, count):
+    engine = Engine(tiny({"train.ema": None, **changes}), 4)
+    player = engine.players["discriminator" if "train" in "".join(changes) else "generator"]
+    before = [p.clone() for p in player.parameters]
+    engine.step(0, batches(*map(pictures, range(count))))
+    assert all(map(torch.equal, before, player.parameters))
+    engine.step(1, batches(*map(pictures, range(count))))
+    assert not all(map(torch.equal, before, player.parameters))
+
+
 def test_further_discriminator_steps_move_only_the_discriminator():
     one, three = (Engine(tiny({"train.discriminator_steps": n}), 1) for n in (1, 3))
     one.step(0, batches(pictures(0)))
@@ -282,7 +309,7 @@ def test_a_gradient_in_another_memory_layout_moves_the_same_weights():
             torch.randn(p.shape, generator=chance) for p in engine.players["generator"].parameters
         ]
         formatted = [g.to(memory_format=layout) if g.dim() == 4 else g for g in gradients]
-        engine.players["generator"].move(0, formatted, 1.0, None)
+        engine.players["generator"].step_optimizer(0, formatted, 1.0, None)
         ends.append(copied(engine))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 

@@ -36,7 +36,7 @@ def applied(engine, number, **batch):
     def move(player, number, given, *_):
         gradients[player.name] = dict(zip(player.trained, given, strict=True))
 
-    with mock.patch.object(Player, "move", move):
+    with mock.patch.object(Player, "step_optimizer", move):
         values = engine.step(number, batches(pictures(number), **batch))
     return gradients, values
 

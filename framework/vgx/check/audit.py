@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vgx.engine.engine import Engine
 from vgx.engine.losses import Term
-from vgx.engine.players import within
+from vgx.engine.players import is_trained_by
 from vgx.errors import RecipeError
 from vgx.parts.base import Component
 from vgx.parts.kinds import Dataset, Loss
@@ -127,7 +127,7 @@ def _trained(engine: Engine, term: Term) -> dict[str, nn.Parameter]:
     # A recipe may have no discriminator while one of its losses has a term for it.
     named = engine.named_parameters(term.player)
     trained = {name: p for name, p in named.items() if p.requires_grad}
-    return {name: p for name, p in trained.items() if within(name, term.reaches)}
+    return {name: p for name, p in trained.items() if is_trained_by(name, term.reaches)}
 
 
 def _from_generator(detached: Step) -> dict[str, Tensor]:

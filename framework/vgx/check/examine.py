@@ -166,7 +166,7 @@ def _try_forward(engine: Engine, batch: Batch) -> tuple[Step, Step, float, memor
     need = memory.needed(networks, sum(saved.values()), len(batch), engine.device)
     need.check(train.batch, train.accumulate)
     start = _now(engine.device)
-    detached = engine.forward(batch, 0, streams, learn=False)
+    detached = engine.forward(batch, 0, streams, train_generator=False)
     forward = (_now(engine.device) - start) / len(batch)
     for name in audit.FROM_GENERATOR:
         if detached.has(name):

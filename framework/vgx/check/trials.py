@@ -127,7 +127,7 @@ def tried(recipe: Recipe, steps: int, batch: Batch, device: torch.device) -> Tri
     """Train a few steps with new networks, and measure the time."""
     with noticing([]):
         engine = Engine(recipe, steps, len(batch), device)
-        engine.use(recipe)
+        engine.configure(recipe.train)
         times = []
         for number in range(1 + STEPS):
             start = time.perf_counter()
@@ -155,7 +155,7 @@ def step_time(engine: Engine, forward: float) -> tuple[float, int]:
     images = torch.rand(shape, generator=rng.generator(0, "pace")).to(engine.device)  # [B, C, H, W]
     labels = torch.zeros(count, dtype=torch.long, device=engine.device)  # [B]
     batch = Batch(images, labels if recipe.image.classes else None)
-    engine.use(settled(recipe))
+    engine.configure(settled(recipe).train)
     times = []
     for number in range(1 + STEPS):
         start = time.perf_counter()

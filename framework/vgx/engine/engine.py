@@ -1,6 +1,6 @@
 """The engine: a recipe's networks, and the training step.
 
-`Engine.step` and `Engine.update` are the whole step, from the forward pass to the optimizers.
+`Engine.step`, `turns` and `update` are the whole step, from the forward pass to the optimizers.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from vgx.engine.finite import Guard
 from vgx.engine.forward import Forward
 from vgx.engine.losses import PlayerName, build_losses, terms_of, weighted_losses
 from vgx.engine.optimizers import averaging, make_optimizer
-from vgx.engine.players import Gradients, Player, added
+from vgx.engine.players import Gradients, Player, add_gradients
 from vgx.engine.stored_latents import MOST, StoredLatents
 from vgx.errors import StorageError
-from vgx.recipe.model import Recipe
+from vgx.recipe.model import Recipe, Train
 from vgx.runs.checkpoint import State
 
 ROLLBACK_LR = 0.5  # what each rollback multiplies the learning rates by
@@ -52,9 +52,9 @@ class Engine:
             name: self._build_player(name)
             for name in (names if recipe.discriminator else names[:1])
         }
-        self.average = self._build_average()
+        self.ema = self._build_ema()
         self.latents = StoredLatents(codes, recipe.latent.shape, self.device)
-        # Where all optimizers are fused, steps need not wait until the guard's values are read.
+        # With fused optimizers no step has to wait for the device.
         fused = all(p.optimizer.defaults.get("fused") for p in self.players.values())
         self.guard = Guard(self.device, deferred=self.device.type == "cuda" and fused)
         self.rollbacks = 0
@@ -64,28 +64,28 @@ class Engine:
     def step(self, number: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Train each player once, the discriminator once on each minibatch.
 
-        Returns the unweighted terms by name, on the device.
+        Returns the unweighted terms by name, on the device; of several minibatches the last ones.
         """
         terms: dict[str, Tensor] = {}
         with rng.ambient(self.seed, "step", number):
             for index, batch in enumerate(batches):
                 for players in self.turns(index, len(batches)):
                     terms |= self.update(players, number, index, batch)
-            if self.average is not None:
-                with record_function("vgx: averaging"):
-                    self.average.update_parameters(self.averaged_networks())
+        if self.ema is not None:
+            with record_function("vgx: averaging"):
+                self.ema.update_parameters(self.networks_to_average())
         return terms
 
     def turns(self, index: int, count: int) -> list[list[Player]]:
         """Return who is trained on minibatch `index` of a step; an inner list shares one pass."""
-        discriminator = self.players.get("discriminator")
+        generator, discriminator = self.players["generator"], self.players.get("discriminator")
         if discriminator is None:
-            return [[self.players["generator"]]]
+            return [[generator]]
         generator_first = self.recipe.train.order == "generator-first"
-        if index != (0 if generator_first else count - 1):
-            return [[discriminator]]  # further steps of the discriminator
-        # With the generator first, D's weights are the same in both its scores: one pass will do.
-        generator = self.players["generator"]
+        of_generator = 0 if generator_first else count - 1  # the minibatch that it is trained on
+        if index != of_generator:
+            return [[discriminator]]
+        # When the generator is first, D's weights are the same for its loss and for D's own loss.
         return [[generator, discriminator]] if generator_first else [[discriminator], [generator]]
 
     def update(
@@ -93,31 +93,29 @@ class Engine:
     ) -> dict[str, Tensor]:
         """Run one forward pass, compute each player's gradient, and only then step the optimizers.
 
-        With `accumulate` the minibatch is cut into pieces, whose gradients are added up.
+        With `train.accumulate` the gradients of several micro-batches are added up.
         """
         terms: dict[str, Tensor] = {}
         gradients: dict[PlayerName, Gradients] = {}
-        pieces = batch.chunk(self.recipe.train.accumulate)
-        learn = self.players["generator"] in players
-        for piece, part in enumerate(pieces):
-            streams = self.streams(number, index, piece)
-            step = self.forward(part, number, streams, learn=learn)
-            if learn:
+        micro_batches = batch.chunk(self.recipe.train.accumulate)
+        train_generator = self.players["generator"] in players
+        for position, micro_batch in enumerate(micro_batches):
+            streams = self.streams(number, index, position)
+            step = self.forward(micro_batch, number, streams, train_generator=train_generator)
+            if train_generator:
                 self.latents.add(step.z)
             for player in players:
-                if player is not players[0] and self.forward.dropout:
-                    step = self.forward.scored_again(step, streams)
-                with record_function("vgx: losses"):
-                    losses = weighted_losses(player.terms, step, self.networks["decoder"])
+                if player is not players[0]:  # as in a pass of its own, for networks with dropout
+                    step = self.forward.with_other_dropout(step, streams)
+                losses = weighted_losses(player.terms, step, self.networks["decoder"])
                 for label, value in losses.terms.items():
-                    terms[label] = terms.get(label, 0) + value.detach() / len(pieces)
+                    terms[label] = terms.get(label, 0) + value.detach() / len(micro_batches)
                 keep_graph = player is not players[-1]
-                for gradient in player.gradients(losses, len(pieces), keep_graph=keep_graph):
-                    gradients[player.name] = added(gradients.get(player.name), gradient)
-        self.guard.check(number, terms, self.by_parameter(gradients))  # raises when not finite
-        with record_function("vgx: optimizers"):
-            for name, gradient in gradients.items():
-                self.players[name].move(number, gradient, self.lr_scale, self.guard.halt)
+                for new in player.gradients(losses, len(micro_batches), keep_graph=keep_graph):
+                    gradients[player.name] = add_gradients(gradients.get(player.name), new)
+        self.guard.check(number, terms, self.with_names(gradients))  # raises when not finite
+        for name, summed in gradients.items():
+            self.players[name].step_optimizer(number, summed, self.lr_scale, self.guard.found_inf)
         return terms
 
     # --- random numbers and learning rates ---------------------------------------------------
@@ -169,7 +167,7 @@ class Engine:
             for inner, parameter in network.named_parameters()
         }
 
-    def by_parameter(
+    def with_names(
         self, gradients: dict[PlayerName, Gradients]
     ) -> dict[PlayerName, list[tuple[str, Tensor | None]]]:
         """Return gradients with the names of their parameters."""
@@ -178,25 +176,25 @@ class Engine:
             for name, values in gradients.items()
         }
 
-    def averaged_networks(self) -> nn.ModuleDict:
+    def networks_to_average(self) -> nn.ModuleDict:
         """Return the networks whose weights are averaged."""
         names = [name for name in ("encoder", "decoder") if name in self.networks]
         return nn.ModuleDict({name: self.networks[name] for name in names})
 
-    def _build_average(self) -> AveragedModel | None:
+    def _build_ema(self) -> AveragedModel | None:
         decay = self.recipe.train.ema
         if decay is None:
             return None
         average = averaging(decay, warmup=self.recipe.train.ema_warmup)
         # Buffers are copied, not averaged: BatchNorm's statistics are averages already.
-        averaged = AveragedModel(self.averaged_networks(), multi_avg_fn=average)
+        averaged = AveragedModel(self.networks_to_average(), multi_avg_fn=average)
         averaged.n_averaged = averaged.n_averaged.cpu()  # it is read in every step
         return averaged
 
     def network_for_sampling(self, name: str) -> nn.Module:
         """Return the network with averaged weights when there are any, else the trained one."""
-        if self.average is not None:
-            averaged: Any = self.average.module
+        if self.ema is not None:
+            averaged: Any = self.ema.module
             if name in averaged:
                 network: nn.Module = averaged[name]
                 return network
@@ -204,13 +202,13 @@ class Engine:
 
     # --- how it computes, and its state --------------------------------------------------------
 
-    def use(self, recipe: Recipe) -> None:
-        """Compute as the recipe settles it: `precision` and `compile` are no longer `auto`."""
-        self.forward.bf16 = recipe.train.precision == "bf16"
-        if recipe.train.compile is True:
+    def configure(self, train: Train) -> None:
+        """Set `precision` and `compile` as they are settled: they are no longer `auto`."""
+        self.forward.bf16 = train.precision == "bf16"
+        if train.compile is True:
             self.forward.compile()
 
-    def retry(self, rollbacks: int) -> None:
+    def set_rollbacks(self, rollbacks: int) -> None:
         """Draw other random numbers at lower learning rates, as after so many rollbacks."""
         self.rollbacks = rollbacks
 
@@ -233,5 +231,5 @@ class Engine:
             raise StorageError(f"the checkpoint does not fit the recipe: {error!r}") from error
 
     def _saved_networks(self) -> dict[str, nn.Module]:
-        average = {} if self.average is None else {"average": self.average}
+        average = {} if self.ema is None else {"average": self.ema}
         return {**self.networks, **average}

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from vgx.engine.losses import PlayerName
 from vgx.errors import DivergedError
@@ -25,7 +26,7 @@ class Guard:
         self.norms: dict[PlayerName, list[Tensor | None]] = {}
 
     @property
-    def halt(self) -> Tensor | None:
+    def found_inf(self) -> Tensor | None:
         """The flag that keeps fused optimizers from changing anything, when steps are deferred."""
         return self.halted if self.deferred else None
 
@@ -40,12 +41,23 @@ class Guard:
         Raises `DivergedError` that names the first one that is not finite. Only their sum is read,
         because each read waits for the device: the sum is finite only if all values are.
         """
+        with record_function("vgx: finite check"):
+            self._check(number, values, gradients)
+
+    def _check(
+        self,
+        number: int,
+        values: dict[str, Tensor],
+        gradients: dict[PlayerName, list[tuple[str, Tensor | None]]],
+    ) -> None:
         summed = [*values.values()]
         for player, named in gradients.items():
             given = [gradient for _, gradient in named if gradient is not None]
             norms = iter(torch._foreach_norm(given) if given else ())  # noqa: SLF001
             self.norms[player] = [None if g is None else next(norms) for _, g in named]
             summed += [norm for norm in self.norms[player] if norm is not None]
+        if not summed:  # no term counts at this step
+            return
         total = torch.stack(summed).sum()
         if self.deferred:
             unread = {**values, "the norm of the gradients": total}
@@ -60,8 +72,8 @@ class Guard:
         """Read the values of deferred steps; this waits once for the device.
 
         Raises `DivergedError` for the first one that was not finite. No trained weight has changed
-        since, because the optimizers read `halt` on the device. The training loop calls this before
-        it logs, draws or saves.
+        since, because the optimizers read `found_inf` on the device. The training loop calls this
+        before it logs, draws or saves.
         """
         unread, self.unread = self.unread, []
         if not unread or not bool(self.halted):

@@ -41,29 +41,32 @@ class Forward:
         self.device, self.dtype = device, dtype
         self.augment = [part.build(recipe.image) for part in recipe.augment]
         self.diff_augment = [part.build(recipe.image) for part in recipe.diff_augment]
-        self.bf16 = recipe.train.precision == "bf16"  # not for `auto`: see Engine.use
+        self.bf16 = recipe.train.precision == "bf16"  # not for `auto`: see Engine.configure
         self.compiled: dict[str, Callable[..., Any]] = {}  # called instead of the networks
         self.dropout = False  # whether the discriminator drew dropout masks in the last pass
 
-    def __call__(self, batch: Batch, number: int, streams: Streams, *, learn: bool = True) -> Step:
+    def __call__(
+        self, batch: Batch, number: int, streams: Streams, *, train_generator: bool = True
+    ) -> Step:
         """Run every network once on a minibatch, and return what a loss may read.
 
-        Random numbers come from `streams`. Without `learn` no gradient leads to the generator.
+        Random numbers come from `streams`. Without `train_generator` no gradient leads to the
+        generator.
         """
         real = self.augmented(batch.images, streams)  # [B, C, H, W]
         z = torch.randn(
             (len(real), *self.recipe.latent.shape),
             generator=streams("prior"), device=self.device, dtype=self.dtype,
         )  # [B, *Z]  # fmt: skip
-        given: dict[str, Any] = {}
-        with self.autocast(), torch.set_grad_enabled(learn):
+        outputs: dict[str, Any] = {}
+        with self.autocast(), torch.set_grad_enabled(train_generator):
             if "prior" in self.recipe.train.fakes or "encoder" not in self.networks:
-                given["prior"] = sigmoid(self.decode(z, batch.labels))  # [B, C, H, W]
+                outputs["prior"] = sigmoid(self.decode(z, batch.labels))  # [B, C, H, W]
             if "encoder" in self.networks:
-                given["posterior"] = self.encode(real)
-                z = given["posterior"].sample(streams("posterior"))  # [B, *Z]
-                given["recon_logits"] = self.decode(z, batch.labels)  # [B, C, H, W]
-                given["recon"] = sigmoid(given["recon_logits"])  # [B, C, H, W]
+                outputs["posterior"] = self.encode(real)
+                z = outputs["posterior"].sample(streams("posterior"))  # [B, *Z]
+                outputs["recon_logits"] = self.decode(z, batch.labels)  # [B, C, H, W]
+                outputs["recon"] = sigmoid(outputs["recon_logits"])  # [B, C, H, W]
         step = Step(
             number=number,
             progress=number / self.steps,
@@ -72,7 +75,7 @@ class Forward:
             fakes=self.recipe.train.fakes,
             labels=batch.labels,
             rng=lambda stream: streams(f"loss {stream}"),
-            **given,
+            **outputs,
         )
         return self.scored(step, streams) if "discriminator" in self.networks else step
 
@@ -88,31 +91,36 @@ class Forward:
         """Return the step with the discriminator's scores of its real and fake images."""
         before = rng.global_state(self.device)
         with self.autocast():
-            real_score = self.score(step.real, step.labels, streams, "real")
-            fake_score = self.score(step.fake, step.labels, streams, "fake")
+            real_score = self.score(step.real, step.labels, streams, "real", compiled=True)
+            fake_score = self.score(step.fake, step.labels, streams, "fake", compiled=True)
+        # Dropout draws from the global generator.
         self.dropout = not torch.equal(before, rng.global_state(self.device))
         score = partial(self.score, labels=step.labels, streams=streams)
         return step.but(real_score=real_score, fake_score=fake_score, discriminator=score)
 
-    def scored_again(self, step: Step, streams: Streams) -> Step:
-        """Return the step with scores under other dropout masks, for the discriminator's own turn.
+    def with_other_dropout(self, step: Step, streams: Streams) -> Step:
+        """Return the step with scores under other dropout masks, for the discriminator's losses.
 
-        The fake images are cut off from the generator.
+        The fake images are detached from the generator. Without dropout the step stays the same.
         """
-        cut = {name: getattr(step, name).detach() for name in step.fakes}
-        again = self.scored(step.but(**cut), streams)
+        if not self.dropout:
+            return step
+        detached = {name: getattr(step, name).detach() for name in step.fakes}
+        again = self.scored(step.but(**detached), streams)
         return step.but(real_score=again.real_score, fake_score=again.fake_score)
 
     def encode(self, images: Tensor) -> Posterior:
         """Return the encoder's posterior over [B, *Z] of images [B, C, H, W]."""
         with record_function("vgx: encode"):
-            posterior: Posterior = self._called("encoder")(images)
+            posterior: Posterior = self._network_or_compiled("encoder")(images)
         return posterior
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """[B, C, H, W]  The decoder's logits of latents [B, *Z], in float32 at least."""
         with record_function("vgx: decode"):
-            logits = self._called("decoder")(z, *label_inputs(self.recipe.decoder, labels))
+            logits = self._network_or_compiled("decoder")(
+                z, *label_inputs(self.recipe.decoder, labels)
+            )
         return at_least_float32(logits)
 
     def score(
@@ -121,19 +129,21 @@ class Forward:
         labels: Tensor | None = None,
         streams: Streams = Streams(0),  # noqa: B008 - a frozen value
         stream: str = "penalty",
+        *,
+        compiled: bool = False,
     ) -> Score:
         """Return the discriminator's score of images [F*B, C, H, W], logits in float32 at least.
 
-        Labels are those of B images, which come F times.
+        The labels [B] are repeated F times. Compiled networks have no second derivatives, which
+        penalties need.
         """
         generator = streams(f"augmentation of the {stream}")
         for augment in self.diff_augment:
             images = augment(images, generator)
         if labels is not None:
             labels = labels.repeat(len(images) // len(labels))  # [F*B]
-        # Compiled networks give no second derivatives, which penalties take.
-        penalty = stream == "penalty"
-        network = self.networks["discriminator"] if penalty else self._called("discriminator")
+        uncompiled = self.networks["discriminator"]
+        network = self._network_or_compiled("discriminator") if compiled else uncompiled
         with record_function(f"vgx: score {stream}"):
             score: Score = network(images, *label_inputs(self.recipe.discriminator, labels))
         return Score(at_least_float32(score.logits), score.features)
@@ -176,5 +186,5 @@ class Forward:
 
         return call
 
-    def _called(self, name: str) -> Callable[..., Any]:
+    def _network_or_compiled(self, name: str) -> Callable[..., Any]:
         return self.compiled.get(name, self.networks[name])

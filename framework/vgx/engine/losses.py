@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from vgx import rng
 from vgx.parts.base import BrokenError
@@ -109,24 +110,25 @@ class Losses:
 
 
 def weighted_losses(terms: list[Term], step: Step, decoder: nn.Module) -> Losses:
-    """Compute the terms that count at this step, and their weighted sums."""
-    counted: list[tuple[Term, Tensor, float]] = []
-    for term in terms:
-        weight = term.weight(step.number)
-        value = term.value(step) if weight else None
-        if value is not None:
-            counted.append((term, value, weight))
-    losses = Losses({term.label: value for term, value, _ in counted})
-    for term, value, weight in counted:
-        weighted = weight * value
-        if term.adaptive is not None:
-            names = term.adaptive.against
-            others = [w * v for other, v, w in counted if other.part.label in names]
-            if others:  # some of them count at this step
-                total = sum(others[1:], others[0])
-                weighted = weighted * gradient_ratio(total, value, decoder, term.adaptive.most)
-        previous = losses.sums.get(term.reaches)
-        losses.sums[term.reaches] = weighted if previous is None else previous + weighted
+    """Compute the terms that count at this step, and their weighted sums.
+
+    The last layer of the `decoder` is where adaptive weights compare gradients.
+    """
+    with record_function("vgx: losses"):
+        weights = [(term, term.weight(step.number)) for term in terms]
+        values = [(term, term.value(step), weight) for term, weight in weights if weight]
+        counted = [(term, value, weight) for term, value, weight in values if value is not None]
+        losses = Losses({term.label: value for term, value, _ in counted})
+        for term, value, weight in counted:
+            weighted = weight * value
+            if term.adaptive is not None:
+                names = term.adaptive.against
+                others = [w * v for other, v, w in counted if other.part.label in names]
+                if others:  # some of them count at this step
+                    total = sum(others[1:], others[0])
+                    weighted = weighted * gradient_ratio(total, value, decoder, term.adaptive.most)
+            previous = losses.sums.get(term.reaches)
+            losses.sums[term.reaches] = weighted if previous is None else previous + weighted
     return losses
 
 

@@ -32,42 +32,42 @@ class Player:
         """The trained parameters."""
         return [*self.trained.values()]
 
-    def gradients(self, losses: Losses, pieces: int, *, keep_graph: bool) -> Iterator[Gradients]:
-        """Give the gradients of each weighted sum over the number of pieces of the minibatch."""
+    def gradients(self, losses: Losses, count: int, *, keep_graph: bool) -> Iterator[Gradients]:
+        """Yield the gradients of each weighted sum, divided by the number of micro-batches."""
         last = len(losses.sums) - 1
         for index, (reaches, total) in enumerate(losses.sums.items()):
-            mean = total / pieces
             with record_function(f"vgx: gradients {self.name}"):
-                gradients = self._gradients(mean, reaches, keep_graph or index < last)
+                gradients = self._gradients(total / count, reaches, keep_graph or index < last)
             yield gradients
 
     def _gradients(self, total: Tensor, reaches: Reaches, keep_graph: bool) -> Gradients:
-        wanted = [parameter for name, parameter in self.trained.items() if within(name, reaches)]
-        given = iter(torch.autograd.grad(total, wanted, retain_graph=keep_graph, allow_unused=True))
-        return [next(given) if within(name, reaches) else None for name in self.trained]
+        inputs = [p for name, p in self.trained.items() if is_trained_by(name, reaches)]
+        grads = iter(torch.autograd.grad(total, inputs, retain_graph=keep_graph, allow_unused=True))
+        return [next(grads) if is_trained_by(name, reaches) else None for name in self.trained]
 
-    def move(
-        self, number: int, gradients: Gradients, lr_scale: float, halted: Tensor | None
+    def step_optimizer(
+        self, number: int, gradients: Gradients, lr_scale: float, found_inf: Tensor | None
     ) -> None:
-        """Step the optimizer: learning rate, clipping, update.
+        """Set the learning rate, clip the gradients, and step the optimizer.
 
-        A fused optimizer changes nothing while `halted` is true, and the host need not wait for it.
+        A fused optimizer changes nothing while `found_inf` is true; the host does not wait for it.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr_scale * learning_rate(self.settings, number)
-        parameters = self.parameters
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = None if gradient is None else laid_out(gradient, parameter)
-        if self.clip is not None:
-            nn.utils.clip_grad_norm_(parameters, self.clip)
-        if halted is not None:
-            self.optimizer.found_inf = halted.float()  # type: ignore[attr-defined]
-        self.optimizer.step()
-        for parameter in parameters:
-            parameter.grad = None
+        with record_function("vgx: optimizers"):
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr_scale * learning_rate(self.settings, number)
+            parameters = self.parameters
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = None if gradient is None else laid_out(gradient, parameter)
+            if self.clip is not None:
+                nn.utils.clip_grad_norm_(parameters, self.clip)
+            if found_inf is not None:
+                self.optimizer.found_inf = found_inf.float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+            for parameter in parameters:
+                parameter.grad = None
 
 
-def within(name: str, reaches: Reaches) -> bool:
+def is_trained_by(name: str, reaches: Reaches) -> bool:
     """Return whether a term that reaches some networks trains this parameter.
 
     The weights of losses are trained by every term that uses them.
@@ -77,7 +77,7 @@ def within(name: str, reaches: Reaches) -> bool:
     return name.startswith(("loss ", *(f"{network}." for network in reaches)))
 
 
-def added(sums: Gradients | None, gradients: Gradients) -> Gradients:
+def add_gradients(sums: Gradients | None, gradients: Gradients) -> Gradients:
     """Add gradients up, over pieces of a minibatch and over what terms reach."""
     if sums is None:
         return gradients

@@ -104,7 +104,7 @@ def room(run: Run, engine: Engine) -> list[str]:
     For an optimizer, two numbers are counted for each parameter, as Adam has.
     """
     trained = [parameter for player in engine.players.values() for parameter in player.parameters]
-    networks = [*engine.networks.values(), *([engine.average] if engine.average else [])]
+    networks = [*engine.networks.values(), *([engine.ema] if engine.ema else [])]
     tensors = [tensor for network in networks for tensor in network.state_dict().values()]
     size = sum(tensor.nbytes for tensor in [*tensors, *trained, *trained, engine.latents.ring])
     free = shutil.disk_usage(run.path).free

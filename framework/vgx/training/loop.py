@@ -64,9 +64,9 @@ class Training:
         first = self.done * self.recipe.batches_per_step
         return range(first, first + self.recipe.batches_per_step)
 
-    def retry(self, rollbacks: int) -> None:
+    def set_rollbacks(self, rollbacks: int) -> None:
         """Use the random numbers and learning rates of a training after so many rollbacks."""
-        self.engine.retry(rollbacks)
+        self.engine.set_rollbacks(rollbacks)
         self.batches = self.batches.reseeded(self.engine.seed)
 
     def step(self) -> dict[str, Tensor]:
@@ -259,7 +259,7 @@ def _roll_back(training: Training, what: str, console: Console) -> None:
             state = checkpoint.load(training.run)[1]
     training.engine.restore(state)
     training.done = state.numbers["step"]
-    training.retry(rollbacks + 1)
+    training.set_rollbacks(rollbacks + 1)
     training.run.rewind_log(training.done)
     _read_best(training)
     _save(training, console)  # with the number of rollbacks, so that a resume continues from here

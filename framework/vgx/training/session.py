@@ -237,7 +237,7 @@ def steps_of(recipe: Recipe, per_epoch: int) -> int:
 
 def configure(engine: Engine, batches: Batches, recipe: Recipe) -> None:
     """Set precision, compiling and memory for many steps; on a GPU PyTorch's switches too."""
-    engine.use(recipe)
+    engine.configure(recipe.train)
     if engine.device.type == "cpu":
         memory.keep_freed()
     else:
@@ -325,5 +325,5 @@ def rebuild(
         engine.restore(state)
         training.done = training.saved = state.numbers["step"]
         training.seconds = state.numbers["seconds"]
-        training.retry(state.numbers.get("rollbacks", 0))
+        training.set_rollbacks(state.numbers.get("rollbacks", 0))
     return training
