@@ -79,7 +79,9 @@ def test_a_discriminator_with_dropout_judges_again_as_in_the_plain_order(fakes, 
         engine.networks["discriminator"].stages[0].append(nn.Dropout(0.5))
     given = {}
     monkeypatch.setattr(
-        Player, "step_optimizer", lambda self, _, grads, *__: given.update({self.name: grads})
+        Player,
+        "step_optimizer",
+        lambda self, _, grads, *__: given.update({self.name: [*grads.values()]}),
     )
     real = pictures(0, dtype=torch.float64)
     one.step(0, batches(real))
@@ -305,11 +307,11 @@ def test_a_gradient_in_another_memory_layout_moves_the_same_weights():
     for layout in (torch.channels_last, torch.contiguous_format):
         engine = Engine(tiny(), 1)
         chance = torch.Generator().manual_seed(0)
-        gradients = [
-            torch.randn(p.shape, generator=chance) for p in engine.players["generator"].parameters
-        ]
-        formatted = [g.to(memory_format=layout) if g.dim() == 4 else g for g in gradients]
-        engine.players["generator"].step_optimizer(0, formatted, 1.0, None)
+        gradients = {}
+        for name, parameter in engine.players["generator"].trained.items():
+            gradient = torch.randn(parameter.shape, generator=chance)
+            gradients[name] = gradient.to(memory_format=layout) if gradient.dim() == 4 else gradient
+        engine.players["generator"].step_optimizer(0, gradients, 1.0, None)
         ends.append(copied(engine))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
@@ -388,6 +390,16 @@ def test_a_module_may_have_a_slash_in_its_name():
     one, two = straight.state({"step": 2}), resumed.state({"step": 2})
     for name, tensor in (one.model | one.optimizer).items():
         assert torch.equal(tensor, (two.model | two.optimizer)[name]), name
+
+
+@pytest.mark.parametrize("address", ["nobody/decoder.0.weight/exp_avg", "generator/x/exp_avg"])
+def test_an_optimizer_state_of_something_else_is_refused(address):
+    engine, other = Engine(tiny(), 4), Engine(tiny(), 4)
+    engine.step(0, batches(pictures(0)))
+    state = engine.state({"step": 1})
+    state.optimizer[address] = torch.zeros(3)
+    with pytest.raises(StorageError, match="the checkpoint does not fit the recipe"):
+        other.restore(state)
 
 
 @pytest.mark.parametrize("lost", ["model", "optimizer", "latents"])

@@ -72,7 +72,7 @@ FAULTS = {
             "train.optimizers.generator.lr": 2e-5,
             "train.optimizers.discriminator.lr": 2e-3,
         },
-        ["the discriminator wins: its half of bce-adversarial has been below 0.05 for 200 steps"],
+        ["the discriminator wins: its term of bce-adversarial has been below 0.05 for 200 steps"],
         "train.optimizers.discriminator.lr",
     ),
     "the posterior is held to the prior 100 times as much": (
@@ -218,8 +218,8 @@ def test_gradient_norms_are_those_of_the_networks():
         engine.step(0, batches(real))
     wanted = {}
     for player, named in kept.items():
-        assert [name for name, _ in named] == [*engine.players[player].trained]
-        for name, gradient in named:
+        assert [*named] == [*engine.players[player].trained]
+        for name, gradient in named.items():
             network = name.partition(".")[0]
             wanted[network] = wanted.get(network, 0) + gradient.double().square().sum().item()
     assert gradient_norms(engine) == pytest.approx({k: v**0.5 for k, v in wanted.items()}, rel=1e-5)

@@ -43,7 +43,7 @@ def test_a_profiled_run_is_the_same_to_the_bit(tmp_path):
              ["traceEvents"]}  # fmt: skip
     lines = said[said.index("phase ") :].splitlines()
     told = [re.split(r"\s{2,}", line) for line in lines]
-    asked = {"data", "augmentation", "encode", "decode", "judge real", "judge fake", "losses",
+    asked = {"data", "augmentation", "encode", "decode", "score real", "score fake", "losses",
              "gradients generator", "gradients discriminator", "finite check", "optimizers",
              "averaging"}  # fmt: skip
     assert {f"vgx: {phase}" for phase in asked} <= named
@@ -71,12 +71,12 @@ def test_a_phase_inside_another_counts_once():
     losses = SimpleNamespace(name="vgx: losses", cpu_time_total=6_000.0, cpu_parent=step)
     operation = SimpleNamespace(name="aten::mul", cpu_time_total=5_000.0, cpu_parent=losses)
     penalty = SimpleNamespace(
-        name="vgx: judge penalty", cpu_time_total=4_500.0, cpu_parent=operation
+        name="vgx: score penalty", cpu_time_total=4_500.0, cpu_parent=operation
     )
     assert phases([step, losses, operation, penalty]) == (
         1,
         [
-            ("judge penalty", "4.50", "45.0 %"),
+            ("score penalty", "4.50", "45.0 %"),
             ("other", "4.00", "40.0 %"),
             ("losses", "1.50", "15.0 %"),
         ],

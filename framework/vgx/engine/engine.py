@@ -112,8 +112,8 @@ class Engine:
                     terms[label] = terms.get(label, 0) + value.detach() / len(micro_batches)
                 keep_graph = player is not players[-1]
                 for new in player.gradients(losses, len(micro_batches), keep_graph=keep_graph):
-                    gradients[player.name] = add_gradients(gradients.get(player.name), new)
-        self.guard.check(number, terms, self.with_names(gradients))  # raises when not finite
+                    gradients[player.name] = add_gradients(gradients.get(player.name, {}), new)
+        self.guard.check(number, terms, gradients)  # raises when not finite
         for name, summed in gradients.items():
             self.players[name].step_optimizer(number, summed, self.lr_scale, self.guard.found_inf)
         return terms
@@ -167,15 +167,6 @@ class Engine:
             for inner, parameter in network.named_parameters()
         }
 
-    def with_names(
-        self, gradients: dict[PlayerName, Gradients]
-    ) -> dict[PlayerName, list[tuple[str, Tensor | None]]]:
-        """Return gradients with the names of their parameters."""
-        return {
-            name: [*zip(self.players[name].trained, values, strict=True)]
-            for name, values in gradients.items()
-        }
-
     def networks_to_average(self) -> nn.ModuleDict:
         """Return the networks whose weights are averaged."""
         names = [name for name in ("encoder", "decoder") if name in self.networks]
@@ -223,8 +214,7 @@ class Engine:
         """Take up a checkpoint's state. Raises `StorageError` when it is of another recipe."""
         try:
             states.load_networks(self._saved_networks(), state.model)
-            for player in self.players.values():
-                states.load_optimizer(player, state.optimizer, state.numbers["optimizers"])
+            states.load_optimizers(self.players, state.optimizer, state.numbers["optimizers"])
             self.latents.load(state.latents["codes"])
         # A checkpoint of another recipe makes the loaders raise many kinds of error.
         except Exception as error:

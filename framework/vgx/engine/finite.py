@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from vgx.engine.losses import PlayerName
+from vgx.engine.players import Gradients
 from vgx.errors import DivergedError
 
 UNREAD = 100  # steps whose values are read together, at most
@@ -23,7 +24,7 @@ class Guard:
         self.halted = torch.zeros((), dtype=torch.bool, device=device)  # not finite any more
         self.unread: list[tuple[int, list[str], Tensor]] = []  # steps, their terms and values
         # Norms of the last gradients of each player's trained parameters, for monitors.
-        self.norms: dict[PlayerName, list[Tensor | None]] = {}
+        self.norms: dict[PlayerName, dict[str, Tensor]] = {}
 
     @property
     def found_inf(self) -> Tensor | None:
@@ -34,7 +35,7 @@ class Guard:
         self,
         number: int,
         values: dict[str, Tensor],
-        gradients: dict[PlayerName, list[tuple[str, Tensor | None]]],
+        gradients: dict[PlayerName, Gradients],
     ) -> None:
         """Check terms by name, and each player's gradients by the names of their parameters.
 
@@ -42,23 +43,14 @@ class Guard:
         because each read waits for the device: the sum is finite only if all values are.
         """
         with record_function("vgx: finite check"):
-            self._check(number, values, gradients)
-
-    def _check(
-        self,
-        number: int,
-        values: dict[str, Tensor],
-        gradients: dict[PlayerName, list[tuple[str, Tensor | None]]],
-    ) -> None:
-        summed = [*values.values()]
-        for player, named in gradients.items():
-            given = [gradient for _, gradient in named if gradient is not None]
-            norms = iter(torch._foreach_norm(given) if given else ())  # noqa: SLF001
-            self.norms[player] = [None if g is None else next(norms) for _, g in named]
-            summed += [norm for norm in self.norms[player] if norm is not None]
-        if not summed:  # no term counts at this step
-            return
-        total = torch.stack(summed).sum()
+            for player, named in gradients.items():
+                norms = torch._foreach_norm([*named.values()]) if named else []  # noqa: SLF001
+                self.norms[player] = dict(zip(named, norms, strict=True))
+            norms = [norm for named in gradients for norm in self.norms[named].values()]
+            summed = [*values.values(), *norms]
+            if not summed:  # no term counts at this step
+                return
+            total = torch.stack(summed).sum()
         if self.deferred:
             unread = {**values, "the norm of the gradients": total}
             self.unread.append((number, list(unread), torch.stack([*unread.values()])))
@@ -88,19 +80,16 @@ class Guard:
 def _raise_first(
     number: int,
     values: dict[str, Tensor],
-    gradients: dict[PlayerName, list[tuple[str, Tensor | None]]],
+    gradients: dict[PlayerName, Gradients],
 ) -> None:
     """Raise `DivergedError` for the first term, gradient or norm that is not finite."""
     largest = {
         f"the gradient of {name}": gradient.abs().max()
         for named in gradients.values()
-        for name, gradient in named
-        if gradient is not None
+        for name, gradient in named.items()
     }
     totals = {
-        f"the norm of the {player}'s gradient": nn.utils.get_total_norm(
-            [gradient for _, gradient in named if gradient is not None]
-        )
+        f"the norm of the {player}'s gradient": nn.utils.get_total_norm(named.values())
         for player, named in gradients.items()
     }
     # The norm comes last, because it overflows before the gradients do.

@@ -13,7 +13,7 @@ from vgx.engine.losses import Losses, PlayerName, Reaches, Term
 from vgx.engine.optimizers import laid_out, learning_rate
 from vgx.recipe.model import Optimizer
 
-Gradients = list[Tensor | None]  # one for each trained parameter of a player
+Gradients = dict[str, Tensor]  # by the name of the parameter, where a term has one
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,12 @@ class Player:
             yield gradients
 
     def _gradients(self, total: Tensor, reaches: Reaches, keep_graph: bool) -> Gradients:
-        inputs = [p for name, p in self.trained.items() if is_trained_by(name, reaches)]
-        grads = iter(torch.autograd.grad(total, inputs, retain_graph=keep_graph, allow_unused=True))
-        return [next(grads) if is_trained_by(name, reaches) else None for name in self.trained]
+        inputs = {name: p for name, p in self.trained.items() if is_trained_by(name, reaches)}
+        grads = torch.autograd.grad(
+            total, [*inputs.values()], retain_graph=keep_graph, allow_unused=True
+        )
+        named = zip(inputs, grads, strict=True)
+        return {name: gradient for name, gradient in named if gradient is not None}
 
     def step_optimizer(
         self, number: int, gradients: Gradients, lr_scale: float, found_inf: Tensor | None
@@ -55,15 +58,14 @@ class Player:
         with record_function("vgx: optimizers"):
             for group in self.optimizer.param_groups:
                 group["lr"] = lr_scale * learning_rate(self.settings, number)
-            parameters = self.parameters
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = None if gradient is None else laid_out(gradient, parameter)
+            for name, gradient in gradients.items():
+                self.trained[name].grad = laid_out(gradient, self.trained[name])
             if self.clip is not None:
-                nn.utils.clip_grad_norm_(parameters, self.clip)
+                nn.utils.clip_grad_norm_(self.parameters, self.clip)
             if found_inf is not None:
                 self.optimizer.found_inf = found_inf.float()  # type: ignore[attr-defined]
             self.optimizer.step()
-            for parameter in parameters:
+            for parameter in self.parameters:
                 parameter.grad = None
 
 
@@ -77,9 +79,6 @@ def is_trained_by(name: str, reaches: Reaches) -> bool:
     return name.startswith(("loss ", *(f"{network}." for network in reaches)))
 
 
-def add_gradients(sums: Gradients | None, gradients: Gradients) -> Gradients:
-    """Add gradients up, over pieces of a minibatch and over what terms reach."""
-    if sums is None:
-        return gradients
-    pairs = zip(sums, gradients, strict=True)
-    return [b if a is None else a if b is None else a + b for a, b in pairs]
+def add_gradients(sums: Gradients, new: Gradients) -> Gradients:
+    """Add gradients of another micro-batch, or of terms that reach other networks."""
+    return sums | {name: sums[name] + g if name in sums else g for name, g in new.items()}

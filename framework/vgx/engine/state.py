@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vgx.engine.losses import PlayerName
 from vgx.engine.optimizers import laid_out
 from vgx.engine.players import Player
 from vgx.runs.checkpoint import under
@@ -52,22 +53,30 @@ def optimizer_tensors(players: Iterable[Player]) -> tuple[dict[str, Tensor], dic
     return tensors, plain
 
 
-def load_optimizer(player: Player, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    """Take up an optimizer's state, each tensor in the memory layout of its parameter."""
-    names = [*player.trained]
-    state: dict[int, dict[str, Any]] = {}
-    for address, value in {**tensors, **plain[player.name]["values"]}.items():
-        owner, _, rest = address.partition("/")
-        if owner == player.name:
+def load_optimizers(
+    players: dict[PlayerName, Player], tensors: dict[str, Tensor], plain: dict[str, Any]
+) -> None:
+    """Load the optimizers' states, each tensor in the memory layout of its parameter.
+
+    Raises `KeyError` or `ValueError` for a state of another player or parameter.
+    """
+    states: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in players}
+    numbers = [plain[name]["values"] for name in players]
+    for values in (tensors, *numbers):
+        for address, value in values.items():
+            owner, _, rest = address.partition("/")
             name, _, key = rest.rpartition("/")
-            state.setdefault(names.index(name), {})[key] = value
-    new = player.optimizer.state_dict()["param_groups"]
-    groups = [
-        {**old, "params": group["params"]}
-        for old, group in zip(plain[player.name]["groups"], new, strict=True)
-    ]
-    player.optimizer.load_state_dict({"state": state, "param_groups": groups})
-    for parameter, values in player.optimizer.state.items():
-        for key, value in values.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                values[key] = laid_out(value, parameter)
+            names = [*players[owner].trained]  # type: ignore[index]
+            states[owner].setdefault(names.index(name), {})[key] = value
+    for player in players.values():
+        new = player.optimizer.state_dict()["param_groups"]
+        groups = [
+            {**old, "params": group["params"]}
+            for old, group in zip(plain[player.name]["groups"], new, strict=True)
+        ]
+        state = {"state": states[player.name], "param_groups": groups}
+        player.optimizer.load_state_dict(state)
+        for parameter, kept in player.optimizer.state.items():
+            for key, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    kept[key] = laid_out(value, parameter)

@@ -99,10 +99,9 @@ class Monitor:
 def gradient_norms(engine: Engine) -> dict[str, float]:
     """Return the norm of the last gradient of each network that had one."""
     norms: dict[str, list[Tensor]] = {}
-    for player, values in engine.guard.norms.items():
-        for name, norm in zip(engine.players[player].trained, values, strict=True):
-            if norm is not None:
-                norms.setdefault(name.partition(".")[0], []).append(norm)
+    for named in engine.guard.norms.values():
+        for name, norm in named.items():
+            norms.setdefault(name.partition(".")[0], []).append(norm)
     return {network: torch.stack(inside).norm().item() for network, inside in norms.items()}
 
 
