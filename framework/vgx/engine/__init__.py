@@ -4,8 +4,8 @@ memory          what cannot fit is refused before it is allocated
 build           a recipe's networks, and evaluation mode
 optimizers      optimizers by name, learning rates, averages of weights, layouts in memory
 losses          each player's terms, their weights, and their weighted sums
-finite          values that are not finite, found before any weight changes
 players         generator and discriminator: gradients and updates
+finite          values that are not finite, found before any weight changes
 stored_latents  the newest latents, which samplers draw from
 forward         the forward pass of all networks, which gives a `Step`
 state           networks and optimizers as named tensors, for checkpoints

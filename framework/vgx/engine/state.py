@@ -66,7 +66,7 @@ def load_optimizers(
         for address, value in values.items():
             owner, _, rest = address.partition("/")
             name, _, key = rest.rpartition("/")
-            names = [*players[owner].trained]  # type: ignore[index]
+            names = [*players[owner].trained]
             states[owner].setdefault(names.index(name), {})[key] = value
     for player in players.values():
         new = player.optimizer.state_dict()["param_groups"]
