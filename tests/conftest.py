@@ -28,7 +28,7 @@ def _own_places(tmp_path, monkeypatch):
 # Files in which nearly every test trains, kills or starts a process for real.
 SLOW = ("chaos", "test_surroundings", "test_run", "test_resume", "test_reference", "test_matrix")
 SLOW += ("test_networks_training", "test_training", "test_interrupt", "test_eval", "test_replay")
-SLOW += ("test_compare",)
+SLOW += ("test_compare", "test_report")
 
 
 @pytest.hookimpl(tryfirst=True)
