@@ -7,7 +7,7 @@ one plugin stops neither the program nor another plugin.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -15,8 +15,6 @@ from vgx.parts.base import Component
 
 if TYPE_CHECKING:
     import click
-
-    import vgx
 
 PROJECT = "vgx"
 HOOKS = ("register_components", "register_commands", "run_ended")
@@ -35,8 +33,8 @@ def register_commands(cli: click.Group) -> None:
 
 
 @hookspec
-def run_ended(run: vgx.Run) -> None:
-    """Do something with a run whose training has ended, whatever ended it.
+def run_ended(run: Any) -> None:
+    """Do something with a run, a `vgx.Run`, whose training has ended, whatever ended it.
 
     `ended.json` is written by then, and says how it ended. An error becomes a warning: the run's
     own end and the exit code stay as they are.
