@@ -27,15 +27,16 @@ BOX = sorted((ROOT / "plugins" / "vgx_builtin").rglob("*.py"))
 REPORT = sorted((ROOT / "plugins" / "vgx_report").rglob("*.py"))
 # What a plugin with commands may import from the core besides `vgx`; docs/design.md lists it too.
 OPEN = {
-    "cli.options", "check.trials", "console", "data.batches", "data.cache", "data.split",
-    "data.store", "errors", "evaluation.latents", "evaluation.tables", "files", "images",
-    "recipe.yaml", "runs.directory", "runs.frames", "runs.summary", "sampling.draw",
+    "check.trials", "cli.options", "console", "data.batches", "data.cache", "data.split",
+    "data.store", "engine.build", "errors", "evaluation.latents", "evaluation.tables", "files",
+    "images", "recipe.yaml", "runs.directory", "runs.frames", "runs.summary", "sampling.draw",
     "sampling.model", "training.session",
 }  # fmt: skip
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 # From bottom to top, as docs/design.md has them: a module imports what stands above it.
-HOUSE = (ROOT / "docs" / "design.md").read_text().partition("<!-- house -->")[2]
+DESIGN = (ROOT / "docs" / "design.md").read_text()
+HOUSE = DESIGN.partition("<!-- house -->")[2]
 LAYERS = re.findall(r"^\| `([\w.]+)` \|", HOUSE.partition("\n\n")[0], re.MULTILINE)
 
 
@@ -299,10 +300,10 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 
 # Lines of code of each package; a budget that is reached is a reason to cut.
 BUDGETS = {
-    "": 500, "parts": 640, "recipe": 620, "data": 545, "runs": 585, "engine": 810, "sampling": 210,
-    "check": 695, "evaluation": 580, "training": 965, "testing": 540, "cli": 680,
+    "": 500, "parts": 625, "recipe": 620, "data": 545, "runs": 585, "engine": 820, "sampling": 210,
+    "check": 695, "evaluation": 580, "training": 960, "testing": 535, "cli": 670,
 }  # fmt: skip
-REPORT_BUDGET = 1280
+REPORT_BUDGET = 1260
 
 
 def test_each_package_fits_its_budget():
@@ -313,6 +314,10 @@ def test_each_package_fits_its_budget():
         ] += code_lines(path)
     assert {name: n for name, n in lines.items() if n > BUDGETS[name]} == {}
     assert sum(map(code_lines, REPORT)) <= REPORT_BUDGET
+    written = re.findall(r"^\| `?([\w ]+)`? \| [\d,]+ \| ([\d,]+) \|", DESIGN, re.MULTILINE)
+    budgets = {"top level": BUDGETS[""], **BUDGETS, "vgx_report": REPORT_BUDGET}
+    del budgets[""]
+    assert {name: int(number.replace(",", "")) for name, number in written} == budgets
 
 
 LIMITS = {"class": 200, "function": 60}

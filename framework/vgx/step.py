@@ -125,7 +125,7 @@ class Step:
     number: int  # steps done before this one
     progress: float  # 0 at the start of the training, 1 at its end
     real: Tensor  # [B, C, H, W]  images of the data set in [0, 1], augmented
-    z: Tensor  # [B, *Z]  the latents that were decoded
+    z: Tensor  # [B, *Z]  a posterior sample; without an encoder, a sample of the prior
     posterior: Given[Posterior] = Given("an encoder")  # .mu, .logvar [B, *Z] for a Gaussian
     recon: Given[Tensor] = Given("an encoder")  # [B, C, H, W]  decoded posterior sample, [0, 1]
     recon_logits: Given[Tensor] = Given("an encoder")  # [B, C, H, W]  recon before the sigmoid

@@ -14,10 +14,10 @@ import torch
 import vgx
 from vgx.console import Console
 from vgx.data.store import Store, cached, open_source, open_with_progress
+from vgx.engine.build import pick_device
 from vgx.errors import noticing
 from vgx.files import write_file
 from vgx.runs.summary import read_json
-from vgx.training.session import pick_device
 from vgx_report import panels, run_data
 from vgx_report.html import page
 
@@ -35,11 +35,12 @@ def write_page(
     if device is None and read_json(run, "environment.json").get("device") == "cpu":
         device = "cpu"
     chosen = pick_device(device)
-    return write(run, registry, images(run, recipe, console), chosen, out)
+    return write(run, recipe, registry, images(run, recipe, console), chosen, out)
 
 
 def write(
     run: vgx.Run,
+    recipe: vgx.Recipe,
     registry: vgx.Registry,
     store: Store | str,
     device: torch.device,
@@ -50,7 +51,6 @@ def write(
     Raises `vgx.StorageError` when the run's files are not as vgx writes them.
     """
     path = out or run.path / "report.html"
-    recipe = vgx.load_recipe(run.recipe_file, (), registry)
     computed, notices = _computed(run, recipe, registry, store, device)
     try:
         data = run_data.gather(run, recipe, computed, notices)

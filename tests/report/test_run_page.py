@@ -67,7 +67,8 @@ def copy(whole, tmp_path):
 
 
 def written(run, store="it is somewhere else"):
-    run_page.write(run, sampling.registry_of(run), store, CPU)
+    recipe = vgx.load_recipe(run.recipe_file)
+    run_page.write(run, recipe, sampling.registry_of(run), store, CPU)
     return data_in(page_of(run))
 
 
@@ -438,7 +439,8 @@ def test_a_sampler_that_refuses_its_defaults_takes_no_page_away(copy):
 
     plugin = vgx.Plugin("stranger", "1", "stranger", (Either,))
     registry = vgx.Registry((*sampling.registry_of(copy).plugins, plugin))
-    run_page.write(copy, registry, "it is somewhere else", CPU)
+    recipe = vgx.load_recipe(copy.recipe_file, (), registry)
+    run_page.write(copy, recipe, registry, "it is somewhere else", CPU)
     names = [shown["sampler"] for shown in data_in(page_of(copy))["samples"]]
     assert {"weighted-mix", "prior"} <= set(names)
     assert "either" not in names

@@ -47,12 +47,12 @@ def evaluate(
 ) -> None:
     """Evaluate RUN (the newest by default): reconstructions, generated images, latents."""
     from vgx.console import Console
+    from vgx.engine.build import pick_device
     from vgx.evaluation.evaluate import Settings, evaluate_run
     from vgx.evaluation.tables import tables
     from vgx.recipe.load import load_recipe
     from vgx.runs import directory
     from vgx.sampling.model import registry_of
-    from vgx.training.session import pick_device
 
     console, trained = Console(), directory.find(run)
     registry = registry_of(trained)

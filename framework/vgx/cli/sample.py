@@ -96,9 +96,9 @@ def _samples(
 ) -> Samples:
     """Draw with the sampling API, and print the notices that are given meanwhile."""
     from vgx.console import Console
+    from vgx.engine.build import pick_device
     from vgx.errors import noticing
     from vgx.sampling.draw import samples
-    from vgx.training.session import pick_device
 
     notices: list[str] = []
     with noticing(notices):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vgx import rng
 from vgx.engine.memory import MemoryLimit
+from vgx.errors import RecipeError
 from vgx.parts.kinds import Decoder, Discriminator
 from vgx.recipe.model import Recipe
 
@@ -75,3 +76,17 @@ def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for module, training in modules:
             module.training = training
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return the device with this name; by default a GPU if there is one.
+
+    Raises `RecipeError` for a device that cannot be used.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise RecipeError(f"--device {name}: {first}") from error

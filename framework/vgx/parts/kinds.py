@@ -288,7 +288,7 @@ class Metric(Component):
 
     kind: ClassVar[str] = "metric"
     pairs: ClassVar[bool] = False
-    """Whether it compares each image with its reconstruction, or two sets of images."""
+    """True: it compares each image with its reconstruction. False: it compares two sets."""
     better: ClassVar[Literal["higher", "lower"]] = "lower"
     """Whether a higher or a lower value is better."""
     gives: ClassVar[tuple[str, ...]] = ()

@@ -59,6 +59,16 @@ class Training:
     profiler: profile | None = None  # its `step` is called after every step
 
     @property
+    def images(self) -> int:
+        """The number of images that the run has been trained on, counted each time."""
+        return self.done * self.recipe.batches_per_step * self.recipe.train.batch
+
+    @property
+    def epoch(self) -> float:
+        """The number of epochs that are done."""
+        return self.done * self.recipe.batches_per_step / self.batches.per_epoch
+
+    @property
     def numbers(self) -> range:
         """The numbers of the next step's minibatches."""
         first = self.done * self.recipe.batches_per_step
@@ -274,12 +284,11 @@ def _diverged(training: Training, what: str, advice: str) -> DivergedError:
 
 def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
     """Return the line of the log for the last step."""
-    consumed = training.done * training.recipe.batches_per_step
     players = training.engine.players.values()
     line = {
         "step": training.done,
-        "epoch": round(consumed / training.batches.per_epoch, 4),
-        "images": consumed * training.recipe.train.batch,
+        "epoch": round(training.epoch, 4),
+        "images": training.images,
         "seconds": round(training.seconds, 3),
         "losses": losses,
         "rates": {player.name: player.optimizer.param_groups[0]["lr"] for player in players},
@@ -332,11 +341,10 @@ def _save(training: Training, console: Console) -> None:
     except DivergedError as error:
         _recover(training, error, console)  # this saves, too
         return
-    consumed = training.done * training.recipe.batches_per_step
     numbers = {
         "step": training.done,
-        "epoch": consumed / training.batches.per_epoch,
-        "images": consumed * training.recipe.train.batch,
+        "epoch": training.epoch,
+        "images": training.images,
         "seconds": training.seconds,
         "rollbacks": training.engine.rollbacks,
     }

@@ -21,7 +21,7 @@ from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.split import held_out
 from vgx.data.store import Store, open_source, open_with_progress, peek
 from vgx.engine import memory
-from vgx.engine.build import untrained
+from vgx.engine.build import pick_device, untrained
 from vgx.engine.engine import Engine
 from vgx.engine.stored_latents import MOST
 from vgx.errors import RecipeError, StorageError, noticing
@@ -160,20 +160,6 @@ def check(
         try_metrics(recipe.eval, recipe.image)
         require_libraries(recipe.trackers)
     return engine, findings
-
-
-def pick_device(name: str | None) -> torch.device:
-    """Return the device with this name; by default a GPU if there is one.
-
-    Raises `RecipeError` for a device that cannot be used.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise RecipeError(f"--device {name}: {first}") from error
 
 
 def print_findings(findings: Findings, console: Console) -> None:
