@@ -64,7 +64,9 @@ def list_plugins(context: click.Context, plugins: tuple[Path, ...]) -> None:
     core = program.commands if isinstance(program, click.Group) else ()
     offered = plugin_commands(registry, core)
     for plugin in offered.plugins:
-        failure = f"  failed: {plugin.failure}" if plugin.failure else ""
+        # One that was loaded may still have lost its commands.
+        failed = "failed to load" if plugin.hook is None else "failed"
+        failure = f"  {failed}: {plugin.failure}" if plugin.failure else ""
         console.print(f"{plugin.name}  ({plugin.distribution} {plugin.version}){failure}")
         by_kind: dict[str, list[str]] = {}
         for part in plugin.parts:
