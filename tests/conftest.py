@@ -35,7 +35,8 @@ SLOW += ("test_compare", "test_report")
 def pytest_collection_modifyitems(config, items):
     """Mark what is slow, and leave out the thorough tier without -m chaos."""
     for item in items:
-        if item.path.stem in SLOW or item.path.parent.name in SLOW:
+        trains = "tiny_run" in item.fixturenames  # a real run of the tiny recipe
+        if trains or item.path.stem in SLOW or item.path.parent.name in SLOW:
             item.add_marker(pytest.mark.slow)
     if "chaos" not in config.getoption("markexpr"):
         left_out = [item for item in items if item.get_closest_marker("chaos")]
