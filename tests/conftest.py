@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from bars import Table
+from distributions import lay
 from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own (pytest -n auto)
@@ -23,6 +25,22 @@ def _own_places(tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a plugin as pip does: a module, its metadata and its entry point on the path."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+
+    def make(distribution, text, version="1.0"):
+        # A name of its own in each test, for Python imports a module once.
+        module = distribution.replace("-", "_") + re.sub(r"\W", "_", tmp_path.name)
+        (site / f"{module}.py").write_text(text)
+        lay(site, distribution, version, {f"{distribution}-plugin": module})
+
+    return make
 
 
 # Files in which nearly every test trains, kills or starts a process for real.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from distributions import lay
 
 import vgx
 from vgx.cli import COMMANDS, program
@@ -36,21 +35,6 @@ class Dark(vgx.Loss, type="dark"):
 def register_components(register):
     register(Dark)
 '''
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Lay a distribution where Python finds it."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-
-    def make(distribution, text):
-        module = distribution.replace("-", "_") + re.sub(r"\W", "_", tmp_path.name)
-        (site / f"{module}.py").write_text(text)
-        lay(site, distribution, "1.0", {f"{distribution}-plugin": module})
-
-    return make
 
 
 def test_a_plugin_adds_a_command(install, vgx_here):

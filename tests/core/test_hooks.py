@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from pathlib import Path
 from unittest import mock
 
 import pytest
-from distributions import lay
 
 import vgx
 from vgx.console import Console
@@ -43,21 +41,6 @@ def run_ended(run):
     Path(run.path, "%s").write_text((run.path / "ended.json").read_text())
     %s
 """
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Lay a distribution where Python finds it."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-
-    def make(distribution, text):
-        module = distribution.replace("-", "_") + re.sub(r"\W", "_", tmp_path.name)
-        (site / f"{module}.py").write_text(text)
-        lay(site, distribution, "1.0", {f"{distribution}-plugin": module})
-
-    return make
 
 
 def plugin_of(distribution):

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import jsonschema
 import pytest
-from distributions import lay
 from pydantic import Field, PositiveInt
 
 import vgx
@@ -49,19 +48,6 @@ train: {steps: 1, batch: 2}
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Lay a distribution where Python finds it: a module, its metadata, its entry point."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def make(distribution, text, version="1.2"):
-        module = distribution.replace("-", "_") + re.sub(r"\W", "_", tmp_path.name)
-        (tmp_path / f"{module}.py").write_text(text)
-        lay(tmp_path, distribution, version, {f"{distribution}-plugin": module})
-
-    return make
-
-
-@pytest.fixture
 def load(tmp_path):
     def loaded(losses, registry=None):
         (tmp_path / "r.yaml").write_text(RECIPE % losses)
@@ -71,7 +57,7 @@ def load(tmp_path):
 
 
 def test_an_installed_part_knows_where_it_came_from(install, load):
-    install("far-losses", HUBER)
+    install("far-losses", HUBER, version="1.2")
     registry = vgx.discover()
     plugin = registry.owner(registry.part("loss", "huber"))
     assert (plugin.distribution, plugin.version) == ("far-losses", "1.2")
