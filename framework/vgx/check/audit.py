@@ -220,14 +220,14 @@ def never_counts(term: Term, steps: int) -> str:
 
     It is not a fault: a recipe for a long training may be tried for a few steps.
     """
-    part, weight, first = term.part, term.part.weight, term.part.start
+    weight, first = term.part.weight, term.part.start
     if term.adaptive is not None:
         first = max(first, term.adaptive.after)
     if term.weighted and isinstance(weight, Schedule) and weight.start == 0:
         first = max(first, weight.after + 1)
     if first >= steps:
         return f"{term.label} never counts: it starts at step {first:,} of {steps:,}."
-    levels = (weight.start, weight.to) if isinstance(weight, Schedule) else (part.weight,)
+    levels = (weight.start, weight.to) if isinstance(weight, Schedule) else (weight,)
     if term.weighted and all(level == 0 for level in levels):
         return f"{term.label} never counts: its weight is 0."
     return ""

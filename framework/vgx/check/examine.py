@@ -26,12 +26,10 @@ from vgx.engine.engine import Engine
 from vgx.engine.losses import terms_of
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.parts.base import BrokenError, Component
-from vgx.parts.contract import ContractError, check_score, check_tensor
+from vgx.parts.contract import ContractError, check_score, check_tensor, out_of_range
 from vgx.parts.kinds import Fitted
 from vgx.parts.registry import Registry
 from vgx.step import AbsentError, Step
-
-SLACK = 1e-3  # how far augmented images may leave [0, 1]
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,11 @@ def examine(
     `RecipeError`, or `PluginError` that names the part.
     """
     recipe = engine.recipe
-    with blaming(registry, working(engine)):
+    parts_at_work = working(engine)
+    with blaming(registry, parts_at_work):
         with (
             _unchanged(engine),
-            watching_state(working(engine)) as hidden,
+            watching_state(parts_at_work) as hidden,
             rng.ambient(recipe.train.seed, "check"),
         ):
             _try_networks(engine, batch)
@@ -133,9 +132,8 @@ def _try_networks(engine: Engine, batch: Batch) -> None:
         augmented = _call(part, augment, images, engine.streams()("check"))
         with _contract(part):
             check_tensor("an augmented batch", augmented, shape)
-        low, high = augmented.min().item(), augmented.max().item()
-        if low < -SLACK or high > 1 + SLACK:
-            raise BrokenError(part, f"images leave [0, 1]: they go from {low:.3g} to {high:.3g}")
+        if fault := out_of_range(augmented):
+            raise BrokenError(part, fault)
         images = augmented.detach()
     if recipe.encoder is not None:
         posterior = _call(recipe.encoder, engine.networks["encoder"], images)

@@ -128,14 +128,7 @@ def tried(recipe: Recipe, steps: int, batch: Batch, device: torch.device) -> Tri
     with noticing([]):
         engine = Engine(recipe, steps, len(batch), device)
         engine.configure(recipe.train)
-        times = []
-        for number in range(1 + STEPS):
-            start = time.perf_counter()
-            values = engine.step(number, [batch])
-            losses = {name: value.item() for name, value in values.items()}  # waits for the device
-            times.append(time.perf_counter() - start)
-            if number == 0:
-                first = losses
+        times, first = timed_steps(engine, [batch])
     usual = min(times[1:])
     return Trial(
         recipe.train.precision, recipe.train.compile is True, usual, times[0] - usual, first
@@ -156,10 +149,17 @@ def step_time(engine: Engine, forward: float) -> tuple[float, int]:
     labels = torch.zeros(count, dtype=torch.long, device=engine.device)  # [B]
     batch = Batch(images, labels if recipe.image.classes else None)
     engine.configure(settled(recipe).train)
-    times = []
+    times, _ = timed_steps(engine, [batch] * recipe.batches_per_step)
+    return min(times[1:]), count
+
+
+def timed_steps(engine: Engine, batches: list[Batch]) -> tuple[list[float], dict[str, float]]:
+    """Train 1 + STEPS steps: return the seconds of each, and the losses of the first."""
+    times, losses = [], []
     for number in range(1 + STEPS):
         start = time.perf_counter()
-        values = engine.step(number, [batch] * recipe.batches_per_step)
-        [value.item() for value in values.values()]  # waits for the device
+        values = engine.step(number, batches)
+        # `item` waits for the device.
+        losses.append({name: value.item() for name, value in values.items()})
         times.append(time.perf_counter() - start)
-    return min(times[1:]), count
+    return times, losses[0]

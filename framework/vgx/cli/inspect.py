@@ -14,16 +14,16 @@ from vgx.cli.options import (
     common,
     device_option,
     plugin_option,
-    recipe_argument,
     set_option,
 )
 
 if TYPE_CHECKING:
+    from vgx.errors import RecipeError
     from vgx.parts.base import Component
 
 
 @click.command()
-@recipe_argument
+@click.argument("recipe", type=click.Path(path_type=Path))
 @set_option
 @plugin_option
 @device_option
@@ -92,8 +92,6 @@ def list_plugins(context: click.Context, plugins: tuple[Path, ...]) -> None:
 def parts(which: str, plugins: tuple[Path, ...]) -> None:
     """List the parts, or show one part's fields, defaults and documentation."""
     from vgx.console import Console
-    from vgx.errors import RecipeError
-    from vgx.parts.base import near
     from vgx.parts.kinds import KINDS
     from vgx.parts.registry import discover
     from vgx.recipe.schema import fields
@@ -114,10 +112,7 @@ def parts(which: str, plugins: tuple[Path, ...]) -> None:
         return
     matches = [(plugin, part) for plugin, part in registry.offers(wanted) if part.type == name]
     if not matches:
-        names = [part.type for _, part in registry.offers(wanted)]
-        hint = near(name, names)
-        suffix = f"; did you mean '{hint}'?" if hint else ""
-        raise RecipeError(f"no {wanted} '{name}'; there are: {', '.join(names) or 'none'}{suffix}")
+        raise _unknown(wanted, name, [part.type for _, part in registry.offers(wanted)])
     for plugin, part in matches:
         console.print(f"{part.kind} {part.type}  (from {plugin.distribution} {plugin.version})\n")
         console.print(inspect.cleandoc(part.__doc__ or "") + "\n")
@@ -177,16 +172,22 @@ def import_weights(file: Path, out: Path) -> None:
 
 def _kind(name: str) -> str:
     """Return the name of a kind. Raises `RecipeError`, which lists the kinds, for another name."""
-    from vgx.errors import RecipeError
-    from vgx.parts.base import near
     from vgx.parts.kinds import KINDS
 
     kinds = [kind.kind for kind in KINDS]
     if name not in kinds:
-        hint = near(name, kinds)
-        suffix = f"; did you mean '{hint}'?" if hint else ""
-        raise RecipeError(f"no kind '{name}'; there are: {', '.join(kinds)}{suffix}")
+        raise _unknown("kind", name, kinds)
     return name
+
+
+def _unknown(what: str, name: str, names: list[str]) -> RecipeError:
+    """Return the error for a name that is not one of `names`."""
+    from vgx.errors import RecipeError
+    from vgx.parts.base import near
+
+    hint = near(name, names)
+    suffix = f"; did you mean '{hint}'?" if hint else ""
+    return RecipeError(f"no {what} '{name}'; there are: {', '.join(names) or 'none'}{suffix}")
 
 
 COMMANDS = (check, list_plugins, parts, schema, new_plugin, import_weights)

@@ -32,7 +32,6 @@ def common(command: C) -> C:
     return offline(debug(command))
 
 
-recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 set_option = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True,
     help="Change a value: train.batch=32, losses.1.weight=10.",

@@ -17,9 +17,14 @@ from vgx.data.store import Store, open_source, open_with_progress
 from vgx.errors import noticing
 from vgx.evaluation import latents
 from vgx.evaluation.features import Advance, FeatureCache, RealImages, RealSets, real_sets
-from vgx.evaluation.metrics import measure_reconstructions, measure_samples, prepare_to_evaluate
+from vgx.evaluation.metrics import (
+    feature_parts,
+    measure_reconstructions,
+    measure_samples,
+    prepare_to_evaluate,
+)
 from vgx.files import write_file
-from vgx.parts.kinds import Comparison, Dataset, Factored, Features, Metric, Sampler, Source
+from vgx.parts.kinds import Dataset, Factored, Metric, Sampler, Source
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe, directions
 from vgx.runs.directory import Run
@@ -72,7 +77,7 @@ def evaluate_run(
                 "generation": _generation(model, sets.reference, settings, cache, advance),
                 "latent": _latent(model, sets.reconstructed, settings, source, store, advance),
             }
-    parts = _features(settings.metrics)
+    parts = feature_parts(settings.metrics).values()
     notices += [note for part in parts if (note := part.note(recipe.image))]
     notices += _few(settings, sets)
     results = {
@@ -107,12 +112,6 @@ def _open(dataset: Dataset, recipe: Recipe, console: Console) -> tuple[Source, S
     return source, open_with_progress(source, dataset, image, console)
 
 
-def _features(metrics: Sequence[Metric]) -> list[Features]:
-    """Return the feature networks that metrics need, each once."""
-    compared = [m.features for m in metrics if not m.pairs and isinstance(m, Comparison)]
-    return list({part.model_dump_json(): part for part in compared}.values())
-
-
 def _few(settings: Settings, sets: RealSets) -> list[str]:
     """Return a notice for each metric of sets that gets fewer images than it needs."""
     least = min(settings.n, len(sets.reference))
@@ -132,7 +131,7 @@ def _work(settings: Settings, sets: RealSets, model: Model) -> int:
     # Images are encoded for latents, and once more for reconstructions.
     encoded = (1 + paired) * len(sets.reconstructed) if model.encoder else 0
     generated = of_sets * len(settings.samplers) * settings.seeds * settings.n
-    return encoded + len(_features(settings.metrics)) * len(sets.reference) + generated
+    return encoded + len(feature_parts(settings.metrics)) * len(sets.reference) + generated
 
 
 def _statistics(
@@ -171,7 +170,7 @@ def _generation(
     metrics = [metric for metric in settings.metrics if not metric.pairs]
     if not metrics:
         return []
-    for part in _features(metrics):
+    for part in feature_parts(metrics).values():
         cache.real_features(part, real, advance)
     results = []
     for sampler in settings.samplers:

@@ -17,7 +17,7 @@ from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx.evaluation.features import Advance, FeatureCache, RealImages, ignore, real_sets
 from vgx.images import levels
-from vgx.parts.kinds import Comparison, LatentSampler, Metric
+from vgx.parts.kinds import Comparison, Features, LatentSampler, Metric
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Eval
 from vgx.sampling.draw import draw, prepare
@@ -94,7 +94,7 @@ def measure_samples(
     compared = [metric for metric in of_sets if isinstance(metric, Comparison)]
     others = [metric for metric in of_sets if not isinstance(metric, Comparison)]
     states = [metric.build(cache.image) for metric in others]
-    parts = {metric.features.model_dump_json(): metric.features for metric in compared}
+    parts = feature_parts(metrics)
     features: dict[str, list[Tensor]] = {name: [] for name in parts}
     done = 0
     for batch in samples:
@@ -113,6 +113,12 @@ def measure_samples(
         generated = torch.cat(features[metric.features.model_dump_json()]).to(cache.device)
         values.append(metric.compare(expected, generated))
     return _merged(*values, *(state.compute() for state in states))
+
+
+def feature_parts(metrics: Sequence[Metric]) -> dict[str, Features]:
+    """Return the feature networks that metrics of sets need, each once, by their settings."""
+    compared = [m.features for m in metrics if not m.pairs and isinstance(m, Comparison)]
+    return {part.model_dump_json(): part for part in compared}
 
 
 def as_saved(images: Tensor) -> Tensor:

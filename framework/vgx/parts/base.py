@@ -71,7 +71,7 @@ class Component(BaseModel):
             return handler(source)
         return core_schema.with_info_plain_validator_function(
             cls._read,
-            serialization=core_schema.plain_serializer_function_ser_schema(_dump),
+            serialization=core_schema.plain_serializer_function_ser_schema(cls.model_dump),
         )
 
     @classmethod
@@ -116,10 +116,6 @@ class Component(BaseModel):
     def untrained(self) -> Self:
         """Return the same part without pretrained weights, for a model loaded from a checkpoint."""
         return self
-
-
-def _dump(part: Component) -> dict[str, Any]:
-    return part.model_dump()
 
 
 @contextmanager
@@ -214,6 +210,6 @@ def _members(annotation: Any) -> Iterable[type]:
             yield from _members(part)
 
 
-def near(name: str, names: Iterable[str]) -> str:
-    """Return the most similar of `names`, or an empty string if none is similar."""
-    return next(iter(difflib.get_close_matches(name, list(names), 1)), "")
+def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the most similar of `names`, or an empty string if none is as similar as `cutoff`."""
+    return next(iter(difflib.get_close_matches(name, list(names), 1, cutoff)), "")

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from vgx.step import Score
 
+SLACK = 1e-3  # how far augmented images may leave [0, 1]
+
 
 class ContractError(ValueError):
     """A part does not keep the contract of its kind; the message says how."""
@@ -27,6 +29,13 @@ def check_tensor(what: str, value: Any, shape: tuple[int, ...]) -> None:
         raise ContractError(f"{what}: shape {tuple(value.shape)}, not {tuple(shape)}")
     if not value.isfinite().all():
         raise ContractError(f"{what}: not all finite numbers")
+
+
+def out_of_range(images: Tensor) -> str:
+    """Return what is wrong with augmented images that leave [0, 1], else an empty string."""
+    low, high = images.min().item(), images.max().item()
+    leaves = low < -SLACK or high > 1 + SLACK
+    return f"images leave [0, 1]: they go from {low:.3g} to {high:.3g}" if leaves else ""
 
 
 def check_score(score: Any, batch: int) -> None:

@@ -8,7 +8,6 @@ it is an error only for a recipe that names a part which no other plugin has.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -27,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from vgx.errors import PluginError
 from vgx.parts import hooks
-from vgx.parts.base import Component
+from vgx.parts.base import Component, near
 from vgx.parts.kinds import KINDS
 
 
@@ -67,11 +66,8 @@ class Registry:
 
     def offers(self, kind: str) -> list[tuple[Plugin, type[Component]]]:
         """Return all parts of a kind with their plugins, sorted by type."""
-        pairs = [(plugin, part) for plugin in self.plugins for part in plugin.parts]
-        return sorted(
-            ((plugin, part) for plugin, part in pairs if part.kind == kind),
-            key=lambda pair: (pair[1].type, pair[0].distribution),
-        )
+        pairs = [(p, part) for p in self.plugins for part in p.parts if part.kind == kind]
+        return sorted(pairs, key=lambda pair: (pair[1].type, pair[0].distribution))
 
     def part(self, kind: str, name: str) -> type[Component]:
         """Return the class for a name in a recipe: "type" or "distribution:type".
@@ -96,7 +92,7 @@ class Registry:
         allowed = sorted({part.type for _, part in self.offers(kind)})
         broken = [plugin for plugin in self.plugins if plugin.failure]
         # The name may be that of a part of a broken plugin: then only a very near name is a typo.
-        similar = difflib.get_close_matches(wanted, allowed, 1, cutoff=0.75 if broken else 0.6)
+        similar = near(wanted, allowed, 0.75 if broken else 0.6)
         of_broken = distribution in [plugin.distribution for plugin in broken]
         hint = "".join(
             f"; plugin {p.name} of {p.distribution} {p.version} did not load: {p.failure}"
@@ -110,7 +106,7 @@ class Registry:
                 "wanted": name,
                 "names": ", ".join(allowed) or "none",
                 "hint": hint,
-                "near": "" if of_broken else next(iter(similar), ""),
+                "near": "" if of_broken else similar,
                 "broken": bool(broken),
             },
         )

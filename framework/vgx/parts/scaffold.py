@@ -47,5 +47,5 @@ def make_plugin(name: str, kind: str, folder: Path, registry: Registry) -> list[
     }
     for file, template in templates.items():
         text = files("vgx").joinpath("templates", f"{template}.txt").read_text(encoding="utf-8")
-        write_file(place / file, Template(text).substitute(words).encode())
+        write_file(place / file, Template(text).substitute(words))
     return [place / file for file in templates]

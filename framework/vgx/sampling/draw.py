@@ -22,7 +22,7 @@ from vgx.data.store import open_store
 from vgx.errors import StorageError
 from vgx.files import write_file
 from vgx.images import ahead, threads
-from vgx.parts.kinds import Fitted, LatentSampler
+from vgx.parts.kinds import Fitted, LatentSampler, Source
 from vgx.parts.registry import Registry
 from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
@@ -80,10 +80,13 @@ def samples(
     recipe = load_recipe(run.recipe_file, (), registry)
     if sampler is not None or settings:
         recipe = with_sampler(recipe, sampler, settings or {}, registry)
-    given = recipe.sampler.pictures(recipe.image) is not None
-    networks = ("encoder", "decoder") if given else ("decoder",)
+    source = recipe.sampler.pictures(recipe.image)
+    networks = ("decoder",) if source is None else ("encoder", "decoder")
     model = load_model(run, recipe, device, networks, best=best)
-    prepared, codes = prepare(model, run)
+    if source is None:
+        prepared, codes = prepare(model, run)
+    else:
+        prepared, codes = recipe.sampler.build(recipe.latent), encode_images(model, source)
     return Samples(recipe.sampler.type, model.step, draw(model, prepared, codes, n, seed))
 
 
@@ -100,19 +103,10 @@ def prepare(model: Model, run: Run | None = None) -> tuple[LatentSampler, Tensor
     """Return the recipe's sampler, ready to draw, and the latents [K, *Z] that it draws from.
 
     A fitted sampler learns from the stored latents; with a run, what it learned is kept there and
-    used again. A sampler of given images draws from their posterior means. Latents are on the CPU,
-    so that every device draws the same ones.
+    used again. Latents are on the CPU, so that every device draws the same ones.
     """
-    part, image = model.recipe.sampler, model.recipe.image
+    part = model.recipe.sampler
     sampler = part.build(model.recipe.latent)
-    source = part.pictures(image)
-    if source is not None:
-        advice = "remove it from the sampler's path"
-        stored = open_store(source, replace(image, classes=0), advice=advice).images
-        pieces = (stored[start : start + CHUNK] for start in range(0, len(stored), CHUNK))
-        device = model.codes.device
-        means = [model.encode(as_images(piece, device)).cpu() for piece in pieces]
-        return sampler, torch.cat(means)  # [K, *Z]
     codes = model.codes.cpu()  # [K, *Z]
     if isinstance(sampler, Fitted):
         if run is None:
@@ -120,6 +114,15 @@ def prepare(model: Model, run: Run | None = None) -> tuple[LatentSampler, Tensor
         else:
             _fit_once(sampler, model.recipe, codes, run.fits / f"{part.type}-{model.step:08}")
     return sampler, codes
+
+
+def encode_images(model: Model, source: Source) -> Tensor:
+    """[K, *Z]  The posterior means of a sampler's own images, which it draws from; on the CPU."""
+    image = replace(model.recipe.image, classes=0)
+    stored = open_store(source, image, advice="remove it from the sampler's path").images
+    pieces = (stored[start : start + CHUNK] for start in range(0, len(stored), CHUNK))
+    device = model.codes.device
+    return torch.cat([model.encode(as_images(piece, device)).cpu() for piece in pieces])
 
 
 def draw(

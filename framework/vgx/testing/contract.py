@@ -24,8 +24,7 @@ from vgx.parts.base import Component, validate
 from vgx.parts.contract import ContractError
 from vgx.parts.registry import Plugin, Registry
 from vgx.parts.values import STRICT, ImageSpec, LatentSpec
-from vgx.recipe import schema
-from vgx.recipe import yaml as yamlfile
+from vgx.recipe import schema, yaml
 from vgx.step import Gaussian, Score, Step
 from vgx.testing.case import B, Case
 from vgx.testing.data import check_augmentation, check_dataset
@@ -129,8 +128,8 @@ def _check_recipe(case: Case) -> None:
     """Write the part as YAML, read it, and describe it in a schema."""
     classes = tuple({type(part): None for part in _parts_in(case.part)})
     registry = Registry((Plugin("tested", "0", "tested", classes),))
-    text = yamlfile.write({"part": case.part.model_dump(mode="json")})
-    written = yamlfile.read(text, "recipe.yaml")[0].plain()["part"]
+    text = yaml.write({"part": case.part.model_dump(mode="json")})
+    written = yaml.read(text, "recipe.yaml")[0].plain()["part"]
     del written["type"]
     again = validate(type(case.part), written, registry)
     case.check(again == case.part, f"written to a recipe and read again it is {again!r}")
