@@ -23,6 +23,10 @@ from vgx.cli import COMMANDS as CORE_COMMANDS
 from vgx.cli import program
 from vgx.cli.plugin_commands import plugin_commands
 from vgx.data.batches import Batch
+from vgx.engine.engine import Engine
+from vgx.engine.finite import Guard
+from vgx.engine.forward import Forward
+from vgx.engine.players import Player
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.parts import kinds as components
 from vgx.recipe import schema
@@ -368,10 +372,20 @@ def test_every_command_shown_would_run():
 
 
 def test_paths_shown_exist():
-    pattern = re.compile(r"(?:recipes|docs/examples|benchmarks|framework|tests)/[\w./-]*\w")
+    pattern = re.compile(r"(?:recipes|docs/examples|benchmarks|framework|plugins|tests)/[\w./-]*\w")
     for page in PAGES:
         for path in pattern.findall(page.read_text(encoding="utf-8")):
             assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_methods_in_the_design_exist():
+    text = (DOCS / "design.md").read_text(encoding="utf-8")
+    shown = re.findall(r"`(Engine|Forward|Guard|Player)\.(\w+)", text)
+    assert len(shown) >= 5
+    classes = {cls.__name__: cls for cls in (Engine, Forward, Guard, Player)}
+    assert [
+        (name, attribute) for name, attribute in shown if not hasattr(classes[name], attribute)
+    ] == []
 
 
 def test_the_readme_has_the_two_lines():

@@ -22,7 +22,7 @@ from vgx_builtin.posteriors import Quantised
 
 ROOT = Path(__file__).parents[1]
 CORE_ROOT = ROOT / "framework" / "vgx"
-CORE = sorted((ROOT / "framework" / "vgx").rglob("*.py"))
+CORE = sorted(CORE_ROOT.rglob("*.py"))
 BOX = sorted((ROOT / "plugins" / "vgx_builtin").rglob("*.py"))
 REPORT = sorted((ROOT / "plugins" / "vgx_report").rglob("*.py"))
 # What a plugin with commands may import from the core besides `vgx`; docs/design.md lists it too.
@@ -42,7 +42,7 @@ LAYERS = re.findall(r"^\| `([\w.]+)` \|", HOUSE.partition("\n\n")[0], re.MULTILI
 
 def module(path):
     """data.store for framework/vgx/data/store.py, data for its package."""
-    parts = path.relative_to(ROOT / "framework" / "vgx").with_suffix("").parts
+    parts = path.relative_to(CORE_ROOT).with_suffix("").parts
     return ".".join(parts).removesuffix(".__init__")
 
 
@@ -108,7 +108,7 @@ def test_the_core_imports_only_downwards(path):
 
 def test_a_plugin_with_commands_imports_little_of_the_core():
     assert set().union(*map(imported, REPORT)) == {*OPEN, "the face"}
-    text = (ROOT / "docs" / "design.md").read_text().partition("<!-- open -->")[2]
+    text = DESIGN.partition("<!-- open -->")[2]
     assert set(re.findall(r"`vgx\.([\w.]+)`", text.partition("\n\n")[0])) == OPEN
 
 
@@ -176,7 +176,7 @@ def test_no_module_has_state_that_changes(path):
 
 
 def assignments(tree):
-    """Names and values that a module, or a class that is no dataclass or model, is born with."""
+    """Names and values that a module assigns."""
     for node in tree.body:
         if isinstance(node, ast.Assign):
             yield from ((t.id, node.value) for t in node.targets if isinstance(t, ast.Name))
@@ -243,7 +243,7 @@ def test_nothing_executes_what_it_reads(path):
             assert words.get("allow_pickle", "False") == words.get("shell", "False") == "False"
             assert words.get("trust_remote_code", "False") == "False"
             if called == "torch.load":  # the one door for other people's files
-                assert path == ROOT / "framework" / "vgx" / "runs" / "import_weights.py"
+                assert path == CORE_ROOT / "runs" / "import_weights.py"
                 assert words.get("weights_only") == "True"
             # Torch's other readers of what pickle wrote, and of code.
             readers = ("torch.jit.load", "torch.hub.load", "PackageImporter")
@@ -251,7 +251,7 @@ def test_nothing_executes_what_it_reads(path):
             if called.endswith("YAML"):
                 assert words.get("typ") == "'safe'"
             if called.endswith("import_module"):  # only the table of public names
-                assert path == ROOT / "framework" / "vgx" / "__init__.py"
+                assert path == CORE_ROOT / "__init__.py"
 
 
 @pytest.mark.bar("S2", control="twelve modules that use them: each is noticed")

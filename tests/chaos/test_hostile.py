@@ -91,13 +91,6 @@ class Evil:
         return self.called, self.arguments
 
 
-class Named:
-    """A pickle's reference to anything by its name."""
-
-    def __init__(self, module, name):
-        self.module, self.name = module, name
-
-
 def by_hand(module, name, argument, opcode):
     """A pickle of a call, written with the opcode that is asked for."""
     text = b"X" + struct.pack("<I", len(argument)) + argument.encode()

@@ -9,6 +9,7 @@ from PIL import Image
 
 import vgx
 from vgx_builtin.samplers import fitted
+from vgx_builtin.samplers.stored import Reconstruct
 
 STATE = {"weights", "means", "factors"}
 
@@ -110,6 +111,19 @@ def test_reconstruct_shows_a_folders_pictures_again(vgx_here, run, folder):
     colours = torch.tensor([[1.0, 0, 0], [0, 0, 1], [1, 1, 1], [1, 0, 0]])
     flat = colours[:, :, None, None].expand(-1, -1, 16, 16)
     assert (images - model.decode(model.encode(flat))).abs().max() < 1e-5
+
+
+def test_the_images_of_a_sampler_are_looked_for_once(vgx_here, run, folder, monkeypatch):
+    looked = []
+    pictures = Reconstruct.pictures
+
+    def counted(self, image):
+        looked.append(self.path)
+        return pictures(self, image)
+
+    monkeypatch.setattr(Reconstruct, "pictures", counted)
+    vgx.sample(run, "reconstruct", n=4, settings={"path": str(folder)})
+    assert len(looked) == 1
 
 
 def test_a_bad_picture_of_a_samplers_folder_is_said_with_what_helps_there(vgx_here, run, folder):

@@ -15,7 +15,7 @@ from vgx.engine.engine import Engine
 from vgx.engine.losses import weighted_losses
 from vgx.engine.optimizers import make_optimizer
 from vgx.engine.players import Player
-from vgx.engine.stored_latents import MOST
+from vgx.engine.stored_latents import MAX_LATENTS
 from vgx.errors import RecipeError, StorageError
 from vgx.recipe.model import Optimizer
 
@@ -335,7 +335,7 @@ def test_stored_latents_are_the_newest_oldest_first():
         engine.step(number, batches(pictures(number)))
     codes = engine.state({"step": 5}).latents["codes"]
     assert torch.equal(codes, torch.cat(seen)[-20:])
-    assert Engine(tiny(), 1, codes=10**9).latents.ring.shape == (MOST, 8)
+    assert Engine(tiny(), 1, codes=10**9).latents.ring.shape == (MAX_LATENTS, 8)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "lion", "adopt", "rmsprop"])

@@ -120,10 +120,6 @@ class Source:
         return self.labels[index]
 
 
-class Unlabelled(Source):
-    label = None
-
-
 def test_labels_stay_with_their_pictures():
     store = open_store(Source([2, 1, 0, 1, 2]), SPEC)
     assert store.labels.tolist() == [2, 0, 1, 2]  # picture 1 was left out
@@ -210,7 +206,7 @@ def test_networks_and_losses_are_told_the_labels_of_their_pictures(recipe):
     assert torch.allclose(step.prior.mean((2, 3)), colours, atol=0.05)
 
 
-def test_pieces_of_a_minibatch_keep_their_labels(recipe, registry):
+def test_pieces_of_a_minibatch_keep_their_labels(recipe):
     changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"accumulate": 4})})
     engine = Engine(changed, 2)
     labels = torch.tensor([0, 1, 2, 0, 1, 2, 2, 2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -135,6 +137,15 @@ def test_a_file_that_is_no_inception_is_refused(tmp_path):
     save_file({"x": torch.zeros(2)}, file)
     with pytest.raises(RecipeError, match="safetensors of the network of 2015 are needed"):
         Inception(weights=file).build(IMAGE)
+
+
+def test_an_error_without_a_text_is_refused_too(tmp_path):
+    (tmp_path / "any.safetensors").write_bytes(b"")
+    with (
+        mock.patch("safetensors.torch.load", side_effect=EOFError),
+        pytest.raises(RecipeError, match="safetensors of the network of 2015 are needed"),
+    ):
+        Inception(weights=tmp_path / "any.safetensors").build(IMAGE)
 
 
 @pytest.mark.slow

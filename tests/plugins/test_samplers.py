@@ -36,11 +36,6 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=generator(seed))
 
 
-def weights_of(z, codes):
-    """[n, K]  The weights of a mixture of linearly independent codes."""
-    return torch.linalg.lstsq(codes.T.double(), z.T.double()).solution.T
-
-
 CODES = torch.eye(4)
 
 

@@ -1,4 +1,4 @@
-"""Building a recipe's networks, and using them outside of training.
+"""Building a recipe's networks, and what every use of them shares: labels, precision, the device.
 
 Letters: B images, C channels, H x W pixels.
 """
@@ -88,5 +88,5 @@ def pick_device(name: str | None) -> torch.device:
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
+        first = str(error).partition("\n")[0]
         raise RecipeError(f"--device {name}: {first}") from error

@@ -22,7 +22,7 @@ from vgx.engine.forward import Forward
 from vgx.engine.losses import PlayerName, build_losses, terms_of, weighted_losses
 from vgx.engine.optimizers import averaging, make_optimizer
 from vgx.engine.players import Gradients, Player, add_gradients
-from vgx.engine.stored_latents import MOST, StoredLatents
+from vgx.engine.stored_latents import MAX_LATENTS, StoredLatents
 from vgx.errors import StorageError
 from vgx.recipe.model import Recipe, Train
 from vgx.runs.checkpoint import State
@@ -37,7 +37,7 @@ class Engine:
         self,
         recipe: Recipe,
         steps: int,
-        codes: int = MOST,
+        codes: int = MAX_LATENTS,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:

@@ -43,11 +43,11 @@ class Guard:
         because each read waits for the device: the sum is finite only if all values are.
         """
         with record_function("vgx: finite check"):
+            summed = [*values.values()]
             for player, named in gradients.items():
                 norms = torch._foreach_norm([*named.values()]) if named else []  # noqa: SLF001
                 self.norms[player] = dict(zip(named, norms, strict=True))
-            norms = [norm for named in gradients for norm in self.norms[named].values()]
-            summed = [*values.values(), *norms]
+                summed += norms
             if not summed:  # no term counts at this step
                 return
             total = torch.stack(summed).sum()

@@ -177,7 +177,7 @@ class Forward:
                     warnings.filterwarnings("ignore", "The .grad attribute")
                     return compiled(*inputs)
             except TorchDynamoException as error:
-                first = str(error).splitlines()[0]
+                first = str(error).partition("\n")[0]
                 warnings.warn(
                     f"the {name} cannot be compiled, so it is not: {first}", Notice, stacklevel=2
                 )

@@ -105,7 +105,7 @@ def terms_of(losses: list[tuple[Loss, LossTerm]], player: PlayerName) -> list[Te
 class Losses:
     """A player's losses of one forward pass."""
 
-    terms: dict[str, Tensor] = field(default_factory=dict)  # unweighted, by label
+    terms: dict[str, Tensor]  # unweighted, by label
     sums: dict[Reaches, Tensor] = field(default_factory=dict)  # weighted, by what they reach
 
 

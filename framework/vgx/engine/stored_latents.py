@@ -8,15 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MOST = 10_000  # latents that a run stores: those of the last epoch, or of its last part
+MAX_LATENTS = 10_000  # latents that a run stores: those of the last epoch, or of its last part
 
 
 class StoredLatents:
     """A ring of the newest latents."""
 
     def __init__(self, size: int, shape: tuple[int, ...], device: torch.device) -> None:
-        """Make room for at most `MOST` latents of one shape."""
-        self.ring = torch.zeros(min(size, MOST), *shape, device=device)  # [K, *Z]
+        """Make room for at most `MAX_LATENTS` latents of one shape."""
+        self.ring = torch.zeros(min(size, MAX_LATENTS), *shape, device=device)  # [K, *Z]
         self.written = 0  # latents so far
 
     def add(self, z: Tensor) -> None:

@@ -135,8 +135,8 @@ def _steps(train: dict[str, Any], last: dict[str, Any]) -> int | None:
 def _best(run: Run, recipe: dict[str, Any]) -> str:
     """Return the best value of `eval.best`, or the first figure of the last evaluation.
 
-    Whether higher or lower is better stands in environment.json. Runs of vgx before 0.1 have no
-    such note: of them the last value is returned.
+    Whether higher or lower is better stands in environment.json. Runs of the first edition
+    have no such note: of them the last value is returned.
     """
     name = str((recipe.get("eval") or {}).get("best") or "")
     measured = [line for line in run.read_log() if name in line.get("metrics", {})] if name else []

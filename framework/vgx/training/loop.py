@@ -109,7 +109,7 @@ def train(training: Training, console: Console) -> None:
         contextlib.closing(training.trackers),
         console.progress("Training", engine.steps, training.done) as advance,
     ):
-        reported = training.done
+        advanced = training.done
         start = time.perf_counter() - training.seconds
         training.reported = (time.perf_counter(), training.done)
         while training.done < engine.steps and not training.stop:
@@ -124,8 +124,8 @@ def train(training: Training, console: Console) -> None:
             training.seconds = time.perf_counter() - start
             training.metrics = _measure(training, cache)
             text = _log(training, terms, due, monitor, console)
-            advance(training.done - reported, text)
-            reported = training.done
+            advance(training.done - advanced, text)
+            advanced = training.done
             if due.draw:
                 _draw(training)
             if due.save or (_evaluates(training) and _best_step(training) == training.done):

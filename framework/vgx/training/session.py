@@ -23,7 +23,6 @@ from vgx.data.store import Store, open_source, open_with_progress, peek
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained
 from vgx.engine.engine import Engine
-from vgx.engine.stored_latents import MOST
 from vgx.errors import RecipeError, StorageError, noticing
 from vgx.evaluation.metrics import try_metrics
 from vgx.files import write_file
@@ -205,7 +204,7 @@ def build(
     held = held_out(store.hashes, recipe.eval.holdout)
     rows = np.flatnonzero(~held) if held.any() else None
     batches = Batches(store.images, train.batch, train.seed, device, store.labels, rows)
-    codes = min(batches.per_epoch * train.batch, MOST)
+    codes = batches.per_epoch * train.batch
     new: list[str] = []
     with noticing(new):
         engine = Engine(recipe, steps_of(recipe, batches.per_epoch), codes, device)

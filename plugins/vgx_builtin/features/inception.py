@@ -46,7 +46,7 @@ class Inception(vgx.Features, type="inception"):
             network = InceptionNetwork(load(data))
         # A file of another kind makes its readers raise any kind of error.
         except Exception as error:
-            first = str(error).splitlines()[0]
+            first = str(error).partition("\n")[0]
             wanted = "safetensors of the network of 2015 are needed"
             raise vgx.RecipeError(f"features inception: {file}: {wanted}: {first}") from error
         digest = hashlib.sha256(data).hexdigest()
