@@ -301,7 +301,7 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 # Lines of code of each package; a budget that is reached is a reason to cut.
 BUDGETS = {
     "": 500, "parts": 625, "recipe": 620, "data": 545, "runs": 585, "engine": 820, "sampling": 210,
-    "check": 695, "evaluation": 580, "training": 960, "testing": 535, "cli": 670,
+    "check": 690, "evaluation": 580, "training": 955, "testing": 530, "cli": 665,
 }  # fmt: skip
 REPORT_BUDGET = 1260
 
