@@ -133,8 +133,8 @@ def training(options: argparse.Namespace) -> str:
     head = f"""## Training
 
 The anime VAE-GAN at {size} pixels with {backbone}, without augmentation. The precision is `fp32`
-where the table has no other. `train.precision: auto` takes `bf16` if it is faster in a trial before
-a long training."""
+where the table has no other. `train.precision: auto` takes `bf16` on a
+processor with instructions for it."""
     own = """Here each candidate has its own process, because candidates in one process share the
 memory that its C library keeps. The table has the peak memory of each process. `vgx run` lets the C
 library keep freed memory; the last row shows the gain."""

@@ -580,6 +580,9 @@ def test_what_a_recipe_cannot_say_is_told():
         def note(self, image):
             return None
 
+        def note_beside(self, losses, image):
+            return len(losses)
+
         def untrained(self):
             return Gap()
 
@@ -588,6 +591,7 @@ def test_what_a_recipe_cannot_say_is_told():
     assert "written to a recipe and read again it is Quiet" in str(fault.value)
     assert "its model_config is not that of parts" in str(fault.value)
     assert "note() gives no string" in str(fault.value)
+    assert "note_beside() gives no string" in str(fault.value)
     assert "untrained() gives another part" in str(fault.value)
 
 

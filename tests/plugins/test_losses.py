@@ -234,10 +234,40 @@ def test_a_posterior_that_is_no_gaussian_is_told(name):
         loss(name).generator(step(posterior=Point(torch.zeros(2, 2)), z=torch.zeros(2, 2)))
 
 
-def test_kl_says_its_effective_beta():
-    image = vgx.ImageSpec(size=96)
-    assert "effective beta is 1 " in loss("kl").note(image)
-    assert "effective beta is 55296 " in loss("kl", unit="sample", weight=2.0).note(image)
+@pytest.mark.parametrize(
+    ("kl", "others", "beta"),
+    [
+        # The recipe of the anime VAE-GAN: 1 / (100 + 1); an adversarial term is none of pixels.
+        (
+            {},
+            [("l1", {"weight": 100.0}), ("bce", {}), ("bce-adversarial", {})],
+            "is 0.0099: weight 1 beside 100 l1 and 1 bce, summed over the 27,648 pixel values ",
+        ),
+        ({"weight": 4.0}, [("bce", {})], "is 4: weight 4 beside 1 bce, "),
+        ({"weight": 2.0, "unit": "sample"}, [("l2", {})], "is 5.53e+04: weight 2 beside 1 l2, "),
+        (
+            {"weight": vgx.Schedule(**{"from": 0.0, "to": 3.0, "steps": 9})},
+            [("charbonnier", {"weight": 2.0})],
+            "is 1.5: weight 0 to 3 beside 2 charbonnier, ",
+        ),
+        (
+            {"weight": vgx.Adaptive(against=("l1",))},
+            [("l1", {})],
+            "has no fixed value: weight adaptive beside 1 l1, ",
+        ),
+        ({}, [("l1", {"weight": 0.0})], "has no fixed value: weight 1 beside 0 l1, "),
+    ],
+)
+def test_kl_says_its_effective_beta_beside_the_reconstruction_terms(kl, others, beta):
+    part = loss("kl", **kl)
+    losses = [part, *(loss(name, **fields) for name, fields in others)]
+    note = part.note_beside(losses, vgx.ImageSpec(size=96))
+    assert note.startswith(f"The KL's effective beta {beta}")
+
+
+def test_kl_says_nothing_without_reconstruction_terms_by_pixel():
+    losses = [loss("kl"), loss("ssim"), loss("perceptual")]
+    assert losses[0].note_beside(losses, vgx.ImageSpec(size=96)) == ""
 
 
 @pytest.mark.parametrize(

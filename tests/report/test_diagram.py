@@ -130,7 +130,7 @@ def test_memory_and_movers_are_said(tiny):
     assert "adam, learning rate 5e-05" in discriminator
     assert "generator is updated first" in order
     assert "decay 0.9" in average
-    assert "effective beta is 1 " in " ".join(said.notes)
+    assert "effective beta is 0.0099: weight 1 beside 100 l1 and 1 bce, " in " ".join(said.notes)
 
 
 def test_what_is_no_audit_is_an_error_that_says_so(tiny):

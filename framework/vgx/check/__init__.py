@@ -1,7 +1,7 @@
 """Checks: everything that can be known before the first step.
 
 blame         which part of which plugin raised an error
-trials        precision and compiling, tried before a long training
+trials        what `auto` is in precision and compiling; the time of a step
 audit         which term trains which network, and faults in that
 hidden_state  what parts change while they work and no checkpoint holds
 examine       one small batch through everything: contracts, losses, audit

@@ -85,6 +85,8 @@ def examine(
         faults += audit.unread(recipe, reads)
     parts = [recipe.encoder, recipe.decoder, recipe.discriminator, *recipe.losses]
     notes = [note for part in parts if part is not None and (note := part.note(recipe.image))]
+    beside = (loss.note_beside(recipe.losses, recipe.image) for loss in recipe.losses)
+    notes += [note for note in beside if note]
     if step.has("real_score") and step.real_score.logits.dim() == 4:
         height, width = step.real_score.logits.shape[2:]
         notes.append(f"The discriminator scores a grid of {height}x{width} patches.")

@@ -1,13 +1,8 @@
-"""Trials of precision and compiling before a long training.
-
-They settle `auto` in `train.precision` and `train.compile`; the recipe in the run has the result.
-"""
+"""What `auto` is in `train.precision` and `train.compile`, and how long a step takes."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from itertools import product
 
 import torch
 
@@ -15,44 +10,13 @@ from vgx import rng
 from vgx.data.batches import Batch, as_batch
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
-from vgx.engine.memory import is_out_of_memory
 from vgx.errors import noticing
 from vgx.recipe.model import Recipe
 
-LONG = 600.0  # seconds: shorter trainings are not worth a trial
-# How much faster than float32 another way must be, so that the choice is the same each time.
-GAIN = 1.15
-FEW = 8  # images in a trial on a CPU, where the time of a step grows with its images
-STEPS = 3  # of a trial, after the first
-MOST_SECONDS = 10.0  # that measuring the time of a step may take
+FEW = 8  # images of a trial on a CPU, where the time of a step grows with its images
 TOLERANCE = 0.05  # relative difference of a loss from that of float32
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The result of training some steps in one way."""
-
-    precision: str
-    compiled: bool
-    seconds: float  # per step
-    once: float  # seconds that the first step took longer than the others
-    losses: dict[str, float]  # of the first step
-
-    @property
-    def name(self) -> str:
-        """The way that was tried, for a message."""
-        return f"{self.precision}, compiled" if self.compiled else self.precision
-
-    def total(self, steps: int) -> float:
-        """Return the seconds that a training of so many steps would take."""
-        return self.once + steps * self.seconds
-
-    def agrees(self, reference: Trial) -> bool:
-        """Return whether the losses are those of float32 within the precision."""
-        return all(
-            abs(self.losses[name] - value) <= TOLERANCE * abs(value) + 0.01
-            for name, value in reference.losses.items()
-        )
+STEPS = 3  # whose time is measured, after the first
+MOST_SECONDS = 10.0  # that measuring the time of a step may take
 
 
 def settled(recipe: Recipe, precision: str = "fp32", *, compiled: bool = False) -> Recipe:
@@ -73,65 +37,55 @@ def as_before(recipe: Recipe, stored: Recipe) -> Recipe:
     return settled(recipe, stored.train.precision, compiled=compiled is True)
 
 
+def choose(engine: Engine, batch: Batch) -> tuple[Recipe, str]:
+    """Return the engine's recipe with each `auto` settled, and a line that says why.
+
+    No time is measured, so the same recipe is trained in the same way on a busy machine. The engine
+    is not changed.
+    """
+    recipe = engine.recipe
+    if recipe.train.precision != "auto" or not multiplies_bf16(engine.device):
+        return settled(recipe), ""
+    reference, losses = (
+        first_losses(settled(recipe, precision), batch, engine) for precision in ("fp32", "bf16")
+    )
+    if not agree(losses, reference):
+        reason = f"bf16 changes a loss of the first step by more than {TOLERANCE:.0%}"
+        return settled(recipe), f"Precision fp32: {reason}"
+    reason = "the device has units for it, and the losses of the first step agree with fp32"
+    return settled(recipe, "bf16"), f"Precision bf16: {reason}"
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Return whether a device has instructions that multiply matrices in bfloat16.
+
+    On a CPU these are AVX512-BF16 and AMX.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # The public `torch.cpu.get_capabilities` is newer than the oldest PyTorch that vgx allows.
+    known = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)  # noqa: SLF001
+    return device.type == "cpu" and any(is_supported() for is_supported in known)
+
+
 def trial_batch(engine: Engine, store: Store) -> Batch:
     """Return images for trials: a minibatch on a GPU, a few on a CPU."""
     on_gpu = engine.device.type == "cuda"
     return as_batch(store, engine.recipe.train.batch if on_gpu else FEW, engine.device)
 
 
-def choose(engine: Engine, batch: Batch, forward: float) -> tuple[Recipe, str]:
-    """Return the engine's recipe with each `auto` settled, and a line that says why.
-
-    `forward` is the seconds per image of a forward pass, from which the length of the training is
-    estimated. Before a long training the ways are tried on the images of `batch`. The engine is not
-    changed.
-    """
-    recipe, train = engine.recipe, engine.recipe.train
-    precisions = ["fp32", "bf16"] if train.precision == "auto" else [train.precision]
-    compiles = [train.compile is True]
-    if train.compile == "auto" and engine.device.type == "cuda":
-        compiles = [False, True]
-    if len(precisions) * len(compiles) == 1:
-        return settled(recipe), ""
-    # The backward pass takes about twice as long as the forward pass.
-    if 3 * forward * train.batch * engine.steps < LONG:
-        return settled(recipe), "Precision fp32, not compiled: too short a training to try others"
-    trials, results = list[Trial](), list[str]()
-    for precision, compiled in product(precisions, compiles):
-        candidate = settled(recipe, precision, compiled=compiled)
-        try:
-            trial = tried(candidate, engine.steps, batch, engine.device)
-        except RuntimeError as error:
-            if not trials or not is_out_of_memory(error):
-                raise
-            results.append(f"{precision} did not fit")
-            continue
-        if trials and not trial.agrees(trials[0]):
-            results.append(f"{trial.name} gave other losses")
-            continue
-        trials.append(trial)
-        results.append(f"{trial.name} {1000 * trial.seconds / len(batch):.2f}")
-    fastest = best(trials, engine.steps)
-    message = f"Precision {fastest.name}; milliseconds per image in trials: {', '.join(results)}"
-    return settled(recipe, fastest.precision, compiled=fastest.compiled), message
-
-
-def best(trials: list[Trial], steps: int) -> Trial:
-    """Return the trial that would finish a training first, or the first trial when it is close."""
-    first = trials[0]
-    fastest = min(trials, key=lambda trial: trial.total(steps))
-    return fastest if first.total(steps) >= GAIN * fastest.total(steps) else first
-
-
-def tried(recipe: Recipe, steps: int, batch: Batch, device: torch.device) -> Trial:
-    """Train a few steps with new networks, and measure the time."""
+def first_losses(recipe: Recipe, batch: Batch, engine: Engine) -> dict[str, float]:
+    """Return the losses of the first step of new networks, as long and on the same device."""
     with noticing([]):
-        engine = Engine(recipe, steps, len(batch), device)
-        engine.configure(recipe.train)
-        times, first = timed_steps(engine, [batch])
-    usual = min(times[1:])
-    return Trial(
-        recipe.train.precision, recipe.train.compile is True, usual, times[0] - usual, first
+        other = Engine(recipe, engine.steps, len(batch), engine.device)
+        return {name: value.item() for name, value in other.step(0, [batch]).items()}
+
+
+def agree(losses: dict[str, float], reference: dict[str, float]) -> bool:
+    """Return whether losses are those of float32 within the precision; NaN never is."""
+    return all(
+        abs(losses[name] - value) <= TOLERANCE * abs(value) + 0.01
+        for name, value in reference.items()
     )
 
 
@@ -149,17 +103,11 @@ def step_time(engine: Engine, forward: float) -> tuple[float, int]:
     labels = torch.zeros(count, dtype=torch.long, device=engine.device)  # [B]
     batch = Batch(images, labels if recipe.image.classes else None)
     engine.configure(settled(recipe).train)
-    times, _ = timed_steps(engine, [batch] * recipe.batches_per_step)
-    return min(times[1:]), count
-
-
-def timed_steps(engine: Engine, batches: list[Batch]) -> tuple[list[float], dict[str, float]]:
-    """Train 1 + STEPS steps: return the seconds of each, and the losses of the first."""
-    times, losses = [], []
+    times = []
     for number in range(1 + STEPS):
         start = time.perf_counter()
-        values = engine.step(number, batches)
-        # `item` waits for the device.
-        losses.append({name: value.item() for name, value in values.items()})
+        losses = engine.step(number, [batch] * recipe.batches_per_step)
+        for value in losses.values():
+            value.item()  # waits for the device
         times.append(time.perf_counter() - start)
-    return times, losses[0]
+    return min(times[1:]), count

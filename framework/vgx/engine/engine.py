@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +16,12 @@ from torch.profiler import record_function
 from vgx import rng
 from vgx.data.batches import Batch
 from vgx.engine import state as states
+from vgx.engine.averages import averaged, new_statistics, statistics_layers
 from vgx.engine.build import NETWORKS, build_network
 from vgx.engine.finite import Guard
 from vgx.engine.forward import Forward
 from vgx.engine.losses import PlayerName, build_losses, terms_of, weighted_losses
-from vgx.engine.optimizers import averaging, make_optimizer
+from vgx.engine.optimizers import make_optimizer
 from vgx.engine.players import Gradients, Player, add_gradients
 from vgx.engine.stored_latents import MAX_LATENTS, StoredLatents
 from vgx.errors import StorageError
@@ -173,14 +174,30 @@ class Engine:
         return nn.ModuleDict({name: self.networks[name] for name in names})
 
     def _build_ema(self) -> AveragedModel | None:
-        decay = self.recipe.train.ema
-        if decay is None:
+        train = self.recipe.train
+        if train.ema is None:
             return None
-        average = averaging(decay, warmup=self.recipe.train.ema_warmup)
-        # Buffers are copied, not averaged: BatchNorm's statistics are averages already.
-        averaged = AveragedModel(self.networks_to_average(), multi_avg_fn=average)
-        averaged.n_averaged = averaged.n_averaged.cpu()  # it is read in every step
-        return averaged
+        return averaged(self.networks_to_average(), train.ema, warmup=train.ema_warmup)
+
+    def refresh_average(self, number: int, batches: Iterable[Batch]) -> None:
+        """Take the BatchNorm statistics of the averaged networks from minibatches of a training.
+
+        Call it before the averaged networks are used or saved: each step copies the statistics of
+        the trained networks, which do not fit averaged weights. The result depends on the weights,
+        the number of the step and the minibatches alone.
+        """
+        if self.ema is None:
+            return
+        networks: dict[str, nn.Module] = dict(self.ema.module.named_children())
+        if not any(statistics_layers(network) for network in networks.values()):
+            return
+        forward = Forward(self.recipe, networks, self.steps, self.device, self.dtype)
+        forward.bf16 = self.forward.bf16
+        seed = rng.key(self.seed, "statistics", number)
+        with rng.ambient(seed, "pass"), new_statistics(networks.values()):
+            for index, batch in enumerate(batches):
+                streams = rng.Streams(seed, (index,), self.device)
+                forward(batch, number, streams, train_generator=False)
 
     def network_for_sampling(self, name: str) -> nn.Module:
         """Return the network with averaged weights when there are any, else the trained one."""

@@ -1,4 +1,4 @@
-"""Optimizers by name, learning rates, averages of weights, and layouts in memory."""
+"""Optimizers by name, learning rates, and layouts in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vgx.errors import RecipeError
 from vgx.parts.base import near
@@ -92,22 +91,6 @@ def learning_rate(settings: Optimizer, number: int) -> float:
     """Return the learning rate after `number` steps: its schedule times a linear warmup."""
     warmup = min((number + 1) / settings.warmup, 1.0) if settings.warmup else 1.0
     return warmup * at(settings.lr, number)
-
-
-def averaging(decay: float, *, warmup: bool) -> Any:
-    """Return the function for `AveragedModel` that averages weights exponentially.
-
-    With `warmup` the decay rises to its value, so that the first weights are soon forgotten, as
-    with `num_updates` in TensorFlow.
-    """
-    if not warmup:
-        return get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-
-    def average(averaged: Any, current: Any, number: Any) -> None:
-        now = min(decay, (1 + int(number)) / (10 + int(number)))
-        get_ema_multi_avg_fn(now)(averaged, current, number)  # type: ignore[no-untyped-call]
-
-    return average
 
 
 def laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ Letters: B images, C channels, H x W pixels, Z the latent shape. Images are [B, 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -170,6 +170,9 @@ class Loss(Component):
     """
 
     kind: ClassVar[str] = "loss"
+    pixelwise: ClassVar[bool] = False
+    """Whether the value is the mean over pixel values of a distance between image and
+    reconstruction. The weights of such losses are what the weight of a KL counts beside."""
 
     weight: Weight = 1.0
     """A number; a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`; or `{against: [l1]}`,
@@ -207,6 +210,15 @@ class Loss(Component):
         """Return the discriminator's term, a scalar, or `None` if there is none."""
         del step
         return None
+
+    def note_beside(self, losses: Sequence[Loss], image: ImageSpec) -> str:
+        """Return a line to print before the training, or an empty string.
+
+        `losses` are all losses of the recipe, for what depends on their weights. A line that does
+        not is returned by `note`.
+        """
+        del losses, image
+        return ""
 
 
 # --- sampling --------------------------------------------------------------------------------

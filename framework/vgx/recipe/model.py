@@ -97,11 +97,10 @@ class Train(BaseModel):
     """Let the decay rise to `ema`, so that the first weights count less: after n steps the decay is
     at most (1 + n) / (10 + n)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the networks. Losses are always float32. `auto` is `fp32` in a short training;
-    in a long one it tries both and takes the faster. The run's own recipe has the choice."""
+    """Precision of the networks. Losses are always float32. `auto` is `bf16` on a device with
+    instructions for it, if the losses agree with `fp32`. The run's own recipe has the choice."""
     compile: Literal["auto"] | bool = "auto"
-    """Compile the networks with `torch.compile`. `auto` tries it on a GPU if the training is long;
-    otherwise it is `false`. The run's own recipe has the choice."""
+    """Compile the networks with `torch.compile`. `auto` is `false`."""
     log_every: PositiveInt = 10
     """Steps between two lines of `log.jsonl`."""
     draw_every: PositiveInt = 500

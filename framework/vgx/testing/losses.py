@@ -39,6 +39,8 @@ def check_loss(case: Case) -> None:
             terms += value is not None
             if value is not None:
                 _check_term(case, player, step, loss_module, value)
+    beside = case.part.note_beside((case.part,), case.image)
+    case.check(isinstance(beside, str), "note_beside() gives no string")
     case.check(terms, "it has no term: define generator(step), discriminator(step) or both")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from torch.profiler import profile, record_function
 from vgx.console import Console
 from vgx.data.batches import Batches
 from vgx.data.store import Store
+from vgx.engine.averages import STATISTICS_IMAGES
 from vgx.engine.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError, noticing
 from vgx.evaluation.features import FeatureCache
@@ -57,6 +59,7 @@ class Training:
     best: Measurement | None = None  # so far, of the recipe's eval.best
     trackers: Trackers = field(default_factory=Trackers)  # that are open
     profiler: profile | None = None  # its `step` is called after every step
+    refreshed: tuple[int, int] | None = None  # steps and rollbacks at the last `refresh_average`
 
     @property
     def images(self) -> int:
@@ -88,6 +91,18 @@ class Training:
         if self.profiler is not None:
             self.profiler.step()
         return terms
+
+    def refresh_average(self) -> None:
+        """Make the averaged networks ready to be used or saved after the last step."""
+        now = (self.done, self.engine.rollbacks)
+        if self.refreshed == now:
+            return
+        self.refreshed = now
+        count = min(math.ceil(STATISTICS_IMAGES / self.recipe.train.batch), self.batches.per_epoch)
+        first = self.numbers.start
+        batches = (self.batches[number] for number in range(first, first + count))
+        with record_function("vgx: averaging"):
+            self.engine.refresh_average(self.done, batches)
 
     @property
     def when(self) -> str:
@@ -176,6 +191,7 @@ def _log(
 
 
 def _draw(training: Training) -> None:
+    training.refresh_average()
     grids = draw(training.engine, training.store, training.run, training.done)
     for name, grid in grids.items():
         training.trackers.images(training.done, name, grid)
@@ -190,6 +206,7 @@ def _evaluates(training: Training) -> bool:
 def _measure(training: Training, cache: FeatureCache) -> dict[str, float]:
     if not _evaluates(training):
         return {}
+    training.refresh_average()
     return measure_training(training.engine, training.store, training.done, cache)
 
 
@@ -348,6 +365,7 @@ def _save(training: Training, console: Console) -> None:
         "seconds": training.seconds,
         "rollbacks": training.engine.rollbacks,
     }
+    training.refresh_average()
     state = training.engine.state(numbers)
     for name, tensor in (state.model | state.optimizer | state.latents).items():
         if tensor.is_floating_point() and not tensor.isfinite().all():

@@ -75,7 +75,7 @@ def run(
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
     with blaming(registry, working(engine), advice=advice):
         batch = trials.trial_batch(engine, store)
-        recipe, reason = trials.choose(engine, batch, findings.forward)
+        recipe, reason = trials.choose(engine, batch)
     if reason:
         console.print(reason)
     configure(engine, batches, recipe)

@@ -45,6 +45,7 @@ def verify(
                 terms = training.step()
                 _compare_losses(run, training.done, terms, logged.get(training.done, {}))
                 advance(1, "")
+    training.refresh_average()
     _compare_states(run, training.engine.state({}), newest)
     console.print(f"Run {run.path}: steps {first:,} to {last:,} repeat bit for bit")
     return first, last

@@ -9,6 +9,8 @@ from pydantic import NonNegativeFloat
 import vgx
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -43,20 +45,36 @@ class Kl(vgx.Loss, type="kl"):
             value = (value - vgx.at(self.capacity, step.number)).abs()
         return value / (step.real[0].numel() if self.unit == "pixel" else 1)
 
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return the weight in the unit of papers, where reconstruction is summed over pixels."""
+    def note_beside(self, losses: Sequence[vgx.Loss], image: vgx.ImageSpec) -> str:
+        """Return the effective beta: the weight of the KL over those of the reconstruction terms.
+
+        Schedules count with the value that they lead to.
+        """
+        terms = [loss for loss in losses if loss.pixelwise]
+        if not terms:
+            return ""
+        listed = " and ".join(f"{_weight(loss)} {loss.label}" for loss in terms)
+        label = "KL" if self.label == self.type else f"KL {self.label}"
+        summed = f"summed over the {image.pixel_values:,} pixel values"
+        beside = f"weight {_weight(self)} beside {listed}, {summed} (beta-VAE, Higgins et al. 2017)"
+        weights = [_number(loss.weight) for loss in terms]
+        own, total = _number(self.weight), sum(w for w in weights if w is not None)
+        if own is None or None in weights or not total:
+            return f"The {label}'s effective beta has no fixed value: {beside}."
         factor = 1 if self.unit == "pixel" else image.pixel_values
-        weight = self.weight
-        if isinstance(weight, vgx.Schedule):
-            beta = f"goes from {weight.start * factor:g} to {weight.to * factor:g}"
-        elif isinstance(weight, vgx.Adaptive):
-            beta = "follows the gradients"
-        else:
-            beta = f"is {weight * factor:g}"
-        return (
-            f"The KL's effective beta {beta} (beta-VAE, Higgins et al. 2017): its weight beside "
-            f"reconstruction terms summed over the {image.pixel_values:,} pixel values."
-        )
+        return f"The {label}'s effective beta is {own * factor / total:.3g}: {beside}."
+
+
+def _number(weight: vgx.Weight) -> float | None:
+    if isinstance(weight, vgx.Adaptive):
+        return None
+    return weight.to if isinstance(weight, vgx.Schedule) else weight
+
+
+def _weight(loss: vgx.Loss) -> str:
+    if isinstance(loss.weight, vgx.Schedule):
+        return f"{loss.weight.start:g} to {loss.weight.to:g}"
+    return "adaptive" if isinstance(loss.weight, vgx.Adaptive) else f"{loss.weight:g}"
 
 
 def gaussian(name: str, step: vgx.Step) -> vgx.Gaussian:

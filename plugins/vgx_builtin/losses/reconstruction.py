@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveFloat
 
@@ -18,6 +18,8 @@ class L1(vgx.Loss, type="l1"):
     The mean is over batch, channels and pixels; images are in [0, 1], so the value is too.
     """
 
+    pixelwise: ClassVar[bool] = True
+
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar in [0, 1]."""
         from torch.nn import functional as F
@@ -30,6 +32,8 @@ class L2(vgx.Loss, type="l2"):
 
     The mean is over batch, channels and pixels; images are in [0, 1], so the value is too.
     """
+
+    pixelwise: ClassVar[bool] = True
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar in [0, 1]."""
@@ -44,6 +48,8 @@ class Charbonnier(vgx.Loss, type="charbonnier"):
     It is squared near 0 and absolute far from it, and at least eps. As a loss on images: Lai et al.
     2017. The mean is over batch, channels and pixels.
     """
+
+    pixelwise: ClassVar[bool] = True
 
     eps: PositiveFloat = 1e-3
     """Where the squared form becomes the absolute one, in pixel values of [0, 1]."""
@@ -60,6 +66,8 @@ class Bce(vgx.Loss, type="bce"):
     -mean[x log p + (1 - x) log(1 - p)] with p = sigmoid(logits), computed from the logits so that
     it stays finite. Its least value is the images' own entropy, not 0.
     """
+
+    pixelwise: ClassVar[bool] = True
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0, in nats for each pixel value."""
