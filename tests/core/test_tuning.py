@@ -98,6 +98,14 @@ def test_the_choice_leaves_no_trace_and_does_not_depend_on_time(monkeypatch):
 
 
 @pytest.mark.usefixtures("with_bf16")
+def test_few_images_are_tried_together_also_when_a_minibatch_is_cut():
+    """A piece of one image and one place has no variance: BatchNorm would refuse it."""
+    changes = {"train.accumulate": 8, "encoder.widths": [8, 8, 8, 8]}
+    engine = Engine(vgx.load_recipe(TINY, changes), 10)
+    assert choose(engine, Batch(REAL))[0].train.precision == "bf16"
+
+
+@pytest.mark.usefixtures("with_bf16")
 def test_bf16_is_not_used_when_it_changes_the_losses(monkeypatch):
     monkeypatch.setattr(trials, "TOLERANCE", -1.0)
     chosen, why = choose(Engine(tiny(), 10), Batch(REAL))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -75,7 +76,12 @@ def trial_batch(engine: Engine, store: Store) -> Batch:
 
 
 def first_losses(recipe: Recipe, batch: Batch, engine: Engine) -> dict[str, float]:
-    """Return the losses of the first step of new networks, as long and on the same device."""
+    """Return the losses of the first step of new networks, as long and on the same device.
+
+    The few images stay together: in pieces of one, BatchNorm would have nothing to normalise.
+    """
+    train = recipe.train.model_copy(update={"accumulate": 1})
+    recipe = recipe.model_copy(update={"train": train})
     with noticing([]):
         other = Engine(recipe, engine.steps, len(batch), engine.device)
         return {name: value.item() for name, value in other.step(0, [batch]).items()}
@@ -102,7 +108,8 @@ def step_time(engine: Engine, forward: float) -> tuple[float, int]:
     images = torch.rand(shape, generator=rng.generator(0, "pace")).to(engine.device)  # [B, C, H, W]
     labels = torch.zeros(count, dtype=torch.long, device=engine.device)  # [B]
     batch = Batch(images, labels if recipe.image.classes else None)
-    engine.configure(settled(recipe).train)
+    chosen, _ = choose(engine, batch.chunk(math.ceil(count / FEW))[0])
+    engine.configure(chosen.train)
     times = []
     for number in range(1 + STEPS):
         start = time.perf_counter()
