@@ -6,6 +6,7 @@ places, S scales, h x w the patch grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch.nn import functional as F
 
 import vgx
 from vgx_builtin.posteriors import Point, Quantised
+
+MOST_PLACES = 2**18  # of one scale in the logits of a multi-scale discriminator
 
 
 def output_on_black(network: nn.Module, image: vgx.ImageSpec) -> Any:
@@ -120,17 +123,20 @@ class MultiScaleDiscriminator(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, images: Tensor) -> vgx.Score:
-        """Images [B, C, H, W] in [0, 1] -> logits [B, 1, S*h, w], the finest scale on top."""
-        grids: list[Tensor] = []
+        """Images [B, C, H, W] in [0, 1] -> logits [B, 1, S*P, 1], the finest scale first."""
+        scales: list[Tensor] = []
         features: list[Tensor] = []
         for network in self.networks:
             score = network(images)
-            logits = score.logits.view(len(images), 1, *(score.logits.shape[2:] or (1, 1)))
-            # As large as the finest, so that each scale has the same share of any mean.
-            grids.append(F.interpolate(logits, grids[0].shape[2:]) if grids else logits)
+            scales.append(score.logits.flatten(1))  # [B, h*w]
             features += score.features
             images = F.avg_pool2d(images, 2)
-        return vgx.Score(torch.cat(grids, 2), tuple(features))
+        sizes = [logits.shape[1] for logits in scales]
+        # Repeated to one length, so that each scale has the same share of any mean.
+        length = min(math.lcm(*sizes), max(MOST_PLACES, *sizes))
+        places = torch.arange(length, device=images.device)  # [P]
+        repeated = [logits[:, places * logits.shape[1] // length] for logits in scales]  # [B, P]
+        return vgx.Score(torch.cat(repeated, 1)[:, None, :, None], tuple(features))
 
 
 def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:

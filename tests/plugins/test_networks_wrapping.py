@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
 from typing import ClassVar
 
 import pytest
@@ -307,15 +308,60 @@ def test_scales_have_the_same_share_of_the_mean():
     images[..., 4:] = 0
     score = discriminator(images)
     fine, coarse = one(images), two(halved(images))
-    assert score.logits.shape == (2, 1, 16, 8)
-    assert torch.equal(score.logits[:, :, :8], fine.logits)
-    repeated = coarse.logits.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert torch.allclose(score.logits[:, :, 8:], repeated)
+    assert score.logits.shape == (2, 1, 64 + 64, 1)
+    assert torch.equal(score.logits[:, :, :64], fine.logits.view(2, 1, 64, 1))
+    repeated = coarse.logits.view(2, 1, 16, 1).repeat_interleave(4, 2)
+    assert torch.allclose(score.logits[:, :, 64:], repeated)
     for function in (torch.nn.functional.softplus, torch.relu, torch.square):
         both = (function(fine.logits).mean() + function(coarse.logits).mean()) / 2
         assert torch.allclose(function(score.logits).mean(), both)
     assert [tuple(f.shape) for f in score.features] == [(2, 3, 8, 8)] * 2 + [(2, 3, 4, 4)] * 2
     assert torch.allclose(score.features[3], halved(images))
+
+
+@pytest.mark.parametrize(("size", "scales", "sides"), [(96, 2, [10, 4]), (128, 3, [14, 6, 2])])
+def test_any_loss_is_the_mean_over_scales_of_the_default_patchgan(size, scales, sides):
+    """No side divides another: hinge, bce and slopes of the column are the scales' means."""
+    torch.manual_seed(0)
+    inner = part("discriminator", "patchgan", norm="none", widths=(4, 8, 16, 32))
+    built = part("discriminator", "multi-scale", inner=inner, scales=scales)
+    discriminator = built.build(vgx.ImageSpec(size=size)).double()
+    with torch.no_grad():
+        for parameter in discriminator.parameters():  # logits on both sides of the hinge
+            parameter.mul_(9)
+    images = random_images(3, size).double().requires_grad_()
+    pyramid = [images]
+    for _ in range(scales - 1):
+        pyramid.append(halved(pyramid[-1]))
+    grids = [one(x).logits for one, x in zip(discriminator.networks, pyramid, strict=True)]
+    assert [grid.shape[2] for grid in grids] == sides
+    column = discriminator(images).logits
+    for function in (lambda x: (1 - x).relu(), lambda x: nn.functional.softplus(-x)):
+        by_hand = torch.stack([function(grid).mean() for grid in grids]).mean()
+        assert torch.allclose(function(column).mean(), by_hand, rtol=1e-12, atol=0)
+    means = torch.stack([grid.flatten(1).mean(1) for grid in grids]).mean(0)  # of each image
+    slopes = torch.autograd.grad(means.sum(), images)[0].flatten(1) / 2  # by pixels of [-1, 1]
+    absent = {f.name: None for f in fields(vgx.Step) if f.default is MISSING}
+    given = {"number": 0, "progress": 0.0, "real": images.detach(), "discriminator": discriminator}
+    penalty = part("loss", "r1").discriminator(vgx.Step(**{**absent, **given}))
+    assert penalty.item() == pytest.approx(0.5 * slopes.square().sum(1).mean().item())
+
+
+def test_scales_have_equal_shares_where_their_multiple_is_too_large(monkeypatch):
+    monkeypatch.setattr("vgx_builtin.wrapping.MOST_PLACES", 60)
+    inner = part("discriminator", "patchgan", norm="none", widths=(2, 2, 2, 2))
+    built = part("discriminator", "multi-scale", inner=inner)
+    discriminator = built.build(vgx.ImageSpec(size=64))  # 6x6 and 2x2: at most 60 places each
+    images = random_images(1, 64)
+    grids = [discriminator.networks[0](images), discriminator.networks[1](halved(images))]
+    column = discriminator(images).logits.flatten()
+    discriminator_of_96 = built.build(vgx.ImageSpec(size=96))  # 10x10 and 4x4, not 400 each
+    assert len(column) == 2 * 36
+    assert torch.allclose(column[36:].mean(), grids[1].logits.mean())
+    column = discriminator_of_96(random_images(1, 96)).logits.flatten()
+    assert len(column) == 2 * 100
+    _, repeats = column[100:].unique_consecutive(return_counts=True)
+    assert sorted(set(repeats.tolist())) == [6, 7]
 
 
 def test_scales_of_single_logits_stand_below_each_other():
@@ -332,7 +378,7 @@ def test_scales_of_single_logits_stand_below_each_other():
 def test_a_label_can_be_told_to_all_scales():
     scales = part("discriminator", "multi-scale", inner=MeanDiscriminator(grid=True))
     discriminator = part("discriminator", "projection", inner=scales).build(IMAGE)
-    assert discriminator(random_images(), torch.tensor([0, 2])).logits.shape == (2, 1, 16, 8)
+    assert discriminator(random_images(), torch.tensor([0, 2])).logits.shape == (2, 1, 128, 1)
 
 
 def test_the_scale_that_does_not_fit_is_named():
