@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
 from vgx_builtin.posteriors import Point, Quantised
@@ -99,17 +101,20 @@ class ConditionalDecoder(nn.Module):
 class ProjectionDiscriminator(nn.Module):
     """A discriminator that compares its last features with a vector for the label."""
 
-    def __init__(self, inner: nn.Module, classes: int, features: int) -> None:
+    def __init__(self, inner: nn.Module, classes: int, features: int, *, mean: bool) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.mean = inner, mean
         self.embedding = nn.Embedding(classes, features)
         nn.init.xavier_uniform_(self.embedding.weight)
+        if any(parametrize.is_parametrized(module) for module in inner.modules()):
+            spectral_norm(self.embedding)  # else the bound that `spectral` keeps would be lost
 
     def forward(self, images: Tensor, labels: Tensor) -> vgx.Score:
         """Images [B, C, H, W] in [0, 1], labels [B] -> the inner score with other logits."""
         score = self.inner(images)
-        last = score.features[-1]  # [B, F, h, w]
-        pooled = last.reshape(*last.shape[:2], -1).mean(2)  # [B, F]
+        last = score.features[-1].relu()  # [B, F, h, w] or [B, F]
+        places = last.reshape(*last.shape[:2], -1)  # [B, F, P]
+        pooled = places.mean(2) if self.mean else places.sum(2)  # [B, F]
         product = (self.embedding(labels) * pooled).sum(1)  # [B]
         product = product.view(-1, *[1] * (score.logits.dim() - 1))  # [B, 1] or [B, 1, 1, 1]
         return vgx.Score(score.logits + product, score.features)

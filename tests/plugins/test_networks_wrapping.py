@@ -246,19 +246,46 @@ def test_a_label_is_appended_at_every_place():
             assert torch.equal(given[:, 2:, y, x], decoder.embedding.weight[labels])
 
 
+@pytest.mark.parametrize("spectral", [False, True])
+def test_projection_around_residual_is_the_authors_discriminator(spectral):
+    """pfnet-research/sngan_projection: h = sum relu(block), l(h) + <w_y / sigma, h>."""
+    torch.manual_seed(0)
+    inner = part("discriminator", "residual", widths=(8, 16), spectral=spectral)
+    discriminator = part("discriminator", "projection", inner=inner).build(IMAGE).double()
+    images, labels = random_images(4).double(), torch.tensor([1, 1, 0, 2])
+    if spectral:
+        for _ in range(300):  # one power iteration each
+            with torch.no_grad():
+                discriminator(images, labels)
+        weights = discriminator.embedding.parametrizations.weight.original
+        weights = weights / torch.linalg.svdvals(weights)[0]
+    else:
+        weights = discriminator.embedding.weight
+    discriminator.eval()
+    block = discriminator.inner(images).features[-1]
+    assert (block < 0).any()  # so that the ReLU matters
+    h = block.clamp(min=0).sum((2, 3))
+    *_, linear = discriminator.inner.head
+    expected = h @ linear.weight.T + linear.bias + (weights[labels] * h).sum(1, keepdim=True)
+    assert torch.allclose(discriminator(images, labels).logits, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pool", ["auto", "sum", "mean"])
 @pytest.mark.parametrize("grid", [False, True])
-def test_projection_adds_an_inner_product_to_each_logit(grid):
-    discriminator = part("discriminator", "projection", inner=MeanDiscriminator(grid=grid)).build(
-        IMAGE
-    )
+def test_projection_adds_an_inner_product_to_each_logit(grid, pool):
+    """Of the sum over places for single logits, and of the mean for patches."""
+    built = part("discriminator", "projection", inner=MeanDiscriminator(grid=grid), pool=pool)
+    discriminator = built.build(IMAGE)
     # Labels, and channels of the last feature map.
     assert discriminator.embedding.weight.shape == (3, 3)
-    images, labels = random_images(4), torch.tensor([1, 1, 0, 2])
+    images, labels = random_images(4) - 0.5, torch.tensor([1, 1, 0, 2])
     score, plain = discriminator(images, labels), discriminator.inner(images)
     assert score.logits.shape == plain.logits.shape
+    mean = pool == "mean" or (pool == "auto" and grid)
     for b, label in enumerate(labels):
-        product = discriminator.embedding.weight[label] @ images[b].mean((1, 2))
-        assert torch.allclose(score.logits[b], plain.logits[b] + product, atol=1e-6)
+        pooled = images[b].clamp(min=0).sum((1, 2)) / (64 if mean else 1)
+        product = discriminator.embedding.weight[label] @ pooled
+        assert torch.allclose(score.logits[b], plain.logits[b] + product, atol=1e-5)
     assert all(map(torch.equal, score.features, plain.features))
 
 
