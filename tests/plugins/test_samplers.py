@@ -124,6 +124,17 @@ def test_a_row_goes_from_one_code_to_another_in_equal_steps():
     assert len({tuple(row[0].tolist()) for row in draw("interpolate", 200, CODES).split(10)}) == 4
 
 
+def test_a_slerp_from_zero_or_to_the_opposite_is_what_is_said():
+    times = torch.linspace(0, 1, 5)
+    for start, end, expected in (
+        (torch.zeros(4), torch.ones(4), (times * math.pi / 2).sin()),
+        (-torch.ones(4), torch.ones(4), 2 * times - 1),
+    ):
+        z = draw("interpolate", 5, torch.stack([start, end]), mode="slerp", steps=5)
+        z = z if z[0, 0] <= z[-1, 0] else z.flip(0)
+        assert torch.allclose(z, expected[:, None] * torch.ones(4), atol=1e-6)
+
+
 def test_a_slerp_of_unit_vectors_turns_evenly():
     turns = torch.tensor([0.3, 2.0])
     circle = torch.stack([turns.cos(), turns.sin(), torch.zeros(2), torch.zeros(2)], 1)

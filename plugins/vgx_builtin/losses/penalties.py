@@ -91,6 +91,8 @@ class LeCam(vgx.Loss, type="lecam"):
 
     mean (D(real) - a_fake)^2 + mean (D(fake) - a_real)^2, where a_real and a_fake follow the mean
     logits by an exponential moving average that begins as a plain one. They are saved with the run.
+    This is the paper's formula; the authors' programs have relu(D(real) - a_fake)^2 and
+    relu(a_real - D(fake))^2.
     """
 
     weight: vgx.Weight = 0.3
