@@ -97,7 +97,8 @@ class WganGp:
 @pytest.mark.parametrize("order", ["generator-first", "discriminator-first"])
 def test_whole_steps_of_wgan_gp_are_the_papers(order):
     changes = {
-        "augment": [], "encoder": None, "sampler": "prior", "losses": ["wasserstein", "gradient-penalty"],
+        "augment": [], "encoder": None, "sampler": "prior",
+        "losses": ["wasserstein", "gradient-penalty"],
         "decoder": {"type": "dcgan", "widths": [8, 4]},
         "discriminator": {"type": "dcgan", "widths": [4, 8], "norm": "none"},
         "train.order": order, "train.discriminator_steps": 3, "train.clip": 0.5,
@@ -168,7 +169,7 @@ def plain_step(engine, real, fakes, pieces, number):
         gradients.update(zip(parameters, grads, strict=True))
     with torch.no_grad():
         for parameter, gradient in gradients.items():
-            parameter -= 0.05 * gradient
+            parameter.sub_(0.05 * gradient)
     return networks
 
 

@@ -86,7 +86,11 @@ def test_the_slope_is_that_of_an_images_mean_logit(name, value):
     assert loss(name).discriminator(at).item() == pytest.approx(value)
 
 
-NETWORKS = [("dcgan", {"norm": "none"}), ("patchgan", {"norm": "none"}), ("residual", {"spectral": False})]
+NETWORKS = [
+    ("dcgan", {"norm": "none"}),
+    ("patchgan", {"norm": "none"}),
+    ("residual", {"spectral": False}),
+]
 
 
 @pytest.mark.parametrize(("network", "settings"), NETWORKS)

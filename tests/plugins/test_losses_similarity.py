@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 from steps import batches
+from torch import nn
 from torch.nn import functional as F
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+from torchmetrics.functional.image.lpips import _LPIPS
 
 import vgx
 from vgx import rng
@@ -194,6 +196,26 @@ def test_the_default_layers_are_those_of_lpips():
     value = term.generator(step(real=x.detach(), recon=x))
     assert value.item() == 0
     assert torch.autograd.grad(value, x)[0].isfinite().all()
+
+
+@pytest.mark.slow
+def test_perceptual_is_lpips_without_its_learned_factors():
+    """The network of torchmetrics with the same weights of VGG16, and factors of 1."""
+    reference = _LPIPS(pretrained=False, net="vgg", pnet_rand=True, use_dropout=False).double()
+    term = built(loss("perceptual")).double()
+    convolutions = [
+        [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+        for network in (reference.net, term.backbone)
+    ]
+    for theirs, ours in zip(*convolutions, strict=True):
+        theirs.load_state_dict(ours.state_dict())
+    for layer in reference.lins:
+        for weight in layer.parameters():
+            nn.init.ones_(weight)
+    x, y = random_images(64), random_images(64, seed=1)
+    expected = reference(y, x, normalize=True).mean().item()
+    assert expected > 0.01
+    assert term.generator(step(real=x, recon=y)).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_perceptual_takes_greyscale_images():

@@ -60,8 +60,8 @@ class _Mix:
         for _ in range(n):
             fresh = self.part.anchors == "fresh"
             anchors = numpy_generator.choice(len(codes), of, replace=False) if fresh else shared
-            weights = numpy_generator.dirichlet(np.full(of, self.part.concentration))  # [of]
-            weights = torch.from_numpy(weights).to(codes)
+            drawn = numpy_generator.dirichlet(np.full(of, self.part.concentration))
+            weights = torch.from_numpy(drawn).to(codes)  # [of]
             mixed = torch.tensordot(weights, codes[torch.from_numpy(anchors)], 1)  # [*Z]
             if self.part.renormalise:
                 mixed = mean + (mixed - mean) / weights.norm()
