@@ -383,6 +383,16 @@ def test_every_recipe_says_what_it_is_and_round_trips(path, tmp_path):
     assert vgx.load_recipe(tmp_path / "again.yaml") == recipe
 
 
+CHANGED = "# Changed from the original: "
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_a_recipe_of_a_paper_says_what_it_changes(path):
+    comment = re.match(r"(#.*\n)+", path.read_text())[0]
+    papers = re.search(r"\b(19|20)\d\d[,)]", comment)
+    assert bool(papers) == (CHANGED in comment)
+
+
 LOOKING = [
     ["--help"],
     ["--version"],

@@ -95,6 +95,17 @@ def spectrally_normed(network: nn.Module) -> nn.Module:
     return network
 
 
+def glorot(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
+    """Draw a layer's weight from Glorot's uniform distribution times `gain`, and set its bias to 0.
+
+    Glorot and Bengio 2010, eq. 16.
+    """
+    nn.init.xavier_uniform_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
 def draw_as_dcgan(network: nn.Module) -> nn.Module:
     """Draw every convolution's weight from N(0, 0.02), biases 0 (Radford et al. 2016)."""
     for module in network.modules():

@@ -5,11 +5,12 @@ Letters: B images, F and G features before and after, h x w places.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import Tensor, nn
 
-from vgx_builtin.modules import normalisation
+from vgx_builtin.modules import glorot, normalisation
 
 Scale = Literal["halve", "keep", "double"]
 
@@ -17,9 +18,12 @@ Scale = Literal["halve", "keep", "double"]
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, each after a norm and ReLU, beside a shortcut (He et al. 2016b).
 
-    A halving block averages 2x2 places after its convolutions, a doubling one repeats each place
-    before them (Miyato et al. 2018, appendix B). On the shortcut the order is reversed: a 1x1
-    convolution commutes with both, and costs less where there are fewer places.
+    As in SNGAN (Miyato et al. 2018, appendix B, and the authors' program): a halving block averages
+    2x2 places after its convolutions, and has as many features between them as before; a doubling
+    block repeats each place before them, and has as many features between them as after. Where
+    places or features change, the shortcut has a 1x1 convolution. There it comes after averaging or
+    before repeating: it commutes with both, and costs less where there are fewer places. Weights
+    start from Glorot's distribution, times sqrt 2 but on the shortcut.
     """
 
     def __init__(
@@ -27,15 +31,17 @@ class ResidualBlock(nn.Module):
     ) -> None:
         """Make the block; the `first` one, on an image, begins with its convolution."""
         super().__init__()
+        between = before if scale == "halve" and not first else after
         body = [] if first else [*normalisation(norm, before), nn.ReLU()]
         body += [nn.Upsample(scale_factor=2)] if scale == "double" else []
         # BatchNorm takes the mean away, and a bias with it.
-        body += [nn.Conv2d(before, after, 3, padding=1, bias=norm != "batch")]
-        body += [*normalisation(norm, after), nn.ReLU()]
-        body += [nn.Conv2d(after, after, 3, padding=1)]
+        conv = nn.Conv2d(before, between, 3, padding=1, bias=norm != "batch")
+        body += [glorot(conv, math.sqrt(2)), *normalisation(norm, between), nn.ReLU()]
+        body += [glorot(nn.Conv2d(between, after, 3, padding=1), math.sqrt(2))]
         body += [nn.AvgPool2d(2)] if scale == "halve" else []
         shortcut: list[nn.Module] = [nn.AvgPool2d(2)] if scale == "halve" else []
-        shortcut += [nn.Conv2d(before, after, 1)] if before != after else []
+        learned = before != after or scale != "keep"
+        shortcut += [glorot(nn.Conv2d(before, after, 1))] if learned else []
         shortcut += [nn.Upsample(scale_factor=2)] if scale == "double" else []
         self.body, self.shortcut = nn.Sequential(*body), nn.Sequential(*shortcut)
 

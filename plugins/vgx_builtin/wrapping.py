@@ -6,15 +6,20 @@ places, S scales, h x w the patch grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
 from vgx_builtin.posteriors import Point, Quantised
+
+MOST_PLACES = 2**18  # of one scale in the logits of a multi-scale discriminator
 
 
 def output_on_black(network: nn.Module, image: vgx.ImageSpec) -> Any:
@@ -96,17 +101,20 @@ class ConditionalDecoder(nn.Module):
 class ProjectionDiscriminator(nn.Module):
     """A discriminator that compares its last features with a vector for the label."""
 
-    def __init__(self, inner: nn.Module, classes: int, features: int) -> None:
+    def __init__(self, inner: nn.Module, classes: int, features: int, *, mean: bool) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.mean = inner, mean
         self.embedding = nn.Embedding(classes, features)
         nn.init.xavier_uniform_(self.embedding.weight)
+        if any(parametrize.is_parametrized(module) for module in inner.modules()):
+            spectral_norm(self.embedding)  # else the bound that `spectral` keeps would be lost
 
     def forward(self, images: Tensor, labels: Tensor) -> vgx.Score:
         """Images [B, C, H, W] in [0, 1], labels [B] -> the inner score with other logits."""
         score = self.inner(images)
-        last = score.features[-1]  # [B, F, h, w]
-        pooled = last.reshape(*last.shape[:2], -1).mean(2)  # [B, F]
+        last = score.features[-1].relu()  # [B, F, h, w] or [B, F]
+        places = last.reshape(*last.shape[:2], -1)  # [B, F, P]
+        pooled = places.mean(2) if self.mean else places.sum(2)  # [B, F]
         product = (self.embedding(labels) * pooled).sum(1)  # [B]
         product = product.view(-1, *[1] * (score.logits.dim() - 1))  # [B, 1] or [B, 1, 1, 1]
         return vgx.Score(score.logits + product, score.features)
@@ -120,17 +128,20 @@ class MultiScaleDiscriminator(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, images: Tensor) -> vgx.Score:
-        """Images [B, C, H, W] in [0, 1] -> logits [B, 1, S*h, w], the finest scale on top."""
-        grids: list[Tensor] = []
+        """Images [B, C, H, W] in [0, 1] -> logits [B, 1, S*P, 1], the finest scale first."""
+        scales: list[Tensor] = []
         features: list[Tensor] = []
         for network in self.networks:
             score = network(images)
-            logits = score.logits.view(len(images), 1, *(score.logits.shape[2:] or (1, 1)))
-            # As large as the finest, so that each scale has the same share of any mean.
-            grids.append(F.interpolate(logits, grids[0].shape[2:]) if grids else logits)
+            scales.append(score.logits.flatten(1))  # [B, h*w]
             features += score.features
             images = F.avg_pool2d(images, 2)
-        return vgx.Score(torch.cat(grids, 2), tuple(features))
+        sizes = [logits.shape[1] for logits in scales]
+        # Repeated to one length, so that each scale has the same share of any mean.
+        length = min(math.lcm(*sizes), max(MOST_PLACES, *sizes))
+        places = torch.arange(length, device=images.device)  # [P]
+        repeated = [logits[:, places * logits.shape[1] // length] for logits in scales]  # [B, P]
+        return vgx.Score(torch.cat(repeated, 1)[:, None, :, None], tuple(features))
 
 
 def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:

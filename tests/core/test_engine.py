@@ -425,6 +425,10 @@ def test_optimizers_take_what_is_theirs():
     adam = make_optimizer(Optimizer(), [parameter], "generator")
     assert adam.param_groups[0]["betas"] == (0.5, 0.999)
     assert adam.param_groups[0]["lr"] == 2e-4
+    own = {"adamw": (0.5, 0.999), "lion": (0.9, 0.99), "adan": (0.98, 0.92, 0.99)}
+    for name, betas in own.items():
+        made = make_optimizer(Optimizer(type=name), [parameter], "generator")
+        assert made.param_groups[0]["betas"] == betas, name
     sgd = make_optimizer(Optimizer(type="sgd", momentum=0.9), [parameter], "generator")
     assert sgd.param_groups[0]["momentum"] == 0.9
     with pytest.raises(RecipeError, match=r"train\.optimizers\.generator\.betas: sgd has none"):

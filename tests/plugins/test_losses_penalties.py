@@ -1,10 +1,11 @@
-"""Penalties: slopes of discriminators that have them by hand, and what the averages remember."""
+"""Penalties: slopes by hand and of built-in networks, and what the averages remember."""
 
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from steps import batches
@@ -46,14 +47,21 @@ def step(real, discriminator, **given):
     )
 
 
+def centred(images):
+    """Pixels of [0, 1] as pixels of [-1, 1]: the unit of the papers, and of slopes."""
+    return 2 * images - 1
+
+
 def linear(weights):
-    """D(x) = <w, x>: its slope is w everywhere."""
-    return lambda images: vgx.Score((images * weights).flatten(1).sum(1, keepdim=True))
+    """D(v) = <w, v> of pixels v of [-1, 1]: its slope is w everywhere."""
+    return lambda images: vgx.Score((centred(images) * weights).flatten(1).sum(1, keepdim=True))
 
 
 def quadratic(a):
-    """D(x) = a/2 |x|^2: its slope is a x."""
-    return lambda images: vgx.Score(a / 2 * images.square().flatten(1).sum(1, keepdim=True))
+    """D(v) = a/2 |v|^2 of pixels v of [-1, 1]: its slope is a v."""
+    return lambda images: vgx.Score(
+        a / 2 * centred(images).square().flatten(1).sum(1, keepdim=True)
+    )
 
 
 WEIGHTS = torch.tensor([[3.0, 0.0], [0.0, 4.0]], dtype=WIDE)  # of length 5
@@ -71,21 +79,61 @@ def test_the_slope_is_that_of_an_images_mean_logit(name, value):
     """A grid of 3x3 equal logits is no steeper than one."""
 
     def discriminator(images):
-        logit = (images * WEIGHTS).sum((1, 2, 3))
+        logit = (centred(images) * WEIGHTS).sum((1, 2, 3))
         return vgx.Score(logit.view(-1, 1, 1, 1).expand(-1, 1, 3, 3))
 
     at = step(random_images(3), discriminator, recon=random_images(3, seed=1))
     assert loss(name).discriminator(at).item() == pytest.approx(value)
 
 
+NETWORKS = [
+    ("dcgan", {"norm": "none"}),
+    ("patchgan", {"norm": "none"}),
+    ("residual", {"spectral": False}),
+]
+
+
+@pytest.mark.parametrize(("network", "settings"), NETWORKS)
+def test_slopes_of_a_built_in_network_are_those_of_the_papers(network, settings):
+    """By pixels of [-1, 1], which its layers get: so gamma and lambda are the papers'."""
+    torch.manual_seed(0)
+    discriminator = (
+        vgx.discover()
+        .part("discriminator", network)(widths=(8, 16), **settings)
+        .build(vgx.ImageSpec(16))
+        .double()
+        .eval()
+    )
+    with torch.no_grad():
+        for parameter in discriminator.parameters():  # else the slopes are near 0
+            parameter.mul_(4)
+    # Each image has one colour, so that DRAGAN's points are the images.
+    real = random_images(1, side=1).expand(4, 3, 16, 16)
+    v = centred(real).requires_grad_()
+    x = v
+    for stage in discriminator.stages:
+        x = stage(x)
+    logits = discriminator.head(x).flatten(1).mean(1)
+    (slopes,) = torch.autograd.grad(logits.sum(), v)
+    lengths = slopes.flatten(1).norm(dim=1)
+    zero_centred, one_centred = 0.5 * lengths.square().mean(), (lengths - 1).square().mean()
+    at = step(real, discriminator, recon=real)
+    expected = {"r1": zero_centred, "r2": zero_centred}
+    expected |= {"gradient-penalty": one_centred, "dragan": one_centred}
+    for name, value in expected.items():
+        ratio = loss(name).discriminator(at) / value
+        assert ratio.item() == pytest.approx(1, rel=1e-6), name
+
+
 @pytest.mark.parametrize(("name", "side"), [("r1", "real"), ("r2", "fake")])
-def test_a_quadratic_discriminator_is_steep_far_from_black(name, side):
+def test_a_quadratic_discriminator_is_steep_far_from_grey(name, side):
     a = torch.tensor(3.0, dtype=WIDE, requires_grad=True)
     real, fake = random_images(4), random_images(4, seed=1)
     value = loss(name).discriminator(step(real, quadratic(a), recon=fake))
-    squares = {"real": real, "fake": fake}[side].square().flatten(1).sum(1).mean()  # mean |x|^2
+    v = centred({"real": real, "fake": fake}[side])
+    squares = v.square().flatten(1).sum(1).mean()  # mean |v|^2
     assert value.item() == pytest.approx(0.5 * 9 * squares.item())
-    # The penalty's own slope, a second derivative: d/da a^2/2 mean |x|^2.
+    # The penalty's own slope, a second derivative: d/da a^2/2 mean |v|^2.
     assert torch.autograd.grad(value, a)[0].item() == pytest.approx(3 * squares.item())
 
 
@@ -96,14 +144,14 @@ def test_the_gradient_penalty_of_a_quadratic_discriminator():
     eps = torch.empty(4, 1, 1, 1, dtype=WIDE).uniform_(
         generator=rng.generator(0, "gradient-penalty")
     )
-    lengths = (eps * real + (1 - eps) * fake).flatten(1).norm(dim=1)  # |x|
+    lengths = centred(eps * real + (1 - eps) * fake).flatten(1).norm(dim=1)  # |v|
     assert value.item() == pytest.approx((3 * lengths - 1).square().mean().item())
     by_hand = (2 * (3 * lengths - 1) * lengths).mean()
     assert torch.autograd.grad(value, a)[0].item() == pytest.approx(by_hand.item())
 
 
 def test_the_gradient_penalty_mixes_each_image_by_one_number():
-    """From black to white: a slope of sqrt(2) eps in two pixels, mean (sqrt(2) eps - 1)^2."""
+    """From black to white: a slope of sqrt(2) |2 eps - 1|, whose factor is uniform in [0, 1]."""
     real = torch.ones(4096, 1, 1, 2, dtype=WIDE)
     at = step(real, quadratic(1.0), recon=torch.zeros_like(real))
     value = loss("gradient-penalty").discriminator(at).item()
@@ -118,16 +166,27 @@ def test_the_gradient_penalty_is_finite_where_nothing_slopes():
     assert torch.autograd.grad(value, flat)[0].isfinite()
 
 
-def test_dragan_looks_around_real_images_by_half_their_deviation():
-    """Black and white pixels deviate by 1/2, so x is real + u/4; the slope is |x|."""
-    real = torch.tensor([0.0, 1.0], dtype=WIDE).repeat(4096).view(-1, 1, 1, 1)
-    value = loss("dragan").discriminator(step(real, quadratic(1.0))).item()
-    black, white = 1 - 1 / 4 + 1 / 48, 1 / 48  # E (u/4 - 1)^2 and E (u/4)^2
-    assert value == pytest.approx((black + white) / 2, abs=0.01)
+def dragan_program(images, chance):
+    """The authors' program (kodalinaveen3/DRAGAN) in numpy, for D(v) = |v|^2 / 16."""
+    perturbed = images + 0.5 * images.std() * chance.random(images.shape)
+    alpha = chance.random((len(images), 1))
+    points = images + alpha * (perturbed - images)
+    slopes = np.sqrt(np.sum((points / 8) ** 2, axis=1))
+    return np.mean((slopes - 1) ** 2)
 
 
-def test_dragan_draws_for_each_pixel():
-    real = torch.tensor([0.0, 1.0], dtype=WIDE).repeat(2048).view(-1, 1, 1, 2).flip(3)
+def test_dragan_is_the_authors_program():
+    """White and black images of 64 pixels, with slopes near 1: other points, another value."""
+    real = torch.tensor([0.0, 1.0], dtype=WIDE).repeat(4096).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    program = dragan_program(centred(real).flatten(1).numpy(), np.random.default_rng(0))
+    value = loss("dragan").discriminator(step(real, quadratic(1 / 8))).item()
+    assert program == pytest.approx(0.0211, abs=5e-4)
+    assert value == pytest.approx(program, rel=0.04)
+
+
+def test_dragan_draws_for_each_pixel_and_scales_the_noise_of_each_image():
+    """Offsets are alpha u / 4: the shared alpha makes two pixels of an image correlate by 3/7."""
+    real = torch.tensor([0.0, 1.0], dtype=WIDE).repeat(4096).view(-1, 1, 1, 2)
     seen = []
 
     def discriminator(images):
@@ -138,7 +197,8 @@ def test_dragan_draws_for_each_pixel():
     drawn = (seen[0] - real).flatten(1)
     assert drawn.min() >= 0
     assert drawn.max() <= 0.25
-    assert torch.corrcoef(drawn.T)[0, 1].abs() < 0.1
+    assert drawn.mean().item() == pytest.approx(1 / 16, abs=0.002)
+    assert torch.corrcoef(drawn.T)[0, 1].item() == pytest.approx(3 / 7, abs=0.04)
 
 
 def test_penalties_see_the_fakes_that_were_shown():
@@ -146,7 +206,7 @@ def test_penalties_see_the_fakes_that_were_shown():
     real, recon, prior = random_images(3), random_images(3, seed=1), random_images(3, seed=2)
     discriminator = quadratic(1.0)
     halves = {
-        name: images.square().flatten(1).sum(1).mean().item() / 2
+        name: centred(images).square().flatten(1).sum(1).mean().item() / 2
         for name, images in (("recon", recon), ("prior", prior))
     }
     both = step(real, discriminator, recon=recon, prior=prior, fakes=("recon", "prior"))
@@ -165,7 +225,7 @@ def test_penalties_see_the_fakes_that_were_shown():
     assert loss("r2").discriminator(alone).item() == pytest.approx(halves["prior"])
     # Each fake is mixed with a real image: with itself it is no mixture.
     same = step(real, discriminator, recon=real, prior=real, fakes=("recon", "prior"))
-    lengths = real.flatten(1).norm(dim=1)
+    lengths = centred(real).flatten(1).norm(dim=1)
     value = loss("gradient-penalty").discriminator(same).item()
     assert value == pytest.approx((lengths - 1).square().mean().item())
 

@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 from steps import batches
+from torch import nn
 from torch.nn import functional as F
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+from torchmetrics.functional.image.lpips import _LPIPS
 
 import vgx
 from vgx import rng
@@ -65,7 +68,7 @@ def test_ssim_is_that_of_another_implementation(channels):
 
 @pytest.mark.parametrize(("scales", "side"), [(1, 16), (2, 24), (3, 64)])
 def test_ms_ssim_is_that_of_another_implementation(scales, side):
-    """Factors v enter as (1 + v) / 2; only in contrasts are windows over the border left out."""
+    """Factors v are (1 + v) / 2, the loss is doubled; contrasts leave out windows on the border."""
     x, y = random_images(side), random_images(side, seed=1)
     exponents = np.array([0.0448, 0.2856, 0.3001][:scales])
     exponents /= exponents.sum()
@@ -82,7 +85,24 @@ def test_ms_ssim_is_that_of_another_implementation(scales, side):
             a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)  # noqa: PLW2901
         values.append(product)
     ours = loss("ms-ssim", scales=scales).generator(step(real=x, recon=y)).item()
-    assert ours == pytest.approx(1 - np.mean(values), rel=1e-6)
+    assert ours == pytest.approx(2 * (1 - np.mean(values)), rel=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.005, 0.05])
+def test_ms_ssim_of_similar_images_is_the_papers(noise):
+    """Value and gradient of 1 - MS-SSIM without (1 + v) / 2: published weights transfer."""
+    x = random_images(64)
+    chance = torch.Generator().manual_seed(2)
+    y = x + noise * torch.randn(x.shape, generator=chance, dtype=WIDE)
+    y.requires_grad_()
+    betas = tuple(exponent / 0.6305 for exponent in (0.0448, 0.2856, 0.3001))
+    papers = 1 - multiscale_structural_similarity_index_measure(
+        y, x, data_range=1.0, betas=betas, normalize=None
+    )
+    ours = loss("ms-ssim").generator(step(real=x, recon=y))
+    assert ours.item() == pytest.approx(papers.item(), rel=0.03)
+    slopes = [torch.autograd.grad(value, y)[0].norm().item() for value in (ours, papers)]
+    assert slopes[0] == pytest.approx(slopes[1], rel=0.03)
 
 
 @pytest.mark.parametrize("name", ["ssim", "ms-ssim"])
@@ -134,7 +154,7 @@ def test_images_that_are_too_small_are_told(name, settings, side, expected):
 def test_the_least_sides_are_what_fits(scales, side):
     x, y = torch.zeros(1, 1, side, side), torch.ones(1, 1, side, side)
     value = loss("ms-ssim", scales=scales).generator(step(real=x, recon=y))
-    assert 0 < value < 1
+    assert 0 < value < 2
 
 
 # --- perceptual --------------------------------------------------------------------------------
@@ -176,6 +196,26 @@ def test_the_default_layers_are_those_of_lpips():
     value = term.generator(step(real=x.detach(), recon=x))
     assert value.item() == 0
     assert torch.autograd.grad(value, x)[0].isfinite().all()
+
+
+@pytest.mark.slow
+def test_perceptual_is_lpips_without_its_learned_factors():
+    """The network of torchmetrics with the same weights of VGG16, and factors of 1."""
+    reference = _LPIPS(pretrained=False, net="vgg", pnet_rand=True, use_dropout=False).double()
+    term = built(loss("perceptual")).double()
+    convolutions = [
+        [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+        for network in (reference.net, term.backbone)
+    ]
+    for theirs, ours in zip(*convolutions, strict=True):
+        theirs.load_state_dict(ours.state_dict())
+    for layer in reference.lins:
+        for weight in layer.parameters():
+            nn.init.ones_(weight)
+    x, y = random_images(64), random_images(64, seed=1)
+    expected = reference(y, x, normalize=True).mean().item()
+    assert expected > 0.01
+    assert term.generator(step(real=x, recon=y)).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_perceptual_takes_greyscale_images():

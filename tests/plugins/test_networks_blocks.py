@@ -64,19 +64,39 @@ def test_a_block_is_the_papers_sum(scale, norm, before, after):
             return x
         return (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
 
+    # The authors' hidden widths: those before in the discriminator, those after in the generator.
+    between = {"halve": before, "keep": after, "double": after}[scale]
+    assert convs[0].weight.shape == (between, before, 3, 3)
     h = F.conv2d(doubled(normed(x).relu()), convs[0].weight, convs[0].bias, padding=1)
     h = F.conv2d(normed(h).relu(), convs[1].weight, convs[1].bias, padding=1)
     short = doubled(x)
-    if before != after:
+    if before != after or scale != "keep":  # learnable_sc
         (one,) = [m for m in block.shortcut if isinstance(m, nn.Conv2d)]
         short = F.conv2d(short, one.weight, one.bias)
     assert torch.allclose(block(x), halved(h) + halved(short), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", ["halve", "double"])
+def test_a_block_starts_from_glorots_weights(scale):
+    """Uniform within gain sqrt(6 / (fan in + fan out)): the gain is sqrt 2, on the shortcut 1."""
+    torch.manual_seed(0)
+    block = ResidualBlock(64, 32, scale)
+    (one,) = [m for m in block.shortcut if isinstance(m, nn.Conv2d)]
+    first, second = [m for m in block.body if isinstance(m, nn.Conv2d)]
+    between = 64 if scale == "halve" else 32
+    fans = {first: 9 * (64 + between), second: 9 * (between + 32), one: 64 + 32}
+    for layer, fan in fans.items():
+        largest = math.sqrt((1 if layer is one else 2) * 6 / fan)
+        assert 0.98 * largest < layer.weight.abs().max().item() <= largest
+        assert layer.weight.std().item() == pytest.approx(largest / math.sqrt(3), rel=0.05)
+        assert not layer.bias.any()
 
 
 def test_the_first_block_begins_with_its_convolution():
     """An image is in [-1, 1] there: ReLU would take its dark half away."""
     torch.manual_seed(0)
     first = ResidualBlock(3, 4, "halve", first=True)
+    assert [m.out_channels for m in first.body if isinstance(m, nn.Conv2d)] == [4, 4]
     assert not torch.equal(first(-torch.ones(1, 3, 4, 4)), first(-torch.ones(1, 3, 4, 4) * 2))
     assert isinstance(first.body[0], nn.Conv2d)
     assert isinstance(ResidualBlock(3, 4, "halve").body[0], nn.ReLU)
@@ -103,8 +123,8 @@ def conv(before, after, side=3):
 def test_the_residual_encoder_by_hand():
     encoder = part("encoder", "residual", widths=(8, 16), blocks=2, norm="none")
     stem = conv(3, 8)
-    first = 2 * (conv(8, 8) + conv(8, 8))  # a halving block and one more, 8 -> 8: no 1x1
-    second = conv(8, 16) + conv(16, 16) + conv(8, 16, 1) + 2 * conv(16, 16)
+    first = 2 * (conv(8, 8) + conv(8, 8)) + conv(8, 8, 1)  # a halving block and one more
+    second = conv(8, 8) + conv(8, 16) + conv(8, 16, 1) + 2 * conv(16, 16)
     flat = encoder.build(IMAGE, FLAT)
     assert count(flat) == stem + first + second + 2 * (16 * 4 * 4 * 5 + 5)
     spatial = encoder.build(IMAGE, SPATIAL)
@@ -120,7 +140,7 @@ def test_the_residual_decoder_by_hand():
     # With BatchNorm a block's first convolution has no bias, which the norm would take away.
     same = {width: 2 * conv(width, width) - width + 4 * width for width in (16, 8)}
     down = conv(16, 8) - 8 + conv(8, 8) + 2 * 16 + 2 * 8 + conv(16, 8, 1)
-    blocks = same[16] + down + 2 * same[8]
+    blocks = same[16] + down + 2 * same[8] + conv(8, 8, 1)  # the last one doubles
     end = 2 * 8 + conv(8, 3)
     flat, spatial = decoder.build(FLAT, IMAGE), decoder.build(SPATIAL, IMAGE)
     assert count(flat) == 5 * 256 + 256 + blocks + end
@@ -185,8 +205,8 @@ def test_what_does_not_fit_is_said_with_what_does(name, size, shape, expected):
 # --- spectral norm -----------------------------------------------------------------------------
 
 SPECTRAL = [
-    ("encoder", "residual", {"widths": (4, 6)}, 3 + 2 * 2 + 1),  # stem, heads; the 1x1 of 4 -> 6
-    ("decoder", "residual", {"widths": (6, 4)}, 2 + 2 * 2 + 1),
+    ("encoder", "residual", {"widths": (4, 6)}, 3 + 2 * 3),  # stem, heads; blocks of three
+    ("decoder", "residual", {"widths": (6, 4)}, 2 + 2 * 3),
     ("discriminator", "residual", {"widths": (4, 6)}, 1 + 3 * 2 + 2),
     ("discriminator", "dcgan", {"widths": (4, 6)}, 3),
     ("discriminator", "patchgan", {"widths": (4, 6)}, 3),
@@ -231,7 +251,7 @@ def test_spectral_norm_divides_by_the_largest_singular_value():
 def test_the_residual_discriminator_by_hand():
     discriminator = part("discriminator", "residual", widths=(4, 6), spectral=False).build(IMAGE)
     first = conv(3, 4) + conv(4, 4) + conv(3, 4, 1)
-    second = conv(4, 6) + conv(6, 6) + conv(4, 6, 1)
+    second = conv(4, 4) + conv(4, 6) + conv(4, 6, 1)
     assert count(discriminator) == first + second + 2 * conv(6, 6) + 6 + 1
     score = discriminator(random_images())
     assert score.logits.shape == (2, 1)
@@ -291,10 +311,14 @@ def test_the_dcgan_discriminator_by_hand():
     assert all(layer.negative_slope == 0.2 for layer in named(discriminator, "LeakyReLU"))
 
 
-@pytest.mark.parametrize("kind", ["decoder", "discriminator"])
-def test_dcgan_weights_start_from_the_papers_normal(kind):
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("decoder", "dcgan"), ("discriminator", "dcgan"), ("discriminator", "patchgan")],
+)
+def test_weights_start_from_the_papers_normal(kind, name):
+    """Radford et al. 2016, section 4; Isola et al. 2017, section 6.2."""
     torch.manual_seed(0)
-    network = build(kind, "dcgan", {"widths": (32, 64)})
+    network = build(kind, name, {"widths": (32, 64)})
     for module in [*named(network, "Conv2d"), *named(network, "ConvTranspose2d")]:
         spread = 0.02 / math.sqrt(module.weight.numel())
         assert abs(module.weight.mean().item()) < 5 * spread

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from steps import batches, forward
+from torchvision.transforms.functional import to_tensor
 
 import vgx
 from vgx.check.examine import examine
@@ -166,11 +167,40 @@ def test_half_precision_where_it_is_asked_for(case):
     assert all(value.isfinite() for value in values.values())
 
 
+@pytest.mark.parametrize(("normalised", "least", "most"), [(False, 5, 60), (True, 120, 256)])
+def test_what_the_documentation_says_of_codebooks(normalised, least, most):
+    """Few plain vectors are used; stored latents are not vectors of the trained codebook."""
+    faces = vgx.discover().part("dataset", "drawn-faces")(count=256).build(vgx.ImageSpec(16))
+    pixels = [to_tensor(faces[n].convert("RGB").resize((16, 16))) for n in range(256)]
+    real = torch.stack(pixels)  # [256, 3, 16, 16]
+    inner = {"type": "residual", "widths": [16, 32]}
+    encoder = {"type": "vector-quantised", "codes": 256, "normalised": normalised, "inner": inner}
+    decoder = {"type": "residual", "widths": [32, 16]}
+    changes = {"image.size": 16, "latent": [8, 4, 4], "encoder": encoder, "decoder": decoder}
+    engine = Engine(vgx.load_recipe(TINY.with_name("vqvae.yaml"), changes), 60)
+    for number in range(60):
+        rows = torch.randint(256, (32,), generator=torch.Generator().manual_seed(number))
+        engine.step(number, batches(real[rows]))
+    network = engine.networks["encoder"].eval()
+    with torch.no_grad():
+        posterior = network(real)
+    assert least <= len(posterior.indices.unique()) <= most
+    book = network.codebook.weight.detach()
+    book = torch.nn.functional.normalize(book, dim=1) if normalised else book
+
+    def in_the_codebook(z):
+        vectors = z.movedim(1, 3).reshape(-1, 8)
+        return (torch.cdist(vectors.double(), book.double()).min(1).values < 1e-5).double().mean()
+
+    assert in_the_codebook(engine.latents.newest()) < 0.01
+    assert in_the_codebook(posterior.codes) == 1
+
+
 def test_each_label_moves_its_own_row():
-    """Labels 0 and 1 of three are seen: only their vectors learn."""
+    """Labels 0 and 1 of three are seen: only their vectors learn, where none has spectral norm."""
     sgd = {"type": "sgd", "lr": 0.1}
     optimizers = {"train.optimizers": {"generator": sgd, "discriminator": sgd}}
-    changes = {"augment": [], **CASES["labelled"], **CASES["projection"], **optimizers}
+    changes = {"augment": [], **CASES["labelled"], **CASES["projection, patches"], **optimizers}
     engine = Engine(vgx.load_recipe(TINY, changes), 20)
     before = tensors(engine)
     real, _ = random_batch(0, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
 from typing import ClassVar
 
 import pytest
@@ -245,19 +246,46 @@ def test_a_label_is_appended_at_every_place():
             assert torch.equal(given[:, 2:, y, x], decoder.embedding.weight[labels])
 
 
+@pytest.mark.parametrize("spectral", [False, True])
+def test_projection_around_residual_is_the_authors_discriminator(spectral):
+    """pfnet-research/sngan_projection: h = sum relu(block), l(h) + <w_y / sigma, h>."""
+    torch.manual_seed(0)
+    inner = part("discriminator", "residual", widths=(8, 16), spectral=spectral)
+    discriminator = part("discriminator", "projection", inner=inner).build(IMAGE).double()
+    images, labels = random_images(4).double(), torch.tensor([1, 1, 0, 2])
+    if spectral:
+        for _ in range(300):  # one power iteration each
+            with torch.no_grad():
+                discriminator(images, labels)
+        weights = discriminator.embedding.parametrizations.weight.original
+        weights = weights / torch.linalg.svdvals(weights)[0]
+    else:
+        weights = discriminator.embedding.weight
+    discriminator.eval()
+    block = discriminator.inner(images).features[-1]
+    assert (block < 0).any()  # so that the ReLU matters
+    h = block.clamp(min=0).sum((2, 3))
+    *_, linear = discriminator.inner.head
+    expected = h @ linear.weight.T + linear.bias + (weights[labels] * h).sum(1, keepdim=True)
+    assert torch.allclose(discriminator(images, labels).logits, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pool", ["auto", "sum", "mean"])
 @pytest.mark.parametrize("grid", [False, True])
-def test_projection_adds_an_inner_product_to_each_logit(grid):
-    discriminator = part("discriminator", "projection", inner=MeanDiscriminator(grid=grid)).build(
-        IMAGE
-    )
+def test_projection_adds_an_inner_product_to_each_logit(grid, pool):
+    """Of the sum over places for single logits, and of the mean for patches."""
+    built = part("discriminator", "projection", inner=MeanDiscriminator(grid=grid), pool=pool)
+    discriminator = built.build(IMAGE)
     # Labels, and channels of the last feature map.
     assert discriminator.embedding.weight.shape == (3, 3)
-    images, labels = random_images(4), torch.tensor([1, 1, 0, 2])
+    images, labels = random_images(4) - 0.5, torch.tensor([1, 1, 0, 2])
     score, plain = discriminator(images, labels), discriminator.inner(images)
     assert score.logits.shape == plain.logits.shape
+    mean = pool == "mean" or (pool == "auto" and grid)
     for b, label in enumerate(labels):
-        product = discriminator.embedding.weight[label] @ images[b].mean((1, 2))
-        assert torch.allclose(score.logits[b], plain.logits[b] + product, atol=1e-6)
+        pooled = images[b].clamp(min=0).sum((1, 2)) / (64 if mean else 1)
+        product = discriminator.embedding.weight[label] @ pooled
+        assert torch.allclose(score.logits[b], plain.logits[b] + product, atol=1e-5)
     assert all(map(torch.equal, score.features, plain.features))
 
 
@@ -307,15 +335,60 @@ def test_scales_have_the_same_share_of_the_mean():
     images[..., 4:] = 0
     score = discriminator(images)
     fine, coarse = one(images), two(halved(images))
-    assert score.logits.shape == (2, 1, 16, 8)
-    assert torch.equal(score.logits[:, :, :8], fine.logits)
-    repeated = coarse.logits.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert torch.allclose(score.logits[:, :, 8:], repeated)
+    assert score.logits.shape == (2, 1, 64 + 64, 1)
+    assert torch.equal(score.logits[:, :, :64], fine.logits.view(2, 1, 64, 1))
+    repeated = coarse.logits.view(2, 1, 16, 1).repeat_interleave(4, 2)
+    assert torch.allclose(score.logits[:, :, 64:], repeated)
     for function in (torch.nn.functional.softplus, torch.relu, torch.square):
         both = (function(fine.logits).mean() + function(coarse.logits).mean()) / 2
         assert torch.allclose(function(score.logits).mean(), both)
     assert [tuple(f.shape) for f in score.features] == [(2, 3, 8, 8)] * 2 + [(2, 3, 4, 4)] * 2
     assert torch.allclose(score.features[3], halved(images))
+
+
+@pytest.mark.parametrize(("size", "scales", "sides"), [(96, 2, [10, 4]), (128, 3, [14, 6, 2])])
+def test_any_loss_is_the_mean_over_scales_of_the_default_patchgan(size, scales, sides):
+    """No side divides another: hinge, bce and slopes of the column are the scales' means."""
+    torch.manual_seed(0)
+    inner = part("discriminator", "patchgan", norm="none", widths=(4, 8, 16, 32))
+    built = part("discriminator", "multi-scale", inner=inner, scales=scales)
+    discriminator = built.build(vgx.ImageSpec(size=size)).double()
+    with torch.no_grad():
+        for parameter in discriminator.parameters():  # logits on both sides of the hinge
+            parameter.mul_(9)
+    images = random_images(3, size).double().requires_grad_()
+    pyramid = [images]
+    for _ in range(scales - 1):
+        pyramid.append(halved(pyramid[-1]))
+    grids = [one(x).logits for one, x in zip(discriminator.networks, pyramid, strict=True)]
+    assert [grid.shape[2] for grid in grids] == sides
+    column = discriminator(images).logits
+    for function in (lambda x: (1 - x).relu(), lambda x: nn.functional.softplus(-x)):
+        by_hand = torch.stack([function(grid).mean() for grid in grids]).mean()
+        assert torch.allclose(function(column).mean(), by_hand, rtol=1e-12, atol=0)
+    means = torch.stack([grid.flatten(1).mean(1) for grid in grids]).mean(0)  # of each image
+    slopes = torch.autograd.grad(means.sum(), images)[0].flatten(1) / 2  # by pixels of [-1, 1]
+    absent = {f.name: None for f in fields(vgx.Step) if f.default is MISSING}
+    given = {"number": 0, "progress": 0.0, "real": images.detach(), "discriminator": discriminator}
+    penalty = part("loss", "r1").discriminator(vgx.Step(**{**absent, **given}))
+    assert penalty.item() == pytest.approx(0.5 * slopes.square().sum(1).mean().item())
+
+
+def test_scales_have_equal_shares_where_their_multiple_is_too_large(monkeypatch):
+    monkeypatch.setattr("vgx_builtin.wrapping.MOST_PLACES", 60)
+    inner = part("discriminator", "patchgan", norm="none", widths=(2, 2, 2, 2))
+    built = part("discriminator", "multi-scale", inner=inner)
+    discriminator = built.build(vgx.ImageSpec(size=64))  # 6x6 and 2x2: at most 60 places each
+    images = random_images(1, 64)
+    grids = [discriminator.networks[0](images), discriminator.networks[1](halved(images))]
+    column = discriminator(images).logits.flatten()
+    discriminator_of_96 = built.build(vgx.ImageSpec(size=96))  # 10x10 and 4x4, not 400 each
+    assert len(column) == 2 * 36
+    assert torch.allclose(column[36:].mean(), grids[1].logits.mean())
+    column = discriminator_of_96(random_images(1, 96)).logits.flatten()
+    assert len(column) == 2 * 100
+    _, repeats = column[100:].unique_consecutive(return_counts=True)
+    assert sorted(set(repeats.tolist())) == [6, 7]
 
 
 def test_scales_of_single_logits_stand_below_each_other():
@@ -332,7 +405,7 @@ def test_scales_of_single_logits_stand_below_each_other():
 def test_a_label_can_be_told_to_all_scales():
     scales = part("discriminator", "multi-scale", inner=MeanDiscriminator(grid=True))
     discriminator = part("discriminator", "projection", inner=scales).build(IMAGE)
-    assert discriminator(random_images(), torch.tensor([0, 2])).logits.shape == (2, 1, 16, 8)
+    assert discriminator(random_images(), torch.tensor([0, 2])).logits.shape == (2, 1, 128, 1)
 
 
 def test_the_scale_that_does_not_fit_is_named():

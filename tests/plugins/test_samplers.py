@@ -67,6 +67,30 @@ def test_concentration_moves_between_single_latents_and_their_average():
     assert average.mean() < 0.37
 
 
+def test_mixtures_are_nearer_to_the_mean_than_codes_unless_renormalised():
+    """256 dimensions around 3: variance 1/2 by E sum w^2 = 2 / 4, and 1 with renormalise."""
+    codes = normal(2000, 256) + 3
+    drawer = vgx.discover().part("sampler", "weighted-mix")
+    variances, shorter = {}, {}
+    for renormalise in (False, True):
+        made = drawer(anchors="fresh", renormalise=renormalise).build(vgx.LatentSpec((256,)))
+        z = made.draw(400, codes, generator()) - 3
+        variances[renormalise] = z.var().item()
+        shortest = (codes - 3).norm(dim=1).min()
+        shorter[renormalise] = (z.norm(dim=1) < shortest).float().mean().item()
+    assert variances[False] == pytest.approx(0.5, abs=0.02)
+    assert variances[True] == pytest.approx(1, abs=0.02)
+    assert shorter[False] > 0.9
+    assert shorter[True] < 0.01
+
+
+def test_renormalise_by_hand():
+    """Of unit vectors a mixture is its own weights; their mean is 1/4 in each dimension."""
+    weights = draw("weighted-mix", 20, CODES)
+    expected = 0.25 + (weights - 0.25) / weights.square().sum(1, keepdim=True).sqrt()
+    assert torch.allclose(draw("weighted-mix", 20, CODES, renormalise=True), expected, atol=1e-6)
+
+
 def test_too_few_latents_are_said():
     with pytest.raises(RecipeError, match="of: 5: the run has 4 latents"):
         draw("weighted-mix", 1, CODES, of=5)
@@ -98,6 +122,17 @@ def test_a_row_goes_from_one_code_to_another_in_equal_steps():
         for place, middle in enumerate(row):
             assert torch.allclose(middle, first + (last - first) * place / 4)
     assert len({tuple(row[0].tolist()) for row in draw("interpolate", 200, CODES).split(10)}) == 4
+
+
+def test_a_slerp_from_zero_or_to_the_opposite_is_what_is_said():
+    times = torch.linspace(0, 1, 5)
+    for start, end, expected in (
+        (torch.zeros(4), torch.ones(4), (times * math.pi / 2).sin()),
+        (-torch.ones(4), torch.ones(4), 2 * times - 1),
+    ):
+        z = draw("interpolate", 5, torch.stack([start, end]), mode="slerp", steps=5)
+        z = z if z[0, 0] <= z[-1, 0] else z.flip(0)
+        assert torch.allclose(z, expected[:, None] * torch.ones(4), atol=1e-6)
 
 
 def test_a_slerp_of_unit_vectors_turns_evenly():

@@ -89,7 +89,8 @@ def examine(
     notes += [note for note in beside if note]
     if step.has("real_score") and step.real_score.logits.dim() == 4:
         height, width = step.real_score.logits.shape[2:]
-        notes.append(f"The discriminator scores a grid of {height}x{width} patches.")
+        if width > 1 or height == 1:  # a column has the patches of several grids
+            notes.append(f"The discriminator scores a grid of {height}x{width} patches.")
     notes += [note for value in values if (note := audit.never_counts(value.term, engine.steps))]
     notes += audit.allowed(recipe, faults)
     losses = {value.term.label: value.value.item() for value in values}

@@ -16,6 +16,7 @@ from vgx.parts.values import at
 from vgx.recipe.model import Optimizer
 
 SECOND_ORDER = ("adahessian",)
+ADAM_BETAS = (0.9, 0.999)  # the default of Adam
 
 
 def make_optimizer(
@@ -32,9 +33,9 @@ def make_optimizer(
     else:
         kind, options = _timm_class(settings.type, f"{place}.type"), {}
     known = inspect.signature(kind).parameters
-    # Adan has three betas, which mean something else.
-    two = "betas" in known and len(known["betas"].default or ()) == 2
-    betas = settings.betas or ((0.5, 0.999) if two else None)
+    # Other defaults, as those of Lion and Adan, are for averages of another meaning.
+    as_adam = "betas" in known and known["betas"].default == ADAM_BETAS
+    betas = settings.betas or ((0.5, 0.999) if as_adam else None)
     # By default there is no decay: a default of the library, such as 0.01 of adamw, is not used.
     decay = settings.weight_decay if "weight_decay" in known else settings.weight_decay or None
     given = {"betas": betas, "momentum": settings.momentum, "weight_decay": decay}

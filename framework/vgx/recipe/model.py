@@ -47,7 +47,8 @@ class Optimizer(BaseModel):
     """Number of steps in which the rate rises from 0 to `lr`."""
     betas: Annotated[tuple[Decay, ...], Field(min_length=2, max_length=3)] | None = None
     """Decay rates of the averages of the gradient and of its square, for optimizers that have them.
-    `null` is 0.5 and 0.999 (Radford et al. 2016)."""
+    `null` is 0.5 and 0.999 (Radford et al. 2016) for optimizers that have Adam's default, 0.9 and
+    0.999, and the optimizer's own default for others."""
     momentum: NonNegativeFloat | None = None
     """Momentum, for optimizers that have it. `null` is the optimizer's own default."""
     weight_decay: NonNegativeFloat = 0.0

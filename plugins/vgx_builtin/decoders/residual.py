@@ -35,7 +35,7 @@ class ResidualDecoder(vgx.Decoder, type="residual"):
         """Make a module: z [B, *Z] -> logits [B, C, H, W]."""
         from torch import nn
 
-        from vgx_builtin.modules import latent_side, normalisation, spectrally_normed
+        from vgx_builtin.modules import glorot, latent_side, normalisation, spectrally_normed
         from vgx_builtin.residual import ResidualBlock
 
         side = latent_side("decoder residual", latent, image, len(self.widths))
@@ -43,7 +43,7 @@ class ResidualDecoder(vgx.Decoder, type="residual"):
         layers: list[nn.Module]
         if len(latent.shape) == 1:
             layers = [
-                nn.Linear(latent.shape[0], first * side**2),
+                glorot(nn.Linear(latent.shape[0], first * side**2)),
                 nn.Unflatten(1, (first, side, side)),
             ]
         else:
@@ -54,6 +54,6 @@ class ResidualDecoder(vgx.Decoder, type="residual"):
             ]
             layers.append(ResidualBlock(width, after, "double", self.norm))
         layers += [*normalisation(self.norm, last), nn.ReLU()]
-        layers.append(nn.Conv2d(last, image.channels, 3, padding=1))
+        layers.append(glorot(nn.Conv2d(last, image.channels, 3, padding=1)))
         network = nn.Sequential(*layers)
         return spectrally_normed(network) if self.spectral else network

@@ -17,9 +17,11 @@ class MultiScale(vgx.Discriminator, type="multi-scale"):
     """The same discriminator at several scales, each with its own weights (Wang et al. 2018).
 
     The first takes the image, each further one its 2x2 averages (pix2pixHD, section 3.2). The
-    logits are one grid [B, 1, scales * h, w]: those of coarser scales are repeated to the finest's
-    h x w and stacked below it, so that a mean over the grid is the mean over the scales. The
-    features are those of all scales, the finest first.
+    logits are one column [B, 1, scales * P, 1], the finest scale first. Those of each scale are
+    repeated to the same number P, the least common multiple of their numbers: so any mean over the
+    column is the mean of the scales' means. P is at most 2^18. Where the multiple is larger, the
+    scales still have equal shares, but some patches of a scale are repeated once more than others.
+    The features are those of all scales, the finest first.
     """
 
     inner: vgx.Discriminator
@@ -28,7 +30,7 @@ class MultiScale(vgx.Discriminator, type="multi-scale"):
     """Number of scales."""
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
-        """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, h, w]."""
+        """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, S*P, 1]."""
         from vgx_builtin.wrapping import MultiScaleDiscriminator, unconditional
 
         unconditional("discriminator multi-scale", self.inner)

@@ -16,7 +16,8 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
     """4x4 convolutions that score overlapping patches (Isola et al. 2017, section 6.1.2).
 
     C64-C128-C256-C512 by default: all but the last have stride 2, the first has no norm, and a last
-    convolution gives the logits. Each logit sees 70x70 pixels.
+    convolution gives the logits. Each logit sees 70x70 pixels. Weights start from N(0, 0.02)
+    (section 6.2 of the paper).
     """
 
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (64, 128, 256, 512)
@@ -34,6 +35,7 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
         from vgx_builtin.modules import (
             SLOPE,
             StagedDiscriminator,
+            draw_as_dcgan,
             normalisation,
             spectrally_normed,
         )
@@ -53,5 +55,5 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
             conv = nn.Conv2d(before, width, 4, stride=stride, padding=1, bias=not norm)
             stages.append(nn.Sequential(conv, *norm, nn.LeakyReLU(SLOPE)))
             before = width
-        network = StagedDiscriminator(stages, nn.Conv2d(before, 1, 4, padding=1))
+        network = draw_as_dcgan(StagedDiscriminator(stages, nn.Conv2d(before, 1, 4, padding=1)))
         return spectrally_normed(network) if self.spectral else network

@@ -17,7 +17,8 @@ class ResidualDiscriminator(vgx.Discriminator, type="residual"):
 
     Each width halves the image, and one more block keeps its size, as in the paper's network for
     ImageNet: at 96 pixels the default goes 96-48-24-12-6-6. ReLU, the sum over places and a linear
-    layer give a logit [B, 1]. The features are the blocks' outputs.
+    layer give a logit [B, 1]. The features are the blocks' outputs. Blocks and first weights are
+    those of the authors' program.
     """
 
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256, 512)
@@ -29,7 +30,7 @@ class ResidualDiscriminator(vgx.Discriminator, type="residual"):
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1]."""
         from torch import nn
 
-        from vgx_builtin.modules import StagedDiscriminator, last_side, spectrally_normed
+        from vgx_builtin.modules import StagedDiscriminator, glorot, last_side, spectrally_normed
         from vgx_builtin.residual import ResidualBlock, SumPool
 
         last_side("discriminator residual", image, len(self.widths))
@@ -39,6 +40,6 @@ class ResidualDiscriminator(vgx.Discriminator, type="residual"):
             stages.append(ResidualBlock(before, width, "halve", first=not stages))
             before = width
         stages.append(ResidualBlock(before, before, "keep"))
-        head = nn.Sequential(nn.ReLU(), SumPool(), nn.Linear(before, 1))
+        head = nn.Sequential(nn.ReLU(), SumPool(), glorot(nn.Linear(before, 1)))
         network = StagedDiscriminator(stages, head)
         return spectrally_normed(network) if self.spectral else network

@@ -16,10 +16,10 @@ class ResidualEncoder(vgx.Encoder, type="residual"):
     """Residual blocks that halve by averaging, then layers for mu and logvar.
 
     A 3x3 convolution, then `blocks` blocks for each width, the first of which halves the image: at
-    96 pixels the default goes 96-48-24-12. The blocks are those of SNGAN (Miyato et al. 2018,
-    appendix B). A flat latent is computed by linear layers; a spatial one, of shape [channels,
-    side, side] at the last resolution, by 3x3 convolutions, as in the KL autoencoder of latent
-    diffusion (Rombach et al. 2022, section 3.1).
+    96 pixels the default goes 96-48-24-12. The blocks are those of SNGAN's discriminator (Miyato et
+    al. 2018, appendix B), here with a norm. A flat latent is computed by linear layers; a spatial
+    one, of shape [channels, side, side] at the last resolution, by 3x3 convolutions, as in the KL
+    autoencoder of latent diffusion (Rombach et al. 2022, section 3.1).
     """
 
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256)

@@ -17,14 +17,16 @@ class VectorQuantised(vgx.Encoder, type="vector-quantised"):
 
     At each place of a spatial latent the channels of the mean e are one vector, and a flat latent
     is one vector: z = c_k, k = argmin_j |e - c_j| (eq. 1 and 2). The gradient with respect to z
-    goes straight through to e. The codebook learns from the loss `vq` only. Weights that the mean
-    does not depend on, those of logvar, are frozen.
+    goes straight through to e. The codebook learns from the loss `vq` only; vectors that no place
+    is nearest to stay as they are. Weights that the mean does not depend on, those of logvar, are
+    frozen.
     """
 
     inner: vgx.Encoder
     """The encoder whose mean is quantised."""
     codes: Annotated[int, Field(ge=2)] = 512
-    """Number of vectors in the codebook; they start uniform in [-1 / codes, 1 / codes]."""
+    """Number of vectors in the codebook; they start uniform in [-1 / codes, 1 / codes],
+    `normalised` ones from N(0, I)."""
     normalised: bool = False
     """Scale means and vectors to length 1, so that the nearest is the one of the nearest direction;
     with few channels far more of the codebook is used (Yu et al. 2022, section 3.2)."""

@@ -1,8 +1,9 @@
 """Penalties that keep a discriminator smooth; each has a term for the discriminator only.
 
 The slope of an image is the gradient of its mean logit: the mean over the patches that the
-discriminator scores, so that the penalty does not depend on their number. Letters: B images, C
-channels, H x W pixels, P = C*H*W pixel values, F fakes for each image.
+discriminator scores, so that the penalty does not depend on their number. It is the gradient by
+pixels of [-1, 1], as in the papers, so that their weights have the same effect here. Letters: B
+images, C channels, H x W pixels, P = C*H*W pixel values, F fakes for each image.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ class R2(vgx.Loss, type="r2"):
 class Dragan(vgx.Loss, type="dragan"):
     """Slopes of length 1 around real images: DRAGAN (Kodali et al. 2017).
 
-    mean (|grad D(x)| - 1)^2 at x = real + 0.5 * s * u, with s the standard deviation of all pixel
-    values of the batch and u ~ U(0, 1) for each pixel value, as in the authors' program.
+    mean (|grad D(x)| - 1)^2 at x = real + alpha * 0.5 * s * u, with s the standard deviation of all
+    pixel values of the batch, u ~ U(0, 1) for each pixel value and alpha ~ U(0, 1) for each image.
+    These are the points of the authors' program; its pixels (of MNIST) are in [0, 1].
     """
 
     weight: vgx.Weight = 10.0
@@ -78,8 +80,10 @@ class Dragan(vgx.Loss, type="dragan"):
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when every slope has length 1."""
         real = step.real
-        noise = real.new_empty(real.shape).uniform_(generator=step.rng("dragan"))
-        return _distance_from_1(step, real + 0.5 * real.std(correction=0) * noise)
+        generator = step.rng("dragan")
+        noise = real.new_empty(real.shape).uniform_(generator=generator)  # [B, C, H, W]
+        alpha = real.new_empty(len(real), 1, 1, 1).uniform_(generator=generator)  # [B, 1, 1, 1]
+        return _distance_from_1(step, real + alpha * 0.5 * real.std(correction=0) * noise)
 
 
 class LeCam(vgx.Loss, type="lecam"):
@@ -87,6 +91,8 @@ class LeCam(vgx.Loss, type="lecam"):
 
     mean (D(real) - a_fake)^2 + mean (D(fake) - a_real)^2, where a_real and a_fake follow the mean
     logits by an exponential moving average that begins as a plain one. They are saved with the run.
+    This is the paper's formula; the authors' programs have relu(D(real) - a_fake)^2 and
+    relu(a_real - D(fake))^2.
     """
 
     weight: vgx.Weight = 0.3
@@ -102,13 +108,16 @@ class LeCam(vgx.Loss, type="lecam"):
 
 
 def _slopes(step: vgx.Step, images: Tensor) -> Tensor:
-    """[B, P]  The gradient of each image's mean logit by its pixels, which is differentiable."""
+    """[B, P]  The gradient of each image's mean logit by its pixels of [-1, 1].
+
+    It is differentiable.
+    """
     import torch
 
     inputs = images.detach().requires_grad_()
     logits = step.discriminator(inputs).logits  # [B, 1, h, w] or [B, 1]
     (slopes,) = torch.autograd.grad(logits.flatten(1).mean(1).sum(), inputs, create_graph=True)
-    return slopes.flatten(1)
+    return slopes.flatten(1) / 2  # images are in [0, 1]: d/d(2x - 1) is half of d/dx
 
 
 def _distance_from_1(step: vgx.Step, images: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ class FeatureMatching(vgx.Loss, type="feature-matching"):
     """
 
     layers: Literal["last", "all"] = "last"
-    """The discriminator's last features, or those of all its stages with equal weights."""
+    """The discriminator's last features, or those of all its stages with equal weights. The last
+    ones of `multi-scale` are those of its coarsest scale."""
     statistic: Literal["pairs", "mean"] = "pairs"
     """What is compared: each image, or the mean of the batch. With `pairs`, `train.fakes` must name
     `recon`."""

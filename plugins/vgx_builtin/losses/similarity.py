@@ -49,8 +49,9 @@ class MsSsim(vgx.Loss, type="ms-ssim"):
 
     MS-SSIM is the product of the contrast and structure of each scale and the SSIM of the coarsest,
     each to its exponent; a scale is half as wide as the one before. Each factor v enters as
-    (1 + v) / 2: a negative factor has no power, and a factor clamped to 0 gives the product no
-    gradient. So images that have nothing in common have a loss of about 1/2.
+    (1 + v) / 2, and the loss is twice 1 minus this product: a negative factor has no power, and a
+    factor clamped to 0 gives the product no gradient. For similar images this is 1 - MS-SSIM, with
+    the same gradient; images that have nothing in common have a loss of about 1 in both forms.
     """
 
     scales: Annotated[int, Field(ge=1, le=5)] = 3
@@ -58,7 +59,7 @@ class MsSsim(vgx.Loss, type="ms-ssim"):
     need images of 11, 22, 44, 99 and 176 pixels a side."""
 
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar in [0, 1]; 0 when the images are the same."""
+        """Return a scalar in [0, 2]; 0 when the images are the same."""
         from torchmetrics.functional.image import (
             multiscale_structural_similarity_index_measure as similarity,
         )
@@ -78,4 +79,4 @@ class MsSsim(vgx.Loss, type="ms-ssim"):
             betas=tuple(exponent / sum(chosen) for exponent in chosen),
             normalize="simple",
         )
-        return 1 - value
+        return 2 * (1 - value)

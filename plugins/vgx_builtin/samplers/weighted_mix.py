@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 class WeightedMix(vgx.Sampler, type="weighted-mix"):
     """Average a few latents of the last epoch with random weights that sum to 1.
 
-    z = sum_k w_k code_k with w ~ Dirichlet(concentration, ..., concentration). The mixtures stay
-    where the decoder was trained, which draws from N(0, I) need not.
+    z = sum_k w_k code_k with w ~ Dirichlet(concentration, ..., concentration). Mixtures lie between
+    stored latents. In many dimensions they are nearer to the mean of the stored latents than almost
+    all of these: for independent latents their variance is sum_k w_k^2 times as large, on average
+    1/2 for three latents and concentration 1. See `renormalise`.
     """
 
     of: PositiveInt = 3
@@ -26,6 +28,9 @@ class WeightedMix(vgx.Sampler, type="weighted-mix"):
     to single latents, more is nearer to their plain average."""
     anchors: Literal["shared", "fresh"] = "shared"
     """`shared`: all images mix the same latents; `fresh`: each image draws its own."""
+    renormalise: bool = False
+    """Divide the distance from m, the mean of the stored latents, by sqrt(sum_k w_k^2): mixtures of
+    independent latents then have the variance of the stored latents."""
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
@@ -51,10 +56,14 @@ class _Mix:
         numpy_generator = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         shared = numpy_generator.choice(len(codes), of, replace=False)  # [of]
         rows = []
+        mean = codes.mean(0)  # [*Z]
         for _ in range(n):
             fresh = self.part.anchors == "fresh"
             anchors = numpy_generator.choice(len(codes), of, replace=False) if fresh else shared
-            weights = numpy_generator.dirichlet(np.full(of, self.part.concentration))  # [of]
-            mixed = torch.from_numpy(weights).to(codes)
-            rows.append(torch.tensordot(mixed, codes[torch.from_numpy(anchors)], 1))  # [*Z]
+            drawn = numpy_generator.dirichlet(np.full(of, self.part.concentration))
+            weights = torch.from_numpy(drawn).to(codes)  # [of]
+            mixed = torch.tensordot(weights, codes[torch.from_numpy(anchors)], 1)  # [*Z]
+            if self.part.renormalise:
+                mixed = mean + (mixed - mean) / weights.norm()
+            rows.append(mixed)
         return torch.stack(rows)
