@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -35,6 +36,17 @@ def model():
 
 def latents(n):
     return torch.randn(n, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_run_whose_networks_are_built_differently_now_says_why(tmp_path):
+    """As after an update of vgx or of a plugin: here the recipe is changed instead."""
+    shutil.copytree(ROOT / "tests" / "data" / "run-of-format-1", tmp_path / "0001-old")
+    recipe = tmp_path / "0001-old" / "recipe.yaml"
+    vgx.load(recipe.parent)
+    recipe.write_text(recipe.read_text().replace("type: conv-transpose", "type: dcgan"))
+    expected = r"does not fit the decoder .*(?s:.*)another version of vgx .* environment\.json"
+    with pytest.raises(StorageError, match=expected):
+        vgx.load(recipe.parent)
 
 
 @pytest.mark.parametrize("n", [1, 63, 64, 65])

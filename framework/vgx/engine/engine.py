@@ -26,7 +26,7 @@ from vgx.engine.players import Gradients, Player, add_gradients
 from vgx.engine.stored_latents import MAX_LATENTS, StoredLatents
 from vgx.errors import StorageError
 from vgx.recipe.model import Recipe, Train
-from vgx.runs.checkpoint import State
+from vgx.runs.checkpoint import OTHER_VERSION, State
 
 ROLLBACK_LR = 0.5  # what each rollback multiplies the learning rates by
 
@@ -235,7 +235,8 @@ class Engine:
             self.latents.load(state.latents["codes"])
         # A checkpoint of another recipe makes the loaders raise many kinds of error.
         except Exception as error:
-            raise StorageError(f"the checkpoint does not fit the recipe: {error!r}") from error
+            message = f"the checkpoint does not fit the recipe: {error!r}; {OTHER_VERSION}"
+            raise StorageError(message) from error
 
     def _saved_networks(self) -> dict[str, nn.Module]:
         average = {} if self.ema is None else {"average": self.ema}

@@ -27,6 +27,11 @@ from vgx.files import flush_directory, refusal, write_through
 from vgx.runs.directory import Run
 
 FORMAT = 1
+# For a checkpoint whose tensors are not those of the recipe's networks.
+OTHER_VERSION = (
+    "another version of vgx or of a plugin may build other networks; "
+    "environment.json of the run has its versions"
+)
 # Largest size in bytes of a JSON file, and of the JSON header of safetensors, that is read.
 MAX_JSON = 16 * 2**20
 _NAME = re.compile(r"step-([0-9]{8,18})(\.old)?")

@@ -19,6 +19,7 @@ from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint
 from vgx.runs.best import best_of
+from vgx.runs.checkpoint import OTHER_VERSION
 from vgx.runs.directory import Run, find
 
 CHUNK = 64  # images that a network processes at once
@@ -108,7 +109,8 @@ def load_model(
         try:
             network.load_state_dict(averaged or checkpoint.under(state.model, name))
         except RuntimeError as error:
-            raise StorageError(f"{path}: does not fit the {name} of the recipe: {error}") from error
+            message = f"{path}: does not fit the {name} of the recipe: {error}\n{OTHER_VERSION}"
+            raise StorageError(message) from error
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loaded[name] = network.eval().requires_grad_(False)
     codes = state.latents.get("codes")
