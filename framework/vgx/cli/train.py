@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from vgx.cli.options import common, device_option, plugin_option, runs_option, set_option
+from vgx.cli.options import PATH, common, device_option, plugin_option, runs_option, set_option
 from vgx.cli.sample import save_grid
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@click.argument("recipe", type=PATH, required=False)
 @set_option
 @plugin_option
 @runs_option
