@@ -137,7 +137,7 @@ def require_free_folder(folder: Path, n: int) -> None:
         there = {path.name for path in folder.iterdir()} if folder.exists() else set()
     others = sorted(there - {f"{number:06}.png" for number in range(n)})
     if others:
-        message = f"{len(others):,} other files are there, such as {others[0]}"
+        message = f"other files are there, {len(others):,} in all, such as {others[0]}"
         raise StorageError(f"{folder}: {message}; give an empty folder, or one that is not there")
 
 

@@ -169,7 +169,7 @@ def test_a_walk_is_animated(run, vgx_here):
         (["--out", "x"], "x: the name of a still image must end in"),
         (["--out", "x.gif"], "x.gif: the name of a still image must end in"),
         (["--animate", "--out", "x.jpg"], "the name of an animation must end in .gif, .webp or"),
-        (["--separate", "full"], "full: 1 other files are there, such as mine.png"),
+        (["--separate", "full"], "full: other files are there, 1 in all, such as mine.png"),
     ],
 )
 def test_what_cannot_be_written_is_said_before_anything_is_drawn(

@@ -54,6 +54,12 @@ def test_large_pictures_are_decoded_few_at_once(model, monkeypatch):
     assert torch.equal(torch.cat(chunks), whole)
 
 
+@pytest.mark.parametrize("n", [0, -3])
+def test_no_images_cannot_be_drawn(n):
+    with pytest.raises(RecipeError, match=f"n: {n}: give the number of images, at least 1"):
+        vgx.sample(n=n)
+
+
 def test_few_chunks_are_alive_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures.os, "cpu_count", lambda: 2)
     alive, most = weakref.WeakSet(), 0
