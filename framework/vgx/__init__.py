@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vgx.files import cache_dir as cache_dir
     from vgx.parts.base import BrokenError as BrokenError
     from vgx.parts.base import Component as Component
+    from vgx.parts.base import near as near
     from vgx.parts.hooks import hookimpl as hookimpl
     from vgx.parts.kinds import Augmentation as Augmentation
     from vgx.parts.kinds import Comparison as Comparison
@@ -75,7 +76,7 @@ _PUBLIC = {
     "vgx.data.decode": "convert_image",
     "vgx.errors": "DataError Dropped HubError Notice PluginError RecipeError StorageError VgxError",
     "vgx.files": "cache_dir",
-    "vgx.parts.base": "BrokenError Component",
+    "vgx.parts.base": "BrokenError Component near",
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (
         "Augmentation Comparison Dataset Decoder Discriminator Encoder Factored Features Fitted "

@@ -1,4 +1,4 @@
-"""Files written whole, errors of the disk as messages, and the folder of the cache."""
+"""Paths as users write them, files written whole, errors of the disk as messages."""
 
 from __future__ import annotations
 
@@ -6,18 +6,36 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 
-from vgx.errors import StorageError
+from vgx.errors import RecipeError, StorageError
+
+
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user wrote, with the home directory in place of `~`."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - that of pathlib fails for an unknown user
 
 
 def cache_dir() -> Path:
     """Return the folder of files that can be made again: VGX_CACHE, or the user's cache."""
-    return Path(os.environ.get("VGX_CACHE") or platformdirs.user_cache_path("vgx"))
+    return user_path(os.environ.get("VGX_CACHE") or platformdirs.user_cache_path("vgx"))
+
+
+def require_ending(path: Path, what: str, endings: Iterable[str]) -> str:
+    """Return the ending of a file's name, in lower case: it says what is written there.
+
+    Raises `RecipeError` when it is none of `endings`; `what` is "an image" or the like.
+    """
+    ending, allowed = path.suffix.lower(), list(endings)
+    if ending not in allowed:
+        *others, last = allowed
+        listed = f"{', '.join(others)} or {last}" if others else last
+        raise RecipeError(f"{path}: the name of {what} must end in {listed}")
+    return ending
 
 
 def write_file(path: Path, content: str | bytes, *, sync: bool = True) -> None:

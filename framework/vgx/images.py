@@ -1,4 +1,6 @@
-"""Images as PNG and WebP files, each written whole or not at all; and work done ahead in threads.
+"""Images and animations as files, each written whole or not at all; and work done ahead in threads.
+
+The ending of a file's name says the format; `IMAGES` and `ANIMATIONS` have all of them.
 
 Letters: N images, C channels, H x W pixels.
 """
@@ -12,23 +14,47 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vgx.files import storage, write_file
+from vgx.errors import RecipeError, StorageError
+from vgx.files import require_ending, storage, write_file
 
 if TYPE_CHECKING:
     from PIL import Image
 
 THREADS = 8  # more than these are faster than any disk and any device
 WIDE, SHORT = 384, 150  # pixels of an animation, and milliseconds of each of its frames
+TICK = 50  # milliseconds between two images of a video
 T = TypeVar("T")
 R = TypeVar("R")
+
+_JPEG: dict[str, Any] = {"quality": 95, "subsampling": 0}  # colours at full resolution
+# After PNG's filters a photograph compresses by runs alone: a third less time than the default,
+# and no more bytes.
+_PNG: dict[str, Any] = {"compress_type": zlib.Z_RLE}
+# 150 pixels to the inch. Without dates, so that equal images are equal files.
+_PDF: dict[str, Any] = {**_JPEG, "resolution": 150, "creationDate": None, "modDate": None}
+# For each ending: Pillow's name of the format, its options, and the largest side in pixels.
+IMAGES: dict[str, tuple[str, dict[str, Any], int]] = {
+    ".png": ("PNG", _PNG, 2**31 - 1),
+    ".jpg": ("JPEG", _JPEG, 65_500),
+    ".jpeg": ("JPEG", _JPEG, 65_500),
+    ".webp": ("WEBP", {"lossless": True}, 16_383),
+    ".pdf": ("PDF", _PDF, 65_500),
+}
+# The same for images one after another; Pillow writes no video.
+ANIMATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".gif": ("GIF", {}),
+    ".webp": ("WEBP", {"quality": 80, "method": 2}),
+    ".mp4": ("", {}),
+}
 
 
 def levels(images: Tensor) -> Tensor:
@@ -49,22 +75,49 @@ def as_pil(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def save_grid(images: Tensor, path: Path, columns: int | None = None) -> Tensor:
-    """Write images [N, C, H, W] in [0, 1] as one PNG, as square as possible: 100 make 10x10.
+def require_image_file(path: Path, n: int = 1, size: int = 0) -> None:
+    """Raise `RecipeError` unless a grid of n images of `size` x `size` pixels can be this file."""
+    ending = require_ending(path, "a still image", IMAGES)
+    side, most = _columns(n) * (size + 2) + 2, IMAGES[ending][2]
+    if side > most:
+        message = f"{side:,} pixels wide, and a {ending} file takes at most {most:,}"
+        raise RecipeError(f"{path}: a grid of {n:,} images is {message}; write a .png file")
 
-    Returns the grid [C, H, W]. Raises `StorageError`.
+
+def require_animation_file(path: Path) -> None:
+    """Raise `RecipeError` unless an animation can be written to this file."""
+    if require_ending(path, "an animation", ANIMATIONS) == ".mp4":
+        try:
+            import av  # noqa: F401
+        except ImportError:
+            others = "or write a .gif or .webp file"
+            message = f"a video needs the library PyAV: pip install 'vgx[video]'; {others}"
+            raise RecipeError(f"{path}: {message}") from None
+
+
+def save_grid(images: Tensor, path: Path, columns: int | None = None) -> Tensor:
+    """Write images [N, C, H, W] in [0, 1] as one image, as square as possible: 100 make 10x10.
+
+    Returns the grid [C, H, W]. Raises `StorageError`, and `RecipeError` for an unknown ending.
     """
     from torchvision.utils import make_grid
 
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    grid: Tensor = make_grid(images.cpu(), nrow=columns, padding=2)
-    save_png(grid, path)
+    grid: Tensor = make_grid(images.cpu(), nrow=columns or _columns(len(images)), padding=2)
+    save_image(grid, path)
     return grid
 
 
-def save_png(image: Tensor, path: Path) -> None:
-    """Write an image [C, H, W] in [0, 1] as a PNG. Raises `StorageError`."""
-    write_file(path, encode_png(as_pixels(image[None])[0]))
+def _columns(n: int) -> int:
+    return math.ceil(math.sqrt(n))
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    """Write an image [C, H, W] in [0, 1] in the format of the file's ending.
+
+    Raises `StorageError`, and `RecipeError` for an unknown ending.
+    """
+    ending = require_ending(path, "a still image", IMAGES)
+    write_file(path, encode_image(as_pixels(image[None])[0], ending))
 
 
 def save_separately(chunks: Iterable[Tensor], folder: Path) -> Iterator[int]:
@@ -76,6 +129,16 @@ def save_separately(chunks: Iterable[Tensor], folder: Path) -> Iterator[int]:
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
     yield from ahead(lambda chunk: _write(folder, *chunk), _numbered(chunks), threads())
+
+
+def require_free_folder(folder: Path, n: int) -> None:
+    """Raise `StorageError` when other files would lie among n images that are saved separately."""
+    with storage(folder):
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    others = sorted(there - {f"{number:06}.png" for number in range(n)})
+    if others:
+        message = f"other files are there, {len(others):,} in all, such as {others[0]}"
+        raise StorageError(f"{folder}: {message}; give an empty folder, or one that is not there")
 
 
 def threads() -> int:
@@ -113,33 +176,63 @@ def _numbered(chunks: Iterable[Tensor]) -> Iterator[tuple[int, NDArray[np.uint8]
 def _write(folder: Path, first: int, images: NDArray[np.uint8]) -> int:
     """Write images [N, H, W, C]. They can be drawn again, so nothing waits for the disk."""
     for number, pixels in enumerate(images, first):
-        write_file(folder / f"{number:06}.png", encode_png(pixels), sync=False)
+        write_file(folder / f"{number:06}.png", encode_image(pixels), sync=False)
     return len(images)
 
 
 def animate(images: Tensor, path: Path) -> None:
-    """Write images [N, C, H, W] in [0, 1] one after another, as an animated WebP."""
+    """Write images [N, C, H, W] in [0, 1] one after another, in the format of the file's ending.
+
+    Raises `StorageError`, and `RecipeError` for an ending that no animation has.
+    """
+    require_animation_file(path)
     frames = [enlarge(as_pil(pixels).convert("RGB")) for pixels in as_pixels(images)]
-    write_file(path, encode_webp(frames, [SHORT] * len(frames)))
+    write_file(path, encode_animation(frames, [SHORT] * len(frames), path.suffix.lower()))
 
 
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Return pixels [H, W, C] as a PNG file."""
+def encode_image(pixels: NDArray[np.uint8], ending: str = ".png") -> bytes:
+    """Return pixels [H, W, C] as a file of the format that belongs to `ending`."""
     file = io.BytesIO()
-    # After PNG's filters a photograph compresses by runs alone: a third less time than the default,
-    # and no more bytes.
-    as_pil(pixels).save(file, "PNG", compress_type=zlib.Z_RLE)
+    name, options, _ = IMAGES[ending]
+    as_pil(pixels).save(file, name, **options)
     return file.getvalue()
 
 
-def encode_webp(frames: list[Image.Image], milliseconds: list[int]) -> bytes:
-    """Return frames as an animated WebP file, each shown for its number of milliseconds."""
+def encode_animation(
+    frames: list[Image.Image], milliseconds: list[int], ending: str = ".webp"
+) -> bytes:
+    """Return frames as a file of the format of `ending`, each shown for its milliseconds."""
     file = io.BytesIO()
+    if ending == ".mp4":
+        _write_video(frames, milliseconds, file)
+        return file.getvalue()
+    name, options = ANIMATIONS[ending]
     frames[0].save(
-        file, "WEBP", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0,
-        quality=80, method=2,
-    )  # fmt: skip
+        file,
+        name,
+        save_all=True,
+        append_images=frames[1:],
+        duration=milliseconds,
+        loop=0,
+        **options,
+    )
     return file.getvalue()
+
+
+def _write_video(frames: list[Image.Image], milliseconds: list[int], file: io.BytesIO) -> None:
+    """Write frames as MP4 with H.264, which needs even sides: an odd last row is left out."""
+    import av
+
+    width, height = (side - side % 2 for side in frames[0].size)
+    with av.open(file, "w", format="mp4") as video:
+        stream = video.add_stream("libx264", rate=Fraction(1000, TICK))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame, time in zip(frames, milliseconds, strict=True):
+            image = av.VideoFrame.from_image(frame.crop((0, 0, width, height)))
+            for _ in range(round(time / TICK)):
+                image.pts = None  # the next tick
+                video.mux(stream.encode(image))
+        video.mux(stream.encode(None))
 
 
 def enlarge(image: Image.Image) -> Image.Image:

@@ -30,9 +30,8 @@ def create(
         import timm
 
         if not timm.is_model(name):
-            base = name.split(".", maxsplit=1)[0]
-            close = timm.list_models(f"*{base[:5]}*")[:5]
-            hint = f"; near: {', '.join(close)}" if close else ""
+            close = vgx.near(name, timm.list_models())
+            hint = f"; did you mean '{close}'?" if close else ""
             raise vgx.RecipeError(f"backbone: timm has no model '{name}'{hint}")
         config = timm.get_pretrained_cfg(name)
         if config is not None and config.fixed_input_size:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from vgx.cli.options import common, device_option, plugin_option, set_option
+from vgx.cli.options import PATH, common, device_option, plugin_option, set_option
 
 if TYPE_CHECKING:
     from vgx.console import Console
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The page's file.")
+@click.option("--out", metavar="FILE", type=PATH, help="The page's file.")
 @device_option
 @common
 def report(run: str | None, out: Path | None, device: str | None) -> None:
@@ -33,17 +33,21 @@ def report(run: str | None, out: Path | None, device: str | None) -> None:
 @click.command()
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
 @click.option(
-    "--out", metavar="FILE", type=click.Path(path_type=Path),
+    "--out", metavar="FILE", type=PATH,
     help="Write a page too: curves and images, in one HTML file.",
 )  # fmt: skip
 @common
 def compare(runs: tuple[str, ...], out: Path | None) -> None:
     """Show runs side by side: recipes, figures and, with --out, curves and images."""
     from vgx.console import Console
+    from vgx.files import require_ending
     from vgx.recipe.yaml import visible
     from vgx.runs.directory import find
     from vgx_report import compare as comparison
+    from vgx_report.html import PAGE
 
+    if out is not None:
+        require_ending(out, "a page", PAGE)
     directories = [find(run) for run in runs]
     if len({run.path.resolve() for run in directories}) < max(len(directories), 2):
         raise click.UsageError("Give two runs or more, each once.")
@@ -76,7 +80,7 @@ def _marked(row: Row) -> tuple[str, ...]:
 @click.argument("what", metavar="[RECIPE|RUN]", required=False)
 @set_option
 @plugin_option
-@click.option("--svg", metavar="FILE", type=click.Path(path_type=Path), help="Write it as SVG too.")
+@click.option("--svg", metavar="FILE", type=PATH, help="Write it as SVG too.")
 @device_option
 @common
 def explain(
@@ -91,9 +95,11 @@ def explain(
     For a RECIPE a few steps are measured. A RUN (the newest by default) is drawn from its files.
     """
     from vgx.console import Console
-    from vgx.files import write_file
+    from vgx.files import require_ending, write_file
     from vgx_report import diagram
 
+    if svg is not None:
+        require_ending(svg, "a drawing", [".svg"])
     console = Console()
     if what is not None and Path(what).is_file():
         explanation = _of_recipe(Path(what), overrides, plugins, device, console)

@@ -10,6 +10,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+PAGE = (".html", ".htm")  # endings of the files that a page is written to
+
 
 def page(data: dict[str, Any], kind: str) -> str:
     """Return the page that the script `kind`.js draws from `data`.

@@ -16,10 +16,10 @@ from vgx.console import Console
 from vgx.data.store import Store, cached, open_source, open_with_progress
 from vgx.engine.build import pick_device
 from vgx.errors import noticing
-from vgx.files import write_file
+from vgx.files import require_ending, write_file
 from vgx.runs.summary import read_json
 from vgx_report import panels, run_data
-from vgx_report.html import page
+from vgx_report.html import PAGE, page
 
 
 def write_page(
@@ -28,8 +28,11 @@ def write_page(
     """Write the page of a run to `out`, by default to `report.html` in the run; return the file.
 
     Without a device, a run that was trained on the CPU is drawn there, and others on the best one.
-    Raises `vgx.StorageError` when the run's files are not as vgx writes them.
+    Raises `vgx.StorageError` when the run's files are not as vgx writes them, and
+    `vgx.RecipeError` for a file that is no page by its ending.
     """
+    if out is not None:
+        require_ending(out, "a page", PAGE)
     registry = vgx.discover(run.plugin_files)
     recipe = vgx.load_recipe(run.recipe_file, (), registry)
     if device is None and read_json(run, "environment.json").get("device") == "cpu":

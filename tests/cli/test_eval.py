@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
+from PIL import Image
 
 import vgx
 from vgx.console import Console
@@ -72,6 +74,21 @@ def test_what_cannot_be_measured_is_said(tiny_run, vgx_here, arguments, said):
     code, _, err = vgx_here("eval", tiny_run[2], *arguments)
     assert code == 2
     assert said in err
+
+
+def test_images_of_a_folder_are_compared_with(tiny_run, vgx_here, tmp_path):
+    """A folder may be named as it is, whatever YAML would make of its name."""
+    folder = tmp_path / "faces #2"
+    folder.mkdir()
+    for number in range(8):
+        level = 30 * number
+        Image.new("RGB", (16, 16), (level, level, level)).save(folder / f"{number}.png")
+    copy = shutil.copytree(tiny_run[2], tmp_path / "copy")
+    words = ("--against", "faces #2", "--metrics", "psnr", "-n", 8, "--seeds", 1)
+    code, _, err = vgx_here("eval", copy, *words)
+    assert code == 0, err
+    results = json.loads((copy / "evaluation.json").read_text())
+    assert results["data"]["dataset"]["path"] == "faces #2"
 
 
 def test_the_figures_are_those_of_the_pictures(tiny_run):

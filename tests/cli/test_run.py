@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 import vgx
+from vgx.training import session
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
@@ -207,3 +210,68 @@ def test_a_vae_and_a_gan_are_recipes_that_leave_a_network_out(vgx_program, left_
     out = vgx_program("run", TINY, *flags).stdout
     assert "Training 3/3" in out
     assert left_out not in [line.split()[0] for line in out.splitlines() if line]
+
+
+def contents(folder):
+    """Every file but the lock, which says who holds it now: its bytes and when it was written."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.parametrize("way", ["resume", "run --resume", "python"])
+def test_a_run_that_is_done_says_so_and_nothing_changes(tiny_run, vgx_here, tmp_path, capfd, way):
+    run = shutil.copytree(tiny_run[2], tmp_path / "runs" / "best one")
+    before = contents(run)
+    if way == "python":
+        session.resume(run)
+        code, out, err = 0, *capfd.readouterr()
+    else:
+        code, out, err = vgx_here(*way.split(), run)
+    assert (code, err) == (0, "")
+    longer = f"vgx run --resume '{run}' --set train.steps=40"
+    said = f"Run {run} is done at step 20; nothing is left to do. To go on: {longer}"
+    assert out.splitlines()[-1] == said
+    assert "goes on" not in out
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("way", ["run --resume", "python"])
+@pytest.mark.parametrize(("setting", "number"), [("train.steps", 10), ("train.epochs", 2)])
+def test_fewer_steps_than_are_done_are_refused_and_nothing_changes(
+    tiny_run, vgx_here, tmp_path, way, setting, number
+):
+    """Eight minibatches are an epoch, so two epochs are 16 of the 20 steps that are done."""
+    run = shutil.copytree(tiny_run[2], tmp_path / "runs" / "0001-tiny")
+    before = contents(run)
+    message = f"20 steps are done, and {setting}={number} makes {8 * 2 if number == 2 else 10}"
+    if way == "python":
+        fewer = vgx.load_recipe(run / "recipe.yaml", {setting: number})
+        with pytest.raises(vgx.RecipeError, match=message):
+            session.resume(run, fewer)
+    else:
+        code, _, err = vgx_here(*way.split(), run, "--set", f"{setting}={number}")
+        assert code == 2
+        assert message in err
+    assert contents(run) == before
+
+
+def test_the_command_that_is_told_trains_longer(tiny_run, vgx_here, tmp_path):
+    run = shutil.copytree(tiny_run[2], tmp_path / "runs" / "best one")
+    _, out, _ = vgx_here("resume", run)
+    words = shlex.split(out.partition("To go on: ")[2])
+    assert words[0] == "vgx"
+    code, out, err = vgx_here(*words[1:])
+    assert code == 0, err
+    assert "goes on from step 20" in out
+    assert json.loads((run / "ended.json").read_text())["step"] == 40
+    assert f"Draw more with: vgx sample '{run}'" in out
+
+
+def test_a_run_that_was_stopped_in_its_last_step_gets_its_end(tiny_run, vgx_here, tmp_path):
+    run = shutil.copytree(tiny_run[2], tmp_path / "runs" / "0001-tiny")
+    ended = {"how": "stopped", "step": 20, "of": 20, "signal": 15, "message": ""}
+    (run / "ended.json").write_text(json.dumps(ended))
+    code, out, err = vgx_here("resume", run)
+    assert code == 0, err
+    assert f"Run {run} ends at step 20" in out
+    assert json.loads((run / "ended.json").read_text())["how"] == "done"

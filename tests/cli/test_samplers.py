@@ -160,3 +160,68 @@ def test_a_walk_is_animated(run, vgx_here):
     code, _, err = vgx_here("sample", run, "--animate", "--separate", "single")
     assert code == 2
     assert "Leave out --separate or --animate" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--out", "x.xyz"], "x.xyz: the name of a still image must end in .png, .jpg, .jpeg"),
+        (["--out", "x"], "x: the name of a still image must end in"),
+        (["--out", "x.gif"], "x.gif: the name of a still image must end in"),
+        (["--animate", "--out", "x.jpg"], "the name of an animation must end in .gif, .webp or"),
+        (["--separate", "full"], "full: other files are there, 1 in all, such as mine.png"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_anything_is_drawn(
+    run, vgx_here, monkeypatch, tmp_path, words, expected
+):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.png").write_bytes(b"mine")
+    monkeypatch.setattr("vgx.sampling.draw.samples", lambda *_, **__: pytest.fail("it was drawn"))
+    before = {path.name for path in tmp_path.iterdir()}
+    code, out, err = vgx_here("sample", run, "-n", 3, *words)
+    assert (code, out) == (5 if "--separate" in words else 2, "")
+    assert expected in err
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.png"]
+
+
+def test_a_grid_too_large_for_its_format_is_not_drawn(run, vgx_here, monkeypatch, tmp_path):
+    monkeypatch.setattr("vgx.sampling.draw.Samples.images", lambda _: pytest.fail("it was drawn"))
+    code, _, err = vgx_here("sample", run, "-n", 10**6, "--out", "x.webp")
+    assert code == 2
+    assert "18,002 pixels wide, and a .webp file takes at most 16,383" in err
+    assert not (tmp_path / "x.webp").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "animate"),
+    [
+        ("x.png", "PNG", False), ("x.jpg", "JPEG", False), ("x.webp", "WEBP", False),
+        ("x.gif", "GIF", True), ("y.webp", "WEBP", True),
+    ],
+)  # fmt: skip
+def test_the_file_is_what_its_name_says(run, vgx_here, tmp_path, name, kind, animate):
+    words = ["--animate"] if animate else []
+    code, _, err = vgx_here("sample", run, "-n", 4, "--out", tmp_path / name, *words)
+    assert (code, err) == (0, "")
+    with Image.open(tmp_path / name) as image:
+        assert (image.format, getattr(image, "n_frames", 1)) == (kind, 4 if animate else 1)
+        assert image.size == ((384, 384) if animate else (38, 38))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["report", "RUN", "--out", "x.pdf"], "x.pdf: the name of a page must end in .html"),
+        (["compare", "RUN", "OTHER", "--out", "x.md"], "x.md: the name of a page must end in .ht"),
+        (["explain", "RUN", "--svg", "x.png"], "x.png: the name of a drawing must end in .svg"),
+    ],
+)
+def test_pages_and_drawings_have_their_endings_too(run, vgx_here, tmp_path, words, expected):
+    other = shutil.copytree(run, tmp_path / "runs" / "0002-tiny")
+    places = {"RUN": run, "OTHER": other}
+    code, out, err = vgx_here(*[places.get(word, word) for word in words])
+    assert (code, out) == (2, "")
+    assert expected in err
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]

@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import vgx
 from vgx.errors import RecipeError
-from vgx.recipe.load import MAX_LINES, differences, parse_settings
+from vgx.recipe.load import MAX_LINES, differences, parse_settings, with_part
 from vgx.recipe.schema import recipe_schema
 from vgx.recipe.yaml import read
+from vgx.runs.directory import runs_dir
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -521,13 +523,204 @@ def test_a_bad_setting_is_named_as_it_was_typed(faults, override, says):
     assert lines[0].startswith(says)
 
 
-def test_settings_of_a_part_are_read_as_those_of_a_recipe():
-    assert parse_settings(["of=4", "names=[a, b]", "of=5"]) == {"of": 5, "names": ["a", "b"]}
+def test_settings_of_a_part_are_read_as_those_of_a_recipe(load):
+    settings = parse_settings(["of=4", "names=[a, b]", "of=5"])
+    assert {key: node.plain() for key, node in settings.items()} == {"of": 5, "names": ["a", "b"]}
     with pytest.raises(RecipeError) as caught:
-        parse_settings(["of", "x=[1", "y=1"])
+        parse_settings(["of", "x=1", "=1"])
     first, second = str(caught.value).splitlines()
     assert first == "--set of: write it as KEY=VALUE"
-    assert second.startswith("--set x: no YAML: ")
+    assert second == "--set =1: write it as KEY=VALUE"
+    # Whether a text may be no YAML depends on the part, so that is said with its other mistakes.
+    fields = {"type": "weighted-mix", **parse_settings(["of=[1", "x=1"])}
+    with pytest.raises(RecipeError) as caught:
+        with_part(load(WHOLE), "sampler", fields, REGISTRY)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("--set of: no YAML: ")
+    assert second.startswith("--set x: sampler.x: unknown field")
+
+
+# Texts that YAML would cut, retype, or not read.
+ODD = [
+    "faces #2", "#2", "2024", "007", "1e3", "true", "a: b", "a: b: c", "[2024] faces", "x, y",
+    " x ", "@faces", "*", "--- faces", "...", "{x}", "'a' #b", "0x10", ".nan", "- x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_a_path_or_a_text_is_taken_as_it_stands(load, text):
+    settings = [f"dataset.path={text}", "dataset.type=image-folder"]
+    assert str(load(WHOLE, settings).dataset.path) == text
+    assert load(WHOLE, ["allow=[]", "dataset={type: huggingface, path: a}",
+                        f"dataset.path={text}"]).dataset.path == text  # fmt: skip
+    settings = {"type": "reconstruct", **parse_settings([f"path={text}"])}
+    assert str(with_part(load(WHOLE), "sampler", settings, REGISTRY).sampler.path) == text
+
+
+def test_a_name_of_digits_is_a_name(load):
+    assert load(WHOLE, ["name=2024"]).name == "2024"
+    assert load(WHOLE, ["name=007"]).name == "007"
+    assert load(WHOLE, ["name='007'"]).name == "007"  # quotes are YAML's, as ever
+    assert load(WHOLE, ["losses.0.name=1"]).losses[0].label == "1"
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("train.steps=10 #11", "--set train.steps: no value: in YAML '#11' is a comment"),
+        ("train.steps=#11", "--set train.steps: no value: in YAML '#11' is a comment"),
+        ("losses=[l1, kl] # two", "--set losses: no value: in YAML '# two' is a comment"),
+        ("train={steps: 3} #", "--set train: no value: in YAML '#' is a comment"),
+        ("sampler='prior' #x", "--set sampler: no value: in YAML '#x' is a comment"),
+        ("train.steps=--- 10", "--set train.steps: no value: YAML reads only a part of it, 10"),
+        ("train.steps=...", "--set train.steps: no YAML: "),
+        ("encoder=conv #x", "--set encoder: no value: in YAML '#x' is a comment"),
+        ("sampler= prior", "--set sampler: sampler: no installed sampler is called ' prior'"),
+        ("train.batch=4: 5", "--set train.batch: train.batch: Input should be a valid integer"),
+    ],
+)
+def test_a_value_is_the_whole_text_or_an_error(faults, setting, says):
+    (line,) = faults(WHOLE, [setting])
+    assert line.startswith(says)
+
+
+def test_a_mark_of_a_comment_inside_a_value_is_none(load):
+    text = "losses=[{type: l1, name: 'a-b'}, {type: kl, weight: 2}]"
+    assert load(WHOLE, [text]).losses[0].label == "a-b"
+    folder = load(WHOLE, ["dataset={type: image-folder, path: 'faces #2'}"]).dataset.path
+    assert str(folder) == "faces #2"
+    assert str(load(WHOLE, ["dataset={type: image-folder, path: a#b}"]).dataset.path) == "a#b"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["dataset.label=hair_style", "dataset.type=drawn-faces", "image.classes=5"],
+        ["dataset.label=hair_style", "dataset=drawn-faces", "image.classes=5"],
+    ],
+)
+def test_the_order_of_settings_does_not_matter(load, settings):
+    base = with_line("dataset: {type: image-folder, path: x}")
+    wanted = load(base, settings[1:2] + settings[:1] + settings[2:])
+    assert wanted.dataset.label == "hair_style"
+    assert load(base, settings) == wanted
+    pairs = [setting.split("=") for setting in settings]
+    assert load(base, {key: int(v) if v == "5" else v for key, v in pairs}) == wanted
+
+
+def test_a_whole_list_comes_before_its_items(load):
+    settings = ["losses[0].weight=3", "losses=[l2, kl]"]
+    assert [loss.weight for loss in load(WHOLE, settings).losses] == [3.0, 1.0]
+
+
+def test_values_of_python_may_be_paths_numbers_of_numpy_and_parts(load, tmp_path):
+    recipe = load(
+        WHOLE,
+        {
+            "dataset": {"type": "image-folder", "path": tmp_path},
+            "train.batch": np.int64(4),
+            "losses.0.weight": np.float32(0.5),
+            "encoder.widths": np.array([4, 8]),
+            "train.ema_warmup": np.True_,
+            "sampler": load(WHOLE, ["sampler={type: weighted-mix, of: 2}"]).sampler,
+        },
+    )
+    assert recipe.dataset.path == tmp_path
+    assert (recipe.train.batch, recipe.losses[0].weight) == (4, 0.5)
+    assert (recipe.encoder.widths, recipe.train.ema_warmup) == ((4, 8), True)
+    assert recipe.sampler.of == 2
+    assert again(recipe, tmp_path) == recipe
+    with pytest.raises(RecipeError, match="--set train.batch: a recipe has no values of type obj"):
+        load(WHOLE, {"train.batch": object()})
+
+
+HOMELY = '''
+from pathlib import Path
+
+import vgx
+
+
+class Homely(vgx.Loss, type="homely"):
+    """A loss with paths."""
+
+    file: Path | None = None
+    """One."""
+    files: tuple[Path, ...] = ()
+    """Several."""
+    named: dict[str, Path] = {}
+    """Several with names."""
+    word: str = ""
+    """No path."""
+
+
+@vgx.hookimpl
+def register_components(register):
+    register(Homely)
+'''
+
+
+def test_the_home_directory_has_its_sign_in_every_path(tmp_path, monkeypatch):
+    """In files, settings and Python, for parts of everybody; a text stays as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "homely.py").write_text(HOMELY)
+    registry = vgx.discover([tmp_path / "homely.py"])
+    (tmp_path / "base.yaml").write_text(
+        WHOLE.replace("{type: l1, weight: 10}", "{type: homely, files: [~/a, b], word: ~/w}")
+    )
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "r.yaml").write_text("extends: ~/base.yaml\n")
+    settings = ["losses.0.file=~/f", "losses.0.named={x: ~/n}", "dataset={type: image-folder}"]
+    recipe = vgx.load_recipe("~/deep/r.yaml", [*settings, "dataset.path=~/faces"], registry)
+    loss = recipe.losses[0]
+    assert loss.file == tmp_path / "f"
+    assert loss.files == (tmp_path / "a", Path("b"))
+    assert loss.named == {"x": tmp_path / "n"}
+    assert loss.word == "~/w"
+    assert recipe.dataset.path == tmp_path / "faces"
+    assert type(recipe.dataset)(path=Path("~/x")).path == tmp_path / "x"
+    assert type(recipe.dataset)(path=Path("~nobody-here/x")).path == Path("~nobody-here/x")
+    monkeypatch.setenv("VGX_RUNS", "~/my runs")
+    monkeypatch.setenv("VGX_CACHE", "~/my cache")
+    assert runs_dir() == tmp_path / "my runs"
+    assert runs_dir("~/others") == tmp_path / "others"
+    assert vgx.cache_dir() == tmp_path / "my cache"
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("train.lr=1", "did you mean 'train.optimizers.generator.lr'?"),
+        ("lr=1", "did you mean 'train.optimizers.generator.lr'?"),
+        ("train.optimizers.lr=1", "did you mean 'train.optimizers.generator.lr'?"),
+        ("batch_size=4", "did you mean 'train.batch'?"),
+        ("size=32", "did you mean 'image.size'?"),
+        ("Train.batch=4", "did you mean 'train'?"),
+        ("train.Batch=4", "did you mean 'batch'?"),
+        ("weight=4", "did you mean 'losses.0.weight'?"),
+        ("losses.kl.weight=1", "did you mean 'losses.1.weight'?"),
+        ("losses.L1=l2", "did you mean 'losses.0'?"),
+        ("eval.metrics=[FID]", "did you mean 'fid'?"),
+        ("eval.metrics=[ms_ssim]", "did you mean 'ms-ssim'?"),
+        ("sampler=WeightedMix", "did you mean 'weighted-mix'?"),
+        ("train.precision=BF16", "did you mean 'bf16'?"),
+        ("dataset.path=x", "those with dataset.type huggingface or image-folder have it"),
+        ("encoder.backbone=x", "those with encoder.type timm have it"),
+        ("losses.1.backbone=x", "those with losses.1.type perceptual have it"),
+    ],
+)
+def test_near_names_are_looked_for_in_the_whole_recipe(faults, setting, hint):
+    (line,) = faults(WHOLE, [setting])
+    assert hint in line
+
+
+def test_near_names_know_no_case_and_no_punctuation():
+    names = ["resnet18", "resnet50", "test_resnet", "fid", "ms-ssim"]
+    near = {name: vgx.near(name, names) for name in ("resnet_18", "ResNet50", "FID", "MS SSIM")}
+    assert near == {
+        "resnet_18": "resnet18", "ResNet50": "resnet50", "FID": "fid", "MS SSIM": "ms-ssim",
+    }  # fmt: skip
+    assert vgx.near("qqqq", names) == ""
+    assert vgx.near("--", names) == ""
 
 
 # --- whole recipes -----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pytest
 
 from vgx.errors import BusyError, StorageError
 from vgx.files import cache_dir, write_file
-from vgx.runs.directory import create, find, runs_dir
+from vgx.runs.directory import create, every, find, runs_dir
 
 
 def made(name, out=None):
@@ -243,6 +244,20 @@ def test_what_nearly_names_a_run_does_not(run, monkeypatch, tmp_path):
     made("only")
     with pytest.raises(StorageError, match="no run"):
         find(run)
+
+
+def test_a_run_that_was_renamed_is_found_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    numbered = made("only")
+    best, one = (made("x").path.rename(numbered.path.with_name(name)) for name in ("best one", "1"))
+    assert find("best one").path == best
+    assert find("1").path == numbered.path  # a number is a number, whatever else there is
+    assert find(one).path == one
+    (numbered.path.parent / "no run").mkdir()
+    shutil.copytree(one, one.with_name(".hidden"))
+    assert [run.path for run in every()] == [one, best, numbered.path]
+    with pytest.raises(StorageError, match="no run 'no run'"):
+        find("no run")
 
 
 def test_a_run_has_its_folders_and_says_where_things_are():

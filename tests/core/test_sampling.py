@@ -66,6 +66,12 @@ def test_large_pictures_are_decoded_few_at_once(model, monkeypatch):
     assert torch.equal(torch.cat(chunks), whole)
 
 
+@pytest.mark.parametrize("n", [0, -3])
+def test_no_images_cannot_be_drawn(n):
+    with pytest.raises(RecipeError, match=f"n: {n}: give the number of images, at least 1"):
+        vgx.sample(n=n)
+
+
 def test_few_chunks_are_alive_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures.os, "cpu_count", lambda: 2)
     alive, most = weakref.WeakSet(), 0
@@ -127,14 +133,14 @@ def test_a_file_that_cannot_be_written_is_named_and_ends_it(tmp_path):
 
 def test_what_stops_in_the_middle_leaves_whole_files(tmp_path, monkeypatch):
     """As Ctrl-C does: what is being written then is not there under its name."""
-    real = pictures.encode_png
+    real = pictures.encode_image
 
-    def png(pixels):
+    def png(pixels, ending=".png"):
         if pixels.max() == 255:
             raise KeyboardInterrupt
         return real(pixels)
 
-    monkeypatch.setattr(pictures, "encode_png", png)
+    monkeypatch.setattr(pictures, "encode_image", png)
     chunks = (torch.full((4, 3, 8, 8), float(number == 3)) for number in range(10))
     with pytest.raises(KeyboardInterrupt):
         list(pictures.save_separately(chunks, tmp_path))
@@ -155,7 +161,7 @@ def test_a_grid_replaces_a_file_as_a_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match=r"grid\.png: disk full: No space left"):
-        pictures.save_png(torch.rand(3, 8, 8), path)
+        pictures.save_image(torch.rand(3, 8, 8), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -163,7 +169,7 @@ def test_a_grid_replaces_a_file_as_a_whole(tmp_path, monkeypatch):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_png_has_the_pixels(tmp_path, channels):
     image = torch.rand(channels, 9, 9, generator=torch.Generator().manual_seed(0))
-    pictures.save_png(image, tmp_path / "x.png")
+    pictures.save_image(image, tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as picture:
         got = torch.tensor(list(picture.tobytes())).view(9, 9, channels).permute(2, 0, 1)
     assert torch.equal(got, (image * 255).round().long())

@@ -272,7 +272,7 @@ def test_a_random_backbone_is_told():
     ("settings", "expected"),
     [
         ({"backbone": "test_vit", "layers": (0,)}, "test_vit takes images of one size only"),
-        ({"backbone": "vgg1"}, "timm has no model 'vgg1'; near: vgg1"),
+        ({"backbone": "vgg1"}, "timm has no model 'vgg1'; did you mean 'vgg1"),
         ({"backbone": "test_resnet", "layers": (9,)}, "backbone test_resnet: "),
     ],
 )

@@ -160,7 +160,7 @@ def test_other_files_are_refused(tmp_path, name, expected):
 
 
 def test_a_misspelt_backbone_names_near_ones():
-    with pytest.raises(RecipeError, match="no model 'resnet5'; near: "):
+    with pytest.raises(RecipeError, match="no model 'resnet5'; did you mean 'resnet"):
         part("discriminator", "timm-patchgan", backbone="resnet5").build(SMALL)
 
 

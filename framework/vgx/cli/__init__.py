@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -74,6 +75,8 @@ def run_program(arguments: Sequence[str]) -> int:
         return done.exit_code
     except click.ClickException as error:
         error.show()
+        if words := re.search(r"unexpected extra arguments? \((\S+=.*)\)", error.message):
+            _print_error(f"A value is changed with: --set {words[1].replace(' ', ' --set ')}")
         return error.exit_code
     except VgxError as error:
         if "--debug" in arguments:

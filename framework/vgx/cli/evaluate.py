@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--against", metavar="DATASET",
-    help="Other images than the run's: a data set as in a recipe, or a recipe that has one.",
+    help="Other images than the run's: a folder, a data set as in a recipe, or a recipe's file.",
 )  # fmt: skip
 @click.option(
     "--sampler", "samplers", metavar="TYPE", multiple=True,
@@ -107,31 +106,37 @@ def _with_metrics(recipe: Recipe, metrics: list[Any], registry: Registry) -> Rec
 def _part(recipe: Recipe, field: str, text: str, registry: Registry) -> Any:
     """Return the part that a text names as in a recipe: by its type, or by fields in braces."""
     from vgx.recipe.load import with_part
+    from vgx.recipe.yaml import read_setting
 
-    value = _yaml(text, f"--{field}")
-    fields = value if isinstance(value, dict) else {"type": value}
-    if field == "sampler" and fields == {"type": recipe.sampler.type}:
+    value = read_setting(text, f"--{field}")
+    fields = value.plain() if isinstance(value.value, dict) else {"type": value}
+    if field == "sampler" and text == recipe.sampler.type:
         return recipe.sampler
     return getattr(with_part(recipe, field, fields, registry), field)
 
 
 def _dataset(text: str, recipe: Recipe, registry: Registry) -> Any:
-    """Return the data set of a recipe's file, or the one that a text names as in a recipe."""
-    from vgx.recipe.load import load_recipe
+    """Return the data set of a recipe's file, of a folder, or as a text names one in a recipe."""
+    from vgx.files import user_path
+    from vgx.recipe.load import load_recipe, with_part
 
-    if text.endswith((".yaml", ".yml")) and Path(text).is_file():
-        return load_recipe(text, (), registry).dataset
+    path = user_path(text)
+    if text.endswith((".yaml", ".yml")) and path.is_file():
+        return load_recipe(path, (), registry).dataset
+    if path.is_dir():
+        fields = {"type": "image-folder", "path": path}
+        return with_part(recipe, "dataset", fields, registry).dataset
     return _part(recipe, "dataset", text, registry)
 
 
 def _yaml(text: str, option: str) -> Any:
-    """Return the YAML value of an option. Raises `RecipeError` when it is no YAML."""
+    """Return the YAML value of an option. Raises `RecipeError` unless YAML reads all of it."""
     from vgx.errors import RecipeError
-    from vgx.recipe.yaml import read
+    from vgx.recipe.yaml import read_setting
 
-    node, faults = read(text, option)
-    if faults:
-        raise RecipeError(f"{option}: {faults[0].message}")
+    node = read_setting(text, option)
+    if node.unread:
+        raise RecipeError(f"{option}: {node.unread}")
     return node.plain()
 
 

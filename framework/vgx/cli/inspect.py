@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from vgx.cli.options import (
+    PATH,
     common,
     device_option,
     plugin_option,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=PATH)
 @set_option
 @plugin_option
 @device_option
@@ -157,8 +158,8 @@ def new_plugin(name: str, kind: str) -> None:
 
 
 @click.command(name="import-weights")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
+@click.argument("out", type=PATH)
 @common
 def import_weights(file: Path, out: Path) -> None:
     """Convert the weights in FILE.pt to OUT.safetensors; no code in the file is executed."""

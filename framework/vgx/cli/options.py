@@ -9,7 +9,21 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from vgx.files import user_path
+
 C = TypeVar("C", bound=Callable[..., Any])
+
+
+class UserPath(click.Path):
+    """A path; a shell leaves the `~` of `--out=~/x` as it is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path with the home directory in place of `~`."""
+        del param, ctx
+        return user_path(value)
+
+
+PATH = UserPath()
 
 
 def _offline(context: click.Context, option: click.Parameter, value: bool) -> None:
@@ -37,12 +51,10 @@ set_option = click.option(
     help="Change a value: train.batch=32, losses.1.weight=10.",
 )  # fmt: skip
 plugin_option = click.option(
-    "--plugin", "plugins", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
+    "--plugin", "plugins", metavar="FILE", multiple=True, type=PATH,
     help="A Python file with parts of your own.",
 )  # fmt: skip
-runs_option = click.option(
-    "--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of runs."
-)
+runs_option = click.option("--out", metavar="DIR", type=PATH, help="Folder of runs.")
 device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1; by default the best."
 )

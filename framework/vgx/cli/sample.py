@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from vgx.cli.options import common, device_option
+from vgx.cli.options import PATH, common, device_option
 
 if TYPE_CHECKING:
     from vgx.runs.directory import Run
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 )
 @click.option("-n", "n", default=100, show_default=True, type=click.IntRange(1, 10**7))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
-@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The grid's file.")
-@click.option(
-    "--separate", metavar="DIR", type=click.Path(path_type=Path), help="Single images instead."
-)
-@click.option("--animate", is_flag=True, help="One after another instead, as an animated WebP.")
+@click.option("--out", metavar="FILE", type=PATH, help="The file: .png, .jpg, .webp or .pdf.")
+@click.option("--separate", metavar="DIR", type=PATH, help="Single images instead.")
+@click.option("--animate", is_flag=True, help="One after another instead: .webp, .gif or .mp4.")
 @click.option("--best", is_flag=True, help="With the best checkpoint by the recipe's eval.best.")
 @device_option
 @common
@@ -48,7 +46,7 @@ def sample(
     if separate is not None and out is not None:
         raise click.UsageError("--out names the file of a grid; leave out --separate or --out.")
     from vgx.console import Console
-    from vgx.images import save_separately
+    from vgx.images import require_free_folder, save_separately
     from vgx.recipe.load import parse_settings
     from vgx.runs import directory
 
@@ -57,6 +55,7 @@ def sample(
         path = save_grid(trained, sampler, fields, n, seed, out, device, animate, best)
         console.print(f"Picture {path}")
         return
+    require_free_folder(separate, n)
     drawn = _samples(trained, sampler, fields, n, seed, device, best)
     with console.progress("Drawing", n) as advance:
         for more in save_separately(drawn.chunks, separate):
@@ -75,12 +74,19 @@ def save_grid(
     animate: bool = False,
     best: bool = False,
 ) -> Path:
-    """Draw n images from a run; write them as a grid or an animation, and return the file."""
+    """Draw n images from a run; write them as a grid or an animation, and return the file.
+
+    Raises `RecipeError`, before anything is drawn, for a file that they cannot be written to.
+    """
     from vgx import images
 
+    if out is not None:
+        (images.require_animation_file if animate else images.require_image_file)(out)
     drawn = _samples(run, sampler, settings, n, seed, device, best)
     name = f"{drawn.sampler}-{drawn.step:08}-seed-{seed}"
     path = out or run.samples / f"{name}.{'webp' if animate else 'png'}"
+    if not animate:
+        images.require_image_file(path, n, drawn.size)
     (images.animate if animate else images.save_grid)(drawn.images(), path)
     return path
 

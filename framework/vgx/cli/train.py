@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from vgx.cli.options import common, device_option, plugin_option, runs_option, set_option
+from vgx.cli.options import PATH, common, device_option, plugin_option, runs_option, set_option
 from vgx.cli.sample import save_grid
 
 if TYPE_CHECKING:
     from vgx.console import Console
+    from vgx.recipe.model import Recipe
     from vgx.runs.directory import Run
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@click.argument("recipe", type=PATH, required=False)
 @set_option
 @plugin_option
 @runs_option
@@ -61,7 +63,8 @@ def run(
         changed = None
         if recipe is not None or overrides:
             changed = load_recipe(recipe or stopped.recipe_file, overrides, registry_of(stopped))
-        ended = session.resume(stopped, changed, device, console)
+        _go_on(stopped, changed, device, console)
+        return
     _finish(ended, device, console)
 
 
@@ -77,22 +80,35 @@ def resume(run: str | None, verify: bool, force_unlock: bool, device: str | None
     """Go on with RUN (a path, number or name; the newest by default)."""
     from vgx.console import Console
     from vgx.runs import directory
-    from vgx.training import session
     from vgx.training import verify as verification
 
-    console = Console()
+    console, stopped = Console(), directory.find(run)
     if force_unlock:
-        directory.find(run).unlock()
+        stopped.unlock()
     if verify:
-        verification.verify(run, device, console)
-    _finish(session.resume(run, None, device, console), device, console)
+        verification.verify(stopped, device, console)
+    _go_on(stopped, None, device, console)
+
+
+def _go_on(stopped: Run, changed: Recipe | None, device: str | None, console: Console) -> None:
+    """Resume a run; draw images with it unless it was done before."""
+    from vgx.training import session
+
+    def ending() -> int:
+        file = stopped.path / "ended.json"  # written anew by every training
+        return file.stat().st_mtime_ns if file.is_file() else 0
+
+    before = ending()
+    session.resume(stopped, changed, device, console)
+    if ending() != before:
+        _finish(stopped, device, console)
 
 
 def _finish(run: Run, device: str | None, console: Console) -> None:
-    """Draw a grid with the recipe's sampler, and print how to go on."""
+    """Draw a grid with the recipe's sampler, and print how to draw more."""
     path = save_grid(run, None, {}, 100, 0, None, device)
     console.print(f"Picture {path}")
-    console.print(f"Draw more with: vgx sample {run.path}    go on with: vgx resume {run.path}")
+    console.print(f"Draw more with: vgx sample {shlex.quote(str(run.path))}")
 
 
 COMMANDS = (run, resume)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from pydantic import (
@@ -19,10 +20,12 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
+    field_validator,
     model_serializer,
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from vgx.files import user_path
 from vgx.parts.values import STRICT, ImageSpec
 
 KIND_MARK = "vgx-kind"  # in a JSON Schema, stands for any part of a kind
@@ -36,6 +39,10 @@ class Resolver(Protocol):
 
     def part(self, kind: str, name: str) -> type[Component]:
         """Return the class. Raises `PydanticCustomError` for a name that is not known."""
+        ...
+
+    def offers(self, kind: str) -> list[tuple[Any, type[Component]]]:
+        """Return all classes of a kind, each after its plugin."""
         ...
 
 
@@ -57,6 +64,11 @@ class Component(BaseModel):
         if type and not _TYPE.fullmatch(type):
             raise TypeError(f"{cls.__name__}: type {type!r} is not lowercase-with-hyphens")
         cls.type = type
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _at_home(cls, value: object) -> object:
+        return _user_paths(value)
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -118,6 +130,17 @@ class Component(BaseModel):
         return self
 
 
+def _user_paths(value: object) -> object:
+    """Return the value of a field with the home directory in place of `~` in each path."""
+    if isinstance(value, Path):
+        return user_path(value)
+    if isinstance(value, tuple):
+        return tuple(map(_user_paths, value))
+    if isinstance(value, dict):
+        return {key: _user_paths(inner) for key, inner in value.items()}
+    return value
+
+
 @contextmanager
 def noting_reads() -> Iterator[set[tuple[int, str]]]:
     """Note which attributes of parts are read inside the block: pairs of `id(part)` and name.
@@ -161,24 +184,28 @@ def validate(model: type[M], fields: dict[str, Any], resolver: Resolver) -> M:
     try:
         return model.model_validate_json(json.dumps(fields), context={"resolver": resolver})
     except ValidationError as error:
-        faults = [_with_names(model, fault) for fault in error.errors(include_url=False)]
+        errors = error.errors(include_url=False)
+        faults = [_with_names(model, fault, resolver) for fault in errors]
         raise ValidationError.from_exception_data(model.__name__, faults) from None
 
 
-def _with_names(model: type[BaseModel], fault: Any) -> InitErrorDetails:
-    """Add the allowed names, and the nearest one, to an error of pydantic."""
+def _with_names(model: type[BaseModel], fault: Any, resolver: Resolver) -> InitErrorDetails:
+    """Add names to an error of pydantic: allowed and near ones, and parts that have the field."""
     place, kind, context = fault["loc"], fault["type"], fault.get("ctx", {})
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         kind = "unknown_field"
         allowed = _names(model, place[:-1])
         context = {"near": near(str(place[-1]), allowed)}
+        if issubclass(model, Component) and len(place) == 1:
+            parts = [part for _, part in resolver.offers(model.kind)]
+            context["others"] = [part.type for part in parts if place[0] in fields_of(part)]
         message = "unknown field; allowed: " + ", ".join(allowed)
     else:
         message = fault["msg"]
         if "expected" in context:  # a Literal: the names stand in quotes
             names = re.findall(r"'([^']*)'", str(context["expected"]))
             context = {"near": near(str(fault["input"]), names)}
-    kept = {key: context[key] for key in ("near", "broken") if key in context}
+    kept = {key: context[key] for key in ("near", "others", "broken") if key in context}
     return InitErrorDetails(
         type=PydanticCustomError(kind, message, kept), loc=place, input=fault["input"]
     )
@@ -191,25 +218,37 @@ def _names(model: Any, place: tuple[int | str, ...]) -> list[str]:
         if step in fields:
             model = fields[step].annotation
         elif isinstance(step, str):
-            model = next((m for m in _members(model) if m.__name__.lower() == step), model)
-    for member in _members(model):
-        if issubclass(member, BaseModel):
-            return [field.alias or name for name, field in member.model_fields.items()]
-        if is_dataclass(member):
-            return list(member.__dataclass_fields__)
-    return []
+            model = next((m for m in members(model) if m.__name__.lower() == step), model)
+    return list(next(filter(None, map(fields_of, members(model))), {}))
 
 
-def _members(annotation: Any) -> Iterable[type]:
-    """Return the classes in an annotation such as `tuple[A | B, ...]`."""
+def fields_of(model: type) -> dict[str, Any]:
+    """Return the annotations of a model's fields, by the names that are written in YAML."""
+    if issubclass(model, BaseModel):
+        fields = model.model_fields.items()
+        return {field.alias or name: field.annotation for name, field in fields}
+    return dict.fromkeys(model.__dataclass_fields__) if is_dataclass(model) else {}
+
+
+def members(annotation: Any) -> Iterator[type]:
+    """Give the classes in an annotation such as `tuple[A | B, ...]`."""
     parts = getattr(annotation, "__args__", None) or (annotation,)
     for part in parts:
         if isinstance(part, type):
             yield part
         elif part is not annotation:
-            yield from _members(part)
+            yield from members(part)
 
 
 def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return the most similar of `names`, or an empty string if none is as similar as `cutoff`."""
-    return next(iter(difflib.get_close_matches(name, list(names), 1, cutoff)), "")
+    """Return the most similar of `names`, or an empty string if none is as similar as `cutoff`.
+
+    Case and punctuation do not count: `resnet_18` and `ResNet18` are `resnet18`.
+    """
+    known = {_letters(each): each for each in reversed(list(names))}
+    close = difflib.get_close_matches(_letters(name), known, 1, cutoff)
+    return known[close[0]] if close else ""
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()

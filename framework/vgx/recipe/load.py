@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 
 from vgx.errors import PluginError, RecipeError
-from vgx.parts.base import validate
+from vgx.files import user_path
+from vgx.parts.base import Component, fields_of, members, near, validate
 from vgx.parts.registry import Registry, discover
 from vgx.recipe import yaml
 from vgx.recipe.model import Recipe
 from vgx.recipe.yaml import Fault, Node
 
 MAX_LINES = 10  # of one message
+TEXT = ("string_type", "path_type")  # pydantic's errors of fields that take a text
 
 
 def load_recipe(
@@ -28,23 +32,28 @@ def load_recipe(
     """Read a recipe, merge it with the recipes that it extends, apply overrides and validate.
 
     `overrides` are `{"train.steps": 10}` or `["train.steps=10"]`. In the second form the values are
-    YAML. Raises `RecipeError` that lists all errors with their places.
+    YAML; a field that takes a text or a path gets the text as it stands. Their order does not
+    matter, but of two values for one field the last counts. Raises `RecipeError` that lists all
+    errors with their places.
     """
     faults: list[Fault] = []
-    tree = _read_file(Path(path), faults, ())
+    tree = _read_file(user_path(path), faults, ())
     if faults and not tree.value:  # nothing could be read, so "field required" would be no help
         raise RecipeError(_message(faults))
     if isinstance(overrides, Mapping):
         settings = [(key, _node(value, f"--set {key}")) for key, value in overrides.items()]
     else:
         settings = list(_parsed(overrides, faults))
+    # A part comes before its fields and its type before the others, because it removes them.
+    # Lists are indexed as losses.1.weight or losses[1].weight.
+    settings = [(re.sub(r"\[(\d+)\]", r".\1", key), value) for key, value in settings]
+    settings.sort(key=lambda setting: (setting[0].count("."), not setting[0].endswith(".type")))
     for key, value in settings:
         if key.count(".") >= yaml.MAX_DEPTH:
             message = f"{yaml.short(key)}: nested deeper than {yaml.MAX_DEPTH}"
             faults.append(Fault("--set", message))
             continue
-        # Lists are indexed as losses.1.weight or losses[1].weight.
-        tree = _set(tree, re.sub(r"\[(\d+)\]", r".\1", key).split("."), value, faults)
+        tree = _set(tree, key.split("."), value, faults)
     return _validated(tree, registry or discover(), faults)
 
 
@@ -53,13 +62,13 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.write(recipe.model_dump(mode="json"))
 
 
-def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """Return keys and values of texts such as "of=4". The values are YAML.
+def parse_settings(texts: Iterable[str]) -> dict[str, Node]:
+    """Return keys and values of texts such as "of=4", for `with_part`.
 
-    Raises `RecipeError` that lists all texts that cannot be read.
+    Raises `RecipeError` that lists all texts that are not KEY=VALUE.
     """
     faults: list[Fault] = []
-    settings = {key: node.plain() for key, node in _parsed(texts, faults)}
+    settings = dict(_parsed(texts, faults))
     if faults:
         raise RecipeError(_message(faults))
     return settings
@@ -99,7 +108,8 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
         text = data.decode(errors="strict" if len(data) <= yaml.MAX_BYTES else "replace")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no UTF-8 text"
-        raise RecipeError(f"{path}: {reason}") from None
+        advice = f"; a value is changed with: --set {path}" if "=" in path.name else ""
+        raise RecipeError(f"{path}: {reason}{advice}") from None
     tree, unread = yaml.read(text, str(path))
     faults += unread
     if not isinstance(tree.value, dict):
@@ -112,7 +122,7 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
     if not isinstance(base.value, str) or "\0" in base.value:
         faults.append(Fault(base.place, "extends: should be the path of another recipe"))
         return tree
-    target, above = path.parent / base.value, (*seen, path.resolve())
+    target, above = path.parent / user_path(base.value), (*seen, path.resolve())
     if wrong := _no_base(target, above):
         faults.append(Fault(base.place, f"extends: {yaml.short(base.value)}: {wrong}"))
         return tree
@@ -169,20 +179,29 @@ def _parsed(texts: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str, No
         if not equals or not key:
             faults.append(Fault(f"--set {yaml.short(text)}", "write it as KEY=VALUE"))
             continue
-        place = f"--set {yaml.short(key)}"
-        node, unread = yaml.read(value, place)
-        faults += [Fault(place, fault.message) for fault in unread]
-        yield key, _node(node.plain(), place)
+        yield key, yaml.read_setting(value, f"--set {yaml.short(key)}")
 
 
 def _node(value: Any, place: str) -> Node:
-    """Return plain data as a tree in which all values have the same place."""
+    """Return data as a tree in which all values have the same place.
+
+    Raises `RecipeError` for a value of a type that no recipe has.
+    """
+    if isinstance(value, Node):
+        return value
+    if isinstance(value, BaseModel):  # a part
+        value = value.model_dump(mode="json")
+    elif isinstance(value, PurePath):
+        value = str(value)
+    elif hasattr(value, "tolist"):  # numbers and arrays of NumPy and PyTorch
+        value = value.tolist()
     if isinstance(value, Mapping):
-        items = {str(key): _node(inner, place) for key, inner in value.items()}
-        return Node({key: replace(node, key_place=place) for key, node in items.items()}, place)
+        return Node({str(key): _node(inner, place) for key, inner in value.items()}, place, place)
     if isinstance(value, list | tuple):
-        return Node([_node(inner, place) for inner in value], place)
-    return Node(value, place)
+        return Node([_node(inner, place) for inner in value], place, place)
+    if value is not None and not isinstance(value, str | int | float):
+        raise RecipeError(f"{place}: a recipe has no values of type {type(value).__name__}")
+    return Node(value, place, place)
 
 
 def _set(tree: Node, path: list[str], value: Node, faults: list[Fault], field: str = "") -> Node:
@@ -193,6 +212,10 @@ def _set(tree: Node, path: list[str], value: Node, faults: list[Fault], field: s
         if head not in map(str, range(len(tree.value))):
             last = len(tree.value) - 1
             message = f"there are items 0 to {last}, not '{yaml.short(head)}'"
+            names = [_type_of(item) for item in tree.value]
+            if similar := near(head, names):
+                right = ".".join([field, str(names.index(similar)), *rest])
+                message += f"; did you mean '{yaml.short(right)}'?"
             faults.append(Fault(value.place, message))
             return tree
         items = list(tree.value)
@@ -219,7 +242,10 @@ def _validated(tree: Node, registry: Registry, faults: list[Fault]) -> Recipe:
         recipe = validate(Recipe, _with_fakes(tree.plain()), registry)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        message = _message([*faults, *(_fault(tree, fault["loc"], fault) for fault in errors)])
+        texts = [_find(tree, fault["loc"])[0] for fault in errors if fault["type"] in TEXT]
+        if settings := [node for node in texts if node.text and not isinstance(node.value, str)]:
+            return _validated(_as_texts(tree, settings), registry, faults)
+        message = _message([*faults, *(_fault(tree, fault, registry) for fault in errors)])
         contexts = [fault.get("ctx", {}) for fault in errors]
         broken = any(each.get("broken") and not each.get("near") for each in contexts)
         raise (PluginError if broken else RecipeError)(message) from None
@@ -251,32 +277,97 @@ def _with_fakes(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "train": {**train, "fakes": fakes}}
 
 
-def _fault(tree: Node, loc: tuple[int | str, ...], fault: Any) -> Fault:
-    """Return an error of pydantic with its place in the file.
+def _advice(tree: Node, field: str, fault: Any, registry: Registry) -> str:
+    """Return what may be meant by a name that is not known, to append to the message."""
+    part, _, name = field.rpartition(".")
+    context = fault.get("ctx", {})
+    if others := context.get("others"):
+        return f"; those with {part}.type {' or '.join(others)} have it"
+    hint = context.get("near")
+    # A field with nearly this name in the same place is more likely meant than one elsewhere.
+    if fault["type"] == "unknown_field" and not near(name, [hint], 0.8):
+        hint = _elsewhere(tree, field, registry, 1.0 if hint else 0.7) or hint
+    return f"; did you mean '{hint}'?" if hint else ""
 
-    The place is that of the deepest value on the way `loc`. A step of `loc` that is no field is the
-    name of a union's member, which pydantic inserts.
+
+def _elsewhere(tree: Node, field: str, registry: Registry, cutoff: float) -> str:
+    """Return the field of the recipe whose name is nearest to that of a field that there is not."""
+    parent, _, name = field.rpartition(".")
+    fields = list(_fields(Recipe, tree, "", registry))
+    fields.sort(key=lambda known: (not known.startswith(parent), known.count(".")))
+    nearest = near(name, [known.rpartition(".")[2] for known in fields], cutoff)
+    return next((known for known in fields if known.rpartition(".")[2] == nearest), "")
+
+
+def _fields(annotation: Any, node: Node | None, path: str, registry: Registry) -> Iterator[str]:
+    """Give the dotted names of all fields below `path`, for the parts that the recipe has."""
+    value = node.value if node else None
+    for model in members(annotation):
+        if issubclass(model, Component) and not model.type:  # any part of a kind
+            items = enumerate(value) if isinstance(value, list) else [("", node)]
+            for i, item in items:
+                with suppress(PydanticCustomError):
+                    part = registry.part(model.kind, _type_of(item))
+                    yield from _fields(part, item, f"{path}.{i}".rstrip("."), registry)
+            continue
+        for name, inner in fields_of(model).items():
+            field = f"{path}.{name}".lstrip(".")
+            yield field
+            child = value.get(name) if isinstance(value, dict) else None
+            yield from _fields(inner, child, field, registry)
+
+
+def _type_of(part: Node | None) -> str:
+    """Return the type of a part: its value, or the `type` among its fields."""
+    value = part.plain() if part else None
+    return str(value.get("type") if isinstance(value, dict) else value)
+
+
+def _as_texts(node: Node, settings: list[Node]) -> Node:
+    """Return the tree with these settings as the texts that were given: `007`, not 7."""
+    if any(node is setting for setting in settings):
+        return replace(node, value=node.text)
+    if isinstance(node.value, dict):
+        items = {key: _as_texts(inner, settings) for key, inner in node.value.items()}
+        return replace(node, value=items)
+    if isinstance(node.value, list):
+        return replace(node, value=[_as_texts(inner, settings) for inner in node.value])
+    return node
+
+
+def _find(tree: Node, loc: tuple[int | str, ...], *, missing: bool = False) -> tuple[Node, str]:
+    """Return the deepest value on the way `loc` of an error of pydantic, and its dotted field.
+
+    A step of `loc` that is no field is the name of a union's member, which pydantic inserts; with
+    `missing` the last one is a field that is not there.
     """
-    node, field, key = tree, [], ""
+    node, field = tree, []
     for step in loc:
         children = node.value
         if isinstance(children, list):
             children = dict(enumerate(children))
         if isinstance(children, dict) and step in children:
             node = children[step]
-        elif fault["type"] == "missing" and step == loc[-1]:
-            pass
-        else:
+        elif not (missing and step == loc[-1]):
             continue
         field.append(str(step))
-        key = node.key_place
-    place = key if fault["type"] == "unknown_field" and key else node.place
+    return node, ".".join(map(yaml.short, field))
+
+
+def _fault(tree: Node, fault: Any, registry: Registry) -> Fault:
+    """Return an error of pydantic with its place in the file, that of the deepest value."""
+    missing = fault["type"] == "missing"
+    node, field = _find(tree, fault["loc"], missing=missing)
+    named = node  # what stands there; of a part that is not known its type
     if fault["type"] in ("unknown_part", "ambiguous_part") and isinstance(node.value, dict):
-        place = node.value["type"].place
-    message = fault["msg"]
-    if hint := fault.get("ctx", {}).get("near"):
-        message += f"; did you mean '{hint}'?"
-    if fault["type"] != "missing" and not isinstance(node.value, dict | list):
-        message += f" (here: {yaml.short(repr(node.value))})"
-    named = ".".join(map(yaml.short, field))
-    return Fault(place, ": ".join(part for part in (named, message) if part))
+        named = node.value["type"]
+    if named.unread:
+        return Fault(named.place, named.unread)
+    place = named.place
+    if fault["type"] == "unknown_field" and named.key_place:
+        place = named.key_place
+    message = fault["msg"] + _advice(tree, field, fault, registry)
+    if not missing and not isinstance(node.value, dict | list):
+        quotes = "; quotes make it a text" if fault["type"] in TEXT else ""
+        message += f" (here: {yaml.short(repr(node.value))}{quotes})"
+    return Fault(place, ": ".join(part for part in (field, message) if part))

@@ -35,6 +35,8 @@ class Node:
     value: Any  # a scalar, a dict[str, Node] or a list[Node]
     place: str  # "recipe.yaml:12:5", or "--set train.batch"
     key_place: str = ""
+    text: str = ""  # of a setting: what stands after KEY=, for fields that take a text
+    unread: str = ""  # why YAML does not read this text, or not all of it; the value is the text
 
     def plain(self) -> Any:
         """Return the value without places."""
@@ -75,6 +77,50 @@ def read(text: str, name: str) -> tuple[Node, list[Fault]]:
         first = str(error).strip().splitlines()[0]
         return Node(None, start), [*faults, Fault(start, f"no YAML: {first}")]
     return root, faults
+
+
+def read_setting(text: str, place: str) -> Node:
+    """Return the value of a setting KEY=TEXT: its YAML, if YAML reads the whole text.
+
+    Otherwise the value is the text itself, which suits a field that takes a text, such as a path;
+    for other fields `unread` says what is wrong.
+    """
+    node, faults = read(text, place)
+    unread, word = faults[0].message if faults else "", text.strip()
+    if not faults and (comment := _comment(text)):
+        unread = f"no value: in YAML {short(repr(comment))} is a comment; quotes make it a text"
+    elif not faults and not isinstance(node.value, dict | list) and word[:1] not in ("'", '"'):
+        if repr(node.value) != repr(_scalar(word)):
+            unread = f"no value: YAML reads only a part of it, {short(repr(node.value))}"
+        elif isinstance(node.value, str):
+            return Node(text, place, place)
+    value = text if unread else _moved(node, place).value
+    return Node(value, place, place, text, unread)
+
+
+def _moved(node: Node, place: str) -> Node:
+    """Return a tree in which all values have the same place."""
+    value = node.value
+    if isinstance(value, dict):
+        value = {key: _moved(inner, place) for key, inner in value.items()}
+    elif isinstance(value, list):
+        value = [_moved(inner, place) for inner in value]
+    return Node(value, place, place)
+
+
+def _comment(text: str) -> str:
+    """Return the first comment in a text that is YAML; an empty text if it has none."""
+    if "#" not in text:
+        return ""
+    scalars = [
+        range(event.start_mark.index, event.end_mark.index)
+        for event in YAML(typ="safe", pure=True).parse(io.StringIO(text))
+        if isinstance(event, events.ScalarEvent) and event.style is not None
+    ]
+    for match in re.finditer(r"(?<!\S)#.*", text):
+        if not any(match.start() in scalar for scalar in scalars):
+            return match[0]
+    return ""
 
 
 def _sentence(error: MarkedYAMLError) -> str:

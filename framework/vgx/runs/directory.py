@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vgx.errors import BusyError, StorageError
-from vgx.files import storage, write_file
+from vgx.files import storage, user_path, write_file
 
 _NAME = re.compile(r"(\d{4,})-(.+)")
 _JSON = ("environment", "audit", "ended")  # JSON files that the process of a run writes
@@ -26,7 +26,7 @@ _HOLDER = re.compile(r"\d+ \(on (.*) since .*\)")
 
 def runs_dir(out: str | Path | None = None) -> Path:
     """Return the folder of runs: `out`, else the environment's VGX_RUNS, else `runs`."""
-    return Path(out or os.environ.get("VGX_RUNS") or "runs")
+    return user_path(out or os.environ.get("VGX_RUNS") or "runs")
 
 
 @dataclass(frozen=True)
@@ -225,12 +225,15 @@ def find(run: Run | str | Path | int | None = None, out: str | Path | None = Non
         raise StorageError(f"{root}: no runs here yet; make one with: vgx run RECIPE")
     wanted = str(run)
     with suppress(OSError, ValueError):  # text that cannot be the name of a file
-        if (Path(wanted) / "recipe.yaml").is_file():
-            return Run(Path(wanted))
+        if (user_path(wanted) / "recipe.yaml").is_file():
+            return Run(user_path(wanted))
     for number, path in reversed(runs):
         named = wanted in (path.name, path.name.partition("-")[2])
         if named or (wanted.lstrip("0") == str(number)):
             return Run(path)
+    for renamed in every(out):
+        if renamed.path.name == wanted:
+            return renamed
     newest = ", ".join(path.name for _, path in runs[-5:]) or "none"
     raise StorageError(f"no run '{wanted}' in {root}; the newest there: {newest}")
 
@@ -242,5 +245,8 @@ def numbered(root: Path) -> list[tuple[int, Path]]:
 
 
 def every(out: str | Path | None = None) -> list[Run]:
-    """Return the runs in the folder of runs, by number."""
-    return [Run(path) for _, path in numbered(runs_dir(out))]
+    """Return the runs in the folder of runs: first those that were renamed, then by number."""
+    root = runs_dir(out)
+    paths = [path for _, path in numbered(root)]
+    renamed = sorted({file.parent for file in root.glob("[!.]*/recipe.yaml")} - {*paths})
+    return [Run(path) for path in (*renamed, *paths)]

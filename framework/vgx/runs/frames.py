@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vgx.files import write_file
-from vgx.images import SHORT, WIDE, encode_webp, enlarge
+from vgx.images import SHORT, WIDE, encode_animation, enlarge
 from vgx.runs.directory import Run
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def timelapse(run: Run) -> None:
     if len(frames) < 2:
         return
     times = [SHORT] * (len(frames) - 1) + [LONG]
-    write_file(run.samples / "timelapse.webp", encode_webp(frames, times))
+    write_file(run.samples / "timelapse.webp", encode_animation(frames, times))
 
 
 def _frame(grid: Path) -> Image.Image:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgx.errors import RecipeError, StorageError
-from vgx.files import write_file
+from vgx.errors import StorageError
+from vgx.files import require_ending, write_file
 from vgx.recipe.yaml import short, visible
 from vgx.runs.checkpoint import tensor_bytes
 
@@ -32,8 +32,7 @@ def import_weights(source: Path, target: Path) -> dict[str, Tensor]:
 
     Raises `StorageError` for a file that holds anything but weights; nothing is written then.
     """
-    if target.suffix != ".safetensors":
-        raise RecipeError(f"{target}: the name of the new file must end in .safetensors")
+    require_ending(target, "weights", [".safetensors"])
     if target.exists():
         raise StorageError(f"{target}: there already; give another name")
     size = _size(source)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from vgx import rng
 from vgx.data.batches import as_images
 from vgx.data.store import open_store
-from vgx.errors import StorageError
+from vgx.errors import RecipeError, StorageError
 from vgx.files import write_file
 from vgx.images import ahead, threads
 from vgx.parts.kinds import Fitted, LatentSampler, Source
@@ -39,6 +39,7 @@ class Samples:
 
     sampler: str  # its type
     step: int  # of the checkpoint
+    size: int  # pixels in a side of an image
     chunks: Iterator[Tensor]  # [N, C, H, W] in [0, 1]
 
     def images(self) -> Tensor:
@@ -75,6 +76,8 @@ def samples(
     best: bool = False,
 ) -> Samples:
     """Give the images of `sample` in chunks, so that memory does not grow with n."""
+    if n < 1:
+        raise RecipeError(f"n: {n}: give the number of images, at least 1")
     run = find(run)
     registry = registry_of(run)
     recipe = load_recipe(run.recipe_file, (), registry)
@@ -87,7 +90,8 @@ def samples(
         prepared, codes = prepare(model, run)
     else:
         prepared, codes = recipe.sampler.build(recipe.latent), encode_images(model, source)
-    return Samples(recipe.sampler.type, model.step, draw(model, prepared, codes, n, seed))
+    chunks = draw(model, prepared, codes, n, seed)
+    return Samples(recipe.sampler.type, model.step, recipe.image.size, chunks)
 
 
 def with_sampler(

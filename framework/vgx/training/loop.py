@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shlex
 import signal
 import threading
 import time
@@ -152,7 +153,7 @@ def train(training: Training, console: Console) -> None:
     if training.stop:
         name = signal.Signals(training.stop).name
         done = f"{name}: stopped at step {training.done:,} and saved"
-        raise Stopped(f"{done}; go on with: vgx resume {run.path}", training.stop)
+        raise Stopped(f"{done}; go on with: vgx resume {shlex.quote(str(run.path))}", training.stop)
 
 
 class Due(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -33,6 +34,7 @@ from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, create, find
+from vgx.runs.summary import read_json
 from vgx.sampling.model import registry_of
 from vgx.training import environment
 from vgx.training.ending import closing
@@ -103,7 +105,8 @@ def resume(
     """Continue a run from its newest checkpoint, as if it had never stopped.
 
     A recipe may be given to train longer or to log, draw and save at other times; any other
-    difference is a `RecipeError`.
+    difference is a `RecipeError`, and so are fewer steps than are done. When a run is done, that is
+    printed and nothing changes.
     """
     console = console or Console()
     stopped = find(run)
@@ -120,6 +123,9 @@ def resume(
             console.warn(notice)
         with blaming(registry):
             training = rebuild(stopped, recipe, state, device, console)
+        if message := _nothing_left(training):
+            console.print(message)
+            return stopped
         training.notices += notices
         now = environment.machine(registry, training.engine.device)
         for notice in environment.changes(stopped, now):
@@ -130,7 +136,8 @@ def resume(
             frames.forget(stopped, training.done)  # drawn only because the run was stopped there
         if changed:
             write_file(stopped.recipe_file, dump_recipe(recipe))
-        console.print(f"Run {stopped.path} goes on from step {training.done:,}")
+        what = "goes on from" if continues else "ends at"
+        console.print(f"Run {stopped.path} {what} step {training.done:,}")
         with signals(training):
             _train(training, registry, console)
     return stopped
@@ -272,6 +279,23 @@ def _changes(run: Run, stored: Recipe, recipe: Recipe) -> bool:
         message = f"{run.path} was made by another recipe; start a new run for that:\n  {listed}"
         raise RecipeError(message)
     return bool(changed)
+
+
+def _nothing_left(training: Training) -> str:
+    """Return what to say of a run that is done; an empty text when there is something to do.
+
+    Raises `RecipeError` when the recipe has fewer steps than are done.
+    """
+    run, done, steps = training.run, training.done, training.engine.steps
+    epochs = training.recipe.train.epochs
+    field, length = ("steps", steps) if epochs is None else ("epochs", epochs)
+    if done > steps:
+        message = f"{done:,} steps are done, and train.{field}={length} makes {steps:,}"
+        raise RecipeError(f"{run.path}: {message}; nothing was changed; give more")
+    if done < steps or read_json(run, "ended.json").get("how") != "done":
+        return ""
+    longer = f"vgx run --resume {shlex.quote(str(run.path))} --set train.{field}={2 * length}"
+    return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
 
 
 def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
