@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vgx.errors import PluginError, RecipeError
+from vgx.errors import Notice, PluginError, RecipeError
 from vgx.parts.base import validate
 from vgx.parts.registry import Registry, discover
 from vgx.recipe import yaml
 from vgx.recipe.model import Recipe
+from vgx.recipe.renamed import rename_recipe, renamed
 from vgx.recipe.yaml import Fault, Node
 
 MAX_LINES = 10  # of one message
@@ -216,7 +218,7 @@ def _validated(tree: Node, registry: Registry, faults: list[Fault]) -> Recipe:
     if unfit:  # a parser of numbers or texts would stumble over these
         raise RecipeError(_message([*faults, *unfit]))
     try:
-        recipe = validate(Recipe, _with_fakes(tree.plain()), registry)
+        recipe = validate(Recipe, _with_fakes(_with_new_names(tree.plain())), registry)
     except ValidationError as error:
         errors = error.errors(include_url=False)
         message = _message([*faults, *(_fault(tree, fault["loc"], fault) for fault in errors)])
@@ -249,6 +251,15 @@ def _with_fakes(data: dict[str, Any]) -> dict[str, Any]:
         return data
     fakes = ["prior"] if data.get("encoder") is None else ["recon"]
     return {**data, "train": {**train, "fakes": fakes}}
+
+
+def _with_new_names(data: dict[str, Any]) -> dict[str, Any]:
+    """Give metrics the names of today, with a notice for each old one."""
+    section = data.get("eval")
+    for old, new in renamed(section.get("metrics") if isinstance(section, dict) else None).items():
+        message = f"eval.metrics: {old} is in Inception's features alone; in others it is {new} now"
+        warnings.warn(f"{message}: write type: {new}", Notice, stacklevel=2)
+    return rename_recipe(data)
 
 
 def _fault(tree: Node, loc: tuple[int | str, ...], fault: Any) -> Fault:
