@@ -260,6 +260,10 @@ def test_the_progress_ends_at_its_total(tiny_run, vgx_here, metrics):
 FEW = {"train.batch": 1, "train.steps": 2, "train.save_every": 2, "sampler": {"type": "prior"}}
 
 
+MANY = {"dataset.count": 64}
+SHOWN = {"type": "reconstruct", "path": "."}
+
+
 def of_few(count):
     return session.run(recipe(**FEW | {"dataset.count": count}), console=quiet())
 
@@ -304,9 +308,13 @@ def test_what_few_images_do_not_allow_is_an_error_when_it_was_named(vgx_here):
             0,
             "a window has 11 pixels a side, an image 8",
         ),
-        ({"eval.metrics": ["prdc"], "eval.n": 5}, 0, "k: 5 is too many for 5 real and 5 generated"),
+        (
+            {"eval.metrics": ["prdc"], "eval.n": 5, **MANY},
+            0,
+            "k: 5 is too many for 5 real and 5 generated",
+        ),
         ({"eval.metrics": ["prdc"]}, 1, "k: 5 is too many for 4 real and 256 generated images"),
-        ({"eval.metrics": ["prdc"], "sampler": {"type": "reconstruct", "path": "."}}, 0, "another"),
+        ({"eval.metrics": ["prdc"], "sampler": SHOWN, **MANY}, 0, "another sampler to evaluate"),
     ],
 )
 def test_a_training_does_not_begin_with_metrics_that_it_cannot_compute(changes, decoded, message):
@@ -319,6 +327,8 @@ def test_a_training_does_not_begin_with_metrics_that_it_cannot_compute(changes, 
         session.run(asked, console=quiet())
     assert opened.call_count == decoded
     assert rundir.every() == []
+    with pytest.raises(vgx.errors.RecipeError, match=message.replace("256", ".*")):
+        session.check(asked, vgx.discover(), None, quiet())
 
 
 def test_a_resumed_training_is_checked_too():

@@ -62,15 +62,17 @@ def check_metrics(metrics: Sequence[Metric], image: ImageSpec, counts: Counts) -
         check_metric(metric, image, counts)
 
 
-def try_metrics(recipe: Recipe) -> None:
+def try_metrics(recipe: Recipe, images: int | None = None) -> None:
     """Build the metrics of a training, and compare random features with them.
 
-    Raises `RecipeError` for what would fail only after the first steps. No image is needed.
+    `images` is their largest number, if it is known; none of them is needed. Raises `RecipeError`
+    for what would fail only after the first steps.
     """
     settings, image = recipe.eval, recipe.image
     if settings.every is None:
         return
-    check_metrics(settings.metrics, image, Counts(*[settings.n] * 3))
+    real = settings.n if images is None else min(settings.n, images)
+    check_metrics(settings.metrics, image, Counts(real, real, settings.n))
     if any(not metric.pairs for metric in settings.metrics):
         check_sampler(recipe.sampler, image)
     generator = rng.generator(0, "check")

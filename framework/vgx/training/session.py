@@ -156,7 +156,7 @@ def check(
             engine = Engine(recipe, steps_of(recipe, per_epoch), codes, chosen)
             images = peek(source, recipe.image, CHECKED, recipe.dataset.tolerated)
             findings = examine(engine, registry, as_batch(images, CHECKED, chosen), reads)
-        try_metrics(recipe)
+        try_metrics(recipe, len(source))
         require_libraries(recipe.trackers)
     return engine, findings
 
