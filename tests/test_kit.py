@@ -366,6 +366,9 @@ class Brightness(vgx.Metric, type="brightness"):
     def build(self, image):
         return Meter(self.break_)
 
+    def why_not(self, image, real, generated):
+        return {"refuses": "the moon is full", "says nothing": None}.get(self.break_, "")
+
 
 class Meter:
     def __init__(self, wrong):
@@ -389,7 +392,8 @@ class Meter:
             value = torch.tensor(value)
         if self.wrong == "nan":
             value = float("nan")
-        return {} if self.wrong == "empty" else {"brightness": value}
+        name = "darkness" if self.wrong == "name" else "brightness"
+        return {} if self.wrong == "empty" else {name: value}
 
 
 class Diary(vgx.Tracker, type="diary"):
@@ -498,6 +502,9 @@ BROKEN = [
     (Brightness, "ambient", "the same images give other numbers"),
     (Brightness, "tensor", "as brightness, no finite float"),
     (Brightness, "nan", "as brightness, no finite float"),
+    (Brightness, "name", r"compute\(\) gives other values than gives says: \['darkness'\]"),
+    (Brightness, "refuses", "it cannot compare 8 images of 16 pixels: the moon is full"),
+    (Brightness, "says nothing", r"why_not\(\) gives None, no text"),
     (Brightness, "empty", r"compute\(\) gives {}"),
     (Means, "in place", "changes images in place"),
     (Means, "map", r"no tensor \[N, F\]"),

@@ -14,7 +14,7 @@ from typing import Any
 import vgx
 from vgx.files import write_file
 from vgx.runs.frames import drawn, evenly, step_of
-from vgx.runs.summary import read_json, read_recipe, summarize
+from vgx.runs.summary import read_evaluation, read_json, read_recipe, summarize
 from vgx_report.html import page
 from vgx_report.panels import frame
 from vgx_report.run_data import OFFLINE
@@ -58,7 +58,7 @@ def read(run: vgx.Run) -> RunData:
         recipe=read_recipe(run),
         environment=read_json(run, "environment.json"),
         audit=read_json(run, "audit.json"),
-        evaluation=read_json(run, "evaluation.json"),
+        evaluation=read_evaluation(run),
         log=run.read_log(),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import vgx
 from vgx.evaluation.tables import tables
 from vgx.runs.frames import evenly
-from vgx.runs.summary import read_json
+from vgx.runs.summary import read_evaluation, read_json
 from vgx_report import panels as computing
 from vgx_report.tables import number, time_of
 
@@ -244,7 +244,7 @@ def _group(title: str, lines: Lines, field: str, belongs: Callable[[str], bool])
 
 def _metrics(run: vgx.Run) -> dict[str, Any] | None:
     """Return the tables of the run's evaluation, or None when it was not evaluated."""
-    results = read_json(run, "evaluation.json")
+    results = read_evaluation(run)
     if not results:
         return None
     seeds = len(results["seeds"])

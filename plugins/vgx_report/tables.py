@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vgx.evaluation.tables import KINDS, Figure, value_and_spread, with_direction
+from vgx.evaluation.tables import KINDS, Figure, title_of, value_and_spread
 
 
 def number(value: object) -> float | None:
@@ -79,13 +79,13 @@ def _table(
     rows = []
     for name in names:
         figures = [None if part is None else part["figures"].get(name) for part in parts]
-        better = next(figure["better"] for figure in figures if figure is not None)
+        first = next(figure for figure in figures if figure is not None)
         random = title != "reconstruction"  # reconstructions are the same with every seed
         rows.append(
             Row(
-                with_direction(name, better),
+                title_of(name, first),
                 ["-" if figure is None else value_and_spread(figure) for figure in figures],
-                None if warning else _best(figures, better, random=random),
+                None if warning else _best(figures, first["better"], random=random),
             )
         )
     return Table(title, rows, warning)

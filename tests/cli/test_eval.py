@@ -37,7 +37,7 @@ def recipe(**changes):
 
 def test_a_run_is_judged_with_its_spread(tiny_run):
     program, _, run = tiny_run
-    chosen = ("--metrics", "psnr, fid, {type: prdc, k: 3}", "-n", "48", "--seeds", "2")
+    chosen = ("--metrics", "psnr, frechet-distance, {type: prdc, k: 3}", "-n", "48", "--seeds", "2")
     done = program("eval", str(run), *chosen)
     assert done.returncode == 0, done.stderr
     said = json.loads((run / "evaluation.json").read_text())
@@ -45,20 +45,38 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
     assert said["seeds"] == [0, 1]
     drawn = said["generation"][0]
     assert drawn["pictures"] == 48
-    assert set(drawn["figures"]) == {"fid", "precision", "recall", "density", "coverage"}
-    fid = drawn["figures"]["fid"]
-    assert fid["better"] == "lower"
-    assert fid["mean"] == pytest.approx(sum(fid["values"]) / 2)
+    names = {"frechet-distance", "precision", "recall", "density", "coverage"}
+    assert set(drawn["figures"]) == names
+    distance = drawn["figures"]["frechet-distance"]
+    assert (distance["better"], distance["features"]) == ("lower", "random-conv")
+    one, two = distance["values"]
+    assert distance["mean"] == pytest.approx((one + two) / 2)
     # Two seeds: half the difference, times the root of two.
-    assert fid["spread"] == pytest.approx(abs(fid["values"][0] - fid["values"][1]) / 2**0.5)
-    assert fid["spread"] > 0
+    assert distance["spread"] == pytest.approx(abs(one - two) / 2**0.5)
+    assert distance["spread"] > 0
     assert said["reconstruction"]["split"] == "trained on"
     assert said["latent"]["dimensions"] == len(said["latent"]["kl_by_dimension"])
     assert said["checkpoint"] == "newest"
-    few = "fid of 48 images a side means little by itself: with fewer than 2,048"
     assert "prdc of" not in done.stdout
-    for text in (few, "nothing was held out", "untrained network", "psnr (more is better)", "±"):
+    for text in (
+        "frechet-distance of 48 images a side means little by itself: with fewer than 2,048",
+        "48 generated images were compared with 48 of 64 real ones; published distances",
+        "nothing was held out",
+        "untrained network",
+        "psnr (more is better)",
+        "\nfrechet-distance [random-conv] (less is better)  ",
+        "\nprecision [random-conv] (more is better)  ",
+        "against 48 of 64 real ones, trained on",
+        "±",
+    ):
         assert text in done.stdout
+    # Each figure is explained: those of a part by the part, those of latents by vgx.
+    explained = done.stdout.partition("What the figures mean:")[2]
+    of_tables = re.findall(
+        r"^([a-z][\w-]*)(?: \[.*?\])?(?: \(.*?\))?  +[-\d]", done.stdout, re.MULTILINE
+    )
+    assert {"psnr", "coverage", "prior_gap", "mig"} <= set(of_tables)
+    assert [name for name in of_tables if f"\n  {name}: " not in explained] == []
 
 
 @pytest.mark.parametrize(
@@ -66,14 +84,28 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
     [
         (("--metrics", "psnt"), "did you mean 'psnr'"),
         (("--metrics", "{type: prdc, k: 99}", "-n", "50"), "metric prdc: k: 99 is too many"),
+        (("--metrics", "ms-ssim, psnr"), "metric ms-ssim: scales: 3 needs 44 pixels a side"),
+        (
+            ("--metrics", "prdc, {type: prdc, features: {type: random-conv, seed: 1}}"),
+            "two metrics give a value 'coverage'",
+        ),
         (("--sampler", "piror"), "did you mean 'prior'"),
         (("--against", "nowhere"), "nowhere"),
     ],
 )
 def test_what_cannot_be_measured_is_said(tiny_run, vgx_here, arguments, said):
-    code, _, err = vgx_here("eval", tiny_run[2], *arguments)
+    code, out, err = vgx_here("eval", tiny_run[2], *arguments)
     assert code == 2
     assert said in err
+    assert "Evaluating" not in out  # nothing was drawn first
+
+
+def test_a_sampler_of_given_images_is_refused_before_any_is_reconstructed(tiny_run, vgx_here):
+    shown = f"{{type: reconstruct, path: {tiny_run[2] / 'samples'}}}"
+    code, out, err = vgx_here("eval", tiny_run[2], "--sampler", "prior", "--sampler", shown)
+    assert code == 2
+    assert "sampler reconstruct: shows images that it is given; choose another" in err
+    assert "Evaluating" not in out
 
 
 def test_images_of_a_folder_are_compared_with(tiny_run, vgx_here, tmp_path):
@@ -129,14 +161,15 @@ def test_no_training_sees_what_is_held_out(monkeypatch):
 
 
 def test_measuring_while_training_changes_no_bit_and_keeps_the_best():
-    watching = {"eval.metrics": ["psnr", "fid"], "eval.every": 1, "eval.n": 16, "eval.best": "fid"}
+    name = "frechet-distance"
+    watching = {"eval.metrics": ["psnr", name], "eval.every": 1, "eval.n": 16, "eval.best": name}
     plain = session.run(recipe(**{"train.keep": 2}), console=quiet())
     measured = session.run(recipe(**{"train.keep": 2}, **watching), console=quiet())
     a, b = (checkpoint.load(run)[1] for run in (plain, measured))
     assert all(torch.equal(a.model[name], b.model[name]) for name in a.model)
     found = {line["step"]: line["metrics"] for line in measured.read_log()}
     assert list(found) == [1, 2, 3, 4, 5, 6]
-    first = min(found, key=lambda step: (found[step]["fid"], step))
+    first = min(found, key=lambda step: (found[step][name], step))
     kept = sorted(int(path.name[5:]) for path in measured.checkpoints.iterdir())
     assert set(kept) >= {first, 6}
     assert len(kept) <= 3
@@ -175,7 +208,7 @@ def test_a_sampler_learns_once_for_all_seeds(vgx_here):
             "--sampler",
             "{type: gaussian-mixture, components: 2}",
             "--metrics",
-            "kid",
+            "kernel-distance",
             "-n",
             16,
             "--seeds",
@@ -184,7 +217,7 @@ def test_a_sampler_learns_once_for_all_seeds(vgx_here):
         code, _, err = vgx_here("eval", run.path, *asked)
     assert (code, fit.call_count) == (0, 1), err
     figures = json.loads((run.path / "evaluation.json").read_text())["generation"][0]["figures"]
-    assert len(set(figures["kid"]["values"])) == 3
+    assert len(set(figures["kernel-distance"]["values"])) == 3
 
 
 def test_a_run_without_a_best_says_so():
@@ -229,10 +262,97 @@ def test_the_weights_of_a_feature_network_are_hashed_once():
     assert hashed.call_count == 1
 
 
-@pytest.mark.parametrize("metrics", ["psnr", "fid", "psnr, fid"])
+@pytest.mark.parametrize("metrics", ["psnr", "prdc", "psnr, frechet-distance"])
 def test_the_progress_ends_at_its_total(tiny_run, vgx_here, metrics):
     """Also without metrics of reconstructions, or without metrics of samples."""
     asked = ("--metrics", metrics, "-n", 20, "--seeds", 2)
     code, out, err = vgx_here("eval", tiny_run[2], *asked)
     assert code == 0, err
     assert re.search(r"^Evaluating ([\d,]+)/\1 images", out, re.MULTILINE)
+
+
+# --- what the images do not allow ----------------------------------------------------------------
+
+
+FEW = {"train.batch": 1, "train.steps": 2, "train.save_every": 2, "sampler": {"type": "prior"}}
+
+
+MANY = {"dataset.count": 64}
+SHOWN = {"type": "reconstruct", "path": "."}
+
+
+def of_few(count):
+    return session.run(recipe(**FEW | {"dataset.count": count}), console=quiet())
+
+
+def test_what_few_images_do_not_allow_is_left_out_before_any_is_drawn(vgx_here):
+    """Five images: prdc needs six. All else is computed, and no figure is not a number."""
+    run = of_few(5)
+    code, out, err = vgx_here("eval", run.path, "-n", 40, "--seeds", 1)
+    assert (code, err) == (0, "")
+    left = "Left out: metric prdc: k: 5 is too many for 5 real and 40 generated images"
+    assert left in out.partition("Evaluating")[0]
+    said = json.loads((run.path / "evaluation.json").read_text())
+    assert {*said["generation"][0]["figures"]} == {"frechet-distance", "kernel-distance"}
+    assert "NaN" not in (run.path / "evaluation.json").read_text()
+    assert {metric["type"] for metric in said["metrics"]} >= {"frechet-distance", "psnr"}
+
+
+def test_a_single_image_can_be_evaluated(vgx_here):
+    run = of_few(1)
+    code, out, err = vgx_here("eval", run.path, "-n", 2, "--seeds", 1)
+    assert (code, err) == (0, "")
+    assert "Left out: metric frechet-distance: it needs two images of each side" in out
+    said = json.loads((run.path / "evaluation.json").read_text())
+    assert said["generation"] == []
+    assert {*said["latent"]["figures"]} == {"kl", "prior_gap"}
+    assert "NaN" not in (run.path / "evaluation.json").read_text()
+
+
+def test_what_few_images_do_not_allow_is_an_error_when_it_was_named(vgx_here):
+    run = of_few(5)
+    with mock.patch("vgx.evaluation.evaluate.load_model") as loaded:
+        code, _, err = vgx_here("eval", run.path, "--metrics", "psnr, prdc", "-n", 40)
+    assert (code, loaded.call_count) == (2, 0)
+    assert "metric prdc: k: 5 is too many for 5 real and 40 generated images" in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "decoded", "message"),
+    [
+        (
+            {"eval.metrics": ["ssim"], "image.size": 8},
+            0,
+            "a window has 11 pixels a side, an image 8",
+        ),
+        (
+            {"eval.metrics": ["prdc"], "eval.n": 5, **MANY},
+            0,
+            "k: 5 is too many for 5 real and 5 generated",
+        ),
+        ({"eval.metrics": ["prdc"]}, 1, "k: 5 is too many for 4 real and 256 generated images"),
+        ({"eval.metrics": ["prdc"], "sampler": SHOWN, **MANY}, 0, "another sampler to evaluate"),
+    ],
+)
+def test_a_training_does_not_begin_with_metrics_that_it_cannot_compute(changes, decoded, message):
+    """If it can be known without the images, none is decoded for it."""
+    asked = recipe(**{"train.batch": 1, "dataset.count": 4, "eval.every": 1, **changes})
+    with (
+        mock.patch("vgx.training.session.open_data", wraps=session.open_data) as opened,
+        pytest.raises(vgx.errors.RecipeError, match=message),
+    ):
+        session.run(asked, console=quiet())
+    assert opened.call_count == decoded
+    assert rundir.every() == []
+    with pytest.raises(vgx.errors.RecipeError, match=message.replace("256", ".*")):
+        session.check(asked, vgx.discover(), None, quiet())
+
+
+def test_a_resumed_training_is_checked_too():
+    """`eval.n` may change on a resume."""
+    watching = {"eval.metrics": ["prdc"], "eval.every": 2, "eval.n": 16}
+    run = session.run(recipe(**watching), console=quiet())
+    longer = recipe(**watching | {"train.steps": 8, "eval.n": 5})
+    with pytest.raises(vgx.errors.RecipeError, match="k: 5 is too many for 5 real and 5 generated"):
+        session.resume(run, longer, console=quiet())
+    assert run.read_log()[-1]["step"] == 6

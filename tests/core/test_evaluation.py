@@ -181,10 +181,11 @@ def test_purity_by_hand():
     assert latents.purity(weights) == pytest.approx([1, 1 - math.log(2, 3), 0, 0])
 
 
-def test_bins_hold_as_many_each_and_kinds_keep_theirs():
-    column = np.random.default_rng(0).normal(size=1000)
-    assert (np.bincount(latents.binned(column)) == 50).all()
-    assert latents.binned(np.array([2.0, 0, 2, 5])).tolist() == [1, 0, 1, 2]
+def test_bins_are_equally_wide_and_kinds_keep_theirs():
+    """Twenty bins from the smallest number to the largest one, by hand."""
+    column = np.array([0.0, 0.049, 0.051, 0.5, 0.94, 0.951, 1.0])
+    assert latents.binned(column).tolist() == [0, 0, 1, 10, 18, 19, 19]
+    assert latents.as_classes(np.array([2.0, 0, 2, 5])).tolist() == [1, 0, 1, 2]
 
 
 def test_mig_is_the_gap_over_the_entropy():
@@ -196,16 +197,98 @@ def test_mig_is_the_gap_over_the_entropy():
     )
 
 
-def test_mig_is_that_of_another_implementation():
+def published_mig(means, factors):
+    """MIG as disentanglement_lib computes it, in numpy and scikit-learn alone.
+
+    Its histograms have 20 bins of equal width between the smallest and the largest latent.
+    """
     from sklearn.metrics import mutual_info_score
 
-    z = independent(700, 3).numpy()
-    factors = [latents.binned(z[:, 0] + z[:, 1]), (3 * z[:, 2]).astype(int) % 7]
+    codes = [np.digitize(row, np.histogram(row, 20)[1][:-1]) for row in means.T]
     gaps = []
     for factor in factors:
-        values = sorted(mutual_info_score(factor, latents.binned(column)) for column in z.T)
-        gaps.append((values[-1] - values[-2]) / mutual_info_score(factor, factor))
-    assert latents.mutual_information_gap(z, factors) == pytest.approx(np.mean(gaps), rel=1e-9)
+        shared = np.sort([mutual_info_score(factor, code) for code in codes])[::-1]
+        gaps.append((shared[0] - shared[1]) / mutual_info_score(factor, factor))
+    return np.mean(gaps)
+
+
+def test_mig_is_that_of_another_implementation():
+    """On skewed latents, where bins of equal width hold very different numbers."""
+    z = independent(700, 3).exp().numpy()
+    factors = [(z[:, 0] + z[:, 1] / 3).astype(int) % 5, (2 * z[:, 2]).astype(int) % 7]
+    expected = published_mig(z, factors)
+    assert expected > 0.05
+    assert latents.mutual_information_gap(z, factors) == pytest.approx(expected, rel=1e-9)
+    values = metrics_of(torch.from_numpy(z), a=factors[0].tolist(), b=factors[1].tolist())
+    assert values["mig"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_quantity_that_is_nearly_always_the_same_is_measured():
+    """All its quantiles are equal: bins that hold equally many would be a single one."""
+    rare = [0.0] * 970 + [0.1 * (i + 1) for i in range(30)]
+    values = metrics_of(torch.randn(1000, 4, generator=torch.Generator().manual_seed(0)), rare=rare)
+    assert 0 <= values["mig"] < 0.2
+
+
+def published_dci(weights):
+    """Disentanglement and completeness as disentanglement_lib computes them, with scipy."""
+    from scipy.stats import entropy
+
+    of_codes = 1 - entropy(weights.T + 1e-11, base=weights.shape[1])
+    of_factors = 1 - entropy(weights + 1e-11, base=weights.shape[0])
+    total = weights.sum()
+    return (of_codes * weights.sum(1) / total).sum(), (of_factors * weights.sum(0) / total).sum()
+
+
+def test_disentanglement_is_that_of_another_implementation():
+    """With the weights of scikit-learn's lasso of each factor alone."""
+    from sklearn.linear_model import Lasso
+
+    z = independent(2000, 4)
+    factors = torch.stack([z[:, 0] + z[:, 1] / 3, z[:, 1] - z[:, 2] / 2, z[:, 2]], 1)
+    x = ((z - z.mean(0)) / z.std(0, unbiased=False)).numpy()
+    y = ((factors - factors.mean(0)) / factors.std(0, unbiased=False)).numpy()
+    penalty = (2 * math.log(4) / 2000) ** 0.5
+    weights = np.stack([abs(Lasso(penalty).fit(x, column).coef_) for column in y.T], 1)  # [D, K]
+    expected = published_dci(weights)
+    assert all(0.2 < value < 0.9 for value in expected)
+    values = latents.factor_metrics(Latents(z, None), named(factors), 0)
+    measured = values["disentanglement"], values["completeness"]
+    assert measured == pytest.approx(expected, abs=1e-6)
+
+
+def test_latents_that_are_not_used_change_nothing():
+    """29 of them, of variance 1e-18 as an encoder leaves them, beside three; 400 images."""
+    z = independent(400, 3)
+    factors = named(torch.stack([z[:, 0] + z[:, 1] / 3, z[:, 1] - z[:, 2] / 2, z[:, 2]], 1))
+    unused = torch.cat([z, 1e-9 * independent(400, 29, 5)], 1)
+    few, many = (
+        latents.factor_metrics(Latents(each, torch.zeros_like(each)), factors, 0)
+        for each in (z, unused)
+    )
+    for name in ("disentanglement", "completeness"):
+        assert many[name] == pytest.approx(few[name], abs=1e-9)
+
+
+def test_latents_that_have_nothing_to_do_with_a_factor_have_no_weight():
+    """29 of them that are in use, each correlated with the factors by about 1 / sqrt(400)."""
+    z = independent(400, 32)
+    factors = named(z[:, :3] + independent(400, 3, 9))
+    values = latents.factor_metrics(Latents(z, None), factors, 0)
+    assert values["disentanglement"] == pytest.approx(1, abs=0.02)
+    assert values["completeness"] == pytest.approx(1, abs=0.02)
+
+
+def test_what_cannot_be_mixed_is_not_called_disentangled():
+    """A single factor, a single latent, too few images: figures that mean nothing are left out."""
+    z, other = independent(500, 2), independent(500, 2, 9)
+    one = latents.factor_metrics(Latents(z, None), named(other[:, :1]), 0)
+    assert {*one} == {"completeness", "mig", "readout_r2"}
+    alone = latents.factor_metrics(Latents(z[:, :1], None), named(other), 0)
+    assert {*alone} == {"disentanglement", "readout_r2"}
+    assert latents.factor_metrics(Latents(z[:9], None), named(other[:9]), 0) == {}
+    single = latents.latent_metrics(Latents(z[:1], torch.zeros(1, 2).double()), 0)
+    assert {*single} == {"kl", "prior_gap"}
 
 
 # --- factors that are classes ------------------------------------------------------------------
@@ -323,9 +406,9 @@ def test_the_importance_of_a_factor_is_the_mean_over_its_columns():
 
 
 def test_classes_are_never_binned_by_their_order():
-    """Of 40 classes the latent tells odd from even: neighbours in one bin would hide that."""
+    """Of 40 classes one latent tells odd from even: neighbours in one bin would hide that."""
     kinds = [n % 40 for n in range(800)]
-    z = torch.tensor([[n % 2] for n in range(800)]).double()
+    z = torch.tensor([[n % 2, n // 400] for n in range(800)]).double()
     assert metrics_of(z, kind=kinds)["mig"] == pytest.approx(math.log(2) / math.log(40))
     assert metrics_of(z, kind=[float(kind) for kind in kinds])["mig"] == pytest.approx(0, abs=1e-9)
 

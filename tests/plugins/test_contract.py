@@ -41,7 +41,7 @@ SIZES = {
     "metric/ms-ssim": 64,
 }
 # These want a file of weights: tests/plugins/test_features.py makes some.
-OUTSIDE = ("features/inception", "features/timm")
+OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid")
 # And these a service, which tests/plugins/test_trackers.py starts.
 OUTSIDE += ("tracker/mlflow", "tracker/wandb")
 

@@ -189,6 +189,78 @@ def test_inception_is_fetched_once_and_its_file_told(monkeypatch):
         assert torch.allclose(seen, seen[:, :, 1:2, 1:2].expand_as(seen), atol=1e-7)
 
 
+# Features 0, 128, 256, ... of `formula_image`, the sum of all 2,048 and the sum of their squares.
+GOLDEN = (
+    23.297821, 6.386563, 23.512272, 10.706984, 0.0, 6.177151, 0.0, 16.813253,
+    0.805181, 11.523094, 1.143036, 0.658623, 1.765681, 1.676028, 4.572204, 30.12627,
+)  # fmt: skip
+GOLDEN_SUM, GOLDEN_SQUARES = 11565.881042, 200390.630526
+
+
+def seeded_weights():
+    """Weights of Inception with 1008 classes, from a generator that never changes."""
+    from torchvision.models import inception_v3
+
+    model = inception_v3(num_classes=1008, aux_logits=False, init_weights=False)
+    source, tensors = np.random.RandomState(0), {}
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.dim() > 1:
+            values = source.standard_normal(tensor.shape) * (2 / tensor[0].numel()) ** 0.5
+        elif name.endswith(("running_var", "bn.weight")):
+            values = source.uniform(0.5, 1.5, tensor.shape)
+        else:
+            values = source.uniform(-0.1, 0.1, tensor.shape)
+        tensors[name] = torch.tensor(np.asarray(values), dtype=tensor.dtype)
+    return tensors
+
+
+def formula_image():
+    """[1, 3, 96, 80]  Bytes of an image that is not square."""
+    y, x, c = np.mgrid[0:96, 0:80, 0:3]
+    pixels = ((x * 7 + y * 13 * (c + 1) + x * y) % 256).astype(np.uint8)
+    return torch.from_numpy(pixels.transpose(2, 0, 1))[None]
+
+
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("inception") / "seeded.safetensors"
+    save_file(seeded_weights(), file)
+    return file
+
+
+@pytest.mark.slow
+def test_inceptions_features_are_those_of_torch_fidelity(inception_file):
+    """Its extractor, version 0.4.0, gave the numbers above once:
+
+    torch.save(seeded_weights(), "seeded.pth")
+    extractor = FeatureExtractorInceptionV3(
+        "golden", ["2048"], feature_extractor_weights_path="seeded.pth"
+    )
+    (features,) = extractor(formula_image())
+    print(features[0, ::128], features.double().sum(), features.double().square().sum())
+    """
+    with pytest.warns(vgx.Notice, match="inception: "):
+        network = Inception(weights=inception_file).build(IMAGE)
+    with torch.no_grad():
+        features = network(formula_image().float() / 255).double()[0]
+    assert features.shape == (2048,)
+    assert features[::128].tolist() == pytest.approx(GOLDEN, rel=1e-4, abs=1e-4)
+    assert features.sum().item() == pytest.approx(GOLDEN_SUM, rel=1e-5)
+    assert features.square().sum().item() == pytest.approx(GOLDEN_SQUARES, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:inception")
+@pytest.mark.parametrize("name", ["fid", "kid"])
+def test_the_metrics_of_inception_keep_the_contract(monkeypatch, tmp_path, name):
+    """With a small network in its place, for the sake of speed."""
+    from vgx_builtin.features import networks
+
+    monkeypatch.setattr(networks, "InceptionNetwork", lambda _: networks.RandomNetwork(3, 0))
+    save_file({}, tmp_path / "stand-in.safetensors")
+    features = Inception(weights=tmp_path / "stand-in.safetensors")
+    check_part(vgx.discover().part("metric", name)(features=features))
+
+
 def test_images_are_stretched_as_tensorflow_did():
     """Pixel i of 299 lies at i * S / 299: by hand for 2 pixels, 0 and 1."""
     from vgx_builtin.features.networks import resize_matrix

@@ -12,7 +12,6 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
 
 import vgx
-from vgx.errors import RecipeError
 
 IMAGE = vgx.ImageSpec(48)
 REGISTRY = vgx.discover()
@@ -55,15 +54,13 @@ def test_psnr_by_hand():
 
 
 def windows(x, side=11, sigma=1.5):
-    """Gaussian means over the windows of images [B, C, H, W] that are mirrored at the border."""
-    reach = side // 2
-    places = np.arange(side) - reach
+    """Gaussian means over the windows that lie in images [B, C, H, W]."""
+    places = np.arange(side) - side // 2
     weights = np.exp(-(places**2) / (2 * sigma**2))
     weights = np.outer(weights, weights) / weights.sum() ** 2
-    padded = np.pad(x, ((0, 0), (0, 0), (reach, reach), (reach, reach)), "reflect")
     return np.einsum(
         "bcxyij,ij->bcxy",
-        np.lib.stride_tricks.sliding_window_view(padded, (side, side), (2, 3)),
+        np.lib.stride_tricks.sliding_window_view(x, (side, side), (2, 3)),
         weights,
     )
 
@@ -81,7 +78,7 @@ def similarities(x, y):
 
 
 def test_ssim_is_the_papers_formula():
-    """Mirrored at the border, in float64."""
+    """Over the windows that lie in the image, in float64."""
     real, fake = (side.double() for side in random_images())
     value = measured(metric("ssim"), real, fake)["ssim"]
     ssim, _ = similarities(real.numpy(), fake.numpy())
@@ -89,17 +86,42 @@ def test_ssim_is_the_papers_formula():
     assert measured(metric("ssim"), real, real)["ssim"] == pytest.approx(1)
 
 
+# scikit-image 0.26.0: skimage.metrics.structural_similarity(real, fake, channel_axis=2,
+# gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0)
+SCIKIT_IMAGE = {
+    (48, 3, 0): 0.9433996111941392,
+    (48, 3, 2): 0.9440389555704657,
+    (33, 1, 1): 0.9420711692520986,
+    (11, 3, 0): 0.9444646155963364,
+}
+
+
+@pytest.mark.parametrize(("side", "channels", "shift"), SCIKIT_IMAGE)
+def test_ssim_is_that_of_scikit_image(side, channels, shift):
+    y, x, c = np.mgrid[0:side, 0:side, 0:channels].astype(float)
+    real = ((7 * x + 13 * y * (c + 1) + x * y) % 97) / 96
+    fake = np.clip(0.8 * real + 0.1 + 0.1 * np.sin(x * 0.9 + y * 0.4 + c + shift), 0, 1)
+    pair = (torch.from_numpy(image.transpose(2, 0, 1))[None] for image in (real, fake))
+    value = measured(metric("ssim"), *pair, vgx.ImageSpec(side, channels))["ssim"]
+    assert value == pytest.approx(SCIKIT_IMAGE[side, channels, shift], abs=1e-8)
+
+
+def mirrored(x):
+    """Images whose every pixel has a window, which are mirrored at their border."""
+    return np.pad(x, ((0, 0), (0, 0), (5, 5), (5, 5)), "reflect")
+
+
 def test_ms_ssim_is_the_product_of_its_scales():
-    """Of the finer scale whole windows count, as torchmetrics has it."""
+    """Windows in the image for the finer scale, those over its border too for the coarsest one."""
     real, fake = (side.double() for side in random_images())
     value = measured(metric("ms-ssim", scales=2), real, fake)["ms-ssim"]
     x, y = real.numpy(), fake.numpy()
     _, fine = similarities(x, y)
     half = [s.reshape(5, 3, 24, 2, 24, 2).mean((3, 5)) for s in (x, y)]
-    coarse, _ = similarities(*half)
+    coarse, _ = similarities(*map(mirrored, half))
     share = 0.0448 / (0.0448 + 0.2856)
     expected = [
-        max(f[:, 5:-5, 5:-5].mean(), 0) ** share * max(c.mean(), 0) ** (1 - share)
+        max(f.mean(), 0) ** share * max(c.mean(), 0) ** (1 - share)
         for f, c in zip(fine, coarse, strict=True)
     ]
     assert value == pytest.approx(np.mean(expected), abs=1e-6)
@@ -127,11 +149,17 @@ def test_perceptual_is_the_distance_of_windows():
 
 @pytest.mark.parametrize(
     ("name", "side", "expected"),
-    [("ssim", 8, "a window has 11 pixels"), ("ms-ssim", 32, "scales: 3 needs 44 pixels")],
+    [
+        ("ssim", 10, "a window has 11 pixels a side, an image 10"),
+        ("ms-ssim", 43, "scales: 3 needs 44 pixels a side, an image has 43"),
+    ],
 )
 def test_images_that_are_too_small_are_refused(name, side, expected):
-    with pytest.raises(RecipeError, match=expected):
-        metric(name).build(vgx.ImageSpec(side))
+    """Before any is drawn, and not when they are a pixel larger."""
+    assert metric(name).why_not(vgx.ImageSpec(side), 9, 9) == expected
+    assert metric(name).why_not(vgx.ImageSpec(side + 1), 1, 1) == ""
+    real, fake = random_images(2, 44)
+    measured(metric(name), real[:, :, : side + 1, : side + 1], fake[:, :, : side + 1, : side + 1])
 
 
 # --- sets: the same features, another implementation -------------------------------------------
@@ -151,7 +179,9 @@ def test_fid_is_the_frechet_distance():
     root = scipy.linalg.sqrtm(np.cov(x.T) @ np.cov(y.T)).real
     expected = ((x.mean(0) - y.mean(0)) ** 2).sum()
     expected += np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
-    assert metric("fid").compare(*features())["fid"] == pytest.approx(expected, rel=1e-6)
+    assert metric("frechet-distance").compare(*features())["frechet-distance"] == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_fid_of_gaussians_is_known():
@@ -164,7 +194,7 @@ def test_fid_of_gaussians_is_known():
     moment = np.cov(white.T)
     y = 2 * x + 3
     shift = 8 * 9.0
-    value = metric("fid").compare(x, y)["fid"]
+    value = metric("frechet-distance").compare(x, y)["frechet-distance"]
     assert value == pytest.approx(shift + np.trace(moment), rel=1e-9)
 
 
@@ -179,19 +209,21 @@ def test_kid_is_the_unbiased_mmd():
     n, off = len(x), 1 - np.eye(len(x))
     expected = ((kernel(x, x) + kernel(y, y)) * off).sum() / (n * (n - 1))
     expected -= 2 * kernel(x, y).mean()
-    assert metric("kid", subsets=1).compare(real, fake)["kid"] == pytest.approx(expected, rel=1e-6)
+    assert metric("kernel-distance", subsets=1).compare(real, fake)[
+        "kernel-distance"
+    ] == pytest.approx(expected, rel=1e-6)
 
 
 def test_kid_of_subsets_is_the_mean_of_theirs():
     """Subsets are drawn from the part's seed; their mean tends to the whole's."""
     real, fake = features(300, 300)
-    part = metric("kid", subsets=200, size=100)
+    part = metric("kernel-distance", subsets=200, size=100)
     assert part.compare(real, fake) == part.compare(real, fake)
-    assert part.compare(real, fake) != metric("kid", subsets=200, size=100, seed=1).compare(
-        real, fake
-    )
-    whole = metric("kid", subsets=1, size=300).compare(real, fake)["kid"]
-    assert part.compare(real, fake)["kid"] == pytest.approx(whole, rel=0.1)
+    assert part.compare(real, fake) != metric(
+        "kernel-distance", subsets=200, size=100, seed=1
+    ).compare(real, fake)
+    whole = metric("kernel-distance", subsets=1, size=300).compare(real, fake)["kernel-distance"]
+    assert part.compare(real, fake)["kernel-distance"] == pytest.approx(whole, rel=0.1)
 
 
 def independent_prdc(real, fake, k):
@@ -213,12 +245,12 @@ def independent_prdc(real, fake, k):
 @pytest.mark.parametrize("k", [1, 5])
 def test_prdc_are_the_papers_balls(k, monkeypatch):
     """Also when distances are taken in pieces; to 1e-6, and none of the four is trivial."""
-    from vgx_builtin.metrics import sets
+    from vgx_builtin.metrics import prdc
 
     real, fake = features()
     expected = independent_prdc(real.double().numpy(), fake.double().numpy(), k)
     assert metric("prdc", k=k).compare(real, fake) == pytest.approx(expected, abs=1e-6)
-    monkeypatch.setattr(sets, "ROWS", 7)
+    monkeypatch.setattr(prdc, "ROWS", 7)
     assert metric("prdc", k=k).compare(real, fake) == pytest.approx(expected, abs=1e-6)
     assert all(0 < value < 2 for value in expected.values())
     assert len({round(value, 3) for value in expected.values()}) == 4
@@ -236,19 +268,57 @@ def test_prdc_by_hand():
 
 def test_what_is_generated_perfectly_scores_so():
     real, _ = features()
-    assert abs(metric("fid").compare(real, real)["fid"]) < 1e-6
-    assert metric("kid", subsets=3).compare(real, real)["kid"] < 0  # unbiased
+    assert abs(metric("frechet-distance").compare(real, real)["frechet-distance"]) < 1e-9
+    assert (
+        metric("kernel-distance", subsets=3).compare(real, real)["kernel-distance"] < 0
+    )  # unbiased
     seen = metric("prdc").compare(real, real)
     assert (seen["precision"], seen["recall"], seen["coverage"]) == (1, 1, 1)
 
 
-@pytest.mark.parametrize("name", ["fid", "kid", "prdc"])
-def test_too_few_images_are_refused(name):
-    with pytest.raises(RecipeError, match=f"metric {name}"):
-        metric(name).compare(torch.rand(9, 4), torch.rand(1, 4))
+@pytest.mark.parametrize(
+    ("name", "least"), [("frechet-distance", 2), ("kernel-distance", 2), ("prdc", 6)]
+)
+def test_too_few_images_are_refused(name, least):
+    """Of either side, before any is drawn; the smallest number that is not refused is measured."""
+    part = metric(name)
+    assert part.why_not(IMAGE, 99, least - 1)
+    assert part.why_not(IMAGE, least - 1, 99)
+    assert part.why_not(IMAGE, least, least) == ""
+    values = part.compare(torch.rand(least, 4), torch.rand(least, 4))
+    assert all(math.isfinite(value) for value in values.values())
 
 
-@pytest.mark.parametrize("name", ["fid", "kid", "prdc"])
+@pytest.mark.parametrize(("n", "m"), [(40, 64), (300, 20), (64, 300)])
+def test_the_frechet_distance_of_fewer_images_than_features(n, m):
+    """256 features, so no covariance has full rank; torchmetrics takes the eigenvalues of S S."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    class Features(torch.nn.Module):
+        num_features = 256
+
+        def forward(self, features):
+            return features
+
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(256, 256, generator=generator) / 16
+    real = torch.randn(n, 256, generator=generator) @ mix
+    fake = 1.2 * torch.randn(m, 256, generator=generator) @ mix + 0.1
+    other = FrechetInceptionDistance(Features())
+    for side, features in ((True, real), (False, fake)):
+        other.update(features.double(), real=side)
+    value = metric("frechet-distance").compare(real, fake)["frechet-distance"]
+    assert value == pytest.approx(other.compute().item(), rel=1e-6)
+
+
+def test_a_set_has_no_distance_from_itself():
+    """With far fewer images than features, where an eigenvalue of 0 is easily a small number."""
+    features = torch.randn(300, 1024, generator=torch.Generator().manual_seed(0)) * 10
+    value = metric("frechet-distance").compare(features, features)["frechet-distance"]
+    assert abs(value) < 1e-8  # where the two traces are about 10^5 each
+
+
+@pytest.mark.parametrize("name", ["frechet-distance", "kernel-distance", "prdc"])
 def test_images_are_compared_in_the_features_of_the_part(name):
     """The gauge of images gives what `compare` gives for their features."""
     real, fake = random_images(12, 16)
@@ -259,10 +329,27 @@ def test_images_are_compared_in_the_features_of_the_part(name):
     assert isinstance(part, vgx.Comparison)
 
 
+@pytest.mark.parametrize(
+    ("name", "other"), [("fid", "frechet-distance"), ("kid", "kernel-distance")]
+)
+def test_what_is_called_after_inception_is_in_its_features(name, other):
+    """Also by default; in other features it has another name, and gives the same number."""
+    part = metric(name)
+    assert part.features.type == "inception"
+    real, fake = features()
+    assert {*part.compare(real, fake)} == {name}
+    assert part.compare(real, fake)[name] == metric(other).compare(real, fake)[other]
+    of_other = REGISTRY.part("features", "random-conv")()
+    with pytest.raises(ValueError, match=f"Inception's features alone; .* write 'type: {other}'"):
+        metric(name, features=of_other)
+
+
 def test_each_metric_says_what_it_compares_and_what_is_better():
     expected = {p.type: (p.pairs, p.better) for _, p in REGISTRY.offers("metric")}
     assert expected == {
         "fid": (False, "lower"),
+        "frechet-distance": (False, "lower"),
+        "kernel-distance": (False, "lower"),
         "kid": (False, "lower"),
         "l1": (True, "lower"),
         "ms-ssim": (True, "higher"),

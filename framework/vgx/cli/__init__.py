@@ -11,7 +11,9 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 import rich_click as click
 from click.exceptions import Exit
@@ -20,7 +22,7 @@ from vgx import __version__
 from vgx.cli import evaluate, inspect, runs, sample, train
 from vgx.cli.options import common
 from vgx.cli.plugin_commands import PluginCommands, plugin_commands
-from vgx.errors import PluginError, StorageError, VgxError
+from vgx.errors import Notice, PluginError, StorageError, VgxError
 
 COMMANDS = (
     *train.COMMANDS, *sample.COMMANDS, *evaluate.COMMANDS, *runs.COMMANDS, *inspect.COMMANDS,
@@ -69,7 +71,9 @@ def program() -> None:
 def run_program(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; messages go to standard error."""
     try:
-        with program.make_context("vgx", list(arguments)) as context:
+        with warnings.catch_warnings(), program.make_context("vgx", list(arguments)) as context:
+            warnings.simplefilter("default", Notice)
+            warnings.showwarning = _show_warning
             program.invoke(context)
     except Exit as done:
         return done.exit_code
@@ -101,6 +105,22 @@ def run_program(arguments: Sequence[str]) -> int:
         )
         return 1
     return 0
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a notice as one line, and other warnings as Python does."""
+    if issubclass(category, Notice):
+        print(f"NOTICE: {message}", file=sys.stderr)
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        print(text, end="", file=file or sys.stderr)
 
 
 def _print_error(message: str) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("run", required=False)
 @click.option(
     "--metrics", metavar="A,B",
-    help="Metrics, as in a recipe; by default the recipe's eval.metrics, or all.",
+    help="Metrics, as in a recipe; by default the recipe's, or all that need no download.",
 )  # fmt: skip
 @click.option(
     "--against", metavar="DATASET",
@@ -48,7 +48,7 @@ def evaluate(
     from vgx.console import Console
     from vgx.engine.build import pick_device
     from vgx.evaluation.evaluate import Settings, evaluate_run
-    from vgx.evaluation.tables import tables
+    from vgx.evaluation.tables import meanings, tables
     from vgx.recipe.load import load_recipe
     from vgx.runs import directory
     from vgx.sampling.model import registry_of
@@ -56,8 +56,10 @@ def evaluate(
     console, trained = Console(), directory.find(run)
     registry = registry_of(trained)
     recipe = load_recipe(trained.recipe_file, (), registry)
+    chosen, named = _metrics(metrics, recipe, registry, console)
     settings = Settings(
-        _metrics(metrics, recipe, registry, console),
+        chosen,
+        named,
         tuple(_part(recipe, "sampler", name, registry) for name in samplers) or (recipe.sampler,),
         None if against is None else _dataset(against, recipe, registry),
         n,
@@ -71,29 +73,35 @@ def evaluate(
     for title, header, rows in tables(results):
         console.print(f"\n{title}")
         console.table(header, rows)
+    console.print("\nWhat the figures mean:")
+    for name, meaning in meanings(results):
+        console.print(f"  {name}: {meaning}")
     console.print(f"\nFigures {trained.path / 'evaluation.json'}")
 
 
 def _metrics(
     text: str | None, recipe: Recipe, registry: Registry, console: Console
-) -> tuple[Metric, ...]:
-    """Return the metrics of --metrics, else the recipe's, else all that suit its images."""
+) -> tuple[tuple[Metric, ...], bool]:
+    """Return the metrics of --metrics, else the recipe's, else all; and whether they were named."""
     from vgx.errors import RecipeError
 
     if text is not None:
-        return _with_metrics(recipe, _yaml(f"[{text}]", "--metrics"), registry).eval.metrics
+        metrics = _with_metrics(recipe, _yaml(f"[{text}]", "--metrics"), registry).eval.metrics
+        return metrics, True
     if recipe.eval.metrics:
-        return recipe.eval.metrics
-    metrics = []
-    for name in sorted({part.type for _, part in registry.offers("metric")}):
+        return recipe.eval.metrics, True
+    found: list[Metric] = []
+    for _, part in registry.offers("metric"):
         try:
-            metric = _with_metrics(recipe, [name], registry).eval.metrics[0]
-            metric.build(recipe.image)
+            (metric,) = _with_metrics(recipe, [part.type], registry).eval.metrics
         except RecipeError as error:
-            console.print(f"Left out: {name}: {str(error).splitlines()[0]}")
+            console.print(f"Left out: metric {part.type}: {str(error).splitlines()[0]}")
+            continue
+        if metric.on_request:
+            console.print(f"Left out: metric {part.type}: it is computed when --metrics names it")
         else:
-            metrics.append(metric)
-    return tuple(metrics)
+            found.append(metric)
+    return tuple(found), False
 
 
 def _with_metrics(recipe: Recipe, metrics: list[Any], registry: Registry) -> Recipe:

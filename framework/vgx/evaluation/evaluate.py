@@ -6,7 +6,7 @@ import datetime
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,24 +14,33 @@ import torch
 
 from vgx.console import Console
 from vgx.data.store import Store, open_source, open_with_progress
-from vgx.errors import noticing
+from vgx.errors import HubError, RecipeError, noticing
 from vgx.evaluation import latents
 from vgx.evaluation.features import Advance, FeatureCache, RealImages, RealSets, real_sets
 from vgx.evaluation.metrics import (
+    Counts,
+    check_metric,
+    check_names,
+    check_sampler,
+    counts_of,
     feature_parts,
     measure_reconstructions,
     measure_samples,
-    prepare_to_evaluate,
 )
+from vgx.evaluation.tables import LATENT
 from vgx.files import write_file
-from vgx.parts.kinds import Dataset, Factored, Metric, Sampler, Source
+from vgx.parts.kinds import Comparison, Dataset, Factored, Features, Metric, Sampler, Source
 from vgx.parts.registry import Registry
-from vgx.recipe.model import Recipe, directions
+from vgx.parts.values import ImageSpec
+from vgx.recipe.model import Recipe, value_names
 from vgx.runs.directory import Run
-from vgx.sampling.draw import draw
+from vgx.sampling.draw import draw, prepare
 from vgx.sampling.model import Model, load_model
 
-FORMAT = 2  # of evaluation.json; from 2 on, factors that are classes are measured as such
+# Of evaluation.json. From 2 on, factors that are classes are measured as such. From 3 on, `fid` and
+# `kid` are in Inception's features alone; ssim, mig, disentanglement and completeness changed.
+FORMAT = 3
+PUBLISHED = 50_000  # generated images that published distances compare with all training images
 TRAINED_ON = (
     "nothing was held out (eval.holdout: 0), so reconstructions and latents are measured on images "
     "that the run was trained on; they say nothing about other images"
@@ -43,6 +52,7 @@ class Settings:
     """What is to be measured."""
 
     metrics: tuple[Metric, ...]
+    named: bool  # by the user: then a metric that cannot be computed is an error, else left out
     samplers: tuple[Sampler, ...]
     against: Dataset | None = None  # other images than the run's
     n: int = 10_000  # images of each set, at most
@@ -63,10 +73,16 @@ def evaluate_run(
     if settings.against is None and not recipe.eval.holdout:
         notices.append(TRAINED_ON)
     with noticing(notices):
-        source, store = _open(settings.against or recipe.dataset, recipe, console)
-        model = load_model(run, recipe, device, ("encoder", "decoder"), best=settings.best)
-        sets = real_sets(store, None if settings.against else recipe.eval.holdout, settings.n)
         cache = FeatureCache(recipe.image, device, lambda part: registry.owner(type(part)).version)
+        source, image = _open(settings.against or recipe.dataset, recipe)
+        most = min(settings.n, len(source))
+        # Before anything is decoded or drawn: what cannot be computed is known by now.
+        settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
+        store = open_with_progress(source, settings.against or recipe.dataset, image, console)
+        sets = real_sets(store, None if settings.against else recipe.eval.holdout, settings.n)
+        counts = counts_of(sets, settings.n)
+        settings = _possible(settings, recipe, counts, cache, console)
+        model = load_model(run, recipe, device, ("encoder", "decoder"), best=settings.best)
         with console.progress("Evaluating", _work(settings, sets, model)) as update:
 
             def advance(more: int) -> None:
@@ -105,23 +121,59 @@ def evaluate_run(
     return results
 
 
-def _open(dataset: Dataset, recipe: Recipe, console: Console) -> tuple[Source, Store]:
+def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:
     # The decoder does not know the labels of another data set.
     image = recipe.image if dataset == recipe.dataset else replace(recipe.image, classes=0)
     source, _ = open_source(dataset, image)
-    return source, open_with_progress(source, dataset, image, console)
+    return source, image
+
+
+def _possible(
+    settings: Settings, recipe: Recipe, counts: Counts, cache: FeatureCache, console: Console
+) -> Settings:
+    """Return the settings with the metrics that can be computed, whose networks are then built.
+
+    The reason why one cannot be computed is printed, or raised if the metric was named.
+    """
+    check_names(settings.metrics)
+    image, metrics = recipe.image, list[Metric]()
+    for metric in settings.metrics:
+        try:
+            check_metric(metric, image, counts)
+            if not metric.pairs and isinstance(metric, Comparison):
+                cache.network(metric.features)
+            else:
+                metric.build(image)
+        except (RecipeError, HubError) as error:
+            if settings.named:
+                raise
+            console.print(f"Left out: {str(error).splitlines()[0]}")
+        else:
+            metrics.append(metric)
+    if any(not metric.pairs for metric in metrics):
+        for sampler in settings.samplers:
+            check_sampler(sampler, image)
+    return replace(settings, metrics=tuple(metrics))
 
 
 def _few(settings: Settings, sets: RealSets) -> list[str]:
-    """Return a notice for each metric of sets that gets fewer images than it needs."""
+    """Return notices about metrics of sets that get fewer images than they need."""
     least = min(settings.n, len(sets.reference))
-    return [
+    notices = [
         f"{metric.type} of {least:,} images a side means little by itself: with fewer than "
         f"{metric.wants:,} it is far from its value for many images; compare it only with values "
         "for as many images"
         for metric in settings.metrics
         if not metric.pairs and least < metric.wants
     ]
+    real, generated = sets.reference, settings.n
+    only_pairs = all(metric.pairs for metric in settings.metrics)
+    if not only_pairs and (generated < PUBLISHED or len(real) < real.of):
+        notices.append(
+            f"{generated:,} generated images were compared with {len(real):,} of {real.of:,} real "
+            f"ones; published distances compare {PUBLISHED:,} with all training images"
+        )
+    return notices
 
 
 def _work(settings: Settings, sets: RealSets, model: Model) -> int:
@@ -137,16 +189,32 @@ def _work(settings: Settings, sets: RealSets, model: Model) -> int:
 def _statistics(
     values: Sequence[dict[str, float]], metrics: Sequence[Metric] = ()
 ) -> dict[str, Any]:
-    """Return the mean and the standard deviation of each value over seeds; 0 for a single seed."""
-    better = directions(metrics)
+    """Return the mean and the standard deviation of each value over seeds; 0 for a single seed.
+
+    Of a metric's value also: which is better, the features that it is in, and what it means.
+    """
+    metric_of = {name: metric for metric in metrics for name in value_names(metric)}
     return {
         name: {
             "mean": statistics.fmean(each := [of_seed[name] for of_seed in values]),
             "spread": statistics.stdev(each) if len(each) > 1 else 0.0,
             "values": each,
-            "better": better.get(name),
+            **_about(name, metric_of.get(name)),
         }
         for name in values[0]
+    }
+
+
+def _about(name: str, metric: Metric | None) -> dict[str, str | None]:
+    if metric is None:
+        return {"better": None, "features": None, "meaning": LATENT.get(name)}
+    parts = (getattr(metric, field) for field in type(metric).model_fields)
+    features = next((part for part in parts if isinstance(part, Features)), None)
+    text = (metric.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+    return {
+        "better": metric.better,
+        "features": features.title() if features else None,
+        "meaning": metric.gives.get(name, text) if isinstance(metric.gives, Mapping) else text,
     }
 
 
@@ -175,7 +243,7 @@ def _generation(
     results = []
     for sampler in settings.samplers:
         drawing = replace(model, recipe=model.recipe.model_copy(update={"sampler": sampler}))
-        prepared = prepare_to_evaluate(drawing)
+        prepared = prepare(drawing)
         values = []
         for seed in range(settings.seeds):
             samples = draw(drawing, *prepared, settings.n, seed)
@@ -184,6 +252,7 @@ def _generation(
             "sampler": sampler.model_dump(mode="json"),
             "pictures": settings.n,
             "real": len(real),
+            "real_of": real.of,
             "split": real.split,
             "figures": _statistics(values, metrics),
         })  # fmt: skip

@@ -41,6 +41,7 @@ class RealImages:
     labels: NDArray[np.int64] | None  # [all]  of the store
     content: str  # SHA-256 of all images of the store
     split: str  # "held out", "trained on" or "of another data set"
+    of: int  # how many images the split has
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,17 +74,17 @@ def real_sets(store: Store, holdout: float | None, n: int) -> RealSets:
     Samples are compared with images that were trained on, as in published results.
     """
 
-    def chosen(among: NDArray[np.bool_], split: str) -> RealImages:
+    def some(among: NDArray[np.bool_], split: str) -> RealImages:
         rows = np.flatnonzero(among)
-        rows = rows[np.argsort(store.hashes[rows], kind="stable")][:n]
-        return RealImages(store.images, rows, store.labels, store.content, split)
+        chosen = rows[np.argsort(store.hashes[rows], kind="stable")][:n]
+        return RealImages(store.images, chosen, store.labels, store.content, split, len(rows))
 
     if holdout is None:
-        others = chosen(np.ones(len(store.images), bool), "of another data set")
+        others = some(np.ones(len(store.images), bool), "of another data set")
         return RealSets(others, others)
     held = held_out(store.hashes, holdout)
-    trained = chosen(~held, "trained on")
-    return RealSets(chosen(held, "held out") if held.any() else trained, trained)
+    trained = some(~held, "trained on")
+    return RealSets(some(held, "held out") if held.any() else trained, trained)
 
 
 @dataclass(eq=False)

@@ -19,9 +19,9 @@ from vgx.step import Gaussian, Posterior
 
 ACTIVE = 0.01  # the variance of mu from which a dimension is active (Burda et al. 2016)
 RIDGE = 1.0  # penalty of the linear readouts, for latents of variance 1
-LASSO = 0.01  # penalty of the lasso that shows which latents a factor needs
 TRAINED = 0.8  # share of the images that a readout is trained on
-BINS = 20  # of a latent, and of a quantity with more values than that (Locatello et al. 2019)
+FEWEST = 10  # images with known factors: a readout is tested on two of them
+BINS = 20  # of a latent, and of a quantity with more values than that
 PRIOR = 2048  # latents that are compared with the prior, at most
 
 Rows = NDArray[np.float64]
@@ -82,18 +82,20 @@ def latent_metrics(latents: Latents, seed: int) -> dict[str, float]:
     in which the variance of mu is above 0.01. `marginal_kl`: the sum over dimensions of
     KL(N(m, s^2) || N(0, 1)) in nats, where m and s^2 are the mean and variance of posterior samples
     z. `mmd`: the unbiased MMD^2 between posterior samples and the prior, with the kernel
-    C / (C + |x - y|^2), C = 2 D (Tolstikhin et al. 2018).
+    C / (C + |x - y|^2), C = 2 D (Tolstikhin et al. 2018). The last three need two images.
     """
     mean = latents.mean
-    values = {"active_units": float(active_dimensions(mean).sum())}
+    values: dict[str, float] = {}
     z = mean
     if latents.logvar is not None:
         values["kl"] = sum(kl_by_dimension(latents))
         values["prior_gap"] = gap_at_least(values["kl"], len(mean))
         z = _sample(mean, latents.logvar, seed)
-    variance = z.var(0, unbiased=False).clamp(min=1e-12)
-    values["marginal_kl"] = ((z.mean(0) ** 2 + variance - 1 - variance.log()) / 2).sum().item()
-    values["mmd"] = _mmd(z[:PRIOR], seed)
+    if len(z) > 1:
+        values["active_units"] = float(active_dimensions(mean).sum())
+        variance = z.var(0, unbiased=False).clamp(min=1e-12)
+        values["marginal_kl"] = ((z.mean(0) ** 2 + variance - 1 - variance.log()) / 2).sum().item()
+        values["mmd"] = _mmd(z[:PRIOR], seed)
     return values
 
 
@@ -120,25 +122,31 @@ def factor_metrics(
     """Return how the posterior means depend on known factors.
 
     Each factor has N values: numbers of a quantity, or ints of a class. Factors that never change
-    are left out.
+    are left out, and values that too few images, latents or factors leave undefined.
 
     `readout_r2`: R^2 of a ridge regression from mu to each quantity on test images, at least 0,
     mean over quantities. `readout_accuracy`: balanced accuracy of a logistic regression on test
     images, mean over classes, then over factors (chance is 1 over the number of classes).
-    `disentanglement` and `completeness`: how far each latent depends on one factor, and each factor
-    on one latent, from the weights of a lasso (Eastwood and Williams 2018, eq. 2 and 3); a factor
-    of classes has one column for each class, and the mean over these counts. `mig`: the difference
-    between the largest and the second largest mutual information of a factor with a latent, over
-    the factor's entropy, mean over factors (Chen et al. 2018, eq. 6).
+    `disentanglement` and `completeness`: how far each active latent depends on one factor, and each
+    factor on one active latent, from the weights of a lasso (Eastwood and Williams 2018, eq. 2 and
+    3; their lasso is cross-validated); a factor of classes has one column for each class, and the
+    mean over these counts. `mig`: the difference between the largest and the second largest mutual
+    information of a factor with a latent, over the factor's entropy, mean over factors (Chen et al.
+    2018, eq. 6), where latents are cut into 20 bins of equal width (Locatello et al. 2019).
     """
     quantities, classes = split_factors(factors)
     means = latents.mean.numpy()
-    means = means[:, np.ptp(means, 0) > 0]  # [N, D]
-    if not (quantities or classes) or not means.size:
+    changing = np.ptp(means, 0) > 0  # [D]
+    if len(means) < FEWEST or not (quantities or classes) or not changing.any():
         return {}
+    # Latents that are no Gaussians have no scale by which a variance would be small.
+    active = changing if latents.logvar is None else active_dimensions(latents.mean).numpy()
     one_hot = [np.eye(column.max() + 1)[column] for column in classes]  # [N, classes] each
-    values = _importance(means, [column[:, None] for column in quantities] + one_hot)
-    values["mig"] = mutual_information_gap(means, [*map(binned, quantities), *classes])
+    columns = [column[:, None] for column in quantities] + one_hot
+    values = _importance(means[:, active], columns) if active.any() else {}
+    means = means[:, changing]
+    if means.shape[1] > 1:
+        values["mig"] = mutual_information_gap(means, [*map(as_classes, quantities), *classes])
     if quantities:
         values["readout_r2"] = _readout_r2(means, np.stack(quantities, 1), seed)
     if classes:
@@ -200,43 +208,50 @@ def _readout_accuracy(means: Rows, classes: list[Classes], seed: int) -> float:
 
 
 def _importance(means: Rows, factors: list[Rows]) -> dict[str, float]:
-    """Return disentanglement and completeness for K factors, each the columns [N, any] of one."""
+    """Return disentanglement and completeness of means [N, D], each factor the columns [N, any].
+
+    They are left out for a single factor and a single latent, which nothing can be mixed with. The
+    penalty keeps the weight of a latent that is independent of a factor at 0: with N images their
+    correlation is about 1 / sqrt(N), and the largest of D such ones sqrt(2 log(D) / N).
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import Lasso
 
+    n, d = means.shape
+    penalty = math.sqrt(2 * math.log(max(d, 2)) / n)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a weight near enough will do
-        model = Lasso(LASSO).fit(_standardized(means), _standardized(np.hstack(factors)))
-    of_columns = np.abs(model.coef_).reshape(-1, means.shape[1])  # [columns, D]
+        model = Lasso(penalty).fit(_standardized(means), _standardized(np.hstack(factors)))
+    of_columns = np.abs(model.coef_).reshape(-1, d)  # [columns, D]
     ends = np.cumsum([columns.shape[1] for columns in factors])[:-1]
     weights = np.stack([part.mean(0) for part in np.split(of_columns, ends)], 1)  # [D, K]
-    if not weights.any():
-        return {"disentanglement": 0.0, "completeness": 0.0}
-    share = weights / weights.sum()
-    return {
-        "disentanglement": float((share.sum(1) * purity(weights)).sum()),
-        "completeness": float((share.sum(0) * purity(weights.T)).sum()),
-    }
+    share = weights / (weights.sum() or 1.0)
+    values = {}
+    if weights.shape[1] > 1:
+        values["disentanglement"] = float((share.sum(1) * purity(weights)).sum())
+    if d > 1:
+        values["completeness"] = float((share.sum(0) * purity(weights.T)).sum())
+    return values
 
 
 def purity(weights: Rows) -> Rows:
-    """[R]  Return 1 - entropy of each row, to the base of its length; 0 for a row of zeros."""
+    """[R]  Return 1 - entropy of each row, to the base of its length >= 2; 0 for a row of zeros."""
     total = weights.sum(1, keepdims=True)
     shares = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-    entropy: Rows = -(shares * logs).sum(1) / math.log(max(weights.shape[1], 2))
+    entropy: Rows = -(shares * logs).sum(1) / math.log(weights.shape[1])
     return np.where(total[:, 0] > 0, 1 - entropy, 0.0)
 
 
 def mutual_information_gap(means: Rows, factors: list[Classes]) -> float:
-    """Return the MIG of means [N, D] and factors that are classes, each [N]."""
+    """Return the MIG of means [N, D], at least two of them, and factors that are classes [N]."""
     latents = [(column, _entropy(column)) for column in map(binned, means.T)]
     gaps = []
     for factor in factors:
         own = _entropy(factor)
         # I(a; b) = H(a) + H(b) - H(a, b); much faster than scikit-learn's mutual_info_score.
         shared = [own + other - _entropy(factor * BINS + latent) for latent, other in latents]
-        first, second, *_ = *sorted(shared, reverse=True), 0.0
+        first, second, *_ = sorted(shared, reverse=True)
         gaps.append((first - second) / own)
     return float(np.mean(gaps))
 
@@ -248,13 +263,13 @@ def _entropy(column: Classes) -> float:
     return -float((shares * np.log(shares)).sum())
 
 
-def binned(column: Rows) -> Classes:
-    """[N]  Return the bin of each number, of at most `BINS`; each bin holds as many numbers.
+def as_classes(quantity: Rows) -> Classes:
+    """[N]  Return the class of each number: its bin, or the number if there are at most `BINS`."""
+    distinct, index = np.unique(quantity, return_inverse=True)
+    return index.astype(np.int64) if len(distinct) <= BINS else binned(quantity)
 
-    With at most `BINS` different numbers, each of them is a bin.
-    """
-    distinct, index = np.unique(column, return_inverse=True)
-    if len(distinct) <= BINS:
-        return index.astype(np.int64)
-    edges = np.quantile(column, np.linspace(0, 1, BINS + 1)[1:-1])
-    return np.searchsorted(edges, column, side="right").astype(np.int64)
+
+def binned(column: Rows) -> Classes:
+    """[N]  Return the bin of each number, from 0 on: one of `BINS` of equal width."""
+    edges = np.linspace(column.min(), column.max(), BINS + 1)[:-1]
+    return np.digitize(column, edges).astype(np.int64) - 1

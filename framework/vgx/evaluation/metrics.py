@@ -5,7 +5,8 @@ Letters: N images, C channels, S pixels high and wide, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,28 +16,83 @@ from vgx.data.store import Store
 from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
-from vgx.evaluation.features import Advance, FeatureCache, RealImages, ignore, real_sets
+from vgx.evaluation.features import (
+    Advance,
+    FeatureCache,
+    RealImages,
+    RealSets,
+    ignore,
+    real_sets,
+)
 from vgx.images import levels
-from vgx.parts.kinds import Comparison, Features, LatentSampler, Metric
+from vgx.parts.kinds import Comparison, Features, Metric, Sampler
 from vgx.parts.values import ImageSpec
-from vgx.recipe.model import Eval
+from vgx.recipe.model import Eval, Recipe, value_names
 from vgx.sampling.draw import draw, prepare
 from vgx.sampling.model import Model, current_model
 
 
-def try_metrics(settings: Eval, image: ImageSpec) -> None:
+class Counts(NamedTuple):
+    """How many images the metrics of an evaluation get."""
+
+    reconstructed: int
+    real: int  # that generated images are compared with
+    generated: int
+
+
+def check_metric(metric: Metric, image: ImageSpec, counts: Counts) -> None:
+    """Raise `RecipeError` if a metric cannot be computed for such images, or for so many."""
+    sides = (counts.reconstructed,) * 2 if metric.pairs else (counts.real, counts.generated)
+    if reason := metric.why_not(image, *sides):
+        raise RecipeError(f"metric {metric.type}: {reason}")
+
+
+def check_names(metrics: Sequence[Metric]) -> None:
+    """Raise `RecipeError` if two metrics give a value of the same name."""
+    names: set[str] = set()
+    for metric in metrics:
+        _distinct(names, value_names(metric))
+        names |= {*value_names(metric)}
+
+
+def check_metrics(metrics: Sequence[Metric], image: ImageSpec, counts: Counts) -> None:
+    """Raise `RecipeError` if metrics cannot be computed together, for such images or so many."""
+    check_names(metrics)
+    for metric in metrics:
+        check_metric(metric, image, counts)
+
+
+def try_metrics(recipe: Recipe, images: int | None = None) -> None:
     """Build the metrics of a training, and compare random features with them.
 
-    Raises `RecipeError` for what would fail only after the first steps.
+    `images` is their largest number, if it is known; none of them is needed. Raises `RecipeError`
+    for what would fail only after the first steps.
     """
+    settings, image = recipe.eval, recipe.image
     if settings.every is None:
         return
+    real = settings.n if images is None else min(settings.n, images)
+    check_metrics(settings.metrics, image, Counts(real, real, settings.n))
+    if any(not metric.pairs for metric in settings.metrics):
+        check_sampler(recipe.sampler, image)
     generator = rng.generator(0, "check")
     features = [torch.rand(settings.n, 8, generator=generator) for _ in range(2)]  # [N, F]
     for metric in settings.metrics:
         metric.build(image)
         if isinstance(metric, Comparison) and not metric.pairs:
             metric.compare(*features)
+
+
+def check_images(settings: Eval, image: ImageSpec, store: Store) -> None:
+    """Raise `RecipeError` if there are too few images for the metrics of a training."""
+    if settings.every is not None:
+        sets = real_sets(store, settings.holdout, settings.n)
+        check_metrics(settings.metrics, image, counts_of(sets, settings.n))
+
+
+def counts_of(sets: RealSets, generated: int) -> Counts:
+    """Return how many images there are with these real ones."""
+    return Counts(len(sets.reconstructed), len(sets.reference), generated)
 
 
 def measure_training(
@@ -49,7 +105,7 @@ def measure_training(
     with rng.ambient(recipe.train.seed, "evaluation", step), evaluating(model.networks):
         values = measure_reconstructions(model, reconstructed, settings.metrics)
         if any(not metric.pairs for metric in settings.metrics):
-            samples = draw(model, *prepare_to_evaluate(model), settings.n, 0)
+            samples = draw(model, *prepare(model), settings.n, 0)
             of_samples = measure_samples(samples, reference, settings.metrics, cache)
             values = _merged(values, of_samples)
     return values
@@ -126,24 +182,26 @@ def as_saved(images: Tensor) -> Tensor:
     return levels(images) / 255
 
 
-def prepare_to_evaluate(model: Model) -> tuple[LatentSampler, Tensor]:
-    """Return the recipe's sampler, ready to draw, and the latents that it draws from.
-
-    Raises `RecipeError` for a sampler of given images, which cannot be evaluated.
-    """
-    sampler = model.recipe.sampler
-    if sampler.pictures(model.recipe.image) is not None:
+def check_sampler(sampler: Sampler, image: ImageSpec) -> None:
+    """Raise `RecipeError` for a sampler of given images, which cannot be evaluated."""
+    if sampler.pictures(image) is not None:
         message = "shows images that it is given; choose another sampler to evaluate"
         raise RecipeError(f"sampler {sampler.type}: {message}")
-    return prepare(model)
 
 
 def _merged(*values: dict[str, float]) -> dict[str, float]:
-    """Join the values of several metrics. Raises `RecipeError` when a name occurs twice."""
+    """Join the values of several metrics. Raises `RecipeError` when a name occurs twice.
+
+    `check_names` has compared the names that metrics declare; these are those that they return.
+    """
     merged: dict[str, float] = {}
     for some in values:
-        if twice := merged.keys() & some.keys():
-            name = min(twice)
-            raise RecipeError(f"two metrics give a value '{name}'; use one of them at a time")
+        _distinct(merged, some)
         merged |= some
     return merged
+
+
+def _distinct(names: Collection[str], more: Collection[str]) -> None:
+    if twice := {*names} & {*more}:
+        message = f"two metrics give a value '{min(twice)}'; use one of them at a time"
+        raise RecipeError(message)

@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 KINDS = ("reconstruction", "latent")
-Figure = dict[str, Any]  # mean, spread, values, better
+Figure = dict[str, Any]  # mean, spread, values, better, features, meaning
+# What the metrics of latents mean; those of images are explained by their parts.
+LATENT = {
+    "kl": "KL divergence of posterior and prior, in nats, summed over dimensions",
+    "prior_gap": "lower bound of the KL divergence of the aggregate posterior and the prior, in "
+    "nats; if it is large, the decoder was not trained on latents from the prior",
+    "active_units": "number of dimensions in which the posterior's mean has a variance above 0.01",
+    "marginal_kl": "distance of the aggregate posterior from the prior, dimension by dimension",
+    "mmd": "distance of the aggregate posterior from the prior, by a kernel; 0 for the same",
+    "disentanglement": "whether each dimension represents one factor; 0 to 1",
+    "completeness": "whether each factor is represented by one dimension; 0 to 1",
+    "mig": "how much more the best dimension knows of a factor than the second best; 0 to 1",
+    "readout_r2": "how well a linear regression reads the quantities from the latents; 0 to 1",
+    "readout_accuracy": "share of each class that a linear classifier reads from the latents",
+}
 
 
 def tables(results: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
@@ -16,23 +30,37 @@ def tables(results: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tup
             title = f"{kind}: {part['pictures']:,} images, {part['split']}"
             tables.append((title, ("figure", "value"), _rows([part])))
     if samplers := results["generation"]:
-        title = "generation: {pictures:,} images of each sampler against {real:,}, {split}"
+        first = samplers[0]
+        real = f"{first['real']:,} of {first.get('real_of', first['real']):,}"
+        against = f"against {real} real ones, {first['split']}"
+        title = f"generation: {first['pictures']:,} images of each sampler {against}"
         header = ("figure", *(part["sampler"]["type"] for part in samplers))
-        tables.append((title.format(**samplers[0]), header, _rows(samplers)))
+        tables.append((title, header, _rows(samplers)))
     return tables
+
+
+def meanings(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the name of each figure of an evaluation with a line that explains it."""
+    parts = [results[kind] for kind in KINDS if results[kind] is not None]
+    figures = {
+        k: v for part in (*results["generation"], *parts) for k, v in part["figures"].items()
+    }
+    return [(name, each["meaning"]) for name, each in figures.items() if each.get("meaning")]
 
 
 def _rows(parts: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     rows = []
     for name, first in parts[0]["figures"].items():
         cells = [value_and_spread(part["figures"][name]) for part in parts]
-        rows.append((with_direction(name, first["better"]), *cells))
+        rows.append((title_of(name, first), *cells))
     return rows
 
 
-def with_direction(name: str, better: str | None) -> str:
-    """Return the name of a figure with the direction that is better, if there is one."""
-    return name + {"higher": " (more is better)", "lower": " (less is better)", None: ""}[better]
+def title_of(name: str, figure: Figure) -> str:
+    """Return the name of a figure, the features that it is in, and which direction is better."""
+    features = f" [{figure['features']}]" if figure.get("features") else ""
+    directions = {"higher": " (more is better)", "lower": " (less is better)", None: ""}
+    return name + features + directions[figure["better"]]
 
 
 def value_and_spread(figure: Figure) -> str:

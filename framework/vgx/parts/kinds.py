@@ -16,7 +16,7 @@ Letters: B images, C channels, H x W pixels, Z the latent shape. Images are [B, 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -282,6 +282,10 @@ class Features(Component):
         The features of an image depend on that image alone.
         """
 
+    def title(self) -> str:
+        """Return how tables name these features."""
+        return self.type
+
 
 class MetricState(Protocol):
     """The state of a metric, updated with one batch after another."""
@@ -303,14 +307,27 @@ class Metric(Component):
     """True: it compares each image with its reconstruction. False: it compares two sets."""
     better: ClassVar[Literal["higher", "lower"]] = "lower"
     """Whether a higher or a lower value is better."""
-    gives: ClassVar[tuple[str, ...]] = ()
-    """The names of its values. If empty, there is one value, named after the type."""
+    gives: ClassVar[Mapping[str, str] | tuple[str, ...]] = ()
+    """The names of its values, or names with a line that explains each. If empty, there is one
+    value, named after the type and explained by the first line of the docstring."""
     wants: ClassVar[int] = 0
-    """The number of images of each side that it needs. With fewer, `vgx eval` prints a notice."""
+    """The number of images of each side from which on its values say something. With fewer,
+    `vgx eval` prints a notice."""
+    on_request: ClassVar[bool] = False
+    """True: `vgx eval` leaves it out unless it is named, because it fetches weights."""
 
     @abstractmethod
     def build(self, image: ImageSpec) -> MetricState:
         """Make a new, empty state."""
+
+    def why_not(self, image: ImageSpec, real: int, generated: int) -> str:
+        """Return why it cannot compare so many images, or an empty text if it can.
+
+        It is asked before any image is drawn. Of a metric with `pairs`, both numbers are that of
+        the pairs.
+        """
+        del image, real, generated
+        return ""
 
 
 @runtime_checkable

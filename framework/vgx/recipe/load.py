@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -12,12 +13,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
-from vgx.errors import PluginError, RecipeError
+from vgx.errors import Notice, PluginError, RecipeError
 from vgx.files import user_path
 from vgx.parts.base import Component, fields_of, members, near, validate
 from vgx.parts.registry import Registry, discover
 from vgx.recipe import yaml
 from vgx.recipe.model import Recipe
+from vgx.recipe.renamed import rename_recipe, renamed
 from vgx.recipe.yaml import Fault, Node
 
 MAX_LINES = 10  # of one message
@@ -239,7 +241,7 @@ def _validated(tree: Node, registry: Registry, faults: list[Fault]) -> Recipe:
     if unfit:  # a parser of numbers or texts would stumble over these
         raise RecipeError(_message([*faults, *unfit]))
     try:
-        recipe = validate(Recipe, _with_fakes(tree.plain()), registry)
+        recipe = validate(Recipe, _with_fakes(_with_new_names(tree.plain())), registry)
     except ValidationError as error:
         errors = error.errors(include_url=False)
         texts = [_find(tree, fault["loc"])[0] for fault in errors if fault["type"] in TEXT]
@@ -288,6 +290,15 @@ def _advice(tree: Node, field: str, fault: Any, registry: Registry) -> str:
     if fault["type"] == "unknown_field" and not near(name, [hint], 0.8):
         hint = _elsewhere(tree, field, registry, 1.0 if hint else 0.7) or hint
     return f"; did you mean '{hint}'?" if hint else ""
+
+
+def _with_new_names(data: dict[str, Any]) -> dict[str, Any]:
+    """Give metrics the names of today, with a notice for each old one."""
+    section = data.get("eval")
+    for old, new in renamed(section.get("metrics") if isinstance(section, dict) else None).items():
+        message = f"eval.metrics: {old} is in Inception's features alone; in others it is {new} now"
+        warnings.warn(f"{message}: write type: {new}", Notice, stacklevel=2)
+    return rename_recipe(data)
 
 
 def _elsewhere(tree: Node, field: str, registry: Registry, cutoff: float) -> str:

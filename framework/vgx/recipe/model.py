@@ -126,9 +126,14 @@ class Train(BaseModel):
         return self
 
 
+def value_names(metric: Metric) -> tuple[str, ...]:
+    """Return the names of a metric's values."""
+    return tuple(metric.gives) or (metric.type,)
+
+
 def directions(metrics: Iterable[Metric]) -> dict[str, str]:
     """Return for each value of the metrics which is better: "higher" or "lower"."""
-    return {name: m.better for m in metrics for name in (m.gives or (m.type,))}
+    return {name: m.better for m in metrics for name in value_names(m)}
 
 
 class Eval(BaseModel):

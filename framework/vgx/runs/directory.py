@@ -18,6 +18,8 @@ from typing import Any, TextIO
 
 from vgx.errors import BusyError, StorageError
 from vgx.files import storage, user_path, write_file
+from vgx.recipe.renamed import RENAMED, rename_keys, renamed
+from vgx.recipe.yaml import read
 
 _NAME = re.compile(r"(\d{4,})-(.+)")
 _JSON = ("environment", "audit", "ended")  # JSON files that the process of a run writes
@@ -95,6 +97,17 @@ class Run:
                 if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
                     break
                 lines.append(line)
+        return self._with_new_names(lines)
+
+    def _with_new_names(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return log lines with the names that metrics have today; the recipe says which."""
+        old = [line for line in lines if RENAMED.keys() & (line.get("metrics") or {})]
+        if old and self.recipe_file.is_file():
+            recipe = read(self.recipe_file.read_text("utf-8", errors="replace"), "")[0].plain()
+            section = recipe.get("eval") if isinstance(recipe, dict) else None
+            names = renamed(section.get("metrics") if isinstance(section, dict) else None)
+            for line in old:
+                line["metrics"] = rename_keys(line["metrics"], names)
         return lines
 
     def rewind_log(self, step: int) -> None:
@@ -231,9 +244,9 @@ def find(run: Run | str | Path | int | None = None, out: str | Path | None = Non
         named = wanted in (path.name, path.name.partition("-")[2])
         if named or (wanted.lstrip("0") == str(number)):
             return Run(path)
-    for renamed in every(out):
-        if renamed.path.name == wanted:
-            return renamed
+    for other in every(out):
+        if other.path.name == wanted:
+            return other
     newest = ", ".join(path.name for _, path in runs[-5:]) or "none"
     raise StorageError(f"no run '{wanted}' in {root}; the newest there: {newest}")
 

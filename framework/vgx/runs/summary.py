@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from vgx.errors import VgxError
+from vgx.recipe.renamed import RENAMED, rename_evaluation, rename_keys, rename_recipe
 from vgx.recipe.yaml import read
 from vgx.runs.best import best_of
 from vgx.runs.directory import Run
@@ -90,7 +91,16 @@ def read_recipe(run: Run) -> dict[str, Any]:
     recipe = tree.plain()
     if not (isinstance(recipe, dict) and isinstance(recipe.get("train"), dict)):
         raise TypeError("recipe.yaml: no recipe")
-    return recipe
+    return rename_recipe(recipe)
+
+
+def read_evaluation(run: Run) -> dict[str, Any]:
+    """Return the run's `evaluation.json`; an empty dictionary if it is missing or damaged."""
+    results = read_json(run, "evaluation.json")
+    try:
+        return rename_evaluation(results)
+    except UNREADABLE:  # not as `vgx eval` writes it, which is an error where tables are made of it
+        return results
 
 
 def _ended(run: Run) -> Ended | None:
@@ -142,6 +152,7 @@ def _best(run: Run, recipe: dict[str, Any]) -> str:
     measured = [line for line in run.read_log() if name in line.get("metrics", {})] if name else []
     if measured:
         better = read_json(run, "environment.json").get("better") or {}
+        better = rename_keys(better, RENAMED) | better  # of a run before the names changed
         best = best_of(measured, name, better[name]) if name in better else None
         if best is None:
             last = measured[-1]
@@ -149,6 +160,7 @@ def _best(run: Run, recipe: dict[str, Any]) -> str:
         return f"{name} {best.value:.4g} at step {best.step:,}"
     file = run.path / "evaluation.json"
     results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    results = rename_evaluation(results)
     for part in (*results.get("generation", []), results.get("reconstruction") or {}):
         for named, figure in part.get("figures", {}).items():
             return f"{named} {figure['mean']:.4g}"

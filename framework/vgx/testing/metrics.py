@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vgx import rng
 from vgx.parts.contract import check_tensor
+from vgx.recipe.model import value_names
 from vgx.testing.case import ROUNDING, B, Case, built, require, unchanged, with_generator
 
 
@@ -46,6 +47,9 @@ def check_features(case: Case) -> None:
 def check_metric(case: Case) -> None:
     """Check that a metric gives finite numbers that depend on the images alone."""
     real, fake = case.images(), case.images(1)
+    reason = case.part.why_not(case.image, B, B)
+    require(isinstance(reason, str), f"why_not() gives {reason!r}, no text")
+    require(not reason, f"it cannot compare {B} images of {case.image.size} pixels: {reason}")
 
     def measure(batch: int, ambient: int = 0) -> Any:
         with rng.ambient(ambient, "testing"):
@@ -54,6 +58,8 @@ def check_metric(case: Case) -> None:
                 state.update(real[start : start + batch], fake[start : start + batch])
             numbers = state.compute()
             require(isinstance(numbers, dict) and numbers, f"compute() gives {numbers!r}")
+            declared = {*value_names(case.part)} == {*numbers}
+            case.check(declared, f"compute() gives other values than gives says: {[*numbers]}")
             for name, value in numbers.items():
                 good = type(value) is float and math.isfinite(value)
                 require(good, f"compute() gives {value!r} as {name}, no finite float")

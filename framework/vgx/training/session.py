@@ -25,7 +25,7 @@ from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError, StorageError, noticing
-from vgx.evaluation.metrics import try_metrics
+from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.files import write_file
 from vgx.parts.base import noting_reads
 from vgx.parts.registry import Registry, discover
@@ -66,11 +66,11 @@ def run(
     console = console or Console()
     registry = registry or discover(plugins)
     with blaming(registry):
+        try_metrics(recipe)
         with noting_reads() as reads:
             store, notices = open_data(recipe, console)
             engine, batches = build(recipe, store, pick_device(device), notices, console)
             findings = examine(engine, registry, as_batch(store, CHECKED, engine.device), reads)
-        try_metrics(recipe.eval, recipe.image)
         require_libraries(recipe.trackers)
     print_findings(findings, console)
 
@@ -163,7 +163,7 @@ def check(
             engine = Engine(recipe, steps_of(recipe, per_epoch), codes, chosen)
             images = peek(source, recipe.image, CHECKED, recipe.dataset.tolerated)
             findings = examine(engine, registry, as_batch(images, CHECKED, chosen), reads)
-        try_metrics(recipe.eval, recipe.image)
+        try_metrics(recipe, len(source))
         require_libraries(recipe.trackers)
     return engine, findings
 
@@ -200,6 +200,7 @@ def open_data(recipe: Recipe, console: Console) -> tuple[Store, list[str]]:
     store = open_with_progress(source, recipe.dataset, recipe.image, console)
     held = held_out(store.hashes, recipe.eval.holdout).sum()
     console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
+    check_images(recipe.eval, recipe.image, store)
     return store, notices
 
 

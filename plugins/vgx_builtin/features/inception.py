@@ -63,7 +63,8 @@ def _fetched() -> Path:
     file, download = folder / "inception-2015.safetensors", folder / "inception-2015.pth"
     if file.is_file():
         return file
-    instead = "a local file works too: features: {type: inception, weights: FILE.safetensors}"
+    local = "a local file works too: features: {type: inception, weights: FILE.safetensors}"
+    instead = f"{local}; the metrics frechet-distance and kernel-distance need no weights"
     if constants.HF_HUB_OFFLINE:  # what --offline sets
         raise vgx.HubError(f"features inception: its weights are not cached; {instead}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,10 @@ class RandomConv(vgx.Features, type="random-conv"):
 
         return RandomNetwork(image.channels, self.seed)
 
+    def title(self) -> str:
+        """Return the type, and the seed unless it is 0: another seed is another network."""
+        return f"{self.type} {self.seed}" if self.seed else self.type
+
     def note(self, image: vgx.ImageSpec) -> str:
         """Return a warning that the network is not trained."""
         del image

@@ -28,6 +28,10 @@ class Timm(vgx.Features, type="timm"):
     side: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Pixels a side that images are resized to; `null` is what the backbone was trained with."""
 
+    def title(self) -> str:
+        """Return the name of the backbone."""
+        return f"timm {self.backbone}"
+
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [N, C, H, W] -> features [N, F]."""
         import timm

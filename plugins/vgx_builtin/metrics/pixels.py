@@ -59,8 +59,8 @@ class Ssim(vgx.Metric, type="ssim"):
     """Structural similarity of image and reconstruction (Wang et al. 2004, eq. 13); -1 to 1.
 
     SSIM = (2 m_x m_y + c1)(2 s_xy + c2) / ((m_x^2 + m_y^2 + c1)(s_x^2 + s_y^2 + c2)) in Gaussian
-    windows of 11 pixels with sigma 1.5, c1 = 0.01^2 and c2 = 0.03^2; mean over windows and
-    channels. Images are mirrored at their border, and need 11 pixels a side.
+    windows of 11 pixels with sigma 1.5, c1 = 0.01^2 and c2 = 0.03^2; mean over channels and over
+    the windows that lie in the image, as in the paper's program and in scikit-image.
     """
 
     pairs: ClassVar[bool] = True
@@ -68,15 +68,17 @@ class Ssim(vgx.Metric, type="ssim"):
 
     def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
         """Return a new, empty state."""
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
         from vgx_builtin.metrics.states import Mean
 
-        if image.size < WINDOW:
-            message = f"metric ssim: a window has {WINDOW} pixels a side, an image {image.size}"
-            raise vgx.RecipeError(message)
-        similarity: Any = structural_similarity_index_measure
-        return Mean(self.type, partial(_each, partial(similarity, data_range=1.0)))
+        del image
+        return Mean(self.type, _ssim)
+
+    def why_not(self, image: vgx.ImageSpec, real: int, generated: int) -> str:
+        """Return why images are too small."""
+        del real, generated
+        if image.size >= WINDOW:
+            return ""
+        return f"a window has {WINDOW} pixels a side, an image {image.size}"
 
 
 class MsSsim(vgx.Metric, type="ms-ssim"):
@@ -84,6 +86,8 @@ class MsSsim(vgx.Metric, type="ms-ssim"):
 
     The product of the contrast and structure of each scale and the SSIM of the coarsest, each to
     its exponent; a scale is half as wide as the one before. A negative factor counts as 0.
+    torchmetrics computes it: of contrast and structure the windows in the image count, of the
+    coarsest scale also those over its border, where the image is mirrored.
     """
 
     pairs: ClassVar[bool] = True
@@ -101,16 +105,29 @@ class MsSsim(vgx.Metric, type="ms-ssim"):
 
         from vgx_builtin.metrics.states import Mean
 
-        if image.size < SIDES[self.scales]:
-            needed = f"scales: {self.scales} needs {SIDES[self.scales]} pixels a side"
-            raise vgx.RecipeError(f"metric ms-ssim: {needed}, an image has {image.size}")
+        del image
         chosen = EXPONENTS[: self.scales]
         betas = tuple(exponent / sum(chosen) for exponent in chosen)
-        measure = partial(similarity, data_range=1.0, betas=betas, normalize="relu")
-        return Mean(self.type, partial(_each, measure))
+        measure: Any = partial(
+            similarity, data_range=1.0, betas=betas, normalize="relu", reduction="none"
+        )
+        return Mean(self.type, lambda real, fake: measure(fake, real).reshape(len(real)))
+
+    def why_not(self, image: vgx.ImageSpec, real: int, generated: int) -> str:
+        """Return why images are too small."""
+        del real, generated
+        if image.size >= SIDES[self.scales]:
+            return ""
+        needed = f"scales: {self.scales} needs {SIDES[self.scales]} pixels a side"
+        return f"{needed}, an image has {image.size}"
 
 
-def _each(measure: Any, real: Tensor, fake: Tensor) -> Tensor:
-    """[B]  A similarity of each image with its reconstruction."""
-    value: Tensor = measure(fake, real, reduction="none")
-    return value.reshape(len(real), -1).mean(1)
+def _ssim(real: Tensor, fake: Tensor) -> Tensor:
+    """[B]  The similarity of each image with its reconstruction."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    measure: Any = structural_similarity_index_measure
+    _, windows = measure(fake, real, data_range=1.0, reduction="none", return_full_image=True)
+    reach = WINDOW // 2  # of a window around its pixel; those nearer to the border leave the image
+    inner: Tensor = windows[:, :, reach:-reach, reach:-reach]  # [B, C, H - 10, W - 10]
+    return inner.flatten(1).mean(1)

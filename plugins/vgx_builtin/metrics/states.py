@@ -49,15 +49,3 @@ class GatheredFeatures:
     def compute(self) -> dict[str, float]:
         """Compare features [N, F] with [M, F]."""
         return self.compare(torch.cat(self.real), torch.cat(self.fake))
-
-
-class PassThrough(nn.Module):
-    """Stands for the network where features are already computed."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features  # the name that torchmetrics asks for
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return features [N, F]."""
-        return features
