@@ -92,7 +92,7 @@ def _finish(run: Run, device: str | None, console: Console) -> None:
     """Draw a grid with the recipe's sampler, and print how to go on."""
     path = save_grid(run, None, {}, 100, 0, None, device)
     console.print(f"Picture {path}")
-    console.print(f"Draw more with: vgx sample {run.path}    go on with: vgx resume {run.path}")
+    console.print(f"Draw more with: vgx sample {run.short}    go on with: vgx resume {run.short}")
 
 
 COMMANDS = (run, resume)

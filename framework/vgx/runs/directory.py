@@ -36,6 +36,16 @@ class Run:
     path: Path
 
     @property
+    def short(self) -> str:
+        """The shortest text by which `find` finds the run: its number, if it can, else its path."""
+        if numbered_name := _NAME.fullmatch(self.path.name):
+            number = numbered_name[1].lstrip("0")
+            with suppress(StorageError, OSError):
+                if find(number).path.resolve() == self.path.resolve():
+                    return number
+        return str(self.path)
+
+    @property
     def recipe_file(self) -> Path:
         """The resolved recipe, complete: `vgx run` takes it."""
         return self.path / "recipe.yaml"

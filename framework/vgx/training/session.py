@@ -62,12 +62,14 @@ def run(
     with everything saved.
     """
     console = console or Console()
+    chosen = pick_device(device)
     registry = registry or discover(plugins)
     with blaming(registry):
         with noting_reads() as reads:
             store, notices = open_data(recipe, console)
-            engine, batches = build(recipe, store, pick_device(device), notices, console)
-            findings = examine(engine, registry, as_batch(store, CHECKED, engine.device), reads)
+            engine, batches = build(recipe, store, chosen, notices, console)
+            with console.phase("Auditing the losses"):
+                findings = examine(engine, registry, as_batch(store, CHECKED, chosen), reads)
         try_metrics(recipe.eval, recipe.image)
         require_libraries(recipe.trackers)
     print_findings(findings, console)
@@ -82,7 +84,7 @@ def run(
 
     new = create(recipe.name, out)
     training = Training(recipe, new, engine, batches, store, notices)
-    with new.held(), signals(training):
+    with new.held(), signals(training, console):
         for file in plugins:
             shutil.copy(file, new.path / "plugins" / Path(file).name)
         about = environment.describe(recipe, registry, engine.device, store, notices, folder)
@@ -131,7 +133,7 @@ def resume(
         if changed:
             write_file(stopped.recipe_file, dump_recipe(recipe))
         console.print(f"Run {stopped.path} goes on from step {training.done:,}")
-        with signals(training):
+        with signals(training, console):
             _train(training, registry, console)
     return stopped
 
@@ -143,19 +145,22 @@ def check(
 
     Returns the engine that was checked, which cannot be trained: only its images were opened.
     """
+    chosen = pick_device(device)
     with blaming(registry):
         with noting_reads() as reads:
-            source, notices = open_source(recipe.dataset, recipe.image)
+            with console.phase("Opening the data"):
+                source, notices = open_source(recipe.dataset, recipe.image)
             for notice in notices:
                 console.warn(notice)
             console.print(f"Data: {len(source):,} images before filtering")
-            chosen = pick_device(device)
             trained = math.ceil(len(source) * (1 - recipe.eval.holdout))
             per_epoch = minibatches(trained, recipe.train.batch)
             codes = per_epoch * recipe.train.batch
-            engine = Engine(recipe, steps_of(recipe, per_epoch), codes, chosen)
+            with console.phase("Building the networks"):
+                engine = Engine(recipe, steps_of(recipe, per_epoch), codes, chosen)
             images = peek(source, recipe.image, CHECKED, recipe.dataset.tolerated)
-            findings = examine(engine, registry, as_batch(images, CHECKED, chosen), reads)
+            with console.phase("Auditing the losses"):
+                findings = examine(engine, registry, as_batch(images, CHECKED, chosen), reads)
         try_metrics(recipe.eval, recipe.image)
         require_libraries(recipe.trackers)
     return engine, findings
@@ -185,7 +190,8 @@ def print_findings(findings: Findings, console: Console) -> None:
 
 def open_data(recipe: Recipe, console: Console) -> tuple[Store, list[str]]:
     """Return the decoded images of a recipe's data set, and the notices of the data set."""
-    source, notices = open_source(recipe.dataset, recipe.image)
+    with console.phase("Opening the data"):
+        source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         console.warn(notice)
     # Also when the store exists: the audit must see which fields are read to decode an image.
@@ -206,7 +212,7 @@ def build(
     batches = Batches(store.images, train.batch, train.seed, device, store.labels, rows)
     codes = batches.per_epoch * train.batch
     new: list[str] = []
-    with noticing(new):
+    with console.phase("Building the networks"), noticing(new):
         engine = Engine(recipe, steps_of(recipe, batches.per_epoch), codes, device)
     for notice in new:
         console.warn(notice)
