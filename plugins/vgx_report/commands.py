@@ -89,15 +89,18 @@ def explain(
     """Draw an experiment: networks, which term moves which, weights, memory, time.
 
     For a RECIPE a few steps are measured. A RUN (the newest by default) is drawn from its files.
+    A file comes before a run. A run comes before a recipe of that name which comes with vgx, unless
+    an option changes it.
     """
     from vgx.console import Console
     from vgx.files import write_file
     from vgx_report import diagram
 
     console = Console()
-    if what is not None and Path(what).is_file():
-        explanation = _of_recipe(Path(what), overrides, plugins, device, console)
-    elif overrides or plugins or device:
+    changed = bool(overrides or plugins or device)
+    if what is not None and _is_recipe(what, changed=changed):
+        explanation = _of_recipe(what, overrides, plugins, device, console)
+    elif changed:
         raise click.UsageError("A run cannot be changed; leave out --set, --plugin and --device.")
     else:
         explanation = _of_run(what)
@@ -114,8 +117,22 @@ def explain(
         console.print(f"Drawing {svg}")
 
 
+def _is_recipe(what: str, *, changed: bool) -> bool:
+    import vgx
+    from vgx.recipe.library import find_recipe
+    from vgx.runs.directory import find
+
+    if changed or Path(what).is_file() or not find_recipe(what).is_file():
+        return find_recipe(what).is_file()
+    try:
+        find(what)
+    except vgx.StorageError:
+        return True
+    return False
+
+
 def _of_recipe(
-    file: Path,
+    name: str,
     overrides: tuple[str, ...],
     plugins: tuple[Path, ...],
     device: str | None,
@@ -129,7 +146,7 @@ def _of_recipe(
     from vgx_report import diagram
 
     registry = vgx.discover(plugins)
-    recipe = vgx.load_recipe(file, overrides, registry)
+    recipe = vgx.load_recipe(name, overrides, registry)
     engine, findings = check(recipe, registry, device, console)
     seconds, count = trials.step_time(engine, findings.forward)
     step = seconds * recipe.train.batch / count

@@ -79,8 +79,7 @@ def test_a_full_disk_behind_standard_output_is_a_storage_error(vgx_program):
 def test_letters_that_the_terminal_lacks_are_written_by_number(vgx_program):
     folder = vgx_program.folder / "Ünïcode 😀 with spaces"
     folder.mkdir()
-    text = TINY.read_text().replace("extends: ", f"extends: {TINY.parent}/")
-    (folder / "reçipe.yaml").write_text(text, encoding="utf-8")
+    (folder / "reçipe.yaml").write_text(TINY.read_text(), encoding="utf-8")
     line = "vgx run */re*.yaml --set train.steps=1 --out *with*/ | cat; exit ${PIPESTATUS[0]}"
     done = shell(vgx_program, line, **ASCII)
     assert done.returncode == 0, done.stdout + done.stderr

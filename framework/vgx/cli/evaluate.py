@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -116,11 +115,13 @@ def _part(recipe: Recipe, field: str, text: str, registry: Registry) -> Any:
 
 
 def _dataset(text: str, recipe: Recipe, registry: Registry) -> Any:
-    """Return the data set of a recipe's file, or the one that a text names as in a recipe."""
+    """Return the data set of a recipe, by its file or name, or the one that a text describes."""
+    from vgx.recipe.library import find_recipe
     from vgx.recipe.load import load_recipe
 
-    if text.endswith((".yaml", ".yml")) and Path(text).is_file():
-        return load_recipe(text, (), registry).dataset
+    file = find_recipe(text)
+    if file.suffix in (".yaml", ".yml") and file.is_file():
+        return load_recipe(file, (), registry).dataset
     return _part(recipe, "dataset", text, registry)
 
 

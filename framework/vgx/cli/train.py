@@ -33,7 +33,10 @@ def run(
     profile: bool,
     device: str | None,
 ) -> None:
-    """Check RECIPE, train it, and draw images with it."""
+    """Check RECIPE, train it, and draw images with it.
+
+    RECIPE is a file, or the name of a recipe that comes with vgx: vgx run quickstart
+    """
     if resumed is None and recipe is None:
         raise click.UsageError("Name a RECIPE, or a run to go on with: --resume RUN.")
     if resumed is not None and profile:
@@ -42,6 +45,7 @@ def run(
         raise click.UsageError("A resumed run uses its own copies of plugins; leave out --plugin.")
     from vgx.console import Console
     from vgx.parts.registry import discover
+    from vgx.recipe.library import find_recipe
     from vgx.recipe.load import load_recipe
     from vgx.runs import directory
     from vgx.sampling.model import registry_of
@@ -52,7 +56,7 @@ def run(
         assert recipe is not None
         registry = discover(plugins)
         loaded = load_recipe(recipe, overrides, registry)
-        folder = recipe.parent
+        folder = find_recipe(recipe).parent
         ended = session.run(
             loaded, out, device, plugins, registry, console, folder, profile=profile
         )

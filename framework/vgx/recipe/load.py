@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from vgx.errors import PluginError, RecipeError
 from vgx.parts.base import validate
 from vgx.parts.registry import Registry, discover
-from vgx.recipe import yaml
+from vgx.recipe import library, yaml
 from vgx.recipe.model import Recipe
 from vgx.recipe.yaml import Fault, Node
 
@@ -27,11 +27,12 @@ def load_recipe(
 ) -> Recipe:
     """Read a recipe, merge it with the recipes that it extends, apply overrides and validate.
 
+    `path` is a file, or the name of a recipe that comes with vgx, such as "quickstart".
     `overrides` are `{"train.steps": 10}` or `["train.steps=10"]`. In the second form the values are
     YAML. Raises `RecipeError` that lists all errors with their places.
     """
     faults: list[Fault] = []
-    tree = _read_file(Path(path), faults, ())
+    tree = _read_file(library.find_recipe(path), faults, ())
     if faults and not tree.value:  # nothing could be read, so "field required" would be no help
         raise RecipeError(_message(faults))
     if isinstance(overrides, Mapping):
@@ -99,7 +100,8 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
         text = data.decode(errors="strict" if len(data) <= yaml.MAX_BYTES else "replace")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no UTF-8 text"
-        raise RecipeError(f"{path}: {reason}") from None
+        meant = library.meant(path) if isinstance(error, FileNotFoundError) else ""
+        raise RecipeError(f"{path}: {reason}{meant}") from None
     tree, unread = yaml.read(text, str(path))
     faults += unread
     if not isinstance(tree.value, dict):
@@ -110,9 +112,9 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
     if base is None:
         return tree
     if not isinstance(base.value, str) or "\0" in base.value:
-        faults.append(Fault(base.place, "extends: should be the path of another recipe"))
+        faults.append(Fault(base.place, "extends: should be the path or name of another recipe"))
         return tree
-    target, above = path.parent / base.value, (*seen, path.resolve())
+    target, above = library.find_recipe(base.value, path.parent), (*seen, path.resolve())
     if wrong := _no_base(target, above):
         faults.append(Fault(base.place, f"extends: {yaml.short(base.value)}: {wrong}"))
         return tree
@@ -126,7 +128,7 @@ def _no_base(target: Path, above: tuple[Path, ...]) -> str:
             return "this goes round in a circle"
         if len(above) > yaml.MAX_DEPTH:
             return f"more than {yaml.MAX_DEPTH} recipes on top of each other"
-        return "" if target.is_file() else "there is no such file"
+        return "" if target.is_file() else "there is no such file" + library.meant(target)
     except (OSError, ValueError, RuntimeError):
         return "this can't be the name of a file"
 

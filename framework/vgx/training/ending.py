@@ -72,10 +72,10 @@ def summary(training: Training) -> list[str]:
         for name, value in last.items()
         if name in first
     ]
-    steps = f"{training.done:,}"
-    if training.done < training.engine.steps:
-        steps += f" of {training.engine.steps:,}"
-    lines = [f"Trained {steps} steps in {time}, {speed:,.{0 if speed >= 10 else 1}f} images/s"]
+    of = training.engine.steps
+    steps = f"{training.done:,}" + (f" of {of:,}" if training.done < of else "")
+    steps += " step" if of == 1 else " steps"
+    lines = [f"Trained {steps} in {time}, {speed:,.{0 if speed >= 10 else 1}f} images/s"]
     lines.append(f"First and last losses: {', '.join(terms)}")
     if training.measured:
         metrics = [f"{name} {values.text}" for name, values in training.measured.items()]

@@ -45,7 +45,7 @@ CHECKED = 4  # images on which the networks and losses are checked
 
 
 def run(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     out: str | Path | None = None,
     device: str | None = None,
     plugins: Sequence[Path] = (),
@@ -57,6 +57,7 @@ def run(
 ) -> Run:
     """Check the recipe and train it in a new run directory.
 
+    `recipe` may also be what `load_recipe` takes: a file, or a name such as "quickstart".
     `plugins` are files to copy into the run. `folder` is where the recipe is, whose git commit is
     noted. With `profile` a few steps are profiled. Raises a `VgxError`: `Stopped` after a signal,
     with everything saved.
@@ -64,6 +65,8 @@ def run(
     console = console or Console()
     chosen = pick_device(device)
     registry = registry or discover(plugins)
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, (), registry)
     with blaming(registry):
         with noting_reads() as reads:
             store, notices = open_data(recipe, console)
