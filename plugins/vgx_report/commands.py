@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from vgx.cli.options import common, device_option, plugin_option, set_option
+from vgx.cli.options import common, data_option, device_option, plugin_option, set_option
 
 if TYPE_CHECKING:
     from vgx.console import Console
@@ -74,6 +74,7 @@ def _marked(row: Row) -> tuple[str, ...]:
 
 @click.command()
 @click.argument("what", metavar="[RECIPE|RUN]", required=False)
+@data_option
 @set_option
 @plugin_option
 @click.option("--svg", metavar="FILE", type=click.Path(path_type=Path), help="Write it as SVG too.")
@@ -81,6 +82,7 @@ def _marked(row: Row) -> tuple[str, ...]:
 @common
 def explain(
     what: str | None,
+    data: str | None,
     overrides: tuple[str, ...],
     plugins: tuple[Path, ...],
     svg: Path | None,
@@ -97,11 +99,11 @@ def explain(
     from vgx_report import diagram
 
     console = Console()
-    changed = bool(overrides or plugins or device)
+    changed = bool(data or overrides or plugins or device)
     if what is not None and _is_recipe(what, changed=changed):
-        explanation = _of_recipe(what, overrides, plugins, device, console)
+        explanation = _of_recipe(what, data, overrides, plugins, device, console)
     elif changed:
-        raise click.UsageError("A run cannot be changed; leave out --set, --plugin and --device.")
+        raise click.UsageError("A run cannot be changed; leave out all options but --svg.")
     else:
         explanation = _of_run(what)
     console.print(f"{explanation.name}\n")
@@ -133,6 +135,7 @@ def _is_recipe(what: str, *, changed: bool) -> bool:
 
 def _of_recipe(
     name: str,
+    data: str | None,
     overrides: tuple[str, ...],
     plugins: tuple[Path, ...],
     device: str | None,
@@ -146,7 +149,7 @@ def _of_recipe(
     from vgx_report import diagram
 
     registry = vgx.discover(plugins)
-    recipe = vgx.load_recipe(name, overrides, registry)
+    recipe = vgx.load_recipe(name, overrides, registry, data)
     engine, findings = check(recipe, registry, device, console)
     seconds, count = trials.step_time(engine, findings.forward)
     step = seconds * recipe.train.batch / count

@@ -12,6 +12,7 @@ import rich_click as click
 
 from vgx.cli.options import (
     common,
+    data_option,
     device_option,
     plugin_option,
     set_option,
@@ -24,12 +25,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
+@data_option
 @set_option
 @plugin_option
 @device_option
 @common
 def check(
-    recipe: Path, overrides: tuple[str, ...], plugins: tuple[Path, ...], device: str | None
+    recipe: Path,
+    data: str | None,
+    overrides: tuple[str, ...],
+    plugins: tuple[Path, ...],
+    device: str | None,
 ) -> None:
     """Find out everything about RECIPE that can be known before the first step.
 
@@ -39,7 +45,7 @@ def check(
     from vgx.recipe.load import load_recipe
 
     registry = discover(plugins)
-    loaded = load_recipe(recipe, overrides, registry)
+    loaded = load_recipe(recipe, overrides, registry, data)
     from vgx.console import Console
     from vgx.training import session
 

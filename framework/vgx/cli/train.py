@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from vgx.cli.options import common, device_option, plugin_option, runs_option, set_option
+from vgx.cli.options import (
+    common,
+    data_option,
+    device_option,
+    plugin_option,
+    runs_option,
+    set_option,
+)
 from vgx.cli.sample import save_grid
 
 if TYPE_CHECKING:
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@data_option
 @set_option
 @plugin_option
 @runs_option
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 @common
 def run(
     recipe: Path | None,
+    data: str | None,
     overrides: tuple[str, ...],
     plugins: tuple[Path, ...],
     out: Path | None,
@@ -41,6 +50,8 @@ def run(
         raise click.UsageError("Name a RECIPE, or a run to go on with: --resume RUN.")
     if resumed is not None and profile:
         raise click.UsageError("A profile is made of a new run; leave out --resume or --profile.")
+    if resumed is not None and data is not None:
+        raise click.UsageError("A resumed run keeps its images; leave out --resume or --data.")
     if resumed is not None and plugins:
         raise click.UsageError("A resumed run uses its own copies of plugins; leave out --plugin.")
     from vgx.console import Console
@@ -55,7 +66,7 @@ def run(
     if resumed is None:
         assert recipe is not None
         registry = discover(plugins)
-        loaded = load_recipe(recipe, overrides, registry)
+        loaded = load_recipe(recipe, overrides, registry, data)
         folder = find_recipe(recipe).parent
         ended = session.run(
             loaded, out, device, plugins, registry, console, folder, profile=profile

@@ -15,6 +15,7 @@ from vgx.parts.base import validate
 from vgx.parts.registry import Registry, discover
 from vgx.recipe import library, yaml
 from vgx.recipe.model import Recipe
+from vgx.recipe.places import dataset_at
 from vgx.recipe.yaml import Fault, Node
 
 MAX_LINES = 10  # of one message
@@ -24,17 +25,23 @@ def load_recipe(
     path: str | Path,
     overrides: Mapping[str, Any] | Sequence[str] = (),
     registry: Registry | None = None,
+    data: str | None = None,
 ) -> Recipe:
     """Read a recipe, merge it with the recipes that it extends, apply overrides and validate.
 
     `path` is a file, or the name of a recipe that comes with vgx, such as "quickstart".
     `overrides` are `{"train.steps": 10}` or `["train.steps=10"]`. In the second form the values are
-    YAML. Raises `RecipeError` that lists all errors with their places.
+    YAML. `data` replaces the data set: a folder of images, or another place that an installed data
+    set opens. Raises `RecipeError` that lists all errors with their places.
     """
     faults: list[Fault] = []
     tree = _read_file(library.find_recipe(path), faults, ())
     if faults and not tree.value:  # nothing could be read, so "field required" would be no help
         raise RecipeError(_message(faults))
+    registry = registry or discover()
+    if data is not None:
+        dataset = replace(_node(dataset_at(data, registry), "--data"), key_place="--data")
+        tree = replace(tree, value={**tree.value, "dataset": dataset})
     if isinstance(overrides, Mapping):
         settings = [(key, _node(value, f"--set {key}")) for key, value in overrides.items()]
     else:
@@ -46,7 +53,7 @@ def load_recipe(
             continue
         # Lists are indexed as losses.1.weight or losses[1].weight.
         tree = _set(tree, re.sub(r"\[(\d+)\]", r".\1", key).split("."), value, faults)
-    return _validated(tree, registry or discover(), faults)
+    return _validated(tree, registry, faults)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -145,6 +152,11 @@ def _merge(base: Node, over: Node, field: str = "") -> Node:
         for length, other in (("epochs", "steps"), ("steps", "epochs")):
             if length in over.value and over.value[length].value is not None:
                 items.pop(other, None)
+    if field == "dataset" and "path" in over.value and over.value["path"].value is not None:
+        # A fallback belongs to the path beside it: images that a user names are never replaced.
+        fallback = items.get("fallback")
+        if fallback is not None and not fallback.place.startswith("--set"):
+            del items["fallback"]
     for key, node in over.value.items():
         if node.value is None:
             items.pop(key, None)
@@ -278,6 +290,8 @@ def _fault(tree: Node, loc: tuple[int | str, ...], fault: Any) -> Fault:
     message = fault["msg"]
     if hint := fault.get("ctx", {}).get("near"):
         message += f"; did you mean '{hint}'?"
+    if fault["type"] == "unknown_field" and field == ["dataset", "path"]:
+        message += "; for images of your own: --data PATH"
     if fault["type"] != "missing" and not isinstance(node.value, dict | list):
         message += f" (here: {yaml.short(repr(node.value))})"
     named = ".".join(map(yaml.short, field))
