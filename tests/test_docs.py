@@ -30,6 +30,7 @@ from vgx.engine.players import Player
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.parts import kinds as components
 from vgx.recipe import schema
+from vgx.recipe.library import find_recipe
 from vgx.recipe.load import parse_settings
 from vgx.recipe.model import CHANGEABLE, Optimizer, Recipe, Train
 from vgx.sampling.draw import with_sampler
@@ -359,7 +360,7 @@ def test_every_command_shown_would_run():
             registry = vgx.Registry(
                 tuple(p for p in registry.plugins if p.distribution != "vgx-huber")
             )
-        base = where / given["recipe"] if given.get("recipe") else ROOT / "recipes" / "tiny.yaml"
+        base = find_recipe(given.get("recipe") or "tiny", where)
         recipe = vgx.load_recipe(base, given.get("overrides", ()), registry)
         if words[0] == "sample":
             settings = parse_settings(given["settings"])
@@ -390,7 +391,7 @@ def test_methods_in_the_design_exist():
 
 def test_the_readme_has_the_two_lines():
     lines = [line for b in blocks("sh", ROOT / "README.md") for line in b.text.splitlines()]
-    assert "pip install -e . && vgx run recipes/quickstart.yaml" in lines
+    assert "pip install -e . && vgx run quickstart" in lines
     assert "pip install -e '.[test]' && pytest -n auto" in lines
 
 

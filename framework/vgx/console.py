@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import TextWrapper
 from typing import IO
 
 from rich import console as rich_console
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_SECONDS = 10  # between two lines of a progress that is not drawn live
+RATE_SECONDS = 30  # over which the speed of a progress is measured, if that is enough for
+RATE_COUNT = 10  # so many advances; before them no time is estimated
+BAR = 30  # characters, at most
+ROWS = 4  # lines of values below a bar, at most
 
 
 class Console:
@@ -23,13 +31,21 @@ class Console:
         self.rich = rich_console.Console(file=file, width=width)
 
     def print(self, text: str) -> None:
-        """Print a line as it is."""
-        self.rich.print(escape(text), soft_wrap=True, highlight=False)
+        """Print a line as it is; a terminal gets it wrapped between words."""
+        self.rich.print(escape(self._wrapped(text)), soft_wrap=True, highlight=False)
 
     def warn(self, text: str) -> None:
         """Print a notice."""
-        line = escape(f"NOTICE: {text}")
+        line = escape(self._wrapped(f"NOTICE: {text}"))
         self.rich.print(f"[bold yellow]{line}[/]", soft_wrap=True, highlight=False)
+
+    def _wrapped(self, text: str) -> str:
+        """Return a text with its lines wrapped between words, if they end in a terminal."""
+        if not self.rich.is_terminal:
+            return text
+        # A word that is longer than a line, as a path may be, is left whole: it can be copied then.
+        wrapper = TextWrapper(self.rich.width, break_long_words=False, break_on_hyphens=False)
+        return "\n".join(wrapper.fill(line) for line in text.split("\n"))
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; columns of numbers are aligned on the right."""
@@ -48,50 +64,107 @@ class Console:
         self.rich.print(table)
 
     @contextmanager
-    def progress(
-        self, label: str, total: int, done: int = 0
-    ) -> Iterator[Callable[[int, str], None]]:
-        """Show the progress of a long task.
-
-        The block gets a function to call with the number of items just done, and a text.
-        """
-        if self.rich.is_terminal or self.rich.is_jupyter:
-            with self._bar() as bar:
-                task = bar.add_task(label, total=total, completed=done, text="")
-
-                def update(more: int, text: str) -> None:
-                    bar.update(task, advance=more)
-                    if text:
-                        bar.update(task, text=escape(text))
-
-                yield update
+    def phase(self, text: str) -> Iterator[None]:
+        """Show what the program does in the block."""
+        if self._live:
+            with self.rich.status(escape(text)):
+                yield
             return
-        start = last = time.monotonic()
-        so_far, latest = done, ""
+        self.print(text)
+        yield
 
-        def advance(more: int, text: str) -> None:
-            nonlocal last, so_far, latest
-            so_far += more
-            now = time.monotonic()
-            latest = text or latest
-            if now - last >= PLAIN_SECONDS or so_far == total:
-                last = now
-                left = (now - start) / max(so_far - done, 1) * (total - so_far)
-                line = f"{label} {so_far:,}/{total:,} {latest} {_clock(left)} left"
-                self.print(line.replace("  ", " "))
+    @contextmanager
+    def progress(
+        self, label: str, total: int, done: int = 0, unit: str = "images", images: int = 1
+    ) -> Iterator[Callable[[int, Sequence[str]], None]]:
+        """Show the progress of a long task over items that have so many images each.
+
+        The block gets a function to call with the number of items just done, and with values to
+        show; no values leave the former ones.
+        """
+        progress = Progress(label, total, done, unit, images)
+        if self._live:
+            with Live(progress, console=self.rich, transient=True):
+                yield progress.advance
+            return
+        last = time.monotonic()
+
+        def advance(more: int, values: Sequence[str]) -> None:
+            nonlocal last
+            progress.advance(more, values)
+            if time.monotonic() - last >= PLAIN_SECONDS or progress.done == total:
+                last = time.monotonic()
+                self.print(progress.line)
 
         yield advance
 
-    def _bar(self) -> Progress:
-        return Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
-            console=self.rich,
-            transient=True,
-        )
+    @property
+    def _live(self) -> bool:
+        return self.rich.is_terminal or self.rich.is_jupyter
+
+
+class Progress:
+    """How far a long task is. In a terminal: a bar, and below it the newest values."""
+
+    def __init__(self, label: str, total: int, done: int, unit: str, images: int) -> None:
+        """Begin with `done` of `total` items, each of so many images."""
+        self.label, self.total, self.done, self.unit, self.images = label, total, done, unit, images
+        self.values: Sequence[str] = ()
+        self.rate = self.left = ""  # images per second, and the time that is left
+        self._marks = deque([(time.monotonic(), done)])  # times, and items done by then
+
+    def advance(self, more: int, values: Sequence[str]) -> None:
+        """Note that more items are done; fewer after a rollback."""
+        self.done, self.values = self.done + more, values or self.values
+        now, marks = time.monotonic(), self._marks
+        if more < 0:
+            marks.clear()
+        marks.append((now, self.done))
+        while len(marks) > RATE_COUNT + 1 and now - marks[1][0] >= RATE_SECONDS:
+            marks.popleft()
+        speed = (self.done - marks[0][1]) / max(now - marks[0][0], 1e-9)  # items a second
+        images = speed * self.images
+        self.rate = f"{images:,.{0 if images >= 10 else 1}f} images/s" if speed else ""
+        known = len(marks) > RATE_COUNT and self.done < self.total
+        self.left = f"{_clock((self.total - self.done) / speed)} left" if known else ""
+
+    @property
+    def line(self) -> str:
+        """All of it as one line of text."""
+        count = f"{self.label} {self.done:,}/{self.total:,} {self.unit}"
+        return ", ".join(text for text in (count, self.rate, self.left, *self.values) if text)
+
+    def __rich_console__(
+        self, console: rich_console.Console, options: rich_console.ConsoleOptions
+    ) -> rich_console.RenderResult:
+        """Draw it: first what must be seen in the narrowest terminal."""
+        total = f"{self.total:,}"
+        count = f"{self.done:,}".rjust(len(total)) + f"/{total}"
+        numbers = f" {count} {self.rate:>16} {self.left:>13}".rstrip()
+        room = options.max_width - len(self.label) - len(numbers) - 1
+        bar = ProgressBar(total=self.total, completed=self.done, width=max(4, min(BAR, room)))
+        row = Table.grid()
+        for _ in range(3):
+            row.add_column(no_wrap=True)
+        row.add_row(Text(f"{self.label} ", "bold"), bar, Text(numbers))
+        yield row
+        for line in packed(self.values, options.max_width):
+            yield Text(line, no_wrap=True, overflow="ellipsis")
+
+
+def packed(values: Sequence[str], width: int) -> list[str]:
+    """Return values in a few lines of at most `width` characters; dots mean that more follow."""
+    lines = [""]
+    for value in values:
+        longer = f"{lines[-1]}  {value}"
+        if len(longer) <= width - 4 or not lines[-1]:
+            lines[-1] = longer
+        elif len(lines) < ROWS:
+            lines.append(f"  {value}")
+        else:
+            lines[-1] += " ..."
+            break
+    return lines if values else []
 
 
 def _clock(seconds: float) -> str:

@@ -31,6 +31,11 @@ def endings() -> set[str]:
     return {end for end, name in Image.registered_extensions().items() if name in FORMATS}
 
 
+def has_parquet(folder: Path) -> bool:
+    """Return whether a folder has parquet files, as data sets in the hub's layout do."""
+    return any(folder.rglob("*.parquet"))
+
+
 def digest(files: list[Path], root: Path) -> str:
     """Return a hash of the names, sizes and times of files: it changes when one of them does.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from vgx.cli.options import PATH, common, device_option, plugin_option, set_option
+from vgx.cli.options import PATH, common, data_option, device_option, plugin_option, set_option
 
 if TYPE_CHECKING:
     from vgx.console import Console
@@ -78,6 +78,7 @@ def _marked(row: Row) -> tuple[str, ...]:
 
 @click.command()
 @click.argument("what", metavar="[RECIPE|RUN]", required=False)
+@data_option
 @set_option
 @plugin_option
 @click.option("--svg", metavar="FILE", type=PATH, help="Write it as SVG too.")
@@ -85,6 +86,7 @@ def _marked(row: Row) -> tuple[str, ...]:
 @common
 def explain(
     what: str | None,
+    data: str | None,
     overrides: tuple[str, ...],
     plugins: tuple[Path, ...],
     svg: Path | None,
@@ -93,6 +95,8 @@ def explain(
     """Draw an experiment: networks, which term moves which, weights, memory, time.
 
     For a RECIPE a few steps are measured. A RUN (the newest by default) is drawn from its files.
+    A file comes before a run. A run comes before a recipe of that name which comes with vgx, unless
+    an option changes it.
     """
     from vgx.console import Console
     from vgx.files import require_ending, write_file
@@ -101,10 +105,11 @@ def explain(
     if svg is not None:
         require_ending(svg, "a drawing", [".svg"])
     console = Console()
-    if what is not None and Path(what).is_file():
-        explanation = _of_recipe(Path(what), overrides, plugins, device, console)
-    elif overrides or plugins or device:
-        raise click.UsageError("A run cannot be changed; leave out --set, --plugin and --device.")
+    changed = bool(data or overrides or plugins or device)
+    if what is not None and _is_recipe(what, changed=changed):
+        explanation = _of_recipe(what, data, overrides, plugins, device, console)
+    elif changed:
+        raise click.UsageError("A run cannot be changed; leave out all options but --svg.")
     else:
         explanation = _of_run(what)
     console.print(f"{explanation.name}\n")
@@ -120,8 +125,23 @@ def explain(
         console.print(f"Drawing {svg}")
 
 
+def _is_recipe(what: str, *, changed: bool) -> bool:
+    import vgx
+    from vgx.recipe.library import find_recipe
+    from vgx.runs.directory import find
+
+    if changed or Path(what).is_file() or not find_recipe(what).is_file():
+        return find_recipe(what).is_file()
+    try:
+        find(what)
+    except vgx.StorageError:
+        return True
+    return False
+
+
 def _of_recipe(
-    file: Path,
+    name: str,
+    data: str | None,
     overrides: tuple[str, ...],
     plugins: tuple[Path, ...],
     device: str | None,
@@ -135,7 +155,7 @@ def _of_recipe(
     from vgx_report import diagram
 
     registry = vgx.discover(plugins)
-    recipe = vgx.load_recipe(file, overrides, registry)
+    recipe = vgx.load_recipe(name, overrides, registry, data)
     engine, findings = check(recipe, registry, device, console)
     seconds, count = trials.step_time(engine, findings.forward)
     step = seconds * recipe.train.batch / count

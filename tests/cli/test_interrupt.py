@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -40,10 +41,12 @@ def test_a_run_that_was_stopped_and_resumed_ends_bit_for_bit_alike(vgx_program, 
     process = vgx_program.start("run", TINY, *LONG)
     wait_for_step(stopped, 5)
     process.send_signal(kind)
-    _, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Traceback" not in err
-    assert f"go on with: vgx resume {stopped}" in " ".join(err.split())
+    assert f"{kind.name}: stopping after this step; Ctrl-C" in out
+    assert re.search(r"^Trained \d+ of 60 steps in ", out, re.MULTILINE)
+    assert "go on with: vgx resume 2\n" in err
     (saved,) = (stopped / "checkpoints").iterdir()
     assert 5 <= int(saved.name.partition("-")[2]) < 60
 

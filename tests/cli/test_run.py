@@ -71,10 +71,28 @@ def test_a_pipe_sees_plain_lines_that_say_how_to_go_on(tiny_run):
     _, done, run = tiny_run
     assert "\x1b" not in done.stdout + done.stderr
     assert f"Picture {run / 'samples' / 'weighted-mix-00000020-seed-0.png'}" in done.stdout
-    assert f"vgx sample {run}" in done.stdout
-    assert f"vgx resume {run}" in done.stdout
+    assert "vgx sample 1 " in done.stdout
+    assert "vgx resume 1\n" in done.stdout
     assert "64 images" in done.stdout
-    assert "Training 20/20" in done.stdout + done.stderr
+    assert "Training 20/20 steps, " in done.stdout
+    phases = ["Opening the data\n", "Building the networks\n", "Auditing the losses\n"]
+    places = [done.stdout.index(phase) for phase in phases]
+    assert places == sorted(places)
+    assert places[-1] < done.stdout.index("Training")
+
+
+def test_the_end_of_a_training_is_told_with_its_first_and_last_losses(tiny_run):
+    _, done, run = tiny_run
+    first, *_, last = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert "\nTrained 20 steps in " in done.stdout
+    assert f"l1 {first['losses']['l1']:.3g} -> {last['losses']['l1']:.3g}," in done.stdout
+    assert f"D {first['losses']['bce-adversarial.discriminator']:.3g} -> " in done.stdout
+
+
+def test_a_run_elsewhere_is_named_by_its_path(vgx_program):
+    out = vgx_program.folder / "elsewhere"
+    done = vgx_program("run", TINY, "--set", "train.steps=1", "--out", out)
+    assert f"vgx resume {out / '0001-tiny'}\n" in done.stdout
 
 
 def test_the_runs_recipe_is_whole_and_repeats_it_to_the_bit(tiny_run):

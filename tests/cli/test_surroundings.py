@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,8 +79,7 @@ def test_a_full_disk_behind_standard_output_is_a_storage_error(vgx_program):
 def test_letters_that_the_terminal_lacks_are_written_by_number(vgx_program):
     folder = vgx_program.folder / "Ünïcode 😀 with spaces"
     folder.mkdir()
-    text = TINY.read_text().replace("extends: ", f"extends: {TINY.parent}/")
-    (folder / "reçipe.yaml").write_text(text, encoding="utf-8")
+    (folder / "reçipe.yaml").write_text(TINY.read_text(), encoding="utf-8")
     line = "vgx run */re*.yaml --set train.steps=1 --out *with*/ | cat; exit ${PIPESTATUS[0]}"
     done = shell(vgx_program, line, **ASCII)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -134,6 +134,39 @@ def test_at_a_terminal_the_same_is_said_in_colour(vgx_program):
     finally:
         os.close(mine)
         os.close(its)
+
+
+@pytest.mark.bar("Q2")
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_shows_the_whole_progress_and_its_end_stays(vgx_program, columns):
+    mine, its = pty.openpty()
+    environment = {**vgx_program.environment, "TERM": "xterm", "COLUMNS": str(columns)}
+    words = ("run", TINY, "--set", "train.steps=60", "--set", "train.draw_every=60")
+    shown = b""
+    with subprocess.Popen(
+        [sys.executable, "-m", "vgx", *map(str, words)],
+        cwd=vgx_program.folder, env=environment, stdin=its, stdout=its, stderr=its,
+    ) as process:  # fmt: skip
+        os.close(its)
+        while more := read(mine):
+            shown += more
+    os.close(mine)
+    assert process.returncode == 0, shown.decode()
+    text = re.sub(r"\x1b\[[\d;?]*\w", "", shown.decode())
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", text)]
+    frames = [line for line in lines if line.startswith("Training")]
+    whole = r"Training \S+ +\d+/60 +[\d.,]+ images/s +\d+:\d\d left"
+    assert any(re.fullmatch(whole, line) for line in frames)
+    assert all(len(line) <= columns for line in frames)
+    assert any(line.startswith("Trained 60 steps in ") for line in lines)
+    assert any("Building the networks" in line for line in lines)
+
+
+def read(terminal):
+    try:
+        return os.read(terminal, 100_000)
+    except OSError:  # its program has ended
+        return b""
 
 
 @pytest.mark.bar("Q2", control="a program that ignores a closed output is noticed")

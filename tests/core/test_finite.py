@@ -440,8 +440,8 @@ class Stopping(Console):
         self.at = at
 
     @contextmanager
-    def progress(self, label, total, done=0):
-        def advance(more, text):
+    def progress(self, label, total, done=0, unit="", images=1):
+        def advance(more, values):
             nonlocal done
             done += more
             if done == self.at:

@@ -423,9 +423,9 @@ def test_extends_is_found_from_the_file_that_says_it(tmp_path):
         ),
         ("extends: none.yaml\n", {}, "r.yaml:1:10", "there is no such file"),
         ("extends: .\n", {}, "r.yaml:1:10", "there is no such file"),
-        ("extends: [a.yaml]\n", {}, "r.yaml:1:10", "should be the path of another recipe"),
-        ("extends: 5\n", {}, "r.yaml:1:10", "should be the path of another recipe"),
-        ('extends: "a\\0b"\n', {}, "r.yaml:1:10", "should be the path of another recipe"),
+        ("extends: [a.yaml]\n", {}, "r.yaml:1:10", "should be the path or name of another recipe"),
+        ("extends: 5\n", {}, "r.yaml:1:10", "should be the path or name of another recipe"),
+        ('extends: "a\\0b"\n', {}, "r.yaml:1:10", "should be the path or name of another recipe"),
     ],
 )
 def test_a_base_that_cannot_be(faults, text, others, place, says):

@@ -349,7 +349,8 @@ def test_without_a_path_the_fallback_serves_or_the_field_is_named(tmp_path):
     save(tmp_path / "one.png")
     part = vgx.discover().part("dataset", "image-folder")
     faces = vgx.discover().part("dataset", "drawn-faces")(count=3)
-    assert len(part(fallback=faces).build(SPEC)) == 3
+    with pytest.warns(vgx.Notice, match="no folder is given; using the fallback: drawn-faces"):
+        assert len(part(fallback=faces).build(SPEC)) == 3
     assert len(part(path=tmp_path, fallback=faces).build(SPEC)) == 1
     with pytest.raises(RecipeError, match="dataset.path=FOLDER"):
         part().build(SPEC)

@@ -124,16 +124,17 @@ def _part(recipe: Recipe, field: str, text: str, registry: Registry) -> Any:
 
 
 def _dataset(text: str, recipe: Recipe, registry: Registry) -> Any:
-    """Return the data set of a recipe's file, of a folder, or as a text names one in a recipe."""
+    """Return the data set of a recipe, of a folder or file, or as a text describes one."""
     from vgx.files import user_path
+    from vgx.recipe.library import find_recipe
     from vgx.recipe.load import load_recipe, with_part
+    from vgx.recipe.places import dataset_at
 
-    path = user_path(text)
-    if text.endswith((".yaml", ".yml")) and path.is_file():
-        return load_recipe(path, (), registry).dataset
-    if path.is_dir():
-        fields = {"type": "image-folder", "path": path}
-        return with_part(recipe, "dataset", fields, registry).dataset
+    file = find_recipe(user_path(text))
+    if file.suffix in (".yaml", ".yml") and file.is_file():
+        return load_recipe(file, (), registry).dataset
+    if user_path(text).exists():
+        return with_part(recipe, "dataset", dataset_at(text, registry), registry).dataset
     return _part(recipe, "dataset", text, registry)
 
 

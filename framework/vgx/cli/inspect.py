@@ -13,6 +13,7 @@ import rich_click as click
 from vgx.cli.options import (
     PATH,
     common,
+    data_option,
     device_option,
     plugin_option,
     set_option,
@@ -25,19 +26,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recipe", type=PATH)
+@data_option
 @set_option
 @plugin_option
 @device_option
 @common
 def check(
-    recipe: Path, overrides: tuple[str, ...], plugins: tuple[Path, ...], device: str | None
+    recipe: Path,
+    data: str | None,
+    overrides: tuple[str, ...],
+    plugins: tuple[Path, ...],
+    device: str | None,
 ) -> None:
-    """Find out everything about RECIPE that can be known before the first step."""
+    """Find out everything about RECIPE that can be known before the first step.
+
+    RECIPE is a file, or the name of a recipe that comes with vgx: vgx check quickstart
+    """
     from vgx.parts.registry import discover
     from vgx.recipe.load import load_recipe
 
     registry = discover(plugins)
-    loaded = load_recipe(recipe, overrides, registry)
+    loaded = load_recipe(recipe, overrides, registry, data)
     from vgx.console import Console
     from vgx.training import session
 
@@ -45,6 +54,26 @@ def check(
     _, findings = session.check(loaded, registry, device, console)
     session.print_findings(findings, console)
     console.print(f"{recipe}: ready to run")
+
+
+@click.command(name="recipes")
+@click.argument("name", required=False)
+@common
+def list_recipes(name: str | None) -> None:
+    """List the recipes that come with vgx, or print the one called NAME.
+
+    A copy to change: vgx recipes quickstart > mine.yaml
+    """
+    from vgx.console import Console
+    from vgx.recipe import library
+
+    if name is not None:
+        click.echo(library.read(name), nl=False)
+        return
+    rows = [(name, library.about(file)) for name, file in library.recipes().items()]
+    console = Console()
+    console.table(("recipe", "what it is"), rows)
+    console.print("Train one with: vgx run NAME    copy one with: vgx recipes NAME > mine.yaml")
 
 
 @click.command(name="plugins")
@@ -191,4 +220,4 @@ def _unknown(what: str, name: str, names: list[str]) -> RecipeError:
     return RecipeError(f"no {what} '{name}'; there are: {', '.join(names) or 'none'}{suffix}")
 
 
-COMMANDS = (check, list_plugins, parts, schema, new_plugin, import_weights)
+COMMANDS = (check, list_recipes, list_plugins, parts, schema, new_plugin, import_weights)

@@ -50,6 +50,10 @@ set_option = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True,
     help="Change a value: train.batch=32, losses.1.weight=10.",
 )  # fmt: skip
+data_option = click.option(
+    "--data", metavar="PLACE",
+    help="Your own images instead of the recipe's: a folder, a parquet file, or owner/name.",
+)  # fmt: skip
 plugin_option = click.option(
     "--plugin", "plugins", metavar="FILE", multiple=True, type=PATH,
     help="A Python file with parts of your own.",

@@ -59,7 +59,7 @@ def sample(
     drawn = _samples(trained, sampler, fields, n, seed, device, best)
     with console.progress("Drawing", n) as advance:
         for more in save_separately(drawn.chunks, separate):
-            advance(more, "images")
+            advance(more, ())
     console.print(f"{n:,} images in {separate}")
 
 

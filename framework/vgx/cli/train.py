@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from vgx.cli.options import PATH, common, device_option, plugin_option, runs_option, set_option
+from vgx.cli.options import (
+    PATH,
+    common,
+    data_option,
+    device_option,
+    plugin_option,
+    runs_option,
+    set_option,
+)
 from vgx.cli.sample import save_grid
 
 if TYPE_CHECKING:
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recipe", type=PATH, required=False)
+@data_option
 @set_option
 @plugin_option
 @runs_option
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
 @common
 def run(
     recipe: Path | None,
+    data: str | None,
     overrides: tuple[str, ...],
     plugins: tuple[Path, ...],
     out: Path | None,
@@ -35,15 +44,21 @@ def run(
     profile: bool,
     device: str | None,
 ) -> None:
-    """Check RECIPE, train it, and draw images with it."""
+    """Check RECIPE, train it, and draw images with it.
+
+    RECIPE is a file, or the name of a recipe that comes with vgx: vgx run quickstart
+    """
     if resumed is None and recipe is None:
         raise click.UsageError("Name a RECIPE, or a run to go on with: --resume RUN.")
     if resumed is not None and profile:
         raise click.UsageError("A profile is made of a new run; leave out --resume or --profile.")
+    if resumed is not None and data is not None:
+        raise click.UsageError("A resumed run keeps its images; leave out --resume or --data.")
     if resumed is not None and plugins:
         raise click.UsageError("A resumed run uses its own copies of plugins; leave out --plugin.")
     from vgx.console import Console
     from vgx.parts.registry import discover
+    from vgx.recipe.library import find_recipe
     from vgx.recipe.load import load_recipe
     from vgx.runs import directory
     from vgx.sampling.model import registry_of
@@ -53,8 +68,8 @@ def run(
     if resumed is None:
         assert recipe is not None
         registry = discover(plugins)
-        loaded = load_recipe(recipe, overrides, registry)
-        folder = recipe.parent
+        loaded = load_recipe(recipe, overrides, registry, data)
+        folder = find_recipe(recipe).parent
         ended = session.run(
             loaded, out, device, plugins, registry, console, folder, profile=profile
         )
@@ -108,7 +123,7 @@ def _finish(run: Run, device: str | None, console: Console) -> None:
     """Draw a grid with the recipe's sampler, and print how to draw more."""
     path = save_grid(run, None, {}, 100, 0, None, device)
     console.print(f"Picture {path}")
-    console.print(f"Draw more with: vgx sample {shlex.quote(str(run.path))}")
+    console.print(f"Draw more with: vgx sample {run.short}")
 
 
 COMMANDS = (run, resume)

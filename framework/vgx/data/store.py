@@ -109,11 +109,11 @@ def open_with_progress(
     source: Source, dataset: Dataset, image: ImageSpec, console: Console
 ) -> Store:
     """Return the store of a data set's source; show on the console how decoding goes on."""
-    with console.progress("Decoding", len(source)) as advance:
+    with console.progress("Preparing", len(source)) as advance:
         return open_store(
             source,
             image,
-            lambda count: advance(count, "images"),
+            lambda count: advance(count, ()),
             dataset.tolerated,
             name_of(dataset),
             console.print,

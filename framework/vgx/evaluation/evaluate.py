@@ -86,7 +86,7 @@ def evaluate_run(
         with console.progress("Evaluating", _work(settings, sets, model)) as update:
 
             def advance(more: int) -> None:
-                update(more, "images")
+                update(more, ())
 
             measured = {
                 "reconstruction": _reconstruction(model, sets.reconstructed, settings, advance),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -91,6 +91,15 @@ class Dataset(Component):
     def tolerated(self) -> float | None:
         """The largest share of images that may be unreadable, or `None` if all must be readable."""
         return self.max_bad if self.on_bad == "skip" else None
+
+    @classmethod
+    def fields_for(cls, place: str) -> dict[str, Any] | None:
+        """Return the fields with which this data set opens what `--data` names, a path or a name.
+
+        `None` means that it does not open it.
+        """
+        del place
+        return None
 
     @abstractmethod
     def build(self, image: ImageSpec) -> Source:

@@ -17,8 +17,9 @@ from vgx.errors import Notice, PluginError, RecipeError
 from vgx.files import user_path
 from vgx.parts.base import Component, fields_of, members, near, validate
 from vgx.parts.registry import Registry, discover
-from vgx.recipe import yaml
+from vgx.recipe import library, yaml
 from vgx.recipe.model import Recipe
+from vgx.recipe.places import dataset_at
 from vgx.recipe.renamed import rename_recipe, renamed
 from vgx.recipe.yaml import Fault, Node
 
@@ -30,18 +31,25 @@ def load_recipe(
     path: str | Path,
     overrides: Mapping[str, Any] | Sequence[str] = (),
     registry: Registry | None = None,
+    data: str | None = None,
 ) -> Recipe:
     """Read a recipe, merge it with the recipes that it extends, apply overrides and validate.
 
+    `path` is a file, or the name of a recipe that comes with vgx, such as "quickstart".
     `overrides` are `{"train.steps": 10}` or `["train.steps=10"]`. In the second form the values are
     YAML; a field that takes a text or a path gets the text as it stands. Their order does not
-    matter, but of two values for one field the last counts. Raises `RecipeError` that lists all
-    errors with their places.
+    matter, but of two values for one field the last counts. `data` replaces the data set: a folder
+    of images, or another place that an installed data set opens. Raises `RecipeError` that lists
+    all errors with their places.
     """
     faults: list[Fault] = []
-    tree = _read_file(user_path(path), faults, ())
+    tree = _read_file(library.find_recipe(user_path(path)), faults, ())
     if faults and not tree.value:  # nothing could be read, so "field required" would be no help
         raise RecipeError(_message(faults))
+    registry = registry or discover()
+    if data is not None:
+        dataset = replace(_node(dataset_at(data, registry), "--data"), key_place="--data")
+        tree = replace(tree, value={**tree.value, "dataset": dataset})
     if isinstance(overrides, Mapping):
         settings = [(key, _node(value, f"--set {key}")) for key, value in overrides.items()]
     else:
@@ -55,8 +63,9 @@ def load_recipe(
             message = f"{yaml.short(key)}: nested deeper than {yaml.MAX_DEPTH}"
             faults.append(Fault("--set", message))
             continue
-        tree = _set(tree, key.split("."), value, faults)
-    return _validated(tree, registry or discover(), faults)
+        # Lists are indexed as losses.1.weight or losses[1].weight.
+        tree = _set(tree, re.sub(r"\[(\d+)\]", r".\1", key).split("."), value, faults)
+    return _validated(tree, registry, faults)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -111,6 +120,8 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no UTF-8 text"
         advice = f"; a value is changed with: --set {path}" if "=" in path.name else ""
+        if isinstance(error, FileNotFoundError):
+            advice = advice or library.meant(path)
         raise RecipeError(f"{path}: {reason}{advice}") from None
     tree, unread = yaml.read(text, str(path))
     faults += unread
@@ -122,9 +133,9 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
     if base is None:
         return tree
     if not isinstance(base.value, str) or "\0" in base.value:
-        faults.append(Fault(base.place, "extends: should be the path of another recipe"))
+        faults.append(Fault(base.place, "extends: should be the path or name of another recipe"))
         return tree
-    target, above = path.parent / user_path(base.value), (*seen, path.resolve())
+    target, above = library.find_recipe(user_path(base.value), path.parent), (*seen, path.resolve())
     if wrong := _no_base(target, above):
         faults.append(Fault(base.place, f"extends: {yaml.short(base.value)}: {wrong}"))
         return tree
@@ -138,7 +149,7 @@ def _no_base(target: Path, above: tuple[Path, ...]) -> str:
             return "this goes round in a circle"
         if len(above) > yaml.MAX_DEPTH:
             return f"more than {yaml.MAX_DEPTH} recipes on top of each other"
-        return "" if target.is_file() else "there is no such file"
+        return "" if target.is_file() else "there is no such file" + library.meant(target)
     except (OSError, ValueError, RuntimeError):
         return "this can't be the name of a file"
 
@@ -155,6 +166,11 @@ def _merge(base: Node, over: Node, field: str = "") -> Node:
         for length, other in (("epochs", "steps"), ("steps", "epochs")):
             if length in over.value and over.value[length].value is not None:
                 items.pop(other, None)
+    if field == "dataset" and "path" in over.value and over.value["path"].value is not None:
+        # A fallback belongs to the path beside it: images that a user names are never replaced.
+        fallback = items.get("fallback")
+        if fallback is not None and not fallback.place.startswith("--set"):
+            del items["fallback"]
     for key, node in over.value.items():
         if node.value is None:
             items.pop(key, None)

@@ -272,6 +272,11 @@ class Recipe(BaseModel):
         """Minibatches that one step takes: one for each update of the discriminator, at least 1."""
         return self.train.discriminator_steps if self.discriminator else 1
 
+    @property
+    def images_per_step(self) -> int:
+        """Images that one step takes, over all its minibatches."""
+        return self.batches_per_step * self.train.batch
+
 
 # The fields that may change when a run is resumed. Other changes would make another experiment.
 CHANGEABLE = (

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -36,6 +37,16 @@ class Run:
     """One run directory."""
 
     path: Path
+
+    @property
+    def short(self) -> str:
+        """The shortest text for the run in a command: its number, if `find` takes it, or path."""
+        if numbered_name := _NAME.fullmatch(self.path.name):
+            number = numbered_name[1].lstrip("0")
+            with suppress(StorageError, OSError):
+                if find(number).path.resolve() == self.path.resolve():
+                    return number
+        return shlex.quote(str(self.path))
 
     @property
     def recipe_file(self) -> Path:

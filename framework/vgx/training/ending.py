@@ -11,7 +11,7 @@ from vgx.errors import DivergedError, Stopped
 from vgx.files import write_file
 from vgx.parts.registry import Registry, failure_of
 from vgx.runs.frames import timelapse
-from vgx.training.loop import Training
+from vgx.training.loop import Training, short
 
 
 @contextlib.contextmanager
@@ -41,6 +41,10 @@ def _close(
         "message": str(error or ""),
     }
 
+    if how in ("done", "stopped"):
+        for line in summary(training):
+            console.print(line)
+
     def note() -> None:
         write_file(run.path / "ended.json", json.dumps(ended, indent=1) + "\n")
         timelapse(run)
@@ -50,3 +54,30 @@ def _close(
     for plugin in registry.plugins:
         if failure := plugin.call("run_ended", run=run):
             console.warn(f"plugin {plugin.title} failed at the end of {run.path}: {failure}")
+
+
+def summary(training: Training) -> list[str]:
+    """Return the steps, time and speed of a training, its terms and its metrics, as lines."""
+    logged = [line["losses"] for line in training.run.read_log() if line.get("losses")]
+    if not logged or not training.seconds:
+        return []
+    first, last = logged[0], logged[-1]
+    minutes, seconds = divmod(round(training.seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    units = [(hours, "h"), (minutes, "min"), (seconds, "s")]
+    time = " ".join(f"{number} {unit}" for number, unit in units if number) or "less than 1 s"
+    speed = training.images / training.seconds
+    terms = [
+        f"{short(name)} {first[name]:.3g} -> {value:.3g}"
+        for name, value in last.items()
+        if name in first
+    ]
+    of = training.engine.steps
+    steps = f"{training.done:,}" + (f" of {of:,}" if training.done < of else "")
+    steps += " step" if of == 1 else " steps"
+    lines = [f"Trained {steps} in {time}, {speed:,.{0 if speed >= 10 else 1}f} images/s"]
+    lines.append(f"First and last losses: {', '.join(terms)}")
+    if training.measured:
+        metrics = [f"{name} {values.text}" for name, values in training.measured.items()]
+        lines.append(f"Last metrics: {', '.join(metrics)}")
+    return lines

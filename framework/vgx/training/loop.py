@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shlex
+import queue
 import signal
 import threading
 import time
@@ -40,6 +40,18 @@ from vgx.training.trackers import Trackers, open_trackers
 ROLLBACKS = 3  # of one run, at most: more do not help
 
 
+class Measured(NamedTuple):
+    """What was measured of one metric while training."""
+
+    last: float
+    best: Measurement
+
+    @property
+    def text(self) -> str:
+        """The last value and the best one, for people."""
+        return f"{self.last:.4g} (best {self.best.value:.4g} at step {self.best.step:,})"
+
+
 @dataclass
 class Training:
     """One run that is being trained."""
@@ -54,10 +66,9 @@ class Training:
     seconds: float = 0.0  # spent in training, over all resumes
     saved: int = -1  # the step of the newest checkpoint
     stop: int = 0  # the signal that asked for the end
-    reported: tuple[float, int] = (0.0, 0)  # time and step of the last progress line
     warnings: list[str] = field(default_factory=list)  # not yet in the log
     metrics: dict[str, float] = field(default_factory=dict)  # not yet in the log
-    best: Measurement | None = None  # so far, of the recipe's eval.best
+    measured: dict[str, Measured] = field(default_factory=dict)  # so far, by metric
     trackers: Trackers = field(default_factory=Trackers)  # that are open
     profiler: profile | None = None  # its `step` is called after every step
     refreshed: tuple[int, int] | None = None  # steps and rollbacks at the last `refresh_average`
@@ -65,7 +76,7 @@ class Training:
     @property
     def images(self) -> int:
         """The number of images that the run has been trained on, counted each time."""
-        return self.done * self.recipe.batches_per_step * self.recipe.train.batch
+        return self.done * self.recipe.images_per_step
 
     @property
     def epoch(self) -> float:
@@ -114,7 +125,7 @@ class Training:
 def train(training: Training, console: Console) -> None:
     """Train to the end or to a signal; log, draw and save on the way."""
     engine, run = training.engine, training.run
-    _read_best(training)
+    _read_measured(training)
     _begin(training, console)
     monitor = Monitor(engine, training.store)
     cache = FeatureCache(training.recipe.image, engine.device, on_disk=False)
@@ -123,11 +134,12 @@ def train(training: Training, console: Console) -> None:
     )
     with (
         contextlib.closing(training.trackers),
-        console.progress("Training", engine.steps, training.done) as advance,
+        console.progress(
+            "Training", engine.steps, training.done, "steps", training.recipe.images_per_step
+        ) as advance,
     ):
         advanced = training.done
         start = time.perf_counter() - training.seconds
-        training.reported = (time.perf_counter(), training.done)
         while training.done < engine.steps and not training.stop:
             try:
                 terms = training.step()
@@ -139,8 +151,8 @@ def train(training: Training, console: Console) -> None:
                 continue
             training.seconds = time.perf_counter() - start
             training.metrics = _measure(training, cache)
-            text = _log(training, terms, due, monitor, console)
-            advance(training.done - advanced, text)
+            values = _log(training, terms, due, monitor, console)
+            advance(training.done - advanced, values)
             advanced = training.done
             if due.draw:
                 _draw(training)
@@ -153,7 +165,7 @@ def train(training: Training, console: Console) -> None:
     if training.stop:
         name = signal.Signals(training.stop).name
         done = f"{name}: stopped at step {training.done:,} and saved"
-        raise Stopped(f"{done}; go on with: vgx resume {shlex.quote(str(run.path))}", training.stop)
+        raise Stopped(f"{done}; go on with: vgx resume {run.short}", training.stop)
 
 
 class Due(NamedTuple):
@@ -176,19 +188,25 @@ def _due(training: Training) -> Due:
 
 def _log(
     training: Training, terms: dict[str, Tensor], due: Due, monitor: Monitor, console: Console
-) -> str:
-    """Log the step and the monitor's warnings; return the text of the progress line."""
+) -> list[str]:
+    """Log the step and the monitor's warnings; return the values for the progress display."""
     if due.draw:
         _warn(training, monitor.images(training.done), console)
     if not due.log and not training.warnings:
-        return ""
+        return []
     losses = {name: value.item() for name, value in terms.items()}
     _warn(training, monitor.losses(training.done, losses), console)
     line = _line(training, losses)
     training.run.log(line)
-    _note_best(training, [line])
+    _note_measured(training, [line])
     training.trackers.log(line)
-    return _progress(losses, training)
+    measured = [f"{name} {values.text}" for name, values in training.measured.items()]
+    return [f"{short(name)} {value:.3g}" for name, value in losses.items()] + measured
+
+
+def short(term: str) -> str:
+    """Return the short name of a loss term, for people."""
+    return term.replace(".generator", " G").replace(".discriminator", " D")
 
 
 def _draw(training: Training) -> None:
@@ -213,21 +231,25 @@ def _measure(training: Training, cache: FeatureCache) -> dict[str, float]:
 
 def _best_step(training: Training) -> int | None:
     """Return the step of the best measurement so far, if the recipe has eval.best."""
-    return None if training.best is None else training.best.step
+    measured = training.measured.get(training.recipe.eval.best or "")
+    return None if measured is None else measured.best.step
 
 
-def _note_best(training: Training, lines: list[dict[str, Any]]) -> None:
-    """Update the best measurement with new lines of the log."""
-    if name := training.recipe.eval.best:
-        better = training.recipe.eval.better[name]
-        training.best = best_of(lines, name, better, training.best)
+def _note_measured(training: Training, lines: list[dict[str, Any]]) -> None:
+    """Update the last and the best value of each metric with new lines of the log."""
+    for name, better in training.recipe.eval.better.items():
+        before = training.measured.get(name)
+        best = best_of(lines, name, better, before and before.best)
+        last = [line["metrics"][name] for line in lines if name in line.get("metrics", ())]
+        if best and last:
+            training.measured[name] = Measured(last[-1], best)
 
 
-def _read_best(training: Training) -> None:
-    """Find the best measurement in the log: at the start, and after lines were removed."""
-    training.best = None
-    if training.recipe.eval.best:
-        _note_best(training, training.run.read_log())
+def _read_measured(training: Training) -> None:
+    """Read the measurements in the log: at the start, and after lines were removed."""
+    training.measured = {}
+    if training.recipe.eval.every:
+        _note_measured(training, training.run.read_log())
 
 
 def _begin(training: Training, console: Console) -> None:
@@ -289,7 +311,7 @@ def _roll_back(training: Training, what: str, console: Console) -> None:
     training.done = state.numbers["step"]
     training.set_rollbacks(rollbacks + 1)
     training.run.rewind_log(training.done)
-    _read_best(training)
+    _read_measured(training)
     _save(training, console)  # with the number of rollbacks, so that a resume continues from here
     where = f"rollback {rollbacks + 1} of {ROLLBACKS}: {what}; back at step {training.done:,}"
     how = f"with other random numbers and {training.engine.lr_scale:g} times the learning rates"
@@ -316,19 +338,9 @@ def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
     return {**line, **{name: values for name, values in more.items() if values}}
 
 
-def _progress(losses: dict[str, float], training: Training) -> str:
-    now, (then, before) = time.perf_counter(), training.reported
-    training.reported = (now, training.done)
-    steps = max(training.done - before, 0)  # negative after a rollback
-    images = steps * training.recipe.batches_per_step * training.recipe.train.batch
-    terms = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
-    terms = terms.replace(".generator", " G").replace(".discriminator", " D")
-    return f"{terms} | {images / (now - then):.1f} images/s"
-
-
 @contextlib.contextmanager
-def signals(training: Training) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGUSR1 end the training after the current step.
+def signals(training: Training, console: Console) -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGUSR1 end the training after the current step, and say so at once.
 
     SIGUSR1 is the warning of SLURM before a time limit (`--signal=USR1@90`). A second SIGINT ends
     the program at once.
@@ -338,11 +350,23 @@ def signals(training: Training) -> Iterator[None]:
         # Schedulers repeat their SIGTERM; a second Ctrl-C means that the user does not wait.
         if training.stop and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not training.stop:
+            heard.put(_acknowledged(training, number))
         training.stop = training.stop or number
+
+    def tell() -> None:
+        with contextlib.suppress(OSError):  # nobody reads the output any more
+            while text := heard.get():
+                console.print(text)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    # A handler may interrupt any line, also one that prints, so another thread prints for it.
+    # This kind of queue may be used in a handler.
+    heard = queue.SimpleQueue[str]()
+    teller = threading.Thread(target=tell)
+    teller.start()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     old = {number: signal.signal(number, note) for number in numbers}
     try:
@@ -350,6 +374,18 @@ def signals(training: Training) -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+        heard.put("")
+        teller.join()
+
+
+def _acknowledged(training: Training, number: int) -> str:
+    """Return what the first signal does, for people."""
+    again = " again" if number == signal.SIGINT else ""
+    if training.done == training.saved == training.engine.steps:
+        what = f"the run is trained and saved already; Ctrl-C{again} ends the program at once"
+    else:
+        what = f"stopping after this step; Ctrl-C{again} ends the program at once, without saving"
+    return f"{signal.Signals(number).name}: {what}"
 
 
 def _save(training: Training, console: Console) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -47,7 +46,7 @@ CHECKED = 4  # images on which the networks and losses are checked
 
 
 def run(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     out: str | Path | None = None,
     device: str | None = None,
     plugins: Sequence[Path] = (),
@@ -59,18 +58,23 @@ def run(
 ) -> Run:
     """Check the recipe and train it in a new run directory.
 
+    `recipe` may also be what `load_recipe` takes: a file, or a name such as "quickstart".
     `plugins` are files to copy into the run. `folder` is where the recipe is, whose git commit is
     noted. With `profile` a few steps are profiled. Raises a `VgxError`: `Stopped` after a signal,
     with everything saved.
     """
     console = console or Console()
+    chosen = pick_device(device)
     registry = registry or discover(plugins)
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, (), registry)
     with blaming(registry):
         try_metrics(recipe)
         with noting_reads() as reads:
             store, notices = open_data(recipe, console)
-            engine, batches = build(recipe, store, pick_device(device), notices, console)
-            findings = examine(engine, registry, as_batch(store, CHECKED, engine.device), reads)
+            engine, batches = build(recipe, store, chosen, notices, console)
+            with console.phase("Auditing the losses"):
+                findings = examine(engine, registry, as_batch(store, CHECKED, chosen), reads)
         require_libraries(recipe.trackers)
     print_findings(findings, console)
 
@@ -84,7 +88,7 @@ def run(
 
     new = create(recipe.name, out)
     training = Training(recipe, new, engine, batches, store, notices)
-    with new.held(), signals(training):
+    with new.held(), signals(training, console):
         for file in plugins:
             shutil.copy(file, new.path / "plugins" / Path(file).name)
         about = environment.describe(recipe, registry, engine.device, store, notices, folder)
@@ -138,7 +142,7 @@ def resume(
             write_file(stopped.recipe_file, dump_recipe(recipe))
         what = "goes on from" if continues else "ends at"
         console.print(f"Run {stopped.path} {what} step {training.done:,}")
-        with signals(training):
+        with signals(training, console):
             _train(training, registry, console)
     return stopped
 
@@ -150,19 +154,22 @@ def check(
 
     Returns the engine that was checked, which cannot be trained: only its images were opened.
     """
+    chosen = pick_device(device)
     with blaming(registry):
         with noting_reads() as reads:
-            source, notices = open_source(recipe.dataset, recipe.image)
+            with console.phase("Opening the data"):
+                source, notices = open_source(recipe.dataset, recipe.image)
             for notice in notices:
                 console.warn(notice)
             console.print(f"Data: {len(source):,} images before filtering")
-            chosen = pick_device(device)
             trained = math.ceil(len(source) * (1 - recipe.eval.holdout))
             per_epoch = minibatches(trained, recipe.train.batch)
             codes = per_epoch * recipe.train.batch
-            engine = Engine(recipe, steps_of(recipe, per_epoch), codes, chosen)
+            with console.phase("Building the networks"):
+                engine = Engine(recipe, steps_of(recipe, per_epoch), codes, chosen)
             images = peek(source, recipe.image, CHECKED, recipe.dataset.tolerated)
-            findings = examine(engine, registry, as_batch(images, CHECKED, chosen), reads)
+            with console.phase("Auditing the losses"):
+                findings = examine(engine, registry, as_batch(images, CHECKED, chosen), reads)
         try_metrics(recipe, len(source))
         require_libraries(recipe.trackers)
     return engine, findings
@@ -192,7 +199,8 @@ def print_findings(findings: Findings, console: Console) -> None:
 
 def open_data(recipe: Recipe, console: Console) -> tuple[Store, list[str]]:
     """Return the decoded images of a recipe's data set, and the notices of the data set."""
-    source, notices = open_source(recipe.dataset, recipe.image)
+    with console.phase("Opening the data"):
+        source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         console.warn(notice)
     # Also when the store exists: the audit must see which fields are read to decode an image.
@@ -214,7 +222,7 @@ def build(
     batches = Batches(store.images, train.batch, train.seed, device, store.labels, rows)
     codes = batches.per_epoch * train.batch
     new: list[str] = []
-    with noticing(new):
+    with console.phase("Building the networks"), noticing(new):
         engine = Engine(recipe, steps_of(recipe, batches.per_epoch), codes, device)
     for notice in new:
         console.warn(notice)
@@ -295,7 +303,7 @@ def _nothing_left(training: Training) -> str:
         raise RecipeError(f"{run.path}: {message}; nothing was changed; give more")
     if done < steps or read_json(run, "ended.json").get("how") != "done":
         return ""
-    longer = f"vgx run --resume {shlex.quote(str(run.path))} --set train.{field}={2 * length}"
+    longer = f"vgx run --resume {run.short} --set train.{field}={2 * length}"
     return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
 
 

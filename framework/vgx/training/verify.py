@@ -40,11 +40,13 @@ def verify(
         training = rebuild(run, recipe, before, device, Console(file=io.StringIO()))
         logged = {line["step"]: line.get("losses", {}) for line in run.read_log()}
         first, last = training.done + 1, newest.numbers["step"]
-        with console.progress("Repeating", last - first + 1) as advance:
+        with console.progress(
+            "Repeating", last - first + 1, 0, "steps", recipe.images_per_step
+        ) as advance:
             while training.done < last:
                 terms = training.step()
                 _compare_losses(run, training.done, terms, logged.get(training.done, {}))
-                advance(1, "")
+                advance(1, ())
     training.refresh_average()
     _compare_states(run, training.engine.state({}), newest)
     console.print(f"Run {run.path}: steps {first:,} to {last:,} repeat bit for bit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx_builtin import hub
-from vgx_builtin.image_files import NonRgb, digest, read
+from vgx_builtin.image_files import NonRgb, digest, has_parquet, read
 from vgx_builtin.labels import LabelledSource, column_of_labels
 
 if TYPE_CHECKING:
@@ -43,13 +44,23 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
     fallback: vgx.Dataset | None = None
     """Another dataset, used with a notice when the hub can't be reached and nothing is cached."""
 
+    @classmethod
+    def fields_for(cls, place: str) -> dict[str, Any] | None:
+        """Open a parquet file, a folder with such files, or `owner/name` on the hub."""
+        local = Path(place).expanduser()
+        if local.exists():
+            opens = has_parquet(local) if local.is_dir() else local.suffix == ".parquet"
+            return {"path": str(local)} if opens else None
+        return {"path": place} if re.fullmatch(r"\w[\w.-]*/[\w.-]+", place) else None
+
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
         """Open the rows. Raises `HubError` or `DataError`, which say what would work."""
         local, fallback = Path(self.path).expanduser(), self.fallback
         if local.exists():
             rows, fingerprint = _load_local(local, self.split)
         elif self.path.startswith((".", "/", "~")) or self.path.count("/") != 1:
-            raise vgx.DataError(f"dataset huggingface: {self.path}: no such folder or file")
+            where = f"no such folder or file: {local.absolute()}"
+            raise vgx.DataError(f"dataset huggingface: {self.path}: {where}")
         else:
             try:
                 rows, fingerprint = _load_hub(self.path, self.split, self.revision)
@@ -114,6 +125,7 @@ def _load_local(path: Path, split: str) -> tuple[Any, str]:
 def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
     """Return the rows of a data set of the hub, or of its cache when the hub can't be reached."""
     named = f"{path}, split {split}" + (f", revision {revision}" if revision else "")
+    elsewhere = f"nor is there a folder {Path(path).absolute()}"
     with hub.bounded() as online:
         try:
             rows = hub.load(path=path, split=split, revision=revision, offline=not online)
@@ -121,10 +133,12 @@ def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
             silent = isinstance(error, ConnectionError | hub.UnreachableError)
             if hub.is_hub_error(error) and (not online or silent):
                 raise hub.UnreachableError(
-                    f"dataset huggingface: {named}: not in the cache, and the hub can't be reached "
+                    f"dataset huggingface: {named}: not in the cache, and the hub can't be "
+                    f"reached, {elsewhere} "
                     "(offline, these work: dataset.path=LOCAL_FOLDER, dataset.fallback=drawn-faces)"
                 ) from error
-            raise vgx.HubError(f"dataset huggingface: {named}: {_first_line(error)}") from error
+            message = f"dataset huggingface: {named}: {_first_line(error)}; {elsewhere}"
+            raise vgx.HubError(message) from error
     files = "|".join(sorted(Path(file["filename"]).parent.name for file in rows.cache_files))
     return rows, f"{path}|{revision}|{files}"
 

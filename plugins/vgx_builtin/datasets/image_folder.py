@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveInt
 
 import vgx
-from vgx_builtin.image_files import NonRgb, digest, endings, read
+from vgx_builtin.image_files import NonRgb, digest, endings, has_parquet, read
 from vgx_builtin.labels import LabelledSource, expect_classes
 
 if TYPE_CHECKING:
@@ -37,7 +38,16 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
     """The label of an image: `folder`, the number of the folder directly below `path` that it lies
     in, 0 for the first by name; `null`: no labels."""
     fallback: vgx.Dataset | None = None
-    """Another dataset, used when `path` is not set, so that a recipe runs without images."""
+    """Another dataset, used with a notice when `path` is not set, so that a recipe runs without
+    images."""
+
+    @classmethod
+    def fields_for(cls, place: str) -> dict[str, Any] | None:
+        """Open a folder with images, unless it is a data set in the hub's layout."""
+        folder = Path(place).expanduser()
+        if not folder.is_dir() or has_parquet(folder) or not any(_image_files(folder)):
+            return None
+        return {"path": str(folder)}
 
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
         """List the files. Raises `DataError` when there are none."""
@@ -47,9 +57,12 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
                 raise vgx.RecipeError(
                     "dataset image-folder: no folder is given; set dataset.path=FOLDER"
                 )
+            text = f"dataset image-folder: no folder is given; using the fallback: {fallback.type}"
+            warnings.warn(f"{text} (your own images: --data FOLDER)", vgx.Notice, stacklevel=2)
             return fallback.build(image)
         if not root.is_dir():
-            raise vgx.DataError(f"dataset image-folder: {root}: there is no such folder")
+            where = f"{root}: there is no such folder: {root.absolute()}"
+            raise vgx.DataError(f"dataset image-folder: {where}")
         all_files = sorted(_image_files(root))
         if not all_files:
             raise vgx.DataError(f"dataset image-folder: {root}: no images in it")

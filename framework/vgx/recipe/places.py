@@ -1,0 +1,33 @@
+"""`--data`: which data set opens a path or a name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vgx.errors import DataError, RecipeError
+from vgx.parts.kinds import Dataset
+from vgx.parts.registry import Registry
+
+
+def dataset_at(place: str, registry: Registry) -> dict[str, Any]:
+    """Return the type and the fields of the data set for a path or a name.
+
+    Raises `DataError` when no installed data set opens it, `RecipeError` when several do.
+    """
+    asked, opened = list[str](), list[dict[str, Any]]()
+    for _, part in registry.offers("dataset"):
+        if issubclass(part, Dataset) and "fields_for" in vars(part):
+            asked.append(part.type)
+            fields = part.fields_for(place)
+            opened += [] if fields is None else [{"type": part.type, **fields}]
+    if len(opened) == 1:
+        return opened[0]
+    if opened:
+        several = " and ".join(fields["type"] for fields in opened)
+        advice = f"choose one: --set dataset.type={opened[0]['type']} --set dataset.path={place}"
+        raise RecipeError(f"--data {place}: {several} open it; {advice}")
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise DataError(f"--data {place}: there is no such folder or file: {path.absolute()}")
+    raise DataError(f"--data {place}: these data sets find no images there: {', '.join(asked)}")
