@@ -11,7 +11,7 @@ from PIL import Image, ImageStat
 
 import vgx
 from vgx.console import Console
-from vgx.images import animate
+from vgx.images import animate, grid
 from vgx.runs import directory as rundir
 from vgx.runs import frames
 from vgx.training import session as training
@@ -97,6 +97,17 @@ def test_an_animation_shows_pictures_in_their_order(channels, tmp_path):
             film.seek(index)
             levels.append(ImageStat.Stat(film.convert("RGB")).mean[0])
     assert levels == pytest.approx([51, 204, 102], abs=2)
+
+
+def test_captions_stand_beside_their_rows():
+    images = torch.ones(6, 3, 16, 16)
+    plain, captioned = grid(images, 2), grid(images, 2, ["one", "", "a longer caption"])
+    assert plain.shape == (3, 3 * 18 + 2, 2 * 18 + 2)
+    margin = captioned[:, :, : -plain.shape[2]]
+    assert torch.equal(captioned[:, :, margin.shape[2] :], plain)
+    ink = [margin[:, 2 + row * 18 : 18 + row * 18].sum().item() for row in range(3)]
+    assert ink[2] > ink[0] > 0 == ink[1]
+    assert (margin[:, :, -5:] == 0).all()  # nothing is cut
 
 
 @pytest.mark.slow

@@ -17,10 +17,10 @@ from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx.evaluation.features import Advance, FeatureCache, RealImages, ignore, real_sets
 from vgx.images import levels
-from vgx.parts.kinds import Comparison, Features, LatentSampler, Metric
+from vgx.parts.kinds import Comparison, Features, Metric
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Eval
-from vgx.sampling.draw import draw, prepare
+from vgx.sampling.draw import Prepared, draw, prepare
 from vgx.sampling.model import Model, current_model
 
 
@@ -49,7 +49,8 @@ def measure_training(
     with rng.ambient(recipe.train.seed, "evaluation", step), evaluating(model.networks):
         values = measure_reconstructions(model, reconstructed, settings.metrics)
         if any(not metric.pairs for metric in settings.metrics):
-            samples = draw(model, *prepare_to_evaluate(model), settings.n, 0)
+            prepared = prepare_to_evaluate(model)
+            samples = draw(model, prepared, settings.n, 0, reference.label_counts(recipe.image))
             of_samples = measure_samples(samples, reference, settings.metrics, cache)
             values = _merged(values, of_samples)
     return values
@@ -126,8 +127,8 @@ def as_saved(images: Tensor) -> Tensor:
     return levels(images) / 255
 
 
-def prepare_to_evaluate(model: Model) -> tuple[LatentSampler, Tensor]:
-    """Return the recipe's sampler, ready to draw, and the latents that it draws from.
+def prepare_to_evaluate(model: Model) -> Prepared:
+    """Return the recipe's sampler, ready to draw.
 
     Raises `RecipeError` for a sampler of given images, which cannot be evaluated.
     """

@@ -16,7 +16,8 @@ class WeightedMix(vgx.Sampler, type="weighted-mix"):
     """Average a few latents of the last epoch with random weights that sum to 1.
 
     z = sum_k w_k code_k with w ~ Dirichlet(concentration, ..., concentration). The mixtures stay
-    where the decoder was trained, which draws from N(0, I) need not.
+    where the decoder was trained, which draws from N(0, I) need not. When the decoder takes labels,
+    a mixture is of latents of one label.
     """
 
     of: PositiveInt = 3
@@ -26,6 +27,11 @@ class WeightedMix(vgx.Sampler, type="weighted-mix"):
     to single latents, more is nearer to their plain average."""
     anchors: Literal["shared", "fresh"] = "shared"
     """`shared`: all images mix the same latents; `fresh`: each image draws its own."""
+
+    @property
+    def least_codes(self) -> int:
+        """As many as it mixes."""
+        return self.of
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
