@@ -127,11 +127,14 @@ def with_sampler(
     return with_part(recipe, "sampler", {**base, **settings}, registry)
 
 
-def prepare(model: Model, run: Run | None = None, source: Source | None = None) -> Prepared:
+def prepare(
+    model: Model, run: Run | None = None, source: Source | None = None, most: int | None = None
+) -> Prepared:
     """Return the recipe's sampler, ready to draw.
 
-    A sampler of its own images, `source`, draws from their latents, and others from the run's. A
-    fitted sampler learns from these; with a run, what it learned is kept there and used again.
+    A sampler of its own images, `source`, draws from the latents of these, or of the first `most`;
+    others draw from the run's. A fitted sampler learns from these; with a run, what it learned is
+    kept there and used again.
     """
     part, recipe = model.recipe.sampler, model.recipe
     if model.kl is not None:
@@ -140,7 +143,7 @@ def prepare(model: Model, run: Run | None = None, source: Source | None = None) 
     if source is None:
         codes, labels, lacks = model.codes.cpu(), model.labels, "the run's stored latents"
     else:
-        codes, labels, lacks = encode_images(model, source), None, "the sampler's own images"
+        codes, labels, lacks = encode_images(model, source, most), None, "the sampler's own images"
     if isinstance(sampler, Fitted):
         if run is None or source is not None:
             sampler.fit(codes)
@@ -154,10 +157,10 @@ def prepare(model: Model, run: Run | None = None, source: Source | None = None) 
     return Prepared(part, sampler, codes, labels, model.kl, classes)
 
 
-def encode_images(model: Model, source: Source) -> Tensor:
+def encode_images(model: Model, source: Source, most: int | None = None) -> Tensor:
     """[K, *Z]  The posterior means of a sampler's own images, which it draws from; on the CPU."""
     image = replace(model.recipe.image, classes=0)
-    stored = open_store(source, image, advice="remove it from the sampler's path").images
+    stored = open_store(source, image, advice="remove it from the sampler's path").images[:most]
     pieces = (stored[start : start + CHUNK] for start in range(0, len(stored), CHUNK))
     device = model.codes.device
     return torch.cat([model.encode(as_images(piece, device)).cpu() for piece in pieces])
@@ -229,7 +232,11 @@ def draw_labels(prepared: Prepared, n: int, seed: int, counts: Counts | None = N
         counts = counts * enough
     elif counts is None:
         counts = np.ones(prepared.classes, np.int64)
-    together = n if part.one_label else part.row_length or 1
+    return random_labels(counts, n, seed, n if part.one_label else part.row_length or 1)
+
+
+def random_labels(counts: Counts, n: int, seed: int, together: int = 1) -> Tensor:
+    """[n]  Draw labels by their shares in `counts`, one for so many images each."""
     until = counts.cumsum()
     uniform = np.random.default_rng(rng.key(seed, "labels")).random(math.ceil(n / together))
     labels = torch.from_numpy(np.searchsorted(until, uniform * until[-1], side="right"))

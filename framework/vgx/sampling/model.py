@@ -56,6 +56,7 @@ class Model:
         A conditional decoder also gets `labels` [N]; by default each class in turn.
         """
         labels = labels_in_turn(len(z), self.recipe, z.device) if labels is None else labels
+        labels = labels.to(z.device)
         part, images = self.recipe.decoder, []
         for some, own in zip(torch.split(z, CHUNK), torch.split(labels, CHUNK), strict=True):
             images.append(sigmoid(self.decoder(some, *label_inputs(part, own))))

@@ -127,13 +127,13 @@ def train(training: Training, console: Console) -> None:
             advance(training.done - advanced, text)
             advanced = training.done
             if due.draw:
-                _draw(training)
+                _draw(training, console)
             if due.save or (_evaluates(training) and _best_step(training) == training.done):
                 _save(training, console)
         if training.saved != training.done:
             _save(training, console)
         if training.stop and training.done:
-            _draw(training)  # after saving, because the process may soon be killed
+            _draw(training, console)  # after saving, because the process may soon be killed
     if training.stop:
         name = signal.Signals(training.stop).name
         done = f"{name}: stopped at step {training.done:,} and saved"
@@ -175,8 +175,13 @@ def _log(
     return _progress(losses, training)
 
 
-def _draw(training: Training) -> None:
-    grids = draw(training.engine, training.store, training.run, training.done)
+def _draw(training: Training, console: Console) -> None:
+    notices: list[str] = []
+    with noticing(notices):
+        grids = draw(training.engine, training.store, training.run, training.done)
+    new = [notice for notice in notices if notice not in training.notices]
+    training.notices += new  # each is printed once
+    _warn(training, new, console)
     for name, grid in grids.items():
         training.trackers.images(training.done, name, grid)
 
