@@ -14,6 +14,7 @@ from pathlib import Path
 
 import vgx
 from vgx.images import save_grid
+from vgx.sampling.draw import samples
 
 ROOT = Path(__file__).parents[1]
 PAGE, FOLDER = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery"
@@ -27,8 +28,9 @@ COUNT = 40
 def train(name: str, runs: str) -> None:
     recipe = vgx.load_recipe(ROOT / "recipes" / f"{name}.yaml")
     run = vgx.run(recipe, runs, folder=ROOT / "recipes")
-    images = vgx.sample(run, n=COUNT)  # [N, C, H, W]
-    save_grid(images, FOLDER / f"{name}.png", columns=10)
+    drawn = samples(run, n=COUNT)
+    columns = drawn.row_length or 10
+    save_grid(drawn.images(), FOLDER / f"{name}.png", columns, drawn.captions)
     model = vgx.load(run)
     lines = [line for line in run.read_log() if line["losses"]]
     losses: dict[str, list[float]] = {}  # by term: its first and its last value

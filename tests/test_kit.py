@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -279,10 +280,26 @@ class Near(vgx.Sampler, type="near"):
     def build(self, latent):
         if self.break_ == "unsaved":
             return Unsaved(self.break_, latent)
+        if self.break_ == "least":
+            return First()
         return NearDrawer(self.break_, latent)
 
     def pictures(self, image):
         return Greys("endless") if self.break_ == "pictures" else None
+
+    @property
+    def row_length(self):
+        return 0 if self.break_ == "rows" else 2
+
+    @property
+    def least_codes(self):
+        return 0 if self.break_ == "least" else 1
+
+    def for_kl(self, kl):
+        return None if self.break_ == "kl" else self
+
+    def captions(self, n, codes, kl):
+        return ["first"] if self.break_ == "captions" else ["row"] * math.ceil(n / 2)
 
 
 class NearDrawer:
@@ -317,6 +334,11 @@ class NearDrawer:
 
     def load_state_dict(self, state):
         self.mean, self.hidden = state["mean"], 0.0
+
+
+class First:
+    def draw(self, n, codes, generator):
+        return codes[[0] * n]
 
 
 class Unsaved:
@@ -497,6 +519,10 @@ BROKEN = [
     (Near, "state", "saved and loaded it draws something else"),
     (Near, "unsaved", "it has fit, but not state_dict"),
     (Near, "pictures", r"\[5\] raises no IndexError"),
+    (Near, "rows", "its row_length is 0; it must be None or above 0"),
+    (Near, "least", "its least_codes is 0, but with so many latents: IndexError"),
+    (Near, "kl", "its for_kl returns something else than a sampler"),
+    (Near, "captions", "it gives 1 captions for 3 rows"),
     (Brightness, "batches", "its brightness depends on how the images are cut into batches"),
     (Brightness, "moves", r"compute\(\) gives something else the second time"),
     (Brightness, "ambient", "the same images give other numbers"),

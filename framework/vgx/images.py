@@ -12,7 +12,7 @@ import math
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 THREADS = 8  # more than these are faster than any disk and any device
+PADDING = 2  # pixels between the images of a grid
+TEXT = 11  # pixels of the captions' font
 WIDE, SHORT = 384, 150  # pixels of an animation, and milliseconds of each of its frames
 TICK = 50  # milliseconds between two images of a video
 T = TypeVar("T")
@@ -75,12 +77,13 @@ def as_pil(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def require_image_file(path: Path, n: int = 1, size: int = 0) -> None:
+def require_image_file(path: Path, n: int = 1, size: int = 0, columns: int | None = None) -> None:
     """Raise `RecipeError` unless a grid of n images of `size` x `size` pixels can be this file."""
     ending = require_ending(path, "a still image", IMAGES)
-    side, most = _columns(n) * (size + 2) + 2, IMAGES[ending][2]
+    columns, most = columns or _columns(n), IMAGES[ending][2]
+    side = max(columns, math.ceil(n / columns)) * (size + PADDING) + PADDING
     if side > most:
-        message = f"{side:,} pixels wide, and a {ending} file takes at most {most:,}"
+        message = f"{side:,} pixels wide or high, and a {ending} file takes at most {most:,}"
         raise RecipeError(f"{path}: a grid of {n:,} images is {message}; write a .png file")
 
 
@@ -95,16 +98,42 @@ def require_animation_file(path: Path) -> None:
             raise RecipeError(f"{path}: {message}") from None
 
 
-def save_grid(images: Tensor, path: Path, columns: int | None = None) -> Tensor:
-    """Write images [N, C, H, W] in [0, 1] as one image, as square as possible: 100 make 10x10.
+def save_grid(
+    images: Tensor, path: Path, columns: int | None = None, captions: Sequence[str] = ()
+) -> Tensor:
+    """Write the `grid` of images [N, C, H, W] in [0, 1] as one image, and return it.
 
-    Returns the grid [C, H, W]. Raises `StorageError`, and `RecipeError` for an unknown ending.
+    Raises `StorageError`, and `RecipeError` for an unknown ending.
+    """
+    made = grid(images, columns, captions)
+    save_image(made, path)
+    return made
+
+
+def grid(images: Tensor, columns: int | None = None, captions: Sequence[str] = ()) -> Tensor:
+    """[C, H, W]  Images [N, C, h, w] in [0, 1] in rows, by default as a square: 100 make 10x10.
+
+    `captions` are written at the left of the rows.
     """
     from torchvision.utils import make_grid
 
-    grid: Tensor = make_grid(images.cpu(), nrow=columns or _columns(len(images)), padding=2)
-    save_image(grid, path)
-    return grid
+    columns = columns or _columns(len(images))
+    rows: Tensor = make_grid(images.cpu(), nrow=columns, padding=PADDING)
+    return torch.cat([_margin(captions, rows, images.shape[-1]), rows], 2) if captions else rows
+
+
+def _margin(captions: Sequence[str], rows: Tensor, size: int) -> Tensor:
+    """[C, H, W]  The captions of rows of images of so many pixels, white on black."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(TEXT)
+    width = math.ceil(max(font.getlength(text) for text in captions)) + 2 * TEXT
+    margin = Image.new("L", (width, rows.shape[1]))
+    for row, text in enumerate(captions):
+        middle = PADDING + row * (size + PADDING) + size / 2
+        ImageDraw.Draw(margin).text((TEXT, middle), text, 255, font, anchor="lm")
+    levels = torch.from_numpy(np.array(margin)).to(rows) / 255  # [H, W]
+    return levels.expand(len(rows), -1, -1)
 
 
 def _columns(n: int) -> int:

@@ -54,6 +54,10 @@ class Gaussian:
         eps = self.mu.new_empty(self.mu.shape).normal_(generator=generator)  # [B, *Z]
         return self.mu + (self.logvar / 2).exp() * eps
 
+    def kl(self) -> Tensor:
+        """[B, *Z]  The KL from N(0, 1) of each dimension, in nats."""
+        return (self.mu.square() + self.logvar.exp() - 1 - self.logvar) / 2
+
 
 @dataclass(frozen=True, eq=False)
 class Score:

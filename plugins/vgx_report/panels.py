@@ -24,16 +24,16 @@ from vgx.data.batches import as_images
 from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, active_dimensions, gap_at_least, kl_by_dimension
-from vgx.images import as_pil, as_pixels
+from vgx.images import as_pil, as_pixels, grid
 from vgx.runs.frames import drawn, evenly, step_of
-from vgx.sampling.draw import draw, prepare
+from vgx.sampling.draw import decoded, draw_latents, prepare, whole_rows
 from vgx.sampling.model import CHUNK, load_model
 from vgx_report import diagram
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SAMPLES, COLUMNS = 40, 10  # images of each sampler; a walk of a sampler is a row of ten
+SAMPLES, COLUMNS = 40, 10  # images of each sampler, at most in whole rows; in a row without rows
 ENCODED = 600  # training images that are encoded
 CELLS = (18, 12)  # the map of the latents has one image in each of so many cells
 COPIES, NEAREST = 8, 4  # samples that are shown, and training images beside each of them
@@ -108,8 +108,6 @@ def _samples(
 
     Also return the images [N, C, H, W] of the recipe's sampler, if it draws any.
     """
-    from torchvision.utils import make_grid
-
     own = recipe.sampler
     parts = [part for _, part in registry.offers("sampler") if issubclass(part, vgx.Sampler)]
     others = with_defaults([part for part in parts if part.type != own.type])
@@ -117,17 +115,16 @@ def _samples(
     first = None
     for part in (own, *others):
         try:
-            images = draw_samples(run, model, part)  # [N, C, H, W]
+            drawn = draw_samples(run, model, part)
         except Exception as error:  # noqa: BLE001 - a faulty sampler costs its own panel only
             panels.append({"sampler": part.type, "note": f"Draws nothing here: {error}"})
             continue
-        if images is None:
+        if drawn is None:
             continue
         if part is own:
-            first = images
-        grid = to_image(make_grid(images.cpu(), nrow=COLUMNS, padding=2))
+            first = drawn[0]
         note = "The recipe's sampler." if part is own else ""
-        panels.append({"sampler": part.type, "note": note, "image": embedded(grid)})
+        panels.append({"sampler": part.type, "note": note, "image": embedded(to_image(drawn[1]))})
     return panels, first
 
 
@@ -141,16 +138,21 @@ def with_defaults(parts: list[type[vgx.Sampler]]) -> list[vgx.Sampler]:
     return samplers
 
 
-def draw_samples(run: vgx.Run, model: vgx.Model, part: vgx.Sampler) -> Tensor | None:
-    """[N, C, H, W]  Images as `vgx sample` draws them; None when that would take long."""
+def draw_samples(run: vgx.Run, model: vgx.Model, part: vgx.Sampler) -> tuple[Tensor, Tensor] | None:
+    """[N, C, h, w], [C, H, W]  Images as `vgx sample` draws them, and the grid of them.
+
+    None when that would take long.
+    """
     recipe = model.recipe
     if part.pictures(recipe.image) is not None:
         return None
     if part is not recipe.sampler and isinstance(part.build(recipe.latent), vgx.Fitted):
         return None
     changed = recipe.model_copy(update={"sampler": part})
-    sampler, codes = prepare(replace(model, recipe=changed), run)
-    return torch.cat(list(draw(model, sampler, codes, SAMPLES, 0)))
+    prepared = prepare(replace(model, recipe=changed), run)
+    latents = draw_latents(prepared, whole_rows(part, SAMPLES), 0)
+    images = torch.cat(list(decoded(model, latents.z, latents.labels)))
+    return images, grid(images, part.row_length or COLUMNS, latents.captions)
 
 
 # --- latents -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import vgx
+from vgx.sampling.draw import samples
 from vgx_builtin.samplers import fitted
 from vgx_builtin.samplers.stored import Reconstruct
 
@@ -40,24 +41,46 @@ def fits(run):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"),
+    ("name", "settings", "columns"),
     [
-        ("interpolate", ["steps=4"]),
-        ("interpolate", ["mode=slerp", "between=prior"]),
-        ("traversal", []),
-        ("traversal", ["dimensions=[3, 1]", "base=code", "span=2.5"]),
-        ("truncation", ["threshold=0.5"]),
-        ("neighbours", ["of=-1"]),
-        ("gaussian-mixture", ["covariance=diag", "components=3"]),
-        ("aggregate-gaussian", []),
+        ("interpolate", ["steps=4"], 4),
+        ("interpolate", ["mode=slerp", "between=prior"], 9),  # of a row of ten
+        ("traversal", ["steps=4"], 4),
+        ("traversal", ["dimensions=[3, 1]", "base=code", "span=2.5", "steps=5"], 5),
+        ("truncation", ["threshold=0.5"], 3),
+        ("neighbours", ["of=-1"], 3),
+        ("gaussian-mixture", ["covariance=diag", "components=3"], 3),
+        ("aggregate-gaussian", [], 3),
     ],
 )
-def test_a_sampler_draws_pictures_that_differ(vgx_here, run, name, settings):
+def test_a_sampler_draws_images_that_differ_in_its_own_rows(vgx_here, run, name, settings, columns):
     draw(vgx_here, run, name, *settings, n=9)
+    rows = -(-9 // columns)
     with Image.open(run.parents[1] / "out.png") as grid:
-        assert grid.size == (3 * 18 + 2, 3 * 18 + 2)
-        cells = {grid.crop((x, y, x + 16, y + 16)).tobytes() for x in (2, 20) for y in (2, 20)}
+        margin = grid.width - (columns * 18 + 2)
+        assert grid.height == rows * 18 + 2
+        assert (margin > 0) == (name == "traversal")  # its captions
+        places = [(margin + 2 + 18 * i % (18 * columns), 2 + i // columns * 18) for i in range(9)]
+        cells = {grid.crop((x, y, x + 16, y + 16)).tobytes() for x, y in places[:4]}
     assert len(cells) == 4
+
+
+def test_a_row_of_a_grid_is_a_row_of_the_sampler_however_many_there_are(vgx_here, run):
+    """30 images of three pairs, ten each: as a square there would be six columns."""
+    draw(vgx_here, run, "interpolate", n=30)
+    with Image.open(run.parents[1] / "out.png") as grid:
+        assert grid.size == (10 * 18 + 2, 3 * 18 + 2)
+
+
+def test_a_traversal_starts_with_the_dimension_of_the_largest_kl(vgx_here, run):
+    model = vgx.load(run)
+    drawn = samples(run, "traversal", n=30, settings={"steps": 10})
+    order = model.kl.argsort(descending=True).tolist()
+    names = [caption.split()[0] for caption in drawn.captions]
+    assert names == [f"z{d}" for d in order[:3]]
+    values = model.codes[:, order[0]].double()
+    low, high = (values.mean() + side * 3 * values.std(correction=0) for side in (-1, 1))
+    assert drawn.captions[0].endswith(f"{low:.2g} to {high:.2g}")
 
 
 @pytest.mark.parametrize("name", ["gaussian-mixture", "aggregate-gaussian"])

@@ -10,10 +10,17 @@ import torch
 from PIL import Image, ImageStat
 
 import vgx
+from vgx import rng
 from vgx.console import Console
-from vgx.images import animate
+from vgx.data.batches import as_batch
+from vgx.data.store import open_source, open_store
+from vgx.engine.build import evaluating
+from vgx.engine.engine import Engine
+from vgx.images import animate, grid
 from vgx.runs import directory as rundir
 from vgx.runs import frames
+from vgx.sampling.model import current_model
+from vgx.training import progress
 from vgx.training import session as training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -99,6 +106,17 @@ def test_an_animation_shows_pictures_in_their_order(channels, tmp_path):
     assert levels == pytest.approx([51, 204, 102], abs=2)
 
 
+def test_captions_stand_beside_their_rows():
+    images = torch.ones(6, 3, 16, 16)
+    plain, captioned = grid(images, 2), grid(images, 2, ["one", "", "a longer caption"])
+    assert plain.shape == (3, 3 * 18 + 2, 2 * 18 + 2)
+    margin = captioned[:, :, : -plain.shape[2]]
+    assert torch.equal(captioned[:, :, margin.shape[2] :], plain)
+    ink = [margin[:, 2 + row * 18 : 18 + row * 18].sum().item() for row in range(3)]
+    assert ink[2] > ink[0] > 0 == ink[1]
+    assert (margin[:, :, -5:] == 0).all()  # nothing is cut
+
+
 @pytest.mark.slow
 def test_a_run_draws_its_first_steps_and_leaves_a_time_lapse():
     recipe = vgx.load_recipe(TINY, {"train.steps": 6, "train.draw_every": 4})
@@ -107,3 +125,90 @@ def test_a_run_draws_its_first_steps_and_leaves_a_time_lapse():
     assert steps == [1, 2, 4, 5, 6]
     with Image.open(run.samples / "timelapse.webp") as film:
         assert film.n_frames == 5
+
+
+# --- what the grids of training show -------------------------------------------------------------
+
+FACES = {"type": "drawn-faces", "count": 48}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    recipe = vgx.load_recipe(TINY, {"dataset": FACES})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VGX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return open_store(open_source(recipe.dataset, recipe.image)[0], recipe.image)
+
+
+def grids(store, changes, step=7, trained=0):
+    """The grids of an engine after some steps, cut into their images, and the engine."""
+    engine = Engine(vgx.load_recipe(TINY, changes), 20)
+    batch = as_batch(store, 8, engine.device)
+    for number in range(trained):
+        engine.step(number, [batch])
+    run = rundir.create("x")
+    made = progress.draw(engine, store, run, step)
+    assert sorted(made) == sorted(
+        name for name, file in frames.files(run.samples, step).items() if file.exists()
+    )
+    return made, engine
+
+
+def cells(grid):
+    rows = grid[:, 2:, 2:].unfold(1, 16, 18).unfold(2, 16, 18)  # [C, rows, columns, 16, 16]
+    return rows.permute(1, 2, 0, 3, 4).flatten(0, 1)
+
+
+def test_the_grid_is_the_recipe_s_own_sampler_on_real_images_encoded_now(store):
+    """With weights near one anchor each image is nearly the reconstruction of a real image."""
+    mix = {"type": "weighted-mix", "of": 1}
+    made, engine = grids(store, {"sampler": mix, "train.ema": None}, trained=3)
+    model = current_model(engine, 3)
+    images = as_batch(store, 48, engine.device).images
+    with evaluating(model.networks), torch.no_grad():
+        stream = rng.generator(0, "fixed latents")
+        codes = model.encoder(images).sample(stream)
+        recon = model.decode(codes)
+    shown = cells(made["samples"])
+    assert len(shown) == 64
+    distance = torch.cdist(shown.flatten(1), recon.flatten(1))  # [64, 48]
+    assert distance.min(1).values.max() < 1e-2
+    prior = cells(made["prior"])
+    with evaluating(model.networks):
+        again = model.decode(progress.fixed_latents(engine, 64))
+    assert torch.allclose(prior, again, atol=1e-6)
+
+
+def test_the_draws_are_the_same_each_time_and_the_training_does_not_notice(store):
+    engine = Engine(vgx.load_recipe(TINY, {"sampler": {"type": "gaussian-mixture"}}), 20)
+    run, before = rundir.create("x"), engine.state({"step": 0})
+    global_before = torch.get_rng_state()
+    first = progress.draw(engine, store, run, 1)
+    second = progress.draw(engine, store, run, 2)
+    for name, grid_ in first.items():
+        assert torch.equal(grid_, second[name]), name
+    assert torch.equal(torch.get_rng_state(), global_before)
+    after = engine.state({"step": 0})
+    assert all(torch.equal(after.model[name], before.model[name]) for name in before.model)
+    assert len(after.latents["codes"]) == 0
+
+
+def test_a_sampler_that_needs_no_stored_latents_has_no_second_grid(store):
+    made, _ = grids(store, {"sampler": "prior"})
+    assert sorted(made) == ["recon", "samples"]
+    gan = {"encoder": None, "losses": ["hinge"], "sampler": {"type": "weighted-mix", "of": 2}}
+    made, _ = grids(store, gan)
+    assert sorted(made) == ["prior", "samples"]  # it mixes latents from N(0, I)
+
+
+def test_a_grid_has_the_rows_of_its_sampler(store):
+    made, _ = grids(store, {"sampler": {"type": "interpolate", "steps": 12}})
+    assert made["samples"].shape[1:] == (5 * 18 + 2, 12 * 18 + 2)  # 60 of 64
+    made, _ = grids(store, {"sampler": {"type": "traversal", "steps": 70}})
+    assert made["samples"].shape[1] == 18 + 2
+
+
+def test_a_sampler_that_fails_costs_its_own_grid_only(store):
+    with pytest.warns(vgx.Notice, match="weighted-mix draws nothing for the grids of training: "):
+        made, _ = grids(store, {"sampler": {"type": "weighted-mix", "of": 49}})
+    assert sorted(made) == ["prior", "recon"]

@@ -100,9 +100,9 @@ def test_it_is_told_what_the_log_is_told(tmp_path, plain):
     assert "losses/l1" in logged[0]
     assert "rates/generator" in logged[0]
     drawn = [what[1:3] for what in told(run) if what[0] == "images"]
-    assert drawn == [[s, n] for s in (1, 2, 4, 5, 6) for n in ("samples", "recon")]
+    assert drawn == [[s, n] for s in (1, 2, 4, 5, 6) for n in ("samples", "prior", "recon")]
     # 64 pictures of 16 pixels, 2 between them; 2 rows of 8 and their reconstructions.
-    shapes = [what[3] for what in told(run) if what[0] == "images"][:2]
+    shapes = [what[3] for what in told(run) if what[0] == "images"][:3:2]
     assert shapes == [[3, 8 * 18 + 2, 8 * 18 + 2], [3, 4 * 18 + 2, 8 * 18 + 2]]
     assert told(run)[-1] == ["close"]
     assert weights(run) == weights(plain)

@@ -136,6 +136,7 @@ def test_pictures_are_drawn_at_their_steps():
     names = sorted(path.name for path in run.samples.glob("*.png"))
     steps = ("00000001", "00000002", "00000005", "00000010", "00000020")
     assert names == [
+        *(f"prior-{step}.png" for step in steps),
         *(f"recon-{step}.png" for step in steps),
         *(f"step-{step}.png" for step in steps),
     ]
@@ -156,11 +157,13 @@ def test_a_run_that_is_stopped_draws_there_and_forgets_it_when_it_goes_on():
         trained({"train.draw_every": 3})
     run = find()
     assert drawn(run) == [1, 2, 3, 5, 6, 7]
-    assert len(list(run.samples.glob("recon-*.png"))) == 6
+    for kind in ("recon", "prior"):
+        assert len(list(run.samples.glob(f"{kind}-*.png"))) == 6
     seldom = vgx.load_recipe(run.recipe_file, {"train.draw_every": 100})
     session.resume(run, seldom, console=console())
     assert drawn(run) == [1, 2, 3, 5, 6, 10, 20]
-    assert len(list(run.samples.glob("recon-*.png"))) == 7
+    for kind in ("recon", "prior"):
+        assert len(list(run.samples.glob(f"{kind}-*.png"))) == 7
 
 
 def test_a_picture_that_was_due_where_the_run_was_stopped_stays():

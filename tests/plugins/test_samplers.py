@@ -175,24 +175,45 @@ def test_one_code_makes_no_pair():
         draw("interpolate", 1, CODES[:1])
 
 
-# Means 1, 2, 3, 4; variances 0, 8, 2, 18.
+# Means 1, 2, 3, 4; standard deviations 0, 2, 1, 3.
 VARIED = torch.tensor([[1.0, 0, 2, 7], [1, 4, 4, 1]])
 
 
-def test_a_traversal_moves_the_most_varied_dimension_first():
+def test_without_a_kl_a_traversal_moves_the_most_varied_dimension_first():
     z = draw("traversal", 15, VARIED, steps=3, span=2.0)
-    means = torch.tensor([1.0, 2, 3, 4])
+    means, deviations = torch.tensor([1.0, 2, 3, 4]), [0, 2, 1, 3]
     for row, dimension in enumerate([3, 1, 2, 0, 3]):
         for step, value in enumerate([-2.0, 0.0, 2.0]):
             expected = means.clone()
-            expected[dimension] = value
+            expected[dimension] += value * deviations[dimension]
             assert torch.equal(z[3 * row + step], expected)
+
+
+def test_with_a_kl_a_traversal_moves_the_dimension_that_holds_most_first():
+    """A dimension that is the prior has variance 1 whether or not the decoder uses it."""
+    part = vgx.discover().part("sampler", "traversal")
+    kl = torch.tensor([0.2, 0.0, 3.5, 1.25])
+    part_of_run = part(steps=2, span=1.5).for_kl(kl)
+    z = part_of_run.build(LATENT).draw(8, VARIED, generator())
+    moved = [(pair[0] != pair[1]).nonzero().flatten().tolist() for pair in z.split(2)]
+    assert moved == [[2], [3], [], [1]]  # z0 never changes
+    assert part_of_run.dimensions == (2, 3, 0, 1)
+    assert part(dimensions=(1,)).for_kl(kl).dimensions == (1,)
+    captions = part_of_run.captions(8, VARIED, kl)
+    assert captions == [
+        "z2  KL 3.5  1.5 to 4.5", "z3  KL 1.25  -0.5 to 8.5", "z0  KL 0.2  1 to 1",
+        "z1  KL 0  -1 to 5",
+    ]  # fmt: skip
+    assert part(steps=2, span=1.5).captions(3, VARIED, None) == [
+        "z3  -0.5 to 8.5", "z1  -1 to 5",
+    ]  # fmt: skip
 
 
 def test_a_traversal_takes_the_dimensions_and_the_base_that_it_is_told():
     z = draw("traversal", 6, VARIED, dimensions=(2, 0), base="code", steps=2)
+    # z2 is 2 in the oldest latent, and 3 standard deviations of 1 away from it; z0 never changes.
     assert z.tolist() == [
-        [1, 0, -3, 7], [1, 0, 3, 7], [-3, 0, 2, 7], [3, 0, 2, 7], [1, 0, -3, 7], [1, 0, 3, 7],
+        [1, 0, -1, 7], [1, 0, 5, 7], [1, 0, 2, 7], [1, 0, 2, 7], [1, 0, -1, 7], [1, 0, 5, 7],
     ]  # fmt: skip
     with pytest.raises(RecipeError, match="dimensions: 4: a latent has the dimensions 0 to 3"):
         draw("traversal", 1, VARIED, dimensions=(0, 4))

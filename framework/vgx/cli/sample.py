@@ -85,9 +85,11 @@ def save_grid(
     drawn = _samples(run, sampler, settings, n, seed, device, best)
     name = f"{drawn.sampler}-{drawn.step:08}-seed-{seed}"
     path = out or run.samples / f"{name}.{'webp' if animate else 'png'}"
-    if not animate:
-        images.require_image_file(path, n, drawn.size)
-    (images.animate if animate else images.save_grid)(drawn.images(), path)
+    if animate:
+        images.animate(drawn.images(), path)
+    else:
+        images.require_image_file(path, n, drawn.size, drawn.row_length)
+        images.save_grid(drawn.images(), path, drawn.row_length, drawn.captions)
     return path
 
 

@@ -54,7 +54,9 @@ class Engine:
             for name in (names if recipe.discriminator else names[:1])
         }
         self.ema = self._build_ema()
-        self.latents = StoredLatents(codes, recipe.latent.shape, self.device)
+        self.latents = StoredLatents(
+            codes, recipe.latent.shape, self.device, labelled=recipe.image.classes > 0
+        )
         # With fused optimizers no step has to wait for the device.
         fused = all(p.optimizer.defaults.get("fused") for p in self.players.values())
         self.guard = Guard(self.device, deferred=self.device.type == "cuda" and fused)
@@ -104,7 +106,7 @@ class Engine:
             streams = self.streams(number, index, position)
             step = self.forward(micro_batch, number, streams, train_generator=train_generator)
             if train_generator:
-                self.latents.add(step.z)
+                self.latents.add(step)
             for player in players:
                 if player is not players[0]:  # as in a pass of its own, for networks with dropout
                     step = self.forward.with_other_dropout(step, streams)
@@ -224,15 +226,15 @@ class Engine:
         """Return everything that a checkpoint holds; `numbers` are saved with it."""
         model = states.network_tensors(self._saved_networks())
         tensors, plain = states.optimizer_tensors(self.players.values())
-        latents = {"codes": self.latents.newest()}
-        return State(model, tensors, latents, {**numbers, "optimizers": plain})
+        numbers = {**numbers, "optimizers": plain}
+        return State(model, tensors, self.latents.state(), numbers)
 
     def restore(self, state: State) -> None:
         """Take up a checkpoint's state. Raises `StorageError` when it is of another recipe."""
         try:
             states.load_networks(self._saved_networks(), state.model)
             states.load_optimizers(self.players, state.optimizer, state.numbers["optimizers"])
-            self.latents.load(state.latents["codes"])
+            self.latents.load(state.latents)
         # A checkpoint of another recipe makes the loaders raise many kinds of error.
         except Exception as error:
             message = f"the checkpoint does not fit the recipe: {error!r}; {OTHER_VERSION}"

@@ -1,4 +1,4 @@
-"""The newest latents of a training, which samplers draw from.
+"""The newest latents of a training, which samplers draw from, with their labels.
 
 Letters: B images, Z the latent shape, K stored latents.
 """
@@ -8,31 +8,62 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vgx.step import Gaussian, Step
+
 MAX_LATENTS = 10_000  # latents that a run stores: those of the last epoch, or of its last part
+UNKNOWN = -1  # the label of a latent from a checkpoint without labels
 
 
 class StoredLatents:
-    """A ring of the newest latents."""
+    """A ring of the newest latents, and what is known about them.
 
-    def __init__(self, size: int, shape: tuple[int, ...], device: torch.device) -> None:
+    `labels` are those of the images, in a run with labels. `kl` is the mean KL of the posteriors
+    from N(0, I) by dimension: over the first K images the plain mean, then an exponential one.
+    """
+
+    def __init__(
+        self, size: int, shape: tuple[int, ...], device: torch.device, *, labelled: bool = False
+    ) -> None:
         """Make room for at most `MAX_LATENTS` latents of one shape."""
         self.ring = torch.zeros(min(size, MAX_LATENTS), *shape, device=device)  # [K, *Z]
+        self.labels = (
+            torch.full((len(self.ring),), UNKNOWN, device=device) if labelled else None
+        )  # [K]
+        self.kl: Tensor | None = None  # [*Z]  nats; only Gaussians have it
         self.written = 0  # latents so far
 
-    def add(self, z: Tensor) -> None:
-        """Write latents [B, *Z] over the oldest ones."""
-        z = z.detach()[-len(self.ring) :].to(self.ring.dtype)
+    @torch.no_grad()
+    def add(self, step: Step) -> None:
+        """Write the latents [B, *Z] of a step over the oldest ones."""
+        z = step.z[-len(self.ring) :].to(self.ring.dtype)
         places = (self.written + torch.arange(len(z), device=self.ring.device)) % len(self.ring)
         self.ring[places] = z
+        if self.labels is not None and step.labels is not None:
+            self.labels[places] = step.labels[-len(self.ring) :]
         self.written += len(z)
+        if step.has("posterior") and isinstance(step.posterior, Gaussian):
+            mu, logvar = (t.to(self.ring.dtype) for t in (step.posterior.mu, step.posterior.logvar))
+            kl = Gaussian(mu, logvar).kl().mean(0)  # [*Z]
+            share = len(z) / min(self.written, len(self.ring))
+            self.kl = kl if self.kl is None else self.kl + share * (kl - self.kl)
 
-    def newest(self) -> Tensor:
-        """[K, *Z]  The latents that are stored, oldest first."""
-        if self.written <= len(self.ring):
-            return self.ring[: self.written]
-        return self.ring.roll(-(self.written % len(self.ring)), 0)
+    def state(self) -> dict[str, Tensor]:
+        """Return all of it by name: latents and labels oldest first."""
+        state = {"codes": self._in_order(self.ring)}
+        if self.labels is not None:
+            state["labels"] = self._in_order(self.labels)
+        return state if self.kl is None else state | {"kl": self.kl}
 
-    def load(self, latents: Tensor) -> None:
-        """Take up latents [K, *Z] of a checkpoint."""
-        self.ring[: len(latents)] = latents.to(self.ring)
-        self.written = len(latents)
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take up the latents of a checkpoint; those of an earlier vgx have no labels and no KL."""
+        codes = state["codes"]  # [K, *Z]
+        self.ring[: len(codes)] = codes.to(self.ring)
+        if self.labels is not None:
+            self.labels[: len(codes)] = state.get("labels", torch.tensor(UNKNOWN)).to(self.labels)
+        self.kl = state["kl"].to(self.ring) if "kl" in state else None
+        self.written = len(codes)
+
+    def _in_order(self, ring: Tensor) -> Tensor:
+        if self.written <= len(ring):
+            return ring[: self.written]
+        return ring.roll(-(self.written % len(ring)), 0)

@@ -246,7 +246,8 @@ def _generation(
         prepared = prepare(drawing)
         values = []
         for seed in range(settings.seeds):
-            samples = draw(drawing, *prepared, settings.n, seed)
+            counts = real.label_counts(model.recipe.image)
+            samples = draw(drawing, prepared, settings.n, seed, counts)
             values.append(measure_samples(samples, real, metrics, cache, advance))
         results.append({
             "sampler": sampler.model_dump(mode="json"),

@@ -59,6 +59,15 @@ class RealImages:
         """[N]  Return the labels of the images."""
         return None if self.labels is None else torch.from_numpy(self.labels[self.rows]).to(device)
 
+    def label_counts(self, image: ImageSpec) -> NDArray[np.int64] | None:
+        """[classes]  Return how many of the images have each label, so that samples have as many.
+
+        None when the labels are not known, as those of another data set.
+        """
+        if self.labels is None:
+            return None
+        return np.bincount(self.labels[self.rows], minlength=image.classes)
+
 
 class RealSets(NamedTuple):
     """The real images of an evaluation."""

@@ -52,8 +52,7 @@ def kl_by_dimension(latents: Latents) -> list[float]:
     """
     if latents.logvar is None:
         return []
-    mean, logvar = latents.mean, latents.logvar
-    values: list[float] = ((mean.square() + logvar.exp() - 1 - logvar) / 2).mean(0).tolist()
+    values: list[float] = Gaussian(latents.mean, latents.logvar).kl().mean(0).tolist()
     return values
 
 

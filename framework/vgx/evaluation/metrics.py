@@ -105,7 +105,8 @@ def measure_training(
     with rng.ambient(recipe.train.seed, "evaluation", step), evaluating(model.networks):
         values = measure_reconstructions(model, reconstructed, settings.metrics)
         if any(not metric.pairs for metric in settings.metrics):
-            samples = draw(model, *prepare(model), settings.n, 0)
+            counts = reference.label_counts(recipe.image)
+            samples = draw(model, prepare(model), settings.n, 0, counts)
             of_samples = measure_samples(samples, reference, settings.metrics, cache)
             values = _merged(values, of_samples)
     return values

@@ -239,7 +239,9 @@ class LatentSampler(Protocol):
     def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
         """Return new latents [n, *Z]; `codes` [K, *Z] are the run's stored latents, oldest first.
 
-        Latent i depends on the generator's seed and on i alone, never on n.
+        Latent i depends on the generator's seed and on i alone, never on n. When the decoder takes
+        labels, `draw` is called once for each label: `codes` are then the latents of images with
+        that label, and the new latents are decoded with it.
         """
         ...
 
@@ -265,6 +267,36 @@ class Sampler(Component):
     """A way to draw latents from a trained run."""
 
     kind: ClassVar[str] = "sampler"
+    one_label: ClassVar[bool] = False
+    """Whether all images of one drawing have the same label, when the decoder takes labels. If
+    not, each row of images has a label of its own, or each image where there are no rows."""
+
+    @property
+    def row_length(self) -> int | None:
+        """The number of images in a row of a grid; `None` if the images do not form rows."""
+        return None
+
+    @property
+    def least_codes(self) -> int:
+        """The number of stored latents that it needs; 0 if it draws without them."""
+        return 1
+
+    def for_kl(self, kl: Tensor) -> Sampler:
+        """Return a sampler that knows the posteriors of the run; by default the sampler itself.
+
+        `kl` [*Z] is the mean KL of the run's posteriors from N(0, I) by dimension, in nats. It is
+        not called when the run has no such posteriors.
+        """
+        del kl
+        return self
+
+    def captions(self, n: int, codes: Tensor, kl: Tensor | None) -> Sequence[str]:
+        """Return a short text for each row of a grid of n images; by default there are none.
+
+        `codes` are those that `draw` gets, and `kl` that of `for_kl`.
+        """
+        del n, codes, kl
+        return ()
 
     @abstractmethod
     def build(self, latent: LatentSpec) -> LatentSampler:
@@ -376,8 +408,8 @@ class Tracker(Component):
     """A service or file that records a run while it trains, besides the run's own log and images.
 
     It records each logged step under names such as `losses/l1`, `rates/generator`, `metrics/psnr`,
-    and the image grids `samples` and `recon`. If a tracker raises an exception, a warning is
-    printed, the tracker is not used any more, and the training continues.
+    and the image grids `samples`, `prior` and `recon`. If a tracker raises an exception, a warning
+    is printed, the tracker is not used any more, and the training continues.
     """
 
     kind: ClassVar[str] = "tracker"

@@ -27,16 +27,25 @@ def due(step: int, every: int) -> bool:
     return step % every == 0 or str(step).rstrip("0") in ("1", "2", "5")
 
 
+def files(samples: Path, step: int) -> dict[str, Path]:
+    """Return the files of a step's grids in a folder of samples, by their names in trackers."""
+    return {
+        "samples": samples / f"step-{step:08}.png",
+        "prior": samples / f"prior-{step:08}.png",
+        "recon": samples / f"recon-{step:08}.png",
+    }
+
+
 def drawn(run: Run) -> list[Path]:
-    """Return the grids of the fixed latents, in the order of their steps."""
+    """Return the grids of samples, in the order of their steps."""
     grids = [path for path in run.samples.glob("step-*.png") if _GRID.fullmatch(path.name)]
     return sorted(grids, key=step_of)
 
 
 def forget(run: Run, step: int) -> None:
     """Remove the grids of a step."""
-    for kind in ("step", "recon"):
-        (run.samples / f"{kind}-{step:08}.png").unlink(missing_ok=True)
+    for file in files(run.samples, step).values():
+        file.unlink(missing_ok=True)
 
 
 def step_of(grid: Path) -> int:
@@ -52,7 +61,7 @@ def evenly(items: list[T], most: int) -> list[T]:
 
 
 def timelapse(run: Run) -> None:
-    """Make `samples/timelapse.webp` of the grids of the fixed latents, if there are two."""
+    """Make `samples/timelapse.webp` of the grids of samples, if there are two."""
     frames = [_frame(grid) for grid in evenly(drawn(run), FRAMES)]
     if len(frames) < 2:
         return

@@ -7,22 +7,26 @@ stored latents.
 from __future__ import annotations
 
 import hashlib
+import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from vgx import rng
 from vgx.data.batches import as_images
 from vgx.data.store import open_store
-from vgx.errors import RecipeError, StorageError
+from vgx.errors import Notice, RecipeError, StorageError
 from vgx.files import write_file
 from vgx.images import ahead, threads
-from vgx.parts.kinds import Fitted, LatentSampler, Source
+from vgx.parts.kinds import Fitted, LatentSampler, Sampler, Source
 from vgx.parts.registry import Registry
 from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
@@ -31,6 +35,7 @@ from vgx.runs.directory import Run, find
 from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model, registry_of
 
 VALUES = 2**21  # pixel values decoded at once, at most
+Counts = NDArray[np.int64]  # [classes]  how many images have each label
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +46,33 @@ class Samples:
     step: int  # of the checkpoint
     size: int  # pixels in a side of an image
     chunks: Iterator[Tensor]  # [N, C, H, W] in [0, 1]
+    row_length: int | None = None  # images in a row of a grid, if they form rows
+    captions: tuple[str, ...] = ()  # of each row, if the sampler has any
 
     def images(self) -> Tensor:
         """[n, C, H, W]  All images, in [0, 1]."""
         return torch.cat(list(self.chunks))
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A sampler, ready to draw, and the latents that it draws from."""
+
+    part: Sampler
+    sampler: LatentSampler
+    codes: Tensor  # [K, *Z]  on the CPU, so that every device draws the same latents
+    labels: Tensor | None  # [K]  of the codes, if the decoder takes labels and they are known
+    kl: Tensor | None  # [*Z]  mean KL of the run's posteriors by dimension, if it is known
+    classes: int  # labels that the decoder takes, or 0
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """New latents, and what they are decoded with."""
+
+    z: Tensor  # [n, *Z]
+    labels: Tensor | None  # [n], if the decoder takes labels
+    captions: tuple[str, ...]  # of each row of a grid, if the sampler has any
 
 
 def sample(
@@ -86,12 +114,13 @@ def samples(
     source = recipe.sampler.pictures(recipe.image)
     networks = ("decoder",) if source is None else ("encoder", "decoder")
     model = load_model(run, recipe, device, networks, best=best)
-    if source is None:
-        prepared, codes = prepare(model, run)
-    else:
-        prepared, codes = recipe.sampler.build(recipe.latent), encode_images(model, source)
-    chunks = draw(model, prepared, codes, n, seed)
-    return Samples(recipe.sampler.type, model.step, recipe.image.size, chunks)
+    prepared = prepare(model, run, source)
+    latents = draw_latents(prepared, n, seed)
+    chunks = decoded(model, latents.z, latents.labels)
+    part = prepared.part
+    return Samples(
+        part.type, model.step, recipe.image.size, chunks, part.row_length, latents.captions
+    )
 
 
 def with_sampler(
@@ -103,46 +132,131 @@ def with_sampler(
     return with_part(recipe, "sampler", {**base, **settings}, registry)
 
 
-def prepare(model: Model, run: Run | None = None) -> tuple[LatentSampler, Tensor]:
-    """Return the recipe's sampler, ready to draw, and the latents [K, *Z] that it draws from.
+def prepare(
+    model: Model, run: Run | None = None, source: Source | None = None, most: int | None = None
+) -> Prepared:
+    """Return the recipe's sampler, ready to draw.
 
-    A fitted sampler learns from the stored latents; with a run, what it learned is kept there and
-    used again. Latents are on the CPU, so that every device draws the same ones.
+    A sampler of its own images, `source`, draws from the latents of these, or of the first `most`;
+    others draw from the run's. A fitted sampler learns from these; with a run, what it learned is
+    kept there and used again.
     """
-    part = model.recipe.sampler
-    sampler = part.build(model.recipe.latent)
-    codes = model.codes.cpu()  # [K, *Z]
+    part, recipe = model.recipe.sampler, model.recipe
+    if model.kl is not None:
+        part = part.for_kl(model.kl.cpu())
+    sampler = part.build(recipe.latent)
+    if source is None:
+        codes, labels, lacks = model.codes.cpu(), model.labels, "the run's stored latents"
+    else:
+        codes, labels, lacks = encode_images(model, source, most), None, "the sampler's own images"
     if isinstance(sampler, Fitted):
-        if run is None:
+        if run is None or source is not None:
             sampler.fit(codes)
         else:
             _fit_once(sampler, model.recipe, codes, run.fits / f"{part.type}-{model.step:08}")
-    return sampler, codes
+    classes = recipe.image.classes if recipe.decoder.conditional else 0
+    if classes and labels is None and part.least_codes:
+        text = f"{lacks} have no labels, so they are decoded with labels that are drawn at random"
+        warnings.warn(f"sampler {part.type}: {text}", Notice, stacklevel=2)
+    labels = labels.cpu() if classes and labels is not None else None
+    return Prepared(part, sampler, codes, labels, model.kl, classes)
 
 
-def encode_images(model: Model, source: Source) -> Tensor:
+def encode_images(model: Model, source: Source, most: int | None = None) -> Tensor:
     """[K, *Z]  The posterior means of a sampler's own images, which it draws from; on the CPU."""
     image = replace(model.recipe.image, classes=0)
-    stored = open_store(source, image, advice="remove it from the sampler's path").images
+    stored = open_store(source, image, advice="remove it from the sampler's path").images[:most]
     pieces = (stored[start : start + CHUNK] for start in range(0, len(stored), CHUNK))
     device = model.codes.device
     return torch.cat([model.encode(as_images(piece, device)).cpu() for piece in pieces])
 
 
+def whole_rows(part: Sampler, most: int) -> int:
+    """Return how many images at most, in whole rows of the sampler; at least one row."""
+    row = part.row_length or 1
+    return max(most // row, 1) * row
+
+
 def draw(
-    model: Model, sampler: LatentSampler, codes: Tensor, n: int, seed: int
+    model: Model, prepared: Prepared, n: int, seed: int, counts: Counts | None = None
 ) -> Iterator[Tensor]:
     """Draw n latents and give their images [N, C, H, W] in [0, 1], chunk by chunk."""
-    return decoded(model, sampler.draw(n, codes, rng.generator(seed, "sampler")))
+    latents = draw_latents(prepared, n, seed, counts)
+    return decoded(model, latents.z, latents.labels)
 
 
-def decoded(model: Model, z: Tensor) -> Iterator[Tensor]:
+def draw_latents(prepared: Prepared, n: int, seed: int, counts: Counts | None = None) -> Latents:
+    """Draw n latents, each with the label that it is decoded with if the decoder takes labels.
+
+    Labels are drawn by their shares in `counts`, by default in the stored latents. The latents of a
+    label are drawn from stored latents with that label alone.
+    """
+    part, row = prepared.part, prepared.part.row_length or n
+
+    def drawn(count: int, codes: Tensor, *label: int) -> tuple[Tensor, tuple[str, ...]]:
+        z = prepared.sampler.draw(count, codes, rng.generator(seed, "sampler", *label))
+        return z, tuple(part.captions(count, codes, prepared.kl))
+
+    if not prepared.classes:
+        z, captions = drawn(n, prepared.codes)
+        return Latents(z, None, captions)
+    labels = draw_labels(prepared, n, seed, counts)  # [n]
+    if prepared.labels is None:
+        z, captions = drawn(n, prepared.codes)
+        return Latents(z, labels, captions)
+    z = prepared.codes.new_empty(n, *prepared.codes.shape[1:])  # [n, *Z]
+    rows = [""] * math.ceil(n / row)
+    for label in np.unique(labels.numpy()).tolist():
+        places = (labels == label).nonzero()[:, 0]
+        codes = prepared.codes[prepared.labels == label]
+        z[places], captions = drawn(len(places), codes, label)
+        # A row has one label, so every `row`-th place begins one.
+        for place, caption in zip(places[::row].tolist(), captions, strict=False):
+            rows[place // row] = caption
+    return Latents(z, labels, tuple(rows) if any(rows) else ())
+
+
+def draw_labels(prepared: Prepared, n: int, seed: int, counts: Counts | None = None) -> Tensor:
+    """[n]  Draw labels by their shares in `counts`: one for each row, each image, or for all.
+
+    A label of which too few latents are stored for the sampler is left out, with a notice. Without
+    stored labels and `counts`, all labels are equally likely.
+    """
+    part = prepared.part
+    if prepared.labels is not None:
+        stored = np.bincount(prepared.labels.numpy(), minlength=prepared.classes)
+        counts = stored if counts is None else counts
+        enough = stored >= part.least_codes
+        if missing := np.flatnonzero((counts > 0) & ~enough).tolist():
+            listed = ", ".join(map(str, missing))
+            needs = f"{part.least_codes} stored latents of a label"
+            text = f"sampler {part.type} needs {needs}; there are fewer of label {listed}"
+            if len(missing) == (counts > 0).sum():
+                raise RecipeError(text)
+            warnings.warn(f"{text}: not drawn", Notice, stacklevel=2)
+        counts = counts * enough
+    elif counts is None:
+        counts = np.ones(prepared.classes, np.int64)
+    return random_labels(counts, n, seed, n if part.one_label else part.row_length or 1)
+
+
+def random_labels(counts: Counts, n: int, seed: int, together: int = 1) -> Tensor:
+    """[n]  Draw labels by their shares in `counts`, one for so many images each."""
+    until = counts.cumsum()
+    uniform = np.random.default_rng(rng.key(seed, "labels")).random(math.ceil(n / together))
+    labels = torch.from_numpy(np.searchsorted(until, uniform * until[-1], side="right"))
+    return labels.repeat_interleave(together)[:n]
+
+
+def decoded(model: Model, z: Tensor, labels: Tensor | None = None) -> Iterator[Tensor]:
     """Give the images [N, C, H, W] in [0, 1] of latents [n, *Z], chunk by chunk.
 
-    The last chunk is padded: another number of images may be summed in another order, and image i
-    must not depend on n, to the last bit.
+    Without labels [n], a conditional decoder gets each one in turn. The last chunk is padded:
+    another number of images may be summed in another order, and image i must not depend on n, to
+    the last bit.
     """
-    labels = labels_in_turn(len(z), model.recipe, z.device)  # [n]
+    if labels is None:
+        labels = labels_in_turn(len(z), model.recipe, z.device)  # [n]
     size = max(1, min(CHUNK, VALUES // model.recipe.image.pixel_values))
     device = model.codes.device
 

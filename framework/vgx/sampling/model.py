@@ -35,6 +35,8 @@ class Model:
     encoder: nn.Module | None
     decoder: nn.Module
     discriminator: nn.Module | None
+    labels: Tensor | None = None  # [K]  of the stored latents; None if there are or were none
+    kl: Tensor | None = None  # [*Z]  mean KL of the run's posteriors by dimension, if it is known
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -55,6 +57,7 @@ class Model:
         A conditional decoder also gets `labels` [N]; by default each class in turn.
         """
         labels = labels_in_turn(len(z), self.recipe, z.device) if labels is None else labels
+        labels = labels.to(z.device)
         part, images = self.recipe.decoder, []
         for some, own in zip(torch.split(z, CHUNK), torch.split(labels, CHUNK), strict=True):
             images.append(sigmoid(self.decoder(some, *label_inputs(part, own))))
@@ -65,7 +68,17 @@ def current_model(engine: Engine, step: int) -> Model:
     """Return the networks of a training after a step, for use inside `evaluating`."""
     encoder = engine.network_for_sampling("encoder") if "encoder" in engine.networks else None
     decoder = engine.network_for_sampling("decoder")
-    return Model(engine.recipe, step, engine.latents.newest(), encoder, decoder, None)
+    latents = _known(engine.latents.state())
+    return Model(
+        engine.recipe, step, encoder=encoder, decoder=decoder, discriminator=None, **latents
+    )
+
+
+def _known(latents: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return stored latents without labels that are not all known: fields of a `Model`."""
+    if "labels" in latents and (latents["labels"] < 0).any():
+        return {name: tensor for name, tensor in latents.items() if name != "labels"}
+    return latents
 
 
 def labels_in_turn(n: int, recipe: Recipe, device: torch.device) -> Tensor:
@@ -116,8 +129,8 @@ def load_model(
     codes = state.latents.get("codes")
     if codes is None or codes.shape[1:] != recipe.latent.shape or not codes.is_floating_point():
         raise StorageError(f"{path}: its latents do not have the recipe's shape")
-    codes = codes.to(device)
-    return Model(recipe, state.numbers["step"], codes, **loaded)  # type: ignore[arg-type]
+    latents = {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
+    return Model(recipe, state.numbers["step"], **latents, **loaded)  # type: ignore[arg-type]
 
 
 def _best(run: Run, recipe: Recipe) -> tuple[Path, checkpoint.State]:

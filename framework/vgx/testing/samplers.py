@@ -5,12 +5,22 @@ Letters: Z the latent shape, K stored latents.
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch import Tensor
 
 from vgx import rng
 from vgx.parts.contract import check_tensor
-from vgx.parts.kinds import Fitted
-from vgx.testing.case import Case, same_tensors, saved_and_loaded, unchanged, with_generator
+from vgx.parts.kinds import Fitted, Sampler
+from vgx.testing.case import (
+    Case,
+    require,
+    same_tensors,
+    saved_and_loaded,
+    unchanged,
+    with_generator,
+)
 from vgx.testing.data import check_source
 
 
@@ -39,6 +49,31 @@ def check_sampler(case: Case) -> None:
     for n in (2, 100):
         same = torch.equal(z[:2], with_generator(sampler.draw, n, codes)[:2])
         case.check(same, f"its latent i depends on how many are drawn: 5 or {n}")
+    _check_rows(case, codes)
     source = part.pictures(case.image)
     if source is not None:
         check_source(case, source)
+
+
+def _check_rows(case: Case, codes: Tensor) -> None:
+    """Check what a sampler says of the rows of its images, and of the latents that it needs."""
+    part, shape = case.part, case.latent.shape
+    row, least = part.row_length, part.least_codes
+    case.check(row is None or row > 0, f"its row_length is {row}; it must be None or above 0")
+    case.check(least >= 0, f"its least_codes is {least}; it must not be negative")
+    kl = torch.rand(shape, generator=rng.generator(0, "testing kl"))  # [*Z]
+    ordered = unchanged("the KL", kl, lambda: part.for_kl(kl))
+    require(isinstance(ordered, Sampler), "its for_kl returns something else than a sampler")
+    for sampler, known in ((part, None), (ordered, kl)):
+        captions = sampler.captions(5, codes, known)
+        wanted = math.ceil(5 / (row or 5))
+        case.check(
+            len(captions) in (0, wanted) and all(isinstance(text, str) for text in captions),
+            f"it gives {len(captions)} captions for {wanted} rows; they are texts, one for each",
+        )
+    if least != 1 and not isinstance(part.build(case.latent), Fitted):
+        few = codes[:least]
+        try:
+            with_generator(part.build(case.latent).draw, 1, few)
+        except Exception as error:  # noqa: BLE001 - whatever it raises, it needs more
+            case.check(False, f"its least_codes is {least}, but with so many latents: {error!r}")

@@ -155,13 +155,13 @@ def train(training: Training, console: Console) -> None:
             advance(training.done - advanced, values)
             advanced = training.done
             if due.draw:
-                _draw(training)
+                _draw(training, console)
             if due.save or (_evaluates(training) and _best_step(training) == training.done):
                 _save(training, console)
         if training.saved != training.done:
             _save(training, console)
         if training.stop and training.done:
-            _draw(training)  # after saving, because the process may soon be killed
+            _draw(training, console)  # after saving, because the process may soon be killed
     if training.stop:
         name = signal.Signals(training.stop).name
         done = f"{name}: stopped at step {training.done:,} and saved"
@@ -209,9 +209,14 @@ def short(term: str) -> str:
     return term.replace(".generator", " G").replace(".discriminator", " D")
 
 
-def _draw(training: Training) -> None:
+def _draw(training: Training, console: Console) -> None:
     training.refresh_average()
-    grids = draw(training.engine, training.store, training.run, training.done)
+    notices: list[str] = []
+    with noticing(notices):
+        grids = draw(training.engine, training.store, training.run, training.done)
+    new = [notice for notice in notices if notice not in training.notices]
+    training.notices += new  # each is printed once
+    _warn(training, new, console)
     for name, grid in grids.items():
         training.trackers.images(training.done, name, grid)
 

@@ -1,49 +1,108 @@
-"""Image grids while training: always from the same latents, and of the same real images.
+"""Image grids while training: always with the same random numbers, and of the same real images.
 
-Letters: N images, C channels, H x W pixels, Z the latent shape.
+Letters: N images, C channels, H x W pixels, Z the latent shape, K latents to draw from.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vgx import rng
-from vgx.data.batches import as_batch
+from vgx.data.batches import as_batch, as_images
+from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
+from vgx.errors import Notice, noticing
 from vgx.images import save_grid
+from vgx.runs import frames
 from vgx.runs.directory import Run
-from vgx.sampling.model import current_model
+from vgx.sampling.draw import Latents, draw_latents, prepare, random_labels, whole_rows
+from vgx.sampling.model import CHUNK, Model, current_model
 
-SAMPLES = 64  # images in a grid of decoded latents
+SAMPLES = 64  # images in a grid of samples, at most in whole rows
+ENCODED = 256  # real images whose latents samplers draw from; more where a sampler needs more
 RECONSTRUCTED = 16  # images in a grid of reconstructions, each above its own
 
 
 def draw(engine: Engine, store: Store, run: Run, step: int) -> dict[str, Tensor]:
-    """Write the grids of decoded fixed latents and of reconstructions after a step.
+    """Write the grids of a step: samples, samples from N(0, I), and reconstructions.
 
-    Returns the grids [C, H, W] by name.
+    Returns the grids [C, H, W] by name. Samples are those of the recipe's sampler. A sampler of
+    stored latents draws from those of some real images, which are encoded anew each time; the grid
+    from N(0, I) is drawn for such samplers only. The training is left as it was. When the sampler
+    fails, its grid is missing, with a notice.
     """
+    seed, part = engine.recipe.train.seed, engine.recipe.sampler
+    files = frames.files(run.samples, step)
+    grids: dict[str, Tensor] = {}
     model = current_model(engine, step)
-    with evaluating(model.networks):
-        images = model.decode(fixed_latents(engine, SAMPLES))  # [N, C, H, W]
-        grids = {"samples": save_grid(images, run.samples / f"step-{step:08}.png")}
+    with rng.ambient(seed, "grids", step), evaluating(model.networks):
+        encoded = _encoded(model, engine, store)
+        latents = _own_latents(encoded)
+        if latents is not None:
+            images = model.decode(latents.z.to(engine.device), latents.labels)  # [N, C, H, W]
+            columns, captions = part.row_length, latents.captions
+            grids["samples"] = save_grid(images, files["samples"], columns, captions)
+        if part.least_codes or latents is None:
+            labels = None
+            if encoded.labels is not None:
+                labels = random_labels(encoded.labels.bincount().numpy(), SAMPLES, seed)  # [N]
+            images = model.decode(fixed_latents(engine, SAMPLES), labels)  # [N, C, H, W]
+            grids["prior"] = save_grid(images, files["prior"])
         if model.encoder is not None:
             batch = as_batch(store, RECONSTRUCTED, engine.device)
             real = batch.images  # [N, C, H, W]
             recon = model.decode(model.encode(real), batch.labels)  # [N, C, H, W]
             half = math.ceil(len(real) / 2)
             rows = torch.cat([real[:half], recon[:half], real[half:], recon[half:]])
-            grids["recon"] = save_grid(rows, run.samples / f"recon-{step:08}.png", columns=half)
+            grids["recon"] = save_grid(rows, files["recon"], columns=half)
     return grids
 
 
 def fixed_latents(engine: Engine, n: int) -> Tensor:
-    """[n, *Z]  Return the latents that are decoded again and again in this run."""
+    """[n, *Z]  Return the latents from N(0, I) that are decoded again and again in this run."""
     generator = rng.generator(engine.recipe.train.seed, "fixed latents")
     z = torch.randn(n, *engine.recipe.latent.shape, generator=generator)  # [n, *Z]
     return z.to(engine.device)
+
+
+@torch.no_grad()
+def _encoded(model: Model, engine: Engine, store: Store) -> Model:
+    """Return the model with posterior samples of the same real images as its stored latents.
+
+    Without an encoder they are from N(0, I), as those of its training.
+    """
+    trained = np.flatnonzero(~held_out(store.hashes, engine.recipe.eval.holdout))
+    count = min(max(ENCODED, engine.recipe.sampler.least_codes), len(trained))
+    rows = trained[np.linspace(0, len(trained) - 1, count).astype(np.int64)]  # [K]
+    labels = None if store.labels is None else torch.from_numpy(store.labels[rows])  # [K]
+    if model.encoder is None:
+        return replace(model, codes=fixed_latents(engine, count), labels=labels)
+    generator = rng.generator(engine.recipe.train.seed, "fixed latents", device=engine.device)
+    pieces = np.array_split(rows, math.ceil(count / CHUNK))
+    codes = [
+        model.encoder(as_images(store.images[piece], engine.device)).sample(generator)
+        for piece in pieces
+    ]
+    return replace(model, codes=torch.cat(codes), labels=labels)  # codes [K, *Z]
+
+
+def _own_latents(model: Model) -> Latents | None:
+    """Draw with the recipe's sampler; None, with a notice, when it fails."""
+    part, seed = model.recipe.sampler, model.recipe.train.seed
+    try:
+        with noticing([]):  # its notices are shown when samples are drawn after the training
+            source = part.pictures(model.recipe.image)
+            prepared = prepare(model, source=source, most=ENCODED)
+            return draw_latents(prepared, whole_rows(part, SAMPLES), seed)
+    except Exception as error:  # noqa: BLE001 - a faulty sampler costs its own grid only
+        text = f"the sampler {part.type} draws nothing for the grids of training: {error}"
+        warnings.warn(text, Notice, stacklevel=2)
+        return None

@@ -18,7 +18,8 @@ class AggregateGaussian(vgx.Sampler, type="aggregate-gaussian"):
     """Draw from the Gaussian that has the mean and the covariance of the run's stored latents.
 
     z ~ N(m, S) with a full S. The latents of a VAE taken together, its aggregate posterior, are
-    rarely N(0, I); this is the Gaussian nearest to them (Ghosh et al. 2020, with one component).
+    rarely N(0, I); this is the Gaussian nearest to them (Ghosh et al. 2020, with one component). It
+    is fitted to latents of all labels, so a label says nothing about the latent drawn with it.
     """
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
@@ -31,7 +32,8 @@ class GaussianMixture(vgx.Sampler, type="gaussian-mixture"):
 
     z ~ sum_k w_k N(m_k, S_k), fitted by expectation-maximisation with scikit-learn's
     GaussianMixture: density estimation after the training (Ghosh et al. 2020), which lets even an
-    autoencoder without a prior generate.
+    autoencoder without a prior generate. It is fitted to latents of all labels, so a label says
+    nothing about the latent drawn with it.
     """
 
     components: PositiveInt = 10

@@ -18,7 +18,8 @@ class Interpolate(vgx.Sampler, type="interpolate"):
     Image i is at t = (i mod steps) / (steps - 1) of pair i div steps, both ends included.
     lerp: z = (1 - t) a + t b. slerp: z = (sin((1 - t) w) a + sin(t w) b) / sin w, w being the
     angle between a and b (Shoemake 1985). Of two draws from N(0, I) the middle of a lerp is shorter
-    than any draw is likely to be; a slerp keeps their length (White 2016).
+    than any draw is likely to be; a slerp keeps their length (White 2016). When the decoder takes
+    labels, a row has one label, and both ends are latents of images with this label.
     """
 
     mode: Literal["lerp", "slerp"] = "lerp"
@@ -27,6 +28,16 @@ class Interpolate(vgx.Sampler, type="interpolate"):
     """The ends: two different stored latents of the run, or two draws from N(0, I)."""
     steps: Annotated[int, Field(ge=2)] = 10
     """Number of images for each pair, including the ends."""
+
+    @property
+    def row_length(self) -> int:
+        """A row is a pair."""
+        return self.steps
+
+    @property
+    def least_codes(self) -> int:
+        """Two for a pair of stored latents, none for a pair from N(0, I)."""
+        return 2 if self.between == "codes" else 0
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""

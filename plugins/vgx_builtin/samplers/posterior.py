@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class PosteriorCodes(vgx.Sampler, type="posterior"):
     """Draw from the latents of the last epoch: posterior samples of real images.
 
-    Decoded, they are reconstructions, which show the decoder where it was trained.
+    Decoded with the labels of their images, they are reconstructions, which show the decoder where
+    it was trained.
     """
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 class Prior(vgx.Sampler, type="prior"):
     """Draw latents from N(0, I), as every GAN and the plain VAE does."""
 
+    @property
+    def least_codes(self) -> int:
+        """None: it draws without the run's latents."""
+        return 0
+
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
         return _Normal(latent)

@@ -17,7 +17,8 @@ class Reconstruct(vgx.Sampler, type="reconstruct"):
 
     The latents are the posterior means, in the order of the files' names; when more are wanted,
     they repeat from the first. Files are read as `image-folder` reads them. Nothing is drawn: the
-    seed changes nothing. Needs an encoder.
+    seed changes nothing. Needs an encoder. The images have no labels: a decoder that takes labels
+    gets random ones, with a notice.
     """
 
     path: Path
@@ -46,11 +47,14 @@ class Neighbours(vgx.Sampler, type="neighbours"):
     """Show one of the run's stored latents, then those nearest to it, nearest first.
 
     The distance is Euclidean; when more are wanted than there are, they repeat from the first.
-    Nothing is drawn: the seed changes nothing.
+    Nothing is drawn: the seed changes nothing. When the decoder takes labels, all are latents of
+    one label, which the seed chooses.
     """
 
+    one_label = True
     of: int = 0
-    """The index of the latent: 0 is the oldest that the run keeps, 1 the next; -1 is the newest."""
+    """The index of the latent: 0 is the oldest that the run keeps (of the label, when the decoder
+    takes labels), 1 the next; -1 is the newest."""
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""

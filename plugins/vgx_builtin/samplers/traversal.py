@@ -14,22 +14,48 @@ if TYPE_CHECKING:
 
 
 class Traversal(vgx.Sampler, type="traversal"):
-    """Move one latent dimension from -span to span while all others stay (Higgins et al. 2017).
+    """Move one latent dimension while all others stay, a row for each (Higgins et al. 2017).
 
-    Image i is at step i mod steps of row i div steps, and each row moves another dimension; after
-    the last dimension they repeat from the first. Nothing is drawn: the seed changes nothing.
+    Image i is at step i mod steps of row i div steps; after the last dimension they repeat from the
+    first. The dimension goes from base - span s to base + span s, where s is its standard deviation
+    over the stored latents. Nothing is drawn: the seed changes nothing. When the decoder takes
+    labels, all rows have one label, which the seed chooses, and its stored latents alone count.
     """
 
+    one_label = True
     dimensions: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
     """The dimensions, counted from 0 in the flattened latent; `null` takes all, those with the
-    largest variance over the stored latents first."""
+    largest KL from N(0, 1) first, or the largest variance over the stored latents where the
+    posteriors have no KL."""
     span: PositiveFloat = 3.0
-    """The largest distance from 0 to either side; the prior's standard deviation is 1."""
+    """How far to go to either side, in standard deviations of the dimension."""
     steps: Annotated[int, Field(ge=2)] = 10
     """Number of images in a row, including both ends."""
     base: Literal["mean", "code"] = "mean"
-    """The values of the other dimensions: the mean of the run's stored latents, or the oldest of
-    them."""
+    """The latent that is moved: the mean of the run's stored latents, or the oldest of them."""
+
+    @property
+    def row_length(self) -> int:
+        """A row is a dimension."""
+        return self.steps
+
+    def for_kl(self, kl: Tensor) -> Traversal:
+        """Return a traversal of all dimensions by their KL, unless the dimensions are given."""
+        if self.dimensions is not None:
+            return self
+        order = kl.flatten().argsort(descending=True, stable=True)  # [D]
+        return self.model_copy(update={"dimensions": tuple(order.tolist())})
+
+    def captions(self, n: int, codes: Tensor, kl: Tensor | None) -> list[str]:
+        """Return for each row its dimension, the KL of this dimension and the range of values."""
+        base, reach = self._base(codes), self.span * _deviations(codes)
+        order = self._order(codes)
+        texts = []
+        for row in range(math.ceil(n / self.steps)):
+            d = order[row % len(order)]
+            nats = "" if kl is None else f"  KL {kl.flatten()[d].item():.3g}"
+            texts.append(f"z{d}{nats}  {base[d] - reach[d]:.2g} to {base[d] + reach[d]:.2g}")
+        return texts
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]. Raises `RecipeError` for a missing dimension."""
@@ -39,6 +65,17 @@ class Traversal(vgx.Sampler, type="traversal"):
                 message = f"a latent has the dimensions 0 to {last}"
                 raise vgx.RecipeError(f"sampler traversal: dimensions: {dimension}: {message}")
         return _Walk(self)
+
+    def _base(self, codes: Tensor) -> Tensor:
+        """[D]  The latent that is moved."""
+        flat = codes.flatten(1).double()  # [K, D]
+        return flat.mean(0) if self.base == "mean" else flat[0]
+
+    def _order(self, codes: Tensor) -> tuple[int, ...]:
+        """Return the dimension of each row."""
+        if self.dimensions is not None:
+            return self.dimensions
+        return tuple(_deviations(codes).argsort(descending=True, stable=True).tolist())
 
 
 class _Walk:
@@ -50,15 +87,17 @@ class _Walk:
         import torch
 
         del generator
-        flat = codes.flatten(1).double()  # [K, D]
-        base = flat.mean(0) if self.part.base == "mean" else flat[0]  # [D]
-        if self.part.dimensions is None:
-            order = flat.var(0, correction=0).argsort(descending=True, stable=True)  # [D]
-        else:
-            order = torch.tensor(self.part.dimensions)
-        values = torch.linspace(-self.part.span, self.part.span, self.part.steps).double()
+        part = self.part
+        order = torch.tensor(part._order(codes))  # noqa: SLF001 - of the same module
+        offsets = torch.linspace(-part.span, part.span, part.steps, dtype=torch.float64)  # [steps]
         number = torch.arange(n)
-        row, step = number // self.part.steps, number % self.part.steps
-        z = base.repeat(n, 1)  # [n, D]
-        z[number, order[row % len(order)]] = values[step]
+        row, step = number // part.steps, number % part.steps
+        dimension = order[row % len(order)]  # [n]
+        z = part._base(codes).repeat(n, 1)  # noqa: SLF001 - [n, D]
+        z[number, dimension] += offsets[step] * _deviations(codes)[dimension]
         return z.reshape(n, *codes.shape[1:]).to(codes)
+
+
+def _deviations(codes: Tensor) -> Tensor:
+    """[D]  The standard deviation of each dimension over latents [K, *Z]."""
+    return codes.flatten(1).double().std(0, correction=0)

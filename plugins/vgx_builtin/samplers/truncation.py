@@ -23,6 +23,11 @@ class Truncation(vgx.Sampler, type="truncation"):
     threshold: PositiveFloat = 1.0
     """The largest absolute value in a latent."""
 
+    @property
+    def least_codes(self) -> int:
+        """None: it draws without the run's latents."""
+        return 0
+
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
         return _Truncated(self.threshold, latent)
