@@ -170,6 +170,9 @@ class Loss(Component):
     """
 
     kind: ClassVar[str] = "loss"
+    across_batch: ClassVar[bool] = False
+    """True: the value depends on which images share a minibatch, so `train.accumulate` changes it.
+    `vgx check` measures that, unless the loss draws random numbers."""
 
     weight: Weight = 1.0
     """A number; a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`; or `{against: [l1]}`,

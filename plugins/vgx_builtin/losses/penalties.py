@@ -7,7 +7,7 @@ channels, H x W pixels, P = C*H*W pixel values, F fakes for each image.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -71,6 +71,8 @@ class Dragan(vgx.Loss, type="dragan"):
     mean (|grad D(x)| - 1)^2 at x = real + 0.5 * s * u, with s the standard deviation of all pixel
     values of the batch and u ~ U(0, 1) for each pixel value, as in the authors' program.
     """
+
+    across_batch: ClassVar[bool] = True
 
     weight: vgx.Weight = 10.0
     """Lambda in the paper, which has 10; a number, a schedule or adaptive."""
