@@ -39,7 +39,7 @@ class Faulty(vgx.Loss, type="faulty"):
     def generator(self, step):
         value = step.recon.mean()
         fault = self.fault
-        if step.number + 1 < self.at:
+        if step.number + 1 != self.at:
             return value
         if fault == "raises":
             raise KeyError("no such thing")

@@ -49,7 +49,7 @@ def test_each_player_gets_the_plain_orders_gradient():
     step = forward(one, 0, real)
     shared = {}
     for player in ("generator", "discriminator"):
-        losses = weighted_losses(one.players[player].terms, step, one.networks["decoder"])
+        losses = weighted_losses(one.players[player].terms, step, one.last_layer)
         ((networks, total),) = losses.sums.items()
         assert networks is None  # all of the player's
         shared[player] = torch.autograd.grad(

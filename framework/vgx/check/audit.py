@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import isfinite
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from vgx.engine.engine import Engine
-from vgx.engine.losses import Term
+from vgx.engine.losses import Term, leaves
 from vgx.engine.players import is_trained_by
 from vgx.errors import RecipeError
 from vgx.parts.base import Component
@@ -56,6 +57,8 @@ class TermValue:
     term: Term
     value: Tensor  # a scalar with its graph
     step: Step  # that it was computed from
+    slopes: bool = False  # whether it takes gradients itself, as penalties do
+    across: bool = False  # whether it looks across the images of a batch
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,9 @@ def measure(
     flows, findings = [], list(_shared(engine))
     reached: set[int] = set()
     for value in values:
+        if value.term.player not in engine.players:
+            findings.append(_without_player(value.term))
+            continue
         trained = _trained(engine, value.term)
         fakes = _from_generator(detached) if value.term.player == "discriminator" else {}
         gradients = _gradients(value.value, [*trained.values(), *fakes.values()])
@@ -87,6 +93,7 @@ def measure(
             if gradient is not None
         ]
         flows.append(Flow(value.term.label, _norms(engine, own)))
+        findings += _infinite(flows[-1])
         if all(gradient is None for gradient in own.values()):
             findings.append(_dead(value, engine))
         if leaks:
@@ -150,21 +157,6 @@ def _norms(engine: Engine, gradients: dict[str, Tensor | None]) -> dict[str, flo
     return norms
 
 
-def _leaves(value: Tensor) -> Iterator[Tensor]:
-    """Go through the leaves of a value's graph that need a gradient."""
-    nodes: list[Any] = [value.grad_fn] if value.grad_fn is not None else []
-    seen = set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)  # only an AccumulateGrad node has one
-        if variable is not None:
-            yield variable
-        nodes += [following for following, _ in node.next_functions]
-
-
 # --- faults ------------------------------------------------------------------------------------
 
 
@@ -184,6 +176,24 @@ def _dead(value: TermValue, engine: Engine) -> Finding:
     return Finding(f"dead:{term.label}", message)
 
 
+def _without_player(term: Term) -> Finding:
+    message = (
+        f"the recipe has no {term.player}, so it counts in no step: add a {term.player}, or remove "
+        "the loss"
+    )
+    return Finding(f"dead:{term.label}", message)
+
+
+def _infinite(flow: Flow) -> Iterator[Finding]:
+    lost = [name for name, norm in flow.norms.items() if norm is not None and not isfinite(norm)]
+    if lost:
+        message = (
+            f"its gradient in {' and '.join(lost)} is not finite, so the first step would "
+            "fail: look for a root, a logarithm or a division at 0"
+        )
+        yield Finding(f"not-finite:{flow.label}", message)
+
+
 def _leak(term: Term, leaks: list[str]) -> Finding:
     names = " and ".join(f"step.{name}" for name in leaks)
     detached = ", ".join(f"step.{name}.detach()" for name in leaks)
@@ -200,14 +210,14 @@ def _without_optimizer(
     """Find tensors that a term learns but no optimizer has, such as a log-variance."""
     known = {id(p) for network in engine.networks.values() for p in network.parameters()}
     known |= {id(fake) for fake in fakes.values()}
-    unknown = [leaf for leaf in _leaves(value.value) if id(leaf) not in known]
+    unknown = [leaf for leaf in leaves(value.value) if id(leaf) not in known]
     if not unknown:
         return
     # A penalty makes a new leaf each time it is computed; a leaf that stays is meant to be learned.
     again = value.term.value(value.step)
-    leaves = {id(leaf) for leaf in _leaves(again)} if again is not None else set()
+    lasting = {id(leaf) for leaf in leaves(again)} if again is not None else set()
     for leaf in unknown:
-        if id(leaf) in leaves:
+        if id(leaf) in lasting:
             message = (
                 f"it learns a tensor of shape {tuple(leaf.shape)} that no optimizer holds: make it "
                 "an nn.Parameter of a module that the loss's build returns"
@@ -298,7 +308,7 @@ def unread(recipe: Recipe, reads: set[tuple[int, str]]) -> Iterator[Finding]:
         yield Finding("unread:train.ema_warmup", "there is no average to warm up; set train.ema")
     if recipe.diff_augment and recipe.discriminator is None:
         yield Finding("unread:diff_augment", "there is no discriminator that would see its images")
-    for place, part in _parts(recipe):
+    for place, part in parts_of(recipe):
         inside = part.__dict__.values()
         replaced = any(isinstance(p, Dataset) and (id(p), "build") in reads for p in inside)
         # A data set is used, or its fallback: nothing reads the fields of the other one.
@@ -313,7 +323,7 @@ def unread(recipe: Recipe, reads: set[tuple[int, str]]) -> Iterator[Finding]:
                 yield Finding(f"unread:{place}.{name}", message)
 
 
-def _parts(recipe: Recipe) -> Iterator[tuple[str, Component]]:
+def parts_of(recipe: Recipe) -> Iterator[tuple[str, Component]]:
     """Go through all parts of a recipe with their places, parts inside parts included."""
     pending: list[tuple[str, Any]] = [(name, recipe.__dict__[name]) for name in Recipe.model_fields]
     while pending:

@@ -12,7 +12,7 @@ from vgx.engine.engine import Engine
 from vgx.engine.memory import ADVICE, is_out_of_memory
 from vgx.errors import PluginError, RecipeError, VgxError
 from vgx.parts.base import BrokenError, Component
-from vgx.parts.registry import Registry
+from vgx.parts.registry import Registry, line_of
 
 Working = Mapping[str, tuple[Component, Any]]  # parts and what they built, by name
 
@@ -53,15 +53,17 @@ def blaming(
         before = f"{when()}: " if when() else ""
         if is_out_of_memory(error):
             raise RecipeError(f"{before}not enough memory; {advice}") from error
-        part = _responsible(error, working or {})
+        part = responsible(error, working or {})
         if part is None:
             raise
         broken = isinstance(error, BrokenError)
         message = str(error) if broken else f"{type(error).__name__}: {error}"
-        raise PluginError(f"{before}{registry.describe(part)}: {message}") from error
+        line = line_of(error.__cause__ if broken else error, type(part).__module__)
+        place = f" (at {line})" if line else ""
+        raise PluginError(f"{before}{registry.describe(part)}: {message}{place}") from error
 
 
-def _responsible(error: BaseException, working: Working) -> Component | None:
+def responsible(error: BaseException, working: Working) -> Component | None:
     """Return the part of the innermost call that belongs to a part, or to what a part built."""
     if isinstance(error, BrokenError):
         return error.part

@@ -6,30 +6,33 @@ Shapes, ranges, finite values and losses are checked on one small batch; then co
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from vgx import rng
 from vgx.check import audit
-from vgx.check.audit import TermValue
-from vgx.check.blame import blaming, working
+from vgx.check.attempt import keeping_buffers
+from vgx.check.audit import Finding
+from vgx.check.blame import Working, blaming, responsible, working
 from vgx.check.hidden_state import watching_state
+from vgx.check.networks import mixes_images, try_augmentations, try_networks, try_sampler
+from vgx.check.terms import Tried, try_terms
 from vgx.data.batches import Batch
 from vgx.engine import memory
-from vgx.engine.build import label_inputs
+from vgx.engine.build import NETWORKS
 from vgx.engine.engine import Engine
-from vgx.engine.losses import terms_of
-from vgx.errors import PluginError, RecipeError, VgxError
-from vgx.parts.base import BrokenError, Component
-from vgx.parts.contract import ContractError, check_score, check_tensor, out_of_range
-from vgx.parts.kinds import Fitted
+from vgx.errors import PluginError, RecipeError
+from vgx.parts.base import BrokenError
+from vgx.parts.contract import documentation_faults
 from vgx.parts.registry import Registry
-from vgx.step import AbsentError, Step
+from vgx.recipe.model import Recipe
+from vgx.step import Step
+
+HEAD = 0.1  # share of a network's parameters: it is told when fewer are trained
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def examine(
     audit does not look for values that nothing reads. The engine is left unchanged. Raises
     `RecipeError`, or `PluginError` that names the part.
     """
-    recipe = engine.recipe
+    recipe, piece = engine.recipe, engine.recipe.train.batch // engine.recipe.train.accumulate
     parts_at_work = working(engine)
     with blaming(registry, parts_at_work):
         with (
@@ -75,40 +78,47 @@ def examine(
             watching_state(parts_at_work) as hidden,
             rng.ambient(recipe.train.seed, "check"),
         ):
-            _try_networks(engine, batch)
+            faults = [*try_augmentations(engine, batch.images), *try_networks(engine, batch)]
             step, detached, forward, need = _try_forward(engine, batch)
-            values = _try_losses(engine, {"generator": step, "discriminator": detached})
-            flows, faults = audit.measure(engine, values, step, detached)
-        _try_sampler(engine)
-    faults += hidden
+            tried = try_terms(engine, {"generator": step, "discriminator": detached})
+            flows, of_terms = audit.measure(engine, tried.values, step, detached)
+            notes = list(_across_images(engine, batch, tried))
+            if piece < len(batch):
+                _try_piece(engine, _first(batch, piece), parts_at_work)
+        faults += try_sampler(engine)
+    faults = [*hidden, *_not_of_state([*faults, *tried.findings, *of_terms], hidden)]
     if reads is not None:
         faults += audit.unread(recipe, reads)
-    parts = [recipe.encoder, recipe.decoder, recipe.discriminator, *recipe.losses]
-    notes = [note for part in parts if part is not None and (note := part.note(recipe.image))]
-    beside = (loss.note_beside(recipe.losses, recipe.image) for loss in recipe.losses)
-    notes += [note for note in beside if note]
-    if step.has("real_score") and step.real_score.logits.dim() == 4:
-        height, width = step.real_score.logits.shape[2:]
-        if width > 1 or height == 1:  # a column has the patches of several grids
-            notes.append(f"The discriminator scores a grid of {height}x{width} patches.")
-    notes += [note for value in values if (note := audit.never_counts(value.term, engine.steps))]
+    rows = _rows(engine, step)
+    notes = [*_notes_of_parts(recipe), *_notes_of_networks(rows, step), *tried.notes, *notes]
+    notes += [note for v in tried.values if (note := audit.never_counts(v.term, engine.steps))]
     notes += audit.allowed(recipe, faults)
-    losses = {value.term.label: value.value.item() for value in values}
-    return Findings(_rows(engine, step), losses, flows, notes, forward, need)
+    losses = {value.term.label: value.value.item() for value in tried.values}
+    return Findings(rows, losses, flows, notes, forward, need)
+
+
+def _not_of_state(faults: list[Finding], hidden: list[Finding]) -> Iterator[Finding]:
+    """Leave out that a part gives something else the second time when it keeps state."""
+    for fault in faults:
+        kind, _, name = fault.name.partition(":")
+        keeps = any(found.name.startswith(f"hidden-state:{name}.") for found in hidden)
+        if kind != "random" or not keeps:
+            yield fault
+
+
+def _first(batch: Batch, images: int) -> Batch:
+    """Return the first images of a batch."""
+    labels = None if batch.labels is None else batch.labels[:images]
+    return Batch(batch.images[:images], labels)
 
 
 @contextmanager
 def _unchanged(engine: Engine) -> Iterator[None]:
     """Restore buffers after the block, and raise `PluginError` when a loss changed a weight."""
     networks = engine.networks.items()
-    buffers = [(b, b.clone()) for _, network in networks for b in network.buffers()]
     weights = [(name, p, p._version) for name, network in networks for p in network.parameters()]  # noqa: SLF001
-    try:
+    with keeping_buffers(engine.networks.values()):
         yield
-    finally:
-        with torch.no_grad():
-            for buffer, old in buffers:
-                buffer.copy_(old)
     for name, parameter, version in weights:
         changed, gradient = parameter._version != version, parameter.grad  # noqa: SLF001
         parameter.grad = None
@@ -119,40 +129,6 @@ def _unchanged(engine: Engine) -> Iterator[None]:
                 f"one of {losses} {what} of the {name}: a loss returns its value and changes "
                 "nothing; the engine does that"
             )
-
-
-# --- parts, one after another ------------------------------------------------------------------
-
-
-def _try_networks(engine: Engine, batch: Batch) -> None:
-    """Check the outputs of each augmentation and network against its contract."""
-    recipe, forward = engine.recipe, engine.forward
-    shape, latent = tuple(batch.images.shape), (len(batch), *recipe.latent.shape)
-    images = batch.images.to(engine.dtype)
-    augmentations = [*zip(recipe.augment, forward.augment, strict=True)]
-    augmentations += zip(recipe.diff_augment, forward.diff_augment, strict=True)
-    for part, augment in augmentations:
-        augmented = _call(part, augment, images, engine.streams()("check"))
-        with _contract(part):
-            check_tensor("an augmented batch", augmented, shape)
-        if fault := out_of_range(augmented):
-            raise BrokenError(part, fault)
-        images = augmented.detach()
-    if recipe.encoder is not None:
-        posterior = _call(recipe.encoder, engine.networks["encoder"], images)
-        with _contract(recipe.encoder):
-            check_tensor("the posterior's mean", getattr(posterior, "mean", None), latent)
-    z = torch.zeros(latent, device=engine.device, dtype=engine.dtype)
-    labels = label_inputs(recipe.decoder, batch.labels)
-    logits = _call(recipe.decoder, engine.networks["decoder"], z, *labels)
-    with _contract(recipe.decoder):
-        check_tensor("the logits", logits, shape)
-    if recipe.discriminator is not None:
-        labels = label_inputs(recipe.discriminator, batch.labels)
-        network = engine.networks["discriminator"]
-        score = _call(recipe.discriminator, network, images, *labels)
-        with _contract(recipe.discriminator):
-            check_score(score, len(batch))
 
 
 def _try_forward(engine: Engine, batch: Batch) -> tuple[Step, Step, float, memory.Need]:
@@ -182,76 +158,86 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _try_losses(engine: Engine, steps: dict[Any, Step]) -> list[TermValue]:
-    """Compute every term of every loss, also those of a player that the recipe lacks."""
-    values = []
-    for index, loss in enumerate(engine.losses):
-        for player, step in steps.items():
-            for term in terms_of([loss], player):
-                try:
-                    value = term.value(step)
-                except AbsentError as error:
-                    message = f"asks for step.{error.name}: the recipe needs {error.needs}"
-                    raise RecipeError(f"losses.{index}: {loss[0].label} {message}") from error
-                except RecipeError as error:
-                    raise RecipeError(f"losses.{index}: {loss[0].label}: {error}") from error
-                except BrokenError:
-                    raise
-                except Exception as error:
-                    raise _failed(loss[0], error) from error
-                if value is not None and not value.isfinite():
-                    message = f"its {player}'s term is not finite on the first batch"
-                    raise BrokenError(loss[0], message)
-                if value is not None:
-                    values.append(TermValue(term, value, step))
-    return values
+def _try_piece(engine: Engine, batch: Batch, parts: Working) -> None:
+    """Run a minibatch forward that is smaller than the first batch, as the training will.
 
-
-def _try_sampler(engine: Engine) -> None:
-    """Draw two latents, so that a sampler does not fail after the training.
-
-    It draws from random latents, as many as the run will store; a fitted sampler gets at most
-    1,000, because fitting takes long.
+    Raises `RecipeError` when it is too small, for BatchNorm for instance.
     """
-    recipe, part = engine.recipe, engine.recipe.sampler
-    sampler = _call(part, part.build, recipe.latent)
-    source = _call(part, part.pictures, recipe.image)
-    count = min(len(engine.latents.ring), engine.steps * recipe.train.batch)
-    count = count if source is None else len(source)
-    generator = rng.generator(0, "check")
-    different = torch.randn(min(count, 1000), *recipe.latent.shape, generator=generator)
-    codes = different[torch.arange(count) % len(different)]  # [K, *Z]
-    if isinstance(sampler, Fitted):
-        _call(part, sampler.fit, different)
-    z = _call(part, sampler.draw, 2, codes, rng.generator(0, "check"))
-    with _contract(part):
-        check_tensor("the latents", z, (2, *recipe.latent.shape))
-
-
-def _call(part: Component, function: Callable[..., Any], *inputs: Any) -> Any:
-    """Call what a part built. Raises `BrokenError` with the error that it raised."""
     try:
-        return function(*inputs)
-    except VgxError:
-        raise
+        step = engine.forward(batch, 0, engine.streams())
+        for term in (term for player in engine.players.values() for term in player.terms):
+            value = term.value(step)
+            if value is not None and not value.isfinite():
+                raise BrokenError(term.part, "its value is not finite")
     except Exception as error:
-        raise _failed(part, error) from error
+        part, train = responsible(error, parts), engine.recipe.train
+        fewer = [n for n in range(1, train.accumulate) if train.batch % n == 0]
+        instead = f"train.accumulate={fewer[-1]}" if fewer else "a larger train.batch"
+        field, what = ("accumulate", "a piece") if fewer else ("batch", "a minibatch")
+        who = f"the {part.kind} '{part.type}'" if part else "the networks and losses"
+        images = f"{len(batch)} image" + "s" * (len(batch) > 1)
+        raise RecipeError(
+            f"train.{field}: {what} of {images} is too small for {who}, which works with more: "
+            f"{error}; write {instead}"
+        ) from error
 
 
-def _failed(part: Component, error: Exception) -> Exception:
-    if memory.is_out_of_memory(error):
-        message = f"{part.kind} '{part.type}': not enough memory for the first batch"
-        return RecipeError(f"{message}; {memory.ADVICE}")
-    return BrokenError(part, f"failed on the first batch: {type(error).__name__}: {error}")
+# --- notes ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _contract(part: Component) -> Iterator[None]:
-    """Raise `BrokenError` that names the part when its contract is broken in the block."""
-    try:
-        yield
-    except ContractError as error:
-        raise BrokenError(part, f"{error} on the first batch") from error
+def _notes_of_parts(recipe: Recipe) -> Iterator[str]:
+    parts = [recipe.encoder, recipe.decoder, recipe.discriminator, *recipe.losses]
+    yield from (note for part in parts if part is not None and (note := part.note(recipe.image)))
+    beside = (loss.note_beside(recipe.losses, recipe.image) for loss in recipe.losses)
+    yield from (note for note in beside if note)
+    for place, part in audit.parts_of(recipe):
+        for fault in documentation_faults(part):
+            yield f"{place}: {part.kind} '{part.type}': {fault}"
+
+
+def _notes_of_networks(rows: list[Row], step: Step) -> Iterator[str]:
+    if step.has("real_score") and step.real_score.logits.dim() == 4:
+        height, width = step.real_score.logits.shape[2:]
+        if width > 1 or height == 1:  # a column has the patches of several grids
+            yield f"The discriminator scores a grid of {height}x{width} patches."
+    for row in rows:
+        if 0 < row.trained < HEAD * row.parameters:
+            yield (
+                f"The {row.network} trains only {row.trained:,} of its {row.parameters:,} "
+                "parameters, and the others are frozen: its features will not adapt to the images."
+            )
+
+
+def _across_images(engine: Engine, batch: Batch, tried: Tried) -> Iterator[str]:
+    """Tell where images of a minibatch influence each other, and where nothing reads the labels."""
+    recipe, train = engine.recipe, engine.recipe.train
+    slopes = [
+        value.term.label
+        for value in tried.values
+        if value.slopes and value.term.player == "discriminator"
+    ]
+    if slopes and len(batch) > 1 and mixes_images(engine, "discriminator", batch):
+        yield (
+            f"{' and '.join(slopes)}: in the discriminator the score of an image depends on the "
+            "others of its minibatch (BatchNorm), so its slope is not that of one image: use "
+            "another normalisation, or none."
+        )
+    if train.accumulate > 1:
+        names = [value.term.label for value in tried.values if value.across or value.term.adaptive]
+        names += [n for n in NETWORKS if n in engine.networks and mixes_images(engine, n, batch)]
+        if names:
+            pieces = f"train.accumulate={train.accumulate}: the {train.accumulate} pieces"
+            yield (
+                f"{pieces} of a minibatch are computed one after another, and these look across "
+                f"the {train.batch // train.accumulate} images of a piece where they would look "
+                f"across {train.batch}: {', '.join(names)}."
+            )
+    conditional = [p for p in (recipe.decoder, recipe.discriminator) if p and p.conditional]
+    if recipe.image.classes > 1 and not conditional and not tried.reads_labels:
+        yield (
+            f"The images have labels of {recipe.image.classes} classes, and no network and no loss "
+            "reads them: use networks that take labels, or leave image.classes out."
+        )
 
 
 # --- the table of networks -----------------------------------------------------------------------

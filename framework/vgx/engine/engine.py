@@ -17,10 +17,10 @@ from vgx import rng
 from vgx.data.batches import Batch
 from vgx.engine import state as states
 from vgx.engine.averages import averaged, new_statistics, statistics_layers
-from vgx.engine.build import NETWORKS, build_network
+from vgx.engine.build import NETWORKS, build_network, evaluating, label_inputs
 from vgx.engine.finite import Guard
 from vgx.engine.forward import Forward
-from vgx.engine.losses import PlayerName, build_losses, terms_of, weighted_losses
+from vgx.engine.losses import PlayerName, build_losses, last_layer_of, terms_of, weighted_losses
 from vgx.engine.optimizers import make_optimizer
 from vgx.engine.players import Gradients, Player, add_gradients
 from vgx.engine.stored_latents import MAX_LATENTS, StoredLatents
@@ -61,6 +61,7 @@ class Engine:
         fused = all(p.optimizer.defaults.get("fused") for p in self.players.values())
         self.guard = Guard(self.device, deferred=self.device.type == "cuda" and fused)
         self.rollbacks = 0
+        self._last_layer: Tensor | None = None  # of the decoder, once it was asked for
 
     # --- the step --------------------------------------------------------------------------
 
@@ -110,7 +111,7 @@ class Engine:
             for player in players:
                 if player is not players[0]:  # as in a pass of its own, for networks with dropout
                     step = self.forward.with_other_dropout(step, streams)
-                losses = weighted_losses(player.terms, step, self.networks["decoder"])
+                losses = weighted_losses(player.terms, step, self.last_layer)
                 for label, value in losses.terms.items():
                     terms[label] = terms.get(label, 0) + value.detach() / len(micro_batches)
                 keep_graph = player is not players[-1]
@@ -209,6 +210,19 @@ class Engine:
                 network: nn.Module = averaged[name]
                 return network
         return self.networks[name]
+
+    def last_layer(self) -> Tensor | None:
+        """Return the weight of the decoder's last layer, where adaptive weights compare gradients.
+
+        It is found without compiling, which would hide the order of the layers.
+        """
+        if self._last_layer is None:
+            z = torch.zeros((1, *self.recipe.latent.shape), device=self.device, dtype=self.dtype)
+            labels = torch.zeros(1, dtype=torch.long, device=self.device)  # [1]
+            decoder, further = self.networks["decoder"], label_inputs(self.recipe.decoder, labels)
+            with evaluating([decoder]), rng.ambient(self.seed, "last layer"):
+                self._last_layer = last_layer_of(decoder(z, *further))
+        return self._last_layer
 
     # --- how it computes, and its state --------------------------------------------------------
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import record_function
 
 from vgx import rng
 from vgx.parts.base import BrokenError
+from vgx.parts.contract import fault_of_term
 from vgx.parts.kinds import Loss, LossTerm
 from vgx.parts.values import Adaptive, at
 from vgx.recipe.model import Recipe
@@ -60,18 +63,12 @@ class Term:
 
         Raises `BrokenError` when the loss gives anything else.
         """
-        value: object = getattr(self.module, self.player)(step)
+        value: Tensor | None = getattr(self.module, self.player)(step)
         if value is None:
             return None
-        if not isinstance(value, Tensor):
-            wrong = f"a {type(value).__name__}"
-        elif value.dim():
-            wrong = f"of shape {tuple(value.shape)}"
-        elif value.device.type != step.real.device.type:
-            wrong = f"on {value.device}, while the run is on {step.real.device}"
-        else:
-            return value
-        raise BrokenError(self.part, f"its {self.player}'s term is {wrong}, not a scalar")
+        if fault := fault_of_term(value, step):
+            raise BrokenError(self.part, f"its {self.player}'s term is {fault}")
+        return value
 
 
 def has_term(loss: object, player: PlayerName) -> bool:
@@ -109,10 +106,12 @@ class Losses:
     sums: dict[Reaches, Tensor] = field(default_factory=dict)  # weighted, by what they reach
 
 
-def weighted_losses(terms: list[Term], step: Step, decoder: nn.Module) -> Losses:
+def weighted_losses(
+    terms: list[Term], step: Step, last_layer: Callable[[], Tensor | None]
+) -> Losses:
     """Compute the terms that count at this step, and their weighted sums.
 
-    The last layer of the `decoder` is where adaptive weights compare gradients.
+    `last_layer` returns the decoder's last layer, where adaptive weights compare gradients.
     """
     with record_function("vgx: losses"):
         weights = [(term, term.weight(step.number)) for term in terms]
@@ -124,20 +123,59 @@ def weighted_losses(terms: list[Term], step: Step, decoder: nn.Module) -> Losses
             if term.adaptive is not None:
                 names = term.adaptive.against
                 others = [w * v for other, v, w in counted if other.part.label in names]
-                if others:  # some of them count at this step
-                    total = sum(others[1:], others[0])
-                    weighted = weighted * gradient_ratio(total, value, decoder, term.adaptive.most)
+                # With none of them at this step the weight is the factor alone.
+                ratio = gradient_ratio(others, value, last_layer(), term.adaptive.most)
+                weighted = weighted if ratio is None else weighted * ratio
             previous = losses.sums.get(term.reaches)
             losses.sums[term.reaches] = weighted if previous is None else previous + weighted
     return losses
 
 
-def gradient_ratio(others: Tensor, value: Tensor, decoder: nn.Module, most: float) -> Tensor:
+def gradient_ratio(
+    others: list[Tensor], value: Tensor, layer: Tensor | None, most: float
+) -> Tensor | None:
     """Return the ratio of two gradient norms at the decoder's last layer, at most `most`: a scalar.
 
-    |d others / d w| / (|d value / d w| + 1e-4) (Esser et al. 2021, eq. 7).
+    |d sum(others) / d w| / (|d value / d w| + 1e-4) (Esser et al. 2021, eq. 7). None when one of
+    the two has no gradient there.
     """
-    last = [parameter for parameter in decoder.parameters() if parameter.dim() > 1][-1:]
-    (a,), (b,) = (torch.autograd.grad(term, last, retain_graph=True) for term in (others, value))
-    ratio: Tensor = a.norm() / (b.norm() + 1e-4)
+    a, b = (_gradient_norm(terms, layer) for terms in (others, [value]))
+    if a is None or b is None:
+        return None
+    ratio: Tensor = a / (b + 1e-4)
     return ratio.clamp(max=most)
+
+
+def _gradient_norm(terms: list[Tensor], layer: Tensor | None) -> Tensor | None:
+    """Return the norm of the gradient of a sum of terms: a scalar, or None when there is none."""
+    connected = [term for term in terms if term.requires_grad]
+    if layer is None or not connected:
+        return None
+    total = sum(connected[1:], connected[0])
+    (gradient,) = torch.autograd.grad(total, [layer], retain_graph=True, allow_unused=True)
+    norm: Tensor | None = None if gradient is None else gradient.norm()
+    return norm
+
+
+def leaves(value: Tensor) -> Iterator[Tensor]:
+    """Go through the leaves of a value's graph that need a gradient, the nearest ones first."""
+    nodes: deque[Any] = deque([value.grad_fn])
+    seen: set[Any] = {None}
+    while nodes:
+        node = nodes.popleft()
+        if node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)  # only an AccumulateGrad node has one
+        if variable is not None:
+            yield variable
+        nodes += [following for following, _ in node.next_functions]
+
+
+def last_layer_of(output: Tensor) -> Tensor | None:
+    """Return the trained weight of a network's last layer: the nearest one to its output.
+
+    It has two dimensions or more. The order in which a network registers its layers says nothing
+    about the order in which it uses them. None if nothing is trained.
+    """
+    return next((leaf for leaf in leaves(output) if leaf.dim() > 1), None)

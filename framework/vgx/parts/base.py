@@ -200,6 +200,8 @@ def _with_names(model: type[BaseModel], fault: Any, resolver: Resolver) -> InitE
             parts = [part for _, part in resolver.offers(model.kind)]
             context["others"] = [part.type for part in parts if place[0] in fields_of(part)]
         message = "unknown field; allowed: " + ", ".join(allowed)
+    elif kind == "frozen_instance":  # its __init__ sets an attribute
+        message = "a part has fields, no __init__: write 'x: float = 1.0' and a docstring below it"
     else:
         message = fault["msg"]
         if "expected" in context:  # a Literal: the names stand in quotes

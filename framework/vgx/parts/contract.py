@@ -1,17 +1,22 @@
-"""What the tensors and scores of parts must be, for `vgx check` and for `vgx.testing`.
+"""What parts must give, for `vgx check` and `vgx run` as well as for `vgx.testing`.
 
-Letters: B images, C channels, h x w the patch grid.
+Letters: B images, C channels, h x w the patch grid, Z the latent shape, F kinds of fakes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
 
 from torch import Tensor
 
-from vgx.step import Score
+from vgx.parts.base import Component
+from vgx.step import Score, Step
 
 SLACK = 1e-3  # how far augmented images may leave [0, 1]
+EXACT = 1e-5  # relative difference of two values that are meant to be equal
+NO_TERM = "it has no term: define generator(step), discriminator(step) or both, with a return"
 
 
 class ContractError(ValueError):
@@ -31,6 +36,18 @@ def check_tensor(what: str, value: Any, shape: tuple[int, ...]) -> None:
         raise ContractError(f"{what}: not all finite numbers")
 
 
+def check_posterior(posterior: Any, shape: tuple[int, ...]) -> None:
+    """Raise `ContractError` unless a value is a posterior over latents of shape [B, *Z]."""
+    mean = getattr(posterior, "mean", None)
+    if not isinstance(mean, Tensor) or not callable(getattr(posterior, "sample", None)):
+        name = type(posterior).__name__
+        raise ContractError(
+            f"it gives a {name}; return vgx.Gaussian(mu, logvar), or an object with .mean and "
+            ".sample(generator)"
+        )
+    check_tensor("its posterior's mean", mean, shape)
+
+
 def out_of_range(images: Tensor) -> str:
     """Return what is wrong with augmented images that leave [0, 1], else an empty string."""
     low, high = images.min().item(), images.max().item()
@@ -44,7 +61,8 @@ def check_score(score: Any, batch: int) -> None:
     Logits are [B, 1] or [B, 1, h, w], features [B, ...], and all are finite.
     """
     if not isinstance(score, Score):
-        raise ContractError(f"it gives a {type(score).__name__}, not a vgx.Score")
+        name = type(score).__name__
+        raise ContractError(f"it gives a {name}, not a vgx.Score: return vgx.Score(logits)")
     if not isinstance(score.logits, Tensor):
         raise ContractError(f"its logits: a {type(score.logits).__name__}, not a tensor")
     shape = tuple(score.logits.shape)
@@ -55,3 +73,70 @@ def check_score(score: Any, batch: int) -> None:
     for index, feature in enumerate(score.features):
         expected = (batch, *getattr(feature, "shape", ())[1:])
         check_tensor(f"its features[{index}]", feature, expected)
+
+
+def fault_of_term(value: Any, step: Step) -> str:
+    """Return what a term of a loss is instead of a scalar tensor on the step's device, or ""."""
+    if isinstance(value, int | float):
+        return f"a {type(value).__name__}, not a scalar: leave .item() out, it stops the gradient"
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}, not a scalar: return one tensor"
+    if value.dim():
+        return f"of shape {tuple(value.shape)}, not a scalar: end it with .mean()"
+    if value.device.type != step.real.device.type:
+        return f"on {value.device}, while the run is on {step.real.device}"
+    return ""
+
+
+def documentation_faults(part: Component) -> list[str]:
+    """Return what `vgx parts` could not say about a part."""
+    cls, faults = type(part), list[str]()
+    if len((cls.__doc__ or "").split()) < 4:
+        faults.append("its docstring is its documentation, and has fewer than four words")
+    undocumented = [name for name, info in cls.model_fields.items() if not info.description]
+    return faults + [f"its field {name} has no docstring below it" for name in undocumented]
+
+
+# --- a term on all images of a batch, and on some of them ---------------------------------------
+
+
+def reduction(whole: float, halves: tuple[float, float]) -> Literal["mean", "sum", "other"]:
+    """Return how a term combines images, from its value on a batch and on both halves of it.
+
+    A mean over the images is the mean of both values, and a sum over them is their sum. Anything
+    else looks across the images of a batch.
+    """
+    tolerance = EXACT * max(abs(whole), *map(abs, halves))
+    if abs(whole - sum(halves) / 2) <= tolerance:
+        return "mean"
+    return "sum" if abs(whole - sum(halves)) <= tolerance else "other"
+
+
+def images_of(step: Step, part: slice) -> Step:
+    """Return the step with only some images of its batch.
+
+    Of the scores of fakes [F*B, ...] these are the same images of each kind.
+    """
+    images = len(step.real)
+
+    def chosen(tensor: Tensor) -> Tensor:
+        if tensor.dim() == 0 or len(tensor) not in (images, images * len(step.fakes)):
+            return tensor
+        return tensor.view(-1, images, *tensor.shape[1:])[:, part].flatten(0, 1)
+
+    return with_tensors(step, chosen)
+
+
+def with_tensors(step: Step, change: Callable[[Tensor], Tensor]) -> Step:
+    """Return the step with every tensor in it changed."""
+    changed: dict[str, Any] = {}
+    for name, value in vars(step).items():
+        if isinstance(value, Tensor):
+            changed[name] = change(value)
+        elif isinstance(value, Score):
+            changed[name] = Score(change(value.logits), tuple(map(change, value.features)))
+        elif name == "posterior" and value is not None:
+            changed[name] = copy.copy(value)
+            tensors = {k: change(v) for k, v in vars(value).items() if isinstance(v, Tensor)}
+            vars(changed[name]).update(tensors)
+    return step.but(**changed)

@@ -182,6 +182,9 @@ class Loss(Component):
     pixelwise: ClassVar[bool] = False
     """Whether the value is the mean over pixel values of a distance between image and
     reconstruction. The weights of such losses are what the weight of a KL counts beside."""
+    across_batch: ClassVar[bool] = False
+    """True: the value depends on which images share a minibatch, so `train.accumulate` changes it.
+    `vgx check` measures that, unless the loss draws random numbers."""
 
     weight: Weight = 1.0
     """A number; a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`; or `{against: [l1]}`,

@@ -15,7 +15,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +40,7 @@ class Plugin:
     parts: tuple[type[Component], ...] = ()
     failure: str = ""  # empty when it loaded
     hook: pluggy.HookRelay | None = field(default=None, compare=False, repr=False)
+    file: Path | None = field(default=None, compare=False)  # of a `--plugin` file
 
     @property
     def title(self) -> str:
@@ -63,6 +64,11 @@ class Registry:
     """All plugins, in an order that does not depend on the order of their installation."""
 
     plugins: tuple[Plugin, ...]
+
+    @property
+    def files(self) -> list[Path]:
+        """The plugin files."""
+        return [plugin.file for plugin in self.plugins if plugin.file is not None]
 
     def offers(self, kind: str) -> list[tuple[Plugin, type[Component]]]:
         """Return all parts of a kind with their plugins, sorted by type."""
@@ -112,16 +118,32 @@ class Registry:
         )
 
     def owner(self, part: type[Component]) -> Plugin:
-        """Return the plugin that a part comes from."""
-        return next(plugin for plugin in self.plugins if part in plugin.parts)
+        """Return the plugin that a part comes from; an empty one if no plugin offers the class."""
+        for plugin in self.plugins:
+            if _origin_of(part) in map(_origin_of, plugin.parts):
+                return plugin
+        return Plugin(part.__module__, "(no plugin)", part.__module__)
 
     def describe(self, part: Component) -> str:
         """Return a part with its plugin for a message: "loss 'kl' of vgx 1.0"."""
         plugin = self.owner(type(part))
         return f"{part.kind} '{part.type}' of {plugin.distribution} {plugin.version}"
 
+    def keeps(self, part: Component) -> bool:
+        """Return whether a later command can find the part: in an installed plugin or in a file.
 
-def discover(files: Iterable[Path] = ()) -> Registry:
+        A plugin that was made in a program, such as a notebook, is gone with the program.
+        """
+        return self.owner(type(part)).hook is not None
+
+
+def _origin_of(part: type[Component]) -> tuple[str, str]:
+    """Return file and name of a class: a file that is imported twice makes its classes twice."""
+    file = getattr(sys.modules.get(part.__module__), "__file__", None)
+    return str(Path(file).resolve()) if file else part.__module__, part.__qualname__
+
+
+def discover(files: Iterable[str | Path] = ()) -> Registry:
     """Load all installed plugins of the entry-point group `vgx`, then the given files.
 
     Raises `PluginError` if one of the files fails. Failures of installed plugins are recorded.
@@ -132,15 +154,19 @@ def discover(files: Iterable[Path] = ()) -> Registry:
         distribution, version = _origin(point)
         # Parts of two entry points of one distribution would have the same "distribution:type".
         taken = [part for p in plugins if p.distribution == distribution for part in p.parts]
-        plugins.append(_load((distribution, version, point.name), point.load, taken))
-    for file in files:
+        origin = (distribution, version, point.name)
+        plugins.append(_load(origin, point.module, point.load, taken))
+    for file in map(Path, files):
         if file.name in [plugin.name for plugin in plugins]:  # "file:type" would be ambiguous
             raise PluginError(f"plugin {file}: there is already one called {file.name}")
         digest = _digest(file)
-        plugin = _load((file.name, digest, file.name), partial(_import_file, file), [])
+        # A unique name, so that a file never hides an installed module of the same name.
+        module = f"vgx_plugin_file_{file.stem}_{digest}"
+        origin = (file.name, digest, file.name)
+        plugin = _load(origin, module, partial(_import_file, file, module), [])
         if plugin.failure:
             raise PluginError(f"plugin {file}: {plugin.failure}")
-        plugins.append(plugin)
+        plugins.append(replace(plugin, file=file))
     return Registry(tuple(plugins))
 
 
@@ -153,21 +179,45 @@ def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
     return name, version
 
 
-def failure_of(work: Callable[[], object]) -> str:
-    """Do the work of a plugin; return the error that it raised as one line, or ""."""
+def line_of(error: BaseException | None, module: str) -> str:
+    """Return the line of a module's package that was at work when an error was raised.
+
+    It is the innermost one, such as "mine.py:9" or "package/losses.py:20"; "" if there is none.
+    """
+    package, line = module.partition(".")[0], ""
+    traceback = error.__traceback__ if error else None
+    while traceback is not None:
+        code, name = traceback.tb_frame.f_code, traceback.tb_frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] == package:
+            depth = name.count(".") + 1 + (Path(code.co_filename).stem == "__init__")
+            inside = "/".join(Path(code.co_filename).parts[-depth:])
+            line = f"{inside}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return line
+
+
+def failure_of(work: Callable[[], object], module: str = "") -> str:
+    """Do the work of a plugin; return the error that it raised as one line, or "".
+
+    With the name of the plugin's module the line of its code that failed is added.
+    """
     try:
         work()
     except KeyboardInterrupt:
         raise
     # Other people's code may raise anything, SystemExit too; none of it may stop the program.
     except BaseException as error:  # noqa: BLE001
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        return textwrap.shorten(text, 300)
+        text = textwrap.shorten(" ".join(f"{type(error).__name__}: {error}".split()), 300)
+        line = "" if isinstance(error, PluginError) else line_of(error, module)
+        return f"{text} (at {line})" if line else text
     return ""
 
 
 def _load(
-    origin: tuple[str, str, str], load: Callable[[], object], taken: list[type[Component]]
+    origin: tuple[str, str, str],
+    module: str,
+    load: Callable[[], object],
+    taken: list[type[Component]],
 ) -> Plugin:
     parts: list[type[Component]] = []
     manager = pluggy.PluginManager(hooks.PROJECT)
@@ -181,10 +231,16 @@ def _load(
         manager.hook.register_components(
             register=lambda part: parts.append(_checked(part, [*taken, *parts]))
         )
+        others = [name for name in hooks.HOOKS[1:] if getattr(manager.hook, name).get_hookimpls()]
+        if not parts and not others:
+            raise PluginError(
+                "it registers no part: in register_components(register), call register(X) with "
+                "each part class X"
+            )
 
     # What a plugin prints must not mix with the output of a command: `vgx schema > file`.
     with contextlib.redirect_stdout(sys.stderr):
-        failure = failure_of(register)
+        failure = failure_of(register, module)
     if failure:
         return Plugin(*origin, failure=failure)
     return Plugin(*origin, tuple(parts), hook=manager.hook)
@@ -213,9 +269,7 @@ def _digest(file: Path) -> str:
         raise PluginError(f"plugin {file}: {error.strerror}") from None
 
 
-def _import_file(file: Path) -> ModuleType:
-    # A unique name, so that a file never hides an installed module of the same name.
-    name = f"vgx_plugin_file_{file.stem}_{_digest(file)}"
+def _import_file(file: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise PluginError("it is no Python file: the name must end in .py")

@@ -90,7 +90,8 @@ class Adaptive(BaseModel):
     """A weight that scales a term's gradient to the size of other terms' gradient.
 
     The weight is |d others / d w| / (|d term / d w| + 1e-4), where w is the weight of the decoder's
-    last layer (Esser et al. 2021, eq. 7).
+    last layer (Esser et al. 2021, eq. 7): the trained one of two or more dimensions that is nearest
+    to the output.
     """
 
     model_config = STRICT

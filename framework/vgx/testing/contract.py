@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vgx import rng
 from vgx.parts.base import Component, validate
-from vgx.parts.contract import ContractError
+from vgx.parts.contract import ContractError, documentation_faults
 from vgx.parts.registry import Plugin, Registry
 from vgx.parts.values import STRICT, ImageSpec, LatentSpec
 from vgx.recipe import schema, yaml
@@ -114,10 +114,7 @@ def full_step(image: ImageSpec | None = None, latent: LatentSpec | None = None) 
 def _check_documentation(case: Case) -> None:
     cls = type(case.part)
     case.check(cls.type, 'it has no name for recipes: class X(vgx.Kind, type="kebab-name")')
-    documented = len((cls.__doc__ or "").split()) >= 4
-    case.check(documented, "its docstring is its documentation, and has fewer than four words")
-    for name, info in cls.model_fields.items():
-        case.check(info.description, f"its field {name} has no docstring below it")
+    case.faults.extend(documentation_faults(case.part))
     strict = all(cls.model_config.get(key) == value for key, value in STRICT.items())
     case.check(strict, "its model_config is not that of parts, which are strict and frozen")
     case.check(isinstance(case.part.note(case.image), str), "note() gives no string")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +10,8 @@ from torch import Tensor, nn
 
 from vgx import rng
 from vgx.engine.losses import PlayerName, has_term
-from vgx.step import Score, Step
+from vgx.parts.contract import NO_TERM, fault_of_term, with_tensors
+from vgx.step import Step
 from vgx.testing.case import (
     ROUNDING,
     Case,
@@ -27,8 +26,8 @@ from vgx.testing.case import (
 def check_loss(case: Case) -> None:
     """Check the generator's and the discriminator's term of a loss."""
     # Leaves throughout, so that the gradient of each tensor is its own.
-    step = replace(_with_tensors(case.step, _leaf), real=case.step.real.detach().clone())
-    before = tensors_of(_with_tensors(step, lambda tensor: tensor.detach().clone()))
+    step = replace(with_tensors(case.step, _leaf), real=case.step.real.detach().clone())
+    before = tensors_of(with_tensors(step, lambda tensor: tensor.detach().clone()))
     players: tuple[PlayerName, ...] = ("generator", "discriminator")
     terms = 0
     for player in players:
@@ -41,18 +40,19 @@ def check_loss(case: Case) -> None:
                 _check_term(case, player, step, loss_module, value)
     beside = case.part.note_beside((case.part,), case.image)
     case.check(isinstance(beside, str), "note_beside() gives no string")
-    case.check(terms, "it has no term: define generator(step), discriminator(step) or both")
+    case.check(terms, NO_TERM)
 
 
 def _check_term(case: Case, player: PlayerName, step: Step, loss_module: Any, value: Any) -> None:
     term = f"its {player}'s term"
-    good = isinstance(value, Tensor) and value.dim() == 0 and bool(value.isfinite())
-    require(good, f"{term} is no finite scalar, but {value!r}")
+    fault = fault_of_term(value, step)
+    require(not fault, f"{term} is {fault}")
+    require(value.isfinite(), f"{term} is not finite, but {value!r}")
     again = _evaluate(case, player, step, ambient=1)[1]
     case.check(torch.equal(value, again), f"{term} draws from something else than step.rng")
     untouched = all(tensor.grad is None for tensor in tensors_of(step).values() if tensor.is_leaf)
     case.check(untouched, f"{term} calls backward(), which the engine does")
-    doubled = _with_tensors(step, lambda tensor: _twice(tensor, len(step.z)))
+    doubled = with_tensors(step, lambda tensor: _twice(tensor, len(step.z)))
     once, twice = value.item(), _evaluate(case, player, doubled)[1].item()
     mean = abs(once) < ROUNDING or 2 / 3 < twice / once < 3 / 2
     numbers = f"{once:.4g}, and {twice:.4g} for the same images twice"
@@ -101,21 +101,6 @@ def _evaluate(case: Case, player: PlayerName, step: Step, ambient: int = 0) -> t
 
 def _build(loss: Any) -> Any:
     return loss.build()
-
-
-def _with_tensors(step: Step, change: Callable[[Tensor], Tensor]) -> Step:
-    """Return the step with every tensor in it changed."""
-    changed: dict[str, Any] = {}
-    for name, value in vars(step).items():
-        if isinstance(value, Tensor):
-            changed[name] = change(value)
-        elif isinstance(value, Score):
-            changed[name] = Score(change(value.logits), tuple(map(change, value.features)))
-        elif name == "posterior" and value is not None:
-            changed[name] = copy.copy(value)
-            tensors = {k: change(v) for k, v in vars(value).items() if isinstance(v, Tensor)}
-            vars(changed[name]).update(tensors)
-    return replace(step, **changed)
 
 
 def _twice(tensor: Tensor, n: int) -> Tensor:

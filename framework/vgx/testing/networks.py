@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vgx import rng
-from vgx.parts.contract import check_score, check_tensor
+from vgx.parts.contract import check_posterior, check_score, check_tensor
 from vgx.testing.case import (
     ROUNDING,
     B,
@@ -35,7 +35,7 @@ def check_encoder(case: Case) -> None:
     """Check the network of an encoder and the posterior that it returns."""
 
     def check(posterior: Any, n: int) -> dict[str, Tensor]:
-        check_tensor("its posterior's mean", posterior.mean, (n, *case.latent.shape))
+        check_posterior(posterior, (n, *case.latent.shape))
         sample = with_generator(posterior.sample)
         check_tensor("its posterior's sample", sample, (n, *case.latent.shape))
         same = torch.equal(sample, with_generator(posterior.sample, ambient=1))

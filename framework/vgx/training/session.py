@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from vgx.check import trials
+from vgx.check.audit import parts_of
 from vgx.check.blame import blaming, working
 from vgx.check.examine import Findings, examine
+from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.split import held_out
@@ -23,7 +25,7 @@ from vgx.data.store import Store, open_source, open_with_progress, peek
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained
 from vgx.engine.engine import Engine
-from vgx.errors import RecipeError, StorageError, noticing
+from vgx.errors import PluginError, RecipeError, StorageError, noticing
 from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.files import write_file
 from vgx.parts.base import noting_reads
@@ -49,7 +51,7 @@ def run(
     recipe: Recipe | str | Path,
     out: str | Path | None = None,
     device: str | None = None,
-    plugins: Sequence[Path] = (),
+    plugins: Sequence[str | Path] = (),
     registry: Registry | None = None,
     console: Console | None = None,
     folder: Path | None = None,
@@ -59,15 +61,17 @@ def run(
     """Check the recipe and train it in a new run directory.
 
     `recipe` may also be what `load_recipe` takes: a file, or a name such as "quickstart".
-    `plugins` are files to copy into the run. `folder` is where the recipe is, whose git commit is
-    noted. With `profile` a few steps are profiled. Raises a `VgxError`: `Stopped` after a signal,
-    with everything saved.
+    `plugins` are files with parts. They, and the files of `registry`, are copied into the run,
+    which needs no others when it is opened again. `folder` is where the recipe is, whose git
+    commit is noted. With `profile` a few steps are profiled. Raises a `VgxError`: `Stopped` after
+    a signal, with everything saved.
     """
     console = console or Console()
     chosen = pick_device(device)
     registry = registry or discover(plugins)
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, (), registry)
+    refuse_lost_parts(recipe, registry)
     with blaming(registry):
         try_metrics(recipe)
         with noting_reads() as reads:
@@ -89,8 +93,8 @@ def run(
     new = create(recipe.name, out)
     training = Training(recipe, new, engine, batches, store, notices)
     with new.held(), signals(training, console):
-        for file in plugins:
-            shutil.copy(file, new.path / "plugins" / Path(file).name)
+        for file in registry.files:
+            shutil.copy(file, new.path / "plugins" / file.name)
         about = environment.describe(recipe, registry, engine.device, store, notices, folder)
         write_file(new.path / "environment.json", _json(about))
         write_file(new.path / "audit.json", _json(dataclasses.asdict(findings)))
@@ -162,6 +166,7 @@ def check(
             for notice in notices:
                 console.warn(notice)
             console.print(f"Data: {len(source):,} images before filtering")
+            try_source(recipe.dataset, source)
             trained = math.ceil(len(source) * (1 - recipe.eval.holdout))
             per_epoch = minibatches(trained, recipe.train.batch)
             codes = per_epoch * recipe.train.batch
@@ -194,6 +199,19 @@ def print_findings(findings: Findings, console: Console) -> None:
         console.print(note)
 
 
+def refuse_lost_parts(recipe: Recipe, registry: Registry) -> None:
+    """Raise `PluginError` for a part that no later command could find, so that the run is lost."""
+    for place, part in parts_of(recipe):
+        if not registry.keeps(part):
+            name = type(part).__name__
+            raise PluginError(
+                f"{place}: {name}, the {part.kind} '{part.type}', is in no plugin file and in no "
+                "installed plugin, so nothing could open this run again. Write the class to a "
+                "file, such as mine.py, with register_components, import it from there (from mine "
+                f'import {name}), and pass the file: vgx.run(recipe, plugins=["mine.py"])'
+            )
+
+
 # --- before the first step ---------------------------------------------------------------------
 
 
@@ -205,6 +223,7 @@ def open_data(recipe: Recipe, console: Console) -> tuple[Store, list[str]]:
         console.warn(notice)
     # Also when the store exists: the audit must see which fields are read to decode an image.
     peek(source, recipe.image, 1, recipe.dataset.tolerated)
+    try_source(recipe.dataset, source)
     store = open_with_progress(source, recipe.dataset, recipe.image, console)
     held = held_out(store.hashes, recipe.eval.holdout).sum()
     console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))

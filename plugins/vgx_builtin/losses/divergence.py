@@ -6,7 +6,7 @@ Letters: B images, Z the latents of an image, flattened.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat
 
@@ -25,6 +25,8 @@ class Mmd(vgx.Loss, type="mmd"):
     are matched to the prior, not each posterior as in `kl`. It needs two images in a minibatch, and
     works better with many.
     """
+
+    across_batch: ClassVar[bool] = True
 
     kernel: Literal["imq", "rbf"] = "imq"
     """With C twice the number of latents, the mean squared distance of two draws from the prior.

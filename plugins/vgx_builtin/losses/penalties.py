@@ -8,7 +8,7 @@ images, C channels, H x W pixels, P = C*H*W pixel values, F fakes for each image
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -73,6 +73,8 @@ class Dragan(vgx.Loss, type="dragan"):
     pixel values of the batch, u ~ U(0, 1) for each pixel value and alpha ~ U(0, 1) for each image.
     These are the points of the authors' program; its pixels (of MNIST) are in [0, 1].
     """
+
+    across_batch: ClassVar[bool] = True
 
     weight: vgx.Weight = 10.0
     """Lambda in the paper, which has 10; a number, a schedule or adaptive."""

@@ -1,0 +1,59 @@
+"""Calls of parts while a recipe is checked: whatever fails names the part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgx.engine import memory
+from vgx.errors import RecipeError, VgxError
+from vgx.parts.base import BrokenError, Component
+from vgx.parts.contract import ContractError
+
+
+def call(part: Component, function: Callable[..., Any], *inputs: Any) -> Any:
+    """Call what a part built. Raises `BrokenError` with the error that it raised."""
+    try:
+        return function(*inputs)
+    except (VgxError, BrokenError):
+        raise
+    except Exception as error:
+        raise failed(part, error) from error
+
+
+def failed(part: Component, error: Exception, when: str = "on the first batch") -> Exception:
+    """Return the error to raise for one that a part raised."""
+    if memory.is_out_of_memory(error):
+        message = f"{part.kind} '{part.type}': not enough memory for the first batch"
+        return RecipeError(f"{message}; {memory.ADVICE}")
+    return BrokenError(part, f"failed {when}: {type(error).__name__}: {error}")
+
+
+@contextmanager
+def contract(part: Component) -> Iterator[None]:
+    """Raise `BrokenError` that names the part when its contract is broken in the block."""
+    try:
+        yield
+    except ContractError as error:
+        raise BrokenError(part, f"on the first batch {error}") from error
+
+
+@contextmanager
+def keeping_buffers(networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Restore the buffers of networks after the block."""
+    buffers = [(b, b.clone()) for network in networks for b in network.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, old in buffers:
+                buffer.copy_(old)
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are equal but for rounding."""
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-6)

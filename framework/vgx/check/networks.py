@@ -1,0 +1,210 @@
+"""Augmentations, networks and the sampler on a few images: what they give, and whether again.
+
+Letters: B images, C channels, H x W pixels, Z the latent shape, K stored latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgx import rng
+from vgx.check.attempt import alike, call, contract
+from vgx.check.audit import Finding
+from vgx.data.batches import Batch
+from vgx.engine.build import NETWORKS, build_network, evaluating, label_inputs, untrained
+from vgx.engine.engine import Engine
+from vgx.parts.base import BrokenError, Component
+from vgx.parts.contract import check_posterior, check_score, check_tensor, out_of_range
+from vgx.parts.kinds import Fitted, Source
+
+FITTED = 1000  # latents at most that a sampler is fitted to, because fitting takes long
+IMAGES = 2  # of a data set that are read twice
+
+
+def try_source(dataset: Component, source: Source) -> None:
+    """Read the first images of a data set twice. Raises `BrokenError` if they change."""
+    for index in range(min(len(source), IMAGES)):
+        try:
+            pixels = [source[index].tobytes() for _ in range(2)]
+        except Exception:  # noqa: BLE001, S112 - unreadable or left out: told when it is decoded
+            continue
+        if pixels[0] != pixels[1]:
+            message = f"image {index} is another one the second time, so a run could not repeat"
+            raise BrokenError(dataset, message)
+
+
+def try_augmentations(engine: Engine, images: Tensor) -> Iterator[Finding]:
+    """Augment images [B, C, H, W] twice with the same key."""
+    images = images.to(engine.dtype)
+    for field in ("augment", "diff_augment"):
+        pairs = zip(getattr(engine.recipe, field), getattr(engine.forward, field), strict=True)
+        for index, (part, augment) in enumerate(pairs):
+            name, kept = f"{field}.{index}", images.clone()  # [B, C, H, W]
+            augmented = call(part, augment, images, engine.streams()("check"))
+            with contract(part):
+                check_tensor("an augmented batch", augmented, tuple(kept.shape))
+            if fault := out_of_range(augmented):
+                raise BrokenError(part, fault)
+            if not torch.equal(kept, images):
+                yield Finding(f"contract:{name}", "it changes the images that it is given in place")
+            with rng.ambient(1, "check again"):
+                again = call(part, augment, kept, engine.streams()("check"))
+            if not alike(augmented, again):
+                yield _random(name, "the generator that it is given")
+            images = augmented.detach()
+
+
+def try_networks(engine: Engine, batch: Batch) -> Iterator[Finding]:
+    """Run each network alone on B images or latents, as in a training and as in evaluation.
+
+    Raises `BrokenError` for outputs that break the contract.
+    """
+    for name in NETWORKS:
+        if name not in engine.networks:
+            continue
+        network, inputs = engine.networks[name], inputs_of(engine, name, batch)
+        kept = inputs.clone()  # [B, ...]
+        outputs_of(engine, name, network, inputs, batch.labels)
+        if not torch.equal(kept, inputs):
+            yield Finding(f"contract:{name}", "it changes its input in place")
+        yield from _evaluated(engine, name, kept, batch.labels)
+
+
+def inputs_of(engine: Engine, name: str, batch: Batch) -> Tensor:
+    """Return images [B, C, H, W], or for the decoder latents [B, *Z]."""
+    if name != "decoder":
+        return batch.images.to(engine.dtype)
+    shape = (len(batch), *engine.recipe.latent.shape)
+    z = torch.randn(shape, generator=rng.generator(0, "check"))
+    return z.to(engine.device, engine.dtype)  # [B, *Z]
+
+
+def outputs_of(
+    engine: Engine, name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None
+) -> dict[str, Tensor]:
+    """Return the tensors that a network gives. Raises `BrokenError` when it breaks its contract."""
+    recipe, part = engine.recipe, getattr(engine.recipe, name)
+    few = None if labels is None else labels[: len(inputs)]
+    further = () if name == "encoder" else label_inputs(part, few)
+    given: Any = call(part, network, inputs, *further)
+    image = (len(inputs), recipe.image.channels, recipe.image.size, recipe.image.size)
+    latent = (len(inputs), *recipe.latent.shape)
+    with contract(part):
+        if name == "encoder":
+            check_posterior(given, latent)
+            sample = call(part, given.sample, engine.streams()("check"))
+            check_tensor("the posterior's sample", sample, latent)
+            return {"mean": given.mean, "sample": sample}
+        if name == "decoder":
+            check_tensor("the logits", given, image)
+            return {"logits": given}
+        check_score(given, len(inputs))
+        return {"logits": given.logits}
+
+
+def _evaluated(
+    engine: Engine, name: str, inputs: Tensor, labels: Tensor | None
+) -> Iterator[Finding]:
+    """Run a network in evaluation mode: again, on fewer images, and built anew as a resume does."""
+
+    def outputs(network: nn.Module, ambient: int, few: int = len(inputs)) -> dict[str, Tensor]:
+        with torch.no_grad(), evaluating([network]), rng.ambient(ambient, "check"):
+            return outputs_of(engine, name, network, inputs[:few], labels)
+
+    network = engine.networks[name]
+    once, again = outputs(network, 0), outputs(network, 1)
+    if not all(alike(once[key], again[key]) for key in once):
+        source = "the generator that sample() is given" if name == "encoder" else "its input"
+        yield _random(name, f"{source}, in evaluation mode")
+        return
+    few, key = outputs(network, 0, 1), next(iter(once))
+    if name != "discriminator" and not alike(few[key], once[key][:1]):
+        message = f"in evaluation mode its {key} for an image depends on the others in its batch"
+        yield Finding(f"contract:{name}", message)
+    yield from _rebuilt(engine, name, lambda other: alike(outputs(other, 0)[key], once[key]))
+
+
+def _rebuilt(
+    engine: Engine, name: str, same_output: Callable[[nn.Module], bool]
+) -> Iterator[Finding]:
+    """Build a network a second time and load its state, as a resumed run does."""
+    part, network = getattr(engine.recipe, name), engine.networks[name]
+    other = build_network(untrained(engine.recipe), name)
+    assert other is not None
+    other = other.to(engine.device, engine.dtype)
+    first = dict(other.named_parameters())
+    if part.untrained() == part and not same_tensors(first, dict(network.named_parameters())):
+        message = "built twice it has other first weights: draw them from torch's generator alone"
+        yield Finding(f"random:{name}", message)
+    call(part, other.load_state_dict, network.state_dict())
+    if not same_output(other):
+        message = "built anew and loaded from a checkpoint it gives another output"
+        yield Finding(f"contract:{name}", message)
+
+
+def same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Return whether two mappings have the same names and equal tensors."""
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def mixes_images(engine: Engine, name: str, batch: Batch) -> bool:
+    """Return whether a network's output for an image depends on the others of its minibatch.
+
+    It is measured while training: the gradient of what it gives for image 0 by the other images.
+    """
+    inputs = inputs_of(engine, name, batch).clone().requires_grad_()  # [B, ...]
+    outputs = outputs_of(engine, name, engine.networks[name], inputs, batch.labels)
+    first = next(iter(outputs.values()))[0].sum()
+    if not first.requires_grad:
+        return False
+    (gradient,) = torch.autograd.grad(first, [inputs], allow_unused=True)
+    return gradient is not None and bool(gradient[1:].any())
+
+
+def _random(name: str, source: str) -> Finding:
+    message = f"the same images and the same key give something else: draw from {source} alone"
+    return Finding(f"random:{name}", message)
+
+
+# --- the sampler ---------------------------------------------------------------------------------
+
+
+def try_sampler(engine: Engine) -> Iterator[Finding]:
+    """Draw a few latents, so that a sampler does not fail after the training.
+
+    It draws from random latents [K, *Z], as many as the run will store; a fitted sampler gets at
+    most 1,000, because fitting takes long.
+    """
+    recipe, part = engine.recipe, engine.recipe.sampler
+    sampler = call(part, part.build, recipe.latent)
+    source = call(part, part.pictures, recipe.image)
+    count = min(len(engine.latents.ring), engine.steps * recipe.train.batch)
+    count = count if source is None else len(source)
+    different = torch.randn(
+        min(count, FITTED), *recipe.latent.shape, generator=rng.generator(0, "check")
+    )
+    codes = different[torch.arange(count) % len(different)]  # [K, *Z]
+    if isinstance(sampler, Fitted):
+        call(part, sampler.fit, different)
+
+    def drawn(who: Any, n: int, ambient: int = 0) -> Tensor:
+        with rng.ambient(ambient, "check"):
+            z: Tensor = call(part, who.draw, n, codes, rng.generator(0, "check"))
+        with contract(part):
+            check_tensor("the latents", z, (n, *recipe.latent.shape))
+        return z
+
+    z = drawn(sampler, 5)  # [5, *Z]
+    if not alike(z, drawn(sampler, 5, 1)):
+        yield _random("sampler", "the generator that draw() is given")
+    elif not alike(z[:2], drawn(sampler, 2)):
+        yield Finding("contract:sampler", "its latent i depends on how many are drawn: 5 or 2")
+    if isinstance(sampler, Fitted):
+        loaded = call(part, part.build, recipe.latent)
+        call(part, loaded.load_state_dict, call(part, sampler.state_dict))
+        if not alike(z, drawn(loaded, 5)):
+            yield Finding("contract:sampler", "saved and loaded it draws something else")

@@ -1,0 +1,246 @@
+"""The terms of the losses on a few images: their values, and what each looks at.
+
+Letters: B images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from vgx import rng
+from vgx.check.attempt import alike, call, failed, keeping_buffers
+from vgx.check.audit import Finding, TermValue
+from vgx.engine.build import evaluating
+from vgx.engine.engine import Engine
+from vgx.engine.losses import PlayerName, Term, gradient_ratio, terms_of
+from vgx.errors import RecipeError
+from vgx.parts.base import BrokenError
+from vgx.parts.contract import NO_TERM, images_of, reduction
+from vgx.parts.kinds import Loss
+from vgx.step import AbsentError, Step
+
+Steps = Mapping[PlayerName, Step]
+
+
+@dataclass
+class Tried:
+    """All terms on the first batch, and what was found."""
+
+    values: list[TermValue] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    reads_labels: bool = False
+
+
+class Slopes(TorchFunctionMode):
+    """A block that notes whether a gradient is taken inside, as penalties do."""
+
+    taken = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Note a call of `torch.autograd.grad`."""
+        del types
+        self.taken = self.taken or func is torch.autograd.grad
+        return func(*args, **(kwargs or {}))
+
+
+def try_terms(engine: Engine, steps: Steps) -> Tried:
+    """Compute each term of each loss, also those of a player that the recipe lacks.
+
+    Each is computed at the first step and at the last one, whatever its `start`, `every` and
+    weight, so that nothing fails only then.
+    """
+    tried = Tried()
+    for index, (part, module) in enumerate(engine.losses):
+        terms = [
+            (term, step)
+            for player, step in steps.items()
+            for term in terms_of([(part, module)], player)
+        ]
+        if not terms:
+            method = "; nothing calls forward" if "forward" in type(module).__dict__ else ""
+            raise BrokenError(part, NO_TERM + method)
+        silent = [term for term, step in terms if not _try_term(engine, index, term, step, tried)]
+        if isinstance(module, nn.Module):
+            tried.findings += _rebuilt(engine, part, module, terms)
+        names = " and ".join(f"{term.player}(step)" for term in silent)
+        if len(silent) == len(terms):
+            message = f"{names} returns None, so the loss counts in no step: is a return missing?"
+            tried.findings.append(Finding(f"silent:{part.label}", message))
+        elif silent:
+            tried.notes.append(f"{part.label}: {names} returns None: is a return missing?")
+    _try_adaptive(engine, tried.values)
+    return tried
+
+
+def _try_term(engine: Engine, index: int, term: Term, step: Step, tried: Tried) -> bool:
+    """Add what a term gives to `tried`; return whether it gives anything."""
+    last = max(engine.steps - 1, 0)
+    end = step.but(number=last, progress=last / engine.steps)
+    with Slopes() as slopes:
+        value = _computed(index, term, step, "on the first batch")
+    late = _computed(index, term, end, f"at step {engine.steps:,}")
+    if value is None and late is None:
+        return False
+    if value is None:
+        value, step = late, end
+    assert value is not None
+    looks = _measured(engine, term, step)
+    if looks.random:
+        message = (
+            f"the same images and the same key give another {term.player}'s term: draw from "
+            f'step.rng("{term.part.type}") alone, and keep nothing between steps'
+        )
+        tried.findings.append(Finding(f"random:{term.part.label}", message))
+    elif looks.reduction == "sum":
+        message = (
+            f"its value is a sum over the images of a batch: {looks.numbers}; end it with .mean(), "
+            "or train.batch changes its weight"
+        )
+        tried.findings.append(Finding(f"sum:{term.label}", message))
+    across = term.part.across_batch or looks.reduction == "other"
+    tried.values.append(TermValue(term, value, step, slopes=slopes.taken, across=across))
+    tried.reads_labels = tried.reads_labels or looks.reads_labels
+    return True
+
+
+def _rebuilt(
+    engine: Engine, part: Loss, module: Any, terms: list[tuple[Term, Step]]
+) -> Iterator[Finding]:
+    """Build a loss a second time and load its state, as a resumed run does."""
+    with rng.ambient(engine.recipe.train.seed, "check"):
+        other: Any = call(part, part.untrained().build)
+    call(part, other.to(engine.device, engine.dtype).load_state_dict, module.state_dict())
+    for term, step in terms:
+        values = []
+        for each in (module, other):
+            networks = [*engine.networks.values(), other]
+            with evaluating(networks), keeping_buffers([each]), rng.ambient(0, "check"):
+                values.append(call(part, getattr(each, term.player), step))
+        if values[0] is not None and not alike(*values):
+            message = "built anew and loaded from a checkpoint it gives another value"
+            yield Finding(f"contract:{part.label}", message)
+
+
+def _computed(index: int, term: Term, step: Step, when: str) -> Tensor | None:
+    try:
+        with keeping_buffers(_modules(term)):
+            value = term.value(step)
+    except AbsentError as error:
+        message = f"asks for step.{error.name}: the recipe needs {error.needs}"
+        raise RecipeError(f"losses.{index}: {term.part.label} {message}") from error
+    except RecipeError as error:
+        raise RecipeError(f"losses.{index}: {term.part.label}: {error}") from error
+    except BrokenError as error:
+        raise BrokenError(term.part, f"{when} {error}") from error
+    except Exception as error:
+        raise failed(term.part, error, when) from error
+    if value is not None and not value.isfinite():
+        raise BrokenError(term.part, f"its {term.player}'s term is not finite {when}")
+    return value
+
+
+def _modules(term: Term) -> list[nn.Module]:
+    module: object = term.module
+    return [module] if isinstance(module, nn.Module) else []
+
+
+# --- what a term looks at ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a term was seen to depend on."""
+
+    random: bool = False  # on more than the step
+    reduction: str = ""  # "mean", "sum" or "other" over the images; "" if that is not known
+    numbers: str = ""  # from which the reduction is known
+    reads_labels: bool = False
+
+
+def _measured(engine: Engine, term: Term, step: Step) -> Looks:
+    """Compute a term again: with other global generators, other labels, and half of the images.
+
+    Networks are in evaluation mode, so that what differs is the loss's own doing. A loss that
+    cannot be computed in this way is not judged.
+    """
+    drawn: list[str] = []
+
+    def noted(stream: str) -> Generator:
+        drawn.append(stream)
+        return step.rng(stream)
+
+    def value(step: Step, ambient: int = 0) -> Tensor:
+        with keeping_buffers(_modules(term)), rng.ambient(ambient, "check"):
+            given = term.value(step)
+        return torch.zeros(()) if given is None else given.detach()
+
+    step = step.but(rng=noted)
+    with evaluating(engine.networks.values()):
+        try:
+            once, again = value(step), value(step, 1)
+            halves = [] if drawn else [value(half) for half in _halves(engine, step)]
+            reads_labels = False
+            if step.labels is not None:
+                other = (step.labels + 1) % max(engine.recipe.image.classes, 1)  # [B]
+                reads_labels = not alike(once, value(step.but(labels=other)))
+        except Exception:  # noqa: BLE001 - it works while training, which was tried before
+            return Looks()
+    if not halves:
+        return Looks(not alike(once, again), "", "", reads_labels)
+    one, two = (half.item() for half in halves)
+    numbers = f"{once.item():.4g} for {len(step.real)}, {one:.4g} and {two:.4g} for half of them"
+    kind = reduction(once.item(), (one, two))
+    return Looks(not alike(once, again), kind, numbers, reads_labels)
+
+
+def _halves(engine: Engine, step: Step) -> list[Step]:
+    """Return the step with each half of its images; nothing when a half would be one image."""
+    images = len(step.real)
+    if images < 4 or images % 2:
+        return []
+    halves = [images_of(step, part) for part in (slice(images // 2), slice(images // 2, images))]
+    if not step.has("discriminator"):
+        return halves
+    score = engine.forward.score
+    return [
+        half.but(discriminator=partial(score, labels=half.labels, streams=engine.streams()))
+        for half in halves
+    ]
+
+
+def _try_adaptive(engine: Engine, values: list[TermValue]) -> None:
+    """Compare gradients as each adaptive weight will.
+
+    Raises `RecipeError` if that is impossible.
+    """
+    for value in values:
+        term, adaptive = value.term, value.term.adaptive
+        if adaptive is None:
+            continue
+        others = [
+            other.value
+            for other in values
+            if other.term.player == term.player and other.term.part.label in adaptive.against
+        ]
+        layer = engine.last_layer()
+        if gradient_ratio(others, value.value, layer, adaptive.most) is not None:
+            continue
+        names = ", ".join(adaptive.against)
+        own = gradient_ratio([value.value], value.value, layer, adaptive.most) is None
+        wrong = term.label if own else names
+        instead = "give it a number as its weight" if own else "name a reconstruction term"
+        index = [part for part, _ in engine.losses].index(term.part)
+        raise RecipeError(
+            f"losses.{index}: {term.part.label}: weight: against [{names}]: {wrong} has no "
+            f"gradient in the decoder's last layer, where gradients are compared; {instead}"
+        )

@@ -1,0 +1,373 @@
+"""Faults that authors make in their first parts: each is named before the first step.
+
+Most of them are not seen by running the part once: the value looks right, and the training starts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import vgx
+
+# A VAE at 8 pixels. The losses of most cases stand beside these two.
+RECIPE = """\
+name: x
+image: {size: 8}
+latent: 4
+dataset: {type: drawn-faces, count: 8}
+encoder: {type: conv, widths: [4]}
+decoder: {type: conv-transpose, widths: [4]}
+losses: [l1, kl]
+sampler: prior
+train: {steps: 2, batch: 8}
+"""
+HEAD = "import numpy as np\nimport torch\nimport vgx\nfrom torch import nn\n\n\n"
+REGISTER = "\n\n@vgx.hookimpl\ndef register_components(register):\n    register(P)\n"
+LOSS = 'class P(vgx.Loss, type="p"):\n    """A loss with a fault in it."""\n\n'
+BESIDE = "losses=[l1, kl, p]"
+
+
+def loss(body, method="generator"):
+    """A loss with one method."""
+    return f"{LOSS}    def {method}(self, step):\n        {body}\n"
+
+
+def network(kind, arguments, layers, base="nn.Sequential", forward=""):
+    """A network part that is built of layers; `forward` replaces how they are called."""
+    own = f"class N({base}):\n    def forward(self, x):\n        {forward}\n\n\n" if forward else ""
+    return (
+        f'{own}class P(vgx.{kind}, type="p"):\n    """A network with a fault in it."""\n\n'
+        f"    def build(self, {arguments}):\n        return {'N' if forward else base}({layers})\n"
+    )
+
+
+def augmentation(body):
+    return (
+        'class P(vgx.Augmentation, type="p"):\n    """A change with a fault in it."""\n\n'
+        f"    def build(self, image):\n        return lambda images, generator: {body}\n"
+    )
+
+
+def sampler(latents):
+    return (
+        'class P(vgx.Sampler, type="p"):\n    """A sampler with a fault in it."""\n\n'
+        "    def build(self, latent):\n        return self\n\n"
+        f"    def draw(self, n, codes, generator):\n        return {latents}\n"
+    )
+
+
+class Fault(NamedTuple):
+    code: str  # of the part
+    change: str  # of the recipe
+    exit_code: int
+    said: tuple[str, ...]  # the decisive words
+    register: str = REGISTER
+
+
+ERROR = "(step.recon - step.real)"
+METHOD = f"    def generator(self, step):\n        return {ERROR}.mean()\n"
+FLAT = "nn.Flatten(), nn.Linear(image.pixel_values, {})"
+FAULTS = {
+    "no return": Fault(
+        loss(f"value = {ERROR}.abs().mean()"),
+        BESIDE, 2, ("silent:p: generator(step) returns None", "is a return missing?"),
+    ),
+    "a method called forward": Fault(
+        loss(f"return {ERROR}.abs().mean()", "forward"),
+        BESIDE, 3, ("loss 'p' of mine.py", "define generator(step), discriminator(step) or both",
+                    "nothing calls forward"),
+    ),
+    "numpy draws in an augmentation": Fault(
+        augmentation("(images + torch.from_numpy(np.random.rand(*images.shape)).float() / 9) / 2"),
+        "augment=[p]", 2, ("random:augment.0", "draw from the generator that it is given alone"),
+    ),
+    "torch draws in a loss": Fault(
+        loss(f"return ({ERROR} + torch.randn_like(step.real)).abs().mean()"),
+        BESIDE, 2, ("random:p", 'draw from step.rng("p") alone'),
+    ),
+    "a sum for a mean": Fault(
+        loss(f"return {ERROR}.abs().sum()"),
+        BESIDE, 2, ("sum:p: its value is a sum over the images of a batch", "end it with .mean()"),
+    ),
+    "a hook that registers nothing": Fault(
+        loss(f"return {ERROR}.abs().mean()"), BESIDE, 3,
+        ("mine.py: PluginError: it registers no part", "call register(X)"),
+        "\n\n@vgx.hookimpl\ndef register_components(register):\n    pass\n",
+    ),
+    "a hook without its argument": Fault(
+        loss(f"return {ERROR}.abs().mean()"), BESIDE, 3, ("mine.py: ", "it registers no part"),
+        "\n\n@vgx.hookimpl\ndef register_components():\n    return [P]\n",
+    ),
+    "a discriminator's half without a discriminator": Fault(
+        loss(f"return {ERROR}.abs().mean()")
+        + f"\n    def discriminator(self, step):\n        return {ERROR}.detach().abs().mean()\n",
+        BESIDE, 2, ("dead:p.discriminator: the recipe has no discriminator", "or remove the loss"),
+    ),
+    "a tuple for a posterior": Fault(
+        network("Encoder", "image, latent", FLAT.format("latent.shape[0]"),
+                forward="h = super().forward(x); return h, h"),
+        "encoder=p", 3, ("encoder 'p' of mine.py", "a tuple; return vgx.Gaussian(mu, logvar)"),
+    ),
+    "no mean at all": Fault(
+        loss(f"return {ERROR}.abs()"),
+        BESIDE, 3, ("of shape (4, 3, 8, 8), not a scalar: end it with .mean()",),
+    ),
+    "a float": Fault(
+        loss(f"return {ERROR}.abs().mean().item()"),
+        BESIDE, 3, ("a float, not a scalar: leave .item() out",),
+    ),
+    "an __init__": Fault(
+        LOSS + "    def __init__(self, scale=2.0):\n        super().__init__()\n"
+        f"        self.scale = scale\n\n{METHOD}",
+        BESIDE, 2, ("losses.2: a part has fields, no __init__", "write 'x: float = 1.0'"),
+    ),
+    "another device": Fault(
+        loss('return (step.recon - torch.zeros(1, device="meta")).mean()'),
+        BESIDE, 3, ("loss 'p' of mine.py", "(at mine.py:11)"),
+    ),
+    "a typo": Fault(
+        loss("return (step.recn - step.real).abs().mean()"),
+        BESIDE, 3, ("AttributeError: 'Step' object has no attribute 'recn'", "(at mine.py:11)"),
+    ),
+    "wrong shapes": Fault(
+        network("Decoder", "latent, image",
+                "nn.Linear(latent.shape[0], 3), nn.Unflatten(1, (3, 1, 1))"),
+        "decoder=p", 3, ("decoder 'p' of mine.py", "shape (4, 3, 1, 1), not (4, 3, 8, 8)"),
+    ),
+    "a sigmoid at the end": Fault(
+        network("Decoder", "latent, image", "nn.Linear(latent.shape[0], image.pixel_values), "
+                "nn.Unflatten(1, (3, image.size, image.size)), nn.Sigmoid()"),
+        "decoder=p", 2, ("squashed:decoder: it ends in a sigmoid", "should give logits"),
+    ),
+    "no_grad": Fault(
+        loss(f"with torch.no_grad(): return {ERROR}.abs().mean()"),
+        BESIDE, 2, ("dead:p: the generator learns nothing from it", "computed under no_grad"),
+    ),
+    "a bare tensor for a score": Fault(
+        network("Discriminator", "image", FLAT.format("1")),
+        "discriminator=p", 3, ("it gives a Tensor, not a vgx.Score: return vgx.Score(logits)",),
+    ),
+    "no hook": Fault(
+        loss(f"return {ERROR}.abs().mean()"), BESIDE, 3,
+        ("it has no function register_components", "marked @vgx.hookimpl"), "",
+    ),
+    "no docstring": Fault(
+        f'class P(vgx.Loss, type="p"):\n{METHOD}',
+        BESIDE, 3, ("the loss 'p' has no docstring, which is its documentation",),
+    ),
+    "a syntax error": Fault(loss("return ("), BESIDE, 3, ("mine.py: SyntaxError",)),
+    "a wrong type in the recipe": Fault(
+        LOSS + f'    k: float = 1.0\n    "How much."\n\n{METHOD}',
+        "losses=[l1, kl, {type: p, k: much}]", 2, ("losses.2.k", "valid number"),
+    ),
+    "the name of another part": Fault(
+        loss(f"return {ERROR}.abs().mean()").replace('type="p"', 'type="l1"'),
+        "losses=[l1, kl]", 2, ("more than one plugin offers the loss 'l1'", "'mine.py:l1'"),
+    ),
+    "latents of a wrong shape": Fault(
+        sampler("torch.zeros(n, 3)"),
+        "sampler=p", 3, ("sampler 'p' of mine.py", "the latents: shape (5, 3), not (5, 4)"),
+    ),
+    "a field without a type": Fault(
+        LOSS + f"    k = 1.0\n\n{METHOD}",
+        BESIDE, 3, ("mine.py: PydanticUserError", "non-annotated attribute", "(at mine.py:7)"),
+    ),
+    "no type=": Fault(
+        loss(f"return {ERROR}.abs().mean()").replace(', type="p"', ""),
+        BESIDE, 3, ("is no part: a part is a class X(", 'type="..."'),
+    ),
+}  # fmt: skip
+# And faults that are not in anybody's first part.
+FAULTS |= {
+    "python draws in a loss": Fault(
+        "import random\n" + loss(f"return {ERROR}.abs().mean() * random.random()"),
+        BESIDE, 2, ("random:p",),
+    ),
+    "a generator of its own in a loss": Fault(
+        loss(f"return {ERROR}.abs().mean() * float(np.random.default_rng().random())"),
+        BESIDE, 2, ("random:p",),
+    ),
+    "a step that comes later": Fault(
+        loss(f"return {ERROR}.abs().mean() if step.number < 1 else step.nothing"),
+        BESIDE, 3, ("failed at step 2: AttributeError", "(at mine.py:11)"),
+    ),
+    "a gradient that is no number": Fault(
+        loss("return (step.recon - step.recon.detach()).abs().sqrt().mean()"),
+        BESIDE, 2, ("not-finite:p: its gradient in encoder and decoder is not finite",),
+    ),
+    "a sampler that draws from torch": Fault(
+        sampler("torch.randn(n, *codes.shape[1:])"),
+        "sampler=p", 2, ("random:sampler", "draw from the generator that draw() is given alone"),
+    ),
+    "a sampler whose latents depend on their number": Fault(
+        sampler("codes[:n] / n"),
+        "sampler=p", 2, ("contract:sampler: its latent i depends on how many are drawn",),
+    ),
+    "first weights from numpy": Fault(
+        "def made(n, m):\n    layer = nn.Linear(n, m)\n"
+        "    layer.weight.data = torch.from_numpy(np.random.rand(m, n)).float()\n"
+        "    return layer\n\n\n"
+        + network("Decoder", "latent, image", "made(latent.shape[0], image.pixel_values), "
+                  "nn.Unflatten(1, (3, image.size, image.size))"),
+        "decoder=p", 2, ("random:decoder: built twice it has other first weights",),
+    ),
+    "noise in evaluation": Fault(
+        network("Decoder", "latent, image", "nn.Linear(latent.shape[0], image.pixel_values), "
+                "nn.Unflatten(1, (3, image.size, image.size))",
+                forward="h = super().forward(x); return h + torch.randn_like(h)"),
+        "decoder=p", 2, ("random:decoder", "in evaluation mode"),
+    ),
+    "statistics of the batch in evaluation": Fault(
+        network("Decoder", "latent, image", "nn.Linear(latent.shape[0], image.pixel_values), "
+                "nn.Unflatten(1, (3, image.size, image.size)), "
+                "nn.BatchNorm2d(3, track_running_stats=False)"),
+        "decoder=p", 2, ("contract:decoder: in evaluation mode its logits for an image depends",),
+    ),
+    "a network that is another one when it is built for a checkpoint": Fault(
+        network("Decoder", "latent, image", "nn.Linear(latent.shape[0], image.pixel_values), "
+                "nn.Unflatten(1, (3, image.size, image.size)), Scale(self)")
+        + "\n    trained: bool = True\n\n    def untrained(self):\n"
+        "        return self.model_copy(update={'trained': False})\n\n\n"
+        "class Scale(nn.Module):\n    def __init__(self, part):\n        super().__init__()\n"
+        "        self.by = 2.0 if part.trained else 1.0\n\n"
+        "    def forward(self, x):\n        return x * self.by\n",
+        "decoder=p", 2, ("contract:decoder: built anew and loaded from a checkpoint",),
+    ),
+    "a data set that changes": Fault(
+        "from PIL import Image\n\n\n"
+        'class P(vgx.Dataset, type="p"):\n    """Images with a fault in them."""\n\n'
+        "    def build(self, image):\n        return Images()\n\n\n"
+        "class Images:\n    fingerprint = 'x'\n\n    def __len__(self):\n        return 8\n\n"
+        "    def __getitem__(self, index):\n"
+        "        return Image.fromarray(np.random.randint(0, 255, (8, 8, 3), np.uint8))\n",
+        "dataset=p", 3, ("dataset 'p' of mine.py", "image 0 is another one the second time"),
+    ),
+    "an error while it is built": Fault(
+        network("Encoder", "image, latent", "nn.Linear(image.nothing, 1)"),
+        "encoder=p", 3, ("'ImageSpec' object has no attribute 'nothing' (at mine.py:11)",),
+    ),
+    "an error while it is imported": Fault(
+        "nothing()\n\n\n" + loss("return step.recon.mean()"), BESIDE, 3,
+        ("NameError: name 'nothing' is not defined (at mine.py:7)",),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write the plugin of a fault and the recipe; return the arguments that name them."""
+
+    def write(fault):
+        (tmp_path / "mine.py").write_text(HEAD + fault.code + fault.register)
+        (tmp_path / "r.yaml").write_text(RECIPE)
+        return "r.yaml", "--plugin", "mine.py", "--set", fault.change
+
+    return write
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_before_the_first_step(name, written, vgx_here):
+    fault = FAULTS[name]
+    code, out, err = vgx_here("check", *written(fault))
+    assert code == fault.exit_code, err
+    for words in fault.said:
+        assert words in err
+    assert "ready to run" not in out
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "name", ["no return", "torch draws in a loss", "a typo", "a tuple for a posterior"]
+)
+def test_a_run_refuses_it_too_and_leaves_nothing(name, written, vgx_here, tmp_path):
+    fault = FAULTS[name]
+    code, _, err = vgx_here("run", *written(fault))
+    assert code == fault.exit_code
+    assert all(words in err for words in fault.said)
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+SOUND = {
+    "a mean": loss(f"return {ERROR}.abs().mean()"),
+    "keyed noise": loss(
+        f'n = torch.rand(8, generator=step.rng("n")); return ({ERROR} * n).abs().mean()'
+    ),
+    "a term that looks across the images": loss(f"return {ERROR}.mean((1, 2, 3)).var()"),
+    "a half that may have nothing to say": loss(f"return {ERROR}.abs().mean()")
+    + "\n    def discriminator(self, step):\n        return None\n",
+    "a value of zero": loss(f"return {ERROR}.mean() * 0"),
+    "a schedule of its own": loss(f"return {ERROR}.abs().mean() if step.number > 0 else None"),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_part_is_not_refused(name, written, vgx_here):
+    code, out, err = vgx_here("check", *written(Fault(SOUND[name], BESIDE, 0, ())))
+    assert (code, err) == (0, "")
+    assert out.rstrip().endswith("ready to run")
+
+
+def test_what_is_meant_can_be_allowed(written, vgx_here):
+    arguments = written(FAULTS["a sum for a mean"])
+    code, out, _ = vgx_here("check", *arguments, "--set", 'allow=["sum:p"]')
+    assert code == 0
+    assert "Allowed by the recipe: sum:p: " in out
+
+
+# --- parts of a notebook -----------------------------------------------------------------------
+
+
+class Cell(vgx.Loss, type="cell"):
+    """A loss that no plugin has, as in a cell of a notebook."""
+
+    def generator(self, step):
+        return step.recon.mean()
+
+
+def test_a_part_of_a_notebook_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    recipe = vgx.load_recipe("r.yaml")
+    recipe = recipe.model_copy(update={"losses": (*recipe.losses, Cell())})
+    with pytest.raises(vgx.PluginError) as refused:
+        vgx.run(recipe)
+    assert str(refused.value) == (
+        "losses.2: Cell, the loss 'cell', is in no plugin file and in no installed plugin, so "
+        "nothing could open this run again. Write the class to a file, such as mine.py, with "
+        "register_components, import it from there (from mine import Cell), and pass the file: "
+        'vgx.run(recipe, plugins=["mine.py"])'
+    )
+    registry = vgx.Registry((*vgx.discover().plugins, vgx.Plugin("x", "0", "x", (Cell,))))
+    with pytest.raises(vgx.PluginError, match="nothing could open this run again"):
+        vgx.run(recipe, registry=registry)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
+
+
+@pytest.mark.slow
+def test_what_the_message_says_to_do_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    file = tmp_path / "cell_of_a_notebook.py"
+    file.write_text(HEAD + SOUND["a mean"] + REGISTER)
+    recipe = vgx.load_recipe("r.yaml")
+    from cell_of_a_notebook import P
+
+    recipe = recipe.model_copy(update={"losses": (*recipe.losses, P())})
+    run = vgx.run(recipe, plugins=[file.name])
+    file.unlink()
+    assert vgx.sample(run, n=2).shape == (2, 3, 8, 8)
+
+
+@pytest.mark.slow
+def test_a_run_keeps_the_files_of_its_registry(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    (tmp_path / "mine.py").write_text(HEAD + SOUND["a mean"] + REGISTER)
+    registry = vgx.discover(["mine.py"])
+    run = vgx.run(vgx.load_recipe("r.yaml", [BESIDE], registry), registry=registry)
+    assert (Path(run.path) / "plugins" / "mine.py").is_file()
+    assert vgx.sample(run, n=2).shape == (2, 3, 8, 8)
