@@ -2,7 +2,8 @@
 
 memory          what cannot fit is refused before it is allocated
 build           a recipe's networks, and evaluation mode
-optimizers      optimizers by name, learning rates, averages of weights, layouts in memory
+averages        averaged weights, and BatchNorm statistics that fit them
+optimizers      optimizers by name, learning rates, layouts in memory
 losses          each player's terms, their weights, and their weighted sums
 players         generator and discriminator: gradients and updates
 finite          values that are not finite, found before any weight changes
