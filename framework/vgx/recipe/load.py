@@ -16,7 +16,7 @@ from vgx.parts.base import validate
 from vgx.parts.registry import Registry, discover
 from vgx.recipe import yaml
 from vgx.recipe.model import Recipe
-from vgx.recipe.renamed import rename_recipe, renamed
+from vgx.recipe.renamed import rename_recipe, renamed_in
 from vgx.recipe.yaml import Fault, Node
 
 MAX_LINES = 10  # of one message
@@ -255,8 +255,7 @@ def _with_fakes(data: dict[str, Any]) -> dict[str, Any]:
 
 def _with_new_names(data: dict[str, Any]) -> dict[str, Any]:
     """Give metrics the names of today, with a notice for each old one."""
-    section = data.get("eval")
-    for old, new in renamed(section.get("metrics") if isinstance(section, dict) else None).items():
+    for old, new in renamed_in(data).items():
         message = f"eval.metrics: {old} is in Inception's features alone; in others it is {new} now"
         warnings.warn(f"{message}: write type: {new}", Notice, stacklevel=2)
     return rename_recipe(data)
