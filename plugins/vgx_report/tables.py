@@ -80,10 +80,11 @@ def _table(
     for name in names:
         figures = [None if part is None else part["figures"].get(name) for part in parts]
         first = next(figure for figure in figures if figure is not None)
+        features = dict.fromkeys(f["features"] for f in figures if f and f.get("features"))
         random = title != "reconstruction"  # reconstructions are the same with every seed
         rows.append(
             Row(
-                title_of(name, first),
+                title_of(name, {**first, "features": " and ".join(features)}),
                 ["-" if figure is None else value_and_spread(figure) for figure in figures],
                 None if warning else _best(figures, first["better"], random=random),
             )

@@ -290,8 +290,11 @@ def test_what_few_images_do_not_allow_is_left_out_before_any_is_drawn(vgx_here):
     run = of_few(5)
     code, out, err = vgx_here("eval", run.path, "-n", 40, "--seeds", 1)
     assert (code, err) == (0, "")
-    left = "Left out: metric prdc: k: 5 is too many for 5 real and 40 generated images"
-    assert left in out.partition("Evaluating")[0]
+    for left in (
+        "Left out: metric prdc: k: 5 is too many for 5 real and 40 generated images",
+        "Left out: metric fid: it is computed when --metrics names it",
+    ):
+        assert left in out.partition("Evaluating")[0]
     said = json.loads((run.path / "evaluation.json").read_text())
     assert {*said["generation"][0]["figures"]} == {"frechet-distance", "kernel-distance"}
     assert "NaN" not in (run.path / "evaluation.json").read_text()
@@ -307,6 +310,19 @@ def test_a_single_image_can_be_evaluated(vgx_here):
     assert said["generation"] == []
     assert {*said["latent"]["figures"]} == {"kl", "prior_gap"}
     assert "NaN" not in (run.path / "evaluation.json").read_text()
+
+
+def test_weights_that_cannot_be_had_are_told_before_any_image_is_reconstructed(
+    tiny_run, vgx_here, monkeypatch
+):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, out, err = vgx_here("eval", tiny_run[2], "--metrics", "psnr, fid", "-n", 20)
+    assert code == 8
+    assert "its weights are not cached" in err
+    assert "the metrics frechet-distance and kernel-distance need no weights" in err
+    assert "Evaluating" not in out
 
 
 def test_what_few_images_do_not_allow_is_an_error_when_it_was_named(vgx_here):

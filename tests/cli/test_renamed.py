@@ -151,6 +151,18 @@ def test_anything_else_is_left_as_it_is(metrics):
     assert rename_evaluation({"metrics": metrics}) == {"metrics": metrics}
 
 
+def test_a_damaged_log_or_recipe_is_no_crash(tmp_path):
+    run = vgx.Run(tmp_path)
+    lines = [{"step": 1, "metrics": 3}, {"step": 2, "metrics": {"fid": 1.0}}, {"step": 3}]
+    run.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for recipe in (None, "", "{", "eval: 3", "eval: {metrics: {fid: 3}, best: [1]}"):
+        if recipe is not None:
+            run.recipe_file.write_text(recipe)
+        assert run.read_log() == lines
+    shown = {"metrics": [{"type": "fid", "features": RANDOM}], "best": ["fid"]}
+    assert rename_recipe({"eval": shown})["eval"]["best"] == ["fid"]
+
+
 def test_a_distribution_may_stand_before_the_type():
     assert renamed([{"type": "vgx:fid", "features": "vgx:random-conv"}]) == {
         "fid": "frechet-distance"

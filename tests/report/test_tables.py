@@ -20,13 +20,27 @@ def said(fid=None, psnr=None, **changes):
     found = {
         "format": 2,
         "data": {"content": "abc"},
-        "metrics": [{"type": "fid", "bins": 1}, {"type": "psnr"}],
+        "metrics": [{"type": "frechet-distance", "bins": 1}, {"type": "psnr"}],
         "features": [{"part": {"type": "random-conv"}, "sha256": "1"}],
         "reconstruction": psnr and {"pictures": 10, "split": "held out", "figures": {"psnr": psnr}},
-        "generation": [generation | {"figures": {"fid": fid}}] if fid else [],
+        "generation": [generation | {"figures": {"frechet-distance": fid}}] if fid else [],
         "latent": None,
     }
     return found | changes
+
+
+def test_a_figure_is_named_with_the_features_of_all_runs():
+    """Also where they differ, which is then no comparison."""
+    one, two = (figure(9, 10, 11) | {"features": name} for name in ("random-conv", "timm resnet50"))
+    names = [
+        [row.name for row in side_by_side([said(a), said(b)])[0].rows]
+        for a, b in ((one, one), (one, two), (one, figure(9, 10, 11)))
+    ]
+    assert names == [
+        ["frechet-distance [random-conv] (less is better)"],
+        ["frechet-distance [random-conv and timm resnet50] (less is better)"],
+        ["frechet-distance [random-conv] (less is better)"],
+    ]
 
 
 def best(*evaluations):
@@ -74,7 +88,7 @@ def test_a_run_that_lacks_a_figure_has_an_empty_cell():
     sides = side_by_side([said(figure(9, 10, 11)), {}, said(figure(1, 2, 3))])
     assert [(side.title, side.warning) for side in sides] == [("samples of prior", "")]
     row = sides[0].rows[0]
-    assert row.name == "fid (less is better)"
+    assert row.name == "frechet-distance (less is better)"
     assert row.cells == ["10 ± 1", "-", "2 ± 1"]
     assert row.best == 2
     assert best(said(figure(1, 2, 3)), {}) == [None]  # nobody to be better than
@@ -86,7 +100,7 @@ def test_a_run_that_lacks_a_figure_has_an_empty_cell():
     [
         ({"format": 1}, "versions of vgx eval"),
         ({"data": {"content": "other"}}, "images"),
-        ({"metrics": [{"type": "fid", "bins": 2}]}, "metrics"),
+        ({"metrics": [{"type": "frechet-distance", "bins": 2}]}, "metrics"),
         ({"features": [{"part": {"type": "random-conv"}, "sha256": "2"}]}, "feature networks"),
     ],
 )
@@ -97,7 +111,7 @@ def test_what_is_measured_in_two_ways_is_not_marked(changes, what):
 
 
 def test_a_metric_that_only_one_was_judged_by_sets_nothing_apart():
-    fewer = said(figure(50, 51, 52), metrics=[{"type": "fid", "bins": 1}])
+    fewer = said(figure(50, 51, 52), metrics=[{"type": "frechet-distance", "bins": 1}])
     assert best(said(figure(1, 2, 3)), fewer) == [0]
 
 

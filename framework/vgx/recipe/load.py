@@ -21,7 +21,7 @@ from vgx.parts.registry import Registry, discover
 from vgx.recipe import library, yaml
 from vgx.recipe.model import Recipe
 from vgx.recipe.places import dataset_at
-from vgx.recipe.renamed import rename_recipe, renamed
+from vgx.recipe.renamed import rename_recipe, renamed_in
 from vgx.recipe.yaml import Fault, Node
 
 MAX_LINES = 10  # of one message
@@ -311,8 +311,7 @@ def _advice(tree: Node, field: str, fault: Any, registry: Registry) -> str:
 
 def _with_new_names(data: dict[str, Any]) -> dict[str, Any]:
     """Give metrics the names of today, with a notice for each old one."""
-    section = data.get("eval")
-    for old, new in renamed(section.get("metrics") if isinstance(section, dict) else None).items():
+    for old, new in renamed_in(data).items():
         message = f"eval.metrics: {old} is in Inception's features alone; in others it is {new} now"
         warnings.warn(f"{message}: write type: {new}", Notice, stacklevel=2)
     return rename_recipe(data)

@@ -29,21 +29,24 @@ def rename_metrics(metrics: Any) -> Any:
     ]
 
 
+def renamed_in(recipe: Any) -> dict[str, str]:
+    """Return the old and the new name of each metric of a recipe that has a new one."""
+    section = recipe.get("eval") if isinstance(recipe, dict) else None
+    return renamed(section.get("metrics")) if isinstance(section, dict) else {}
+
+
 def rename_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe with the names of today in `eval.metrics` and `eval.best`."""
-    section = recipe.get("eval")
-    if not isinstance(section, dict) or not (names := renamed(section.get("metrics"))):
+    if not (names := renamed_in(recipe)):
         return recipe
-    new = {**section, "metrics": rename_metrics(section["metrics"])}
-    if section.get("best") in names:
-        new["best"] = names[section["best"]]
+    new = {**recipe["eval"], "metrics": rename_metrics(recipe["eval"]["metrics"])}
+    if isinstance(best := new.get("best"), str):
+        new["best"] = names.get(best, best)
     return {**recipe, "eval": new}
 
 
-def rename_keys(values: Any, names: Mapping[str, str]) -> Any:
-    """Return a mapping with new names for its keys; anything else as it is."""
-    if not isinstance(values, dict):
-        return values
+def rename_keys(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a mapping with new names for its keys."""
     return {names.get(name, name): value for name, value in values.items()}
 
 

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from vgx.errors import BusyError, StorageError
 from vgx.files import storage, user_path, write_file
-from vgx.recipe.renamed import RENAMED, rename_keys, renamed
+from vgx.recipe.renamed import RENAMED, rename_keys, renamed_in
 from vgx.recipe.yaml import read
 
 _NAME = re.compile(r"(\d{4,})-(.+)")
@@ -112,13 +112,15 @@ class Run:
 
     def _with_new_names(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return log lines with the names that metrics have today; the recipe says which."""
-        old = [line for line in lines if RENAMED.keys() & (line.get("metrics") or {})]
+        old = [
+            line
+            for line in lines
+            if isinstance(line.get("metrics"), dict) and RENAMED.keys() & line["metrics"]
+        ]
         if old and self.recipe_file.is_file():
-            recipe = read(self.recipe_file.read_text("utf-8", errors="replace"), "")[0].plain()
-            section = recipe.get("eval") if isinstance(recipe, dict) else None
-            names = renamed(section.get("metrics") if isinstance(section, dict) else None)
+            recipe, _ = read(self.recipe_file.read_text("utf-8", errors="replace"), "recipe.yaml")
             for line in old:
-                line["metrics"] = rename_keys(line["metrics"], names)
+                line["metrics"] = rename_keys(line["metrics"], renamed_in(recipe.plain()))
         return lines
 
     def rewind_log(self, step: int) -> None:
