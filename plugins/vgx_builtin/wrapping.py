@@ -133,7 +133,9 @@ class MultiScaleDiscriminator(nn.Module):
         features: list[Tensor] = []
         for network in self.networks:
             score = network(images)
-            scales.append(score.logits.flatten(1))  # [B, h*w]
+            # The gradients of all repetitions are added up, for which bfloat16 is too coarse.
+            wide = torch.promote_types(score.logits.dtype, torch.float32)
+            scales.append(score.logits.flatten(1).to(wide))  # [B, h*w]
             features += score.features
             images = F.avg_pool2d(images, 2)
         sizes = [logits.shape[1] for logits in scales]

@@ -898,3 +898,19 @@ def test_the_schema_lets_only_an_extension_leave_things_out():
         assert schema_faults(with_line(part)) != []
     assert schema_faults("extends: base.yaml\nencoder: {width: [8]}\n") != []
     assert schema_faults("extends: base.yaml\nlosses: [{weight: 8}]\n") != []  # never merged
+
+
+def test_the_first_experiment_differs_from_its_recipe_in_what_is_said():
+    """Nearest pixels and black corners, no averaged weights, and the default rate of Adam."""
+    ours, first = (
+        vgx.load_recipe(TINY.with_name(f"{name}.yaml"), (), REGISTRY)
+        for name in ("anime_vaegan", "anime_vaegan_seed")
+    )
+    assert differences(ours, first) == {
+        "name": ("anime-vaegan", "anime-vaegan-seed"),
+        "augment.1.interpolation": ("bilinear", "nearest"),
+        "augment.1.fill": ("edge", 0.0),
+        "train.ema": (0.98, None),
+        "train.optimizers.generator.lr": (3e-4, 2e-4),
+        "train.optimizers.discriminator.lr": (5e-5, 2e-4),
+    }

@@ -391,6 +391,19 @@ def test_scales_have_equal_shares_where_their_multiple_is_too_large(monkeypatch)
     assert sorted(set(repeats.tolist())) == [6, 7]
 
 
+def test_repeated_logits_are_summed_in_full_precision():
+    """2x2 patches are repeated 441 times: bfloat16 stops counting at 256."""
+    torch.manual_seed(0)
+    inner = part("discriminator", "patchgan", norm="none", widths=(2, 2, 2, 2))
+    built = part("discriminator", "multi-scale", inner=inner, scales=3)
+    discriminator = built.build(vgx.ImageSpec(size=128))
+    bias = discriminator.networks[2].head.bias
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = discriminator(random_images(1, 128)).logits
+    (slope,) = torch.autograd.grad(logits.mean(), bias)
+    assert slope.item() == pytest.approx(1 / 3, rel=0.02)
+
+
 def test_scales_of_single_logits_stand_below_each_other():
     discriminator = part("discriminator", "multi-scale", inner=MeanDiscriminator(), scales=2).build(
         IMAGE

@@ -17,9 +17,9 @@ class VectorQuantised(vgx.Encoder, type="vector-quantised"):
 
     At each place of a spatial latent the channels of the mean e are one vector, and a flat latent
     is one vector: z = c_k, k = argmin_j |e - c_j| (eq. 1 and 2). The gradient with respect to z
-    goes straight through to e. The codebook learns from the loss `vq` only; vectors that no place
-    is nearest to stay as they are. Weights that the mean does not depend on, those of logvar, are
-    frozen.
+    goes straight through to e. The codebook learns from the loss `vq` only; a vector that is the
+    nearest of no place gets no gradient. Weights that the mean does not depend on, those of logvar,
+    are frozen.
     """
 
     inner: vgx.Encoder
