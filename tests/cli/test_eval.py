@@ -68,6 +68,9 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
         (("--metrics", "{type: prdc, k: 99}", "-n", "50"), "metric prdc: k: 99 is too many"),
         (("--sampler", "piror"), "did you mean 'prior'"),
         (("--against", "nowhere"), "nowhere"),
+        (("--sampler", "prior", "--sampler", "prior"), "Give each --sampler once."),
+        (("--metrics", "psnr, psnr"), "metrics: 'psnr' stands there twice"),
+        (("--metrics", "psnr #, fid"), "no YAML"),
     ],
 )
 def test_what_cannot_be_measured_is_said(tiny_run, vgx_here, arguments, said):

@@ -212,7 +212,9 @@ def test_whole_numbers_are_labels_and_stay_with_their_images(folder):
 def test_class_labels_are_those_of_the_library(named):
     kept = open_store(*labelled(named, "kind", 3))
     assert kept.labels.tolist() == [2, 0]
-    with pytest.raises(RecipeError, match="label: kind: there are 3 classes, and image.classes is"):
+    with pytest.raises(
+        RecipeError, match=r"kind: there are 3 classes \(cat, dog, fish\), and image.classes is"
+    ):
         labelled(named, "kind", 2)
 
 
