@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
@@ -193,7 +194,7 @@ def _node(value: Any, place: str) -> Node:
         value = value.model_dump(mode="json")
     elif isinstance(value, PurePath):
         value = str(value)
-    elif hasattr(value, "tolist"):  # numbers and arrays of NumPy and PyTorch
+    elif isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):
         return Node({str(key): _node(inner, place) for key, inner in value.items()}, place, place)

@@ -231,10 +231,11 @@ def find(run: Run | str | Path | int | None = None, out: str | Path | None = Non
         named = wanted in (path.name, path.name.partition("-")[2])
         if named or (wanted.lstrip("0") == str(number)):
             return Run(path)
-    for renamed in every(out):
+    known = every(out)
+    for renamed in known:
         if renamed.path.name == wanted:
             return renamed
-    newest = ", ".join(path.name for _, path in runs[-5:]) or "none"
+    newest = ", ".join(each.path.name for each in known[-5:]) or "none"
     raise StorageError(f"no run '{wanted}' in {root}; the newest there: {newest}")
 
 
