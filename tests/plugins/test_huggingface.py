@@ -153,6 +153,8 @@ def test_a_column_of_something_else_is_refused(folder):
 
 
 def test_what_is_not_there_is_said(folder, tmp_path):
+    with pytest.raises(DataError, match="~nobody-of-this-name/faces: no such folder or file"):
+        store(path="~nobody-of-this-name/faces")
     with pytest.raises(DataError, match="no such folder or file"):
         store(path=str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="test"):
