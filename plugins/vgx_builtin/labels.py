@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +32,15 @@ class LabelledSource:
         return self.label_of(index)
 
 
-def expect_classes(where: str, classes: int, image: vgx.ImageSpec) -> None:
-    """Raise `RecipeError` unless the recipe knows how many classes there are."""
+def expect_classes(
+    where: str, classes: int, image: vgx.ImageSpec, names: Sequence[str] = ()
+) -> None:
+    """Raise `RecipeError` unless the recipe knows how many classes there are; it lists them."""
     if image.classes != classes:
+        rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        listed = f" ({', '.join(names[:10])}{rest})" if names else ""
         raise vgx.RecipeError(
-            f"{where}: there are {classes} classes, and image.classes is {image.classes}; "
+            f"{where}: there are {classes} classes{listed}, and image.classes is {image.classes}; "
             f"set image.classes={classes}"
         )
 
@@ -53,7 +57,7 @@ def column_of_labels(rows: Any, column: str, where: str, image: vgx.ImageSpec) -
         raise vgx.DataError(f"{where}: no column '{column}'; it has {', '.join(rows.features)}")
     kind = rows.features[column]
     if isinstance(kind, datasets.ClassLabel):
-        expect_classes(f"{where}: label: {column}", kind.num_classes, image)
+        expect_classes(f"{where}: label: {column}", kind.num_classes, image, kind.names)
     elif not (isinstance(kind, datasets.Value) and kind.dtype.startswith(("int", "uint"))):
         raise vgx.DataError(f"{where}: column '{column}' holds {kind}, not labels")
     labels: list[Any] = rows.select_columns([column])[:][column]

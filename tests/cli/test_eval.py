@@ -91,6 +91,9 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
         ),
         (("--sampler", "piror"), "did you mean 'prior'"),
         (("--against", "nowhere"), "nowhere"),
+        (("--sampler", "prior", "--sampler", "prior"), "Give each --sampler once."),
+        (("--metrics", "psnr, psnr"), "metrics: 'psnr' stands there twice"),
+        (("--metrics", "psnr #, fid"), "no YAML"),
     ],
 )
 def test_what_cannot_be_measured_is_said(tiny_run, vgx_here, arguments, said):

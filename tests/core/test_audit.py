@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from steps import forward
 
 import vgx
+from vgx.check import audit
 from vgx.check.examine import examine
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
@@ -349,6 +351,14 @@ def test_a_discriminator_of_logits_is_not_taken_for_one_of_probabilities(examine
 def test_a_pattern_allows_many(examined):
     notes = examined("decoder=spare", "allow=['unreached:decoder.*']").notes
     assert sum("unreached:decoder.spare" in note for note in notes) == 2
+
+
+def test_networks_that_squash_are_found_in_the_step_itself():
+    """Not in another forward pass, on images that are augmented once more."""
+    engine = Engine(vgx.load_recipe(RECIPES / "tiny.yaml"), 20)
+    step = forward(engine, 0, torch.rand(4, 3, 16, 16))
+    with mock.patch.object(engine, "forward", None):
+        assert list(audit._squashed(engine, step)) == []
 
 
 def test_the_norms_are_those_of_plain_backward_passes(examined, tmp_path):

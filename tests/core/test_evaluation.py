@@ -446,3 +446,18 @@ def test_a_metric_of_sets_gets_as_many_images_of_each_side(size):
     counts = measure_samples(iter(samples), real, [Counting()], cache)
     for side in ("real", "fake"):
         assert sum(n for name, n in counts.items() if name.endswith(side)) == 8
+
+
+def test_the_weights_of_a_feature_network_are_hashed_once(monkeypatch):
+    """Those of Inception have 95 MB, and a training measures again and again."""
+    recipe = vgx.load_recipe(TINY, {"eval.metrics": [{"type": "kid", "features": "random-conv"}]})
+    store = open_store(recipe.dataset.build(recipe.image), recipe.image)
+    real = real_sets(store, 0.0, 8).reference
+    cache = FeatureCache(recipe.image, CPU, on_disk=False)
+    part = recipe.eval.metrics[0].features
+    asked, network = [], cache.network(part)
+    state = type(network).state_dict
+    monkeypatch.setattr(type(network), "state_dict", lambda self: asked.append(self) or state(self))
+    first, second = (cache.real_features(part, real) for _ in range(2))
+    assert torch.equal(first, second)
+    assert len(asked) == 1

@@ -274,6 +274,9 @@ def test_a_run_that_went_back_and_was_stopped_ends_alike(recipe, stops, tmp_path
     assert same(wanted, found)
     assert [line["losses"] for line in log] == [line["losses"] for line in wanted_log]
     assert [line["rates"] for line in log] == [line["rates"] for line in wanted_log]
+    warned, wanted = ([line.get("warnings") for line in each] for each in (log, wanted_log))
+    assert warned == wanted
+    assert [len(texts) for texts in wanted if texts] == [2]  # of both rollbacks, at one step
 
 
 @pytest.mark.slow

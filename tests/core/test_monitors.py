@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
@@ -15,8 +17,11 @@ import vgx
 from vgx.console import Console
 from vgx.engine.engine import Engine
 from vgx.engine.finite import Guard
+from vgx.errors import Stopped
 from vgx.runs import checkpoint
+from vgx.runs.directory import find
 from vgx.training import monitors, session
+from vgx.training.loop import Training
 from vgx.training.monitors import Monitor, gradient_norms
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -201,6 +206,57 @@ def test_a_fault_is_told_once_when_it_has_lasted_and_again_when_it_came_back():
 )
 def test_what_is_no_victory_is_not_told(losses):
     assert steps_warned([(step, losses) for step in range(0, 1000, 10)]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [(3,), (8,), (2, 5, 9)])
+def test_a_run_that_was_stopped_warns_at_the_same_steps(monkeypatch, tmp_path, stops):
+    """Before the fault has lasted, after it was reported, and several times."""
+    monkeypatch.setattr(monitors, "PATIENCE", 4)
+    weightless = [{"type": name, "weight": 1e-12} for name in ("bce", "kl")]
+    changes = {"train.steps": 14, "train.log_every": 1, "train.save_every": 100}
+    recipe = vgx.load_recipe(TINY, {**VAE, **changes, "losses": weightless})
+    quiet = Console(file=io.StringIO())
+    straight = session.run(recipe, tmp_path / "straight", console=quiet)
+
+    def stepping(training):
+        terms = does(training)
+        if training.done in stops and training.done not in stopped:
+            stopped.append(training.done)
+            signal.raise_signal(signal.SIGTERM)
+        return terms
+
+    does, stopped = Training.step, []
+    monkeypatch.setattr(Training, "step", stepping)
+    for number in range(len(stops) + 1):
+        with pytest.raises(Stopped) if number < len(stops) else nullcontext():
+            if number:
+                session.resume(find(), console=quiet)
+            else:
+                session.run(recipe, console=quiet)
+    warned, wanted = (
+        [(line["step"], line["warnings"]) for line in run.read_log() if "warnings" in line]
+        for run in (find(), straight)
+    )
+    assert warned == wanted
+    # Of both networks and of the latents; the faults began at step 1.
+    assert [(step, len(texts)) for step, texts in wanted if step > 1] == [(5, 3)]
+
+
+def test_a_monitor_takes_up_what_a_checkpoint_holds():
+    winning = {"x.generator": 5.0, "x.discriminator": 0.01}
+    first = watch()
+    assert first.losses(100, winning) == []
+    second = watch()
+    second.restore(json.loads(json.dumps(first.state())))
+    assert second.losses(299, winning) == []
+    assert len(second.losses(300, winning)) == 1
+    third = watch()
+    third.restore(json.loads(json.dumps(second.state())))
+    assert third.losses(900, winning) == []  # it was told
+    third.restore({})  # of a checkpoint that holds nothing
+    assert third.losses(1000, winning) == []
+    assert len(third.losses(1200, winning)) == 1
 
 
 def test_gradient_norms_are_those_of_the_networks():

@@ -256,6 +256,13 @@ def test_a_missing_field_is_named(faults):
         ("train: {batch: 8}", "give either 'epochs' or 'steps'"),
         ("train: {steps: 3, epochs: 3}", "give either 'epochs' or 'steps'"),
         ("train: {steps: 3, batch: 8, accumulate: 3}", "accumulate: 3 does not divide batch: 8"),
+        ("train: {steps: 3, fakes: [recon, recon]}", "fakes: 'recon' stands there twice; keep one"),
+        (
+            "losses: [l1, {type: kl, weight: {against: [l1, l1]}}]",
+            "the weight of 'kl': against: 'l1' stands there twice",
+        ),
+        ("eval: {metrics: [psnr, psnr]}", "metrics: 'psnr' stands there twice"),
+        ("eval: {metrics: [prdc, {type: prdc, k: 3}]}", "metrics: 'coverage' stands there twice"),
         ("losses: []", "an experiment without a loss learns nothing"),
         ("losses: [l1, {type: l1, weight: 2}]", "two losses are called 'l1'"),
     ],

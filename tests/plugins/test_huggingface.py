@@ -153,6 +153,8 @@ def test_a_column_of_something_else_is_refused(folder):
 
 
 def test_what_is_not_there_is_said(folder, tmp_path):
+    with pytest.raises(DataError, match="~nobody-of-this-name/faces: no such folder or file"):
+        store(path="~nobody-of-this-name/faces")
     with pytest.raises(DataError, match="no such folder or file"):
         store(path=str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="test"):
@@ -212,7 +214,9 @@ def test_whole_numbers_are_labels_and_stay_with_their_images(folder):
 def test_class_labels_are_those_of_the_library(named):
     kept = open_store(*labelled(named, "kind", 3))
     assert kept.labels.tolist() == [2, 0]
-    with pytest.raises(RecipeError, match="label: kind: there are 3 classes, and image.classes is"):
+    with pytest.raises(
+        RecipeError, match=r"kind: there are 3 classes \(cat, dog, fish\), and image.classes is"
+    ):
         labelled(named, "kind", 2)
 
 

@@ -338,7 +338,9 @@ def test_a_folder_more_changes_the_labels_and_with_them_the_fingerprint(animals)
 
 
 def test_labels_that_cannot_be_are_said(animals):
-    with pytest.raises(RecipeError, match="there are 3 classes, and image.classes is 2"):
+    with pytest.raises(
+        RecipeError, match=r"there are 3 classes \(Cat, bird, dog\), and image.classes is 2"
+    ):
         labelled(animals, 2)
     save(animals / "stray.png")
     with pytest.raises(DataError, match=r"stray\.png: lies in no folder below"):

@@ -24,6 +24,8 @@ from vgx.cli.options import common
 from vgx.cli.plugin_commands import PluginCommands, plugin_commands
 from vgx.errors import Notice, PluginError, StorageError, VgxError
 
+MAX_LINES, MAX_LETTERS = 10, 2000  # of a message, and of each of its lines
+
 COMMANDS = (
     *train.COMMANDS, *sample.COMMANDS, *evaluate.COMMANDS, *runs.COMMANDS, *inspect.COMMANDS,
 )  # fmt: skip
@@ -126,4 +128,8 @@ def _show_warning(
 def _print_error(message: str) -> None:
     from vgx.recipe.yaml import visible
 
-    print("vgx:", "\n".join(map(visible, message.splitlines())), file=sys.stderr)
+    lines = message.expandtabs(2).splitlines()
+    if len(lines) > MAX_LINES:  # of a library; --debug shows it whole
+        lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more lines"]
+    cut = (line if len(line) <= MAX_LETTERS else f"{line[:MAX_LETTERS]}..." for line in lines)
+    print("vgx:", "\n".join(map(visible, cut)), file=sys.stderr)

@@ -53,6 +53,8 @@ def evaluate(
     from vgx.runs import directory
     from vgx.sampling.model import registry_of
 
+    if len(set(samplers)) < len(samplers):
+        raise click.UsageError("Give each --sampler once.")
     console, trained = Console(), directory.find(run)
     registry = registry_of(trained)
     recipe = load_recipe(trained.recipe_file, (), registry)

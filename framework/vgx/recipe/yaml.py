@@ -88,7 +88,7 @@ def read_setting(text: str, place: str) -> Node:
     node, faults = read(text, place)
     unread, word = faults[0].message if faults else "", text.strip()
     if not faults and (comment := _comment(text)):
-        unread = f"no value: in YAML {short(repr(comment))} is a comment; quotes make it a text"
+        unread = f"no value: in YAML {short(repr(comment))} is a comment; leave it out"
     elif not faults and not isinstance(node.value, dict | list) and word[:1] not in ("'", '"'):
         if repr(node.value) != repr(_scalar(word)):
             unread = f"no value: YAML reads only a part of it, {short(repr(node.value))}"

@@ -257,10 +257,11 @@ def find(run: Run | str | Path | int | None = None, out: str | Path | None = Non
         named = wanted in (path.name, path.name.partition("-")[2])
         if named or (wanted.lstrip("0") == str(number)):
             return Run(path)
-    for other in every(out):
-        if other.path.name == wanted:
-            return other
-    newest = ", ".join(path.name for _, path in runs[-5:]) or "none"
+    known = every(out)
+    for renamed in known:
+        if renamed.path.name == wanted:
+            return renamed
+    newest = ", ".join(each.path.name for each in known[-5:]) or "none"
     raise StorageError(f"no run '{wanted}' in {root}; the newest there: {newest}")
 
 

@@ -30,7 +30,7 @@ from vgx.evaluation.metrics import measure_training
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames
 from vgx.runs.best import Measurement, best_of
-from vgx.runs.checkpoint import last_good
+from vgx.runs.checkpoint import State, last_good
 from vgx.runs.directory import Run
 from vgx.training import environment
 from vgx.training.monitors import Monitor
@@ -72,6 +72,11 @@ class Training:
     trackers: Trackers = field(default_factory=Trackers)  # that are open
     profiler: profile | None = None  # its `step` is called after every step
     refreshed: tuple[int, int] | None = None  # steps and rollbacks at the last `refresh_average`
+    monitor: Monitor = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin to watch."""
+        self.monitor = Monitor(self.engine, self.store)
 
     @property
     def images(self) -> int:
@@ -88,6 +93,13 @@ class Training:
         """The numbers of the next step's minibatches."""
         first = self.done * self.recipe.batches_per_step
         return range(first, first + self.recipe.batches_per_step)
+
+    def restore(self, state: State) -> None:
+        """Continue from the state of a checkpoint. Raises `StorageError` when it does not fit."""
+        self.engine.restore(state)
+        self.monitor.restore(state.numbers.get("monitor", {}))
+        self.warnings = [*state.numbers.get("warnings", ())]
+        self.done = state.numbers["step"]
 
     def set_rollbacks(self, rollbacks: int) -> None:
         """Use the random numbers and learning rates of a training after so many rollbacks."""
@@ -127,7 +139,6 @@ def train(training: Training, console: Console) -> None:
     engine, run = training.engine, training.run
     _read_measured(training)
     _begin(training, console)
-    monitor = Monitor(engine, training.store)
     cache = FeatureCache(training.recipe.image, engine.device, on_disk=False)
     training.trackers = open_trackers(
         training.recipe.trackers, run.path, lambda text: _warn(training, [text], console)
@@ -151,7 +162,7 @@ def train(training: Training, console: Console) -> None:
                 continue
             training.seconds = time.perf_counter() - start
             training.metrics = _measure(training, cache)
-            values = _log(training, terms, due, monitor, console)
+            values = _log(training, terms, due, console)
             advance(training.done - advanced, values)
             advanced = training.done
             if due.draw:
@@ -186,16 +197,14 @@ def _due(training: Training) -> Due:
     )
 
 
-def _log(
-    training: Training, terms: dict[str, Tensor], due: Due, monitor: Monitor, console: Console
-) -> list[str]:
+def _log(training: Training, terms: dict[str, Tensor], due: Due, console: Console) -> list[str]:
     """Log the step and the monitor's warnings; return the values for the progress display."""
     if due.draw:
-        _warn(training, monitor.images(training.done), console)
+        _warn(training, training.monitor.images(training.done), console)
     if not due.log and not training.warnings:
         return []
     losses = {name: value.item() for name, value in terms.items()}
-    _warn(training, monitor.losses(training.done, losses), console)
+    _warn(training, training.monitor.losses(training.done, losses), console)
     line = _line(training, losses)
     training.run.log(line)
     _note_measured(training, [line])
@@ -312,15 +321,15 @@ def _roll_back(training: Training, what: str, console: Console) -> None:
             state = checkpoint.load(training.run, before=scheduled + 1)[1]
         except StorageError:  # it was removed: the run was stopped too often since
             state = checkpoint.load(training.run)[1]
-    training.engine.restore(state)
-    training.done = state.numbers["step"]
+    training.restore(state)
     training.set_rollbacks(rollbacks + 1)
     training.run.rewind_log(training.done)
     _read_measured(training)
-    _save(training, console)  # with the number of rollbacks, so that a resume continues from here
     where = f"rollback {rollbacks + 1} of {ROLLBACKS}: {what}; back at step {training.done:,}"
     how = f"with other random numbers and {training.engine.lr_scale:g} times the learning rates"
     _warn(training, [*notices, f"{where} {how}"], console)
+    # With the number of rollbacks and this warning, so that a resume continues from here.
+    _save(training, console)
 
 
 def _diverged(training: Training, what: str, advice: str) -> DivergedError:
@@ -406,6 +415,8 @@ def _save(training: Training, console: Console) -> None:
         "images": training.images,
         "seconds": training.seconds,
         "rollbacks": training.engine.rollbacks,
+        "monitor": training.monitor.state(),
+        "warnings": training.warnings,
     }
     training.refresh_average()
     state = training.engine.state(numbers)

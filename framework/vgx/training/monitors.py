@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,6 +81,15 @@ class Monitor:
                 score = engine.forward.score(torch.cat([real.to(fake), fake]), both, streams)
                 faults["logits"] = large_logits(score.logits)
         return self._new(step, faults)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds, so that a resumed run warns at the same steps."""
+        return {"since": self.since, "reported": sorted(self.reported)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what a checkpoint holds; those of earlier versions hold nothing."""
+        self.since = dict(state.get("since", {}))
+        self.reported = set(state.get("reported", ()))
 
     def _new(self, step: int, faults: dict[str, str]) -> list[str]:
         """Return the texts of faults that lasted and are not reported yet; "" means no fault."""

@@ -359,8 +359,8 @@ def rebuild(
     training = Training(recipe, run, engine, batches, store, notices)
     configure(engine, batches, recipe)
     if state:
-        engine.restore(state)
-        training.done = training.saved = state.numbers["step"]
+        training.restore(state)
+        training.saved = training.done
         training.seconds = state.numbers["seconds"]
         training.set_rollbacks(state.numbers.get("rollbacks", 0))
     return training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
 
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
         """Open the rows. Raises `HubError` or `DataError`, which say what would work."""
-        local, fallback = Path(self.path).expanduser(), self.fallback
+        # That of pathlib fails for a user who does not exist.
+        local, fallback = Path(os.path.expanduser(self.path)), self.fallback  # noqa: PTH111
         if local.exists():
             rows, fingerprint = _load_local(local, self.split)
         elif self.path.startswith((".", "/", "~")) or self.path.count("/") != 1:

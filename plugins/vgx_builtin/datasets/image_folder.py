@@ -93,7 +93,7 @@ def _labelled(
             raise vgx.DataError(f"dataset image-folder: label: folder: {message}")
     folders = {file: file.relative_to(root).parts[0] for file in all_files}
     names = sorted(set(folders.values()))
-    expect_classes("dataset image-folder: label: folder", len(names), image)
+    expect_classes("dataset image-folder: label: folder", len(names), image, names)
     number = {name: index for index, name in enumerate(names)}
     labels = [number[folders[file]] for file in source.files]
     names_hash = hashlib.sha256(os.fsencode("/".join(names))).hexdigest()[:16]
