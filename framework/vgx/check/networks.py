@@ -22,6 +22,9 @@ from vgx.parts.contract import check_posterior, check_score, check_tensor, out_o
 from vgx.parts.kinds import Fitted, Source
 
 FITTED = 1000  # latents at most that a sampler is fitted to, because fitting takes long
+# For other numbers of images, and for a network that was built anew, a GPU may choose another
+# algorithm, with products in TF32.
+OTHER_WAY = 1e-2
 IMAGES = 2  # of a data set that are read twice
 
 
@@ -122,10 +125,12 @@ def _evaluated(
         yield _random(name, f"{source}, in evaluation mode")
         return
     few, key = outputs(network, 0, 1), next(iter(once))
-    if name != "discriminator" and not alike(few[key], once[key][:1]):
+    if name != "discriminator" and not alike(few[key], once[key][:1], OTHER_WAY):
         message = f"in evaluation mode its {key} for an image depends on the others in its batch"
         yield Finding(f"contract:{name}", message)
-    yield from _rebuilt(engine, name, lambda other: alike(outputs(other, 0)[key], once[key]))
+    yield from _rebuilt(
+        engine, name, lambda other: alike(outputs(other, 0)[key], once[key], OTHER_WAY)
+    )
 
 
 def _rebuilt(
