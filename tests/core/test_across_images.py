@@ -194,16 +194,16 @@ def test_with_pieces_networks_with_batchnorm_are_told_too(notes):
             ["encoder.widths=[4, 4, 4, 4]", "train.batch=6", "train.accumulate=6"],
             (
                 "train.accumulate: a piece of 1 image is too small for the encoder 'conv', which "
-                "works with more: Expected more than 1 value per channel when training, got input size "
-                "torch.Size([1, 4, 1, 1]); write train.accumulate=3"
+                "works with more: Expected more than 1 value per channel when training, got input "
+                "size torch.Size([1, 4, 1, 1]); write train.accumulate=3"
             ),
         ),
         (
             ["encoder.widths=[4, 4, 4, 4]", "train.batch=1"],
             (
                 "train.batch: a minibatch of 1 image is too small for the encoder 'conv', which "
-                "works with more: Expected more than 1 value per channel when training, got input size "
-                "torch.Size([1, 4, 1, 1]); write a larger train.batch"
+                "works with more: Expected more than 1 value per channel when training, got input "
+                "size torch.Size([1, 4, 1, 1]); write a larger train.batch"
             ),
         ),
     ],
