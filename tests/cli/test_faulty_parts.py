@@ -190,6 +190,10 @@ FAULTS |= {
         loss(f"return {ERROR}.abs().mean() * float(np.random.default_rng().random())"),
         BESIDE, 2, ("random:p",),
     ),
+    "draws in a loss that cannot be given half of the images": Fault(
+        loss("assert len(step.real) == 4; return (step.recon + torch.randn(1)).mean()"),
+        BESIDE, 2, ("random:p",),
+    ),
     "a step that comes later": Fault(
         loss(f"return {ERROR}.abs().mean() if step.number < 1 else step.nothing"),
         BESIDE, 3, ("failed at step 2: AttributeError", "(at mine.py:11)"),

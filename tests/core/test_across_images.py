@@ -175,6 +175,12 @@ def test_with_pieces_it_is_told_what_looks_across_images(notes, losses, names):
     assert not [note for note in notes(*PLAIN, f"losses={losses}") if "accumulate" in note]
 
 
+def test_draws_of_diff_augment_are_not_taken_for_a_look_across_images(notes):
+    flipped = ["diff_augment=[horizontal-flip]", "losses=[l1, kl, wasserstein, r1]", *PIECES]
+    (told,) = [note for note in notes(*flipped, "discriminator.norm=none") if "accumulate" in note]
+    assert told.endswith(ACROSS + "encoder, decoder.")
+
+
 def test_with_pieces_networks_with_batchnorm_are_told_too(notes):
     (told,) = [note for note in notes(*PIECES) if "accumulate" in note]
     assert told.endswith(ACROSS + "encoder, decoder, discriminator.")
