@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 
 from vgx import rng
+from vgx.check.attempt import same_tensors
 from vgx.parts.contract import check_tensor
 from vgx.parts.kinds import Fitted
-from vgx.testing.case import Case, same_tensors, saved_and_loaded, unchanged, with_generator
+from vgx.testing.case import Case, saved_and_loaded, unchanged, with_generator
 from vgx.testing.data import check_source
 
 
