@@ -296,9 +296,12 @@ def test_state_that_no_checkpoint_holds_is_refused_before_the_first_step(train, 
 
 @pytest.mark.bar("X3", control="without the check the hidden state is used in training")
 def test_without_the_look_hidden_state_would_be_trained_with(train, monkeypatch):
-    """The control."""
+    """The control: it is then taken for randomness, and once that is allowed it trains."""
     monkeypatch.setattr(check, "watching_state", lambda _: contextlib.nullcontext([]))
-    train("losses=[l1, kl, {type: forgetful, where: object}]", "train.steps=1")
+    forgetful = "losses=[l1, kl, {type: forgetful, where: object}]"
+    with pytest.raises(RecipeError, match="random:forgetful"):
+        train(forgetful, "train.steps=1")
+    train(forgetful, "train.steps=1", "allow=['random:forgetful']")
 
 
 @pytest.mark.bar("X3")

@@ -190,6 +190,10 @@ FAULTS |= {
         loss(f"return {ERROR}.abs().mean() * float(np.random.default_rng().random())"),
         BESIDE, 2, ("random:p",),
     ),
+    "draws in a loss that cannot be given half of the images": Fault(
+        loss("assert len(step.real) == 4; return (step.recon + torch.randn(1)).mean()"),
+        BESIDE, 2, ("random:p",),
+    ),
     "a step that comes later": Fault(
         loss(f"return {ERROR}.abs().mean() if step.number < 1 else step.nothing"),
         BESIDE, 3, ("failed at step 2: AttributeError", "(at mine.py:11)"),
@@ -298,6 +302,12 @@ SOUND = {
     "a term that looks across the images": loss(f"return {ERROR}.mean((1, 2, 3)).var()"),
     "a half that may have nothing to say": loss(f"return {ERROR}.abs().mean()")
     + "\n    def discriminator(self, step):\n        return None\n",
+    "a module with BatchNorm": (
+        "class N(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.norm = nn.BatchNorm2d(3)\n\n    def generator(self, step):\n"
+        "        return (self.norm(step.recon) - step.real).abs().mean()\n\n\n"
+        f"{LOSS}    def build(self):\n        return N()\n"
+    ),
     "a value of zero": loss(f"return {ERROR}.mean() * 0"),
     "a schedule of its own": loss(f"return {ERROR}.abs().mean() if step.number > 0 else None"),
 }

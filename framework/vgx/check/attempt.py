@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,16 +44,31 @@ def contract(part: Component) -> Iterator[None]:
 
 @contextmanager
 def keeping_buffers(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """Restore the buffers of networks after the block."""
-    buffers = [(b, b.clone()) for network in networks for b in network.buffers()]
+    """Let networks change copies of their buffers in the block.
+
+    The buffers are not restored in place, because a graph that was made in the block may need them.
+    """
+    buffers = [
+        (module, name, buffer)
+        for network in networks
+        for module in network.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    for module, name, buffer in buffers:
+        setattr(module, name, buffer.clone())
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, old in buffers:
-                buffer.copy_(old)
+        for module, name, buffer in buffers:
+            setattr(module, name, buffer)
 
 
-def alike(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors are equal but for rounding."""
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+def alike(one: Tensor, other: Tensor, rounding: float = 1e-4) -> bool:
+    """Return whether two tensors are equal but for rounding, relative to the largest number."""
+    largest = rounding * max(one.abs().max().item(), 1e-2)
+    return one.shape == other.shape and (one - other).abs().max().item() <= largest
+
+
+def same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Return whether two mappings have the same names and equal tensors."""
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)

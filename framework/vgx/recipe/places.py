@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from vgx.errors import DataError, RecipeError
+from vgx.files import user_path
 from vgx.parts.kinds import Dataset
 from vgx.parts.registry import Registry
 
@@ -19,7 +19,7 @@ def dataset_at(place: str, registry: Registry) -> dict[str, Any]:
     for _, part in registry.offers("dataset"):
         if issubclass(part, Dataset) and "fields_for" in vars(part):
             asked.append(part.type)
-            fields = part.fields_for(place)
+            fields = part.fields_for(str(user_path(place)))
             opened += [] if fields is None else [{"type": part.type, **fields}]
     if len(opened) == 1:
         return opened[0]
@@ -27,7 +27,7 @@ def dataset_at(place: str, registry: Registry) -> dict[str, Any]:
         several = " and ".join(fields["type"] for fields in opened)
         advice = f"choose one: --set dataset.type={opened[0]['type']} --set dataset.path={place}"
         raise RecipeError(f"--data {place}: {several} open it; {advice}")
-    path = Path(place).expanduser()
+    path = user_path(place)
     if not path.exists():
         raise DataError(f"--data {place}: there is no such folder or file: {path.absolute()}")
     raise DataError(f"--data {place}: these data sets find no images there: {', '.join(asked)}")

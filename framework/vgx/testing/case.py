@@ -85,11 +85,6 @@ def saved_and_loaded(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return checkpoint.tensors(checkpoint.tensor_bytes(state), Path("state"))
 
 
-def same_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Return whether two dictionaries have the same names and equal tensors."""
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
 def tensors_of(value: Any) -> dict[str, Tensor]:
     """Return the tensors of a step, a score or a posterior by name."""
     tensors: dict[str, Tensor] = {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vgx import rng
+from vgx.check.attempt import same_tensors
 from vgx.engine.losses import PlayerName, has_term
 from vgx.parts.contract import NO_TERM, fault_of_term, with_tensors
 from vgx.step import Step
@@ -17,7 +18,6 @@ from vgx.testing.case import (
     Case,
     built,
     require,
-    same_tensors,
     saved_and_loaded,
     tensors_of,
 )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vgx import rng
+from vgx.check.attempt import same_tensors
 from vgx.parts.contract import check_posterior, check_score, check_tensor
 from vgx.testing.case import (
     ROUNDING,
@@ -20,7 +21,6 @@ from vgx.testing.case import (
     Case,
     built,
     require,
-    same_tensors,
     saved_and_loaded,
     tensors_of,
     unchanged,

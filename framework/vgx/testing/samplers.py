@@ -11,16 +11,10 @@ import torch
 from torch import Tensor
 
 from vgx import rng
+from vgx.check.attempt import same_tensors
 from vgx.parts.contract import check_tensor
 from vgx.parts.kinds import Fitted, Sampler
-from vgx.testing.case import (
-    Case,
-    require,
-    same_tensors,
-    saved_and_loaded,
-    unchanged,
-    with_generator,
-)
+from vgx.testing.case import Case, require, saved_and_loaded, unchanged, with_generator
 from vgx.testing.data import check_source
 
 

@@ -48,7 +48,7 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
     @classmethod
     def fields_for(cls, place: str) -> dict[str, Any] | None:
         """Open a parquet file, a folder with such files, or `owner/name` on the hub."""
-        local = Path(place).expanduser()
+        local = Path(place)
         if local.exists():
             opens = has_parquet(local) if local.is_dir() else local.suffix == ".parquet"
             return {"path": str(local)} if opens else None

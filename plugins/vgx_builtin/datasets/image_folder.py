@@ -44,7 +44,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
     @classmethod
     def fields_for(cls, place: str) -> dict[str, Any] | None:
         """Open a folder with images, unless it is a data set in the hub's layout."""
-        folder = Path(place).expanduser()
+        folder = Path(place)
         if not folder.is_dir() or has_parquet(folder) or not any(_image_files(folder)):
             return None
         return {"path": str(folder)}
