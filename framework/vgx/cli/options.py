@@ -48,5 +48,5 @@ runs_option = click.option(
     "--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of runs."
 )
 device_option = click.option(
-    "--device", metavar="D", help="cpu, cuda, cuda:1; by default the best."
+    "--device", metavar="D", help="cpu, cuda, cuda:1, mps; by default cuda if there is one."
 )
