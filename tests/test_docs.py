@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from distributions import lay
+from PIL import Image
 from pydantic import TypeAdapter
 from steps import batches
 
@@ -343,8 +344,11 @@ def test_every_command_and_option_named_in_text_exists(page):
 
 
 @pytest.mark.usefixtures("installed")
-def test_every_command_shown_would_run():
+def test_every_command_shown_would_run(tmp_path):
     """click takes its words, its files exist, its recipe loads, its parts are there."""
+    images = tmp_path / "images"  # for every --data
+    images.mkdir()
+    Image.new("RGB", (16, 16)).save(images / "0.png")
     seen = set()
     for block, words in shell_commands():
         if words[0].startswith("-"):
@@ -361,7 +365,8 @@ def test_every_command_shown_would_run():
                 tuple(p for p in registry.plugins if p.distribution != "vgx-huber")
             )
         base = find_recipe(given.get("recipe") or "tiny", where)
-        recipe = vgx.load_recipe(base, given.get("overrides", ()), registry)
+        data = given.get("data") and str(images)
+        recipe = vgx.load_recipe(base, given.get("overrides", ()), registry, data)
         if words[0] == "sample":
             settings = parse_settings(given["settings"])
             with_sampler(recipe, given["sampler"], settings, registry)

@@ -33,7 +33,7 @@ PLACES = {
 # The negative control: nobody listens.
 DEAF = (
     "from contextlib import nullcontext; from vgx.training import session; "
-    "session.signals = nullcontext"
+    "session.signals = lambda *_: nullcontext()"
 )
 
 

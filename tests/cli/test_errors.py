@@ -78,7 +78,7 @@ def test_the_anime_recipe_judges_three_by_three_patches(vgx_here):
         (("run", TINY, "--set", "train.btach=3"), 2, "did you mean 'batch'?"),
         (("run", TINY, "--set", "train.batch"), 2, "KEY=VALUE"),
         (("run", TINY, "--set", "losses.9.weight=1"), 2, "items 0 to 3"),
-        (("run", TINY, "--device", "abacus"), 2, "--device abacus"),
+        (("run", TINY, "--device", "abacus"), 2, "device 'abacus'"),
         (("check", TINY, "--plugin", "broken.py"), 3, "broken.py: ZeroDivisionError"),
         (("check", TINY, "--plugin", "absent.py"), 3, "absent.py"),
         (("run", TINY, "--set", "dataset={type: image-folder, path: empty}"), 4, "empty"),

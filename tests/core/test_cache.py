@@ -198,6 +198,10 @@ def test_a_bound_that_is_no_size_is_said_before_anything_is_decoded(said, monkey
 def test_a_data_set_is_called_what_the_recipe_sets_of_it():
     part = vgx.discover().part("dataset", "image-folder")
     assert name_of(part()) == "image-folder"
+    hub = vgx.load_recipe("anime_vaegan").dataset
+    assert name_of(hub) == (
+        "huggingface path=DrishtiSharma/Anime-Face-Dataset fallback=(drawn-faces count=20000)"
+    )
     called = name_of(part(path=Path("/a/b"), non_rgb="skip", on_bad="skip", limit=9))
     assert called == "image-folder path=/a/b non_rgb=skip limit=9"
 

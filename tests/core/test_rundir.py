@@ -186,7 +186,7 @@ def test_a_lock_that_another_machine_did_not_take_back_is_believed():
     (run.path / "lock").write_text(ELSEWHERE)
     said = r"process 4711 \(on another-machine since .*has not said that it ended; if it has ended"
     with (
-        pytest.raises(BusyError, match=f"{said}: vgx resume {run.path} --force-unlock"),
+        pytest.raises(BusyError, match=f"{said}: vgx resume 1 --force-unlock"),
         run.held(),
     ):
         pass

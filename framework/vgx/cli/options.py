@@ -60,5 +60,5 @@ plugin_option = click.option(
 )  # fmt: skip
 runs_option = click.option("--out", metavar="DIR", type=PATH, help="Folder of runs.")
 device_option = click.option(
-    "--device", metavar="D", help="cpu, cuda, cuda:1; by default the best."
+    "--device", metavar="D", help="cpu, cuda, cuda:1, mps; by default cuda if there is one."
 )

@@ -78,8 +78,11 @@ def name_of(dataset: Dataset) -> str:
     """Return a data set's type and the fields that the recipe sets, as a line of text."""
     left_out = {"on_bad", "max_bad"}  # which change no image
     fields = dataset.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
-    words = [f"{key}={value}" for key, value in fields.items() if key != "type"]
-    return " ".join([dataset.type, *words])
+    words = [fields.pop("type")]
+    for key, value in fields.items():
+        inner = getattr(dataset, key)
+        words.append(f"{key}={f'({name_of(inner)})' if isinstance(inner, Dataset) else value}")
+    return " ".join(words)
 
 
 def peek(source: Source, image: ImageSpec, n: int, max_bad: float | None = None) -> Store:

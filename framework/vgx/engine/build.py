@@ -78,15 +78,37 @@ def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
             module.training = training
 
 
-def pick_device(name: str | None) -> torch.device:
-    """Return the device with this name; by default a GPU if there is one.
+def devices() -> list[str]:
+    """Return the names of the devices that this machine has: "cpu", "cuda", "cuda:0" and others."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return ["cpu"]
+    kind = accelerator.type
+    return ["cpu", kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count()))]
 
-    Raises `RecipeError` for a device that cannot be used.
+
+def pick_device(name: str | torch.device | None) -> torch.device:
+    """Return the device with this name; by default a GPU with CUDA if there is one, else the CPU.
+
+    Raises `RecipeError` for a device that this machine does not have or that does not work.
     """
+    there = devices()
     if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if "cuda" in there else "cpu"
+    if str(name) not in there:
+        default = "by default vgx takes cuda if there is one, else cpu"
+        raise RecipeError(f"device '{name}': this machine has {', '.join(there)}; {default}")
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
         first = str(error).partition("\n")[0]
-        raise RecipeError(f"--device {name}: {first}") from error
+        raise RecipeError(f"device '{name}': {first}") from error
+
+
+def unused_gpu(device: torch.device) -> str:
+    """Return why a GPU that is not one with CUDA was left for the CPU; else an empty text."""
+    others = devices()[1:2]
+    if device.type != "cpu" or not others or others[0] == "cuda":
+        return ""
+    text = "The GPU of this machine is not used, because vgx is not tested on it"
+    return f"{text}; to try it: --device {others[0]}"

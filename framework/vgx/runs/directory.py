@@ -187,7 +187,7 @@ class Run:
         where = _HOLDER.fullmatch(holder)
         if where is None or where[1] == platform.node():
             return ""
-        return f"; if it has ended: vgx resume {self.path} --force-unlock"
+        return f"; if it has ended: vgx resume {self.short} --force-unlock"
 
     def tidy(self) -> None:
         """Remove unfinished files of a writer that was killed. The caller holds the lock."""

@@ -82,11 +82,12 @@ def sample(
     seed: int = 0,
     *,
     settings: dict[str, Any] | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = "cpu",
     best: bool = False,
 ) -> Tensor:
     """[n, C, H, W]  New images in [0, 1] from a run's newest checkpoint, or its best one.
 
+    They are drawn on `device` and stay there; None is the device that `vgx.run` takes by default.
     `sampler` is a type and `settings` its fields; by default the recipe's own sampler draws. Image
     i depends on the run, the sampler, the seed and i alone, never on n.
     """
@@ -100,7 +101,7 @@ def samples(
     seed: int = 0,
     *,
     settings: dict[str, Any] | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = "cpu",
     best: bool = False,
 ) -> Samples:
     """Give the images of `sample` in chunks, so that memory does not grow with n."""

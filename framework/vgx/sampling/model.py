@@ -11,7 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vgx.engine.build import NETWORKS, build_network, label_inputs, sigmoid, untrained
+from vgx.engine.build import (
+    NETWORKS,
+    build_network,
+    label_inputs,
+    pick_device,
+    sigmoid,
+    untrained,
+)
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError, StorageError
 from vgx.parts.registry import Registry, discover
@@ -88,15 +95,16 @@ def labels_in_turn(n: int, recipe: Recipe, device: torch.device) -> Tensor:
 
 def load(
     run: Run | str | Path | int | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = "cpu",
     networks: tuple[str, ...] = NETWORKS,
     *,
     best: bool = False,
 ) -> Model:
     """Load a run's newest checkpoint, or the best one by `eval.best`.
 
-    `run` is a path, a number or a name; None is the newest run. Raises `StorageError` when there is
-    no run, or no undamaged checkpoint.
+    `run` is a path, a number or a name; None is the newest run. `device` is "cpu", "cuda" or
+    another one of this machine; None is the one that `vgx.run` takes by default. Raises
+    `StorageError` when there is no run, or no undamaged checkpoint.
     """
     run = find(run)
     recipe = load_recipe(run.recipe_file, (), registry_of(run))
@@ -106,12 +114,13 @@ def load(
 def load_model(
     run: Run,
     recipe: Recipe,
-    device: torch.device | str,
+    device: torch.device | str | None,
     networks: tuple[str, ...] = NETWORKS,
     *,
     best: bool = False,
 ) -> Model:
     """Load some networks of a run whose recipe is loaded already."""
+    device = pick_device(device)
     path, state = _best(run, recipe) if best else checkpoint.load(run)
     loaded: dict[str, nn.Module | None] = dict.fromkeys(NETWORKS)
     for name in networks:

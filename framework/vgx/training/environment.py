@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import os
 import platform
 import shutil
 import subprocess
@@ -16,9 +17,21 @@ import torch
 from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
+from vgx.errors import RecipeError
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe
 from vgx.runs.directory import Run
+
+
+def one_process() -> None:
+    """Raise `RecipeError` when a launcher started several processes for one training."""
+    size = os.environ.get("WORLD_SIZE", "")
+    if size.isdecimal() and int(size) > 1:
+        raise RecipeError(
+            f"WORLD_SIZE is {size}: vgx trains in one process on one device, so these {size} would "
+            "each train the same model; start vgx without torchrun or another launcher, with "
+            "--device cuda:1 for another GPU than the first"
+        )
 
 
 def describe(

@@ -379,7 +379,7 @@ def signals(training: Training, console: Console) -> Iterator[None]:
     # A handler may interrupt any line, also one that prints, so another thread prints for it.
     # This kind of queue may be used in a handler.
     heard = queue.SimpleQueue[str]()
-    teller = threading.Thread(target=tell)
+    teller = threading.Thread(target=tell, daemon=True)
     teller.start()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     old = {number: signal.signal(number, note) for number in numbers}
@@ -389,7 +389,7 @@ def signals(training: Training, console: Console) -> Iterator[None]:
         for number, handler in old.items():
             signal.signal(number, handler)
         heard.put("")
-        teller.join()
+        teller.join(1)  # seconds: nobody may read the output
 
 
 def _acknowledged(training: Training, number: int) -> str:

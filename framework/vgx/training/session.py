@@ -23,7 +23,7 @@ from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.split import held_out
 from vgx.data.store import Store, open_source, open_with_progress, peek
 from vgx.engine import memory
-from vgx.engine.build import pick_device, untrained
+from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError, StorageError, noticing
 from vgx.evaluation.metrics import check_images, try_metrics
@@ -67,6 +67,7 @@ def run(
     a signal, with everything saved.
     """
     console = console or Console()
+    environment.one_process()
     chosen = pick_device(device)
     registry = registry or discover(plugins)
     if not isinstance(recipe, Recipe):
@@ -100,6 +101,8 @@ def run(
         write_file(new.path / "audit.json", _json(dataclasses.asdict(findings)))
         write_file(new.recipe_file, dump_recipe(recipe))  # only now can the run be resumed
         console.print(f"Run {new.path} on {engine.device}")
+        if device is None and (text := unused_gpu(engine.device)):
+            console.print(text)
         _train(training, registry, console, advice, profile=profile)
     return new
 
@@ -117,6 +120,7 @@ def resume(
     printed and nothing changes.
     """
     console = console or Console()
+    environment.one_process()
     stopped = find(run)
     if not stopped.recipe_file.is_file():
         raise StorageError(f"{stopped.path}: it was ended before it began; start it again")

@@ -15,6 +15,7 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx_builtin import hub
+from vgx_builtin.columns import image_column
 from vgx_builtin.image_files import NonRgb, digest, has_parquet, read
 from vgx_builtin.labels import LabelledSource, column_of_labels
 
@@ -73,7 +74,7 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
                 warnings.warn(text, vgx.Notice, stacklevel=2)
                 return fallback.build(image)
         all_columns = rows
-        rows, column = _image_column(rows, self.column, self.path)
+        rows, column = image_column(rows, self.column, self.path)
         policy = f"{fingerprint}|{self.split}|{column}|{self.non_rgb}|{self.limit}"
         name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
         count = min(len(rows), self.limit or len(rows))
@@ -143,37 +144,6 @@ def _load_hub(path: str, split: str, revision: str | None) -> tuple[Any, str]:
             raise vgx.HubError(message) from error
     files = "|".join(sorted(Path(file["filename"]).parent.name for file in rows.cache_files))
     return rows, f"{path}|{revision}|{files}"
-
-
-def _image_column(rows: Any, wanted: str | None, path: str) -> tuple[Any, str]:
-    """Return the rows with only the column of images, still encoded, and its name."""
-    import datasets
-
-    features = rows.features
-    where = f"dataset huggingface: {path}"
-    names = [name for name, kind in features.items() if _is_image(kind)]
-    if wanted is not None:
-        if wanted not in features:
-            raise vgx.DataError(f"{where}: no column '{wanted}'; it has {', '.join(features)}")
-        if wanted not in names:
-            raise vgx.DataError(f"{where}: column '{wanted}' holds {features[wanted]}, not images")
-        names = [wanted]
-    if not names:
-        raise vgx.DataError(f"{where}: no column holds images; it has {', '.join(features)}")
-    if len(names) > 1:
-        several = ", ".join(names)
-        raise vgx.DataError(f"{where}: several columns hold images: {several}; set dataset.column")
-    rows = rows.select_columns(names)
-    if isinstance(features[names[0]], datasets.Image):
-        rows = rows.cast_column(names[0], datasets.Image(decode=False))
-    return rows, names[0]
-
-
-def _is_image(kind: Any) -> bool:
-    import datasets
-
-    bare = {"bytes", "path"}  # in a parquet file that the library did not write
-    return isinstance(kind, datasets.Image) or (isinstance(kind, dict) and set(kind) == bare)
 
 
 def _first_line(error: BaseException) -> str:
