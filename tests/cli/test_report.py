@@ -159,6 +159,14 @@ def test_it_is_dark_for_those_who_want_it_and_light_on_paper(page):
     assert page.locator("#recipe pre").is_visible()
 
 
+def test_the_recipe_can_be_copied(page, run):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#recipe summary").click()
+    page.get_by_role("button", name="Copy").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == run.recipe_file.read_text()
+
+
 def test_the_experiment_s_drawing_is_seen(page):
     drawing = page.locator("#drawing img")
     drawing.scroll_into_view_if_needed()

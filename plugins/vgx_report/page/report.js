@@ -149,9 +149,12 @@ if (data.audit) {
   sections.push(section("audit", "Checked before the first step", checked(data.audit)));
 }
 sections.push(section("made", "Data and environment", pairs(data.made, "list")));
+const copy = h("button", { type: "button" }, "Copy");
+copy.addEventListener("click", () =>
+  navigator.clipboard.writeText(data.recipe).then(() => { copy.textContent = "Copied"; }));
 sections.push(section("recipe", "Recipe",
   h("details", {}, h("summary", {}, "The resolved recipe, with every default"),
-    h("pre", { tabindex: 0 }, data.recipe))));
+    navigator.clipboard ? copy : null, h("pre", { tabindex: 0 }, data.recipe))));
 
 assemble(
   sections,
