@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 THREADS = 8  # more than these are faster than any disk and any device
 PADDING = 2  # pixels between the images of a grid
-TEXT = 11  # pixels of the captions' font
+TEXT, STEP = 11, 40  # pixels of the captions' font, and of the steps of their width
 WIDE, SHORT = 384, 150  # pixels of an animation, and milliseconds of each of its frames
 TICK = 50  # milliseconds between two images of a video
 T = TypeVar("T")
@@ -127,7 +127,8 @@ def _margin(captions: Sequence[str], rows: Tensor, size: int) -> Tensor:
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(TEXT)
-    width = math.ceil(max(font.getlength(text) for text in captions)) + 2 * TEXT
+    # In steps, so that captions of other numbers do not change the size of the grid.
+    width = math.ceil(max(font.getlength(text) for text in captions) / STEP) * STEP + 2 * TEXT
     margin = Image.new("L", (width, rows.shape[1]))
     for row, text in enumerate(captions):
         middle = PADDING + row * (size + PADDING) + size / 2

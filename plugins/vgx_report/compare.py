@@ -16,7 +16,7 @@ from vgx.files import write_file
 from vgx.runs.frames import drawn, evenly, step_of
 from vgx.runs.summary import read_evaluation, read_json, read_recipe, summarize
 from vgx_report.html import page
-from vgx_report.panels import frame
+from vgx_report.panels import frame, grid_titles
 from vgx_report.run_data import OFFLINE
 from vgx_report.tables import Table, number, side_by_side, time_of
 
@@ -273,20 +273,25 @@ def _progress(runs: Sequence[RunData]) -> dict[str, Any]:
     grids = [drawn(run.run) for run in runs]
     places = evenly(sorted({step_of(file) for files in grids for file in files}), PLACES)
     frames = []
-    for files in grids:
+    for run, files in zip(runs, grids, strict=True):
         newest = {
             max((file for file in files if step_of(file) <= place), key=step_of, default=None)
             for place in places
         }
-        read = [frame(file) for file in files if file in newest]
+        read = [frame(file, run.environment) for file in files if file in newest]
         frames.append([each for each in read if each is not None])
-    return {"places": places, "runs": frames, "notes": _grid_notes(runs)}
+    titles = grid_titles(str(run.recipe["sampler"]["type"]) for run in runs)
+    return {"places": places, "runs": frames, "titles": titles, "notes": _grid_notes(runs)}
 
 
 def _grid_notes(runs: Sequence[RunData]) -> dict[str, str]:
     """Say whether the grids are of the same latents, and of the same real images."""
     latents = {(str(run.recipe.get("latent")), run.recipe["train"].get("seed")) for run in runs}
-    samples = (
+    samplers = {str(run.recipe.get("sampler")) for run in runs}
+    samples = "Drawn by the sampler of each recipe, with the same random numbers at each step" + (
+        " and in each run." if len(latents) == len(samplers) == 1 else "."
+    )
+    prior = (
         "The same latents at the same places of each grid. Networks that were trained separately "
         "decode them differently."
         if len(latents) == 1
@@ -298,4 +303,4 @@ def _grid_notes(runs: Sequence[RunData]) -> dict[str, str]:
         if len(contents) == 1
         else "Not the same real images: the data differ."
     )
-    return {"samples": samples, "recon": recon}
+    return {"samples": samples, "prior": prior, "recon": recon}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,12 @@ from vgx_report.tables import number, time_of
 LINES = 1500  # most log lines in a curve
 FRAMES = 24  # most grids of training
 TERMS = 6  # most terms in the summary
+FAR = math.log(100)  # nats between the latents of all images and N(0, I)
 SIGNALS = {2: "Ctrl-C (SIGINT)", 15: "SIGTERM"}
+PRIOR = (
+    "Latents from N(0, I) are what the sampler prior draws. The decoder is trained on the latents "
+    "of images; the further these are from N(0, I), the less it makes of such draws."
+)
 OFFLINE = "This page loads nothing from a network."
 Lines = list[dict[str, Any]]
 
@@ -26,7 +32,7 @@ def gather(
     """Return all that the page of a run contains; `panels` are those of `panels.compute`."""
     lines, environment = run.read_log(), read_json(run, "environment.json")
     ended, audit = read_json(run, "ended.json"), read_json(run, "audit.json")
-    frames, count = computing.frames(run, FRAMES)
+    frames, count = computing.frames(run, environment, FRAMES)
     last = frames[-1] if frames else {}
     drawing = None
     if audit:
@@ -35,14 +41,19 @@ def gather(
         except vgx.StorageError as error:  # an older vgx wrote less
             notices = [*notices, f"There is no diagram of the experiment: {error}"]
     warnings = _warnings(lines) + [{"step": None, "text": text} for text in notices]
-    return {
+    page = {
         "name": recipe.name,
         "kicker": f"Run {run.path.resolve().name}, {ended.get('how', 'not ended')}",
         "summary": _summary(recipe, environment, lines, ended, audit, panels, warnings),
         "facts": _facts(environment, lines, ended, audit, panels),
         "warnings": warnings,
         "curves": curves(lines, audit),
-        "progress": {"frames": frames, "note": _progress(len(frames), count)},
+        "progress": {
+            "frames": frames,
+            "titles": computing.grid_titles([recipe.sampler.type]),
+            "notes": _progress(frames, count),
+        },
+        "hero": _hero(recipe, panels),
         "samples": panels["samples"],
         "samples_note": f"From the checkpoint of step {panels['step'] or 0:,}. Draw more with ",
         "samples_command": f"vgx sample {run.path.name} --sampler TYPE -n {computing.SAMPLES}",
@@ -57,8 +68,31 @@ def gather(
         "drawing": drawing,
         "made": _made(environment, recipe),
         "recipe": run.recipe_file.read_text(encoding="utf-8"),
-        "foot": f"Made by vgx from the files in {run.path}. {OFFLINE}",
+        "foot": f"Made by vgx from the files of the run {run.path.resolve().name}. {OFFLINE}",
     }
+    scrubbed: dict[str, Any] = without_path(page, run)
+    return scrubbed
+
+
+def without_path(value: Any, run: vgx.Run) -> Any:
+    """Return a value of the page in which texts have the name of the run instead of its path.
+
+    The page is sent to others, and messages of a run contain its path.
+    """
+    if isinstance(value, str):
+        for path in (run.path.resolve(), run.path.absolute()):
+            value = value.replace(str(path), path.name)
+        return value
+    if isinstance(value, dict):
+        return {name: without_path(inner, run) for name, inner in value.items()}
+    return [without_path(v, run) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _hero(recipe: vgx.Recipe, panels: dict[str, Any]) -> str | None:
+    """Return the text below the first image of the page: samples of the recipe's own sampler."""
+    if not (panels["samples"] and "image" in panels["samples"][0]):
+        return None
+    return f"Drawn by the recipe's sampler, {recipe.sampler.type}, at step {panels['step']:,}."
 
 
 # --- the head of the page ----------------------------------------------------------------------
@@ -72,7 +106,8 @@ def _summary(
     audit: dict[str, Any],
     panels: dict[str, Any],
     warnings: list[dict[str, Any]],
-) -> list[str]:
+) -> list[str | list[str]]:
+    """Return the sentences of the head: a text, or a verdict and the figures that decide it."""
     parts = (recipe.encoder, recipe.decoder, recipe.discriminator)
     names = [f"{part.kind} {part.type}" for part in parts if part is not None]
     parameters = sum(row["parameters"] for row in audit.get("rows", []))
@@ -84,20 +119,16 @@ def _summary(
         f"Trained {_listed(names)}{size}, on {data} of the data set {recipe.dataset.type} at "
         f"{pixels} x {pixels} pixels."
     )
-    summary = [trained, _ending(ended, lines)]
+    summary: list[str | list[str]] = [trained, _ending(ended, lines)]
     if text := trend(lines):
         summary.append(text)
     if "kl" in panels:
         active, total = sum(panels["kl"]["active"]), len(panels["kl"]["active"])
-        text = f"{active:,} of {total:,} latent dimensions are active."
-        summary.append(text + prior_gap(panels["kl"]))
+        summary.append(f"{active:,} of {total:,} latent dimensions are active.")
+    if "from_prior" in panels and (verdict := on_prior(panels["from_prior"], recipe)):
+        summary.append(verdict)
     if "neighbours" in panels:
-        near = panels["neighbours"]
-        summary.append(
-            f"The sample most like a copy has a distance to its nearest training image that is "
-            f"{near['rows'][0]['ratio']:.2f} times the mean distance to its nearest "
-            f"{near['around']}."
-        )
+        summary.append(on_copies(panels["neighbours"]))
     steps = [warning["step"] for warning in warnings if warning["step"]]
     if steps:
         count = f"{len(steps):,} warnings" if len(steps) > 1 else "One warning"
@@ -105,15 +136,37 @@ def _summary(
     return summary
 
 
-def prior_gap(kl: dict[str, Any]) -> str:
-    """Say why the sampler `prior` may draw noise, when the gap to the prior is a nat or more."""
-    if kl["gap"] < 1:
-        return ""
-    return (
-        f" The KL of a posterior from N(0, I) is {kl['total']:.4g} nats on average, and that of "
-        f"the aggregate posterior at least {kl['gap']:.4g}: the decoder was trained on other "
-        f"latents than the sampler prior draws."
+def on_prior(nats: float, recipe: vgx.Recipe) -> list[str]:
+    """Return a verdict on the sampler `prior` and its figures, when the latents are too far off.
+
+    Draws from N(0, I) reach the region of latents that are so many nats away about once in
+    exp(nats) draws (Chatterjee and Diaconis 2018); `FAR` is once in a hundred.
+    """
+    if nats < FAR:
+        return []
+    own = recipe.sampler.type if recipe.sampler.least_codes else "aggregate-gaussian"
+    has_kl = any(loss.type == "kl" for loss in recipe.losses)
+    advice = ", or raise the weight of kl" if has_kl else ""
+    draws = f"{math.exp(nats):,.0f}" if nats < 14 else f"10^{nats / math.log(10):.0f}"
+    figures = (
+        f"Over all images the latents are at least {nats:.3g} nats of KL away from N(0, I), from "
+        f"which prior draws: about one draw in {draws} lies where the decoder was trained."
     )
+    return [f"The sampler prior draws poor images here; use {own}{advice}.", figures]
+
+
+def on_copies(near: dict[str, Any]) -> list[str]:
+    """Return a verdict on whether samples are copies of training images, and its figures."""
+    count, of = near["copies"], near["samples"]
+    verdict = f"None of {of:,} samples looks like a copy of a training image."
+    if count:
+        verdict = f"{count:,} of {of:,} samples may be copies of training images: look below."
+    figures = (
+        f"The one most like a copy is {near['ratio']:.2f} times as far from its nearest training "
+        f"image as from its nearest {near['around']} on average; below {computing.COPY:g} it may "
+        f"be a copy."
+    )
+    return [verdict, figures]
 
 
 def _ending(ended: dict[str, Any], lines: Lines) -> str:
@@ -285,9 +338,13 @@ def _made(environment: dict[str, Any], recipe: vgx.Recipe) -> list[tuple[str, st
 # --- texts -------------------------------------------------------------------------------------
 
 
-def _progress(chosen: int, count: int) -> str:
-    some = f"{chosen:,} of {count:,} grids, evenly chosen. " if count > chosen else ""
-    return f"{some}The same latents and the same real images at each step."
+def _progress(frames: list[dict[str, Any]], count: int) -> list[str]:
+    """Return notes on the grids of training."""
+    some = f"{len(frames):,} of {count:,} steps, evenly chosen. " if count > len(frames) else ""
+    notes = [f"{some}The same random numbers and the same real images at each step."]
+    if any("prior" in frame for frame in frames):
+        notes.append(PRIOR)
+    return notes
 
 
 def _reconstructions(last: dict[str, Any]) -> str:

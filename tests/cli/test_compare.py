@@ -129,8 +129,8 @@ def test_curves_are_laid_over_each_other_by_step_pictures_or_time(page, runs):
 def test_the_slider_shows_what_each_run_had_drawn_by_then(page):
     shown = page.evaluate("data.progress.runs")
     images = page.locator("#images img")
-    # Two runs' samples, then their reconstructions.
-    assert images.count() == 4
+    # Two runs' samples, then their latents from N(0, I), then their reconstructions.
+    assert images.count() == 6
     sources = [image.get_attribute("src") for image in images.all()]
     assert sources[0] == shown[0][-1]["samples"]["uri"]
     assert [frame["step"] for frame in shown[1]] == [1, 2, 5, 10]
@@ -139,8 +139,9 @@ def test_the_slider_shows_what_each_run_had_drawn_by_then(page):
     page.locator("#step").focus()
     page.keyboard.press("Home")
     assert images.first.get_attribute("src") == shown[0][0]["samples"]["uri"]
-    assert images.nth(3).get_attribute("src") == shown[1][0]["recon"]["uri"]
-    assert images.nth(3).get_attribute("alt") == "Real above reconstruction, 0002-two, step 1"
+    assert images.nth(3).get_attribute("src") == shown[1][0]["prior"]["uri"]
+    assert images.nth(5).get_attribute("src") == shown[1][0]["recon"]["uri"]
+    assert images.nth(5).get_attribute("alt") == "Real above reconstruction, 0002-two, step 1"
 
 
 @pytest.mark.parametrize("width", [390, 1100])

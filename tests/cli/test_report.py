@@ -75,15 +75,26 @@ def test_the_slider_moves_the_pictures(page):
     assert image.get_attribute("src") == shown[0]["samples"]["uri"]
     page.keyboard.press("ArrowRight")
     assert image.get_attribute("src") == shown[1]["samples"]["uri"]
-    assert image.get_attribute("alt") == "Fixed latents at step 2"
+    assert image.get_attribute("alt") == "Sampler weighted-mix at step 2"
     assert slider.get_attribute("aria-valuetext") == "Step 2"
-    recon = page.locator("#progress img").nth(1)
-    assert recon.get_attribute("src") == shown[1]["recon"]["uri"]
+    for place, name in ((1, "prior"), (2, "recon")):
+        beside = page.locator("#progress img").nth(place)
+        assert beside.get_attribute("src") == shown[1][name]["uri"]
     # Played, it goes on from there to the end and stops.
     page.get_by_role("button", name="Play").click()
     page.get_by_role("button", name="Stop").wait_for()
     page.get_by_role("button", name="Play").wait_for()
     assert image.get_attribute("src") == shown[-1]["samples"]["uri"]
+
+
+def test_the_first_image_is_that_of_the_recipe_s_sampler(page):
+    first = page.locator("img").first
+    assert first.get_attribute("src") == page.evaluate("data.samples[0].image.uri")
+    box, words = first.bounding_box(), page.locator(".summary").bounding_box()
+    assert box["y"] + box["height"] < words["y"]
+    assert box["width"] == 5 * 182  # each pixel a square
+    verdict = page.locator(".summary b").last.inner_text()
+    assert verdict.endswith("training image.") or "may be copies" in verdict
 
 
 def test_pointing_at_a_chart_shows_the_values_of_that_step(page, run):
@@ -146,6 +157,14 @@ def test_it_is_dark_for_those_who_want_it_and_light_on_paper(page):
     assert not page.locator("#recipe pre").is_visible()
     page.pdf()  # on paper nothing can be opened any more, so it is open
     assert page.locator("#recipe pre").is_visible()
+
+
+def test_the_recipe_can_be_copied(page, run):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#recipe summary").click()
+    page.get_by_role("button", name="Copy").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == run.recipe_file.read_text()
 
 
 def test_the_experiment_s_drawing_is_seen(page):

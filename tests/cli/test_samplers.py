@@ -76,7 +76,7 @@ def test_a_traversal_starts_with_the_dimension_of_the_largest_kl(vgx_here, run):
     model = vgx.load(run)
     drawn = samples(run, "traversal", n=30, settings={"steps": 10})
     order = model.kl.argsort(descending=True).tolist()
-    names = [caption.split()[0] for caption in drawn.captions]
+    names = [caption.split(",")[0] for caption in drawn.captions]
     assert names == [f"z{d}" for d in order[:3]]
     values = model.codes[:, order[0]].double()
     low, high = (values.mean() + side * 3 * values.std(correction=0) for side in (-1, 1))

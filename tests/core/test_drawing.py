@@ -85,6 +85,18 @@ def test_a_time_lapse_is_small_however_long_the_training():
     assert film[0][0].size == (384, 402)
 
 
+def test_grids_of_different_sizes_make_a_time_lapse():
+    run = rundir.create("x")
+    for step, size in ((1, (40, 40)), (2, (70, 30)), (5, (400, 90))):
+        Image.new("RGB", size, (200, 200, 200)).save(run.samples / f"step-{step:08}.png")
+    frames.timelapse(run)
+    film = frames_of(run)
+    # Each is scaled to at most 384 pixels, with its step in a line of 18 under it.
+    assert [frame.size for frame, _ in film] == [(384, 378)] * 3
+    assert film[0][0].getpixel((359, 359))[0] > 190  # 40 pixels, nine times
+    assert film[0][0].getpixel((375, 200))[0] < 20
+
+
 @pytest.mark.parametrize("grids", [0, 1])
 def test_one_picture_is_no_time_lapse(grids):
     run = rundir.create("x")

@@ -201,11 +201,11 @@ def test_with_a_kl_a_traversal_moves_the_dimension_that_holds_most_first():
     assert part(dimensions=(1,)).for_kl(kl).dimensions == (1,)
     captions = part_of_run.captions(8, VARIED, kl)
     assert captions == [
-        "z2  KL 3.5  1.5 to 4.5", "z3  KL 1.25  -0.5 to 8.5", "z0  KL 0.2  1 to 1",
-        "z1  KL 0  -1 to 5",
+        "z2, KL 3.5 nats, 1.5 to 4.5", "z3, KL 1.25 nats, -0.5 to 8.5", "z0, KL 0.2 nats, 1 to 1",
+        "z1, KL 0 nats, -1 to 5",
     ]  # fmt: skip
     assert part(steps=2, span=1.5).captions(3, VARIED, None) == [
-        "z3  -0.5 to 8.5", "z1  -1 to 5",
+        "z3, -0.5 to 8.5", "z1, -1 to 5",
     ]  # fmt: skip
 
 

@@ -126,12 +126,17 @@ def test_each_run_s_pictures_are_there_as_far_as_it_went(runs):
 
 def test_whether_latents_and_pictures_are_the_same_is_said(runs):
     notes = compare.gather(read(runs))["progress"]["notes"]
-    assert notes["samples"].startswith("Not the same latents")  # the seeds differ
+    same = "Drawn by the sampler of each recipe, with the same random numbers at each step"
+    assert notes["samples"] == f"{same}."  # the seeds differ
+    assert notes["prior"].startswith("Not the same latents")
     assert notes["recon"].startswith("The same real images")
     shutil.copy(runs[0].recipe_file, runs[1].recipe_file)
     change(runs[1], "environment.json", data={"content": "other", "kept": 1})
     notes = compare.gather(read(runs))["progress"]["notes"]
-    assert notes["samples"].startswith("The same latents at the same places of each grid")
+    assert notes["samples"] == f"{same} and in each run."
+    assert notes["prior"].startswith("The same latents at the same places of each grid")
+    titles = compare.gather(read(runs))["progress"]["titles"]
+    assert titles["samples"] == "Sampler weighted-mix"
     assert notes["recon"].startswith("Not the same real images")
     assert compare.notices(read(runs))[0] == "They were not trained on the same images."
 

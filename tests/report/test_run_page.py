@@ -454,7 +454,7 @@ def test_the_page_of_a_run_is_drawn_from_the_cache(copy, whole, monkeypatch):
     run_page.write_page(copy, console())
     ours, theirs = data_in(page_of(copy)), data_in(page_of(whole))
     different = {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
-    assert different == {"foot"}  # which names the run's folder
+    assert different == set()
     monkeypatch.setenv("VGX_CACHE", str(copy.path / "empty"))
     with pytest.raises(AssertionError, match="the data set was opened"):
         run_page.write_page(copy, console())
@@ -467,7 +467,7 @@ def test_kl_is_that_of_torchs_distributions_and_dimensions_are_counted():
     chance = torch.Generator().manual_seed(0)
     mu = torch.randn(50, 4, generator=chance, dtype=torch.float64) * torch.tensor([1, 0.01, 2, 0.0])
     logvar = torch.randn(50, 4, generator=chance, dtype=torch.float64) / 3
-    shown = panels.kl_panel(Latents(mu, logvar), 50)
+    shown = panels.kl_panel(Latents(mu, logvar))
     told = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).mean(0)
     order = told.argsort(descending=True)
     assert shown["order"] == order.tolist()
@@ -483,7 +483,7 @@ def test_active_dimensions_are_counted_as_in_an_evaluation():
     means *= (0.0103 / means.var(0)).sqrt()
     assert (means.var(0, correction=0) < 0.01).all()
     latents = Latents(means, torch.zeros_like(means))
-    assert sum(panels.kl_panel(latents, 18)["active"]) == 5
+    assert sum(panels.kl_panel(latents)["active"]) == 5
     assert latent_metrics(latents, 0)["active_units"] == 5
 
 
@@ -497,20 +497,96 @@ def test_the_gap_is_that_of_posteriors_far_apart():
     of_each = each.log_prob(z[:, :, None]).sum(-1)  # [S, 4, 4]
     mixture = of_each.logsumexp(-1) - math.log(4)
     drawn = (mixture - Normal(0.0, 1.0).log_prob(z).sum(-1)).mean().item()
-    shown = panels.kl_panel(Latents(mu, logvar), 4)
-    assert shown["gap"] == pytest.approx(drawn, rel=0.01)
-    assert shown["total"] == pytest.approx(shown["gap"] + math.log(4))
-    assert panels.kl_panel(Latents(mu * 0, logvar * 0), 4)["gap"] == 0.0  # the prior itself
+    latents = Latents(mu, logvar)
+    assert latent_metrics(latents, 0)["prior_gap"] == pytest.approx(drawn, rel=0.01)
+    # The Gaussian with their mean and variance is nearer to N(0, I) than the mixture itself.
+    variance = 36 + math.exp(-1)
+    far = panels.distance_from_prior(latents)
+    assert far == pytest.approx(variance - 1 - math.log(variance))
+    assert far < drawn
+    assert panels.distance_from_prior(Latents(mu * 0, logvar * 0)) == 0.0  # the prior itself
+    without = panels.distance_from_prior(Latents(mu, None))
+    assert without == pytest.approx(36 - 1 - math.log(36))
 
 
-def test_why_the_prior_draws_what_it_draws_is_said(whole):
-    kl = {"total": 30.0, "gap": 22.5}
-    assert run_data.prior_gap(kl).startswith(
-        " The KL of a posterior from N(0, I) is 30 nats on average"
+def test_a_verdict_on_the_prior_is_given_from_one_draw_in_a_hundred_on():
+    mix, plain = tiny(), tiny({"sampler": "prior", "losses": ["l1"]})
+    assert run_data.on_prior(4.6, mix) == []
+    verdict, figures = run_data.on_prior(4.61, mix)
+    assert verdict == (
+        "The sampler prior draws poor images here; use weighted-mix, or raise the weight of kl."
     )
-    assert "at least 22.5: the decoder was trained on other latents" in run_data.prior_gap(kl)
-    assert run_data.prior_gap({"total": 4.0, "gap": 0.9}) == ""
-    assert " of 8 latent dimensions are active." in data_in(page_of(whole))["summary"][3]
+    assert "at least 4.61 nats of KL away from N(0, I)" in figures
+    assert "about one draw in 100 lies where" in figures
+    verdict, figures = run_data.on_prior(40.8, plain)
+    assert verdict == "The sampler prior draws poor images here; use aggregate-gaussian."
+    assert "about one draw in 10^18 lies" in figures
+
+
+def test_a_verdict_on_copies_stands_before_its_figures(whole):
+    near = {"copies": 0, "samples": 40, "ratio": 0.36, "around": 50}
+    verdict, figures = run_data.on_copies(near)
+    assert verdict == "None of 40 samples looks like a copy of a training image."
+    assert "is 0.36 times as far from its nearest training image as from its nearest 50" in figures
+    near |= {"copies": 2, "ratio": 0.1}
+    assert run_data.on_copies(near)[0].startswith("2 of 40 samples may be copies")
+    summary = data_in(page_of(whole))["summary"]
+    assert any(isinstance(line, list) and "copy" in line[0] for line in summary)
+    assert any(" of 8 latent dimensions are active." in line for line in summary)
+
+
+def test_noisy_copies_are_below_the_bound_of_copies_and_new_images_are_not():
+    """On drawn faces: those that no training image shows, and training images with noise."""
+    source = vgx.discover().part("dataset", "drawn-faces")(count=400).build(vgx.ImageSpec(size=16))
+    faces = np.stack([np.asarray(source[i].convert("RGB").resize((16, 16))) for i in range(400)])
+    noise = np.random.default_rng(0).normal(0, 0.05, (20, 3, 16, 16))
+    images = torch.tensor(faces).permute(0, 3, 1, 2) / 255  # [N, C, H, W]
+    store = store_of(faces[40:])
+    new = panels.neighbours(images[:40], store, np.arange(360))
+    copied = (images[40:60] + torch.tensor(noise).float()).clamp(0, 1)
+    copies = panels.neighbours(copied, store, np.arange(360))
+    assert (new["copies"], new["samples"]) == (0, 40)
+    assert (copies["copies"], copies["samples"]) == (20, 20)
+    assert new["ratio"] > panels.COPY > copies["ratio"]
+
+
+# --- the grids of training -----------------------------------------------------------------------
+
+
+def test_the_page_begins_with_samples_and_shows_the_prior_beside_them(whole):
+    data = data_in(page_of(whole))
+    assert data["hero"] == "Drawn by the recipe's sampler, weighted-mix, at step 8."
+    assert data["samples"][0]["note"] == "The recipe's sampler."
+    assert all({"samples", "prior", "recon"} <= set(f) for f in data["progress"]["frames"])
+    assert data["progress"]["titles"]["samples"] == "Sampler weighted-mix"
+    assert data["progress"]["notes"][1].startswith("Latents from N(0, I) are what the sampler")
+
+
+def test_grids_of_an_earlier_vgx_are_called_what_they_are(copy):
+    """It drew latents from N(0, I) into the files that now show the recipe's sampler."""
+    environment = json.loads((copy.path / "environment.json").read_text())
+    del environment["grids"]
+    (copy.path / "environment.json").write_text(json.dumps(environment))
+    steps = (1, 2, 5)
+    for step in steps:
+        (copy.samples / f"prior-{step:08}.png").unlink()
+    frames = written(copy)["progress"]["frames"]
+    names = [sorted(set(frame) - {"step"}) for frame in frames]
+    # It was taken up by this vgx before step 8.
+    assert names == [["prior", "recon"]] * 3 + [["prior", "recon", "samples"]]
+
+
+def test_a_page_names_no_folder_of_this_machine(copy):
+    lines = copy.read_log()
+    lines[3]["warnings"] = [f"{copy.path}: step 4 is not finite; see {copy.path.resolve()}/x"]
+    copy.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    change(copy, "ended.json", how="failed", message=f"{copy.path}: disk full")
+    data = written(copy)
+    page = page_of(copy)
+    assert str(copy.path) not in page
+    assert str(copy.path.resolve()) not in page
+    assert data["foot"].startswith("Made by vgx from the files of the run 0001-tiny. ")
+    assert data["warnings"][0]["text"] == "0001-tiny: step 4 is not finite; see 0001-tiny/x"
 
 
 def store_of(images):

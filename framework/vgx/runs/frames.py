@@ -65,8 +65,20 @@ def timelapse(run: Run) -> None:
     frames = [_frame(grid) for grid in evenly(drawn(run), FRAMES)]
     if len(frames) < 2:
         return
+    size = (max(frame.width for frame in frames), max(frame.height for frame in frames))
+    # Grids may differ in size: captions are not equally long, a sampler may have other rows.
+    frames = [_pasted(frame, size) for frame in frames]
     times = [SHORT] * (len(frames) - 1) + [LONG]
     write_file(run.samples / "timelapse.webp", encode_animation(frames, times))
+
+
+def _pasted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return an image at the upper left of a black one."""
+    from PIL import Image
+
+    whole = Image.new("RGB", size)
+    whole.paste(image)
+    return whole
 
 
 def _frame(grid: Path) -> Image.Image:

@@ -57,6 +57,7 @@ def describe(
             "bad": {"count": store.bad, "named": list(store.named)},
         },
         "better": recipe.eval.better,  # higher or lower, for readers without the plugins
+        "grids": recipe.sampler.type,  # what step-*.png show; without it, latents from N(0, I)
         "notices": notices,
     }
 

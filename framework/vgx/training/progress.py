@@ -77,13 +77,14 @@ def fixed_latents(engine: Engine, n: int) -> Tensor:
 def _encoded(model: Model, engine: Engine, store: Store) -> Model:
     """Return the model with posterior samples of the same real images as its stored latents.
 
-    Without an encoder they are from N(0, I), as those of its training.
+    Without an encoder they are from N(0, I), as those of its training; and for a sampler that needs
+    none, which saves the encoding.
     """
     trained = np.flatnonzero(~held_out(store.hashes, engine.recipe.eval.holdout))
     count = min(max(ENCODED, engine.recipe.sampler.least_codes), len(trained))
     rows = trained[np.linspace(0, len(trained) - 1, count).astype(np.int64)]  # [K]
     labels = None if store.labels is None else torch.from_numpy(store.labels[rows])  # [K]
-    if model.encoder is None:
+    if model.encoder is None or not engine.recipe.sampler.least_codes:
         return replace(model, codes=fixed_latents(engine, count), labels=labels)
     generator = rng.generator(engine.recipe.train.seed, "fixed latents", device=engine.device)
     pieces = np.array_split(rows, math.ceil(count / CHUNK))

@@ -53,8 +53,8 @@ class Traversal(vgx.Sampler, type="traversal"):
         texts = []
         for row in range(math.ceil(n / self.steps)):
             d = order[row % len(order)]
-            nats = "" if kl is None else f"  KL {kl.flatten()[d].item():.3g}"
-            texts.append(f"z{d}{nats}  {base[d] - reach[d]:.2g} to {base[d] + reach[d]:.2g}")
+            nats = "" if kl is None else f", KL {kl.flatten()[d].item():.3g} nats"
+            texts.append(f"z{d}{nats}, {base[d] - reach[d]:.2g} to {base[d] + reach[d]:.2g}")
         return texts
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:

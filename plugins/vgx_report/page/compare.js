@@ -35,7 +35,7 @@ function logged(logs) {
 }
 
 function training(progress) {
-  const kinds = [["samples", "Fixed latents"], ["recon", "Real above reconstruction"]]
+  const kinds = Object.entries(progress.titles)
     .filter(([kind]) => progress.runs.some((frames) => frames.some((frame) => frame[kind])));
   const slots = kinds.map(([kind, title]) => progress.runs.map((frames, run) => {
     const first = frames.findLast((frame) => frame[kind]);

@@ -31,6 +31,13 @@ function figure(source, alt, caption) {
   return h("figure", { class: kind }, image, caption ? h("figcaption", {}, caption) : null);
 }
 
+// An image enlarged by a whole factor, as far as it fits the page.
+function enlarged(source, alt, caption) {
+  const factor = Math.max(1, Math.floor(960 / source.width));
+  return figure({ uri: source.uri, width: source.width * factor, height: source.height * factor },
+    alt, caption);
+}
+
 function table(header, rows, numbers) {
   const cell = (name) => (text, i) => h(name, { class: numbers.includes(i) ? "number" : null }, text);
   const head = h("thead", {}, h("tr", {}, header.map(cell("th"))));
@@ -273,14 +280,16 @@ function section(id, title, ...body) {
 }
 
 function assemble(sections, ...opening) {
-  document.getElementById("head").append(
+  document.getElementById("head").append(...[
     h("p", { class: "kicker" }, data.kicker),
     h("h1", {}, data.name),
-    h("div", { class: "summary" }, data.summary.map((line) => h("p", {}, line))),
-    ...opening.filter((part) => part !== null),
+    data.hero ? h("div", { class: "hero" }, enlarged(data.samples[0].image, data.hero, data.hero)) : null,
+    h("div", { class: "summary" }, data.summary.map((line) => h("p", {},
+      Array.isArray(line) ? [h("b", {}, line[0]), " ", line[1]] : line))),
+    ...opening,
     h("nav", { "aria-label": "Sections" }, sections.map((part) =>
       h("a", { href: "#" + part.id }, part.querySelector("h2").textContent))),
-  );
+  ].filter((part) => part !== null));
   document.getElementById("main").append(...sections);
   document.getElementById("foot").append(h("section", {}, h("p", {}, data.foot)));
   // Printed details cannot be opened by the reader.

@@ -1,20 +1,24 @@
 // The page of one run.
 
-function training(frames) {
-  const kinds = [["samples", "Fixed latents"], ["recon", "Real above reconstruction"]]
-    .filter(([kind]) => frames.at(-1)[kind]);
-  const grids = kinds.map(([kind, title]) => figure(frames.at(-1)[kind], title, title));
+function training(progress) {
+  const frames = progress.frames;
+  const kinds = Object.entries(progress.titles)
+    .filter(([kind]) => frames.some((frame) => frame[kind]));
+  const grids = kinds.map(([kind, title]) =>
+    figure(frames.findLast((frame) => frame[kind])[kind], title, title));
   const controls = player(frames.length - 1, "Step of the images", (index) => {
     const frame = frames[index];
     kinds.forEach(([kind, title], i) => {
       const image = grids[i].querySelector("img");
+      image.hidden = !frame[kind];
       if (frame[kind]) image.src = frame[kind].uri;
-      image.alt = title + " at step " + count(frame.step);
+      image.alt = title + (frame[kind] ? " at step " : ": no grid of step ") + count(frame.step);
       grids[i].querySelector("figcaption").textContent = image.alt;
     });
     return "Step " + count(frame.step);
   });
-  return [controls, h("div", { class: "pair" }, grids)];
+  return [progress.notes.map((note) => h("p", { class: "soft" }, note)), controls,
+    h("div", { class: "pair" }, grids)];
 }
 
 function logged(logs) {
@@ -109,8 +113,7 @@ function checked(audit) {
 
 const sections = [];
 if (data.progress.frames.length) {
-  sections.push(section("progress", "During training", h("p", { class: "soft" }, data.progress.note),
-    training(data.progress.frames)));
+  sections.push(section("progress", "During training", training(data.progress)));
 }
 if (data.curves) sections.push(section("curves", "Curves", logged(data.curves)));
 if (data.samples.length) {
@@ -146,9 +149,12 @@ if (data.audit) {
   sections.push(section("audit", "Checked before the first step", checked(data.audit)));
 }
 sections.push(section("made", "Data and environment", pairs(data.made, "list")));
+const copy = h("button", { type: "button" }, "Copy");
+copy.addEventListener("click", () =>
+  navigator.clipboard.writeText(data.recipe).then(() => { copy.textContent = "Copied"; }));
 sections.push(section("recipe", "Recipe",
   h("details", {}, h("summary", {}, "The resolved recipe, with every default"),
-    h("pre", { tabindex: 0 }, data.recipe))));
+    navigator.clipboard ? copy : null, h("pre", { tabindex: 0 }, data.recipe))));
 
 assemble(
   sections,
