@@ -450,7 +450,7 @@ def test_a_metric_of_sets_gets_as_many_images_of_each_side(size):
 
 def test_the_weights_of_a_feature_network_are_hashed_once(monkeypatch):
     """Those of Inception have 95 MB, and a training measures again and again."""
-    recipe = vgx.load_recipe(TINY, {"eval.metrics": [{"type": "kid", "features": "random-conv"}]})
+    recipe = vgx.load_recipe(TINY, {"eval.metrics": ["kernel-distance"]})
     store = open_store(recipe.dataset.build(recipe.image), recipe.image)
     real = real_sets(store, 0.0, 8).reference
     cache = FeatureCache(recipe.image, CPU, on_disk=False)

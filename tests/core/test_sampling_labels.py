@@ -221,9 +221,9 @@ def test_an_engine_stores_the_labels_of_its_minibatches():
 def test_real_images_count_their_labels():
     labels = np.array([0, 2, 2, 1, 2])
     images = np.zeros((5, 4, 4, 3), np.uint8)
-    real = RealImages(images, np.array([1, 2, 3]), labels, "", "trained on")
+    real = RealImages(images, np.array([1, 2, 3]), labels, "", "trained on", 5)
     assert real.label_counts(vgx.ImageSpec(size=4, classes=4)).tolist() == [0, 1, 2, 0]
-    without = RealImages(images, np.array([1]), None, "", "trained on")
+    without = RealImages(images, np.array([1]), None, "", "trained on", 5)
     assert without.label_counts(vgx.ImageSpec(size=4, classes=4)) is None
 
 
@@ -238,9 +238,11 @@ def test_an_evaluation_draws_labels_by_the_shares_of_the_real_images(monkeypatch
     )
     made = model("prior")
     labels = np.array([1] * 30 + [3] * 10)
-    real = RealImages(np.zeros((40, 16, 16, 3), np.uint8), np.arange(40), labels, "", "trained on")
+    real = RealImages(
+        np.zeros((40, 16, 16, 3), np.uint8), np.arange(40), labels, "", "trained on", 5
+    )
     metric = vgx.discover().part("metric", "prdc")()
-    settings = evaluate.Settings((metric,), (made.recipe.sampler,), n=2000, seeds=1)
+    settings = evaluate.Settings((metric,), True, (made.recipe.sampler,), n=2000, seeds=1)
     monkeypatch.setattr(evaluate, "feature_parts", lambda _: {})
     evaluate._generation(made, real, settings, None, lambda _: None)
     shares = seen[0].bincount(minlength=4) / 2000

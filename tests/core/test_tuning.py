@@ -15,7 +15,6 @@ from vgx.check import trials
 from vgx.check.trials import agree, as_before, choose, settled
 from vgx.console import Console
 from vgx.data.batches import Batch
-from vgx.data.store import open_store
 from vgx.engine.engine import Engine
 from vgx.errors import noticing
 from vgx.training import session
@@ -98,14 +97,6 @@ def test_the_choice_leaves_no_trace_and_does_not_depend_on_time(monkeypatch):
 
 
 @pytest.mark.usefixtures("with_bf16")
-def test_few_images_are_tried_together_also_when_a_minibatch_is_cut():
-    """A piece of one image and one place has no variance: BatchNorm would refuse it."""
-    changes = {"train.accumulate": 8, "encoder.widths": [8, 8, 8, 8]}
-    engine = Engine(vgx.load_recipe(TINY, changes), 10)
-    assert choose(engine, Batch(REAL))[0].train.precision == "bf16"
-
-
-@pytest.mark.usefixtures("with_bf16")
 def test_bf16_is_not_used_when_it_changes_the_losses(monkeypatch):
     monkeypatch.setattr(trials, "TOLERANCE", -1.0)
     chosen, why = choose(Engine(tiny(), 10), Batch(REAL))
@@ -164,14 +155,6 @@ def test_compiled_networks_train_as_plain_ones_also_under_a_penalty():
     states = [engine.state({}).model for engine in (plain, compiled)]
     for name, tensor in states[0].items():
         torch.testing.assert_close(states[1][name], tensor, rtol=1e-2, atol=1e-3)
-
-
-def test_the_images_of_a_trial_are_few_on_a_cpu():
-    recipe = tiny(batch=64)
-    store = open_store(recipe.dataset.build(recipe.image), recipe.image)
-    batch = trials.trial_batch(Engine(recipe, 10), store)
-    assert len(batch) == trials.FEW
-    assert batch.labels is None
 
 
 @pytest.mark.parametrize("penalty", ["r1", "gradient-penalty"])

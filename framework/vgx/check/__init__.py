@@ -1,10 +1,10 @@
 """Checks: everything that can be known before the first step.
 
 blame         which part of which plugin raised an error
+attempt       calls of parts: whatever fails names the part
 trials        what `auto` is in precision and compiling; the time of a step
 audit         which term trains which network, and faults in that
 hidden_state  what parts change while they work and no checkpoint holds
-attempt       calls of parts: whatever fails names the part
 networks      augmentations, networks and the sampler on a few images
 terms         the terms of the losses, and what each looks at
 examine       one small batch through everything: contracts, losses, audit

@@ -8,13 +8,12 @@ import time
 import torch
 
 from vgx import rng
-from vgx.data.batches import Batch, as_batch
-from vgx.data.store import Store
+from vgx.check.attempt import keeping_buffers
+from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
-from vgx.errors import noticing
 from vgx.recipe.model import Recipe
 
-FEW = 8  # images of a trial on a CPU, where the time of a step grows with its images
+FEW = 4  # images on which precisions are compared
 TOLERANCE = 0.05  # relative difference of a loss from that of float32
 STEPS = 3  # whose time is measured, after the first
 MOST_SECONDS = 10.0  # that measuring the time of a step may take
@@ -42,18 +41,15 @@ def choose(engine: Engine, batch: Batch) -> tuple[Recipe, str]:
     """Return the engine's recipe with each `auto` settled, and a line that says why.
 
     No time is measured, so the same recipe is trained in the same way on a busy machine. The engine
-    is not changed.
+    is left unchanged.
     """
     recipe = engine.recipe
     if recipe.train.precision != "auto" or not multiplies_bf16(engine.device):
         return settled(recipe), ""
-    reference, losses = (
-        first_losses(settled(recipe, precision), batch, engine) for precision in ("fp32", "bf16")
-    )
-    if not agree(losses, reference):
-        reason = f"bf16 changes a loss of the first step by more than {TOLERANCE:.0%}"
+    if not agree(first_losses(engine, batch, bf16=True), first_losses(engine, batch, bf16=False)):
+        reason = f"bf16 changes a loss of the first images by more than {TOLERANCE:.0%}"
         return settled(recipe), f"Precision fp32: {reason}"
-    reason = "the device has units for it, and the losses of the first step agree with fp32"
+    reason = "the device has units for it, and the losses of the first images agree with fp32"
     return settled(recipe, "bf16"), f"Precision bf16: {reason}"
 
 
@@ -69,28 +65,21 @@ def multiplies_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and any(is_supported() for is_supported in known)
 
 
-def trial_batch(engine: Engine, store: Store) -> Batch:
-    """Return images for trials: a minibatch on a GPU, a few on a CPU."""
-    on_gpu = engine.device.type == "cuda"
-    return as_batch(store, engine.recipe.train.batch if on_gpu else FEW, engine.device)
-
-
-def first_losses(recipe: Recipe, batch: Batch, engine: Engine) -> dict[str, float]:
-    """Return the losses of the first step of new networks, as long and on the same device.
-
-    The few images stay together: in pieces of one, BatchNorm would have nothing to normalise.
-    """
-    train = recipe.train.model_copy(update={"accumulate": 1})
-    recipe = recipe.model_copy(update={"train": train})
-    with noticing([]):
-        other = Engine(recipe, engine.steps, len(batch), engine.device)
-        return {name: value.item() for name, value in other.step(0, [batch]).items()}
+def first_losses(engine: Engine, batch: Batch, *, bf16: bool) -> dict[str, float]:
+    """Return the terms of a minibatch at the first weights, by name."""
+    engine.forward.bf16 = bf16
+    with keeping_buffers(engine.networks.values()), rng.ambient(engine.seed, "precision"):
+        step = engine.forward(batch, 0, engine.streams())
+        terms = [term for player in engine.players.values() for term in player.terms]
+        values = {term.label: term.value(step) for term in terms}
+    engine.forward.bf16 = False  # until the engine is configured
+    return {name: value.item() for name, value in values.items() if value is not None}
 
 
 def agree(losses: dict[str, float], reference: dict[str, float]) -> bool:
     """Return whether losses are those of float32 within the precision; NaN never is."""
     return all(
-        abs(losses[name] - value) <= TOLERANCE * abs(value) + 0.01
+        abs(losses.get(name, math.nan) - value) <= TOLERANCE * abs(value) + 0.01
         for name, value in reference.items()
     )
 

@@ -95,8 +95,10 @@ def resume(run: str | None, verify: bool, force_unlock: bool, device: str | None
     """Go on with RUN (a path, number or name; the newest by default)."""
     from vgx.console import Console
     from vgx.runs import directory
+    from vgx.training import environment
     from vgx.training import verify as verification
 
+    environment.one_process()
     console, stopped = Console(), directory.find(run)
     if force_unlock:
         stopped.unlock()

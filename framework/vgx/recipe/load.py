@@ -301,7 +301,8 @@ def _advice(tree: Node, field: str, fault: Any, registry: Registry) -> str:
     part, _, name = field.rpartition(".")
     context = fault.get("ctx", {})
     if others := context.get("others"):
-        return f"; those with {part}.type {' or '.join(others)} have it"
+        own = "; for images of your own: --data PATH" if field == "dataset.path" else ""
+        return f"; those with {part}.type {' or '.join(others)} have it{own}"
     hint = context.get("near")
     # A field with nearly this name in the same place is more likely meant than one elsewhere.
     if fault["type"] == "unknown_field" and not near(name, [hint], 0.8):

@@ -78,15 +78,15 @@ def run(
         with noting_reads() as reads:
             store, notices = open_data(recipe, console)
             engine, batches = build(recipe, store, chosen, notices, console)
+            first = as_batch(store, CHECKED, chosen)
             with console.phase("Auditing the losses"):
-                findings = examine(engine, registry, as_batch(store, CHECKED, chosen), reads)
+                findings = examine(engine, registry, first, reads)
         require_libraries(recipe.trackers)
     print_findings(findings, console)
 
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
     with blaming(registry, working(engine), advice=advice):
-        batch = trials.trial_batch(engine, store)
-        recipe, reason = trials.choose(engine, batch)
+        recipe, reason = trials.choose(engine, first)
     if reason:
         console.print(reason)
     configure(engine, batches, recipe)
