@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import signal
@@ -83,6 +84,7 @@ class Quiet:
     """A console that says nothing."""
 
     print = warn = table = lambda self, *_: None
+    phase = lambda self, _: contextlib.nullcontext()  # noqa: E731
 
 
 class Late(BaseException):

@@ -8,10 +8,16 @@ import pytest
 
 OFTEN = ("log_every", "draw_every", "save_every")
 # The negative control: every draw comes from the one generator that everybody shares.
+# Only from the first step on: the audit would refuse it.
 SHARED = """
 import torch
 from vgx import rng
-rng.generator = lambda *_, device="cpu": torch.default_generator
+from vgx.training import environment
+room = environment.room
+def shared(*given):
+    rng.generator = lambda *_, device="cpu": torch.default_generator
+    return room(*given)
+environment.room = shared
 """
 
 

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+# Of a run that is done nothing would be left to do.
+LONGER = ("run", "--set", "train.steps=6", "--resume")
 # It trains only when the test lets it.
 WAITING = """
 import time
@@ -27,7 +29,7 @@ fcntl.flock = Run.tidy = lambda *_: None
 
 
 def started(nursery, folder, run, count, hook):
-    children = [nursery.start(folder, "resume", run, hook=hook) for _ in range(count)]
+    children = [nursery.start(folder, *LONGER, run, hook=hook) for _ in range(count)]
     deadline = time.monotonic() + 120
     while True:
         holders = list(folder.glob("holds-*"))
@@ -75,7 +77,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(nursery, tmp_path, tiny):
     nursery.run(tmp_path, "run", tiny, "--set", "train.steps=4")
     (run,) = (tmp_path / "runs").iterdir()
     (child,), _, _ = started(nursery, tmp_path, run, 1, WAITING)
-    nursery.run(tmp_path, "resume", run, code=7)
+    nursery.run(tmp_path, *LONGER, run, code=7)
     child.kill()
     assert child.wait() == -9
     nursery.run(tmp_path, "resume", run)

@@ -213,7 +213,7 @@ def test_a_grid_too_large_for_its_format_is_not_drawn(run, vgx_here, monkeypatch
     monkeypatch.setattr("vgx.sampling.draw.Samples.images", lambda _: pytest.fail("it was drawn"))
     code, _, err = vgx_here("sample", run, "-n", 10**6, "--out", "x.webp")
     assert code == 2
-    assert "18,002 pixels wide, and a .webp file takes at most 16,383" in err
+    assert "18,002 pixels wide or high, and a .webp file takes at most 16,383" in err
     assert not (tmp_path / "x.webp").exists()
 
 

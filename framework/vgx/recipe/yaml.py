@@ -240,7 +240,8 @@ def unfit(node: Node, field: str = "") -> Iterator[Fault]:
                 yield Fault(child.key_place, f"{field}: a key {why}: {short(key)}".lstrip(": "))
             yield from unfit(child, f"{field}.{key}".lstrip("."))
     elif isinstance(node.value, str) and (why := _unfit_text(node.value)):
-        yield Fault(node.place, f"{field}: a text {why} (here: {short(repr(node.value))})")
+        wrong = node.unread or f"a text {why} (here: {short(repr(node.value))})"
+        yield Fault(node.place, f"{field}: {wrong}")
     elif isinstance(node.value, int) and not -(2**63) <= node.value < 2**63:
         yield Fault(node.place, f"{field}: a whole number of more than 64 bits")
 
