@@ -381,3 +381,69 @@ def test_a_run_keeps_the_files_of_its_registry(tmp_path, monkeypatch):
     run = vgx.run(vgx.load_recipe("r.yaml", [BESIDE], registry), registry=registry)
     assert (Path(run.path) / "plugins" / "mine.py").is_file()
     assert vgx.sample(run, n=2).shape == (2, 3, 8, 8)
+
+
+LATE = '''\
+import vgx
+
+
+class Draws:
+    def draw(self, n, codes, generator):
+        if n == 7:
+            raise ArithmeticError("seven")
+        return codes[:1].repeat(n, 1)
+
+
+class Late(vgx.Sampler, type="late"):
+    """A sampler that cannot draw seven."""
+
+    def build(self, latent):
+        return Draws()
+
+
+class State:
+    def update(self, real, fake):
+        pass
+
+    def compute(self):
+        return {"bad": {}["worse"]}
+
+
+class Bad(vgx.Metric, type="bad"):
+    """A metric that cannot be computed."""
+
+    pairs = True
+
+    def build(self, image):
+        return State()
+
+
+@vgx.hookimpl
+def register_components(register):
+    register(Late)
+    register(Bad)
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("sample", "-n", 7), "ArithmeticError: seven (at mine.py:7)"),
+        (("sample", "-n", 7, "--separate", "out"), "ArithmeticError: seven (at mine.py:7)"),
+        (("eval", "--metrics", "bad", "-n", 4, "--seeds", 1), "KeyError: 'worse' (at mine.py:23)"),
+    ],
+)
+def test_a_part_that_fails_after_the_training_is_named_with_its_line(
+    arguments, expected, tmp_path, monkeypatch, capfd
+):
+    from vgx.cli import run_program
+
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(LATE)
+    Path("r.yaml").write_text(RECIPE.replace("sampler: prior", "sampler: late"))
+    assert run_program(["run", "r.yaml", "--plugin", "mine.py"]) == 0
+    assert run_program([str(argument) for argument in arguments]) == 3
+    error = capfd.readouterr().err
+    assert expected in error
+    assert "bug" not in error

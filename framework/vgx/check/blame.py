@@ -43,7 +43,7 @@ def blaming(
 
     `working` are the parts that may raise it; `when` returns how far the run was, to begin the
     message with. Raises `PluginError`, or `RecipeError` with `advice` when memory ran out. An error
-    that comes from no part passes unchanged.
+    that comes from no plugin passes unchanged.
     """
     try:
         yield
@@ -55,6 +55,10 @@ def blaming(
             raise RecipeError(f"{before}not enough memory; {advice}") from error
         part = responsible(error, working or {})
         if part is None:
+            for plugin in reversed(registry.plugins):  # those of files first
+                if plugin.parts and (line := line_of(error, plugin.parts[0].__module__)):
+                    what = f"{type(error).__name__}: {error}"
+                    raise PluginError(f"{before}{plugin.title}: {what} (at {line})") from error
             raise
         broken = isinstance(error, BrokenError)
         message = str(error) if broken else f"{type(error).__name__}: {error}"

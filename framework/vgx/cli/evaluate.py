@@ -45,6 +45,7 @@ def evaluate(
     device: str | None,
 ) -> None:
     """Evaluate RUN (the newest by default): reconstructions, generated images, latents."""
+    from vgx.check.blame import blaming
     from vgx.console import Console
     from vgx.engine.build import pick_device
     from vgx.evaluation.evaluate import Settings, evaluate_run
@@ -68,7 +69,8 @@ def evaluate(
         seeds,
         best,
     )
-    results = evaluate_run(trained, recipe, settings, registry, pick_device(device), console)
+    with blaming(registry):
+        results = evaluate_run(trained, recipe, settings, registry, pick_device(device), console)
     for notice in results["notices"]:
         console.warn(notice)
     console.print(f"{trained.path}, step {results['step']:,}; spread over {seeds} seeds")

@@ -45,21 +45,24 @@ def sample(
         raise click.UsageError("Leave out --separate or --animate.")
     if separate is not None and out is not None:
         raise click.UsageError("--out names the file of a grid; leave out --separate or --out.")
+    from vgx.check.blame import blaming
     from vgx.console import Console
     from vgx.images import require_free_folder, save_separately
     from vgx.recipe.load import parse_settings
     from vgx.runs import directory
+    from vgx.sampling.model import registry_of
 
     console, trained, fields = Console(), directory.find(run), parse_settings(settings)
-    if separate is None:
-        path = save_grid(trained, sampler, fields, n, seed, out, device, animate, best)
-        console.print(f"Picture {path}")
-        return
-    require_free_folder(separate, n)
-    drawn = _samples(trained, sampler, fields, n, seed, device, best)
-    with console.progress("Drawing", n) as advance:
-        for more in save_separately(drawn.chunks, separate):
-            advance(more, ())
+    with blaming(registry_of(trained)):
+        if separate is None:
+            path = save_grid(trained, sampler, fields, n, seed, out, device, animate, best)
+            console.print(f"Picture {path}")
+            return
+        require_free_folder(separate, n)
+        drawn = _samples(trained, sampler, fields, n, seed, device, best)
+        with console.progress("Drawing", n) as advance:
+            for more in save_separately(drawn.chunks, separate):
+                advance(more, ())
     console.print(f"{n:,} images in {separate}")
 
 
