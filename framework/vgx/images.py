@@ -1,6 +1,6 @@
 """Images and animations as files, each written whole or not at all; and work done ahead in threads.
 
-The ending of a file's name says the format; `IMAGES` and `ANIMATIONS` have all of them.
+The ending of a file's name decides its format; `IMAGES` and `ANIMATIONS` list all endings.
 
 Letters: N images, C channels, H x W pixels.
 """
@@ -162,13 +162,13 @@ def save_separately(chunks: Iterable[Tensor], folder: Path) -> Iterator[int]:
 
 
 def require_free_folder(folder: Path, n: int) -> None:
-    """Raise `StorageError` when other files would lie among n images that are saved separately."""
+    """Raise `StorageError` when a folder has files that are none of n images saved separately."""
     with storage(folder):
-        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    others = sorted(there - {f"{number:06}.png" for number in range(n)})
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    others = sorted(names - {f"{number:06}.png" for number in range(n)})
     if others:
         message = f"other files are there, {len(others):,} in all, such as {others[0]}"
-        raise StorageError(f"{folder}: {message}; give an empty folder, or one that is not there")
+        raise StorageError(f"{folder}: {message}; give an empty folder or a new one")
 
 
 def threads() -> int:

@@ -95,8 +95,8 @@ def explain(
     """Draw an experiment: networks, which term moves which, weights, memory, time.
 
     For a RECIPE a few steps are measured. A RUN (the newest by default) is drawn from its files.
-    A file comes before a run. A run comes before a recipe of that name which comes with vgx, unless
-    an option changes it.
+    The argument is a file, else a run, else the name of a recipe that comes with vgx. With options
+    that change a recipe it is never a run.
     """
     from vgx.console import Console
     from vgx.files import require_ending, write_file

@@ -322,9 +322,9 @@ def frames(
     run: vgx.Run, environment: dict[str, Any], most: int
 ) -> tuple[list[dict[str, Any]], int]:
     """Return at most `most` of the grids of training, evenly chosen, and how many there are."""
-    there = drawn(run)
-    panels = [frame(file, environment) for file in evenly(there, most)]
-    return [panel for panel in panels if panel is not None], len(there)
+    grids = drawn(run)
+    panels = [frame(file, environment) for file in evenly(grids, most)]
+    return [panel for panel in panels if panel is not None], len(grids)
 
 
 def frame(file: Path, environment: dict[str, Any]) -> dict[str, Any] | None:

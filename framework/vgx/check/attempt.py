@@ -65,8 +65,8 @@ def keeping_buffers(networks: Iterable[nn.Module]) -> Iterator[None]:
 
 def alike(one: Tensor, other: Tensor, rounding: float = 1e-4) -> bool:
     """Return whether two tensors are equal but for rounding, relative to the largest number."""
-    largest = rounding * max(one.abs().max().item(), 1e-2)
-    return one.shape == other.shape and (one - other).abs().max().item() <= largest
+    tolerance = rounding * max(one.abs().max().item(), 1e-2)
+    return one.shape == other.shape and (one - other).abs().max().item() <= tolerance
 
 
 def same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

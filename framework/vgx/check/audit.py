@@ -57,8 +57,8 @@ class TermValue:
     term: Term
     value: Tensor  # a scalar with its graph
     step: Step  # that it was computed from
-    slopes: bool = False  # whether it takes gradients itself, as penalties do
-    across: bool = False  # whether it looks across the images of a batch
+    takes_gradients: bool = False  # itself, as penalties do
+    across_batch: bool = False  # whether it depends on which images share a batch
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def blaming(
             raise RecipeError(f"{before}not enough memory; {advice}") from error
         part = responsible(error, working or {})
         if part is None:
-            for plugin in reversed(registry.plugins):  # those of files first
+            for plugin in reversed(registry.plugins):  # plugin files come before installed plugins
                 if plugin.parts and (line := line_of(error, plugin.parts[0].__module__)):
                     what = f"{type(error).__name__}: {error}"
                     raise PluginError(f"{before}{plugin.title}: {what} (at {line})") from error

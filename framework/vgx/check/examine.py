@@ -32,7 +32,7 @@ from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe
 from vgx.step import Step
 
-HEAD = 0.1  # share of a network's parameters: it is told when fewer are trained
+FEW_TRAINED = 0.1  # share of a network's parameters; a note says when fewer are trained
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def examine(
 
 
 def _not_of_state(faults: list[Finding], hidden: list[Finding]) -> Iterator[Finding]:
-    """Leave out that a part gives something else the second time when it keeps state."""
+    """Leave out findings of random numbers in parts that keep state, which explains them."""
     for fault in faults:
         kind, _, name = fault.name.partition(":")
         keeps = any(found.name.startswith(f"hidden-state:{name}.") for found in hidden)
@@ -174,10 +174,10 @@ def _try_piece(engine: Engine, batch: Batch, parts: Working) -> None:
         fewer = [n for n in range(1, train.accumulate) if train.batch % n == 0]
         instead = f"train.accumulate={fewer[-1]}" if fewer else "a larger train.batch"
         field, what = ("accumulate", "a piece") if fewer else ("batch", "a minibatch")
-        who = f"the {part.kind} '{part.type}'" if part else "the networks and losses"
+        name = f"the {part.kind} '{part.type}'" if part else "the networks and losses"
         images = f"{len(batch)} image" + "s" * (len(batch) > 1)
         raise RecipeError(
-            f"train.{field}: {what} of {images} is too small for {who}, which works with more: "
+            f"train.{field}: {what} of {images} is too small for {name}, which works with more: "
             f"{error}; write {instead}"
         ) from error
 
@@ -201,7 +201,7 @@ def _notes_of_networks(rows: list[Row], step: Step) -> Iterator[str]:
         if width > 1 or height == 1:  # a column has the patches of several grids
             yield f"The discriminator scores a grid of {height}x{width} patches."
     for row in rows:
-        if 0 < row.trained < HEAD * row.parameters:
+        if 0 < row.trained < FEW_TRAINED * row.parameters:
             yield (
                 f"The {row.network} trains only {row.trained:,} of its {row.parameters:,} "
                 "parameters, and the others are frozen: its features will not adapt to the images."
@@ -209,12 +209,12 @@ def _notes_of_networks(rows: list[Row], step: Step) -> Iterator[str]:
 
 
 def _across_images(engine: Engine, batch: Batch, tried: Tried) -> Iterator[str]:
-    """Tell where images of a minibatch influence each other, and where nothing reads the labels."""
+    """Note where images of a minibatch influence each other, and that nothing reads the labels."""
     recipe, train = engine.recipe, engine.recipe.train
     slopes = [
         value.term.label
         for value in tried.values
-        if value.slopes and value.term.player == "discriminator"
+        if value.takes_gradients and value.term.player == "discriminator"
     ]
     if slopes and len(batch) > 1 and mixes_images(engine, "discriminator", batch):
         yield (
@@ -223,7 +223,9 @@ def _across_images(engine: Engine, batch: Batch, tried: Tried) -> Iterator[str]:
             "another normalisation, or none."
         )
     if train.accumulate > 1:
-        names = [value.term.label for value in tried.values if value.across or value.term.adaptive]
+        names = [
+            value.term.label for value in tried.values if value.across_batch or value.term.adaptive
+        ]
         names += [n for n in NETWORKS if n in engine.networks and mixes_images(engine, n, batch)]
         if names:
             pieces = f"train.accumulate={train.accumulate}: the {train.accumulate} pieces"

@@ -1,4 +1,4 @@
-"""Augmentations, networks and the sampler on a few images: what they give, and whether again.
+"""Augmentations, networks and the sampler on a few images: outputs, and whether they repeat.
 
 Letters: B images, C channels, H x W pixels, Z the latent shape, K stored latents.
 """
@@ -21,11 +21,11 @@ from vgx.parts.base import BrokenError, Component
 from vgx.parts.contract import check_posterior, check_score, check_tensor, out_of_range
 from vgx.parts.kinds import Fitted, Source
 
-FITTED = 1000  # latents at most that a sampler is fitted to, because fitting takes long
-# For other numbers of images, and for a network that was built anew, a GPU may choose another
-# algorithm, with products in TF32.
-OTHER_WAY = 1e-2
-IMAGES = 2  # of a data set that are read twice
+FITTED = 1000  # the most latents that a sampler is fitted to, because fitting takes long
+# Relative. For another number of images, and for a network that was built anew, a GPU may choose
+# another algorithm, with products in TF32.
+ROUNDING = 1e-2
+IMAGES = 2  # number of images of a data set that are read twice
 
 
 def try_source(dataset: Component, source: Source) -> None:
@@ -33,7 +33,7 @@ def try_source(dataset: Component, source: Source) -> None:
     for index in range(min(len(source), IMAGES)):
         try:
             pixels = [source[index].tobytes() for _ in range(2)]
-        except Exception:  # noqa: BLE001, S112 - unreadable or left out: told when it is decoded
+        except Exception:  # noqa: BLE001, S112 - unreadable ones are reported when they are decoded
             continue
         if pixels[0] != pixels[1]:
             message = f"image {index} is another one the second time, so a run could not repeat"
@@ -112,7 +112,7 @@ def outputs_of(
 def _evaluated(
     engine: Engine, name: str, inputs: Tensor, labels: Tensor | None
 ) -> Iterator[Finding]:
-    """Run a network in evaluation mode: again, on fewer images, and built anew as a resume does."""
+    """Compare outputs in evaluation mode: twice, on one image, and of a network built anew."""
 
     def outputs(network: nn.Module, ambient: int, few: int = len(inputs)) -> dict[str, Tensor]:
         with torch.no_grad(), evaluating([network]), rng.ambient(ambient, "check"):
@@ -125,11 +125,11 @@ def _evaluated(
         yield _random(name, f"{source}, in evaluation mode")
         return
     few, key = outputs(network, 0, 1), next(iter(once))
-    if name != "discriminator" and not alike(few[key], once[key][:1], OTHER_WAY):
+    if name != "discriminator" and not alike(few[key], once[key][:1], ROUNDING):
         message = f"in evaluation mode its {key} for an image depends on the others in its batch"
         yield Finding(f"contract:{name}", message)
     yield from _rebuilt(
-        engine, name, lambda other: alike(outputs(other, 0)[key], once[key], OTHER_WAY)
+        engine, name, lambda other: alike(outputs(other, 0)[key], once[key], ROUNDING)
     )
 
 
@@ -162,7 +162,7 @@ def _rebuilt(
 def mixes_images(engine: Engine, name: str, batch: Batch) -> bool:
     """Return whether a network's output for an image depends on the others of its minibatch.
 
-    It is measured while training: the gradient of what it gives for image 0 by the other images.
+    It is measured in training mode: the gradient of the output for image 0 by the other images.
     """
     inputs = inputs_of(engine, name, batch).clone().requires_grad_()  # [B, ...]
     outputs = outputs_of(engine, name, engine.networks[name], inputs, batch.labels)
@@ -199,9 +199,9 @@ def try_sampler(engine: Engine) -> Iterator[Finding]:
     if isinstance(sampler, Fitted):
         call(part, sampler.fit, different)
 
-    def drawn(who: Any, n: int, ambient: int = 0) -> Tensor:
+    def drawn(drawer: Any, n: int, ambient: int = 0) -> Tensor:
         with rng.ambient(ambient, "check"):
-            z: Tensor = call(part, who.draw, n, codes, rng.generator(0, "check"))
+            z: Tensor = call(part, drawer.draw, n, codes, rng.generator(0, "check"))
         with contract(part):
             check_tensor("the latents", z, (n, *recipe.latent.shape))
         return z

@@ -1,4 +1,4 @@
-"""The terms of the losses on a few images: their values, and what each looks at.
+"""The terms of the losses on a few images: their values, and what each depends on.
 
 Letters: B images.
 """
@@ -39,8 +39,8 @@ class Tried:
     reads_labels: bool = False
 
 
-class Slopes(TorchFunctionMode):
-    """A block that notes whether a gradient is taken inside, as penalties do."""
+class GradientWatch(TorchFunctionMode):
+    """Notes whether a gradient is taken in its block, as penalties do."""
 
     taken = False
 
@@ -86,7 +86,7 @@ def _try_term(engine: Engine, index: int, term: Term, step: Step, tried: Tried) 
     """Add what a term gives to `tried`; return whether it gives anything."""
     last = max(engine.steps - 1, 0)
     end = step.but(number=last, progress=last / engine.steps)
-    with Slopes() as slopes:
+    with GradientWatch() as watch:
         value = _computed(index, term, step, "on the first batch")
     late = _computed(index, term, end, f"at step {engine.steps:,}")
     if value is None and late is None:
@@ -94,22 +94,22 @@ def _try_term(engine: Engine, index: int, term: Term, step: Step, tried: Tried) 
     if value is None:
         value, step = late, end
     assert value is not None
-    looks = _measured(engine, term, step)
-    if looks.random:
+    depends = _measured(engine, term, step)
+    if depends.random:
         message = (
             f"the same images and the same key give another {term.player}'s term: draw from "
             f'step.rng("{term.part.type}") alone, and keep nothing between steps'
         )
         tried.findings.append(Finding(f"random:{term.part.label}", message))
-    elif looks.reduction == "sum":
+    elif depends.reduction == "sum":
         message = (
-            f"its value is a sum over the images of a batch: {looks.numbers}; end it with .mean(), "
-            "or train.batch changes its weight"
+            f"its value is a sum over the images of a batch: {depends.numbers}; end it with "
+            ".mean(), or train.batch changes its weight"
         )
         tried.findings.append(Finding(f"sum:{term.label}", message))
-    across = term.part.across_batch or looks.reduction == "other"
-    tried.values.append(TermValue(term, value, step, slopes=slopes.taken, across=across))
-    tried.reads_labels = tried.reads_labels or looks.reads_labels
+    across_batch = term.part.across_batch or depends.reduction == "other"
+    tried.values.append(TermValue(term, value, step, watch.taken, across_batch))
+    tried.reads_labels = tried.reads_labels or depends.reads_labels
     return True
 
 
@@ -154,24 +154,24 @@ def _modules(term: Term) -> list[nn.Module]:
     return [module] if isinstance(module, nn.Module) else []
 
 
-# --- what a term looks at ------------------------------------------------------------------------
+# --- what a term depends on ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Looks:
+class Dependence:
     """What a term was seen to depend on."""
 
-    random: bool = False  # on more than the step
+    random: bool = False  # on random numbers that step.rng does not give, or on earlier calls
     reduction: str = ""  # "mean", "sum" or "other" over the images; "" if that is not known
     numbers: str = ""  # from which the reduction is known
     reads_labels: bool = False
 
 
-def _measured(engine: Engine, term: Term, step: Step) -> Looks:
+def _measured(engine: Engine, term: Term, step: Step) -> Dependence:
     """Compute a term again: with other global generators, other labels, and half of the images.
 
-    Networks are in evaluation mode, so that what differs is the loss's own doing. What cannot be
-    computed in this way is not judged.
+    Networks are in evaluation mode, so that any difference comes from the loss. A term that cannot
+    be computed in this way is not judged.
     """
     drawn: list[str] = []
     step = _noting_draws(engine, step, drawn)
@@ -183,17 +183,17 @@ def _measured(engine: Engine, term: Term, step: Step) -> Looks:
             relabelled = _value(term, step.but(labels=labels))
         halves = [] if drawn else [_value(term, half) for half in _halves(engine, step)]
     if not once.isfinite():
-        return Looks()
-    looks = Looks(random=not alike(once, again), reads_labels=not alike(once, relabelled))
+        return Dependence()
+    depends = Dependence(random=not alike(once, again), reads_labels=not alike(once, relabelled))
     if not halves or not torch.stack(halves).isfinite().all():
-        return looks
+        return depends
     one, two = (half.item() for half in halves)
     numbers = f"{once.item():.4g} for {len(step.real)} images, {one:.4g} and {two:.4g} for halves"
-    return replace(looks, reduction=reduction(once.item(), (one, two)), numbers=numbers)
+    return replace(depends, reduction=reduction(once.item(), (one, two)), numbers=numbers)
 
 
 def _value(term: Term, step: Step, ambient: int = 0) -> Tensor:
-    """Compute a term without a trace: 0 if it is nothing, NaN if it raises an error."""
+    """Compute a term and leave no trace: 0 if it is `None`, NaN if it raises an error."""
     zero = step.real.new_zeros(())
     try:
         with keeping_buffers(_modules(term)), rng.ambient(ambient, "check"):

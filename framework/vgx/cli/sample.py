@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @click.option("-n", "n", default=100, show_default=True, type=click.IntRange(1, 10**7))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
 @click.option("--out", metavar="FILE", type=PATH, help="The file: .png, .jpg, .webp or .pdf.")
-@click.option("--separate", metavar="DIR", type=PATH, help="Single images instead.")
-@click.option("--animate", is_flag=True, help="One after another instead: .webp, .gif or .mp4.")
+@click.option("--separate", metavar="DIR", type=PATH, help="A folder for single images instead.")
+@click.option("--animate", is_flag=True, help="An animation instead: .webp, .gif or .mp4.")
 @click.option("--best", is_flag=True, help="With the best checkpoint by the recipe's eval.best.")
 @device_option
 @common

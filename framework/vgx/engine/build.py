@@ -92,12 +92,12 @@ def pick_device(name: str | torch.device | None) -> torch.device:
 
     Raises `RecipeError` for a device that this machine does not have or that does not work.
     """
-    there = devices()
+    names = devices()
     if name is None:
-        name = "cuda" if "cuda" in there else "cpu"
-    if str(name) not in there:
+        name = "cuda" if "cuda" in names else "cpu"
+    if str(name) not in names:
         default = "by default vgx takes cuda if there is one, else cpu"
-        raise RecipeError(f"device '{name}': this machine has {', '.join(there)}; {default}")
+        raise RecipeError(f"device '{name}': this machine has {', '.join(names)}; {default}")
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
@@ -106,7 +106,7 @@ def pick_device(name: str | torch.device | None) -> torch.device:
 
 
 def unused_gpu(device: torch.device) -> str:
-    """Return why a GPU that is not one with CUDA was left for the CPU; else an empty text."""
+    """Return why a GPU without CUDA is not used; an empty text if there is none."""
     others = devices()[1:2]
     if device.type != "cpu" or not others or others[0] == "cuda":
         return ""

@@ -76,7 +76,7 @@ def evaluate_run(
         cache = FeatureCache(recipe.image, device, lambda part: registry.owner(type(part)).version)
         source, image = _open(settings.against or recipe.dataset, recipe)
         most = min(settings.n, len(source))
-        # Before anything is decoded or drawn: what cannot be computed is known by now.
+        # Checked before anything is decoded or drawn, and again when the exact counts are known.
         settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
         store = open_with_progress(source, settings.against or recipe.dataset, image, console)
         sets = real_sets(store, None if settings.against else recipe.eval.holdout, settings.n)

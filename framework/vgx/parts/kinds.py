@@ -355,7 +355,7 @@ class Metric(Component):
     """The names of its values, or names with a line that explains each. If empty, there is one
     value, named after the type and explained by the first line of the docstring."""
     wants: ClassVar[int] = 0
-    """The number of images of each side from which on its values say something. With fewer,
+    """The number of images of each side below which a value means little by itself. With fewer,
     `vgx eval` prints a notice."""
     on_request: ClassVar[bool] = False
     """True: `vgx eval` leaves it out unless it is named, because it fetches weights."""
@@ -367,8 +367,8 @@ class Metric(Component):
     def why_not(self, image: ImageSpec, real: int, generated: int) -> str:
         """Return why it cannot compare so many images, or an empty text if it can.
 
-        It is asked before any image is drawn. Of a metric with `pairs`, both numbers are that of
-        the pairs.
+        It is called before any image is drawn. For a metric with `pairs`, both are the number of
+        pairs.
         """
         del image, real, generated
         return ""

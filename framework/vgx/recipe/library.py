@@ -46,7 +46,7 @@ def read(name: str) -> str:
 
 
 def meant(path: Path) -> str:
-    """Return which recipe was probably meant by a path without a file, as the end of a message."""
+    """Return a suggestion for a path without a file, to append to a message; "" if none is near."""
     name = re.sub(r"\.ya?ml$", "", path.name)
     beside = {file.stem: str(file) for file in path.parent.glob("*.y*ml")}
     found = [beside.get(near(name, beside), ""), near(name.replace("-", "_"), recipes())]

@@ -64,8 +64,7 @@ def load_recipe(
             message = f"{yaml.short(key)}: nested deeper than {yaml.MAX_DEPTH}"
             faults.append(Fault("--set", message))
             continue
-        # Lists are indexed as losses.1.weight or losses[1].weight.
-        tree = _set(tree, re.sub(r"\[(\d+)\]", r".\1", key).split("."), value, faults)
+        tree = _set(tree, key.split("."), value, faults)
     return _validated(tree, registry, faults)
 
 
@@ -311,7 +310,7 @@ def _advice(tree: Node, field: str, fault: Any, registry: Registry) -> str:
 
 
 def _with_new_names(data: dict[str, Any]) -> dict[str, Any]:
-    """Give metrics the names of today, with a notice for each old one."""
+    """Give metrics their new names, with a notice for each old one."""
     for old, new in renamed_in(data).items():
         message = f"eval.metrics: {old} is in Inception's features alone; in others it is {new} now"
         warnings.warn(f"{message}: write type: {new}", Notice, stacklevel=2)
@@ -319,7 +318,7 @@ def _with_new_names(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _elsewhere(tree: Node, field: str, registry: Registry, cutoff: float) -> str:
-    """Return the field of the recipe whose name is nearest to that of a field that there is not."""
+    """Return the field of the recipe whose name is nearest to that of an unknown field."""
     parent, _, name = field.rpartition(".")
     fields = list(_fields(Recipe, tree, "", registry))
     fields.sort(key=lambda known: (not known.startswith(parent), known.count(".")))
@@ -367,7 +366,7 @@ def _find(tree: Node, loc: tuple[int | str, ...], *, missing: bool = False) -> t
     """Return the deepest value on the way `loc` of an error of pydantic, and its dotted field.
 
     A step of `loc` that is no field is the name of a union's member, which pydantic inserts; with
-    `missing` the last one is a field that is not there.
+    `missing` the last one is a field that the recipe lacks.
     """
     node, field = tree, []
     for step in loc:
@@ -386,7 +385,7 @@ def _fault(tree: Node, fault: Any, registry: Registry) -> Fault:
     """Return an error of pydantic with its place in the file, that of the deepest value."""
     missing = fault["type"] == "missing"
     node, field = _find(tree, fault["loc"], missing=missing)
-    named = node  # what stands there; of a part that is not known its type
+    named = node  # the value to name: of an unknown part its type
     if fault["type"] in ("unknown_part", "ambiguous_part") and isinstance(node.value, dict):
         named = node.value["type"]
     if named.unread:

@@ -66,12 +66,12 @@ class Optimizers(BaseModel):
     """For the discriminator."""
 
 
-def require_each_once(code: str, field: str, names: Iterable[str]) -> None:
-    """Raise `PydanticCustomError` when a name stands twice in a list, where twice means nothing."""
+def require_each_once(field: str, names: Iterable[str]) -> None:
+    """Raise `PydanticCustomError` when a name is in a list twice."""
     listed = list(names)
     if twice := sorted({name for name in listed if listed.count(name) > 1}):
         message = "{field}: '{name}' stands there twice; keep one"
-        raise PydanticCustomError(code, message, {"field": field, "name": twice[0]})
+        raise PydanticCustomError("twice", message, {"field": field, "name": twice[0]})
 
 
 class Train(BaseModel):
@@ -125,7 +125,7 @@ class Train(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        require_each_once("train", "fakes", self.fakes)
+        require_each_once("fakes", self.fakes)
         if (self.epochs is None) == (self.steps is None):
             raise PydanticCustomError("train", "give either 'epochs' or 'steps'")
         if self.batch % self.accumulate:
@@ -172,7 +172,7 @@ class Eval(BaseModel):
                 "eval", "best: nothing is evaluated while training; give every"
             )
         values_of_each = (name for metric in self.metrics for name in directions([metric]))
-        require_each_once("eval", "metrics", values_of_each)
+        require_each_once("metrics", values_of_each)
         values = self.better
         if self.best is not None and self.best not in values:
             message = "best: the metrics give no '{best}'; there are: {names}"
@@ -262,7 +262,7 @@ class Recipe(BaseModel):
                 raise PydanticCustomError("labels", message, {"kind": part.kind, "type": part.type})
         for loss in self.losses:
             against = loss.weight.against if isinstance(loss.weight, Adaptive) else ()
-            require_each_once("losses", f"the weight of '{loss.label}': against", against)
+            require_each_once(f"the weight of '{loss.label}': against", against)
             if lost := [name for name in against if name not in labels or name == loss.label]:
                 message = "the weight of '{name}' is against '{lost}', which is no other loss"
                 names = {"name": loss.label, "lost": lost[0]}
@@ -273,7 +273,7 @@ class Recipe(BaseModel):
         if self.encoder is None and lost:
             message = "eval.metrics: '{name}' compares reconstructions, but there is no encoder"
             raise PydanticCustomError("eval", message, {"name": lost[0]})
-        require_each_once("trackers", "trackers", (tracker.type for tracker in self.trackers))
+        require_each_once("trackers", (tracker.type for tracker in self.trackers))
         return self
 
     @property

@@ -15,10 +15,10 @@ def dataset_at(place: str, registry: Registry) -> dict[str, Any]:
 
     Raises `DataError` when no installed data set opens it, `RecipeError` when several do.
     """
-    asked, opened = list[str](), list[dict[str, Any]]()
+    types, opened = list[str](), list[dict[str, Any]]()
     for _, part in registry.offers("dataset"):
         if issubclass(part, Dataset) and "fields_for" in vars(part):
-            asked.append(part.type)
+            types.append(part.type)
             fields = part.fields_for(str(user_path(place)))
             opened += [] if fields is None else [{"type": part.type, **fields}]
     if len(opened) == 1:
@@ -30,4 +30,4 @@ def dataset_at(place: str, registry: Registry) -> dict[str, Any]:
     path = user_path(place)
     if not path.exists():
         raise DataError(f"--data {place}: there is no such folder or file: {path.absolute()}")
-    raise DataError(f"--data {place}: these data sets find no images there: {', '.join(asked)}")
+    raise DataError(f"--data {place}: these data sets find no images there: {', '.join(types)}")

@@ -1,7 +1,7 @@
 """Metrics that earlier versions called `fid` and `kid` whatever features they compared.
 
 A distance in other features than Inception's is no FID. Recipes, logs and evaluations of that time
-are read under the names of today. The functions take and return plain data.
+are read under the new names. The functions take and return plain data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def renamed(metrics: Any) -> dict[str, str]:
 
 
 def rename_metrics(metrics: Any) -> Any:
-    """Return the metrics with the names of today as their types."""
+    """Return the metrics with their new names as types."""
     if not (names := renamed(metrics)):
         return metrics
     return [
@@ -36,7 +36,7 @@ def renamed_in(recipe: Any) -> dict[str, str]:
 
 
 def rename_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe with the names of today in `eval.metrics` and `eval.best`."""
+    """Return a recipe with the new names in `eval.metrics` and `eval.best`."""
     if not (names := renamed_in(recipe)):
         return recipe
     new = {**recipe["eval"], "metrics": rename_metrics(recipe["eval"]["metrics"])}
@@ -51,7 +51,7 @@ def rename_keys(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
 
 
 def rename_evaluation(results: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of an `evaluation.json` with the names of today."""
+    """Return the content of an `evaluation.json` with the new names."""
     if not (names := renamed(results.get("metrics"))):
         return results
     generation = [

@@ -40,7 +40,7 @@ class Run:
 
     @property
     def short(self) -> str:
-        """The shortest text for the run in a command: its number, if `find` takes it, or path."""
+        """The run in a command: its number if `find` finds it by that, else its path, quoted."""
         if numbered_name := _NAME.fullmatch(self.path.name):
             number = numbered_name[1].lstrip("0")
             with suppress(StorageError, OSError):

@@ -35,7 +35,7 @@ from vgx.runs.directory import Run, find
 from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model, registry_of
 
 VALUES = 2**21  # pixel values decoded at once, at most
-Counts = NDArray[np.int64]  # [classes]  how many images have each label
+LabelCounts = NDArray[np.int64]  # [classes]  how many images have each label
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,20 +173,22 @@ def encode_images(model: Model, source: Source, most: int | None = None) -> Tens
 
 
 def whole_rows(part: Sampler, most: int) -> int:
-    """Return how many images at most, in whole rows of the sampler; at least one row."""
+    """Return the largest number of images up to `most` that fills whole rows; at least one row."""
     row = part.row_length or 1
     return max(most // row, 1) * row
 
 
 def draw(
-    model: Model, prepared: Prepared, n: int, seed: int, counts: Counts | None = None
+    model: Model, prepared: Prepared, n: int, seed: int, counts: LabelCounts | None = None
 ) -> Iterator[Tensor]:
     """Draw n latents and give their images [N, C, H, W] in [0, 1], chunk by chunk."""
     latents = draw_latents(prepared, n, seed, counts)
     return decoded(model, latents.z, latents.labels)
 
 
-def draw_latents(prepared: Prepared, n: int, seed: int, counts: Counts | None = None) -> Latents:
+def draw_latents(
+    prepared: Prepared, n: int, seed: int, counts: LabelCounts | None = None
+) -> Latents:
     """Draw n latents, each with the label that it is decoded with if the decoder takes labels.
 
     Labels are drawn by their shares in `counts`, by default in the stored latents. The latents of a
@@ -217,7 +219,7 @@ def draw_latents(prepared: Prepared, n: int, seed: int, counts: Counts | None = 
     return Latents(z, labels, tuple(rows) if any(rows) else ())
 
 
-def draw_labels(prepared: Prepared, n: int, seed: int, counts: Counts | None = None) -> Tensor:
+def draw_labels(prepared: Prepared, n: int, seed: int, counts: LabelCounts | None = None) -> Tensor:
     """[n]  Draw labels by their shares in `counts`: one for each row, each image, or for all.
 
     A label of which too few latents are stored for the sampler is left out, with a notice. Without
@@ -241,8 +243,8 @@ def draw_labels(prepared: Prepared, n: int, seed: int, counts: Counts | None = N
     return random_labels(counts, n, seed, n if part.one_label else part.row_length or 1)
 
 
-def random_labels(counts: Counts, n: int, seed: int, together: int = 1) -> Tensor:
-    """[n]  Draw labels by their shares in `counts`, one for so many images each."""
+def random_labels(counts: LabelCounts, n: int, seed: int, together: int = 1) -> Tensor:
+    """[n]  Draw labels by their shares in `counts`; `together` images in a row get the same one."""
     until = counts.cumsum()
     uniform = np.random.default_rng(rng.key(seed, "labels")).random(math.ceil(n / together))
     labels = torch.from_numpy(np.searchsorted(until, uniform * until[-1], side="right"))

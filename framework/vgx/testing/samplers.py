@@ -50,7 +50,7 @@ def check_sampler(case: Case) -> None:
 
 
 def _check_rows(case: Case, codes: Tensor) -> None:
-    """Check what a sampler says of the rows of its images, and of the latents that it needs."""
+    """Check `row_length`, `least_codes`, `for_kl` and `captions`."""
     part, shape = case.part, case.latent.shape
     row, least = part.row_length, part.least_codes
     case.check(row is None or row > 0, f"its row_length is {row}; it must be None or above 0")

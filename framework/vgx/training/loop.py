@@ -365,12 +365,12 @@ def signals(training: Training, console: Console) -> Iterator[None]:
         if training.stop and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not training.stop:
-            heard.put(_acknowledged(training, number))
+            messages.put(_acknowledged(training, number))
         training.stop = training.stop or number
 
-    def tell() -> None:
+    def print_messages() -> None:
         with contextlib.suppress(OSError):  # nobody reads the output any more
-            while text := heard.get():
+            while text := messages.get():  # "" ends the thread
                 console.print(text)
 
     if threading.current_thread() is not threading.main_thread():
@@ -378,9 +378,9 @@ def signals(training: Training, console: Console) -> Iterator[None]:
         return
     # A handler may interrupt any line, also one that prints, so another thread prints for it.
     # This kind of queue may be used in a handler.
-    heard = queue.SimpleQueue[str]()
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    messages = queue.SimpleQueue[str]()
+    printer = threading.Thread(target=print_messages, daemon=True)
+    printer.start()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     old = {number: signal.signal(number, note) for number in numbers}
     try:
@@ -388,8 +388,8 @@ def signals(training: Training, console: Console) -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-        heard.put("")
-        teller.join(1)  # seconds: nobody may read the output
+        messages.put("")
+        printer.join(1)  # seconds: nobody may read the output
 
 
 def _acknowledged(training: Training, number: int) -> str:

@@ -314,7 +314,7 @@ def _changes(run: Run, stored: Recipe, recipe: Recipe) -> bool:
 
 
 def _nothing_left(training: Training) -> str:
-    """Return what to say of a run that is done; an empty text when there is something to do.
+    """Return a message about a run that is done; an empty text when steps are left.
 
     Raises `RecipeError` when the recipe has fewer steps than are done.
     """

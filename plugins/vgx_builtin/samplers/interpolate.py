@@ -31,12 +31,12 @@ class Interpolate(vgx.Sampler, type="interpolate"):
 
     @property
     def row_length(self) -> int:
-        """A row is a pair."""
+        """One row for each pair."""
         return self.steps
 
     @property
     def least_codes(self) -> int:
-        """Two for a pair of stored latents, none for a pair from N(0, I)."""
+        """2 for a pair of stored latents, 0 for a pair from N(0, I)."""
         return 2 if self.between == "codes" else 0
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:

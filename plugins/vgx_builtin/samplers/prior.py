@@ -15,7 +15,7 @@ class Prior(vgx.Sampler, type="prior"):
 
     @property
     def least_codes(self) -> int:
-        """None: it draws without the run's latents."""
+        """0: it draws without the run's latents."""
         return 0
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:

@@ -36,7 +36,7 @@ class Traversal(vgx.Sampler, type="traversal"):
 
     @property
     def row_length(self) -> int:
-        """A row is a dimension."""
+        """One row for each dimension."""
         return self.steps
 
     def for_kl(self, kl: Tensor) -> Traversal:

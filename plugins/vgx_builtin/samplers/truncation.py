@@ -25,7 +25,7 @@ class Truncation(vgx.Sampler, type="truncation"):
 
     @property
     def least_codes(self) -> int:
-        """None: it draws without the run's latents."""
+        """0: it draws without the run's latents."""
         return 0
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:

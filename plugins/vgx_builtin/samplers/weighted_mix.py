@@ -18,8 +18,8 @@ class WeightedMix(vgx.Sampler, type="weighted-mix"):
     z = sum_k w_k code_k with w ~ Dirichlet(concentration, ..., concentration). Mixtures lie between
     stored latents. In many dimensions they are nearer to the mean of the stored latents than almost
     all of these: for independent latents their variance is sum_k w_k^2 times as large, on average
-    1/2 for three latents and concentration 1. See `renormalise`. When the decoder takes
-    labels, a mixture is of latents of one label.
+    1/2 for three latents and concentration 1. See `renormalise`. When the decoder takes labels, a
+    mixture is of latents of one label.
     """
 
     of: PositiveInt = 3
