@@ -520,7 +520,7 @@ BROKEN = [
     (Near, "unsaved", "it has fit, but not state_dict"),
     (Near, "pictures", r"\[5\] raises no IndexError"),
     (Near, "rows", "its row_length is 0; it must be None or above 0"),
-    (Near, "least", "its least_codes is 0, but with so many latents: IndexError"),
+    (Near, "least", "its least_codes is 0, but that number fails: IndexError"),
     (Near, "kl", "its for_kl returns something else than a sampler"),
     (Near, "captions", "it gives 1 captions for 3 rows"),
     (Brightness, "batches", "its brightness depends on how the images are cut into batches"),

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_SECONDS = 10  # between two lines of a progress that is not drawn live
-RATE_SECONDS = 30  # over which the speed of a progress is measured, if that is enough for
-RATE_COUNT = 10  # so many advances; before them no time is estimated
+# The speed is that of the last RATE_SECONDS, or of RATE_COUNT advances if they took longer.
+RATE_SECONDS = 30
+RATE_COUNT = 10  # fewer advances give no estimate of the time that is left
 BAR = 30  # characters, at most
 ROWS = 4  # lines of values below a bar, at most
 
@@ -77,7 +78,7 @@ class Console:
     def progress(
         self, label: str, total: int, done: int = 0, unit: str = "images", images: int = 1
     ) -> Iterator[Callable[[int, Sequence[str]], None]]:
-        """Show the progress of a long task over items that have so many images each.
+        """Show the progress of a long task over items of `images` images each.
 
         The block gets a function to call with the number of items just done, and with values to
         show; no values leave the former ones.
@@ -107,7 +108,7 @@ class Progress:
     """How far a long task is. In a terminal: a bar, and below it the newest values."""
 
     def __init__(self, label: str, total: int, done: int, unit: str, images: int) -> None:
-        """Begin with `done` of `total` items, each of so many images."""
+        """Begin with `done` of `total` items, each of `images` images."""
         self.label, self.total, self.done, self.unit, self.images = label, total, done, unit, images
         self.values: Sequence[str] = ()
         self.rate = self.left = ""  # images per second, and the time that is left
@@ -124,7 +125,7 @@ class Progress:
             marks.popleft()
         speed = (self.done - marks[0][1]) / max(now - marks[0][0], 1e-9)  # items a second
         images = speed * self.images
-        self.rate = f"{images:,.{0 if images >= 10 else 1}f} images/s" if speed else ""
+        self.rate = images_per_second(images) if speed else ""
         known = len(marks) > RATE_COUNT and self.done < self.total
         self.left = f"{_clock((self.total - self.done) / speed)} left" if known else ""
 
@@ -165,6 +166,11 @@ def packed(values: Sequence[str], width: int) -> list[str]:
             lines[-1] += " ..."
             break
     return lines if values else []
+
+
+def images_per_second(speed: float) -> str:
+    """Return a speed for people."""
+    return f"{speed:,.{0 if speed >= 10 else 1}f} images/s"
 
 
 def _clock(seconds: float) -> str:

@@ -123,7 +123,7 @@ def grid(images: Tensor, columns: int | None = None, captions: Sequence[str] = (
 
 
 def _margin(captions: Sequence[str], rows: Tensor, size: int) -> Tensor:
-    """[C, H, W]  The captions of rows of images of so many pixels, white on black."""
+    """[C, H, W]  The captions of rows of images that are `size` pixels high, white on black."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(TEXT)
@@ -177,7 +177,7 @@ def threads() -> int:
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """Yield `work(item)` of each item in order; so many threads compute as many items ahead.
+    """Yield `work(item)` of each item in order; threads compute as many items ahead as there are.
 
     Each computes with one core: several that wait for each other in every operation are slower.
     """

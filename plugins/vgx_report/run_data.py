@@ -139,8 +139,8 @@ def _summary(
 def on_prior(nats: float, recipe: vgx.Recipe) -> list[str]:
     """Return a verdict on the sampler `prior` and its figures, when the latents are too far off.
 
-    Draws from N(0, I) reach the region of latents that are so many nats away about once in
-    exp(nats) draws (Chatterjee and Diaconis 2018); `FAR` is once in a hundred.
+    If latents are n nats away, about one draw from N(0, I) in exp(n) lies among them (Chatterjee
+    and Diaconis 2018); `FAR` is one in a hundred.
     """
     if nats < FAR:
         return []

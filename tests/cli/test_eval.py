@@ -87,12 +87,12 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
         (("--metrics", "ms-ssim, psnr"), "metric ms-ssim: scales: 3 needs 44 pixels a side"),
         (
             ("--metrics", "prdc, {type: prdc, features: {type: random-conv, seed: 1}}"),
-            "metrics: 'coverage' stands there twice",
+            "metrics: 'coverage' occurs twice",
         ),
         (("--sampler", "piror"), "did you mean 'prior'"),
         (("--against", "nowhere"), "nowhere"),
         (("--sampler", "prior", "--sampler", "prior"), "Give each --sampler once."),
-        (("--metrics", "psnr, psnr"), "metrics: 'psnr' stands there twice"),
+        (("--metrics", "psnr, psnr"), "metrics: 'psnr' occurs twice"),
         (("--metrics", "psnr #, fid"), "no YAML"),
     ],
 )

@@ -163,7 +163,7 @@ def test_a_missing_library_is_told_before_anything_is_written(tmp_path, monkeypa
 
 
 def test_no_type_is_named_twice():
-    with pytest.raises(RecipeError, match="trackers: 'csv' stands there twice"):
+    with pytest.raises(RecipeError, match="trackers: 'csv' occurs twice"):
         vgx.load_recipe(TINY, {"trackers": ["csv", "csv"]})
 
 

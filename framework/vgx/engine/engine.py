@@ -61,7 +61,7 @@ class Engine:
         fused = all(p.optimizer.defaults.get("fused") for p in self.players.values())
         self.guard = Guard(self.device, deferred=self.device.type == "cuda" and fused)
         self.rollbacks = 0
-        self._last_layer: Tensor | None = None  # of the decoder, once it was asked for
+        self._last_layer: Tensor | None = None  # of the decoder, computed at its first use
 
     # --- the step --------------------------------------------------------------------------
 

@@ -219,7 +219,7 @@ def _importance(means: Rows, factors: list[Rows]) -> dict[str, float]:
     n, d = means.shape
     penalty = math.sqrt(2 * math.log(max(d, 2)) / n)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a weight near enough will do
+        warnings.simplefilter("ignore", ConvergenceWarning)  # an approximate weight is enough
         model = Lasso(penalty).fit(_standardized(means), _standardized(np.hstack(factors)))
     of_columns = np.abs(model.coef_).reshape(-1, d)  # [columns, D]
     ends = np.cumsum([columns.shape[1] for columns in factors])[:-1]

@@ -41,7 +41,7 @@ class Counts(NamedTuple):
 
 
 def check_metric(metric: Metric, image: ImageSpec, counts: Counts) -> None:
-    """Raise `RecipeError` if a metric cannot be computed for such images, or for so many."""
+    """Raise `RecipeError` if a metric cannot be computed for images of this size or number."""
     sides = (counts.reconstructed,) * 2 if metric.pairs else (counts.real, counts.generated)
     if reason := metric.why_not(image, *sides):
         raise RecipeError(f"metric {metric.type}: {reason}")
@@ -56,8 +56,7 @@ def check_names(metrics: Sequence[Metric]) -> None:
 
 
 def check_metrics(metrics: Sequence[Metric], image: ImageSpec, counts: Counts) -> None:
-    """Raise `RecipeError` if metrics cannot be computed together, for such images or so many."""
-    check_names(metrics)
+    """Raise `RecipeError` if one of the metrics cannot be computed."""
     for metric in metrics:
         check_metric(metric, image, counts)
 

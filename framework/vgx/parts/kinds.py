@@ -94,9 +94,9 @@ class Dataset(Component):
 
     @classmethod
     def fields_for(cls, place: str) -> dict[str, Any] | None:
-        """Return the fields with which this data set opens what `--data` names, a path or a name.
+        """Return the fields with which this data set opens a place of `--data`: a path or a name.
 
-        `None` means that it does not open it.
+        `None` if it does not open this place.
         """
         del place
         return None
@@ -181,7 +181,7 @@ class Loss(Component):
     kind: ClassVar[str] = "loss"
     pixelwise: ClassVar[bool] = False
     """Whether the value is the mean over pixel values of a distance between image and
-    reconstruction. The weights of such losses are what the weight of a KL counts beside."""
+    reconstruction. The effective beta of `kl` is its weight over the sum of their weights."""
     across_batch: ClassVar[bool] = False
     """True: the value depends on which images share a minibatch, so `train.accumulate` changes it.
     `vgx check` measures that, unless the loss draws random numbers."""
@@ -226,8 +226,8 @@ class Loss(Component):
     def note_beside(self, losses: Sequence[Loss], image: ImageSpec) -> str:
         """Return a line to print before the training, or an empty string.
 
-        `losses` are all losses of the recipe, for what depends on their weights. A line that does
-        not is returned by `note`.
+        `losses` are all losses of the recipe. A line that does not depend on them is returned by
+        `note`.
         """
         del losses, image
         return ""
@@ -365,7 +365,7 @@ class Metric(Component):
         """Make a new, empty state."""
 
     def why_not(self, image: ImageSpec, real: int, generated: int) -> str:
-        """Return why it cannot compare so many images, or an empty text if it can.
+        """Return why it cannot compare these numbers of images, or an empty text if it can.
 
         It is called before any image is drawn. For a metric with `pairs`, both are the number of
         pairs.

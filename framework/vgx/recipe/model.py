@@ -67,10 +67,10 @@ class Optimizers(BaseModel):
 
 
 def require_each_once(field: str, names: Iterable[str]) -> None:
-    """Raise `PydanticCustomError` when a name is in a list twice."""
+    """Raise `PydanticCustomError` when a name occurs twice in a list."""
     listed = list(names)
     if twice := sorted({name for name in listed if listed.count(name) > 1}):
-        message = "{field}: '{name}' stands there twice; keep one"
+        message = "{field}: '{name}' occurs twice; keep one"
         raise PydanticCustomError("twice", message, {"field": field, "name": twice[0]})
 
 

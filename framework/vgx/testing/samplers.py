@@ -70,4 +70,4 @@ def _check_rows(case: Case, codes: Tensor) -> None:
         try:
             with_generator(part.build(case.latent).draw, 1, few)
         except Exception as error:  # noqa: BLE001 - whatever it raises, it needs more
-            case.check(False, f"its least_codes is {least}, but with so many latents: {error!r}")
+            case.check(False, f"its least_codes is {least}, but that number fails: {error!r}")

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 
-from vgx.console import Console
+from vgx.console import Console, images_per_second
 from vgx.errors import DivergedError, Stopped
 from vgx.files import write_file
 from vgx.parts.registry import Registry, failure_of
@@ -66,7 +66,6 @@ def summary(training: Training) -> list[str]:
     hours, minutes = divmod(minutes, 60)
     units = [(hours, "h"), (minutes, "min"), (seconds, "s")]
     time = " ".join(f"{number} {unit}" for number, unit in units if number) or "less than 1 s"
-    speed = training.images / training.seconds
     terms = [
         f"{short(name)} {first[name]:.3g} -> {value:.3g}"
         for name, value in last.items()
@@ -75,7 +74,7 @@ def summary(training: Training) -> list[str]:
     of = training.engine.steps
     steps = f"{training.done:,}" + (f" of {of:,}" if training.done < of else "")
     steps += " step" if of == 1 else " steps"
-    lines = [f"Trained {steps} in {time}, {speed:,.{0 if speed >= 10 else 1}f} images/s"]
+    lines = [f"Trained {steps} in {time}, {images_per_second(training.images / training.seconds)}"]
     lines.append(f"First and last losses: {', '.join(terms)}")
     if training.measured:
         metrics = [f"{name} {values.text}" for name, values in training.measured.items()]

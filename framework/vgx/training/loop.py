@@ -65,7 +65,7 @@ class Training:
     done: int = 0  # steps
     seconds: float = 0.0  # spent in training, over all resumes
     saved: int = -1  # the step of the newest checkpoint
-    stop: int = 0  # the signal that asked for the end
+    stop: int = 0  # the number of the signal that ends the training, or 0
     warnings: list[str] = field(default_factory=list)  # not yet in the log
     metrics: dict[str, float] = field(default_factory=dict)  # not yet in the log
     measured: dict[str, Measured] = field(default_factory=dict)  # so far, by metric
@@ -354,7 +354,7 @@ def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def signals(training: Training, console: Console) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGUSR1 end the training after the current step, and say so at once.
+    """Let SIGINT, SIGTERM and SIGUSR1 end the training after the current step; print that at once.
 
     SIGUSR1 is the warning of SLURM before a time limit (`--signal=USR1@90`). A second SIGINT ends
     the program at once.
