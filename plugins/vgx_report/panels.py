@@ -119,16 +119,16 @@ def _samples(
     first = None
     for part in (own, *others):
         try:
-            drawn = draw_samples(run, model, part)
+            result = draw_samples(run, model, part)
         except Exception as error:  # noqa: BLE001 - a faulty sampler costs its own panel only
             panels.append({"sampler": part.type, "note": f"Draws nothing here: {error}"})
             continue
-        if drawn is None:
+        if result is None:
             continue
         if part is own:
-            first = drawn[0]
+            first = result[0]
         note = "The recipe's sampler." if part is own else ""
-        panels.append({"sampler": part.type, "note": note, "image": embedded(to_image(drawn[1]))})
+        panels.append({"sampler": part.type, "note": note, "image": embedded(to_image(result[1]))})
     return panels, first
 
 

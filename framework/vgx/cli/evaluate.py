@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--against", metavar="DATASET",
-    help="Other images than the run's: a folder, a data set as in a recipe, or a recipe's file.",
+    help="Other images than the run's: a folder, a data set as in a recipe, or a recipe.",
 )  # fmt: skip
 @click.option(
     "--sampler", "samplers", metavar="TYPE", multiple=True,

@@ -64,31 +64,24 @@ def active_dimensions(means: Tensor) -> Tensor:
     return means.var(0) > ACTIVE
 
 
-def gap_at_least(kl: float, n: int) -> float:
-    """Return a lower bound of KL(aggregate posterior of n images || prior) in nats.
-
-    `kl` is the mean KL of their posteriors. It is the sum of that distance and of the mutual
-    information of latent and image, which is at most log n (Hoffman and Johnson 2016, eq. 7).
-    """
-    return max(kl - math.log(n), 0.0)
-
-
 def latent_metrics(latents: Latents, seed: int) -> dict[str, float]:
     """Return the metrics that need nothing but the latents.
 
-    `kl`: nats, sum over dimensions. `prior_gap`: a lower bound, in nats, of the distance between
-    the aggregate posterior of these images and the prior. `active_units`: the number of dimensions
-    in which the variance of mu is above 0.01. `marginal_kl`: the sum over dimensions of
-    KL(N(m, s^2) || N(0, 1)) in nats, where m and s^2 are the mean and variance of posterior samples
-    z. `mmd`: the unbiased MMD^2 between posterior samples and the prior, with the kernel
-    C / (C + |x - y|^2), C = 2 D (Tolstikhin et al. 2018). The last three need two images.
+    `kl`: nats, sum over dimensions. `prior_gap`: max(kl - log N, 0), a lower bound, in nats, of the
+    KL of the aggregate posterior of these N images from the prior; `kl` is the sum of that KL and
+    of the mutual information of latent and image, which is at most log N (Hoffman and Johnson 2016,
+    eq. 7). `active_units`: the number of dimensions in which the variance of mu is above 0.01.
+    `marginal_kl`: the sum over dimensions of KL(N(m, s^2) || N(0, 1)) in nats, where m and s^2 are
+    the mean and variance of posterior samples z. `mmd`: the unbiased MMD^2 between posterior
+    samples and the prior, with the kernel C / (C + |x - y|^2), C = 2 D (Tolstikhin et al. 2018).
+    The last three need two images.
     """
     mean = latents.mean
     values: dict[str, float] = {}
     z = mean
     if latents.logvar is not None:
         values["kl"] = sum(kl_by_dimension(latents))
-        values["prior_gap"] = gap_at_least(values["kl"], len(mean))
+        values["prior_gap"] = max(values["kl"] - math.log(len(mean)), 0.0)
         z = _sample(mean, latents.logvar, seed)
     if len(z) > 1:
         values["active_units"] = float(active_dimensions(mean).sum())

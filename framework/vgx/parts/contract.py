@@ -103,8 +103,8 @@ def documentation_faults(part: Component) -> list[str]:
 def reduction(whole: float, halves: tuple[float, float]) -> Literal["mean", "sum", "other"]:
     """Return how a term combines images, from its value on a batch and on both halves of it.
 
-    A mean over the images is the mean of both values, and a sum over them is their sum. Anything
-    else looks across the images of a batch.
+    A mean over the images is the mean of both values, and a sum over them is their sum. Any other
+    term depends on which images share a batch.
     """
     tolerance = EXACT * max(abs(whole), *map(abs, halves))
     if abs(whole - sum(halves) / 2) <= tolerance:

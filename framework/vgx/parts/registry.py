@@ -180,9 +180,9 @@ def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
 
 
 def line_of(error: BaseException | None, module: str) -> str:
-    """Return the line of a module's package that was at work when an error was raised.
+    """Return the innermost line of a module's package in the traceback of an error.
 
-    It is the innermost one, such as "mine.py:9" or "package/losses.py:20"; "" if there is none.
+    Two examples are "mine.py:9" and "package/losses.py:20". Without such a line it is "".
     """
     package, line = module.partition(".")[0], ""
     traceback = error.__traceback__ if error else None
