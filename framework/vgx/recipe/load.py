@@ -55,9 +55,9 @@ def load_recipe(
         settings = [(key, _node(value, f"--set {key}")) for key, value in overrides.items()]
     else:
         settings = list(_parsed(overrides, faults))
-    # A part comes before its fields and its type before the others, because it removes them.
     # Lists are indexed as losses.1.weight or losses[1].weight.
     settings = [(re.sub(r"\[(\d+)\]", r".\1", key), value) for key, value in settings]
+    # A part comes before its fields and its type before the others, because it removes them.
     settings.sort(key=lambda setting: (setting[0].count("."), not setting[0].endswith(".type")))
     for key, value in settings:
         if key.count(".") >= yaml.MAX_DEPTH:

@@ -57,7 +57,7 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
 
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
         """Open the rows. Raises `HubError` or `DataError`, which say what would work."""
-        # That of pathlib fails for a user who does not exist.
+        # `Path.expanduser` raises an error for a user who does not exist.
         local, fallback = Path(os.path.expanduser(self.path)), self.fallback  # noqa: PTH111
         if local.exists():
             rows, fingerprint = _load_local(local, self.split)
