@@ -253,6 +253,18 @@ FAULTS |= {
         network("Encoder", "image, latent", "nn.Linear(image.nothing, 1)"),
         "encoder=p", 3, ("'ImageSpec' object has no attribute 'nothing' (at mine.py:11)",),
     ),
+    "a misspelt half": Fault(
+        loss("return step.recon.mean()") + "\n    def discriminater(self, step):\n        pass\n",
+        BESIDE, 2, ("silent:p: nothing calls its discriminater; did you mean discriminator(step)",),
+    ),
+    "a little randomness": Fault(
+        "import random\n\n\n" + loss("return step.recon.mean() * (1 + 1e-3 * random.random())"),
+        BESIDE, 2, ("random:p",),
+    ),
+    "a sampler that is not built": Fault(
+        sampler("codes").replace("return self", "return None"), "sampler=p", 3,
+        ("its build() gives a NoneType without draw(n, codes, generator)",),
+    ),
     "an error while it is imported": Fault(
         "nothing()\n\n\n" + loss("return step.recon.mean()"), BESIDE, 3,
         ("NameError: name 'nothing' is not defined (at mine.py:7)",),
@@ -381,6 +393,50 @@ def test_a_run_keeps_the_files_of_its_registry(tmp_path, monkeypatch):
     run = vgx.run(vgx.load_recipe("r.yaml", [BESIDE], registry), registry=registry)
     assert (Path(run.path) / "plugins" / "mine.py").is_file()
     assert vgx.sample(run, n=2).shape == (2, 3, 8, 8)
+
+
+METRIC = (
+    'class P(vgx.Metric, type="p"):\n    """A metric with a fault in it."""\n\n    pairs = True\n\n'
+    "    def build(self, image):\n        return S()\n\n\nclass S:\n"
+    "    def update(self, real, fake):\n        {}\n\n"
+    "    def compute(self):\n        return {}\n"
+)
+FEATURES = (
+    'class P(vgx.Features, type="p"):\n    """Features with a fault in them."""\n\n'
+    "    def build(self, image):\n        return N()\n\n\nclass N(nn.Module):\n"
+    "    def forward(self, x):\n        return {}\n"
+)
+ALL = "x.flatten(1)"
+MEASURES = {
+    "no values": (METRIC.format("pass", "None"), "it gives a NoneType, no values by name"),
+    "a number": (METRIC.format("pass", "0.5"), "it gives a float, no values by name"),
+    "another name": (METRIC.format("pass", "{'q': 1.0}"), "the values ['q']; declared are: p"),
+    "a tensor": (METRIC.format("pass", "{'p': torch.ones(())}"), "p is tensor(1.), no finite"),
+    "NaN": (METRIC.format("pass", "{'p': float('nan')}"), "p is nan, no finite float"),
+    "random": (METRIC.format("pass", "{'p': torch.rand(()).item()}"), "the same images give oth"),
+    "changed": (METRIC.format("real.mul_(0)", "{'p': 1.0}"), "its update() changes the images"),
+    "an error": (METRIC.format("real.nothing", "{'p': 1.0}"), "'nothing' (at mine.py:18)"),
+    "four dimensions": (FEATURES.format("x"), "no matrix [N, F], but [8, 3, 8, 8]"),
+    "no features": (FEATURES.format("None"), "no matrix [N, F], but NoneType"),
+    "random features": (FEATURES.format("torch.randn(len(x), 3)"), "other features the second"),
+    "of the batch": (FEATURES.format(f"{ALL} - {ALL}.mean(0)"), "depend on the others in its"),
+    "an error in features": (FEATURES.format("x.nothing"), "'nothing' (at mine.py:16)"),
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_metrics_and_features_are_held_to_their_contract(name, vgx_here, tmp_path):
+    """Before the first step: a training would end, or be judged, at its first evaluation."""
+    code, expected = MEASURES[name]
+    (tmp_path / "mine.py").write_text(HEAD + code + REGISTER)
+    (tmp_path / "r.yaml").write_text(RECIPE.replace("count: 8", "count: 16"))
+    metric = "p" if "vgx.Metric" in code else "{type: frechet-distance, features: p}"
+    evaluation = f"eval={{every: 2, n: 16, metrics: [{metric}]}}"
+    status, out, err = vgx_here("check", "r.yaml", "--plugin", "mine.py", "--set", evaluation)
+    assert status == 3, (out, err)
+    assert expected in err
+    assert "'p' of mine.py" in err
+    assert "ready to run" not in out
 
 
 LATE = '''\

@@ -147,3 +147,8 @@ def test_a_fallback_of_drawn_faces_is_a_notice(vgx_here):
     code, out, err = vgx_here("check", "dcgan")
     assert (code, err) == (0, "")
     assert "NOTICE: dataset image-folder: no folder is given; using the fallback" in out
+
+
+def test_an_empty_place_is_not_the_current_folder(vgx_here):
+    code, _, err = vgx_here("check", "tiny", "--data", "")
+    assert (code, err) == (2, "vgx: --data: no place is given\n")

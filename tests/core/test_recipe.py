@@ -921,3 +921,12 @@ def test_the_first_experiment_differs_from_its_recipe_in_what_is_said():
         "train.optimizers.generator.lr": (3e-4, 2e-4),
         "train.optimizers.discriminator.lr": (5e-5, 2e-4),
     }
+
+
+def test_the_seed_of_the_training_is_meant_more_often_than_another():
+    with pytest.raises(RecipeError, match=r"did you mean 'train\.seed'"):
+        vgx.load_recipe("tiny", ["seed=7"])
+
+
+def test_one_setting_may_be_given_as_a_text():
+    assert vgx.load_recipe("tiny", "train.batch=4").train.batch == 4

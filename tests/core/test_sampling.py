@@ -68,7 +68,7 @@ def test_large_pictures_are_decoded_few_at_once(model, monkeypatch):
 
 @pytest.mark.parametrize("n", [0, -3])
 def test_no_images_cannot_be_drawn(n):
-    with pytest.raises(RecipeError, match=f"n: {n}: give the number of images, at least 1"):
+    with pytest.raises(RecipeError, match=f"n: {n}: give a whole number, at least 1"):
         vgx.sample(n=n)
 
 

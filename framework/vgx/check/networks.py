@@ -189,6 +189,9 @@ def try_sampler(engine: Engine) -> Iterator[Finding]:
     """
     recipe, part = engine.recipe, engine.recipe.sampler
     sampler = call(part, part.build, recipe.latent)
+    if not callable(getattr(sampler, "draw", None)):
+        given = type(sampler).__name__
+        raise BrokenError(part, f"its build() gives a {given} without draw(n, codes, generator)")
     source = call(part, part.pictures, recipe.image)
     count = min(len(engine.latents.ring), engine.steps * recipe.train.batch)
     count = count if source is None else len(source)

@@ -21,7 +21,7 @@ from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
 from vgx.engine.losses import PlayerName, Term, gradient_ratio, terms_of
 from vgx.errors import RecipeError
-from vgx.parts.base import BrokenError
+from vgx.parts.base import BrokenError, near
 from vgx.parts.contract import NO_TERM, images_of, reduction
 from vgx.parts.kinds import Loss
 from vgx.step import AbsentError, Score, Step
@@ -69,6 +69,7 @@ def try_terms(engine: Engine, steps: Steps) -> Tried:
         if not terms:
             method = "; nothing calls forward" if "forward" in type(module).__dict__ else ""
             raise BrokenError(part, NO_TERM + method)
+        tried.findings += _misspelt(part, module)
         silent = [term for term, step in terms if not _try_term(engine, index, term, step, tried)]
         if isinstance(module, nn.Module):
             tried.findings += _rebuilt(engine, part, module, terms)
@@ -80,6 +81,15 @@ def try_terms(engine: Engine, steps: Steps) -> Tried:
             tried.notes.append(f"{part.label}: {names} returns None: is a return missing?")
     _try_adaptive(engine, tried.values)
     return tried
+
+
+def _misspelt(part: Loss, module: object) -> Iterator[Finding]:
+    """Find methods whose names are nearly those of the terms: nothing calls them."""
+    terms = ("generator", "discriminator")
+    for name in {*vars(type(module)), *vars(type(part))} - {*terms}:
+        if not name.startswith("_") and (meant := near(name, terms, 0.8)):
+            message = f"nothing calls its {name}; did you mean {meant}(step)?"
+            yield Finding(f"silent:{part.label}", message)
 
 
 def _try_term(engine: Engine, index: int, term: Term, step: Step, tried: Tried) -> bool:
@@ -184,12 +194,17 @@ def _measured(engine: Engine, term: Term, step: Step) -> Dependence:
         halves = [] if drawn else [_value(term, half) for half in _halves(engine, step)]
     if not once.isfinite():
         return Dependence()
-    depends = Dependence(random=not alike(once, again), reads_labels=not alike(once, relabelled))
+    depends = Dependence(random=not _same(once, again), reads_labels=not alike(once, relabelled))
     if not halves or not torch.stack(halves).isfinite().all():
         return depends
     one, two = (half.item() for half in halves)
     numbers = f"{once.item():.4g} for {len(step.real)} images, {one:.4g} and {two:.4g} for halves"
     return replace(depends, reduction=reduction(once.item(), (one, two)), numbers=numbers)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Return whether a value is the same the second time; a GPU may round it in another way."""
+    return torch.equal(one, other) if one.device.type == "cpu" else alike(one, other)
 
 
 def _value(term: Term, step: Step, ambient: int = 0) -> Tensor:

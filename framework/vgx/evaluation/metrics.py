@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vgx import rng
+from vgx.check.metrics import try_metric
 from vgx.data.store import Store
 from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
@@ -74,10 +75,11 @@ def try_metrics(recipe: Recipe, images: int | None = None) -> None:
     check_metrics(settings.metrics, image, Counts(real, real, settings.n))
     if any(not metric.pairs for metric in settings.metrics):
         check_sampler(recipe.sampler, image)
+    for metric in settings.metrics:
+        try_metric(metric, image)
     generator = rng.generator(0, "check")
     features = [torch.rand(settings.n, 8, generator=generator) for _ in range(2)]  # [N, F]
     for metric in settings.metrics:
-        metric.build(image)
         if isinstance(metric, Comparison) and not metric.pairs:
             metric.compare(*features)
 

@@ -44,7 +44,9 @@ class Plugin:
 
     @property
     def title(self) -> str:
-        """Name and distribution, for messages."""
+        """Name and distribution, for messages; a file has one name."""
+        if self.name == self.distribution:
+            return self.name
         return f"{self.name} of {self.distribution}"
 
     @property

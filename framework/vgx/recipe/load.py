@@ -30,7 +30,7 @@ TEXT = ("string_type", "path_type")  # pydantic's errors of fields that take a t
 
 def load_recipe(
     path: str | Path,
-    overrides: Mapping[str, Any] | Sequence[str] = (),
+    overrides: Mapping[str, Any] | Sequence[str] | str = (),
     registry: Registry | None = None,
     data: str | None = None,
 ) -> Recipe:
@@ -54,7 +54,8 @@ def load_recipe(
     if isinstance(overrides, Mapping):
         settings = [(key, _node(value, f"--set {key}")) for key, value in overrides.items()]
     else:
-        settings = list(_parsed(overrides, faults))
+        texts = [overrides] if isinstance(overrides, str) else overrides
+        settings = list(_parsed(texts, faults))
     # Lists are indexed as losses.1.weight or losses[1].weight.
     settings = [(re.sub(r"\[(\d+)\]", r".\1", key), value) for key, value in settings]
     # A part comes before its fields and its type before the others, because it removes them.
@@ -121,7 +122,8 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
         reason = getattr(error, "strerror", None) or "no UTF-8 text"
         advice = f"; a value is changed with: --set {path}" if "=" in path.name else ""
         if isinstance(error, FileNotFoundError):
-            advice = advice or library.meant(path)
+            names = "" if path.suffix else "; `vgx recipes` lists those that come with vgx"
+            advice = advice or library.meant(path) or names
         raise RecipeError(f"{path}: {reason}{advice}") from None
     tree, unread = yaml.read(text, str(path))
     faults += unread
@@ -321,7 +323,12 @@ def _elsewhere(tree: Node, field: str, registry: Registry, cutoff: float) -> str
     """Return the field of the recipe whose name is nearest to that of an unknown field."""
     parent, _, name = field.rpartition(".")
     fields = list(_fields(Recipe, tree, "", registry))
-    fields.sort(key=lambda known: (not known.startswith(parent), known.count(".")))
+    # Of fields that are as near, those of the training are meant more often: seed, batch.
+    fields.sort(
+        key=lambda known: (
+            not known.startswith(parent), known.count("."), not known.startswith("train.")
+        )
+    )  # fmt: skip
     nearest = near(name, [known.rpartition(".")[2] for known in fields], cutoff)
     return next((known for known in fields if known.rpartition(".")[2] == nearest), "")
 

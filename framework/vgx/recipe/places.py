@@ -15,6 +15,8 @@ def dataset_at(place: str, registry: Registry) -> dict[str, Any]:
 
     Raises `DataError` when no installed data set opens it, `RecipeError` when several do.
     """
+    if not place.strip():
+        raise RecipeError("--data: no place is given")
     types, opened = list[str](), list[dict[str, Any]]()
     for _, part in registry.offers("dataset"):
         if issubclass(part, Dataset) and "fields_for" in vars(part):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vgx.errors import StorageError
-from vgx.files import require_ending, write_file
+from vgx.files import require_ending, user_path, write_file
 from vgx.recipe.yaml import short, visible
 from vgx.runs.checkpoint import tensor_bytes
 
@@ -27,11 +27,12 @@ _USUAL = (
 _WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DataParallel and torch.compile
 
 
-def import_weights(source: Path, target: Path) -> dict[str, Tensor]:
+def import_weights(source: str | Path, target: str | Path) -> dict[str, Tensor]:
     """Write the tensors of a `.pt` file as safetensors, and return them.
 
     Raises `StorageError` for a file that holds anything but weights; nothing is written then.
     """
+    source, target = user_path(source), user_path(target)
     require_ending(target, "weights", [".safetensors"])
     if target.exists():
         raise StorageError(f"{target}: there already; give another name")

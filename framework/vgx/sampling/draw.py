@@ -105,8 +105,9 @@ def samples(
     best: bool = False,
 ) -> Samples:
     """Give the images of `sample` in chunks, so that memory does not grow with n."""
-    if n < 1:
-        raise RecipeError(f"n: {n}: give the number of images, at least 1")
+    for name, number, least in (("n", n, 1), ("seed", seed, 0)):
+        if type(number) is not int or number < least:
+            raise RecipeError(f"{name}: {number!r}: give a whole number, at least {least}")
     run = find(run)
     registry = registry_of(run)
     recipe = load_recipe(run.recipe_file, (), registry)

@@ -25,7 +25,7 @@ from vgx.runs.directory import Run
 
 def one_process() -> None:
     """Raise `RecipeError` when a launcher started several processes for one training."""
-    size = os.environ.get("WORLD_SIZE", "")
+    size = os.environ.get("WORLD_SIZE", "").strip()
     if size.isdecimal() and int(size) > 1:
         raise RecipeError(
             f"WORLD_SIZE is {size}: vgx trains in one process on one device, so these {size} would "

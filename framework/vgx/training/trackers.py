@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vgx.errors import RecipeError
 from vgx.parts.kinds import OpenTracker, Tracker
+from vgx.parts.registry import line_of
 
 GROUPS = ("losses", "rates", "metrics")  # of a line of the log
 
@@ -41,36 +42,41 @@ class Trackers:
         """Record the values of a line of the log."""
         for name, tracker in [*self.active.items()]:
             values = {f"{g}/{key}": value for g in GROUPS for key, value in line.get(g, {}).items()}
-            with self._setting_aside(name):
+            with self._setting_aside(name, tracker):
                 tracker.log(line["step"], values)
 
     def images(self, step: int, name: str, grid: Tensor) -> None:
         """Record a grid [C, H, W] in [0, 1]."""
         for type_name, tracker in [*self.active.items()]:
-            with self._setting_aside(type_name):
+            with self._setting_aside(type_name, tracker):
                 tracker.images(step, name, grid.clone())
 
     def close(self) -> None:
         """Close all that are still open."""
         for name, tracker in [*self.active.items()]:
-            with self._setting_aside(name):
+            with self._setting_aside(name, tracker):
                 tracker.close()
         self.active.clear()
 
     def open(self, part: Tracker, run: Path) -> None:
         """Open one more tracker of a run directory."""
-        with self._setting_aside(part.type):
-            self.active[part.type] = part.build(run)
+        with self._setting_aside(part.type, part):
+            tracker = part.build(run)
+            if tracker is None:
+                raise TypeError("its build() returns None")
+            self.active[part.type] = tracker
 
     @contextmanager
-    def _setting_aside(self, name: str) -> Iterator[None]:
+    def _setting_aside(self, name: str, owner: object) -> Iterator[None]:
         """Use a tracker no longer when it fails in the block."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a tracker must not end a training
             self.active.pop(name, None)
             first = (str(error).splitlines() or [""])[0]
-            self.warn(f"tracker {name} is set aside: {type(error).__name__}: {first}")
+            line = line_of(error, type(owner).__module__)
+            place = f" (at {line})" if line else ""
+            self.warn(f"tracker {name} is set aside: {type(error).__name__}: {first}{place}")
 
 
 def open_trackers(parts: Sequence[Tracker], run: Path, warn: Callable[[str], None]) -> Trackers:
