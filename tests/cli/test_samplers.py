@@ -211,7 +211,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_drawn(
 
 def test_a_grid_too_large_for_its_format_is_not_drawn(run, vgx_here, monkeypatch, tmp_path):
     monkeypatch.setattr("vgx.sampling.draw.Samples.images", lambda _: pytest.fail("it was drawn"))
-    code, _, err = vgx_here("sample", run, "-n", 10**6, "--out", "x.webp")
+    code, _, err = vgx_here("sample", run, "--sampler", "prior", "-n", 10**6, "--out", "x.webp")
     assert code == 2
     assert "18,002 pixels wide or high, and a .webp file takes at most 16,383" in err
     assert not (tmp_path / "x.webp").exists()
