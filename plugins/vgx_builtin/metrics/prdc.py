@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import PositiveInt
 
 import vgx
-from vgx_builtin.features.random_conv import RandomConv
-from vgx_builtin.metrics.sets import gather_features
+from vgx_builtin.metrics.sets import FeatureMetric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 ROWS = 1024  # of a matrix of distances, computed at once
 
 
-class Prdc(vgx.Metric, type="prdc"):
+class Prdc(FeatureMetric, type="prdc"):
     """Precision, recall, density and coverage: how realistic and how diverse generated images are.
 
     Each image has a ball that reaches to the k-th neighbour in its own set. `precision` is the
@@ -38,14 +37,8 @@ class Prdc(vgx.Metric, type="prdc"):
         "coverage": "Share of real images that have a generated one nearby",
     }
 
-    features: vgx.Features = RandomConv()
-    """The network."""
     k: PositiveInt = 5
     """The neighbour that a ball reaches to; both sets need more images than that."""
-
-    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
-        """Return a new, empty state."""
-        return gather_features(self, image)
 
     def why_not(self, image: vgx.ImageSpec, real: int, generated: int) -> str:
         """Return why k is too many for the images."""

@@ -5,7 +5,8 @@ Letters: N real and M generated images, F features.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -15,24 +16,58 @@ from vgx_builtin.features.random_conv import RandomConv
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Size = Annotated[int, Field(ge=2)]
+
+class FeatureMetric(vgx.Metric):
+    """The base of metrics that compare the features of two sets of images."""
+
+    features: vgx.Features = RandomConv()
+    """The network."""
+
+    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
+        """Return a new, empty state."""
+        from vgx_builtin.metrics.states import GatheredFeatures
+
+        return GatheredFeatures(self.features.build(image), self.compare)
+
+    @abstractmethod
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        """Compare features [N, F] with [M, F], in float64."""
+
+    def why_not(self, image: vgx.ImageSpec, real: int, generated: int) -> str:
+        """Return why fewer than two images of a side cannot be compared."""
+        del image
+        if min(real, generated) >= 2:
+            return ""
+        sides = f"{real:,} real and {generated:,} generated"
+        return f"it needs two images of each side; here are {sides}"
 
 
-def gather_features(metric: Any, image: vgx.ImageSpec) -> vgx.MetricState:
-    """Return a new, empty state of a metric with `features` and `compare`."""
-    from vgx_builtin.metrics.states import GatheredFeatures
+class Frechet(FeatureMetric):
+    """The base of the Frechet distances."""
 
-    return GatheredFeatures(metric.features.build(image), metric.compare)
+    wants: ClassVar[int] = 2048  # the features of Inception; of fewer images S_r has no full rank
 
-
-def too_few(real: int, generated: int) -> str:
-    """Return why fewer than two images of a side have no distance; an empty text for more."""
-    if min(real, generated) >= 2:
-        return ""
-    return f"it needs two images of each side; here are {real:,} real and {generated:,} generated"
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        """Compare features [N, F] with [M, F], in float64."""
+        return {self.type: frechet_distance(real, fake)}
 
 
-class FrechetDistance(vgx.Metric, type="frechet-distance"):
+class Kernel(FeatureMetric):
+    """The base of the kernel distances."""
+
+    subsets: PositiveInt = 100
+    """Number of subsets."""
+    size: Annotated[int, Field(ge=2)] = 1000
+    """Real images, and generated ones, in a subset; all of them where there are fewer."""
+    seed: NonNegativeInt = 0
+    """Chooses the subsets."""
+
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        """Compare features [N, F] with [M, F], in float64."""
+        return {self.type: kernel_distance(real, fake, self.subsets, self.size, self.seed)}
+
+
+class FrechetDistance(Frechet, type="frechet-distance"):
     """Frechet distance of two Gaussians fitted to the features of a network.
 
     |m_r - m_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^(1/2)), with means m and covariances S (Heusel et al.
@@ -41,26 +76,8 @@ class FrechetDistance(vgx.Metric, type="frechet-distance"):
     equally many images.
     """
 
-    wants: ClassVar[int] = 2048
 
-    features: vgx.Features = RandomConv()
-    """The network."""
-
-    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
-        """Return a new, empty state."""
-        return gather_features(self, image)
-
-    def why_not(self, image: vgx.ImageSpec, real: int, generated: int) -> str:
-        """Return why the images are too few."""
-        del image
-        return too_few(real, generated)
-
-    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """Compare features [N, F] with [M, F], in float64."""
-        return {self.type: frechet_distance(real, fake)}
-
-
-class KernelDistance(vgx.Metric, type="kernel-distance"):
+class KernelDistance(Kernel, type="kernel-distance"):
     """Kernel distance of the features of a network: the squared MMD with a cubic kernel.
 
     MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y) with k(x, y) = (x.y / F + 1)^3, without pairs of
@@ -68,28 +85,6 @@ class KernelDistance(vgx.Metric, type="kernel-distance"):
     not depend on the number of images. Mean over random subsets. In Inception's features it is the
     `kid`; values in other features compare only with each other.
     """
-
-    features: vgx.Features = RandomConv()
-    """The network."""
-    subsets: PositiveInt = 100
-    """Number of subsets."""
-    size: Size = 1000
-    """Real images, and generated ones, in a subset; all of them where there are fewer."""
-    seed: NonNegativeInt = 0
-    """Chooses the subsets."""
-
-    def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
-        """Return a new, empty state."""
-        return gather_features(self, image)
-
-    def why_not(self, image: vgx.ImageSpec, real: int, generated: int) -> str:
-        """Return why the images are too few."""
-        del image
-        return too_few(real, generated)
-
-    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """Compare features [N, F] with [M, F], in float64."""
-        return {self.type: kernel_distance(real, fake, self.subsets, self.size, self.seed)}
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
