@@ -408,16 +408,31 @@ FEATURES = (
 )
 ALL = "x.flatten(1)"
 MEASURES = {
-    "no values": (METRIC.format("pass", "None"), "it gives a NoneType, no values by name"),
-    "a number": (METRIC.format("pass", "0.5"), "it gives a float, no values by name"),
-    "another name": (METRIC.format("pass", "{'q': 1.0}"), "the values ['q']; declared are: p"),
-    "a tensor": (METRIC.format("pass", "{'p': torch.ones(())}"), "p is tensor(1.), no finite"),
-    "NaN": (METRIC.format("pass", "{'p': float('nan')}"), "p is nan, no finite float"),
-    "random": (METRIC.format("pass", "{'p': torch.rand(()).item()}"), "the same images give oth"),
-    "changed": (METRIC.format("real.mul_(0)", "{'p': 1.0}"), "its update() changes the images"),
+    "no values": (METRIC.format("pass", "None"), "compute() gives None, no values by name"),
+    "a number": (METRIC.format("pass", "0.5"), "compute() gives 0.5, no values by name"),
+    "another name": (
+        METRIC.format("pass", "{'q': 1.0}"),
+        "values than gives says: ['q']",
+    ),
+    "a tensor": (
+        METRIC.format("pass", "{'p': torch.ones(())}"),
+        "gives tensor(1.) as p, no finite float",
+    ),
+    "NaN": (
+        METRIC.format("pass", "{'p': float('nan')}"),
+        "gives nan as p, no finite float",
+    ),
+    "random": (
+        METRIC.format("pass", "{'p': torch.rand(()).item()}"),
+        "same images give other num",
+    ),
+    "changed": (
+        METRIC.format("real.mul_(0)", "{'p': 1.0}"),
+        "changes the images that it is",
+    ),
     "an error": (METRIC.format("real.nothing", "{'p': 1.0}"), "'nothing' (at mine.py:18)"),
-    "four dimensions": (FEATURES.format("x"), "no matrix [N, F], but [8, 3, 8, 8]"),
-    "no features": (FEATURES.format("None"), "no matrix [N, F], but NoneType"),
+    "four dimensions": (FEATURES.format("x"), "are no tensor [N, F], but shape (8, 3, 8, 8)"),
+    "no features": (FEATURES.format("None"), "are no tensor [N, F], but a NoneType"),
     "random features": (FEATURES.format("torch.randn(len(x), 3)"), "other features the second"),
     "of the batch": (FEATURES.format(f"{ALL} - {ALL}.mean(0)"), "depend on the others in its"),
     "an error in features": (FEATURES.format("x.nothing"), "'nothing' (at mine.py:16)"),

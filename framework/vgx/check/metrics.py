@@ -1,11 +1,10 @@
 """Metrics and their features on a few random images.
 
-Letters: N images, F features.
+Letters: N images, C channels, H x W pixels, F features.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from vgx import rng
-from vgx.check.attempt import alike, call
+from vgx.check.attempt import alike, call, contract
 from vgx.parts.base import BrokenError
+from vgx.parts.contract import check_features, check_values
 from vgx.parts.kinds import Comparison, Features, Metric
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import value_names
@@ -23,51 +23,60 @@ IMAGES = 8
 
 
 def try_metric(part: Metric, image: ImageSpec) -> None:
-    """Compute a metric of random images as an evaluation will, twice.
+    """Compute a metric of random images twice, before any image of the run is drawn.
 
     Raises `BrokenError` for a metric, or for features, that break their contract.
     """
     shape = (IMAGES, image.channels, image.size, image.size)
     generator = rng.generator(0, "check")
     real, fake = (torch.rand(shape, generator=generator) for _ in range(2))  # [N, C, H, W]
-    if isinstance(part, Comparison) and not part.pairs:
-        real, fake = (try_features(part.features, image, images) for images in (real, fake))
-
-    def computed(ambient: int) -> dict[str, float]:
-        with rng.ambient(ambient, "check"):
-            if isinstance(part, Comparison) and not part.pairs:
-                return _values(part, call(part, part.compare, real.clone(), fake.clone()))
-            state: Any = call(part, part.build, image)
-            images = real.clone(), fake.clone()
-            _use(part, state, "update", *images)
-            if not (torch.equal(images[0], real) and torch.equal(images[1], fake)):
-                raise BrokenError(part, "its update() changes the images that it is given")
-            return _values(part, _use(part, state, "compute"))
-
+    in_features = part if isinstance(part, Comparison) and not part.pairs else None
+    if in_features:
+        features = in_features.features
+        network = built_features(features, image)
+        real, fake = (try_features(features, network, side) for side in (real, fake))  # [N, F]
     if part.why_not(image, IMAGES, IMAGES):
         return  # it needs more images
+
+    def computed(ambient: int) -> dict[str, float]:
+        sides = real.clone(), fake.clone()
+        with rng.ambient(ambient, "check"):
+            if in_features:
+                values = call(part, in_features.compare, *sides)
+            else:
+                state: Any = call(part, part.build, image)
+                call(part, _method(part, state, "update"), *sides)
+                values = call(part, _method(part, state, "compute"))
+        with contract(part):
+            check_values(values, value_names(part))
+        if not (torch.equal(sides[0], real) and torch.equal(sides[1], fake)):
+            raise BrokenError(part, "it changes the images that it is given in place")
+        return dict(values)
+
     if computed(0) != computed(1):
-        raise BrokenError(part, "the same images give other values: draw no random numbers")
+        raise BrokenError(part, "the same images give other numbers: draw no random ones")
 
 
-def try_features(part: Features, image: ImageSpec, images: Tensor) -> Tensor:
+def built_features(part: Features, image: ImageSpec) -> nn.Module:
+    """Return the network of features. Raises `BrokenError` unless it is a module."""
+    network: object = call(part, part.build, image)
+    if not isinstance(network, nn.Module):
+        raise BrokenError(part, f"its build() gives a {type(network).__name__}, no nn.Module")
+    return network
+
+
+def try_features(part: Features, network: nn.Module, images: Tensor) -> Tensor:
     """[N, F]  Return the features of images [N, C, H, W] in [0, 1].
 
     Raises `BrokenError` when they are no matrix, are random, or depend on the other images.
     """
-    network = call(part, part.build, image)
-    if not isinstance(network, nn.Module):
-        raise BrokenError(part, f"its build() gives a {type(network).__name__}, no nn.Module")
 
     @torch.no_grad()
     def features(some: Tensor, ambient: int = 0) -> Tensor:
         with rng.ambient(ambient, "check"):
-            matrix = call(part, network, some.clone())
-        if not isinstance(matrix, Tensor) or matrix.dim() != 2 or len(matrix) != len(some):
-            shape = list(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
-            raise BrokenError(part, f"its features are no matrix [N, F], but {shape}")
-        if not matrix.isfinite().all():
-            raise BrokenError(part, "its features are not all finite")
+            matrix: Tensor = call(part, network, some.clone())
+        with contract(part):
+            check_features(matrix, len(some))
         return matrix
 
     first = features(images)  # [N, F]
@@ -78,21 +87,8 @@ def try_features(part: Features, image: ImageSpec, images: Tensor) -> Tensor:
     return first
 
 
-def _use(part: Metric, state: Any, method: str, *images: Tensor) -> Any:
-    function: Callable[..., Any] | None = getattr(state, method, None)
-    if function is None:
-        raise BrokenError(part, f"its build() gives a {type(state).__name__} without {method}()")
-    return call(part, function, *images)
-
-
-def _values(part: Metric, values: Any) -> dict[str, float]:
-    """Return the values of a metric, when they are what the metric says."""
-    if not isinstance(values, dict):
-        raise BrokenError(part, f"it gives a {type(values).__name__}, no values by name")
-    if {*values} != {*value_names(part)}:
-        declared = ", ".join(value_names(part))
-        raise BrokenError(part, f"it gives the values {[*values]}; declared are: {declared}")
-    for name, value in values.items():
-        if not isinstance(value, float) or not math.isfinite(value):
-            raise BrokenError(part, f"its value {name} is {value!r}, no finite float")
-    return values
+def _method(part: Metric, state: object, name: str) -> Callable[..., Any]:
+    method: Callable[..., Any] | None = getattr(state, name, None)
+    if method is None:
+        raise BrokenError(part, f"its build() gives a {type(state).__name__} without {name}()")
+    return method

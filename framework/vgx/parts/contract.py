@@ -6,7 +6,8 @@ Letters: B images, C channels, h x w the patch grid, Z the latent shape, F kinds
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 from torch import Tensor
@@ -73,6 +74,26 @@ def check_score(score: Any, batch: int) -> None:
     for index, feature in enumerate(score.features):
         expected = (batch, *getattr(feature, "shape", ())[1:])
         check_tensor(f"its features[{index}]", feature, expected)
+
+
+def check_features(features: Any, images: int) -> None:
+    """Raise `ContractError` unless features of so many images are [N, F] and finite."""
+    if not isinstance(features, Tensor) or features.dim() != 2:
+        tensor = isinstance(features, Tensor)
+        given = f"shape {tuple(features.shape)}" if tensor else f"a {type(features).__name__}"
+        raise ContractError(f"its features are no tensor [N, F], but {given}")
+    check_tensor("its features", features, (images, features.shape[1]))
+
+
+def check_values(values: Any, names: Collection[str]) -> None:
+    """Raise `ContractError` unless a metric gives a finite float for each name that it declares."""
+    if not isinstance(values, dict) or not values:
+        raise ContractError(f"compute() gives {values!r}, no values by name")
+    if {*values} != {*names}:
+        raise ContractError(f"compute() gives other values than gives says: {[*values]}")
+    for name, value in values.items():
+        if type(value) is not float or not math.isfinite(value):
+            raise ContractError(f"compute() gives {value!r} as {name}, no finite float")
 
 
 def fault_of_term(value: Any, step: Step) -> str:

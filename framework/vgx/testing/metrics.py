@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vgx import rng
-from vgx.parts.contract import check_tensor
+from vgx.parts import contract
 from vgx.recipe.model import value_names
 from vgx.testing.case import ROUNDING, B, Case, built, require, unchanged, with_generator
 
@@ -30,9 +30,7 @@ def check_features(case: Case) -> None:
     images, network = case.images(), built(build, case.part)
     require(isinstance(network, nn.Module), "build does not give a torch.nn.Module")
     features = unchanged("images", images, lambda: with_generator(lambda _: network(images)))
-    matrix = isinstance(features, Tensor) and features.dim() == 2
-    require(matrix, "its features are no tensor [N, F]")
-    check_tensor("its features", features, (B, features.shape[1]))
+    contract.check_features(features, B)
     trained = features.requires_grad
     case.check(not trained, "its features lead to weights, which nothing may train")
     again = with_generator(lambda _: network(images), ambient=1)
@@ -57,12 +55,7 @@ def check_metric(case: Case) -> None:
             for start in range(0, B, batch):
                 state.update(real[start : start + batch], fake[start : start + batch])
             numbers = state.compute()
-            require(isinstance(numbers, dict) and numbers, f"compute() gives {numbers!r}")
-            declared = {*value_names(case.part)} == {*numbers}
-            case.check(declared, f"compute() gives other values than gives says: {[*numbers]}")
-            for name, value in numbers.items():
-                good = type(value) is float and math.isfinite(value)
-                require(good, f"compute() gives {value!r} as {name}, no finite float")
+            contract.check_values(numbers, value_names(case.part))
             same = numbers == state.compute()
             case.check(same, "compute() gives something else the second time")
         return numbers
