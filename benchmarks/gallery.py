@@ -29,8 +29,8 @@ def train(name: str, runs: str) -> None:
     recipe = vgx.load_recipe(ROOT / "recipes" / f"{name}.yaml")
     run = vgx.run(recipe, runs, folder=ROOT / "recipes")
     drawn = samples(run, n=COUNT)
-    columns = drawn.row_length or 10
-    save_grid(drawn.images(), FOLDER / f"{name}.png", columns, drawn.captions)
+    columns = drawn.prepared.part.row_length or 10
+    save_grid(drawn.images(), FOLDER / f"{name}.png", columns, drawn.latents.captions)
     model = vgx.load(run)
     lines = [line for line in run.read_log() if line["losses"]]
     losses: dict[str, list[float]] = {}  # by term: its first and its last value

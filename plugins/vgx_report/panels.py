@@ -27,7 +27,7 @@ from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, active_dimensions, kl_by_dimension
 from vgx.images import as_pil, as_pixels, grid
 from vgx.runs.frames import drawn, evenly, files, step_of
-from vgx.sampling.draw import decoded, draw_latents, prepare, whole_rows
+from vgx.sampling.draw import Samples, prepare, whole_rows
 from vgx.sampling.model import CHUNK, load_model
 from vgx_report import diagram
 
@@ -119,16 +119,19 @@ def _samples(
     first = None
     for part in (own, *others):
         try:
-            result = draw_samples(run, model, part)
+            drawn = draw_samples(run, model, part)
+            images = None if drawn is None else drawn.images()  # [N, C, H, W]
         except Exception as error:  # noqa: BLE001 - a faulty sampler costs its own panel only
             panels.append({"sampler": part.type, "note": f"Draws nothing here: {error}"})
             continue
-        if result is None:
+        if drawn is None or images is None:
             continue
-        if part is own:
-            first = result[0]
-        note = "The recipe's sampler." if part is own else ""
-        panels.append({"sampler": part.type, "note": note, "image": embedded(to_image(result[1]))})
+        note = ["The recipe's sampler."] if part is own else []
+        if captions := drawn.latents.captions:  # as text: in a small picture they cannot be read
+            note.append(f"Rows from the top: {'; '.join(captions)}.")
+        first = images if part is own else first
+        picture = embedded(to_image(grid(images, part.row_length or COLUMNS)))
+        panels.append({"sampler": part.type, "note": " ".join(note), "image": picture})
     return panels, first
 
 
@@ -142,21 +145,15 @@ def with_defaults(parts: list[type[vgx.Sampler]]) -> list[vgx.Sampler]:
     return samplers
 
 
-def draw_samples(run: vgx.Run, model: vgx.Model, part: vgx.Sampler) -> tuple[Tensor, Tensor] | None:
-    """[N, C, h, w], [C, H, W]  Images as `vgx sample` draws them, and the grid of them.
-
-    None when that would take long.
-    """
+def draw_samples(run: vgx.Run, model: vgx.Model, part: vgx.Sampler) -> Samples | None:
+    """Draw as `vgx sample` does; None when that would take long."""
     recipe = model.recipe
     if part.pictures(recipe.image) is not None:
         return None
     if part is not recipe.sampler and isinstance(part.build(recipe.latent), vgx.Fitted):
         return None
-    changed = recipe.model_copy(update={"sampler": part})
-    prepared = prepare(replace(model, recipe=changed), run)
-    latents = draw_latents(prepared, whole_rows(part, SAMPLES), 0)
-    images = torch.cat(list(decoded(model, latents.z, latents.labels)))
-    return images, grid(images, part.row_length or COLUMNS, latents.captions)
+    changed = replace(model, recipe=recipe.model_copy(update={"sampler": part}))
+    return Samples(changed, prepare(changed, run), whole_rows(part, SAMPLES), 0)
 
 
 # --- latents -----------------------------------------------------------------------------------

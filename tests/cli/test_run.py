@@ -163,7 +163,7 @@ def test_a_stream_is_what_sample_gives_at_once(tiny_run):
     from vgx.sampling.draw import samples
 
     _, _, run = tiny_run
-    chunks = list(samples(run, "prior", 150, 3).chunks)
+    chunks = list(samples(run, "prior", 150, 3).chunks())
     assert [len(chunk) for chunk in chunks] == [64, 64, 22]
     assert torch.equal(torch.cat(chunks), vgx.sample(run, "prior", 150, 3))
 

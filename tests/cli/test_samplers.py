@@ -76,11 +76,11 @@ def test_a_traversal_starts_with_the_dimension_of_the_largest_kl(vgx_here, run):
     model = vgx.load(run)
     drawn = samples(run, "traversal", n=30, settings={"steps": 10})
     order = model.kl.argsort(descending=True).tolist()
-    names = [caption.split(",")[0] for caption in drawn.captions]
+    names = [caption.split(",")[0] for caption in drawn.latents.captions]
     assert names == [f"z{d}" for d in order[:3]]
     values = model.codes[:, order[0]].double()
     low, high = (values.mean() + side * 3 * values.std(correction=0) for side in (-1, 1))
-    assert drawn.captions[0].endswith(f"{low:.2g} to {high:.2g}")
+    assert drawn.latents.captions[0].endswith(f"{low:.2g} to {high:.2g}")
 
 
 @pytest.mark.parametrize("name", ["gaussian-mixture", "aggregate-gaussian"])
@@ -210,8 +210,8 @@ def test_what_cannot_be_written_is_said_before_anything_is_drawn(
 
 
 def test_a_grid_too_large_for_its_format_is_not_drawn(run, vgx_here, monkeypatch, tmp_path):
-    monkeypatch.setattr("vgx.sampling.draw.Samples.images", lambda _: pytest.fail("it was drawn"))
-    code, _, err = vgx_here("sample", run, "--sampler", "prior", "-n", 10**6, "--out", "x.webp")
+    monkeypatch.setattr("vgx.sampling.draw.draw_latents", lambda *_: pytest.fail("it was drawn"))
+    code, _, err = vgx_here("sample", run, "-n", 10**6, "--out", "x.webp")
     assert code == 2
     assert "18,002 pixels wide or high, and a .webp file takes at most 16,383" in err
     assert not (tmp_path / "x.webp").exists()

@@ -644,10 +644,18 @@ def test_samples_on_the_page_are_those_of_the_sample_command(whole):
     recipe = vgx.load_recipe(whole.recipe_file)
     model = sampling.load_model(whole, recipe, CPU, ("decoder",))
     prior = vgx.discover().part("sampler", "prior")()
-    ours, grid = panels.draw_samples(whole, model, prior)
+    ours = panels.draw_samples(whole, model, prior).images()
     assert torch.allclose(ours, drawn, atol=1e-5)
     assert (shown["image"]["width"], shown["image"]["height"]) == (10 * 18 + 2, 4 * 18 + 2)
-    assert grid.shape == (3, 4 * 18 + 2, 10 * 18 + 2)
+
+
+def test_captions_of_rows_are_text_below_the_picture(whole):
+    """In the picture they would be a few pixels high."""
+    shown = next(s for s in data_in(page_of(whole))["samples"] if s["sampler"] == "traversal")
+    rows = shown["note"].removeprefix("Rows from the top: ").removesuffix(".").split("; ")
+    assert len(rows) == 4
+    assert all(re.fullmatch(r"z\d+, KL [\d.e-]+ nats, -?[\d.]+ to -?[\d.]+", row) for row in rows)
+    assert shown["image"]["width"] == 10 * 18 + 2
 
 
 # --- how it looks ------------------------------------------------------------------------------

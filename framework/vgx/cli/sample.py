@@ -11,7 +11,6 @@ from vgx.cli.options import PATH, common, device_option
 
 if TYPE_CHECKING:
     from vgx.runs.directory import Run
-    from vgx.sampling.draw import Samples
 
 
 @click.command()
@@ -50,6 +49,7 @@ def sample(
     from vgx.images import require_free_folder, save_separately
     from vgx.recipe.load import parse_settings
     from vgx.runs import directory
+    from vgx.sampling.draw import samples
     from vgx.sampling.model import registry_of
 
     console, trained, fields = Console(), directory.find(run), parse_settings(settings)
@@ -59,9 +59,9 @@ def sample(
             console.print(f"Picture {path}")
             return
         require_free_folder(separate, n)
-        drawn = _samples(trained, sampler, fields, n, seed, device, best)
+        drawn = samples(trained, sampler, n, seed, settings=fields, device=device, best=best)
         with console.progress("Drawing", n) as advance:
-            for more in save_separately(drawn.chunks, separate):
+            for more in save_separately(drawn.chunks(), separate):
                 advance(more, ())
     console.print(f"{n:,} images in {separate}")
 
@@ -82,42 +82,20 @@ def save_grid(
     Raises `RecipeError`, before anything is drawn, for a file that they cannot be written to.
     """
     from vgx import images
+    from vgx.sampling.draw import samples
 
     if out is not None:
         (images.require_animation_file if animate else images.require_image_file)(out)
-    drawn = _samples(run, sampler, settings, n, seed, device, best)
-    name = f"{drawn.sampler}-{drawn.step:08}-seed-{seed}"
+    drawn = samples(run, sampler, n, seed, settings=settings, device=device, best=best)
+    part, model = drawn.prepared.part, drawn.model
+    name = f"{part.type}-{model.step:08}-seed-{seed}"
     path = out or run.samples / f"{name}.{'webp' if animate else 'png'}"
     if animate:
         images.animate(drawn.images(), path)
     else:
-        images.require_image_file(path, n, drawn.size, drawn.row_length)
-        images.save_grid(drawn.images(), path, drawn.row_length, drawn.captions)
+        images.require_image_file(path, n, model.recipe.image.size, part.row_length)
+        images.save_grid(drawn.images(), path, part.row_length, drawn.latents.captions)
     return path
-
-
-def _samples(
-    run: Run,
-    sampler: str | None,
-    settings: dict[str, Any],
-    n: int,
-    seed: int,
-    device: str | None,
-    best: bool,
-) -> Samples:
-    """Draw with the sampling API, and print the notices that are given meanwhile."""
-    from vgx.console import Console
-    from vgx.engine.build import pick_device
-    from vgx.errors import noticing
-    from vgx.sampling.draw import samples
-
-    notices: list[str] = []
-    with noticing(notices):
-        on = pick_device(device)
-        drawn = samples(run, sampler, n, seed, settings=settings, device=on, best=best)
-    for notice in notices:
-        Console().warn(notice)
-    return drawn
 
 
 COMMANDS = (sample,)

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +40,6 @@ LabelCounts = NDArray[np.int64]  # [classes]  how many images have each label
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
-    """New images that are decoded while they are read."""
-
-    sampler: str  # its type
-    step: int  # of the checkpoint
-    size: int  # pixels in a side of an image
-    chunks: Iterator[Tensor]  # [N, C, H, W] in [0, 1]
-    row_length: int | None = None  # images in a row of a grid, if they form rows
-    captions: tuple[str, ...] = ()  # of each row, if the sampler has any
-
-    def images(self) -> Tensor:
-        """[n, C, H, W]  All images, in [0, 1]."""
-        return torch.cat(list(self.chunks))
-
-
-@dataclass(frozen=True, eq=False)
 class Prepared:
     """A sampler, ready to draw, and the latents that it draws from."""
 
@@ -73,6 +58,29 @@ class Latents:
     z: Tensor  # [n, *Z]
     labels: Tensor | None  # [n], if the decoder takes labels
     captions: tuple[str, ...]  # of each row of a grid, if the sampler has any
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """New images, which are drawn when they are first asked for and decoded while they are read."""
+
+    model: Model
+    prepared: Prepared
+    n: int
+    seed: int
+
+    @cached_property
+    def latents(self) -> Latents:
+        """The latents of the images."""
+        return draw_latents(self.prepared, self.n, self.seed)
+
+    def chunks(self) -> Iterator[Tensor]:
+        """[N, C, H, W]  Give the images in [0, 1], a few at a time."""
+        return decoded(self.model, self.latents.z, self.latents.labels)
+
+    def images(self) -> Tensor:
+        """[n, C, H, W]  Return all images, in [0, 1]."""
+        return torch.cat(list(self.chunks()))
 
 
 def sample(
@@ -116,13 +124,7 @@ def samples(
     source = recipe.sampler.pictures(recipe.image)
     networks = ("decoder",) if source is None else ("encoder", "decoder")
     model = load_model(run, recipe, device, networks, best=best)
-    prepared = prepare(model, run, source)
-    latents = draw_latents(prepared, n, seed)
-    chunks = decoded(model, latents.z, latents.labels)
-    part = prepared.part
-    return Samples(
-        part.type, model.step, recipe.image.size, chunks, part.row_length, latents.captions
-    )
+    return Samples(model, prepare(model, run, source), n, seed)
 
 
 def with_sampler(
