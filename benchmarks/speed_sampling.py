@@ -44,7 +44,7 @@ def sampling(options: argparse.Namespace) -> str:
             "decoded, then written one by one": lambda: write(eager(), folder),
             "`vgx sample --separate`": lambda: [*save_separately(decoded(model, z), folder)],
             "only decoded": eager,
-            "only decoded, as `vgx.sampling.draw.samples` does": lambda: [*decoded(model, z)],
+            "only decoded, as `vgx sample` does": lambda: [*decoded(model, z)],
             "only written, one by one": lambda: write(images, folder),
             "only written, as `vgx sample` does": lambda: [
                 *save_separately(images.split(64), folder)

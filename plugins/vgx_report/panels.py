@@ -27,7 +27,7 @@ from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, active_dimensions, kl_by_dimension
 from vgx.images import as_pil, as_pixels, grid
 from vgx.runs.frames import drawn, evenly, files, step_of
-from vgx.sampling.draw import Samples, prepare, whole_rows
+from vgx.sampling.draw import decoded, draw_latents, prepare, whole_rows
 from vgx.sampling.model import CHUNK, load_model
 from vgx_report import diagram
 
@@ -120,14 +120,14 @@ def _samples(
     for part in (own, *others):
         try:
             drawn = draw_samples(run, model, part)
-            images = None if drawn is None else drawn.images()  # [N, C, H, W]
         except Exception as error:  # noqa: BLE001 - a faulty sampler costs its own panel only
             panels.append({"sampler": part.type, "note": f"Draws nothing here: {error}"})
             continue
-        if drawn is None or images is None:
+        if drawn is None:
             continue
+        images, captions = drawn
         note = ["The recipe's sampler."] if part is own else []
-        if captions := drawn.latents.captions:  # as text: in a small picture they cannot be read
+        if captions:  # as text: in a small picture they cannot be read
             note.append(f"Rows from the top: {'; '.join(captions)}.")
         first = images if part is own else first
         picture = embedded(to_image(grid(images, part.row_length or COLUMNS)))
@@ -145,15 +145,23 @@ def with_defaults(parts: list[type[vgx.Sampler]]) -> list[vgx.Sampler]:
     return samplers
 
 
-def draw_samples(run: vgx.Run, model: vgx.Model, part: vgx.Sampler) -> Samples | None:
-    """Draw as `vgx sample` does; None when that would take long."""
+def draw_samples(
+    run: vgx.Run, model: vgx.Model, part: vgx.Sampler
+) -> tuple[Tensor, tuple[str, ...]] | None:
+    """Return images [N, C, H, W] as `vgx sample` draws them, and a caption for each row, if any.
+
+    None when that would take long.
+    """
     recipe = model.recipe
     if part.pictures(recipe.image) is not None:
         return None
     if part is not recipe.sampler and isinstance(part.build(recipe.latent), vgx.Fitted):
         return None
-    changed = replace(model, recipe=recipe.model_copy(update={"sampler": part}))
-    return Samples(changed, prepare(changed, run), whole_rows(part, SAMPLES), 0)
+    changed = recipe.model_copy(update={"sampler": part})
+    latents = draw_latents(
+        prepare(replace(model, recipe=changed), run), whole_rows(part, SAMPLES), 0
+    )
+    return torch.cat(list(decoded(model, latents.z, latents.labels))), latents.captions
 
 
 # --- latents -----------------------------------------------------------------------------------

@@ -147,15 +147,13 @@ def test_a_setting_of_a_sampler_that_is_no_yaml_says_why(tiny_run, vgx_here):
 
 
 def test_a_message_of_a_library_is_cut(capsys):
-    from vgx.cli import _print_error
+    from vgx.cli import print_error
 
-    _print_error(
-        "weights:\n" + "".join(f"\tsize mismatch of {i}\n" for i in range(48)) + "x" * 9000
-    )
+    print_error("weights:\n" + "".join(f"\tsize mismatch of {i}\n" for i in range(48)) + "x" * 9000)
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["vgx: weights:", "  size mismatch of 0"]
     assert lines[9:] == ["... and 41 more lines"]  # 50 in all, of which 9 are shown
-    _print_error("x" * 9000)
+    print_error("x" * 9000)
     assert capsys.readouterr().err == f"vgx: {'x' * 2000}...\n"
 
 

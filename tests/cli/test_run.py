@@ -160,10 +160,10 @@ def test_a_single_picture_is_the_same_however_many_are_asked_for(tiny_run, vgx_h
 
 
 def test_a_stream_is_what_sample_gives_at_once(tiny_run):
-    from vgx.sampling.draw import samples
+    from vgx.sampling.draw import draw, open_sampler
 
     _, _, run = tiny_run
-    chunks = list(samples(run, "prior", 150, 3).chunks())
+    chunks = list(draw(*open_sampler(run, "prior"), 150, 3))
     assert [len(chunk) for chunk in chunks] == [64, 64, 22]
     assert torch.equal(torch.cat(chunks), vgx.sample(run, "prior", 150, 3))
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import vgx
-from vgx.sampling.draw import samples
+from vgx.sampling.draw import draw_latents, open_sampler
 from vgx_builtin.samplers import fitted
 from vgx_builtin.samplers.stored import Reconstruct
 
@@ -74,13 +74,14 @@ def test_a_row_of_a_grid_is_a_row_of_the_sampler_however_many_there_are(vgx_here
 
 def test_a_traversal_starts_with_the_dimension_of_the_largest_kl(vgx_here, run):
     model = vgx.load(run)
-    drawn = samples(run, "traversal", n=30, settings={"steps": 10})
+    _, prepared = open_sampler(run, "traversal", {"steps": 10})
+    captions = draw_latents(prepared, 30, 0).captions
     order = model.kl.argsort(descending=True).tolist()
-    names = [caption.split(",")[0] for caption in drawn.latents.captions]
+    names = [caption.split(",")[0] for caption in captions]
     assert names == [f"z{d}" for d in order[:3]]
     values = model.codes[:, order[0]].double()
     low, high = (values.mean() + side * 3 * values.std(correction=0) for side in (-1, 1))
-    assert drawn.latents.captions[0].endswith(f"{low:.2g} to {high:.2g}")
+    assert captions[0].endswith(f"{low:.2g} to {high:.2g}")
 
 
 @pytest.mark.parametrize("name", ["gaussian-mixture", "aggregate-gaussian"])
@@ -200,7 +201,9 @@ def test_what_cannot_be_written_is_said_before_anything_is_drawn(
 ):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.png").write_bytes(b"mine")
-    monkeypatch.setattr("vgx.sampling.draw.samples", lambda *_, **__: pytest.fail("it was drawn"))
+    monkeypatch.setattr(
+        "vgx.sampling.draw.open_sampler", lambda *_, **__: pytest.fail("it was drawn")
+    )
     before = {path.name for path in tmp_path.iterdir()}
     code, out, err = vgx_here("sample", run, "-n", 3, *words)
     assert (code, out) == (5 if "--separate" in words else 2, "")

@@ -16,7 +16,7 @@ from vgx import console as module
 from vgx.console import Console, Progress
 from vgx.runs.best import Measurement
 from vgx.runs.directory import Run
-from vgx.training import ending, loop
+from vgx.training import ending, loop, signals
 
 TERMS = ["bce-adversarial G 0.841", "l1 0.286", "bce 0.743", "kl 0.000693"]
 TERMS += ["bce-adversarial D 1.43", "psnr 17.9 (best 18.2 at step 400)"]
@@ -142,7 +142,7 @@ def test_ctrl_c_is_acknowledged_before_the_step_has_ended():
     console = Console(io.StringIO())
     training = SimpleNamespace(stop=0, done=3, saved=0, engine=SimpleNamespace(steps=10))
     threads = threading.active_count()
-    with loop.signals(training, console):
+    with signals.signals(training, console):
         signal.raise_signal(signal.SIGINT)
         end = time.monotonic() + 10
         while not console.rich.file.getvalue() and time.monotonic() < end:
@@ -158,7 +158,7 @@ def test_ctrl_c_is_acknowledged_before_the_step_has_ended():
 def test_a_signal_after_the_last_step_is_told_that_all_is_saved():
     console = Console(io.StringIO())
     training = SimpleNamespace(stop=0, done=10, saved=10, engine=SimpleNamespace(steps=10))
-    with loop.signals(training, console):
+    with signals.signals(training, console):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
     assert console.rich.file.getvalue() == (
@@ -177,7 +177,7 @@ def test_the_summary_has_time_speed_first_and_last_values(tmp_path):
         recipe=SimpleNamespace(eval=SimpleNamespace(every=250, better={"psnr": "higher"})),
         measured={},
     )  # fmt: skip
-    loop._read_measured(training)
+    loop.read_measured(training)
     assert training.measured["psnr"] == loop.Measured(17.5, Measurement(18.25, 250))
     assert ending.summary(training) == [
         "Trained 500 steps in 1 min 55 s, 139 images/s",

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import vgx
 from vgx.errors import RecipeError
-from vgx.recipe.load import MAX_LINES, differences, parse_settings, with_part
+from vgx.recipe.faults import MAX_LINES
+from vgx.recipe.load import differences, parse_settings, with_part
 from vgx.recipe.schema import recipe_schema
 from vgx.recipe.yaml import read
 from vgx.runs.directory import runs_dir

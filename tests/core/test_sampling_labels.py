@@ -244,7 +244,7 @@ def test_an_evaluation_draws_labels_by_the_shares_of_the_real_images(monkeypatch
     metric = vgx.discover().part("metric", "prdc")()
     settings = evaluate.Settings((metric,), True, (made.recipe.sampler,), n=2000, seeds=1)
     monkeypatch.setattr(evaluate, "feature_parts", lambda _: {})
-    evaluate._generation(made, real, settings, None, lambda _: None)
+    evaluate.measure_generation(made, real, settings, None, lambda _: None)
     shares = seen[0].bincount(minlength=4) / 2000
     assert shares.tolist() == pytest.approx([0, 0.75, 0, 0.25], abs=4 * math.sqrt(0.19 / 2000))
 

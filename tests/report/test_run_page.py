@@ -644,7 +644,7 @@ def test_samples_on_the_page_are_those_of_the_sample_command(whole):
     recipe = vgx.load_recipe(whole.recipe_file)
     model = sampling.load_model(whole, recipe, CPU, ("decoder",))
     prior = vgx.discover().part("sampler", "prior")()
-    ours = panels.draw_samples(whole, model, prior).images()
+    ours, _ = panels.draw_samples(whole, model, prior)
     assert torch.allclose(ours, drawn, atol=1e-5)
     assert (shown["image"]["width"], shown["image"]["height"]) == (10 * 18 + 2, 4 * 18 + 2)
 

@@ -82,12 +82,12 @@ def run_program(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         if words := re.search(r"unexpected extra arguments? \((\S+=.*)\)", error.message):
-            _print_error(f"A value is changed with: --set {words[1].replace(' ', ' --set ')}")
+            print_error(f"A value is changed with: --set {words[1].replace(' ', ' --set ')}")
         return error.exit_code
     except VgxError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        _print_error(str(error))
+        print_error(str(error))
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("vgx: stopped", file=sys.stderr)
@@ -125,7 +125,8 @@ def _show_warning(
         print(text, end="", file=file or sys.stderr)
 
 
-def _print_error(message: str) -> None:
+def print_error(message: str) -> None:
+    """Print an error to standard error: a few lines, with nothing that a terminal obeys."""
     from vgx.recipe.yaml import visible
 
     lines = message.expandtabs(2).splitlines()

@@ -49,7 +49,7 @@ def sample(
     from vgx.images import require_free_folder, save_separately
     from vgx.recipe.load import parse_settings
     from vgx.runs import directory
-    from vgx.sampling.draw import samples
+    from vgx.sampling.draw import draw, open_sampler
     from vgx.sampling.model import registry_of
 
     console, trained, fields = Console(), directory.find(run), parse_settings(settings)
@@ -59,9 +59,9 @@ def sample(
             console.print(f"Picture {path}")
             return
         require_free_folder(separate, n)
-        drawn = samples(trained, sampler, n, seed, settings=fields, device=device, best=best)
+        model, prepared = open_sampler(trained, sampler, fields, device, best=best)
         with console.progress("Drawing", n) as advance:
-            for more in save_separately(drawn.chunks(), separate):
+            for more in save_separately(draw(model, prepared, n, seed), separate):
                 advance(more, ())
     console.print(f"{n:,} images in {separate}")
 
@@ -81,20 +81,25 @@ def save_grid(
 
     Raises `RecipeError`, before anything is drawn, for a file that they cannot be written to.
     """
+    import torch
+
     from vgx import images
-    from vgx.sampling.draw import samples
+    from vgx.sampling.draw import decoded, draw_latents, open_sampler
 
     if out is not None:
         (images.require_animation_file if animate else images.require_image_file)(out)
-    drawn = samples(run, sampler, n, seed, settings=settings, device=device, best=best)
-    part, model = drawn.prepared.part, drawn.model
+    model, prepared = open_sampler(run, sampler, settings, device, best=best)
+    part = prepared.part
     name = f"{part.type}-{model.step:08}-seed-{seed}"
     path = out or run.samples / f"{name}.{'webp' if animate else 'png'}"
-    if animate:
-        images.animate(drawn.images(), path)
-    else:
+    if not animate:
         images.require_image_file(path, n, model.recipe.image.size, part.row_length)
-        images.save_grid(drawn.images(), path, part.row_length, drawn.latents.captions)
+    latents = draw_latents(prepared, n, seed)
+    drawn = torch.cat(list(decoded(model, latents.z, latents.labels)))  # [n, C, H, W]
+    if animate:
+        images.animate(drawn, path)
+    else:
+        images.save_grid(drawn, path, part.row_length, latents.captions)
     return path
 
 

@@ -111,13 +111,7 @@ def _go_on(stopped: Run, changed: Recipe | None, device: str | None, console: Co
     """Resume a run; draw images with it unless it was done before."""
     from vgx.training import session
 
-    def ending() -> int:
-        file = stopped.path / "ended.json"  # written anew by every training
-        return file.stat().st_mtime_ns if file.is_file() else 0
-
-    before = ending()
-    session.resume(stopped, changed, device, console)
-    if ending() != before:
+    if session.resume(stopped, changed, device, console) is not None:
         _finish(stopped, device, console)
 
 

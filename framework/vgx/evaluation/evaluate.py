@@ -90,7 +90,7 @@ def evaluate_run(
 
             measured = {
                 "reconstruction": _reconstruction(model, sets.reconstructed, settings, advance),
-                "generation": _generation(model, sets.reference, settings, cache, advance),
+                "generation": measure_generation(model, sets.reference, settings, cache, advance),
                 "latent": _latent(model, sets.reconstructed, settings, source, store, advance),
             }
     parts = feature_parts(settings.metrics).values()
@@ -232,21 +232,21 @@ def _reconstruction(
     }
 
 
-def _generation(
+def measure_generation(
     model: Model, real: RealImages, settings: Settings, cache: FeatureCache, advance: Advance
 ) -> list[dict[str, Any]]:
+    """Return the values of each sampler's images against real ones, with their spread."""
     metrics = [metric for metric in settings.metrics if not metric.pairs]
     if not metrics:
         return []
     for part in feature_parts(metrics).values():
         cache.real_features(part, real, advance)
-    results = []
+    results, counts = [], real.label_counts(model.recipe.image)
     for sampler in settings.samplers:
         drawing = replace(model, recipe=model.recipe.model_copy(update={"sampler": sampler}))
         prepared = prepare(drawing)
         values = []
         for seed in range(settings.seeds):
-            counts = real.label_counts(model.recipe.image)
             samples = draw(drawing, prepared, settings.n, seed, counts)
             values.append(measure_samples(samples, real, metrics, cache, advance))
         results.append({

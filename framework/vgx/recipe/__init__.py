@@ -5,6 +5,7 @@ model    the fields of a recipe, as pydantic models
 renamed  metrics that earlier versions called `fid` and `kid`, whatever features they compared
 library  the recipes that come with vgx, by name
 places   `--data`: which data set opens a path or a name
-load     files, `extends` and `--set` to a recipe; errors with their places
+faults   errors with their places, and what may have been meant
+load     files, `extends` and `--set` to a recipe
 schema   the JSON Schema of a recipe, and a table of a part's fields
 """

@@ -5,27 +5,23 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticCustomError
 
 from vgx.errors import Notice, PluginError, RecipeError
 from vgx.files import user_path
-from vgx.parts.base import Component, fields_of, members, near, validate
+from vgx.parts.base import near, validate
 from vgx.parts.registry import Registry, discover
 from vgx.recipe import library, yaml
+from vgx.recipe.faults import TEXT, fault_of, find, message_of, type_of
 from vgx.recipe.model import Recipe
 from vgx.recipe.places import dataset_at
 from vgx.recipe.renamed import rename_recipe, renamed_in
 from vgx.recipe.yaml import Fault, Node
-
-MAX_LINES = 10  # of one message
-TEXT = ("string_type", "path_type")  # pydantic's errors of fields that take a text
 
 
 def load_recipe(
@@ -46,7 +42,7 @@ def load_recipe(
     faults: list[Fault] = []
     tree = _read_file(library.find_recipe(user_path(path)), faults, ())
     if faults and not tree.value:  # nothing could be read, so "field required" would be no help
-        raise RecipeError(_message(faults))
+        raise RecipeError(message_of(faults))
     registry = registry or discover()
     if data is not None:
         dataset = replace(_node(dataset_at(data, registry), "--data"), key_place="--data")
@@ -82,7 +78,7 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Node]:
     faults: list[Fault] = []
     settings = dict(_parsed(texts, faults))
     if faults:
-        raise RecipeError(_message(faults))
+        raise RecipeError(message_of(faults))
     return settings
 
 
@@ -232,7 +228,7 @@ def _set(tree: Node, path: list[str], value: Node, faults: list[Fault], field: s
         if head not in map(str, range(len(tree.value))):
             last = len(tree.value) - 1
             message = f"there are items 0 to {last}, not '{yaml.short(head)}'"
-            names = [_type_of(item) for item in tree.value]
+            names = [type_of(item) for item in tree.value]
             if similar := near(head, names):
                 right = ".".join([field, str(names.index(similar)), *rest])
                 message += f"; did you mean '{yaml.short(right)}'?"
@@ -257,35 +253,21 @@ def _validated(tree: Node, registry: Registry, faults: list[Fault]) -> Recipe:
     """Return the recipe in `tree`. Raises an error that lists `faults` and all further faults."""
     unfit = list(yaml.unfit(tree))
     if unfit:  # a parser of numbers or texts would stumble over these
-        raise RecipeError(_message([*faults, *unfit]))
+        raise RecipeError(message_of([*faults, *unfit]))
     try:
         recipe = validate(Recipe, _with_fakes(_with_new_names(tree.plain())), registry)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        texts = [_find(tree, fault["loc"])[0] for fault in errors if fault["type"] in TEXT]
+        texts = [find(tree, fault["loc"])[0] for fault in errors if fault["type"] in TEXT]
         if settings := [node for node in texts if node.text and not isinstance(node.value, str)]:
             return _validated(_as_texts(tree, settings), registry, faults)
-        message = _message([*faults, *(_fault(tree, fault, registry) for fault in errors)])
+        message = message_of([*faults, *(fault_of(tree, fault, registry) for fault in errors)])
         contexts = [fault.get("ctx", {}) for fault in errors]
         broken = any(each.get("broken") and not each.get("near") for each in contexts)
         raise (PluginError if broken else RecipeError)(message) from None
     if faults:
-        raise RecipeError(_message(faults))
+        raise RecipeError(message_of(faults))
     return recipe
-
-
-def _message(faults: list[Fault]) -> str:
-    """Return one line for each fault, `--set` before files, and at most `MAX_LINES` lines."""
-    ordered = dict.fromkeys(sorted(faults, key=_order))
-    lines = [yaml.visible(f"{fault.place}: {fault.message}") for fault in ordered]
-    if len(lines) > MAX_LINES:
-        lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more"]
-    return "\n".join(lines)
-
-
-def _order(fault: Fault) -> tuple[str, int, int]:
-    place = re.fullmatch(r"(.*):(\d+):(\d+)", fault.place)
-    return (place[1], int(place[2]), int(place[3])) if place else ("", 0, 0)
 
 
 def _with_fakes(data: dict[str, Any]) -> dict[str, Any]:
@@ -297,64 +279,12 @@ def _with_fakes(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "train": {**train, "fakes": fakes}}
 
 
-def _advice(tree: Node, field: str, fault: Any, registry: Registry) -> str:
-    """Return what may be meant by a name that is not known, to append to the message."""
-    part, _, name = field.rpartition(".")
-    context = fault.get("ctx", {})
-    if others := context.get("others"):
-        own = "; for images of your own: --data PATH" if field == "dataset.path" else ""
-        return f"; those with {part}.type {' or '.join(others)} have it{own}"
-    hint = context.get("near")
-    # A field with nearly this name in the same place is more likely meant than one elsewhere.
-    if fault["type"] == "unknown_field" and not near(name, [hint], 0.8):
-        hint = _elsewhere(tree, field, registry, 1.0 if hint else 0.7) or hint
-    return f"; did you mean '{hint}'?" if hint else ""
-
-
 def _with_new_names(data: dict[str, Any]) -> dict[str, Any]:
     """Give metrics their new names, with a notice for each old one."""
     for old, new in renamed_in(data).items():
         message = f"eval.metrics: {old} is in Inception's features alone; in others it is {new} now"
         warnings.warn(f"{message}: write type: {new}", Notice, stacklevel=2)
     return rename_recipe(data)
-
-
-def _elsewhere(tree: Node, field: str, registry: Registry, cutoff: float) -> str:
-    """Return the field of the recipe whose name is nearest to that of an unknown field."""
-    parent, _, name = field.rpartition(".")
-    fields = list(_fields(Recipe, tree, "", registry))
-    # Of fields that are as near, those of the training are meant more often: seed, batch.
-    fields.sort(
-        key=lambda known: (
-            not known.startswith(parent), known.count("."), not known.startswith("train.")
-        )
-    )  # fmt: skip
-    nearest = near(name, [known.rpartition(".")[2] for known in fields], cutoff)
-    return next((known for known in fields if known.rpartition(".")[2] == nearest), "")
-
-
-def _fields(annotation: Any, node: Node | None, path: str, registry: Registry) -> Iterator[str]:
-    """Give the dotted names of all fields below `path`, for the parts that the recipe has."""
-    value = node.value if node else None
-    for model in members(annotation):
-        if issubclass(model, Component) and not model.type:  # any part of a kind
-            items = enumerate(value) if isinstance(value, list) else [("", node)]
-            for i, item in items:
-                with suppress(PydanticCustomError):
-                    part = registry.part(model.kind, _type_of(item))
-                    yield from _fields(part, item, f"{path}.{i}".rstrip("."), registry)
-            continue
-        for name, inner in fields_of(model).items():
-            field = f"{path}.{name}".lstrip(".")
-            yield field
-            child = value.get(name) if isinstance(value, dict) else None
-            yield from _fields(inner, child, field, registry)
-
-
-def _type_of(part: Node | None) -> str:
-    """Return the type of a part: its value, or the `type` among its fields."""
-    value = part.plain() if part else None
-    return str(value.get("type") if isinstance(value, dict) else value)
 
 
 def _as_texts(node: Node, settings: list[Node]) -> Node:
@@ -367,41 +297,3 @@ def _as_texts(node: Node, settings: list[Node]) -> Node:
     if isinstance(node.value, list):
         return replace(node, value=[_as_texts(inner, settings) for inner in node.value])
     return node
-
-
-def _find(tree: Node, loc: tuple[int | str, ...], *, missing: bool = False) -> tuple[Node, str]:
-    """Return the deepest value on the way `loc` of an error of pydantic, and its dotted field.
-
-    A step of `loc` that is no field is the name of a union's member, which pydantic inserts; with
-    `missing` the last one is a field that the recipe lacks.
-    """
-    node, field = tree, []
-    for step in loc:
-        children = node.value
-        if isinstance(children, list):
-            children = dict(enumerate(children))
-        if isinstance(children, dict) and step in children:
-            node = children[step]
-        elif not (missing and step == loc[-1]):
-            continue
-        field.append(str(step))
-    return node, ".".join(map(yaml.short, field))
-
-
-def _fault(tree: Node, fault: Any, registry: Registry) -> Fault:
-    """Return an error of pydantic with its place in the file, that of the deepest value."""
-    missing = fault["type"] == "missing"
-    node, field = _find(tree, fault["loc"], missing=missing)
-    named = node  # the value to name: of an unknown part its type
-    if fault["type"] in ("unknown_part", "ambiguous_part") and isinstance(node.value, dict):
-        named = node.value["type"]
-    if named.unread:
-        return Fault(named.place, named.unread)
-    place = named.place
-    if fault["type"] == "unknown_field" and named.key_place:
-        place = named.key_place
-    message = fault["msg"] + _advice(tree, field, fault, registry)
-    if not missing and not isinstance(node.value, dict | list):
-        quotes = "; quotes make it a text" if fault["type"] in TEXT else ""
-        message += f" (here: {yaml.short(repr(node.value))}{quotes})"
-    return Fault(place, ": ".join(part for part in (field, message) if part))

@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,29 +59,6 @@ class Latents:
     captions: tuple[str, ...]  # of each row of a grid, if the sampler has any
 
 
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """New images, which are drawn when they are first asked for and decoded while they are read."""
-
-    model: Model
-    prepared: Prepared
-    n: int
-    seed: int
-
-    @cached_property
-    def latents(self) -> Latents:
-        """The latents of the images."""
-        return draw_latents(self.prepared, self.n, self.seed)
-
-    def chunks(self) -> Iterator[Tensor]:
-        """[N, C, H, W]  Give the images in [0, 1], a few at a time."""
-        return decoded(self.model, self.latents.z, self.latents.labels)
-
-    def images(self) -> Tensor:
-        """[n, C, H, W]  Return all images, in [0, 1]."""
-        return torch.cat(list(self.chunks()))
-
-
 def sample(
     run: Run | str | Path | int | None = None,
     sampler: str | None = None,
@@ -99,23 +75,22 @@ def sample(
     `sampler` is a type and `settings` its fields; by default the recipe's own sampler draws. Image
     i depends on the run, the sampler, the seed and i alone, never on n.
     """
-    return samples(run, sampler, n, seed, settings=settings, device=device, best=best).images()
-
-
-def samples(
-    run: Run | str | Path | int | None = None,
-    sampler: str | None = None,
-    n: int = 100,
-    seed: int = 0,
-    *,
-    settings: dict[str, Any] | None = None,
-    device: torch.device | str | None = "cpu",
-    best: bool = False,
-) -> Samples:
-    """Give the images of `sample` in chunks, so that memory does not grow with n."""
     for name, number, least in (("n", n, 1), ("seed", seed, 0)):
         if type(number) is not int or number < least:
             raise RecipeError(f"{name}: {number!r}: give a whole number, at least {least}")
+    model, prepared = open_sampler(run, sampler, settings, device, best=best)
+    return torch.cat(list(draw(model, prepared, n, seed)))
+
+
+def open_sampler(
+    run: Run | str | Path | int | None = None,
+    sampler: str | None = None,
+    settings: dict[str, Any] | None = None,
+    device: torch.device | str | None = "cpu",
+    *,
+    best: bool = False,
+) -> tuple[Model, Prepared]:
+    """Return a run's networks, and a sampler that is ready to draw; arguments as in `sample`."""
     run = find(run)
     registry = registry_of(run)
     recipe = load_recipe(run.recipe_file, (), registry)
@@ -124,7 +99,7 @@ def samples(
     source = recipe.sampler.pictures(recipe.image)
     networks = ("decoder",) if source is None else ("encoder", "decoder")
     model = load_model(run, recipe, device, networks, best=best)
-    return Samples(model, prepare(model, run, source), n, seed)
+    return model, prepare(model, run, source)
 
 
 def with_sampler(

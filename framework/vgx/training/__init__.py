@@ -5,6 +5,7 @@ progress     image grids while training
 monitors     warnings about a training that fails without an error
 trackers     trackers of a run: opened, given what the log gets, closed
 loop         the training loop: step, log, draw, save, stop
+signals      signals that end a training after the current step
 profiler     a profile of a few steps
 ending       the end of a training: `ended.json`, and plugins are called
 session      `vgx run` and `vgx resume`: check, build, train; and continue

@@ -8,11 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import queue
 import signal
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -137,7 +134,7 @@ class Training:
 def train(training: Training, console: Console) -> None:
     """Train to the end or to a signal; log, draw and save on the way."""
     engine, run = training.engine, training.run
-    _read_measured(training)
+    read_measured(training)
     _begin(training, console)
     cache = FeatureCache(training.recipe.image, engine.device, on_disk=False)
     training.trackers = open_trackers(
@@ -259,7 +256,7 @@ def _note_measured(training: Training, lines: list[dict[str, Any]]) -> None:
             training.measured[name] = Measured(last[-1], best)
 
 
-def _read_measured(training: Training) -> None:
+def read_measured(training: Training) -> None:
     """Read the measurements in the log: at the start, and after lines were removed."""
     training.measured = {}
     if training.recipe.eval.every:
@@ -324,7 +321,7 @@ def _roll_back(training: Training, what: str, console: Console) -> None:
     training.restore(state)
     training.set_rollbacks(rollbacks + 1)
     training.run.rewind_log(training.done)
-    _read_measured(training)
+    read_measured(training)
     where = f"rollback {rollbacks + 1} of {ROLLBACKS}: {what}; back at step {training.done:,}"
     how = f"with other random numbers and {training.engine.lr_scale:g} times the learning rates"
     _warn(training, [*notices, f"{where} {how}"], console)
@@ -350,56 +347,6 @@ def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
     more = {"metrics": training.metrics, "warnings": training.warnings}
     training.metrics, training.warnings = {}, []
     return {**line, **{name: values for name, values in more.items() if values}}
-
-
-@contextlib.contextmanager
-def signals(training: Training, console: Console) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGUSR1 end the training after the current step; print that at once.
-
-    SIGUSR1 is the warning of SLURM before a time limit (`--signal=USR1@90`). A second SIGINT ends
-    the program at once.
-    """
-
-    def note(number: int, _: object) -> None:
-        # Schedulers repeat their SIGTERM; a second Ctrl-C means that the user does not wait.
-        if training.stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not training.stop:
-            messages.put(_acknowledged(training, number))
-        training.stop = training.stop or number
-
-    def print_messages() -> None:
-        with contextlib.suppress(OSError):  # nobody reads the output any more
-            while text := messages.get():  # "" ends the thread
-                console.print(text)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    # A handler may interrupt any line, also one that prints, so another thread prints for it.
-    # This kind of queue may be used in a handler.
-    messages = queue.SimpleQueue[str]()
-    printer = threading.Thread(target=print_messages, daemon=True)
-    printer.start()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    old = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-        messages.put("")
-        printer.join(1)  # seconds: nobody may read the output
-
-
-def _acknowledged(training: Training, number: int) -> str:
-    """Return what the first signal does, for people."""
-    again = " again" if number == signal.SIGINT else ""
-    if training.done == training.saved == training.engine.steps:
-        what = f"the run is trained and saved already; Ctrl-C{again} ends the program at once"
-    else:
-        what = f"stopping after this step; Ctrl-C{again} ends the program at once, without saving"
-    return f"{signal.Signals(number).name}: {what}"
 
 
 def _save(training: Training, console: Console) -> None:

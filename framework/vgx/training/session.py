@@ -39,8 +39,9 @@ from vgx.runs.summary import read_json
 from vgx.sampling.model import registry_of
 from vgx.training import environment
 from vgx.training.ending import closing
-from vgx.training.loop import Training, signals, train
+from vgx.training.loop import Training, train
 from vgx.training.profiler import profiled
+from vgx.training.signals import signals
 from vgx.training.trackers import require_libraries
 
 RESIDENT = 0.25  # of a GPU's memory that the images may take
@@ -112,12 +113,12 @@ def resume(
     recipe: Recipe | None = None,
     device: str | None = None,
     console: Console | None = None,
-) -> Run:
+) -> Run | None:
     """Continue a run from its newest checkpoint, as if it had never stopped.
 
     A recipe may be given to train longer or to log, draw and save at other times; any other
     difference is a `RecipeError`, and so are fewer steps than are done. When a run is done, that is
-    printed and nothing changes.
+    printed, nothing changes, and the result is None.
     """
     console = console or Console()
     environment.one_process()
@@ -137,7 +138,7 @@ def resume(
             training = rebuild(stopped, recipe, state, device, console)
         if message := _nothing_left(training):
             console.print(message)
-            return stopped
+            return None
         training.notices += notices
         now = environment.machine(registry, training.engine.device)
         for notice in environment.changes(stopped, now):
