@@ -489,10 +489,25 @@ class Bad(vgx.Metric, type="bad"):
         return State()
 
 
+class Nothing(vgx.Metric, type="nothing"):
+    """A metric that gives nothing."""
+
+    pairs = True
+
+    def build(self, image):
+        return Silent()
+
+
+class Silent(State):
+    def compute(self):
+        pass
+
+
 @vgx.hookimpl
 def register_components(register):
     register(Late)
     register(Bad)
+    register(Nothing)
 '''
 
 
@@ -500,6 +515,10 @@ def register_components(register):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (
+            ("eval", "--metrics", "nothing", "-n", 4, "--seeds", 1),
+            "on the first batch compute() gives None, no values by name",
+        ),
         (("sample", "-n", 7), "ArithmeticError: seven (at mine.py:7)"),
         (("sample", "-n", 7, "--separate", "out"), "ArithmeticError: seven (at mine.py:7)"),
         (("eval", "--metrics", "bad", "-n", 4, "--seeds", 1), "KeyError: 'worse' (at mine.py:23)"),

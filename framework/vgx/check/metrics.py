@@ -22,10 +22,13 @@ from vgx.recipe.model import value_names
 IMAGES = 8
 
 
-def try_metric(part: Metric, image: ImageSpec) -> None:
+def try_metric(
+    part: Metric, image: ImageSpec, network_of: Callable[[Features], nn.Module] | None = None
+) -> None:
     """Compute a metric of random images twice, before any image of the run is drawn.
 
-    Raises `BrokenError` for a metric, or for features, that break their contract.
+    `network_of` returns the network of its features; by default it is built. Raises `BrokenError`
+    for a metric, or for features, that break their contract.
     """
     shape = (IMAGES, image.channels, image.size, image.size)
     generator = rng.generator(0, "check")
@@ -33,8 +36,11 @@ def try_metric(part: Metric, image: ImageSpec) -> None:
     in_features = part if isinstance(part, Comparison) and not part.pairs else None
     if in_features:
         features = in_features.features
-        network = built_features(features, image)
-        real, fake = (try_features(features, network, side) for side in (real, fake))  # [N, F]
+        build = network_of or (lambda part: part.build(image))
+        network = built_features(features, build)
+        device = next((tensor.device for tensor in network.state_dict().values()), real.device)
+        sides = (side.to(device) for side in (real, fake))
+        real, fake = (try_features(features, network, side) for side in sides)  # [N, F]
     if part.why_not(image, IMAGES, IMAGES):
         return  # it needs more images
 
@@ -57,9 +63,9 @@ def try_metric(part: Metric, image: ImageSpec) -> None:
         raise BrokenError(part, "the same images give other numbers: draw no random ones")
 
 
-def built_features(part: Features, image: ImageSpec) -> nn.Module:
+def built_features(part: Features, build: Callable[[Features], nn.Module]) -> nn.Module:
     """Return the network of features. Raises `BrokenError` unless it is a module."""
-    network: object = call(part, part.build, image)
+    network: object = call(part, build, part)
     if not isinstance(network, nn.Module):
         raise BrokenError(part, f"its build() gives a {type(network).__name__}, no nn.Module")
     return network

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from vgx.check.metrics import try_metric
 from vgx.console import Console
 from vgx.data.store import Store, open_source, open_with_progress
 from vgx.errors import HubError, RecipeError, noticing
@@ -29,7 +30,7 @@ from vgx.evaluation.metrics import (
 )
 from vgx.evaluation.tables import LATENT
 from vgx.files import write_file
-from vgx.parts.kinds import Comparison, Dataset, Factored, Features, Metric, Sampler, Source
+from vgx.parts.kinds import Dataset, Factored, Features, Metric, Sampler, Source
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Recipe, value_names
@@ -140,10 +141,7 @@ def _possible(
     for metric in settings.metrics:
         try:
             check_metric(metric, image, counts)
-            if not metric.pairs and isinstance(metric, Comparison):
-                cache.network(metric.features)
-            else:
-                metric.build(image)
+            try_metric(metric, image, cache.network)
         except (RecipeError, HubError) as error:
             if settings.named:
                 raise
