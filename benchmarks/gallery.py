@@ -12,11 +12,9 @@ import json
 import re
 from pathlib import Path
 
-import torch
-
 import vgx
 from vgx.images import save_grid
-from vgx.sampling.draw import decoded, draw_latents, open_sampler
+from vgx.sampling.draw import draw_rows, open_sampler
 
 ROOT = Path(__file__).parents[1]
 PAGE, FOLDER = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery"
@@ -31,10 +29,9 @@ def train(name: str, runs: str) -> None:
     recipe = vgx.load_recipe(ROOT / "recipes" / f"{name}.yaml")
     run = vgx.run(recipe, runs, folder=ROOT / "recipes")
     model, prepared = open_sampler(run)
-    latents = draw_latents(prepared, COUNT, 0)
-    drawn = torch.cat(list(decoded(model, latents.z, latents.labels)))  # [COUNT, C, H, W]
+    drawn, captions = draw_rows(model, prepared, COUNT, 0)
     columns = prepared.part.row_length or 10
-    save_grid(drawn, FOLDER / f"{name}.png", columns, latents.captions)
+    save_grid(drawn, FOLDER / f"{name}.png", columns, captions)
     lines = [line for line in run.read_log() if line["losses"]]
     losses: dict[str, list[float]] = {}  # by term: its first and its last value
     for line in lines:

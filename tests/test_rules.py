@@ -300,8 +300,8 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 
 # Lines of code of each package; a budget that is reached is a reason to cut.
 BUDGETS = {
-    "": 655, "parts": 770, "recipe": 860, "data": 550, "runs": 640, "engine": 940, "sampling": 320,
-    "check": 1135, "evaluation": 710, "training": 1150, "testing": 550, "cli": 770,
+    "": 655, "parts": 785, "recipe": 870, "data": 550, "runs": 640, "engine": 940, "sampling": 305,
+    "check": 1135, "evaluation": 710, "training": 1155, "testing": 540, "cli": 755,
 }  # fmt: skip
 REPORT_BUDGET = 1350
 

@@ -27,7 +27,7 @@ from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, active_dimensions, kl_by_dimension
 from vgx.images import as_pil, as_pixels, grid
 from vgx.runs.frames import drawn, evenly, files, step_of
-from vgx.sampling.draw import decoded, draw_latents, prepare, whole_rows
+from vgx.sampling.draw import Captions, draw_rows, prepare, whole_rows
 from vgx.sampling.model import CHUNK, load_model
 from vgx_report import diagram
 
@@ -147,7 +147,7 @@ def with_defaults(parts: list[type[vgx.Sampler]]) -> list[vgx.Sampler]:
 
 def draw_samples(
     run: vgx.Run, model: vgx.Model, part: vgx.Sampler
-) -> tuple[Tensor, tuple[str, ...]] | None:
+) -> tuple[Tensor, Captions] | None:
     """Return images [N, C, H, W] as `vgx sample` draws them, and a caption for each row, if any.
 
     None when that would take long.
@@ -157,11 +157,8 @@ def draw_samples(
         return None
     if part is not recipe.sampler and isinstance(part.build(recipe.latent), vgx.Fitted):
         return None
-    changed = recipe.model_copy(update={"sampler": part})
-    latents = draw_latents(
-        prepare(replace(model, recipe=changed), run), whole_rows(part, SAMPLES), 0
-    )
-    return torch.cat(list(decoded(model, latents.z, latents.labels))), latents.captions
+    changed = replace(model, recipe=recipe.model_copy(update={"sampler": part}))
+    return draw_rows(changed, prepare(changed, run), whole_rows(part, SAMPLES), 0)
 
 
 # --- latents -----------------------------------------------------------------------------------

@@ -81,10 +81,8 @@ def save_grid(
 
     Raises `RecipeError`, before anything is drawn, for a file that they cannot be written to.
     """
-    import torch
-
     from vgx import images
-    from vgx.sampling.draw import decoded, draw_latents, open_sampler
+    from vgx.sampling.draw import draw_rows, open_sampler
 
     if out is not None:
         (images.require_animation_file if animate else images.require_image_file)(out)
@@ -94,12 +92,11 @@ def save_grid(
     path = out or run.samples / f"{name}.{'webp' if animate else 'png'}"
     if not animate:
         images.require_image_file(path, n, model.recipe.image.size, part.row_length)
-    latents = draw_latents(prepared, n, seed)
-    drawn = torch.cat(list(decoded(model, latents.z, latents.labels)))  # [n, C, H, W]
+    drawn, captions = draw_rows(model, prepared, n, seed)
     if animate:
         images.animate(drawn, path)
     else:
-        images.save_grid(drawn, path, part.row_length, latents.captions)
+        images.save_grid(drawn, path, part.row_length, captions)
     return path
 
 

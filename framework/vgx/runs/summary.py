@@ -145,7 +145,7 @@ def _steps(train: dict[str, Any], last: dict[str, Any]) -> int | None:
 def _best(run: Run, recipe: dict[str, Any]) -> str:
     """Return the best value of `eval.best`, or the first figure of the last evaluation.
 
-    Whether higher or lower is better stands in environment.json. Runs of the first edition
+    Whether higher or lower is better stands in environment.json. Runs of earlier versions
     have no such note: of them the last value is returned.
     """
     name = str((recipe.get("eval") or {}).get("best") or "")

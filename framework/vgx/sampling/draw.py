@@ -35,6 +35,7 @@ from vgx.runs.directory import Run, find
 from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model, registry_of
 
 VALUES = 2**21  # pixel values decoded at once, at most
+Captions = tuple[str, ...]  # of each row of a grid, if the sampler has any
 LabelCounts = NDArray[np.int64]  # [classes]  how many images have each label
 
 
@@ -56,7 +57,7 @@ class Latents:
 
     z: Tensor  # [n, *Z]
     labels: Tensor | None  # [n], if the decoder takes labels
-    captions: tuple[str, ...]  # of each row of a grid, if the sampler has any
+    captions: Captions
 
 
 def sample(
@@ -162,6 +163,12 @@ def draw(
     """Draw n latents and give their images [N, C, H, W] in [0, 1], chunk by chunk."""
     latents = draw_latents(prepared, n, seed, counts)
     return decoded(model, latents.z, latents.labels)
+
+
+def draw_rows(model: Model, prepared: Prepared, n: int, seed: int) -> tuple[Tensor, Captions]:
+    """Draw images [n, C, H, W] in [0, 1] for a grid, with the captions of its rows."""
+    latents = draw_latents(prepared, n, seed)
+    return torch.cat(list(decoded(model, latents.z, latents.labels))), latents.captions
 
 
 def draw_latents(
