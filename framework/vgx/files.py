@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,29 @@ def require_ending(path: Path, what: str, endings: Iterable[str]) -> str:
         listed = f"{', '.join(others)} or {last}" if others else last
         raise RecipeError(f"{path}: the name of {what} must end in {listed}")
     return ending
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """Return the content of a regular file of at most `most` bytes.
+
+    Links are followed. A pipe, a device or a folder is not waited for, and not read. Raises
+    `OSError`, and `StorageError` for a file that is none of this kind.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise StorageError(f"{path}: not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123
+            # A file that grows, or has no size as those of /proc, shows only when it is read.
+            data = b"" if about.st_size > most else file.read(most + 1)
+    finally:
+        os.close(descriptor)
+    size = max(about.st_size, len(data))
+    if size > most:
+        raise StorageError(f"{path}: {size:,} bytes; at most {most:,} are read")
+    return data
 
 
 def write_file(path: Path, content: str | bytes, *, sync: bool = True) -> None:
