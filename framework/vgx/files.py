@@ -51,7 +51,7 @@ def read_file(path: Path, most: int) -> bytes:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise StorageError(f"{path}: not a regular file")
-        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123
+        with open(descriptor, "rb", closefd=False) as file:
             # A file that grows, or has no size as those of /proc, shows only when it is read.
             data = b"" if about.st_size > most else file.read(most + 1)
     finally:
