@@ -33,6 +33,10 @@ def log(*values):
         ("lower", (None, 3.0, 3.0), (3.0, 2)),
         ("lower", (None, None), None),
         ("higher", (), None),
+        ("higher", (float("nan"), 2.0, 3.0), (3.0, 3)),
+        ("lower", (float("nan"), 2.0, 3.0), (2.0, 2)),
+        ("lower", (2.0, float("-inf")), (2.0, 1)),
+        ("higher", (float("nan"),), None),
     ],
 )
 def test_the_best_is_the_first_of_the_best_values(better, values, best):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -19,10 +20,11 @@ def best_of(
     """Return the best measurement of a metric in lines of a log, the first of equal ones.
 
     `better` is "higher" or "lower". `best` is the best one of earlier lines, so a log that grows
-    is never read twice. None means that nothing was measured.
+    is never read twice. A value that is not finite is no measurement. None means that nothing was
+    measured.
     """
     for line in lines:
-        if name in line.get("metrics", ()):
+        if math.isfinite(line.get("metrics", {}).get(name, math.nan)):
             new = Measurement(line["metrics"][name], line["step"])
             sign = 1 if better == "higher" else -1
             if best is None or sign * new.value > sign * best.value:
