@@ -255,6 +255,11 @@ def test_a_posterior_that_is_no_gaussian_is_told(name):
             [("l1", {})],
             "has no fixed value: weight adaptive beside 1 l1, ",
         ),
+        (
+            {"start": 2000},
+            [("l1", {}), ("ssim", {}), ("bce", {"start": 500})],
+            "is 0.5: weight 1 from step 2,000 beside 1 l1 and 1 bce from step 500, ",
+        ),
         ({}, [("l1", {"weight": 0.0})], "has no fixed value: weight 1 beside 0 l1, "),
     ],
 )

@@ -48,15 +48,16 @@ class Kl(vgx.Loss, type="kl"):
     def note_beside(self, losses: Sequence[vgx.Loss], image: vgx.ImageSpec) -> str:
         """Return the effective beta: the weight of the KL over those of the reconstruction terms.
 
-        Schedules count with the value that they lead to.
+        Schedules count with the value that they lead to, and terms that start later in full.
         """
         terms = [loss for loss in losses if loss.pixelwise]
         if not terms:
             return ""
-        listed = " and ".join(f"{_weight(loss)} {loss.label}" for loss in terms)
+        listed = " and ".join(f"{_weight(loss)} {loss.label}{_since(loss)}" for loss in terms)
         label = "KL" if self.label == self.type else f"KL {self.label}"
         summed = f"summed over the {image.pixel_values:,} pixel values"
-        beside = f"weight {_weight(self)} beside {listed}, {summed} (beta-VAE, Higgins et al. 2017)"
+        own_weight = f"weight {_weight(self)}{_since(self)}"
+        beside = f"{own_weight} beside {listed}, {summed} (beta-VAE, Higgins et al. 2017)"
         weights = [_number(loss.weight) for loss in terms]
         own, total = _number(self.weight), sum(w for w in weights if w is not None)
         if own is None or None in weights or not total:
@@ -75,6 +76,10 @@ def _weight(loss: vgx.Loss) -> str:
     if isinstance(loss.weight, vgx.Schedule):
         return f"{loss.weight.start:g} to {loss.weight.to:g}"
     return "adaptive" if isinstance(loss.weight, vgx.Adaptive) else f"{loss.weight:g}"
+
+
+def _since(loss: vgx.Loss) -> str:
+    return f" from step {loss.start:,}" if loss.start else ""
 
 
 def gaussian(name: str, step: vgx.Step) -> vgx.Gaussian:
