@@ -363,12 +363,12 @@ def _read(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def drawing(run: vgx.Run, recipe: vgx.Recipe) -> dict[str, str]:
+def drawing(run: vgx.Run) -> dict[str, str]:
     """Return the diagram of `vgx explain` as an image, and its text.
 
     Raises `StorageError` when the run's files do not contain enough for it.
     """
-    explanation = diagram.of_run(run, recipe)
+    explanation = diagram.of_run(run)
     encoded = base64.b64encode(diagram.svg(explanation).encode()).decode()
     return {
         "uri": f"data:image/svg+xml;base64,{encoded}",

@@ -18,6 +18,7 @@ from vgx.engine.build import pick_device
 from vgx.errors import noticing
 from vgx.files import require_ending, write_file
 from vgx.runs.summary import read_json
+from vgx.runs.trust import registry_of
 from vgx_report import panels, run_data
 from vgx_report.html import PAGE, page
 
@@ -33,7 +34,7 @@ def write_page(
     """
     if out is not None:
         require_ending(out, "a page", PAGE)
-    registry = vgx.discover(run.plugin_files)
+    registry = registry_of(run)
     recipe = vgx.load_recipe(run.recipe_file, (), registry)
     if device is None and read_json(run, "environment.json").get("device") == "cpu":
         device = "cpu"

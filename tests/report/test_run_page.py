@@ -106,7 +106,7 @@ def test_the_experiment_is_drawn_as_vgx_explain_draws_it(whole):
     shown = data_in(page_of(whole))["drawing"]
     kind, _, coded = shown["uri"].partition(",")
     assert kind == "data:image/svg+xml;base64"
-    explained = diagram.of_run(whole, vgx.load_recipe(whole.recipe_file))
+    explained = diagram.of_run(whole)
     assert base64.b64decode(coded).decode() == diagram.svg(explained)
     assert "3x16x16 -> 8" in shown["alt"]
 

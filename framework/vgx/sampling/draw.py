@@ -32,7 +32,8 @@ from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint
 from vgx.runs.directory import Run, find
-from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model, registry_of
+from vgx.runs.trust import registry_of
+from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model
 
 VALUES = 2**21  # pixel values decoded at once, at most
 Captions = tuple[str, ...]  # of each row of a grid, if the sampler has any
