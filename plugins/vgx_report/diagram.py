@@ -77,7 +77,7 @@ def explain(
         )
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         kind = type(error).__name__
-        message = f"recipe.yaml and audit.json are not as a run writes them: {kind}: {error}"
+        message = f"audit.json or recipe.yaml is not as a run writes it: {kind}: {error}"
         raise vgx.StorageError(message) from error
 
 

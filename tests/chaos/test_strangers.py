@@ -16,6 +16,7 @@ import pytest
 
 import vgx
 from vgx.cli import run_program
+from vgx.console import Console
 from vgx.runs import trust
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -356,3 +357,120 @@ def test_a_look_that_loads_parts_would_be_seen(stranger, monkeypatch):
     executed, _ = survey(stranger, {"plain": REFUSED["plain"]}, LOOKS, stranger.look)
     assert executed == [("plain", ("explain",))]
     assert [name for name in sys.modules if name.startswith("vgx_plugin_file_x_")]
+
+
+# --- where its recipe would go -------------------------------------------------------------------
+
+
+class Watch:
+    """Notes what is opened below a folder and what is asked over a network, and what is printed."""
+
+    def __init__(self):
+        self.folder, self.events = "", []
+        sys.addaudithook(self.hear)
+
+    def hear(self, event, arguments):
+        if not self.folder:
+            return
+        path = arguments[0] if arguments else None
+        if event in ("open", "os.listdir", "os.scandir") and isinstance(path, str | bytes | Path):
+            path = os.fsdecode(path)
+            if path == self.folder or path.startswith(self.folder + "/"):
+                self.events.append(event)
+        elif event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+            self.events.append(event)
+
+    def during(self, folder, work):
+        """Do some work; return its result and the events."""
+        self.folder, self.events = str(folder), []
+        try:
+            return work(), self.events
+        finally:
+            self.folder = ""
+
+
+@pytest.fixture(scope="module")
+def watch():
+    return Watch()
+
+
+@pytest.fixture
+def private(tmp_path):
+    """A folder of this machine that a stranger's recipe names."""
+    from PIL import Image
+
+    folder = tmp_path / "private"
+    folder.mkdir()
+    for number in range(16):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(folder / f"{number}.png")
+    return folder
+
+
+def places(private):
+    """Changes of a recipe, which then names other data."""
+    folder, name = f"{{type: image-folder, path: {private}}}", "nobody/has-this"
+    hub = f"{{type: huggingface, path: {name}}}"
+    return {
+        "a folder": {"dataset": folder},
+        "the hub": {"dataset": hub},
+        "a folder in the hub's layout": {"dataset": f"{{type: huggingface, path: {private}}}"},
+        "a fallback": {"dataset": f"{{type: image-folder, fallback: {hub}}}"},
+        "another fallback": {"dataset": f"{{type: huggingface, path: {name}, fallback: {folder}}}"},
+        "a sampler": {"sampler": f"{{type: reconstruct, path: {private}}}"},
+        "metrics": {"eval": "{every: 1, best: fid, metrics: [fid]}"},
+        "features": {"eval": "{every: 1, best: null, metrics: [{type: kernel-distance, features: timm}]}"},
+        "weights": {"losses.0": f"{{type: perceptual, name: l1, weights: {private}/vgg.pt}}"},
+        "downloaded weights": {"losses.0": "{type: perceptual, name: l1}"},
+    }
+
+
+@pytest.mark.bar("S6")
+@thin
+def test_looking_opens_no_data_and_asks_nobody(
+    stranger, watch, private, every, monkeypatch, record_property
+):
+    """Also for the page, which is drawn with the trained networks."""
+    monkeypatch.setenv("VGX_CACHE", str(stranger.folder / "empty"))
+    recipe, count = (stranger.run / "recipe.yaml").read_text(), 0
+    for name, changes in list(places(private).items())[:: every // 2 or 1]:
+        file = stranger.run / "recipe.yaml"
+        file.write_text(recipe)
+        file.write_text(
+            vgx.dump_recipe(vgx.load_recipe(file, [f"{k}={v}" for k, v in changes.items()]))
+        )
+        for command in (*LOOKS, ("report",)):
+            act = stranger.use if command == ("report",) else stranger.look
+            code, events = watch.during(private, lambda act=act, command=command: act(command))
+            assert (code, events) == (0, []), (name, command)
+            count += 1
+    record_property("cases", count)
+
+
+@pytest.mark.bar("S6", control="eval and sample: the folder is opened and the hub is asked")
+def test_opening_is_seen_and_said_before(stranger, watch, private, monkeypatch, capsys):
+    """The control, and what is promised of it: a line says where before anything is opened."""
+    monkeypatch.setenv("VGX_CACHE", str(stranger.folder / "empty"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    file = stranger.run / "recipe.yaml"
+    recipe, said = file.read_text(), {}
+    monkeypatch.setattr(
+        Console, "print", lambda _, text: text.startswith("Opening") and watch.events.append(text)
+    )
+    for name in ("a folder", "the hub", "a sampler"):
+        changes = [f"{key}={value}" for key, value in places(private)[name].items()]
+        file.write_text(recipe)
+        file.write_text(vgx.dump_recipe(vgx.load_recipe(file, changes)))
+        commands = [("sample", "-n", "1")] if name == "a sampler" else []
+        for command in commands or [("eval", "-n", "8"), ("resume",)]:
+            _, events = watch.during(private, lambda command=command: stranger.use(command))
+            said[name, command[0]] = events
+        notices = capsys.readouterr().err
+        if name == "a sampler":
+            assert f"opening the images of the sampler reconstruct path={private}" in notices
+    for (name, command), events in said.items():
+        others = [event for event in events if not event.startswith("Opening")]
+        assert others, (name, command)
+        if command != "sample":
+            assert events[0].startswith("Opening the data set "), (name, command)
+    assert said["a folder", "eval"][0] == f"Opening the data set image-folder path={private}"
+    assert "asks the hub, with your token" in said["the hub", "eval"][0]

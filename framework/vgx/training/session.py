@@ -20,7 +20,7 @@ from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.split import held_out
-from vgx.data.store import Store, open_source, open_with_progress, peek
+from vgx.data.store import Store, announce, open_source, open_with_progress, peek
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
@@ -166,8 +166,8 @@ def check(
     chosen = pick_device(device)
     with blaming(registry):
         with noting_reads() as reads:
-            with console.phase("Opening the data"):
-                source, notices = open_source(recipe.dataset, recipe.image)
+            announce(recipe.dataset, [recipe.sampler], console)
+            source, notices = open_source(recipe.dataset, recipe.image)
             for notice in notices:
                 console.warn(notice)
             console.print(f"Data: {len(source):,} images before filtering")
@@ -222,8 +222,8 @@ def refuse_lost_parts(recipe: Recipe, registry: Registry) -> None:
 
 def open_data(recipe: Recipe, console: Console) -> tuple[Store, list[str]]:
     """Return the decoded images of a recipe's data set, and the notices of the data set."""
-    with console.phase("Opening the data"):
-        source, notices = open_source(recipe.dataset, recipe.image)
+    announce(recipe.dataset, [recipe.sampler], console)
+    source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         console.warn(notice)
     # Also when the store exists: the audit must see which fields are read to decode an image.
