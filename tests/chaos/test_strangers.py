@@ -9,6 +9,7 @@ import importlib.util
 import os
 import py_compile
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -227,7 +228,7 @@ REFUSED = {
 
 def root_modules(made):
     for name in ("sitecustomize.py", "usercustomize.py", "conftest.py", "vgx.py", "torch.py"):
-        (made.run / name).write_text(made.program())
+        (made.run / name).write_text(f"open({str(made.marker)!r}, 'a').write('x')\n")
 
 
 def metadata(made):
@@ -409,7 +410,7 @@ def private(tmp_path):
 def places(private):
     """Changes of a recipe, which then names other data."""
     folder, name = f"{{type: image-folder, path: {private}}}", "nobody/has-this"
-    hub = f"{{type: huggingface, path: {name}}}"
+    hub, kernel = f"{{type: huggingface, path: {name}}}", "{type: kernel-distance, features: timm}"
     return {
         "a folder": {"dataset": folder},
         "the hub": {"dataset": hub},
@@ -418,7 +419,7 @@ def places(private):
         "another fallback": {"dataset": f"{{type: huggingface, path: {name}, fallback: {folder}}}"},
         "a sampler": {"sampler": f"{{type: reconstruct, path: {private}}}"},
         "metrics": {"eval": "{every: 1, best: fid, metrics: [fid]}"},
-        "features": {"eval": "{every: 1, best: null, metrics: [{type: kernel-distance, features: timm}]}"},
+        "features": {"eval": f"{{every: 1, best: null, metrics: [{kernel}]}}"},
         "weights": {"losses.0": f"{{type: perceptual, name: l1, weights: {private}/vgg.pt}}"},
         "downloaded weights": {"losses.0": "{type: perceptual, name: l1}"},
     }
@@ -474,3 +475,69 @@ def test_opening_is_seen_and_said_before(stranger, watch, private, monkeypatch, 
             assert events[0].startswith("Opening the data set "), (name, command)
     assert said["a folder", "eval"][0] == f"Opening the data set image-folder path={private}"
     assert "asks the hub, with your token" in said["the hub", "eval"][0]
+
+
+@pytest.mark.bar("S6")
+@pytest.mark.parametrize("name", ["a folder", "the hub", "a sampler"])
+def test_a_check_says_where_it_goes_before_it_does(
+    stranger, watch, private, name, monkeypatch, record_property
+):
+    """And so does a training of a stranger's recipe."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        Console, "print", lambda _, text: text.startswith("Opening") and watch.events.append(text)
+    )
+    settings = [f"--set={key}={value}" for key, value in places(private)[name].items()]
+    for command in ("check", "run"):
+        order = [command, str(TINY), *settings, "--set=train.steps=1"]
+        _, events = watch.during(private, lambda order=order: run_program(order))
+        first = next(i for i, event in enumerate(events) if not event.startswith("Opening"))
+        said = events[first - 1]
+        if name == "a sampler":
+            assert said == f"Opening the images of the sampler reconstruct path={private}"
+        else:
+            assert said.startswith("Opening the data set ")
+    record_property("cases", 2)
+
+
+@pytest.mark.bar("S6")
+def test_looking_works_where_nothing_is_installed(stranger, monkeypatch):
+    """Neither the plugin of the run nor the built-in parts."""
+    from vgx.parts import registry
+
+    discover = registry.discover
+    file = stranger.run / "recipe.yaml"
+    for part in ("l1", "drawn-faces", "conv-transpose", "psnr", "prior"):
+        file.write_text(file.read_text().replace(f"type: {part}", f"type: far:{part}"))
+    found = registry.Registry(tuple(p for p in discover().plugins if p.name == "report"))
+    monkeypatch.setattr(registry, "discover", lambda *_: found)
+    monkeypatch.setattr(vgx, "discover", lambda *_: found, raising=False)
+    for command in LOOKS:
+        name, *_ = command
+        assert stranger.look(command) == 0, name
+
+
+@pytest.mark.bar("S6")
+def test_the_folder_in_which_vgx_is_started_is_not_imported_from(stranger):
+    """As the command that pip installs starts it; `python -m` looks there, which Python says."""
+    root_modules(stranger)
+    for name in ("json.py", "click.py", "numpy.py"):
+        shutil.copy(stranger.run / "torch.py", stranger.run / name)
+    folder = stranger.run / "evil-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[vgx]\nevil = torch\n")
+    script = stranger.folder / "bin" / "vgx"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom vgx.__main__ import main\nsys.exit(main())\n")
+    for arguments in (["list"], ["plugins"], ["explain", "."]):
+        command = [sys.executable, str(script), *arguments]
+        done = subprocess.run(
+            command, cwd=stranger.run, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "evil" not in done.stdout
+    assert not stranger.executed()
+    module = [sys.executable, "-m", "vgx", "list"]
+    subprocess.run(module, cwd=stranger.run, capture_output=True, check=False)
+    assert stranger.executed()  # the control, and what the page warns of
