@@ -42,6 +42,8 @@ BARS = {
     "S3": "bombs in images, recipes, checkpoints, logs and archives: refused within 5 seconds and 200 MiB",
     "S4": "names that lead elsewhere, of runs, parts, samplers and files: nothing is written outside the folder of runs",
     "S5": "tokens of the environment are in no file of a run, and files have the permissions of the umask",
+    "S6": "a run from a stranger, with plugin files of many kinds: no command that looks executes one, and the others only those that are trusted; else exit 3 with names and sums",
+    "S7": "a plugin file is imported from the bytes that were hashed: edits within size and time, bytecode beside it, files replaced meanwhile",
     "D1": "truncated and false image files in any share, truncated parquet files: counted and named exactly, or exit 4",
     "D2": "images of every mode, depth and orientation; none, one, too few: used as documented, or exit 4",
     "C1": "recipes changed at random, read and checked: a recipe, or an error with its place, never a traceback",

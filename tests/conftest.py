@@ -18,10 +18,19 @@ def pytest_configure(config):
     config.pluginmanager.register(Table(config))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_configuration(tmp_path_factory):
+    """For what is made once for several tests: nothing is noted in the user's configuration."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VGX_CONFIG", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_places(tmp_path, monkeypatch):
     monkeypatch.setenv("VGX_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("VGX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VGX_CONFIG", str(tmp_path / "config"))
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from vgx.recipe.model import Recipe as Recipe
     from vgx.runs.directory import Run as Run
     from vgx.runs.import_weights import import_weights as import_weights
+    from vgx.runs.trust import trust_plugins as trust_plugins
     from vgx.sampling.draw import sample as sample
     from vgx.sampling.model import Model as Model
     from vgx.sampling.model import load as load
@@ -91,6 +92,7 @@ _PUBLIC = {
     "vgx.sampling.model": "Model load",
     "vgx.step": "AbsentError Gaussian Posterior Score Step",
     "vgx.runs.import_weights": "import_weights",
+    "vgx.runs.trust": "trust_plugins",
     "vgx.training.session": "run",
 }
 

@@ -26,6 +26,11 @@ def cache_dir() -> Path:
     return user_path(os.environ.get("VGX_CACHE") or platformdirs.user_cache_path("vgx"))
 
 
+def config_dir() -> Path:
+    """Return the folder of what vgx keeps for the user: VGX_CONFIG, or the user's configuration."""
+    return user_path(os.environ.get("VGX_CONFIG") or platformdirs.user_config_path("vgx"))
+
+
 def require_ending(path: Path, what: str, endings: Iterable[str]) -> str:
     """Return the ending of a file's name, in lower case: it says what is written there.
 

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from vgx.cli.options import PATH, common, data_option, device_option, plugin_option, set_option
+from vgx.cli.options import (
+    PATH,
+    common,
+    data_option,
+    device_option,
+    find_trusted,
+    plugin_option,
+    set_option,
+    trust_option,
+)
 
 if TYPE_CHECKING:
     from vgx.console import Console
@@ -19,15 +28,15 @@ if TYPE_CHECKING:
 @click.argument("run", required=False)
 @click.option("--out", metavar="FILE", type=PATH, help="The page's file.")
 @device_option
+@trust_option
 @common
-def report(run: str | None, out: Path | None, device: str | None) -> None:
+def report(run: str | None, out: Path | None, device: str | None, trust: bool) -> None:
     """Write the page of RUN (the newest by default): one HTML file that needs no network."""
     from vgx.console import Console
-    from vgx.runs.directory import find
     from vgx_report.run_page import write_page
 
-    console = Console()
-    console.print(f"Report {write_page(find(run), console, device, out)}")
+    console, found = Console(), find_trusted(run, trust=trust)
+    console.print(f"Report {write_page(found, console, device, out)}")
 
 
 @click.command()
@@ -100,6 +109,7 @@ def explain(
     """
     from vgx.console import Console
     from vgx.files import require_ending, write_file
+    from vgx.runs.directory import find
     from vgx_report import diagram
 
     if svg is not None:
@@ -111,7 +121,7 @@ def explain(
     elif changed:
         raise click.UsageError("A run cannot be changed; leave out all options but --svg.")
     else:
-        explanation = _of_run(what)
+        explanation = diagram.of_run(find(what))
     console.print(f"{explanation.name}\n")
     for line in diagram.chain(explanation):
         console.print(line)
@@ -164,17 +174,8 @@ def _of_recipe(
         f"{engine.device}: {diagram.duration(step)} a step, measured on {trials.STEPS} steps of "
         f"{count:,} random images; drawing, saving and evaluation take more time."
     )
-    return diagram.explain(recipe, asdict(findings), engine.steps, pace)
-
-
-def _of_run(what: str | None) -> Explanation:
-    import vgx
-    from vgx.runs.directory import find
-    from vgx_report import diagram
-
-    run = find(what)
-    recipe = vgx.load_recipe(run.recipe_file, (), vgx.discover(run.plugin_files))
-    return diagram.of_run(run, recipe)
+    plain = recipe.model_dump(mode="json")
+    return diagram.explain(plain, asdict(findings), engine.steps, pace)
 
 
 COMMANDS = (report, compare, explain)

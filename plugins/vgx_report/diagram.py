@@ -1,7 +1,8 @@
 """An experiment as a diagram: networks, what updates them, which terms reach them, what it costs.
 
-All of it comes from a recipe and from the audit before its first step (`audit.json` in a run).
-Nothing is computed here, and nothing imports torch.
+All of it comes from a recipe, as plain data, and from the audit before its first step, which a run
+has in `audit.json`. So no part is needed, and nothing of a run is executed. Nothing is computed
+here, and nothing imports torch.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 import vgx
 from vgx.data.cache import format_bytes
-from vgx.runs.summary import summarize
+from vgx.recipe.yaml import visible
+from vgx.runs.summary import read_recipe, summarize
 
 PLAYERS = ("generator", "discriminator")
+WEIGHT: TypeAdapter[float | vgx.Schedule | vgx.Adaptive] = TypeAdapter(vgx.Weight)
+RATE: TypeAdapter[float | vgx.Schedule] = TypeAdapter(vgx.Rate)
 
 
 @dataclass(frozen=True)
@@ -51,37 +57,53 @@ class Explanation:
     notes: list[str]
 
 
-def explain(recipe: vgx.Recipe, audit: dict[str, Any], steps: int, pace: str = "") -> Explanation:
+def explain(
+    recipe: dict[str, Any], audit: dict[str, Any], steps: int, pace: str = ""
+) -> Explanation:
     """Explain a recipe that trains for `steps` steps; `audit` is the content of `audit.json`.
 
-    Raises `vgx.StorageError` when the audit is not as a run writes it.
+    The recipe is complete, as a run has it in `recipe.yaml`. Raises `vgx.StorageError` when recipe
+    or audit are not as a run writes them.
     """
     try:
+        recipe, audit = _printable(recipe), _printable(audit)
         return Explanation(
-            recipe.name,
+            str(recipe["name"]),
             _boxes(recipe, {row["network"]: row for row in audit["rows"]}),
             [_term(recipe, flow, steps) for flow in audit["flows"]],
             _movers(recipe, steps),
             [*_memory(recipe, audit["need"]), *([pace] if pace else [])],
             [str(note) for note in audit["notes"]],
         )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        message = f"audit.json is not as a run writes it: {type(error).__name__}: {error}"
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        kind = type(error).__name__
+        message = f"audit.json or recipe.yaml is not as a run writes it: {kind}: {error}"
         raise vgx.StorageError(message) from error
 
 
-def of_run(run: vgx.Run, recipe: vgx.Recipe) -> Explanation:
-    """Explain a run from its own files.
+def _printable(value: Any) -> Any:
+    """Return plain data whose texts have nothing that a terminal obeys or that SVG cannot have."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(inner) for key, inner in value.items()}
+    return [_printable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
-    Raises `vgx.StorageError` when it has no `audit.json`, or one that is not as a run writes it.
+
+def of_run(run: vgx.Run) -> Explanation:
+    """Explain a run from its own files; none of its parts need to be installed.
+
+    Raises `vgx.StorageError` when it lacks `recipe.yaml` or `audit.json`, or when they are not as a
+    run writes them.
     """
     file = run.path / "audit.json"
     try:
+        recipe = read_recipe(run)
         audit = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise vgx.StorageError(f"{file}: {error}") from None
     lines = [line for line in run.read_log() if line.get("losses")]
-    steps = summarize(run).of or recipe.train.steps or 1
+    steps = summarize(run).of or recipe["train"].get("steps") or 1
     pace = ""
     if lines:
         line = lines[-1]
@@ -92,22 +114,23 @@ def of_run(run: vgx.Run, recipe: vgx.Recipe) -> Explanation:
     return explain(recipe, audit, steps, pace)
 
 
-def _boxes(recipe: vgx.Recipe, rows: dict[str, Any]) -> list[Box]:
-    size, latent = recipe.image.size, "x".join(map(str, recipe.latent.shape))
-    augmentations = ", ".join(part.type for part in recipe.augment)
+def _boxes(recipe: dict[str, Any], rows: dict[str, Any]) -> list[Box]:
+    size, latent = recipe["image"]["size"], recipe["latent"]
+    shape = "x".join(map(str, latent if isinstance(latent, list) else [latent]))
+    augmentations = ", ".join(_type(part) for part in recipe.get("augment", []))
     images = Box(
         "images",
-        f"{recipe.image.channels}x{size}x{size}",
-        recipe.dataset.type + (f"; augmented by {augmentations}" if augmentations else ""),
+        f"{recipe['image'].get('channels', 3)}x{size}x{size}",
+        _type(recipe["dataset"]) + (f"; augmented by {augmentations}" if augmentations else ""),
         network=False,
     )
-    prior = "" if recipe.encoder else "drawn from N(0, I)"
-    latents = Box("latent", latent, prior, network=False)
+    prior = "" if recipe.get("encoder") else "drawn from N(0, I)"
+    latents = Box("latent", shape, prior, network=False)
     names = {"recon": "reconstructions", "prior": "decoded N(0, I)"}
-    fakes = " and ".join(names[fake] for fake in recipe.train.fakes)
-    scored = f"; real: images, fake: {fakes}" if recipe.discriminator else ""
+    fakes = " and ".join(names[fake] for fake in recipe["train"]["fakes"])
+    scored = f"; real: images, fake: {fakes}" if recipe.get("discriminator") else ""
     order: list[Box | str] = [images, "encoder", latents, "decoder", "discriminator"]
-    if recipe.encoder is None:
+    if not recipe.get("encoder"):
         order = [latents, "decoder", "discriminator"]
     boxes: list[Box] = []
     for box in order:
@@ -123,70 +146,75 @@ def _boxes(recipe: vgx.Recipe, rows: dict[str, Any]) -> list[Box]:
     return boxes
 
 
-def _term(recipe: vgx.Recipe, flow: dict[str, Any], steps: int) -> Term:
+def _type(part: dict[str, Any]) -> str:
+    """Return the type of a part, which a recipe may name with its plugin: "plugin:type"."""
+    return str(part["type"]).rpartition(":")[2]
+
+
+def _term(recipe: dict[str, Any], flow: dict[str, Any], steps: int) -> Term:
     label, norms = flow["label"], dict(flow["norms"])
     name, _, player = label.rpartition(".")
-    labels = [loss.label for loss in recipe.losses]
+    losses = {loss.get("name") or _type(loss): loss for loss in recipe["losses"]}
     # "hinge.generator" is one of two terms of a loss; other labels are those of the losses.
-    of_both = player in PLAYERS and name in labels
+    of_both = player in PLAYERS and name in losses
     if not of_both:
         moved = {network for network, norm in norms.items() if norm is not None}
         name, player = label, PLAYERS[moved == {"discriminator"}]
-    loss = recipe.losses[labels.index(name)]
     own = of_both and player == "discriminator"
     first, middle, last = (
-        _weight(loss, step, unweighted=own) for step in (0, steps // 2, max(steps - 1, 0))
+        _weight(losses[name], step, unweighted=own) for step in (0, steps // 2, max(steps - 1, 0))
     )
     return Term(label, player, (first, middle, last), norms)
 
 
-def _weight(loss: vgx.Loss, step: int, *, unweighted: bool) -> str:
+def _weight(loss: dict[str, Any], step: int, *, unweighted: bool) -> str:
     """Return the weight of a term at a step as text.
 
     A term that is computed every few steps counts accordingly more then, so `every` does not change
     the weight here.
     """
-    weight = loss.weight
-    if step < loss.start or (isinstance(weight, vgx.Adaptive) and step < weight.after):
+    weight = WEIGHT.validate_json(json.dumps(loss.get("weight", 1.0)))
+    if step < loss.get("start", 0) or (isinstance(weight, vgx.Adaptive) and step < weight.after):
         return "0"
     if unweighted:
         return "1"
     if isinstance(weight, vgx.Adaptive):
         factor = f"{weight.factor:g} x " if weight.factor != 1 else ""
         return f"{factor}level with {', '.join(weight.against)}"
-    return f"{weight.at(step) if isinstance(weight, vgx.Schedule) else weight:.4g}"
+    return f"{vgx.at(weight, step):.4g}"
 
 
-def _movers(recipe: vgx.Recipe, steps: int) -> list[str]:
-    networks = " and ".join(name for name in ("encoder", "decoder") if getattr(recipe, name))
-    moves = [f"The generator's optimizer updates {networks}: {_optimizer(recipe, 'generator')}."]
-    if recipe.discriminator:
-        each = recipe.train.discriminator_steps
+def _movers(recipe: dict[str, Any], steps: int) -> list[str]:
+    train = recipe["train"]
+    networks = " and ".join(name for name in ("encoder", "decoder") if recipe.get(name))
+    moves = [f"The generator's optimizer updates {networks}: {_optimizer(train, 'generator')}."]
+    if recipe.get("discriminator"):
+        each = train.get("discriminator_steps", 1)
         times = f", {each} times a step" if each > 1 else ""
         moves.append(
             "The discriminator's optimizer updates the discriminator: "
-            f"{_optimizer(recipe, 'discriminator')}{times}."
+            f"{_optimizer(train, 'discriminator')}{times}."
         )
-        first = recipe.train.order.partition("-")[0]
+        first = train["order"].partition("-")[0]
         moves.append(f"In each of the {steps:,} steps the {first} is updated first.")
-    if recipe.train.ema is not None:
-        moves.append(f"Sampling uses averaged weights, decay {recipe.train.ema:g}.")
+    if train.get("ema") is not None:
+        moves.append(f"Sampling uses averaged weights, decay {train['ema']:g}.")
     return moves
 
 
-def _optimizer(recipe: vgx.Recipe, player: str) -> str:
-    settings = getattr(recipe.train.optimizers, player)
-    rate = settings.lr
+def _optimizer(train: dict[str, Any], player: str) -> str:
+    settings = train["optimizers"][player]
+    rate = RATE.validate_json(json.dumps(settings["lr"]))
     if isinstance(rate, vgx.Schedule):
         text = f"{rate.start:g} to {rate.to:g} over {rate.steps:,} steps, {rate.shape}"
     else:
         text = f"{rate:g}"
-    warmup = f", warm-up {settings.warmup:,} steps" if settings.warmup else ""
-    return f"{settings.type}, learning rate {text}{warmup}"
+    warmup = f", warm-up {settings['warmup']:,} steps" if settings.get("warmup") else ""
+    return f"{settings['type']}, learning rate {text}{warmup}"
 
 
-def _memory(recipe: vgx.Recipe, need: dict[str, Any]) -> list[str]:
-    piece = recipe.train.batch // recipe.train.accumulate
+def _memory(recipe: dict[str, Any], need: dict[str, Any]) -> list[str]:
+    piece = recipe["train"]["batch"] // recipe["train"].get("accumulate", 1)
     whole = need["fixed"] + piece * need["each"]
     total, available, fixed = (format_bytes(int(n)) for n in (whole, need["there"], need["fixed"]))
     parts = (

@@ -46,6 +46,7 @@ SEARCHED = 20000  # training images that are searched for copies
 COMPARED = 16  # pixels to which images are averaged before they are compared
 LARGEST = 1024  # pixels of an image on the page
 CPU = torch.device("cpu")
+OWN_IMAGES = "Not drawn here, because it opens images of its own; vgx sample draws it."
 
 
 def compute(
@@ -118,6 +119,9 @@ def _samples(
     panels: list[dict[str, Any]] = []
     first = None
     for part in (own, *others):
+        if part.own_images:  # a page opens no folder that a recipe names
+            panels.append({"sampler": part.type, "note": OWN_IMAGES})
+            continue
         try:
             drawn = draw_samples(run, model, part)
         except Exception as error:  # noqa: BLE001 - a faulty sampler costs its own panel only
@@ -153,8 +157,6 @@ def draw_samples(
     None when that would take long.
     """
     recipe = model.recipe
-    if part.pictures(recipe.image) is not None:
-        return None
     if part is not recipe.sampler and isinstance(part.build(recipe.latent), vgx.Fitted):
         return None
     changed = replace(model, recipe=recipe.model_copy(update={"sampler": part}))
@@ -363,12 +365,12 @@ def _read(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def drawing(run: vgx.Run, recipe: vgx.Recipe) -> dict[str, str]:
+def drawing(run: vgx.Run) -> dict[str, str]:
     """Return the diagram of `vgx explain` as an image, and its text.
 
     Raises `StorageError` when the run's files do not contain enough for it.
     """
-    explanation = diagram.of_run(run, recipe)
+    explanation = diagram.of_run(run)
     encoded = base64.b64encode(diagram.svg(explanation).encode()).decode()
     return {
         "uri": f"data:image/svg+xml;base64,{encoded}",

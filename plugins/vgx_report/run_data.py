@@ -37,7 +37,7 @@ def gather(
     drawing = None
     if audit:
         try:
-            drawing = computing.drawing(run, recipe)
+            drawing = computing.drawing(run)
         except vgx.StorageError as error:  # an older vgx wrote less
             notices = [*notices, f"There is no diagram of the experiment: {error}"]
     warnings = _warnings(lines) + [{"step": None, "text": text} for text in notices]

@@ -13,13 +13,16 @@ import torch
 
 import vgx
 from vgx.console import Console
-from vgx.data.store import Store, cached, open_source, open_with_progress
+from vgx.data.store import Store, cached, name_of
 from vgx.engine.build import pick_device
 from vgx.errors import noticing
 from vgx.files import require_ending, write_file
 from vgx.runs.summary import read_json
+from vgx.runs.trust import registry_of
 from vgx_report import panels, run_data
 from vgx_report.html import PAGE, page
+
+LEFT_OUT = "What needs the images of the data is left out: {why}"
 
 
 def write_page(
@@ -33,12 +36,14 @@ def write_page(
     """
     if out is not None:
         require_ending(out, "a page", PAGE)
-    registry = vgx.discover(run.plugin_files)
+    registry = registry_of(run)
     recipe = vgx.load_recipe(run.recipe_file, (), registry)
     if device is None and read_json(run, "environment.json").get("device") == "cpu":
         device = "cpu"
-    chosen = pick_device(device)
-    return write(run, recipe, registry, images(run, recipe, console), chosen, out)
+    chosen, store = pick_device(device), images(run, recipe)
+    if isinstance(store, str):
+        console.warn(LEFT_OUT.format(why=store))
+    return write(run, recipe, registry, store, chosen, out)
 
 
 def write(
@@ -81,23 +86,23 @@ def _computed(
     except vgx.StorageError as error:
         notices.append(f"Nothing was drawn for this page: {error}")
     if isinstance(store, str):
-        notices.append(f"What needs the images of the data is left out: {store}")
+        notices.append(LEFT_OUT.format(why=store))
     return computed, notices
 
 
-def images(run: vgx.Run, recipe: vgx.Recipe, console: Console) -> Store | str:
+def images(run: vgx.Run, recipe: vgx.Recipe) -> Store | str:
     """Return the images that a run was trained on, or why they cannot be had.
 
-    They come from the cache; the data set is opened only when the cache has them no longer.
+    They come from the cache alone: the recipe may be a stranger's, so a page opens no data set.
     """
     try:
         data = run.environment()["data"]
         store = cached(data.get("fingerprint", ""), recipe.image)
-        if store is None:
-            source, _ = open_source(recipe.dataset, recipe.image)
-            store = open_with_progress(source, recipe.dataset, recipe.image, console)
     except vgx.VgxError as error:
         return str(error)
+    if store is None:
+        again = f"vgx eval {run.short} opens the data set {name_of(recipe.dataset)}"
+        return f"the cache does not have them; {again} and fills it, then make the page again"
     if store.content != data["content"]:
         return "the images of the data set are no longer those of the run"
     return store

@@ -74,7 +74,11 @@ def test_a_pipe_sees_plain_lines_that_say_how_to_go_on(tiny_run):
     assert "vgx sample 1\n" in done.stdout
     assert "64 images" in done.stdout
     assert "Training 20/20 steps, " in done.stdout
-    phases = ["Opening the data\n", "Building the networks\n", "Auditing the losses\n"]
+    phases = [
+        "Opening the data set drawn-faces count=64\n",
+        "Building the networks\n",
+        "Auditing the losses\n",
+    ]
     places = [done.stdout.index(phase) for phase in phases]
     assert places == sorted(places)
     assert places[-1] < done.stdout.index("Training")

@@ -103,7 +103,7 @@ def test_an_old_run_that_does_not_say_what_is_better_shows_the_last_value(noted)
 
 
 def test_looking_at_a_run_does_not_run_its_plugins(capsys, tmp_path):
-    """Its files may come from anybody; only sampling and resuming import them."""
+    """Its files may come from anybody; only commands that use the parts import them."""
     from vgx.cli import run_program
 
     log = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated
 
@@ -182,11 +183,18 @@ def test_a_file_never_hides_an_installed_module(tmp_path):
     [
         ("none.py", "none.py: No such file or directory"),
         ("huber.txt", "the name must end in .py"),
-        (".", "Is a directory"),
+        (".", "the name must end in .py"),
+        ("folder.py", "folder.py: not a regular file"),
+        ("pipe.py", "pipe.py: not a regular file"),
+        ("large.py", "large.py: 3,000,000,000 bytes; at most 1,048,576 are read"),
     ],
 )
 def test_what_is_no_plugin_file_is_said(tmp_path, name, said):
     (tmp_path / "huber.txt").write_text(HUBER)
+    (tmp_path / "folder.py").mkdir()
+    os.mkfifo(tmp_path / "pipe.py")
+    with (tmp_path / "large.py").open("wb") as file:
+        file.truncate(3_000_000_000)
     with pytest.raises(PluginError, match=said):
         vgx.discover([tmp_path / name])
 

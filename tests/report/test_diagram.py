@@ -40,7 +40,7 @@ def tiny(tmp_path_factory):
 
 def shown(tiny, changes=None, steps=20, **audit):
     recipe = vgx.load_recipe(TINY, changes) if changes else tiny[0]
-    return diagram.explain(recipe, tiny[2] | audit, steps)
+    return diagram.explain(recipe.model_dump(mode="json"), tiny[2] | audit, steps)
 
 
 def test_a_picture_passes_the_networks_with_their_shapes_and_sizes(tiny):
@@ -114,7 +114,8 @@ def test_a_penalty_is_the_discriminators(tiny):
 def test_a_gan_begins_with_its_latents(tiny):
     rows = [row for row in tiny[2]["rows"] if row["network"] != "encoder"]
     recipe = tiny[0].model_copy(update={"encoder": None})
-    boxes = diagram.explain(recipe, tiny[2] | {"rows": rows}, 20).boxes
+    plain = recipe.model_dump(mode="json")
+    boxes = diagram.explain(plain, tiny[2] | {"rows": rows}, 20).boxes
     assert [box.name for box in boxes] == ["latent", "decoder", "discriminator"]
 
 
@@ -135,8 +136,41 @@ def test_memory_and_movers_are_said(tiny):
 
 def test_what_is_no_audit_is_an_error_that_says_so(tiny):
     for audit in ({}, {"rows": 3}, tiny[2] | {"flows": [{"label": "l1"}]}):
-        with pytest.raises(StorageError, match=r"audit\.json is not as a run writes it"):
-            diagram.explain(tiny[0], audit, 20)
+        with pytest.raises(
+            StorageError, match=r"audit\.json or recipe\.yaml is not as a run writes it"
+        ):
+            diagram.explain(tiny[0].model_dump(mode="json"), audit, 20)
+
+
+@pytest.mark.parametrize(
+    "spoilt", [{"losses": 3}, {"losses": []}, {"image": {}}, {"train": {}}, {"dataset": "x"}]
+)
+def test_what_is_no_recipe_is_an_error_that_says_so(tiny, spoilt):
+    plain = tiny[0].model_dump(mode="json") | spoilt
+    with pytest.raises(StorageError, match=r"recipe\.yaml is not as a run writes it"):
+        diagram.explain(plain, tiny[2], 20)
+
+
+def test_parts_that_are_not_installed_are_explained_too(tiny):
+    """A run from another machine: a plugin is missing, and names may be spelt with their plugin."""
+    plain = tiny[0].model_dump(mode="json")
+    plain["losses"][1] = {"type": "far-losses:huber", "weight": 3.0, "delta": 0.5}
+    plain["dataset"] = {"type": "cells", "slides": 4}
+    flows = [{"label": "huber", "norms": {"encoder": 1.0, "decoder": 2.0, "discriminator": None}}]
+    explained = diagram.explain(plain, tiny[2] | {"flows": flows}, 20)
+    assert explained.boxes[0].about.startswith("cells")
+    assert [(term.label, term.weights) for term in explained.terms] == [("huber", ("3",) * 3)]
+
+
+def test_texts_of_a_stranger_are_printable(tiny):
+    evil = "\x1b]0;owned\x07\u202e"
+    plain = tiny[0].model_dump(mode="json") | {"name": evil, "dataset": {"type": evil}}
+    plain["train"]["optimizers"]["generator"]["type"] = evil
+    rows = [row | {"part": evil, "shapes": evil} for row in tiny[2]["rows"]]
+    explained = diagram.explain(plain, tiny[2] | {"rows": rows, "notes": [evil]}, 20)
+    texts = [explained.name, *diagram.chain(explained), *explained.movers, *explained.notes]
+    assert all(text.isprintable() for text in texts)
+    ElementTree.fromstring(diagram.svg(explained))
 
 
 def test_the_drawing_is_whole_and_believes_nothing(tiny):

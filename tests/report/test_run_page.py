@@ -106,7 +106,7 @@ def test_the_experiment_is_drawn_as_vgx_explain_draws_it(whole):
     shown = data_in(page_of(whole))["drawing"]
     kind, _, coded = shown["uri"].partition(",")
     assert kind == "data:image/svg+xml;base64"
-    explained = diagram.of_run(whole, vgx.load_recipe(whole.recipe_file))
+    explained = diagram.of_run(whole)
     assert base64.b64decode(coded).decode() == diagram.svg(explained)
     assert "3x16x16 -> 8" in shown["alt"]
 
@@ -119,7 +119,7 @@ def test_what_an_older_audit_does_not_say_takes_no_page_away(copy):
     data = written(copy)
     assert data["drawing"] is None
     assert data["warnings"][-1]["text"].startswith(
-        "There is no diagram of the experiment: audit.json is not"
+        "There is no diagram of the experiment: audit.json or recipe.yaml is not"
     )
     assert len(data["audit"]["rows"]) == 3
 
@@ -399,12 +399,13 @@ def test_without_the_pictures_of_the_data_what_needs_them_is_left_out(copy):
     assert data["samples"]
 
 
-def test_the_pictures_are_those_of_the_run_or_none(copy, monkeypatch):
+def test_the_pictures_are_those_of_the_run_or_none(copy, whole, monkeypatch):
+    monkeypatch.setenv("VGX_CACHE", str(whole.path.parents[1] / "cache"))
     recipe = vgx.load_recipe(copy.recipe_file)
-    assert len(run_page.images(copy, recipe, console()).images) == 64
+    assert len(run_page.images(copy, recipe).images) == 64
     data = copy.environment()["data"] | {"content": "other"}
     change(copy, "environment.json", data=data)
-    assert run_page.images(copy, recipe, console()) == (
+    assert run_page.images(copy, recipe) == (
         "the images of the data set are no longer those of the run"
     )
 
@@ -448,16 +449,44 @@ def test_a_sampler_that_refuses_its_defaults_takes_no_page_away(copy):
 
 def test_the_page_of_a_run_is_drawn_from_the_cache(copy, whole, monkeypatch):
     """The data set is not opened again, and the page is the one that the training wrote."""
+    faces = vgx.discover().part("dataset", "drawn-faces")
     opened = mock.Mock(side_effect=AssertionError("the data set was opened"))
-    monkeypatch.setattr(run_page, "open_source", opened)
+    monkeypatch.setattr(faces, "build", opened)
     monkeypatch.setenv("VGX_CACHE", str(whole.path.parents[1] / "cache"))
     run_page.write_page(copy, console())
     ours, theirs = data_in(page_of(copy)), data_in(page_of(whole))
     different = {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
     assert different == set()
     monkeypatch.setenv("VGX_CACHE", str(copy.path / "empty"))
-    with pytest.raises(AssertionError, match="the data set was opened"):
-        run_page.write_page(copy, console())
+    heard = console()
+    run_page.write_page(copy, heard)
+    told = f"vgx eval {copy.short} opens the data set drawn-faces count=64 and fills it"
+    assert told in heard.rich.file.getvalue()
+    assert any(
+        told.rsplit(copy.path.name, maxsplit=1)[-1] in w["text"]
+        for w in data_in(page_of(copy))["warnings"]
+    )
+
+
+def test_an_evaluation_fills_the_cache_again(copy, monkeypatch, tmp_path, capsys):
+    """What the page says would help does."""
+    from vgx.cli import run_program
+
+    monkeypatch.setenv("VGX_CACHE", str(tmp_path / "empty"))
+    recipe = vgx.load_recipe(copy.recipe_file)
+    assert "the cache does not have them" in run_page.images(copy, recipe)
+    assert run_program(["eval", str(copy.path), "-n", "8", "--seeds", "1"]) == 0
+    assert "Opening the data set drawn-faces count=64\n" in capsys.readouterr().out
+    assert len(run_page.images(copy, recipe).images) == 64
+
+
+def test_a_page_opens_no_images_of_a_sampler(copy):
+    """Its recipe may be a stranger's, and name any folder of this machine."""
+    recipe = vgx.load_recipe(copy.recipe_file, {"sampler": {"type": "reconstruct", "path": "mine"}})
+    with mock.patch.object(type(recipe.sampler), "pictures", side_effect=AssertionError("opened")):
+        run_page.write(copy, recipe, vgx.discover(), "no images", CPU)
+    first = data_in(page_of(copy))["samples"][0]
+    assert first == {"sampler": "reconstruct", "note": panels.OWN_IMAGES}
 
 
 # --- what is computed --------------------------------------------------------------------------

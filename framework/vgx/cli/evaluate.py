@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from vgx.cli.options import common, device_option
+from vgx.cli.options import common, device_option, find_trusted, trust_option
 
 if TYPE_CHECKING:
     from vgx.console import Console
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--best", is_flag=True, help="Evaluate the checkpoint that was best by eval.best.")
 @device_option
+@trust_option
 @common
 def evaluate(
     run: str | None,
@@ -43,6 +44,7 @@ def evaluate(
     seeds: int,
     best: bool,
     device: str | None,
+    trust: bool,
 ) -> None:
     """Evaluate RUN (the newest by default): reconstructions, generated images, latents."""
     from vgx.check.blame import blaming
@@ -51,12 +53,11 @@ def evaluate(
     from vgx.evaluation.evaluate import Settings, evaluate_run
     from vgx.evaluation.tables import meanings, tables
     from vgx.recipe.load import load_recipe
-    from vgx.runs import directory
-    from vgx.sampling.model import registry_of
+    from vgx.runs.trust import registry_of
 
     if len(set(samplers)) < len(samplers):
         raise click.UsageError("Give each --sampler once.")
-    console, trained = Console(), directory.find(run)
+    console, trained = Console(), find_trusted(run, trust=trust)
     registry = registry_of(trained)
     recipe = load_recipe(trained.recipe_file, (), registry)
     chosen, named = _metrics(metrics, recipe, registry, console)

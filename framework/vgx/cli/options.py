@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
 from vgx.files import user_path
+
+if TYPE_CHECKING:
+    from vgx.runs.directory import Run
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -59,6 +63,50 @@ plugin_option = click.option(
     help="A Python file with parts of your own.",
 )  # fmt: skip
 runs_option = click.option("--out", metavar="DIR", type=PATH, help="Folder of runs.")
+trust_option = click.option(
+    "--trust-plugins", "trust", is_flag=True,
+    help="Execute the run's own plugin files, whoever wrote them.",
+)  # fmt: skip
 device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1, mps; by default cuda if there is one."
 )
+
+
+def find_trusted(name: str | None, out: Path | None = None, *, trust: bool) -> Run:
+    """Find a run whose plugin files the command will execute: `trust` is --trust-plugins.
+
+    At a terminal the user is asked about files that are not trusted yet; a yes is noted. Else they
+    are a `PluginError`.
+    """
+    from vgx.parts.registry import discover
+    from vgx.runs import trust as trusting
+    from vgx.runs.directory import find
+
+    run = find(name, out)
+    files = run.plugin_files
+    if unknown := trusting.untrusted(files):
+        if trust:
+            discover(unknown)
+        elif _at_a_terminal() and _confirmed(run, [file.line for file in unknown]):
+            discover(unknown)
+            trusting.remember(unknown)
+    trusting.require(run, files)
+    return run
+
+
+def _at_a_terminal() -> bool:
+    streams = (sys.stdin, sys.stderr)
+    return all(stream and not stream.closed and stream.isatty() for stream in streams)
+
+
+def _confirmed(run: Run, lines: list[str]) -> bool:
+    """Ask whether plugin files may be executed."""
+    click.echo(
+        f"The run {str(run.path)!r} has plugin files that are none that you gave to vgx run "
+        "--plugin. They are programs, which can do whatever you can do. Read them first, in the "
+        "run's folder plugins:\n",
+        err=True,
+    )
+    for line in lines:
+        click.echo(f"  {line}", err=True)
+    return click.confirm("\nExecute them, now and in later commands?", err=True)

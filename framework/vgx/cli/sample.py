@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from vgx.cli.options import PATH, common, device_option
+from vgx.cli.options import PATH, common, device_option, find_trusted, trust_option
 
 if TYPE_CHECKING:
     from vgx.runs.directory import Run
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--animate", is_flag=True, help="An animation instead: .webp, .gif or .mp4.")
 @click.option("--best", is_flag=True, help="With the best checkpoint by the recipe's eval.best.")
 @device_option
+@trust_option
 @common
 def sample(
     run: str | None,
@@ -38,6 +39,7 @@ def sample(
     animate: bool,
     best: bool,
     device: str | None,
+    trust: bool,
 ) -> None:
     """Draw a grid of new images from RUN (the newest by default); 100 make 10x10."""
     if separate is not None and animate:
@@ -48,11 +50,11 @@ def sample(
     from vgx.console import Console
     from vgx.images import require_free_folder, save_separately
     from vgx.recipe.load import parse_settings
-    from vgx.runs import directory
+    from vgx.runs.trust import registry_of
     from vgx.sampling.draw import draw, open_sampler
-    from vgx.sampling.model import registry_of
 
-    console, trained, fields = Console(), directory.find(run), parse_settings(settings)
+    console, fields = Console(), parse_settings(settings)
+    trained = find_trusted(run, trust=trust)
     with blaming(registry_of(trained)):
         if separate is None:
             path = save_grid(trained, sampler, fields, n, seed, out, device, animate, best)

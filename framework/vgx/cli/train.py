@@ -12,9 +12,11 @@ from vgx.cli.options import (
     common,
     data_option,
     device_option,
+    find_trusted,
     plugin_option,
     runs_option,
     set_option,
+    trust_option,
 )
 from vgx.cli.sample import save_grid
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--resume", "resumed", metavar="RUN", help="Go on with this run instead.")
 @click.option("--profile", is_flag=True, help="Show what takes the time of a few early steps.")
 @device_option
+@trust_option
 @common
 def run(
     recipe: Path | None,
@@ -43,6 +46,7 @@ def run(
     resumed: str | None,
     profile: bool,
     device: str | None,
+    trust: bool,
 ) -> None:
     """Check RECIPE, train it, and draw images with it.
 
@@ -56,12 +60,13 @@ def run(
         raise click.UsageError("A resumed run keeps its images; leave out --resume or --data.")
     if resumed is not None and plugins:
         raise click.UsageError("A resumed run uses its own copies of plugins; leave out --plugin.")
+    if resumed is None and trust:
+        raise click.UsageError("--trust-plugins is for the plugin files of a run: --resume RUN.")
     from vgx.console import Console
     from vgx.parts.registry import discover
     from vgx.recipe.library import find_recipe
     from vgx.recipe.load import load_recipe
-    from vgx.runs import directory
-    from vgx.sampling.model import registry_of
+    from vgx.runs.trust import registry_of
     from vgx.training import session
 
     console = Console()
@@ -74,7 +79,7 @@ def run(
             loaded, out, device, plugins, registry, console, folder, profile=profile
         )
     else:
-        stopped = directory.find(resumed, out)
+        stopped = find_trusted(resumed, out, trust=trust)
         changed = None
         if recipe is not None or overrides:
             changed = load_recipe(recipe or stopped.recipe_file, overrides, registry_of(stopped))
@@ -90,16 +95,18 @@ def run(
     "--force-unlock", is_flag=True, help="The process that trained it on another machine has ended."
 )
 @device_option
+@trust_option
 @common
-def resume(run: str | None, verify: bool, force_unlock: bool, device: str | None) -> None:
+def resume(
+    run: str | None, verify: bool, force_unlock: bool, device: str | None, trust: bool
+) -> None:
     """Go on with RUN (a path, number or name; the newest by default)."""
     from vgx.console import Console
-    from vgx.runs import directory
     from vgx.training import environment
     from vgx.training import verify as verification
 
     environment.one_process()
-    console, stopped = Console(), directory.find(run)
+    console, stopped = Console(), find_trusted(run, trust=trust)
     if force_unlock:
         stopped.unlock()
     if verify:

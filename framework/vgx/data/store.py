@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from vgx.data import cache
 from vgx.data import decode as decoding
 from vgx.errors import DataError, Dropped, StorageError, noticing
 from vgx.files import write_file
-from vgx.parts.kinds import Dataset, Labelled, Source
+from vgx.parts.kinds import Dataset, Labelled, Sampler, Source
 from vgx.parts.values import ImageSpec
 
 # What is done to an image after decoding; part of the store's address.
@@ -74,13 +74,25 @@ def open_source(dataset: Dataset, image: ImageSpec) -> tuple[Source, list[str]]:
     return source, notices
 
 
-def name_of(dataset: Dataset) -> str:
-    """Return a data set's type and the fields that the recipe sets, as a line of text."""
+def announce(dataset: Dataset, samplers: Iterable[Sampler], console: Console) -> None:
+    """Print where images will come from, before anything is opened: it may be a stranger's recipe.
+
+    They come from the data set, and from those samplers that have images of their own.
+    """
+    asked = dataset.asks()
+    console.print(f"Opening the data set {name_of(dataset)}" + (f"; asks {asked}" if asked else ""))
+    for sampler in samplers:
+        if sampler.own_images:
+            console.print(f"Opening the images of the sampler {name_of(sampler)}")
+
+
+def name_of(part: Dataset | Sampler) -> str:
+    """Return a part's type and the fields that the recipe sets, as a line of text."""
     left_out = {"on_bad", "max_bad"}  # which change no image
-    fields = dataset.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
+    fields = part.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
     words = [fields.pop("type")]
     for key, value in fields.items():
-        inner = getattr(dataset, key)
+        inner = getattr(part, key)
         words.append(f"{key}={f'({name_of(inner)})' if isinstance(inner, Dataset) else value}")
     return " ".join(words)
 

@@ -14,7 +14,7 @@ import torch
 
 from vgx.check.metrics import try_metric
 from vgx.console import Console
-from vgx.data.store import Store, open_source, open_with_progress
+from vgx.data.store import Store, announce, open_source, open_with_progress
 from vgx.errors import HubError, RecipeError, noticing
 from vgx.evaluation import latents
 from vgx.evaluation.features import Advance, FeatureCache, RealImages, RealSets, real_sets
@@ -75,6 +75,7 @@ def evaluate_run(
         notices.append(TRAINED_ON)
     with noticing(notices):
         cache = FeatureCache(recipe.image, device, lambda part: registry.owner(type(part)).version)
+        announce(settings.against or recipe.dataset, settings.samplers, console)
         source, image = _open(settings.against or recipe.dataset, recipe)
         most = min(settings.n, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.

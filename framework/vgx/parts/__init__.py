@@ -1,10 +1,11 @@
 """Parts: the classes that a recipe names, and where they come from.
 
-values     shapes, and numbers that change with the step
-base       what all kinds of part share: fields, validation, near names
-kinds      the ten kinds of part: read it before you write a plugin
-contract   what tensors and scores of parts must be
-hooks      the hook that a plugin implements
-registry   which parts are installed, and which plugin each comes from
-scaffold   the files of a new plugin
+values       shapes, and numbers that change with the step
+base         what all kinds of part share: fields, validation, near names
+kinds        the ten kinds of part: read it before you write a plugin
+contract     what tensors and scores of parts must be
+hooks        the hook that a plugin implements
+plugin_file  plugin files: their bytes, and a module that is made of them
+registry     which parts are installed, and which plugin each comes from
+scaffold     the files of a new plugin
 """

@@ -101,6 +101,13 @@ class Dataset(Component):
         del place
         return None
 
+    def asks(self) -> str:
+        """Return whom `build` asks over a network, such as "the hub"; an empty text for nobody.
+
+        The user reads it before `build` is called.
+        """
+        return ""
+
     @abstractmethod
     def build(self, image: ImageSpec) -> Source:
         """Open the images. The image store decodes and resizes each image once."""
@@ -304,6 +311,11 @@ class Sampler(Component):
     @abstractmethod
     def build(self, latent: LatentSpec) -> LatentSampler:
         """Make an object that draws latents of shape Z."""
+
+    @property
+    def own_images(self) -> bool:
+        """Whether `pictures` may open images: whether the class has such a method of its own."""
+        return type(self).pictures is not Sampler.pictures
 
     def pictures(self, image: ImageSpec) -> Source | None:
         """Return images to encode. Their posterior means then replace the run's stored latents."""

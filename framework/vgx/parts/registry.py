@@ -8,17 +8,13 @@ it is an error only for a recipe that names a part which no other plugin has.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
-import importlib.util
 import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -28,6 +24,7 @@ from vgx.errors import PluginError
 from vgx.parts import hooks
 from vgx.parts.base import Component, near
 from vgx.parts.kinds import KINDS
+from vgx.parts.plugin_file import PluginFile, read
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Plugin:
     parts: tuple[type[Component], ...] = ()
     failure: str = ""  # empty when it loaded
     hook: pluggy.HookRelay | None = field(default=None, compare=False, repr=False)
-    file: Path | None = field(default=None, compare=False)  # of a `--plugin` file
+    file: PluginFile | None = field(default=None, compare=False)  # if it is one
 
     @property
     def title(self) -> str:
@@ -68,7 +65,7 @@ class Registry:
     plugins: tuple[Plugin, ...]
 
     @property
-    def files(self) -> list[Path]:
+    def files(self) -> list[PluginFile]:
         """The plugin files."""
         return [plugin.file for plugin in self.plugins if plugin.file is not None]
 
@@ -145,10 +142,11 @@ def _origin_of(part: type[Component]) -> tuple[str, str]:
     return str(Path(file).resolve()) if file else part.__module__, part.__qualname__
 
 
-def discover(files: Iterable[str | Path] = ()) -> Registry:
+def discover(files: Iterable[str | Path | PluginFile] = ()) -> Registry:
     """Load all installed plugins of the entry-point group `vgx`, then the given files.
 
-    Raises `PluginError` if one of the files fails. Failures of installed plugins are recorded.
+    Files are programs, and they are executed, whoever wrote them. Raises `PluginError` if one of
+    them fails. Failures of installed plugins are recorded.
     """
     points = importlib.metadata.entry_points(group=hooks.PROJECT)
     plugins: list[Plugin] = []
@@ -158,16 +156,14 @@ def discover(files: Iterable[str | Path] = ()) -> Registry:
         taken = [part for p in plugins if p.distribution == distribution for part in p.parts]
         origin = (distribution, version, point.name)
         plugins.append(_load(origin, point.module, point.load, taken))
-    for file in map(Path, files):
-        if file.name in [plugin.name for plugin in plugins]:  # "file:type" would be ambiguous
-            raise PluginError(f"plugin {file}: there is already one called {file.name}")
-        digest = _digest(file)
-        # A unique name, so that a file never hides an installed module of the same name.
-        module = f"vgx_plugin_file_{file.stem}_{digest}"
-        origin = (file.name, digest, file.name)
-        plugin = _load(origin, module, partial(_import_file, file, module), [])
+    for given in files:
+        file = given if isinstance(given, PluginFile) else read(given)
+        name = file.path.name
+        if name in [plugin.name for plugin in plugins]:  # "file:type" would be ambiguous
+            raise PluginError(f"plugin {file.path}: there is already one called {name}")
+        plugin = _load((name, file.version, name), file.module_name, file.load, [])
         if plugin.failure:
-            raise PluginError(f"plugin {file}: {plugin.failure}")
+            raise PluginError(f"plugin {file.path}: {plugin.failure}")
         plugins.append(replace(plugin, file=file))
     return Registry(tuple(plugins))
 
@@ -262,24 +258,3 @@ def _checked(part: object, others: list[type[Component]]) -> type[Component]:
     if any((part.kind, part.type) == (other.kind, other.type) for other in others):
         raise PluginError(f"it registers two parts as {part.kind} {part.type!r}")
     return part
-
-
-def _digest(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    except OSError as error:
-        raise PluginError(f"plugin {file}: {error.strerror}") from None
-
-
-def _import_file(file: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise PluginError("it is no Python file: the name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # pydantic looks up the names of annotations there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

@@ -1,6 +1,7 @@
 """Runs: what lies in a run directory; nothing here builds a network.
 
 directory        run directories: numbers, files, the log, the lock
+trust            which plugin files of a run are imported: those that this user trusts
 best             the best measurement in a log
 checkpoint       states, committed by a rename and verified before they are used
 summary          a run's small files, and each run as one line of a list

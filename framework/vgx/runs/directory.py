@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from vgx.errors import BusyError, StorageError
 from vgx.files import storage, user_path, write_file
+from vgx.parts.plugin_file import PluginFile, files_in
 from vgx.recipe.renamed import RENAMED, rename_keys, renamed_in
 from vgx.recipe.yaml import read
 
@@ -74,9 +75,12 @@ class Run:
         return self.path / "log.jsonl"
 
     @property
-    def plugin_files(self) -> list[Path]:
-        """The copies of `--plugin` files that the run needs."""
-        return sorted((self.path / "plugins").glob("*.py"))
+    def plugin_files(self) -> list[PluginFile]:
+        """The copies of `--plugin` files that the run needs, with their content.
+
+        Raises `PluginError` for files that no run contains, such as links and hidden files.
+        """
+        return files_in(self.path / "plugins")
 
     def environment(self) -> dict[str, Any]:
         """Return what the run was made with. Raises `StorageError` if the file is damaged."""

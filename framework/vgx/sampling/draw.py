@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from vgx import rng
 from vgx.data.batches import as_images
-from vgx.data.store import open_store
+from vgx.data.store import name_of, open_store
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.files import write_file
 from vgx.images import ahead, threads
@@ -32,7 +32,8 @@ from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint
 from vgx.runs.directory import Run, find
-from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model, registry_of
+from vgx.runs.trust import registry_of
+from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model
 
 VALUES = 2**21  # pixel values decoded at once, at most
 Captions = tuple[str, ...]  # of each row of a grid, if the sampler has any
@@ -95,8 +96,12 @@ def open_sampler(
     run = find(run)
     registry = registry_of(run)
     recipe = load_recipe(run.recipe_file, (), registry)
+    own = sampler in (None, recipe.sampler.type)
     if sampler is not None or settings:
         recipe = with_sampler(recipe, sampler, settings or {}, registry)
+    if own and recipe.sampler.own_images:  # the recipe says where, and may be a stranger's
+        text = f"opening the images of the sampler {name_of(recipe.sampler)}"
+        warnings.warn(text, Notice, stacklevel=2)
     source = recipe.sampler.pictures(recipe.image)
     networks = ("decoder",) if source is None else ("encoder", "decoder")
     model = load_model(run, recipe, device, networks, best=best)

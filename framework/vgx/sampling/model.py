@@ -21,13 +21,13 @@ from vgx.engine.build import (
 )
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError, StorageError
-from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint
 from vgx.runs.best import best_of
 from vgx.runs.checkpoint import OTHER_VERSION
 from vgx.runs.directory import Run, find
+from vgx.runs.trust import registry_of
 
 CHUNK = 64  # images that a network processes at once
 
@@ -150,8 +150,3 @@ def _best(run: Run, recipe: Recipe) -> tuple[Path, checkpoint.State]:
     if best is None:
         raise StorageError(f"{run.path}: nothing was measured yet, so no checkpoint is the best")
     return checkpoint.load_step(run, best.step)
-
-
-def registry_of(run: Run) -> Registry:
-    """Return the installed plugins and those whose files were copied into the run."""
-    return discover(run.plugin_files)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +20,7 @@ from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.split import held_out
-from vgx.data.store import Store, open_source, open_with_progress, peek
+from vgx.data.store import Store, announce, open_source, open_with_progress, peek
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
@@ -36,7 +35,7 @@ from vgx.runs import checkpoint, frames
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, create, find
 from vgx.runs.summary import read_json
-from vgx.sampling.model import registry_of
+from vgx.runs.trust import registry_of, remember
 from vgx.training import environment
 from vgx.training.ending import closing
 from vgx.training.loop import Training, train
@@ -63,9 +62,9 @@ def run(
 
     `recipe` may also be what `load_recipe` takes: a file, or a name such as "quickstart".
     `plugins` are files with parts. They, and the files of `registry`, are copied into the run,
-    which needs no others when it is opened again. `folder` is where the recipe is, whose git
-    commit is noted. With `profile` a few steps are profiled. Raises a `VgxError`: `Stopped` after
-    a signal, with everything saved.
+    which needs no others when it is opened again, and this user trusts them from now on. `folder`
+    is where the recipe is, whose git commit is noted. With `profile` a few steps are profiled.
+    Raises a `VgxError`: `Stopped` after a signal, with everything saved.
     """
     console = console or Console()
     environment.one_process()
@@ -96,7 +95,8 @@ def run(
     training = Training(recipe, new, engine, batches, store, notices)
     with new.held(), signals(training, console):
         for file in registry.files:
-            shutil.copy(file, new.path / "plugins" / file.name)
+            write_file(new.path / "plugins" / file.path.name, file.data)
+        remember(registry.files)
         about = environment.describe(recipe, registry, engine.device, store, notices, folder)
         write_file(new.path / "environment.json", _json(about))
         write_file(new.path / "audit.json", _json(dataclasses.asdict(findings)))
@@ -166,8 +166,8 @@ def check(
     chosen = pick_device(device)
     with blaming(registry):
         with noting_reads() as reads:
-            with console.phase("Opening the data"):
-                source, notices = open_source(recipe.dataset, recipe.image)
+            announce(recipe.dataset, [recipe.sampler], console)
+            source, notices = open_source(recipe.dataset, recipe.image)
             for notice in notices:
                 console.warn(notice)
             console.print(f"Data: {len(source):,} images before filtering")
@@ -222,8 +222,8 @@ def refuse_lost_parts(recipe: Recipe, registry: Registry) -> None:
 
 def open_data(recipe: Recipe, console: Console) -> tuple[Store, list[str]]:
     """Return the decoded images of a recipe's data set, and the notices of the data set."""
-    with console.phase("Opening the data"):
-        source, notices = open_source(recipe.dataset, recipe.image)
+    announce(recipe.dataset, [recipe.sampler], console)
+    source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         console.warn(notice)
     # Also when the store exists: the audit must see which fields are read to decode an image.

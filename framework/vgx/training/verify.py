@@ -13,7 +13,7 @@ from vgx.recipe.load import load_recipe
 from vgx.runs import checkpoint
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, find
-from vgx.sampling.model import registry_of
+from vgx.runs.trust import registry_of
 from vgx.training.session import rebuild
 
 

@@ -55,6 +55,12 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
             return {"path": str(local)} if opens else None
         return {"path": place} if re.fullmatch(r"\w[\w.-]*/[\w.-]+", place) else None
 
+    def asks(self) -> str:
+        """Return that the hub is asked, unless the path is a local one."""
+        # `Path.expanduser` raises an error for a user who does not exist.
+        local = Path(os.path.expanduser(self.path))  # noqa: PTH111
+        return "" if local.exists() else "the hub, with your token if you are logged in"
+
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
         """Open the rows. Raises `HubError` or `DataError`, which say what would work."""
         # `Path.expanduser` raises an error for a user who does not exist.

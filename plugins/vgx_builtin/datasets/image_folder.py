@@ -49,6 +49,10 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
             return None
         return {"path": str(folder)}
 
+    def asks(self) -> str:
+        """Return whom the fallback asks, where it is used."""
+        return self.fallback.asks() if self.path is None and self.fallback else ""
+
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
         """List the files. Raises `DataError` when there are none."""
         root, fallback = self.path, self.fallback
