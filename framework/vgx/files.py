@@ -1,19 +1,43 @@
-"""Paths as users write them, files written whole, errors of the disk as messages."""
+"""Paths as users write them, files written whole, errors of the disk as messages.
+
+A file is written whole: beside its place, as `.unfinished-` and 16 hexadecimal digits, and renamed.
+Its writer holds this file with an flock, which ends with the process. So whoever writes into the
+same folder next can tell what a killed process left, and removes it.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import fcntl
 import os
-import shutil
+import re
+import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, TextIO
 
 import platformdirs
 
 from vgx.errors import RecipeError, StorageError
+
+UNFINISHED = re.compile(r"\.unfinished-[0-9a-f]{16}")
+# What helps when the system refuses to write; for a full disk see `refusal`.
+HELPS = {
+    errno.EDQUOT: "remove files that you no longer need, or write to another disk",
+    errno.EROFS: "this disk is read-only; write to another folder",
+    errno.EACCES: "you may not write there; write to another folder, or change the permissions",
+    errno.EPERM: "you may not write there; write to another folder, or change the permissions",
+    errno.EMFILE: "this process may open no more files; allow more with: ulimit -n 4096",
+    errno.ENFILE: "all programs together have too many files open; end some of them",
+    errno.EFBIG: "files may not grow so large here; ulimit -f shows and changes the limit of a "
+    "shell, and some disks (FAT) have a limit of their own",
+    errno.ENAMETOOLONG: "give a shorter name; most disks take 255 bytes",
+    errno.EIO: "the disk fails; save what you need, and write to another one",
+    errno.EBUSY: "something is mounted there; write to another file in a folder that is mounted",
+    errno.ENXIO: "nothing is behind this device",
+}
 
 
 def user_path(path: str | Path) -> Path:
@@ -34,9 +58,15 @@ def config_dir() -> Path:
 def require_ending(path: Path, what: str, endings: Iterable[str]) -> str:
     """Return the ending of a file's name, in lower case: it says what is written there.
 
-    Raises `RecipeError` when it is none of `endings`; `what` is "an image" or the like.
+    A device or a pipe may have any name; without one of `endings` it gets the first of them. Raises
+    `RecipeError` when the ending is none of these; `what` is "an image" or the like. Raises
+    `StorageError` for a folder, and for anything else that cannot be written to.
     """
     ending, allowed = path.suffix.lower(), list(endings)
+    with storage(path):
+        stream = is_stream(path)
+    if ending not in allowed and stream:
+        return allowed[0]
     if ending not in allowed:
         *others, last = allowed
         listed = f"{', '.join(others)} or {last}" if others else last
@@ -67,43 +97,156 @@ def read_file(path: Path, most: int) -> bytes:
     return data
 
 
+def is_stream(path: Path) -> bool:
+    """Return whether a path is a device, a pipe or an open file, such as /dev/null or /dev/stdout.
+
+    Such a thing is written to; all else is replaced. Links are followed. Raises `OSError`, and
+    `StorageError` for a folder, a socket or a disk.
+    """
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):  # the latter is a folder that is to be made
+        return False
+    if stat.S_ISDIR(mode) or stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
+        raise StorageError(f"{path}: is {kind_of(mode)}; give the name of a file")
+    return not stat.S_ISREG(mode)
+
+
+def _descriptor(path: Path) -> int | None:
+    """Return the number of the open file of this process that a path names, as /dev/stdout does."""
+    for _ in range(40):  # as many links as the system follows
+        place = Path(os.path.realpath(path.parent)) / path.name
+        if own := re.fullmatch(rf"/proc/{os.getpid()}/fd/(\d+)", str(place)):
+            return int(own[1])
+        if not place.is_symlink():
+            break
+        path = place.parent / place.readlink()
+    return None
+
+
+def kind_of(mode: int) -> str:
+    """Return what a file of this mode is, for a message."""
+    kinds = {
+        stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link",
+        stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a disk",
+    }  # fmt: skip
+    return kinds.get(stat.S_IFMT(mode), "no file")
+
+
 def write_file(path: Path, content: str | bytes, *, sync: bool = True) -> None:
     """Replace a file as a whole: it has the old content or the new, never a part.
 
-    Without `sync` nothing waits for the disk, so a crash of the machine may lose the file. Raises
-    `StorageError`.
+    A link stays a link: the file that it names is replaced. To a device, a pipe or an open file
+    (/dev/stdout) the content is written. Without `sync` nothing waits for the disk, so a crash of
+    the machine may lose the file, and nothing is tidied. Raises `StorageError`.
     """
     data = content.encode() if isinstance(content, str) else content
-    with replacing(path, sync=sync) as temporary:
-        write_through(temporary, data, sync=sync)
+    with storage(path):
+        if is_stream(path):
+            own = _descriptor(path)
+            # Written where the open file stands, so that what is printed to it comes after.
+            target = os.open(path, os.O_WRONLY | os.O_NOCTTY) if own is None else os.dup(own)
+            with os.fdopen(target, "wb") as stream:
+                stream.write(data)
+            return
+        with replacing(path, sync=sync) as file:
+            file.write(data)
 
 
 @contextmanager
-def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Give the block a temporary path, and move the file that it writes there to `path`.
+def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """Give the block a new file that then replaces `path`, or the file that a link there names.
 
-    When the block fails, the old file stays. Raises `StorageError` for an `OSError`.
+    However the block is left, nothing unfinished stays, and when it fails the old file does. Raises
+    `StorageError` for an `OSError`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if sync:
+            tidy(target.parent)
+        while True:
+            temporary = target.with_name(f".unfinished-{secrets.token_hex(8)}")
+            try:
+                with temporary.open("xb") as file:
+                    with suppress(OSError):  # a disk without locks
+                        fcntl.flock(file, fcntl.LOCK_EX)
+                    if not temporary.exists():  # another process found it before it was locked
+                        continue
+                    yield file
+                    file.flush()
+                    if sync:
+                        os.fsync(file.fileno())
+                    temporary.replace(target)
+                break
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        if sync:
+            flush_directory(target.parent)
+
+
+def tidy(folder: Path) -> None:
+    """Remove the unfinished files in a folder that no process holds: their writers were killed."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not (UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)):
+                continue
+            with suppress(OSError):  # held, or removed just now
+                # For writing, since NFS gives an exclusive lock for nothing less.
+                descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    Path(entry.path).unlink()
+                finally:
+                    os.close(descriptor)
+
+
+def open_own(path: Path) -> TextIO:
+    """Open a file to append text, or make it: only a regular file, and only under this name.
+
+    Through a link, or a second name of somebody's file, that file would be written to. Raises
+    `OSError`, and `StorageError` for such a file.
+    """
+    require_own(path, alone=True)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return open(path, "a+", encoding="utf-8", opener=lambda name, _: os.open(name, flags, 0o666))
+
+
+def require_own(path: Path, *, alone: bool = False) -> None:
+    """Raise `StorageError` when there is anything but a regular file or a folder at a path.
+
+    With `alone`, also for a file that has another name too (a hard link).
+    """
+    with storage(path):
         try:
-            yield temporary
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        if sync:
-            flush_directory(path.parent)
+            about = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+    mode, what = about.st_mode, kind_of(about.st_mode)
+    if stat.S_ISREG(mode) and about.st_nlink > 1 and alone:
+        what = f"a file with {about.st_nlink} names (hard links)"
+    elif stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return
+    elif stat.S_ISLNK(mode):
+        with suppress(OSError):
+            what = f"a link to {path.readlink()}"
+    message = "vgx writes only to files and folders of the run itself"
+    raise StorageError(
+        f"{path}: {what}, and {message}; nothing was written. Remove it, or copy the run together "
+        "with what it links to: cp -rL RUN COPY"
+    )
 
 
-def write_through(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Write a new file and, with `sync`, wait until its content is on the disk."""
-    with path.open("wb") as file:
+def write_through(path: Path, data: bytes) -> None:
+    """Write a new file and wait until its content is on the disk."""
+    with path.open("xb") as file:
         file.write(data)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def flush_directory(path: Path) -> None:
@@ -116,14 +259,21 @@ def flush_directory(path: Path) -> None:
 
 
 def refusal(error: OSError, path: Path, needed: int = 0) -> str:
-    """Return why the system refused to write; for a full disk also what is needed and free."""
+    """Return why the system refused to write, and what helps; for a full disk what it lacks."""
     text = error.strerror or str(error)
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return text
+        return f"{text}: {HELPS[error.errno]}" if error.errno in HELPS else text
     wanted = f"needs {needed / 2**20:,.2f} MiB, " if needed else ""
-    with contextlib.suppress(OSError):
-        free = shutil.disk_usage(path).free
-        text = f"{text}: {wanted}has {free / 2**20:,.2f} MiB"
+    with suppress(OSError):
+        disk = os.statvfs(next(folder for folder in (path, *path.parents) if folder.exists()))
+        free = disk.f_bavail * disk.f_frsize / 2**20
+        if error.errno == errno.EDQUOT:
+            text = f"{text}: {wanted}and your share is used up; {HELPS[error.errno]}"
+        elif disk.f_files and not disk.f_favail:
+            text = f"{text}: it has {free:,.2f} MiB left, but takes no more files (no inodes left)"
+            text += "; remove files that you no longer need, however small"
+        else:
+            text = f"{text}: {wanted}has {free:,.2f} MiB"
     return f"disk full: {text}"
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vgx.errors import RecipeError, StorageError
-from vgx.files import require_ending, storage, write_file
+from vgx.files import require_ending, storage, tidy, write_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,8 +53,8 @@ IMAGES: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 # The same for images one after another; Pillow writes no video.
 ANIMATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".gif": ("GIF", {}),
     ".webp": ("WEBP", {"quality": 80, "method": 2}),
+    ".gif": ("GIF", {}),
     ".mp4": ("", {}),
 }
 
@@ -162,10 +162,16 @@ def save_separately(chunks: Iterable[Tensor], folder: Path) -> Iterator[int]:
 
 
 def require_free_folder(folder: Path, n: int) -> None:
-    """Raise `StorageError` when a folder has files that are none of n images saved separately."""
+    """Raise `StorageError` when a folder has files that are none of n images saved separately.
+
+    A link is no such image: it leads elsewhere. What a killed process left is removed.
+    """
     with storage(folder):
-        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    others = sorted(names - {f"{number:06}.png" for number in range(n)})
+        tidy(folder)
+        entries = list(os.scandir(folder)) if folder.exists() else []
+        names = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    names &= {f"{number:06}.png" for number in range(n)}
+    others = sorted({entry.name for entry in entries} - names)
     if others:
         message = f"other files are there, {len(others):,} in all, such as {others[0]}"
         raise StorageError(f"{folder}: {message}; give an empty folder or a new one")
@@ -216,8 +222,9 @@ def animate(images: Tensor, path: Path) -> None:
     Raises `StorageError`, and `RecipeError` for an ending that no animation has.
     """
     require_animation_file(path)
+    ending = require_ending(path, "an animation", ANIMATIONS)
     frames = [enlarge(as_pil(pixels).convert("RGB")) for pixels in as_pixels(images)]
-    write_file(path, encode_animation(frames, [SHORT] * len(frames), path.suffix.lower()))
+    write_file(path, encode_animation(frames, [SHORT] * len(frames), ending))
 
 
 def encode_image(pixels: NDArray[np.uint8], ending: str = ".png") -> bytes:

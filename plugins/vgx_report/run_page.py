@@ -58,7 +58,7 @@ def write(
 
     Raises `vgx.StorageError` when the run's files are not as vgx writes them.
     """
-    path = out or run.path / "report.html"
+    path = out or run.place("report.html")
     computed, notices = _computed(run, recipe, registry, store, device)
     try:
         data = run_data.gather(run, recipe, computed, notices)

@@ -192,7 +192,7 @@ def test_a_walk_is_animated(run, vgx_here):
         (["--out", "x.xyz"], "x.xyz: the name of a still image must end in .png, .jpg, .jpeg"),
         (["--out", "x"], "x: the name of a still image must end in"),
         (["--out", "x.gif"], "x.gif: the name of a still image must end in"),
-        (["--animate", "--out", "x.jpg"], "the name of an animation must end in .gif, .webp or"),
+        (["--animate", "--out", "x.jpg"], "the name of an animation must end in .webp, .gif or"),
         (["--separate", "full"], "full: other files are there, 1 in all, such as mine.png"),
     ],
 )

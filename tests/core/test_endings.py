@@ -127,7 +127,7 @@ def test_no_image_is_written_under_another_ending(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["x.png", "x", "x.avi"])
 def test_no_animation_is_written_under_another_ending(tmp_path, name):
-    with pytest.raises(RecipeError, match=r"must end in \.gif, \.webp or \.mp4"):
+    with pytest.raises(RecipeError, match=r"must end in \.webp, \.gif or \.mp4"):
         pictures.animate(torch.zeros(2, 3, 8, 8), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 

@@ -285,3 +285,122 @@ def test_where_no_folder_can_be_made_the_path_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file: File exists"):
         create("x", tmp_path / "file")
+
+
+# --- only in the run itself ----------------------------------------------------------------------
+
+OWN = ("lock", "log.jsonl", "recipe.yaml", "ended.json", "report.html", "evaluation.json")
+FOLDERS = ("checkpoints", "samples", "samplers", "trackers", "plugins")
+INSIDE = ("checkpoints/step-00000005", "samples/x.png", "samplers/x", "plugins/x.py", "trackers/x")
+
+
+def put(path, kind, victim):
+    """Put something in place of a file or folder of a run."""
+    path.parent.mkdir(exist_ok=True)
+    if path.is_dir():
+        path.rmdir()
+    path.unlink(missing_ok=True)
+    if kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"a link": victim, "a link to nothing": victim / "nothing"}[kind])
+
+
+@pytest.mark.bar("S11")
+@pytest.mark.parametrize("kind", ["a link", "a link to nothing", "a pipe"])
+@pytest.mark.parametrize("name", [*OWN, *FOLDERS, *INSIDE])
+def test_a_run_that_leads_elsewhere_is_not_trained_in(tmp_path, name, kind):
+    run = made("x")
+    mine = tmp_path / "mine"
+    (mine / ".step-9").mkdir(parents=True)
+    put(run.path / name, kind, mine)
+    with (
+        pytest.raises(StorageError, match=f"{name}: a (link|pipe).*nothing was written"),
+        run.held(),
+    ):
+        pass
+    assert [path.name for path in mine.rglob("*")] == [".step-9"]
+    assert not (run.path / "lock").is_file()
+    with pytest.raises(StorageError, match=f"{name}: a"):
+        run.place(*name.split("/"), "x")
+
+
+@pytest.mark.parametrize("name", [*OWN, *FOLDERS])
+def test_a_folder_in_place_of_a_file_and_a_file_in_place_of_a_folder_are_refused(name):
+    run = made("x")
+    path = run.path / name
+    if path.is_dir():
+        path.rmdir()
+    path.unlink(missing_ok=True)
+    path.write_text("") if name in FOLDERS else path.mkdir()
+    with pytest.raises(StorageError, match=f"{name}: not a f"), run.held():
+        pass
+
+
+@pytest.mark.bar("S11")
+@pytest.mark.parametrize("name", ["lock", "log.jsonl", "nonfinite.jsonl", "trackers/values.csv"])
+def test_a_second_name_of_somebodys_file_is_not_appended_to(tmp_path, name):
+    run = made("x")
+    mine = tmp_path / "thesis.txt"
+    mine.write_text("my thesis")
+    path = run.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.hardlink_to(mine)
+    with pytest.raises(StorageError, match=r"a file with 2 names \(hard links\)"), run.held():
+        pass
+    assert mine.read_text() == "my thesis"
+
+
+def test_the_run_and_the_folder_of_runs_may_be_links(tmp_path, monkeypatch):
+    run = made("x")
+    (tmp_path / "latest").symlink_to(run.path)
+    (tmp_path / "all").symlink_to(runs_dir())
+    (run.path / "my notes").symlink_to(tmp_path)  # nothing that vgx writes
+    for path in (tmp_path / "latest", tmp_path / "all" / run.path.name):
+        with find(path).held():
+            find(path).log({"step": 1})
+    assert len(run.read_log()) == 2
+    monkeypatch.setenv("VGX_RUNS", str(tmp_path / "all"))
+    assert create("y").path.name == "0002-y"
+
+
+def test_trackers_may_link_to_files_of_their_own(tmp_path):
+    run = made("x")
+    folder = run.path / "trackers" / "wandb"
+    (folder / "offline-1").mkdir(parents=True)
+    (folder / "latest-run").symlink_to("offline-1")
+    with run.held():
+        pass
+    (folder / "debug.log").symlink_to(tmp_path / "thesis.txt")
+    with pytest.raises(StorageError, match=r"debug\.log: a link to "), run.held():
+        pass
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "/etc/passwd", "", "../x"])
+def test_a_place_in_a_run_is_one_name_after_another(name):
+    with pytest.raises(StorageError, match="is not the name of a file in it"):
+        made("x").place("samples", name)
+
+
+def test_unfinished_files_of_killed_writers_are_removed_from_all_folders_of_a_run():
+    run = made("x")
+    for folder in FOLDERS:
+        (run.path / folder).mkdir(exist_ok=True)
+    left = [
+        run.path / f".unfinished-{'0' * 16}",
+        run.samples / f".unfinished-{'1' * 16}",
+        run.path / "plugins" / f".unfinished-{'2' * 16}",
+        # Of the first edition:
+        run.path / ".evaluation.json.4711",
+        run.samples / ".step-00000010.png.4711",
+        run.samples / ".timelapse.webp.1",
+        run.fits / ".gaussian-00000010-0a0a0a0a.safetensors.7",
+    ]
+    kept = [run.path / ".mine.swp", run.samples / ".hidden.png", run.samples / ".version.4.1"]
+    for path in (*left, *kept):
+        path.write_text("half")
+    (run.checkpoints / ".step-00000005.0123456789abcdef").mkdir()
+    with run.held():
+        assert [path for path in left if path.exists()] == []
+        assert all(path.exists() for path in kept)
+        assert not list(run.checkpoints.iterdir())

@@ -91,7 +91,7 @@ def save_grid(
     model, prepared = open_sampler(run, sampler, settings, device, best=best)
     part = prepared.part
     name = f"{part.type}-{model.step:08}-seed-{seed}"
-    path = out or run.samples / f"{name}.{'webp' if animate else 'png'}"
+    path = out or run.place("samples", f"{name}.{'webp' if animate else 'png'}")
     if not animate:
         images.require_image_file(path, n, model.recipe.image.size, part.row_length)
     drawn, captions = draw_rows(model, prepared, n, seed)

@@ -71,6 +71,7 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Measure a run's checkpoint, write `evaluation.json` and return its content."""
     started, notices = time.perf_counter(), list[str]()
+    place = run.place("evaluation.json")
     if settings.against is None and not recipe.eval.holdout:
         notices.append(TRAINED_ON)
     with noticing(notices):
@@ -119,7 +120,7 @@ def evaluate_run(
         "notices": list(dict.fromkeys(notices)),
     }
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-    write_file(run.path / "evaluation.json", text)
+    write_file(place, text)
     return results
 
 

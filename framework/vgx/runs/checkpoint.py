@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 import stat
@@ -55,7 +54,7 @@ def save(run: Run, state: State, keep: int, spare: int | None = None) -> Path:
     The checkpoint of the step `spare`, the best one, stays too. Raises `StorageError`; the old
     checkpoints are untouched then.
     """
-    final = run.checkpoints / f"step-{state.numbers['step']:08}"
+    final = run.place("checkpoints", f"step-{state.numbers['step']:08}")
     temporary = hidden(final)
     files = {f"{name}.safetensors": tensor_bytes(getattr(state, name)) for name in _TENSORS}
     files["state.json"] = json.dumps({"format": FORMAT, **state.numbers}, indent=1).encode()
@@ -75,8 +74,10 @@ def save(run: Run, state: State, keep: int, spare: int | None = None) -> Path:
             final.rename(aside)
         temporary.rename(final)
         flush_directory(run.checkpoints)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         why = refusal(error, run.path, sum(map(len, files.values())))
         raise StorageError(f"{final}: not saved: {why}; {last_good(run)}") from error
     # Newer ones are damaged, or the run would have continued from them.
@@ -139,7 +140,7 @@ def _step(path: Path) -> int:
 
 def hidden(path: Path) -> Path:
     """Return a path beside `path` that readers ignore and the next start of the run removes."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}")
 
 
 def _read(path: Path) -> State:

@@ -18,13 +18,21 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vgx.errors import BusyError, StorageError
-from vgx.files import storage, user_path, write_file
+from vgx.files import open_own, require_own, storage, tidy, user_path, write_file
 from vgx.parts.plugin_file import PluginFile, files_in
 from vgx.recipe.renamed import RENAMED, rename_keys, renamed_in
 from vgx.recipe.yaml import read
 
 _NAME = re.compile(r"(\d{4,})-(.+)")
-_JSON = ("environment", "audit", "ended")  # JSON files that the process of a run writes
+# The files and folders of a run that vgx writes.
+_FILES = (
+    "lock", "log.jsonl", "nonfinite.jsonl", "recipe.yaml", "environment.json", "audit.json",
+    "ended.json", "evaluation.json", "profile.json", "report.html",
+)  # fmt: skip
+_APPENDED = ("lock", "log.jsonl", "nonfinite.jsonl")
+_FOLDERS = ("checkpoints", "plugins", "samplers", "samples", "trackers")
+# Unfinished files of the first edition: the name of the file and the number of a process.
+_OLD_UNFINISHED = re.compile(r"\..+\.(json|jsonl|yaml|html|png|webp|gif|safetensors)\.\d+")
 _HOLDER = re.compile(r"\d+ \(on (.*) since .*\)")
 
 
@@ -82,6 +90,43 @@ class Run:
         """
         return files_in(self.path / "plugins")
 
+    def place(self, *names: str) -> Path:
+        """Return the path of a file or folder in the run that is about to be written.
+
+        Each name is one more folder, or the file. All that vgx writes in a run goes through here: a
+        run of somebody else may have a link anywhere, which would lead out of it. Raises
+        `StorageError` for a link, a pipe and the like on the way. The run itself may be a link.
+        """
+        path = self.path
+        for name in names:
+            if name in ("", ".", "..") or "/" in name:
+                raise StorageError(f"{path}: {name!r} is not the name of a file in it")
+            path /= name
+            require_own(path)
+        if self.path.is_dir() and not os.access(self.path, os.W_OK):
+            advice = "write elsewhere (--out), or work on a copy of the run"
+            raise StorageError(f"{self.path}: is read-only for this user; {advice}")
+        return path
+
+    def require_own_places(self) -> None:
+        """Raise `StorageError` unless all that a training writes to is in the run itself."""
+        for name in (*_FILES, *_FOLDERS):
+            path = self.place(name)
+            if path.exists() and path.is_dir() != (name in _FOLDERS):
+                right = "a folder" if name in _FOLDERS else "a file"
+                raise StorageError(f"{path}: not {right}; nothing was written. Remove it")
+            require_own(path, alone=name in _APPENDED)
+        for folder in _FOLDERS:
+            for inside, folders, files in os.walk(self.path / folder):
+                for name in (*folders, *files):
+                    path = Path(inside, name)
+                    # Trackers link to their own files, and append to files.
+                    if folder == "trackers" and path.is_symlink():
+                        real = (self.path / folder).resolve()
+                        if path.resolve().is_relative_to(real):
+                            continue
+                    require_own(path, alone=folder == "trackers")
+
     def environment(self) -> dict[str, Any]:
         """Return what the run was made with. Raises `StorageError` if the file is damaged."""
         try:
@@ -97,7 +142,7 @@ class Run:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to the log."""
-        with storage(self.log_file), self.log_file.open("a", encoding="utf-8") as file:
+        with storage(self.log_file), open_own(self.log_file) as file:
             file.write(json.dumps(line) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
@@ -130,17 +175,19 @@ class Run:
     def rewind_log(self, step: int) -> None:
         """Remove the lines after a step, which are about to be written again."""
         kept = [line for line in self.read_log() if line["step"] <= step]
-        write_file(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
+        write_file(self.place("log.jsonl"), "".join(json.dumps(line) + "\n" for line in kept))
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Lock the directory for one writer; the lock ends with the process, however it ends.
 
         Raises `BusyError`. The name of a writer on another machine counts as its lock until it is
-        removed: not every network disk shows the locks of other machines.
+        removed: not every network disk shows the locks of other machines. Raises `StorageError`,
+        before anything is written, for a run with links that lead out of it.
         """
-        with storage(self.path):
-            file = (self.path / "lock").open("a+", encoding="utf-8")
+        self.require_own_places()
+        with storage(self.path / "lock"):
+            file = open_own(self.path / "lock")
         with file:
             with storage(self.path / "lock"):
                 try:
@@ -194,13 +241,15 @@ class Run:
         return f"; if it has ended: vgx resume {self.short} --force-unlock"
 
     def tidy(self) -> None:
-        """Remove unfinished files of a writer that was killed. The caller holds the lock."""
+        """Remove unfinished files of writers that were killed. The caller holds the lock."""
         for path in self.checkpoints.glob(".step-*"):
             shutil.rmtree(path, ignore_errors=True)
-        for file in ("recipe.yaml", "log.jsonl", *(f"{n}.json" for n in _JSON), "report.html"):
-            for path in self.path.glob(f".{file}.*"):
-                with suppress(OSError):
-                    path.unlink()
+        for folder in (self.path, *(self.path / name for name in _FOLDERS)):
+            tidy(folder)
+            for path in folder.glob(".*"):
+                if _OLD_UNFINISHED.fullmatch(path.name):
+                    with suppress(OSError):
+                        path.unlink()
 
 
 def _holder(lock: TextIO) -> str:

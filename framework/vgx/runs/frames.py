@@ -44,7 +44,7 @@ def drawn(run: Run) -> list[Path]:
 
 def forget(run: Run, step: int) -> None:
     """Remove the grids of a step."""
-    for file in files(run.samples, step).values():
+    for file in files(run.place("samples"), step).values():
         file.unlink(missing_ok=True)
 
 
@@ -69,7 +69,7 @@ def timelapse(run: Run) -> None:
     # Grids may differ in size: captions are not equally long, a sampler may have other rows.
     frames = [_pasted(frame, size) for frame in frames]
     times = [SHORT] * (len(frames) - 1) + [LONG]
-    write_file(run.samples / "timelapse.webp", encode_animation(frames, times))
+    write_file(run.place("samples", "timelapse.webp"), encode_animation(frames, times))
 
 
 def _pasted(image: Image.Image, size: tuple[int, int]) -> Image.Image:

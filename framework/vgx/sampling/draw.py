@@ -138,7 +138,7 @@ def prepare(
         if run is None or source is not None:
             sampler.fit(codes)
         else:
-            _fit_once(sampler, model.recipe, codes, run.fits / f"{part.type}-{model.step:08}")
+            _fit_once(sampler, model.recipe, codes, run, f"{part.type}-{model.step:08}")
     classes = recipe.image.classes if recipe.decoder.conditional else 0
     if classes and labels is None and part.least_codes:
         text = f"{lacks} have no labels, so they are decoded with labels that are drawn at random"
@@ -263,15 +263,15 @@ def decoded(model: Model, z: Tensor, labels: Tensor | None = None) -> Iterator[T
     return ahead(decode, range(0, len(z), size), 1 if device.type == "cuda" else threads())
 
 
-def _fit_once(sampler: Fitted, recipe: Recipe, codes: Tensor, path: Path) -> None:
+def _fit_once(sampler: Fitted, recipe: Recipe, codes: Tensor, run: Run, name: str) -> None:
     """Fit to codes [K, *Z], or load what was learned from them with the same settings before."""
     settings = hashlib.sha256(recipe.sampler.model_dump_json().encode()).hexdigest()[:8]
-    file = path.with_name(f"{path.name}-{settings}.safetensors")
+    file = run.fits / f"{name}-{settings}.safetensors"
     if file.is_file():
         _load_fit(sampler, checkpoint.tensors(file.read_bytes(), file), codes, file)
         return
     sampler.fit(codes)
-    write_file(file, checkpoint.tensor_bytes(sampler.state_dict()))
+    write_file(run.place("samplers", file.name), checkpoint.tensor_bytes(sampler.state_dict()))
 
 
 def _load_fit(sampler: Fitted, state: dict[str, Tensor], codes: Tensor, file: Path) -> None:

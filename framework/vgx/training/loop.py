@@ -24,6 +24,7 @@ from vgx.engine.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError, noticing
 from vgx.evaluation.features import FeatureCache
 from vgx.evaluation.metrics import measure_training
+from vgx.files import open_own
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames
 from vgx.runs.best import Measurement, best_of
@@ -293,8 +294,9 @@ def _note_images(training: Training, what: str) -> None:
     rows = [training.batches.rows(number).tolist() for number in training.numbers]
     line = {"step": training.done + 1, "what": what, "pictures": rows}
     # The error of the step matters more than an error of the disk here.
-    with contextlib.suppress(OSError), (training.run.path / "nonfinite.jsonl").open("a") as file:
-        file.write(json.dumps({**line, "rollbacks": training.engine.rollbacks}) + "\n")
+    file = training.run.path / "nonfinite.jsonl"
+    with contextlib.suppress(OSError, StorageError), open_own(file) as opened:
+        opened.write(json.dumps({**line, "rollbacks": training.engine.rollbacks}) + "\n")
 
 
 def _roll_back(training: Training, what: str, console: Console) -> None:

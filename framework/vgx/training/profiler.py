@@ -24,11 +24,11 @@ def profiled(training: Training, console: Console) -> Iterator[None]:
 
     The steps compute what they would without it.
     """
-    path = training.run.path / "profile.json"
+    path = training.run.place("profile.json")
 
     def show(profiler: profile) -> None:
-        with replacing(path, sync=False) as temporary:
-            profiler.export_chrome_trace(str(temporary))
+        with replacing(path, sync=False) as file:
+            profiler.export_chrome_trace(file.name)
         steps, rows = phases(profiler.events())  # type: ignore[no-untyped-call]
         console.table(("phase", "ms a step", "share"), rows)
         console.table(("operation", "calls", "ms a step", "share"), operations(profiler, steps))

@@ -40,7 +40,8 @@ def draw(engine: Engine, store: Store, run: Run, step: int) -> dict[str, Tensor]
     fails, its grid is missing, with a notice.
     """
     seed, part = engine.recipe.train.seed, engine.recipe.sampler
-    files = frames.files(run.samples, step)
+    paths = frames.files(run.samples, step).items()
+    files = {name: run.place("samples", path.name) for name, path in paths}
     grids: dict[str, Tensor] = {}
     model = current_model(engine, step)
     with rng.ambient(seed, "grids", step), evaluating(model.networks):

@@ -95,12 +95,12 @@ def run(
     training = Training(recipe, new, engine, batches, store, notices)
     with new.held(), signals(training, console):
         for file in registry.files:
-            write_file(new.path / "plugins" / file.path.name, file.data)
+            write_file(new.place("plugins", file.path.name), file.data)
         remember(registry.files)
         about = environment.describe(recipe, registry, engine.device, store, notices, folder)
-        write_file(new.path / "environment.json", _json(about))
-        write_file(new.path / "audit.json", _json(dataclasses.asdict(findings)))
-        write_file(new.recipe_file, dump_recipe(recipe))  # only now can the run be resumed
+        write_file(new.place("environment.json"), _json(about))
+        write_file(new.place("audit.json"), _json(dataclasses.asdict(findings)))
+        write_file(new.place("recipe.yaml"), dump_recipe(recipe))  # only now can the run be resumed
         console.print(f"Run {new.path} on {engine.device}")
         if device is None and (text := unused_gpu(engine.device)):
             console.print(text)
@@ -148,7 +148,7 @@ def resume(
         if continues and not frames.due(training.done, stored.train.draw_every):
             frames.forget(stopped, training.done)  # drawn only because the run was stopped there
         if changed:
-            write_file(stopped.recipe_file, dump_recipe(recipe))
+            write_file(stopped.place("recipe.yaml"), dump_recipe(recipe))
         what = "goes on from" if continues else "ends at"
         console.print(f"Run {stopped.path} {what} step {training.done:,}")
         with signals(training, console):

@@ -27,7 +27,8 @@ class Csv(vgx.Tracker, type="csv"):
 class _Table:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
-        self.path = path
+        self.path, self.temporary = path, path.with_name(f".{path.name}")
+        self.temporary.unlink(missing_ok=True)  # left by a process that was killed
         self.columns, rows = ["step"], list[dict[str, Any]]()
         if path.is_file():
             text = path.read_text(encoding="utf-8")
@@ -64,12 +65,11 @@ class _Table:
             return list(csv.DictReader(file))
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        temporary = self.path.with_name(f".{self.path.name}")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with self.temporary.open("w", encoding="utf-8", newline="") as file:
             writer = self._writer(file)
             writer.writeheader()
             writer.writerows(rows)
-        temporary.replace(self.path)
+        self.temporary.replace(self.path)
 
     def _writer(self, file: Any) -> csv.DictWriter[str]:
         return csv.DictWriter(file, self.columns, lineterminator="\n")
