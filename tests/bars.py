@@ -37,6 +37,7 @@ BARS = {
     "R8": "the same recipe again, on one thread, in new processes, with other times of logging, drawing and saving: the same SHA-256 of all tensors",
     "R9": "resumed with another recipe, other images, versions or plugins: refused with the difference, or continued with a notice",
     "R10": "a stored run of every format is resumed; a newer format is refused",
+    "R11": "a log damaged at random, then a resume: every line that can be read stays, and so do the best checkpoint and all weights",
     "S1": "pickle files, archives and headers in place of everything that vgx reads, under an audit hook: refused; nothing is executed or written, and no connection is made",
     "S2": "the code itself: pickle, `eval`, `exec` and `torch.load` occur only in `import-weights`",
     "S3": "bombs in images, recipes, checkpoints, logs and archives: refused within 5 seconds and 200 MiB",

@@ -7,13 +7,13 @@ Nothing is computed here, and nothing imports torch.
 from __future__ import annotations
 
 import html
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import vgx
 from vgx.data.cache import format_bytes
+from vgx.runs import reading
 from vgx.runs.summary import summarize
 
 PLAYERS = ("generator", "discriminator")
@@ -51,7 +51,9 @@ class Explanation:
     notes: list[str]
 
 
-def explain(recipe: vgx.Recipe, audit: dict[str, Any], steps: int, pace: str = "") -> Explanation:
+def explain(
+    recipe: vgx.Recipe, audit: Mapping[str, Any], steps: int, pace: str = ""
+) -> Explanation:
     """Explain a recipe that trains for `steps` steps; `audit` is the content of `audit.json`.
 
     Raises `vgx.StorageError` when the audit is not as a run writes it.
@@ -75,20 +77,16 @@ def of_run(run: vgx.Run, recipe: vgx.Recipe) -> Explanation:
 
     Raises `vgx.StorageError` when it has no `audit.json`, or one that is not as a run writes it.
     """
-    file = run.path / "audit.json"
-    try:
-        audit = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise vgx.StorageError(f"{file}: {error}") from None
+    audit = reading.audit(run.path)
+    if audit is None:
+        raise vgx.StorageError(f"{run.path / 'audit.json'}: missing")
     lines = [line for line in run.read_log() if line.get("losses")]
     steps = summarize(run).of or recipe.train.steps or 1
     pace = ""
     if lines:
         line = lines[-1]
-        pace = (
-            f"Time: {duration(line['seconds'])} for the first {line['step']:,} of {steps:,} steps, "
-            f"by its log."
-        )
+        time = duration(line.get("seconds", 0.0))
+        pace = f"Time: {time} for the first {line['step']:,} of {steps:,} steps, by its log."
     return explain(recipe, audit, steps, pace)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from vgx.console import Console, images_per_second
 from vgx.errors import DivergedError, Stopped
-from vgx.files import write_file
+from vgx.files import storage, write_file
 from vgx.parts.registry import Registry, failure_of
 from vgx.runs.frames import timelapse
 from vgx.training.loop import Training, short
@@ -17,7 +17,9 @@ from vgx.training.loop import Training, short
 @contextlib.contextmanager
 def closing(training: Training, registry: Registry, console: Console) -> Iterator[None]:
     """Write how the training in the block ends, then call `run_ended` of each plugin."""
-    (training.run.path / "ended.json").unlink(missing_ok=True)
+    file = training.run.path / "ended.json"
+    with storage(file):
+        file.unlink(missing_ok=True)
     try:
         yield
     except Exception as error:
@@ -47,7 +49,7 @@ def _close(
 
     def note() -> None:
         write_file(run.path / "ended.json", json.dumps(ended, indent=1) + "\n")
-        timelapse(run)
+        timelapse(run, training.recipe.image.size)
 
     if failure := failure_of(note):
         console.warn(f"the end of {run.path} is not noted: {failure}")
