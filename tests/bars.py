@@ -43,6 +43,7 @@ BARS = {
     "S3": "bombs in images, recipes, checkpoints, logs and archives: refused within 5 seconds and 200 MiB",
     "S4": "names that lead elsewhere, of runs, parts, samplers and files: nothing is written outside the folder of runs",
     "S5": "tokens of the environment are in no file of a run, and files have the permissions of the umask",
+    "S10": "each file of a run replaced by pipes, devices, folders, links, bombs and odd values, and each command that reads it: a documented exit code, no traceback, within 5 seconds and 200 MiB; the other runs are listed",
     "D1": "truncated and false image files in any share, truncated parquet files: counted and named exactly, or exit 4",
     "D2": "images of every mode, depth and orientation; none, one, too few: used as documented, or exit 4",
     "C1": "recipes changed at random, read and checked: a recipe, or an error with its place, never a traceback",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ class RunData:
     audit: reading.Audit
     evaluation: dict[str, Any]  # empty if there is none
     log: list[reading.Line]
-    notices: list[str]  # about damaged files, which are left out
+    notices: list[str] = field(default_factory=list)  # about damaged files, which are left out
 
 
 def read(run: vgx.Run) -> RunData:
@@ -262,8 +262,8 @@ def _curves(runs: Sequence[RunData]) -> dict[str, Any]:
     axes: list[dict[str, list[float]]] = []
     for i, run in enumerate(runs):
         fields: tuple[Literal["losses", "metrics"], ...] = ("losses", "metrics")
-        for field in fields:
-            lines = evenly([line for line in run.log if line.get(field)], LINES)
+        for kind in fields:
+            lines = evenly([line for line in run.log if line.get(kind)], LINES)
             if not lines:
                 continue
             axes.append({
@@ -271,8 +271,8 @@ def _curves(runs: Sequence[RunData]) -> dict[str, Any]:
                 "images": [line.get("images", 0) for line in lines],
                 "seconds": [line.get("seconds", 0.0) for line in lines],
             })  # fmt: skip
-            for name in dict.fromkeys(name for line in lines for name in line[field]):
-                values = [number(line[field].get(name)) for line in lines]
+            for name in dict.fromkeys(name for line in lines for name in line[kind]):
+                values = [number(line[kind].get(name)) for line in lines]
                 if any(value is not None for value in values):
                     groups.setdefault(name, []).append(
                         {"run": i, "axes": len(axes) - 1, "values": values}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import random
+import resource
 import shutil
 import warnings
 from pathlib import Path
@@ -315,3 +317,72 @@ def test_a_reader_that_stops_would_be_seen(trained, tmp_path, monkeypatch, recor
     noticed = sum(bool(lost_by(trained, tmp_path, generator)) for _ in range(4))
     assert noticed >= 2
     record_property("seen", f"{noticed} of 4 damaged logs lost lines")
+
+
+# --- checkpoints and the log on the disk ---------------------------------------------------------
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint_is_committed(tmp_path, monkeypatch):
+    """A power cut may then lose lines that no checkpoint counts on, and no others."""
+    order, sync, rename = [], os.fsync, os.rename
+
+    def syncing(descriptor):
+        order.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+        sync(descriptor)
+
+    def renaming(source, target, **more):
+        order.append(("rename", Path(target).name))
+        rename(source, target, **more)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "rename", renaming)
+    recipe = vgx.load_recipe(TINY, {"train.steps": 2, "train.save_every": 1})
+    session.run(recipe, tmp_path / "runs", console=Console(file=io.StringIO()))
+    for step in (1, 2):
+        commit = order.index(("rename", f"step-{step:08}"))
+        before = order[:commit]
+        assert ("sync", "log.jsonl") in before[-20:]
+        order = order[commit + 1 :]
+
+
+def test_a_sparse_file_of_tensors_is_refused_before_it_is_in_memory():
+
+    recipe = vgx.load_recipe(TINY, {"train.steps": 1})
+    run = session.run(recipe, console=Console(file=io.StringIO()))
+    (folder,) = run.checkpoints.iterdir()
+    os.truncate(folder / "model.safetensors", 10**9)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["model.safetensors"]["bytes"] = 10**9
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(StorageError, match=r"model\.safetensors: SHA-256 is "):
+        checkpoint.load(run)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "refused"), [("betas", None, False), ("betas", ["x"], True), ("lr", [], True)]
+)
+def test_settings_of_an_optimizer_that_nobody_wrote(key, value, refused):
+    """A setting may be absent, as in another version of PyTorch; another kind of value may not."""
+
+    recipe = vgx.load_recipe(TINY, {"train.steps": 1})
+    run = session.run(recipe, console=Console(file=io.StringIO()))
+    (folder,) = run.checkpoints.iterdir()
+    state = json.loads((folder / "state.json").read_text())
+    (group,) = state["optimizers"]["generator"]["groups"]
+    del group[key]
+    if value is not None:
+        group[key] = value
+    data = json.dumps(state, indent=1).encode()
+    (folder / "state.json").write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["state.json"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    longer = vgx.load_recipe(TINY, {"train.steps": 2})
+    if refused:
+        with pytest.raises(StorageError, match=f"{key} of an optimizer is "):
+            session.resume(run, longer, console=Console(file=io.StringIO()))
+    else:
+        session.resume(run, longer, console=Console(file=io.StringIO()))
+        assert checkpoint.load(run)[1].numbers["step"] == 2
