@@ -15,6 +15,7 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -74,11 +75,13 @@ def require_ending(path: Path, what: str, endings: Iterable[str]) -> str:
     return ending
 
 
-def read_file(path: Path, most: int) -> bytes:
-    """Return the content of a regular file of at most `most` bytes.
+@contextmanager
+def opened(path: Path, most: int) -> Iterator[BufferedReader]:
+    """Open a regular file of at most `most` bytes, to be read in the block.
 
     Links are followed. A pipe, a device or a folder is not waited for, and not read. Raises
-    `OSError`, and `StorageError` for a file that is none of this kind.
+    `OSError`, and `StorageError` for a file that is none of this kind. A file may grow while it is
+    read, and those of /proc have no size: whoever reads bounds what is read.
     """
     # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -86,14 +89,20 @@ def read_file(path: Path, most: int) -> bytes:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise StorageError(f"{path}: not a regular file")
+        if about.st_size > most:
+            raise StorageError(f"{path}: {about.st_size:,} bytes; at most {most:,} are read")
         with open(descriptor, "rb", closefd=False) as file:
-            # A file that grows, or has no size as those of /proc, shows only when it is read.
-            data = b"" if about.st_size > most else file.read(most + 1)
+            yield file
     finally:
         os.close(descriptor)
-    size = max(about.st_size, len(data))
-    if size > most:
-        raise StorageError(f"{path}: {size:,} bytes; at most {most:,} are read")
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """Return the content of a regular file of at most `most` bytes. Raises as `opened` does."""
+    with opened(path, most) as file:
+        data = file.read(most + 1) or b""  # None: a file of /proc that would wait
+    if len(data) > most:
+        raise StorageError(f"{path}: more than {most:,} bytes; no more are read")
     return data
 
 

@@ -6,21 +6,27 @@ All of it is read from the files of the runs, as plain data; `html` makes a page
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import vgx
+from vgx.errors import noticing
 from vgx.files import write_file
+from vgx.recipe.yaml import short
+from vgx.runs import reading
 from vgx.runs.frames import drawn, evenly, step_of
-from vgx.runs.summary import read_evaluation, read_json, read_recipe, summarize
+from vgx.runs.reading import unless_damaged
+from vgx.runs.summary import summarize
 from vgx_report.html import page
 from vgx_report.panels import frame, grid_titles
 from vgx_report.run_data import OFFLINE
 from vgx_report.tables import Table, number, side_by_side, time_of
 
 LINES = 500  # most lines of each log in a curve
+MAX_SIZE = 4096  # pixels of an image that a recipe can ask for
 PLACES = 12  # most places of the slider through the grids
 MARKED = (
     "A figure is marked where it is better than every other one by more than the sum of the two "
@@ -37,30 +43,49 @@ class RunData:
     name: str
     state: str
     recipe: dict[str, Any]
-    environment: dict[str, Any]
-    audit: dict[str, Any]
-    evaluation: dict[str, Any]
-    log: list[dict[str, Any]]
+    environment: reading.Environment
+    audit: reading.Audit
+    evaluation: dict[str, Any]  # empty if there is none
+    log: list[reading.Line]
+    notices: list[str] = field(default_factory=list)  # about damaged files, which are left out
 
 
 def read(run: vgx.Run) -> RunData:
-    """Read the files of a run.
+    """Read the files of a run. A damaged file is left out, but the recipe is needed.
 
-    Raises `vgx.StorageError` when they are not what a run writes.
+    Raises `vgx.StorageError` for a run whose recipe cannot be read.
     """
-    state = summarize(run).state
-    if state.startswith("broken"):
-        raise vgx.StorageError(f"{run.path}: {state}")
-    return RunData(
-        run=run,
-        name=run.path.resolve().name,
-        state=state,
-        recipe=read_recipe(run),
-        environment=read_json(run, "environment.json"),
-        audit=read_json(run, "audit.json"),
-        evaluation=read_evaluation(run),
-        log=run.read_log(),
-    )
+    recipe, notices = reading.recipe(run.path), list[str]()
+    with noticing(notices):
+        return RunData(
+            run=run,
+            name=run.path.resolve().name,
+            state=short(summarize(run).state),
+            recipe=recipe,
+            environment=unless_damaged(reading.environment, run.path) or {},
+            audit=unless_damaged(reading.audit, run.path) or {},
+            evaluation=_evaluation(run),
+            log=unless_damaged(_log, run.path) or [],
+            notices=notices,
+        )
+
+
+def _log(run: Path) -> list[reading.Line]:
+    return vgx.Run(run).read_log()
+
+
+def _evaluation(run: vgx.Run) -> dict[str, Any]:
+    """Return the evaluation of a run, if there is one from which a table can be made."""
+    results = {**(unless_damaged(reading.evaluation, run.path) or {})}
+    try:
+        if results:
+            side_by_side([results])
+            results["step"]
+    except (LookupError, TypeError) as error:
+        text = f"left out: {run.path / 'evaluation.json'}: {type(error).__name__}: {error}"
+        warnings.warn(text, vgx.Notice, stacklevel=2)
+        return {}
+    return results
 
 
 # --- recipes -----------------------------------------------------------------------------------
@@ -106,7 +131,7 @@ def _by_name(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """Return parts by name or type; the second part of a type is called "type 2"."""
     named: dict[str, Any] = {}
     for part in parts:
-        name = first = part.get("name") or part["type"]
+        name = first = _text(part.get("name") or part["type"])
         count = 1
         while name in named:
             count += 1
@@ -132,19 +157,17 @@ def _text(value: Any) -> str:
 
 def facts(runs: Sequence[RunData]) -> list[tuple[str, ...]]:
     """Return rows of a title and a cell for each run: state, time, sizes, versions."""
-    last: list[dict[str, Any]] = [
-        next((line for line in reversed(run.log) if line.get("losses")), {}) for run in runs
-    ]
+    last = [next((each for each in reversed(run.log) if each.get("losses")), None) for run in runs]
     parameters = [sum(row["parameters"] for row in run.audit.get("rows", [])) for run in runs]
 
-    def counts(key: str) -> list[str]:
-        return [f"{line[key]:,}" if key in line else "-" for line in last]
+    def counts(key: Literal["step", "images"]) -> list[str]:
+        return [f"{line[key]:,}" if line and key in line else "-" for line in last]
 
     rows = [
         ("state", [run.state for run in runs]),
         ("steps", counts("step")),
         ("images seen", counts("images")),
-        ("time in training", [time_of(line["seconds"]) if line else "-" for line in last]),
+        ("time in training", [time_of(line.get("seconds", 0.0)) if line else "-" for line in last]),
         ("parameters", [f"{count:,}" if count else "-" for count in parameters]),
         ("images in the data", [_kept(run) for run in runs]),
         ("device", [str(run.environment.get("device", "-")) for run in runs]),
@@ -156,7 +179,7 @@ def facts(runs: Sequence[RunData]) -> list[tuple[str, ...]]:
 
 def _kept(run: RunData) -> str:
     kept = run.environment.get("data", {}).get("kept")
-    return f"{kept:,}" if isinstance(kept, int) else "-"
+    return "-" if kept is None else f"{kept:,}"
 
 
 def _evaluated_at(run: RunData) -> str:
@@ -172,7 +195,8 @@ def notices(runs: Sequence[RunData]) -> list[str]:
         texts.append("Their images differ in size: their figures cannot be compared.")
     missing = [run.name for run in runs if not run.evaluation]
     texts += [f"{name} was not evaluated: vgx eval {name}" for name in missing]
-    return texts + [text for run in runs if (text := _behind(run))]
+    texts += [text for run in runs if (text := _behind(run))]
+    return texts + [text for run in runs for text in run.notices]
 
 
 def _behind(run: RunData) -> str:
@@ -185,28 +209,13 @@ def _behind(run: RunData) -> str:
 
 
 def evaluation_tables(runs: Sequence[RunData]) -> list[Table]:
-    """Return the evaluations of the runs side by side.
-
-    Raises `vgx.StorageError` when an evaluation is not as `vgx eval` writes it.
-    """
-    try:
-        return side_by_side([run.evaluation for run in runs])
-    except (TypeError, LookupError, AttributeError, ValueError) as error:
-        message = "an evaluation.json is not as vgx eval writes it"
-        raise vgx.StorageError(f"{message}: {type(error).__name__}: {error}") from error
+    """Return the evaluations of the runs side by side."""
+    return side_by_side([run.evaluation for run in runs])
 
 
 def write(runs: Sequence[RunData], out: Path) -> None:
-    """Write the page of several runs.
-
-    Raises `vgx.StorageError` when the runs' files are not as a run writes them.
-    """
-    try:
-        data = gather(runs)
-    except (TypeError, LookupError, AttributeError, ValueError) as error:
-        message = f"a run's files are not as a run writes them: {type(error).__name__}: {error}"
-        raise vgx.StorageError(message) from error
-    write_file(out, page(data, "compare"))
+    """Write the page of several runs."""
+    write_file(out, page(gather(runs), "compare"))
 
 
 def gather(runs: Sequence[RunData]) -> dict[str, Any]:
@@ -252,13 +261,18 @@ def _curves(runs: Sequence[RunData]) -> dict[str, Any]:
     groups: dict[str, list[dict[str, Any]]] = {}
     axes: list[dict[str, list[float]]] = []
     for i, run in enumerate(runs):
-        for field in ("losses", "metrics"):
-            lines = evenly([line for line in run.log if line.get(field)], LINES)
+        fields: tuple[Literal["losses", "metrics"], ...] = ("losses", "metrics")
+        for kind in fields:
+            lines = evenly([line for line in run.log if line.get(kind)], LINES)
             if not lines:
                 continue
-            axes.append({k: [line[k] for line in lines] for k in ("step", "images", "seconds")})
-            for name in dict.fromkeys(name for line in lines for name in line[field]):
-                values = [number(line[field].get(name)) for line in lines]
+            axes.append({
+                "step": [line["step"] for line in lines],
+                "images": [line.get("images", 0) for line in lines],
+                "seconds": [line.get("seconds", 0.0) for line in lines],
+            })  # fmt: skip
+            for name in dict.fromkeys(name for line in lines for name in line[kind]):
+                values = [number(line[kind].get(name)) for line in lines]
                 if any(value is not None for value in values):
                     groups.setdefault(name, []).append(
                         {"run": i, "axes": len(axes) - 1, "values": values}
@@ -278,10 +292,23 @@ def _progress(runs: Sequence[RunData]) -> dict[str, Any]:
             max((file for file in files if step_of(file) <= place), key=step_of, default=None)
             for place in places
         }
-        read = [frame(file, run.environment) for file in files if file in newest]
+        with noticing(run.notices):
+            read = [frame(file, run.environment, _size(run)) for file in files if file in newest]
         frames.append([each for each in read if each is not None])
-    titles = grid_titles(str(run.recipe["sampler"]["type"]) for run in runs)
+    titles = grid_titles(_sampler(run) for run in runs)
     return {"places": places, "runs": frames, "titles": titles, "notes": _grid_notes(runs)}
+
+
+def _size(run: RunData) -> int:
+    """Return the size of a run's images in pixels; 0 if its recipe does not say so."""
+    image = run.recipe.get("image")
+    size = image.get("size") if isinstance(image, dict) else None
+    return min(size, MAX_SIZE) if isinstance(size, int) else 0
+
+
+def _sampler(run: RunData) -> str:
+    sampler = run.recipe.get("sampler")
+    return str(sampler.get("type") if isinstance(sampler, dict) else sampler)
 
 
 def _grid_notes(runs: Sequence[RunData]) -> dict[str, str]:

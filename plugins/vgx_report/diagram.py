@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from pydantic import TypeAdapter
 import vgx
 from vgx.data.cache import format_bytes
 from vgx.recipe.yaml import visible
-from vgx.runs.summary import read_recipe, summarize
+from vgx.runs import reading
+from vgx.runs.summary import summarize
 
 PLAYERS = ("generator", "discriminator")
 WEIGHT: TypeAdapter[float | vgx.Schedule | vgx.Adaptive] = TypeAdapter(vgx.Weight)
@@ -58,7 +59,7 @@ class Explanation:
 
 
 def explain(
-    recipe: dict[str, Any], audit: dict[str, Any], steps: int, pace: str = ""
+    recipe: Mapping[str, Any], audit: Mapping[str, Any], steps: int, pace: str = ""
 ) -> Explanation:
     """Explain a recipe that trains for `steps` steps; `audit` is the content of `audit.json`.
 
@@ -66,14 +67,14 @@ def explain(
     or audit are not as a run writes them.
     """
     try:
-        recipe, audit = _printable(recipe), _printable(audit)
+        plain, measured = _printable(dict(recipe)), _printable(dict(audit))
         return Explanation(
-            str(recipe["name"]),
-            _boxes(recipe, {row["network"]: row for row in audit["rows"]}),
-            [_term(recipe, flow, steps) for flow in audit["flows"]],
-            _movers(recipe, steps),
-            [*_memory(recipe, audit["need"]), *([pace] if pace else [])],
-            [str(note) for note in audit["notes"]],
+            str(plain["name"]),
+            _boxes(plain, {row["network"]: row for row in measured["rows"]}),
+            [_term(plain, flow, steps) for flow in measured["flows"]],
+            _movers(plain, steps),
+            [*_memory(plain, measured["need"]), *([pace] if pace else [])],
+            [str(note) for note in measured["notes"]],
         )
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         kind = type(error).__name__
@@ -96,21 +97,16 @@ def of_run(run: vgx.Run) -> Explanation:
     Raises `vgx.StorageError` when it lacks `recipe.yaml` or `audit.json`, or when they are not as a
     run writes them.
     """
-    file = run.path / "audit.json"
-    try:
-        recipe = read_recipe(run)
-        audit = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise vgx.StorageError(f"{file}: {error}") from None
+    recipe, audit = reading.recipe(run.path), reading.audit(run.path)
+    if audit is None:
+        raise vgx.StorageError(f"{run.path / 'audit.json'}: missing")
     lines = [line for line in run.read_log() if line.get("losses")]
     steps = summarize(run).of or recipe["train"].get("steps") or 1
     pace = ""
     if lines:
         line = lines[-1]
-        pace = (
-            f"Time: {duration(line['seconds'])} for the first {line['step']:,} of {steps:,} steps, "
-            f"by its log."
-        )
+        time = duration(line.get("seconds", 0.0))
+        pace = f"Time: {time} for the first {line['step']:,} of {steps:,} steps, by its log."
     return explain(recipe, audit, steps, pace)
 
 

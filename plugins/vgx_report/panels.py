@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, active_dimensions, kl_by_dimension
 from vgx.images import as_pil, as_pixels, grid
 from vgx.runs.frames import drawn, evenly, files, step_of
+from vgx.runs.reading import grid as read_grid
+from vgx.runs.reading import unless_damaged
 from vgx.sampling.draw import Captions, draw_rows, prepare, whole_rows
 from vgx.sampling.model import CHUNK, load_model
 from vgx_report import diagram
@@ -95,8 +98,8 @@ def data_uri(image: Image.Image) -> str:
 
 def embedded(image: Image.Image) -> dict[str, Any]:
     """Return an image as a page has it: its data, width and height."""
-    image = image.convert("RGB")
     image.thumbnail((LARGEST, LARGEST))
+    image = image.convert("RGB")
     return {"uri": data_uri(image), "width": image.width, "height": image.height}
 
 
@@ -323,21 +326,24 @@ def _distances(one: Tensor, two: Tensor) -> Tensor:
 
 
 def frames(
-    run: vgx.Run, environment: dict[str, Any], most: int
+    run: vgx.Run, environment: Mapping[str, Any], most: int, size: int
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return at most `most` of the grids of training, evenly chosen, and how many there are."""
+    """Return at most `most` of the grids of training, evenly chosen, and how many there are.
+
+    `size` is that of the run's images, in pixels.
+    """
     grids = drawn(run)
-    panels = [frame(file, environment) for file in evenly(grids, most)]
+    panels = [frame(file, environment, size) for file in evenly(grids, most)]
     return [panel for panel in panels if panel is not None], len(grids)
 
 
-def frame(file: Path, environment: dict[str, Any]) -> dict[str, Any] | None:
+def frame(file: Path, environment: Mapping[str, Any], size: int) -> dict[str, Any] | None:
     """Return a grid of samples and the other grids of the same step.
 
     A run of an earlier vgx, whose environment names no sampler, drew N(0, I): that grid is called
-    `prior`, as it is now. Return None when the grid cannot be read.
+    `prior`, as it is now. Return None when the grid cannot be read, with a `Notice` if it is there.
     """
-    grids = {name: _read(path) for name, path in files(file.parent, step_of(file)).items()}
+    grids = {name: _read(path, size) for name, path in files(file.parent, step_of(file)).items()}
     if grids["samples"] is None:
         return None
     if "grids" not in environment and grids["prior"] is None:
@@ -354,15 +360,12 @@ def grid_titles(samplers: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _read(file: Path, size: int) -> dict[str, Any] | None:
     """Return the image in a file, or None when there is none that can be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return embedded(image)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    if not os.path.lexists(file):
         return None
+    image = unless_damaged(lambda path: read_grid(path, size), file)
+    return None if image is None else embedded(image)
 
 
 def drawing(run: vgx.Run) -> dict[str, str]:

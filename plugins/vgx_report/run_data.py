@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import vgx
+from vgx.errors import noticing
 from vgx.evaluation.tables import tables
+from vgx.runs import reading
 from vgx.runs.frames import evenly
-from vgx.runs.summary import read_evaluation, read_json
+from vgx.runs.reading import unless_damaged
 from vgx_report import panels as computing
 from vgx_report.tables import number, time_of
 
@@ -23,30 +26,32 @@ PRIOR = (
     "of images; the further these are from N(0, I), the less it makes of such draws."
 )
 OFFLINE = "This page loads nothing from a network."
-Lines = list[dict[str, Any]]
+Lines = list[reading.Line]
+Field = Literal["losses", "rates", "metrics"]
 
 
 def gather(
     run: vgx.Run, recipe: vgx.Recipe, panels: dict[str, Any], notices: list[str]
 ) -> dict[str, Any]:
     """Return all that the page of a run contains; `panels` are those of `panels.compute`."""
-    lines, environment = run.read_log(), read_json(run, "environment.json")
-    ended, audit = read_json(run, "ended.json"), read_json(run, "audit.json")
-    frames, count = computing.frames(run, environment, FRAMES)
+    notices = [*notices]
+    with noticing(notices):  # a damaged file is left out, and the page says so
+        lines = run.read_log()
+        environment: reading.Environment = unless_damaged(reading.environment, run.path) or {}
+        ended = unless_damaged(reading.ended, run.path)
+        audit: reading.Audit = unless_damaged(reading.audit, run.path) or {}
+        frames, count = computing.frames(run, environment, FRAMES, recipe.image.size)
+        metrics = _metrics(run)
+        drawing = _drawing(run) if audit else None
     last = frames[-1] if frames else {}
-    drawing = None
-    if audit:
-        try:
-            drawing = computing.drawing(run)
-        except vgx.StorageError as error:  # an older vgx wrote less
-            notices = [*notices, f"There is no diagram of the experiment: {error}"]
-    warnings = _warnings(lines) + [{"step": None, "text": text} for text in notices]
+    told = [{"step": None, "text": text} for text in dict.fromkeys(notices)]
+    all_warnings = _warnings(lines) + told
     page = {
         "name": recipe.name,
-        "kicker": f"Run {run.path.resolve().name}, {ended.get('how', 'not ended')}",
-        "summary": _summary(recipe, environment, lines, ended, audit, panels, warnings),
+        "kicker": f"Run {run.path.resolve().name}, {ended['how'] if ended else 'not ended'}",
+        "summary": _summary(recipe, environment, lines, ended, audit, panels, all_warnings),
         "facts": _facts(environment, lines, ended, audit, panels),
-        "warnings": warnings,
+        "warnings": all_warnings,
         "curves": curves(lines, audit),
         "progress": {
             "frames": frames,
@@ -63,15 +68,24 @@ def gather(
         "kl": panels.get("kl"),
         "map": panels.get("map"),
         "neighbours": panels.get("neighbours"),
-        "metrics": _metrics(run),
+        "metrics": metrics,
         "audit": audit or None,
         "drawing": drawing,
         "made": _made(environment, recipe),
-        "recipe": run.recipe_file.read_text(encoding="utf-8"),
+        "recipe": reading.recipe_text(run.path),
         "foot": f"Made by vgx from the files of the run {run.path.resolve().name}. {OFFLINE}",
     }
     scrubbed: dict[str, Any] = without_path(page, run)
     return scrubbed
+
+
+def _drawing(run: vgx.Run) -> dict[str, str] | None:
+    try:
+        return computing.drawing(run)
+    except vgx.StorageError as error:  # an older vgx wrote less
+        text = f"There is no diagram of the experiment: {error}"
+        warnings.warn(text, vgx.Notice, stacklevel=2)
+        return None
 
 
 def without_path(value: Any, run: vgx.Run) -> Any:
@@ -100,10 +114,10 @@ def _hero(recipe: vgx.Recipe, panels: dict[str, Any]) -> str | None:
 
 def _summary(
     recipe: vgx.Recipe,
-    environment: dict[str, Any],
+    environment: reading.Environment,
     lines: Lines,
-    ended: dict[str, Any],
-    audit: dict[str, Any],
+    ended: reading.Ended | None,
+    audit: reading.Audit,
     panels: dict[str, Any],
     warnings: list[dict[str, Any]],
 ) -> list[str | list[str]]:
@@ -113,7 +127,7 @@ def _summary(
     parameters = sum(row["parameters"] for row in audit.get("rows", []))
     size = f", {_short(parameters)} parameters in all" if parameters else ""
     kept = environment.get("data", {}).get("kept")
-    data = f"{kept:,} images" if isinstance(kept, int) else "images"
+    data = "images" if kept is None else f"{kept:,} images"
     pixels = recipe.image.size
     trained = (
         f"Trained {_listed(names)}{size}, on {data} of the data set {recipe.dataset.type} at "
@@ -169,7 +183,7 @@ def on_copies(near: dict[str, Any]) -> list[str]:
     return [verdict, figures]
 
 
-def _ending(ended: dict[str, Any], lines: Lines) -> str:
+def _ending(ended: reading.Ended | None, lines: Lines) -> str:
     last = lines[-1]["step"] if lines else 0
     if not ended:
         return (
@@ -178,13 +192,14 @@ def _ending(ended: dict[str, Any], lines: Lines) -> str:
         )
     step, of = ended["step"], ended["of"]
     if ended["how"] == "done":
-        time = f" in {time_of(lines[-1]['seconds'])}" if lines else ""
+        time = f" in {time_of(lines[-1].get('seconds', 0.0))}" if lines else ""
         return f"It ran to its end: {step:,} steps{time}."
     if ended["how"] == "stopped":
-        signal = SIGNALS.get(ended["signal"], f"signal {ended['signal']}")
+        number = ended.get("signal") or 0
+        signal = SIGNALS.get(number, f"signal {number}")
         return f"It was stopped by {signal} at step {step:,} of {of:,}, and saved there."
     how = "It diverged" if ended["how"] == "diverged" else "It failed"
-    return f"{how} at step {step:,} of {of:,}: {ended['message']}"
+    return f"{how} at step {step:,} of {of:,}: {ended.get('message', '')}"
 
 
 def trend(lines: Lines) -> str:
@@ -210,23 +225,24 @@ def trend(lines: Lines) -> str:
 
 
 def _facts(
-    environment: dict[str, Any],
+    environment: reading.Environment,
     lines: Lines,
-    ended: dict[str, Any],
-    audit: dict[str, Any],
+    ended: reading.Ended | None,
+    audit: reading.Audit,
     panels: dict[str, Any],
 ) -> list[tuple[str, str]]:
     facts = []
     if lines:
         line = lines[-1]
-        done = max(line["step"], ended.get("step") or 0)
+        done = max(line["step"], ended["step"] if ended else 0)
+        images, seconds = line.get("images", 0), line.get("seconds", 0.0)
         facts.append(("Steps", f"{done:,} of {ended['of']:,}" if ended else f"{done:,}"))
-        facts.append(("Epochs", f"{line['epoch']:,.1f}"))
-        facts.append(("Images seen", f"{line['images']:,}"))
-        facts.append(("Time in training", time_of(line["seconds"])))
-        if line["seconds"]:
-            facts.append(("Images per second", f"{line['images'] / line['seconds']:,.1f}"))
-    if isinstance(kept := environment.get("data", {}).get("kept"), int):
+        facts.append(("Epochs", f"{line.get('epoch', 0.0):,.1f}"))
+        facts.append(("Images seen", f"{images:,}"))
+        facts.append(("Time in training", time_of(seconds)))
+        if seconds:
+            facts.append(("Images per second", f"{images / seconds:,.1f}"))
+    if (kept := environment.get("data", {}).get("kept")) is not None:
         facts.append(("Images in the data", f"{kept:,}"))
     facts += [
         (f"Parameters, {row['network']}", f"{row['parameters']:,}") for row in audit.get("rows", [])
@@ -240,7 +256,7 @@ def _facts(
 def _warnings(lines: Lines) -> list[dict[str, Any]]:
     """Return the notices and warnings of the log, each with its step."""
     return [
-        {"step": line["step"], "text": str(text)}
+        {"step": line["step"], "text": text}
         for line in lines
         for text in (*line.get("notices", []), *line.get("warnings", []))
     ]
@@ -249,7 +265,7 @@ def _warnings(lines: Lines) -> list[dict[str, Any]]:
 # --- curves and tables -------------------------------------------------------------------------
 
 
-def curves(lines: Lines, audit: dict[str, Any]) -> dict[str, Any] | None:
+def curves(lines: Lines, audit: reading.Audit) -> dict[str, Any] | None:
     """Return the numbers of the log in groups: terms by player, learning rates, metrics.
 
     The audit says which networks a term moves, and so whose it is.
@@ -286,39 +302,48 @@ def curves(lines: Lines, audit: dict[str, Any]) -> dict[str, Any] | None:
     return {"groups": drawn, "note": note + " Point at a chart to read its values at a step."}
 
 
-def _group(title: str, lines: Lines, field: str, belongs: Callable[[str], bool]) -> dict[str, Any]:
+def _group(
+    title: str, lines: Lines, field: Field, belongs: Callable[[str], bool]
+) -> dict[str, Any]:
     """Return the curves of one chart: the numbers of a field of the log whose names belong."""
     chosen = evenly(lines, LINES)
-    names = dict.fromkeys(name for line in chosen for name in line.get(field, {}) if belongs(name))
-    values = {name: [number(line.get(field, {}).get(name)) for line in chosen] for name in names}
+    each: list[dict[str, float]] = [line.get(field, {}) for line in chosen]
+    names = dict.fromkeys(name for values in each for name in values if belongs(name))
+    values = {name: [number(values.get(name)) for values in each] for name in names}
     known = {name: row for name, row in values.items() if any(v is not None for v in row)}
     return {"title": title, "steps": [line["step"] for line in chosen], "lines": known}
 
 
 def _metrics(run: vgx.Run) -> dict[str, Any] | None:
     """Return the tables of the run's evaluation, or None when it was not evaluated."""
-    results = read_evaluation(run)
+    results = unless_damaged(reading.evaluation, run.path)
     if not results:
         return None
-    seeds = len(results["seeds"])
-    note = f"Measured at step {results['step']:,}; ± is the standard deviation over {seeds} seeds."
-    rows = [
-        {"title": title, "header": header, "rows": rows} for title, header, rows in tables(results)
-    ]
-    return {"notes": [note, *results["notices"]], "tables": rows}
+    try:
+        rows = [
+            {"title": title, "header": header, "rows": rows}
+            for title, header, rows in tables(results)
+        ]
+        seeds, step = len(results["seeds"]), results["step"]
+    except LookupError as error:
+        text = f"left out: {run.path / 'evaluation.json'}: {error}: missing"
+        warnings.warn(text, vgx.Notice, stacklevel=2)
+        return None
+    note = f"Measured at step {step:,}; ± is the standard deviation over {seeds} seeds."
+    return {"notes": [note, *results.get("notices", [])], "tables": rows}
 
 
-def _made(environment: dict[str, Any], recipe: vgx.Recipe) -> list[tuple[str, str]]:
+def _made(environment: reading.Environment, recipe: vgx.Recipe) -> list[tuple[str, str]]:
     """Return what the run was made with: data, device, versions."""
-    data = environment.get("data", {})
-    made = [("Data set", str(data.get("dataset", recipe.dataset.type)))]
-    if isinstance(data.get("kept"), int):
+    data: Mapping[str, Any] = environment.get("data", {})
+    made = [("Data set", data.get("dataset", recipe.dataset.type))]
+    if "kept" in data:
         made.append(("Images kept", f"{data['kept']:,}"))
     made += [(f"Dropped, {why}", f"{n:,}") for why, n in data.get("dropped", {}).items()]
     if count := data.get("bad", {}).get("count"):
         made.append(("Unreadable", f"{count:,}"))
     made += [
-        (name, str(environment[key]))
+        (name, str(environment.get(key)))
         for name, key in (
             ("Started", "started"), ("Device", "device"), ("Threads", "threads"),
             ("Platform", "platform"), ("vgx", "vgx"), ("Python", "python"), ("Commit", "git"),
@@ -327,11 +352,12 @@ def _made(environment: dict[str, Any], recipe: vgx.Recipe) -> list[tuple[str, st
     ]  # fmt: skip
     made += [(name, str(version)) for name, version in environment.get("packages", {}).items()]
     plugins = [
-        f"{plugin['distribution']} {plugin['version']}" for plugin in environment.get("plugins", [])
+        f"{plugin.get('distribution', plugin['name'])} {plugin['version']}"
+        for plugin in environment.get("plugins", [])
     ]
     made.append(("Plugins", ", ".join(dict.fromkeys(plugins))))
     if data.get("content"):
-        made.append(("SHA-256 of the images", str(data["content"])[:16]))
+        made.append(("SHA-256 of the images", data["content"][:16]))
     return made
 
 

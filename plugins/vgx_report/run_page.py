@@ -17,7 +17,7 @@ from vgx.data.store import Store, cached, name_of
 from vgx.engine.build import pick_device
 from vgx.errors import noticing
 from vgx.files import require_ending, write_file
-from vgx.runs.summary import read_json
+from vgx.runs import reading
 from vgx.runs.trust import registry_of
 from vgx_report import panels, run_data
 from vgx_report.html import PAGE, page
@@ -31,14 +31,15 @@ def write_page(
     """Write the page of a run to `out`, by default to `report.html` in the run; return the file.
 
     Without a device, a run that was trained on the CPU is drawn there, and others on the best one.
-    Raises `vgx.StorageError` when the run's files are not as vgx writes them, and
-    `vgx.RecipeError` for a file that is no page by its ending.
+    Raises `vgx.RecipeError` for a file that is no page by its ending, and when the run's recipe
+    cannot be read.
     """
     if out is not None:
         require_ending(out, "a page", PAGE)
     registry = registry_of(run)
     recipe = vgx.load_recipe(run.recipe_file, (), registry)
-    if device is None and read_json(run, "environment.json").get("device") == "cpu":
+    made = reading.unless_damaged(reading.environment, run.path) or {}
+    if device is None and made.get("device") == "cpu":
         device = "cpu"
     chosen, store = pick_device(device), images(run, recipe)
     if isinstance(store, str):
@@ -56,15 +57,11 @@ def write(
 ) -> Path:
     """Write the page of a run with the images of its data; without them, `store` says why.
 
-    Raises `vgx.StorageError` when the run's files are not as vgx writes them.
+    A damaged file of the run is left out, and the page says so.
     """
     path = out or run.place("report.html")
     computed, notices = _computed(run, recipe, registry, store, device)
-    try:
-        data = run_data.gather(run, recipe, computed, notices)
-    except (TypeError, LookupError, AttributeError, ValueError) as error:
-        message = f"{run.path}: its files are not as a run writes them"
-        raise vgx.StorageError(f"{message}: {type(error).__name__}: {error}") from error
+    data = run_data.gather(run, recipe, computed, notices)
     write_file(path, page(data, "report"))
     return path
 

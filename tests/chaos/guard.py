@@ -1,7 +1,8 @@
 """Runs command lines of vgx under an audit hook that notes processes, sockets and code.
 
 Reads one JSON list of command lines from standard input; writes one JSON line for each: its exit
-code, its messages, and what it did that reading does not need.
+code, its messages, what it did that reading does not need, its seconds, and the bytes by which its
+memory grew at most. A command that takes a minute ends the process.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
+import signal
 import sys
+import time
 import warnings
+from pathlib import Path
 
 WATCHED = (
     "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile",
@@ -18,6 +23,12 @@ WATCHED = (
     "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request", "ctypes.dlopen",
     "pickle.find_class", "webbrowser.open", "code.__new__",
 )  # fmt: skip
+
+
+def memory(name):
+    """The bytes of memory that the process has (VmRSS), or has had at most (VmHWM)."""
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", text)[1])
 
 
 def main():
@@ -49,13 +60,19 @@ def main():
         out, err = io.StringIO(), io.StringIO()
         events.clear()
         on[0] = True
+        signal.alarm(60)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of the memory begins anew
+        before, start = memory("VmRSS"), time.perf_counter()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 code = run_program(json.loads(line))
             except BaseException as error:  # noqa: BLE001 - nothing may come this far
                 code = f"{type(error).__name__}: {error}"
+        seconds, grown = time.perf_counter() - start, memory("VmHWM") - before
+        signal.alarm(0)
         on[0] = False
         answer = {"code": code, "err": err.getvalue(), "out": out.getvalue(), "events": events}
+        answer |= {"seconds": seconds, "grown": grown}
         sys.__stdout__.write(json.dumps(answer) + "\n")
         sys.__stdout__.flush()
 

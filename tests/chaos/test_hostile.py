@@ -45,11 +45,15 @@ class Guard:
 
     def __call__(self, *arguments):
         """Run a command line: (exit code, messages, what was done that must not be)."""
-        self.process.stdin.write(json.dumps(list(map(str, arguments))) + "\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
+        answer = self.ask(*arguments)
         assert "Traceback" not in answer["err"], answer["err"]
         return answer["code"], answer["err"], answer["events"]
+
+    def ask(self, *arguments):
+        """Run a command line, and return all that the process says of it."""
+        self.process.stdin.write(json.dumps(list(map(str, arguments))) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
 
 
 @pytest.fixture(scope="module")

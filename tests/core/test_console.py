@@ -14,9 +14,9 @@ from rich import console as rich_console
 
 from vgx import console as module
 from vgx.console import Console, Progress
-from vgx.runs.best import Measurement
+from vgx.runs.best import Measured, Measurement, measured_in
 from vgx.runs.directory import Run
-from vgx.training import ending, loop, signals
+from vgx.training import ending, signals
 
 TERMS = ["bce-adversarial G 0.841", "l1 0.286", "bce 0.743", "kl 0.000693"]
 TERMS += ["bce-adversarial D 1.43", "psnr 17.9 (best 18.2 at step 400)"]
@@ -177,8 +177,8 @@ def test_the_summary_has_time_speed_first_and_last_values(tmp_path):
         recipe=SimpleNamespace(eval=SimpleNamespace(every=250, better={"psnr": "higher"})),
         measured={},
     )  # fmt: skip
-    loop.read_measured(training)
-    assert training.measured["psnr"] == loop.Measured(17.5, Measurement(18.25, 250))
+    training.measured = measured_in(run.read_log(), {"psnr": "higher"}, {})
+    assert training.measured["psnr"] == Measured(17.5, Measurement(18.25, 250))
     assert ending.summary(training) == [
         "Trained 500 steps in 1 min 55 s, 139 images/s",
         "First and last losses: l1 0.286 -> 0.0741, kl 0.0007 -> 0.03",

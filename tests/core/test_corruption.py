@@ -236,10 +236,13 @@ NAMED = {
         lambda path: with_state(path, lambda n: n.update(format=2)),
         "step-00000010: written by a newer vgx; install that",
     ),
-    "no format": (lambda path: with_state(path, lambda n: n.pop("format")), "KeyError"),
+    "no format": (
+        lambda path: with_state(path, lambda n: n.pop("format")),
+        r"state\.json: format: ",
+    ),
     "deep JSON": (
         lambda path: put(path, "state.json", b"[" * 100_000),
-        "step-00000010: RecursionError",
+        r"step-00000010/state\.json: Invalid JSON: recursion limit",
     ),
     "much JSON": (
         lambda path: put(path, "state.json", b" " * (checkpoint.MAX_JSON + 1)),

@@ -118,10 +118,13 @@ PRINTING = (
 )
 
 
-@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+@pytest.mark.parametrize("path", ["a link", "/dev/fd/1", "/proc/self/fd/1"])
 @pytest.mark.parametrize("to", ["a file", "a pipe"])
 def test_an_open_file_is_written_where_it_stands(tmp_path, path, to):
     """Opened anew, a file would be written from its beginning, over what was printed."""
+    if path == "a link":  # as /dev/stdout is, which root could replace
+        path = tmp_path / "link"
+        path.symlink_to("/proc/self/fd/1")
     command, file = [sys.executable, "-c", PRINTING, path], tmp_path / "out"
     if to == "a pipe":
         said = subprocess.run(command, check=True, capture_output=True).stdout

@@ -173,14 +173,26 @@ TORN = '{"step": 1, "reconstruction": {"figures": {"psnr": {"mean": 1}}}}'
 
 
 @pytest.mark.parametrize("content", ["[]", '{"step": 1, "generation": 7}', "nothing", TORN])
-def test_an_evaluation_that_is_none_is_refused(runs, content):
+def test_a_damaged_evaluation_costs_itself(runs, content):
     (runs[0].path / "evaluation.json").write_text(content)
-    message = "not as vgx eval writes it" if content == TORN else "0001-a: broken"
-    with pytest.raises(StorageError, match=message):
-        compare.gather(read(runs))
+    data = compare.gather(read(runs))
+    (told,) = [text for text in data["notices"] if "left out" in text]
+    assert str(runs[0].path / "evaluation.json") in told
+    assert {name: cells for name, *cells in data["facts"]}["evaluated at step"] == [
+        "not evaluated"
+    ] * 2
 
 
-def test_a_broken_run_is_refused(runs):
+@pytest.mark.parametrize("name", ["environment.json", "audit.json", "ended.json", "log.jsonl"])
+def test_a_file_that_cannot_be_read_costs_itself(runs, name):
+    (runs[0].path / name).unlink()
+    (runs[0].path / name).mkdir()
+    data = compare.gather(read(runs))
+    told = [*data["notices"], *data["facts"][0]]  # the first of the facts is the state
+    assert [text for text in told if f"{name}: not a regular file" in text]
+
+
+def test_a_run_without_a_recipe_is_refused(runs):
     runs[1].recipe_file.write_text("[")
-    with pytest.raises(StorageError, match="0002-b: broken"):
+    with pytest.raises(StorageError, match=r"0002-b/recipe\.yaml:1:2: "):
         read(runs)

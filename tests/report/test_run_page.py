@@ -164,10 +164,15 @@ def test_the_curves_are_the_log(copy):
     lines[5]["losses"]["l1"] = "no number"
     del lines[6]["losses"]["l1"]
     copy.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    group = written(copy)["curves"]["groups"][0]
-    assert group["steps"] == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert group["lines"]["l1"][3:7] == [0.123457, None, None, None]
+    data = written(copy)
+    group = data["curves"]["groups"][0]
+    assert group["steps"] == [1, 2, 3, 4, 7, 8]  # a line with what is no finite number is damaged
+    assert group["lines"]["l1"][3:5] == [0.123457, None]
+    del lines[4:6]
     assert group["lines"]["kl"] == pytest.approx([line["losses"]["kl"] for line in lines], rel=1e-5)
+    (told,) = [each["text"] for each in data["warnings"] if "log.jsonl" in each["text"]]
+    assert "passed over: line 5: losses.l1: " in told
+    assert "; line 6: losses.l1: " in told
 
 
 def test_the_summary_says_how_the_terms_went():
@@ -383,12 +388,14 @@ def test_damaged_pictures_and_files_are_left_out_or_told(copy):
     (copy.samples / "step-00000002.png").write_bytes(b"no picture")
     (copy.samples / "recon-00000008.png").unlink()
     (copy.path / "audit.json").write_text("[1, 2")
+    change(copy, "environment.json", data=["no", "mapping"])
     data = written(copy)
     assert [frame["step"] for frame in data["progress"]["frames"]] == [1, 5, 8]
     assert (data["reconstructions"], data["audit"], data["drawing"]) == (None, None, None)
-    change(copy, "environment.json", data=["no", "mapping"])
-    with pytest.raises(StorageError, match="its files are not as a run writes them"):
-        written(copy)
+    told = [each["text"] for each in data["warnings"] if each["text"].startswith("left out: ")]
+    assert [text.split(": ")[1].rpartition("/")[2] for text in told] == [
+        "environment.json", "audit.json", "step-00000002.png"
+    ]  # fmt: skip
 
 
 def test_without_the_pictures_of_the_data_what_needs_them_is_left_out(copy):

@@ -71,8 +71,7 @@ def load_optimizers(
     for player in players.values():
         new = player.optimizer.state_dict()["param_groups"]
         groups = [
-            {**old, "params": group["params"]}
-            for old, group in zip(plain[player.name]["groups"], new, strict=True)
+            _group(old, group) for old, group in zip(plain[player.name]["groups"], new, strict=True)
         ]
         state = {"state": states[player.name], "param_groups": groups}
         player.optimizer.load_state_dict(state)
@@ -80,3 +79,17 @@ def load_optimizers(
             for key, value in kept.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     kept[key] = laid_out(value, parameter)
+
+
+def _group(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a checkpoint for the parameters of an optimizer.
+
+    A setting that another version of PyTorch did not have keeps its value. Raises `ValueError` for
+    a value that no such setting can have.
+    """
+    for key in new.keys() & old.keys() - {"params"}:
+        numbers = [v if isinstance(v, list | tuple) else [v] for v in (old[key], new[key])]
+        kinds = [[isinstance(v, int | float) for v in values] for values in numbers]
+        if None not in (old[key], new[key]) and kinds[0] != kinds[1]:
+            raise ValueError(f"{key} of an optimizer is {old[key]!r}")
+    return {**new, **old, "params": new["params"]}

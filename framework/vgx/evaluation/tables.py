@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 KINDS = ("reconstruction", "latent")
@@ -22,14 +23,14 @@ LATENT = {
 }
 
 
-def tables(results: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+def tables(results: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
     """Return the tables of an evaluation: a title, a header and rows each."""
     tables: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = []
     for kind in KINDS:
-        if (part := results[kind]) is not None:
+        if (part := results.get(kind)) is not None:
             title = f"{kind}: {part['pictures']:,} images, {part['split']}"
             tables.append((title, ("figure", "value"), _rows([part])))
-    if samplers := results["generation"]:
+    if samplers := results.get("generation"):
         first = samplers[0]
         real = f"{first['real']:,} of {first.get('real_of', first['real']):,}"
         against = f"against {real} real ones, {first['split']}"
@@ -60,10 +61,10 @@ def title_of(name: str, figure: Figure) -> str:
     """Return the name of a figure, the features that it is in, and which direction is better."""
     features = f" [{figure['features']}]" if figure.get("features") else ""
     directions = {"higher": " (more is better)", "lower": " (less is better)", None: ""}
-    return name + features + directions[figure["better"]]
+    return name + features + directions[figure.get("better")]
 
 
 def value_and_spread(figure: Figure) -> str:
     """Return a mean with four significant digits and its spread over seeds."""
     text = f"{figure['mean']:.4g}"
-    return f"{text} ± {figure['spread']:.2g}" if figure["spread"] else text
+    return f"{text} ± {figure['spread']:.2g}" if figure.get("spread") else text

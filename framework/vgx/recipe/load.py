@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from vgx.errors import Notice, PluginError, RecipeError
-from vgx.files import user_path
+from vgx.errors import Notice, PluginError, RecipeError, StorageError
+from vgx.files import read_file, user_path
 from vgx.parts.base import near, validate
 from vgx.parts.registry import Registry, discover
 from vgx.recipe import library, yaml
@@ -111,9 +111,10 @@ def _leaves(value: Any, field: str) -> list[tuple[str, Any]]:
 
 def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
     try:
-        with path.open("rb") as file:  # a device may have no end: read no more than the limit
-            data = file.read(yaml.MAX_BYTES + 1)
-        text = data.decode(errors="strict" if len(data) <= yaml.MAX_BYTES else "replace")
+        text = read_file(path, yaml.MAX_BYTES).decode()
+    except StorageError:
+        message = f"no regular file, or longer than {yaml.MAX_BYTES:,} bytes"
+        raise RecipeError(f"{path}: {message}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no UTF-8 text"
         advice = f"; a value is changed with: --set {path}" if "=" in path.name else ""

@@ -1,10 +1,11 @@
 """Runs: what lies in a run directory; nothing here builds a network.
 
+reading          the files of a run, each read by a function of its own
 directory        run directories: numbers, files, the log, the lock
 trust            which plugin files of a run are imported: those that this user trusts
-best             the best measurement in a log
+best             the best measurement of each metric, in a log and in checkpoints
 checkpoint       states, committed by a rename and verified before they are used
-summary          a run's small files, and each run as one line of a list
+summary          each run as one line of a list
 frames           grids drawn while training: which there are, and a time-lapse of them
 import_weights   `.pt` files of other programs, converted to safetensors
 """

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
-import stat
 import uuid
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ import safetensors.torch
 from torch import Tensor
 
 from vgx.errors import Notice, StorageError
-from vgx.files import flush_directory, refusal, write_through
+from vgx.files import flush_directory, opened, read_file, refusal, write_through
+from vgx.runs import reading
 from vgx.runs.directory import Run
 
 FORMAT = 1
@@ -31,8 +33,9 @@ OTHER_VERSION = (
     "another version of vgx or of a plugin may build other networks; "
     "environment.json of the run has its versions"
 )
-# Largest size in bytes of a JSON file, and of the JSON header of safetensors, that is read.
+# Largest size in bytes of a JSON file, of the JSON header of safetensors, and of a file of tensors.
 MAX_JSON = 16 * 2**20
+MAX_TENSORS = 16 * 2**30
 _NAME = re.compile(r"step-([0-9]{8,18})(\.old)?")
 _TENSORS = ("model", "optimizer", "latents")
 _FILES = (*(f"{name}.safetensors" for name in _TENSORS), "state.json")
@@ -146,7 +149,8 @@ def hidden(path: Path) -> Path:
 def _read(path: Path) -> State:
     try:
         files = verified(path)
-        numbers = json.loads(files["state.json"])
+        state = reading.parsed(files["state.json"], path / "state.json", reading.NUMBERS)
+        numbers: dict[str, Any] = {**state}
         if numbers.pop("format") > FORMAT:
             raise StorageError(f"{path}: written by a newer vgx; install that to go on")
         if numbers["step"] != _step(path):
@@ -162,40 +166,38 @@ def _read(path: Path) -> State:
 
 def verified(path: Path) -> dict[str, bytes]:
     """Return a checkpoint's files by name. Raises `StorageError` unless they fit the manifest."""
-    written = _contents(path / "manifest.json")
-    manifest = json.loads(written)
+    for inner in path.iterdir():
+        if inner.is_symlink():
+            raise StorageError(f"{inner}: not a regular file")
+    file = path / "manifest.json"
+    written = read_file(file, MAX_JSON)
+    manifest = reading.parsed(written, file, reading.MANIFEST)
     # A manifest has one spelling, so no byte of it can change unnoticed.
     if written != _manifest(manifest) or sorted(manifest) != sorted(_FILES):
-        raise StorageError(f"{path / 'manifest.json'}: not as it was written")
+        raise StorageError(f"{file}: not as it was written")
     names = {inner.name for inner in path.iterdir()} - {"manifest.json"}
     if odd := sorted(names ^ set(_FILES)):
         word = "not of this checkpoint" if odd[0] in names else "missing"
         raise StorageError(f"{path / odd[0]}: {word}")
-    files = {}
-    for name, expected in manifest.items():
-        limit = MAX_JSON if name.endswith(".json") else None
-        files[name] = _contents(path / name, expected["bytes"], limit)
-        actual = hashlib.sha256(files[name]).hexdigest()
+    return {name: _contents(path / name, expected) for name, expected in manifest.items()}
+
+
+def _contents(file: Path, expected: reading.Summed) -> bytes:
+    """Return the content of a file that has this size and sum."""
+    with opened(file, MAX_JSON if file.suffix == ".json" else MAX_TENSORS) as data:
+        size = os.fstat(data.fileno()).st_size
+        if size != expected["bytes"]:
+            raise StorageError(f"{file}: {size:,} bytes, not {expected['bytes']:,}")
+        # Summed piece by piece: a file of a false size must not fill the memory first.
+        actual = hashlib.file_digest(data, "sha256").hexdigest()
         if actual != expected["sha256"]:
-            raise StorageError(
-                f"{path / name}: SHA-256 is {actual[:12]}..., not {expected['sha256'][:12]}..."
-            )
-    return files
+            wanted = expected["sha256"]
+            raise StorageError(f"{file}: SHA-256 is {actual[:12]}..., not {wanted[:12]}...")
+        data.seek(0)
+        return data.read(size)
 
 
-def _contents(path: Path, size: int | None = None, limit: int | None = MAX_JSON) -> bytes:
-    """Read a regular file of exactly `size` bytes and at most `limit` bytes."""
-    about = path.lstat()
-    if not stat.S_ISREG(about.st_mode):
-        raise StorageError(f"{path}: not a regular file")
-    if size is not None and about.st_size != size:
-        raise StorageError(f"{path}: {about.st_size:,} bytes, not {size:,}")
-    if limit is not None and about.st_size > limit:
-        raise StorageError(f"{path}: {about.st_size:,} bytes; at most {limit:,} are read")
-    return path.read_bytes()
-
-
-def _manifest(manifest: dict[str, Any]) -> bytes:
+def _manifest(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps(manifest, indent=1).encode()
 
 

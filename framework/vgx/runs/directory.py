@@ -11,25 +11,34 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from vgx.errors import BusyError, StorageError
-from vgx.files import open_own, require_own, storage, tidy, user_path, write_file
+from vgx.errors import BusyError, Notice, StorageError
+from vgx.files import (
+    flush_directory,
+    open_own,
+    opened,
+    replacing,
+    require_own,
+    storage,
+    tidy,
+    user_path,
+)
 from vgx.parts.plugin_file import PluginFile, files_in
-from vgx.recipe.renamed import RENAMED, rename_keys, renamed_in
-from vgx.recipe.yaml import read
+from vgx.runs import reading
 
 _NAME = re.compile(r"(\d{4,})-(.+)")
 # The files and folders of a run that vgx writes.
 _FILES = (
-    "lock", "log.jsonl", "nonfinite.jsonl", "recipe.yaml", "environment.json", "audit.json",
-    "ended.json", "evaluation.json", "profile.json", "report.html",
+    "lock", "log.jsonl", reading.DAMAGED, "nonfinite.jsonl", "recipe.yaml", "environment.json",
+    "audit.json", "ended.json", "evaluation.json", "profile.json", "report.html",
 )  # fmt: skip
-_APPENDED = ("lock", "log.jsonl", "nonfinite.jsonl")
+_APPENDED = ("lock", "log.jsonl", reading.DAMAGED, "nonfinite.jsonl")
 _FOLDERS = ("checkpoints", "plugins", "samplers", "samples", "trackers")
 # Unfinished files of the first edition: the name of the file and the number of a process.
 _OLD_UNFINISHED = re.compile(r"\..+\.(json|jsonl|yaml|html|png|webp|gif|safetensors)\.\d+")
@@ -127,55 +136,74 @@ class Run:
                             continue
                     require_own(path, alone=folder == "trackers")
 
-    def environment(self) -> dict[str, Any]:
-        """Return what the run was made with. Raises `StorageError` if the file is damaged."""
-        try:
-            loaded: dict[str, Any] = json.loads((self.path / "environment.json").read_text())
-            # What a resume reads must have the types in which it is written.
-            str(loaded["data"]["content"]), int(loaded["data"]["kept"])
-            dict(loaded.get("packages", {}))
-            [p["name"] + p["version"] for p in loaded.get("plugins", [])]
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            kind = type(error).__name__
-            raise StorageError(f"{self.path / 'environment.json'}: {kind}: {error}") from None
+    def environment(self) -> reading.Environment:
+        """Return what the run was made with, the images among it.
+
+        Raises `StorageError` if the file is missing or damaged.
+        """
+        loaded = reading.environment(self.path)
+        if loaded is None or "data" not in loaded:
+            what = "missing" if loaded is None else "data: missing"
+            raise StorageError(f"{self.path / 'environment.json'}: {what}")
         return loaded
 
-    def log(self, line: dict[str, Any]) -> None:
+    def log(self, line: Mapping[str, Any]) -> None:
         """Append one line to the log."""
-        with storage(self.log_file), open_own(self.log_file) as file:
-            file.write(json.dumps(line) + "\n")
+        with storage(self.log_file), open_own(self.log_file) as text:
+            file = text.buffer
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(end - 1, 0))
+            # What a killed writer left of a line must not become the beginning of this one.
+            glue = b"" if file.read(1) in (b"", b"\n") else b"\n"
+            file.write(glue + json.dumps(line).encode() + b"\n")
 
-    def read_log(self) -> list[dict[str, Any]]:
-        """Return the log's lines up to the first damaged one, which a killed writer leaves."""
-        lines: list[dict[str, Any]] = []
-        if self.log_file.exists():
-            for text in self.log_file.read_text("utf-8", errors="replace").splitlines():
-                try:
-                    line = json.loads(text)
-                except (ValueError, RecursionError):
-                    break
-                if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
-                    break
-                lines.append(line)
-        return self._with_new_names(lines)
+    def read_log(self) -> list[reading.Line]:
+        """Return the lines of the log. Lines that cannot be read are passed over with a `Notice`.
 
-    def _with_new_names(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return log lines with the names that metrics have today; the recipe says which."""
-        old = [
-            line
-            for line in lines
-            if isinstance(line.get("metrics"), dict) and RENAMED.keys() & line["metrics"]
-        ]
-        if old and self.recipe_file.is_file():
-            recipe, _ = read(self.recipe_file.read_text("utf-8", errors="replace"), "recipe.yaml")
-            for line in old:
-                line["metrics"] = rename_keys(line["metrics"], renamed_in(recipe.plain()))
+        The last line of a killed writer is passed over in silence. Of a log of more than 100,000
+        lines every second or fourth and so on is returned, and the last.
+        """
+        lines, damaged = reading.log(self.path)
+        if damaged:
+            warnings.warn(self._passed_over(damaged), Notice, stacklevel=2)
         return lines
 
     def rewind_log(self, step: int) -> None:
-        """Remove the lines after a step, which are about to be written again."""
-        kept = [line for line in self.read_log() if line["step"] <= step]
-        write_file(self.place("log.jsonl"), "".join(json.dumps(line) + "\n" for line in kept))
+        """Remove the lines after a step, which are about to be written again.
+
+        Lines that cannot be read are moved to another file, with a `Notice`.
+        """
+        damaged: list[reading.Entry] = []
+        aside = self.place(reading.DAMAGED)
+        with replacing(self.place("log.jsonl")) as kept, ExitStack() as files:
+            for entry in reading.entries(self.path):
+                line = entry.text.rstrip(b"\n") + b"\n"
+                if entry.line is not None and entry.line["step"] <= step:
+                    kept.write(line)
+                elif entry.line is None and not entry.torn:
+                    if not damaged:
+                        other = files.enter_context(open_own(aside)).buffer
+                    other.write(line)
+                    damaged += [entry._replace(text=b"")] if len(damaged) < reading.LINES else []
+        if damaged:
+            text = f"{self._passed_over(damaged)}; now in {reading.DAMAGED}"
+            warnings.warn(text, Notice, stacklevel=2)
+
+    def flush_log(self) -> None:
+        """Wait until the log is on the disk, if there is one."""
+        with storage(self.log_file), suppress(FileNotFoundError):
+            descriptor = os.open(self.log_file, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            flush_directory(self.path)
+
+    def _passed_over(self, damaged: Sequence[reading.Entry]) -> str:
+        """Return a message that names the first lines of the log that cannot be read."""
+        named = "; ".join(f"line {entry.number}: {entry.why}" for entry in damaged[:3])
+        more = f"; and {len(damaged) - 3:,} more" if len(damaged) > 3 else ""
+        return f"{self.log_file}: passed over: {named}{more}"
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -212,25 +240,26 @@ class Run:
                 file.truncate(0)
 
     def holder(self) -> str:
-        """Return which process is writing here now; an empty text if none is."""
-        try:
-            with (self.path / "lock").open(encoding="utf-8", errors="replace") as file:
-                holder = file.read().strip()
-                if holder and not self._advice(holder):
-                    # On this machine only the lock counts: the text outlives a killed writer.
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                    return ""
-        except BlockingIOError:
+        """Return which process is writing here now; an empty text if none is.
+
+        Raises `StorageError` for a lock that no process has written.
+        """
+        holder = reading.lock(self.path)
+        if not holder or self._advice(holder):
             return holder
-        except OSError:
-            return ""
-        return holder
+        # On this machine only the lock counts: the text outlives a killed writer.
+        with suppress(OSError), opened(self.path / "lock", reading.MAX_LOCK) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return holder
+        return ""
 
     def unlock(self) -> None:
         """Remove the lock of a writer on another machine that is known to have ended."""
         lock = self.path / "lock"
         with storage(lock):
-            if lock.is_file() and self._advice(lock.read_text("utf-8", "replace").strip()):
+            if self._advice(reading.lock(self.path)):
                 lock.unlink()
 
     def _advice(self, holder: str) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 from vgx.files import write_file
 from vgx.images import SHORT, WIDE, encode_animation, enlarge
 from vgx.runs.directory import Run
+from vgx.runs.reading import grid as read_grid
+from vgx.runs.reading import unless_damaged
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,14 +62,22 @@ def evenly(items: list[T], most: int) -> list[T]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def timelapse(run: Run) -> None:
-    """Make `samples/timelapse.webp` of the grids of samples, if there are two."""
-    frames = [_frame(grid) for grid in evenly(drawn(run), FRAMES)]
+def timelapse(run: Run, size: int = 0) -> None:
+    """Make `samples/timelapse.webp` of the grids of samples, if there are two.
+
+    `size` is that of the run's images, in pixels: grids of large ones are larger. A damaged grid is
+    left out, with a `Notice`.
+    """
+    frames = []
+    for file in evenly(drawn(run), FRAMES):
+        grid = unless_damaged(lambda path: read_grid(path, size), file)
+        if grid is not None:
+            frames.append(_frame(grid, step_of(file)))
     if len(frames) < 2:
         return
-    size = (max(frame.width for frame in frames), max(frame.height for frame in frames))
+    largest = (max(frame.width for frame in frames), max(frame.height for frame in frames))
     # Grids may differ in size: captions are not equally long, a sampler may have other rows.
-    frames = [_pasted(frame, size) for frame in frames]
+    frames = [_pasted(frame, largest) for frame in frames]
     times = [SHORT] * (len(frames) - 1) + [LONG]
     write_file(run.place("samples", "timelapse.webp"), encode_animation(frames, times))
 
@@ -81,16 +91,14 @@ def _pasted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return whole
 
 
-def _frame(grid: Path) -> Image.Image:
+def _frame(grid: Image.Image, step: int) -> Image.Image:
     """Return a grid, scaled to a common width, with its step written below it."""
     from PIL import Image, ImageDraw
 
-    with Image.open(grid) as opened:
-        image = opened.convert("RGB")
-    image.thumbnail((WIDE, WIDE))
-    image = enlarge(image)
+    grid.thumbnail((WIDE, WIDE))
+    image = enlarge(grid.convert("RGB"))
     frame = Image.new("RGB", (image.width, image.height + 18))
     frame.paste(image)
     place = (frame.width / 2, image.height + 9)
-    ImageDraw.Draw(frame).text(place, f"step {step_of(grid):,}", "white", anchor="mm")
+    ImageDraw.Draw(frame).text(place, f"step {step:,}", "white", anchor="mm")
     return frame

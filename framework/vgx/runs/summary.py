@@ -1,34 +1,23 @@
-"""The small files of a run, and each run as one line of a list.
+"""Each run as one line of a list.
 
 Looking at a run is quick and runs none of its code: nothing here imports torch or a plugin.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypedDict
 
-from vgx.errors import VgxError
-from vgx.recipe.renamed import RENAMED, rename_evaluation, rename_keys, rename_recipe
-from vgx.recipe.yaml import read
+from vgx.recipe.renamed import RENAMED, rename_keys
+from vgx.runs import reading
 from vgx.runs.best import best_of
 from vgx.runs.directory import Run
 
-# Errors of reading JSON that is damaged or was not written by a run.
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-TAIL = 2**16  # bytes at the end of a log in which its last line is looked for
-
-
-class Ended(TypedDict):
-    """How a training ended: the part of `ended.json` that a list needs."""
-
-    how: str  # done, stopped, diverged or failed
-    step: int
-    of: int  # steps of the whole training
+PLACES = (("train", "steps"), ("train", "epochs"), ("eval", "best"))
+_NUMBER = re.compile(r"\d{1,15}(\.\d{1,15})?")
 
 
 @dataclass(frozen=True)
@@ -46,18 +35,19 @@ class Summary:
 
 def summarize(run: Run) -> Summary:
     """Return what a run's files say; for a damaged run also what is wrong with it."""
-    name, since, size = run.path.name, _since(run), _size(run.path)
+    name, since, size = run.path.name, 0.0, 0
     try:
-        recipe, ended = read_recipe(run), _ended(run)
-        last = _last_line(run)
-        step = max(last.get("step", 0), ended["step"] if ended else 0)
-        state = ended["how"] if ended else "killed"
-        steps = (ended["of"] if ended else None) or _steps(recipe["train"], last)
-        state = "running" if run.holder() else state
-        return Summary(name, state, step, steps, since, size, _best(run, recipe))
-    except (OSError, VgxError, *UNREADABLE) as error:
+        since, size = _since(run), _size(str(run.path))
+        plan, ended = _plan(run), reading.ended(run.path)
+        last = reading.last_line(run.path) or {"step": 0}
+        step = max(last["step"], ended["step"] if ended else 0)
+        state = "running" if run.holder() else ended["how"] if ended else "killed"
+        steps = (ended["of"] if ended else None) or _steps(plan, last)
+        return Summary(name, state, step, steps, since, size, _best(run, plan))
+    # Whatever is wrong with one run, the others are listed.
+    except Exception as error:  # noqa: BLE001
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        why = (error.strerror if isinstance(error, OSError) else None) or first
+        why = first.replace(f"{run.path}{os.sep}", "").removeprefix(f"{run.path}: ")
         return Summary(name, f"broken: {why}", 0, None, since, size, "")
 
 
@@ -69,100 +59,68 @@ def age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def read_json(run: Run, name: str) -> dict[str, Any]:
-    """Return one of the run's JSON files; an empty dictionary if it is missing or damaged."""
-    try:
-        loaded = json.loads((run.path / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
+@dataclass(frozen=True)
+class _Plan:
+    """What a list needs of a recipe."""
+
+    steps: int | None
+    epochs: float | None
+    best: str  # a metric, or ""
 
 
-def read_recipe(run: Run) -> dict[str, Any]:
-    """Return a run's recipe as plain data.
+def _plan(run: Run) -> _Plan:
+    """Return what a recipe plans.
 
-    Raises `ValueError` or `TypeError` for a file that is no recipe.
+    Of a recipe that vgx has written three lines are read: all of its YAML takes a thousand times as
+    long, and a list has hundreds of runs.
     """
-    if not run.recipe_file.is_file():
-        raise ValueError("no recipe.yaml; it was ended before it began")
-    tree, faults = read(run.recipe_file.read_text(encoding="utf-8"), "recipe.yaml")
-    if faults:
-        raise ValueError(f"{faults[0].place}: {faults[0].message}")
-    recipe = tree.plain()
-    if not (isinstance(recipe, dict) and isinstance(recipe.get("train"), dict)):
-        raise TypeError("recipe.yaml: no recipe")
-    return rename_recipe(recipe)
+    text = reading.recipe_text(run.path)
+    steps, epochs, best = (_written(text, *place) for place in PLACES)
+    if None in (steps, epochs, best) or best in RENAMED:
+        recipe = reading.recipe(run.path)
+        steps, epochs = (str(recipe["train"].get(name)) for name in ("steps", "epochs"))
+        evaluated = recipe.get("eval")
+        best = str(evaluated.get("best")) if isinstance(evaluated, dict) else "null"
+    whole, part = (float(t) if t and _NUMBER.fullmatch(t) else None for t in (steps, epochs))
+    named = best if best not in ("null", "None", None) else ""
+    return _Plan(int(whole) if whole else None, part, named)
 
 
-def read_evaluation(run: Run) -> dict[str, Any]:
-    """Return the run's `evaluation.json`; an empty dictionary if it is missing or damaged."""
-    results = read_json(run, "evaluation.json")
-    try:
-        return rename_evaluation(results)
-    except UNREADABLE:  # not as `vgx eval` writes it, which is an error where tables are made of it
-        return results
+def _written(text: str, section: str, name: str) -> str | None:
+    """Return a plain value of a recipe in the way in which vgx writes it; None if it is not so."""
+    block = re.search(rf"^{section}:\n((?:[ -].*\n?)*)", text, re.MULTILINE)
+    value = block and re.search(rf"^  {name}: ([\w.-]+)$", block[1], re.MULTILINE)
+    return value[1] if value else None
 
 
-def _ended(run: Run) -> Ended | None:
-    """Return how the training ended; None if it did not."""
-    file = run.path / "ended.json"
-    if not file.is_file():
-        return None
-    ended = json.loads(file.read_text(encoding="utf-8"))
-    if not (isinstance(ended, dict) and {"how", "step", "of"} <= ended.keys()):
-        raise ValueError("ended.json: does not say how the run ended")
-    return {"how": str(ended["how"]), "step": int(ended["step"]), "of": int(ended["of"])}
-
-
-def _last_line(run: Run) -> dict[str, Any]:
-    """Return the last whole line of the log; an empty dictionary if it has none."""
-    if not run.log_file.is_file():
-        return {}
-    with run.log_file.open("rb") as file:
-        file.seek(max(file.seek(0, os.SEEK_END) - TAIL, 0))
-        lines = file.read().decode("utf-8", errors="replace").splitlines()
-    for text in reversed(lines):
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue  # torn, or the end of a line that is longer than what was read
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            return line
-    if lines:
-        raise ValueError("log.jsonl: no line can be read")
-    return {}
-
-
-def _steps(train: dict[str, Any], last: dict[str, Any]) -> int | None:
+def _steps(plan: _Plan, last: reading.Line) -> int | None:
     """Return how many steps a run takes that has not ended: from its epochs, if it has begun."""
-    if train.get("steps"):
-        return int(train["steps"])
-    if train.get("epochs") and last.get("epoch"):
-        return math.ceil(int(train["epochs"]) * int(last["step"]) / float(last["epoch"]) - 1e-3)
-    return None
+    if plan.steps or not plan.epochs:
+        return plan.steps
+    # An epoch of a damaged log may be so small that the division gives infinity.
+    steps = plan.epochs * last["step"] / max(last.get("epoch", 0.0), 1e-9)
+    return math.ceil(steps - 1e-3) if last.get("epoch") else None
 
 
-def _best(run: Run, recipe: dict[str, Any]) -> str:
+def _best(run: Run, plan: _Plan) -> str:
     """Return the best value of `eval.best`, or the first figure of the last evaluation.
 
     Whether higher or lower is better stands in environment.json. Runs of earlier versions
     have no such note: of them the last value is returned.
     """
-    name = str((recipe.get("eval") or {}).get("best") or "")
-    measured = [line for line in run.read_log() if name in line.get("metrics", {})] if name else []
-    if measured:
-        better = read_json(run, "environment.json").get("better") or {}
+    name = plan.best
+    lines = reading.measured(run.path, name) if name else []
+    if lines:
+        better = (reading.environment(run.path) or {}).get("better") or {}
         better = rename_keys(better, RENAMED) | better  # of a run before the names changed
-        best = best_of(measured, name, better[name]) if name in better else None
+        best = best_of(lines, name, better[name]) if name in better else None
         if best is None:
-            last = measured[-1]
+            last = lines[-1]
             return f"{name} {last['metrics'][name]:.4g} at step {last['step']:,} (the last)"
         return f"{name} {best.value:.4g} at step {best.step:,}"
-    file = run.path / "evaluation.json"
-    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    results = rename_evaluation(results)
-    for part in (*results.get("generation", []), results.get("reconstruction") or {}):
-        for named, figure in part.get("figures", {}).items():
+    results = reading.evaluation(run.path) or {}
+    for part in (*results.get("generation", []), results.get("reconstruction")):
+        for named, figure in (part["figures"] if part else {}).items():
             return f"{named} {figure['mean']:.4g}"
     return ""
 
@@ -176,12 +134,14 @@ def _since(run: Run) -> float:
     return 0.0
 
 
-def _size(path: Path) -> int:
-    total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                total += Path(folder, name).lstat().st_size
-            except OSError:  # removed just now
-                continue
+def _size(folder: str) -> int:
+    """Return the bytes of all files in a folder; links are not followed."""
+    total, folders = 0, [folder]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as inside:  # removed just now
+            for entry in inside:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
     return total

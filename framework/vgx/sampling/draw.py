@@ -24,7 +24,7 @@ from vgx import rng
 from vgx.data.batches import as_images
 from vgx.data.store import name_of, open_store
 from vgx.errors import Notice, RecipeError, StorageError
-from vgx.files import write_file
+from vgx.files import read_file, write_file
 from vgx.images import ahead, threads
 from vgx.parts.kinds import Fitted, LatentSampler, Sampler, Source
 from vgx.parts.registry import Registry
@@ -36,6 +36,7 @@ from vgx.runs.trust import registry_of
 from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model
 
 VALUES = 2**21  # pixel values decoded at once, at most
+MAX_FIT = 2**28  # bytes of a file with what a sampler learned
 Captions = tuple[str, ...]  # of each row of a grid, if the sampler has any
 LabelCounts = NDArray[np.int64]  # [classes]  how many images have each label
 
@@ -268,7 +269,7 @@ def _fit_once(sampler: Fitted, recipe: Recipe, codes: Tensor, run: Run, name: st
     settings = hashlib.sha256(recipe.sampler.model_dump_json().encode()).hexdigest()[:8]
     file = run.fits / f"{name}-{settings}.safetensors"
     if file.is_file():
-        _load_fit(sampler, checkpoint.tensors(file.read_bytes(), file), codes, file)
+        _load_fit(sampler, checkpoint.tensors(read_file(file, MAX_FIT), file), codes, file)
         return
     sampler.fit(codes)
     write_file(run.place("samplers", file.name), checkpoint.tensor_bytes(sampler.state_dict()))

@@ -24,7 +24,7 @@ from vgx.errors import RecipeError, StorageError
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint
-from vgx.runs.best import best_of
+from vgx.runs.best import measured_until
 from vgx.runs.checkpoint import OTHER_VERSION
 from vgx.runs.directory import Run, find
 from vgx.runs.trust import registry_of
@@ -121,7 +121,9 @@ def load_model(
 ) -> Model:
     """Load some networks of a run whose recipe is loaded already."""
     device = pick_device(device)
-    path, state = _best(run, recipe) if best else checkpoint.load(run)
+    path, state = checkpoint.load(run)
+    if best:
+        path, state = _best(run, recipe, state)
     loaded: dict[str, nn.Module | None] = dict.fromkeys(NETWORKS)
     for name in networks:
         network = build_network(untrained(recipe), name)
@@ -142,11 +144,11 @@ def load_model(
     return Model(recipe, state.numbers["step"], **latents, **loaded)  # type: ignore[arg-type]
 
 
-def _best(run: Run, recipe: Recipe) -> tuple[Path, checkpoint.State]:
+def _best(run: Run, recipe: Recipe, newest: checkpoint.State) -> tuple[Path, checkpoint.State]:
     name = recipe.eval.best
     if name is None:
         raise RecipeError(f"{run.path}: the recipe has no eval.best, so no checkpoint is the best")
-    best = best_of(run.read_log(), name, recipe.eval.better[name])
-    if best is None:
+    measured = measured_until(run, newest.numbers, recipe.eval.better)
+    if name not in measured:
         raise StorageError(f"{run.path}: nothing was measured yet, so no checkpoint is the best")
-    return checkpoint.load_step(run, best.step)
+    return checkpoint.load_step(run, measured[name].best.step)

@@ -49,7 +49,7 @@ def _close(
 
     def note() -> None:
         write_file(run.place("ended.json"), json.dumps(ended, indent=1) + "\n")
-        timelapse(run)
+        timelapse(run, training.recipe.image.size)
 
     if failure := failure_of(note):
         console.warn(f"the end of {run.path} is not noted: {failure}")

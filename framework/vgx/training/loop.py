@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.profiler import profile, record_function
@@ -27,27 +27,16 @@ from vgx.evaluation.metrics import measure_training
 from vgx.files import open_own
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames
-from vgx.runs.best import Measurement, best_of
+from vgx.runs.best import Measured, as_numbers, measured_in, measured_until
 from vgx.runs.checkpoint import State, last_good
 from vgx.runs.directory import Run
+from vgx.runs.reading import Line
 from vgx.training import environment
 from vgx.training.monitors import Monitor
 from vgx.training.progress import draw
 from vgx.training.trackers import Trackers, open_trackers
 
 ROLLBACKS = 3  # of one run, at most: more do not help
-
-
-class Measured(NamedTuple):
-    """What was measured of one metric while training."""
-
-    last: float
-    best: Measurement
-
-    @property
-    def text(self) -> str:
-        """The last value and the best one, for people."""
-        return f"{self.last:.4g} (best {self.best.value:.4g} at step {self.best.step:,})"
 
 
 @dataclass
@@ -98,6 +87,8 @@ class Training:
         self.monitor.restore(state.numbers.get("monitor", {}))
         self.warnings = [*state.numbers.get("warnings", ())]
         self.done = state.numbers["step"]
+        better = self.recipe.eval.better if self.recipe.eval.every else {}
+        self.measured = measured_until(self.run, state.numbers, better)
 
     def set_rollbacks(self, rollbacks: int) -> None:
         """Use the random numbers and learning rates of a training after so many rollbacks."""
@@ -135,7 +126,6 @@ class Training:
 def train(training: Training, console: Console) -> None:
     """Train to the end or to a signal; log, draw and save on the way."""
     engine, run = training.engine, training.run
-    read_measured(training)
     _begin(training, console)
     cache = FeatureCache(training.recipe.image, engine.device, on_disk=False)
     training.trackers = open_trackers(
@@ -205,8 +195,9 @@ def _log(training: Training, terms: dict[str, Tensor], due: Due, console: Consol
     _warn(training, training.monitor.losses(training.done, losses), console)
     line = _line(training, losses)
     training.run.log(line)
-    _note_measured(training, [line])
-    training.trackers.log(line)
+    better = training.recipe.eval.better
+    training.measured = measured_in([line], better, training.measured)
+    training.trackers.log({**line})
     measured = [f"{name} {values.text}" for name, values in training.measured.items()]
     return [f"{short(name)} {value:.3g}" for name, value in losses.items()] + measured
 
@@ -245,23 +236,6 @@ def _best_step(training: Training) -> int | None:
     """Return the step of the best measurement so far, if the recipe has eval.best."""
     measured = training.measured.get(training.recipe.eval.best or "")
     return None if measured is None else measured.best.step
-
-
-def _note_measured(training: Training, lines: list[dict[str, Any]]) -> None:
-    """Update the last and the best value of each metric with new lines of the log."""
-    for name, better in training.recipe.eval.better.items():
-        before = training.measured.get(name)
-        best = best_of(lines, name, better, before and before.best)
-        last = [line["metrics"][name] for line in lines if name in line.get("metrics", ())]
-        if best and last:
-            training.measured[name] = Measured(last[-1], best)
-
-
-def read_measured(training: Training) -> None:
-    """Read the measurements in the log: at the start, and after lines were removed."""
-    training.measured = {}
-    if training.recipe.eval.every:
-        _note_measured(training, training.run.read_log())
 
 
 def _begin(training: Training, console: Console) -> None:
@@ -323,7 +297,6 @@ def _roll_back(training: Training, what: str, console: Console) -> None:
     training.restore(state)
     training.set_rollbacks(rollbacks + 1)
     training.run.rewind_log(training.done)
-    read_measured(training)
     where = f"rollback {rollbacks + 1} of {ROLLBACKS}: {what}; back at step {training.done:,}"
     how = f"with other random numbers and {training.engine.lr_scale:g} times the learning rates"
     _warn(training, [*notices, f"{where} {how}"], console)
@@ -335,10 +308,10 @@ def _diverged(training: Training, what: str, advice: str) -> DivergedError:
     return DivergedError(f"{training.run.path}: {what}; {last_good(training.run)}; {advice}")
 
 
-def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
+def _line(training: Training, losses: dict[str, float]) -> Line:
     """Return the line of the log for the last step."""
     players = training.engine.players.values()
-    line = {
+    line: Line = {
         "step": training.done,
         "epoch": round(training.epoch, 4),
         "images": training.images,
@@ -346,9 +319,12 @@ def _line(training: Training, losses: dict[str, float]) -> dict[str, Any]:
         "losses": losses,
         "rates": {player.name: player.optimizer.param_groups[0]["lr"] for player in players},
     }
-    more = {"metrics": training.metrics, "warnings": training.warnings}
+    if training.metrics:
+        line["metrics"] = training.metrics
+    if training.warnings:
+        line["warnings"] = training.warnings
     training.metrics, training.warnings = {}, []
-    return {**line, **{name: values for name, values in more.items() if values}}
+    return line
 
 
 def _save(training: Training, console: Console) -> None:
@@ -366,6 +342,7 @@ def _save(training: Training, console: Console) -> None:
         "rollbacks": training.engine.rollbacks,
         "monitor": training.monitor.state(),
         "warnings": training.warnings,
+        "measured": as_numbers(training.measured),
     }
     training.refresh_average()
     state = training.engine.state(numbers)
@@ -374,5 +351,6 @@ def _save(training: Training, console: Console) -> None:
             what = f"step {training.done}: {name} is not finite, so it is not saved"
             _roll_back(training, what, console)
             return
+    training.run.flush_log()  # before the commit: what the log says of these steps is needed too
     checkpoint.save(training.run, state, training.recipe.train.keep, _best_step(training))
     training.saved = training.done

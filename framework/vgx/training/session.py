@@ -31,10 +31,9 @@ from vgx.parts.base import noting_reads
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
-from vgx.runs import checkpoint, frames
+from vgx.runs import checkpoint, frames, reading
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, create, find
-from vgx.runs.summary import read_json
 from vgx.runs.trust import registry_of, remember
 from vgx.training import environment
 from vgx.training.ending import closing
@@ -143,7 +142,8 @@ def resume(
         now = environment.machine(registry, training.engine.device)
         for notice in environment.changes(stopped, now):
             console.warn(notice)
-        stopped.rewind_log(training.done or -1)
+        for notice in _rewound(stopped, training.done or -1):
+            console.warn(notice)
         continues = training.done < training.engine.steps
         if continues and not frames.due(training.done, stored.train.draw_every):
             frames.forget(stopped, training.done)  # drawn only because the run was stopped there
@@ -325,10 +325,19 @@ def _nothing_left(training: Training) -> str:
     if done > steps:
         message = f"{done:,} steps are done, and train.{field}={length} makes {steps:,}"
         raise RecipeError(f"{run.path}: {message}; nothing was changed; give more")
-    if done < steps or read_json(run, "ended.json").get("how") != "done":
+    ended = reading.unless_damaged(reading.ended, run.path)
+    if done < steps or ended is None or ended["how"] != "done":
         return ""
     longer = f"vgx run --resume {run.short} --set train.{field}={2 * length}"
     return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
+
+
+def _rewound(run: Run, step: int) -> list[str]:
+    """Rewind the log of a run to a step; return notices about lines that cannot be read."""
+    notices: list[str] = []
+    with noticing(notices):
+        run.rewind_log(step)
+    return notices
 
 
 def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
@@ -338,9 +347,11 @@ def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
     `StorageError` when its checkpoints are lost.
     """
     notices: list[str] = []
-    reached = max((line["step"] for line in run.read_log()), default=0)
-    if not checkpoint.committed(run) and reached <= recipe.train.save_every:
-        return None, [f"{run.path}: ended before its first checkpoint; begins again"]
+    if not checkpoint.committed(run):
+        lines = (entry.line for entry in reading.entries(run.path))
+        reached = max((line["step"] for line in lines if line), default=0)
+        if reached <= recipe.train.save_every:
+            return None, [f"{run.path}: ended before its first checkpoint; begins again"]
     with noticing(notices):
         return checkpoint.load(run)[1], notices
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from vgx.console import Console
 from vgx.errors import StorageError, noticing
 from vgx.recipe.load import load_recipe
-from vgx.runs import checkpoint
+from vgx.runs import checkpoint, reading
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, find
 from vgx.runs.trust import registry_of
@@ -38,8 +38,13 @@ def verify(
             console.warn(notice)
         # The notices about the data and the parts were printed when the run was started.
         training = rebuild(run, recipe, before, device, Console(file=io.StringIO()))
-        logged = {line["step"]: line.get("losses", {}) for line in run.read_log()}
         first, last = training.done + 1, newest.numbers["step"]
+        lines = (entry.line for entry in reading.entries(run.path))
+        logged = {
+            line["step"]: line.get("losses", {})
+            for line in lines
+            if line and first <= line["step"] <= last
+        }
         with console.progress(
             "Repeating", last - first + 1, 0, "steps", recipe.images_per_step
         ) as advance:
