@@ -10,8 +10,9 @@ from bars import Table
 from distributions import lay
 from hypothesis import settings
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own (pytest -n auto)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The networks here are small, so a second thread gains nothing; and on a machine with other work
+# each small operation would wait until both threads get a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config):

@@ -132,11 +132,34 @@ def test_what_cannot_be_is_refused_within_two_seconds_and_leaves_no_run(
     vgx_here, tmp_path, change, code, expected
 ):
     vgx_here("parts", "loss")  # what is imported once
+    refused_before_there_is_a_run(vgx_here, tmp_path, change, code, expected)
+
+
+@pytest.mark.bar("C3", control="the run directory made before the networks are tried")
+def test_a_run_that_is_made_too_early_would_be_seen(
+    vgx_here, tmp_path, monkeypatch, record_property
+):
+    from vgx.runs import directory
+    from vgx.training import session
+
+    def early(recipe, *given, open_data=session.open_data):
+        directory.create(recipe.name, None)
+        return open_data(recipe, *given)
+
+    monkeypatch.setattr(session, "open_data", early)
+    change = ("encoder.widths=[100000000]", 2, "encoder: training it takes more than")
+    with pytest.raises(AssertionError, match="exists"):
+        refused_before_there_is_a_run(vgx_here, tmp_path, *change)
+    (left,) = (tmp_path / "runs").iterdir()
+    record_property("seen", f"{left.name} is left")
+
+
+def refused_before_there_is_a_run(vgx_here, folder, change, code, expected):
     since = time.process_time()
     got, _, err = vgx_here("run", TINY, "--set", change)
     assert time.process_time() - since < 2
     assert (got, expected in " ".join(err.split())) == (code, True), err
-    assert not (tmp_path / "runs").exists()
+    assert not (folder / "runs").exists()
 
 
 def test_a_setting_of_a_sampler_that_is_no_yaml_says_why(tiny_run, vgx_here):

@@ -107,8 +107,7 @@ def test_a_full_disk_leaves_what_was_there(run, monkeypatch):
     assert checkpoint.load(run)[0].name == "step-00000015"
 
 
-@pytest.mark.bar("R10")
-def test_another_format_is_not_guessed_at(run):
+def newer_format_is_refused(run):
     path = run.checkpoints / "step-00000015"
     data = json.dumps({**json.loads((path / "state.json").read_text()), "format": 99}).encode()
     manifest = json.loads((path / "manifest.json").read_text())
@@ -118,6 +117,19 @@ def test_another_format_is_not_guessed_at(run):
     (run.checkpoints / "step-00000010" / "manifest.json").unlink()
     with pytest.raises(StorageError, match="newer vgx"):
         checkpoint.load(run)
+
+
+@pytest.mark.bar("R10")
+def test_another_format_is_not_guessed_at(run):
+    newer_format_is_refused(run)
+
+
+@pytest.mark.bar("R10", control="formats are not compared")
+def test_a_newer_format_that_is_read_would_be_seen(run, monkeypatch, record_property):
+    monkeypatch.setattr(checkpoint, "FORMAT", 10**6)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        newer_format_is_refused(run)
+    record_property("seen", "a checkpoint of format 99 is loaded")
 
 
 def test_saving_the_same_step_again_replaces_it(run):

@@ -111,8 +111,7 @@ def test_a_broken_file_that_was_asked_for_stops_at_once(tmp_path):
         vgx.discover([tmp_path / "broken.py"])
 
 
-@pytest.mark.bar("X2")
-def test_two_parts_of_one_name_are_never_chosen_between(install, load):
+def neither_of_two_is_chosen(install, load):
     install("near-losses", HUBER)
     install("far-losses", HUBER.replace("= 1.0", "= 9.0"))
     registry = vgx.discover()
@@ -121,6 +120,25 @@ def test_two_parts_of_one_name_are_never_chosen_between(install, load):
     recipe = load("{type: 'far-losses:huber'}", registry)
     assert recipe.losses[0].delta == 9.0
     assert "far-losses:huber" in vgx.dump_recipe(recipe)
+
+
+@pytest.mark.bar("X2")
+def test_two_parts_of_one_name_are_never_chosen_between(install, load):
+    neither_of_two_is_chosen(install, load)
+
+
+@pytest.mark.bar("X2", control="the first of two parts is taken")
+def test_a_silent_choice_would_be_seen(install, load, monkeypatch, record_property):
+    offers = vgx.Registry.offers
+
+    def first(self, kind):
+        return list({part.type: (p, part) for p, part in reversed(offers(self, kind))}.values())
+
+    monkeypatch.setattr(vgx.Registry, "offers", first)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        neither_of_two_is_chosen(install, load)
+    owner = vgx.discover().owner(vgx.discover().part("loss", "huber"))
+    record_property("seen", f"{owner.distribution} is taken in silence")
 
 
 def test_a_part_is_final():

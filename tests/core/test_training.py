@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -204,10 +205,10 @@ def test_a_run_can_be_trained_longer_and_is_then_the_longer_run():
     assert vgx.load_recipe(short.recipe_file) == longer
 
 
-@pytest.mark.bar("R9")
-def test_another_recipe_does_not_resume():
-    run = trained()
-    other = vgx.load_recipe(run.recipe_file, {"losses.1.weight": 10, "train.batch": 4})
+def other_recipe_is_refused(folder):
+    run = trained({"train.steps": 2})
+    changes = {"losses.1.weight": 10, "train.batch": 4, "train.steps": 4}
+    other = vgx.load_recipe(run.recipe_file, changes)
     before = run.recipe_file.read_text()
     with pytest.raises(RecipeError) as refused:
         session.resume(run, other, console=console())
@@ -216,14 +217,84 @@ def test_another_recipe_does_not_resume():
     assert run.recipe_file.read_text() == before
 
 
-@pytest.mark.bar("R9")
-def test_other_pictures_do_not_resume():
-    run = trained()
-    environment = run.environment()
-    environment["data"]["content"] = "0" * 64
-    (run.path / "environment.json").write_text(json.dumps(environment))
+def other_images_are_refused(folder):
+    """A folder whose images are exchanged between the run and its resume."""
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for number in range(16):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(pictures / f"{number}.png")
+    changes = {"dataset": {"type": "image-folder", "path": str(pictures)}, "train.steps": 2}
+    run = trained(changes)
+    for number in range(16):
+        Image.new("RGB", (17, 16), (0, 0, number)).save(pictures / f"{number}.png")
+    longer = vgx.load_recipe(run.recipe_file, {"train.steps": 4})
     with pytest.raises(RecipeError, match="the images are not those of the run"):
-        session.resume(run, console=console())
+        session.resume(run, longer, console=console())
+
+
+def other_versions_are_said(folder):
+    """Another version of PyTorch, and a plugin that is gone."""
+    run = trained({"train.steps": 2})
+    environment = run.environment()
+    environment["packages"]["torch"] = "0.4.1"
+    environment["plugins"].append({"name": "gone", "version": "7"})
+    (run.path / "environment.json").write_text(json.dumps(environment))
+    text = io.StringIO()
+    longer = vgx.load_recipe(run.recipe_file, {"train.steps": 4})
+    session.resume(run, longer, console=Console(file=text))
+    said = " ".join(text.getvalue().split())
+    assert "NOTICE: the run began with another environment" in said
+    assert "torch 0.4.1 -> 2." in said
+    assert "plugin gone 7 -> none" in said
+
+
+class Equal(str):
+    """A checksum that equals every other."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, _):
+        return True
+
+    def __ne__(self, _):
+        return False
+
+
+def open_as_before(recipe, console, opened=session.open_data):
+    store, notices = opened(recipe, console)
+    return dataclasses.replace(store, content=Equal(store.content)), notices
+
+
+# What must be noticed when a run is resumed; and the function that notices it, with one that finds
+# no difference.
+DIFFERENCES = {
+    "recipe": (other_recipe_is_refused, "differences", lambda *_: {}),
+    "images": (other_images_are_refused, "open_data", open_as_before),
+    "versions": (other_versions_are_said, "environment.changes", lambda *_: []),
+}
+
+
+@pytest.mark.bar("R9")
+@pytest.mark.parametrize("what", DIFFERENCES)
+def test_what_differs_from_the_run_is_refused_or_said(tmp_path, what):
+    DIFFERENCES[what][0](tmp_path)
+
+
+@pytest.mark.bar("R9", control="each comparison left out in turn")
+def test_a_comparison_that_is_left_out_would_be_seen(tmp_path, monkeypatch, record_property):
+    ended = []
+    for what, (check, name, careless) in DIFFERENCES.items():
+        folder = tmp_path / what
+        folder.mkdir()
+        with monkeypatch.context() as patch:
+            patch.setenv("VGX_RUNS", str(folder / "runs"))
+            patch.setattr(f"vgx.training.session.{name}", careless)
+            with pytest.raises((AssertionError, pytest.fail.Exception)):
+                check(folder)
+            ended.append(find().read_log()[-1]["step"])
+    assert ended == [4, 4, 4]
+    record_property("seen", "3 of 3 train on in silence")
 
 
 def test_the_environment_tells_what_the_run_was_made_with():

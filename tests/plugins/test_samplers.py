@@ -384,9 +384,27 @@ def made(name, settings, latent=LATENT):
 @pytest.mark.bar("Q1")
 @pytest.mark.parametrize(("name", "settings"), [*DRAWING, *FIXED])
 def test_an_image_does_not_depend_on_how_many_there_are(name, settings):
+    independent_of_their_number(name, settings)
+
+
+@pytest.mark.bar("Q1", control="all images drawn from a generator at once")
+def test_images_that_depend_on_their_number_would_be_seen(monkeypatch, record_property):
+    """PyTorch draws fewer than 16 numbers at once in another way than more."""
+    together = lambda _, n, codes, generator: torch.randn(n, 4, generator=generator)  # noqa: E731
+    monkeypatch.setattr(type(made("prior", {})), "draw", together)
+    with pytest.raises(AssertionError):
+        independent_of_their_number("prior", {})
+    few, many = (drawn(made("prior", {}), n, normal(30, 4)) for n in (3, 10))
+    others = (few != many[:3]).any(1).sum().item()
+    assert others
+    record_property("seen", f"{others} of 3 are others when 10 are drawn")
+
+
+def independent_of_their_number(name, settings):
     codes = normal(30, 4)
-    many, few = (drawn(made(name, settings), n, codes) for n in (10, 4))
+    many, few, fewer = (drawn(made(name, settings), n, codes) for n in (10, 4, 3))
     assert torch.equal(many[:4], few)
+    assert torch.equal(many[:3], fewer)  # fewer than 16 numbers, which PyTorch draws otherwise
     other = drawn(made(name, settings), 10, codes, seed=1)
     assert torch.equal(many, other) == ((name, settings) in FIXED)
 
