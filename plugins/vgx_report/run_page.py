@@ -13,7 +13,7 @@ import torch
 
 import vgx
 from vgx.console import Console
-from vgx.data.store import Store, cached, open_source, open_with_progress
+from vgx.data.store import Store, cached, open_source, open_with_progress, watched_on
 from vgx.engine.build import pick_device
 from vgx.errors import noticing
 from vgx.files import require_ending, write_file
@@ -92,7 +92,7 @@ def images(run: vgx.Run, recipe: vgx.Recipe, console: Console) -> Store | str:
     """
     try:
         data = run.environment()["data"]
-        store = cached(data.get("fingerprint", ""), recipe.image)
+        store = cached(data.get("fingerprint", ""), recipe.image, watched_on(console))
         if store is None:
             source, _ = open_source(recipe.dataset, recipe.image)
             store = open_with_progress(source, recipe.dataset, recipe.image, console)
