@@ -96,15 +96,19 @@ class RetryLimit:
             response.headers.pop(header, None)
 
 
-def load(*, split: str, offline: bool = False, **source: Any) -> Any:
-    """Return `datasets.load_dataset(**source, split=split)`, with its files in vgx's cache."""
+def load(*, split: str, offline: bool = False, content: str = "", **source: Any) -> Any:
+    """Return `datasets.load_dataset(**source, split=split)`, with its files in vgx's cache.
+
+    The library takes local files for unchanged when their names and times are; so files with a
+    hash of their `content` get a folder of their own there.
+    """
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
     datasets.disable_progress_bars()
     datasets.config.HF_HUB_OFFLINE = before or offline
     try:
-        cache = vgx.cache_dir() / "datasets"
+        cache = vgx.cache_dir() / "datasets" / (f"local-{content[:16]}" if content else "")
         return datasets.load_dataset(**source, split=split, cache_dir=str(cache))
     finally:
         datasets.config.HF_HUB_OFFLINE = before

@@ -136,7 +136,7 @@ def test_a_store_larger_than_the_disk_is_refused_before_anything_is_decoded(monk
     usage = SimpleNamespace(total=10**6, free=PER_STORE - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     source = Plain("large")
-    message = r"takes up to 0\.0 MB; the disk has 0\.0 MB; .*vgx cache --clear makes room.*VGX_CACHE names"
+    message = r"takes up to 0\.0 MB; the disk has 0\.0 MB; .*--clear makes room.*VGX_CACHE names"
     with pytest.raises(StorageError, match=message):
         open_store(source, SPEC)
     assert source.reads == 0

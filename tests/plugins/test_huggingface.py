@@ -169,6 +169,25 @@ def test_a_changed_file_changes_the_fingerprint(folder):
     assert source.build(SPEC).fingerprint != before
 
 
+def test_other_content_under_the_same_name_size_and_time_is_read(tmp_path):
+    """The library itself would take its own files of the old content."""
+    file, contents = tmp_path / "x.parquet", []
+    for colour in ("red", "blue"):
+        picture = io.BytesIO()
+        Image.new("RGB", (8, 8), colour).save(picture, "BMP")
+        rows = pa.table({"image": [{"bytes": picture.getvalue(), "path": None}] * 3})
+        pq.write_table(rows, tmp_path / colour, compression="none", use_dictionary=False)
+        contents.append((tmp_path / colour).read_bytes())
+    assert len(contents[0]) == len(contents[1])
+    file.write_bytes(contents[0])
+    before = file.stat()
+    assert store(path=str(file))[0].images[0, 0, 0].tolist() == [255, 0, 0]
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of a file system has ticks
+        file.write_bytes(contents[1])
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store(path=str(file))[0].images[0, 0, 0].tolist() == [0, 0, 255]
+
+
 # --- labels --------------------------------------------------------------------------------------
 
 
