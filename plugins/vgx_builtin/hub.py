@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -109,7 +110,11 @@ def load(*, split: str, offline: bool = False, content: str = "", **source: Any)
     datasets.config.HF_HUB_OFFLINE = before or offline
     try:
         cache = vgx.cache_dir() / "datasets" / (f"local-{content[:16]}" if content else "")
-        return datasets.load_dataset(**source, split=split, cache_dir=str(cache))
+        cache.mkdir(parents=True, exist_ok=True)
+        # Until all is mapped, `vgx cache --clear` removes nothing.
+        with vgx.cache_dir().joinpath("datasets.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            return datasets.load_dataset(**source, split=split, cache_dir=str(cache))
     finally:
         datasets.config.HF_HUB_OFFLINE = before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -243,6 +244,57 @@ def test_a_data_set_is_called_what_the_recipe_sets_of_it():
     assert called == "image-folder path=/a/b non_rgb=skip limit=9"
 
 
+# --- what is no store ----------------------------------------------------------------------------
+
+
+def other(path, size, used):
+    """A file of some bytes that was last used at a time."""
+    file = vgx.cache_dir() / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(bytes(size))
+    os.utime(file, (used, used))
+    return file
+
+
+def test_files_of_the_hubs_library_and_features_count_and_go(monkeypatch):
+    made("a", 200)
+    prepared = other("datasets/a___b/default/0.0.0/abc/dataset_info.json", 1000, 50)
+    other("datasets/a___b/default/0.0.0/abc/b-train.arrow", 2000, 100)
+    broken_off = other("datasets/local-1/parquet/x/0.0.0/abc.incomplete/x.arrow", 4000, 300)
+    features = other("features/abc.safetensors", 8000, 150)
+    kept = [*prepared.parents[1].glob("*.lock"), other("datasets/note.txt", 10, 1)]
+    listed = [(cached.source, cached.bytes, cached.used) for cached in cache.content()]
+    size = cache.stores()[0].bytes
+    assert listed == [
+        ("files of the hub's library: a___b/default", 3000, 100),
+        ("features of real images", 8000, 150),
+        ("a", size, 200),
+        ("files of the hub's library: local-1/parquet", 4000, 300),
+    ]
+    monkeypatch.setenv("VGX_CACHE_MAX", "13kB")  # less than all of them and another store
+    messages = []
+    open_store(Plain("new"), SPEC, name="new", report=messages.append)
+    assert [text.partition("full: ")[2] for text in messages] == [
+        "files of the hub's library: a___b/default: 0.0 MB", "features of real images: 0.0 MB",
+    ]  # fmt: skip
+    assert not prepared.parent.exists()
+    assert not features.exists()
+    assert broken_off.exists()
+    cache.remove()
+    assert not broken_off.parent.exists()
+    assert all(file.exists() for file in kept)
+    assert cache.content() == []
+
+
+def test_files_of_the_hubs_library_stay_as_long_as_it_works():
+    prepared = other("datasets/a___b/default/0.0.0/abc/dataset_info.json", 1000, 50)
+    with (vgx.cache_dir() / "datasets.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        assert cache.remove() == []
+    assert prepared.exists()
+    assert len(cache.remove()) == 1
+
+
 # --- the command -------------------------------------------------------------------------------
 
 
@@ -253,7 +305,7 @@ def listed(capsys, *arguments):
 
 def test_the_command_lists_what_there_is(capsys, monkeypatch):
     monkeypatch.setenv("VGX_CACHE_MAX", "2.5GB")
-    bound = f"of at most 2.50 GB, in {cache.folder()}"
+    bound = f"of at most 2.50 GB, in {vgx.cache_dir()}"
     assert listed(capsys) == [f"0 stores, 0.0 MB {bound}"]
     monkeypatch.setenv("TZ", "UTC")
     made("one path=x", 1_700_000_000)
@@ -261,6 +313,21 @@ def test_the_command_lists_what_there_is(capsys, monkeypatch):
     assert header == "source  pixels  images  size  last used"
     assert row.startswith("one path=x  10 x 10 x 3  10  0.0 MB  2023-11-1")
     assert total == f"1 store, 0.0 MB {bound}"
+
+
+def test_the_command_lists_what_is_no_store(capsys, monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("VGX_CACHE_MAX", "1GB")
+    other("features/abc.safetensors", 5 * 10**6, 1_700_000_000)
+    made("one", 1_800_000_000)
+    _, features, store, total = listed(capsys)
+    assert features.startswith("features of real images  -  -  5.0 MB  2023-11-14")
+    assert store.startswith("one  10 x 10 x 3  10  0.0 MB")
+    assert total == f"1 store and 1 more, 5.0 MB of at most 1.00 GB, in {vgx.cache_dir()}"
+    assert listed(capsys, "--clear")[:2] == [
+        "Removed features of real images: 5.0 MB",
+        "Removed one: 10 images of 10 x 10 x 3, 0.0 MB",
+    ]
 
 
 def test_the_command_clears_and_says_exactly_what(capsys):
@@ -272,9 +339,9 @@ def test_the_command_clears_and_says_exactly_what(capsys):
         f"Removed {name}: 10 images of 10 x 10 x 3, 0.0 MB" for name in ("one", "two")
     ]
     assert lines[3].startswith("three  10 x 10 x 3")
-    assert lines[4] == f"2 removed, 0.0 MB; 1 in use, 0.0 MB, in {cache.folder()}"
+    assert lines[4] == f"2 removed, 0.0 MB; 1 in use, 0.0 MB, in {vgx.cache_dir()}"
     assert there() == ["three"]
     assert len(used.images) == 10
     del used
     listed(capsys, "--clear")
-    assert listed(capsys, "--clear") == [f"0 removed, 0.0 MB; none is left, in {cache.folder()}"]
+    assert listed(capsys, "--clear") == [f"0 removed, 0.0 MB; none is left, in {vgx.cache_dir()}"]

@@ -1,4 +1,4 @@
-"""The folder of stores: who builds there, who reads there, and how much it may hold.
+"""The cache: who builds and reads stores there, and how much it may hold.
 
 The file of a store's images is its lock too. A builder holds it exclusively, in a hidden folder
 beside the final one; readers share it; a store is removed only when nobody holds it. A lock ends
@@ -23,6 +23,7 @@ from vgx.data.sums import ABOUT, BROKEN, FILES, IMAGES, DamagedError, forget, re
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.files import cache_dir, flush_directory
 
+INCOMPLETE = ".incomplete"  # how the hub's library ends the name of a folder it writes
 Opened = TypeVar("Opened")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -31,19 +32,19 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class CachedStore:
-    """A store in the cache, as a list shows it."""
+class Cached:
+    """A store, or something else in the cache, as a list shows it."""
 
     path: Path
-    source: str  # the data set and its fields
-    images: int
+    source: str  # of a store: the data set and its fields
+    images: int  # 0 for all but stores
     shape: tuple[int, int]  # size and channels
     bytes: int
     used: float  # when it was last opened, in seconds since 1970
 
     @property
     def line(self) -> str:
-        """The store in one line of text."""
+        """It in one line of text."""
         size, channels = self.shape
         if not self.images:
             return f"{self.source}: {format_bytes(self.bytes)}"
@@ -256,7 +257,7 @@ def _discard(place: Path) -> None:
     forget(place.with_name(name))
 
 
-def stores() -> list[CachedStore]:
+def stores() -> list[Cached]:
     """Return the stores, the longest unused first; other files and folders are passed over."""
     cached = []
     for path in folder().glob("*"):
@@ -271,26 +272,66 @@ def stores() -> list[CachedStore]:
                 source, count, shape = "damaged, or of an earlier vgx", 0, (0, 0)
             else:
                 source, count, shape = about.source, about.count, (about.size, about.channels)
-            cached.append(CachedStore(path, source, count, shape, size, used))
+            cached.append(Cached(path, source, count, shape, size, used))
     return sorted(cached, key=lambda store: store.used)
+
+
+def others() -> list[Cached]:
+    """Return what else the cache can lose: files of the hub's library, features of real images."""
+    data, features = cache_dir() / "datasets", cache_dir() / "features"
+    # Of a data set that the library has prepared, and of one whose preparation was broken off.
+    found = [file.parent for file in data.rglob("dataset_info.json")]
+    found = [path for path in found if path.suffix != INCOMPLETE] + [*data.rglob(f"*{INCOMPLETE}")]
+    cached = []
+    for path in (*found, *features.glob("*.safetensors")):
+        with suppress(OSError):  # it was just removed
+            files = [*path.iterdir()] if path.is_dir() else [path]
+            status = [file.lstat() for file in files]
+            used = max((max(each.st_atime, each.st_mtime) for each in status), default=0.0)
+            name = "features of real images"
+            if path.is_relative_to(data):
+                name = f"files of the hub's library: {'/'.join(path.relative_to(data).parts[:2])}"
+            size = sum(each.st_size for each in status)
+            cached.append(Cached(path, name, 0, (0, 0), size, used))
+    return cached
 
 
 def _size(path: Path) -> int:
     return sum(file.lstat().st_size for file in path.iterdir())
 
 
-def remove(max_bytes: int = 0) -> list[CachedStore]:
-    """Remove stores, the longest unused first, until the rest take at most `max_bytes` bytes.
+def content() -> list[Cached]:
+    """Return all that `remove` can remove, the longest unused first."""
+    return sorted([*stores(), *others()], key=lambda cached: cached.used)
 
-    Stores that are open stay, and those that may not be removed. Returns the removed ones.
+
+def remove(max_bytes: int = 0) -> list[Cached]:
+    """Remove what is longest unused, until the rest takes at most `max_bytes` bytes.
+
+    Stores that are open stay, files of the hub's library as long as it works, and what may not be
+    removed. Returns what was removed.
     """
-    remaining = stores()
-    total, removed = sum(store.bytes for store in remaining), []
-    for store in remaining:
+    remaining = content()
+    total, removed = sum(cached.bytes for cached in remaining), []
+    for cached in remaining:
         if total <= max_bytes:
             break
         with suppress(OSError):
-            _remove_unheld(store.path)
-            removed.append(store)
-            total -= store.bytes
+            _remove(cached.path)
+            removed.append(cached)
+            total -= cached.bytes
     return removed
+
+
+def _remove(path: Path) -> None:
+    """Remove what is cached at a path. Raises `OSError` when it is in use, or must stay."""
+    if path.parent == folder():
+        _remove_unheld(path)
+    elif path.is_dir():
+        # Whoever calls the library shares this lock until all that it needs is mapped.
+        with cache_dir().joinpath("datasets.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = path.rename(path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{INCOMPLETE}"))
+            shutil.rmtree(gone, ignore_errors=True)
+    else:
+        path.unlink()
