@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -96,16 +97,24 @@ class RetryLimit:
             response.headers.pop(header, None)
 
 
-def load(*, split: str, offline: bool = False, **source: Any) -> Any:
-    """Return `datasets.load_dataset(**source, split=split)`, with its files in vgx's cache."""
+def load(*, split: str, offline: bool = False, content: str = "", **source: Any) -> Any:
+    """Return `datasets.load_dataset(**source, split=split)`, with its files in vgx's cache.
+
+    The library takes local files for unchanged when their names and times are; so files with a
+    hash of their `content` get a folder of their own there.
+    """
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
     datasets.disable_progress_bars()
     datasets.config.HF_HUB_OFFLINE = before or offline
     try:
-        cache = vgx.cache_dir() / "datasets"
-        return datasets.load_dataset(**source, split=split, cache_dir=str(cache))
+        cache = vgx.cache_dir() / "datasets" / (f"local-{content[:16]}" if content else "")
+        cache.mkdir(parents=True, exist_ok=True)
+        # Until all is mapped, `vgx cache --clear` removes nothing.
+        with vgx.cache_dir().joinpath("datasets.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            return datasets.load_dataset(**source, split=split, cache_dir=str(cache))
     finally:
         datasets.config.HF_HUB_OFFLINE = before
 

@@ -39,6 +39,8 @@ def has_parquet(folder: Path) -> bool:
 def digest(files: list[Path], root: Path) -> str:
     """Return a hash of the names, sizes and times of files: it changes when one of them does.
 
+    One of the times is the ctime, which nobody can set: new content under the old name, size and
+    time of change is noticed. It changes when a file is copied, or its permissions are set, too.
     Raises `DataError` for a file whose status cannot be read.
     """
     sha256 = hashlib.sha256()
@@ -48,7 +50,7 @@ def digest(files: list[Path], root: Path) -> str:
         except OSError as error:
             raise vgx.DataError(f"{file}: {error.strerror}") from error
         sha256.update(os.fsencode(file.relative_to(root)))
-        sha256.update(f"|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+        sha256.update(f"|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}\n".encode())
     return sha256.hexdigest()
 
 

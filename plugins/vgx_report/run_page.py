@@ -13,7 +13,7 @@ import torch
 
 import vgx
 from vgx.console import Console
-from vgx.data.store import Store, cached, name_of
+from vgx.data.store import Store, cached, name_of, watched_on
 from vgx.engine.build import pick_device
 from vgx.errors import noticing
 from vgx.files import require_ending, write_file
@@ -41,7 +41,7 @@ def write_page(
     made = reading.unless_damaged(reading.environment, run.path) or {}
     if device is None and made.get("device") == "cpu":
         device = "cpu"
-    chosen, store = pick_device(device), images(run, recipe)
+    chosen, store = pick_device(device), images(run, recipe, console)
     if isinstance(store, str):
         console.warn(LEFT_OUT.format(why=store))
     return write(run, recipe, registry, store, chosen, out)
@@ -87,14 +87,14 @@ def _computed(
     return computed, notices
 
 
-def images(run: vgx.Run, recipe: vgx.Recipe) -> Store | str:
+def images(run: vgx.Run, recipe: vgx.Recipe, console: Console) -> Store | str:
     """Return the images that a run was trained on, or why they cannot be had.
 
     They come from the cache alone: the recipe may be a stranger's, so a page opens no data set.
     """
     try:
         data = run.environment()["data"]
-        store = cached(data.get("fingerprint", ""), recipe.image)
+        store = cached(data.get("fingerprint", ""), recipe.image, watched_on(console))
     except vgx.VgxError as error:
         return str(error)
     if store is None:

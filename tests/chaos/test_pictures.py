@@ -312,12 +312,12 @@ class Slow:
 data.open_store(Slow(), vgx.ImageSpec(size=32))
 """
 IN_PLACE = """
-def obtain(store, build, waiting):
+def obtain(store, read, build, waiting):
     store.mkdir(parents=True, exist_ok=True)
     (store / "store.json").write_text("{}")
     with (store / "images.u8").open("wb") as file:
         build(store, file)
-    return (store / "images.u8").open("rb"), True
+    return read(store), True
 data.cache.obtain = obtain
 """
 

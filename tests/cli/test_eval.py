@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -251,6 +252,34 @@ def test_what_real_pictures_look_like_is_kept_and_never_mixed_up():
     other.features = None
     assert torch.equal(other.real_features(one, few, done.append), first)
     assert done == [8, 8]
+
+
+def test_damaged_features_are_noticed_and_computed_again(monkeypatch):
+    asked = recipe()
+    store = open_store(asked.dataset.build(asked.image), asked.image)
+    part = vgx.discover().part("features", "random-conv")()
+    few, more = (real_sets(store, 0.0, n).reconstructed for n in (8, 9))
+
+    def features(real):
+        return FeatureCache(asked.image, torch.device("cpu")).real_features(part, real)
+
+    first = features(few)
+    (file,) = (vgx.cache_dir() / "features").iterdir()
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-7] ^= 1  # the last bit of a number: the file can be read
+    features(more)
+    (other,) = {*file.parent.iterdir()} - {file}
+    plain = safetensors.torch.save({"features": first})  # as earlier versions wrote it
+    for data in (bytes(flipped), whole[:-4], other.read_bytes(), plain):
+        file.write_bytes(data)
+        with pytest.warns(vgx.Notice, match=f"features .* are computed again: .*{file.name}"):
+            assert torch.equal(features(few), first)
+        assert file.read_bytes() == whole
+    shutil.rmtree(file.parent)
+    file.parent.write_text("in the way")  # of a folder, as in a cache that cannot be written
+    with pytest.warns(vgx.Notice, match="Not a directory"):
+        assert torch.equal(features(few), first)
 
 
 def test_the_weights_of_a_feature_network_are_hashed_once():

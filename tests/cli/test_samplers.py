@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 
 import pytest
+import safetensors.torch
+import torch
 from PIL import Image
 
 import vgx
+from vgx.errors import StorageError
+from vgx.runs import summed
 from vgx.sampling.draw import draw_latents, open_sampler
 from vgx_builtin.samplers import fitted
 from vgx_builtin.samplers.stored import Reconstruct
@@ -99,8 +105,6 @@ def test_a_sampler_is_fitted_once_and_then_read(vgx_here, run, name, monkeypatch
 
 
 def test_what_is_kept_is_what_was_fitted_to_the_runs_latents(vgx_here, run):
-    import safetensors.torch
-
     draw(vgx_here, run, "gaussian-mixture", "components=3")
     (kept,) = fits(run)
     state = safetensors.torch.load_file(kept)
@@ -119,19 +123,87 @@ def test_other_settings_are_fitted_by_themselves(vgx_here, run):
     assert len(pictures) == len(fits(run)) == 2
 
 
-def test_a_damaged_fit_is_a_fault_of_the_storage(vgx_here, run):
-    draw(vgx_here, run, "aggregate-gaussian")
+def damages(data):
+    """Every kind of damage, twice; flips of single bits twenty times."""
+    generator = random.Random(7)
+    for _ in range(20):
+        place, flipped = generator.randrange(len(data)), bytearray(data)
+        flipped[place] ^= 1 << generator.randrange(8)
+        yield bytes(flipped)
+    for count in (generator.randrange(len(data)), len(data) - 1):
+        yield data[:count]
+    yield data + b"\0"
+    yield b""
+
+
+def learn_again(run, name, file, data):
+    """Let a sampler find other bytes in its file: it is noticed, and the file is as before."""
+    before = file.read_bytes()
+    file.write_bytes(data)
+    with pytest.warns(vgx.Notice, match=f"sampler {name}: learned again .*{file.name}"):
+        images = vgx.sample(run, name, n=4)
+    assert file.read_bytes() == before
+    return images
+
+
+def test_a_damaged_fit_is_noticed_and_learned_again(run):
+    images = vgx.sample(run, "aggregate-gaussian", n=4)
     (kept,) = fits(run)
-    kept.write_bytes(kept.read_bytes()[:-9])
-    assert str(kept) in draw(vgx_here, run, "aggregate-gaussian", code=5)
+    for data in damages(kept.read_bytes()):
+        assert torch.equal(learn_again(run, "aggregate-gaussian", kept, data), images)
+    assert torch.equal(vgx.sample(run, "aggregate-gaussian", n=4), images)  # without a notice
+
+
+def test_a_fit_of_an_earlier_version_or_of_other_latents_is_learned_again(run):
+    vgx.sample(run, "aggregate-gaussian", n=1)
+    (kept,) = fits(run)
+    state = safetensors.torch.load_file(kept)
+    learn_again(run, "aggregate-gaussian", kept, safetensors.torch.save(state))  # without a sum
+    summed.write(kept, state, "other latents")
+    other = kept.read_bytes()
+    vgx.sample(run, "gaussian-mixture", n=1)
+    mixture = next(file for file in fits(run) if file != kept)
+    for data in (other, mixture.read_bytes()):
+        kept.unlink()
+        vgx.sample(run, "aggregate-gaussian", n=1)
+        learn_again(run, "aggregate-gaussian", kept, data)
+
+
+@pytest.mark.parametrize("how", ["pipe", "zero"])
+def test_a_fit_that_is_no_file_keeps_nobody_waiting(run, how):
+    vgx.sample(run, "aggregate-gaussian", n=1)
+    (kept,) = fits(run)
+    kept.unlink()
+    if how == "pipe":
+        os.mkfifo(kept)
+    else:
+        kept.symlink_to("/dev/zero")
+    with pytest.warns(vgx.Notice, match="learned again from the stored latents: .*not a regular"):
+        vgx.sample(run, "aggregate-gaussian", n=1)
+
+
+def test_what_was_fitted_need_not_be_kept(vgx_here, run, monkeypatch):
+    """In a run that cannot be written; root may write anywhere, so the refusal is acted."""
+    expected = draw(vgx_here, run, "aggregate-gaussian")
+    shutil.rmtree(run / "samplers")
+    write = summed.write_file
+
+    def refuse(path, *rest, **named):
+        raise StorageError(f"{path}: Read-only file system")
+
+    monkeypatch.setattr(summed, "write_file", refuse)
+    with pytest.warns(vgx.Notice, match="what it learned is not kept: .*Read-only file system"):
+        images = vgx.sample(run, "aggregate-gaussian", n=4)
+    assert not fits(run)
+    monkeypatch.setattr(summed, "write_file", write)
+    assert draw(vgx_here, run, "aggregate-gaussian") == expected
+    assert torch.equal(vgx.sample(run, "aggregate-gaussian", n=4), images)
 
 
 def test_reconstruct_shows_a_folders_pictures_again(vgx_here, run, folder):
     draw(vgx_here, run, "reconstruct", f"path={folder}")
     model = vgx.load(run)
     images = vgx.sample(run, "reconstruct", n=4, settings={"path": str(folder)})
-    import torch
-
     colours = torch.tensor([[1.0, 0, 0], [0, 0, 1], [1, 1, 1], [1, 0, 0]])
     flat = colours[:, :, None, None].expand(-1, -1, 16, 16)
     assert (images - model.decode(model.encode(flat))).abs().max() < 1e-5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import re
 import shutil
@@ -89,7 +89,7 @@ def test_a_full_cache_loses_the_longest_unused_when_a_store_is_built(monkeypatch
 
 
 def test_what_somebody_has_open_stays_until_it_is_let_go(monkeypatch):
-    monkeypatch.setenv("VGX_CACHE_MAX", "1kB")  # less than any store takes
+    monkeypatch.setenv("VGX_CACHE_MAX", str(PER_STORE))  # for one, but not its store.json
     used = open_store(Plain("used"), SPEC, name="used")
     images = open_store(Plain("mapped"), SPEC, name="mapped").images
     open_store(Plain("new"), SPEC, name="new")
@@ -106,30 +106,83 @@ def test_what_somebody_has_open_stays_until_it_is_let_go(monkeypatch):
     assert [kept.source for kept in cache.remove()] == ["mapped"]
 
 
-def test_a_new_store_stays_however_large_it_is(monkeypatch):
+def test_a_store_larger_than_the_bound_is_refused_before_anything_is_decoded(monkeypatch):
+    monkeypatch.setenv("VGX_CACHE_MAX", str(PER_STORE - 1))
+    source = Plain("large")
+    message = (
+        r"10 images takes up to 0\.0 MB; VGX_CACHE_MAX allows 0\.0 MB; take fewer or smaller images"
+    )
+    with pytest.raises(StorageError, match=message):
+        open_store(source, SPEC)
+    assert source.reads == 0
+    assert not cache.folder().exists() or not [*cache.folder().iterdir()]
+    monkeypatch.setenv("VGX_CACHE_MAX", str(PER_STORE))
+    open_store(source, SPEC)
     monkeypatch.setenv("VGX_CACHE_MAX", "0")
-    store = open_store(Plain("large"), SPEC, name="large")
-    assert there() == ["large"]
-    assert len(store.images) == 10
+    assert len(open_store(source, SPEC).images) == 10  # what is there needs no room
+
+
+def test_labels_take_room_too(monkeypatch):
+    class Labelled(Plain):
+        def label(self, index):
+            return index
+
+    monkeypatch.setenv("VGX_CACHE_MAX", str(PER_STORE + 79))
+    with pytest.raises(StorageError, match="VGX_CACHE_MAX allows"):
+        open_store(Labelled("a"), vgx.ImageSpec(size=10, classes=10))
+
+
+def test_a_store_larger_than_the_disk_is_refused_before_anything_is_decoded(monkeypatch):
+    monkeypatch.setenv("VGX_CACHE_MAX", "1TB")
+    usage = SimpleNamespace(total=10**6, free=PER_STORE - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    source = Plain("large")
+    message = r"takes up to 0\.0 MB; the disk has 0\.0 MB; .*--clear makes room.*VGX_CACHE names"
+    with pytest.raises(StorageError, match=message):
+        open_store(source, SPEC)
+    assert source.reads == 0
+
+
+@pytest.mark.parametrize("count", [10**9, 2**62])
+def test_more_images_than_any_machine_holds_are_refused_at_once(count, monkeypatch):
+    class Many(Plain):
+        def __len__(self):
+            return count
+
+    monkeypatch.delenv("VGX_CACHE_MAX", raising=False)
+    source = Many("many")
+    message = r"without VGX_CACHE_MAX, at most .* GB, a fifth of the disk; take fewer"
+    with pytest.raises(StorageError, match=f"a store of {count:,} images takes .* GB; {message}"):
+        open_store(source, vgx.ImageSpec(size=256))
+    assert source.reads == 0
 
 
 def test_what_is_no_store_is_never_listed_and_never_removed(monkeypatch):
-    whole, more, torn, odd = (made(name, 100 + n) for n, name in enumerate("abcd"))
+    whole, more = (made(name, 100 + n) for n, name in enumerate("ab"))
     (more / "notes.txt").write_text("mine")
-    (torn / "store.json").write_text("{")
-    (odd / "store.json").write_text(json.dumps([1]))
     root = cache.folder()
     (root / "file").write_text("mine")
     for name in ("pictures", ".snapshot", "f" * 32):
         (root / name).mkdir()
         (root / name / "images.u8").write_text("mine")
     before = {path for path in root.rglob("*") if whole not in (path, path.parent)}
-    monkeypatch.setenv("VGX_CACHE_MAX", "0")
+    monkeypatch.setenv("VGX_CACHE_MAX", str(PER_STORE))
     assert there() == ["a"]
     open_store(Plain("new"), SPEC, name="new")
     assert there() == ["new"]
     assert len(cache.remove()) == 1
     assert set(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 10**5, '{"count": 1e999}'])
+def test_a_store_of_which_nothing_is_known_is_listed_and_removed(text):
+    """As one that an earlier version made, whose file has no sum."""
+    (made("a") / "store.json").write_text(text)
+    (kept,) = cache.stores()
+    assert (kept.source, kept.images) == ("damaged, or of an earlier vgx", 0)
+    assert kept.bytes == PER_STORE + len(text)
+    assert cache.remove() == [kept]
+    assert there() == []
 
 
 def test_half_of_a_removed_store_is_removed_by_the_next_builder(monkeypatch):
@@ -141,21 +194,6 @@ def test_half_of_a_removed_store_is_removed_by_the_next_builder(monkeypatch):
     assert [left.name[:33] for left in cache.folder().iterdir()] == [f".{path.name}"]
     made("b")
     assert [left.name[0] == "." for left in cache.folder().iterdir()] == [False]
-
-
-@pytest.mark.parametrize("file", ["images.u8", "store.json", "hashes.u64"])
-def test_a_store_that_lacks_a_file_says_what_to_do(file):
-    path = made("a")
-    (path / file).unlink()
-    with pytest.raises(StorageError, match=f"{path.name}: damaged; delete it, and it is made agai"):
-        open_store(Plain("a"), SPEC)
-
-
-def test_hashes_for_other_pictures_are_damage():
-    path = made("a")
-    (path / "hashes.u64").write_bytes(bytes(8 * 9))
-    with pytest.raises(StorageError, match=r"damaged.*hashes.u64 has 9 numbers for 10 images"):
-        open_store(Plain("a"), SPEC)
 
 
 def test_a_place_that_cannot_be_removed_is_said(monkeypatch):
@@ -206,6 +244,57 @@ def test_a_data_set_is_called_what_the_recipe_sets_of_it():
     assert called == "image-folder path=/a/b non_rgb=skip limit=9"
 
 
+# --- what is no store ----------------------------------------------------------------------------
+
+
+def other(path, size, used):
+    """A file of some bytes that was last used at a time."""
+    file = vgx.cache_dir() / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(bytes(size))
+    os.utime(file, (used, used))
+    return file
+
+
+def test_files_of_the_hubs_library_and_features_count_and_go(monkeypatch):
+    made("a", 200)
+    prepared = other("datasets/a___b/default/0.0.0/abc/dataset_info.json", 1000, 50)
+    other("datasets/a___b/default/0.0.0/abc/b-train.arrow", 2000, 100)
+    broken_off = other("datasets/local-1/parquet/x/0.0.0/abc.incomplete/x.arrow", 4000, 300)
+    features = other("features/abc.safetensors", 8000, 150)
+    kept = [*prepared.parents[1].glob("*.lock"), other("datasets/note.txt", 10, 1)]
+    listed = [(cached.source, cached.bytes, cached.used) for cached in cache.content()]
+    size = cache.stores()[0].bytes
+    assert listed == [
+        ("files of the hub's library: a___b/default", 3000, 100),
+        ("features of real images", 8000, 150),
+        ("a", size, 200),
+        ("files of the hub's library: local-1/parquet", 4000, 300),
+    ]
+    monkeypatch.setenv("VGX_CACHE_MAX", "13kB")  # less than all of them and another store
+    messages = []
+    open_store(Plain("new"), SPEC, name="new", report=messages.append)
+    assert [text.partition("full: ")[2] for text in messages] == [
+        "files of the hub's library: a___b/default: 0.0 MB", "features of real images: 0.0 MB",
+    ]  # fmt: skip
+    assert not prepared.parent.exists()
+    assert not features.exists()
+    assert broken_off.exists()
+    cache.remove()
+    assert not broken_off.parent.exists()
+    assert all(file.exists() for file in kept)
+    assert cache.content() == []
+
+
+def test_files_of_the_hubs_library_stay_as_long_as_it_works():
+    prepared = other("datasets/a___b/default/0.0.0/abc/dataset_info.json", 1000, 50)
+    with (vgx.cache_dir() / "datasets.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        assert cache.remove() == []
+    assert prepared.exists()
+    assert len(cache.remove()) == 1
+
+
 # --- the command -------------------------------------------------------------------------------
 
 
@@ -216,7 +305,7 @@ def listed(capsys, *arguments):
 
 def test_the_command_lists_what_there_is(capsys, monkeypatch):
     monkeypatch.setenv("VGX_CACHE_MAX", "2.5GB")
-    bound = f"of at most 2.50 GB, in {cache.folder()}"
+    bound = f"of at most 2.50 GB, in {vgx.cache_dir()}"
     assert listed(capsys) == [f"0 stores, 0.0 MB {bound}"]
     monkeypatch.setenv("TZ", "UTC")
     made("one path=x", 1_700_000_000)
@@ -224,6 +313,21 @@ def test_the_command_lists_what_there_is(capsys, monkeypatch):
     assert header == "source  pixels  images  size  last used"
     assert row.startswith("one path=x  10 x 10 x 3  10  0.0 MB  2023-11-1")
     assert total == f"1 store, 0.0 MB {bound}"
+
+
+def test_the_command_lists_what_is_no_store(capsys, monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("VGX_CACHE_MAX", "1GB")
+    other("features/abc.safetensors", 5 * 10**6, 1_700_000_000)
+    made("one", 1_800_000_000)
+    _, features, store, total = listed(capsys)
+    assert features.startswith("features of real images  -  -  5.0 MB  2023-11-14")
+    assert store.startswith("one  10 x 10 x 3  10  0.0 MB")
+    assert total == f"1 store and 1 more, 5.0 MB of at most 1.00 GB, in {vgx.cache_dir()}"
+    assert listed(capsys, "--clear")[:2] == [
+        "Removed features of real images: 5.0 MB",
+        "Removed one: 10 images of 10 x 10 x 3, 0.0 MB",
+    ]
 
 
 def test_the_command_clears_and_says_exactly_what(capsys):
@@ -235,9 +339,9 @@ def test_the_command_clears_and_says_exactly_what(capsys):
         f"Removed {name}: 10 images of 10 x 10 x 3, 0.0 MB" for name in ("one", "two")
     ]
     assert lines[3].startswith("three  10 x 10 x 3")
-    assert lines[4] == f"2 removed, 0.0 MB; 1 in use, 0.0 MB, in {cache.folder()}"
+    assert lines[4] == f"2 removed, 0.0 MB; 1 in use, 0.0 MB, in {vgx.cache_dir()}"
     assert there() == ["three"]
     assert len(used.images) == 10
     del used
     listed(capsys, "--clear")
-    assert listed(capsys, "--clear") == [f"0 removed, 0.0 MB; none is left, in {cache.folder()}"]
+    assert listed(capsys, "--clear") == [f"0 removed, 0.0 MB; none is left, in {vgx.cache_dir()}"]

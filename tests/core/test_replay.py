@@ -11,7 +11,8 @@ import safetensors.torch
 
 import vgx
 from vgx.console import Console
-from vgx.errors import StorageError
+from vgx.data import cache, sums
+from vgx.errors import Notice, StorageError
 from vgx.runs import checkpoint
 from vgx.training import session
 from vgx.training.verify import verify
@@ -82,3 +83,19 @@ def test_with_one_checkpoint_there_is_nothing_to_compare(run):
         path.rename(run.path / path.name)
     with pytest.raises(StorageError, match="no checkpoint to load: none was saved before step 10"):
         verify(run, console=quiet())
+
+
+def test_all_images_are_hashed_whatever_the_stamp_says(run):
+    """As after an error of the disk, which changes no status of a file."""
+    (images,) = cache.folder().glob("*/images.u8")
+    before, data = images.read_bytes(), bytearray(images.read_bytes())
+    data[len(data) // 2] ^= 4
+    images.write_bytes(data)
+    about = sums.read_about(images.parent)
+    (vgx.cache_dir() / "verified").mkdir(exist_ok=True)
+    with images.open("rb") as opened:
+        sums._stamp(images.parent).write_text(sums._state(opened, about))
+    assert session.resume(run, console=quiet()) is None  # without a notice
+    with pytest.warns(Notice, match=r"images.u8 is not as it was written; its images are decoded"):
+        assert verify(run, console=quiet()) == (9, 10)
+    assert images.read_bytes() == before

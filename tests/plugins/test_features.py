@@ -169,11 +169,22 @@ def test_inception_is_fetched_once_and_its_file_told(monkeypatch):
         vgx.Notice, match="inception: .*safetensors, SHA-256 ([0-9a-f]{64})"
     ) as notices:
         network = Inception().build(IMAGE)
-    (file,) = (vgx.cache_dir() / "weights").iterdir()
+    (file,) = (vgx.cache_dir() / "weights").glob("*.safetensors")
     assert str(notices[0].message).endswith(hashlib.sha256(file.read_bytes()).hexdigest())
     with pytest.warns(vgx.Notice, match="inception"):
         again = Inception().build(IMAGE)
     assert requests == [(requests[0][0], "6726825d")]
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-1] ^= 1  # a number: the file can be read
+    file.write_bytes(flipped)
+    for fetched in (True, False):
+        with pytest.warns(vgx.Notice, match="inception") as notices:
+            Inception().build(IMAGE)
+        first = str(notices[0].message)
+        assert first.endswith("damaged, so it is fetched again") == fetched
+        assert file.read_bytes() == whole
+    assert len(requests) == 2
     images = random_images(1, 16)
     with torch.no_grad():
         features = network(images)

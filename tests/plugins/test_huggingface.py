@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import vgx
+from vgx.data import cache
 from vgx.data.store import open_source, open_store
 from vgx.errors import DataError, HubError, RecipeError
 
@@ -167,6 +168,37 @@ def test_a_changed_file_changes_the_fingerprint(folder):
     (file,) = folder.rglob("*.parquet")
     os.utime(file, (1, 1))
     assert source.build(SPEC).fingerprint != before
+
+
+def test_other_content_under_the_same_name_size_and_time_is_read(tmp_path):
+    """The library itself would take its own files of the old content."""
+    file, contents = tmp_path / "x.parquet", []
+    for colour in ("red", "blue"):
+        picture = io.BytesIO()
+        Image.new("RGB", (8, 8), colour).save(picture, "BMP")
+        rows = pa.table({"image": [{"bytes": picture.getvalue(), "path": None}] * 3})
+        pq.write_table(rows, tmp_path / colour, compression="none", use_dictionary=False)
+        contents.append((tmp_path / colour).read_bytes())
+    assert len(contents[0]) == len(contents[1])
+    file.write_bytes(contents[0])
+    before = file.stat()
+    assert store(path=str(file))[0].images[0, 0, 0].tolist() == [255, 0, 0]
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of a file system has ticks
+        file.write_bytes(contents[1])
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store(path=str(file))[0].images[0, 0, 0].tolist() == [0, 0, 255]
+
+
+def test_what_the_library_wrote_counts_and_is_removed_while_its_rows_are_read(folder):
+    source = part(path=str(folder)).build(SPEC)
+    (cached,) = cache.content()
+    assert cached.source.startswith("files of the hub's library: local-")
+    files = [file for file in cached.path.iterdir() if file.is_file()]
+    assert cached.bytes == sum(file.stat().st_size for file in files) > 1000
+    assert cache.remove() == [cached]
+    assert not cached.path.exists()
+    assert source[0].getpixel((0, 0)) == (0, 10, 200)
+    assert part(path=str(folder)).build(SPEC)[0].getpixel((0, 0)) == (0, 10, 200)
 
 
 # --- labels --------------------------------------------------------------------------------------

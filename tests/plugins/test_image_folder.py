@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import warnings
@@ -285,6 +286,50 @@ def test_a_change_changes_the_fingerprint(tmp_path):
     assert source(tmp_path, non_rgb="skip").fingerprint != source(
         tmp_path, non_rgb="convert"
     ).fingerprint  # fmt: skip
+
+
+def replace_content(file, data):
+    """Write other bytes of the same number into a file, and put its times back."""
+    before = file.stat()
+    assert len(data) == before.st_size
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of a file system has ticks
+        file.write_bytes(data)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("kind", ["bmp", "ppm"])
+def test_other_content_under_the_same_name_size_and_time_is_decoded(tmp_path, kind):
+    file = tmp_path / f"a.{kind}"
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(file)
+    first = open_store(source(tmp_path), SPEC)
+    assert first.images[0, 0, 0].tolist() == [1, 2, 3]
+    Image.new("RGB", (8, 8), (9, 2, 3)).save(tmp_path.with_name(f"other.{kind}"))
+    replace_content(file, tmp_path.with_name(f"other.{kind}").read_bytes())
+    second = open_store(source(tmp_path), SPEC)
+    assert second.images[0, 0, 0].tolist() == [9, 2, 3]
+    assert second.content != first.content
+
+
+def test_two_images_that_change_places_are_noticed(tmp_path):
+    for name, colour in (("a", 1), ("b", 2)):
+        Image.new("RGB", (8, 8), (colour,) * 3).save(tmp_path / f"{name}.bmp")
+        os.utime(tmp_path / f"{name}.bmp", (1, 1))
+    assert open_store(source(tmp_path), SPEC).images[:, 0, 0, 0].tolist() == [1, 2]
+    for name, other in (("a", "c"), ("b", "a"), ("c", "b")):
+        (tmp_path / f"{name}.bmp").rename(tmp_path / f"{other}.bmp")
+    assert open_store(source(tmp_path), SPEC).images[:, 0, 0, 0].tolist() == [2, 1]
+
+
+def test_the_same_images_elsewhere_are_the_same_content(tmp_path):
+    """They are decoded again, since a copy has a ctime of its own; a resume compares content."""
+    (tmp_path / "one").mkdir()
+    save(tmp_path / "one" / "a.png")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one, two = (open_store(source(tmp_path / name), SPEC) for name in ("one", "two"))
+    assert one.fingerprint != two.fingerprint
+    assert one.content == two.content
 
 
 # --- labels --------------------------------------------------------------------------------------

@@ -40,23 +40,24 @@ def list_runs(out: Path | None) -> None:
 
 
 @click.command(name="cache")
-@click.option("--clear", is_flag=True, help="Remove the stores that no process has open.")
+@click.option("--clear", is_flag=True, help="Remove everything that no process uses.")
 @common
 def list_stores(clear: bool) -> None:
-    """List the stores of decoded images: source, size, when last used."""
+    """List the stores of decoded images and other cached files: size, when last used."""
     from vgx.console import Console
     from vgx.data import cache
+    from vgx.files import cache_dir
 
     console = Console()
     removed = cache.remove() if clear else []
     for store in removed:
         console.print(f"Removed {store.line}")
-    kept = cache.stores()
+    kept = cache.content()
     rows = [
         (
             store.source,
-            " x ".join(map(str, (store.shape[0], *store.shape))),
-            f"{store.images:,}",
+            " x ".join(map(str, (store.shape[0], *store.shape))) if store.images else "-",
+            f"{store.images:,}" if store.images else "-",
             cache.format_bytes(store.bytes),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(store.used)),
         )
@@ -68,11 +69,14 @@ def list_stores(clear: bool) -> None:
     if clear:
         freed = cache.format_bytes(sum(store.bytes for store in removed))
         left = f"{len(kept):,} in use, {total}" if kept else "none is left"
-        console.print(f"{len(removed):,} removed, {freed}; {left}, in {cache.folder()}")
+        console.print(f"{len(removed):,} removed, {freed}; {left}, in {cache_dir()}")
         return
-    stores = "1 store" if len(kept) == 1 else f"{len(kept):,} stores"
+    stores = sum(store.path.parent == cache.folder() for store in kept)
+    count = "1 store" if stores == 1 else f"{stores:,} stores"
+    if len(kept) > stores:
+        count += f" and {len(kept) - stores:,} more"
     limit = cache.format_bytes(cache.limit())
-    console.print(f"{stores}, {total} of at most {limit}, in {cache.folder()}")
+    console.print(f"{count}, {total} of at most {limit}, in {cache_dir()}")
 
 
 COMMANDS = (list_runs, list_stores)

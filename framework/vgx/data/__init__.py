@@ -1,5 +1,6 @@
 """Data: images decoded once, and minibatches of them.
 
+sums      what a store must be: its description, sums and last check
 cache     the folder of stores: who builds, who reads, and how much it may hold
 decode    one image as plain bytes, whatever its mode, or why it cannot be used
 store     the store of decoded images: opened, built, looked up

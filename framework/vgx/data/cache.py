@@ -1,4 +1,4 @@
-"""The folder of stores: who builds there, who reads there, and how much it may hold.
+"""The cache: who builds and reads stores there, and how much it may hold.
 
 The file of a store's images is its lock too. A builder holds it exclusively, in a hidden folder
 beside the final one; readers share it; a store is removed only when nobody holds it. A lock ends
@@ -8,21 +8,23 @@ with its process, however that ends.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from vgx.errors import RecipeError, StorageError
+from vgx.data.sums import ABOUT, BROKEN, FILES, IMAGES, DamagedError, forget, read_about
+from vgx.errors import Notice, RecipeError, StorageError
 from vgx.files import cache_dir, flush_directory
 
-IMAGES, HASHES, LABELS, ABOUT = "images.u8", "hashes.u64", "labels.i64", "store.json"
+INCOMPLETE = ".incomplete"  # how the hub's library ends the name of a folder it writes
+Opened = TypeVar("Opened")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _NAME = re.compile(r"[0-9a-f]{32}")
 _HIDDEN = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # folders of builders, and what is being removed
@@ -30,20 +32,22 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class CachedStore:
-    """A store in the cache, as a list shows it."""
+class Cached:
+    """A store, or something else in the cache, as a list shows it."""
 
     path: Path
-    source: str  # the data set and its fields
-    images: int
+    source: str  # of a store: the data set and its fields
+    images: int  # 0 for all but stores
     shape: tuple[int, int]  # size and channels
     bytes: int
     used: float  # when it was last opened, in seconds since 1970
 
     @property
     def line(self) -> str:
-        """The store in one line of text."""
+        """It in one line of text."""
         size, channels = self.shape
+        if not self.images:
+            return f"{self.source}: {format_bytes(self.bytes)}"
         images = f"{self.images:,} images of {size} x {size} x {channels}"
         return f"{self.source}: {images}, {format_bytes(self.bytes)}"
 
@@ -57,13 +61,32 @@ def limit() -> int:
     """Return how many bytes the stores may take: VGX_CACHE_MAX, or a fifth of the disk."""
     text = os.environ.get("VGX_CACHE_MAX")
     if text is None:
-        parents = (folder(), *folder().absolute().parents)
-        existing = next(path for path in parents if path.exists())
-        return shutil.disk_usage(existing).total // 5
+        return shutil.disk_usage(_existing()).total // 5
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise RecipeError(f"VGX_CACHE_MAX: {text!r} is no size; write one like 50GB or 500MB")
     return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def require_room(count: int, bytes_per_image: int) -> None:
+    """Raise `StorageError` when a store of `count` images is larger than the cache or its disk."""
+    needed, allowed = count * bytes_per_image, limit()
+    free = shutil.disk_usage(_existing()).free
+    store = f"{folder()}: a store of {count:,} images takes up to {format_bytes(needed)}"
+    fewer = "take fewer or smaller images"
+    if needed > allowed:
+        bound = f"VGX_CACHE_MAX allows {format_bytes(allowed)}"
+        if "VGX_CACHE_MAX" not in os.environ:
+            bound = f"without VGX_CACHE_MAX, at most {format_bytes(allowed)}, a fifth of the disk"
+        raise StorageError(f"{store}; {bound}; {fewer}, or set VGX_CACHE_MAX to allow more")
+    if needed > free:
+        others = "vgx cache --clear makes room, and VGX_CACHE names another disk"
+        raise StorageError(f"{store}; the disk has {format_bytes(free)}; {fewer}; {others}")
+
+
+def _existing() -> Path:
+    parents = (folder(), *folder().absolute().parents)
+    return next(path for path in parents if path.exists())
 
 
 def format_bytes(count: int) -> str:
@@ -72,24 +95,40 @@ def format_bytes(count: int) -> str:
 
 
 def obtain(
-    store: Path, build: Callable[[Path, BinaryIO], None], waiting: Callable[[], None]
-) -> tuple[BinaryIO, bool]:
-    """Return the open file of a store's images, and whether this call has built the store.
+    store: Path,
+    read: Callable[[Path], Opened],
+    build: Callable[[Path, BinaryIO], None],
+    waiting: Callable[[], None],
+) -> tuple[Opened, bool]:
+    """Return what `read` gives for a store, and whether this call has built the store.
 
     Of several processes that want the same store one builds it: `build` is called with a folder and
     the open file of images in it. The others wait until it is ready or its builder has died;
-    `waiting` is called once. Nobody removes a store while its file, or a map of it, is open. Raises
-    `OSError`, and `StorageError` for a store of which files are missing.
+    `waiting` is called once. A store for which `read` raises `DamagedError` is built again, with a
+    `Notice`; who has it open keeps the files that it has. Nobody removes a store while its file, or
+    a map of it, is open. Raises `OSError`, and `StorageError` for what cannot be built again.
     """
     built = waited = False
     place = store.with_name(f".{store.name}")
-    while (images := open_images(store)) is None:
-        file = _begin(store, place)
+    while True:
+        with _held(store) as folder:
+            try:
+                if folder is not None:
+                    return read(store), built
+            except DamagedError as error:
+                if not _is(store, folder):
+                    continue  # it was removed or built again meanwhile
+                if built:
+                    faulty = "the disk or the memory may be faulty"
+                    message = f"{store}: damaged when it was just built ({error}); {faulty}"
+                    raise StorageError(message) from error
+                warn_damaged(store, error, "its images are decoded again")
+            file = _begin(store, place, folder)
         if file is None:
-            if not waited:
+            if not waited and place.exists():
                 waiting()
-            waited = True
-            with suppress(FileNotFoundError), (place / IMAGES).open("rb") as other:
+                waited = True
+            with suppress(FileNotFoundError), _opened(place / IMAGES) as other:
                 fcntl.flock(other, fcntl.LOCK_SH)
             continue
         with file:
@@ -101,24 +140,77 @@ def obtain(
                 raise
             flush_directory(store.parent)
         built = True
-    return images, built
 
 
-def open_images(store: Path) -> BinaryIO | None:
-    """Open a store's images, together with other readers; None when there is no store."""
-    with suppress(FileNotFoundError):
-        images = (store / IMAGES).open("rb")
-        fcntl.flock(images, fcntl.LOCK_SH)
-        if (store / ABOUT).is_file():  # not removed just before it was locked
-            with suppress(OSError):  # in a cache of another user
-                os.utime(store / ABOUT)
-            return images
-        images.close()
-    return None
+def look_up(store: Path, read: Callable[[Path], Opened]) -> Opened | None:
+    """Return what `read` gives for a store; None when there is none.
+
+    A store for which `read` raises `DamagedError` is taken for none, with a `Notice`. Raises
+    `OSError`.
+    """
+    with _held(store) as folder:
+        try:
+            return None if folder is None else read(store)
+        except DamagedError as error:
+            if _is(store, folder):
+                warn_damaged(store, error, "it is not used")
+            return None
 
 
-def _begin(store: Path, place: Path) -> BinaryIO | None:
-    """Make the folder to build a store in; None when another builds there, or the store exists."""
+def warn_damaged(store: Path, error: DamagedError, what: str) -> None:
+    """Give a `Notice` about a damaged store and what is done about it."""
+    warnings.warn(f"{store}: damaged: {error}; {what}", Notice, stacklevel=3)
+
+
+def open_images(store: Path) -> BinaryIO:
+    """Open a store's images, together with other readers. Raises `DamagedError`, `OSError`."""
+    try:
+        images = _opened(store / IMAGES)
+    except OSError as error:
+        if error.errno not in BROKEN:
+            raise
+        raise DamagedError(f"{IMAGES}: {error.strerror}") from error
+    fcntl.flock(images, fcntl.LOCK_SH)
+    with suppress(OSError):  # in a cache of another user
+        os.utime(store / ABOUT)
+    return images
+
+
+def _opened(file: Path) -> BinaryIO:
+    # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
+    return open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+
+
+@contextmanager
+def _held(store: Path) -> Iterator[int | None]:
+    """Give a descriptor of a store's folder, or None when there is no such folder.
+
+    As long as it is open, the system takes no other folder for this one.
+    """
+    try:
+        folder = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _is(store: Path, folder: int | None) -> bool:
+    """Return whether a path names the folder of an open descriptor."""
+    try:
+        return folder is not None and os.path.samestat(store.stat(), os.fstat(folder))
+    except FileNotFoundError:
+        return False
+
+
+def _begin(store: Path, place: Path, damaged: int | None) -> BinaryIO | None:
+    """Make the folder to build a store in; None when another builds there, or the store exists.
+
+    A store that is the `damaged` one is removed first.
+    """
     root = store.parent
     root.mkdir(parents=True, exist_ok=True)
     # Nobody may see a folder that is not yet locked. A file, since NFS locks no directory.
@@ -130,9 +222,12 @@ def _begin(store: Path, place: Path) -> BinaryIO | None:
                 if _HIDDEN.fullmatch(left.name):
                     _remove_unheld(left)
         if store.exists():
-            if not {IMAGES, ABOUT} <= {file.name for file in store.iterdir()}:
-                raise StorageError(f"{store}: damaged; delete it, and it is made again")
-            return None
+            if not _is(store, damaged):
+                return None
+            if others := sorted({file.name for file in store.iterdir()} - FILES):
+                message = f"damaged, and {others[0]!r} in it is no file of a store"
+                raise StorageError(f"{store}: {message}; move it away, or delete the folder")
+            _discard(store)
         try:
             place.mkdir()
         except FileExistsError:
@@ -146,7 +241,8 @@ def _begin(store: Path, place: Path) -> BinaryIO | None:
 
 def _remove_unheld(place: Path) -> None:
     """Remove a store, or the rest of one. Raises `BlockingIOError` when it is held."""
-    with (place / IMAGES).open("ab") as images:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK
+    with open(place / IMAGES, "ab", opener=lambda path, _: os.open(path, flags, 0o666)) as images:
         fcntl.flock(images, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _discard(place)
 
@@ -155,38 +251,87 @@ def _discard(place: Path) -> None:
     """Remove a folder that this process holds; under its name it is never seen half removed."""
     name = place.name.strip(".")[:32]
     gone = place.rename(place.with_name(f".{name}.{uuid.uuid4().hex[:8]}"))
+    if gone.is_symlink():
+        gone.unlink()  # and what it leads to stays
     shutil.rmtree(gone, ignore_errors=True)
+    forget(place.with_name(name))
 
 
-def stores() -> list[CachedStore]:
+def stores() -> list[Cached]:
     """Return the stores, the longest unused first; other files and folders are passed over."""
-    known, cached = {IMAGES, HASHES, LABELS, ABOUT}, []
+    cached = []
     for path in folder().glob("*"):
-        # A folder that is no store raises one of these.
-        with suppress(OSError, ValueError, LookupError, TypeError):
-            files = [*path.iterdir()]
-            if not _NAME.fullmatch(path.name) or {file.name for file in files} - known:
+        with suppress(OSError):  # it is no folder, or was just removed
+            names = {file.name for file in path.iterdir()}
+            if not _NAME.fullmatch(path.name) or names - FILES or not {IMAGES, ABOUT} <= names:
                 continue
-            about = json.loads((path / ABOUT).read_text())
-            shape = int(about["size"]), int(about["channels"])
-            size, used = sum(file.stat().st_size for file in files), (path / ABOUT).stat().st_mtime
-            source, count = str(about["source"]), int(about["count"])
-            cached.append(CachedStore(path, source, count, shape, size, used))
+            size, used = _size(path), (path / ABOUT).stat().st_mtime
+            try:
+                about = read_about(path)
+            except DamagedError:
+                source, count, shape = "damaged, or of an earlier vgx", 0, (0, 0)
+            else:
+                source, count, shape = about.source, about.count, (about.size, about.channels)
+            cached.append(Cached(path, source, count, shape, size, used))
     return sorted(cached, key=lambda store: store.used)
 
 
-def remove(max_bytes: int = 0) -> list[CachedStore]:
-    """Remove stores, the longest unused first, until the rest take at most `max_bytes` bytes.
+def others() -> list[Cached]:
+    """Return what else the cache can lose: files of the hub's library, features of real images."""
+    data, features = cache_dir() / "datasets", cache_dir() / "features"
+    # Of a data set that the library has prepared, and of one whose preparation was broken off.
+    found = [file.parent for file in data.rglob("dataset_info.json")]
+    found = [path for path in found if path.suffix != INCOMPLETE] + [*data.rglob(f"*{INCOMPLETE}")]
+    cached = []
+    for path in (*found, *features.glob("*.safetensors")):
+        with suppress(OSError):  # it was just removed
+            files = [*path.iterdir()] if path.is_dir() else [path]
+            status = [file.lstat() for file in files]
+            used = max((max(each.st_atime, each.st_mtime) for each in status), default=0.0)
+            name = "features of real images"
+            if path.is_relative_to(data):
+                name = f"files of the hub's library: {'/'.join(path.relative_to(data).parts[:2])}"
+            size = sum(each.st_size for each in status)
+            cached.append(Cached(path, name, 0, (0, 0), size, used))
+    return cached
 
-    Stores that are open stay, and those that may not be removed. Returns the removed ones.
+
+def _size(path: Path) -> int:
+    return sum(file.lstat().st_size for file in path.iterdir())
+
+
+def content() -> list[Cached]:
+    """Return all that `remove` can remove, the longest unused first."""
+    return sorted([*stores(), *others()], key=lambda cached: cached.used)
+
+
+def remove(max_bytes: int = 0) -> list[Cached]:
+    """Remove what is longest unused, until the rest takes at most `max_bytes` bytes.
+
+    Stores that are open stay, files of the hub's library as long as it works, and what may not be
+    removed. Returns what was removed.
     """
-    remaining = stores()
-    total, removed = sum(store.bytes for store in remaining), []
-    for store in remaining:
+    remaining = content()
+    total, removed = sum(cached.bytes for cached in remaining), []
+    for cached in remaining:
         if total <= max_bytes:
             break
         with suppress(OSError):
-            _remove_unheld(store.path)
-            removed.append(store)
-            total -= store.bytes
+            _remove(cached.path)
+            removed.append(cached)
+            total -= cached.bytes
     return removed
+
+
+def _remove(path: Path) -> None:
+    """Remove what is cached at a path. Raises `OSError` when it is in use, or must stay."""
+    if path.parent == folder():
+        _remove_unheld(path)
+    elif path.is_dir():
+        # Whoever calls the library shares this lock until all that it needs is mapped.
+        with cache_dir().joinpath("datasets.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = path.rename(path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{INCOMPLETE}"))
+            shutil.rmtree(gone, ignore_errors=True)
+    else:
+        path.unlink()

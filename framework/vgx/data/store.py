@@ -6,21 +6,22 @@ Letters: N images, S pixels high and wide, C channels.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vgx.console import Console
-from vgx.data import cache
+from vgx.data import cache, sums
 from vgx.data import decode as decoding
+from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.kinds import Dataset, Labelled, Sampler, Source
@@ -28,7 +29,6 @@ from vgx.parts.values import ImageSpec
 
 # What is done to an image after decoding; part of the store's address.
 POLICY = "bilinear-3"
-NAMED = 1000  # unreadable images whose names are kept
 AT_ONCE = 32  # images that one task of a thread decodes
 IN_FLIGHT = 2**28  # bytes of decoded images that wait to be written, about
 SKIPPING = "dataset.on_bad=skip leaves such images out"
@@ -121,51 +121,70 @@ def peek(source: Source, image: ImageSpec, n: int, max_bad: float | None = None)
 
 
 def open_with_progress(
-    source: Source, dataset: Dataset, image: ImageSpec, console: Console
+    source: Source, dataset: Dataset, image: ImageSpec, console: Console, *, verify: bool = False
 ) -> Store:
-    """Return the store of a data set's source; show on the console how decoding goes on."""
-    with console.progress("Preparing", len(source)) as advance:
-        return open_store(
-            source,
-            image,
-            lambda count: advance(count, ()),
-            dataset.tolerated,
-            name_of(dataset),
-            console.print,
-        )
+    """Return the store of a data set's source; show on the console how that goes on."""
+    return open_store(
+        source,
+        image,
+        watched_on(console),
+        dataset.tolerated,
+        name_of(dataset),
+        console.print,
+        verify=verify,
+    )
+
+
+def watched_on(console: Console) -> Watch:
+    """Return what shows on a console how a long task goes on."""
+
+    @contextmanager
+    def watch(label: str, images: int) -> Iterator[Callable[[int], None]]:
+        with console.progress(label, images) as advance:
+            yield lambda count: advance(count, ())
+
+    return watch
 
 
 def open_store(
     source: Source,
     image: ImageSpec,
-    progress: Callable[[int], None] = lambda _: None,
+    watch: Watch = unwatched,
     max_bad: float | None = None,
     name: str = "",
     report: Callable[[str], None] = lambda _: None,
     advice: str = SKIPPING,
+    *,
+    verify: bool = False,
 ) -> Store:
     """Return the store of a source for this kind of image; build it if the cache has none.
 
-    `progress` is called with the number of images just done, `report` with messages for the user.
-    `max_bad` is the largest share of images that may be unreadable; without it the first one is a
-    `DataError` that ends with `advice`. `name` stands for the source in the list of the cache.
+    `watch` shows how images are decoded or verified, and `report` is called with messages for the
+    user. `max_bad` is the largest share of images that may be unreadable; without it the first one
+    is a `DataError` that ends with `advice`. `name` stands for the source in the list of the cache.
+    With `verify` the images are hashed, whenever that was done before. A damaged store is built
+    again, with a `Notice`.
     """
     folder = _folder(source.fingerprint, image)
     limit = cache.limit()
 
+    def read(folder: Path) -> Store:
+        return _read(folder, source.fingerprint, image, watch, verify=verify)
+
     def build(place: Path, file: BinaryIO) -> None:
-        _build(source, image, place, file, progress, max_bad, name, advice)
+        require_room(source, image)
+        with watch("Preparing", len(source)) as progress:
+            _build(source, image, place, file, progress, max_bad, name, advice)
 
     def waiting() -> None:
         report("Another run decodes these images; waiting")
 
     try:
-        file, built = cache.obtain(folder, build, waiting)
+        store, built = cache.obtain(folder, read, build, waiting)
     except OSError as error:
         needed = len(source) * image.pixel_values / 2**20
         message = f"{error.strerror or error} (it takes up to {needed:,.0f} MiB; VGX_CACHE"
         raise StorageError(f"{folder}: {message} says where)") from error
-    store = _read(folder, file, source.fingerprint, image)
     if built:
         for removed in cache.remove(limit):
             report(f"Removed from the cache, which is full: {removed.line}")
@@ -173,17 +192,27 @@ def open_store(
     return store
 
 
-def cached(fingerprint: str, image: ImageSpec) -> Store | None:
+def require_room(source: Source, image: ImageSpec) -> None:
+    """Raise `StorageError` when the store of a source is larger than the cache or its disk allow.
+
+    A store that exists needs no room.
+    """
+    if not _folder(source.fingerprint, image).is_dir():
+        numbers = 2 if image.classes else 1  # of 8 bytes: a hash, and a label
+        cache.require_room(len(source), image.pixel_values + 8 * numbers)
+
+
+def cached(fingerprint: str, image: ImageSpec, watch: Watch = unwatched) -> Store | None:
     """Return the store of a source with this fingerprint, without the source itself.
 
-    None when the cache has no such store. Raises `StorageError` for a damaged one.
+    None when the cache has no such store, and with a `Notice` when it is damaged. Raises
+    `StorageError` for a cache that cannot be read.
     """
     folder = _folder(fingerprint, image)
     try:
-        file = cache.open_images(folder)
+        return cache.look_up(folder, lambda store: _read(store, fingerprint, image, watch))
     except OSError as error:
         raise StorageError(f"{folder}: {error.strerror or error}") from error
-    return None if file is None else _read(folder, file, fingerprint, image)
 
 
 def _folder(fingerprint: str, image: ImageSpec) -> Path:
@@ -194,31 +223,28 @@ def _folder(fingerprint: str, image: ImageSpec) -> Path:
     return cache.folder() / hashlib.sha256(address.encode()).hexdigest()[:32]
 
 
-def _read(folder: Path, file: BinaryIO, fingerprint: str, image: ImageSpec) -> Store:
-    """Map the images of a store, whose file is open and locked, and read what lies beside it."""
-    with file:
-        try:
-            about = json.loads((folder / cache.ABOUT).read_text())
-            shape = (about["count"], image.size, image.size, image.channels)
-            # The map keeps the file's lock: a store that is mapped is not removed.
-            images = np.memmap(file, np.uint8, "r", shape=shape)
-            hashes = _column(folder / cache.HASHES, np.uint64, len(images))
-            labels = None
-            if image.classes:
-                labels = _column(folder / cache.LABELS, np.int64, len(images))
-        except (OSError, ValueError) as error:
-            message = f"{folder}: damaged; delete it, and it is made again ({error})"
-            raise StorageError(message) from error
-    counts = about["dropped"], about["bad"], tuple(about["named"])
-    return Store(images, hashes, labels, fingerprint, about["sha256"], *counts)
-
-
-def _column(file: Path, kind: type[Any], count: int) -> NDArray[Any]:
-    """[N]  Read one number for each image. Raises `ValueError` when there are not as many."""
-    column = np.fromfile(file, kind)
-    if len(column) != count:
-        raise ValueError(f"{file.name} has {len(column):,} numbers for {count:,} images")
-    return column
+def _read(
+    folder: Path, fingerprint: str, image: ImageSpec, watch: Watch, *, verify: bool = False
+) -> Store:
+    """Verify a store and map its images. Raises `DamagedError`, `OSError`."""
+    with cache.open_images(folder) as file:
+        about = sums.read_about(folder)
+        hashes = sums.read_column(folder, sums.HASHES, about)
+        labels = sums.read_column(folder, sums.LABELS, about) if image.classes else b""
+        sums.check_images(folder, file, about, labels, watch, always=verify)
+        shape = about.count, image.size, image.size, image.channels
+        # The map keeps the file's lock: a store that is mapped is not removed.
+        images = np.memmap(file, np.uint8, "r", shape=shape)
+    return Store(
+        images,
+        np.frombuffer(hashes, np.uint64).copy(),
+        np.frombuffer(labels, np.int64).copy() if image.classes else None,
+        fingerprint,
+        about.sha256,
+        about.dropped,
+        about.bad,
+        tuple(about.named),
+    )
 
 
 def _check_bad(store: Store, total: int, max_bad: float | None, advice: str) -> None:
@@ -285,22 +311,25 @@ def _build(
     if not hashes:
         why = f"dropped: {dict(dropped)}, unreadable: {len(bad):,} ({'; '.join(bad[:3])})"
         raise DataError(f"none of {len(source):,} images is usable: {why}")
-    write_file(place / cache.HASHES, np.array(hashes, np.uint64).tobytes())
+    columns = {sums.HASHES: np.array(hashes, np.uint64).tobytes()}
     if image.classes:
-        data = np.array(labels, np.int64).tobytes()
-        write_file(place / cache.LABELS, data)
-        digest.update(data)
-    about = {
-        "source": decoding.printable(name or source.fingerprint),
-        "size": image.size,
-        "channels": image.channels,
-        "count": len(hashes),
-        "dropped": dict(sorted(dropped.items())),
-        "bad": len(bad),
-        "named": bad[:NAMED],
-        "sha256": digest.hexdigest(),
-    }
-    write_file(place / cache.ABOUT, json.dumps(about, indent=1))
+        columns[sums.LABELS] = np.array(labels, np.int64).tobytes()
+        digest.update(columns[sums.LABELS])
+    for column, data in columns.items():
+        write_file(place / column, data)
+    about = sums.About(
+        address=place.name.removeprefix("."),
+        source=decoding.printable(name or source.fingerprint),
+        size=image.size,
+        channels=image.channels,
+        count=len(hashes),
+        dropped=dict(sorted(dropped.items())),
+        bad=len(bad),
+        named=bad[: sums.NAMED],
+        sha256=digest.hexdigest(),
+        sums={column: hashlib.sha256(data).hexdigest() for column, data in columns.items()},
+    )
+    write_file(place / sums.ABOUT, about.text())
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,12 +21,14 @@ from torch import Tensor, nn
 from vgx.data.batches import as_images
 from vgx.data.split import held_out
 from vgx.data.store import Store
-from vgx.files import cache_dir, write_file
+from vgx.errors import Notice, StorageError
+from vgx.files import cache_dir
 from vgx.parts.kinds import Features
 from vgx.parts.values import ImageSpec
-from vgx.runs import checkpoint
+from vgx.runs import summed
 from vgx.sampling.model import CHUNK
 
+MOST = 2**34  # bytes of a file of features: two million images in the features of Inception
 Advance = Callable[[int], None]  # is called with the number of images just processed
 
 
@@ -129,8 +133,14 @@ class FeatureCache:
         """[N, F]  Return the features of real images; from the cache if they are there."""
         address = self.address(part, real)
         file = cache_dir() / "features" / f"{address}.safetensors"
-        if address not in self.known and self.on_disk and file.is_file():
-            self.known[address] = checkpoint.tensors(file.read_bytes(), file)["features"]
+        if address not in self.known and self.on_disk:
+            try:
+                self.known[address] = summed.read(file, address, MOST)["features"]
+            except FileNotFoundError:
+                pass
+            except (OSError, StorageError) as error:
+                text = f"features of real images are computed again: {error}"
+                warnings.warn(text, Notice, stacklevel=2)
         if address in self.known:
             advance(len(real))
             return self.known[address]
@@ -140,7 +150,8 @@ class FeatureCache:
             advance(len(images))
         self.known[address] = torch.cat(pieces)
         if self.on_disk:
-            write_file(file, checkpoint.tensor_bytes({"features": self.known[address]}))
+            with suppress(StorageError):  # a cache that cannot be written keeps none
+                summed.write(file, {"features": self.known[address]}, address)
         return self.known[address]
 
     def address(self, part: Features, real: RealImages) -> str:

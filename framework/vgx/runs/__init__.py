@@ -5,6 +5,7 @@ directory        run directories: numbers, files, the log, the lock
 trust            which plugin files of a run are imported: those that this user trusts
 best             the best measurement of each metric, in a log and in checkpoints
 checkpoint       states, committed by a rename and verified before they are used
+summed           tensors in files with a sum of their own
 summary          each run as one line of a list
 frames           grids drawn while training: which there are, and a time-lapse of them
 import_weights   `.pt` files of other programs, converted to safetensors

@@ -201,11 +201,11 @@ def _manifest(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps(manifest, indent=1).encode()
 
 
-def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """Return tensors by name as safetensors."""
+def tensor_bytes(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Return tensors by name as safetensors, with texts by name in the header."""
     # safetensors wants contiguous tensors that share no memory; channels-last ones are neither.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    return safetensors.torch.save(plain)
+    return safetensors.torch.save(plain, metadata)
 
 
 def tensors(data: bytes, name: Path) -> dict[str, Tensor]:

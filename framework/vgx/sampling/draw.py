@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,13 +24,12 @@ from vgx import rng
 from vgx.data.batches import as_images
 from vgx.data.store import name_of, open_store
 from vgx.errors import Notice, RecipeError, StorageError
-from vgx.files import read_file, write_file
 from vgx.images import ahead, threads
 from vgx.parts.kinds import Fitted, LatentSampler, Sampler, Source
 from vgx.parts.registry import Registry
 from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
-from vgx.runs import checkpoint
+from vgx.runs import summed
 from vgx.runs.directory import Run, find
 from vgx.runs.trust import registry_of
 from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model
@@ -139,7 +138,8 @@ def prepare(
         if run is None or source is not None:
             sampler.fit(codes)
         else:
-            _fit_once(sampler, model.recipe, codes, run, f"{part.type}-{model.step:08}")
+            name = f"{part.type}-{model.step:08}"
+            sampler = _fit_once(part, recipe, codes, run, name)
     classes = recipe.image.classes if recipe.decoder.conditional else 0
     if classes and labels is None and part.least_codes:
         text = f"{lacks} have no labels, so they are decoded with labels that are drawn at random"
@@ -264,15 +264,33 @@ def decoded(model: Model, z: Tensor, labels: Tensor | None = None) -> Iterator[T
     return ahead(decode, range(0, len(z), size), 1 if device.type == "cuda" else threads())
 
 
-def _fit_once(sampler: Fitted, recipe: Recipe, codes: Tensor, run: Run, name: str) -> None:
-    """Fit to codes [K, *Z], or load what was learned from them with the same settings before."""
+def _fit_once(part: Sampler, recipe: Recipe, codes: Tensor, run: Run, name: str) -> LatentSampler:
+    """Return a sampler that learned from codes [K, *Z]; what it learned is kept in a file.
+
+    A file that is damaged, or of other codes, is replaced with a `Notice`; there is a notice too
+    when it cannot be written.
+    """
     settings = hashlib.sha256(recipe.sampler.model_dump_json().encode()).hexdigest()[:8]
     file = run.fits / f"{name}-{settings}.safetensors"
-    if file.is_file():
-        _load_fit(sampler, checkpoint.tensors(read_file(file, MAX_FIT), file), codes, file)
-        return
+    of = f"{settings} {hashlib.sha256(codes.contiguous().numpy().tobytes()).hexdigest()}"
+    sampler = cast("Fitted", part.build(recipe.latent))
+    try:
+        _load_fit(sampler, summed.read(file, of, MAX_FIT), codes, file)
+    except FileNotFoundError:
+        pass
+    except (OSError, StorageError) as error:
+        text = f"sampler {part.type}: learned again from the stored latents: {error}"
+        warnings.warn(text, Notice, stacklevel=2)
+        sampler = cast("Fitted", part.build(recipe.latent))  # the other one may be half loaded
+    else:
+        return sampler
     sampler.fit(codes)
-    write_file(run.place("samplers", file.name), checkpoint.tensor_bytes(sampler.state_dict()))
+    try:
+        summed.write(run.place("samplers", file.name), sampler.state_dict(), of)
+    except StorageError as error:
+        text = f"sampler {part.type}: what it learned is not kept: {error}"
+        warnings.warn(text, Notice, stacklevel=2)
+    return sampler
 
 
 def _load_fit(sampler: Fitted, state: dict[str, Tensor], codes: Tensor, file: Path) -> None:
@@ -283,7 +301,6 @@ def _load_fit(sampler: Fitted, state: dict[str, Tensor], codes: Tensor, file: Pa
         fits = z.shape[1:] == codes.shape[1:] and bool(z.isfinite().all())
     # A file of another sampler makes it raise many kinds of error.
     except Exception as error:
-        advice = "delete it, and it is learned again"
-        raise StorageError(f"{file}: does not fit this sampler; {advice}: {error!r}") from error
+        raise StorageError(f"{file}: does not fit this sampler: {error!r}") from error
     if not fits:
-        raise StorageError(f"{file}: latents drawn with it do not fit the run; delete it")
+        raise StorageError(f"{file}: latents drawn with it do not fit the run")

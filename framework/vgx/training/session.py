@@ -20,7 +20,14 @@ from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.split import held_out
-from vgx.data.store import Store, announce, open_source, open_with_progress, peek
+from vgx.data.store import (
+    Store,
+    announce,
+    open_source,
+    open_with_progress,
+    peek,
+    require_room,
+)
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
@@ -171,6 +178,7 @@ def check(
             for notice in notices:
                 console.warn(notice)
             console.print(f"Data: {len(source):,} images before filtering")
+            require_room(source, recipe.image)
             try_source(recipe.dataset, source)
             trained = math.ceil(len(source) * (1 - recipe.eval.holdout))
             per_epoch = minibatches(trained, recipe.train.batch)
@@ -220,16 +228,23 @@ def refuse_lost_parts(recipe: Recipe, registry: Registry) -> None:
 # --- before the first step ---------------------------------------------------------------------
 
 
-def open_data(recipe: Recipe, console: Console) -> tuple[Store, list[str]]:
-    """Return the decoded images of a recipe's data set, and the notices of the data set."""
+def open_data(
+    recipe: Recipe, console: Console, verify: Console | None = None
+) -> tuple[Store, list[str]]:
+    """Return the decoded images of a recipe's data set, and the notices of the data set.
+
+    With `verify` all images are hashed, and that console shows how this goes on.
+    """
     announce(recipe.dataset, [recipe.sampler], console)
     source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         console.warn(notice)
+    require_room(source, recipe.image)
     # Also when the store exists: the audit must see which fields are read to decode an image.
     peek(source, recipe.image, 1, recipe.dataset.tolerated)
     try_source(recipe.dataset, source)
-    store = open_with_progress(source, recipe.dataset, recipe.image, console)
+    watching, always = verify or console, verify is not None
+    store = open_with_progress(source, recipe.dataset, recipe.image, watching, verify=always)
     held = held_out(store.hashes, recipe.eval.holdout).sum()
     console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
     check_images(recipe.eval, recipe.image, store)
@@ -357,13 +372,18 @@ def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
 
 
 def rebuild(
-    run: Run, recipe: Recipe, state: State | None, device: str | None, console: Console
+    run: Run,
+    recipe: Recipe,
+    state: State | None,
+    device: str | None,
+    console: Console,
+    verify: Console | None = None,
 ) -> Training:
-    """Build the training of a run again, as it was at a state.
+    """Build the training of a run again, as it was at a state; `verify` as in `open_data`.
 
     Raises `RecipeError` when the images are not those of the run.
     """
-    store, notices = open_data(recipe, console)
+    store, notices = open_data(recipe, console, verify)
     before = run.environment()["data"]
     if store.content != before["content"]:
         counts = f"{before['kept']:,} then, {len(store.images):,} now"

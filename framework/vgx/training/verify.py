@@ -24,8 +24,9 @@ def verify(
 ) -> tuple[int, int]:
     """Do the steps between a run's two newest checkpoints again; return the first and the last.
 
-    Writes nothing. Raises `StorageError` when there are not two checkpoints, or when a result
-    differs: it names the first step and loss, or else the first tensor.
+    All images are hashed first. Writes nothing into the run. Raises `StorageError` when there are
+    not two checkpoints, or when a result differs: it names the first step and loss, or else the
+    first tensor.
     """
     console, run = console or Console(), find(run)
     recipe = load_recipe(run.recipe_file, (), registry_of(run))
@@ -37,7 +38,7 @@ def verify(
         for notice in notices:
             console.warn(notice)
         # The notices about the data and the parts were printed when the run was started.
-        training = rebuild(run, recipe, before, device, Console(file=io.StringIO()))
+        training = rebuild(run, recipe, before, device, Console(file=io.StringIO()), console)
         first, last = training.done + 1, newest.numbers["step"]
         lines = (entry.line for entry in reading.entries(run.path))
         logged = {

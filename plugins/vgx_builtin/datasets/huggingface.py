@@ -123,8 +123,9 @@ def _load_local(path: Path, split: str) -> tuple[Any, str]:
     if path.is_dir():
         source = {"path": str(path)}
         files, root = sorted(file for file in path.rglob("*") if file.is_file()), path
+    fingerprint = digest(files, root)
     try:
-        return hub.load(**source, split=split), digest(files, root)
+        return hub.load(**source, split=split, content=fingerprint), fingerprint
     # The library raises many kinds of error for files that are no data set.
     except Exception as error:
         message = f"dataset huggingface: {path}, split {split}: {_first_line(error)}"

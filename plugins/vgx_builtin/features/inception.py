@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import urllib.error
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,14 +56,17 @@ class Inception(vgx.Features, type="inception"):
 
 
 def _fetched() -> Path:
-    """Return the file of weights in the cache; fetch it first when it is missing."""
+    """Return the file of weights in the cache; fetch it first when it is missing or damaged."""
     from huggingface_hub import constants
     from torch.hub import download_url_to_file
 
     folder = vgx.cache_dir() / "weights"
     file, download = folder / "inception-2015.safetensors", folder / "inception-2015.pth"
     if file.is_file():
-        return file
+        if _as_noted(file):
+            return file
+        text = f"inception: {file}: damaged, so it is fetched again"
+        warnings.warn(text, vgx.Notice, stacklevel=3)
     local = "a local file works too: features: {type: inception, weights: FILE.safetensors}"
     instead = f"{local}; the metrics frechet-distance and kernel-distance need no weights"
     if constants.HF_HUB_OFFLINE:  # what --offline sets
@@ -73,6 +77,19 @@ def _fetched() -> Path:
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         message = f"features inception: {URL} can't be fetched: {error}"
         raise vgx.HubError(f"{message}; {instead}") from error
+    for old in (file, file.with_suffix(".sha256")):
+        old.unlink(missing_ok=True)
     vgx.import_weights(download, file)
     download.unlink()
+    _as_noted(file)
     return file
+
+
+def _as_noted(file: Path) -> bool:
+    """Return whether a file has the SHA-256 in the text beside it; note that when there is none."""
+    digest, beside = hashlib.sha256(file.read_bytes()).hexdigest(), file.with_suffix(".sha256")
+    if beside.is_file():
+        return beside.read_bytes() == digest.encode()
+    with suppress(OSError):  # a cache that cannot be written
+        beside.write_text(digest)
+    return True
