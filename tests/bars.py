@@ -58,6 +58,7 @@ BARS = {
     "M1": "2,000 steps: memory, open files and threads are as at the beginning",
     "Q1": "samples repeat to the byte and do not depend on their number; impossible settings are exit 2",
     "Q2": "a closed output, no terminal, an ASCII locale, no home directory, closed streams: no traceback",
+    "Q3": "readers that leave, closed terminals, SIGHUP, full and closed streams, for six commands: each ends with its own code and keeps what it computed; a training has the same bits",
 }  # fmt: skip
 
 

@@ -13,6 +13,9 @@ def main() -> None:
     # is being imported might keep it.
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, _: os._exit(128 + number))
+    from vgx.output import guard_streams
+
+    guard_streams()
     from vgx.cli import run_program
 
     sys.exit(run_program(sys.argv[1:]))

@@ -258,11 +258,3 @@ def _unfit_text(text: str) -> str:
 def short(text: str) -> str:
     """Cut a long text, so that a message stays readable."""
     return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} characters)"
-
-
-def visible(text: str) -> str:
-    """Replace characters that a terminal would act on, or could not print, by their numbers."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
