@@ -47,7 +47,12 @@ STREAMS = {
     "the reader leaves when it trains": LEAVES.format(until=b"Run "),
     "nobody reads": NOBODY.format(numbers=(1, 2)),
     "nobody reads errors": NOBODY.format(numbers=(2,)),
-    "a full disk": 'import os; full = os.open("/dev/full", 1); [os.dup2(full, n) for n in (1, 2)]\n',
+    "a full disk": """
+import os
+full = os.open("/dev/full", os.O_WRONLY)
+os.dup2(full, 1)
+os.dup2(full, 2)
+""",
     "closed": "import os, sys; os.closerange(0, 3); sys.stdin = sys.stdout = sys.stderr = None\n",
     "closed by a part": "import vgx.training.loop as loop, sys, os; does = loop.Training.step\n"
     "def step(self):\n"

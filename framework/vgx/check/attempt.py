@@ -10,15 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from vgx.engine import memory
+from vgx.engine.surroundings import untouched
 from vgx.errors import RecipeError, VgxError
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.contract import ContractError
 
 
 def call(part: Component, function: Callable[..., Any], *inputs: Any) -> Any:
-    """Call what a part built. Raises `BrokenError` with the error that it raised."""
+    """Call what a part built.
+
+    Raises `BrokenError` with the error that it raised, or when it changes what is not its own.
+    """
+    tensors = {f"input {i}": each for i, each in enumerate(inputs) if isinstance(each, Tensor)}
     try:
-        return function(*inputs)
+        with untouched(part, tensors):
+            return function(*inputs)
     except (VgxError, BrokenError):
         raise
     except Exception as error:

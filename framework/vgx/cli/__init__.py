@@ -85,7 +85,9 @@ def run_program(arguments: Sequence[str]) -> int:
                 command = context.invoked_subcommand or ""
     except Exit as done:
         code = done.exit_code
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - each is shown
+    except SystemExit:  # of a plugin's command, with a code of its own
+        raise
+    except BaseException as error:  # noqa: BLE001 - each is shown
         code = _show_error(error, arguments)
     # A training has its lines in its run as well, so losing them here is no failure of it.
     failed = lost(sys.stdout)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 
 from vgx.console import Console
+from vgx.errors import Interrupted
 from vgx.training.loop import Training
 
 
@@ -24,7 +25,7 @@ def signals(training: Training, console: Console) -> Iterator[None]:
     def note(number: int, _: object) -> None:
         # Schedulers repeat their SIGTERM; a second Ctrl-C means that the user does not wait.
         if training.stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Interrupted
         if not training.stop:
             messages.put(_acknowledged(training, number))
         training.stop = training.stop or number
