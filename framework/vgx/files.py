@@ -68,7 +68,8 @@ def write_file(path: Path, content: str | bytes, *, sync: bool = True) -> None:
     Without `sync` nothing waits for the disk, so a crash of the machine may lose the file. Raises
     `StorageError`.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # A path may have bytes that are no text; in JSON what they become is read as they were.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with replacing(path, sync=sync) as temporary:
         write_through(temporary, data, sync=sync)
 

@@ -19,11 +19,10 @@ from vgx.parts.contract import ContractError
 def call(part: Component, function: Callable[..., Any], *inputs: Any) -> Any:
     """Call what a part built.
 
-    Raises `BrokenError` with the error that it raised, or when it changes what is not its own.
+    Raises `BrokenError` with the error that it raised, or when it changes what all parts share.
     """
-    tensors = {f"input {i}": each for i, each in enumerate(inputs) if isinstance(each, Tensor)}
     try:
-        with untouched(part, tensors):
+        with untouched(part):
             return function(*inputs)
     except (VgxError, BrokenError):
         raise
