@@ -69,9 +69,9 @@ class Console:
         table = Table()
         for i, name in enumerate(header):
             numbers = all(row[i].replace(",", "").isdigit() for row in rows)
-            table.add_column(name, justify="right" if numbers else "left")
+            table.add_column(Text(name), justify="right" if numbers else "left")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         self.rich.print(table)
 
     @contextmanager

@@ -148,7 +148,7 @@ def written(folder, part, deed, late):
 
 
 @pytest.mark.bar("X4")
-@pytest.mark.parametrize(("part", "late", "deed", "said"), cases())
+@pytest.mark.parametrize(("part", "late", "deed", "said"), [*cases()])
 def test_a_part_that_misbehaves_is_named(nursery, tmp_path, part, late, deed, said):
     child = nursery.start(tmp_path, *written(tmp_path, part, deed, late))
     code, message = child.wait(), child.err.read_text()

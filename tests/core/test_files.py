@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 
 import pytest
 
 import vgx
-from vgx.files import read_file
+from vgx.files import read_file, write_file
 
 
 def test_a_regular_file_is_read_whole_up_to_its_bound(tmp_path):
@@ -47,3 +48,9 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path, kind):
 def test_a_missing_file_stays_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_file(tmp_path / "a", 10)
+
+
+def test_a_path_that_is_no_text_is_written_and_read_back_in_json(tmp_path):
+    path = os.fsdecode(b"caf\xe9")
+    write_file(tmp_path / "a.json", json.dumps({"path": path}, ensure_ascii=False))
+    assert json.loads((tmp_path / "a.json").read_text()) == {"path": path}
