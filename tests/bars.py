@@ -58,6 +58,7 @@ BARS = {
     "X1": "twelve faulty distributions in twelve orders, and parts that fail while they train: named with plugin and version; everything else works",
     "X2": "two plugins with the same name: neither is chosen silently, and the result is the same in every order",
     "X3": "state that no checkpoint would contain: refused before the first step",
+    "X4": "losses, networks and augmentations that change settings which all share, change their inputs in place, give values that are no scalars of a floating-point type, or raise what is no ordinary error, in the check and in a step: named with plugin and version, exit 3, the last checkpoint and the page are there; Ctrl-C stays 130",
     "H1": "a hub that refuses, breaks off, is too busy or silent: at most three tries (six for a download that breaks off), within 60 seconds, exit 8, no partial file is kept; no socket for local recipes",
     "N1": "NaN and infinity in losses and gradients of either player: no weight changes, nothing of it is saved, exit 6",
     "N2": "divergence without NaN: one warning of each kind, with advice",
@@ -67,6 +68,8 @@ BARS = {
     "M1": "2,000 steps: memory, open files and threads are as at the beginning",
     "Q1": "samples repeat to the byte and do not depend on their number; impossible settings are exit 2",
     "Q2": "a closed output, no terminal, an ASCII locale, no home directory, closed streams: no traceback",
+    "Q3": "readers that leave, closed terminals, SIGHUP, full and closed streams, for six commands: each ends with its own code and keeps what it computed; a training has the same bits",
+    "Q4": "escape sequences, marks of writing direction and undecodable bytes in paths, words of the command line, and the files of a run, for every command that shows a name, at a terminal: no byte that it obeys but those of rich",
 }  # fmt: skip
 
 

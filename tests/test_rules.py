@@ -29,7 +29,7 @@ REPORT = sorted((ROOT / "plugins" / "vgx_report").rglob("*.py"))
 OPEN = {
     "check.trials", "cli.options", "console", "data.batches", "data.cache", "data.split",
     "data.store", "engine.build", "errors", "evaluation.latents", "evaluation.tables", "files",
-    "images", "recipe.library", "recipe.yaml", "runs.directory", "runs.frames", "runs.reading",
+    "images", "output", "recipe.library", "runs.directory", "runs.frames", "runs.reading",
     "runs.summary", "runs.trust", "sampling.draw", "sampling.model", "training.session",
 }  # fmt: skip
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -5,6 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import NoReturn
+
+from vgx.errors import Interrupted
+
+
+def interrupt(_: int, __: object) -> NoReturn:
+    """Raise the error of Ctrl-C."""
+    raise Interrupted
 
 
 def main() -> None:
@@ -13,6 +21,11 @@ def main() -> None:
     # is being imported might keep it.
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, _: os._exit(128 + number))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    from vgx.output import guard_streams
+
+    guard_streams()
     from vgx.cli import run_program
 
     sys.exit(run_program(sys.argv[1:]))

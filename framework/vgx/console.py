@@ -1,7 +1,12 @@
-"""The terminal: live progress where there is one, plain lines in a file or a pipe."""
+"""The terminal: live progress where there is one, plain lines in a file or a pipe.
+
+What is shown may be text of other people: all of it goes through `visible`, and rich reads no
+markup and no names of emoji in it.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,10 +16,11 @@ from typing import IO
 
 from rich import console as rich_console
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from vgx.output import guarded, visible, visible_lines
 
 PLAIN_SECONDS = 10  # between two lines of a progress that is not drawn live
 # The speed is that of the last RATE_SECONDS, or of RATE_COUNT advances if they took longer.
@@ -29,19 +35,22 @@ class Console:
 
     def __init__(self, file: IO[str] | None = None, width: int | None = None) -> None:
         """Print to a file; by default to standard output."""
-        self.rich = rich_console.Console(file=file, width=width)
+        self.rich = rich_console.Console(
+            file=file or guarded(sys.stdout),
+            width=width, markup=False, emoji=False, highlight=False,
+        )  # fmt: skip
 
     def print(self, text: str) -> None:
-        """Print a line as it is; a terminal gets it wrapped between words."""
-        self.rich.print(escape(self._wrapped(text)), soft_wrap=True, highlight=False)
+        """Print a text, of one line or several; a terminal gets it wrapped between words."""
+        self.rich.print(Text(self._wrapped(text)), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Print a notice."""
-        line = escape(self._wrapped(f"NOTICE: {text}"))
-        self.rich.print(f"[bold yellow]{line}[/]", soft_wrap=True, highlight=False)
+        self.rich.print(Text(self._wrapped(f"NOTICE: {text}"), "bold yellow"), soft_wrap=True)
 
     def _wrapped(self, text: str) -> str:
-        """Return a text with its lines wrapped between words, if they end in a terminal."""
+        """Return the visible text, its lines wrapped between words if they end in a terminal."""
+        text = visible_lines(text)
         if not self.rich.is_terminal:
             return text
         # A word that is longer than a line, as a path may be, is left whole: it can be copied then.
@@ -50,6 +59,7 @@ class Console:
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; columns of numbers are aligned on the right."""
+        header, *rows = ([*map(visible, row)] for row in (header, *rows))
         if not self.rich.is_terminal:
             widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
             for row in [header, *rows]:
@@ -59,16 +69,16 @@ class Console:
         table = Table()
         for i, name in enumerate(header):
             numbers = all(row[i].replace(",", "").isdigit() for row in rows)
-            table.add_column(name, justify="right" if numbers else "left")
+            table.add_column(Text(name), justify="right" if numbers else "left")
         for row in rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(Text, row))
         self.rich.print(table)
 
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
         """Show what the program does in the block."""
         if self._live:
-            with self.rich.status(escape(text)):
+            with self.rich.status(Text(visible(text))):
                 yield
             return
         self.print(text)
@@ -109,14 +119,15 @@ class Progress:
 
     def __init__(self, label: str, total: int, done: int, unit: str, images: int) -> None:
         """Begin with `done` of `total` items, each of `images` images."""
-        self.label, self.total, self.done, self.unit, self.images = label, total, done, unit, images
+        self.label, self.unit = visible(label), visible(unit)
+        self.total, self.done, self.images = total, done, images
         self.values: Sequence[str] = ()
         self.rate = self.left = ""  # images per second, and the time that is left
         self._marks = deque([(time.monotonic(), done)])  # times, and items done by then
 
     def advance(self, more: int, values: Sequence[str]) -> None:
         """Note that more items are done; fewer after a rollback."""
-        self.done, self.values = self.done + more, values or self.values
+        self.done, self.values = self.done + more, [*map(visible, values)] or self.values
         now, marks = time.monotonic(), self._marks
         if more < 0:
             marks.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,10 +64,22 @@ class HubError(VgxError):
 class Stopped(VgxError):  # noqa: N818 - a stop on request is no error
     """A signal ended the training. The run is saved."""
 
-    def __init__(self, message: str, signal: int) -> None:
+    def __init__(self, message: str, number: int) -> None:
         """Keep the number of the signal. By convention the exit code is 128 + that number."""
         super().__init__(message)
-        self.exit_code = 128 + signal
+        self.exit_code = 128 + number
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user pressed Ctrl-C. A plain `KeyboardInterrupt` may come from a part."""
+
+
+def by_user(error: BaseException) -> bool:
+    """Return whether an error is that of Ctrl-C, and not one that a part raised."""
+    if isinstance(error, KeyboardInterrupt):
+        plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return isinstance(error, Interrupted) or plain
+    return False
 
 
 class Notice(UserWarning):

@@ -152,7 +152,9 @@ def write_file(path: Path, content: str | bytes, *, sync: bool = True) -> None:
     (/dev/stdout) the content is written. Without `sync` nothing waits for the disk, so a crash of
     the machine may lose the file, and nothing is tidied. Raises `StorageError`.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # A path may have bytes that are no text: they are written as question marks, since no reader of
+    # JSON takes them back.
+    data = content.encode(errors="replace") if isinstance(content, str) else content
     with storage(path):
         if is_stream(path):
             own = _descriptor(path)

@@ -50,7 +50,6 @@ def compare(runs: tuple[str, ...], out: Path | None) -> None:
     """Show runs side by side: recipes, figures and, with --out, curves and images."""
     from vgx.console import Console
     from vgx.files import require_ending
-    from vgx.recipe.yaml import visible
     from vgx.runs.directory import find
     from vgx_report import compare as comparison
     from vgx_report.html import PAGE
@@ -62,14 +61,14 @@ def compare(runs: tuple[str, ...], out: Path | None) -> None:
         raise click.UsageError("Give two runs or more, each once.")
     console = Console()
     compared = [comparison.read(run) for run in directories]
-    names = [visible(run.name) for run in compared]
+    names = [run.name for run in compared]
     for notice in comparison.notices(compared):
-        console.warn(visible(notice))
-    console.table(("", *names), [tuple(map(visible, row)) for row in comparison.facts(compared)])
+        console.warn(notice)
+    console.table(("", *names), comparison.facts(compared))
     rows = comparison.differences([run.recipe for run in compared])
     console.print("\nWhere their recipes differ:" if rows else "\nTheir recipes are the same.")
     if rows:
-        console.table(("field", *names), [tuple(map(visible, row)) for row in rows])
+        console.table(("field", *names), rows)
     for table in comparison.evaluation_tables(compared):
         console.print(f"\n{table.title}" + (f" ({table.warning})" if table.warning else ""))
         console.table(("figure", *names), [_marked(row) for row in table.rows])

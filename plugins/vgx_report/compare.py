@@ -15,7 +15,7 @@ from typing import Any, Literal
 import vgx
 from vgx.errors import noticing
 from vgx.files import write_file
-from vgx.recipe.yaml import short
+from vgx.output import short
 from vgx.runs import reading
 from vgx.runs.frames import drawn, evenly, step_of
 from vgx.runs.reading import unless_damaged

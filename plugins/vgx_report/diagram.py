@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 import vgx
 from vgx.data.cache import format_bytes
-from vgx.recipe.yaml import visible
+from vgx.output import visible
 from vgx.runs import reading
 from vgx.runs.summary import summarize
 

@@ -41,15 +41,18 @@ def shell(program, text, **settings):
 @pytest.mark.parametrize("command", ["parts", pytest.param("schema", marks=pytest.mark.chaos)])
 def test_a_reader_that_leaves_is_no_error_of_anybody(vgx_program, command):
     done = shell(vgx_program, f"vgx {command} | true; exit ${{PIPESTATUS[0]}}")
-    assert done.returncode in (0, 141)  # all was written before it left, or not
+    assert done.returncode == 0
     assert done.stderr == ""
 
 
 @pytest.mark.bar("Q2")
-def test_a_reader_that_leaves_ends_a_training_with_its_own_code(vgx_program):
+def test_a_reader_that_leaves_ends_no_training(vgx_program):
     done = shell(vgx_program, f"vgx run {TINY} | head -1; exit ${{PIPESTATUS[0]}}")
-    assert done.returncode == 141
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 0
+    assert done.stderr == ""
+    run = vgx_program.folder / "runs" / "0001-tiny"
+    assert (run / "checkpoints" / "step-00000020" / "manifest.json").is_file()
+    assert (run / "report.html").is_file()
 
 
 @pytest.mark.bar("Q2")
@@ -68,8 +71,9 @@ def test_closed_streams_are_no_error(vgx_program, closed):
 
 
 @pytest.mark.bar("Q2")
-def test_a_full_disk_behind_standard_output_is_a_storage_error(vgx_program):
-    done = shell(vgx_program, "vgx schema > /dev/full")
+@pytest.mark.parametrize("command", ["schema", "list"])
+def test_a_full_disk_behind_standard_output_is_a_storage_error(vgx_program, command):
+    done = shell(vgx_program, f"vgx {command} > /dev/full")
     assert done.returncode == 5
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr

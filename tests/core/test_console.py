@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 import signal
 import threading
@@ -14,6 +16,7 @@ from rich import console as rich_console
 
 from vgx import console as module
 from vgx.console import Console, Progress
+from vgx.output import guarded, lost
 from vgx.runs.best import Measured, Measurement, measured_in
 from vgx.runs.directory import Run
 from vgx.training import ending, signals
@@ -133,6 +136,64 @@ def test_a_phase_is_named_in_a_terminal_and_leaves_no_line():
     said = console.rich.file.getvalue()
     assert "Building the networks\n" in said
     assert said.endswith("\x1b[1A\x1b[2K")  # up, and the line is erased
+
+
+SHOWN = {
+    "plain, Größe, 顔　画像, 😀, \\x1b": "plain, Größe, 顔　画像, 😀, \\x1b",  # with a wide space
+    "\x1b[31m\x9b2J\x07\x7f\r\t": r"\x1b[31m\x9b2J\x07\x7f\r\t",
+    "gnp\u202eexe.\u2066\u200b\u2028": r"gnp\u202eexe.\u2066\u200b\u2028",
+    "\udcff [bold] :smile: [/]": r"\udcff [bold] :smile: [/]",
+}
+
+
+@pytest.mark.parametrize("text", SHOWN)
+@pytest.mark.parametrize("width", [None, 200])
+def test_whatever_prints_a_text_shows_what_no_terminal_obeys(text, width):
+    console = Console(io.StringIO()) if width is None else terminal(width)
+    console.print(text)
+    console.warn(text)
+    console.table((text,), [(text,)])
+    with console.phase(text):
+        pass
+    with console.progress(text, 1) as advance:
+        advance(1, [text])
+    shown = re.sub(r"\x1b\[(?:\?25[lh]|\d?[AK])|[\r\n]", "", console.rich.file.getvalue())
+    assert shown.count(SHOWN[text]) >= 6
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u200b\u2028\u202e\u2066\udcff]", shown)
+
+
+def test_a_stream_that_fails_is_silent_and_remembers_why():
+    near, far = os.pipe()
+    with os.fdopen(far, "w", encoding="ascii") as stream:
+        output = guarded(stream)
+        print("é", file=output, flush=True)
+        assert os.read(near, 100) == b"\\xe9\n"
+        assert lost(output) is None
+        output.close()  # by a part
+        print("more", file=output, flush=True)
+        assert os.read(near, 100) == b"more\n"
+        os.close(near)
+        print("to nobody", file=output, flush=True)
+        assert lost(output).errno == errno.EPIPE
+
+
+def test_a_full_pipe_that_does_not_wait_gets_everything():
+    near, far = os.pipe()
+    os.set_blocking(far, False)
+    read = []
+
+    def slowly():
+        while len(b"".join(read)) < 300_000:
+            time.sleep(0.001)
+            read.append(os.read(near, 100_000))
+
+    reader = threading.Thread(target=slowly)
+    reader.start()
+    with os.fdopen(far, "w", encoding="utf-8") as stream:
+        print("x" * 299_999, file=guarded(stream), flush=True)
+    reader.join(10)
+    assert b"".join(read) == b"x" * 299_999 + b"\n"
+    os.close(near)
 
 
 # --- signals, and the end of a training ----------------------------------------------------------

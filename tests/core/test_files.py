@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import socket
 import stat
@@ -276,3 +277,9 @@ def test_a_disk_without_inodes_is_not_said_to_have_room(tmp_path, monkeypatch):
     assert refusal(full, tmp_path, 2**20).endswith("needs 1.00 MiB, has 20.00 MiB")
     about.f_files = about.f_favail = 0  # a file system that counts none
     assert refusal(full, tmp_path).endswith("has 20.00 MiB")
+
+
+def test_bytes_of_a_path_that_are_no_text_become_question_marks(tmp_path):
+    path = os.fsdecode(b"caf\xe9")
+    write_file(tmp_path / "a.json", json.dumps({"path": path}, ensure_ascii=False))
+    assert json.loads((tmp_path / "a.json").read_text()) == {"path": "caf?"}

@@ -124,7 +124,7 @@ def test_work_ahead_comes_in_order_and_its_error_is_raised():
 def test_a_file_that_cannot_be_written_is_named_and_ends_it(tmp_path):
     (tmp_path / "000070.png").mkdir()
     chunks = (torch.zeros(64, 3, 8, 8) for _ in range(100))
-    with pytest.raises(StorageError, match=r"000070\.png: Is a directory"):
+    with pytest.raises(StorageError, match=r"000070\.png: is a folder; give the name of a file"):
         list(pictures.save_separately(chunks, tmp_path))
     there = sorted(path.name for path in tmp_path.iterdir())
     assert not [name for name in there if name.startswith(".")]

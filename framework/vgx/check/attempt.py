@@ -10,15 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from vgx.engine import memory
+from vgx.engine.surroundings import untouched
 from vgx.errors import RecipeError, VgxError
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.contract import ContractError
 
 
 def call(part: Component, function: Callable[..., Any], *inputs: Any) -> Any:
-    """Call what a part built. Raises `BrokenError` with the error that it raised."""
+    """Call what a part built.
+
+    Raises `BrokenError` with the error that it raised, or when it changes what all parts share.
+    """
     try:
-        return function(*inputs)
+        with untouched(part):
+            return function(*inputs)
     except (VgxError, BrokenError):
         raise
     except Exception as error:

@@ -10,7 +10,7 @@ from typing import Any
 from vgx.engine.build import NETWORKS
 from vgx.engine.engine import Engine
 from vgx.engine.memory import ADVICE, is_out_of_memory
-from vgx.errors import PluginError, RecipeError, VgxError
+from vgx.errors import PluginError, RecipeError, VgxError, by_user
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.registry import Registry, line_of
 
@@ -49,7 +49,10 @@ def blaming(
         yield
     except VgxError:
         raise
-    except (Exception, SystemExit) as error:
+    # Other people's code may raise anything, SystemExit and KeyboardInterrupt too.
+    except BaseException as error:
+        if by_user(error):
+            raise
         before = f"{when()}: " if when() else ""
         if is_out_of_memory(error):
             raise RecipeError(f"{before}not enough memory; {advice}") from error

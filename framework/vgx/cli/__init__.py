@@ -7,7 +7,6 @@ core need no plugin; help and other names load the plugins.
 from __future__ import annotations
 
 import errno
-import os
 import re
 import sys
 import traceback
@@ -23,8 +22,11 @@ from vgx.cli import evaluate, inspect, runs, sample, train
 from vgx.cli.options import common
 from vgx.cli.plugin_commands import PluginCommands, plugin_commands
 from vgx.errors import Notice, PluginError, StorageError, VgxError
+from vgx.output import lost, visible, visible_lines
 
 MAX_LINES, MAX_LETTERS = 10, 2000  # of a message, and of each of its lines
+READER_LEFT = (errno.EPIPE, errno.EIO)  # the latter is a terminal that was closed
+TRAINING = ("run", "resume")  # commands
 
 COMMANDS = (
     *train.COMMANDS, *sample.COMMANDS, *evaluate.COMMANDS, *runs.COMMANDS, *inspect.COMMANDS,
@@ -72,41 +74,58 @@ def program() -> None:
 
 def run_program(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; messages go to standard error."""
+    code, command = 0, ""
     try:
         with warnings.catch_warnings(), program.make_context("vgx", list(arguments)) as context:
             warnings.simplefilter("default", Notice)
             warnings.showwarning = _show_warning
-            program.invoke(context)
+            try:
+                program.invoke(context)
+            finally:
+                command = context.invoked_subcommand or ""
     except Exit as done:
-        return done.exit_code
-    except click.ClickException as error:
-        error.show()
-        if words := re.search(r"unexpected extra arguments? \((\S+=.*)\)", error.message):
-            print_error(f"A value is changed with: --set {words[1].replace(' ', ' --set ')}")
+        code = done.exit_code
+    except SystemExit:  # of a plugin's command, with a code of its own
+        raise
+    except BaseException as error:  # noqa: BLE001 - each is shown
+        code = _show_error(error, arguments)
+    # A training has its lines in its run as well, so losing them here is no failure of it.
+    failed = lost(sys.stdout)
+    if code == 0 and failed and failed.errno not in READER_LEFT and command not in TRAINING:
+        print_error(f"standard output: {failed.strerror}")
+        code = StorageError.exit_code
+    return code
+
+
+def _show_error(error: BaseException, arguments: Sequence[str]) -> int:
+    """Show how a command failed, and return the exit code."""
+    if isinstance(error, click.ClickException):
+        message = error.format_message()
+        if words := re.search(r"unexpected extra arguments? \((\S+=.*)\)", message):
+            message += f"\nA value is changed with: --set {words[1].replace(' ', ' --set ')}"
+        elif isinstance(error, click.UsageError) and error.ctx:
+            message += f"\nTry: {error.ctx.command_path} --help"
+        print_error(message)
         return error.exit_code
-    except VgxError as error:
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        print_error("stopped")
+        return 130
+    if isinstance(error, VgxError):
         if "--debug" in arguments:
-            traceback.print_exc()
+            _print_traceback(error)
         print_error(str(error))
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        print("vgx: stopped", file=sys.stderr)
-        return 130
-    except (BrokenPipeError, SystemExit):  # the latter is what rich makes of the former
-        # The reader of the output has closed it; the interpreter must not write to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except Exception as error:  # noqa: BLE001 - a bug keeps its traceback
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            print(f"vgx: {error}", file=sys.stderr)
-            return StorageError.exit_code
-        traceback.print_exc()
-        print(
-            "vgx: this is a bug in vgx or in a plugin; please report the lines above",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        print_error(str(error))
+        return StorageError.exit_code
+    _print_traceback(error)  # a bug keeps it
+    print_error("this is a bug in vgx or in a plugin; please report the lines above")
+    return 1
+
+
+def _print_traceback(error: BaseException) -> None:
+    text = "".join(traceback.format_exception(error))
+    print(visible_lines(text.rstrip()), file=sys.stderr)
 
 
 def _show_warning(
@@ -117,18 +136,16 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show a notice as one line, and other warnings as Python does."""
+    """Show a notice as it is, and other warnings as Python does."""
     if issubclass(category, Notice):
-        print(f"NOTICE: {message}", file=sys.stderr)
+        text = f"NOTICE: {message}"
     else:
-        text = warnings.formatwarning(message, category, filename, lineno, line)
-        print(text, end="", file=file or sys.stderr)
+        text = warnings.formatwarning(message, category, filename, lineno, line).rstrip("\n")
+    print(visible_lines(text), file=file or sys.stderr)
 
 
 def print_error(message: str) -> None:
-    """Print an error to standard error: a few lines, with nothing that a terminal obeys."""
-    from vgx.recipe.yaml import visible
-
+    """Print an error to standard error: a few lines."""
     lines = message.expandtabs(2).splitlines()
     if len(lines) > MAX_LINES:  # of a library; --debug shows it whole
         lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more lines"]

@@ -17,7 +17,7 @@ def list_runs(out: Path | None) -> None:
     """List the runs, newest first: state, steps, age, size, best metric."""
     from vgx.console import Console
     from vgx.data.cache import format_bytes
-    from vgx.recipe.yaml import short, visible
+    from vgx.output import short
     from vgx.runs import directory, summary
 
     console, now = Console(), time.time()
@@ -27,12 +27,12 @@ def list_runs(out: Path | None) -> None:
         return
     rows = [
         (
-            visible(entry.name),
-            short(visible(entry.state)),
+            entry.name,
+            short(entry.state),
             f"{entry.step:,}" + (f" of {entry.of:,}" if entry.of else ""),
             summary.age(now - entry.since),
             format_bytes(entry.bytes),
-            visible(entry.best),
+            entry.best,
         )
         for entry in entries
     ]

@@ -1,6 +1,7 @@
 """The engine: networks, and the step that trains them.
 
 memory          what cannot fit is refused before it is allocated
+surroundings    what parts must leave as it is: settings that all share, their inputs
 build           a recipe's networks, and evaluation mode
 averages        averaged weights, and BatchNorm statistics that fit them
 optimizers      optimizers by name, learning rates, layouts in memory

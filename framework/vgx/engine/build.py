@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vgx import rng
 from vgx.engine.memory import MemoryLimit
+from vgx.engine.surroundings import untouched
 from vgx.errors import RecipeError
 from vgx.parts.kinds import Decoder, Discriminator
 from vgx.recipe.model import Recipe
@@ -27,14 +28,18 @@ def build_network(recipe: Recipe, name: str) -> nn.Module | None:
     The initial weights of each network are drawn with their own key, so changing one network does
     not change the weights of the others.
     """
-    with rng.ambient(recipe.train.seed, f"weights of the {name}"), MemoryLimit(name):
+    if (part := getattr(recipe, name)) is None:
+        return None
+    ambient = rng.ambient(recipe.train.seed, f"weights of the {name}")
+    with ambient, MemoryLimit(name), untouched(part):
         if name == "encoder":
-            encoder = recipe.encoder
-            return None if encoder is None else encoder.build(recipe.image, recipe.latent)
-        if name == "decoder":
-            return recipe.decoder.build(recipe.latent, recipe.image)
-        discriminator = recipe.discriminator
-        return None if discriminator is None else discriminator.build(recipe.image)
+            network = part.build(recipe.image, recipe.latent)
+        elif name == "decoder":
+            network = part.build(recipe.latent, recipe.image)
+        else:
+            network = part.build(recipe.image)
+    built: nn.Module = network
+    return built
 
 
 def untrained(recipe: Recipe) -> Recipe:

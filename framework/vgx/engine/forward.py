@@ -19,6 +19,7 @@ from torch.profiler import record_function
 from vgx import rng
 from vgx.data.batches import Batch
 from vgx.engine.build import NETWORKS, at_least_float32, label_inputs, sigmoid
+from vgx.engine.surroundings import untouched
 from vgx.errors import Notice
 from vgx.recipe.model import Recipe
 from vgx.rng import Streams
@@ -83,8 +84,9 @@ class Forward:
         """[B, C, H, W]  Images after the recipe's augmentations."""
         images, generator = images.to(self.dtype), streams("augmentation")
         with torch.no_grad(), record_function("vgx: augmentation"):
-            for augment in self.augment:
-                images = augment(images, generator)  # [B, C, H, W]
+            for part, augment in zip(self.recipe.augment, self.augment, strict=True):
+                with untouched(part, {"its input": images}):
+                    images = augment(images, generator)  # [B, C, H, W]
         return images
 
     def scored(self, step: Step, streams: Streams) -> Step:
@@ -112,15 +114,13 @@ class Forward:
     def encode(self, images: Tensor) -> Posterior:
         """Return the encoder's posterior over [B, *Z] of images [B, C, H, W]."""
         with record_function("vgx: encode"):
-            posterior: Posterior = self._network_or_compiled("encoder")(images)
+            posterior: Posterior = self._call("encoder", images)
         return posterior
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """[B, C, H, W]  The decoder's logits of latents [B, *Z], in float32 at least."""
         with record_function("vgx: decode"):
-            logits = self._network_or_compiled("decoder")(
-                z, *label_inputs(self.recipe.decoder, labels)
-            )
+            logits = self._call("decoder", z, *label_inputs(self.recipe.decoder, labels))
         return at_least_float32(logits)
 
     def score(
@@ -138,14 +138,14 @@ class Forward:
         penalties need.
         """
         generator = streams(f"augmentation of the {stream}")
-        for augment in self.diff_augment:
-            images = augment(images, generator)
+        for part, augment in zip(self.recipe.diff_augment, self.diff_augment, strict=True):
+            with untouched(part, {"its input": images}):
+                images = augment(images, generator)
         if labels is not None:
             labels = labels.repeat(len(images) // len(labels))  # [F*B]
-        uncompiled = self.networks["discriminator"]
-        network = self._network_or_compiled("discriminator") if compiled else uncompiled
+        further = label_inputs(self.recipe.discriminator, labels)
         with record_function(f"vgx: score {stream}"):
-            score: Score = network(images, *label_inputs(self.recipe.discriminator, labels))
+            score: Score = self._call("discriminator", images, *further, compiled=compiled)
         return Score(at_least_float32(score.logits), score.features)
 
     def autocast(self) -> torch.autocast:
@@ -188,5 +188,8 @@ class Forward:
 
         return call
 
-    def _network_or_compiled(self, name: str) -> Callable[..., Any]:
-        return self.compiled.get(name, self.networks[name])
+    def _call(self, name: str, inputs: Tensor, *further: Tensor, compiled: bool = True) -> Any:
+        """Call a network, or what it was compiled to."""
+        network = self.compiled.get(name) if compiled else None
+        with untouched(getattr(self.recipe, name), {"its input": inputs}):
+            return (network or self.networks[name])(inputs, *further)

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from vgx import rng
+from vgx.engine.surroundings import untouched
 from vgx.parts.base import BrokenError
-from vgx.parts.contract import fault_of_term
+from vgx.parts.contract import fault_of_term, tensors_in
 from vgx.parts.kinds import Loss, LossTerm
 from vgx.parts.values import Adaptive, at
 from vgx.recipe.model import Recipe
@@ -61,9 +62,10 @@ class Term:
     def value(self, step: Step) -> Tensor | None:
         """Compute the unweighted term: a scalar, or None.
 
-        Raises `BrokenError` when the loss gives anything else.
+        Raises `BrokenError` when the loss gives anything else, or changes what is not its own.
         """
-        value: Tensor | None = getattr(self.module, self.player)(step)
+        with untouched(self.part, tensors_in(step)):
+            value: Tensor | None = getattr(self.module, self.player)(step)
         if value is None:
             return None
         if fault := fault_of_term(value, step):
@@ -81,7 +83,8 @@ def build_losses(recipe: Recipe) -> list[tuple[Loss, LossTerm]]:
     """Build each loss of the recipe, its weights drawn from the seed."""
     built = []
     for part in recipe.losses:
-        with rng.ambient(recipe.train.seed, f"weights of the loss {part.label}"):
+        ambient = rng.ambient(recipe.train.seed, f"weights of the loss {part.label}")
+        with ambient, untouched(part):
             built.append((part, part.build()))
     return built
 

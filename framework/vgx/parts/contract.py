@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Collection
 from typing import Any, Literal
 
@@ -102,6 +103,8 @@ def fault_of_term(value: Any, step: Step) -> str:
         return f"a {type(value).__name__}, not a scalar: leave .item() out, it stops the gradient"
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}, not a scalar: return one tensor"
+    if not value.is_floating_point():
+        return f"of {value.dtype}, not a floating-point number"
     if value.dim():
         return f"of shape {tuple(value.shape)}, not a scalar: end it with .mean()"
     if value.device.type != step.real.device.type:
@@ -112,7 +115,7 @@ def fault_of_term(value: Any, step: Step) -> str:
 def documentation_faults(part: Component) -> list[str]:
     """Return what `vgx parts` could not say about a part."""
     cls, faults = type(part), list[str]()
-    if len((cls.__doc__ or "").split()) < 4:
+    if len((cls.__doc__ or "").split()) < 4 and sys.flags.optimize < 2:  # -OO removes docstrings
         faults.append("its docstring is its documentation, and has fewer than four words")
     undocumented = [name for name, info in cls.model_fields.items() if not info.description]
     return faults + [f"its field {name} has no docstring below it" for name in undocumented]
@@ -146,6 +149,22 @@ def images_of(step: Step, part: slice) -> Step:
         return tensor.view(-1, images, *tensor.shape[1:])[:, part].flatten(0, 1)
 
     return with_tensors(step, chosen)
+
+
+def tensors_in(step: Step) -> dict[str, Tensor]:
+    """Return every tensor of a step by its name for people: "step.real_score.logits"."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in vars(step).items():
+        inner = {"": value}
+        if isinstance(value, Score):
+            inner = {".logits": value.logits}
+            inner |= {f".features[{i}]": each for i, each in enumerate(value.features)}
+        elif name == "posterior" and value is not None:
+            inner = {f".{key}": each for key, each in vars(value).items()}
+        for key, each in inner.items():
+            if isinstance(each, Tensor):
+                tensors[f"step.{name}{key}"] = each
+    return tensors
 
 
 def with_tensors(step: Step, change: Callable[[Tensor], Tensor]) -> Step:

@@ -20,7 +20,7 @@ from typing import Any
 import pluggy
 from pydantic_core import PydanticCustomError
 
-from vgx.errors import PluginError
+from vgx.errors import PluginError, by_user
 from vgx.parts import hooks
 from vgx.parts.base import Component, near
 from vgx.parts.kinds import KINDS
@@ -201,10 +201,10 @@ def failure_of(work: Callable[[], object], module: str = "") -> str:
     """
     try:
         work()
-    except KeyboardInterrupt:
-        raise
     # Other people's code may raise anything, SystemExit too; none of it may stop the program.
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
+        if by_user(error):
+            raise
         text = textwrap.shorten(" ".join(f"{type(error).__name__}: {error}".split()), 300)
         line = "" if isinstance(error, PluginError) else line_of(error, module)
         return f"{text} (at {line})" if line else text
@@ -251,7 +251,7 @@ def _checked(part: object, others: list[type[Component]]) -> type[Component]:
     if inspect.isabstract(part):
         lacks = ", ".join(sorted(part.__abstractmethods__))
         raise PluginError(f"the {part.kind} {part.type!r} lacks the method {lacks}")
-    if not (part.__doc__ or "").strip():
+    if not (part.__doc__ or "").strip() and sys.flags.optimize < 2:  # -OO removes docstrings
         raise PluginError(
             f"the {part.kind} {part.type!r} has no docstring, which is its documentation"
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from vgx.output import short, visible
 from vgx.parts.base import Component, fields_of, members, near
 from vgx.parts.registry import Registry
 from vgx.recipe import yaml
@@ -22,7 +23,7 @@ TEXT = ("string_type", "path_type")  # pydantic's errors of fields that take a t
 def message_of(faults: list[Fault]) -> str:
     """Return one line for each fault, `--set` before files, and at most `MAX_LINES` lines."""
     ordered = dict.fromkeys(sorted(faults, key=_order))
-    lines = [yaml.visible(f"{fault.place}: {fault.message}") for fault in ordered]
+    lines = [visible(f"{fault.place}: {fault.message}") for fault in ordered]
     if len(lines) > MAX_LINES:
         lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more"]
     return "\n".join(lines)
@@ -48,7 +49,7 @@ def fault_of(tree: Node, fault: Any, registry: Registry) -> Fault:
     message = fault["msg"] + _advice(tree, field, fault, registry)
     if not missing and not isinstance(node.value, dict | list):
         quotes = "; quotes make it a text" if fault["type"] in TEXT else ""
-        message += f" (here: {yaml.short(repr(node.value))}{quotes})"
+        message += f" (here: {short(repr(node.value))}{quotes})"
     return Fault(place, ": ".join(part for part in (field, message) if part))
 
 

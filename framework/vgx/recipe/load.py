@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from vgx.errors import Notice, PluginError, RecipeError, StorageError
 from vgx.files import read_file, user_path
+from vgx.output import short
 from vgx.parts.base import near, validate
 from vgx.parts.registry import Registry, discover
 from vgx.recipe import library, yaml
@@ -58,7 +59,7 @@ def load_recipe(
     settings.sort(key=lambda setting: (setting[0].count("."), not setting[0].endswith(".type")))
     for key, value in settings:
         if key.count(".") >= yaml.MAX_DEPTH:
-            message = f"{yaml.short(key)}: nested deeper than {yaml.MAX_DEPTH}"
+            message = f"{short(key)}: nested deeper than {yaml.MAX_DEPTH}"
             faults.append(Fault("--set", message))
             continue
         tree = _set(tree, key.split("."), value, faults)
@@ -136,7 +137,7 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
         return tree
     target, above = library.find_recipe(user_path(base.value), path.parent), (*seen, path.resolve())
     if wrong := _no_base(target, above):
-        faults.append(Fault(base.place, f"extends: {yaml.short(base.value)}: {wrong}"))
+        faults.append(Fault(base.place, f"extends: {short(base.value)}: {wrong}"))
         return tree
     return _merge(_read_file(target, faults, above), tree)
 
@@ -194,9 +195,9 @@ def _parsed(texts: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str, No
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            faults.append(Fault(f"--set {yaml.short(text)}", "write it as KEY=VALUE"))
+            faults.append(Fault(f"--set {short(text)}", "write it as KEY=VALUE"))
             continue
-        yield key, yaml.read_setting(value, f"--set {yaml.short(key)}")
+        yield key, yaml.read_setting(value, f"--set {short(key)}")
 
 
 def _node(value: Any, place: str) -> Node:
@@ -228,11 +229,11 @@ def _set(tree: Node, path: list[str], value: Node, faults: list[Fault], field: s
     if isinstance(tree.value, list):
         if head not in map(str, range(len(tree.value))):
             last = len(tree.value) - 1
-            message = f"there are items 0 to {last}, not '{yaml.short(head)}'"
+            message = f"there are items 0 to {last}, not '{short(head)}'"
             names = [type_of(item) for item in tree.value]
             if similar := near(head, names):
                 right = ".".join([field, str(names.index(similar)), *rest])
-                message += f"; did you mean '{yaml.short(right)}'?"
+                message += f"; did you mean '{short(right)}'?"
             faults.append(Fault(value.place, message))
             return tree
         items = list(tree.value)

@@ -16,6 +16,8 @@ from typing import Any
 from ruamel.yaml import YAML, events
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from vgx.output import short
+
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_VALUES = 20_000  # keys, scalars and collections; read in about a second
@@ -253,16 +255,3 @@ def _unfit_text(text: str) -> str:
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
         return "with characters that can't be printed"
     return ""
-
-
-def short(text: str) -> str:
-    """Cut a long text, so that a message stays readable."""
-    return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} characters)"
-
-
-def visible(text: str) -> str:
-    """Replace characters that a terminal would act on, or could not print, by their numbers."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )

@@ -155,7 +155,7 @@ class Run:
             file.seek(max(end - 1, 0))
             # What a killed writer left of a line must not become the beginning of this one.
             glue = b"" if file.read(1) in (b"", b"\n") else b"\n"
-            file.write(glue + json.dumps(line).encode() + b"\n")
+            file.write(glue + json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n")
 
     def read_log(self) -> list[reading.Line]:
         """Return the lines of the log. Lines that cannot be read are passed over with a `Notice`.

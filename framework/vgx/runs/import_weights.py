@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vgx.errors import StorageError
 from vgx.files import require_ending, user_path, write_file
-from vgx.recipe.yaml import short, visible
+from vgx.output import short, visible
 from vgx.runs.checkpoint import tensor_bytes
 
 # Keys under which programs store weights beside other values, in order of preference.

@@ -145,7 +145,6 @@ def resume(
         if message := _nothing_left(training):
             console.print(message)
             return None
-        training.notices += notices
         now = environment.machine(registry, training.engine.device)
         for notice in environment.changes(stopped, now):
             console.warn(notice)

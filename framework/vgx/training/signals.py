@@ -9,29 +9,30 @@ import threading
 from collections.abc import Iterator
 
 from vgx.console import Console
+from vgx.errors import Interrupted
 from vgx.training.loop import Training
 
 
 @contextlib.contextmanager
 def signals(training: Training, console: Console) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGUSR1 end the training after the current step; print that at once.
+    """Let a signal end the training after the current step; print that at once.
 
-    SIGUSR1 is the warning of SLURM before a time limit (`--signal=USR1@90`). A second SIGINT ends
-    the program at once.
+    The signals are SIGINT, SIGTERM, SIGHUP (its terminal was closed) and SIGUSR1, the warning of
+    SLURM before a time limit (`--signal=USR1@90`). A second SIGINT ends the program at once. A
+    SIGHUP that is ignored, as after `nohup`, stays ignored.
     """
 
     def note(number: int, _: object) -> None:
         # Schedulers repeat their SIGTERM; a second Ctrl-C means that the user does not wait.
         if training.stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Interrupted
         if not training.stop:
             messages.put(_acknowledged(training, number))
         training.stop = training.stop or number
 
     def print_messages() -> None:
-        with contextlib.suppress(OSError):  # nobody reads the output any more
-            while text := messages.get():  # "" ends the thread
-                console.print(text)
+        while text := messages.get():  # "" ends the thread
+            console.print(text)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -41,7 +42,9 @@ def signals(training: Training, console: Console) -> Iterator[None]:
     messages = queue.SimpleQueue[str]()
     printer = threading.Thread(target=print_messages, daemon=True)
     printer.start()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     old = {number: signal.signal(number, note) for number in numbers}
     try:
         yield
@@ -49,7 +52,7 @@ def signals(training: Training, console: Console) -> Iterator[None]:
         for number, handler in old.items():
             signal.signal(number, handler)
         messages.put("")
-        printer.join(1)  # seconds: nobody may read the output
+        printer.join(1)  # seconds: the reader of the output may be slow
 
 
 def _acknowledged(training: Training, number: int) -> str:

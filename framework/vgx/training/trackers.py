@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vgx.errors import RecipeError
+from vgx.errors import RecipeError, by_user
 from vgx.parts.kinds import OpenTracker, Tracker
 from vgx.parts.registry import line_of
 
@@ -71,7 +71,9 @@ class Trackers:
         """Use a tracker no longer when it fails in the block."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - a tracker must not end a training
+        except BaseException as error:  # a tracker must not end a training
+            if by_user(error):
+                raise
             self.active.pop(name, None)
             first = (str(error).splitlines() or [""])[0]
             line = line_of(error, type(owner).__module__)
