@@ -92,6 +92,8 @@ HELD = {
         "opening_is_seen_and_said_before a_check_says_where_it_goes_before_it_does"
     ),
     "They also print which images": "a_check_says_where_it_goes_before_it_does",
+    "`vgx run` and `vgx resume` open": "where_it_sends_is_said_before_it_is_opened",
+    "Each is printed with its fields": "where_it_sends_is_said_before_it_is_opened",
     "`vgx sample` opens images only": (
         "a_recipe_of_this_machine_asks_nobody opening_is_seen_and_said_before"
     ),

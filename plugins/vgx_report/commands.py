@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 @common
 def report(run: str | None, out: Path | None, device: str | None, trust: bool) -> None:
     """Write the page of RUN (the newest by default): one HTML file that needs no network."""
+    found = find_trusted(run, trust=trust)  # before anything heavy is imported
     from vgx.console import Console
     from vgx_report.run_page import write_page
 
-    console, found = Console(), find_trusted(run, trust=trust)
+    console = Console()
     console.print(f"Report {write_page(found, console, device, out)}")
 
 

@@ -110,6 +110,7 @@ def test_bytecode_beside_a_file_is_never_executed(tmp_path, mode):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.pyc")} == before
 
 
+@pytest.mark.slow
 @pytest.mark.bar("S7")
 def test_the_copy_in_a_run_is_what_was_executed(tmp_path):
     """Also when the file is replaced while it is imported: it is read once."""

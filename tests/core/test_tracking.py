@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,19 @@ def test_it_is_told_what_the_log_is_told(tmp_path, plain):
     assert (run.samples / "step-00000006.png").read_bytes() == (
         plain.samples / "step-00000006.png"
     ).read_bytes()
+
+
+def test_where_it_sends_is_said_before_it_is_opened(tmp_path, monkeypatch, plain):
+    """A stranger's recipe may name any server."""
+    said, mlflow = io.StringIO(), vgx.discover().part("tracker", "mlflow")
+    heard = []
+    monkeypatch.setattr(mlflow, "needs", None)
+    monkeypatch.setattr(mlflow, "build", lambda *_: heard.append(said.getvalue()))
+    run = vgx.Run(Path(shutil.copytree(plain.path, tmp_path / "0001-tiny")))
+    trackers = [{"type": "mlflow", "uri": "http://192.0.2.1"}]
+    recipe = vgx.load_recipe(run.recipe_file, {"trackers": trackers, "train.steps": 7})
+    session.resume(run, recipe, console=Console(file=said, width=1000))
+    assert "Opening the tracker mlflow uri=http://192.0.2.1\n" in heard[0]
 
 
 def test_metrics_are_told_when_there_are_some(tmp_path):

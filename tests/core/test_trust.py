@@ -284,3 +284,18 @@ def test_a_large_number_of_files_is_cut_in_the_message(strange):
         trust.registry_of(strange)
     assert len(str(caught.value).splitlines()) == 8
     assert plugin_file.MOST_FILES == 100
+
+
+def test_a_refusal_imports_nothing_heavy(strange):
+    """So that it comes at once, and a run is explained without PyTorch."""
+    program = (
+        "import sys\nfrom vgx.cli import run_program\n"
+        f"codes = [run_program([name, {str(strange.path)!r}]) for name in "
+        "('sample', 'eval', 'report', 'explain')]\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'datasets'} & set(sys.modules)\n"
+        "sys.exit(f'{codes}, imported {heavy}' if heavy or codes != [3, 3, 3, 5] else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -401,3 +401,15 @@ def test_without_a_path_the_fallback_serves_or_the_field_is_named(tmp_path):
     assert len(part(path=tmp_path, fallback=faces).build(SPEC)) == 1
     with pytest.raises(RecipeError, match="dataset.path=FOLDER"):
         part().build(SPEC)
+
+
+def test_it_asks_nobody_unless_its_fallback_does(tmp_path):
+    part = vgx.discover().part("dataset", "image-folder")
+    hub = vgx.discover().part("dataset", "huggingface")
+    far, near = hub(path="nobody/has-this"), hub(path=str(tmp_path))
+    assert far.asks() == "the hub, with your token if you are logged in"
+    assert near.asks() == ""
+    assert part(path=tmp_path, fallback=far).asks() == ""
+    assert part(fallback=near).asks() == ""
+    assert part(fallback=far).asks() == far.asks()
+    assert vgx.discover().part("dataset", "drawn-faces")().asks() == ""

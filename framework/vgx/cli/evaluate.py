@@ -47,6 +47,9 @@ def evaluate(
     trust: bool,
 ) -> None:
     """Evaluate RUN (the newest by default): reconstructions, generated images, latents."""
+    if len(set(samplers)) < len(samplers):
+        raise click.UsageError("Give each --sampler once.")
+    trained = find_trusted(run, trust=trust)  # before anything heavy is imported
     from vgx.check.blame import blaming
     from vgx.console import Console
     from vgx.engine.build import pick_device
@@ -55,9 +58,7 @@ def evaluate(
     from vgx.recipe.load import load_recipe
     from vgx.runs.trust import registry_of
 
-    if len(set(samplers)) < len(samplers):
-        raise click.UsageError("Give each --sampler once.")
-    console, trained = Console(), find_trusted(run, trust=trust)
+    console = Console()
     registry = registry_of(trained)
     recipe = load_recipe(trained.recipe_file, (), registry)
     chosen, named = _metrics(metrics, recipe, registry, console)

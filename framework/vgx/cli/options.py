@@ -101,12 +101,10 @@ def _at_a_terminal() -> bool:
 
 def _confirmed(run: Run, lines: list[str]) -> bool:
     """Ask whether plugin files may be executed."""
-    click.echo(
-        f"The run {str(run.path)!r} has plugin files that are none that you gave to vgx run "
-        "--plugin. They are programs, which can do whatever you can do. Read them first, in the "
-        "run's folder plugins:\n",
-        err=True,
+    listed = "\n  ".join(lines)
+    question = (
+        f"This run has plugin files, which are programs, and you have not trusted these yet:\n\n"
+        f"  {listed}\n\nThey can do whatever you can do. Read them first, in:\n"
+        f"{str(run.path / 'plugins')!r}\nExecute them, now and in later commands?"
     )
-    for line in lines:
-        click.echo(f"  {line}", err=True)
-    return click.confirm("\nExecute them, now and in later commands?", err=True)
+    return click.confirm(question, err=True)

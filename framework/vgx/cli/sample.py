@@ -46,6 +46,7 @@ def sample(
         raise click.UsageError("Leave out --separate or --animate.")
     if separate is not None and out is not None:
         raise click.UsageError("--out names the file of a grid; leave out --separate or --out.")
+    trained = find_trusted(run, trust=trust)  # before anything heavy is imported
     from vgx.check.blame import blaming
     from vgx.console import Console
     from vgx.images import require_free_folder, save_separately
@@ -54,7 +55,6 @@ def sample(
     from vgx.sampling.draw import draw, open_sampler
 
     console, fields = Console(), parse_settings(settings)
-    trained = find_trusted(run, trust=trust)
     with blaming(registry_of(trained)):
         if separate is None:
             path = save_grid(trained, sampler, fields, n, seed, out, device, animate, best)

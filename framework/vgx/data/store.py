@@ -24,6 +24,7 @@ from vgx.data import decode as decoding
 from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, StorageError, noticing
 from vgx.files import write_file
+from vgx.parts.base import Component
 from vgx.parts.kinds import Dataset, Labelled, Sampler, Source
 from vgx.parts.values import ImageSpec
 
@@ -86,7 +87,7 @@ def announce(dataset: Dataset, samplers: Iterable[Sampler], console: Console) ->
             console.print(f"Opening the images of the sampler {name_of(sampler)}")
 
 
-def name_of(part: Dataset | Sampler) -> str:
+def name_of(part: Component) -> str:
     """Return a part's type and the fields that the recipe sets, as a line of text."""
     left_out = {"on_bad", "max_bad"}  # which change no image
     fields = part.model_dump(mode="json", exclude_defaults=True, exclude=left_out)

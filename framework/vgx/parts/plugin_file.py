@@ -72,7 +72,7 @@ class PluginFile:
     def executed(self) -> bool:
         """Whether this process has executed the same bytes before."""
         modules = [module for name, module in [*sys.modules.items()] if name.startswith(_PREFIX)]
-        loaders = [module.__loader__ for module in modules]
+        loaders = [getattr(module, "__loader__", None) for module in modules]
         return any(isinstance(each, _Loader) and each.file.data == self.data for each in loaders)
 
 

@@ -53,9 +53,9 @@ def require(run: Run, files: Iterable[PluginFile]) -> None:
         more = len(unknown) - SHOWN
         lines = [file.line for file in unknown[:SHOWN]] + [f"and {more} more"] * (more > 0)
         raise PluginError(
-            f"{run.path}: plugin files are programs, and these are none that you gave to vgx run "
-            "--plugin, so they were not executed. Read them; if you trust them: --trust-plugins "
-            "(in Python: vgx.trust_plugins(RUN))\n  " + "\n  ".join(lines)
+            f"{run.path}: its plugin files are programs, and you have not trusted these yet, so "
+            "they were not executed. Read them; if you trust them: --trust-plugins (in Python: "
+            "vgx.trust_plugins(RUN))\n  " + "\n  ".join(lines)
         )
 
 

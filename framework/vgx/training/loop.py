@@ -18,7 +18,7 @@ from torch.profiler import profile, record_function
 
 from vgx.console import Console
 from vgx.data.batches import Batches
-from vgx.data.store import Store
+from vgx.data.store import Store, name_of
 from vgx.engine.averages import STATISTICS_IMAGES
 from vgx.engine.engine import Engine
 from vgx.errors import DivergedError, Stopped, StorageError, noticing
@@ -128,6 +128,8 @@ def train(training: Training, console: Console) -> None:
     engine, run = training.engine, training.run
     _begin(training, console)
     cache = FeatureCache(training.recipe.image, engine.device, on_disk=False)
+    for tracker in training.recipe.trackers:  # the recipe may be a stranger's
+        console.print(f"Opening the tracker {name_of(tracker)}")
     training.trackers = open_trackers(
         training.recipe.trackers, run.path, lambda text: _warn(training, [text], console)
     )
