@@ -42,6 +42,7 @@ BARS = {
     "S3": "bombs in images, recipes, checkpoints, logs and archives: refused within 5 seconds and 200 MiB",
     "S4": "names that lead elsewhere, of runs, parts, samplers and files: nothing is written outside the folder of runs",
     "S5": "tokens of the environment are in no file of a run, and files have the permissions of the umask",
+    "S9": "data folders and parquet files made by strangers: no socket, no file outside, no waiting, bounded memory and disk",
     "D1": "truncated and false image files in any share, truncated parquet files: counted and named exactly, or exit 4",
     "D2": "images of every mode, depth and orientation; none, one, too few: used as documented, or exit 4",
     "C1": "recipes changed at random, read and checked: a recipe, or an error with its place, never a traceback",

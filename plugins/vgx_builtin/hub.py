@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import vgx
@@ -104,10 +105,20 @@ def load(*, split: str, offline: bool = False, **source: Any) -> Any:
     datasets.disable_progress_bars()
     datasets.config.HF_HUB_OFFLINE = before or offline
     try:
-        cache = vgx.cache_dir() / "datasets"
-        return datasets.load_dataset(**source, split=split, cache_dir=str(cache))
+        return datasets.load_dataset(**source, split=split, cache_dir=str(_cache()))
     finally:
         datasets.config.HF_HUB_OFFLINE = before
+
+
+def folders() -> tuple[Path, ...]:
+    """Return the folders of the files that were fetched from the hub."""
+    from huggingface_hub import constants
+
+    return _cache(), Path(constants.HF_HUB_CACHE)
+
+
+def _cache() -> Path:
+    return vgx.cache_dir() / "datasets"
 
 
 def is_hub_error(error: BaseException | None) -> bool:
