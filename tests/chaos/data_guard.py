@@ -24,10 +24,13 @@ WATCHED = ("os.system", "subprocess.Popen", "pickle.find_class", "os.exec")
 def main():
     """Set the hook and open the data sets."""
     import datasets
+    import pyarrow.parquet
     from PIL import Image
 
+    import vgx.data.store
     from vgx_builtin.datasets import huggingface
 
+    del pyarrow, vgx  # what is imported now is not opened later
     Image.init()
     datasets.disable_progress_bars()
     if sys.argv[1:] == ["careless"]:
