@@ -48,6 +48,7 @@ BARS = {
     "S11": "links, devices and pipes in place of what is written, in a run and behind `--out`, `--svg` and `--separate`: nothing outside is changed",
     "S10": "each file of a run replaced by pipes, devices, folders, links, bombs and odd values, and each command that reads it: a documented exit code, no traceback, within 5 seconds and 200 MiB; the other runs are listed",
     "S8": "data sets and stores beyond the bounds are refused before decoding",
+    "S9": "data folders and parquet files made by strangers: no socket, no file outside, no waiting, bounded memory and disk",
     "D1": "truncated and false image files in any share, truncated parquet files: counted and named exactly, or exit 4",
     "D2": "images of every mode, depth and orientation; none, one, too few: used as documented, or exit 4",
     "D3": "a store damaged at random bytes of each of its files, or by content changed under the same names, sizes and times: noticed and rebuilt; the weights are those of an undamaged store",

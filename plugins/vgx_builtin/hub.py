@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import vgx
@@ -97,26 +98,32 @@ class RetryLimit:
             response.headers.pop(header, None)
 
 
-def load(*, split: str, offline: bool = False, content: str = "", **source: Any) -> Any:
-    """Return `datasets.load_dataset(**source, split=split)`, with its files in vgx's cache.
-
-    The library takes local files for unchanged when their names and times are; so files with a
-    hash of their `content` get a folder of their own there.
-    """
+def load(*, split: str, offline: bool = False, **source: Any) -> Any:
+    """Return `datasets.load_dataset(**source, split=split)`, with its files in vgx's cache."""
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
     datasets.disable_progress_bars()
     datasets.config.HF_HUB_OFFLINE = before or offline
     try:
-        cache = vgx.cache_dir() / "datasets" / (f"local-{content[:16]}" if content else "")
-        cache.mkdir(parents=True, exist_ok=True)
+        _cache().mkdir(parents=True, exist_ok=True)
         # Until all is mapped, `vgx cache --clear` removes nothing.
         with vgx.cache_dir().joinpath("datasets.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
-            return datasets.load_dataset(**source, split=split, cache_dir=str(cache))
+            return datasets.load_dataset(**source, split=split, cache_dir=str(_cache()))
     finally:
         datasets.config.HF_HUB_OFFLINE = before
+
+
+def folders() -> tuple[Path, ...]:
+    """Return the folders of the files that were fetched from the hub."""
+    from huggingface_hub import constants
+
+    return _cache(), Path(constants.HF_HUB_CACHE)
+
+
+def _cache() -> Path:
+    return vgx.cache_dir() / "datasets"
 
 
 def is_hub_error(error: BaseException | None) -> bool:

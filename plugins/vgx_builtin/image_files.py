@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal, cast
 
 import vgx
 
@@ -22,6 +25,10 @@ FORMATS = (
 """Formats of pixels that Pillow reads: no programs (EPS), no metafiles, no data formats."""
 MAX_PIXELS = 2**26
 """Images of more pixels are not decoded: 8,192 x 8,192, 256 MiB in memory."""
+MAX_BYTES = 2**28
+"""Image files that are larger are not read; some decoders read a file as a whole."""
+MAX_READS = 10**6
+"""An image is read in fewer steps; some decoders look through a whole file byte by byte."""
 
 
 def endings() -> set[str]:
@@ -31,9 +38,56 @@ def endings() -> set[str]:
     return {end for end, name in Image.registered_extensions().items() if name in FORMATS}
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder. Links to files are files; links to folders are not followed.
+
+    Raises `DataError` for a folder that cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise vgx.DataError(f"{error.filename}: {error.strerror}") from error
+
+    for inner, _, names in os.walk(folder, onerror=fail):
+        yield from (Path(inner, name) for name in names)
+
+
 def has_parquet(folder: Path) -> bool:
     """Return whether a folder has parquet files, as data sets in the hub's layout do."""
-    return any(folder.rglob("*.parquet"))
+    return any(file.suffix == ".parquet" for file in files_below(folder))
+
+
+def tell_of_links(files: list[Path], root: Path, where: str) -> None:
+    """Give a notice when some of the files are links that lead out of the folder `root`."""
+    inside = os.path.realpath(root)
+    links = ((file, Path(os.path.realpath(file))) for file in files if file.is_symlink())
+    out = [(file, target) for file, target in links if not target.is_relative_to(inside)]
+    if out:
+        first = f"{out[0][0].relative_to(root)} -> {out[0][1]}"
+        text = f"{where}: {root}: links that lead out of this folder: {len(out):,}, such as {first}"
+        warnings.warn(text, vgx.Notice, stacklevel=2)
+
+
+def open_regular(file: Path, name: str) -> IO[bytes]:
+    """Open a file to read it; `name` is its name in messages.
+
+    Raises `DataError` when it cannot be opened, and for a folder, a pipe or a device: none of these
+    is waited for.
+    """
+    try:
+        opened = open(file, "rb", opener=_without_waiting)  # noqa: SIM115 - it is returned
+    except OSError as error:
+        raise vgx.DataError(f"{name}: {error.strerror}") from error
+    except ValueError as error:  # a name that no file can have
+        raise vgx.DataError(f"{name}: {error}") from error
+    if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        opened.close()
+        raise vgx.DataError(f"{name}: not a regular file")
+    return opened
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; an ordinary `open` waits until somebody writes into a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def digest(files: list[Path], root: Path) -> str:
@@ -54,7 +108,38 @@ def digest(files: list[Path], root: Path) -> str:
     return sha256.hexdigest()
 
 
-def read(file: Path | IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
+def read(file: Path, name: str, non_rgb: NonRgb) -> Image.Image:
+    """Return the image in a regular file as `decode` does; `name` is its name in messages."""
+    with open_regular(file, name) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if size > MAX_BYTES:
+            raise vgx.DataError(f"{name}: {size:,} bytes; at most {MAX_BYTES:,} are read")
+        return decode(opened, name, non_rgb)
+
+
+class _FewReads:
+    """The file of an image, which is not read on for ever."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.reads = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as usual. Raises `OSError` when it has been read too often."""
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise OSError("no image at its beginning")
+        return self.file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place in the file."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place in the file."""
+        return self.file.tell()
+
+
+def decode(file: IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
     """Return the first frame of an image file as RGB, rotated as its EXIF data say.
 
     Raises `vgx.Dropped` for an image that is left out, and `DataError` for a file that cannot be
@@ -65,7 +150,7 @@ def read(file: Path | IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
     Image.init()
     formats = [known for known in FORMATS if known in Image.OPEN]  # AVIF is not in every build
     try:
-        with Image.open(file, formats=formats) as image:
+        with Image.open(cast("IO[bytes]", _FewReads(file)), formats=formats) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise vgx.DataError(f"{name}: {width:,} x {height:,} pixels are too many to decode")
@@ -98,3 +183,9 @@ def _not_rgb(image: Image.Image) -> str:
     if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
         return "greyscale"
     return "" if image.mode == "RGB" else f"in mode {image.mode}"
+
+
+def described(error: BaseException) -> str:
+    """Return the type of an error and the first line of its message."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else 'no reason given'}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import vgx
+from vgx_builtin.columns import Rows
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,8 +46,10 @@ def expect_classes(
         )
 
 
-def column_of_labels(rows: Any, column: str, where: str, image: vgx.ImageSpec) -> list[int]:
-    """Return the label of each row of a data set of the library `datasets`.
+def column_of_labels(
+    rows: Rows, column: str, count: int, where: str, image: vgx.ImageSpec
+) -> list[int]:
+    """Return the labels of the first rows.
 
     Raises `DataError` for a column that holds no labels, and `RecipeError` for a wrong
     `image.classes`.
@@ -60,9 +63,10 @@ def column_of_labels(rows: Any, column: str, where: str, image: vgx.ImageSpec) -
         expect_classes(f"{where}: label: {column}", kind.num_classes, image, kind.names)
     elif not (isinstance(kind, datasets.Value) and kind.dtype.startswith(("int", "uint"))):
         raise vgx.DataError(f"{where}: column '{column}' holds {kind}, not labels")
-    labels: list[Any] = rows.select_columns([column])[:][column]
-    if None in labels:
-        raise vgx.DataError(f"{where}: column '{column}': row {labels.index(None)} has no label")
+    labels = rows.values(column, count)
+    for row, label in enumerate(labels):
+        if not isinstance(label, int):
+            raise vgx.DataError(f"{where}: column '{column}': row {row} has no label")
     if image.classes == 0 and labels:
         expect_classes(f"{where}: label: {column}", max(labels) + 1, image)
     return labels

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -53,10 +55,13 @@ def fields(tmp_path):
     folder.mkdir()
     for number, colour in enumerate(("red", "lime", "blue")):
         Image.new("RGB", (20, 16), colour).save(folder / f"{number}.png")
+    files = sorted(folder.iterdir())
+    cells = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "train.parquet")
     return {
         **FIELDS,
         "dataset/image-folder": {"path": str(folder)},
-        "dataset/huggingface": {"path": str(folder)},
+        "dataset/huggingface": {"path": str(tmp_path / "train.parquet")},
         "sampler/reconstruct": {"path": str(folder)},
     }
 

@@ -10,13 +10,14 @@ import struct
 import subprocess
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import vgx
-from vgx.data.store import open_store
+from vgx.data.store import open_source, open_store
 from vgx.errors import DataError, RecipeError
 from vgx_builtin import image_files
 
@@ -186,10 +187,15 @@ def test_a_link_that_leads_nowhere_is_a_bad_file_until_it_leads_somewhere(tmp_pa
     (tmp_path / "folder").mkdir()
     save(tmp_path / "folder" / "good.png")
     (tmp_path / "folder" / "link.png").symlink_to(tmp_path / "later.png")
-    store = open_store(source(tmp_path / "folder"), SPEC, max_bad=1)
+    part = vgx.discover().part("dataset", "image-folder")(path=tmp_path / "folder")
+    linked, notices = open_source(part, SPEC)
+    store = open_store(linked, SPEC, max_bad=1)
     assert (store.bad, store.named[0][:8]) == (1, "link.png")
+    (notice,) = notices
+    assert notice.startswith(f"dataset image-folder: {tmp_path / 'folder'}: links that lead out of")
+    assert notice.endswith(f"1, such as link.png -> {tmp_path / 'later.png'}")
     save(tmp_path / "later.png")
-    assert len(open_store(source(tmp_path / "folder"), SPEC).images) == 2
+    assert len(open_store(open_source(part, SPEC)[0], SPEC).images) == 2
 
 
 def test_names_that_are_no_text_are_names_all_the_same(tmp_path):
@@ -206,14 +212,14 @@ def test_a_file_that_may_not_be_read_is_no_bad_image(tmp_path, monkeypatch):
     """Left out silently it would stay away after its rights were mended."""
     save(tmp_path / "closed.png")
     save(tmp_path / "good.png")
-    original = Image.open
+    original = os.open
 
-    def refusing(file, **options):
-        if file.name == "closed.png":
+    def refusing(file, *flags):
+        if Path(file).name == "closed.png":
             raise PermissionError(13, "Permission denied", str(file))
-        return original(file, **options)
+        return original(file, *flags)
 
-    monkeypatch.setattr(Image, "open", refusing)
+    monkeypatch.setattr(os, "open", refusing)
     with pytest.raises(DataError, match=r"closed\.png.*Permission denied.*no fault of the image"):
         open_store(source(tmp_path), SPEC, max_bad=1)
 

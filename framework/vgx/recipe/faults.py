@@ -12,7 +12,6 @@ from pydantic_core import PydanticCustomError
 from vgx.output import short, visible
 from vgx.parts.base import Component, fields_of, members, near
 from vgx.parts.registry import Registry
-from vgx.recipe import yaml
 from vgx.recipe.model import Recipe
 from vgx.recipe.yaml import Fault, Node
 
@@ -69,7 +68,7 @@ def find(tree: Node, loc: tuple[int | str, ...], *, missing: bool = False) -> tu
         elif not (missing and step == loc[-1]):
             continue
         field.append(str(step))
-    return node, ".".join(map(yaml.short, field))
+    return node, ".".join(map(short, field))
 
 
 def _advice(tree: Node, field: str, fault: Any, registry: Registry) -> str:

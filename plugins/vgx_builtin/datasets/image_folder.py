@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 import vgx
-from vgx_builtin.image_files import NonRgb, digest, endings, has_parquet, read
+from vgx_builtin.image_files import (
+    NonRgb,
+    digest,
+    endings,
+    files_below,
+    has_parquet,
+    read,
+    tell_of_links,
+)
 from vgx_builtin.labels import LabelledSource, expect_classes
 
 if TYPE_CHECKING:
@@ -25,7 +33,8 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
 
     Files are chosen by their ending and sorted by their name: avif, bmp, gif, ico, jp2, jpg, pcx,
     png, ppm, qoi, sgi, tga, tiff, webp and similar ones. Of a file with several frames the first is
-    taken. Links to folders are not followed.
+    taken. A link to a file is followed, and a notice says when it leads out of the folder; links to
+    folders are not followed.
     """
 
     path: Path | None = None
@@ -71,6 +80,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         if not all_files:
             raise vgx.DataError(f"dataset image-folder: {root}: no images in it")
         files = all_files[: self.limit]
+        tell_of_links(files, root, "dataset image-folder")
         fingerprint = f"image-folder-{self.non_rgb}-{digest(files, root)[:32]}"
         source = _Files(root, files, fingerprint, self.non_rgb)
         return source if self.label is None else _labelled(source, all_files, root, image)
@@ -78,13 +88,10 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
 
 def _image_files(root: Path) -> Iterator[Path]:
     """Yield the image files below a folder. Raises `DataError` for an unreadable folder."""
-
-    def fail(error: OSError) -> None:
-        raise vgx.DataError(f"dataset image-folder: {error.filename}: {error.strerror}") from error
-
     known = endings()
-    for folder, _, names in os.walk(root, onerror=fail):
-        yield from (Path(folder, name) for name in names if Path(name).suffix.lower() in known)
+    for file in files_below(root):
+        if file.suffix.lower() in known:
+            yield file
 
 
 def _labelled(

@@ -1,0 +1,125 @@
+"""The hub's layout of a local folder: which parquet files are which split, by their names.
+
+The rules are those of the library `datasets`
+(https://huggingface.co/docs/datasets/repository_structure). They are applied to the names of files
+that are there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import vgx
+from vgx_builtin.columns import features_of
+from vgx_builtin.image_files import described, open_regular
+from vgx_builtin.parquet import ParquetRows, Piece
+from vgx_builtin.readme import configured
+
+_SHARD = re.compile(r"data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*")
+_WORDS = {
+    "train": "train|training",
+    "validation": "validation|valid|dev|val",
+    "test": "test|testing|eval|evaluation",
+}
+
+
+def splits_of(root: Path, files: list[Path]) -> dict[str, list[Path]]:
+    """Return the parquet files of each split in a folder; `files` are all that are below it.
+
+    Raises `DataError` when there are none.
+    """
+    names = sorted(
+        name
+        for file in files
+        if (name := file.relative_to(root).as_posix()).endswith(".parquet")
+        and not re.search(r"(^|/)(\.|__[^/]*/)", name)  # hidden, or like __pycache__
+    )
+    if not names:
+        raise vgx.DataError(
+            "no parquet file in it. Only parquet files are opened here as rows of images; a folder "
+            "of image files is a data set of type image-folder"
+        )
+    chosen = configured(root / "README.md", names) or _by_name(names)
+    return {split: [root / name for name in inner] for split, inner in chosen.items()}
+
+
+def _by_name(names: list[str]) -> dict[str, list[str]]:
+    """Return the files of each split by their names, or all as `train` when these say nothing."""
+    shards: dict[str, list[str]] = {}
+    for name in names:
+        if match := _SHARD.fullmatch(name):
+            shards.setdefault(match[1], []).append(name)
+    if shards:
+        return shards
+    in_folder = {split: _word(words, "?") for split, words in _WORDS.items()}
+    in_name = {split: _word(words, "") for split, words in _WORDS.items()}
+    by_folder = {
+        split: [name for name in names if any(map(word.fullmatch, name.split("/")[:-1]))]
+        for split, word in in_folder.items()
+    }
+    by_name = {
+        split: [name for name in names if word.fullmatch(name.rpartition("/")[2])]
+        for split, word in in_name.items()
+    }
+    for found in (by_folder, by_name):
+        if kept := {split: inner for split, inner in found.items() if inner}:
+            return kept
+    return {"train": names}
+
+
+def _word(words: str, end: str) -> re.Pattern[str]:
+    """Return the pattern of a name with one of the words in it, set off by punctuation."""
+    return re.compile(rf"(.*[-._ 0-9])?({words})([-._ 0-9].*){end}", re.DOTALL)
+
+
+def open_split(splits: Mapping[str, list[Path]], wanted: str) -> ParquetRows:
+    """Return the rows of a split, or of slices: `train[:1000]`, `train[90%:]+test`.
+
+    Raises `DataError` for a file that is none, `ValueError` for a split that is not there.
+    """
+    import datasets
+
+    found = {
+        split: [piece for file in files for piece in _pieces(file)]
+        for split, files in splits.items()
+    }
+    counts = {split: sum(piece.count for piece in pieces) for split, pieces in found.items()}
+    slices = datasets.ReadInstruction.from_spec(wanted).to_absolute(counts)
+    chosen = [part for each in slices for part in _cut(found[each.splitname], each.from_, each.to)]
+    first = next((piece for pieces in found.values() for piece in pieces), None)
+    if first is None:
+        raise vgx.DataError("no rows in its files")
+    return ParquetRows(chosen, features_of(first.about.schema.to_arrow_schema()))
+
+
+def _pieces(file: Path) -> list[Piece]:
+    """Return the row groups of a file. Raises `DataError`."""
+    import pyarrow.parquet
+
+    with open_regular(file, file.name) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        try:
+            about = pyarrow.parquet.ParquetFile(opened).metadata
+            counts = [about.row_group(index).num_rows for index in range(about.num_row_groups)]
+        except MemoryError:
+            raise
+        # The library raises many kinds of error for a damaged file.
+        except Exception as error:
+            raise vgx.DataError(f"{file.name}: {described(error)}") from error
+    if not 0 <= sum(counts) <= size or min(counts, default=0) < 0:
+        raise vgx.DataError(f"{file.name}: {sum(counts):,} rows in {size:,} bytes can't be images")
+    return [Piece(file, about, index, 0, count) for index, count in enumerate(counts)]
+
+
+def _cut(pieces: list[Piece], low: int, high: int) -> Iterator[Piece]:
+    """Yield the rows from `low` to before `high`."""
+    start = 0
+    for piece in pieces:
+        first, last = max(low - start, 0), min(high - start, piece.count)
+        if first < last:
+            yield replace(piece, first=first, count=last - first)
+        start += piece.count
