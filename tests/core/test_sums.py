@@ -449,7 +449,9 @@ def test_a_damaged_store_that_cannot_be_removed_is_said(folder, monkeypatch):
     monkeypatch.setattr(Path, "rename", refuse)
     with (
         pytest.warns(Notice, match=DAMAGED),
-        pytest.raises(StorageError, match=f"{folder.name}: Permission denied"),
+        pytest.raises(
+            StorageError, match=f"{folder.name}: it cannot be made again: Permission denied"
+        ),
     ):
         open_store(Colours(), SPEC)
 

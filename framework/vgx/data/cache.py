@@ -123,7 +123,8 @@ def obtain(
                     message = f"{store}: damaged when it was just built ({error}); {faulty}"
                     raise StorageError(message) from error
                 warn_damaged(store, error, "its images are decoded again")
-            file = _begin(store, place, folder)
+            with _removing(store, folder):
+                file = _begin(store, place, folder)
         if file is None:
             if not waited and place.exists():
                 waiting()
@@ -204,6 +205,18 @@ def _is(store: Path, folder: int | None) -> bool:
         return folder is not None and os.path.samestat(store.stat(), os.fstat(folder))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def _removing(store: Path, damaged: int | None) -> Iterator[None]:
+    """Raise `StorageError` when the block may not remove a damaged store."""
+    try:
+        yield
+    except OSError as error:
+        if not _is(store, damaged):
+            raise
+        why = f"it cannot be made again: {error.strerror or error}"
+        raise StorageError(f"{store}: {why}; VGX_CACHE names another cache") from error
 
 
 def _begin(store: Path, place: Path, damaged: int | None) -> BinaryIO | None:
