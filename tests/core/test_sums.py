@@ -148,6 +148,8 @@ ABOUT = {
     "sum": lambda about: {**about, "sha256": 3},
     "sums": lambda about: {**about, "sums": {"images.u8": "0"}},
     "no sums": lambda about: {**about, "sums": None},
+    "smaller": lambda about: {**about, "size": 2, "count": 48},  # as many bytes
+    "greyscale": lambda about: {**about, "channels": 1, "count": 36},
     "elsewhere": lambda about: {**about, "address": "0" * 32},
 }
 
@@ -174,6 +176,17 @@ def test_a_description_that_is_no_json_is_damage(folder, data):
 def test_a_huge_description_is_not_read(folder):
     os.truncate(folder / "store.json", 2**34)
     assert "17,179,869,184 bytes; at most" in rebuilt()
+
+
+def test_nothing_outside_of_a_store_is_touched(folder, tmp_path):
+    """By the time that says when a store was last opened."""
+    (tmp_path / "theirs").write_text("theirs")
+    os.utime(tmp_path / "theirs", (1, 1))
+    (folder / "store.json").unlink()
+    (folder / "store.json").symlink_to(tmp_path / "theirs")
+    rebuilt()
+    assert (tmp_path / "theirs").stat().st_mtime == 1
+    assert (tmp_path / "theirs").read_text() == "theirs"
 
 
 def test_a_store_of_an_earlier_version_is_made_again(folder):
@@ -436,7 +449,9 @@ def test_a_damaged_store_that_cannot_be_removed_is_said(folder, monkeypatch):
     monkeypatch.setattr(Path, "rename", refuse)
     with (
         pytest.warns(Notice, match=DAMAGED),
-        pytest.raises(StorageError, match=f"{folder.name}: Permission denied"),
+        pytest.raises(
+            StorageError, match=f"{folder.name}: it cannot be made again: Permission denied"
+        ),
     ):
         open_store(Colours(), SPEC)
 

@@ -28,7 +28,7 @@ Opened = TypeVar("Opened")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _NAME = re.compile(r"[0-9a-f]{32}")
 _HIDDEN = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # folders of builders, and what is being removed
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def obtain(
                     message = f"{store}: damaged when it was just built ({error}); {faulty}"
                     raise StorageError(message) from error
                 warn_damaged(store, error, "its images are decoded again")
-            file = _begin(store, place, folder)
+            with _removing(store, folder):
+                file = _begin(store, place, folder)
         if file is None:
             if not waited and place.exists():
                 waiting()
@@ -172,7 +173,7 @@ def open_images(store: Path) -> BinaryIO:
         raise DamagedError(f"{IMAGES}: {error.strerror}") from error
     fcntl.flock(images, fcntl.LOCK_SH)
     with suppress(OSError):  # in a cache of another user
-        os.utime(store / ABOUT)
+        os.utime(store / ABOUT, follow_symlinks=False)
     return images
 
 
@@ -204,6 +205,18 @@ def _is(store: Path, folder: int | None) -> bool:
         return folder is not None and os.path.samestat(store.stat(), os.fstat(folder))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def _removing(store: Path, damaged: int | None) -> Iterator[None]:
+    """Raise `StorageError` when the block may not remove a damaged store."""
+    try:
+        yield
+    except OSError as error:
+        if not _is(store, damaged):
+            raise
+        why = f"it cannot be made again: {error.strerror or error}"
+        raise StorageError(f"{store}: {why}; VGX_CACHE names another cache") from error
 
 
 def _begin(store: Path, place: Path, damaged: int | None) -> BinaryIO | None:

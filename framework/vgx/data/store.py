@@ -230,6 +230,8 @@ def _read(
     """Verify a store and map its images. Raises `DamagedError`, `OSError`."""
     with cache.open_images(folder) as file:
         about = sums.read_about(folder)
+        if (about.size, about.channels) != (image.size, image.channels):
+            raise sums.DamagedError(f"{sums.ABOUT} is that of other images")
         hashes = sums.read_column(folder, sums.HASHES, about)
         labels = sums.read_column(folder, sums.LABELS, about) if image.classes else b""
         sums.check_images(folder, file, about, labels, watch, always=verify)

@@ -174,7 +174,7 @@ def _stamp(store: Path) -> Path:
 
 def _noted(stamp: Path) -> str:
     with suppress(OSError, StorageError, ValueError):
-        return read_file(stamp, 1000).decode("ascii")
+        return read_file(stamp, 1000).decode()
     return ""
 
 
@@ -184,7 +184,7 @@ def _state(file: BinaryIO, about: About) -> str:
     Nobody can set the ctime by hand. Empty where the system does not say which start it is.
     """
     with suppress(OSError, ValueError):
-        boot, status = BOOT.read_text("ascii").strip(), os.fstat(file.fileno())
+        boot, status = BOOT.read_text("utf-8").strip(), os.fstat(file.fileno())
         place = f"device {status.st_dev} inode {status.st_ino} size {status.st_size}"
         times = f"mtime {status.st_mtime_ns} ctime {status.st_ctime_ns}"
         return f"boot {boot} {place} {times} sha256 {about.sha256}\n" if boot else ""
