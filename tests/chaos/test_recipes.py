@@ -14,6 +14,7 @@ import pytest
 
 import vgx
 from vgx.errors import RecipeError
+from vgx.recipe import faults
 from vgx.recipe import yaml as yamlfile
 from vgx.recipe.load import load_recipe
 from vgx.training.session import check
@@ -138,7 +139,7 @@ def test_the_mutations_find_a_reader_that_lets_large_numbers_through(
 ):
     """The control: without the look at what is unfit, the same eyes find fault."""
     monkeypatch.setattr(yamlfile, "unfit", lambda *_: iter(()))
-    monkeypatch.setattr(yamlfile, "visible", lambda text: text)
+    monkeypatch.setattr(faults, "visible", lambda text: text)
     monkeypatch.setattr(yamlfile, "short", lambda text: text)
     trees = [whole(path) for path in RECIPES]
     wrong = 0

@@ -178,3 +178,10 @@ def test_these_tests_see_a_traceback(vgx_program):
     """The control: a program that is careless about its reader is seen to be."""
     done = shell(vgx_program, f"{sys.executable} -c 'while True: print(1)' | head -1")
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.bar("Q2")
+def test_python_without_docstrings_and_asserts_trains_as_well(vgx_program):
+    done = shell(vgx_program, f"vgx run {TINY} --set train.steps=1", PYTHONOPTIMIZE="2")
+    assert done.returncode == 0, done.stderr
+    assert (vgx_program.folder / "runs" / "0001-tiny" / "report.html").is_file()
