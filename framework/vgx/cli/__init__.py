@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 import rich_click as click
@@ -23,6 +24,7 @@ from vgx.cli import evaluate, inspect, runs, sample, train
 from vgx.cli.options import common
 from vgx.cli.plugin_commands import PluginCommands, plugin_commands
 from vgx.errors import Notice, PluginError, StorageError, VgxError
+from vgx.files import HELPS, refusal
 
 MAX_LINES, MAX_LETTERS = 10, 2000  # of a message, and of each of its lines
 
@@ -97,8 +99,10 @@ def run_program(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:  # noqa: BLE001 - a bug keeps its traceback
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            print(f"vgx: {error}", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, *HELPS):
+            named = isinstance(error.filename, str)
+            where = Path(error.filename if named else "the disk")
+            print_error(f"{where}: {refusal(error, where.parent)}")
             return StorageError.exit_code
         traceback.print_exc()
         print(
