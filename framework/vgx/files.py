@@ -65,7 +65,7 @@ def require_ending(path: Path, what: str, endings: Iterable[str]) -> str:
     """
     ending, allowed = path.suffix.lower(), list(endings)
     with storage(path):
-        stream = is_stream(path)
+        stream = destination(path) is None
     if ending not in allowed and stream:
         return allowed[0]
     if ending not in allowed:
@@ -106,21 +106,25 @@ def read_file(path: Path, most: int) -> bytes:
     return data
 
 
-def is_stream(path: Path) -> bool:
-    """Return whether a path is a device, a pipe or an open file, such as /dev/null or /dev/stdout.
+def destination(path: Path) -> Path | None:
+    """Return the file that is replaced when a path is written: a link stays, the file behind it is.
 
-    Such a thing is written to; all else is replaced. Links are followed. Raises `OSError`, and
-    `StorageError` for a folder, a socket or a disk.
+    None is a device, a pipe or an open file, such as /dev/null or /dev/stdout: it is written to.
+    Raises `OSError`, and `StorageError` for a folder, a socket or a disk.
     """
-    if _descriptor(path) is not None:
-        return True
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):  # the latter is a folder that is to be made
-        return False
-    if stat.S_ISDIR(mode) or stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
-        raise StorageError(f"{path}: is {kind_of(mode)}; give the name of a file")
-    return not stat.S_ISREG(mode)
+    named = path
+    with suppress(FileNotFoundError, NotADirectoryError):  # there is nothing yet
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            if _descriptor(path) is not None:
+                return None
+            path = Path(os.path.realpath(path))
+            mode = path.stat().st_mode
+        if stat.S_ISDIR(mode) or stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
+            raise StorageError(f"{named}: is {kind_of(mode)}; give the name of a file")
+        if not stat.S_ISREG(mode):
+            return None
+    return path
 
 
 def _descriptor(path: Path) -> int | None:
@@ -149,55 +153,56 @@ def write_file(path: Path, content: str | bytes, *, sync: bool = True) -> None:
     """Replace a file as a whole: it has the old content or the new, never a part.
 
     A link stays a link: the file that it names is replaced. To a device, a pipe or an open file
-    (/dev/stdout) the content is written. Without `sync` nothing waits for the disk, so a crash of
-    the machine may lose the file, and nothing is tidied. Raises `StorageError`.
+    (/dev/stdout) the content is written. Without `sync`, for many files in a folder that is there,
+    nothing waits for the disk, so a crash of the machine may lose the file, and nothing is tidied.
+    Raises `StorageError`.
     """
     # A path may have bytes that are no text: they are written as question marks, since no reader of
     # JSON takes them back.
     data = content.encode(errors="replace") if isinstance(content, str) else content
     with storage(path):
-        if is_stream(path):
+        target = destination(path)
+        if target is None:
             own = _descriptor(path)
             # Written where the open file stands, so that what is printed to it comes after.
-            target = os.open(path, os.O_WRONLY | os.O_NOCTTY) if own is None else os.dup(own)
-            with os.fdopen(target, "wb") as stream:
+            opened = os.open(path, os.O_WRONLY | os.O_NOCTTY) if own is None else os.dup(own)
+            with os.fdopen(opened, "wb") as stream:
                 stream.write(data)
             return
-        with replacing(path, sync=sync) as file:
+        with replacing(target, sync=sync) as file:
             file.write(data)
 
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
-    """Give the block a new file that then replaces `path`, or the file that a link there names.
+    """Give the block a new file that then replaces `path`.
 
     However the block is left, nothing unfinished stays, and when it fails the old file does. Raises
     `StorageError` for an `OSError`.
     """
     with storage(path):
-        target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        target.parent.mkdir(parents=True, exist_ok=True)
         if sync:
-            tidy(target.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tidy(path.parent)
         while True:
-            temporary = target.with_name(f".unfinished-{secrets.token_hex(8)}")
+            temporary = path.with_name(f".unfinished-{secrets.token_hex(8)}")
             try:
                 with temporary.open("xb") as file:
                     with suppress(OSError):  # a disk without locks
                         fcntl.flock(file, fcntl.LOCK_EX)
-                    if not temporary.exists():  # another process found it before it was locked
+                    if not os.fstat(file.fileno()).st_nlink:  # tidied before it was locked
                         continue
                     yield file
                     file.flush()
                     if sync:
                         os.fsync(file.fileno())
-                    temporary.replace(target)
+                    temporary.replace(path)
                 break
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
         if sync:
-            flush_directory(target.parent)
+            flush_directory(path.parent)
 
 
 def tidy(folder: Path) -> None:
@@ -269,8 +274,11 @@ def flush_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def refusal(error: OSError, path: Path, needed: int = 0) -> str:
-    """Return why the system refused to write, and what helps; for a full disk what it lacks."""
+def refusal(error: OSError, path: Path, needed: int = 0, files: int = 1) -> str:
+    """Return why the system refused to write, and what helps; for a full disk what it lacks.
+
+    `needed` are the bytes of what was to be written, `files` its files and folders.
+    """
     text = error.strerror or str(error)
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return f"{text}: {HELPS[error.errno]}" if error.errno in HELPS else text
@@ -280,9 +288,9 @@ def refusal(error: OSError, path: Path, needed: int = 0) -> str:
         free = disk.f_bavail * disk.f_frsize / 2**20
         if error.errno == errno.EDQUOT:
             text = f"{text}: {wanted}and your share is used up; {HELPS[error.errno]}"
-        elif disk.f_files and not disk.f_favail:
-            text = f"{text}: it has {free:,.2f} MiB left, but takes no more files (no inodes left)"
-            text += "; remove files that you no longer need, however small"
+        elif disk.f_files and disk.f_favail < files:
+            left = f"{free:,.2f} MiB, but only {disk.f_favail} files (inodes) of {files}"
+            text = f"{text}: it takes {left}; remove files that you no longer need, however small"
         else:
             text = f"{text}: {wanted}has {free:,.2f} MiB"
     return f"disk full: {text}"

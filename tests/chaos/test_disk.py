@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 
 import pytest
@@ -136,3 +137,55 @@ def test_too_little_room_is_said_before_the_first_step(nursery, tmp_path, tiny):
     assert "three of its checkpoints are about 1 MiB, and the disk has 0 MiB" in output
     child = nursery.run(tmp_path, "run", tiny, "--set", "train.steps=1")
     assert "three of its checkpoints" not in child.out.read_text()
+
+
+@pytest.mark.bar("R3")
+@pytest.mark.chaos
+@pytest.mark.parametrize("inodes", [12, 20, 30])
+def test_a_disk_without_inodes_says_so_and_loses_nothing(nursery, tmp_path, tiny, end_of, inodes):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk here")
+    try:
+        child = nursery.start(tmp_path, "run", tiny, *LENGTH, "--out", disk)
+        assert child.wait() == 5
+        message = child.err.read_text()
+        assert re.search(r": it takes [\d.]+ MiB, but only \d files \(inodes\) of [16]; ", message)
+        assert "needs" not in message
+        (run,) = disk.iterdir()
+        kept = sums(run)
+        subprocess.run(["mount", "-o", "remount,nr_inodes=10000", str(disk)], check=True)
+        if (run / "recipe.yaml").exists():
+            nursery.run(tmp_path, "resume", run)
+            assert kept.items() <= sums(run).items()
+            nursery.run(tmp_path, "run", tiny, *LENGTH)
+            (whole,) = (tmp_path / "runs").iterdir()
+            assert end_of(run) == end_of(whole)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_of_a_run_that_is_read_only_all_is_shown_and_nothing_is_written(nursery, tmp_path, tiny):
+    """A disk that is read-only, since permissions do not hold for root."""
+    nursery.run(tmp_path, "run", tiny, "--set", "train.steps=10")
+    (run,) = (tmp_path / "runs").iterdir()
+    for option in ("bind", "remount,bind,ro"):
+        mount = ["mount", "-o", option, str(run), str(run)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("only root can mount a folder here")
+    try:
+        before = sorted(run.rglob("*"))
+        nursery.run(tmp_path, "sample", run, "-n", "4", "--out", "a.png")
+        nursery.run(tmp_path, "report", run, "--out", "a.html")
+        nursery.run(tmp_path, "explain", run, "--svg", "a.svg")
+        nursery.run(tmp_path, "compare", run, run.parent / "." / run.name, code=2)
+        nursery.run(tmp_path, "list")
+        writing = (["sample"], ["report"], ["eval", "--metrics", "psnr"])
+        for words in (*writing, ["run", "--set", "train.steps=12", "--resume"]):
+            child = nursery.run(tmp_path, *words, run, code=5)
+            assert "is read-only for this user; write elsewhere (--out)" in child.err.read_text()
+        assert sorted(run.rglob("*")) == before
+    finally:
+        subprocess.run(["umount", "-l", str(run)], check=True)

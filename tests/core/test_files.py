@@ -225,6 +225,15 @@ def test_an_unfinished_file_that_was_found_before_it_was_locked_is_begun_again(
     assert names(tmp_path) == ["a.txt"]
 
 
+def test_files_that_wait_for_no_disk_look_through_no_folder(tmp_path, monkeypatch):
+    """Of 100,000 single images each would look through all before it."""
+    looks = []
+    monkeypatch.setattr(os, "scandir", looks.append)
+    monkeypatch.setattr(os, "listdir", looks.append)
+    write_file(tmp_path / "000000.png", b"image", sync=False)
+    assert looks == []
+
+
 def test_a_disk_without_locks_takes_files_all_the_same(tmp_path, monkeypatch):
     def none(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -271,7 +280,7 @@ def test_a_disk_without_inodes_is_not_said_to_have_room(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda _: about)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     text = refusal(full, tmp_path / "not" / "made yet", 2**20)
-    assert "it has 20.00 MiB left, but takes no more files (no inodes left)" in text
+    assert ": it takes 20.00 MiB, but only 0 files (inodes) of 1; remove files" in text
     assert "needs" not in text
     about.f_favail = 5
     assert refusal(full, tmp_path, 2**20).endswith("needs 1.00 MiB, has 20.00 MiB")

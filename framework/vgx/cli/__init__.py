@@ -12,6 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 import rich_click as click
@@ -22,6 +23,7 @@ from vgx.cli import evaluate, inspect, runs, sample, train
 from vgx.cli.options import common
 from vgx.cli.plugin_commands import PluginCommands, plugin_commands
 from vgx.errors import Notice, PluginError, StorageError, VgxError
+from vgx.files import HELPS, refusal
 from vgx.output import lost, visible, visible_lines
 
 MAX_LINES, MAX_LETTERS = 10, 2000  # of a message, and of each of its lines
@@ -115,8 +117,9 @@ def _show_error(error: BaseException, arguments: Sequence[str]) -> int:
             _print_traceback(error)
         print_error(str(error))
         return error.exit_code
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        print_error(str(error))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, *HELPS):
+        where = Path(error.filename if isinstance(error.filename, str) else "the disk")
+        print_error(f"{where}: {refusal(error, where.parent)}")
         return StorageError.exit_code
     _print_traceback(error)  # a bug keeps it
     print_error("this is a bug in vgx or in a plugin; please report the lines above")

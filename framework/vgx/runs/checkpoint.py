@@ -81,7 +81,7 @@ def save(run: Run, state: State, keep: int, spare: int | None = None) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
         if not isinstance(error, OSError):
             raise
-        why = refusal(error, run.path, sum(map(len, files.values())))
+        why = refusal(error, run.path, sum(map(len, files.values())), len(files) + 1)
         raise StorageError(f"{final}: not saved: {why}; {last_good(run)}") from error
     # Newer ones are damaged, or the run would have continued from them.
     existing = committed(run)
