@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 import vgx
-from vgx.files import read_file
+from vgx.files import opened, read_file
 
 
 def test_a_regular_file_is_read_whole_up_to_its_bound(tmp_path):
@@ -47,3 +48,21 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path, kind):
 def test_a_missing_file_stays_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_file(tmp_path / "a", 10)
+
+
+def test_a_file_that_is_longer_than_its_size_is_bounded_too():
+    """As one that grows while it is read, or one of /proc, which has no size at all."""
+    file = Path("/proc/self/status")
+    assert file.stat().st_size == 0
+    with pytest.raises(vgx.StorageError, match="more than 10 bytes; no more are read"):
+        read_file(file, 10)
+
+
+def test_what_is_opened_stays_the_file_that_it_was(tmp_path):
+    """Whoever replaces a file while it is read changes nothing of what is read."""
+    file = tmp_path / "a"
+    file.write_bytes(b"12345")
+    with opened(file, 5) as data:
+        file.rename(tmp_path / "b")
+        file.symlink_to("/dev/zero")
+        assert data.read() == b"12345"

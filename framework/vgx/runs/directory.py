@@ -156,6 +156,7 @@ class Run:
         Raises `BusyError`. The name of a writer on another machine counts as its lock until it is
         removed: not every network disk shows the locks of other machines.
         """
+        reading.lock(self.path)  # nothing is waited for that no process has written
         with storage(self.path):
             file = (self.path / "lock").open("a+", encoding="utf-8")
         with file:
