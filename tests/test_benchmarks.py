@@ -113,4 +113,4 @@ def test_the_time_of_a_list_is_measured():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "3 runs, 40 lines in each log" in done.stdout
-    assert len(re.findall(r"^\| `vgx .* \| \d\.\d\d \[", done.stdout, re.MULTILINE)) == 3
+    assert len(re.findall(r"^\| `vgx .* \| \d+\.\d\d \[", done.stdout, re.MULTILINE)) == 3

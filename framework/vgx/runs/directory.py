@@ -158,7 +158,7 @@ class Run:
         """
         reading.lock(self.path)  # nothing is waited for that no process has written
         with storage(self.path):
-            file = (self.path / "lock").open("a+", encoding="utf-8")
+            file = (self.path / "lock").open("a+", encoding="utf-8", errors="replace")
         with file:
             with storage(self.path / "lock"):
                 try:
