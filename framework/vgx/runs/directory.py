@@ -157,6 +157,8 @@ class Run:
         removed: not every network disk shows the locks of other machines.
         """
         reading.lock(self.path)  # nothing is waited for that no process has written
+        if (self.path / "lock").is_symlink():
+            raise StorageError(f"{self.path / 'lock'}: a link; remove it")
         with storage(self.path):
             file = (self.path / "lock").open("a+", encoding="utf-8", errors="replace")
         with file:
