@@ -306,7 +306,7 @@ def test_a_damaged_log_costs_only_its_damaged_lines(trained, tmp_path, n, record
     record_property("cases", n)
 
 
-def until_the_first_bad_line(run):
+def until_the_first_bad_line(run, _=None):
     for entry in list(reading._lines(run)):
         if entry.line is None:
             return
