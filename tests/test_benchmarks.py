@@ -104,3 +104,13 @@ def test_the_three_models_page_keeps_what_is_written_by_hand(three_models, monke
         assert three_models.PAGE.read_text() == hand.format(table)
     with pytest.raises(SystemExit, match="no place for anime-faces"):
         three_models.write("anime-faces", "")
+
+
+@pytest.mark.slow
+def test_the_time_of_a_list_is_measured():
+    command = [sys.executable, ROOT / "benchmarks" / "listing.py"]
+    command += ["--runs", "3", "--lines", "40", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "3 runs, 40 lines in each log" in done.stdout
+    assert len(re.findall(r"^\| `vgx .* \| \d+\.\d\d \[", done.stdout, re.MULTILINE)) == 3

@@ -229,7 +229,13 @@ def open_own(path: Path) -> TextIO:
     """
     require_own(path, alone=True)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    return open(path, "a+", encoding="utf-8", opener=lambda name, _: os.open(name, flags, 0o666))
+    return open(
+        path,
+        "a+",
+        encoding="utf-8",
+        errors="replace",
+        opener=lambda name, _: os.open(name, flags, 0o666),
+    )
 
 
 def require_own(path: Path, *, alone: bool = False) -> None:

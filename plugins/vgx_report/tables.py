@@ -124,12 +124,13 @@ def _best(figures: Sequence[Figure | None], better: str | None, *, random: bool)
     known = {i: figure for i, figure in enumerate(figures) if figure is not None}
     if better is None or len(known) < 2:
         return None
-    if random and any(len(figure["values"]) < 2 for figure in known.values()):
+    if random and any(len(figure.get("values", ())) < 2 for figure in known.values()):
         return None  # one seed gives no spread
     sign = 1 if better == "higher" else -1
     best = max(known, key=lambda i: sign * known[i]["mean"])
     clear = all(
-        abs(known[best]["mean"] - other["mean"]) > known[best]["spread"] + other["spread"]
+        abs(known[best]["mean"] - other["mean"])
+        > known[best].get("spread", 0.0) + other.get("spread", 0.0)
         for i, other in known.items()
         if i != best
     )

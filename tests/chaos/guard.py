@@ -1,8 +1,8 @@
 """Runs command lines of vgx under an audit hook that notes processes, sockets and code.
 
 Reads one JSON list of command lines from standard input; writes one JSON line for each: its exit
-code, its messages, what it did that reading does not need, its seconds, and the bytes by which its
-memory grew at most. A command that takes a minute ends the process.
+code, its messages, what it did that reading does not need, its seconds on the processor, and the
+bytes by which its memory grew at most. A command that takes or waits a minute ends the process.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def main():
         on[0] = True
         signal.alarm(60)
         Path("/proc/self/clear_refs").write_text("5")  # the peak of the memory begins anew
-        before, start = memory("VmRSS"), time.perf_counter()
+        before, start = memory("VmRSS"), time.process_time()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 code = run_program(json.loads(line))
             except BaseException as error:  # noqa: BLE001 - nothing may come this far
                 code = f"{type(error).__name__}: {error}"
-        seconds, grown = time.perf_counter() - start, memory("VmHWM") - before
+        seconds, grown = time.process_time() - start, memory("VmHWM") - before
         signal.alarm(0)
         on[0] = False
         answer = {"code": code, "err": err.getvalue(), "out": out.getvalue(), "events": events}

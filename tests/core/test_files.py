@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ import vgx
 from vgx.files import (
     HELPS,
     open_own,
+    opened,
     read_file,
     refusal,
     replacing,
@@ -292,3 +294,21 @@ def test_bytes_of_a_path_that_are_no_text_become_question_marks(tmp_path):
     path = os.fsdecode(b"caf\xe9")
     write_file(tmp_path / "a.json", json.dumps({"path": path}, ensure_ascii=False))
     assert json.loads((tmp_path / "a.json").read_text()) == {"path": "caf?"}
+
+
+def test_a_file_that_is_longer_than_its_size_is_bounded_too():
+    """As one that grows while it is read, or one of /proc, which has no size at all."""
+    file = Path("/proc/self/status")
+    assert file.stat().st_size == 0
+    with pytest.raises(vgx.StorageError, match="more than 10 bytes; no more are read"):
+        read_file(file, 10)
+
+
+def test_what_is_opened_stays_the_file_that_it_was(tmp_path):
+    """Whoever replaces a file while it is read changes nothing of what is read."""
+    file = tmp_path / "a"
+    file.write_bytes(b"12345")
+    with opened(file, 5) as data:
+        file.rename(tmp_path / "b")
+        file.symlink_to("/dev/zero")
+        assert data.read() == b"12345"

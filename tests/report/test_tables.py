@@ -127,3 +127,17 @@ def test_reconstructions_come_first_and_latents_last():
     one = said(figure(1, 2), psnr=figure(20, better="higher"), latent=latent)
     titles = [side.title for side in side_by_side([{}, one])]
     assert titles == ["reconstruction", "samples of prior", "latent"]
+
+
+def test_a_figure_without_its_spread_is_compared_by_its_mean():
+    """As an `evaluation.json` may have it that was damaged, or that another version wrote."""
+    whole = {
+        "format": 3, "data": {"content": "x"}, "metrics": [], "features": [],
+        "reconstruction": {"pictures": 8, "split": "held out", "figures": {}},
+    }  # fmt: skip
+    one, two = (
+        {**whole, "reconstruction": {**whole["reconstruction"], "figures": {"psnr": figure}}}
+        for figure in ({"mean": 1.0, "better": "higher"}, {"mean": 2.0, "better": "higher"})
+    )
+    ((row,),) = (table.rows for table in side_by_side([one, two]))
+    assert (row.cells, row.best) == (["1", "2"], 1)

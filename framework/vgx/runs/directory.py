@@ -214,6 +214,7 @@ class Run:
         before anything is written, for a run with links that lead out of it.
         """
         self.require_own_places()
+        reading.lock(self.path)  # no lock is as large as the memory
         with storage(self.path / "lock"):
             file = open_own(self.path / "lock")
         with file:

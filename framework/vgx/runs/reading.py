@@ -13,6 +13,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Required, TypeVar
 
@@ -350,13 +351,17 @@ class Entry(NamedTuple):
     torn: bool = False  # the end of a log whose writer was killed
 
 
-def entries(run: Path) -> Iterator[Entry]:
-    """Give the lines of a run's log, one after another; nothing for a missing log.
+def _all(_: int) -> bool:
+    return True
+
+
+def entries(run: Path, wanted: Callable[[int], bool] = _all) -> Iterator[Entry]:
+    """Give the lines of a run's log whose numbers are wanted; nothing for a missing log.
 
     Steps ascend. A line between two that ascend whose own step is not between theirs is damaged.
     """
     before, held = -1, None
-    for entry in _lines(run):
+    for entry in _lines(run, wanted=wanted):
         if entry.line is None:
             yield entry
             continue
@@ -381,20 +386,24 @@ def log(run: Path) -> tuple[list[Line], list[Entry]]:
     """
     lines: list[Line] = []
     damaged: list[Entry] = []
-    count, each, last = 0, 1, None
-    for entry in entries(run):
-        if entry.line is None:
-            if not entry.torn and len(damaged) < LINES:
-                damaged.append(entry._replace(text=b""))
-            continue
-        last = entry.line
-        if count % each == 0:
+    each, taken = 1, 0
+
+    def wanted(number: int) -> bool:
+        return (number - 1) % each == 0
+
+    # Lines that are left out are not parsed either: a log may have a million.
+    for entry in entries(run, wanted):
+        if entry.line is not None:
+            lines.append(entry.line)
+        elif not entry.torn and len(damaged) < LINES:
+            damaged.append(entry._replace(text=b""))
+        taken += 1
+        if taken > LINES:
+            lines, each, taken = lines[::2], 2 * each, taken // 2
+    with suppress(StorageError):  # the end may be damaged
+        last = last_line(run) if each > 1 and lines else None
+        if last is not None and last["step"] > lines[-1]["step"]:
             lines.append(last)
-        count += 1
-        if len(lines) > LINES:
-            lines, each = lines[::2], 2 * each
-    if last is not None and lines[-1] is not last:
-        lines.append(last)
     return lines, damaged
 
 
@@ -424,11 +433,11 @@ def measured(run: Path, name: str) -> list[Line]:
     return [line for line in lines if name in line.get("metrics", {})]
 
 
-def _lines(run: Path, having: bytes = b"") -> Iterator[Entry]:
+def _lines(run: Path, having: bytes = b"", wanted: Callable[[int], bool] = _all) -> Iterator[Entry]:
     """Give the lines of a log that contain some bytes, with the names that metrics have today."""
     names: dict[str, str] | None = None
     for number, text in enumerate(_texts(run / "log.jsonl"), 1):
-        if having not in text:
+        if having not in text or not wanted(number):
             continue
         line, why = _parsed(text)
         if line is not None and RENAMED.keys() & line.get("metrics", {}).keys():
