@@ -708,6 +708,11 @@ def vgx_here(tmp_path, monkeypatch, capfd):
         (["vgx-conv", "--kind", "encoder"], "vgx has a encoder 'conv' already"),
         (["vgx-swirl", "--kind", "lose"], r"no kind 'lose'; .*did you mean 'loss'\?"),
         (["taken"], "taken: is already there"),
+        (["a" * 65], r"is no name for a package: write at most 64 lowercase"),
+        (["a" * 3000], r"aaa\.\.\. \(3,002 characters\) is no name"),
+        (["a-" * 140 + "a"], "is no name for a package"),
+        (["a\n"], r"'a\\n' is no name"),
+        (["../x"], "is no name for a package"),
     ],
 )
 def test_a_name_that_would_not_do_is_refused_and_nothing_is_written(

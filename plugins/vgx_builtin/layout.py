@@ -17,14 +17,18 @@ import vgx
 from vgx_builtin.columns import features_of
 from vgx_builtin.image_files import described, open_regular
 from vgx_builtin.parquet import ParquetRows, Piece
-from vgx_builtin.readme import configured
+from vgx_builtin.readme import configured, matching
 
 _SHARD = re.compile(r"data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*")
 _WORDS = {
-    "train": "train|training",
-    "validation": "validation|valid|dev|val",
-    "test": "test|testing|eval|evaluation",
+    "train": ["train", "training"],
+    "validation": ["validation", "valid", "dev", "val"],
+    "test": ["test", "testing", "eval", "evaluation"],
 }
+# In this order the library takes them: first those that have a word in the name of a folder.
+_IN_FOLDERS = ("**/{w}/**/*", "**/{w}[{s}]*/**/*", "**/*[{s}]{w}/**/*", "**/*[{s}]{w}[{s}]*/**/*")
+_IN_NAMES = ("**/{w}[{s}]*", "**/*[{s}]{w}[{s}]*")
+_BETWEEN = "-._ 0-9"
 
 
 def splits_of(root: Path, files: list[Path]) -> dict[str, list[Path]]:
@@ -55,25 +59,19 @@ def _by_name(names: list[str]) -> dict[str, list[str]]:
             shards.setdefault(match[1], []).append(name)
     if shards:
         return shards
-    in_folder = {split: _word(words, "?") for split, words in _WORDS.items()}
-    in_name = {split: _word(words, "") for split, words in _WORDS.items()}
-    by_folder = {
-        split: [name for name in names if any(map(word.fullmatch, name.split("/")[:-1]))]
-        for split, word in in_folder.items()
-    }
-    by_name = {
-        split: [name for name in names if word.fullmatch(name.rpartition("/")[2])]
-        for split, word in in_name.items()
-    }
-    for found in (by_folder, by_name):
-        if kept := {split: inner for split, inner in found.items() if inner}:
-            return kept
+    for patterns in (_IN_FOLDERS, _IN_NAMES):
+        splits = {
+            split: [
+                name
+                for word in words
+                for pattern in patterns
+                for name in matching(pattern.format(w=word, s=_BETWEEN), names)
+            ]
+            for split, words in _WORDS.items()
+        }
+        if any(splits.values()):
+            return {split: list(dict.fromkeys(found)) for split, found in splits.items() if found}
     return {"train": names}
-
-
-def _word(words: str, end: str) -> re.Pattern[str]:
-    """Return the pattern of a name with one of the words in it, set off by punctuation."""
-    return re.compile(rf"(.*[-._ 0-9])?({words})([-._ 0-9].*){end}", re.DOTALL)
 
 
 def open_split(splits: Mapping[str, list[Path]], wanted: str) -> ParquetRows:

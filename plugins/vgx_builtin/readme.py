@@ -61,9 +61,7 @@ def _default(text: str) -> dict[str, Any]:
     chosen = [n for n, config in named.items() if n == "default" or config.get("default") is True]
     if len(chosen) != 1:
         listed = ", ".join(list(named)[:10])
-        raise vgx.DataError(
-            f"README.md: several configs ({listed}); give the folder or file of one"
-        )
+        raise vgx.DataError(f"README.md: several configs ({listed}); give the folder of one")
     return named[chosen[0]]
 
 
@@ -79,7 +77,7 @@ def _chosen(patterns: Any, names: list[str]) -> dict[str, list[str]]:
         raise vgx.DataError(f"README.md: {len(pairs):,} data_files for {len(names):,} files")
     splits: dict[str, list[str]] = {}
     for split, path in pairs:
-        found = _matching(path, names) if isinstance(path, str) else []
+        found = matching(path, names) if isinstance(path, str) else []
         if not found:
             where = "no parquet file in this folder has this name"
             raise vgx.DataError(f"README.md: data_files: {path!r}: {where}")
@@ -90,7 +88,7 @@ def _chosen(patterns: Any, names: list[str]) -> dict[str, list[str]]:
     return splits
 
 
-def _matching(pattern: str, names: list[str]) -> list[str]:
+def matching(pattern: str, names: list[str]) -> list[str]:
     """Return the names that a pattern stands for: itself, or those that fit its wildcards."""
     pattern = pattern.removeprefix("./")
     if pattern in names:

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from vgx.errors import RecipeError, StorageError
+from vgx.runs import import_weights as importing
 from vgx.runs.import_weights import import_weights
 
 STATE = OrderedDict(a=torch.arange(6.0).view(2, 3), b=torch.tensor([1, 2]))
@@ -113,6 +114,58 @@ def test_an_archive_that_grows_is_refused_before_it_is_read(tmp_path):
     assert (tmp_path / "bomb.pt").stat().st_size < 20_000
     with pytest.raises(StorageError, match="compressed"):
         import_weights(tmp_path / "bomb.pt", tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("hidden", ["numel", "element_size", "detach", "cpu", "clone"])
+def test_attributes_of_a_tensor_hide_nothing(imported, hidden):
+    odd = torch.arange(3.0)
+    odd.__dict__[hidden] = "hidden"
+    assert torch.equal(imported({"a": odd})["a"], torch.arange(3.0))
+
+
+@pytest.mark.parametrize("name", ["__metadata__", "\ud800", "a\udcffb"])
+def test_a_name_that_could_not_be_read_again_is_refused(imported, tmp_path, name):
+    with pytest.raises(StorageError, match=r"in\.pt|out\.safetensors"):
+        imported({name: torch.zeros(2), "b": torch.zeros(2)})
+    assert [path.name for path in tmp_path.iterdir()] == ["in.pt"]
+
+
+@pytest.mark.parametrize("name", ["", " ", "\n", "é", "a.b/../c", "x" * 10_000, "module."])
+def test_any_other_name_is_kept(imported, name):
+    assert imported({name: torch.ones(2)}).keys() == {name}
+
+
+def test_names_without_their_prefix_stay_different(imported):
+    names = {
+        "module.a": 0,
+        "module.module.a": 1,
+        "module._orig_mod.a": 2,
+        "module.module.module.a": 3,
+    }
+    read = imported({name: torch.full((1,), value) for name, value in names.items()})
+    assert {name: int(value) for name, value in read.items()} == {
+        name.removeprefix("module."): value for name, value in names.items()
+    }
+
+
+def test_archives_of_other_versions_are_refused(tmp_path):
+    torch.save(STATE, tmp_path / "plain.pt")
+    data = bytearray((tmp_path / "plain.pt").read_bytes())
+    for place in range(len(data) - 6):
+        if data[place : place + 4] == b"PK\x01\x02":  # an entry of the directory
+            data[place + 6] = 93
+    (tmp_path / "in.pt").write_bytes(data)
+    with pytest.raises(StorageError, match=r"in\.pt: .*version 9\.3"):
+        import_weights(tmp_path / "in.pt", tmp_path / "out.safetensors")
+
+
+def test_more_tensors_than_a_network_may_have_are_refused(imported, tmp_path, monkeypatch):
+    monkeypatch.setattr(importing, "MAX_TENSORS", 300)
+    one = torch.zeros(1)
+    for many in ({str(n): torch.zeros(1) for n in range(401)}, {str(n): one for n in range(301)}):
+        with pytest.raises(StorageError, match="tensors; at most 300 are read"):
+            imported(many)
+    assert len(imported({str(n): torch.zeros(1) for n in range(300)})) == 300
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,10 @@ def test_size_is_capped_in_bytes(letter):
         ("a: b: c", "r.yaml:1:5"),
         ("a:\n\t- 1", "r.yaml:2:1"),
         ("a: \x00", "r.yaml:1:1"),
+        ('a: 1\nname: "\\UFFFFFFFF"', "r.yaml:2:1"),
+        ('a: "\\U00110000"', "r.yaml:1:1"),
+        ("%YAML 1.9999999999999999999999\n---\na: 1", "r.yaml:1:1"),
+        ("%YAML 1." + "9" * 5000 + "\n---\na: 1", "r.yaml:1:1"),
     ],
 )
 def test_what_is_no_yaml_is_one_fault_with_a_place(text, place):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -195,6 +196,133 @@ def test_a_local_data_set_is_not_copied_into_the_cache(folder):
     assert cache.content() == []
 
 
+# --- which files are which split ------------------------------------------------------------------
+
+
+def lay(root, names):
+    """Write a file of one row for each name; its colour is its place in the list."""
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        cells = [{"bytes": png(Image.new("RGB", (8, 8), (number, 0, 0))), "path": None}]
+        pq.write_table(pa.table({"image": cells}), root / name)
+    return root
+
+
+def colours(path, split="train"):
+    source, _ = open_source(part(path=str(path), split=split), SPEC)
+    return [source[index].getpixel((0, 0))[0] for index in range(len(source))]
+
+
+LAYOUTS = {
+    "shards": (["data/train-00001-of-00002.parquet", "data/train-00000-of-00002.parquet",
+                "data/extra-00000-of-00001.parquet", "other.parquet"],
+               {"train": [1, 0], "extra": [2], "train[:1]+extra": [1, 2]}),
+    "names": (["b/my-train-2.parquet", "a/train.parquet", "a_dev.parquet", "eval 1.parquet",
+               "trained.parquet"],
+              {"train": [1, 0], "validation": [2], "test": [3]}),
+    "folders": (["x/train/b.parquet", "train-1/a.parquet", "testing/train.parquet", "a.parquet"],
+                {"train": [0, 1], "test": [2], "train[50%:]": [1]}),
+    "nothing said": (["b.parquet", "a/c.parquet", ".d.parquet", ".git/e.parquet", "__x/f.parquet"],
+                     {"train": [1, 0]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_splits_are_those_that_the_library_finds(tmp_path, layout):
+    """Of the names alone; the library looks at the same folder, and copies it into its cache."""
+    names, expected = LAYOUTS[layout]
+    folder = lay(tmp_path / "there", names)
+    for split, values in expected.items():
+        assert colours(folder, split) == values
+        rows = datasets.load_dataset(str(folder), split=split, cache_dir=str(tmp_path / "copy"))
+        assert [row["image"]["bytes"] for row in rows] == [
+            png(Image.new("RGB", (8, 8), (value, 0, 0))) for value in values
+        ]
+    with pytest.raises(DataError, match='Unknown split "nowhere"'):
+        colours(folder, "nowhere")
+
+
+def test_a_readme_chooses_among_the_files_of_its_folder(tmp_path):
+    folder = lay(tmp_path / "there", ["a/1.parquet", "a/2.parquet", "b/1.parquet"])
+    readme = folder / "README.md"
+    readme.write_text(
+        "---\nlicense: mit\nconfigs:\n- config_name: default\n  data_files:\n"
+        "  - split: train\n    path: [b/*, a/2.parquet]\n  - {split: test, path: 'a/[!2]*'}\n"
+        "tags: [faces]\n---\n# Faces\n"
+    )
+    assert (colours(folder), colours(folder, "test")) == ([2, 1], [0])
+    several = "---\nconfigs:\n- {config_name: a, data_files: a/*}\n- {config_name: b, %s}\n---\n"
+    readme.write_text(several % "default: true, data_files: b/*")
+    assert colours(folder) == [2]
+    readme.write_text(several % "data_files: b/*")
+    with pytest.raises(DataError, match=r"several configs \(a, b\); give the folder of one"):
+        colours(folder)
+    readme.write_text("---\nconfigs: [{config_name: a, data_files: ../*}]\n---\n")
+    with pytest.raises(DataError, match=r"'\.\./\*': no parquet file in this folder"):
+        colours(folder)
+
+
+def test_rows_are_found_in_any_order_over_files_and_row_groups(tmp_path):
+    """700 rows in three files, in groups of 1, 64 and 300: by several threads, there and back."""
+    cells = [{"bytes": png(Image.new("RGB", (1, 1), (n // 256, n % 256, 0))), "path": f"{n}"}
+             for n in range(700)]  # fmt: skip
+    for name, first, last, size in (("a", 0, 9, 1), ("b", 9, 200, 64), ("c", 200, 700, 300)):
+        table = pa.table({"image": cells[first:last], "n": range(first, last)})
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=size)
+    spec = vgx.ImageSpec(size=8, classes=700)
+    source, _ = open_source(part(path=str(tmp_path), label="n", split="train[5:-5]"), spec)
+
+    def number(index):
+        red, green, _ = source[index].getpixel((0, 0))
+        return 256 * red + green - 5, source.label(index) - 5
+
+    order = [(31 * index) % 690 for index in range(690)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(number, order)) == [(index, index) for index in order]
+    assert [number(index)[0] for index in range(689, 0, -50)] == list(range(689, 0, -50))
+
+
+def test_a_row_may_name_a_file_of_its_folder_and_no_other(tmp_path):
+    lay(tmp_path, ["outside/secret.parquet"])
+    for name in ("outside/a.png", "there/faces/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.new("RGB", (8, 8), (7, 0, 0)).save(tmp_path / name)
+    cells = [{"bytes": None, "path": path} for path in (
+        "faces/a.png", "../outside/a.png", str(tmp_path / "outside" / "a.png"), "none.png",
+    )]  # fmt: skip
+    table = pa.table(
+        {"image": pa.array(cells, pa.struct({"bytes": pa.binary(), "path": pa.string()}))}
+    )
+    pq.write_table(table, tmp_path / "there" / "a.parquet")
+    source, _ = open_source(part(path=str(tmp_path / "there")), SPEC)
+    assert source[0].getpixel((0, 0)) == (7, 0, 0)
+    for row in (1, 2):
+        with pytest.raises(DataError, match=rf"row {row} \(.*\): no image in the row, and no file"):
+            source[row]
+    with pytest.raises(DataError, match=r"row 3 \(none\.png\): No such file"):
+        source[3]
+    alone, _ = open_source(part(path=str(tmp_path / "there" / "a.parquet")), SPEC)
+    with pytest.raises(DataError, match=r"row 0 \(faces/a\.png\): no image in the row"):
+        alone[0]
+    before = source.fingerprint
+    Image.new("RGB", (9, 9)).save(tmp_path / "there" / "faces" / "a.png")
+    assert part(path=str(tmp_path / "there")).build(SPEC).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("faces.tar", "no parquet file in it"),
+        ("a.png", "type image-folder"),
+        ("a.csv", "no parquet"),
+    ],
+)
+def test_a_folder_without_parquet_files_is_refused(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=message):
+        store(path=str(tmp_path))
+
+
 # --- labels --------------------------------------------------------------------------------------
 
 
@@ -266,6 +394,34 @@ def test_only_who_asks_for_labels_gets_them_under_a_fingerprint_of_their_own(nam
     assert not isinstance(plain, vgx.Labelled)
     prints = {plain.fingerprint, labelled(named, "kind", 3)[0].fingerprint}
     assert len(prints | {labelled(named, "unknown", 1)[0].fingerprint}) == 3
+
+
+# --- the hub's rows ------------------------------------------------------------------------------
+
+
+def test_rows_of_the_hub_name_no_file_outside_of_its_caches(tmp_path, monkeypatch):
+    """What the library gives for a data set of the hub, made here."""
+    from huggingface_hub import constants
+
+    from vgx_builtin import hub
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    inside = [hub.folders()[0] / "a.png", tmp_path / "hub" / "a.png"]
+    for file in (*inside, tmp_path / "secret.png"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (7, 0, 0)).save(file)
+    features = datasets.Features({"image": datasets.Image(), "n": datasets.Value("int64")})
+    cells = [{"bytes": png(sample_images()[0]), "path": "a.png"}]
+    cells += [{"bytes": None, "path": str(file)} for file in (*inside, tmp_path / "secret.png")]
+    rows = datasets.Dataset.from_dict({"image": cells, "n": [0, 1, 2, 3]}, features=features)
+    monkeypatch.setattr(hub, "reachable", lambda: False)
+    monkeypatch.setattr(hub, "load", lambda **_: rows)
+    spec = vgx.ImageSpec(size=8, classes=4)
+    source, _ = open_source(part(path="someone/faces", label="n"), spec)
+    assert [source[index].getpixel((0, 0))[0] for index in range(3)] == [0, 7, 7]
+    assert [source.label(index) for index in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(DataError, match=r"row 3 \(.*secret\.png\): no image in the row"):
+        source[3]
 
 
 # --- the hub, which is not there -----------------------------------------------------------------

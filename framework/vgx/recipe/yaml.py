@@ -66,9 +66,9 @@ def read(text: str, name: str) -> tuple[Node, list[Fault]]:
     start = f"{name}:1:1"
     if len(text.encode(errors="replace")) > MAX_BYTES:
         return Node(None, start), [Fault(start, f"longer than {MAX_BYTES:,} bytes")]
+    reader = _Reader(name, iter(YAML(typ="safe", pure=True).parse(io.StringIO(text))), faults)
     try:
-        stream = iter(YAML(typ="safe", pure=True).parse(io.StringIO(text)))
-        root = _Reader(name, stream, faults).document()
+        root = reader.document()
     except _BeyondError as error:
         return Node(None, start), [*faults, error.fault]
     except MarkedYAMLError as error:
@@ -78,6 +78,10 @@ def read(text: str, name: str) -> tuple[Node, list[Fault]]:
     except YAMLError as error:
         first = str(error).strip().splitlines()[0]
         return Node(None, start), [*faults, Fault(start, f"no YAML: {first}")]
+    # Characters and versions that do not exist are no YAML errors for the library.
+    except Exception:  # noqa: BLE001
+        why = "no YAML: here or below is a character or a version that does not exist"
+        return Node(None, start), [*faults, Fault(reader.last, why)]
     return root, faults
 
 
@@ -143,7 +147,7 @@ class _Reader:
 
     def __init__(self, name: str, stream: Iterator[events.Event], faults: list[Fault]) -> None:
         self.name, self.stream, self.faults = name, stream, faults
-        self.count = 0
+        self.count, self.last = 0, f"{name}:1:1"
 
     def document(self) -> Node:
         root = Node(None, f"{self.name}:1:1")
@@ -161,7 +165,8 @@ class _Reader:
         return root
 
     def place(self, event: events.Event) -> str:
-        return f"{self.name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+        self.last = f"{self.name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+        return self.last
 
     def fault(self, event: events.Event, message: str) -> None:
         self.faults.append(Fault(self.place(event), message))

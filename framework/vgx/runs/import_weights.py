@@ -18,12 +18,14 @@ from vgx.errors import StorageError
 from vgx.files import require_ending, user_path, write_file
 from vgx.output import short, visible
 from vgx.runs.checkpoint import tensor_bytes
+from vgx.runs.checkpoint import tensors as read_tensors
 
 # Keys under which programs store weights beside other values, in order of preference.
 _USUAL = (
     "ema_state_dict", "params_ema", "g_ema", "model_ema", "state_dict", "model_state_dict", "model",
     "params", "weights", "net", "module", "generator", "encoder", "decoder", "discriminator",
 )  # fmt: skip
+MAX_TENSORS = 20_000
 _WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DataParallel and torch.compile
 
 
@@ -45,16 +47,30 @@ def import_weights(source: str | Path, target: str | Path) -> dict[str, Tensor]:
         message = f"{source}: not read, since it holds more than weights, or is damaged"
         raise StorageError(f"{message}: {short(first)}") from error
     tensors = _plain(_state(loaded, source))
-    taken = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    # Views of a small storage can claim any size; tied weights are at most a few times the file.
-    if taken > 4 * size + 2**20:
-        raise StorageError(f"{source}: {size:,} bytes that claim to be {taken:,}; not read")
+    if len(tensors) > MAX_TENSORS:
+        raise StorageError(f"{source}: {len(tensors):,} tensors; at most {MAX_TENSORS:,} are read")
     try:
+        # Attributes that a file gives its tensors would hide methods; a detached one has none.
+        tensors = {name: Tensor.detach(tensor) for name, tensor in tensors.items()}
+        taken = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        # Views of a small storage can claim any size; tied weights are a few times the file.
+        if taken > 4 * size + 2**20:
+            raise StorageError(f"{source}: {size:,} bytes that claim to be {taken:,}; not read")
         data = tensor_bytes(tensors)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        again = read_tensors(data, target)
+    except StorageError:
+        raise
+    # Tensors that are no plain numbers, and names that safetensors cannot have, raise any error.
+    except Exception as error:
         raise StorageError(f"{source}: {short(visible(str(error)))}") from error
+    if _shapes(again) != _shapes(tensors):
+        raise StorageError(f"{source}: has names or types that safetensors can't hold; not written")
     write_file(target, data)
     return tensors
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def _size(source: Path) -> int:
@@ -66,14 +82,22 @@ def _size(source: Path) -> int:
         if zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
                 entries = archive.infolist()
+            if len(entries) > MAX_TENSORS + 100:  # one for each tensor, and a few others
+                count = f"{len(entries):,} tensors; at most {MAX_TENSORS:,} are read"
+                raise StorageError(f"{source}: {count}")
             names = {entry.filename for entry in entries}
             packed = [e for e in entries if e.compress_type != zipfile.ZIP_STORED]
             if packed or len(names) < len(entries) or sum(e.file_size for e in entries) > size:
                 message = "not an archive as PyTorch writes it (compressed, or names twice)"
                 raise StorageError(f"{source}: {message}")
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StorageError(f"{source}: {reason}") from error
+    except OSError as error:
+        raise StorageError(f"{source}: {error.strerror or error}") from error
+    except StorageError:
+        raise
+    # An archive of a stranger can make its reader raise many kinds of error.
+    except Exception as error:
+        reason = short(visible(f"{type(error).__name__}: {error}"))
+        raise StorageError(f"{source}: not an archive as PyTorch writes it: {reason}") from error
     return size
 
 
@@ -94,8 +118,8 @@ def _all_tensors(mapping: Mapping[Any, Any]) -> bool:
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefix of a wrapper when all names have it."""
+    """Remove the prefix of a wrapper when all names have it and more; they stay different."""
     for wrapper in _WRAPPERS:
-        if all(name.startswith(wrapper) for name in tensors):
+        if all(name.startswith(wrapper) and name != wrapper for name in tensors):
             tensors = {name.removeprefix(wrapper): t for name, t in tensors.items()}
     return tensors
