@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import vgx
 from vgx_builtin import hub
+from vgx_builtin.image_files import open_regular
+
+MAX_HEADER = 2**20
+"""The largest header of a safetensors file that is read, in bytes: some 8,000 tensors."""
 
 
 def create(
@@ -20,13 +27,9 @@ def create(
     """
     if pretrained and weights is not None:
         raise vgx.RecipeError(f"{name}: give either 'pretrained' or 'weights', not both")
-    if weights is not None and not weights.is_file():
-        raise vgx.RecipeError(f"weights: {weights}: there is no such file")
-    if weights is not None and weights.suffix != ".safetensors":
-        raise vgx.RecipeError(
-            f"weights: {weights}: only .safetensors files are read, never pickles"
-        )
-    with hub.bounded() if pretrained else contextlib.nullcontext():
+    if weights is not None:
+        _check(weights)
+    with hub.bounded() if pretrained else contextlib.nullcontext(), _quiet():
         import timm
 
         if not timm.is_model(name):
@@ -57,6 +60,40 @@ def create(
             f"{len(missing)} tensors are missing in it, such as {missing[0]}"
         )
     return model
+
+
+def _check(weights: Path) -> None:
+    """Raise `RecipeError` for a file that is none of weights, or that takes long to read."""
+    if not weights.is_file():
+        raise vgx.RecipeError(f"weights: {weights}: there is no such file")
+    if weights.suffix != ".safetensors":
+        raise vgx.RecipeError(
+            f"weights: {weights}: only .safetensors files are read, never pickles"
+        )
+    try:
+        with open_regular(weights, str(weights)) as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = file.read(min(size, MAX_HEADER))
+    except vgx.DataError as error:
+        raise vgx.RecipeError(f"weights: {error}") from error
+    if size > MAX_HEADER:
+        message = f"a header of {size:,} bytes; at most {MAX_HEADER:,} are read"
+        raise vgx.RecipeError(f"weights: {weights}: {message}")
+    with contextlib.suppress(ValueError, RecursionError):  # timm says what is wrong with these
+        if not all(map(str.isprintable, json.loads(header))):
+            raise vgx.RecipeError(f"weights: {weights}: names of tensors that can't be printed")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep timm from printing the names of tensors that it does not need."""
+    log = logging.getLogger("timm.models._builder")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _missing(model: Any, name: str, image: vgx.ImageSpec, options: dict[str, Any]) -> list[str]:

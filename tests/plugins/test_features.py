@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from unittest import mock
 
 import numpy as np
@@ -135,6 +136,22 @@ def test_inception_that_cannot_be_fetched_leaves_nothing(monkeypatch):
 def test_a_file_that_is_no_inception_is_refused(tmp_path):
     file = tmp_path / "other.safetensors"
     save_file({"x": torch.zeros(2)}, file)
+    with pytest.raises(RecipeError, match="safetensors of the network of 2015 are needed"):
+        Inception(weights=file).build(IMAGE)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "large"])
+def test_no_file_of_weights_is_waited_for_or_read_without_end(tmp_path, kind):
+    file = tmp_path / "w.safetensors"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        with file.open("wb") as opened:
+            opened.truncate(10**12)
     with pytest.raises(RecipeError, match="safetensors of the network of 2015 are needed"):
         Inception(weights=file).build(IMAGE)
 

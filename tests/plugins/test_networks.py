@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import struct
+
 import pytest
 import timm
 import torch
@@ -142,6 +145,22 @@ def test_a_file_that_lacks_weights_is_refused(tmp_path):
     settings = {"backbone": "test_resnet", "weights": tmp_path / "part.safetensors"}
     with pytest.raises(RecipeError, match=f"1 tensors are missing in it, such as {lost}"):
         part("discriminator", "timm-patchgan", **settings).build(SMALL)
+
+
+def test_a_file_of_strange_tensors_is_refused_at_once_and_in_silence(tmp_path, capfd):
+    """timm would print the names of all, as they are, and needs minutes for many."""
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    settings = {"backbone": "test_resnet", "weights": tmp_path / "odd.safetensors"}
+    for names, message in (
+        (map(str, range(20_000)), r"a header of 1,\d+,\d+ bytes; at most 1,048,576 are read"),
+        (["a\x1b[31m"], "names of tensors that can't be printed"),
+        (["harmless"], r"\d+ tensors are missing"),
+    ):
+        header = json.dumps(dict.fromkeys(names, empty)).encode()
+        (tmp_path / "odd.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+        with pytest.raises(RecipeError, match=message):
+            part("discriminator", "timm-patchgan", **settings).build(SMALL)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_freezing_more_stages_than_there_are_names_them():

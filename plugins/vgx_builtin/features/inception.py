@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vgx
+from vgx_builtin.image_files import open_regular
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,6 +21,8 @@ URL = (
     "weights-inception-2015-12-05-6726825d.pth"
 )
 DIGEST = "6726825d"  # how the file's SHA-256 begins
+MAX_BYTES = 2**27
+"""More of a file is not read: these weights are 95 MB."""
 
 
 class Inception(vgx.Features, type="inception"):
@@ -43,7 +46,8 @@ class Inception(vgx.Features, type="inception"):
         del image
         file = self.weights or _fetched()
         try:
-            data = file.read_bytes()
+            with open_regular(file, file.name) as opened:
+                data = opened.read(MAX_BYTES)
             network = InceptionNetwork(load(data))
         # A file of another kind makes its readers raise any kind of error.
         except Exception as error:
