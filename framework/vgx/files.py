@@ -265,7 +265,7 @@ def require_own(path: Path, *, alone: bool = False) -> None:
 
 def write_through(path: Path, data: bytes) -> None:
     """Write a new file and wait until its content is on the disk."""
-    with path.open("xb") as file:
+    with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

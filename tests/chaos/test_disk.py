@@ -152,7 +152,7 @@ def test_a_disk_without_inodes_says_so_and_loses_nothing(nursery, tmp_path, tiny
         child = nursery.start(tmp_path, "run", tiny, *LENGTH, "--out", disk)
         assert child.wait() == 5
         message = child.err.read_text()
-        assert re.search(r": it takes [\d.]+ MiB, but only \d files \(inodes\) of [16]; ", message)
+        assert re.search(r": it takes [\d.,]+ MiB, but only \d files \(inodes\) of [16]; ", message)
         assert "needs" not in message
         (run,) = disk.iterdir()
         kept = sums(run)
