@@ -186,7 +186,7 @@ def test_the_bound_is_a_fifth_of_the_disk_when_nobody_says(monkeypatch):
     assert paths[0].is_dir()  # the cache itself is not there yet
 
 
-@pytest.mark.parametrize("said", ["much", "-1GB", "50GiB", "1e9", ""])
+@pytest.mark.parametrize("said", ["much", "-1GB", "50GiB", "1e9", "", "9" * 400])
 def test_a_bound_that_is_no_size_is_said_before_anything_is_decoded(said, monkeypatch):
     monkeypatch.setenv("VGX_CACHE_MAX", said)
     source = Plain("a")

@@ -25,6 +25,11 @@ from vgx.cli.plugin_commands import PluginCommands, plugin_commands
 from vgx.errors import Notice, PluginError, StorageError, VgxError
 
 MAX_LINES, MAX_LETTERS = 10, 2000  # of a message, and of each of its lines
+# What the system refuses: a full or read-only disk, missing rights, a name that is too long.
+REFUSALS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG,
+    errno.ELOOP, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE,
+}  # fmt: skip
 
 COMMANDS = (
     *train.COMMANDS, *sample.COMMANDS, *evaluate.COMMANDS, *runs.COMMANDS, *inspect.COMMANDS,
@@ -97,8 +102,8 @@ def run_program(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:  # noqa: BLE001 - a bug keeps its traceback
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            print(f"vgx: {error}", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            print_error(f"{error.strerror}: {error.filename}")
             return StorageError.exit_code
         traceback.print_exc()
         print(

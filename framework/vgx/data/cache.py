@@ -26,7 +26,7 @@ IMAGES, HASHES, LABELS, ABOUT = "images.u8", "hashes.u64", "labels.i64", "store.
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _NAME = re.compile(r"[0-9a-f]{32}")
 _HIDDEN = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # folders of builders, and what is being removed
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
