@@ -36,6 +36,8 @@ HELPS = {
     "shell, and some disks (FAT) have a limit of their own",
     errno.ENAMETOOLONG: "give a shorter name; most disks take 255 bytes",
     errno.EIO: "the disk fails; save what you need, and write to another one",
+    errno.ELOOP: "links lead in a circle; remove one of them",
+    errno.ESTALE: "a network disk no longer has it; mount that disk again",
     errno.EBUSY: "something is mounted there; write to another file in a folder that is mounted",
     errno.ENXIO: "nothing is behind this device",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -103,6 +104,37 @@ def test_an_error_is_one_message_and_its_own_code(vgx_here, tmp_path, arguments,
     assert expected in err
     assert "Traceback" not in err
     assert len(err.strip().splitlines()) <= 10
+
+
+@pytest.mark.parametrize(
+    ("variable", "arguments"),
+    [("VGX_RUNS", ("report", "1")), ("VGX_CACHE", ("run", TINY)), ("VGX_CACHE", ("cache",))],
+)
+@pytest.mark.parametrize("folder", ["x" * 300, "/" + "y/" * 3000], ids=["name", "path"])
+def test_a_folder_with_too_long_a_name_is_one_message(
+    vgx_here, monkeypatch, variable, arguments, folder
+):
+    monkeypatch.setenv(variable, folder)
+    code, _, err = vgx_here(*arguments)
+    assert code == 5
+    assert ": File name too long: give a shorter name" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a while")
+@pytest.mark.parametrize("arguments", [("report", "theirs/run"), ("sample", "theirs/run")])
+def test_what_a_user_may_not_read_is_one_message(vgx_here, tmp_path, arguments):
+    (tmp_path / "theirs" / "run").mkdir(parents=True)
+    (tmp_path / "theirs").chmod(0o700)
+    vgx_here(*arguments)  # what is imported once
+    os.seteuid(65534)
+    try:
+        code, _, err = vgx_here(*arguments)
+    finally:
+        os.seteuid(0)
+    assert code == 5
+    assert ": Permission denied: you may not " in err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.bar("C3")

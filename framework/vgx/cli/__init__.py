@@ -24,7 +24,7 @@ from vgx.cli.options import common
 from vgx.cli.plugin_commands import PluginCommands, plugin_commands
 from vgx.errors import Notice, PluginError, StorageError, VgxError
 from vgx.files import HELPS, refusal
-from vgx.output import lost, visible, visible_lines
+from vgx.output import lost, short, visible, visible_lines
 
 MAX_LINES, MAX_LETTERS = 10, 2000  # of a message, and of each of its lines
 READER_LEFT = (errno.EPIPE, errno.EIO)  # the latter is a terminal that was closed
@@ -119,7 +119,7 @@ def _show_error(error: BaseException, arguments: Sequence[str]) -> int:
         return error.exit_code
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, *HELPS):
         where = Path(error.filename if isinstance(error.filename, str) else "the disk")
-        print_error(f"{where}: {refusal(error, where.parent)}")
+        print_error(f"{short(str(where))}: {refusal(error, where.parent)}")
         return StorageError.exit_code
     _print_traceback(error)  # a bug keeps it
     print_error("this is a bug in vgx or in a plugin; please report the lines above")
