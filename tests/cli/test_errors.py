@@ -321,3 +321,10 @@ def test_the_help_of_the_program_lists_every_command(vgx_program):
     out = vgx_program("--help").stdout
     for command in ("run", "resume", "sample", "check", "plugins", "parts", "schema"):
         assert f" {command} " in out
+
+
+def test_what_the_disk_refuses_is_no_bug_of_vgx(vgx_here):
+    code, _, err = vgx_here("new-plugin", "x" * 300)
+    assert code == 5
+    assert "File name too long: give a shorter name" in err
+    assert "Traceback" not in err
