@@ -20,7 +20,7 @@ import vgx
 from vgx.console import Console
 from vgx.errors import Notice, StorageError
 from vgx.runs import checkpoint, frames, reading
-from vgx.runs.best import Measured, Measurement, measured_until
+from vgx.runs.best import Measured, Measurement, best_of, measured_until
 from vgx.runs.directory import Run, create
 from vgx.training import session
 
@@ -175,6 +175,21 @@ def test_the_best_measurement_stands_in_the_checkpoint():
     before = {"step": 3}  # a checkpoint of an earlier version: the log is read, as far as it goes
     best = {"psnr": Measured(8.0, Measurement(9.5, 2))}
     assert measured_until(old, before, {"psnr": "higher"}) == best
+
+
+def test_a_metric_that_gave_no_number_costs_neither_its_line_nor_its_checkpoint(tmp_path):
+    """Python writes it as NaN or Infinity, which are no JSON, and so do logs and checkpoints."""
+    nan = float("nan")
+    run = logged(line(1, metrics={"psnr": nan}), line(2, metrics={"psnr": 9.0}))
+    assert [each["step"] for each in run.read_log()] == [1, 2]
+    assert best_of(run.read_log(), "psnr", "higher") == (9.0, 2)
+    state = {"format": 1, "step": 3, "measured": {"psnr": {"last": nan, "value": 9.0, "step": 2}}}
+    numbers = reading.parsed(json.dumps(state).encode(), tmp_path / "state.json", reading.NUMBERS)
+    assert str(measured_until(run, numbers, {"psnr": "higher"})["psnr"].last) == "nan"
+    figure = {"mean": nan, "spread": nan, "values": [nan, float("inf")]}
+    part = {"pictures": 2, "split": "all", "figures": {"fid": figure}}
+    (run.path / "evaluation.json").write_text(json.dumps({"generation": [part]}))
+    assert str(reading.evaluation(run.path)["generation"][0]["figures"]["fid"]["mean"]) == "nan"
 
 
 # --- grids ---------------------------------------------------------------------------------------

@@ -148,9 +148,9 @@ class Ended(TypedDict, total=False):
 class Figure(TypedDict, total=False):
     """A figure of an evaluation."""
 
-    mean: Required[FiniteFloat]
-    spread: FiniteFloat
-    values: Annotated[list[FiniteFloat], FailFast()]
+    mean: Required[float]  # a metric may give a value that is not finite
+    spread: float
+    values: Annotated[list[float], FailFast()]
     better: Literal["higher", "lower"] | None
     features: str | None
     meaning: str | None
@@ -192,7 +192,7 @@ class Line(TypedDict, total=False):
     seconds: Amount
     losses: dict[str, FiniteFloat]
     rates: dict[str, FiniteFloat]
-    metrics: dict[str, FiniteFloat]
+    metrics: dict[str, float]
     warnings: Annotated[list[str], FailFast()]
     notices: Annotated[list[str], FailFast()]
 
@@ -200,7 +200,7 @@ class Line(TypedDict, total=False):
 class Best(TypedDict):
     """The last and the best value of a metric, as a checkpoint notes them."""
 
-    last: FiniteFloat
+    last: float
     value: FiniteFloat
     step: Count
 
