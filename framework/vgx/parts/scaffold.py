@@ -12,7 +12,6 @@ from string import Template
 from vgx.errors import RecipeError
 from vgx.files import write_file
 from vgx.parts.registry import Registry
-from vgx.recipe.yaml import short
 
 _NAME = re.compile(r"(?=.{1,64}$)(vgx-)?[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -25,7 +24,7 @@ def make_plugin(name: str, kind: str, folder: Path, registry: Registry) -> list[
     kebab, module, place = name.removeprefix("vgx-"), name.replace("-", "_"), folder / name
     if not _NAME.fullmatch(name):
         raise RecipeError(
-            f"{short(repr(name))} is no name for a package: write at most 64 lowercase letters, "
+            f"{name[:80]!r} is no name for a package: write at most 64 lowercase letters, "
             "digits and hyphens, as in vgx-huber"
         )
     if keyword.iskeyword(module) or importlib.util.find_spec(module) is not None:
