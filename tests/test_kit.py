@@ -709,7 +709,7 @@ def vgx_here(tmp_path, monkeypatch, capfd):
         (["vgx-swirl", "--kind", "lose"], r"no kind 'lose'; .*did you mean 'loss'\?"),
         (["taken"], "taken: is already there"),
         (["a" * 65], r"is no name for a package: write at most 64 lowercase"),
-        (["a" * 3000], r"aaa\.\.\. \(3,002 characters\) is no name"),
+        (["a" * 3000], r"^vgx: 'a{80}' is no name"),
         (["a-" * 140 + "a"], "is no name for a package"),
         (["a\n"], r"'a\\n' is no name"),
         (["../x"], "is no name for a package"),

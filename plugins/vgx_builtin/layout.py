@@ -88,10 +88,9 @@ def open_split(splits: Mapping[str, list[Path]], wanted: str) -> ParquetRows:
     counts = {split: sum(piece.count for piece in pieces) for split, pieces in found.items()}
     slices = datasets.ReadInstruction.from_spec(wanted).to_absolute(counts)
     chosen = [part for each in slices for part in _cut(found[each.splitname], each.from_, each.to)]
-    first = next((piece for pieces in found.values() for piece in pieces), None)
-    if first is None:
-        raise vgx.DataError("no rows in its files")
-    return ParquetRows(chosen, features_of(first.about.schema.to_arrow_schema()))
+    if not chosen:
+        raise vgx.DataError("no rows in this split")
+    return ParquetRows(chosen, features_of(chosen[0].about.schema.to_arrow_schema()))
 
 
 def _pieces(file: Path) -> list[Piece]:

@@ -238,8 +238,9 @@ def test_splits_are_those_that_the_library_finds(tmp_path, layout):
         assert [row["image"]["bytes"] for row in rows] == [
             png(Image.new("RGB", (8, 8), (value, 0, 0))) for value in values
         ]
-    with pytest.raises(DataError, match='Unknown split "nowhere"'):
-        colours(folder, "nowhere")
+    for split, message in (("nowhere", 'Unknown split "nowhere"'), ("train[9:]", "no rows in")):
+        with pytest.raises(DataError, match=message):
+            colours(folder, split)
 
 
 def test_a_readme_chooses_among_the_files_of_its_folder(tmp_path):

@@ -25,7 +25,7 @@ def make_plugin(name: str, kind: str, folder: Path, registry: Registry) -> list[
     kebab, module, place = name.removeprefix("vgx-"), name.replace("-", "_"), folder / name
     if not _NAME.fullmatch(name):
         raise RecipeError(
-            f"{short(repr(name))} is no name for a package: write at most 64 lowercase letters, "
+            f"{name[:80]!r} is no name for a package: write at most 64 lowercase letters, "
             "digits and hyphens, as in vgx-huber"
         )
     if keyword.iskeyword(module) or importlib.util.find_spec(module) is not None:
