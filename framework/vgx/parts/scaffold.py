@@ -11,7 +11,6 @@ from string import Template
 
 from vgx.errors import RecipeError
 from vgx.files import write_file
-from vgx.output import short
 from vgx.parts.registry import Registry
 
 _NAME = re.compile(r"(?=.{1,64}$)(vgx-)?[a-z][a-z0-9]*(-[a-z0-9]+)*")
