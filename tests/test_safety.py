@@ -74,10 +74,21 @@ HELD = {
     "| checkpoints": (
         "no_checkpoint_gets_anything_executed every_change_is_noticed_and_the_one_before_is_used"
     ),
-    "| what samplers learned": "nothing_that_a_sampler_learned_is_executed",
-    "| logs and the other files": "nothing_else_in_a_run_is_executed",
+    "| what samplers learned": (
+        "nothing_that_a_sampler_learned_is_executed damage_of_what_a_sampler_learned_is_noticed"
+    ),
+    "| logs and the other files": (
+        "nothing_else_in_a_run_is_executed no_file_of_a_run_costs_more_than_itself "
+        "no_value_in_a_file_of_a_run_costs_more what_is_no_file_of_a_run_is_not_waited_for"
+    ),
     "| pretrained weights": "pretrained_weights_are_safetensors_or_refused",
     "| other people's weights": "no_pt_file_gets_anything_executed nothing_executes_what_it_reads",
+    "A file of a run that cannot": "the_field_is_named no_file_of_a_run_costs_more_than_itself",
+    "One damaged run": "no_file_of_a_run_costs_more_than_itself",
+    "A line of a log": (
+        "a_bad_line_is_passed_over_and_kept_aside a_damaged_log_costs_only_its_damaged_lines"
+    ),
+    "All text that vgx shows": "nothing_is_shown_that_a_terminal_obeys",
     "Pickle, `eval`, `exec`": "nothing_executes_what_it_reads executing_would_be_seen",
     # Where a recipe goes
     "A recipe names a data set": "opening_is_seen_and_said_before",
@@ -101,6 +112,42 @@ HELD = {
     "The hub is asked with your token": "opening_is_seen_and_said_before",
     "Networks that are loaded": "looking_opens_no_data_and_asks_nobody",
     "With `--offline`": "a_recipe_of_this_machine_asks_nobody",
+    # Where vgx writes
+    "In a run, vgx writes only": "what_leads_out_of_a_run_is_refused",
+    "A link, a pipe or a device": (
+        "a_run_that_leads_elsewhere_is_not_trained_in what_leads_out_of_a_run_is_refused"
+    ),
+    "A file that lines are appended": "a_second_name_of_somebodys_file_is_not_appended_to",
+    "Trackers may make links": "trackers_may_link_to_files_of_their_own",
+    "The run itself, and the folder": "the_run_and_the_folder_of_runs_may_be_links",
+    "`--out` and `--svg` follow": (
+        "what_is_written_to_stays_what_it_is a_link_stays_a_link_and_the_file_behind_it_is_replaced"
+    ),
+    "A device or a pipe is written": "what_is_written_to_stays_what_it_is",
+    "A folder, a socket": "what_cannot_be_written_to_is_refused_before_anything_is_drawn",
+    "So is a link in the folder": "no_image_of_its_own_folder_leads_elsewhere",
+    # What is trained on
+    "The SHA-256 sums of a store": (
+        "damage_of_any_file_of_a_store_is_noticed_and_cured "
+        "any_bit_of_any_file_is_noticed_and_the_store_is_made_again"
+    ),
+    "The images are hashed once": (
+        "images_are_hashed_once images_are_hashed_again_when_anything_about_them_changed "
+        "all_images_are_hashed_whatever_the_stamp_says"
+    ),
+    "A damaged store is made again": "damage_of_any_file_of_a_store_is_noticed_and_cured",
+    "So are the features": "damaged_features_are_noticed_and_computed_again",
+    "Other content under": "content_under_the_same_names_sizes_and_times_is_noticed",
+    "A link in place of a store": ("a_store_that_is_a_link_is_replaced_and_what_it_leads_to_stays"),
+    "A store that would be larger": "data_sets_beyond_the_bound_are_refused_before_decoding",
+    "A local data set opens": "nothing_outside_is_read_asked_or_awaited",
+    "A notice names a link": "a_link_that_leads_nowhere_is_a_bad_file_until_it_leads_somewhere",
+    "Archives and programs": "nothing_outside_is_read_asked_or_awaited",
+    "A row of a data set": "rows_of_the_hub_name_no_file_outside_of_its_caches",
+    "A pipe or a device in place": (
+        "nothing_outside_is_read_asked_or_awaited "
+        "no_file_of_weights_is_waited_for_or_read_without_end"
+    ),
     # Other people's .pt files
     "Files that `torch.save` wrote": "the_payloads_are_real",
     "This command reads them": (
@@ -111,6 +158,8 @@ HELD = {
     "The tensors may be": "weights_are_found_and_stay_what_they_are averaged_weights_go_before_others",
     "Otherwise the error lists": "anything_else_is_refused_and_writes_nothing",
     "The prefixes": "names_of_wrappers_are_taken_off a_name_that_only_some_have_stays",
+    "At most 20,000 tensors": "more_tensors_than_a_network_may_have_are_refused",
+    "What was written is read": "a_name_that_could_not_be_read_again_is_refused",
     "An archive is refused": (
         "an_archive_that_grows_is_refused_before_it_is_read "
         "anything_else_is_refused_and_writes_nothing no_pt_file_gets_anything_executed"
@@ -138,12 +187,14 @@ HELD = {
         "a_part_that_fails_after_the_training_is_named_with_its_line"
     ),
     "| its loss is no scalar": "a_loss_that_breaks_at_step_7_is_named",
+    "| its loss is complex": "a_part_that_misbehaves_is_named",
+    "| it changes a setting": "a_part_that_misbehaves_is_named",
     "| its loss or a gradient": (
         "a_loss_that_is_no_number_at_step_7_is_named nobody_moves_in_a_step_that_is_not_finite "
         "what_is_not_finite_is_not_saved"
     ),
     "| an image of its data set": "a_data_set_that_raises_names_the_picture_and_leaves_no_run",
-    "| it exits the program": "a_loss_that_breaks_at_step_7_is_named",
+    "| it raises `SystemExit`": "a_part_that_misbehaves_is_named a_real_ctrl_c_is_none_of_them",
     "| it keeps state": "state_that_no_checkpoint_holds_is_refused_before_the_first_step",
     "The last checkpoint is whole": (
         "a_loss_that_breaks_at_step_7_is_named a_loss_that_is_no_number_at_step_7_is_named"
