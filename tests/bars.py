@@ -5,7 +5,7 @@ passes when that is noticed, says so too: `@pytest.mark.bar("R1", control="writt
 A test of many cases says how many: `record_property("cases", 300)`; a control may say what was
 measured: `record_property("seen", "0 of 8 saved")`.
 
-The table is written by the whole thorough tier, `pytest -m chaos`, or by any selection of it into
+The table is written by the whole thorough tier, `pytest -n 2 -m chaos`, or by any selection of it into
 the file that VGX_RELIABILITY names.
 """
 

@@ -218,6 +218,7 @@ def test_debug_shows_the_traceback(vgx_here):
     assert "Traceback" in err
 
 
+@pytest.mark.slow
 def test_a_hub_that_may_not_be_asked_is_exit_8(vgx_program):
     done = vgx_program(
         "check", RECIPES / "anime_vaegan.yaml", "--offline",

@@ -114,6 +114,7 @@ def test_without_averages_there_is_nothing_to_refresh():
     assert all(torch.equal(before[n], t) for n, t in engine.state({}).model.items())
 
 
+@pytest.mark.slow
 def test_a_run_saves_the_new_statistics_and_repeats(tmp_path):
     """Also after a resume, whose first images and checkpoint are those of a run without a stop."""
     quiet = Console(file=io.StringIO())

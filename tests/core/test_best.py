@@ -53,6 +53,7 @@ def test_a_log_that_grows_is_read_once(better):
     assert isinstance(best, Measurement)
 
 
+@pytest.mark.slow
 def test_a_training_does_not_read_its_log_at_each_measurement(monkeypatch):
     """That would take a time that grows with the square of its length."""
     reads, read = [], Run.read_log
@@ -78,6 +79,7 @@ def test_a_training_does_not_read_its_log_at_each_measurement(monkeypatch):
     assert counts[0] == counts[1]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_knows_what_was_best_before():
     settings = {
         "train.steps": 3, "train.save_every": 100, "train.keep": 2, "eval.every": 1, "eval.n": 8,

@@ -76,6 +76,7 @@ def test_a_time_lapse_shows_the_grids_in_order_and_rests_on_the_last():
     assert len(set(under)) == 5
 
 
+@pytest.mark.slow
 def test_a_time_lapse_is_small_however_long_the_training():
     run = rundir.create("x")
     made_grids(run, range(1, 61), size=800)

@@ -230,6 +230,7 @@ def test_a_run_goes_back_and_tries_other_draws_at_half_the_rates(recipe):
     assert checkpoint.load(run)[1].numbers["rollbacks"] == 1
 
 
+@pytest.mark.slow
 def test_what_the_step_was_made_of_is_kept(recipe):
     broken, registry = recipe(7, "generator", "nan", 1, **ROLLBACK)
     rows = []
@@ -249,6 +250,7 @@ def test_what_the_step_was_made_of_is_kept(recipe):
     assert len(before[0]) == 8
 
 
+@pytest.mark.slow
 def test_a_run_that_never_breaks_is_the_same_with_and_without(recipe):
     one, registry = recipe(99, "generator", "nan", **ROLLBACK)
     two, _ = recipe(99, "generator", "nan", **{**ROLLBACK, "train.on_nonfinite": "stop"})
@@ -301,6 +303,7 @@ def test_rollbacks_that_were_forgotten_would_be_missed(recipe, tmp_path, monkeyp
 
 @pytest.mark.bar("N1")
 @pytest.mark.parametrize("at", [0, 1, 7])
+@pytest.mark.slow
 def test_what_breaks_again_and_again_ends_after_three_rollbacks(recipe, at):
     """Also before the first checkpoint: the state before step 1 is saved for that."""
     broken, registry = recipe(at, "discriminator", "root", **ROLLBACK)
@@ -316,6 +319,7 @@ def test_what_breaks_again_and_again_ends_after_three_rollbacks(recipe, at):
 
 
 @pytest.mark.bar("N1", control="a rollback to the same random numbers: it fails again")
+@pytest.mark.slow
 def test_with_the_same_draws_it_would_break_again(recipe):
     """The control: a rollback that changes nothing helps nobody."""
     broken, registry = recipe(7, "generator", "nan", 1, **ROLLBACK)
@@ -327,6 +331,7 @@ def test_with_the_same_draws_it_would_break_again(recipe):
         session.run(broken, registry=registry, console=quiet())
 
 
+@pytest.mark.slow
 def test_a_state_that_is_not_saved_is_gone_back_from_too(recipe):
     sound, registry = recipe(99, "generator", "nan", **ROLLBACK)
     state_of, spoilt = Engine.state, []
@@ -347,6 +352,7 @@ def test_a_state_that_is_not_saved_is_gone_back_from_too(recipe):
     assert said in lines[3]["warnings"][0]
 
 
+@pytest.mark.slow
 def test_a_run_that_went_back_repeats(recipe, tmp_path):
     broken, registry = recipe(10, "generator", "nan", 1, **ROLLBACK)
     plugin = [tmp_path / "breaks.py"]
@@ -354,6 +360,7 @@ def test_a_run_that_went_back_repeats(recipe, tmp_path):
     assert verify(run, console=quiet()) == (10, 12)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_can_be_told_to_go_back(recipe, tmp_path):
     changes = {**ROLLBACK, "train.on_nonfinite": "stop"}
     broken, registry = recipe(7, "generator", "nan", 1, **changes)
@@ -478,6 +485,7 @@ def test_a_step_that_was_not_finite_is_named_when_a_signal_follows_it(recipe):
 
 @pytest.mark.bar("N1")
 @pytest.mark.usefixtures("always_deferred")
+@pytest.mark.slow
 def test_a_signal_after_a_step_that_was_not_finite_rolls_it_back(recipe):
     changes = {**SELDOM, "train.on_nonfinite": "rollback"}
     broken, registry = recipe(6, "generator", "nan", 1, **changes)

@@ -144,6 +144,7 @@ def test_a_training_that_goes_well_is_not_disturbed(train):
 
 
 @pytest.mark.bar("N2")
+@pytest.mark.slow
 def test_looking_changes_nothing(train):
     """To the bit, also with networks that draw and count in training: dropout, statistics."""
     changes = {"train.steps": 20, "train.draw_every": 1, "train.log_every": 1}

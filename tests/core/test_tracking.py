@@ -182,6 +182,7 @@ def test_no_type_is_named_twice():
         vgx.load_recipe(TINY, {"trackers": ["csv", "csv"]})
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_have_other_trackers(tmp_path, plain):
     run, _ = trained(tmp_path, ["csv"], {"train.steps": 3})
     longer = {**STEPS, "trackers": ["csv", "tensorboard"]}

@@ -105,6 +105,7 @@ def test_bf16_is_not_used_when_it_changes_the_losses(monkeypatch):
 
 
 @pytest.mark.usefixtures("with_bf16")
+@pytest.mark.slow
 def test_a_run_says_what_was_chosen_and_writes_it_down():
     said = io.StringIO()
     run = session.run(tiny(steps=2), console=Console(file=said, width=300))

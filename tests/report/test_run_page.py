@@ -266,6 +266,7 @@ def stepping(at, event):
     return mock.patch.object(Engine, "step", stepped)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_has_its_page_and_when_it_goes_on_another():
     with (
         stepping(2, lambda: signal.raise_signal(signal.SIGINT)),
@@ -298,6 +299,7 @@ def test_a_run_that_diverged_before_its_first_checkpoint_has_its_page():
     assert "no checkpoint to load" in data["warnings"][-1]["text"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_says_so_and_not_how_it_ended_before(copy):
     (copy.path / "ended.json").unlink()
     said = "Its end is not noted: it is still training, or was killed."
