@@ -20,10 +20,11 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_configuration(tmp_path_factory):
-    """For what is made once for several tests: nothing is noted in the user's configuration."""
+def _own_folders(tmp_path_factory):
+    """For what is made once for several tests: nothing of the user's is read or written."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VGX_CONFIG", str(tmp_path_factory.mktemp("config")))
+        for name in ("VGX_CACHE", "VGX_CONFIG"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name)))
         yield
 
 

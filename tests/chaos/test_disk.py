@@ -34,7 +34,7 @@ FIRST = "[__import__('shutil').rmtree(path) for path in checkpoint.committed(run
 ROOMLESS = """
 import shutil
 from types import SimpleNamespace
-shutil.disk_usage = lambda _: SimpleNamespace(free=10_000, total=10**12)
+shutil.disk_usage = lambda _: SimpleNamespace(free=100_000, total=10**12)
 """
 
 

@@ -120,7 +120,7 @@ def test_a_killed_run_ends_as_one_that_nobody_killed(
     killer.length = time.monotonic() - start
     (whole,) = (tmp_path / "runs").iterdir()
     wanted = end_of(whole)
-    assert [step for step, _ in wanted[2]] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in wanted[2]] == list(range(1, STEPS + 1))
     while killer.killed < kills:
         killer.kill_once(held=killer.held < held)
     assert killer.held >= held

@@ -325,7 +325,7 @@ def test_the_help_of_the_program_lists_every_command(vgx_program):
 
 
 def test_what_the_disk_refuses_is_no_bug_of_vgx(vgx_here):
-    code, _, err = vgx_here("new-plugin", "x" * 300)
+    code, _, err = vgx_here("compare", "x" * 300, "y", "--out", "z" * 300 + ".html")
     assert code == 5
     assert "File name too long: give a shorter name" in err
     assert "Traceback" not in err

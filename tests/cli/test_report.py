@@ -24,10 +24,9 @@ def run(tiny_run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page_file(run):
-    from vgx.cli import run_program
-
-    assert run_program(["report", str(run.path)]) == 0
+def page_file(tiny_run, run):
+    program, _, _ = tiny_run
+    program("report", run.path)  # with the cache of the run, which has its images
     return run.path / "report.html"
 
 

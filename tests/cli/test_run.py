@@ -177,7 +177,7 @@ def test_single_pictures_that_cannot_be_written_end_it(tiny_run, vgx_here, tmp_p
     (tmp_path / "single" / "000001.png").mkdir(parents=True)
     code, _, err = vgx_here("sample", run, "-n", 500, "--separate", "single")
     assert code == 5
-    assert err.startswith("vgx: single/000001.png: ")
+    assert err.startswith("vgx: single: other files are there, 1 in all, such as 000001.png; ")
     (tmp_path / "file").touch()
     code, _, err = vgx_here("sample", run, "-n", 1, "--separate", "file")
     assert (code, err) == (5, "vgx: file: Not a directory\n")

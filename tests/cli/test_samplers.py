@@ -178,24 +178,29 @@ def test_a_fit_that_is_no_file_keeps_nobody_waiting(run, how):
         os.mkfifo(kept)
     else:
         kept.symlink_to("/dev/zero")
-    with pytest.warns(vgx.Notice, match="learned again from the stored latents: .*not a regular"):
+    before = kept.lstat()
+    with (
+        pytest.warns(vgx.Notice, match="learned again from the stored latents: .*not a regular"),
+        pytest.warns(vgx.Notice, match="what it learned is not kept: .*nothing was written"),
+    ):
         vgx.sample(run, "aggregate-gaussian", n=1)
+    assert kept.lstat() == before
 
 
 def test_what_was_fitted_need_not_be_kept(vgx_here, run, monkeypatch):
     """In a run that cannot be written; root may write anywhere, so the refusal is acted."""
     expected = draw(vgx_here, run, "aggregate-gaussian")
     shutil.rmtree(run / "samplers")
-    write = summed.write_file
+    write = summed.replacing
 
     def refuse(path, *rest, **named):
         raise StorageError(f"{path}: Read-only file system")
 
-    monkeypatch.setattr(summed, "write_file", refuse)
+    monkeypatch.setattr(summed, "replacing", refuse)
     with pytest.warns(vgx.Notice, match="what it learned is not kept: .*Read-only file system"):
         images = vgx.sample(run, "aggregate-gaussian", n=4)
     assert not fits(run)
-    monkeypatch.setattr(summed, "write_file", write)
+    monkeypatch.setattr(summed, "replacing", write)
     assert draw(vgx_here, run, "aggregate-gaussian") == expected
     assert torch.equal(vgx.sample(run, "aggregate-gaussian", n=4), images)
 

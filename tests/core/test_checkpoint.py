@@ -151,7 +151,7 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_no_half_one(run):
 
     class Full(type(run.path)):
         def open(self, mode="r", *args, **kwargs):
-            if "x" in mode:
+            if "w" in mode:
                 written.append(self.name)
             if len(written) == 3:
                 raise OSError(28, "No space left on device")

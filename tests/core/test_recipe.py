@@ -311,7 +311,7 @@ def test_a_file_that_cannot_be_read_is_said_so(tmp_path):
     (tmp_path / "bytes.yaml").write_bytes(b"name: \xff")
     for name, reason in [
         ("none.yaml", "No such file or directory"),
-        ("", "Is a directory"),
+        ("", "not a regular file"),
         ("bytes.yaml", "no UTF-8 text"),
     ]:
         with pytest.raises(RecipeError, match=reason):

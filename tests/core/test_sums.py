@@ -306,7 +306,7 @@ def test_a_cache_that_cannot_be_written_is_hashed_each_time(folder, hashed, monk
     def refuse(path, *_, **__):
         raise StorageError(f"{path}: Read-only file system")
 
-    monkeypatch.setattr(sums, "write_file", refuse)
+    monkeypatch.setattr(sums, "replacing", refuse)
     for count in (1, 2):
         right(open_store(Colours(), SPEC))
         assert hashed == [12] * count

@@ -261,8 +261,8 @@ class Equal(str):
         return False
 
 
-def open_as_before(recipe, console, opened=session.open_data):
-    store, notices = opened(recipe, console)
+def open_as_before(*arguments, opened=session.open_data):
+    store, notices = opened(*arguments)
     return dataclasses.replace(store, content=Equal(store.content)), notices
 
 

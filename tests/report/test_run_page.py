@@ -411,10 +411,10 @@ def test_without_the_pictures_of_the_data_what_needs_them_is_left_out(copy):
 def test_the_pictures_are_those_of_the_run_or_none(copy, whole, monkeypatch):
     monkeypatch.setenv("VGX_CACHE", str(whole.path.parents[1] / "cache"))
     recipe = vgx.load_recipe(copy.recipe_file)
-    assert len(run_page.images(copy, recipe).images) == 64
+    assert len(run_page.images(copy, recipe, Console()).images) == 64
     data = copy.environment()["data"] | {"content": "other"}
     change(copy, "environment.json", data=data)
-    assert run_page.images(copy, recipe) == (
+    assert run_page.images(copy, recipe, Console()) == (
         "the images of the data set are no longer those of the run"
     )
 
@@ -483,10 +483,10 @@ def test_an_evaluation_fills_the_cache_again(copy, monkeypatch, tmp_path, capsys
 
     monkeypatch.setenv("VGX_CACHE", str(tmp_path / "empty"))
     recipe = vgx.load_recipe(copy.recipe_file)
-    assert "the cache does not have them" in run_page.images(copy, recipe)
+    assert "the cache does not have them" in run_page.images(copy, recipe, Console())
     assert run_program(["eval", str(copy.path), "-n", "8", "--seeds", "1"]) == 0
     assert "Opening the data set drawn-faces count=64\n" in capsys.readouterr().out
-    assert len(run_page.images(copy, recipe).images) == 64
+    assert len(run_page.images(copy, recipe, Console()).images) == 64
 
 
 def test_a_page_opens_no_images_of_a_sampler(copy):

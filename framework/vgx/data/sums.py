@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vgx.errors import StorageError
-from vgx.files import read_file, write_file
+from vgx.files import read_file, replacing
 
 IMAGES, HASHES, LABELS, ABOUT = "images.u8", "hashes.u64", "labels.i64", "store.json"
 FILES = {IMAGES, HASHES, LABELS, ABOUT}
@@ -138,8 +138,10 @@ def check_images(
     if digest.hexdigest() != about.sha256:
         raise DamagedError(f"{IMAGES} is not as it was written")
     if settled and state and _state(file, about) == state:
-        with suppress(StorageError):  # a cache that cannot be written is hashed each time
-            write_file(stamp, state, sync=False)
+        with suppress(OSError, StorageError):  # a cache that cannot be written is hashed each time
+            stamp.parent.mkdir(exist_ok=True)
+            with replacing(stamp, sync=False) as new:
+                new.write(state.encode())
 
 
 def forget(store: Path) -> None:

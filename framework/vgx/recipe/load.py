@@ -113,9 +113,8 @@ def _leaves(value: Any, field: str) -> list[tuple[str, Any]]:
 def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
     try:
         text = read_file(path, yaml.MAX_BYTES).decode()
-    except StorageError:
-        message = f"no regular file, or longer than {yaml.MAX_BYTES:,} bytes"
-        raise RecipeError(f"{path}: {message}") from None
+    except StorageError as error:
+        raise RecipeError(str(error)) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no UTF-8 text"
         advice = f"; a value is changed with: --set {path}" if "=" in path.name else ""

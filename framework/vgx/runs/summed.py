@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vgx.errors import StorageError
-from vgx.files import read_file, write_file
+from vgx.files import read_file, replacing
 from vgx.runs.checkpoint import tensor_bytes, tensors
 
 _NONE = b"0" * 64  # stands in place of the sum while it is computed
@@ -22,7 +22,8 @@ def write(file: Path, named: dict[str, Tensor], of: str) -> None:
     Raises `StorageError`.
     """
     data = tensor_bytes(named, {"sha256": _NONE.decode()})
-    write_file(file, data.replace(_NONE, _sum(data, of), 1))
+    with replacing(file) as new:  # whatever is there: a pipe would be waited for
+        new.write(data.replace(_NONE, _sum(data, of), 1))
 
 
 def read(file: Path, of: str, most: int) -> dict[str, Tensor]:
