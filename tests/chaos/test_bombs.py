@@ -19,7 +19,7 @@ from pathlib import Path
 from vgx.errors import VgxError
 from vgx.recipe import yaml
 from vgx.recipe.load import load_recipe
-from vgx.runs import checkpoint, import_weights
+from vgx.runs import checkpoint, import_weights, reading
 from vgx.runs.directory import Run
 def peak():
     status = Path("/proc/self/status").read_text().split()
@@ -69,12 +69,18 @@ def archive(folder, run):
     (folder / "plain.pt").unlink()
 
 
+def log(folder, run):
+    """A log of one line without end."""
+    claim(run / "log.jsonl")
+
+
 CHECKPOINT = "checkpoint.load(Run(Path('run')))"
 WEIGHTS = "import_weights.import_weights('bomb.pt', 'out.safetensors')"
 # How each is made and read, what is said, and what takes its bound away.
 BOMBS = {
-    "recipe": (recipe, "load_recipe('bomb.yaml')", "1,000,000 bytes", "yaml.MAX_BYTES = 10**9"),
+    "recipe": (recipe, "load_recipe('bomb.yaml')", "at most 1,000,000", "yaml.MAX_BYTES = 10**9"),
     "state": (state, CHECKPOINT, "are read", "checkpoint.MAX_JSON = 10**9"),
+    "log": (log, "Run(Path('run')).read_log()", "read", "reading.MAX_LINE = 10**10"),
     "archive": (archive, WEIGHTS, "compressed", "import_weights._size = lambda _: 10**12"),
 }
 
@@ -109,7 +115,7 @@ def test_a_file_that_claims_much_costs_little(nursery, tmp_path, trained, name):
     assert BOMBS[name][2] in how
 
 
-@pytest.mark.bar("S3", control="a recipe, a checkpoint and an archive without bounds")
+@pytest.mark.bar("S3", control="a recipe, a checkpoint, a log and an archive without bounds")
 def test_files_without_bounds_would_be_felt(nursery, tmp_path, trained, record_property):
     """Negative control."""
     felt = []
