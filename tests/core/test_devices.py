@@ -102,6 +102,9 @@ def test_a_trained_run_refuses_it_too(tmp_path, monkeypatch, capfd):
     # The default of Python is the CPU; None is what the commands take.
     assert vgx.sample(1, n=2).device == CPU
     assert vgx.sample(1, n=2, device=None).device == pick_device(None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run_program(["eval", "1"]) == 2
+    assert "WORLD_SIZE is 2" in capfd.readouterr().err
 
 
 # --- several processes -----------------------------------------------------------------------
@@ -113,7 +116,7 @@ def test_several_processes_of_one_training_are_refused(tmp_path, monkeypatch, ca
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", size)  # as torchrun and other launchers set it
-    for words in (["run", "tiny"], ["resume"]):
+    for words in (["run", "tiny"], ["check", "tiny"], ["resume"]):
         assert run_program(words) == 2, words
         err = capfd.readouterr().err
         assert f"WORLD_SIZE is {size}" in err

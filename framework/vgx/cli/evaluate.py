@@ -57,7 +57,9 @@ def evaluate(
     from vgx.evaluation.tables import meanings, tables
     from vgx.recipe.load import load_recipe
     from vgx.runs.trust import registry_of
+    from vgx.training import environment
 
+    environment.one_process()
     console = Console()
     registry = registry_of(trained)
     recipe = load_recipe(trained.recipe_file, (), registry)

@@ -24,12 +24,12 @@ from vgx.runs.directory import Run
 
 
 def one_process() -> None:
-    """Raise `RecipeError` when a launcher started several processes for one training."""
+    """Raise `RecipeError` when a launcher started several processes for one command."""
     size = os.environ.get("WORLD_SIZE", "").strip()
     if size.isdecimal() and int(size) > 1:
         raise RecipeError(
-            f"WORLD_SIZE is {size}: vgx trains in one process on one device, so these {size} would "
-            "each train the same model; start vgx without torchrun or another launcher, with "
+            f"WORLD_SIZE is {size}: vgx works in one process on one device, so these {size} would "
+            "each do the same; start vgx without torchrun or another launcher, with "
             "--device cuda:1 for another GPU than the first"
         )
 

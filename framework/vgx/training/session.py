@@ -169,6 +169,7 @@ def check(
 
     Returns the engine that was checked, which cannot be trained: only its images were opened.
     """
+    environment.one_process()
     chosen = pick_device(device)
     with blaming(registry):
         with noting_reads() as reads:
