@@ -23,8 +23,9 @@ environment.room = waiting
 # The negative control: a lock that lets everybody in. They would also tidy each other's files away.
 OPEN = """
 import fcntl
+from vgx import files
 from vgx.runs.directory import Run
-fcntl.flock = Run.tidy = lambda *_: None
+fcntl.flock = files.tidy = Run.tidy = lambda *_: None
 """
 
 
