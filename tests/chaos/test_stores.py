@@ -335,8 +335,8 @@ def test_damage_of_what_a_sampler_learned_is_noticed(trained, record_property):
 def test_a_fit_without_a_sum_would_be_seen(trained, monkeypatch, record_property):
     """Negative control."""
 
-    def careless(file, of):
-        return checkpoint.tensors(read_file(file, summed.MOST), file)
+    def careless(file, of, most):
+        return checkpoint.tensors(read_file(file, most), file)
 
     monkeypatch.setattr(draw.summed, "read", careless)
     held = damage_a_fit(trained, 40)

@@ -28,7 +28,7 @@ Opened = TypeVar("Opened")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _NAME = re.compile(r"[0-9a-f]{32}")
 _HIDDEN = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # folders of builders, and what is being removed
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,10 @@ def limit() -> int:
 
 def require_room(count: int, bytes_per_image: int) -> None:
     """Raise `StorageError` when a store of `count` images is larger than the cache or its disk."""
-    needed, allowed = count * bytes_per_image, limit()
-    free = shutil.disk_usage(_existing()).free
+    disk = shutil.disk_usage(_existing())
+    if not disk.total:  # a file system without a size, such as /proc; a builder sees what it takes
+        return
+    needed, allowed, free = count * bytes_per_image, limit(), disk.free
     store = f"{folder()}: a store of {count:,} images takes up to {format_bytes(needed)}"
     fewer = "take fewer or smaller images"
     if needed > allowed:
