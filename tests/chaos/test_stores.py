@@ -17,7 +17,7 @@ from vgx.data import store as data
 from vgx.data.store import open_store
 from vgx.errors import StorageError
 from vgx.files import read_file
-from vgx.runs import checkpoint, summed
+from vgx.runs import checkpoint
 from vgx.sampling import draw
 from vgx_builtin import image_files
 from vgx_builtin.datasets import image_folder

@@ -70,20 +70,18 @@ def limit() -> int:
 
 def require_room(count: int, bytes_per_image: int) -> None:
     """Raise `StorageError` when a store of `count` images is larger than the cache or its disk."""
-    disk = shutil.disk_usage(_existing())
-    if not disk.total:  # a file system without a size, such as /proc; a builder sees what it takes
-        return
-    needed, allowed, free = count * bytes_per_image, limit(), disk.free
+    disk, needed, allowed = shutil.disk_usage(_existing()), count * bytes_per_image, limit()
     store = f"{folder()}: a store of {count:,} images takes up to {format_bytes(needed)}"
     fewer = "take fewer or smaller images"
-    if needed > allowed:
+    # Of a file system without a size, such as /proc, a builder sees what it takes.
+    if needed > allowed and disk.total:
         bound = f"VGX_CACHE_MAX allows {format_bytes(allowed)}"
         if "VGX_CACHE_MAX" not in os.environ:
             bound = f"without VGX_CACHE_MAX, at most {format_bytes(allowed)}, a fifth of the disk"
         raise StorageError(f"{store}; {bound}; {fewer}, or set VGX_CACHE_MAX to allow more")
-    if needed > free:
+    if needed > disk.free and disk.total:
         others = "vgx cache --clear makes room, and VGX_CACHE names another disk"
-        raise StorageError(f"{store}; the disk has {format_bytes(free)}; {fewer}; {others}")
+        raise StorageError(f"{store}; the disk has {format_bytes(disk.free)}; {fewer}; {others}")
 
 
 def _existing() -> Path:
