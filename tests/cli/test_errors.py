@@ -122,7 +122,7 @@ def test_a_folder_with_too_long_a_name_is_one_message(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a while")
-@pytest.mark.parametrize("arguments", [("report", "theirs/run"), ("sample", "theirs/run")])
+@pytest.mark.parametrize("arguments", [("eval", "theirs/run"), ("sample", "theirs/run")])
 def test_what_a_user_may_not_read_is_one_message(vgx_here, tmp_path, arguments):
     (tmp_path / "theirs" / "run").mkdir(parents=True)
     (tmp_path / "theirs").chmod(0o700)
