@@ -10,6 +10,7 @@ from vgx.console import Console, images_per_second
 from vgx.errors import DivergedError, Stopped
 from vgx.files import storage, write_file
 from vgx.parts.registry import Registry, failure_of
+from vgx.runs import reading
 from vgx.runs.frames import timelapse
 from vgx.training.loop import Training, short
 
@@ -60,17 +61,19 @@ def _close(
 
 def summary(training: Training) -> list[str]:
     """Return the steps, time and speed of a training, its terms and its metrics, as lines."""
-    logged = [line["losses"] for line in training.run.read_log() if line.get("losses")]
-    if not logged or not training.seconds:
+    entries = reading.entries(training.run.path)
+    # A log may be long: only its beginning and its end are read.
+    first = next((e.line["losses"] for e in entries if e.line and e.line.get("losses")), None)
+    last = reading.last_line(training.run.path)
+    if not (first and last and training.seconds):
         return []
-    first, last = logged[0], logged[-1]
     minutes, seconds = divmod(round(training.seconds), 60)
     hours, minutes = divmod(minutes, 60)
     units = [(hours, "h"), (minutes, "min"), (seconds, "s")]
     time = " ".join(f"{number} {unit}" for number, unit in units if number) or "less than 1 s"
     terms = [
         f"{short(name)} {first[name]:.3g} -> {value:.3g}"
-        for name, value in last.items()
+        for name, value in last.get("losses", {}).items()
         if name in first
     ]
     of = training.engine.steps
@@ -78,7 +81,5 @@ def summary(training: Training) -> list[str]:
     steps += " step" if of == 1 else " steps"
     lines = [f"Trained {steps} in {time}, {images_per_second(training.images / training.seconds)}"]
     lines.append(f"First and last losses: {', '.join(terms)}")
-    if training.measured:
-        metrics = [f"{name} {values.text}" for name, values in training.measured.items()]
-        lines.append(f"Last metrics: {', '.join(metrics)}")
-    return lines
+    metrics = [f"{name} {values.text}" for name, values in training.measured.items()]
+    return lines + ([f"Last metrics: {', '.join(metrics)}"] if metrics else [])
