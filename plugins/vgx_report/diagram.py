@@ -100,11 +100,10 @@ def of_run(run: vgx.Run) -> Explanation:
     recipe, audit = reading.recipe(run.path), reading.audit(run.path)
     if audit is None:
         raise vgx.StorageError(f"{run.path / 'audit.json'}: missing")
-    lines = [line for line in run.read_log() if line.get("losses")]
+    line = reading.unless_damaged(reading.last_line, run.path)
     steps = summarize(run).of or recipe["train"].get("steps") or 1
     pace = ""
-    if lines:
-        line = lines[-1]
+    if line and line.get("losses"):
         time = duration(line.get("seconds", 0.0))
         pace = f"Time: {time} for the first {line['step']:,} of {steps:,} steps, by its log."
     return explain(recipe, audit, steps, pace)
