@@ -154,6 +154,14 @@ def test_a_log_that_was_moved_aside_does_not_lead_out_of_the_run(tmp_path):
     assert run.log_file.read_bytes() == b'{"step": 1}\nbad\n{"step": 3}\n'
 
 
+def test_a_log_that_the_system_does_not_let_be_read_is_an_error_of_the_storage():
+    run = logged()
+    run.log_file.unlink(missing_ok=True)
+    run.log_file.symlink_to("/proc/self/mem")  # a regular file that cannot be read at any place
+    with pytest.raises(StorageError, match=r"log\.jsonl: "):
+        reading.last_line(run.path)
+
+
 def test_a_very_long_log_is_thinned_but_begins_and_ends_as_it_is(monkeypatch):
     monkeypatch.setattr(reading, "LINES", 10)
     run = logged(*map(line, range(1, 24)))

@@ -418,6 +418,8 @@ def last_line(run: Path) -> Line | None:
             texts = file.read(TAIL).splitlines()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StorageError(f"{run / 'log.jsonl'}: {error.strerror or error}") from error
     for text in reversed(texts):
         line, _ = _parsed(text)
         if line is not None:
