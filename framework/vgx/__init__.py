@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vgx.errors import StorageError as StorageError
     from vgx.errors import VgxError as VgxError
     from vgx.files import cache_dir as cache_dir
+    from vgx.files import open_regular as open_regular
     from vgx.parts.base import BrokenError as BrokenError
     from vgx.parts.base import Component as Component
     from vgx.parts.base import near as near
@@ -76,7 +77,7 @@ __version__ = "0.1.0.dev0"
 _PUBLIC = {
     "vgx.data.decode": "convert_image",
     "vgx.errors": "DataError Dropped HubError Notice PluginError RecipeError StorageError VgxError",
-    "vgx.files": "cache_dir",
+    "vgx.files": "cache_dir open_regular",
     "vgx.parts.base": "BrokenError Component near",
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (

@@ -77,26 +77,31 @@ def require_ending(path: Path, what: str, endings: Iterable[str]) -> str:
     return ending
 
 
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file to read its bytes. Links are followed.
+
+    A pipe or a device is not waited for. Raises `OSError`, and `StorageError` for what is no
+    regular file.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StorageError(f"{path}: not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
 @contextmanager
 def opened(path: Path, most: int) -> Iterator[BufferedReader]:
     """Open a regular file of at most `most` bytes, to be read in the block.
 
-    Links are followed. A pipe, a device or a folder is not waited for, and not read. Raises
-    `OSError`, and `StorageError` for a file that is none of this kind. A file may grow while it is
+    Raises as `open_regular` does, and `StorageError` for a larger file. A file may grow while it is
     read, and those of /proc have no size: whoever reads bounds what is read.
     """
-    # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise StorageError(f"{path}: not a regular file")
-        if about.st_size > most:
-            raise StorageError(f"{path}: {about.st_size:,} bytes; at most {most:,} are read")
-        with open(descriptor, "rb", closefd=False) as file:
-            yield file
-    finally:
-        os.close(descriptor)
+    with open_regular(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            raise StorageError(f"{path}: {size:,} bytes; at most {most:,} are read")
+        yield file
 
 
 def read_file(path: Path, most: int) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,20 +73,11 @@ def open_regular(file: Path, name: str) -> IO[bytes]:
     is waited for.
     """
     try:
-        opened = open(file, "rb", opener=_without_waiting)  # noqa: SIM115 - it is returned
-    except OSError as error:
-        raise vgx.DataError(f"{name}: {error.strerror}") from error
-    except ValueError as error:  # a name that no file can have
-        raise vgx.DataError(f"{name}: {error}") from error
-    if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-        opened.close()
-        raise vgx.DataError(f"{name}: not a regular file")
-    return opened
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; an ordinary `open` waits until somebody writes into a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
+        return vgx.open_regular(file)
+    except vgx.StorageError:
+        raise vgx.DataError(f"{name}: not a regular file") from None
+    except (OSError, ValueError) as error:  # the latter for a name that no file can have
+        raise vgx.DataError(f"{name}: {getattr(error, 'strerror', error)}") from error
 
 
 def digest(files: list[Path], root: Path) -> str:
