@@ -80,8 +80,9 @@ def features_of(schema: Any) -> dict[str, Any]:
         written = None
     features: dict[str, Any] = {}
     for field in schema:
-        said = written.get(field.name) if isinstance(written, dict) else None
-        kind, names = (said.get("_type"), said.get("names")) if isinstance(said, dict) else ("", "")
+        feature = written.get(field.name) if isinstance(written, dict) else None
+        known = feature if isinstance(feature, dict) else {}
+        kind, names = known.get("_type"), known.get("names")
         if kind == "ClassLabel" and _are_names(names) and pyarrow.types.is_integer(field.type):
             features[field.name] = datasets.ClassLabel(names=names)
         elif kind == "Image" and pyarrow.types.is_binary(field.type):

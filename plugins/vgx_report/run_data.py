@@ -44,8 +44,8 @@ def gather(
         metrics = _metrics(run)
         drawing = _drawing(run) if audit else None
     last = frames[-1] if frames else {}
-    told = [{"step": None, "text": text} for text in dict.fromkeys(notices)]
-    all_warnings = _warnings(lines) + told
+    without_step = [{"step": None, "text": text} for text in dict.fromkeys(notices)]
+    all_warnings = _warnings(lines) + without_step
     page = {
         "name": recipe.name,
         "kicker": f"Run {run.path.resolve().name}, {ended['how'] if ended else 'not ended'}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
 
 import pytest
 
@@ -47,31 +46,31 @@ def sums(run):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A folder with a disk of its own, and a way to change its size in KiB."""
+def disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a small disk here")
+    return folder
 
-    def resize(kibibytes):
-        options = f"remount,size={kibibytes}k"
-        subprocess.run(["mount", "-o", options, str(folder)], check=True)
 
-    yield folder, resize
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+def goes_on_with_room(nursery, folder, run, tiny, end_of):
+    """Resume a run that has room now: it keeps all, and ends as one that always had room."""
+    kept = sums(run)
+    if (run / "recipe.yaml").exists():
+        nursery.run(folder, "resume", run)
+        assert kept.items() <= sums(run).items()
+        nursery.run(folder, "run", tiny, *LENGTH)
+        (whole,) = (folder / "runs").iterdir()
+        assert end_of(run) == end_of(whole)
 
 
 @pytest.mark.bar("R3")
 @pytest.mark.chaos
 @pytest.mark.parametrize("size", range(200, 1400, 100))
 def test_a_full_disk_costs_nothing_that_was_saved(
-    nursery, small_disk, tmp_path, tiny, end_of, size
+    nursery, mount, disk, tmp_path, tiny, end_of, size
 ):
     """Wherever it runs full: in a checkpoint, in the log, in a picture."""
-    disk, resize = small_disk
-    resize(size)
+    mount(disk, f"size={size}k")
     child = nursery.start(tmp_path, "run", tiny, *LENGTH, "--out", disk)
     assert child.wait() == 5, child.err.read_text()
     message = child.err.read_text()
@@ -85,14 +84,8 @@ def test_a_full_disk_costs_nothing_that_was_saved(
             "the last good checkpoint is step-" in message
             or "there is no checkpoint yet" in message
         )
-    kept = sums(run)
-    resize(20_000)
-    if (run / "recipe.yaml").exists():
-        nursery.run(tmp_path, "resume", run)
-        assert kept.items() <= sums(run).items()
-        nursery.run(tmp_path, "run", tiny, *LENGTH)
-        (whole,) = (tmp_path / "runs").iterdir()
-        assert end_of(run) == end_of(whole)
+    mount.change(disk, "size=20000k")
+    goes_on_with_room(nursery, tmp_path, run, tiny, end_of)
 
 
 @pytest.mark.bar("R3")
@@ -142,50 +135,36 @@ def test_too_little_room_is_said_before_the_first_step(nursery, tmp_path, tiny):
 @pytest.mark.bar("R3")
 @pytest.mark.chaos
 @pytest.mark.parametrize("inodes", [12, 20, 30])
-def test_a_disk_without_inodes_says_so_and_loses_nothing(nursery, tmp_path, tiny, end_of, inodes):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a small disk here")
-    try:
-        child = nursery.start(tmp_path, "run", tiny, *LENGTH, "--out", disk)
-        assert child.wait() == 5
-        message = child.err.read_text()
-        assert re.search(r": it takes [\d.,]+ MiB, but only \d files \(inodes\) of [16]; ", message)
-        assert "needs" not in message
-        (run,) = disk.iterdir()
-        kept = sums(run)
-        subprocess.run(["mount", "-o", "remount,nr_inodes=10000", str(disk)], check=True)
-        if (run / "recipe.yaml").exists():
-            nursery.run(tmp_path, "resume", run)
-            assert kept.items() <= sums(run).items()
-            nursery.run(tmp_path, "run", tiny, *LENGTH)
-            (whole,) = (tmp_path / "runs").iterdir()
-            assert end_of(run) == end_of(whole)
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+def test_a_disk_without_inodes_says_so_and_loses_nothing(
+    nursery, mount, disk, tmp_path, tiny, end_of, inodes
+):
+    mount(disk, f"nr_inodes={inodes}")
+    child = nursery.start(tmp_path, "run", tiny, *LENGTH, "--out", disk)
+    assert child.wait() == 5
+    message = child.err.read_text()
+    assert re.search(r": it takes [\d.,]+ MiB, but only \d files \(inodes\) of [16]; ", message)
+    assert "needs" not in message
+    (run,) = disk.iterdir()
+    mount.change(disk, "nr_inodes=10000")
+    goes_on_with_room(nursery, tmp_path, run, tiny, end_of)
 
 
-def test_of_a_run_that_is_read_only_all_is_shown_and_nothing_is_written(nursery, tmp_path, tiny):
+def test_of_a_run_that_is_read_only_all_is_shown_and_nothing_is_written(
+    nursery, mount, tmp_path, tiny
+):
     """A disk that is read-only, since permissions do not hold for root."""
     nursery.run(tmp_path, "run", tiny, "--set", "train.steps=10")
     (run,) = (tmp_path / "runs").iterdir()
-    for option in ("bind", "remount,bind,ro"):
-        mount = ["mount", "-o", option, str(run), str(run)]
-        if subprocess.run(mount, capture_output=True, check=False).returncode:
-            pytest.skip("only root can mount a folder here")
-    try:
-        before = sorted(run.rglob("*"))
-        nursery.run(tmp_path, "sample", run, "-n", "4", "--out", "a.png")
-        nursery.run(tmp_path, "report", run, "--out", "a.html")
-        nursery.run(tmp_path, "explain", run, "--svg", "a.svg")
-        nursery.run(tmp_path, "compare", run, run.parent / "." / run.name, code=2)
-        nursery.run(tmp_path, "list")
-        writing = (["sample"], ["report"], ["eval", "--metrics", "psnr"])
-        for words in (*writing, ["run", "--set", "train.steps=12", "--resume"]):
-            child = nursery.run(tmp_path, *words, run, code=5)
-            assert "is read-only for this user; write elsewhere (--out)" in child.err.read_text()
-        assert sorted(run.rglob("*")) == before
-    finally:
-        subprocess.run(["umount", "-l", str(run)], check=True)
+    mount(run, "bind", source=run)
+    mount.change(run, "bind,ro")
+    before = sorted(run.rglob("*"))
+    nursery.run(tmp_path, "sample", run, "-n", "4", "--out", "a.png")
+    nursery.run(tmp_path, "report", run, "--out", "a.html")
+    nursery.run(tmp_path, "explain", run, "--svg", "a.svg")
+    nursery.run(tmp_path, "compare", run, run.parent / "." / run.name, code=2)
+    nursery.run(tmp_path, "list")
+    writing = (["sample"], ["report"], ["eval", "--metrics", "psnr"])
+    for words in (*writing, ["run", "--set", "train.steps=12", "--resume"]):
+        child = nursery.run(tmp_path, *words, run, code=5)
+        assert "is read-only for this user; write elsewhere (--out)" in child.err.read_text()
+    assert sorted(run.rglob("*")) == before

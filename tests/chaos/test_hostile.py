@@ -12,7 +12,6 @@ import pickletools
 import shutil
 import struct
 import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -26,41 +25,6 @@ import vgx
 
 HERE = Path(__file__).parent
 TINY = HERE.parents[1] / "recipes" / "tiny.yaml"
-
-
-class Guard:
-    """The program in a process of its own that is watched."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        places = {"VGX_RUNS": str(folder / "runs"), "VGX_CACHE": str(folder / "cache")}
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "guard.py")],
-            cwd=folder,
-            env={**os.environ, **places, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __call__(self, *arguments):
-        """Run a command line: (exit code, messages, what was done that must not be)."""
-        answer = self.ask(*arguments)
-        assert "Traceback" not in answer["err"], answer["err"]
-        return answer["code"], answer["err"], answer["events"]
-
-    def ask(self, *arguments):
-        """Run a command line, and return all that the process says of it."""
-        self.process.stdin.write(json.dumps(list(map(str, arguments))) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-
-@pytest.fixture(scope="module")
-def guard(tmp_path_factory):
-    made = Guard(tmp_path_factory.mktemp("guarded"))
-    yield made
-    made.process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from chaos.test_hostile import Guard, sealed
+from chaos.test_hostile import sealed
 
 import vgx
 from vgx.console import Console
@@ -43,13 +43,6 @@ COMMANDS = {
     "samples/step-00000002.png": ("compare page", "report", "resume"),
     "samples/recon-00000004.png": ("compare page", "report", "resume"),
 }
-
-
-@pytest.fixture(scope="module")
-def guard(tmp_path_factory):
-    made = Guard(tmp_path_factory.mktemp("guarded"))
-    yield made
-    made.process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -218,30 +218,24 @@ def sums_of(file):
 
 
 @pytest.mark.bar("D3")
-def test_a_cache_that_cannot_be_written_is_verified_all_the_same(tmp_path):
-    """On a file system of its own, which only root can mount."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a file system")
+def test_a_cache_that_cannot_be_written_is_verified_all_the_same(mount, tmp_path):
+    """On a file system of its own, since permissions do not hold for root."""
     disk = tmp_path / "cache"
     disk.mkdir()
-    if os.system(f"mount -t tmpfs tmpfs {disk}"):
-        pytest.skip("no file system can be mounted here")
-    try:
-        right = opened()
-        (folder,) = cache.folder().iterdir()
-        assert not os.system(f"mount -o remount,ro {disk}")
-        assert with_notices(opened) == (right, [])
-        assert not os.system(f"mount -o remount,rw {disk}")
-        file = folder / "images.u8"
-        replace_content(file, damaged(file.read_bytes(), "bit", random.Random(0)))
-        assert not os.system(f"mount -o remount,ro {disk}")
-        with (
-            pytest.warns(vgx.Notice, match="damaged: images.u8"),
-            pytest.raises(StorageError, match="Read-only file system"),
-        ):
-            opened()
-    finally:
-        os.system(f"umount {disk}")
+    mount(disk, "rw")
+    right = opened()
+    (folder,) = cache.folder().iterdir()
+    mount.change(disk, "ro")
+    assert with_notices(opened) == (right, [])
+    mount.change(disk, "rw")
+    file = folder / "images.u8"
+    replace_content(file, damaged(file.read_bytes(), "bit", random.Random(0)))
+    mount.change(disk, "ro")
+    with (
+        pytest.warns(vgx.Notice, match="damaged: images.u8"),
+        pytest.raises(StorageError, match="Read-only file system"),
+    ):
+        opened()
 
 
 # --- content that changed ------------------------------------------------------------------------

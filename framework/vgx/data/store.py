@@ -80,8 +80,9 @@ def announce(dataset: Dataset, samplers: Iterable[Sampler], console: Console) ->
 
     They come from the data set, and from those samplers that have images of their own.
     """
-    asked = dataset.asks()
-    console.print(f"Opening the data set {name_of(dataset)}" + (f"; asks {asked}" if asked else ""))
+    server = dataset.asks()
+    asks = f"; asks {server}" if server else ""
+    console.print(f"Opening the data set {name_of(dataset)}{asks}")
     for sampler in samplers:
         if sampler.own_images:
             console.print(f"Opening the images of the sampler {name_of(sampler)}")
