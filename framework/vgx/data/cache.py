@@ -21,7 +21,7 @@ from typing import BinaryIO, TypeVar
 
 from vgx.data.sums import ABOUT, BROKEN, FILES, IMAGES, DamagedError, forget, read_about
 from vgx.errors import Notice, RecipeError, StorageError
-from vgx.files import cache_dir, flush_directory
+from vgx.files import cache_dir, flush_directory, open_regular
 
 INCOMPLETE = ".incomplete"  # how the hub's library ends the name of a folder it writes
 Opened = TypeVar("Opened")
@@ -129,7 +129,7 @@ def obtain(
             if not waited and place.exists():
                 waiting()
                 waited = True
-            with suppress(FileNotFoundError), _opened(place / IMAGES) as other:
+            with suppress(FileNotFoundError), open_regular(place / IMAGES) as other:
                 fcntl.flock(other, fcntl.LOCK_SH)
             continue
         with file:
@@ -166,7 +166,9 @@ def warn_damaged(store: Path, error: DamagedError, what: str) -> None:
 def open_images(store: Path) -> BinaryIO:
     """Open a store's images, together with other readers. Raises `DamagedError`, `OSError`."""
     try:
-        images = _opened(store / IMAGES)
+        images = open_regular(store / IMAGES)
+    except StorageError as error:
+        raise DamagedError(f"{IMAGES} is not a regular file") from error
     except OSError as error:
         if error.errno not in BROKEN:
             raise
@@ -175,11 +177,6 @@ def open_images(store: Path) -> BinaryIO:
     with suppress(OSError):  # in a cache of another user
         os.utime(store / ABOUT, follow_symlinks=False)
     return images
-
-
-def _opened(file: Path) -> BinaryIO:
-    # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
-    return open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
 
 
 @contextmanager

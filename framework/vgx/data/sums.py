@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import os
-import stat
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -117,8 +116,6 @@ def check_images(
     Raises `DamagedError` when they, or the labels, are not those that were written.
     """
     row = about.size**2 * about.channels
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        raise DamagedError(f"{IMAGES} is not a regular file")
     size = os.fstat(file.fileno()).st_size
     if size != about.count * row:
         raise DamagedError(f"{IMAGES} has {size:,} bytes, not {about.count * row:,}")
