@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -19,7 +20,9 @@ from pydantic import (
 from pydantic import (
     Discriminator as Choose,
 )
+from pydantic_core import PydanticCustomError
 
+SMALLEST, LARGEST = 4, 4096  # pixels of an image's sides
 # What all models of a recipe share. Serialization by alias: YAML says `from`, not `start`.
 STRICT = ConfigDict(
     strict=True,
@@ -31,14 +34,33 @@ STRICT = ConfigDict(
 )
 
 
+def _size(value: object) -> object:
+    sides = list(value) if isinstance(value, list | tuple) else [value]
+    whole = all(type(side) is int and SMALLEST <= side <= LARGEST for side in sides)
+    if not whole or len(sides) not in (1, 2):
+        message = "should be a number of pixels from {least} to {most}, or [height, width]"
+        raise PydanticCustomError("size", message, {"least": SMALLEST, "most": LARGEST})
+    return sides[0] if len({*sides}) == 1 else tuple(sides)
+
+
+_Side = Annotated[int, Field(ge=SMALLEST, le=LARGEST)]
+Size = Annotated[
+    int | tuple[int, int],
+    BeforeValidator(
+        _size,
+        json_schema_input_type=_Side | Annotated[list[_Side], Field(min_length=2, max_length=2)],
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ImageSpec:
-    """The images of an experiment: square, `size` x `size` pixels."""
+    """The images of an experiment."""
 
     __pydantic_config__ = STRICT
 
-    size: Annotated[int, Field(ge=4, le=4096)]
-    """Height and width in pixels."""
+    size: Size
+    """Height and width in pixels: a number for square images, or `[height, width]`."""
     channels: Literal[1, 3] = 3
     """3 for RGB, 1 for greyscale."""
     classes: Annotated[int, Field(ge=0, le=10**6)] = 0
@@ -46,9 +68,24 @@ class ImageSpec:
     images have no labels."""
 
     @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self.size if isinstance(self.size, int) else self.size[0]
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self.size if isinstance(self.size, int) else self.size[1]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of one image as a tensor: (channels, height, width)."""
+        return self.channels, self.height, self.width
+
+    @property
     def pixel_values(self) -> int:
         """The number of values in one image: channels x height x width."""
-        return self.channels * self.size**2
+        return self.channels * self.height * self.width
 
 
 @dataclass(frozen=True)
