@@ -283,6 +283,7 @@ def test_rows_are_found_in_any_order_over_files_and_row_groups(tmp_path):
     assert [number(index)[0] for index in range(689, 0, -50)] == list(range(689, 0, -50))
 
 
+@pytest.mark.bar("S9")
 def test_a_row_may_name_a_file_of_its_folder_and_no_other(tmp_path):
     lay(tmp_path, ["outside/secret.parquet"])
     for name in ("outside/a.png", "there/faces/a.png"):
@@ -400,6 +401,7 @@ def test_only_who_asks_for_labels_gets_them_under_a_fingerprint_of_their_own(nam
 # --- the hub's rows ------------------------------------------------------------------------------
 
 
+@pytest.mark.bar("S9")
 def test_rows_of_the_hub_name_no_file_outside_of_its_caches(tmp_path, monkeypatch):
     """What the library gives for a data set of the hub, made here."""
     from huggingface_hub import constants
