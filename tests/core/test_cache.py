@@ -56,7 +56,7 @@ def test_stores_are_listed_with_the_longest_unused_first():
     made("c", 100)
     assert there() == ["c", "b", "a"]
     kept = cache.stores()[0]
-    assert (kept.images, kept.shape, kept.used) == (10, (10, 3), 100)
+    assert (kept.images, kept.shape, kept.used) == (10, (10, 10, 3), 100)
     assert kept.bytes == sum(file.stat().st_size for file in kept.path.iterdir()) > PER_STORE
     assert kept.line == "c: 10 images of 10 x 10 x 3, 0.0 MB"
 

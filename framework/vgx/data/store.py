@@ -1,6 +1,6 @@
 """The store: images decoded, filtered and resized once into one memory-mapped array.
 
-Letters: N images, S pixels high and wide, C channels.
+Letters: N images, H x W pixels, C channels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,17 +29,37 @@ from vgx.parts.kinds import Dataset, Labelled, Sampler, Source
 from vgx.parts.values import ImageSpec
 
 # What is done to an image after decoding; part of the store's address.
-POLICY = "bilinear-3"
+POLICY = "bilinear-4"
 AT_ONCE = 32  # images that one task of a thread decodes
 IN_FLIGHT = 2**28  # bytes of decoded images that wait to be written, about
 SKIPPING = "dataset.on_bad=skip leaves such images out"
+
+
+class Images(Protocol):
+    """Images that are read when they are asked for; an array is one such."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of images, their height, their width and their channels: (N, H, W, C)."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all images in bytes, as they are given."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> NDArray[Any]:
+        """[n, H, W, C]  Return some images: bytes from 0 to 255, or float32 in [0, 1]."""
+        ...
 
 
 @dataclass(frozen=True)
 class Store:
     """The decoded images and how they came to be."""
 
-    images: NDArray[np.uint8]  # [N, S, S, C]
+    images: Images  # [N, H, W, C]
     hashes: NDArray[np.uint64]  # [N]  of each image's bytes: equal images have equal hashes
     labels: NDArray[np.int64] | None  # [N]  if the recipe's image.classes is set
     fingerprint: str  # of the source
@@ -219,7 +239,7 @@ def cached(fingerprint: str, image: ImageSpec, watch: Watch = unwatched) -> Stor
 
 def _folder(fingerprint: str, image: ImageSpec) -> Path:
     """Return where the store of a source lies, whether it is there or not."""
-    address = f"{fingerprint}|{image.size}|{image.channels}|{POLICY}"
+    address = f"{fingerprint}|{image.height}x{image.width}|{image.channels}|{POLICY}"
     if image.classes:
         address += f"|{image.classes} classes"
     return cache.folder() / hashlib.sha256(address.encode()).hexdigest()[:32]
@@ -231,12 +251,12 @@ def _read(
     """Verify a store and map its images. Raises `DamagedError`, `OSError`."""
     with cache.open_images(folder) as file:
         about = sums.read_about(folder)
-        if (about.size, about.channels) != (image.size, image.channels):
+        if (about.channels, about.height, about.width) != image.shape:
             raise sums.DamagedError(f"{sums.ABOUT} is that of other images")
         hashes = sums.read_column(folder, sums.HASHES, about)
         labels = sums.read_column(folder, sums.LABELS, about) if image.classes else b""
         sums.check_images(folder, file, about, labels, watch, always=verify)
-        shape = about.count, image.size, image.size, image.channels
+        shape = about.count, image.height, image.width, image.channels
         # The map keeps the file's lock: a store that is mapped is not removed.
         images = np.memmap(file, np.uint8, "r", shape=shape)
     return Store(
@@ -324,7 +344,8 @@ def _build(
     about = sums.About(
         address=place.name.removeprefix("."),
         source=decoding.printable(name or source.fingerprint),
-        size=image.size,
+        height=image.height,
+        width=image.width,
         channels=image.channels,
         count=len(hashes),
         dropped=dict(sorted(dropped.items())),
