@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vgx.console import Console
 from vgx.data import cache, sums
 from vgx.data import decode as decoding
+from vgx.data.classes import Classes, counted, names_of
 from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, StorageError, noticing
 from vgx.files import write_file
@@ -67,6 +68,11 @@ class Store:
     dropped: dict[str, int]  # images left out, by reason
     bad: int = 0  # images that cannot be read
     named: tuple[str, ...] = ()  # the first of those: "name: reason"
+    names: tuple[str, ...] = ()  # of the labels, if they have any
+
+    def classes(self, image: ImageSpec) -> Classes:
+        """Return the name of each label and how many images have it; none without labels."""
+        return [] if self.labels is None else counted(self.labels, image, self.names)
 
     def summary(self) -> str:
         """Return the counts as a line of text."""
@@ -188,7 +194,7 @@ def open_store(
     again, with a `Notice`.
     """
     folder = _folder(source.fingerprint, image)
-    limit = cache.limit()
+    names, limit = names_of(source, image), cache.limit()
 
     def read(folder: Path) -> Store:
         return _read(folder, source.fingerprint, image, watch, verify=verify)
@@ -211,7 +217,7 @@ def open_store(
         for removed in cache.remove(limit):
             report(f"Removed from the cache, which is full: {removed.line}")
     _check_bad(store, len(source), max_bad, advice)
-    return store
+    return replace(store, names=names)  # a store of an earlier version has none
 
 
 def require_room(source: Source, image: ImageSpec) -> None:
@@ -268,6 +274,7 @@ def _read(
         about.dropped,
         about.bad,
         tuple(about.named),
+        tuple(about.classes),
     )
 
 
@@ -353,6 +360,7 @@ def _build(
         named=bad[: sums.NAMED],
         sha256=digest.hexdigest(),
         sums={column: hashlib.sha256(data).hexdigest() for column, data in columns.items()},
+        classes=list(names_of(source, image)),
     )
     write_file(place / sums.ABOUT, about.text())
 

@@ -69,6 +69,16 @@ class Labelled(Source, Protocol):
 
 
 @runtime_checkable
+class Named(Labelled, Protocol):
+    """A sequence of images with labels that have names."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the labels 0, 1, 2, ...: as many as `image.classes`."""
+        ...
+
+
+@runtime_checkable
 class Factored(Source, Protocol):
     """A sequence of images that were generated from known factors, such as size or colour."""
 

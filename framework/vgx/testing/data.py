@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from vgx.errors import Dropped
-from vgx.parts.contract import check_tensor, out_of_range
-from vgx.parts.kinds import Labelled
+from vgx.parts.contract import are_texts, check_tensor, out_of_range
+from vgx.parts.kinds import Labelled, Named
 from vgx.testing.case import B, Case, require, unchanged, with_generator
 
 
@@ -45,6 +45,10 @@ def check_source(case: Case, source: Any) -> None:
             label = source.label(index)
             good = type(label) is int and 0 <= label < case.image.classes
             case.check(good, f"label({index}) is {label!r}, no int below {case.image.classes}")
+    if isinstance(source, Named) and case.image.classes:
+        require(are_texts(source.classes), "its classes are no sequence of names")
+        names, classes = len(source.classes), case.image.classes
+        case.check(names == classes, f"it names {names} classes, and image.classes is {classes}")
 
 
 def _bytes_of(source: Any, index: int) -> bytes:
