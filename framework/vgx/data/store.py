@@ -125,27 +125,40 @@ def name_of(part: Component) -> str:
     return " ".join(words)
 
 
-def peek(source: Source, image: ImageSpec, n: int, max_bad: float | None = None) -> Store:
+def peek(
+    source: Source,
+    image: ImageSpec,
+    n: int,
+    max_bad: float | None = None,
+    rows: Iterable[int] | None = None,
+) -> Store:
     """Decode the first `n` usable images without the cache, or fewer if there are not as many.
 
-    An unreadable image is left out if `max_bad` allows some; else it is a `DataError`.
+    With `rows`, of these images alone. An unreadable image is left out if `max_bad` allows some;
+    else it is a `DataError`.
     """
-    usable: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
+    usable, labels, bad = list[NDArray[np.uint8]](), list[int](), list[str]()
+    dropped = Counter[str]()
     with decoding.guarded():
-        for index in range(len(source)):
+        for index in range(len(source)) if rows is None else rows:
             pixels = decoding.decode(source, index, image)
             if isinstance(pixels, np.ndarray):
                 usable.append(pixels)
                 labels += [label_of(source, index, image)] if image.classes else []
-            elif isinstance(pixels, DataError) and max_bad is None:
+            elif isinstance(pixels, Dropped):
+                dropped[str(pixels)] += 1
+            elif max_bad is None:
                 raise _with_advice(pixels)
+            else:
+                bad.append(str(pixels))
             if len(usable) == n:
                 break
     if not usable:
         raise DataError(f"none of {len(source):,} images is usable")
     hashes = np.array([hash_of(pixels.tobytes()) for pixels in usable], np.uint64)
-    return Store(np.stack(usable), hashes, np.array(labels) if labels else None, "", "", {})
+    known = np.array(labels) if labels else None
+    named = tuple(bad[: sums.NAMED])
+    return Store(np.stack(usable), hashes, known, "", "", dict(dropped), len(bad), named)
 
 
 def open_with_progress(
