@@ -93,8 +93,8 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         if self.label is None:
             return source
         where = f"dataset huggingface: {self.path}"
-        labels = column_of_labels(rows, self.label, count, where, image)
-        return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}")
+        labels, names = column_of_labels(rows, self.label, count, where, image)
+        return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}", names)
 
 
 def _load_local(path: Path, split: str) -> tuple[Rows, str, tuple[Path, ...]]:
