@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ class LabelledSource:
     source: vgx.Source
     label_of: Callable[[int], int]
     fingerprint: str  # changes when the images or the labels do
+    classes: Sequence[str] = ()  # the names of the labels
 
     def __len__(self) -> int:
         return len(self.source)
@@ -31,6 +33,18 @@ class LabelledSource:
     def label(self, index: int) -> int:
         """Return the label of image `index`."""
         return self.label_of(index)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many files are left out, by reason."""
+        return self.source.left_out if isinstance(self.source, vgx.Counted) else {}
+
+
+def natural(text: str) -> tuple[object, ...]:
+    """Return what sorts texts as people do: a number in them counts by its value, 2 before 10."""
+    # Texts and numbers take turns, so a text is never compared with a number.
+    pieces = re.split(r"(\d+)", text)
+    return *(int(piece) if piece.isdecimal() else piece for piece in pieces), text
 
 
 def expect_classes(

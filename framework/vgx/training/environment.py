@@ -54,6 +54,7 @@ def describe(
             "kept": len(store.images),
             "held_out": int(held_out(store.hashes, recipe.eval.holdout).sum()),
             "dropped": store.dropped,
+            "left_out": store.left_out,
             "bad": {"count": store.bad, "named": list(store.named)},
         },
         "better": recipe.eval.better,  # higher or lower, for readers without the plugins

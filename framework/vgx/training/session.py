@@ -23,6 +23,7 @@ from vgx.data.split import held_out
 from vgx.data.store import (
     Store,
     announce,
+    beside,
     open_source,
     open_with_progress,
     peek,
@@ -35,6 +36,7 @@ from vgx.errors import PluginError, RecipeError, StorageError, noticing
 from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.files import write_file
 from vgx.parts.base import noting_reads
+from vgx.parts.kinds import Counted
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
@@ -177,7 +179,8 @@ def check(
             source, notices = open_source(recipe.dataset, recipe.image)
             for notice in notices:
                 console.warn(notice)
-            console.print(f"Data: {len(source):,} images before filtering")
+            left_out = beside(source.left_out) if isinstance(source, Counted) else ""
+            console.print(f"Data: {len(source):,} images before filtering{left_out}")
             require_room(source, recipe.image)
             try_source(recipe.dataset, source)
             trained = math.ceil(len(source) * (1 - recipe.eval.holdout))
