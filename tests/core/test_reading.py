@@ -45,6 +45,7 @@ def test_a_missing_file_is_none_and_a_damaged_one_names_itself(tmp_path, name):
             READERS[name](tmp_path)
 
 
+@pytest.mark.bar("S10")
 @pytest.mark.parametrize(
     ("name", "content", "field"),
     [
@@ -73,6 +74,7 @@ def test_the_field_is_named(tmp_path, name, content, field):
         READERS[name](tmp_path)
 
 
+@pytest.mark.bar("S10")
 @pytest.mark.parametrize("name", [*READERS, "lock", "log.jsonl", "recipe.yaml"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "/dev/zero", "sparse"])
 def test_what_is_no_file_of_a_run_is_not_waited_for(tmp_path, name, kind):
@@ -121,6 +123,7 @@ BAD = {
 }
 
 
+@pytest.mark.bar("R11")
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_a_bad_line_is_passed_over_and_kept_aside(bad):
     run = logged(line(1), bad, line(3), line(4), line(5))

@@ -309,7 +309,8 @@ def test_labels_are_a_factor_of_the_face(label, kinds):
     import vgx
 
     faces = labelled(label, len(kinds), count=60, seed=4)
-    assert isinstance(faces, vgx.Labelled)
+    assert isinstance(faces, vgx.Named)
+    assert faces.classes == kinds
     labels = [faces.label(index) for index in range(60)]
     assert labels == [getattr(draw_factors(4, index), label) for index in range(60)]
     assert set(labels) == set(range(len(kinds)))
@@ -348,7 +349,8 @@ def test_faces_without_labels_are_not_labelled_and_labels_change_the_fingerprint
 def test_the_recipe_must_know_how_many_classes_there_are(classes):
     from vgx.errors import RecipeError
 
-    expected = f"there are 6 classes, and image.classes is {classes}; set image.classes=6"
+    names = r"6 classes \(bob, long, twin tails, side tail, short, buns\)"
+    expected = f"there are {names}, and image.classes is {classes}; set image.classes=6"
     with pytest.raises(RecipeError, match=expected):
         labelled("hair_style", classes)
 

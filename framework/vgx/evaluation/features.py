@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vgx.data.batches import as_images
 from vgx.data.split import held_out
-from vgx.data.store import Store
+from vgx.data.store import Images, Store
 from vgx.errors import Notice, StorageError
 from vgx.files import cache_dir
 from vgx.parts.kinds import Features
@@ -40,7 +40,7 @@ def ignore(_: int) -> None:
 class RealImages:
     """Some images of a store."""
 
-    images: NDArray[np.uint8]  # [all, S, S, C]  of the store
+    images: Images  # [all, H, W, C]  of the store
     rows: NDArray[np.int64]  # [N]  which of them
     labels: NDArray[np.int64] | None  # [all]  of the store
     content: str  # SHA-256 of all images of the store

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeInt, PositiveInt
 
 import vgx
-from vgx_builtin.datasets.face_drawing import DRAWING_VERSION, RANGES, draw_face, draw_factors
+from vgx_builtin.datasets.face_drawing import DRAWING_VERSION, draw_face, draw_factors
+from vgx_builtin.datasets.face_drawing.factors import ACCESSORIES, HAIR_STYLES
 from vgx_builtin.labels import expect_classes
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+NAMES: dict[str, tuple[str, ...]] = {"hair_style": HAIR_STYLES, "accessory": ACCESSORIES}
 
 
 class DrawnFaces(vgx.Dataset, type="drawn-faces"):
@@ -37,8 +41,7 @@ class DrawnFaces(vgx.Dataset, type="drawn-faces"):
         faces = DrawnFacesSource(self.seed, self.count, image.size)
         if self.label is None:
             return faces
-        classes = int(RANGES[self.label][1]) + 1
-        expect_classes(f"dataset drawn-faces: label: {self.label}", classes, image)
+        expect_classes(f"dataset drawn-faces: label: {self.label}", NAMES[self.label], image)
         return LabelledFaces(faces, self.label)
 
 
@@ -81,6 +84,11 @@ class LabelledFaces:
 
     faces: DrawnFacesSource
     factor: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels."""
+        return NAMES[self.factor]
 
     @property
     def fingerprint(self) -> str:

@@ -89,8 +89,8 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         source = RowImages(cells_of(rows, column), count, folders, self.non_rgb, name)
         if self.label is None:
             return source
-        labels = column_of_labels(rows, self.label, count, where, image)
-        return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}")
+        labels, names = column_of_labels(rows, self.label, count, where, image)
+        return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}", names)
 
     def _taken_apart(self) -> HuggingFace:
         """Return this data set with the parts of an address of the hub in their fields."""
