@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vgx
 from vgx_builtin.columns import Cells
 from vgx_builtin.image_files import NonRgb, decode, read
+from vgx_builtin.zips import Archives
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,6 +26,7 @@ class RowImages:
     folders: tuple[Path, ...]  # a row without an image may name a file in one of these
     non_rgb: NonRgb
     fingerprint: str
+    archives: Archives = field(default_factory=Archives)
 
     def __len__(self) -> int:
         return self.count
@@ -36,15 +38,28 @@ class RowImages:
         read.
         """
         cell = self.cells[index]
-        data, path = (cell["bytes"], cell["path"]) if isinstance(cell, dict) else (cell, None)
+        if isinstance(cell, dict):
+            data, path = cell.get("bytes"), cell.get("path")
+        else:
+            data, path = (None, cell) if isinstance(cell, str) else (cell, None)
         if not data and not path:
             raise vgx.Dropped("empty")
         name = f"row {index}" + (f" ({path})" if path else "")
         if isinstance(data, bytes) and data:
             return decode(io.BytesIO(data), name, self.non_rgb)
         if isinstance(path, str):
-            for folder in self.folders:
-                file = Path(os.path.realpath(folder / path))
-                if file.is_relative_to(os.path.realpath(folder)):
+            member, _, archive = path.removeprefix("zip://").rpartition("::")
+            in_archive = bool(archive) and path.startswith("zip://")
+            if file := self._own(archive if in_archive else path):
+                if not in_archive:
                     return read(file, name, self.non_rgb)
+                return decode(
+                    io.BytesIO(self.archives.read(file, member, name)), name, self.non_rgb
+                )
         raise vgx.DataError(f"{name}: no image in the row, and no file of this data set")
+
+    def _own(self, path: str) -> Path | None:
+        """Return the file of the data set that a row names, if there can be one."""
+        files = [(Path(os.path.realpath(each / path)), each) for each in self.folders]
+        inside = [file for file, each in files if file.is_relative_to(os.path.realpath(each))]
+        return next((file for file in inside if os.path.lexists(file)), (*inside, None)[0])
