@@ -156,8 +156,7 @@ class Painter(vgx.Decoder, type="painter"):
     """What is wrong."""
 
     def build(self, latent, image):
-        size = (image.channels, image.size, image.size)
-        return PainterNet(latent.shape[0], image.pixel_values, self.break_, size)
+        return PainterNet(latent.shape[0], image.pixel_values, self.break_, image.shape)
 
 
 class PainterNet(Net):
@@ -184,7 +183,7 @@ class LabelledNet(nn.Module):
         super().__init__()
         self.linear = nn.Linear(before, image.pixel_values)
         self.embedding = nn.Embedding(image.classes, image.pixel_values)
-        self.size = (image.channels, image.size, image.size)
+        self.size = image.shape
 
     def forward(self, z, labels):
         return (self.linear(z) + self.embedding(labels)).unflatten(1, self.size)
@@ -537,7 +536,7 @@ BROKEN = [
     (Brightness, "tensor", "as brightness, no finite float"),
     (Brightness, "nan", "as brightness, no finite float"),
     (Brightness, "name", r"compute\(\) gives other values than gives says: \['darkness'\]"),
-    (Brightness, "refuses", "it cannot compare 8 images of 16 pixels: the moon is full"),
+    (Brightness, "refuses", "it cannot compare 8 images of 16 x 16 pixels: the moon is full"),
     (Brightness, "says nothing", r"why_not\(\) gives None, no text"),
     (Brightness, "empty", r"compute\(\) gives {}"),
     (Means, "in place", "changes images in place"),

@@ -8,7 +8,7 @@ from typing import Any
 import vgx
 from vgx_builtin.column_types import described_type, feature_at, is_text, listed, rank
 from vgx_builtin.columns import Rows
-from vgx_builtin.image_files import endings
+from vgx_builtin.formats import endings
 
 
 def image_column(rows: Rows, wanted: str | None, where: str) -> str:

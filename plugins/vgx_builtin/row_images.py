@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import vgx
+from vgx_builtin.archives import Zip
 from vgx_builtin.columns import Cells
 from vgx_builtin.image_files import NonRgb, decode, read
-from vgx_builtin.zips import Archives
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +31,8 @@ class RowImages:
     non_rgb: NonRgb
     channels: int  # of the recipe: an array of as many is never left out
     fingerprint: str
-    archives: Archives = field(default_factory=Archives)
+    archives: dict[Path, Zip] = field(default_factory=dict)  # those that rows have named
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __len__(self) -> int:
         return self.count
@@ -59,9 +61,10 @@ class RowImages:
             if file := self._own(archive if in_archive else path):
                 if not in_archive:
                     return read(file, name, self.non_rgb)
-                return decode(
-                    io.BytesIO(self.archives.read(file, member, name)), name, self.non_rgb
-                )
+                with self.lock:
+                    if file not in self.archives:
+                        self.archives[file] = Zip(file)
+                return decode(self.archives[file].reader([member])(member), name, self.non_rgb)
         raise vgx.DataError(f"{name}: no image in the row, and no file of this data set")
 
     def _kept(self, array: NDArray[Any]) -> NDArray[Any]:

@@ -1,6 +1,6 @@
 """Real images to compare with, and the features in which metrics compare images.
 
-Letters: N images, C channels, S pixels high and wide, F features.
+Letters: N images, C channels, H x W pixels, F features.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class RealImages:
         return len(self.rows)
 
     def batch(self, start: int, count: int, device: torch.device) -> Tensor:
-        """[<=count, C, S, S]  Return `count` images from number `start` on."""
+        """[<=count, C, H, W]  Return `count` images from number `start` on."""
         return as_images(self.images[self.rows[start : start + count]], device)
 
     def batches(self, device: torch.device) -> Iterator[Tensor]:
-        """Go through all images, [<=CHUNK, C, S, S] each time."""
+        """Go through all images, [<=CHUNK, C, H, W] each time."""
         for start in range(0, len(self), CHUNK):
             yield self.batch(start, CHUNK, device)
 
@@ -125,7 +125,7 @@ class FeatureCache:
 
     @torch.no_grad()
     def features(self, part: Features, images: Tensor) -> Tensor:
-        """[N, F]  Return the features of images [N, C, S, S], on the CPU."""
+        """[N, F]  Return the features of images [N, C, H, W], on the CPU."""
         features: Tensor = self.network(part)(images).float().cpu()
         return features
 

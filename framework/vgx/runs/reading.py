@@ -311,8 +311,8 @@ def lock(run: Path) -> str:
     return (_bytes(run / "lock", MAX_LOCK) or b"").decode(errors="replace").strip()
 
 
-def grid(file: Path, size: int) -> Image.Image:
-    """Return a grid of images of `size` x `size` pixels, as a run draws them: PNG, RGB or grey.
+def grid(file: Path, pixels: int) -> Image.Image:
+    """Return a grid of images of so many pixels each, as a run draws them: PNG, RGB or grey.
 
     Raises `StorageError` also when it is missing, and when it has far more pixels than such a grid.
     """
@@ -321,7 +321,7 @@ def grid(file: Path, size: int) -> Image.Image:
     data = _bytes(file, MAX_GRID)
     if data is None:
         raise StorageError(f"{file}: missing")
-    most = 2**24 + 80 * size**2  # 64 images, the lines between them and their captions
+    most = 2**24 + 80 * pixels  # 64 images, the lines between them and their captions
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
