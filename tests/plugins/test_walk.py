@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import warnings
-from pathlib import Path
-
 import pytest
 from PIL import Image
 
 import vgx
-from vgx.data.store import open_source, open_store
-from vgx.errors import DataError
+from vgx.data.store import open_source
 
 SPEC = vgx.ImageSpec(size=8)
 
@@ -57,8 +51,11 @@ LEFT_OUT = {
 def test_what_is_no_image_is_left_out_and_counted(tmp_path, reason):
     save(tmp_path / "data" / "good.png")
     for names in LEFT_OUT[reason]:
-        for name in names.split(" ") if "runs/" in names or "/store" in names or "/er/" in names \
-                or "images.lock" in names else [names]:
+        for name in (
+            names.split(" ")
+            if "runs/" in names or "/store" in names or "/er/" in names or "images.lock" in names
+            else [names]
+        ):
             save(tmp_path / "data" / name, ending="PNG") if name.endswith(".png") else (
                 (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True),
                 (tmp_path / "data" / name).write_bytes(b"no image"),
