@@ -22,7 +22,7 @@ from vgx_builtin.image_files import (
     has_parquet,
     tell_of_links,
 )
-from vgx_builtin.labels import LabelledSource, column_of_labels
+from vgx_builtin.labels import LabelledSource, column_of_labels, evenly
 from vgx_builtin.layout import open_split, splits_of
 from vgx_builtin.row_images import RowImages
 
@@ -46,9 +46,11 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
     revision: str | None = None
     """A branch, tag or commit of the hub's repository."""
     limit: PositiveInt | None = None
-    """Take only this many rows, the first ones."""
+    """Take only this many rows, the first ones; with labels, as many of each class as there are,
+    evenly, the first ones of each."""
     label: str | None = None
-    """The column with the labels, whole numbers or the hub's class labels; `null`: no labels."""
+    """The column with the labels: classes of the hub, words, whole numbers or truth values; `null`:
+    no labels."""
     fallback: vgx.Dataset | None = None
     """Another dataset, used with a notice when the hub can't be reached and nothing is cached."""
 
@@ -88,13 +90,13 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         column = image_column(rows.features, self.column, self.path)
         policy = f"{fingerprint}|{self.split}|{column}|{self.non_rgb}|{self.limit}"
         name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
-        count = min(len(rows), self.limit or len(rows))
+        count = min(len(rows), self.limit or len(rows)) if self.label is None else len(rows)
         source = RowImages(rows.cells(column), count, folders, self.non_rgb, name)
         if self.label is None:
             return source
-        where = f"dataset huggingface: {self.path}"
-        labels, names = column_of_labels(rows, self.label, count, where, image)
-        return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}", names)
+        labels = column_of_labels(rows, self.label, f"dataset huggingface: {self.path}", image)
+        labelled = f"{name}-label-{self.label}" + ("-evenly" if self.limit else "")
+        return LabelledSource(source, evenly(labels.numbers, self.limit), labels, labelled)
 
 
 def _load_local(path: Path, split: str) -> tuple[Rows, str, tuple[Path, ...]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +20,8 @@ from vgx_builtin.image_files import (
     read,
     tell_of_links,
 )
-from vgx_builtin.labels import LabelledSource, expect_classes, natural
+from vgx_builtin.label_files import LabelsField, labels_in_file, reader_in
+from vgx_builtin.labels import LabelledSource, evenly, folder_labels, numbered
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,10 +41,14 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
     non_rgb: NonRgb = "convert"
     """What to do with greyscale images and those with alpha: leave out, or make RGB."""
     limit: PositiveInt | None = None
-    """Take only this many files, the first ones."""
+    """Take only this many files, the first ones; with labels, as many of each class as there are,
+    evenly, the first ones of each."""
     label: Literal["folder"] | None = None
-    """The label of an image: `folder`, the number of the folder directly below `path` that it lies
-    in, 0 for the first by name; `null`: no labels."""
+    """The label of an image: `folder`, the folder directly below `path` that it lies in, in natural
+    order (2 before 10); `null`: no labels."""
+    labels: LabelsField | None = None
+    """Labels in a file instead: `labels.csv`, or `{file: labels.csv, picture: COLUMN, label:
+    COLUMN}`; `null`: none."""
     fallback: vgx.Dataset | None = None
     """Another dataset, used with a notice when `path` is not set, so that a recipe runs without
     images."""
@@ -79,11 +82,14 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         all_files = sorted(_image_files(root))
         if not all_files:
             raise vgx.DataError(f"dataset image-folder: {root}: no images in it")
-        files = all_files[: self.limit]
+        if self.label and self.labels:
+            raise vgx.RecipeError("dataset image-folder: set label or labels, and not both")
+        labelled = self.label is not None or self.labels is not None
+        files = all_files if labelled else all_files[: self.limit]
         tell_of_links(files, root, "dataset image-folder")
         fingerprint = f"image-folder-{self.non_rgb}-{digest(files, root)[:32]}"
         source = _Files(root, files, fingerprint, self.non_rgb)
-        return source if self.label is None else _labelled(source, all_files, root, image)
+        return _labelled(source, self, root, image) if labelled else source
 
 
 def _image_files(root: Path) -> Iterator[Path]:
@@ -94,22 +100,20 @@ def _image_files(root: Path) -> Iterator[Path]:
             yield file
 
 
-def _labelled(
-    source: _Files, all_files: list[Path], root: Path, image: vgx.ImageSpec
-) -> vgx.Source:
-    """Label images by folder; only folders with images count, and `limit` changes no label."""
-    for file in all_files:
-        if file.parent == root:
-            message = f"{file}: lies in no folder below {root}, so it has no label"
-            raise vgx.DataError(f"dataset image-folder: label: folder: {message}")
-    folders = {file: file.relative_to(root).parts[0] for file in all_files}
-    names = sorted(set(folders.values()), key=natural)
-    expect_classes("dataset image-folder: label: folder", names, image)
-    number = {name: index for index, name in enumerate(names)}
-    labels = [number[folders[file]] for file in source.files]
-    names_hash = hashlib.sha256(os.fsencode("/".join(names))).hexdigest()[:16]
-    fingerprint = f"{source.fingerprint}-folders-{names_hash}"
-    return LabelledSource(source, labels.__getitem__, fingerprint, names)
+def _labelled(source: _Files, part: ImageFolder, root: Path, image: vgx.ImageSpec) -> vgx.Source:
+    """Return the images with the labels of their folders, or of a file."""
+    names = [file.relative_to(root).as_posix() for file in source.files]
+    where = "dataset image-folder"
+    if part.labels is None:
+        labels, kind = folder_labels(names, f"{where}: label: folder", image), "folders"
+    else:
+        values = labels_in_file(part.labels, names, reader_in(root, where), where)
+        labels = numbered(values, f"{where}: labels: {part.labels.file}", image)
+        kind = "labels"
+    fingerprint = f"{source.fingerprint}-{kind}-{labels.fingerprint()}"
+    if part.limit:
+        fingerprint += f"-limit-{part.limit}"
+    return LabelledSource(source, evenly(labels.numbers, part.limit), labels, fingerprint)
 
 
 @dataclass(frozen=True)
