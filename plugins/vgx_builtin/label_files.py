@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-import re
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,24 +13,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 import vgx
 from vgx_builtin.image_files import open_regular
+from vgx_builtin.label_formats import dataset_json, json_lines, table
+from vgx_builtin.label_names import Names
 
 MAX_BYTES = 2**26
 """Larger files of labels are not read."""
-MAX_ROWS = 2**21
-MAX_LINE = 2**20
-"""Bytes of one line."""
-MAX_LINES = 100
-"""Lines of one row: texts in quotes may go over several."""
 TRIED = 100
 """Rows by which the columns are recognised."""
-SEPARATORS = ("\t", ",", ";", "|", " ")
-ENDING = re.compile(r"\.\w{1,5}$")
 UNKNOWN = object()
-# An entry of the list `labels` in dataset.json: a name, and a label of any kind.
-ENTRY = re.compile(
-    rb'\s*\[\s*("(?:[^"\\]|\\.){0,4000}")\s*,\s*'
-    rb'(null|true|false|-?[0-9.eE+-]{1,30}|"(?:[^"\\]|\\.){0,400}"|\[[^\]\[]{0,100000}\])\s*\]\s*(,|\])'
-)
 
 
 class Table(BaseModel):
@@ -78,56 +62,6 @@ def reader_in(folder: Path, where: str) -> Callable[[str, int], bytes]:
         return data
 
     return read
-
-
-class Names:
-    """The names of images, as a file of labels may write them."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
-
-    @cached_property
-    def whole(self) -> dict[str, int]:
-        """The images by their names."""
-        return {unicodedata.normalize("NFC", name): i for i, name in enumerate(self.names)}
-
-    @cached_property
-    def short(self) -> dict[str, int]:
-        """The images by their names without endings, and without folders too; -1 for several."""
-        short: dict[str, int] = {}
-        for index, name in enumerate(self.names):
-            for key in {_key(name), _key(name.rpartition("/")[2])}:
-                short[key] = -1 if short.get(key, index) != index else index
-        return short
-
-    def find(self, written: str) -> int | None:
-        """Return which image a name means; -1 for several, None for none.
-
-        A name may have either slash, `./` before it, more folders before it, and no ending or
-        another one.
-        """
-        name = unicodedata.normalize("NFC", written.strip().replace("\\", "/"))
-        if (index := self.whole.get(name)) is not None:
-            return index
-        parts = [part for part in name.split("/") if part not in ("", ".")][-20:]
-        tails = ["/".join(parts[start:]) for start in range(len(parts))]
-        for known, made in ((self.whole, str), (self.short, str.casefold), (self.short, _key)):
-            for tail in tails:
-                if (index := known.get(made(tail))) is not None:
-                    return index
-        return None
-
-    def sure(self, value: object) -> int:
-        """Return whether a value is the name of an image: 2 as it stands, 1 otherwise, 0 if not."""
-        if not isinstance(value, str) or self.find(value) is None:
-            return 0
-        return 2 if value in self.whole else 1
-
-
-def _key(name: str) -> str:
-    """Return a name without its ending, in small letters."""
-    folder, slash, base = unicodedata.normalize("NFC", name).rpartition("/")
-    return f"{folder}{slash}{ENDING.sub('', base) or base}".casefold()
 
 
 def labels_in_file(
@@ -174,9 +108,9 @@ def _entries(
     """Yield the place, the name and the label of each row."""
     start = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n")
     if chosen.file.lower().endswith(".json") or start[:1] == b"[":
-        yield from _of_dataset_json(data, where)
+        yield from dataset_json(data, where)
         return
-    rows = _of_json_lines(data, where) if start[:1] == b"{" else _of_table(data, names, where)
+    rows = json_lines(data, where) if start[:1] == b"{" else table(data, names, where)
     first = [*islice(rows, TRIED)]
     if not first:
         raise vgx.DataError(f"{where}: there are no rows in it")
@@ -220,105 +154,3 @@ def _columns(
 def _listed(columns: Sequence[str]) -> str:
     more = f" and {len(columns) - 20:,} more" if len(columns) > 20 else ""
     return f"the columns are {', '.join(column[:60] for column in columns[:20])}{more}"
-
-
-# --- formats -------------------------------------------------------------------------------------
-
-
-def _lines(data: bytes, where: str) -> Iterator[str]:
-    """Yield the lines of a text in UTF-8, or in UTF-16 as spreadsheets write it."""
-    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-    file = io.TextIOWrapper(io.BytesIO(data), "utf-16" if wide else "utf-8-sig", newline="")
-    try:
-        while line := file.readline(MAX_LINE):
-            if len(line) == MAX_LINE:
-                raise vgx.DataError(f"{where}: a line of {MAX_LINE:,} characters or more")
-            yield line
-    except UnicodeError as error:
-        raise vgx.DataError(f"{where}: its text is not UTF-8; save it as UTF-8") from error
-
-
-def _of_json_lines(data: bytes, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(_lines(data, where), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise vgx.DataError(f"{where}: line {number}: not JSON: {str(error)[:100]}") from error
-        if not isinstance(row, dict):
-            raise vgx.DataError(f"{where}: line {number}: no object such as {{...}}")
-        yield f"line {number}", row
-
-
-def _of_table(data: bytes, names: Names, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the rows of a CSV or TSV file; without a line of titles its columns are 1, 2, ..."""
-    head = [*islice(_lines(data, where), TRIED)]
-    separator = max(SEPARATORS, key=lambda separator: _fits(head, separator, names))
-    titles: list[str] = []
-    for number, row in _rows(_lines(data, where), separator, where):
-        if not titles and any(map(names.sure, row)):
-            titles = [str(n + 1) for n in range(len(row))]
-        elif not titles:
-            titles = [*map(str.strip, row)]
-            continue
-        if len(row) != len(titles):
-            counts = f"columns: {len(row)} here, {len(titles)} in the first line"
-            raise vgx.DataError(f"{where}: line {number}: {counts}")
-        yield f"line {number}", dict(zip(titles, row, strict=True))
-
-
-def _rows(lines: Iterator[str], separator: str, where: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a table that are not empty, each with the number of its last line."""
-    held = 0  # lines since the last row
-
-    def counted() -> Iterator[str]:
-        nonlocal held
-        for line in lines:
-            held += 1
-            if held > MAX_LINES:
-                long = f"a row of more than {MAX_LINES} lines"
-                raise vgx.DataError(f"{where}: line {reader.line_num}: {long}; is a quote missing?")
-            yield line
-
-    reader = csv.reader(counted(), delimiter=separator, skipinitialspace=True, strict=True)
-    try:
-        for number, row in enumerate(reader):
-            held = 0
-            if number > MAX_ROWS:
-                raise vgx.DataError(f"{where}: more than {MAX_ROWS:,} rows; no more are read")
-            if any(row):
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise vgx.DataError(f"{where}: line {reader.line_num}: {error}") from error
-
-
-def _fits(lines: list[str], separator: str, names: Names) -> float:
-    """Return in how many lines a separator leaves the name of an image beside something else.
-
-    When it is in none, return how often it is in the first line, as a number below one.
-    """
-    rows = [line.rstrip("\r\n").split(separator) for line in lines]
-    rows = [row for row in rows if len(row) > 1]
-    fitting = sum(any(names.sure(cell.strip('" ')) for cell in row) for row in rows)
-    return fitting or (lines[0].count(separator) / MAX_LINE if lines else 0)
-
-
-def _of_dataset_json(data: bytes, where: str) -> Iterator[tuple[str, str, object]]:
-    """Yield the entries of {"labels": [[name, label], ...]}."""
-    begin = re.search(rb'"labels"\s*:\s*(null|\[\s*\]|\[)', data[:MAX_LINE])
-    if begin is None:
-        form = '{"labels": [["00000/img00000000.png", 6], ...]}'
-        raise vgx.DataError(f"{where}: not {form}; other labels are read from CSV or JSON Lines")
-    if begin[1] != b"[":
-        raise vgx.DataError(f"{where}: it says that there are no labels ({begin[1].decode()})")
-    position, number, more = begin.end(), 0, b","
-    while more == b",":
-        entry = ENTRY.match(data, position)
-        if entry is None:
-            raise vgx.DataError(f"{where}: entry {number}: not of the form [name, label]")
-        try:
-            yield f"entry {number}", json.loads(entry[1]), json.loads(entry[2])
-        except ValueError as error:
-            raise vgx.DataError(f"{where}: entry {number}: {str(error)[:100]}") from error
-        position, number, more = entry.end(), number + 1, entry[3]

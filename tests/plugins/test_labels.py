@@ -14,8 +14,9 @@ from PIL import Image
 import vgx
 from vgx.data.store import open_store
 from vgx.errors import DataError, RecipeError
-from vgx_builtin import label_files
-from vgx_builtin.labels import evenly, natural, numbered
+from vgx_builtin import label_files, label_formats
+from vgx_builtin.label_values import natural, numbered
+from vgx_builtin.labels import evenly
 
 # --- values --------------------------------------------------------------------------------------
 
@@ -65,6 +66,8 @@ def test_names_that_count_alike_have_one_order():
         ([float("nan"), 2.0, 7.0], [-1, 0, 1], ["2", "7"]),
         (["a", 3, 3], [1, 0, 0], ["3", "a"]),
         (["no", "yes", None], [0, 1, -1], ["no", "yes"]),
+        ([-1, 0, 1], [0, 1, 2], ["-1", "0", "1"]),
+        ([-1, 0, 1, 0], [-1, 0, 1, 0], ["0", "1"]),  # as many data sets write "no label"
         ([2**70, 5, 5], [1, 0, 0], ["5", str(2**70)]),
     ],
 )
@@ -104,6 +107,11 @@ def test_values_that_are_no_labels_are_refused_with_words(values, message):
     ("values", "classes", "message"),
     [
         (["a", "b", "c"], 0, "there are 3 classes (a, b, c), and image.classes is 0; set image.c"),
+        (
+            [-1, 0, 1],
+            0,
+            "classes (-1, 0, 1), and image.classes is 0; set image.classes=3 (or 2, if",
+        ),
         (["a"], 2, "there is 1 class (a), and image.classes is 2; set image.classes=1"),
         (
             [1, 2, 3],
@@ -338,7 +346,7 @@ def test_only_regular_files_of_bounded_size_are_read(pictures, monkeypatch):
     with pytest.raises(DataError, match="more than 100 bytes; no more are read"):
         source(pictures, "labels.csv", 1)
     monkeypatch.undo()
-    monkeypatch.setattr(label_files, "MAX_ROWS", 10)
+    monkeypatch.setattr(label_formats, "MAX_ROWS", 10)
     with pytest.raises(DataError, match="more than 10 rows; no more are read"):
         source(pictures, "labels.csv", 1)
 

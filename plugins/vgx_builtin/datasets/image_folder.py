@@ -21,7 +21,8 @@ from vgx_builtin.image_files import (
     tell_of_links,
 )
 from vgx_builtin.label_files import LabelsField, labels_in_file, reader_in
-from vgx_builtin.labels import LabelledSource, evenly, folder_labels, numbered
+from vgx_builtin.label_values import numbered
+from vgx_builtin.labels import LabelledSource, evenly, folder_labels
 
 if TYPE_CHECKING:
     from PIL import Image
