@@ -77,6 +77,21 @@ def require_ending(path: Path, what: str, endings: Iterable[str]) -> str:
     return ending
 
 
+def existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def require_writable(folder: Path) -> None:
+    """Raise `StorageError` unless files can be made in a folder, which may not be there yet."""
+    with storage(folder):
+        place = existing(folder)
+        if not place.is_dir():
+            raise StorageError(f"{folder}: {place} is {kind_of(place.stat().st_mode)}, no folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise StorageError(f"{folder}: nothing can be written in {place}")
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes. Links are followed.
 

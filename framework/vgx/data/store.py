@@ -135,6 +135,18 @@ def peek(
     return Store(np.stack(usable), hashes, known, "", "", dict(dropped), len(bad), named)
 
 
+def spread(count: int, most: int) -> list[int]:
+    """Return numbers from 0 to `count` - 1 in ascending order: `most` of them, evenly spread."""
+    most = min(count, most)
+    return [number * count // most for number in range(most)]
+
+
+def check_labels(source: Source, image: ImageSpec) -> None:
+    """Raise `DataError` for the first image without a label that the recipe allows."""
+    for index in range(len(source) if image.classes else 0):
+        label_of(source, index, image)
+
+
 def open_with_progress(
     source: Source, dataset: Dataset, image: ImageSpec, console: Console, *, verify: bool = False
 ) -> Store:
@@ -207,12 +219,17 @@ def open_store(
     return store
 
 
+def exists(source: Source, image: ImageSpec) -> bool:
+    """Return whether the cache has the store of a source, so that nothing must be decoded."""
+    return _folder(source.fingerprint, image).is_dir()
+
+
 def require_room(source: Source, image: ImageSpec) -> None:
     """Raise `StorageError` when the store of a source is larger than the cache or its disk allow.
 
     A store that exists needs no room.
     """
-    if not _folder(source.fingerprint, image).is_dir():
+    if not exists(source, image):
         numbers = 2 if image.classes else 1  # of 8 bytes: a hash, and a label
         cache.require_room(len(source), image.pixel_values + 8 * numbers)
 
