@@ -151,7 +151,7 @@ def prepare(
 def encode_images(model: Model, source: Source, most: int | None = None) -> Tensor:
     """[K, *Z]  The posterior means of a sampler's own images, which it draws from; on the CPU."""
     image = replace(model.recipe.image, classes=0)
-    stored = open_store(source, image, advice="remove it from the sampler's path").images[:most]
+    stored = open_store(source, image, advice="Remove them from the sampler's path").images[:most]
     pieces = (stored[start : start + CHUNK] for start in range(0, len(stored), CHUNK))
     device = model.codes.device
     return torch.cat([model.encode(as_images(piece, device)).cpu() for piece in pieces])
