@@ -48,6 +48,14 @@ def user_path(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - that of pathlib fails for an unknown user
 
 
+def working_folder() -> str:
+    """Return the folder in which relative paths begin; an empty text when it was removed."""
+    try:
+        return os.getcwd()  # noqa: PTH109 - a text
+    except OSError:
+        return ""
+
+
 def cache_dir() -> Path:
     """Return the folder of files that can be made again: VGX_CACHE, or the user's cache."""
     return user_path(os.environ.get("VGX_CACHE") or platformdirs.user_cache_path("vgx"))

@@ -35,6 +35,7 @@ from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Recipe, value_names
 from vgx.runs.directory import Run
+from vgx.runs.moved import looking_back
 from vgx.sampling.draw import draw, prepare
 from vgx.sampling.model import Model, load_model
 
@@ -77,7 +78,8 @@ def evaluate_run(
     with noticing(notices):
         cache = FeatureCache(recipe.image, device, lambda part: registry.owner(type(part)).version)
         announce(settings.against or recipe.dataset, settings.samplers, console)
-        source, image = _open(settings.against or recipe.dataset, recipe)
+        with looking_back(run, recipe):
+            source, image = _open(settings.against or recipe.dataset, recipe)
         most = min(settings.n, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
         settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)

@@ -31,6 +31,7 @@ from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
 from vgx.runs import summed
 from vgx.runs.directory import Run, find
+from vgx.runs.moved import looking_back
 from vgx.runs.trust import registry_of
 from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model
 
@@ -102,7 +103,8 @@ def open_sampler(
     if own and recipe.sampler.own_images:  # the recipe says where, and may be a stranger's
         text = f"opening the images of the sampler {name_of(recipe.sampler)}"
         warnings.warn(text, Notice, stacklevel=2)
-    source = recipe.sampler.pictures(recipe.image)
+    with looking_back(run, recipe):
+        source = recipe.sampler.pictures(recipe.image)
     networks = ("decoder",) if source is None else ("encoder", "decoder")
     model = load_model(run, recipe, device, networks, best=best)
     return model, prepare(model, run, source)

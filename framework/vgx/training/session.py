@@ -45,6 +45,7 @@ from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames, reading
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, create, find, runs_dir
+from vgx.runs.moved import keep_place, looking_back, other_images
 from vgx.runs.trust import registry_of, remember
 from vgx.training import environment
 from vgx.training.ending import closing
@@ -133,9 +134,10 @@ def resume(
 ) -> Run | None:
     """Continue a run from its newest checkpoint, as if it had never stopped.
 
-    A recipe may be given to train longer or to log, draw and save at other times; any other
-    difference is a `RecipeError`, and so are fewer steps than are done. When a run is done, that is
-    printed, nothing changes, and the result is None.
+    A recipe may be given to train longer, to log, draw and save at other times, or because the
+    images lie elsewhere now; any other difference is a `RecipeError`, and so are other images, and
+    fewer steps than are done. When a run is done, that is printed, nothing but the place of the
+    images changes, and the result is None.
     """
     console = console or Console()
     environment.one_process()
@@ -153,7 +155,12 @@ def resume(
             console.warn(notice)
         with blaming(registry):
             training = rebuild(stopped, recipe, state, device, console)
+        places = {"dataset": recipe.dataset, "sampler": recipe.sampler}
+        moved = any(getattr(stored, field) != part for field, part in places.items())
         if message := _nothing_left(training):
+            if moved:
+                keep_place(stopped, stored.model_copy(update=places), training.store)
+                console.print("The new place of its images is kept")
             console.print(message)
             return None
         now = environment.machine(registry, training.engine.device)
@@ -164,7 +171,9 @@ def resume(
         continues = training.done < training.engine.steps
         if continues and not frames.due(training.done, stored.train.draw_every):
             frames.forget(stopped, training.done)  # drawn only because the run was stopped there
-        if changed:
+        if moved:
+            keep_place(stopped, recipe, training.store)
+        elif changed:
             write_file(stopped.place("recipe.yaml"), dump_recipe(recipe))
         what = "goes on from" if continues else "ends at"
         console.print(f"Run {stopped.path} {what} step {training.done:,}")
@@ -437,16 +446,15 @@ def rebuild(
     Raises `RecipeError` when the images are not those of the run.
     """
     chosen = pick_device(device)
-    source, notices = open_images(recipe, console)
+    with looking_back(run, recipe):
+        source, notices = open_images(recipe, console)
     # A state has all weights, so none are downloaded.
     to_build = untrained(recipe) if state else recipe
     engine = build(to_build, trained_images(recipe, source, None), chosen, notices, console)
     store = read_images(recipe, source, console, verify)
     before = run.environment()["data"]
     if store.content != before["content"]:
-        counts = f"{before['kept']:,} then, {len(store.images):,} now"
-        message = f"the images are not those of the run ({counts}); start a new run"
-        raise RecipeError(f"{run.path}: {message}")
+        raise RecipeError(other_images(run, recipe.dataset, before["kept"], store))
     batches = batches_of(recipe, store, chosen)
     engine.set_length(*length_of(recipe, batches.per_epoch))
     training = Training(recipe, run, engine, batches, store, notices)
