@@ -125,9 +125,7 @@ def test_from_another_folder_the_command_that_works_is_told(here, vgx_here, monk
     assert "The new place of its images is kept" in out
     assert "nothing is left to do" in out
     assert dataset_of(run_of(here)).path == here / "faces"
-    assert json.loads((run_of(here).path / "environment.json").read_text())["folder"] == str(
-        here / "elsewhere"
-    )
+    assert run_of(here).environment()["folder"] == str(here / "elsewhere")
     few = ["-n", "8", "--seeds", "1", "--metrics", "psnr"]
     assert vgx_here("eval", run_of(here).path, *few)[0] == 0
 
