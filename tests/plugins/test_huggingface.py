@@ -96,7 +96,7 @@ def test_bad_rows_are_named_and_may_be_left_out(tmp_path):
         (good, None), (good[:50], "faces/torn.png"), (b"text", None), (None, None), (good, "a.png"),
     )]  # fmt: skip
     pq.write_table(pa.table({"image": cells}), tmp_path / "bad.parquet")
-    with pytest.raises(DataError, match=r"row 1 \(faces/torn\.png\): .*on_bad=skip"):
+    with pytest.raises(DataError, match=r"(?s)row 1 \(faces/torn\.png\): .*on_bad=skip"):
         store(path=str(tmp_path / "bad.parquet"))
     source, _ = open_source(part(path=str(tmp_path / "bad.parquet")), SPEC)
     kept = open_store(source, SPEC, max_bad=0.4)

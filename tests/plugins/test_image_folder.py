@@ -148,7 +148,7 @@ def test_warned_is_between_vgx_and_pillow():
 def test_a_bad_file_is_named_and_may_be_left_out(tmp_path, name):
     (tmp_path / name).write_bytes(BAD[name])
     save(tmp_path / "good.png")
-    with pytest.raises(DataError, match=f"^{name}: .*{WHY.get(name, '')}.*on_bad=skip"):
+    with pytest.raises(DataError, match=f"(?s)  {name}: .*{WHY.get(name, '')}.*on_bad=skip"):
         open_store(source(tmp_path), SPEC)
     store = open_store(source(tmp_path), SPEC, max_bad=0.5)
     assert (len(store.images), store.bad) == (1, 1)
