@@ -17,8 +17,9 @@ from vgx_builtin.columns import LibraryRows, Rows, image_column
 from vgx_builtin.image_files import NonRgb, described, digest
 from vgx_builtin.labels import LabelledSource, column_of_labels
 from vgx_builtin.layout import open_split, splits_of
+from vgx_builtin.links import tell_of_links
 from vgx_builtin.row_images import RowImages
-from vgx_builtin.walk import files_below, has_parquet, tell_of_links
+from vgx_builtin.walk import files_below, has_parquet
 
 
 class HuggingFace(vgx.Dataset, type="huggingface"):

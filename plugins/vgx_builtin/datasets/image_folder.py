@@ -13,10 +13,12 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 import vgx
+from vgx_builtin.class_folders import class_folders, tell_of_splits
 from vgx_builtin.image_files import NonRgb, decode
-from vgx_builtin.image_places import archive_kind, class_folders, described, open_place, tell
+from vgx_builtin.image_places import archive_kind, described, open_place, tell_of_unread
 from vgx_builtin.labels import LabelledSource, expect_classes, natural
-from vgx_builtin.walk import has_parquet, images_below, tell_of_links
+from vgx_builtin.links import tell_of_links
+from vgx_builtin.walk import has_parquet, images_below
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -84,7 +86,8 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         found = place.found
         if not found.names:
             raise vgx.DataError(f"{WHERE}: {root}: no images in it{described(found, root)}")
-        tell(found, root, WHERE)
+        tell_of_unread(found, root, WHERE)
+        tell_of_splits(found.names, root, WHERE)
         names = found.names[: self.limit]
         if root.is_dir():
             tell_of_links([root / name for name in names], root, WHERE)
