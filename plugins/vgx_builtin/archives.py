@@ -11,7 +11,8 @@ from pathlib import Path
 import vgx
 from vgx_builtin.formats import endings, why_not
 from vgx_builtin.image_files import MAX_BYTES, open_regular
-from vgx_builtin.walk import Found, left_out, mark_of
+from vgx_builtin.leftovers import left_out, mark_of
+from vgx_builtin.walk import Found
 
 AT_ONCE = 2**24
 """So many bytes of a member are unpacked whatever their number was before."""
