@@ -49,5 +49,6 @@ def mark_in(folder: Path, names: set[str], *, top: bool) -> str:
 
 
 def head_of(root: Path, name: str) -> bytes:
+    """Return the first bytes of a regular file. Raises `OSError`, `StorageError`."""
     with vgx.open_regular(root / name) as file:
         return file.read(HEAD) or b""  # None: a file of /proc that would wait
