@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import vgx
-from vgx_builtin.archives import Zip
 from vgx_builtin.columns import Cells
 from vgx_builtin.image_files import NonRgb, decode, read
+from vgx_builtin.zips import Zip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
