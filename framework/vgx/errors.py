@@ -94,7 +94,12 @@ class Dropped(Exception):  # noqa: N818 - a decision, no error
     """Raised by a source for an image that the recipe leaves out. The message is the reason.
 
     Images are counted by reason ("greyscale", "with alpha"), so a reason must not name a file.
+    `advice` are settings that keep such images, each for itself: "dataset.non_rgb=convert".
     """
+
+    def __init__(self, reason: str, *advice: str) -> None:
+        super().__init__(reason)
+        self.advice = advice
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ def test_labels_stay_with_their_pictures_where_bad_ones_are_left_out():
 
 
 def test_all_bad_is_said_and_no_store_is_made():
-    with pytest.raises(DataError, match="none of 3 images is usable.*unreadable: 3"):
+    with pytest.raises(DataError, match="none of 3 images is usable: 3 unreadable .image 0"):
         open_store(Pictures(3, bad=range(3)), SPEC, max_bad=1)
     assert list((vgx.cache_dir() / "images").iterdir()) == []
 
@@ -349,10 +350,33 @@ def test_no_more_is_decoded_ahead_than_a_few_pieces(monkeypatch):
 def test_no_usable_picture_is_said():
     class Nothing(Pictures):
         def __getitem__(self, index):
-            raise vgx.Dropped("greyscale")
+            if index == 11:
+                raise ValueError("torn file")
+            raise vgx.Dropped(*(("greyscale", "a.b=1") if index % 3 else ("with alpha", "c=2")))
 
-    with pytest.raises(DataError, match="none of 12 images is usable.*greyscale"):
-        open_store(Nothing(), SPEC)
+    message = r"none of 12 images is usable: 7 greyscale, 4 with alpha, 1 unreadable \(.* file\)"
+    for open_it in (partial(open_store, max_bad=1), partial(peek, n=1, max_bad=1)):
+        with pytest.raises(DataError, match=f"{message}; --set c=2 or --set a.b=1 keeps them$"):
+            open_it(Nothing(), SPEC)
+
+
+def test_a_notice_says_how_to_keep_images_when_most_are_left_out():
+    class Grey(Pictures):
+        def __init__(self, kept):
+            super().__init__()
+            self.kept, self.fingerprint = kept, f"grey {kept}"
+
+        def __getitem__(self, index):
+            if index >= self.kept:
+                raise vgx.Dropped("greyscale", "a.b=1")
+            return Image.new("RGB", (8, 8), (index, 0, 0))
+
+    message = "only 5 images are used: 7 greyscale; --set a.b=1 keeps them"
+    with pytest.warns(vgx.Notice, match=message):
+        open_store(Grey(5), SPEC)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_store(Grey(6), SPEC)
 
 
 def test_a_first_look_needs_no_store():

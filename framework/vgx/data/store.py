@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,7 @@ from vgx.data import cache, sums
 from vgx.data import decode as decoding
 from vgx.data.classes import Classes, counted, names_of
 from vgx.data.sums import Watch, unwatched
-from vgx.errors import DataError, Dropped, StorageError, noticing
+from vgx.errors import DataError, Dropped, Notice, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.base import Component
 from vgx.parts.kinds import Counted, Dataset, Labelled, Sampler, Source
@@ -156,7 +157,7 @@ def peek(
     else it is a `DataError`.
     """
     usable, labels, bad = list[NDArray[np.uint8]](), list[int](), list[str]()
-    dropped = Counter[str]()
+    dropped, advised = Counter[str](), dict[str, None]()
     with decoding.guarded():
         for index in range(len(source)) if rows is None else rows:
             pixels = decoding.decode(source, index, image)
@@ -165,6 +166,7 @@ def peek(
                 labels += [label_of(source, index, image)] if image.classes else []
             elif isinstance(pixels, Dropped):
                 dropped[str(pixels)] += 1
+                advised.update(dict.fromkeys(pixels.advice))
             elif max_bad is None:
                 raise _with_advice(pixels)
             else:
@@ -172,7 +174,7 @@ def peek(
             if len(usable) == n:
                 break
     if not usable:
-        raise DataError(f"none of {len(source):,} images is usable")
+        raise _none_usable(dropped, bad, advised)
     hashes = np.array([hash_of(pixels.tobytes()) for pixels in usable], np.uint64)
     known = np.array(labels) if labels else None
     named = tuple(bad[: sums.NAMED])
@@ -183,15 +185,19 @@ def open_with_progress(
     source: Source, dataset: Dataset, image: ImageSpec, console: Console, *, verify: bool = False
 ) -> Store:
     """Return the store of a data set's source; show on the console how that goes on."""
-    return open_store(
-        source,
-        image,
-        watched_on(console),
-        dataset.tolerated,
-        name_of(dataset),
-        console.print,
-        verify=verify,
-    )
+    with noticing(notices := list[str]()):
+        store = open_store(
+            source,
+            image,
+            watched_on(console),
+            dataset.tolerated,
+            name_of(dataset),
+            console.print,
+            verify=verify,
+        )
+    for notice in notices:
+        console.warn(notice)
+    return store
 
 
 def watched_on(console: Console) -> Watch:
@@ -331,6 +337,24 @@ def hash_of(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data).digest()[:8], "little")
 
 
+def _none_usable(dropped: Counter[str], bad: list[str], advised: Iterable[str]) -> DataError:
+    """Return the error of a data set of which no image is left."""
+    examples = f" ({'; '.join(bad[:3])})" if bad else ""
+    text = f"{_counts(dropped, bad)}{examples}{_to_keep(advised)}"
+    return DataError(f"none of {dropped.total() + len(bad):,} images is usable: {text}")
+
+
+def _counts(dropped: Counter[str], bad: list[str]) -> str:
+    counts = [f"{count:,} {reason}" for reason, count in dropped.most_common()]
+    return ", ".join([*counts, *([f"{len(bad):,} unreadable"] if bad else [])])
+
+
+def _to_keep(advised: Iterable[str]) -> str:
+    """Return what keeps images that are left out, as the end of a message."""
+    settings = " or ".join(f"--set {advice}" for advice in advised)
+    return f"; {settings} keeps them" if settings else ""
+
+
 def label_of(source: Source, index: int, image: ImageSpec) -> int:
     """Return the label of an image. Raises `DataError` when there is none, or no such class."""
     if not isinstance(source, Labelled):
@@ -353,7 +377,7 @@ def _build(
     advice: str,
 ) -> None:
     """Write a store into `place`, its images into the open `file` there."""
-    digest, dropped = hashlib.sha256(), Counter[str]()
+    digest, dropped, advised = hashlib.sha256(), Counter[str](), dict[str, None]()
     bad, labels, hashes = list[str](), list[int](), list[int]()
     with decoding.guarded():
         for piece in decode_all(source, image):
@@ -361,6 +385,7 @@ def _build(
             for fault in piece.faults:
                 if isinstance(fault, Dropped):
                     dropped[str(fault)] += 1
+                    advised.update(dict.fromkeys(fault.advice))
                 elif max_bad is None:
                     raise _with_advice(fault, advice)
                 else:
@@ -372,8 +397,10 @@ def _build(
     file.flush()
     os.fsync(file.fileno())
     if not hashes:
-        why = f"dropped: {dict(dropped)}, unreadable: {len(bad):,} ({'; '.join(bad[:3])})"
-        raise DataError(f"none of {len(source):,} images is usable: {why}")
+        raise _none_usable(dropped, bad, advised)
+    if dropped.total() > len(hashes) and (advice := _to_keep(advised)):
+        left_out = _counts(dropped, bad)
+        warnings.warn(f"only {len(hashes):,} images are used: {left_out}{advice}", Notice, 2)
     columns = {sums.HASHES: np.array(hashes, np.uint64).tobytes()}
     if image.classes:
         columns[sums.LABELS] = np.array(labels, np.int64).tobytes()
