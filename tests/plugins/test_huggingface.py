@@ -73,8 +73,8 @@ def test_only_rgb_images_are_kept_and_the_others_are_counted(folder):
     assert kept.images[1, 0, 0].tolist() == [120, 10, 200]
     assert notices[0].splitlines() == [
         "only 3 images are used: 2 with alpha, 1 greyscale, 1 in mode P",
-        "To use those that are with alpha, in mode P: --set dataset.non_rgb=convert",
         "To use those that are greyscale: --set dataset.non_rgb=convert, or --set image.channels=1",
+        "To use those that are with alpha, in mode P: --set dataset.non_rgb=convert",
     ]
 
 
