@@ -138,6 +138,9 @@ REFUSED, KEPT = {"error": True}, {"kept": 3, "bad": 0, "colours": [list(GREEN)]}
 
 def readmes():
     """Yield a name, what makes the folder, and what must come of it: README.md of all kinds."""
+    # First, so that some of the library's readers of README.md are always seen to take it.
+    alias = "- {config_name: default, data_files: &a 'data/*'}\n- {config_name: b, data_files: *a}"
+    yield "an alias", readme(f"configs:\n{alias}"), REFUSED
     for url in URLS:
         yield f"string {url[:40]}", configs(url), REFUSED
         yield f"list {url[:40]}", configs(["data/*.parquet", url]), REFUSED
@@ -146,9 +149,20 @@ def readmes():
         yield f"within {pattern}", configs([{"split": "train", "path": pattern}]), KEPT
     for odd in (1, None, {}, {"train": "data/*"}, [[["data/*"]]], [None], [], True, [{"split": 1}]):
         yield f"odd {odd}", configs(odd), REFUSED
-    for folder in ("../outside", "OUT", "data", "https://127.0.0.1:9"):
+    for folder in (
+        "../outside",
+        "OUT",
+        "data/../../outside",
+        "https://127.0.0.1:9",
+        "~",
+        "",
+        "..",
+        1,
+    ):
         more = {"data_dir": folder}
-        yield f"data_dir {folder}", configs("**", **more), REFUSED
+        expected = KEPT if folder == "" else REFUSED
+        yield f"data_dir {folder}", configs("**", **more), expected
+    yield "data_dir data", configs("**", data_dir="data"), KEPT
     for name, text in {
         "several": "configs:\n- {config_name: a, data_files: a}\n- {config_name: b, data_files: b}",
         "tag": "configs: !!python/object/apply:os.system [touch marker]",

@@ -24,6 +24,7 @@ from vgx.data.split import held_out
 from vgx.data.store import (
     Store,
     announce,
+    beside,
     open_source,
     open_with_progress,
     peek,
@@ -36,6 +37,7 @@ from vgx.errors import PluginError, RecipeError, StorageError, noticing
 from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.files import write_file
 from vgx.parts.base import noting_reads
+from vgx.parts.kinds import Counted
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
@@ -178,7 +180,8 @@ def check(
             source, notices = open_source(recipe.dataset, recipe.image)
             for notice in notices:
                 console.warn(notice)
-            console.print(f"Data: {len(source):,} images before filtering")
+            left_out = beside(source.left_out) if isinstance(source, Counted) else ""
+            console.print(f"Data: {len(source):,} images before filtering{left_out}")
             if classes := classes_of(source, recipe.image):
                 console.print(f"Labels: {summary(classes)}")
             require_room(source, recipe.image)
