@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import tarfile
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +12,12 @@ from typing import IO, Protocol
 
 import vgx
 from vgx_builtin import formats
-from vgx_builtin.archives import RegularFile, Zip
+from vgx_builtin.archives import RegularFile
 from vgx_builtin.image_files import MAX_BYTES, digest, open_regular
-from vgx_builtin.tars import BLOCK, COMPRESSIONS, Stream, Tar
+from vgx_builtin.tar_stream import BLOCK, COMPRESSIONS, Stream
+from vgx_builtin.tars import Tar
 from vgx_builtin.walk import Found, images_below
-
-_SPLIT = r"(?i:train|training|test|testing|val|valid|validation|dev|eval|evaluation)[-_ ]?[A-Za-z]?"
+from vgx_builtin.zips import Zip
 
 
 class Place(Protocol):
@@ -79,13 +77,7 @@ def open_place(path: Path) -> Place:
         raise vgx.DataError(f"{path}: there is no such folder or archive: {path.absolute()}")
     kind = archive_kind(file)
     if kind is None:
-        with open_regular(file, str(file)) as opened:
-            is_image = formats.kind_of(opened.read(formats.HEAD))
-        if is_image:
-            what = f"an image, not a folder of images; its folder: dataset.path={file.parent}"
-        else:
-            what = "not a folder, and neither a zip file nor a tar file"
-        raise vgx.DataError(f"{file}: {what}")
+        raise vgx.DataError(f"{file}: {_what_else(file)}")
     return Zip(file, inside) if kind == "zip" else Tar(file, kind, inside)
 
 
@@ -98,14 +90,29 @@ def archive_kind(file: Path) -> str | None:
     head = opened.at(0, BLOCK)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
-    compressions = (kind for magic, kind in COMPRESSIONS.items() if head.startswith(magic))
-    compression = next(compressions, "")
+    compression = _compression(head)
     try:
         block = Stream(opened, compression).read(BLOCK) if compression else head
         tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (vgx.DataError, tarfile.HeaderError):
         return None
     return compression
+
+
+def _compression(head: bytes) -> str:
+    return next((kind for magic, kind in COMPRESSIONS.items() if head.startswith(magic)), "")
+
+
+def _what_else(file: Path) -> str:
+    """Return what a file is that is no archive of images, and what to do."""
+    head = RegularFile(file).at(0, formats.HEAD)
+    if formats.kind_of(head):
+        return f"an image, not a folder of images; its folder: dataset.path={file.parent}"
+    if compression := _compression(head):
+        return f"compressed with {compression}, but no tar file, or not complete"
+    if head.startswith((b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ\0")):
+        return "an archive of a kind that is not read; unpack it and give the folder"
+    return "not a folder, and neither a zip file nor a tar file"
 
 
 def described(found: Found, root: Path) -> str:
@@ -129,47 +136,9 @@ def _advice(reason: str, found: Found, root: Path) -> str:
     return f" ({text})" if text else ""
 
 
-def tell(found: Found, root: Path, where: str) -> None:
-    """Give a notice about images that are not read, and about splits that are mixed."""
+def tell_of_unread(found: Found, root: Path, where: str) -> None:
+    """Give a notice about images that are not read, and what would read them."""
     for reason, count in found.left_out.items():
         if text := formats.advice(reason):
             message = f"{where}: {root}: {count:,} {reason} left out: {text}"
             warnings.warn(message, vgx.Notice, stacklevel=3)
-    base = common_folder(found.names)
-    tops = Counter(name[len(base) :].split("/")[0] for name in found.names)
-    splits = [top for top in tops if re.fullmatch(_SPLIT, top)]
-    if len(splits) > 1:
-        splits.sort(key=lambda top: (not top.lower().startswith("train"), top))
-        counts = ", ".join(f"{top} ({tops[top]:,} images)" for top in splits)
-        one = f"dataset.path={root / base / splits[0]} takes one of them"
-        text = f"{where}: {root}: these look like splits, and all are used: {counts}; {one}"
-        warnings.warn(text, vgx.Notice, stacklevel=3)
-
-
-def common_folder(names: Iterable[str]) -> str:
-    """Return the path of the innermost folder that holds all files in folders of its own.
-
-    It ends with "/"; an empty text is the place itself.
-    """
-    folders = {name.rpartition("/")[0] for name in names}
-    common = os.path.commonpath(folders) if folders and "" not in folders else ""
-    if common in folders:  # files lie in it
-        common = common.rpartition("/")[0]
-    return f"{common}/" if common else ""
-
-
-def class_folders(names: Sequence[str]) -> list[str]:
-    """Return for each image the folder that is its class.
-
-    Leading folders that all images share are no classes, nor are splits: of train/cat/1.png and
-    test/dog/2.png the classes are cat and dog. Raises `DataError` for an image that lies in none.
-    """
-    base = common_folder(names)
-    below = [name[len(base) :].split("/") for name in names]
-    splits = all(re.fullmatch(_SPLIT, parts[0]) for parts in below)
-    split = int(splits and any(len(parts) > 2 for parts in below))
-    for name, parts in zip(names, below, strict=True):
-        if len(parts) < 2 + split:
-            folder = f"{base}{parts[0]}" if split else base or "the place itself"
-            raise vgx.DataError(f"{name}: lies in no folder below {folder}, so it has no label")
-    return [parts[split] for parts in below]

@@ -15,11 +15,11 @@ from typing import Any
 
 import vgx
 from vgx_builtin import hub
-from vgx_builtin.archives import Zip, require_size
 from vgx_builtin.columns import LibraryRows
 from vgx_builtin.image_files import MAX_BYTES, described, open_regular
 from vgx_builtin.layout import rows_by_split
 from vgx_builtin.pages import largest_page
+from vgx_builtin.zips import Zip, require_size
 
 MODULES = ("imagefolder", "webdataset", "json", "csv")
 """The loaders of the library that are used; the others give no images, or run what they read."""

@@ -35,6 +35,7 @@ from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Recipe, value_names
 from vgx.runs.directory import Run
+from vgx.runs.moved import looking_back
 from vgx.sampling.draw import draw, prepare
 from vgx.sampling.model import Model, load_model
 
@@ -77,15 +78,16 @@ def evaluate_run(
     with noticing(notices):
         cache = FeatureCache(recipe.image, device, lambda part: registry.owner(type(part)).version)
         announce(settings.against or recipe.dataset, settings.samplers, console)
-        source, image = _open(settings.against or recipe.dataset, recipe)
+        with looking_back(run, recipe):
+            source, image = _open(settings.against or recipe.dataset, recipe)
         most = min(settings.n, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
         settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
+        model = load_model(run, recipe, device, ("encoder", "decoder"), best=settings.best)
         store = open_with_progress(source, settings.against or recipe.dataset, image, console)
         sets = real_sets(store, None if settings.against else recipe.eval.holdout, settings.n)
         counts = counts_of(sets, settings.n)
         settings = _possible(settings, recipe, counts, cache, console)
-        model = load_model(run, recipe, device, ("encoder", "decoder"), best=settings.best)
         with console.progress("Evaluating", _work(settings, sets, model)) as update:
 
             def advance(more: int) -> None:
@@ -239,12 +241,13 @@ def measure_generation(
     metrics = [metric for metric in settings.metrics if not metric.pairs]
     if not metrics:
         return []
+    recipes = (model.recipe.model_copy(update={"sampler": part}) for part in settings.samplers)
+    models = [replace(model, recipe=recipe) for recipe in recipes]
+    all_prepared = [prepare(drawing) for drawing in models]  # what fails there fails at once
     for part in feature_parts(metrics).values():
         cache.real_features(part, real, advance)
     results, counts = [], real.label_counts(model.recipe.image)
-    for sampler in settings.samplers:
-        drawing = replace(model, recipe=model.recipe.model_copy(update={"sampler": sampler}))
-        prepared = prepare(drawing)
+    for sampler, drawing, prepared in zip(settings.samplers, models, all_prepared, strict=True):
         values = []
         for seed in range(settings.seeds):
             samples = draw(drawing, prepared, settings.n, seed, counts)

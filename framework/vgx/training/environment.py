@@ -19,6 +19,7 @@ from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
+from vgx.files import working_folder
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe
 from vgx.runs.directory import Run
@@ -49,6 +50,7 @@ def describe(
     return {
         **machine(registry, device),
         "git": _git_commit(folder),
+        "folder": working_folder(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "data": {
             "dataset": recipe.dataset.type,
