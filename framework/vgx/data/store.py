@@ -383,8 +383,8 @@ def _build(
     if not hashes:
         raise DataError(left_out.nothing_else(f"{len(source):,}"))
     if left_out.dropped.total() > len(hashes) and (settings := left_out.settings()):
-        counts = f"only {len(hashes):,} images are used: {left_out.counts()}"
-        warnings.warn("\n".join([counts, *settings]), Notice, stacklevel=2)
+        few = f"only {len(hashes):,} of {len(source):,} images are used: {left_out.counts()}"
+        warnings.warn("\n".join([few, *settings]), Notice, stacklevel=2)
     columns = {sums.HASHES: np.array(hashes, np.uint64).tobytes()}
     if image.classes:
         columns[sums.LABELS] = np.array(labels, np.int64).tobytes()
