@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vgx.parts.hooks import hookimpl as hookimpl
     from vgx.parts.kinds import Augmentation as Augmentation
     from vgx.parts.kinds import Comparison as Comparison
+    from vgx.parts.kinds import Counted as Counted
     from vgx.parts.kinds import Dataset as Dataset
     from vgx.parts.kinds import Decoder as Decoder
     from vgx.parts.kinds import Discriminator as Discriminator
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import LossTerm as LossTerm
     from vgx.parts.kinds import Metric as Metric
     from vgx.parts.kinds import MetricState as MetricState
+    from vgx.parts.kinds import Named as Named
     from vgx.parts.kinds import OpenTracker as OpenTracker
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
@@ -81,8 +83,10 @@ _PUBLIC = {
     "vgx.parts.base": "BrokenError Component near",
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (
-        "Augmentation Comparison Dataset Decoder Discriminator Encoder Factored Features Fitted "
-        "Labelled LatentSampler Loss LossTerm Metric MetricState OpenTracker Sampler Source Tracker"
+        "Augmentation Comparison Counted Dataset Decoder Discriminator Encoder Factored Features "
+        "Fitted Labelled LatentSampler Loss LossTerm Metric MetricState Named OpenTracker Sampler "
+        "Source "
+        "Tracker"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import vgx
 from vgx_builtin.columns import Cells
 from vgx_builtin.image_files import NonRgb, decode, read
+from vgx_builtin.zips import Zip
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import Image
 
 
@@ -24,27 +29,54 @@ class RowImages:
     count: int
     folders: tuple[Path, ...]  # a row without an image may name a file in one of these
     non_rgb: NonRgb
+    channels: int  # of the recipe: an array of as many is never left out
     fingerprint: str
+    archives: dict[Path, Zip] = field(default_factory=dict)  # those that rows have named
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Image.Image:
-        """Return one image, rotated as its EXIF data say.
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
+        """Return one image, rotated as its EXIF data say, or an array of numbers.
 
         Raises `vgx.Dropped` for an image that is left out, and `DataError` for one that cannot be
         read.
         """
         cell = self.cells[index]
-        data, path = (cell["bytes"], cell["path"]) if isinstance(cell, dict) else (cell, None)
+        if isinstance(cell, np.ndarray):
+            return self._kept(cell)
+        if isinstance(cell, dict):
+            data, path = cell.get("bytes"), cell.get("path")
+        else:
+            data, path = (None, cell) if isinstance(cell, str) else (cell, None)
         if not data and not path:
             raise vgx.Dropped("empty")
         name = f"row {index}" + (f" ({path})" if path else "")
         if isinstance(data, bytes) and data:
             return decode(io.BytesIO(data), name, self.non_rgb)
         if isinstance(path, str):
-            for folder in self.folders:
-                file = Path(os.path.realpath(folder / path))
-                if file.is_relative_to(os.path.realpath(folder)):
+            member, _, archive = path.removeprefix("zip://").rpartition("::")
+            in_archive = bool(archive) and path.startswith("zip://")
+            if file := self._own(archive if in_archive else path):
+                if not in_archive:
                     return read(file, name, self.non_rgb)
+                with self.lock:
+                    if file not in self.archives:
+                        self.archives[file] = Zip(file)
+                return decode(self.archives[file].reader([member])(member), name, self.non_rgb)
         raise vgx.DataError(f"{name}: no image in the row, and no file of this data set")
+
+    def _kept(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return an array. Raises `vgx.Dropped` for one that is not RGB, as for other images."""
+        channels = array.shape[2] if array.ndim == 3 else 1
+        reasons = {1: "greyscale", 4: "with alpha"}
+        if self.non_rgb == "skip" and channels != self.channels and channels in reasons:
+            raise vgx.Dropped(reasons[channels])
+        return array
+
+    def _own(self, path: str) -> Path | None:
+        """Return the file of the data set that a row names, if there can be one."""
+        files = [(Path(os.path.realpath(each / path)), each) for each in self.folders]
+        inside = [file for file, each in files if file.is_relative_to(os.path.realpath(each))]
+        return next((file for file in inside if os.path.lexists(file)), (*inside, None)[0])

@@ -55,7 +55,7 @@ def write_sheet(
         else:
             console.print(f"Data: {store.summary()}")
             store = _some(store, chosen(store.labels, len(store.images), _most(recipe.image)))
-        stages = _stages(recipe, as_images(store.images, "cpu"), working)
+        stages = _stages(recipe, as_images(store.images[:], "cpu"), working)
     names = getattr(source, "classes", None)
     panels = [_panel(title, images, store.labels, names) for title, images in stages]
     # Side by side; of wide images, one below the other.

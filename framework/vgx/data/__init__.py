@@ -3,6 +3,7 @@
 sums      what a store must be: its description, sums and last check
 cache     the folder of stores: who builds, who reads, and how much it may hold
 decode    one image as plain bytes, whatever its mode, or why it cannot be used
+classes   the names of labels, and how many images have each
 left_out  images that are left out, by reason, and the settings to go on
 store     the store of decoded images: opened, built, looked up
 batches   minibatches by number, and bytes as images in [0, 1]

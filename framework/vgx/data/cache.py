@@ -21,11 +21,21 @@ from typing import BinaryIO, TypeVar
 
 from vgx.data.sums import ABOUT, BROKEN, FILES, IMAGES, DamagedError, forget, read_about
 from vgx.errors import Notice, RecipeError, StorageError
-from vgx.files import cache_dir, existing, flush_directory, open_regular, require_writable
+from vgx.files import (
+    cache_dir,
+    existing,
+    flush_directory,
+    open_regular,
+    require_writable,
+    write_file,
+)
 
 INCOMPLETE = ".incomplete"  # how the hub's library ends the name of a folder it writes
 Opened = TypeVar("Opened")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+# Says to programs that make backups, and to data sets of files, that a folder is a cache
+# (https://bford.info/cachedir/).
+TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of vgx: all can be made again.\n"
 _NAME = re.compile(r"[0-9a-f]{32}")
 _HIDDEN = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # folders of builders, and what is being removed
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
@@ -38,17 +48,21 @@ class Cached:
     path: Path
     source: str  # of a store: the data set and its fields
     images: int  # 0 for all but stores
-    shape: tuple[int, int]  # size and channels
+    shape: tuple[int, int, int]  # height, width and channels
     bytes: int
     used: float  # when it was last opened, in seconds since 1970
 
     @property
+    def pixels(self) -> str:
+        """Height, width and channels as text."""
+        return " x ".join(map(str, self.shape))
+
+    @property
     def line(self) -> str:
         """It in one line of text."""
-        size, channels = self.shape
         if not self.images:
             return f"{self.source}: {format_bytes(self.bytes)}"
-        images = f"{self.images:,} images of {size} x {size} x {channels}"
+        images = f"{self.images:,} images of {self.pixels}"
         return f"{self.source}: {images}, {format_bytes(self.bytes)}"
 
 
@@ -225,7 +239,10 @@ def _begin(store: Path, place: Path, damaged: int | None) -> BinaryIO | None:
     A store that is the `damaged` one is removed first.
     """
     root = store.parent
-    root.mkdir(parents=True, exist_ok=True)
+    if not root.parent.exists():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        write_file(root.with_name("CACHEDIR.TAG"), TAG, sync=False)
+    root.mkdir(exist_ok=True)
     # Nobody may see a folder that is not yet locked. A file, since NFS locks no directory.
     with root.with_name("images.lock").open("a") as claim:
         fcntl.flock(claim, fcntl.LOCK_EX)
@@ -282,9 +299,10 @@ def stores() -> list[Cached]:
             try:
                 about = read_about(path)
             except DamagedError:
-                source, count, shape = "damaged, or of an earlier vgx", 0, (0, 0)
+                source, count, shape = "damaged, or of an earlier vgx", 0, (0, 0, 0)
             else:
-                source, count, shape = about.source, about.count, (about.size, about.channels)
+                source, count = about.source, about.count
+                shape = about.height, about.width, about.channels
             cached.append(Cached(path, source, count, shape, size, used))
     return sorted(cached, key=lambda store: store.used)
 
@@ -305,7 +323,7 @@ def others() -> list[Cached]:
             if path.is_relative_to(data):
                 name = f"files of the hub's library: {'/'.join(path.relative_to(data).parts[:2])}"
             size = sum(each.st_size for each in status)
-            cached.append(Cached(path, name, 0, (0, 0), size, used))
+            cached.append(Cached(path, name, 0, (0, 0, 0), size, used))
     return cached
 
 

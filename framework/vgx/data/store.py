@@ -1,19 +1,20 @@
 """The store: images decoded, filtered and resized once into one memory-mapped array.
 
-Letters: N images, S pixels high and wide, C channels.
+Letters: N images, H x W pixels, C channels.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,25 +22,46 @@ from numpy.typing import NDArray
 from vgx.console import Console
 from vgx.data import cache, sums
 from vgx.data import decode as decoding
+from vgx.data.classes import Classes, counted, names_of
 from vgx.data.left_out import LeftOut, unreadable
 from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.base import Component
-from vgx.parts.kinds import Dataset, Labelled, Sampler, Source
+from vgx.parts.kinds import Counted, Dataset, Labelled, Sampler, Source
 from vgx.parts.values import ImageSpec
 
 # What is done to an image after decoding; part of the store's address.
-POLICY = "bilinear-3"
+POLICY = "bilinear-4"
 AT_ONCE = 32  # images that one task of a thread decodes
 IN_FLIGHT = 2**28  # bytes of decoded images that wait to be written, about
+
+
+class Images(Protocol):
+    """Images that are read when they are asked for; an array is one such."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of images, their height, their width and their channels: (N, H, W, C)."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all images in bytes, as they are given."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> NDArray[Any]:
+        """[n, H, W, C]  Return some images: bytes from 0 to 255, or float32 in [0, 1]."""
+        ...
 
 
 @dataclass(frozen=True)
 class Store:
     """The decoded images and how they came to be."""
 
-    images: NDArray[np.uint8]  # [N, S, S, C]
+    images: Images  # [N, H, W, C]
     hashes: NDArray[np.uint64]  # [N]  of each image's bytes: equal images have equal hashes
     labels: NDArray[np.int64] | None  # [N]  if the recipe's image.classes is set
     fingerprint: str  # of the source
@@ -47,6 +69,12 @@ class Store:
     dropped: dict[str, int]  # images left out, by reason
     bad: int = 0  # images that cannot be read
     named: tuple[str, ...] = ()  # the first of those: "name: reason"
+    names: tuple[str, ...] = ()  # of the labels, if they have any
+    left_out: dict[str, int] = field(default_factory=dict)  # files beside the images, by reason
+
+    def classes(self, image: ImageSpec) -> Classes:
+        """Return the name of each label and how many images have it; none without labels."""
+        return [] if self.labels is None else counted(self.labels, image, self.names)
 
     def summary(self) -> str:
         """Return the counts as a line of text."""
@@ -59,12 +87,28 @@ class Store:
             text += f", {left_out:,} dropped ({reasons})"
         if self.bad:
             text += f", {self.bad:,} unreadable ({self.examples()})"
-        return text
+        return text + beside(self.left_out)
 
     def examples(self) -> str:
         """Return the first few unreadable images, and how many more there are."""
         more = f"; and {self.bad - 3:,} more" if self.bad > 3 else ""
         return "; ".join(self.named[:3]) + more
+
+
+def beside(left_out: Mapping[str, int]) -> str:
+    """Return ", 12 left out (8 .heic, 3 .txt, 1 hidden file)", or an empty text."""
+    if not left_out:
+        return ""
+    most = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count:,} {_plural(reason, count)}" for reason, count in most[:8]]
+    shown += [f"{sum(count for _, count in most[8:]):,} others"] if most[8:] else []
+    return f", {sum(left_out.values()):,} left out ({', '.join(shown)})"
+
+
+def _plural(reason: str, count: int) -> str:
+    """Return "hidden files" for "hidden file", and "runs of vgx"; an ending stays as it is."""
+    noun = re.match(r"[a-z ]+?(?= (?:of|that|without|to)\b|$)", reason)
+    return reason if count == 1 or noun is None else f"{noun[0]}s{reason[noun.end() :]}"
 
 
 def open_source(dataset: Dataset, image: ImageSpec) -> tuple[Source, list[str]]:
@@ -193,7 +237,7 @@ def open_store(
     again, with a `Notice`.
     """
     folder = _folder(source.fingerprint, image)
-    limit = cache.limit()
+    names, limit = names_of(source, image), cache.limit()
 
     def read(folder: Path) -> Store:
         return _read(folder, source.fingerprint, image, watch, verify=verify)
@@ -217,10 +261,11 @@ def open_store(
             report(f"Removed from the cache, which is full: {removed.line}")
     # The store may have been built by a recipe that allows more of them.
     if store.bad > (max_bad or 0) * len(source):
-        names = folder / sums.ABOUT
-        message = unreadable(store.bad, store.named, len(source), max_bad, advice, names)
+        listed = folder / sums.ABOUT
+        message = unreadable(store.bad, store.named, len(source), max_bad, advice, listed)
         raise DataError(message)
-    return store
+    left_out = dict(source.left_out) if isinstance(source, Counted) else {}
+    return replace(store, names=names, left_out=left_out)
 
 
 def exists(source: Source, image: ImageSpec) -> bool:
@@ -253,7 +298,7 @@ def cached(fingerprint: str, image: ImageSpec, watch: Watch = unwatched) -> Stor
 
 def _folder(fingerprint: str, image: ImageSpec) -> Path:
     """Return where the store of a source lies, whether it is there or not."""
-    address = f"{fingerprint}|{image.size}|{image.channels}|{POLICY}"
+    address = f"{fingerprint}|{image.height}x{image.width}|{image.channels}|{POLICY}"
     if image.classes:
         address += f"|{image.classes} classes"
     return cache.folder() / hashlib.sha256(address.encode()).hexdigest()[:32]
@@ -265,12 +310,12 @@ def _read(
     """Verify a store and map its images. Raises `DamagedError`, `OSError`."""
     with cache.open_images(folder) as file:
         about = sums.read_about(folder)
-        if (about.size, about.channels) != (image.size, image.channels):
+        if (about.channels, about.height, about.width) != image.shape:
             raise sums.DamagedError(f"{sums.ABOUT} is that of other images")
         hashes = sums.read_column(folder, sums.HASHES, about)
         labels = sums.read_column(folder, sums.LABELS, about) if image.classes else b""
         sums.check_images(folder, file, about, labels, watch, always=verify)
-        shape = about.count, image.size, image.size, image.channels
+        shape = about.count, image.height, image.width, image.channels
         # The map keeps the file's lock: a store that is mapped is not removed.
         images = np.memmap(file, np.uint8, "r", shape=shape)
     return Store(
@@ -282,6 +327,7 @@ def _read(
         about.dropped,
         about.bad,
         tuple(about.named),
+        tuple(about.classes),
     )
 
 
@@ -340,7 +386,8 @@ def _build(
     about = sums.About(
         address=place.name.removeprefix("."),
         source=decoding.printable(name or source.fingerprint),
-        size=image.size,
+        height=image.height,
+        width=image.width,
         channels=image.channels,
         count=len(hashes),
         dropped=dict(sorted(left_out.dropped.items())),
@@ -348,6 +395,7 @@ def _build(
         named=left_out.bad[: sums.NAMED],
         sha256=digest.hexdigest(),
         sums={column: hashlib.sha256(data).hexdigest() for column, data in columns.items()},
+        classes=list(names_of(source, image)),
     )
     write_file(place / sums.ABOUT, about.text())
 

@@ -28,6 +28,7 @@ from vgx.step import Step
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from PIL import Image
     from torch import Generator, Tensor, nn
 
@@ -45,8 +46,11 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Image.Image:
-        """Return image `index`, in any mode and size.
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
+        """Return image `index` as it is: a PIL image of any mode and size, or an array.
+
+        An array is [H, W] or [H, W, C] of uint8, uint16 or floats. The recipe's `image` decides
+        what becomes of it.
 
         Raises `vgx.Dropped` for an image that the recipe leaves out. Any other exception means that
         the image cannot be read. The message of a `vgx.DataError`, "name: why", is shown to the
@@ -65,6 +69,16 @@ class Labelled(Source, Protocol):
 
 
 @runtime_checkable
+class Named(Labelled, Protocol):
+    """A sequence of images with labels that have names."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the labels 0, 1, 2, ...: as many as `image.classes`."""
+        ...
+
+
+@runtime_checkable
 class Factored(Source, Protocol):
     """A sequence of images that were generated from known factors, such as size or colour."""
 
@@ -73,6 +87,16 @@ class Factored(Source, Protocol):
 
         A `float` is a quantity. An `int` or a `bool` is the number of a class.
         """
+        ...
+
+
+@runtime_checkable
+class Counted(Source, Protocol):
+    """A sequence of images that knows which other files lie beside them."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many files are left out, by reason: ".heic", "hidden file", "run of vgx"."""
         ...
 
 
@@ -96,7 +120,8 @@ class Dataset(Component):
     def fields_for(cls, place: str) -> dict[str, Any] | None:
         """Return the fields with which this data set opens a place of `--data`: a path or a name.
 
-        `None` if it does not open this place.
+        `None` if it does not open this place. A `DataError` that says why not is shown to the user
+        if no other data set opens it.
         """
         del place
         return None

@@ -19,10 +19,12 @@ from vgx.check.examine import Findings, examine
 from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
+from vgx.data.classes import classes_of, summary
 from vgx.data.split import held_out
 from vgx.data.store import (
     Store,
     announce,
+    beside,
     check_labels,
     exists,
     open_source,
@@ -38,7 +40,7 @@ from vgx.errors import PluginError, RecipeError, StorageError, noticing
 from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.files import require_writable, write_file
 from vgx.parts.base import noting_reads
-from vgx.parts.kinds import Source
+from vgx.parts.kinds import Counted, Source
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
@@ -195,7 +197,10 @@ def check(
         require_parts(recipe)
         with noting_reads() as reads:
             source, notices = open_images(recipe, console)
-            console.print(f"Data: {len(source):,} images before filtering")
+            left_out = beside(source.left_out) if isinstance(source, Counted) else ""
+            console.print(f"Data: {len(source):,} images before filtering{left_out}")
+            if classes := classes_of(source, recipe.image):
+                console.print(f"Labels: {summary(classes)}")
             engine, findings = try_recipe(
                 recipe, registry, source, None, reads, chosen, notices, console, all_follow=False
             )
@@ -264,6 +269,8 @@ def read_images(
     store = open_with_progress(source, recipe.dataset, recipe.image, watching, verify=always)
     held = held_out(store.hashes, recipe.eval.holdout).sum()
     console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
+    if classes := store.classes(recipe.image):
+        console.print(f"Labels: {summary(classes)}")
     check_images(recipe.eval, recipe.image, store)
     return store
 
