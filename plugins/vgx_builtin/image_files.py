@@ -21,6 +21,8 @@ MAX_PIXELS = 2**26
 """Images of more pixels are not decoded: 8,192 x 8,192, 256 MiB in memory."""
 MAX_BYTES = 2**28
 """Image files that are larger are not read; some decoders read a file as a whole."""
+KEEP = "dataset.non_rgb=convert", "image.channels=1"
+"""Settings that keep images which are not RGB; the second one, greyscale images."""
 SOFTWARE = 305  # the EXIF tag with the name of the program that wrote an image
 MAX_READS = 10**6
 """An image is read in fewer steps; some decoders look through a whole file byte by byte."""
@@ -109,8 +111,7 @@ def decode(file: IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
                 raise vgx.Dropped("grids made by vgx")
             ImageOps.exif_transpose(image, in_place=True)
             if non_rgb == "skip" and (why := _not_rgb(image)):
-                grey = ("image.channels=1",) if why == "greyscale" else ()
-                raise vgx.Dropped(why, "dataset.non_rgb=convert", *grey)
+                raise vgx.Dropped(why, *KEEP[: 2 if why == "greyscale" else 1])
             return vgx.convert_image(image, channels=3)
     except UnidentifiedImageError as error:
         raise vgx.DataError(f"{name}: not an image, or broken at its beginning") from error

@@ -13,7 +13,7 @@ import numpy as np
 
 import vgx
 from vgx_builtin.columns import Cells
-from vgx_builtin.image_files import NonRgb, decode, read
+from vgx_builtin.image_files import KEEP, NonRgb, decode, read
 from vgx_builtin.zips import Zip
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class RowImages:
         channels = array.shape[2] if array.ndim == 3 else 1
         reasons = {1: "greyscale", 4: "with alpha"}
         if self.non_rgb == "skip" and channels != self.channels and channels in reasons:
-            raise vgx.Dropped(reasons[channels])
+            raise vgx.Dropped(reasons[channels], *KEEP[: 2 if channels == 1 else 1])
         return array
 
     def _own(self, path: str) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -544,13 +546,184 @@ def pictures():
     yield "13,300 pixels in a row", row_of(huge(13_300)), bad
 
 
+def zip_of(*members, **options):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", **options) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return target.getvalue()
+
+
+def tar_of(*members):
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            if isinstance(data, bytes):
+                member.size = len(data)
+            else:
+                member.type, member.linkname = data
+            archive.addfile(member, io.BytesIO(data) if isinstance(data, bytes) else None)
+    return target.getvalue()
+
+
+def arrow_of(table, **options):
+    target = pa.BufferOutputStream()
+    kept = pa.ipc.IpcWriteOptions(**options)
+    with pa.ipc.new_stream(target, table.schema, options=kept) as writer:
+        writer.write_table(table)
+    return target.getvalue().to_pybytes()
+
+
+def layouts():  # noqa: C901, PLR0912, PLR0915 - it is a list
+    """Yield folders in layouts that other programs than vgx open."""
+
+    def having(files, images=0):
+        def make(places):
+            for name, data in files.items():
+                path = places.folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(data, str):
+                    path.write_text(data.replace("OUT", str(places.outside)))
+                else:
+                    path.write_bytes(data)
+            for number in range(images):
+                (places.folder / f"{number}.png").write_bytes(png(GREEN))
+
+        return make
+
+    every = {"kept or refused": True}
+    image = png(GREEN)
+    one = {"kept": 1, "bad": 0, "colours": [list(GREEN)]}
+    two = {"kept": 2, "bad": 0, "colours": [list(GREEN)]}
+    yield "zip", having({"train.zip": zip_of(("a.png", image), ("b/c.png", image))}), two
+    yield "tar", having({"train.tar": tar_of(("a.png", image), ("b.png", image))}), two
+    yield "class folders", having({"train/a/1.png": image, "train/b/2.png": image}), two
+    secret = ("OUT/secret.png", "../outside/secret.png", "file://OUT/secret.png", "~/a.png",
+              "http://127.0.0.1:9/a.png", "hf://datasets/x/y/a.png", "zip://a.png::OUT/a.zip",
+              "/dev/zero", "/dev/stdin", "OUT/pipe", "data:,a", "s3://a/b.png")  # fmt: skip
+    for name in secret:
+        text = f"file_name,x\n{name},1\n"
+        yield (
+            f"metadata.csv {name}",
+            having({"train/metadata.csv": text, "train/a.png": image}),
+            every,
+        )
+        line = json.dumps({"file_name": name})
+        files = {"train/metadata.jsonl": line, "train/a.png": image}
+        yield f"metadata.jsonl {name}", having(files), every
+        bad = {"kept or refused": True}
+        yield f"jsonl {name}", having({"train.jsonl": json.dumps({"image": name})}), bad
+        yield f"csv {name}", having({"train.csv": f"image,x\n{name},1\n"}), bad
+        archive = zip_of(("a.png", image), ("metadata.csv", text))
+        yield f"metadata in a zip {name}", having({"train.zip": archive}), every
+
+    # --- archives
+    deflated = {"compression": zipfile.ZIP_DEFLATED}
+    zeros = bytes(10**8)
+    for name, method in (("deflated", zipfile.ZIP_DEFLATED), ("bzip2", zipfile.ZIP_BZIP2),
+                         ("lzma", zipfile.ZIP_LZMA)):  # fmt: skip
+        packed = zip_of(("a.png", image), ("b.png", zeros), compression=method)
+        yield f"zip bomb, {name}", having({"train.zip": packed}), every
+        table = zip_of(
+            ("a.png", image), ("metadata.csv", b"file_name\n" + zeros), compression=method
+        )
+        yield f"table bomb, {name}", having({"train.zip": table}), REFUSED
+        rows_bomb = zip_of(("a.csv", b"file_name\n" + zeros), compression=method)
+        yield f"zip of a table, {name}", having({"train.zip": rows_bomb}), REFUSED
+    for name in ("../../a.png", "/etc/a.png", "a\\..\\b.png", "a/../../b.png"):
+        yield f"zip {name}", having({"train.zip": zip_of((name, image), ("b.png", image))}), every
+        yield f"tar {name}", having({"train.tar": tar_of((name, image), ("b.png", image))}), every
+    yield (
+        "zip in a zip",
+        having({"train.zip": zip_of(("b.zip", zip_of(("a.png", image))))}),
+        REFUSED,
+    )
+    yield (
+        "many members",
+        having({"a.zip": zip_of(*((f"{n}.png", b"") for n in range(20_000)))}),
+        every,
+    )
+    lie = bytearray(zip_of(("a.png", zeros), **deflated))
+    place = lie.rindex(b"PK\x01\x02")
+    lie[place + 24 : place + 28] = struct.pack("<I", 100)
+    yield "a member that is longer than it says", having({"train.zip": bytes(lie)}), every
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        files = tar_of(("a.png", (kind, "../outside/secret.png")), ("b.png", image))
+        yield f"tar with a link {kind}", having({"train.tar": files}), every
+    yield "tar with a pipe", having({"train.tar": tar_of(("a.png", (tarfile.FIFOTYPE, "")))}), every
+    for ending in ("pth", "npz", "npy", "gz", "zst", "mp", "cbor", "pkl", "pickle"):
+        packed = tar_of(("0.png", image), (f"0.{ending}", b"cos\nsystem\n(S'touch x'\ntR."))
+        yield f"tar with {ending}", having({"train.tar": packed}), every
+    packed = tar_of(("0.png", image), ("0.png.gz", gzip.compress(zeros)))
+    yield "packed member", having({"train.tar": packed}), REFUSED
+    for ending in ("csv.gz", "jsonl.gz", "tar.gz", "json.gz"):
+        yield f"bomb {ending}", having({f"train.{ending}": gzip.compress(zeros)}), REFUSED
+    for ending in ("zip", "tar", "csv", "json", "jsonl", "arrow"):
+        for size in (3 * 10**9, 10**8):
+            hole = lambda p, e=ending, s=size: sparse(p.folder / f"train.{e}", s)  # noqa: E731
+            yield f"{ending} of {size}", hole, REFUSED
+        yield f"{ending} a pipe", lambda p, e=ending: os.mkfifo(p.folder / f"train.{e}"), REFUSED
+
+    def beside_a_pipe(name):
+        def make(places):
+            having({}, images=1)(places)
+            os.mkfifo(places.folder / name)
+
+        return make
+
+    yield "an image and a pipe", beside_a_pipe("a.png"), one
+    yield "metadata a pipe", beside_a_pipe("metadata.csv"), one
+
+    # --- tables
+    for deep in ("[" * 10**5, '{"a":' * 10**5, '{"a": ' + "[" * 900 + "]" * 900 + "}"):
+        yield f"json {deep[:9]}", having({"train.json": deep, "a.txt": "x"}), REFUSED
+        yield f"jsonl {deep[:9]}", having({"train.jsonl": deep}), REFUSED
+    yield "many objects", having({"train.json": "[" + "{}," * 10**5 + "{}]"}), REFUSED
+    yield (
+        "many columns",
+        having({"train.csv": ",".join("abc" for _ in range(10**5)) + "\n1\n"}),
+        REFUSED,
+    )
+
+    # --- Arrow files
+    plain = rows(GREEN, GREEN)
+    good = arrow_of(plain)
+    yield "arrow", having({"train.arrow": good}), two
+    state = '{"_data_files": [{"filename": "OUT/secret.parquet"}, {"filename": "../../x"}]}'
+    saved = {"data-00000-of-00001.arrow": good, "state.json": state, "dataset_info.json": "{}"}
+    yield "saved", having(saved), two
+    both = {f"train/{key}": data for key, data in saved.items()}
+    both["dataset_dict.json"] = '{"splits": ["../outside", "http://x"]}'
+    yield "saved dict", having(both), two
+    for codec in ("zstd", "lz4"):
+        big = arrow_of(rows((zeros, None)), compression=codec)
+        yield f"arrow, {codec}", having({"train.arrow": big}), REFUSED
+    names = {"info": {"features": {"y": {"_type": "ClassLabel", "names_file": "/etc/passwd"}}}}
+    both = pa.table({"image": plain["image"], "y": pa.array([0, 0], pa.int64())})
+    both = both.replace_schema_metadata({b"huggingface": json.dumps(names).encode()})
+    yield "classes in a file", having({"train.arrow": arrow_of(both)}), two
+    generator = random.Random(3)
+    for number in range(80):
+        changed = bytearray(good)
+        for _ in range(generator.randrange(1, 4)):
+            changed[generator.randrange(len(changed))] = generator.randrange(256)
+        yield f"arrow {number}", having({"train.arrow": bytes(changed)}), every
+    for size in range(0, len(good), 97):
+        yield f"arrow of {size}", having({"train.arrow": good[:size]}), every
+
+
 FAMILIES = {
     "readmes": readmes, "companions": companions, "cells": cells, "names": names, "waits": waits,
-    "bombs": bombs, "lies": lies, "pictures": pictures,
+    "bombs": bombs, "lies": lies, "pictures": pictures, "layouts": layouts,
 }  # fmt: skip
 
 
-def fault(answer, expected, path, cache):
+def bytes_in(folder):
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def fault(answer, expected, path, taken):
     """Return what was wrong with the way in which a folder was opened; an empty text if nothing."""
     for word in ("hang", "died", "escaped"):
         if word in answer:
@@ -562,7 +735,6 @@ def fault(answer, expected, path, cache):
         return f"opened {outside}"
     if answer["seconds"] > SECONDS or answer["mebibytes"] > MEBIBYTES:
         return f"{answer['seconds']:.1f} s, {answer['mebibytes']:.0f} MiB"
-    taken = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
     if taken > 2**20:
         return f"{taken:,} bytes in the cache"
     if expected == REFUSED:
@@ -582,8 +754,9 @@ def siege(tmp_path, family, every=1, *arguments):
         path = make(places) or places.folder
         guard = guard or Guard(tmp_path, *arguments)
         kind = "image-folder" if family == "pictures" and "row" not in name else "huggingface"
+        before = bytes_in(guard.cache)
         answer = guard(kind, path)
-        faults[name] = fault(answer, expected, path, guard.cache)
+        faults[name] = fault(answer, expected, path, bytes_in(guard.cache) - before)
         if "hang" in answer or "died" in answer:
             guard.close()
             guard = None
