@@ -27,9 +27,10 @@ BOX = sorted((ROOT / "plugins" / "vgx_builtin").rglob("*.py"))
 REPORT = sorted((ROOT / "plugins" / "vgx_report").rglob("*.py"))
 # What a plugin with commands may import from the core besides `vgx`; docs/design.md lists it too.
 OPEN = {
-    "check.trials", "cli.options", "console", "data.batches", "data.cache", "data.split",
-    "data.store", "engine.build", "errors", "evaluation.latents", "evaluation.tables", "files",
-    "images", "output", "recipe.library", "runs.directory", "runs.frames", "runs.reading",
+    "check.trials", "cli.options", "console", "data.batches", "data.cache", "data.classes",
+    "data.split", "data.store", "engine.build", "errors", "evaluation.latents",
+    "evaluation.tables", "files", "images", "output", "recipe.library", "runs.directory",
+    "runs.frames", "runs.reading",
     "runs.summary", "runs.trust", "sampling.draw", "sampling.model", "training.session",
 }  # fmt: skip
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

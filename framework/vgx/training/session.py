@@ -393,6 +393,8 @@ def rebuild(
     if store.content != before["content"]:
         counts = f"{before['kept']:,} then, {len(store.images):,} now"
         message = f"the images are not those of the run ({counts}); start a new run"
+        if recipe.image.classes and "classes" not in before:  # a run of an earlier version
+            message += ": folders are now numbered with 2 before 10, and a limit takes all classes"
         raise RecipeError(f"{run.path}: {message}")
     # A state has all weights, so none are downloaded.
     to_build = untrained(recipe) if state else recipe
