@@ -461,7 +461,10 @@ def rebuild(
     store = read_images(recipe, source, console, verify)
     before = run.environment()["data"]
     if store.content != before["content"]:
-        raise RecipeError(other_images(run, recipe.dataset, before["kept"], store))
+        message = other_images(run, recipe.dataset, before["kept"], store)
+        if recipe.image.classes and "classes" not in before:  # a run of an earlier version
+            message += "\nClasses are now numbered with 2 before 10, and a limit takes all classes."
+        raise RecipeError(message)
     batches = batches_of(recipe, store, chosen)
     engine.set_length(*length_of(recipe, batches.per_epoch))
     training = Training(recipe, run, engine, batches, store, notices)
