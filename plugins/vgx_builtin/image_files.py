@@ -107,6 +107,15 @@ def read(file: Path, name: str, non_rgb: NonRgb) -> Image.Image:
         return decode(opened, name, non_rgb)
 
 
+def read_bytes(file: Path, name: str) -> bytes:
+    """Return the content of a regular file. Raises `DataError` as `read` does."""
+    with open_regular(file, name) as opened:
+        data = opened.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise vgx.DataError(f"{name}: more than {MAX_BYTES:,} bytes; no more are read")
+    return data
+
+
 class _FewReads:
     """The file of an image, which is not read on for ever."""
 

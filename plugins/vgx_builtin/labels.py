@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class LabelledSource:
     """The images of a source, each with a label."""
 
-    source: vgx.Source
+    source: vgx.Encoded
     label_of: Callable[[int], int]
     fingerprint: str  # changes when the images or the labels do
 
@@ -27,6 +27,10 @@ class LabelledSource:
     def __getitem__(self, index: int) -> Image.Image:
         """Return image `index`, as the source does."""
         return self.source[index]
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file of image `index`, as the source does."""
+        return self.source.encoded(index)
 
     def label(self, index: int) -> int:
         """Return the label of image `index`."""

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import vgx
 from vgx_builtin.columns import features_of
-from vgx_builtin.image_files import described, open_regular
-from vgx_builtin.parquet import ParquetRows, Piece
+from vgx_builtin.image_files import described
+from vgx_builtin.parquet import LocalFile, ParquetFile, ParquetRows, Piece
 from vgx_builtin.readme import configured, matching
 
 _SHARD = re.compile(r"data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*")
@@ -79,12 +79,17 @@ def open_split(splits: Mapping[str, list[Path]], wanted: str) -> ParquetRows:
 
     Raises `DataError` for a file that is none, `ValueError` for a split that is not there.
     """
-    import datasets
-
     found = {
-        split: [piece for file in files for piece in _pieces(file)]
+        split: [piece for file in files for piece in pieces_of(LocalFile(file))]
         for split, files in splits.items()
     }
+    return cut_split(found, wanted)
+
+
+def cut_split(found: Mapping[str, list[Piece]], wanted: str) -> ParquetRows:
+    """Return the rows of a split, or of slices, from the row groups of all splits."""
+    import datasets
+
     counts = {split: sum(piece.count for piece in pieces) for split, pieces in found.items()}
     slices = datasets.ReadInstruction.from_spec(wanted).to_absolute(counts)
     chosen = [part for each in slices for part in _cut(found[each.splitname], each.from_, each.to)]
@@ -93,12 +98,12 @@ def open_split(splits: Mapping[str, list[Path]], wanted: str) -> ParquetRows:
     return ParquetRows(chosen, features_of(chosen[0].about.schema.to_arrow_schema()))
 
 
-def _pieces(file: Path) -> list[Piece]:
+def pieces_of(file: ParquetFile) -> list[Piece]:
     """Return the row groups of a file. Raises `DataError`."""
     import pyarrow.parquet
 
-    with open_regular(file, file.name) as opened:
-        size = os.fstat(opened.fileno()).st_size
+    with file.open() as opened:
+        size = opened.seek(0, os.SEEK_END)
         try:
             about = pyarrow.parquet.ParquetFile(opened).metadata
             counts = [about.row_group(index).num_rows for index in range(about.num_row_groups)]

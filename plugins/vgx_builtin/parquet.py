@@ -1,4 +1,4 @@
-"""Rows of parquet files on this machine, read batch by batch: nothing is copied or kept."""
+"""Rows of parquet files, here or on the hub, read batch by batch: nothing is copied or kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import vgx
 from vgx_builtin.image_files import described, open_regular
@@ -19,11 +19,38 @@ ROWS = 64
 FEWER = "fewer rows than it says; the file is damaged"
 
 
+class ParquetFile(Protocol):
+    """A file on this machine or elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+
+    def open(self) -> IO[bytes]:
+        """Open it to read it. Raises `DataError` or `HubError`."""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on this machine."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+        return self.path.name
+
+    def open(self) -> IO[bytes]:
+        """Open it to read it. Raises `DataError`."""
+        return open_regular(self.path, self.name)
+
+
 @dataclass(frozen=True)
 class Piece:
     """Neighbouring rows of one row group of a file."""
 
-    file: Path
+    file: ParquetFile
     about: Any  # pyarrow.parquet.FileMetaData
     group: int
     first: int  # row of the group
@@ -49,7 +76,7 @@ class ParquetRows:
         values: list[Any] = []
         for piece in self.pieces:
             start = 0
-            for batch in _batches(piece, column):
+            for batch in batches(piece, column):
                 first = max(piece.first - start, 0)
                 last = max(piece.first + piece.count - start, 0)
                 values += batch[first:last].to_pylist()
@@ -85,7 +112,7 @@ class _Reader:
     """Reads a row group from its first row to its last."""
 
     def __init__(self, piece: Piece, column: str) -> None:
-        self.piece, self.batches = piece, _batches(piece, column)
+        self.piece, self.batches = piece, batches(piece, column)
         self.start, self.batch = 0, ()
         self.fault = f"{piece.file.name}: {FEWER}"
 
@@ -103,12 +130,12 @@ class _Reader:
         return self.batch[row - self.start].as_py()
 
 
-def _batches(piece: Piece, column: str) -> Iterator[Any]:
+def batches(piece: Piece, column: str) -> Iterator[Any]:
     """Yield the values of a column in a row group, as arrays. Raises `DataError`."""
     import pyarrow.parquet
 
     name = piece.file.name
-    with open_regular(piece.file, name) as file:
+    with piece.file.open() as file:
         group = piece.about.row_group(piece.group)
         chunks = (group.column(index) for index in range(group.num_columns))
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import vgx
 from vgx_builtin.columns import Cells
-from vgx_builtin.image_files import NonRgb, decode, read
+from vgx_builtin.image_files import NonRgb, decode, read, read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,6 +25,7 @@ class RowImages:
     folders: tuple[Path, ...]  # a row without an image may name a file in one of these
     non_rgb: NonRgb
     fingerprint: str
+    first: int = 0  # the number of the first row in the data set
 
     def __len__(self) -> int:
         return self.count
@@ -35,16 +36,28 @@ class RowImages:
         Raises `vgx.Dropped` for an image that is left out, and `DataError` for one that cannot be
         read.
         """
+        found, name = self._find(index)
+        if isinstance(found, bytes):
+            return decode(io.BytesIO(found), name, self.non_rgb)
+        return read(found, name, self.non_rgb)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file of an image as it is, before it is decoded. Raises as `[index]` does."""
+        found, name = self._find(index)
+        return found if isinstance(found, bytes) else read_bytes(found, name)
+
+    def _find(self, index: int) -> tuple[bytes | Path, str]:
+        """Return the bytes of an image or its file, and its name in messages."""
         cell = self.cells[index]
         data, path = (cell["bytes"], cell["path"]) if isinstance(cell, dict) else (cell, None)
         if not data and not path:
             raise vgx.Dropped("empty")
-        name = f"row {index}" + (f" ({path})" if path else "")
+        name = f"row {self.first + index}" + (f" ({path})" if path else "")
         if isinstance(data, bytes) and data:
-            return decode(io.BytesIO(data), name, self.non_rgb)
+            return data, name
         if isinstance(path, str):
             for folder in self.folders:
                 file = Path(os.path.realpath(folder / path))
                 if file.is_relative_to(os.path.realpath(folder)):
-                    return read(file, name, self.non_rgb)
+                    return file, name
         raise vgx.DataError(f"{name}: no image in the row, and no file of this data set")

@@ -62,9 +62,14 @@ def limit() -> int:
     text = os.environ.get("VGX_CACHE_MAX")
     if text is None:
         return shutil.disk_usage(_existing()).total // 5
+    return parse_bytes(text, "VGX_CACHE_MAX")
+
+
+def parse_bytes(text: str, name: str) -> int:
+    """Return the number of bytes that a text like 500MB says. Raises `RecipeError` with `name`."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise RecipeError(f"VGX_CACHE_MAX: {text!r} is no size; write one like 50GB or 500MB")
+        raise RecipeError(f"{name}: {text!r} is no size; write one like 50GB or 500MB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from vgx.console import Console
 from vgx.data import cache, sums
 from vgx.data import decode as decoding
+from vgx.data.stream import StreamedImages, StreamedLabels, evenly
 from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.base import Component
-from vgx.parts.kinds import Dataset, Labelled, Sampler, Source
+from vgx.parts.kinds import Dataset, Grouped, Labelled, Sampler, Source
 from vgx.parts.values import ImageSpec
 
 # What is done to an image after decoding; part of the store's address.
@@ -39,14 +40,30 @@ SKIPPING = "dataset.on_bad=skip leaves such images out"
 class Store:
     """The decoded images and how they came to be."""
 
-    images: NDArray[np.uint8]  # [N, S, S, C]
+    images: NDArray[np.uint8] | StreamedImages  # [N, S, S, C]
     hashes: NDArray[np.uint64]  # [N]  of each image's bytes: equal images have equal hashes
-    labels: NDArray[np.int64] | None  # [N]  if the recipe's image.classes is set
+    labels: NDArray[np.int64] | StreamedLabels | None  # [N]  if the recipe's image.classes is set
     fingerprint: str  # of the source
     content: str  # SHA-256 of images and labels
     dropped: dict[str, int]  # images left out, by reason
     bad: int = 0  # images that cannot be read
     named: tuple[str, ...] = ()  # the first of those: "name: reason"
+    revision: str = ""  # the commit of the data, if it is known
+
+    def first(self, rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+        """Return at most `n` of some rows, chosen by their hashes: the order has no effect.
+
+        Of streamed images they are those of a few groups.
+        """
+        if isinstance(self.images, StreamedImages):
+            return self.images.first(rows, n)
+        return rows[np.argsort(self.hashes[rows], kind="stable")][:n]
+
+    def spread(self, rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+        """Return at most `n` of some rows, evenly chosen; of streamed images, in a few groups."""
+        if isinstance(self.images, StreamedImages):
+            return self.images.spread(rows, n)
+        return rows[evenly(len(rows), n)]
 
     def summary(self) -> str:
         """Return the counts as a line of text."""
@@ -199,7 +216,8 @@ def require_room(source: Source, image: ImageSpec) -> None:
 
     A store that exists needs no room.
     """
-    if not _folder(source.fingerprint, image).is_dir():
+    streamed = isinstance(source, Grouped)  # no more is kept than there is room for
+    if not streamed and not _folder(source.fingerprint, image).is_dir():
         numbers = 2 if image.classes else 1  # of 8 bytes: a hash, and a label
         cache.require_room(len(source), image.pixel_values + 8 * numbers)
 

@@ -19,15 +19,10 @@ from vgx.check.examine import Findings, examine
 from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
+from vgx.data.opening import open_images
 from vgx.data.split import held_out
-from vgx.data.store import (
-    Store,
-    announce,
-    open_source,
-    open_with_progress,
-    peek,
-    require_room,
-)
+from vgx.data.store import Store, announce, open_source, peek, require_room
+from vgx.data.stream import StreamedImages
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
@@ -244,7 +239,8 @@ def open_data(
     peek(source, recipe.image, 1, recipe.dataset.tolerated)
     try_source(recipe.dataset, source)
     watching, always = verify or console, verify is not None
-    store = open_with_progress(source, recipe.dataset, recipe.image, watching, verify=always)
+    share = recipe.eval.holdout
+    store = open_images(source, recipe.dataset, recipe.image, watching, share, verify=always)
     held = held_out(store.hashes, recipe.eval.holdout).sum()
     console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
     check_images(recipe.eval, recipe.image, store)
@@ -281,7 +277,8 @@ def configure(engine: Engine, batches: Batches, recipe: Recipe) -> None:
     if engine.device.type == "cpu":
         memory.keep_freed()
     else:
-        if batches.images.nbytes < RESIDENT * memory.total_memory(engine.device):
+        streamed = isinstance(batches.images, StreamedImages)
+        if not streamed and batches.images.nbytes < RESIDENT * memory.total_memory(engine.device):
             batches.reside()
         # Convolutions and products in TF32: their float32 inputs lose 13 bits.
         torch.set_float32_matmul_precision("high")

@@ -25,6 +25,7 @@ from vgx_builtin.image_files import (
 from vgx_builtin.labels import LabelledSource, column_of_labels
 from vgx_builtin.layout import open_split, splits_of
 from vgx_builtin.row_images import RowImages
+from vgx_builtin.streams import LabelledStream, grouped
 
 
 class HuggingFace(vgx.Dataset, type="huggingface"):
@@ -49,6 +50,9 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
     """Take only this many rows, the first ones."""
     label: str | None = None
     """The column with the labels, whole numbers or the hub's class labels; `null`: no labels."""
+    stream: bool = False
+    """Read the images while training, row group by row group, instead of decoding all of them into
+    the cache before: for more images than the disk holds. Only parquet files can be streamed."""
     fallback: vgx.Dataset | None = None
     """Another dataset, used with a notice when the hub can't be reached and nothing is cached."""
 
@@ -86,6 +90,8 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
                 warnings.warn(text, vgx.Notice, stacklevel=2)
                 return fallback.build(image)
         column = image_column(rows.features, self.column, self.path)
+        if self.stream:
+            return self._streamed(rows, column, image)
         policy = f"{fingerprint}|{self.split}|{column}|{self.non_rgb}|{self.limit}"
         name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
         count = min(len(rows), self.limit or len(rows))
@@ -95,6 +101,14 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         where = f"dataset huggingface: {self.path}"
         labels = column_of_labels(rows, self.label, count, where, image)
         return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}")
+
+    def _streamed(self, rows: Rows, column: str, image: vgx.ImageSpec) -> vgx.Source:
+        where = f"dataset huggingface: {self.path}"
+        source = grouped(rows, where, column, self.non_rgb, self.limit)
+        if self.label is None:
+            return source
+        labels = column_of_labels(rows, self.label, len(source), where, image)
+        return LabelledStream(source, labels, f"{source.fingerprint}-label-{self.label}")
 
 
 def _load_local(path: Path, split: str) -> tuple[Rows, str, tuple[Path, ...]]:

@@ -20,6 +20,7 @@ from vgx_builtin.image_files import (
     files_below,
     has_parquet,
     read,
+    read_bytes,
     tell_of_links,
 )
 from vgx_builtin.labels import LabelledSource, expect_classes
@@ -128,3 +129,8 @@ class _Files:
         """
         file = self.files[index]
         return read(file, str(file.relative_to(self.root)), self.non_rgb)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file of an image as it is."""
+        file = self.files[index]
+        return read_bytes(file, str(file.relative_to(self.root)))

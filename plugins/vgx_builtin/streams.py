@@ -1,0 +1,120 @@
+"""Images in row groups of parquet files, which are streamed instead of stored."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import vgx
+from vgx_builtin.columns import Rows
+from vgx_builtin.image_files import NonRgb
+from vgx_builtin.parquet import ParquetRows, Piece
+from vgx_builtin.row_groups import GroupRows, footers
+from vgx_builtin.row_images import RowImages
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class StreamedRows:
+    """The images of a column, by row groups."""
+
+    rows: list[GroupRows]
+    column: str
+    non_rgb: NonRgb
+    fingerprint: str
+    revision: str
+    groups: list[int]  # how many images each has
+    group_bytes: int  # of the largest group, about
+    ends: list[int]  # the row after the last of each group
+    last: dict[int, RowImages] = field(default_factory=dict)  # the group that was read by row
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, index: int) -> Image.Image:
+        """Return one image, as `RowImages` does. Its group is read for it."""
+        number = bisect_right(self.ends, index)
+        group = self.last.get(number)
+        if group is None:
+            self.last.clear()
+            group = self.last[number] = self.group(number)
+        return group[index - group.first]
+
+    def group(self, number: int) -> RowImages:
+        """Read a group. Raises `DataError` or `HubError`."""
+        rows = self.rows[number]
+        first = self.ends[number] - len(rows)
+        return RowImages(rows.cells(self.column), len(rows), (), self.non_rgb, "", first)
+
+
+@dataclass(frozen=True)
+class LabelledStream:
+    """Streamed images with labels."""
+
+    source: StreamedRows
+    labels: Sequence[int]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        """Return one image."""
+        return self.source[index]
+
+    @property
+    def revision(self) -> str:
+        """Return the commit of the data; "" when there is none."""
+        return self.source.revision
+
+    @property
+    def groups(self) -> list[int]:
+        """Return how many images each group has."""
+        return self.source.groups
+
+    @property
+    def group_bytes(self) -> int:
+        """Return the size in memory of the largest group, about."""
+        return self.source.group_bytes
+
+    def group(self, number: int) -> RowImages:
+        """Read a group. Raises `DataError` or `HubError`."""
+        return self.source.group(number)
+
+    def label(self, index: int) -> int:
+        """Return the label of an image."""
+        return self.labels[index]
+
+
+def grouped(
+    rows: Rows, where: str, column: str, non_rgb: NonRgb, limit: int | None, revision: str = ""
+) -> StreamedRows:
+    """Return the images of a column in row groups. Raises `DataError` for other than parquet."""
+    if not isinstance(rows, ParquetRows):
+        text = "only parquet files can be streamed; vgx pack PLACE OUT writes them"
+        raise vgx.DataError(f"{where}: stream: {text}")
+    pieces = _first(rows.pieces, limit or len(rows))
+    groups = [GroupRows(piece, rows.features) for piece in pieces if piece.count]
+    for group in groups:
+        group.require_small(column)
+    words = f"{footers(rows)}|{column}|{non_rgb}|{limit}"
+    name = f"rows-{hashlib.sha256(words.encode()).hexdigest()[:32]}"
+    counts = [len(group) for group in groups]
+    largest = max(group.size(column) for group in groups)
+    ends = list(accumulate(counts))
+    return StreamedRows(groups, column, non_rgb, name, revision, counts, largest, ends)
+
+
+def _first(pieces: list[Piece], count: int) -> list[Piece]:
+    """Return the pieces with the first `count` rows."""
+    chosen = []
+    for piece in pieces:
+        chosen += [replace(piece, count=min(piece.count, count))] if count else []
+        count -= chosen[-1].count if count else 0
+    return chosen
