@@ -24,7 +24,7 @@ from vgx.parts.values import ImageSpec
 SUM = 32  # bytes of a SHA-256
 
 
-def open_images(
+def store_of(
     source: Source,
     dataset: Dataset,
     image: ImageSpec,

@@ -14,7 +14,7 @@ import torch
 
 from vgx.check.metrics import try_metric
 from vgx.console import Console
-from vgx.data.opening import open_images
+from vgx.data.opening import store_of
 from vgx.data.store import Store, announce, open_source
 from vgx.errors import HubError, RecipeError, noticing
 from vgx.evaluation import latents
@@ -84,7 +84,7 @@ def evaluate_run(
         settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
         holdout = None if settings.against else recipe.eval.holdout
         opened = settings.against or recipe.dataset
-        store = open_images(source, opened, image, console, holdout or 0.0)
+        store = store_of(source, opened, image, console, holdout or 0.0)
         sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
         settings = _possible(settings, recipe, counts, cache, console)

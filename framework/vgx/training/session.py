@@ -19,7 +19,7 @@ from vgx.check.examine import Findings, examine
 from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
-from vgx.data.opening import open_images
+from vgx.data.opening import store_of
 from vgx.data.split import held_out
 from vgx.data.store import Store, announce, open_source, peek, require_room
 from vgx.data.stream import StreamedImages
@@ -240,7 +240,7 @@ def open_data(
     try_source(recipe.dataset, source)
     watching, always = verify or console, verify is not None
     share = recipe.eval.holdout
-    store = open_images(source, recipe.dataset, recipe.image, watching, share, verify=always)
+    store = store_of(source, recipe.dataset, recipe.image, watching, share, verify=always)
     held = held_out(store.hashes, recipe.eval.holdout).sum()
     console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
     check_images(recipe.eval, recipe.image, store)
