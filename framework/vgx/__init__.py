@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import LossTerm as LossTerm
     from vgx.parts.kinds import Metric as Metric
     from vgx.parts.kinds import MetricState as MetricState
+    from vgx.parts.kinds import Named as Named
     from vgx.parts.kinds import OpenTracker as OpenTracker
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
@@ -84,7 +85,7 @@ _PUBLIC = {
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (
         "Augmentation Comparison Dataset Decoder Discriminator Encoded Encoder Factored Features "
-        "Fitted Grouped Labelled LatentSampler Loss LossTerm Metric MetricState OpenTracker "
+        "Fitted Grouped Labelled LatentSampler Loss LossTerm Metric MetricState Named OpenTracker "
         "Sampler Source Tracker"
     ),
     "vgx.parts.registry": "Plugin Registry discover",

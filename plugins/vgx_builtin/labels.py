@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import vgx
 from vgx_builtin.columns import Rows
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import Image
 
 
@@ -20,11 +22,12 @@ class LabelledSource:
     source: vgx.Encoded
     label_of: Callable[[int], int]
     fingerprint: str  # changes when the images or the labels do
+    classes: Sequence[str]  # the names of the labels
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Image.Image:
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
         """Return image `index`, as the source does."""
         return self.source[index]
 
@@ -37,23 +40,28 @@ class LabelledSource:
         return self.label_of(index)
 
 
-def expect_classes(
-    where: str, classes: int, image: vgx.ImageSpec, names: Sequence[str] = ()
-) -> None:
+def natural(text: str) -> tuple[object, ...]:
+    """Return what sorts texts as people do: a number in them counts by its value, 2 before 10."""
+    # Texts and numbers take turns, so a text is never compared with a number.
+    pieces = re.split(r"(\d+)", text)
+    return *(int(piece) if piece.isdecimal() else piece for piece in pieces), text
+
+
+def expect_classes(where: str, names: Sequence[str], image: vgx.ImageSpec) -> None:
     """Raise `RecipeError` unless the recipe knows how many classes there are; it lists them."""
-    if image.classes != classes:
-        rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        listed = f" ({', '.join(names[:10])}{rest})" if names else ""
+    if image.classes != len(names):
+        rest = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+        listed = ", ".join(name[:100] for name in names[:10])
         raise vgx.RecipeError(
-            f"{where}: there are {classes} classes{listed}, and image.classes is {image.classes}; "
-            f"set image.classes={classes}"
+            f"{where}: there are {len(names)} classes ({listed}{rest}), and image.classes is "
+            f"{image.classes}; set image.classes={len(names)}"
         )
 
 
 def column_of_labels(
     rows: Rows, column: str, count: int, where: str, image: vgx.ImageSpec
-) -> list[int]:
-    """Return the labels of the first rows.
+) -> tuple[list[int], list[str]]:
+    """Return the labels of the first rows, and the names of the classes.
 
     Raises `DataError` for a column that holds no labels, and `RecipeError` for a wrong
     `image.classes`.
@@ -64,7 +72,7 @@ def column_of_labels(
         raise vgx.DataError(f"{where}: no column '{column}'; it has {', '.join(rows.features)}")
     kind = rows.features[column]
     if isinstance(kind, datasets.ClassLabel):
-        expect_classes(f"{where}: label: {column}", kind.num_classes, image, kind.names)
+        expect_classes(f"{where}: label: {column}", kind.names, image)
     elif not (isinstance(kind, datasets.Value) and kind.dtype.startswith(("int", "uint"))):
         raise vgx.DataError(f"{where}: column '{column}' holds {kind}, not labels")
     labels = rows.values(column, count)
@@ -72,5 +80,6 @@ def column_of_labels(
         if not isinstance(label, int):
             raise vgx.DataError(f"{where}: column '{column}': row {row} has no label")
     if image.classes == 0 and labels:
-        expect_classes(f"{where}: label: {column}", max(labels) + 1, image)
-    return labels
+        expect_classes(f"{where}: label: {column}", [*map(str, range(max(labels) + 1))], image)
+    names = getattr(kind, "names", None) or [*map(str, range(image.classes))]
+    return labels, names

@@ -60,6 +60,7 @@ class LabelledStream:
     source: StreamedRows
     labels: Sequence[int]
     fingerprint: str
+    classes: Sequence[str]  # the names of the labels
 
     def __len__(self) -> int:
         return len(self.source)

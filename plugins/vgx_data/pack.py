@@ -250,7 +250,9 @@ def _image() -> Any:
 def _features(labels: vgx.Labelled | None) -> dict[str, Any]:
     """Return what the columns hold, as `datasets` writes it into the metadata of a file."""
     features: dict[str, Any] = {"image": {"_type": "Image"}}
-    if labels is not None:
+    if isinstance(labels, vgx.Named):
+        features["label"] = {"names": [*labels.classes], "_type": "ClassLabel"}
+    elif labels is not None:
         features["label"] = {"dtype": "int64", "_type": "Value"}
     return features
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 import vgx
 from vgx import rng
+from vgx.data import cache, sums
 from vgx.data import store as data
-from vgx.data import sums
 from vgx.data.batches import Batch, Batches, as_batch, as_images
 from vgx.data.store import cached, decode_all, open_source, open_store, peek
 from vgx.errors import DataError, StorageError
@@ -80,6 +80,50 @@ def test_what_changes_the_pictures_has_a_store_of_its_own(source, spec):
     store = open_store(source, spec)
     assert len(source.reads) == 12
     assert store.images.shape == (10, spec.size, spec.size, spec.channels)
+
+
+def test_images_have_a_height_and_a_width():
+    """Of 8 x 6 pixels in two halves, red above and blue below, 4 rows of 2 pixels are left."""
+    both = Image.new("RGB", (8, 6), "red")
+    both.paste((0, 0, 255), (0, 3, 8, 6))
+
+    class Halves(Pictures):
+        def __getitem__(self, index):
+            return both if index % 2 else np.asarray(both)
+
+    spec = vgx.ImageSpec(size=(4, 2))
+    store = open_store(Halves(6), spec)
+    assert store.images.shape == (6, 4, 2, 3)
+    assert store.images[:, 0].tolist() == [[[255, 0, 0]] * 2] * 6
+    assert store.images[:, 3].tolist() == [[[0, 0, 255]] * 2] * 6
+    assert Batches(store.images, 2, 0, CPU)[0].images.shape == (2, 3, 4, 2)
+    assert [each.pixels for each in cache.stores()] == ["4 x 2 x 3"]
+    assert open_store(Halves(6), vgx.ImageSpec(size=(2, 4))).images.shape == (6, 2, 4, 3)
+
+
+class Lazy:
+    """Images that are no array: each float is made when its row is asked for."""
+
+    shape, nbytes = (12, 1, 2, 3), 12 * 6 * 4
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, rows):
+        chosen = np.arange(12, dtype=np.float32)[rows, None, None, None] / 12
+        return np.broadcast_to(chosen, (len(chosen), 1, 2, 3)).copy()
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_images_may_be_anything_that_gives_rows(resident):
+    batches = Batches(Lazy(), 4, 0, CPU)
+    if resident:
+        batches.reside()
+    rows, images = batches.rows(1), batches[1].images
+    assert images.shape == (4, 3, 1, 2)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images[:, 0, 0, 0], torch.from_numpy(rows.astype(np.float32) / 12))
+    assert as_images(Lazy()[:3], CPU)[2].unique().tolist() == pytest.approx([2 / 12])
 
 
 def test_progress_counts_every_picture():

@@ -83,6 +83,23 @@ def test_images_without_files_become_png_without_loss(tmp_path, registry):
         assert row["label"] == source.label(index)
 
 
+def test_labels_keep_their_names(tmp_path, pictures, registry):
+    words = ["dataset.label=folder", "image.classes=2"]
+    packed(pictures, tmp_path / "out", registry, overrides=words)
+    opened = datasets.load_dataset(
+        str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "hub")
+    )
+    assert opened.features["label"].names == ["cats", "dogs"]
+    assert opened["label"] == [0] * 12 + [1] * 13
+    fields = {"type": "huggingface", "path": str(tmp_path / "out"), "stream": True}
+    again = {"dataset": {**fields, "label": "label"}, "image.classes": 2}
+    recipe = vgx.load_recipe("quickstart", again, registry)
+    source = recipe.dataset.build(recipe.image)
+    assert isinstance(source, vgx.Named)
+    assert isinstance(source, vgx.Grouped)
+    assert (source.classes, source.label(24)) == (["cats", "dogs"], 1)
+
+
 def test_shards_are_numbered_among_all(tmp_path, pictures, registry):
     text = packed(pictures, tmp_path / "out", registry, Sizes(5, 1))
     assert "25 images in 5 files" in text

@@ -18,8 +18,8 @@ from vgx.data.batches import Batch
 from vgx.engine.build import NETWORKS, build_network, evaluating, label_inputs, untrained
 from vgx.engine.engine import Engine
 from vgx.parts.base import BrokenError, Component
-from vgx.parts.contract import check_posterior, check_score, check_tensor, out_of_range
-from vgx.parts.kinds import Fitted, Source
+from vgx.parts.contract import are_texts, check_posterior, check_score, check_tensor, out_of_range
+from vgx.parts.kinds import Fitted, Named, Source
 
 FITTED = 1000  # the most latents that a sampler is fitted to, because fitting takes long
 # Relative. For another number of images, and for a network that was built anew, a GPU may choose
@@ -29,7 +29,10 @@ IMAGES = 2  # number of images of a data set that are read twice
 
 
 def try_source(dataset: Component, source: Source) -> None:
-    """Read the first images of a data set twice. Raises `BrokenError` if they change."""
+    """Read the first images of a data set twice, and the names of its classes.
+
+    Raises `BrokenError` if the images change, or the names are none.
+    """
     for index in range(min(len(source), IMAGES)):
         try:
             pixels = [source[index].tobytes() for _ in range(2)]
@@ -38,6 +41,8 @@ def try_source(dataset: Component, source: Source) -> None:
         if pixels[0] != pixels[1]:
             message = f"image {index} is another one the second time, so a run could not repeat"
             raise BrokenError(dataset, message)
+    if isinstance(source, Named) and not are_texts(source.classes):
+        raise BrokenError(dataset, "the `classes` of its source are no sequence of names")
 
 
 def try_augmentations(engine: Engine, images: Tensor) -> Iterator[Finding]:
@@ -94,7 +99,7 @@ def outputs_of(
     few = None if labels is None else labels[: len(inputs)]
     further = () if name == "encoder" else label_inputs(part, few)
     given: Any = call(part, network, inputs, *further)
-    image = (len(inputs), recipe.image.channels, recipe.image.size, recipe.image.size)
+    image = (len(inputs), *recipe.image.shape)
     latent = (len(inputs), *recipe.latent.shape)
     with contract(part):
         if name == "encoder":

@@ -6,6 +6,7 @@ decode    one image as plain bytes, whatever its mode, or why it cannot be used
 order     the order of an epoch: a function of the seed, the epoch and the position
 spill     decoded images of a stream on the disk, as many as fit
 stream    images that are read and decoded when they are asked for
+classes   the names of labels, and how many images have each
 store     the store of decoded images: opened, built, looked up
 batches   minibatches by number, and bytes as images in [0, 1]
 split     which images no training sees

@@ -1,13 +1,13 @@
 """Minibatches by number, and decoded bytes as images in [0, 1].
 
-Letters: N images, B in a minibatch, S pixels high and wide, C channels.
+Letters: N images, B in a minibatch, H x W pixels, C channels.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vgx.data.order import Shuffled, Windowed
-from vgx.data.store import Store
-from vgx.data.stream import StreamedImages, StreamedLabels
+from vgx.data.store import Images, Labels, Store
+from vgx.data.stream import StreamedImages
 from vgx.errors import DataError
 
 READ = 4096  # images that are copied to a device at once
@@ -27,7 +27,7 @@ AHEAD = 8  # minibatches that are decoded before they are needed, at most
 class Batch:
     """Images and their labels."""
 
-    images: Tensor  # [B, C, S, S]  in [0, 1]
+    images: Tensor  # [B, C, H, W]  in [0, 1]
     labels: Tensor | None = None  # [B]
 
     def __len__(self) -> int:
@@ -45,14 +45,14 @@ class Batches:
 
     def __init__(
         self,
-        images: NDArray[np.uint8] | StreamedImages,
+        images: Images,
         batch: int,
         seed: int,
         device: torch.device,
-        labels: NDArray[np.int64] | StreamedLabels | None = None,
+        labels: Labels | None = None,
         rows: NDArray[np.int64] | None = None,
     ) -> None:
-        """Take images [N, S, S, C] and labels [N]; use all of them, or those in `rows` [M].
+        """Take images [N, H, W, C] and labels [N]; use all of them, or those in `rows` [M].
 
         Raises `DataError` when they do not fill one minibatch.
         """
@@ -60,7 +60,7 @@ class Batches:
         self._labels = labels
         self._order = _order_of(images, rows)
         self.per_epoch = minibatches(len(self._order), batch)
-        self.resident: Tensor | None = None  # [N, S, S, C]  the images, if they are on the device
+        self.resident: Tensor | None = None  # [N, H, W, C]  the images, if they are on the device
 
     def reseeded(self, seed: int) -> Self:
         """Return a copy with the same images in the order of another seed."""
@@ -97,15 +97,14 @@ class Batches:
 
     def reside(self) -> None:
         """Copy all images to the device, where a minibatch is then gathered."""
-        self.resident = torch.empty(self.images.shape, dtype=torch.uint8, device=self.device)
+        kind = torch.from_numpy(np.array(self.images[:1])).dtype
+        self.resident = torch.empty(self.images.shape, dtype=kind, device=self.device)
         for start in range(0, len(self.images), READ):
             part = self.images[start : start + READ]
             self.resident[start : start + READ] = torch.from_numpy(np.array(part)).to(self.device)
 
 
-def _order_of(
-    images: NDArray[np.uint8] | StreamedImages, rows: NDArray[np.int64] | None
-) -> Shuffled | Windowed:
+def _order_of(images: Images, rows: NDArray[np.int64] | None) -> Shuffled | Windowed:
     if isinstance(images, StreamedImages):
         return Windowed(images.source.groups, images.width, rows)
     return Shuffled(np.arange(len(images)) if rows is None else rows)
@@ -128,16 +127,20 @@ def as_batch(store: Store, n: int, device: torch.device) -> Batch:
     return Batch(as_images(store.images[:n], device), labels)
 
 
-def as_images(pixels: NDArray[np.uint8], device: torch.device | str) -> Tensor:
-    """[B, C, S, S]  Return bytes [B, S, S, C] as images in [0, 1], in channels-last memory."""
+def as_images(pixels: NDArray[Any], device: torch.device | str) -> Tensor:
+    """[B, C, H, W]  Return pixels [B, H, W, C] as images in [0, 1], in channels-last memory.
+
+    Pixels are bytes from 0 to 255, or floats in [0, 1] already.
+    """
     # A gathered array is a copy already; a view of a store is read-only, which PyTorch refuses.
     own = np.require(pixels, requirements=["C", "W"])
-    batch = torch.from_numpy(own)  # [B, S, S, C]
+    batch = torch.from_numpy(own)  # [B, H, W, C]
     if torch.device(device).type == "cuda":
         batch = batch.pin_memory()  # without this the copy waits for the device
     return as_floats(batch.to(device, non_blocking=True))
 
 
 def as_floats(pixels: Tensor) -> Tensor:
-    """[B, C, S, S]  Return bytes [B, S, S, C] as images in [0, 1], in channels-last memory."""
-    return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+    """[B, C, H, W]  Do the same with a tensor of pixels, on its device."""
+    images = pixels.permute(0, 3, 1, 2)
+    return images.to(torch.float32).div_(255) if pixels.dtype == torch.uint8 else images

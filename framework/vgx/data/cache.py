@@ -38,17 +38,21 @@ class Cached:
     path: Path
     source: str  # of a store: the data set and its fields
     images: int  # 0 for all but stores
-    shape: tuple[int, int]  # size and channels
+    shape: tuple[int, int, int]  # height, width and channels
     bytes: int
     used: float  # when it was last opened, in seconds since 1970
 
     @property
+    def pixels(self) -> str:
+        """Height, width and channels as text."""
+        return " x ".join(map(str, self.shape))
+
+    @property
     def line(self) -> str:
         """It in one line of text."""
-        size, channels = self.shape
         if not self.images:
             return f"{self.source}: {format_bytes(self.bytes)}"
-        images = f"{self.images:,} images of {size} x {size} x {channels}"
+        images = f"{self.images:,} images of {self.pixels}"
         return f"{self.source}: {images}, {format_bytes(self.bytes)}"
 
 
@@ -284,9 +288,10 @@ def stores() -> list[Cached]:
             try:
                 about = read_about(path)
             except DamagedError:
-                source, count, shape = "damaged, or of an earlier vgx", 0, (0, 0)
+                source, count, shape = "damaged, or of an earlier vgx", 0, (0, 0, 0)
             else:
-                source, count, shape = about.source, about.count, (about.size, about.channels)
+                source, count = about.source, about.count
+                shape = about.height, about.width, about.channels
             cached.append(Cached(path, source, count, shape, size, used))
     return sorted(cached, key=lambda store: store.used)
 
@@ -307,7 +312,7 @@ def others() -> list[Cached]:
             if path.is_relative_to(data):
                 name = f"files of the hub's library: {'/'.join(path.relative_to(data).parts[:2])}"
             size = sum(each.st_size for each in status)
-            cached.append(Cached(path, name, 0, (0, 0), size, used))
+            cached.append(Cached(path, name, 0, (0, 0, 0), size, used))
     return cached
 
 

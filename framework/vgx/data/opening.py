@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vgx.console import Console
+from vgx.data.classes import names_of
 from vgx.data.split import held_out
 from vgx.data.store import Store, hash_of, label_of, name_of, open_with_progress, watched_on
 from vgx.data.stream import StreamedImages, StreamedLabels
@@ -72,7 +73,8 @@ def open_stream(
         labels = StreamedLabels(images, every)
     content = hashlib.sha256(f"stream|{source.fingerprint}".encode()).hexdigest()
     fingerprint, revision = source.fingerprint, source.revision
-    return Store(images, hashes, labels, fingerprint, content, {}, revision=revision)
+    names = names_of(source, image)
+    return Store(images, hashes, labels, fingerprint, content, {}, names=names, revision=revision)
 
 
 def hashes_of(source: Grouped, watch: Watch = unwatched) -> NDArray[np.uint64]:

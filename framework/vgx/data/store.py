@@ -1,6 +1,6 @@
 """The store: images decoded, filtered and resized once into one memory-mapped array.
 
-Letters: N images, S pixels high and wide, C channels.
+Letters: N images, H x W pixels, C channels.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from vgx.console import Console
 from vgx.data import cache, sums
 from vgx.data import decode as decoding
-from vgx.data.stream import StreamedImages, StreamedLabels, evenly
+from vgx.data.classes import Classes, counted, names_of
+from vgx.data.stream import StreamedImages, evenly
 from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, StorageError, noticing
 from vgx.files import write_file
@@ -30,24 +31,55 @@ from vgx.parts.kinds import Dataset, Grouped, Labelled, Sampler, Source
 from vgx.parts.values import ImageSpec
 
 # What is done to an image after decoding; part of the store's address.
-POLICY = "bilinear-3"
+POLICY = "bilinear-4"
 AT_ONCE = 32  # images that one task of a thread decodes
 IN_FLIGHT = 2**28  # bytes of decoded images that wait to be written, about
 SKIPPING = "dataset.on_bad=skip leaves such images out"
+
+
+class Images(Protocol):
+    """Images that are read when they are asked for; an array is one such."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of images, their height, their width and their channels: (N, H, W, C)."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all images in bytes, as they are given."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> NDArray[Any]:
+        """[n, H, W, C]  Return some images: bytes from 0 to 255, or float32 in [0, 1]."""
+        ...
+
+
+class Labels(Protocol):
+    """Labels that are looked up when they are asked for; an array is one such."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> NDArray[np.int64]:
+        """[n]  Return the labels of some images."""
+        ...
 
 
 @dataclass(frozen=True)
 class Store:
     """The decoded images and how they came to be."""
 
-    images: NDArray[np.uint8] | StreamedImages  # [N, S, S, C]
+    images: Images  # [N, H, W, C]
     hashes: NDArray[np.uint64]  # [N]  of each image's bytes: equal images have equal hashes
-    labels: NDArray[np.int64] | StreamedLabels | None  # [N]  if the recipe's image.classes is set
+    labels: Labels | None  # [N]  if the recipe's image.classes is set
     fingerprint: str  # of the source
     content: str  # SHA-256 of images and labels
     dropped: dict[str, int]  # images left out, by reason
     bad: int = 0  # images that cannot be read
     named: tuple[str, ...] = ()  # the first of those: "name: reason"
+    names: tuple[str, ...] = ()  # of the labels, if they have any
     revision: str = ""  # the commit of the data, if it is known
 
     def first(self, rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
@@ -64,6 +96,10 @@ class Store:
         if isinstance(self.images, StreamedImages):
             return self.images.spread(rows, n)
         return rows[evenly(len(rows), n)]
+
+    def classes(self, image: ImageSpec) -> Classes:
+        """Return the name of each label and how many images have it; none without labels."""
+        return [] if self.labels is None else counted(np.asarray(self.labels), image, self.names)
 
     def summary(self) -> str:
         """Return the counts as a line of text."""
@@ -116,27 +152,40 @@ def name_of(part: Component) -> str:
     return " ".join(words)
 
 
-def peek(source: Source, image: ImageSpec, n: int, max_bad: float | None = None) -> Store:
+def peek(
+    source: Source,
+    image: ImageSpec,
+    n: int,
+    max_bad: float | None = None,
+    rows: Iterable[int] | None = None,
+) -> Store:
     """Decode the first `n` usable images without the cache, or fewer if there are not as many.
 
-    An unreadable image is left out if `max_bad` allows some; else it is a `DataError`.
+    With `rows`, of these images alone. An unreadable image is left out if `max_bad` allows some;
+    else it is a `DataError`.
     """
-    usable: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
+    usable, labels, bad = list[NDArray[np.uint8]](), list[int](), list[str]()
+    dropped = Counter[str]()
     with decoding.guarded():
-        for index in range(len(source)):
+        for index in range(len(source)) if rows is None else rows:
             pixels = decoding.decode(source, index, image)
             if isinstance(pixels, np.ndarray):
                 usable.append(pixels)
                 labels += [label_of(source, index, image)] if image.classes else []
-            elif isinstance(pixels, DataError) and max_bad is None:
+            elif isinstance(pixels, Dropped):
+                dropped[str(pixels)] += 1
+            elif max_bad is None:
                 raise _with_advice(pixels)
+            else:
+                bad.append(str(pixels))
             if len(usable) == n:
                 break
     if not usable:
         raise DataError(f"none of {len(source):,} images is usable")
     hashes = np.array([hash_of(pixels.tobytes()) for pixels in usable], np.uint64)
-    return Store(np.stack(usable), hashes, np.array(labels) if labels else None, "", "", {})
+    known = np.array(labels) if labels else None
+    named = tuple(bad[: sums.NAMED])
+    return Store(np.stack(usable), hashes, known, "", "", dict(dropped), len(bad), named)
 
 
 def open_with_progress(
@@ -185,7 +234,7 @@ def open_store(
     again, with a `Notice`.
     """
     folder = _folder(source.fingerprint, image)
-    limit = cache.limit()
+    names, limit = names_of(source, image), cache.limit()
 
     def read(folder: Path) -> Store:
         return _read(folder, source.fingerprint, image, watch, verify=verify)
@@ -208,7 +257,7 @@ def open_store(
         for removed in cache.remove(limit):
             report(f"Removed from the cache, which is full: {removed.line}")
     _check_bad(store, len(source), max_bad, advice)
-    return store
+    return replace(store, names=names)  # a store of an earlier version has none
 
 
 def require_room(source: Source, image: ImageSpec) -> None:
@@ -237,7 +286,7 @@ def cached(fingerprint: str, image: ImageSpec, watch: Watch = unwatched) -> Stor
 
 def _folder(fingerprint: str, image: ImageSpec) -> Path:
     """Return where the store of a source lies, whether it is there or not."""
-    address = f"{fingerprint}|{image.size}|{image.channels}|{POLICY}"
+    address = f"{fingerprint}|{image.height}x{image.width}|{image.channels}|{POLICY}"
     if image.classes:
         address += f"|{image.classes} classes"
     return cache.folder() / hashlib.sha256(address.encode()).hexdigest()[:32]
@@ -249,12 +298,12 @@ def _read(
     """Verify a store and map its images. Raises `DamagedError`, `OSError`."""
     with cache.open_images(folder) as file:
         about = sums.read_about(folder)
-        if (about.size, about.channels) != (image.size, image.channels):
+        if (about.channels, about.height, about.width) != image.shape:
             raise sums.DamagedError(f"{sums.ABOUT} is that of other images")
         hashes = sums.read_column(folder, sums.HASHES, about)
         labels = sums.read_column(folder, sums.LABELS, about) if image.classes else b""
         sums.check_images(folder, file, about, labels, watch, always=verify)
-        shape = about.count, image.size, image.size, image.channels
+        shape = about.count, image.height, image.width, image.channels
         # The map keeps the file's lock: a store that is mapped is not removed.
         images = np.memmap(file, np.uint8, "r", shape=shape)
     return Store(
@@ -266,6 +315,7 @@ def _read(
         about.dropped,
         about.bad,
         tuple(about.named),
+        tuple(about.classes),
     )
 
 
@@ -342,7 +392,8 @@ def _build(
     about = sums.About(
         address=place.name.removeprefix("."),
         source=decoding.printable(name or source.fingerprint),
-        size=image.size,
+        height=image.height,
+        width=image.width,
         channels=image.channels,
         count=len(hashes),
         dropped=dict(sorted(dropped.items())),
@@ -350,6 +401,7 @@ def _build(
         named=bad[: sums.NAMED],
         sha256=digest.hexdigest(),
         sums={column: hashlib.sha256(data).hexdigest() for column, data in columns.items()},
+        classes=list(names_of(source, image)),
     )
     write_file(place / sums.ABOUT, about.text())
 

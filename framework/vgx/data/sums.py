@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,7 +51,8 @@ class About:
 
     address: str  # the name of the store's folder
     source: str  # the data set and its fields
-    size: int
+    height: int  # of each image, in pixels
+    width: int
     channels: int
     count: int
     dropped: dict[str, int]  # images left out, by reason
@@ -59,22 +60,26 @@ class About:
     named: list[str]  # the first of those
     sha256: str  # of images and labels
     sums: dict[str, str]  # SHA-256 of the other files
+    classes: list[str] = field(default_factory=list)  # names of the labels, if they have any
 
     def text(self) -> str:
         """Return these fields as JSON, and last the sum of what stands before it."""
         fields = asdict(self)
+        if not self.classes:  # as earlier versions, which knew no names, wrote it
+            del fields["classes"]
         own = hashlib.sha256(json.dumps(fields, indent=1).encode()).hexdigest()
         return json.dumps({**fields, "own": own}, indent=1)
 
     def possible(self) -> bool:
         """Return whether each field is of its kind and within its bounds."""
-        numbers = (self.size, self.channels, self.count, self.bad, *self.dropped.values())
-        texts = (self.address, self.source, self.sha256, *self.named, *self.dropped)
+        shape = self.height, self.width, self.channels, self.count
+        numbers = (*shape, self.bad, *self.dropped.values())
+        texts = (self.address, self.source, self.sha256, *self.named, *self.dropped, *self.classes)
         return (
             all(type(number) is int and 0 <= number < 2**53 for number in numbers)
-            and min(self.size, self.channels, self.count) > 0
+            and min(shape) > 0
             and all(type(text) is str for text in (*texts, *self.sums.values()))
-            and type(self.named) is list
+            and type(self.named) is type(self.classes) is list
             and set(self.sums) in ({HASHES}, {HASHES, LABELS})
         )
 
@@ -115,7 +120,7 @@ def check_images(
 
     Raises `DamagedError` when they, or the labels, are not those that were written.
     """
-    row = about.size**2 * about.channels
+    row = about.height * about.width * about.channels
     size = os.fstat(file.fileno()).st_size
     if size != about.count * row:
         raise DamagedError(f"{IMAGES} has {size:,} bytes, not {about.count * row:,}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
@@ -36,6 +36,12 @@ def check_tensor(what: str, value: Any, shape: tuple[int, ...]) -> None:
         raise ContractError(f"{what}: shape {tuple(value.shape)}, not {tuple(shape)}")
     if not value.isfinite().all():
         raise ContractError(f"{what}: not all finite numbers")
+
+
+def are_texts(value: Any) -> bool:
+    """Return whether a value is a sequence of texts."""
+    whole = isinstance(value, Sequence) and not isinstance(value, str)
+    return whole and all(isinstance(text, str) for text in value)
 
 
 def check_posterior(posterior: Any, shape: tuple[int, ...]) -> None:

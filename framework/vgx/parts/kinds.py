@@ -28,6 +28,7 @@ from vgx.step import Step
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from PIL import Image
     from torch import Generator, Tensor, nn
 
@@ -45,8 +46,11 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Image.Image:
-        """Return image `index`, in any mode and size.
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
+        """Return image `index` as it is: a PIL image of any mode and size, or an array.
+
+        An array is [H, W] or [H, W, C] of uint8, uint16 or floats. The recipe's `image` decides
+        what becomes of it.
 
         Raises `vgx.Dropped` for an image that the recipe leaves out. Any other exception means that
         the image cannot be read. The message of a `vgx.DataError`, "name: why", is shown to the
@@ -61,6 +65,16 @@ class Labelled(Source, Protocol):
 
     def label(self, index: int) -> int:
         """Return the label of image `index`, from 0 to `image.classes` - 1."""
+        ...
+
+
+@runtime_checkable
+class Named(Labelled, Protocol):
+    """A sequence of images with labels that have names."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the labels 0, 1, 2, ...: as many as `image.classes`."""
         ...
 
 

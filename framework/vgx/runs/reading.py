@@ -36,7 +36,8 @@ from vgx.recipe.yaml import MAX_BYTES, read
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_JSON = 2**20  # bytes of environment.json, audit.json and ended.json
+MAX_JSON = 2**20  # bytes of audit.json and ended.json
+MAX_ENVIRONMENT = 2**23  # it names up to 10,000 classes
 MAX_EVALUATION = 2**22  # its lists have a number for each latent dimension
 MAX_LOG = 2**29
 MAX_LINE = 2**20  # bytes of a line of a log; the rest of a longer one is passed over
@@ -60,6 +61,13 @@ class Unreadable(TypedDict, total=False):
     count: Count
 
 
+class Class(TypedDict):
+    """A class of images."""
+
+    name: str
+    count: Count
+
+
 class Data(TypedDict, total=False):
     """The images that a run was trained on."""
 
@@ -70,6 +78,7 @@ class Data(TypedDict, total=False):
     held_out: Count
     dropped: dict[str, Count]
     bad: Unreadable
+    classes: Annotated[list[Class], FailFast()]  # of the labels 0, 1, ...; absent without labels
 
 
 class Plugin(TypedDict, total=False):
@@ -252,7 +261,7 @@ NUMBERS, MANIFEST = TypeAdapter(Numbers), TypeAdapter(dict[str, Summed])
 
 def environment(run: Path) -> Environment | None:
     """Return what a run was made with."""
-    return _json(run / "environment.json", ENVIRONMENT)
+    return _json(run / "environment.json", ENVIRONMENT, MAX_ENVIRONMENT)
 
 
 def audit(run: Path) -> Audit | None:
@@ -302,8 +311,8 @@ def lock(run: Path) -> str:
     return (_bytes(run / "lock", MAX_LOCK) or b"").decode(errors="replace").strip()
 
 
-def grid(file: Path, size: int) -> Image.Image:
-    """Return a grid of images of `size` x `size` pixels, as a run draws them: PNG, RGB or grey.
+def grid(file: Path, pixels: int) -> Image.Image:
+    """Return a grid of images of so many pixels each, as a run draws them: PNG, RGB or grey.
 
     Raises `StorageError` also when it is missing, and when it has far more pixels than such a grid.
     """
@@ -312,7 +321,7 @@ def grid(file: Path, size: int) -> Image.Image:
     data = _bytes(file, MAX_GRID)
     if data is None:
         raise StorageError(f"{file}: missing")
-    most = 2**24 + 80 * size**2  # 64 images, the lines between them and their captions
+    most = 2**24 + 80 * pixels  # 64 images, the lines between them and their captions
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

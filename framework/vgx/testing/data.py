@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from vgx.errors import Dropped
-from vgx.parts.contract import check_tensor, out_of_range
-from vgx.parts.kinds import Labelled
+from vgx.parts.contract import are_texts, check_tensor, out_of_range
+from vgx.parts.kinds import Labelled, Named
 from vgx.testing.case import B, Case, require, unchanged, with_generator
 
 
@@ -44,6 +45,10 @@ def check_source(case: Case, source: Any) -> None:
             label = source.label(index)
             good = type(label) is int and 0 <= label < case.image.classes
             case.check(good, f"label({index}) is {label!r}, no int below {case.image.classes}")
+    if isinstance(source, Named) and case.image.classes:
+        require(are_texts(source.classes), "its classes are no sequence of names")
+        names, classes = len(source.classes), case.image.classes
+        case.check(names == classes, f"it names {names} classes, and image.classes is {classes}")
 
 
 def _bytes_of(source: Any, index: int) -> bytes:
@@ -54,8 +59,12 @@ def _bytes_of(source: Any, index: int) -> bytes:
         image = source[index]
     except Dropped as reason:
         return str(reason).encode()
+    if isinstance(image, np.ndarray):
+        what = f"[{index}] is an array {image.shape} of {image.dtype}"
+        require(image.ndim in (2, 3), f"{what}, not [H, W] or [H, W, C]")
+        return f"{image.dtype} {image.shape} ".encode() + image.tobytes()
     name = type(image).__name__
-    require(isinstance(image, Image.Image), f"[{index}] is a {name}, not a PIL image")
+    require(isinstance(image, Image.Image), f"[{index}] is a {name}, no PIL image and no array")
     pixels: bytes = image.tobytes()
     return f"{image.mode} {image.size} ".encode() + pixels
 

@@ -47,7 +47,8 @@ def check_metric(case: Case) -> None:
     real, fake = case.images(), case.images(1)
     reason = case.part.why_not(case.image, B, B)
     require(isinstance(reason, str), f"why_not() gives {reason!r}, no text")
-    require(not reason, f"it cannot compare {B} images of {case.image.size} pixels: {reason}")
+    pixels = f"{case.image.height} x {case.image.width} pixels"
+    require(not reason, f"it cannot compare {B} images of {pixels}: {reason}")
 
     def measure(batch: int, ambient: int = 0) -> Any:
         with rng.ambient(ambient, "testing"):

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from vgx.data.classes import KEPT
 from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.engine.engine import Engine
@@ -43,6 +44,8 @@ def describe(
     folder: Path | None,
 ) -> dict[str, Any]:
     """Return what a run was made with, for `environment.json`."""
+    counted = store.classes(recipe.image)[:KEPT]
+    classes = [{"name": name, "count": count} for name, count in counted]
     return {
         **machine(registry, device),
         "git": _git_commit(folder),
@@ -55,6 +58,7 @@ def describe(
             "held_out": int(held_out(store.hashes, recipe.eval.holdout).sum()),
             "dropped": store.dropped,
             "bad": {"count": store.bad, "named": list(store.named)},
+            **({"classes": classes} if classes else {}),
         },
         "better": recipe.eval.better,  # higher or lower, for readers without the plugins
         "grids": recipe.sampler.type,  # what step-*.png show; without it, latents from N(0, I)

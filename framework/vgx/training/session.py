@@ -19,6 +19,7 @@ from vgx.check.examine import Findings, examine
 from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
+from vgx.data.classes import classes_of, summary
 from vgx.data.opening import store_of
 from vgx.data.split import held_out
 from vgx.data.store import Store, announce, open_source, peek, require_room
@@ -173,6 +174,8 @@ def check(
             for notice in notices:
                 console.warn(notice)
             console.print(f"Data: {len(source):,} images before filtering")
+            if classes := classes_of(source, recipe.image):
+                console.print(f"Labels: {summary(classes)}")
             require_room(source, recipe.image)
             try_source(recipe.dataset, source)
             trained = math.ceil(len(source) * (1 - recipe.eval.holdout))
@@ -243,6 +246,8 @@ def open_data(
     store = store_of(source, recipe.dataset, recipe.image, watching, share, verify=always)
     held = held_out(store.hashes, recipe.eval.holdout).sum()
     console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
+    if classes := store.classes(recipe.image):
+        console.print(f"Labels: {summary(classes)}")
     check_images(recipe.eval, recipe.image, store)
     return store, notices
 

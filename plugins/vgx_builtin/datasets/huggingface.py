@@ -99,16 +99,16 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         if self.label is None:
             return source
         where = f"dataset huggingface: {self.path}"
-        labels = column_of_labels(rows, self.label, count, where, image)
-        return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}")
+        labels, names = column_of_labels(rows, self.label, count, where, image)
+        return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}", names)
 
     def _streamed(self, rows: Rows, column: str, image: vgx.ImageSpec) -> vgx.Source:
         where = f"dataset huggingface: {self.path}"
         source = grouped(rows, where, column, self.non_rgb, self.limit)
         if self.label is None:
             return source
-        labels = column_of_labels(rows, self.label, len(source), where, image)
-        return LabelledStream(source, labels, f"{source.fingerprint}-label-{self.label}")
+        labels, names = column_of_labels(rows, self.label, len(source), where, image)
+        return LabelledStream(source, labels, f"{source.fingerprint}-label-{self.label}", names)
 
 
 def _load_local(path: Path, split: str) -> tuple[Rows, str, tuple[Path, ...]]:

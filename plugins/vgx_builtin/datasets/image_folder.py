@@ -23,7 +23,7 @@ from vgx_builtin.image_files import (
     read_bytes,
     tell_of_links,
 )
-from vgx_builtin.labels import LabelledSource, expect_classes
+from vgx_builtin.labels import LabelledSource, expect_classes, natural
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -104,12 +104,13 @@ def _labelled(
             message = f"{file}: lies in no folder below {root}, so it has no label"
             raise vgx.DataError(f"dataset image-folder: label: folder: {message}")
     folders = {file: file.relative_to(root).parts[0] for file in all_files}
-    names = sorted(set(folders.values()))
-    expect_classes("dataset image-folder: label: folder", len(names), image, names)
+    names = sorted(set(folders.values()), key=natural)
+    expect_classes("dataset image-folder: label: folder", names, image)
     number = {name: index for index, name in enumerate(names)}
     labels = [number[folders[file]] for file in source.files]
     names_hash = hashlib.sha256(os.fsencode("/".join(names))).hexdigest()[:16]
-    return LabelledSource(source, labels.__getitem__, f"{source.fingerprint}-folders-{names_hash}")
+    fingerprint = f"{source.fingerprint}-folders-{names_hash}"
+    return LabelledSource(source, labels.__getitem__, fingerprint, names)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""The classes of a data set: what its labels are called, and how many images have each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vgx.data.decode import printable
+from vgx.errors import DataError
+from vgx.parts.kinds import Labelled, Named, Source
+from vgx.parts.values import ImageSpec
+
+LONGEST = 100  # characters of a name
+LISTED = 10  # classes in a message
+KEPT = 10_000  # classes in `environment.json`
+
+Classes = list[tuple[str, int]]  # the name of each label, and how many images have it
+
+
+def names_of(source: Source, image: ImageSpec) -> tuple[str, ...]:
+    """Return the names of a source's labels; none when the labels are not used or have no names.
+
+    Raises `DataError` when there are not as many as `image.classes`.
+    """
+    if not (image.classes and isinstance(source, Named)):
+        return ()
+    names = tuple(printable(name)[:LONGEST] for name in source.classes)
+    if len(names) != image.classes:
+        text = f"there are {len(names):,} classes ({listed(names)})"
+        advice = f"image.classes is {image.classes}; set image.classes={len(names)}"
+        raise DataError(f"the data set: {text}, and {advice}")
+    return names
+
+
+def counted(labels: Iterable[int], image: ImageSpec, names: Sequence[str] = ()) -> Classes:
+    """Return each class of images with these labels; without names the label is its own name."""
+    numbers: NDArray[np.int64] = np.fromiter(labels, np.int64)
+    counts = np.bincount(numbers, minlength=image.classes).tolist()
+    return list(zip(names or map(str, range(image.classes)), counts, strict=False))
+
+
+def classes_of(source: Source, image: ImageSpec) -> Classes:
+    """Return the classes of a source before any image is decoded; none without labels."""
+    if not (image.classes and isinstance(source, Labelled)):
+        return []
+    labels = (source.label(index) for index in range(len(source)))
+    # An image that will be left out may have any label.
+    usable = (label for label in labels if 0 <= label < image.classes)
+    return counted(usable, image, names_of(source, image))
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return the first texts of a list as a text, and how many more there are."""
+    more = f" and {len(texts) - LISTED:,} more" if len(texts) > LISTED else ""
+    return ", ".join(islice(texts, LISTED)) + more
+
+
+def summary(classes: Classes) -> str:
+    """Return the names of classes and their counts as a line of text."""
+    text = listed([f"{name} ({count:,})" for name, count in classes])
+    empty = [name for name, count in classes if not count]
+    without = f"; without images: {listed(empty)}" if empty else ""
+    return f"{len(classes):,} classes: {text}{without}"
