@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,11 @@ class LabelledSource:
     def label(self, index: int) -> int:
         """Return the label of image `index`."""
         return self.label_of(index)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many files are left out, by reason."""
+        return self.source.left_out if isinstance(self.source, vgx.Counted) else {}
 
 
 def natural(text: str) -> tuple[object, ...]:

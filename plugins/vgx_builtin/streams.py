@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import vgx
-from vgx_builtin.columns import Rows
+from vgx_builtin.columns import Rows, cells_of
 from vgx_builtin.image_files import NonRgb
 from vgx_builtin.parquet import ParquetRows, Piece
 from vgx_builtin.row_groups import GroupRows, footers
@@ -50,7 +50,7 @@ class StreamedRows:
         """Read a group. Raises `DataError` or `HubError`."""
         rows = self.rows[number]
         first = self.ends[number] - len(rows)
-        return RowImages(rows.cells(self.column), len(rows), (), self.non_rgb, "", first)
+        return RowImages(cells_of(rows, self.column), len(rows), (), self.non_rgb, "", first)
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,13 @@ def grouped(
         raise vgx.DataError(f"{where}: stream: {text}")
     pieces = _first(rows.pieces, limit or len(rows))
     groups = [GroupRows(piece, rows.features) for piece in pieces if piece.count]
+    whole = column if column in rows.features else column.partition(".")[0]
     for group in groups:
-        group.require_small(column)
+        group.require_small(whole)
     words = f"{footers(rows)}|{column}|{non_rgb}|{limit}"
     name = f"rows-{hashlib.sha256(words.encode()).hexdigest()[:32]}"
     counts = [len(group) for group in groups]
-    largest = max(group.size(column) for group in groups)
+    largest = max(group.size(whole) for group in groups)
     ends = list(accumulate(counts))
     return StreamedRows(groups, column, non_rgb, name, revision, counts, largest, ends)
 

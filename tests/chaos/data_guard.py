@@ -62,7 +62,7 @@ def main():
         sys.stdout.flush()
 
 
-def load_local(path, split):
+def load_local(path, split, _config):
     """Load local files as vgx must not."""
     import datasets
 

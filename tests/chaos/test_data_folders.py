@@ -146,9 +146,20 @@ def readmes():
         yield f"within {pattern}", configs([{"split": "train", "path": pattern}]), KEPT
     for odd in (1, None, {}, {"train": "data/*"}, [[["data/*"]]], [None], [], True, [{"split": 1}]):
         yield f"odd {odd}", configs(odd), REFUSED
-    for folder in ("../outside", "OUT", "data", "https://127.0.0.1:9"):
+    for folder in (
+        "../outside",
+        "OUT",
+        "data/../../outside",
+        "https://127.0.0.1:9",
+        "~",
+        "",
+        "..",
+        1,
+    ):
         more = {"data_dir": folder}
-        yield f"data_dir {folder}", configs("**", **more), REFUSED
+        expected = KEPT if folder == "" else REFUSED
+        yield f"data_dir {folder}", configs("**", **more), expected
+    yield "data_dir data", configs("**", data_dir="data"), KEPT
     for name, text in {
         "several": "configs:\n- {config_name: a, data_files: a}\n- {config_name: b, data_files: b}",
         "tag": "configs: !!python/object/apply:os.system [touch marker]",

@@ -19,7 +19,7 @@ from PIL import Image
 import vgx
 from vgx.data.store import open_source, open_store
 from vgx.errors import DataError, RecipeError
-from vgx_builtin import image_files
+from vgx_builtin import formats, image_files
 
 SPEC = vgx.ImageSpec(size=8)
 
@@ -38,7 +38,7 @@ def test_it_looks_into_folders_and_takes_images_only(tmp_path):
     save(tmp_path / "a.jpg")
     (tmp_path / "notes.txt").write_text("no picture")
     files = source(tmp_path)
-    assert [file.name for file in files.files] == ["a.jpg", "one.PNG"]
+    assert files.names == ["a.jpg", "b/deep/one.PNG"]
     assert files[1].size == (10, 12)
     assert len(source(tmp_path, limit=1)) == 1
 
@@ -245,7 +245,7 @@ def test_no_program_is_started_for_an_image(tmp_path, monkeypatch):
     (tmp_path / "a.eps").write_bytes(BAD["program.png"])
     with pytest.raises(DataError, match="no images in it"):
         source(tmp_path)
-    assert {".eps", ".pdf", ".h5", ".wmf"}.isdisjoint(image_files.endings())
+    assert {".eps", ".pdf", ".h5", ".wmf"}.isdisjoint(formats.endings())
 
 
 def test_of_an_animation_the_first_frame_is_taken(tmp_path):
@@ -361,7 +361,8 @@ def test_a_label_is_the_number_of_the_folder_as_torchvision_counts(animals):
     theirs = dict(ImageFolder(str(animals)).samples)
     files = labelled(animals, 3)
     assert isinstance(files, vgx.Labelled)
-    ours = {str(file): files.label(index) for index, file in enumerate(files.source.files)}
+    names = files.source.names
+    ours = {str(animals / name): files.label(index) for index, name in enumerate(names)}
     assert ours == theirs
     assert sorted(ours.values()) == [0, 1, 1, 2, 2]
     kept = open_store(files, vgx.ImageSpec(size=8, classes=3))

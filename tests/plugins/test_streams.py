@@ -97,6 +97,14 @@ def test_the_fingerprint_is_that_of_the_data_not_of_the_place(tmp_path):
     assert len(names) == 6
 
 
+def test_a_part_of_a_column_is_streamed(tmp_path):
+    rows = [[{"bytes": png(row), "path": None}, {"bytes": b"", "path": None}] for row in range(9)]
+    pq.write_table(pa.table({"images": rows}), tmp_path / "x.parquet", row_group_size=4)
+    source = opened(tmp_path / "x.parquet", column="images.0")
+    assert numbers(StreamedImages(source, SPEC)[np.arange(9)]) == list(range(9))
+    assert source.group_bytes > 4 * len(png(1))
+
+
 def test_only_parquet_is_streamed(tmp_path, monkeypatch):
     from vgx_builtin.streams import grouped
 

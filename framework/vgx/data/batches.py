@@ -60,12 +60,13 @@ class Batches:
         self._labels = labels
         self._order = _order_of(images, rows)
         self.per_epoch = minibatches(len(self._order), batch)
+        self._looked = 0  # minibatches whose images are expected already
         self.resident: Tensor | None = None  # [N, H, W, C]  the images, if they are on the device
 
     def reseeded(self, seed: int) -> Self:
         """Return a copy with the same images in the order of another seed."""
         other = copy.copy(self)
-        other.seed = seed
+        other.seed, other._looked = seed, 0  # noqa: SLF001 - of the same class
         return other
 
     def rows(self, number: int) -> NDArray[np.int64]:
@@ -88,8 +89,11 @@ class Batches:
 
     def _look_ahead(self, number: int, images: StreamedImages) -> None:
         """Begin to read and decode what a minibatch and the next ones need."""
-        for later in range(number, number + 1 + min(AHEAD, images.ahead // self.batch)):
+        after = number + 1 + min(AHEAD, images.ahead // self.batch)
+        # Those before were looked at with the last minibatch.
+        for later in range(self._looked if number < self._looked < after else number, after):
             images.expect(self.rows(later))
+        self._looked = after
         if isinstance(self._order, Windowed):
             epoch, place = divmod(number, self.per_epoch)
             groups = self._order.next_groups(self.seed, epoch, place * self.batch)

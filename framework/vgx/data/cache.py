@@ -21,11 +21,14 @@ from typing import BinaryIO, TypeVar
 
 from vgx.data.sums import ABOUT, BROKEN, FILES, IMAGES, DamagedError, forget, read_about
 from vgx.errors import Notice, RecipeError, StorageError
-from vgx.files import cache_dir, flush_directory, open_regular
+from vgx.files import cache_dir, flush_directory, open_regular, write_file
 
 INCOMPLETE = ".incomplete"  # how the hub's library ends the name of a folder it writes
 Opened = TypeVar("Opened")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+# Says to programs that make backups, and to data sets of files, that a folder is a cache
+# (https://bford.info/cachedir/).
+TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of vgx: all can be made again.\n"
 _NAME = re.compile(r"[0-9a-f]{32}")
 _HIDDEN = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # folders of builders, and what is being removed
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
@@ -231,7 +234,10 @@ def _begin(store: Path, place: Path, damaged: int | None) -> BinaryIO | None:
     A store that is the `damaged` one is removed first.
     """
     root = store.parent
-    root.mkdir(parents=True, exist_ok=True)
+    if not root.parent.exists():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        write_file(root.with_name("CACHEDIR.TAG"), TAG)
+    root.mkdir(exist_ok=True)
     # Nobody may see a folder that is not yet locked. A file, since NFS locks no directory.
     with root.with_name("images.lock").open("a") as claim:
         fcntl.flock(claim, fcntl.LOCK_EX)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -27,7 +28,7 @@ from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.base import Component
-from vgx.parts.kinds import Dataset, Grouped, Labelled, Sampler, Source
+from vgx.parts.kinds import Counted, Dataset, Grouped, Labelled, Sampler, Source
 from vgx.parts.values import ImageSpec
 
 # What is done to an image after decoding; part of the store's address.
@@ -80,6 +81,7 @@ class Store:
     bad: int = 0  # images that cannot be read
     named: tuple[str, ...] = ()  # the first of those: "name: reason"
     names: tuple[str, ...] = ()  # of the labels, if they have any
+    left_out: dict[str, int] = field(default_factory=dict)  # files beside the images, by reason
     revision: str = ""  # the commit of the data, if it is known
 
     def first(self, rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
@@ -112,12 +114,28 @@ class Store:
             text += f", {left_out:,} dropped ({reasons})"
         if self.bad:
             text += f", {self.bad:,} unreadable ({self.examples()})"
-        return text
+        return text + beside(self.left_out)
 
     def examples(self) -> str:
         """Return the first few unreadable images, and how many more there are."""
         more = f"; and {self.bad - 3:,} more" if self.bad > 3 else ""
         return "; ".join(self.named[:3]) + more
+
+
+def beside(left_out: Mapping[str, int]) -> str:
+    """Return ", 12 left out (8 .heic, 3 .txt, 1 hidden file)", or an empty text."""
+    if not left_out:
+        return ""
+    most = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count:,} {_plural(reason, count)}" for reason, count in most[:8]]
+    shown += [f"{sum(count for _, count in most[8:]):,} others"] if most[8:] else []
+    return f", {sum(left_out.values()):,} left out ({', '.join(shown)})"
+
+
+def _plural(reason: str, count: int) -> str:
+    """Return "hidden files" for "hidden file", and "runs of vgx"; an ending stays as it is."""
+    noun = re.match(r"[a-z ]+?(?= (?:of|that|without|to)\b|$)", reason)
+    return reason if count == 1 or noun is None else f"{noun[0]}s{reason[noun.end() :]}"
 
 
 def open_source(dataset: Dataset, image: ImageSpec) -> tuple[Source, list[str]]:
@@ -257,7 +275,8 @@ def open_store(
         for removed in cache.remove(limit):
             report(f"Removed from the cache, which is full: {removed.line}")
     _check_bad(store, len(source), max_bad, advice)
-    return replace(store, names=names)  # a store of an earlier version has none
+    left_out = dict(source.left_out) if isinstance(source, Counted) else {}
+    return replace(store, names=names, left_out=left_out)  # an earlier version kept no names
 
 
 def require_room(source: Source, image: ImageSpec) -> None:

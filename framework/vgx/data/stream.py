@@ -172,6 +172,9 @@ class StreamedImages:
         cannot be read.
         """
         asked = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        places = self._places[asked]  # [n]
+        if self._spill and self._like is not None and places.min(initial=0) >= 0:
+            return self._spill.read(places, self._like)
         stood, decoded = self._resolved(asked)
         assert self._like is not None
         images = np.empty((len(stood), *self._like.shape), self._like.dtype)
@@ -191,6 +194,8 @@ class StreamedImages:
     def expect(self, rows: NDArray[np.int64]) -> None:
         """Begin to decode images that will be asked for."""
         places = self._places[rows]
+        if places.min(initial=0) >= 0:
+            return
         missing = np.unique(rows[(places < 0) & (places != UNUSABLE)]).tolist()
         wanted = np.array([row for row in missing if row not in self._ahead], np.int64)
         if not len(wanted):

@@ -130,6 +130,16 @@ class Grouped(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class Counted(Source, Protocol):
+    """A sequence of images that knows which other files lie beside them."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many files are left out, by reason: ".heic", "hidden file", "run of vgx"."""
+        ...
+
+
 class Dataset(Component):
     """The source of the images."""
 
@@ -150,7 +160,8 @@ class Dataset(Component):
     def fields_for(cls, place: str) -> dict[str, Any] | None:
         """Return the fields with which this data set opens a place of `--data`: a path or a name.
 
-        `None` if it does not open this place.
+        `None` if it does not open this place. A `DataError` that says why not is shown to the user
+        if no other data set opens it.
         """
         del place
         return None

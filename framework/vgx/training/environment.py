@@ -57,6 +57,7 @@ def describe(
             "kept": len(store.images),
             "held_out": int(held_out(store.hashes, recipe.eval.holdout).sum()),
             "dropped": store.dropped,
+            "left_out": store.left_out,
             "bad": {"count": store.bad, "named": list(store.named)},
             **({"classes": classes} if classes else {}),
         },

@@ -22,7 +22,7 @@ from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.classes import classes_of, summary
 from vgx.data.opening import store_of
 from vgx.data.split import held_out
-from vgx.data.store import Store, announce, open_source, peek, require_room
+from vgx.data.store import Store, announce, beside, open_source, peek, require_room
 from vgx.data.stream import StreamedImages
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
@@ -31,6 +31,7 @@ from vgx.errors import PluginError, RecipeError, StorageError, noticing
 from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.files import write_file
 from vgx.parts.base import noting_reads
+from vgx.parts.kinds import Counted
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
@@ -173,7 +174,8 @@ def check(
             source, notices = open_source(recipe.dataset, recipe.image)
             for notice in notices:
                 console.warn(notice)
-            console.print(f"Data: {len(source):,} images before filtering")
+            left_out = beside(source.left_out) if isinstance(source, Counted) else ""
+            console.print(f"Data: {len(source):,} images before filtering{left_out}")
             if classes := classes_of(source, recipe.image):
                 console.print(f"Labels: {summary(classes)}")
             require_room(source, recipe.image)

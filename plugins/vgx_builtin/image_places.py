@@ -1,0 +1,175 @@
+"""Where images lie: a folder, a zip file or a tar file, opened in the same way."""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+import vgx
+from vgx_builtin import formats
+from vgx_builtin.archives import RegularFile, Zip
+from vgx_builtin.image_files import MAX_BYTES, digest, open_regular
+from vgx_builtin.tars import BLOCK, COMPRESSIONS, Stream, Tar
+from vgx_builtin.walk import Found, images_below
+
+_SPLIT = r"(?i:train|training|test|testing|val|valid|validation|dev|eval|evaluation)[-_ ]?[A-Za-z]?"
+
+
+class Place(Protocol):
+    """A folder or an archive with images."""
+
+    @property
+    def found(self) -> Found:
+        """The names of the images, relative to the place, with "/", and what else is there."""
+        ...
+
+    def reader(self, names: Sequence[str]) -> Callable[[str], IO[bytes]]:
+        """Return a function that opens one of these files by its name; threads may call it.
+
+        It raises `DataError` for a file that cannot be read. Any regular file may be among `names`.
+        """
+        ...
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Return a hash that changes when one of these files changes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder with images."""
+
+    root: Path
+    found: Found
+
+    def reader(self, names: Sequence[str]) -> Callable[[str], IO[bytes]]:
+        """Return a function that opens a file of at most `MAX_BYTES` bytes."""
+        del names
+        return self._open
+
+    def _open(self, name: str) -> IO[bytes]:
+        file = open_regular(self.root / name, name)
+        if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+            file.close()
+            raise vgx.DataError(f"{name}: {size:,} bytes; at most {MAX_BYTES:,} are read")
+        return file
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Return a hash of the names, sizes and times of files."""
+        return digest((self.root / name for name in names), self.root)
+
+
+def open_place(path: Path) -> Place:
+    """Open a folder, an archive, or a folder in an archive: pics.zip/train.
+
+    Raises `DataError` that says what there is instead.
+    """
+    if path.is_dir():
+        return Folder(path, images_below(path))
+    file = next((above for above in (path, *path.parents) if above.exists()), path)
+    inside = str(path.relative_to(file)) if file != path else ""
+    if file.is_dir() or not file.exists():
+        raise vgx.DataError(f"{path}: there is no such folder or archive: {path.absolute()}")
+    kind = archive_kind(file)
+    if kind is None:
+        with open_regular(file, str(file)) as opened:
+            is_image = formats.kind_of(opened.read(formats.HEAD))
+        if is_image:
+            what = f"an image, not a folder of images; its folder: dataset.path={file.parent}"
+        else:
+            what = "not a folder, and neither a zip file nor a tar file"
+        raise vgx.DataError(f"{file}: {what}")
+    return Zip(file, inside) if kind == "zip" else Tar(file, kind, inside)
+
+
+def archive_kind(file: Path) -> str | None:
+    """Return "zip", "" for a plain tar file, or its compression; `None` for another file.
+
+    Raises `DataError` for what is no regular file.
+    """
+    opened = RegularFile(file)
+    head = opened.at(0, BLOCK)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    compressions = (kind for magic, kind in COMPRESSIONS.items() if head.startswith(magic))
+    compression = next(compressions, "")
+    try:
+        block = Stream(opened, compression).read(BLOCK) if compression else head
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (vgx.DataError, tarfile.HeaderError):
+        return None
+    return compression
+
+
+def described(found: Found, root: Path) -> str:
+    """Return "; 8 .heic (what reads them), 3 .txt": the other files, the most frequent first."""
+    most = sorted(found.left_out.items(), key=lambda item: (-item[1], item[0]))[:8]
+    texts = [f"{count:,} {reason}{_advice(reason, found, root)}" for reason, count in most]
+    return f"; {', '.join(texts)}" if texts else ""
+
+
+def _advice(reason: str, found: Found, root: Path) -> str:
+    """Return what helps with files that are left out, in brackets; or an empty text."""
+    text = formats.advice(reason)
+    first = root / found.first[reason]
+    if not text and first.is_file() and reason.startswith("."):
+        if archive_kind(first) is not None:
+            text = f"dataset.path={first} reads it"
+        elif reason in {".7z", ".rar", ".xz", ".txz"}:
+            text = "unpack it"
+        elif reason in {".parquet", ".arrow"}:
+            text = "dataset.type=huggingface reads them"
+    return f" ({text})" if text else ""
+
+
+def tell(found: Found, root: Path, where: str) -> None:
+    """Give a notice about images that are not read, and about splits that are mixed."""
+    for reason, count in found.left_out.items():
+        if text := formats.advice(reason):
+            message = f"{where}: {root}: {count:,} {reason} left out: {text}"
+            warnings.warn(message, vgx.Notice, stacklevel=3)
+    base = common_folder(found.names)
+    tops = Counter(name[len(base) :].split("/")[0] for name in found.names)
+    splits = [top for top in tops if re.fullmatch(_SPLIT, top)]
+    if len(splits) > 1:
+        splits.sort(key=lambda top: (not top.lower().startswith("train"), top))
+        counts = ", ".join(f"{top} ({tops[top]:,} images)" for top in splits)
+        one = f"dataset.path={root / base / splits[0]} takes one of them"
+        text = f"{where}: {root}: these look like splits, and all are used: {counts}; {one}"
+        warnings.warn(text, vgx.Notice, stacklevel=3)
+
+
+def common_folder(names: Iterable[str]) -> str:
+    """Return the path of the innermost folder that holds all files in folders of its own.
+
+    It ends with "/"; an empty text is the place itself.
+    """
+    folders = {name.rpartition("/")[0] for name in names}
+    common = os.path.commonpath(folders) if folders and "" not in folders else ""
+    if common in folders:  # files lie in it
+        common = common.rpartition("/")[0]
+    return f"{common}/" if common else ""
+
+
+def class_folders(names: Sequence[str]) -> list[str]:
+    """Return for each image the folder that is its class.
+
+    Leading folders that all images share are no classes, nor are splits: of train/cat/1.png and
+    test/dog/2.png the classes are cat and dog. Raises `DataError` for an image that lies in none.
+    """
+    base = common_folder(names)
+    below = [name[len(base) :].split("/") for name in names]
+    splits = all(re.fullmatch(_SPLIT, parts[0]) for parts in below)
+    split = int(splits and any(len(parts) > 2 for parts in below))
+    for name, parts in zip(names, below, strict=True):
+        if len(parts) < 2 + split:
+            folder = f"{base}{parts[0]}" if split else base or "the place itself"
+            raise vgx.DataError(f"{name}: lies in no folder below {folder}, so it has no label")
+    return [parts[split] for parts in below]

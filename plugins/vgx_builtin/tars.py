@@ -1,0 +1,242 @@
+"""Tar files of images, plain or compressed: nothing is unpacked to the disk."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Condition
+from typing import IO, Any, NamedTuple
+
+import vgx
+from vgx_builtin.archives import MAX_RATIO, Contents, RegularFile, require_size
+from vgx_builtin.formats import HEAD
+from vgx_builtin.image_files import digest
+
+BLOCK = 512
+COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
+KEPT = 2**27
+"""Bytes of members that were passed on the way to another one and are kept."""
+PATIENCE = 1.0
+"""Seconds to wait for others to take what is kept, before it is given up."""
+PIECE = 2**20  # bytes that are unpacked at once
+_LONG_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_MAX_HEADER = 2**16  # bytes of a name, or of what else is said about a member
+_FREE = 2**28  # bytes that any archive may become
+_OTHERS = {
+    tarfile.LNKTYPE: "link", tarfile.SYMTYPE: "link", tarfile.CHRTYPE: "device",
+    tarfile.BLKTYPE: "device", tarfile.FIFOTYPE: "named pipe",
+}  # fmt: skip
+
+
+class Stream:
+    """The bytes of a tar file, read forward; unpacked if it is compressed."""
+
+    def __init__(self, file: RegularFile, compression: str) -> None:
+        self.file, self.position, self.compression = file, 0, compression
+        self.unpacked: Any = None
+        if compression:
+            import pyarrow as pa
+
+            file.seek(0)
+            packed = pa.PythonFile(file, mode="r")
+            self.unpacked = pa.CompressedInputStream(packed, compression)
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes. Raises `DataError` when the archive ends before."""
+        if self.unpacked is None:
+            data = self.file.at(self.position, size)
+        else:
+            try:
+                data = self.unpacked.read(size)
+            except OSError as error:
+                raise vgx.DataError(f"damaged or not complete ({error})") from error
+            most = max(_FREE, MAX_RATIO * self.file.tell())
+            if self.position + len(data) > most:
+                raise vgx.DataError(f"becomes more than {MAX_RATIO} times as large as it is")
+        self.position += len(data)
+        if len(data) < size and (data or size != BLOCK):
+            raise vgx.DataError("ends in the middle of a member; it is not complete")
+        return data  # or nothing, at the end of an archive without the blocks that end it
+
+    def skip_to(self, position: int) -> None:
+        """Go on to a position."""
+        if self.unpacked is None and position <= self.file.size:
+            self.position = position
+        while self.position < position:
+            if not self.read(min(PIECE, position - self.position)):
+                raise vgx.DataError("ends in the middle of a member; it is not complete")
+
+    def member(self, name: str, size: int) -> bytes:
+        """Return the next bytes, which are a member. Raises `DataError` for one that is too large.
+
+        Such a member is not read to its end.
+        """
+        require_size(name, size, size)
+        if self.unpacked is None:
+            return self.read(size)
+        pieces, before = list[bytes](), self.file.tell()
+        for start in range(0, size, PIECE):
+            pieces.append(self.read(min(PIECE, size - start)))
+            require_size(name, start + PIECE, self.file.tell() - before + PIECE)
+        return b"".join(pieces)
+
+
+class Member(NamedTuple):
+    """A member of a tar file; the stream is at its first byte."""
+
+    name: str
+    why: str  # a reason to leave it out
+    size: int
+    position: int
+
+
+def members(stream: Stream) -> Iterator[Member]:
+    """Yield the files of a tar file, in their order. Raises `DataError` for a damaged one."""
+    said: dict[str, str] = {}
+    while (block := stream.read(BLOCK)).strip(b"\0"):  # a block of zeros is the end
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise vgx.DataError(f"damaged: {error}") from error
+        if info.type in (*_LONG_NAMES, *_PAX):
+            said |= _said(stream, info)
+            continue
+        size = int(said["size"]) if said.get("size", "").isdecimal() else info.size
+        sparse = any(key.startswith("GNU.sparse") for key in said)
+        name, said = said.get("path", info.name), {}
+        if size < 0 or info.type == tarfile.GNUTYPE_SPARSE or sparse:
+            raise vgx.DataError(f"{name}: a kind of member that is not read")
+        has_data = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
+        start, end = stream.position, stream.position + has_data * _padded(size)
+        if not info.isdir():
+            yield Member(name, _OTHERS.get(info.type, ""), size, start)
+        stream.skip_to(end)
+
+
+def _said(stream: Stream, info: tarfile.TarInfo) -> dict[str, str]:
+    """Return what a header says about the next member."""
+    if not 0 <= info.size <= _MAX_HEADER:
+        raise vgx.DataError(f"a name or a header of {info.size:,} bytes; that is too long")
+    data = stream.read(_padded(info.size))[: info.size]
+    if info.type == tarfile.GNUTYPE_LONGNAME:
+        return {"path": data.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+    said = dict[str, str]()
+    while info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE) and data:
+        length, _, _ = data.partition(b" ")  # "27 path=name of the file\n", 27 bytes with all
+        if not length.isdigit() or not len(length) < int(length) <= len(data):
+            raise vgx.DataError("damaged: a header that cannot be read")
+        record = data[len(length) + 1 : int(length) - 1].decode("utf-8", "surrogateescape")
+        key, _, said[key] = record.partition("=")
+        data = data[int(length) :]
+    return said
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+class Tar:
+    """A tar file of images. Those of a compressed one stay in its own order."""
+
+    def __init__(self, path: Path, compression: str, inside: str = "") -> None:
+        self.path, self.compression = path, compression
+        contents, self.members = Contents(inside), dict[str, Member]()
+        try:
+            self.file = RegularFile(path)
+            stream = self.stream()
+            for number, member in enumerate(members(stream), 1):
+                self.file.require_size_for(number)
+                head = partial(stream.read, min(HEAD, member.size))
+                name = contents.add(member.name, member.why, head)
+                if name is not None:
+                    self.members.pop(name, None)  # the last of equal names is the file
+                    self.members[name] = member
+        except vgx.DataError as error:
+            raise vgx.DataError(f"{path}: {error}") from error
+        self.found = contents.finish(by_name=not compression)
+
+    def stream(self) -> Stream:
+        """Return the bytes of the archive, from the beginning."""
+        return Stream(RegularFile(self.path) if self.compression else self.file, self.compression)
+
+    def reader(self, names: Sequence[str]) -> Callable[[str], IO[bytes]]:
+        """Return a function that opens one of these members; threads may call it.
+
+        Of a compressed archive they are best opened in the order of `found.names`.
+        """
+        missing = [name for name in names if name not in self.members]
+        if missing:
+            raise vgx.DataError(f"{missing[0]}: not in {self.path}")
+        return Passed(self, names).open if self.compression else self._open
+
+    def _open(self, name: str) -> IO[bytes]:
+        member = self.members[name]
+        require_size(name, member.size, member.size)
+        return io.BytesIO(self.file.at(member.position, member.size))
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Return a hash that changes when the archive does."""
+        del names
+        return digest([self.path], self.path.parent)
+
+
+class Passed:
+    """Members of a compressed tar file, which can only be read forward.
+
+    Whoever asks for a member makes the stream go on to it. The members on the way are kept for the
+    other threads, up to `KEPT` bytes. For a member that was passed and is not kept, the stream
+    begins again.
+    """
+
+    def __init__(self, tar: Tar, names: Iterable[str]) -> None:
+        self.tar = tar
+        self.wanted = {tar.members[name].position: name for name in names}
+        self.changed = Condition()
+        self.kept: dict[str, bytes | vgx.DataError] = {}
+        self.bytes = self.position = 0
+        self.stream = self._forward()
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a member. Raises `DataError` for one that cannot be read."""
+        position = self.tar.members[name].position
+        with self.changed:
+            while name not in self.kept:
+                if position <= self.position:
+                    self._forget()
+                    self.stream, self.position = self._forward(), 0
+                elif self.bytes > KEPT and not self.changed.wait(PATIENCE):
+                    self._forget()  # nobody takes them
+                elif self.bytes <= KEPT:
+                    self._go_on()
+            data = self.kept.pop(name)
+            self.bytes -= 0 if isinstance(data, vgx.DataError) else len(data)
+            self.changed.notify_all()
+        if isinstance(data, vgx.DataError):
+            raise data
+        return io.BytesIO(data)
+
+    def _go_on(self) -> None:
+        passed = next(self.stream, None)
+        if passed is None:
+            raise vgx.DataError(f"{self.tar.path}: was changed while it was read")
+        self.position, name, data = passed
+        self.kept[name] = data
+        self.bytes += 0 if isinstance(data, vgx.DataError) else len(data)
+
+    def _forget(self) -> None:
+        self.kept, self.bytes = {}, 0
+
+    def _forward(self) -> Iterator[tuple[int, str, bytes | vgx.DataError]]:
+        """Yield position, name and bytes of the members that are wanted, from the beginning."""
+        stream = self.tar.stream()
+        for member in members(stream):
+            if name := self.wanted.get(member.position):
+                try:
+                    data: bytes | vgx.DataError = stream.member(name, member.size)
+                except vgx.DataError as error:
+                    data = error
+                yield member.position, name, data
