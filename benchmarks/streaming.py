@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,18 +123,25 @@ def same_bits(folder: Path, shards: Path, count: int, holdout: float) -> bool:
     recipe.write_text(text)
     out = {name: folder / "runs" / f"{name}-{time.time_ns()}" for name in ("whole", "killed")}
     begun = ["run", recipe, "--device", "cpu", "--out"]
-    with trained([*begun, out["whole"]], out["whole"], 1) as (whole, process):
+    with trained([*begun, out["whole"]], lambda: logged(newest(out["whole"])) > 0) as (
+        whole,
+        process,
+    ):
         process.wait()
     kill_at = 5 * every + every // 2
-    with trained([*begun, out["killed"]], out["killed"], kill_at) as (_, process):
+    with trained([*begun, out["killed"]], lambda: logged(newest(out["killed"])) >= kill_at) as (
+        _,
+        process,
+    ):
         process.send_signal(signal.SIGKILL)
         process.wait()
     killed = newest(out["killed"])
-    reached, saved = logged(killed), checkpoints(killed)[-1].name
+    reached, saved = logged(killed), int(checkpoints(killed)[-1].name[5:])
     again = ["resume", killed, "--device", "cpu"]
-    with trained(again, out["killed"], reached + 1) as (resumed, process):
+    # The log is first rewound to the checkpoint.
+    with trained(again, lambda: saved < logged(killed) < reached) as (resumed, process):
         process.wait()
-    print(f"Killed at step {reached:,} of {steps:,}; the last checkpoint was {saved}.")
+    print(f"Killed at step {reached:,} of {steps:,}; the last checkpoint was of {saved:,}.")
     rows = [
         [name, f"{seen.seconds:.1f}", f"{seen.resident:,.0f}", f"{seen.anonymous:,.0f}"]
         for name, seen in (("without a stop", whole), ("killed and resumed", resumed))
@@ -149,14 +156,14 @@ def same_bits(folder: Path, shards: Path, count: int, holdout: float) -> bool:
 
 @contextmanager
 def trained(
-    words: list[object], out: Path, step: int
+    words: list[object], begun: Callable[[], bool]
 ) -> Iterator[tuple[Watched, subprocess.Popen[bytes]]]:
-    """Start a program; the block runs when the log has a step. Its memory is watched to the end."""
+    """Start a program; the block runs when it has begun. Its memory is watched to the end."""
     seen, start = Watched(), time.perf_counter()
     process = subprocess.Popen(  # noqa: S603 - this Python, and words from above
         [sys.executable, "-m", "vgx", *map(str, words)], stdout=subprocess.DEVNULL
     )
-    while process.poll() is None and logged(newest(out)) < step:
+    while process.poll() is None and not begun():
         measure(process.pid, seen)
         time.sleep(0.02)
     seen.seconds = time.perf_counter() - start

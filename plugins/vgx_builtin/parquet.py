@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol
 
 import vgx
 from vgx_builtin.image_files import described, open_regular
-from vgx_builtin.pages import LARGE, largest_page
+from vgx_builtin.pages import LARGE, largest_page, span
 
 ROWS = 64
 """Rows that are read at once, if they are small."""
@@ -26,8 +26,11 @@ class ParquetFile(Protocol):
     def name(self) -> str:
         """Its name in messages."""
 
-    def open(self) -> IO[bytes]:
-        """Open it to read it. Raises `DataError` or `HubError`."""
+    def open(self, first: int = 0, last: int = 0) -> IO[bytes]:
+        """Open it to read it, the bytes from `first` to before `last` if that is known.
+
+        Raises `DataError` or `HubError`.
+        """
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,9 @@ class LocalFile:
         """Its name in messages."""
         return self.path.name
 
-    def open(self) -> IO[bytes]:
+    def open(self, first: int = 0, last: int = 0) -> IO[bytes]:
         """Open it to read it. Raises `DataError`."""
+        del first, last
         return open_regular(self.path, self.name)
 
 
@@ -134,16 +138,14 @@ def batches(piece: Piece, column: str) -> Iterator[Any]:
     """Yield the values of a column in a row group, as arrays. Raises `DataError`."""
     import pyarrow.parquet
 
-    name = piece.file.name
-    with piece.file.open() as file:
-        group = piece.about.row_group(piece.group)
-        chunks = (group.column(index) for index in range(group.num_columns))
+    name, group = piece.file.name, piece.about.row_group(piece.group)
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    chunks = [each for each in chunks if f"{each.path_in_schema}.".startswith(f"{column}.")]
+    spans = [span(chunk) for chunk in chunks]
+    first, last = (min(spans)[0], max(end for _, end in spans)) if spans else (0, 0)
+    with piece.file.open(first, last) as file:
         try:
-            pages = [
-                largest_page(file, chunk)
-                for chunk in chunks
-                if f"{chunk.path_in_schema}.".startswith(f"{column}.")
-            ]
+            pages = [largest_page(file, chunk) for chunk in chunks]
             rows = min(max(LARGE // max(*pages, 1, 1), 1), ROWS)
             reader = pyarrow.parquet.ParquetFile(file, metadata=piece.about, buffer_size=2**20)
             # Only the buffered stream reads a row group page by page.
@@ -151,7 +153,7 @@ def batches(piece: Piece, column: str) -> Iterator[Any]:
                 if column not in batch.schema.names:
                     raise vgx.DataError(f"{name}: no column '{column}'")
                 yield batch.column(column)
-        except (vgx.DataError, MemoryError):
+        except (vgx.DataError, vgx.HubError, MemoryError):
             raise
         # The library raises many kinds of error for a damaged file.
         except Exception as error:

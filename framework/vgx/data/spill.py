@@ -58,7 +58,7 @@ class Spill:
             return False
         return True
 
-    def read(self, places: NDArray[np.int64], like: NDArray[Any]) -> NDArray[Any]:
+    def read(self, places: NDArray[np.int32], like: NDArray[Any]) -> NDArray[Any]:
         """[n, H, W, C]  Return the images at some places, of the shape and kind of `like`."""
         if self._map is None or self._map.shape[1:] != like.shape:
             shape = (self._size(), *like.shape)

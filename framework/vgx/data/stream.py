@@ -178,7 +178,7 @@ class StreamedImages:
         stood, decoded = self._resolved(asked)
         assert self._like is not None
         images = np.empty((len(stood), *self._like.shape), self._like.dtype)
-        places = self._places[stood].astype(np.int64)  # [n]
+        places = self._places[stood]  # [n]
         stored = places >= 0
         if stored.any():
             assert self._spill is not None

@@ -290,5 +290,5 @@ class Recipe(BaseModel):
 # The fields that may change when a run is resumed. Other changes would make another experiment.
 CHANGEABLE = (
     "train.epochs", "train.steps", "train.log_every", "train.draw_every", "train.save_every",
-    "train.on_nonfinite", "eval.every", "eval.n", "trackers",
+    "train.on_nonfinite", "eval.every", "eval.n", "trackers", "dataset.revision",
 )  # fmt: skip

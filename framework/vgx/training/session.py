@@ -390,9 +390,7 @@ def rebuild(
     store, notices = open_data(recipe, console, verify)
     before = run.environment()["data"]
     if store.content != before["content"]:
-        counts = f"{before['kept']:,} then, {len(store.images):,} now"
-        message = f"the images are not those of the run ({counts}); start a new run"
-        raise RecipeError(f"{run.path}: {message}")
+        raise RecipeError(f"{run.path}: {_other_images(run, before, store)}")
     # A state has all weights, so none are downloaded.
     to_build = untrained(recipe) if state else recipe
     engine, batches = build(to_build, store, pick_device(device), notices, console)
@@ -404,3 +402,16 @@ def rebuild(
         training.seconds = state.numbers["seconds"]
         training.set_rollbacks(state.numbers.get("rollbacks", 0))
     return training
+
+
+def _other_images(run: Run, before: reading.Data, store: Store) -> str:
+    """Return what differs between the images of a run and those that are opened now."""
+    counts = f"{before['kept']:,} then, {len(store.images):,} now"
+    text = f"the images are not those of the run ({counts})"
+    then, now = before.get("revision", ""), store.revision
+    if then and now and then != now:
+        again = f"vgx run --resume {run.short} --set dataset.revision={then}"
+        return f"{text}: the data set was at commit {then} and is at {now}. To go on: {again}"
+    if isinstance(store.images, StreamedImages):
+        text += f": {before['fingerprint']} then, {store.fingerprint} now"
+    return f"{text}; start a new run"

@@ -18,6 +18,7 @@ from vgx_builtin.image_columns import image_column
 from vgx_builtin.image_files import NonRgb, described
 from vgx_builtin.labels import LabelledSource, column_of_labels
 from vgx_builtin.local import has_rows, open_local
+from vgx_builtin.remote import open_remote
 from vgx_builtin.row_images import RowImages
 from vgx_builtin.streams import LabelledStream, grouped
 
@@ -88,7 +89,8 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
                 return self.fallback.build(image)
         column = image_column(rows, self.column, where)
         if self.stream:
-            return self._streamed(rows, column, where, image)
+            commit = "" if local.exists() else fingerprint
+            return self._streamed(rows, column, where, image, commit)
         policy = f"{fingerprint}|{asked.split}|{column}|{self.non_rgb}|{self.limit}"
         name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
         count = min(len(rows), self.limit or len(rows))
@@ -98,8 +100,10 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         labels, names = column_of_labels(rows, self.label, count, where, image)
         return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}", names)
 
-    def _streamed(self, rows: Rows, column: str, where: str, image: vgx.ImageSpec) -> vgx.Source:
-        source = grouped(rows, where, column, self.non_rgb, self.limit)
+    def _streamed(
+        self, rows: Rows, column: str, where: str, image: vgx.ImageSpec, commit: str
+    ) -> vgx.Source:
+        source = grouped(rows, where, column, self.non_rgb, self.limit, commit)
         if self.label is None:
             return source
         labels, names = column_of_labels(rows, self.label, len(source), where, image)
@@ -136,9 +140,13 @@ def _load_hub(asked: HuggingFace) -> tuple[Rows, str, tuple[Path, ...]]:
         elsewhere += "; names on the hub are owner/name"
     with hub.bounded() as online:
         try:
+            if asked.stream:
+                return *open_remote(path, asked.split, revision, config), ()
             rows = hub.load(
                 path=path, name=config, split=asked.split, revision=revision, offline=not online
             )
+        except vgx.DataError as error:
+            raise vgx.DataError(f"dataset huggingface: {named}: {error}") from error
         except Exception as error:
             silent = isinstance(error, ConnectionError | hub.UnreachableError)
             if hub.is_hub_error(error) and (not online or silent):
