@@ -1,10 +1,12 @@
-"""What columns hold, in the words of the library `datasets`: is it an image, and how to name it."""
+"""What columns hold, by the words of the library `datasets` and in words for messages."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from typing import Any
+
+_NUMBERS = ("int", "uint", "float", "bool")
 
 
 def rank(kind: Any) -> int:
@@ -24,12 +26,20 @@ def rank(kind: Any) -> int:
         )
     if _is_binary(kind):
         return 2
+    return 1 if numbers_in(kind) else 0
+
+
+def numbers_in(kind: Any) -> str:
+    """Return the type of the numbers in a column of two or three dimensions, or an empty text."""
+    import datasets
+
     if isinstance(kind, datasets.Array2D | datasets.Array3D):
-        return 1
+        return str(kind.dtype)
     axes = 0
     while isinstance(kind, datasets.List | datasets.LargeList):
         axes, kind = axes + 1, kind.feature
-    return 1 if axes in (2, 3) and _is_number(kind) else 0
+    known = isinstance(kind, datasets.Value) and kind.dtype.startswith(_NUMBERS)
+    return str(kind.dtype) if axes in (2, 3) and known else ""
 
 
 def _is_binary(kind: Any) -> bool:
@@ -43,12 +53,6 @@ def is_text(kind: Any) -> bool:
     import datasets
 
     return isinstance(kind, datasets.Value) and "string" in kind.dtype
-
-
-def _is_number(kind: Any) -> bool:
-    import datasets
-
-    return isinstance(kind, datasets.Value) and kind.dtype.startswith(("int", "uint", "float"))
 
 
 def feature_at(features: Mapping[str, Any], column: str) -> Any:

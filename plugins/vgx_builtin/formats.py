@@ -19,6 +19,7 @@ INSTALL = "pip install 'vgx[formats]'"
 HEAD = 2048
 """So many bytes at the beginning of a file say what it is."""
 
+_ENDINGS = {"HEIF": {".heic", ".heif", ".hif"}, "JXL": {".jxl"}}
 # Files of these formats that are left out, as their reason.
 _UNREAD = {"HEIF": ".heic", "JXL": ".jxl", "AVIF": ".avif"}
 # Formats whose first bytes also begin other files: their whole header is looked at.
@@ -41,7 +42,8 @@ def endings() -> set[str]:
     """Return the endings of image files in lower case: ".jpg" and others."""
     from PIL import Image
 
-    return {end for end, name in Image.registered_extensions().items() if name in FORMATS}
+    known = {end for end, name in Image.registered_extensions().items() if name in FORMATS}
+    return known.union(*(ends for kind, ends in _ENDINGS.items() if can_read(kind)))
 
 
 def why_not(name: str, known: set[str], head: Callable[[], bytes]) -> str:
@@ -128,4 +130,6 @@ def advice(reason: str) -> str:
     """Return what to do to have files read that were left out for a reason; "" for nothing."""
     if reason in _UNREAD.values():
         return f"{INSTALL} reads them"
+    if reason == "encrypted file":
+        return "unpack it with its password"
     return "raw data of a camera; convert them to TIFF or PNG" if reason in _RAW else ""

@@ -19,7 +19,8 @@ from vgx_builtin.image_files import MAX_BYTES, digest, open_regular
 from vgx_builtin.tars import BLOCK, COMPRESSIONS, Stream, Tar
 from vgx_builtin.walk import Found, images_below
 
-_SPLIT = r"(?i:train|training|test|testing|val|valid|validation|dev|eval|evaluation)[-_ ]?[A-Za-z]?"
+# Also trainA and val2017.
+_SPLIT = r"(?i:train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval(uation)?)[-_ ]?([A-Z]|\d*)"
 
 
 class Place(Protocol):
@@ -79,13 +80,7 @@ def open_place(path: Path) -> Place:
         raise vgx.DataError(f"{path}: there is no such folder or archive: {path.absolute()}")
     kind = archive_kind(file)
     if kind is None:
-        with open_regular(file, str(file)) as opened:
-            is_image = formats.kind_of(opened.read(formats.HEAD))
-        if is_image:
-            what = f"an image, not a folder of images; its folder: dataset.path={file.parent}"
-        else:
-            what = "not a folder, and neither a zip file nor a tar file"
-        raise vgx.DataError(f"{file}: {what}")
+        raise vgx.DataError(f"{file}: {_what_else(file)}")
     return Zip(file, inside) if kind == "zip" else Tar(file, kind, inside)
 
 
@@ -98,14 +93,29 @@ def archive_kind(file: Path) -> str | None:
     head = opened.at(0, BLOCK)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
-    compressions = (kind for magic, kind in COMPRESSIONS.items() if head.startswith(magic))
-    compression = next(compressions, "")
+    compression = _compression(head)
     try:
         block = Stream(opened, compression).read(BLOCK) if compression else head
         tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (vgx.DataError, tarfile.HeaderError):
         return None
     return compression
+
+
+def _compression(head: bytes) -> str:
+    return next((kind for magic, kind in COMPRESSIONS.items() if head.startswith(magic)), "")
+
+
+def _what_else(file: Path) -> str:
+    """Return what a file is that is no archive of images, and what to do."""
+    head = RegularFile(file).at(0, formats.HEAD)
+    if formats.kind_of(head):
+        return f"an image, not a folder of images; its folder: dataset.path={file.parent}"
+    if compression := _compression(head):
+        return f"compressed with {compression}, but no tar file, or not complete"
+    if head.startswith((b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ\0")):
+        return "an archive of a kind that is not read; unpack it and give the folder"
+    return "not a folder, and neither a zip file nor a tar file"
 
 
 def described(found: Found, root: Path) -> str:

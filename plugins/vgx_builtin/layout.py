@@ -38,7 +38,8 @@ def splits_of(root: Path, files: list[Path], config: str | None) -> dict[str, li
         raise vgx.DataError(f"no config '{config}'; README.md names no configs")
     about = config_of(configs, config) if configs else {}
     # Paths in a configuration are relative to its folder.
-    start = f"{PurePosixPath(about['data_dir'])}/" if about.get("data_dir") else ""
+    data_dir = str(about.get("data_dir") or "")
+    start = f"{PurePosixPath(data_dir)}/" if data_dir else ""
     names = [name.removeprefix(start) for name in names if name.startswith(start)]
     if not names:
         where = f" below {start}" if start else ""

@@ -7,17 +7,18 @@ file is looked at before: how much it becomes is bounded by what it is.
 from __future__ import annotations
 
 import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import vgx
 from vgx_builtin import hub
+from vgx_builtin.archives import Zip, require_size
 from vgx_builtin.columns import LibraryRows
 from vgx_builtin.image_files import MAX_BYTES, described, open_regular
 from vgx_builtin.layout import rows_by_split
 from vgx_builtin.pages import largest_page
-from vgx_builtin.zips import check_zip
 
 MODULES = ("imagefolder", "webdataset", "json", "csv")
 """The loaders of the library that are used; the others give no images, or run what they read."""
@@ -39,7 +40,7 @@ def module_for(splits: Mapping[str, list[Path]]) -> tuple[str, dict[str, Any]]:
         if "::" in str(file) or "://" in str(file):
             raise vgx.DataError(f"{file.name}: '::' or '://' in its path is not understood")
         if file.suffix == ".zip":
-            check_zip(file)
+            _check_zip(file)
     lists = {
         split: DataFilesList([str(file) for file in files], [()] * len(files))
         for split, files in splits.items()
@@ -98,13 +99,25 @@ def _check(file: Path, module: str) -> None:
     if ending in _PACKED and (ending, module) != (".zip", "imagefolder"):
         raise vgx.DataError(f"{file.name}: compressed; unpack it first")
     if ending == ".zip":
-        check_zip(file)
+        _check_zip(file)
     elif ending == ".tar":
         _check_tar(file)
     elif ending == ".parquet":
         _check_parquet(file)
     elif ending in (".csv", ".tsv", ".json", ".jsonl", ".ndjson"):
         _check_table(file, MAX_JSON if ending == ".json" else MAX_TABLE)
+
+
+def _check_zip(file: Path) -> None:
+    """Raise `DataError` for a zip that is damaged, or whose table of images becomes too large."""
+    for info in Zip(file).zip.infolist():
+        if Path(info.filename).name in ("metadata.csv", "metadata.jsonl", "metadata.parquet"):
+            require_size(info.filename, info.file_size, info.compress_size)
+            # Python's own reader unpacks other methods in one piece, to any size.
+            plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            if info.file_size > MAX_LINE or not plain or info.filename.endswith(".parquet"):
+                place = f"{info.filename} in {file.name}"
+                raise vgx.DataError(f"{place}: a table of this kind or size is not read in a zip")
 
 
 def _check_tar(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import vgx
@@ -16,10 +17,13 @@ FILES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".t
 """Endings of files that are opened when one is given alone."""
 
 
+ROWS = (".parquet", ".arrow")
+
+
 def has_rows(place: Path) -> bool:
     """Return whether a file or folder has rows in files that hold nothing else."""
     files = files_below(place) if place.is_dir() else [place]
-    return any(file.suffix in (".parquet", ".arrow") for file in files)
+    return any(file.suffix in ROWS for file in files)
 
 
 def open_local(path: Path, split: str, config: str | None) -> tuple[Rows, str, tuple[Path, ...]]:
@@ -29,7 +33,14 @@ def open_local(path: Path, split: str, config: str | None) -> tuple[Rows, str, t
     """
     if not path.is_dir():
         return _open_file(path, split)
-    files = sorted(file for file in files_below(path) if not file.is_dir())
+    inside = Path(os.path.realpath(path))
+    files = sorted(
+        file
+        for file in files_below(path)
+        # A pipe or a device is a fault only where it is called like data.
+        if (file.is_file() or file.suffix in ROWS)
+        and Path(os.path.realpath(file.parent)).is_relative_to(inside)
+    )
     tell_of_links(files, path, "dataset huggingface")
     splits = splits_of(path, files, config)
     data = {file for inner in splits.values() for file in inner}

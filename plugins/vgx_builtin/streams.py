@@ -7,16 +7,19 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import vgx
-from vgx_builtin.columns import Rows, cells_of
+from vgx_builtin.arrays import image_cells
+from vgx_builtin.columns import Rows
 from vgx_builtin.image_files import NonRgb
+from vgx_builtin.labels import column_of_labels
 from vgx_builtin.parquet import ParquetRows, Piece
 from vgx_builtin.row_groups import GroupRows, footers
 from vgx_builtin.row_images import RowImages
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import Image
 
 
@@ -27,6 +30,7 @@ class StreamedRows:
     rows: list[GroupRows]
     column: str
     non_rgb: NonRgb
+    channels: int  # of the recipe
     fingerprint: str
     revision: str
     groups: list[int]  # how many images each has
@@ -37,7 +41,7 @@ class StreamedRows:
     def __len__(self) -> int:
         return self.ends[-1]
 
-    def __getitem__(self, index: int) -> Image.Image:
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
         """Return one image, as `RowImages` does. Its group is read for it."""
         number = bisect_right(self.ends, index)
         group = self.last.get(number)
@@ -50,7 +54,8 @@ class StreamedRows:
         """Read a group. Raises `DataError` or `HubError`."""
         rows = self.rows[number]
         first = self.ends[number] - len(rows)
-        return RowImages(cells_of(rows, self.column), len(rows), (), self.non_rgb, "", first)
+        cells = image_cells(rows, self.column)
+        return RowImages(cells, len(rows), (), self.non_rgb, self.channels, "", first)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class LabelledStream:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Image.Image:
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
         """Return one image."""
         return self.source[index]
 
@@ -93,10 +98,20 @@ class LabelledStream:
         return self.labels[index]
 
 
-def grouped(
-    rows: Rows, where: str, column: str, non_rgb: NonRgb, limit: int | None, revision: str = ""
-) -> StreamedRows:
-    """Return the images of a column in row groups. Raises `DataError` for other than parquet."""
+def open_stream(
+    rows: Rows,
+    where: str,
+    column: str,
+    label: str | None,
+    image: vgx.ImageSpec,
+    non_rgb: NonRgb,
+    limit: int | None = None,
+    revision: str = "",
+) -> vgx.Grouped:
+    """Return the images of a column in row groups, with their labels if `label` is a column.
+
+    Raises `DataError` for other rows than those of parquet files.
+    """
     if not isinstance(rows, ParquetRows):
         text = "only parquet files can be streamed; vgx pack PLACE OUT writes them"
         raise vgx.DataError(f"{where}: stream: {text}")
@@ -110,7 +125,13 @@ def grouped(
     counts = [len(group) for group in groups]
     largest = max(group.size(whole) for group in groups)
     ends = list(accumulate(counts))
-    return StreamedRows(groups, column, non_rgb, name, revision, counts, largest, ends)
+    source = StreamedRows(
+        groups, column, non_rgb, image.channels, name, revision, counts, largest, ends
+    )
+    if label is None:
+        return source
+    labels, names = column_of_labels(rows, label, len(source), where, image)
+    return LabelledStream(source, labels, f"{name}-label-{label}", names)
 
 
 def _first(pieces: list[Piece], count: int) -> list[Piece]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -21,11 +22,13 @@ KEPT = 2**27
 """Bytes of members that were passed on the way to another one and are kept."""
 PATIENCE = 1.0
 """Seconds to wait for others to take what is kept, before it is given up."""
-PIECE = 2**20  # bytes that are unpacked at once
+PIECE, _AHEAD = 2**20, 2**17  # bytes that are unpacked at once, and that are read ahead
 _LONG_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _MAX_HEADER = 2**16  # bytes of a name, or of what else is said about a member
-_FREE = 2**28  # bytes that any archive may become
+_RECORD = re.compile(rb"([0-9]{1,5}) ")
+_RECORDS = 64  # different ones in one header
+_FREE = 2**26  # bytes that any archive may become
 _OTHERS = {
     tarfile.LNKTYPE: "link", tarfile.SYMTYPE: "link", tarfile.CHRTYPE: "device",
     tarfile.BLKTYPE: "device", tarfile.FIFOTYPE: "named pipe",
@@ -81,7 +84,8 @@ class Stream:
         pieces, before = list[bytes](), self.file.tell()
         for start in range(0, size, PIECE):
             pieces.append(self.read(min(PIECE, size - start)))
-            require_size(name, start + PIECE, self.file.tell() - before + PIECE)
+            # The library reads ahead a little.
+            require_size(name, start + PIECE, self.file.tell() - before + _AHEAD)
         return b"".join(pieces)
 
 
@@ -105,7 +109,7 @@ def members(stream: Stream) -> Iterator[Member]:
         if info.type in (*_LONG_NAMES, *_PAX):
             said |= _said(stream, info)
             continue
-        size = int(said["size"]) if said.get("size", "").isdecimal() else info.size
+        size = int(said["size"]) if re.fullmatch("[0-9]{1,15}", said.get("size", "")) else info.size
         sparse = any(key.startswith("GNU.sparse") for key in said)
         name, said = said.get("path", info.name), {}
         if size < 0 or info.type == tarfile.GNUTYPE_SPARSE or sparse:
@@ -124,14 +128,15 @@ def _said(stream: Stream, info: tarfile.TarInfo) -> dict[str, str]:
     data = stream.read(_padded(info.size))[: info.size]
     if info.type == tarfile.GNUTYPE_LONGNAME:
         return {"path": data.rstrip(b"\0").decode("utf-8", "surrogateescape")}
-    said = dict[str, str]()
-    while info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE) and data:
-        length, _, _ = data.partition(b" ")  # "27 path=name of the file\n", 27 bytes with all
-        if not length.isdigit() or not len(length) < int(length) <= len(data):
+    said, place = dict[str, str](), 0
+    while info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE) and place < len(data):
+        found = _RECORD.match(data, place)  # "27 path=name of the file\n", 27 bytes with all
+        end = place + int(found[1]) if found else 0
+        if found is None or not found.end() < end <= len(data) or len(said) == _RECORDS:
             raise vgx.DataError("damaged: a header that cannot be read")
-        record = data[len(length) + 1 : int(length) - 1].decode("utf-8", "surrogateescape")
+        record = data[found.end() : end - 1].decode("utf-8", "surrogateescape")
         key, _, said[key] = record.partition("=")
-        data = data[int(length) :]
+        place = end
     return said
 
 
@@ -208,10 +213,10 @@ class Passed:
                 if position <= self.position:
                     self._forget()
                     self.stream, self.position = self._forward(), 0
-                elif self.bytes > KEPT and not self.changed.wait(PATIENCE):
-                    self._forget()  # nobody takes them
                 elif self.bytes <= KEPT:
                     self._go_on()
+                elif not self.changed.wait(PATIENCE):
+                    self._forget()  # nobody takes them
             data = self.kept.pop(name)
             self.bytes -= 0 if isinstance(data, vgx.DataError) else len(data)
             self.changed.notify_all()

@@ -138,6 +138,9 @@ REFUSED, KEPT = {"error": True}, {"kept": 3, "bad": 0, "colours": [list(GREEN)]}
 
 def readmes():
     """Yield a name, what makes the folder, and what must come of it: README.md of all kinds."""
+    # First, so that some of the library's readers of README.md are always seen to take it.
+    alias = "- {config_name: default, data_files: &a 'data/*'}\n- {config_name: b, data_files: *a}"
+    yield "an alias", readme(f"configs:\n{alias}"), REFUSED
     for url in URLS:
         yield f"string {url[:40]}", configs(url), REFUSED
         yield f"list {url[:40]}", configs(["data/*.parquet", url]), REFUSED

@@ -91,7 +91,7 @@ def test_names_of_strangers_cannot_disturb_a_terminal_or_fill_a_file():
         (
             [(str(n), n % 2) for n in range(12)],
             "12 classes: 0 (0), 1 (1), 2 (0), 3 (1), 4 (0), 5 (1), 6 (0), 7 (1), 8 (0), 9 (1) "
-            "and 2 more; without images: 0, 2, 4, 6, 8, 10",
+            + "and 2 more; without images: 0, 2, 4, 6, 8, 10",
         ),
     ],
 )

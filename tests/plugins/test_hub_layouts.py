@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -218,6 +219,9 @@ def test_configs_with_folders_and_files_of_their_own(tmp_path):
     )
     assert "several configs: small, full; set dataset.config=NAME" in refused(tmp_path)
     assert numbers(tmp_path, config="small") == [1, 2]
+    prints = {HuggingFace(path=str(tmp_path), config=each).build(SPEC).fingerprint
+              for each in ("small", "full")}  # fmt: skip
+    assert len(prints) == 2
     assert numbers(tmp_path, config="full") == [0, 1]
     assert numbers(tmp_path, config="full", split="test") == [0]
     assert "no config 'large'; there are: small, full" in refused(tmp_path, config="large")
@@ -241,7 +245,7 @@ def test_configs_with_folders_and_files_of_their_own(tmp_path):
         ("a.csv", b"name,n\n", "no rows in these files"),
         ("a.jsonl", b'{"x": [1, 2]}', r"the columns are x \(lists of int64\)"),
         ("a.tar", b"x", "a.tar: ReadError"),
-        ("a.zip", b"x", "a.zip: BadZipFile"),
+        ("a.zip", b"x", "a.zip: a zip file that is damaged"),
         ("a.jsonl.gz", b"x", "not a file of rows"),
     ],
 )  # fmt: skip
@@ -376,6 +380,79 @@ def test_types_splits_and_classes_are_in_the_message(tmp_path):
     message = refused(tmp_path / "x.parquet")
     for words in ("kind (2 classes: cat, dog)", "x (float32)", "box (lists of int32)", "b: string"):
         assert words in message
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+GREY = np.arange(6).reshape(2, 3)  # [H, W]
+COLOURS = np.arange(90).reshape(5, 6, 3)  # [H, W, C]
+
+
+def arrays(made, tmp_path, channels=3, **fields):
+    pq.write_table(made, tmp_path / "x.parquet", row_group_size=2)
+    spec = vgx.ImageSpec(size=8, channels=channels)
+    return HuggingFace(path=str(tmp_path / "x.parquet"), **fields).build(spec)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        (pa.uint8(), 200, "uint8"), (pa.int64(), 200, "uint8"), (pa.int64(), 0, "uint8"),
+        (pa.int32(), 300, "uint16"), (pa.uint16(), 3, "uint16"), (pa.int64(), -1, "float32"),
+        (pa.int64(), 10**6, "float32"), (pa.float64(), 0.5, "float32"), (pa.bool_(), True, "uint8"),
+    ],
+)  # fmt: skip
+def test_lists_of_numbers_are_images(tmp_path, kind, value, expected):
+    image = pa.array([[[[value] * 3] * 4] * 2] * 3, pa.list_(pa.list_(pa.list_(kind))))
+    source = arrays(pa.table({"image": image, "n": [1] * 3}), tmp_path)
+    assert source[2].shape == (2, 4, 3)
+    assert source[2].dtype == expected
+    assert (source[2] == value).all()
+
+
+def test_arrays_of_the_library_are_images_and_channels_come_last(tmp_path):
+    features = datasets.Features(
+        {"grey": datasets.Array2D((2, 3), "uint8"), "first": datasets.Array3D((3, 5, 6), "float32"),
+         "last": datasets.Array3D((5, 6, 3), "uint8")}
+    )  # fmt: skip
+    first = np.moveaxis(COLOURS, 2, 0) / 100
+    made = {"grey": [GREY] * 2, "first": [first] * 2, "last": [COLOURS] * 2}
+    found = datasets.Dataset.from_dict(made, features=features)
+    found.to_parquet(tmp_path / "x.parquet")
+    found.save_to_disk(tmp_path / "saved")
+    for place in ("x.parquet", "saved"):
+        path = str(tmp_path / place)
+        assert "several columns hold images: grey, first, last" in refused(path)
+        grey = HuggingFace(path=path, column="grey", non_rgb="convert").build(SPEC)[1]
+        assert grey.tolist() == GREY.tolist()
+        last = HuggingFace(path=path, column="last").build(SPEC)[1]
+        assert last.tolist() == COLOURS.tolist()
+        turned = HuggingFace(path=path, column="first").build(SPEC)[1]
+        assert np.array_equal(turned, (COLOURS / 100).astype(np.float32))
+
+
+def test_grey_numbers_are_left_out_as_grey_images_are(tmp_path):
+    made = pa.table({"image": [GREY.tolist()] * 2})
+    with pytest.raises(vgx.Dropped, match="greyscale"):
+        arrays(made, tmp_path)[0]
+    assert arrays(made, tmp_path, channels=1)[0].shape == (2, 3)
+    assert arrays(made, tmp_path, non_rgb="convert")[0].shape == (2, 3)
+    alpha = pa.table({"image": [np.zeros((2, 2, 4), int).tolist()]})
+    with pytest.raises(vgx.Dropped, match="with alpha"):
+        arrays(alpha, tmp_path)[0]
+
+
+def test_numbers_that_are_no_image_are_named(tmp_path):
+    image = [[[1, 2], [3, 4]]] * 9 + [None, [[1, 2], [3]], [[1, None], [2, 3]], [[1, 2], [3, 999]]]
+    source = arrays(pa.table({"image": image}), tmp_path, non_rgb="convert")
+    with pytest.raises(vgx.Dropped, match="empty"):
+        source[9]
+    for row, message in ((10, "row 10: "), (11, "row 11: not an array"), (12, "row 12: values of")):
+        with pytest.raises(DataError, match=message):
+            source[row]
+    pq.write_table(pa.table({"pixels": [[1, 2, 3]]}), tmp_path / "flat.parquet")
+    assert "pixels (lists of int64)" in refused(tmp_path / "flat.parquet")
+    assert "holds lists of int64, not images" in refused(tmp_path / "flat.parquet", column="pixels")
 
 
 # --- names ---------------------------------------------------------------------------------------

@@ -106,10 +106,10 @@ def test_a_part_of_a_column_is_streamed(tmp_path):
 
 
 def test_only_parquet_is_streamed(tmp_path, monkeypatch):
-    from vgx_builtin.streams import grouped
+    from vgx_builtin.streams import open_stream
 
     with pytest.raises(vgx.DataError, match="only parquet files can be streamed; vgx pack"):
-        grouped([], "here", "image", "skip", None)
+        open_stream([], "here", "image", None, SPEC, "skip")
 
 
 def test_a_shard_that_is_gone_is_named(tmp_path):

@@ -12,7 +12,8 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx_builtin import hub
-from vgx_builtin.columns import LibraryRows, Rows, cells_of
+from vgx_builtin.arrays import image_cells
+from vgx_builtin.columns import LibraryRows, Rows
 from vgx_builtin.hub_names import from_address, is_name
 from vgx_builtin.image_columns import image_column
 from vgx_builtin.image_files import NonRgb, described
@@ -20,15 +21,14 @@ from vgx_builtin.labels import LabelledSource, column_of_labels
 from vgx_builtin.local import has_rows, open_local
 from vgx_builtin.remote import open_remote
 from vgx_builtin.row_images import RowImages
-from vgx_builtin.streams import LabelledStream, grouped
+from vgx_builtin.streams import open_stream
 
 
 class HuggingFace(vgx.Dataset, type="huggingface"):
-    """A data set of the Hugging Face hub, or a local parquet file, or a folder with such files.
+    """A data set of the Hugging Face hub, or a local folder or file in one of its layouts.
 
-    In a local folder the names of its files say which split they are, as on the hub, or `configs`
-    in its README.md does. Without a network, only data sets in the hub's cache or in a local folder
-    work.
+    The library `datasets` says which files are which split, and opens what is neither parquet nor
+    Arrow. Without a network, only data sets in the hub's cache or in a local folder work.
     """
 
     path: str
@@ -90,24 +90,19 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         column = image_column(rows, self.column, where)
         if self.stream:
             commit = "" if local.exists() else fingerprint
-            return self._streamed(rows, column, where, image, commit)
+            return open_stream(
+                rows, where, column, self.label, image, self.non_rgb, self.limit, commit
+            )
         policy = f"{fingerprint}|{asked.split}|{column}|{self.non_rgb}|{self.limit}"
+        policy += f"|config {asked.config}" if asked.config else ""
         name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
         count = min(len(rows), self.limit or len(rows))
-        source = RowImages(cells_of(rows, column), count, folders, self.non_rgb, name)
+        cells = image_cells(rows, column)
+        source = RowImages(cells, count, folders, self.non_rgb, image.channels, name)
         if self.label is None:
             return source
         labels, names = column_of_labels(rows, self.label, count, where, image)
         return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}", names)
-
-    def _streamed(
-        self, rows: Rows, column: str, where: str, image: vgx.ImageSpec, commit: str
-    ) -> vgx.Source:
-        source = grouped(rows, where, column, self.non_rgb, self.limit, commit)
-        if self.label is None:
-            return source
-        labels, names = column_of_labels(rows, self.label, len(source), where, image)
-        return LabelledStream(source, labels, f"{source.fingerprint}-label-{self.label}", names)
 
     def _taken_apart(self) -> HuggingFace:
         """Return this data set with the parts of an address of the hub in their fields."""
