@@ -10,8 +10,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import vgx
-from vgx_builtin.arrays import image_cells
-from vgx_builtin.columns import Rows
+from vgx_builtin.column_types import feature_at, rank
+from vgx_builtin.columns import Rows, cells_of
 from vgx_builtin.image_files import NonRgb
 from vgx_builtin.labels import column_of_labels
 from vgx_builtin.parquet import ParquetRows, Piece
@@ -54,7 +54,7 @@ class StreamedRows:
         """Read a group. Raises `DataError` or `HubError`."""
         rows = self.rows[number]
         first = self.ends[number] - len(rows)
-        cells = image_cells(rows, self.column)
+        cells = cells_of(rows, self.column)
         return RowImages(cells, len(rows), (), self.non_rgb, self.channels, "", first)
 
 
@@ -114,6 +114,9 @@ def open_stream(
     """
     if not isinstance(rows, ParquetRows):
         text = "only parquet files can be streamed; vgx pack PLACE OUT writes them"
+        raise vgx.DataError(f"{where}: stream: {text}")
+    if rank(feature_at(rows.features, column)) == 1:
+        text = f"column '{column}' holds numbers; vgx pack PLACE OUT writes them as image files"
         raise vgx.DataError(f"{where}: stream: {text}")
     pieces = _first(rows.pieces, limit or len(rows))
     groups = [GroupRows(piece, rows.features) for piece in pieces if piece.count]

@@ -103,7 +103,7 @@ def _read(source: vgx.Source, index: int) -> Row:
     """Return image `index`, which was decoded to see that it is whole."""
     try:
         opened = source[index]
-        if isinstance(source, vgx.Encoded):
+        if isinstance(source, vgx.Encoded) and not isinstance(opened, np.ndarray):
             return Row(index, source.encoded(index))
         return Row(index, _as_png(opened))
     except vgx.Dropped as reason:

@@ -11,6 +11,7 @@ import time
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -81,6 +82,36 @@ def test_images_without_files_become_png_without_loss(tmp_path, registry):
         pixels = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))
         assert (pixels == np.asarray(source[index])).all()
         assert row["label"] == source.label(index)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_numbers_in_a_column_become_png_without_loss(tmp_path, registry, dtype):
+    rows = (np.arange(5 * 64) * np.iinfo(dtype).max // 320).astype(dtype).reshape(5, 8, 8)
+    table = pa.table(
+        {"image": pa.array(rows.tolist(), pa.list_(pa.list_(pa.from_numpy_dtype(dtype))))}
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    words = ["dataset.non_rgb=convert"]
+    packed(tmp_path / "x.parquet", tmp_path / "out", registry, overrides=words)
+    found = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in
+             rows_of(tmp_path / "out")]  # fmt: skip
+    assert (np.stack(found) == rows).all()
+
+
+@pytest.mark.parametrize(("array", "mode"), [
+    (np.zeros((4, 4, 4), np.uint8), "RGBA"), (np.zeros((4, 4, 2), np.uint8), "LA"),
+    (np.zeros((4, 4, 1), np.uint8), "L"), (np.zeros((4, 4), np.uint16), "I;16"),
+])  # fmt: skip
+def test_arrays_become_png_of_the_same_kind(array, mode):
+    assert Image.open(io.BytesIO(pack._as_png(array))).mode == mode
+
+
+@pytest.mark.parametrize("array", [
+    np.zeros((4, 4), np.float32), np.zeros((4, 4, 3), np.uint16), np.zeros((4, 4, 5), np.uint8),
+])  # fmt: skip
+def test_arrays_that_png_cannot_hold_are_refused(array):
+    with pytest.raises(vgx.DataError, match="without loss"):
+        pack._as_png(array)
 
 
 def test_labels_keep_their_names(tmp_path, pictures, registry):

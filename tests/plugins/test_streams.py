@@ -105,6 +105,13 @@ def test_a_part_of_a_column_is_streamed(tmp_path):
     assert source.group_bytes > 4 * len(png(1))
 
 
+def test_numbers_are_not_streamed(tmp_path):
+    rows = np.arange(9 * 64, dtype=np.uint16).reshape(9, 8, 8).tolist()
+    pq.write_table(pa.table({"image": rows}), tmp_path / "x.parquet")
+    with pytest.raises(vgx.DataError, match=r"holds numbers; vgx pack"):
+        opened(tmp_path / "x.parquet")
+
+
 def test_only_parquet_is_streamed(tmp_path, monkeypatch):
     from vgx_builtin.streams import open_stream
 
