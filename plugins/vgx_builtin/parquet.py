@@ -134,13 +134,22 @@ class _Reader:
         return self.batch[row - self.start].as_py()
 
 
+def chunks_of(piece: Piece, column: str) -> list[Any]:
+    """Return what a footer says of a column in a row group. Raises `DataError`."""
+    group = piece.about.row_group(piece.group)
+    try:
+        chunks = [group.column(index) for index in range(group.num_columns)]
+        return [each for each in chunks if f"{each.path_in_schema}.".startswith(f"{column}.")]
+    # The library raises many kinds of error for a damaged footer.
+    except Exception as error:
+        raise vgx.DataError(f"{piece.file.name}: {described(error)}") from error
+
+
 def batches(piece: Piece, column: str) -> Iterator[Any]:
     """Yield the values of a column in a row group, as arrays. Raises `DataError`."""
     import pyarrow.parquet
 
-    name, group = piece.file.name, piece.about.row_group(piece.group)
-    chunks = [group.column(index) for index in range(group.num_columns)]
-    chunks = [each for each in chunks if f"{each.path_in_schema}.".startswith(f"{column}.")]
+    name, chunks = piece.file.name, chunks_of(piece, column)
     spans = [span(chunk) for chunk in chunks]
     first, last = (min(spans)[0], max(end for _, end in spans)) if spans else (0, 0)
     with piece.file.open(first, last) as file:

@@ -10,7 +10,7 @@ from typing import Any
 
 import vgx
 from vgx_builtin.pages import LARGE
-from vgx_builtin.parquet import FEWER, ParquetFile, ParquetRows, Piece, batches
+from vgx_builtin.parquet import FEWER, ParquetFile, ParquetRows, Piece, batches, chunks_of
 
 GROUP_BYTES = 2**29
 """Row groups with larger images are not read as a whole."""
@@ -48,13 +48,8 @@ class GroupRows:
 
     def size(self, column: str) -> int:
         """Return the bytes of a column, as its footer says."""
-        group = self.piece.about.row_group(self.piece.group)
-        chunks = (group.column(index) for index in range(group.num_columns))
-        return sum(
-            int(chunk.total_uncompressed_size)
-            for chunk in chunks
-            if f"{chunk.path_in_schema}.".startswith(f"{column}.")
-        )
+        chunks = chunks_of(self.piece, column)
+        return sum(int(chunk.total_uncompressed_size) for chunk in chunks)
 
     def cells(self, column: str) -> list[Any]:
         """Return the values of a column, which are then in memory; equal ones are there once.
