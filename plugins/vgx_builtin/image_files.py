@@ -117,7 +117,8 @@ def decode(file: IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
                 raise vgx.Dropped("grids made by vgx")
             ImageOps.exif_transpose(image, in_place=True)
             if non_rgb == "skip" and (why := _not_rgb(image)):
-                raise vgx.Dropped(why)
+                grey = ("image.channels=1",) if why == "greyscale" else ()
+                raise vgx.Dropped(why, "dataset.non_rgb=convert", *grey)
             return vgx.convert_image(image, channels=3)
     except UnidentifiedImageError as error:
         raise vgx.DataError(f"{name}: not an image, or broken at its beginning") from error

@@ -168,18 +168,14 @@ def common_folder(names: Iterable[str]) -> str:
     return f"{common}/" if common else ""
 
 
-def class_folders(names: Sequence[str]) -> list[str]:
-    """Return for each image the folder that is its class.
+def class_folders(names: Sequence[str]) -> list[str | None]:
+    """Return for each image the folder that is its class, or `None` if it lies in none.
 
     Leading folders that all images share are no classes, nor are splits: of train/cat/1.png and
-    test/dog/2.png the classes are cat and dog. Raises `DataError` for an image that lies in none.
+    test/dog/2.png the classes are cat and dog.
     """
     base = common_folder(names)
     below = [name[len(base) :].split("/") for name in names]
     splits = all(re.fullmatch(_SPLIT, parts[0]) for parts in below)
     split = int(splits and any(len(parts) > 2 for parts in below))
-    for name, parts in zip(names, below, strict=True):
-        if len(parts) < 2 + split:
-            folder = f"{base}{parts[0]}" if split else base or "the place itself"
-            raise vgx.DataError(f"{name}: lies in no folder below {folder}, so it has no label")
-    return [parts[split] for parts in below]
+    return [parts[split] if len(parts) > 1 + split else None for parts in below]

@@ -1,43 +1,62 @@
-"""Labels of images, for data sets that have them."""
+"""Images with labels: sources that have them, and labels of folders and columns."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import vgx
 from vgx_builtin.columns import Rows
+from vgx_builtin.image_places import class_folders
+from vgx_builtin.label_values import (
+    LONGEST,
+    NO_LABEL,
+    ONE,
+    Labels,
+    expect_classes,
+    natural,
+    numbered,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+KINDS = ("int", "uint", "float", "bool", "string", "large_string", "null")
+
 
 @dataclass(frozen=True)
 class LabelledSource:
-    """The images of a source, each with a label."""
+    """Images of a source, each with a label."""
 
     source: vgx.Encoded
-    label_of: Callable[[int], int]
+    rows: Sequence[int]  # the images of the source that are taken
+    labels: Labels  # of all its images
     fingerprint: str  # changes when the images or the labels do
-    classes: Sequence[str]  # the names of the labels
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the labels."""
+        return self.labels.names
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
-        """Return image `index`, as the source does."""
-        return self.source[index]
+        """Return image `index`, as the source does. Raises `vgx.Dropped` if it has no label."""
+        if self.label(index) == NO_LABEL:
+            raise vgx.Dropped("without a label")
+        return self.source[self.rows[index]]
 
     def encoded(self, index: int) -> bytes:
         """Return the file of image `index`, as the source does."""
-        return self.source.encoded(index)
+        return self.source.encoded(self.rows[index])
 
     def label(self, index: int) -> int:
-        """Return the label of image `index`."""
-        return self.label_of(index)
+        """Return the label of image `index`, or `NO_LABEL`."""
+        return self.labels.numbers[self.rows[index]]
 
     @property
     def left_out(self) -> Mapping[str, int]:
@@ -45,28 +64,38 @@ class LabelledSource:
         return self.source.left_out if isinstance(self.source, vgx.Counted) else {}
 
 
-def natural(text: str) -> tuple[object, ...]:
-    """Return what sorts texts as people do: a number in them counts by its value, 2 before 10."""
-    # Texts and numbers take turns, so a text is never compared with a number.
-    pieces = re.split(r"(\d+)", text)
-    return *(int(piece) if piece.isdecimal() else piece for piece in pieces), text
+def evenly(numbers: Sequence[int], limit: int | None) -> Sequence[int]:
+    """Return which images a limit takes, in their order: the first ones of each label in turn.
+
+    Those without a label are not taken. Without a limit all images are.
+    """
+    if limit is None:
+        return range(len(numbers))
+    before = Counter[int]()
+    turns = []
+    for row, label in enumerate(numbers):
+        if label != NO_LABEL:
+            turns.append((before[label], label, row))
+            before[label] += 1
+    return sorted(row for _, _, row in sorted(turns)[:limit])
 
 
-def expect_classes(where: str, names: Sequence[str], image: vgx.ImageSpec) -> None:
-    """Raise `RecipeError` unless the recipe knows how many classes there are; it lists them."""
-    if image.classes != len(names):
-        rest = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
-        listed = ", ".join(name[:100] for name in names[:10])
-        raise vgx.RecipeError(
-            f"{where}: there are {len(names)} classes ({listed}{rest}), and image.classes is "
-            f"{image.classes}; set image.classes={len(names)}"
-        )
+def folder_labels(names: Sequence[str], where: str, image: vgx.ImageSpec) -> Labels:
+    """Return the labels of files by the folders in their names; a file in none has no label.
+
+    Raises `RecipeError` for a wrong `image.classes`, and `DataError` without folders.
+    """
+    folders = class_folders(names)
+    order = sorted({folder for folder in folders if folder is not None}, key=natural)
+    if not order:
+        raise vgx.DataError(f"{where}: all images lie beside each other, in no folders below it")
+    expect_classes(where, order, image)
+    number: dict[str | None, int] = {folder: index for index, folder in enumerate(order)}
+    return Labels([number.get(folder, NO_LABEL) for folder in folders], order)
 
 
-def column_of_labels(
-    rows: Rows, column: str, count: int, where: str, image: vgx.ImageSpec
-) -> tuple[list[int], list[str]]:
-    """Return the labels of the first rows, and the names of the classes.
+def column_of_labels(rows: Rows, column: str, where: str, image: vgx.ImageSpec) -> Labels:
+    """Return the labels in a column.
 
     Raises `DataError` for a column that holds no labels, and `RecipeError` for a wrong
     `image.classes`.
@@ -75,16 +104,12 @@ def column_of_labels(
 
     if column not in rows.features:
         raise vgx.DataError(f"{where}: no column '{column}'; it has {', '.join(rows.features)}")
-    kind = rows.features[column]
+    kind, where = rows.features[column], f"{where}: label: {column}"
     if isinstance(kind, datasets.ClassLabel):
-        expect_classes(f"{where}: label: {column}", kind.names, image)
-    elif not (isinstance(kind, datasets.Value) and kind.dtype.startswith(("int", "uint"))):
-        raise vgx.DataError(f"{where}: column '{column}' holds {kind}, not labels")
-    labels = rows.values(column, count)
-    for row, label in enumerate(labels):
-        if not isinstance(label, int):
-            raise vgx.DataError(f"{where}: column '{column}': row {row} has no label")
-    if image.classes == 0 and labels:
-        expect_classes(f"{where}: label: {column}", [*map(str, range(max(labels) + 1))], image)
-    names = getattr(kind, "names", None) or [*map(str, range(image.classes))]
-    return labels, names
+        expect_classes(where, kind.names, image)
+        values = rows.values(column, len(rows))
+        numbers = [NO_LABEL if value is None or value < 0 else value for value in values]
+        return Labels(numbers, kind.names)
+    if not (isinstance(kind, datasets.Value) and kind.dtype.rstrip("0123456789") in KINDS):
+        raise vgx.DataError(f"{where}: the column holds {str(kind)[:LONGEST]}, not labels; {ONE}")
+    return numbered(rows.values(column, len(rows)), where, image)

@@ -13,6 +13,7 @@ import vgx
 from vgx_builtin.column_types import feature_at, rank
 from vgx_builtin.columns import Rows, cells_of
 from vgx_builtin.image_files import NonRgb
+from vgx_builtin.label_values import NO_LABEL, Labels
 from vgx_builtin.labels import column_of_labels
 from vgx_builtin.parquet import ParquetRows, Piece
 from vgx_builtin.row_groups import GroupRows, footers
@@ -59,20 +60,48 @@ class StreamedRows:
 
 
 @dataclass(frozen=True)
+class LabelledRows:
+    """The images of a group; those without a label are left out."""
+
+    images: RowImages
+    labels: Sequence[int]
+    fingerprint: str = ""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
+        """Return one image. Raises `vgx.Dropped` if it has no label."""
+        if self.labels[index] == NO_LABEL:
+            raise vgx.Dropped("without a label")
+        return self.images[index]
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file of an image as it is."""
+        return self.images.encoded(index)
+
+
+@dataclass(frozen=True)
 class LabelledStream:
     """Streamed images with labels."""
 
     source: StreamedRows
-    labels: Sequence[int]
+    labels: Labels
     fingerprint: str
-    classes: Sequence[str]  # the names of the labels
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
-        """Return one image."""
+        """Return one image. Raises `vgx.Dropped` if it has no label."""
+        if self.label(index) == NO_LABEL:
+            raise vgx.Dropped("without a label")
         return self.source[index]
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the labels."""
+        return self.labels.names
 
     @property
     def revision(self) -> str:
@@ -89,13 +118,15 @@ class LabelledStream:
         """Return the size in memory of the largest group, about."""
         return self.source.group_bytes
 
-    def group(self, number: int) -> RowImages:
+    def group(self, number: int) -> LabelledRows:
         """Read a group. Raises `DataError` or `HubError`."""
-        return self.source.group(number)
+        images = self.source.group(number)
+        numbers = self.labels.numbers[images.first : images.first + len(images)]
+        return LabelledRows(images, numbers)
 
     def label(self, index: int) -> int:
-        """Return the label of an image."""
-        return self.labels[index]
+        """Return the label of an image, or `NO_LABEL`."""
+        return self.labels.numbers[index]
 
 
 def open_stream(
@@ -133,8 +164,11 @@ def open_stream(
     )
     if label is None:
         return source
-    labels, names = column_of_labels(rows, label, len(source), where, image)
-    return LabelledStream(source, labels, f"{name}-label-{label}", names)
+    if limit is not None:
+        text = "stream: dataset.limit takes the first rows, and not as many of each class"
+        raise vgx.RecipeError(f"{where}: {text}; take a slice: dataset.split=train[:{limit}]")
+    labels = column_of_labels(rows, label, where, image)
+    return LabelledStream(source, labels, f"{name}-label-{label}")
 
 
 def _first(pieces: list[Piece], count: int) -> list[Piece]:

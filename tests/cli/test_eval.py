@@ -367,31 +367,29 @@ def test_what_few_images_do_not_allow_is_an_error_when_it_was_named(vgx_here):
 
 
 @pytest.mark.parametrize(
-    ("changes", "decoded", "message"),
+    ("changes", "message"),
     [
         (
             {"eval.metrics": ["ssim"], "image.size": 8},
-            0,
             "a window has 11 pixels a side, an image 8",
         ),
         (
             {"eval.metrics": ["prdc"], "eval.n": 5, **MANY},
-            0,
             "k: 5 is too many for 5 real and 5 generated",
         ),
-        ({"eval.metrics": ["prdc"]}, 1, "k: 5 is too many for 4 real and 256 generated images"),
-        ({"eval.metrics": ["prdc"], "sampler": SHOWN, **MANY}, 0, "another sampler to evaluate"),
+        ({"eval.metrics": ["prdc"]}, "k: 5 is too many for 4 real and 256 generated images"),
+        ({"eval.metrics": ["prdc"], "sampler": SHOWN, **MANY}, "another sampler to evaluate"),
     ],
 )
-def test_a_training_does_not_begin_with_metrics_that_it_cannot_compute(changes, decoded, message):
-    """If it can be known without the images, none is decoded for it."""
+def test_a_training_does_not_begin_with_metrics_that_it_cannot_compute(changes, message):
+    """They are not decoded for it: how many there are at most is known before."""
     asked = recipe(**{"train.batch": 1, "dataset.count": 4, "eval.every": 1, **changes})
     with (
-        mock.patch("vgx.training.session.open_data", wraps=session.open_data) as opened,
+        mock.patch("vgx.data.store.decode_all") as decoding,
         pytest.raises(vgx.errors.RecipeError, match=message),
     ):
         session.run(asked, console=quiet())
-    assert opened.call_count == decoded
+    assert decoding.call_count == 0
     assert rundir.every() == []
     with pytest.raises(vgx.errors.RecipeError, match=message.replace("256", ".*")):
         session.check(asked, vgx.discover(), None, quiet())

@@ -90,8 +90,10 @@ def test_names_of_strangers_cannot_disturb_a_terminal_or_fill_a_file():
         ([("cat", 0), ("dog", 7)], "2 classes: cat (0), dog (7); without images: cat"),
         (
             [(str(n), n % 2) for n in range(12)],
-            "12 classes: 0 (0), 1 (1), 2 (0), 3 (1), 4 (0), 5 (1), 6 (0), 7 (1), 8 (0), 9 (1) "
-            + "and 2 more; without images: 0, 2, 4, 6, 8, 10",
+            (
+                "12 classes: 0 (0), 1 (1), 2 (0), 3 (1), 4 (0), 5 (1), 6 (0), 7 (1), 8 (0), 9 (1) "
+                "and 2 more; without images: 0, 2, 4, 6, 8, 10"
+            ),
         ),
     ],
 )

@@ -96,7 +96,7 @@ def test_bad_rows_are_named_and_may_be_left_out(tmp_path):
         (good, None), (good[:50], "faces/torn.png"), (b"text", None), (None, None), (good, "a.png"),
     )]  # fmt: skip
     pq.write_table(pa.table({"image": cells}), tmp_path / "bad.parquet")
-    with pytest.raises(DataError, match=r"row 1 \(faces/torn\.png\): .*on_bad=skip"):
+    with pytest.raises(DataError, match=r"(?s)row 1 \(faces/torn\.png\): .*on_bad=skip"):
         store(path=str(tmp_path / "bad.parquet"))
     source, _ = open_source(part(path=str(tmp_path / "bad.parquet")), SPEC)
     kept = open_store(source, SPEC, max_bad=0.4)
@@ -373,16 +373,56 @@ def test_labels_that_cannot_be_are_said(folder, named):
     names = r"7 classes \(0, 1, 2, 3, 4, 5, 6\)"
     with pytest.raises(RecipeError, match=f"there are {names}, and image.classes is 0"):
         labelled(folder, "label", 0)
-    with pytest.raises(DataError, match="image 3 has the label 3; image.classes allows 0 to 2"):
-        open_store(*labelled(folder, "label", 3))
+    with pytest.raises(RecipeError, match=f"there are {names}, and image.classes is 3; set image"):
+        labelled(folder, "label", 3)
     with pytest.raises(DataError, match="no column 'lable'; it has image, label"):
         labelled(folder, "lable", 7)
-    with pytest.raises(DataError, match=r"column 'score' holds Value\('float32'\), not labels"):
+    with pytest.raises(DataError, match=r"score: it holds numbers with fractions, such as 0.5"):
         labelled(named, "score", 1)
-    with pytest.raises(DataError, match="column 'some': row 1 has no label"):
-        labelled(named, "some", 2)
-    with pytest.raises(DataError, match="image 2 has the label -1"):
-        open_store(*labelled(named, "unknown", 1))
+    with pytest.raises(DataError, match=r"image: the column holds .*, not labels; give"):
+        labelled(named, "image", 1)
+
+
+@pytest.mark.parametrize(("column", "classes"), [("some", 2), ("unknown", 1)])
+def test_a_row_without_a_label_is_left_out_and_counted(named, column, classes):
+    source, spec = labelled(named, column, classes, non_rgb="convert")
+    store = open_store(source, spec)
+    assert store.summary() == "2 images kept, 1 dropped (1 without a label)"
+    assert store.labels.tolist() == {"some": [1, 0], "unknown": [0, 0]}[column]
+
+
+def test_words_truth_values_and_whole_floats_are_labels_with_names(tmp_path):
+    columns = {
+        "image": sample_images(["RGB"] * 4),
+        "word": ["frog", "cat", "frog", None],
+        "truth": [True, True, False, True],
+        "whole": [10.0, 2.0, 10.0, 7.0],
+        "from_one": [1, 2, 3, 1],
+        "several": [[0, 1], [1, 0], [1, 1], [0, 0]],
+    }
+    features = datasets.Dataset.from_dict(columns).features
+    features["image"] = datasets.Image()
+    (tmp_path / "words").mkdir()
+    file = tmp_path / "words" / "train.parquet"
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(file)
+
+    def read(column, classes, **fields):
+        source, spec = labelled(file, column, classes, **fields)
+        assert isinstance(source, vgx.Named)
+        return list(source.classes), open_store(source, spec).labels.tolist()
+
+    assert read("word", 2) == (["cat", "frog"], [1, 0, 1])
+    assert read("truth", 2) == (["false", "true"], [1, 1, 0, 1])
+    assert read("whole", 3) == (["2", "7", "10"], [2, 0, 2, 1])
+    assert read("from_one", 3) == (["1", "2", "3"], [0, 1, 2, 0])
+    # Where all are below image.classes they are labels already, as they have always been.
+    assert read("from_one", 4) == (["0", "1", "2", "3"], [1, 2, 3, 1])
+    assert read("word", 2, limit=2) == (["cat", "frog"], [1, 0])
+    assert read("from_one", 3, limit=3) == (["1", "2", "3"], [0, 1, 2])
+    with pytest.raises(DataError, match=r"several: the column holds .*, not labels; give each im"):
+        labelled(file, "several", 2)
+    with pytest.raises(RecipeError, match=r"word: there are 2 classes \(cat, frog\), and image.cl"):
+        labelled(file, "word", 5)
 
 
 def test_only_who_asks_for_labels_gets_them_under_a_fingerprint_of_their_own(named):

@@ -148,7 +148,7 @@ def test_warned_is_between_vgx_and_pillow():
 def test_a_bad_file_is_named_and_may_be_left_out(tmp_path, name):
     (tmp_path / name).write_bytes(BAD[name])
     save(tmp_path / "good.png")
-    with pytest.raises(DataError, match=f"^{name}: .*{WHY.get(name, '')}.*on_bad=skip"):
+    with pytest.raises(DataError, match=f"(?s)  {name}: .*{WHY.get(name, '')}.*on_bad=skip"):
         open_store(source(tmp_path), SPEC)
     store = open_store(source(tmp_path), SPEC, max_bad=0.5)
     assert (len(store.images), store.bad) == (1, 1)
@@ -394,9 +394,60 @@ def test_labels_that_cannot_be_are_said(animals):
         RecipeError, match=r"there are 3 classes \(Cat, bird, dog\), and image.classes is 2"
     ):
         labelled(animals, 2)
-    save(animals / "stray.png")
-    with pytest.raises(DataError, match=r"stray\.png: lies in no folder below"):
+    for file in animals.rglob("*.png"):
+        file.rename(animals / f"{file.parent.name}-{file.name}")
+    with pytest.raises(DataError, match="all images lie beside each other, in no folders below"):
         labelled(animals, 3)
+
+
+def test_an_image_in_no_folder_has_no_label_and_is_left_out_and_counted(animals):
+    save(animals / "stray.png")
+    spec = vgx.ImageSpec(size=8, classes=3)
+    store = open_store(labelled(animals, 3), spec)
+    assert store.summary() == "5 images kept, 1 dropped (1 without a label)"
+    assert store.classes(spec) == [("Cat", 1), ("bird", 2), ("dog", 2)]
+
+
+def test_folders_are_numbered_in_natural_order(tmp_path):
+    for number in (*range(12), 100):
+        save(tmp_path / str(number) / "a.png")
+    files = labelled(tmp_path, 13)
+    assert isinstance(files, vgx.Named)
+    assert list(files.classes) == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "8",
+        "9",
+        "10",
+        "11",
+        "100",
+    ]
+    folders = [name.split("/")[0] for name in files.source.names]
+    assert [files.classes[files.label(i)] for i in range(13)] == folders
+
+
+def test_a_limit_takes_as_many_of_each_class_as_there_are(tmp_path):
+    for name, count in (("a", 5), ("b", 1), ("c", 3)):
+        for number in range(count):
+            save(tmp_path / name / f"{number}.png")
+
+    def taken(limit):
+        files = labelled(tmp_path, 3, limit=limit)
+        names = [files.source.names[row] for row in files.rows]
+        return " ".join(names), [files.label(i) for i in range(len(files))]
+
+    assert taken(2) == ("a/0.png b/0.png", [0, 1])
+    assert taken(5) == ("a/0.png a/1.png b/0.png c/0.png c/1.png", [0, 0, 1, 2, 2])
+    assert taken(8)[1] == [0, 0, 0, 0, 1, 2, 2, 2]
+    assert taken(99)[1] == [0, 0, 0, 0, 0, 1, 2, 2, 2]
+    prints = {labelled(tmp_path, 3, limit=limit).fingerprint for limit in (None, 2, 5)}
+    assert len(prints) == 3
 
 
 def test_without_a_path_the_fallback_serves_or_the_field_is_named(tmp_path):

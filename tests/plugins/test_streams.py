@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 import vgx
+from vgx.console import Console
+from vgx.data.opening import open_stream
 from vgx.data.stream import StreamedImages
 from vgx_builtin import row_groups
 from vgx_builtin.datasets.huggingface import HuggingFace
@@ -84,6 +86,28 @@ def test_labels_are_those_of_the_rows(tmp_path):
     assert [source.label(row) for row in range(20)] == [row % 3 for row in range(20)]
 
 
+def test_a_row_without_a_label_is_replaced(tmp_path):
+    columns = {"image": [{"bytes": png(row), "path": None} for row in range(6)],
+               "kind": ["a", None, "b", "a", None, "b"]}  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet", row_group_size=3)
+    image = vgx.ImageSpec(size=4, classes=2)
+    source = opened(tmp_path / "x.parquet", image, label="kind")
+    store = open_stream(source, image, Console(io.StringIO()))
+    assert numbers(store.images[:]) == [0, 2, 2, 3, 5, 5]
+    assert store.labels[:].tolist() == [0, 1, 1, 0, 1, 1]
+    assert store.classes(image) == [("a", 2), ("b", 2)]
+    assert store.images.news() == [
+        "images replaced by the next ones of their row groups: 2 without a label"
+    ]
+
+
+def test_a_limit_does_not_take_classes_evenly_from_a_stream(tmp_path):
+    write(tmp_path / "x.parquet", range(20), 6, labels=True)
+    image = vgx.ImageSpec(size=4, classes=3)
+    with pytest.raises(vgx.RecipeError, match=r"dataset.split=train\[:9\]"):
+        opened(tmp_path / "x.parquet", image, label="kind", limit=9)
+
+
 def test_the_fingerprint_is_that_of_the_data_not_of_the_place(tmp_path):
     one = folder(tmp_path / "one")
     shutil.copytree(one, tmp_path / "two" / "deep")
@@ -113,10 +137,10 @@ def test_numbers_are_not_streamed(tmp_path):
 
 
 def test_only_parquet_is_streamed(tmp_path, monkeypatch):
-    from vgx_builtin.streams import open_stream
+    from vgx_builtin import streams
 
     with pytest.raises(vgx.DataError, match="only parquet files can be streamed; vgx pack"):
-        open_stream([], "here", "image", None, SPEC, "skip")
+        streams.open_stream([], "here", "image", None, SPEC, "skip")
 
 
 def test_a_shard_that_is_gone_is_named(tmp_path):

@@ -21,7 +21,14 @@ from typing import BinaryIO, TypeVar
 
 from vgx.data.sums import ABOUT, BROKEN, FILES, IMAGES, DamagedError, forget, read_about
 from vgx.errors import Notice, RecipeError, StorageError
-from vgx.files import cache_dir, flush_directory, open_regular, write_file
+from vgx.files import (
+    cache_dir,
+    existing,
+    flush_directory,
+    open_regular,
+    require_writable,
+    write_file,
+)
 
 INCOMPLETE = ".incomplete"  # how the hub's library ends the name of a folder it writes
 Opened = TypeVar("Opened")
@@ -81,7 +88,11 @@ def parse_bytes(text: str, name: str) -> int:
 
 
 def require_room(count: int, bytes_per_image: int) -> None:
-    """Raise `StorageError` when a store of `count` images is larger than the cache or its disk."""
+    """Raise `StorageError` when a store of `count` images is larger than the cache or its disk.
+
+    Also when nothing can be written there.
+    """
+    require_writable(folder())
     disk, needed, allowed = shutil.disk_usage(_existing()), count * bytes_per_image, limit()
     store = f"{folder()}: a store of {count:,} images takes up to {format_bytes(needed)}"
     fewer = "take fewer or smaller images"
@@ -97,8 +108,7 @@ def require_room(count: int, bytes_per_image: int) -> None:
 
 
 def _existing() -> Path:
-    parents = (folder(), *folder().absolute().parents)
-    return next(path for path in parents if path.exists())
+    return existing(folder())
 
 
 def format_bytes(count: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ from vgx.console import Console
 from vgx.data import cache, sums
 from vgx.data import decode as decoding
 from vgx.data.classes import Classes, counted, names_of
+from vgx.data.left_out import LeftOut, unreadable
 from vgx.data.stream import StreamedImages, evenly
 from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, StorageError, noticing
@@ -35,7 +36,6 @@ from vgx.parts.values import ImageSpec
 POLICY = "bilinear-4"
 AT_ONCE = 32  # images that one task of a thread decodes
 IN_FLIGHT = 2**28  # bytes of decoded images that wait to be written, about
-SKIPPING = "dataset.on_bad=skip leaves such images out"
 
 
 class Images(Protocol):
@@ -101,7 +101,10 @@ class Store:
 
     def classes(self, image: ImageSpec) -> Classes:
         """Return the name of each label and how many images have it; none without labels."""
-        return [] if self.labels is None else counted(np.asarray(self.labels), image, self.names)
+        if self.labels is None:
+            return []
+        every = np.asarray(self.labels)
+        return counted(every[every >= 0], image, self.names)
 
     def summary(self) -> str:
         """Return the counts as a line of text."""
@@ -179,31 +182,42 @@ def peek(
 ) -> Store:
     """Decode the first `n` usable images without the cache, or fewer if there are not as many.
 
-    With `rows`, of these images alone. An unreadable image is left out if `max_bad` allows some;
-    else it is a `DataError`.
+    With `rows`, of these images alone. Unreadable images are left out if `max_bad` allows some;
+    else they are a `DataError`.
     """
-    usable, labels, bad = list[NDArray[np.uint8]](), list[int](), list[str]()
-    dropped = Counter[str]()
+    usable, labels, left_out = list[NDArray[np.uint8]](), list[int](), LeftOut()
     with decoding.guarded():
         for index in range(len(source)) if rows is None else rows:
             pixels = decoding.decode(source, index, image)
             if isinstance(pixels, np.ndarray):
                 usable.append(pixels)
                 labels += [label_of(source, index, image)] if image.classes else []
-            elif isinstance(pixels, Dropped):
-                dropped[str(pixels)] += 1
-            elif max_bad is None:
-                raise _with_advice(pixels)
             else:
-                bad.append(str(pixels))
+                left_out.add(pixels)
             if len(usable) == n:
                 break
+    bad, tried = left_out.bad, len(usable) + left_out.count
     if not usable:
-        raise DataError(f"none of {len(source):,} images is usable")
+        count = f"{tried:,} of" if tried < len(source) else ""
+        raise DataError(left_out.nothing_else(f"{count} {len(source):,}".strip()))
+    if bad and max_bad is None:
+        advice = "Only these were tried. To leave such images out: --set dataset.on_bad=skip"
+        raise DataError(unreadable(len(bad), bad, tried, None, advice))
     hashes = np.array([hash_of(pixels.tobytes()) for pixels in usable], np.uint64)
-    known = np.array(labels) if labels else None
-    named = tuple(bad[: sums.NAMED])
-    return Store(np.stack(usable), hashes, known, "", "", dict(dropped), len(bad), named)
+    known, named = np.array(labels) if labels else None, tuple(bad[: sums.NAMED])
+    return Store(np.stack(usable), hashes, known, "", "", dict(left_out.dropped), len(bad), named)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return numbers from 0 to `count` - 1 in ascending order: `most` of them, evenly spread."""
+    most = min(count, most)
+    return [number * count // most for number in range(most)]
+
+
+def check_labels(source: Source, image: ImageSpec) -> None:
+    """Raise `DataError` for the first image without a label that the recipe allows."""
+    for index in range(len(source) if image.classes else 0):
+        label_of(source, index, image)
 
 
 def open_with_progress(
@@ -239,15 +253,16 @@ def open_store(
     max_bad: float | None = None,
     name: str = "",
     report: Callable[[str], None] = lambda _: None,
-    advice: str = SKIPPING,
+    advice: str = "",
     *,
     verify: bool = False,
 ) -> Store:
     """Return the store of a source for this kind of image; build it if the cache has none.
 
     `watch` shows how images are decoded or verified, and `report` is called with messages for the
-    user. `max_bad` is the largest share of images that may be unreadable; without it the first one
-    is a `DataError` that ends with `advice`. `name` stands for the source in the list of the cache.
+    user. `max_bad` is the largest share of images that may be unreadable; without it none may be.
+    More are a `DataError`, after all images were read: it names them, and ends with `advice`, by
+    default the settings to go on. `name` stands for the source in the list of the cache.
     With `verify` the images are hashed, whenever that was done before. A damaged store is built
     again, with a `Notice`.
     """
@@ -260,7 +275,7 @@ def open_store(
     def build(place: Path, file: BinaryIO) -> None:
         require_room(source, image)
         with watch("Preparing", len(source)) as progress:
-            _build(source, image, place, file, progress, max_bad, name, advice)
+            _build(source, image, place, file, progress, name, report if max_bad is None else None)
 
     def waiting() -> None:
         report("Another run decodes these images; waiting")
@@ -274,9 +289,18 @@ def open_store(
     if built:
         for removed in cache.remove(limit):
             report(f"Removed from the cache, which is full: {removed.line}")
-    _check_bad(store, len(source), max_bad, advice)
+    # The store may have been built by a recipe that allows more of them.
+    if store.bad > (max_bad or 0) * len(source):
+        listed = folder / sums.ABOUT
+        message = unreadable(store.bad, store.named, len(source), max_bad, advice, listed)
+        raise DataError(message)
     left_out = dict(source.left_out) if isinstance(source, Counted) else {}
-    return replace(store, names=names, left_out=left_out)  # an earlier version kept no names
+    return replace(store, names=names, left_out=left_out)
+
+
+def exists(source: Source, image: ImageSpec) -> bool:
+    """Return whether the cache has the store of a source, so that nothing must be decoded."""
+    return _folder(source.fingerprint, image).is_dir()
 
 
 def require_room(source: Source, image: ImageSpec) -> None:
@@ -285,7 +309,7 @@ def require_room(source: Source, image: ImageSpec) -> None:
     A store that exists needs no room.
     """
     streamed = isinstance(source, Grouped)  # no more is kept than there is room for
-    if not streamed and not _folder(source.fingerprint, image).is_dir():
+    if not streamed and not exists(source, image):
         numbers = 2 if image.classes else 1  # of 8 bytes: a hash, and a label
         cache.require_room(len(source), image.pixel_values + 8 * numbers)
 
@@ -338,22 +362,6 @@ def _read(
     )
 
 
-def _check_bad(store: Store, total: int, max_bad: float | None, advice: str) -> None:
-    """Raise `DataError` for too many unreadable images.
-
-    The store may have been built by a recipe that allows more of them.
-    """
-    if store.bad and max_bad is None:
-        raise _with_advice(store.named[0], advice)
-    if store.bad > (max_bad or 0) * total:
-        message = f"{store.bad:,} of {total:,} images are unreadable ({store.examples()})"
-        raise DataError(f"{message}; dataset.max_bad allows a share of {max_bad:g}")
-
-
-def _with_advice(bad: DataError | str, advice: str = SKIPPING) -> DataError:
-    return DataError(f"{bad}; {advice}")
-
-
 def hash_of(data: bytes) -> int:
     """Return the first 64 bits of the BLAKE2b hash of an image's bytes."""
     return int.from_bytes(hashlib.blake2b(data).digest()[:8], "little")
@@ -376,23 +384,22 @@ def _build(
     place: Path,
     file: BinaryIO,
     progress: Callable[[int], None],
-    max_bad: float | None,
     name: str,
-    advice: str,
+    report: Callable[[str], None] | None,
 ) -> None:
-    """Write a store into `place`, its images into the open `file` there."""
-    digest, dropped = hashlib.sha256(), Counter[str]()
-    bad, labels, hashes = list[str](), list[int](), list[int]()
+    """Write a store into `place`, its images into the open `file` there.
+
+    `report` is called with the first unreadable image.
+    """
+    digest, left_out = hashlib.sha256(), LeftOut()
+    labels, hashes = list[int](), list[int]()
     with decoding.guarded():
         for piece in decode_all(source, image):
             progress(piece.count)
             for fault in piece.faults:
-                if isinstance(fault, Dropped):
-                    dropped[str(fault)] += 1
-                elif max_bad is None:
-                    raise _with_advice(fault, advice)
-                else:
-                    bad.append(str(fault))
+                left_out.add(fault)
+                if report and len(left_out.bad) == 1 and isinstance(fault, DataError):
+                    report(f"{fault}; the others are read too, so that all such images are named")
             file.write(piece.data)
             digest.update(piece.data)
             hashes += piece.hashes
@@ -400,8 +407,7 @@ def _build(
     file.flush()
     os.fsync(file.fileno())
     if not hashes:
-        why = f"dropped: {dict(dropped)}, unreadable: {len(bad):,} ({'; '.join(bad[:3])})"
-        raise DataError(f"none of {len(source):,} images is usable: {why}")
+        raise DataError(left_out.nothing_else(f"{len(source):,}"))
     columns = {sums.HASHES: np.array(hashes, np.uint64).tobytes()}
     if image.classes:
         columns[sums.LABELS] = np.array(labels, np.int64).tobytes()
@@ -415,9 +421,9 @@ def _build(
         width=image.width,
         channels=image.channels,
         count=len(hashes),
-        dropped=dict(sorted(dropped.items())),
-        bad=len(bad),
-        named=bad[: sums.NAMED],
+        dropped=dict(sorted(left_out.dropped.items())),
+        bad=len(left_out.bad),
+        named=left_out.bad[: sums.NAMED],
         sha256=digest.hexdigest(),
         sums={column: hashlib.sha256(data).hexdigest() for column, data in columns.items()},
         classes=list(names_of(source, image)),

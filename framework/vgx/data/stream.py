@@ -13,10 +13,10 @@ import os
 import queue
 import threading
 import weakref
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from vgx import rng
 from vgx.data import decode as decoding
+from vgx.data.left_out import LeftOut, unreadable
 from vgx.data.spill import Spill
 from vgx.errors import DataError, Dropped
 from vgx.parts.kinds import Encoded, Grouped
@@ -35,7 +36,6 @@ WIDEST = 8  # groups of a window
 READERS = 8  # threads that read groups, which mostly wait
 AHEAD = 2**26  # bytes of decoded images that wait to be used, about
 SLOW = 10.0  # seconds after which the user is told what is waited for
-NAMED = 1000  # unreadable images whose names are kept
 UNKNOWN, UNUSABLE, USABLE = -1, -2, -3  # instead of an image's place on the disk
 T = TypeVar("T")
 
@@ -118,16 +118,6 @@ class Piece:
     place: int  # on the disk, of the first; -1 for none
 
 
-@dataclass
-class Faults:
-    """Images that were read and are not usable."""
-
-    dropped: Counter[str] = field(default_factory=Counter)  # by reason
-    bad: int = 0  # that cannot be read
-    named: list[str] = field(default_factory=list)  # the first of those
-    told: int = 0  # of both kinds
-
-
 class StreamedImages:
     """Images [N, H, W, C] of a grouped source. One thread uses it."""
 
@@ -145,7 +135,8 @@ class StreamedImages:
         side. `max_bad` is the largest share of images that may be unreadable; without it the first
         is a `DataError`. `report` is called with messages for the user.
         """
-        self.source, self.width, self.faults = source, width(source), Faults()
+        self.source, self.width = source, width(source)
+        self.left_out, self._told = LeftOut(), 0  # images that were read and are not usable
         channels, height, wide = image.shape
         self.shape = (len(source), height, wide, channels)
         self._image, self._held, self._max_bad, self._report = image, held, max_bad, report
@@ -240,13 +231,13 @@ class StreamedImages:
 
     def news(self) -> list[str]:
         """Return a line about unusable images, when there are more than at the last call."""
-        faults = self.faults
-        if faults.dropped.total() + faults.bad == faults.told:
+        left_out = self.left_out
+        if left_out.count == self._told:
             return []
-        faults.told = faults.dropped.total() + faults.bad
-        counts = [f"{count:,} {reason}" for reason, count in sorted(faults.dropped.items())]
-        if faults.bad:
-            counts.append(f"{faults.bad:,} unreadable ({'; '.join(faults.named[:3])})")
+        self._told = left_out.count
+        counts = [f"{count:,} {reason}" for reason, count in sorted(left_out.dropped.items())]
+        if left_out.bad:
+            counts.append(f"{len(left_out.bad):,} unreadable ({'; '.join(left_out.bad[:3])})")
         return [f"images replaced by the next ones of their row groups: {', '.join(counts)}"]
 
     def _group_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -281,8 +272,7 @@ class StreamedImages:
                 (row for row in self._after(int(stood[index])) if self._usable(row, decoded)), -1
             )
             if stood[index] < 0:
-                reasons = ", ".join([*self.faults.dropped, *self.faults.named[:3]])
-                raise DataError(f"none of {len(self):,} images is usable: {reasons}")
+                raise DataError(self.left_out.nothing_else(f"{len(self):,}"))
         return stood, decoded
 
     def _usable(self, row: int, decoded: dict[int, NDArray[Any]]) -> bool:
@@ -338,17 +328,10 @@ class StreamedImages:
 
     def _count(self, fault: Dropped | DataError) -> None:
         """Count an unusable image. Raises `DataError` when too many are unreadable."""
-        if isinstance(fault, Dropped):
-            self.faults.dropped[str(fault)] += 1
-            return
-        if self._max_bad is None:
-            raise DataError(f"{fault}; dataset.on_bad=skip leaves such images out")
-        self.faults.bad += 1
-        self.faults.named += [str(fault)][: NAMED - len(self.faults.named)]
-        if self.faults.bad > self._max_bad * len(self):
-            some = "; ".join(self.faults.named[:3])
-            counts = f"{self.faults.bad:,} of {len(self):,} images are unreadable ({some}; ...)"
-            raise DataError(f"{counts}; dataset.max_bad allows a share of {self._max_bad:g}")
+        self.left_out.add(fault)
+        bad = self.left_out.bad
+        if len(bad) > (self._max_bad or 0) * len(self):
+            raise DataError(unreadable(len(bad), bad, len(self), self._max_bad))
 
     def _decode(self, group: int, rows: NDArray[np.int64], place: int) -> Piece:
         """Decode some images of a group, and write them to the disk from `place` on."""

@@ -103,6 +103,7 @@ class Environment(TypedDict, total=False):
     device: str
     threads: Count
     git: str | None
+    folder: str  # the working directory, in which relative paths began
     started: str
     data: Data
     better: dict[str, Literal["higher", "lower"]] | None  # absent in runs of earlier versions

@@ -20,6 +20,7 @@ from vgx.data.store import Store
 from vgx.data.stream import StreamedImages
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
+from vgx.files import working_folder
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe
 from vgx.runs.directory import Run
@@ -50,6 +51,7 @@ def describe(
     return {
         **machine(registry, device),
         "git": _git_commit(folder),
+        "folder": working_folder(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "data": {
             "dataset": recipe.dataset.type,

@@ -17,7 +17,7 @@ from vgx_builtin.columns import LibraryRows, Rows
 from vgx_builtin.hub_names import from_address, is_name
 from vgx_builtin.image_columns import image_column
 from vgx_builtin.image_files import NonRgb, described
-from vgx_builtin.labels import LabelledSource, column_of_labels
+from vgx_builtin.labels import LabelledSource, column_of_labels, evenly
 from vgx_builtin.local import has_rows, open_local
 from vgx_builtin.remote import open_remote
 from vgx_builtin.row_images import RowImages
@@ -45,9 +45,11 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
     revision: str | None = None
     """A branch, tag or commit of the hub's repository."""
     limit: PositiveInt | None = None
-    """Take only this many rows, the first ones."""
+    """Take only this many rows, the first ones; with labels, as many of each class as there are,
+    evenly, the first ones of each."""
     label: str | None = None
-    """The column with the labels, whole numbers or the hub's class labels; `null`: no labels."""
+    """The column with the labels: classes of the hub, words, whole numbers or truth values; `null`:
+    no labels."""
     stream: bool = False
     """Read the images while training, row group by row group, instead of decoding all of them into
     the cache before: for more images than the disk holds. Only parquet files can be streamed."""
@@ -96,13 +98,14 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         policy = f"{fingerprint}|{asked.split}|{column}|{self.non_rgb}|{self.limit}"
         policy += f"|config {asked.config}" if asked.config else ""
         name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
-        count = min(len(rows), self.limit or len(rows))
+        count = min(len(rows), self.limit or len(rows)) if self.label is None else len(rows)
         cells = image_cells(rows, column)
         source = RowImages(cells, count, folders, self.non_rgb, image.channels, name)
         if self.label is None:
             return source
-        labels, names = column_of_labels(rows, self.label, count, where, image)
-        return LabelledSource(source, labels.__getitem__, f"{name}-label-{self.label}", names)
+        labels = column_of_labels(rows, self.label, where, image)
+        labelled = f"{name}-label-{self.label}" + ("-evenly" if self.limit else "")
+        return LabelledSource(source, evenly(labels.numbers, self.limit), labels, labelled)
 
     def _taken_apart(self) -> HuggingFace:
         """Return this data set with the parts of an address of the hub in their fields."""

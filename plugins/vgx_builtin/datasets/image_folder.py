@@ -14,8 +14,10 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx_builtin.image_files import NonRgb, decode, whole
-from vgx_builtin.image_places import archive_kind, class_folders, described, open_place, tell
-from vgx_builtin.labels import LabelledSource, expect_classes, natural
+from vgx_builtin.image_places import Place, archive_kind, described, open_place, tell
+from vgx_builtin.label_files import LabelsField, labels_in_file, reader_in
+from vgx_builtin.label_values import numbered
+from vgx_builtin.labels import LabelledSource, evenly, folder_labels
 from vgx_builtin.walk import has_parquet, images_below, tell_of_links
 
 if TYPE_CHECKING:
@@ -39,10 +41,14 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
     non_rgb: NonRgb = "convert"
     """What to do with greyscale images and those with alpha: leave out, or make RGB."""
     limit: PositiveInt | None = None
-    """Take only this many files, the first ones."""
+    """Take only this many files, the first ones; with labels, as many of each class as there are,
+    evenly, the first ones of each."""
     label: Literal["folder"] | None = None
-    """The label of an image: `folder`, the number of the folder that it lies in, 0 for the first
-    by name; `null`: no labels."""
+    """The label of an image: `folder`, the folder that it lies in, in natural order (2 before 10);
+    `null`: no labels."""
+    labels: LabelsField | None = None
+    """Labels in a file instead: `labels.csv`, or `{file: labels.csv, picture: COLUMN, label:
+    COLUMN}`; `null`: none."""
     fallback: vgx.Dataset | None = None
     """Another dataset, used with a notice when `path` is not set, so that a recipe runs without
     images."""
@@ -77,6 +83,8 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
             text = f"{WHERE}: no folder is given; using the fallback: {fallback.type}"
             warnings.warn(f"{text} (your own images: --data FOLDER)", vgx.Notice, stacklevel=2)
             return fallback.build(image)
+        if self.label and self.labels:
+            raise vgx.RecipeError(f"{WHERE}: set label or labels, and not both")
         try:
             place = open_place(root)
         except vgx.DataError as error:
@@ -85,7 +93,8 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         if not found.names:
             raise vgx.DataError(f"{WHERE}: {root}: no images in it{described(found, root)}")
         tell(found, root, WHERE)
-        names = found.names[: self.limit]
+        labelled = self.label is not None or self.labels is not None
+        names = found.names if labelled else found.names[: self.limit]
         if root.is_dir():
             tell_of_links([root / name for name in names], root, WHERE)
         listed = hashlib.sha256(os.fsencode("\n".join(names)))
@@ -93,22 +102,21 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         fingerprint = f"image-folder-{self.non_rgb}-{listed.hexdigest()[:32]}"
         reader = place.reader(names)
         source = _Files(names, reader, fingerprint, self.non_rgb, found.left_out)
-        return source if self.label is None else _labelled(source, found.names, image)
+        return _labelled(source, self, place, image) if labelled else source
 
 
-def _labelled(source: _Files, all_names: Sequence[str], image: vgx.ImageSpec) -> vgx.Source:
-    """Label images by folder; only folders with images count, and `limit` changes no label."""
-    try:
-        folders = class_folders(all_names)
-    except vgx.DataError as error:
-        raise vgx.DataError(f"{WHERE}: label: folder: {error}") from error
-    classes = sorted(set(folders), key=natural)
-    expect_classes(f"{WHERE}: label: folder", classes, image)
-    number = {name: index for index, name in enumerate(classes)}
-    labels = [number[folder] for folder in folders[: len(source)]]
-    names_hash = hashlib.sha256(os.fsencode("/".join(classes))).hexdigest()[:16]
-    fingerprint = f"{source.fingerprint}-folders-{names_hash}"
-    return LabelledSource(source, labels.__getitem__, fingerprint, classes)
+def _labelled(source: _Files, part: ImageFolder, place: Place, image: vgx.ImageSpec) -> vgx.Source:
+    """Return the images with the labels of their folders, or of a file."""
+    if part.labels is None:
+        labels, kind = folder_labels(source.names, f"{WHERE}: label: folder", image), "folders"
+    else:
+        values = labels_in_file(part.labels, source.names, reader_in(place, WHERE), WHERE)
+        labels = numbered(values, f"{WHERE}: labels: {part.labels.file}", image)
+        kind = "labels"
+    fingerprint = f"{source.fingerprint}-{kind}-{labels.fingerprint()}"
+    if part.limit:
+        fingerprint += f"-limit-{part.limit}"
+    return LabelledSource(source, evenly(labels.numbers, part.limit), labels, fingerprint)
 
 
 @dataclass(frozen=True)
