@@ -333,6 +333,16 @@ def test_hashes_are_those_of_the_bytes_and_kept(tmp_path):
             assert hashes_of(source).tolist() == hashes.tolist()
 
 
+def test_the_hashes_can_be_removed_from_the_cache():
+    from vgx.data import cache
+
+    hashes_of(Stream([5, 7]))
+    (kept,) = cache.content()
+    assert kept.line == "hashes of streamed images: 0.0 MB"
+    assert cache.remove() == [kept]
+    assert cache.content() == []
+
+
 def vgx_hash(data):
     import hashlib
 
