@@ -19,7 +19,7 @@ from PIL import Image
 
 import vgx
 from vgx.data.stream import StreamedImages
-from vgx_builtin import remote
+from vgx_builtin import ranges
 from vgx_builtin.datasets.huggingface import HuggingFace
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -60,7 +60,7 @@ def hub(monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", address)
         template = address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(remote, "WAITS", (0.01, 0.02, 0.03, 0.04, 0.05))
+        monkeypatch.setattr(ranges, "WAITS", (0.01, 0.02, 0.03, 0.04, 0.05))
         monkeypatch.setattr("vgx_builtin.hub.reachable", lambda: True)
         yield hub
 
@@ -171,8 +171,8 @@ train: {steps: 40, batch: 20, save_every: 10, log_every: 1, precision: fp32}
 """
 PROGRAM = """
 import sys
-from vgx_builtin import remote
-remote.WAITS = (0.05,) * 5
+from vgx_builtin import ranges
+ranges.WAITS = (0.05,) * 5
 from vgx.cli import run_program
 sys.exit(run_program(sys.argv[1:]))
 """

@@ -100,7 +100,9 @@ class Batches:
             images.expect_groups(groups)
 
     def reside(self) -> None:
-        """Copy all images to the device, where a minibatch is then gathered."""
+        """Copy all images to the device, where a minibatch is then gathered; but no stream."""
+        if isinstance(self.images, StreamedImages):
+            return
         kind = torch.from_numpy(np.array(self.images[:1])).dtype
         self.resident = torch.empty(self.images.shape, dtype=kind, device=self.device)
         for start in range(0, len(self.images), READ):

@@ -33,7 +33,6 @@ from vgx.data.store import (
     require_room,
     spread,
 )
-from vgx.data.stream import StreamedImages
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
@@ -269,7 +268,7 @@ def read_images(
     watching, always = verify or console, verify is not None
     share = recipe.eval.holdout
     store = store_of(source, recipe.dataset, recipe.image, watching, share, verify=always)
-    held = held_out(store.hashes, recipe.eval.holdout).sum()
+    held = held_out(store.hashes, share).sum()
     console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
     if classes := store.classes(recipe.image):
         console.print(f"Labels: {summary(classes)}")
@@ -354,8 +353,7 @@ def configure(engine: Engine, batches: Batches, recipe: Recipe) -> None:
     if engine.device.type == "cpu":
         memory.keep_freed()
     else:
-        streamed = isinstance(batches.images, StreamedImages)
-        if not streamed and batches.images.nbytes < RESIDENT * memory.total_memory(engine.device):
+        if batches.images.nbytes < RESIDENT * memory.total_memory(engine.device):
             batches.reside()
         # Convolutions and products in TF32: their float32 inputs lose 13 bits.
         torch.set_float32_matmul_precision("high")
