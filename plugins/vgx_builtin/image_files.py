@@ -67,6 +67,14 @@ def read(file: Path, name: str, non_rgb: NonRgb) -> Image.Image:
         return decode(opened, name, non_rgb)
 
 
+def whole(file: IO[bytes], name: str) -> bytes:
+    """Return the content of an open file. Raises `DataError` for more than `MAX_BYTES` bytes."""
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise vgx.DataError(f"{name}: more than {MAX_BYTES:,} bytes; no more are read")
+    return data
+
+
 class _FewReads:
     """The file of an image, which is not read on for ever."""
 

@@ -18,7 +18,7 @@ import vgx
 from vgx.check.blame import blaming
 from vgx.console import Console
 from vgx.data.batches import as_images
-from vgx.data.store import Store, announce, cached, label_of, open_source, peek, watched_on
+from vgx.data.store import Labels, Store, announce, cached, label_of, open_source, peek, watched_on
 from vgx.files import user_path
 from vgx.images import grid, require_image_file, save_image
 
@@ -54,13 +54,17 @@ def write_sheet(
             store = _decoded(source, recipe, console)
         else:
             console.print(f"Data: {store.summary()}")
-            store = _some(store, chosen(store.labels, len(store.images), _most(recipe.image)))
+            store = _some(store, chosen(_all(store.labels), len(store.images), _most(recipe.image)))
         stages = _stages(recipe, as_images(store.images[:], "cpu"), working)
     names = getattr(source, "classes", None)
-    panels = [_panel(title, images, store.labels, names) for title, images in stages]
+    panels = [_panel(title, images, _all(store.labels), names) for title, images in stages]
     # Side by side; of wide images, one below the other.
     save_image(torch.cat(panels, 1 if recipe.image.width > recipe.image.height else 2), path)
     return path
+
+
+def _all(labels: Labels | None) -> NDArray[np.int64] | None:
+    return None if labels is None else labels[:]
 
 
 def _require_apart(path: Path, dataset: vgx.Dataset) -> None:
