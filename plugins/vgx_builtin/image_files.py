@@ -1,4 +1,4 @@
-"""Image files: which formats are read, whether files changed, and images that are not RGB."""
+"""Image files: which formats are read, where they lie, and whether files changed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, cast
+from typing import IO, Literal
 
 import vgx
-
-if TYPE_CHECKING:
-    from PIL import Image, ImageFile
-
 
 NonRgb = Literal["skip", "convert"]
 
@@ -24,6 +20,9 @@ FORMATS = (
 """Formats of pixels that Pillow reads: no programs (EPS), no metafiles, no data formats."""
 MAX_PIXELS = 2**26
 """Images of more pixels are not decoded: 8,192 x 8,192, 256 MiB in memory."""
+POINTER = b"version https://git-lfs"
+"""How a file begins that stands for one that Git LFS has not fetched."""
+IS_POINTER = "a Git LFS pointer and not the file itself; git lfs pull fetches it"
 MAX_BYTES = 2**28
 """Image files that are larger are not read; some decoders read a file as a whole."""
 MAX_READS = 10**6
@@ -96,83 +95,6 @@ def digest(files: list[Path], root: Path) -> str:
         sha256.update(os.fsencode(file.relative_to(root)))
         sha256.update(f"|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}\n".encode())
     return sha256.hexdigest()
-
-
-def read(file: Path, name: str, non_rgb: NonRgb) -> Image.Image:
-    """Return the image in a regular file as `decode` does; `name` is its name in messages."""
-    with open_regular(file, name) as opened:
-        size = os.fstat(opened.fileno()).st_size
-        if size > MAX_BYTES:
-            raise vgx.DataError(f"{name}: {size:,} bytes; at most {MAX_BYTES:,} are read")
-        return decode(opened, name, non_rgb)
-
-
-class _FewReads:
-    """The file of an image, which is not read on for ever."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.reads = file, 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Read as usual. Raises `OSError` when it has been read too often."""
-        self.reads += 1
-        if self.reads > MAX_READS:
-            raise OSError("no image at its beginning")
-        return self.file.read(size)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place in the file."""
-        return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the place in the file."""
-        return self.file.tell()
-
-
-def decode(file: IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
-    """Return the first frame of an image file as RGB, rotated as its EXIF data say.
-
-    Raises `vgx.Dropped` for an image that is left out, and `DataError` for a file that cannot be
-    read.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    Image.init()
-    formats = [known for known in FORMATS if known in Image.OPEN]  # AVIF is not in every build
-    try:
-        with Image.open(cast("IO[bytes]", _FewReads(file)), formats=formats) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise vgx.DataError(f"{name}: {width:,} x {height:,} pixels are too many to decode")
-            scale_transparency(image)
-            ImageOps.exif_transpose(image, in_place=True)
-            if non_rgb == "skip" and (why := _not_rgb(image)):
-                raise vgx.Dropped(why)
-            return vgx.convert_image(image, channels=3)
-    except UnidentifiedImageError as error:
-        raise vgx.DataError(f"{name}: not an image, or broken at its beginning") from error
-    except (vgx.Dropped, vgx.DataError, MemoryError):
-        raise
-    # Decoders raise many kinds of error for bad files; for the user they all mean the same.
-    except Exception as error:
-        raise vgx.DataError(f"{name}: {type(error).__name__}: {error}") from error
-
-
-def scale_transparency(image: ImageFile.ImageFile) -> None:
-    """Scale the transparent grey of a PNG file to 8 bits; Pillow scales the pixels only."""
-    if image.format == "PNG" and "transparency" in image.info:
-        step = {"L;2": 85, "L;4": 17}.get(str(image.tile[0].args), 1)
-        if step > 1:
-            image.info["transparency"] *= step
-
-
-def _not_rgb(image: Image.Image) -> str:
-    """Return why an image is not plain RGB, or an empty text when it is."""
-    if image.has_transparency_data:
-        return "with alpha"
-    if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
-        return "greyscale"
-    return "" if image.mode == "RGB" else f"in mode {image.mode}"
 
 
 def described(error: BaseException) -> str:

@@ -2,7 +2,10 @@
 
 sums      what a store must be: its description, sums and last check
 cache     the folder of stores: who builds, who reads, and how much it may hold
-decode    one image as plain bytes, whatever its mode, or why it cannot be used
+decode    one image as an array, whatever its mode, or why it cannot be used
+pixels    values of more than 8 bits: their kinds, their range, floats in [0, 1]
+pieces    neighbouring images decoded together by threads, and what is known of them
+look      one look at the images of a store: flat, alike, dark, squashed; the background
 store     the store of decoded images: opened, built, looked up
 batches   minibatches by number, and bytes as images in [0, 1]
 split     which images no training sees

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import os
@@ -55,6 +56,8 @@ def describe(
             "held_out": int(held_out(store.hashes, recipe.eval.holdout).sum()),
             "dropped": store.dropped,
             "bad": {"count": store.bad, "named": list(store.named)},
+            "kind": store.kind,
+            "look": dataclasses.asdict(store.look),
         },
         "better": recipe.eval.better,  # higher or lower, for readers without the plugins
         "grids": recipe.sampler.type,  # what step-*.png show; without it, latents from N(0, I)

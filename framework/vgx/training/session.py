@@ -19,6 +19,7 @@ from vgx.check.examine import Findings, examine
 from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
+from vgx.data.look import with_background
 from vgx.data.split import held_out
 from vgx.data.store import (
     Store,
@@ -36,6 +37,7 @@ from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.files import write_file
 from vgx.parts.base import noting_reads
 from vgx.parts.registry import Registry, discover
+from vgx.parts.values import ImageSpec
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames, reading
@@ -51,6 +53,7 @@ from vgx.training.trackers import require_libraries
 
 RESIDENT = 0.25  # of a GPU's memory that the images may take
 CHECKED = 4  # images on which the networks and losses are checked
+LOOKED = 16  # images that `check` decodes to see what they are like
 
 
 def run(
@@ -83,6 +86,7 @@ def run(
         try_metrics(recipe)
         with noting_reads() as reads:
             store, notices = open_data(recipe, console)
+            recipe = recipe.model_copy(update={"image": store.image})
             engine, batches = build(recipe, store, chosen, notices, console)
             first = as_batch(store, CHECKED, chosen)
             with console.phase("Auditing the losses"):
@@ -185,7 +189,9 @@ def check(
             codes = per_epoch * recipe.train.batch
             with console.phase("Building the networks"):
                 engine = Engine(recipe, steps_of(recipe, per_epoch), codes, chosen)
-            images = peek(source, recipe.image, CHECKED, recipe.dataset.tolerated)
+            image = with_background(source, recipe.image)
+            images = peek(source, image, LOOKED, recipe.dataset.tolerated)
+            told_of_images(images, recipe.image, console)
             with console.phase("Auditing the losses"):
                 findings = examine(engine, registry, as_batch(images, CHECKED, chosen), reads)
         try_metrics(recipe, len(source))
@@ -239,16 +245,31 @@ def open_data(
     source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         console.warn(notice)
-    require_room(source, recipe.image)
+    image = with_background(source, recipe.image)
+    require_room(source, image)
     # Also when the store exists: the audit must see which fields are read to decode an image.
-    peek(source, recipe.image, 1, recipe.dataset.tolerated)
+    peek(source, image, 1, recipe.dataset.tolerated)
     try_source(recipe.dataset, source)
     watching, always = verify or console, verify is not None
-    store = open_with_progress(source, recipe.dataset, recipe.image, watching, verify=always)
+    store = open_with_progress(source, recipe.dataset, image, watching, verify=always)
     held = held_out(store.hashes, recipe.eval.holdout).sum()
-    console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
-    check_images(recipe.eval, recipe.image, store)
+    counts = [store.summary(), *([f"{held:,} held out"] if held else []), *store.look.counts()]
+    console.print(f"Data: {'; '.join(counts)}")
+    notices += told_of_images(store, recipe.image, console)
+    check_images(recipe.eval, image, store)
     return store, notices
+
+
+def told_of_images(store: Store, asked: ImageSpec, console: Console) -> list[str]:
+    """Print what became of each `auto` of `image`, and notices about the images; return these."""
+    for name in ("background", "range"):
+        settled = getattr(store.image, name)
+        if settled != getattr(asked, name):
+            console.print(f"image.{name}: {settled if name == 'background' else list(settled)}")
+    notices = [*store.look.notices(store.image, len(store.images))]
+    for notice in notices:
+        console.warn(notice)
+    return notices
 
 
 def build(
@@ -383,7 +404,10 @@ def rebuild(
 
     Raises `RecipeError` when the images are not those of the run.
     """
-    store, notices = open_data(recipe, console, verify)
+    # A background that the run did not settle is black: no image was transparent, or it is old.
+    background = recipe.image.background.replace("auto", "black")
+    image = dataclasses.replace(recipe.image, background=background)
+    store, notices = open_data(recipe.model_copy(update={"image": image}), console, verify)
     before = run.environment()["data"]
     if store.content != before["content"]:
         counts = f"{before['kept']:,} then, {len(store.images):,} now"

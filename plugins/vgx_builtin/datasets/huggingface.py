@@ -42,7 +42,8 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
     column: str | None = None
     """The column with the images; not needed when there is only one."""
     non_rgb: NonRgb = "skip"
-    """What to do with greyscale images and those with alpha: leave out, or make RGB."""
+    """What to do with greyscale images and those with alpha: leave out (`skip`), or use
+    (`convert`). Grey is never left out where `image.channels` is 1, nor alpha where it is 4."""
     revision: str | None = None
     """A branch, tag or commit of the hub's repository."""
     limit: PositiveInt | None = None
@@ -89,7 +90,7 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         policy = f"{fingerprint}|{self.split}|{column}|{self.non_rgb}|{self.limit}"
         name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
         count = min(len(rows), self.limit or len(rows))
-        source = RowImages(rows.cells(column), count, folders, self.non_rgb, name)
+        source = RowImages(rows.cells(column), count, folders, self.non_rgb, name, image.channels)
         if self.label is None:
             return source
         where = f"dataset huggingface: {self.path}"

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 import vgx
+from vgx_builtin.image_decoding import read
 from vgx_builtin.image_files import (
     NonRgb,
     digest,
     endings,
     files_below,
     has_parquet,
-    read,
     tell_of_links,
 )
 from vgx_builtin.labels import LabelledSource, expect_classes
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import Image
 
 
@@ -40,7 +41,8 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
     path: Path | None = None
     """The folder; it is searched through all levels."""
     non_rgb: NonRgb = "convert"
-    """What to do with greyscale images and those with alpha: leave out, or make RGB."""
+    """What to do with greyscale images and those with alpha: leave out (`skip`), or use
+    (`convert`). Grey is never left out where `image.channels` is 1, nor alpha where it is 4."""
     limit: PositiveInt | None = None
     """Take only this many files, the first ones."""
     label: Literal["folder"] | None = None
@@ -82,7 +84,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         files = all_files[: self.limit]
         tell_of_links(files, root, "dataset image-folder")
         fingerprint = f"image-folder-{self.non_rgb}-{digest(files, root)[:32]}"
-        source = _Files(root, files, fingerprint, self.non_rgb)
+        source = _Files(root, files, fingerprint, self.non_rgb, image.channels)
         return source if self.label is None else _labelled(source, all_files, root, image)
 
 
@@ -117,14 +119,15 @@ class _Files:
     files: list[Path]
     fingerprint: str
     non_rgb: NonRgb
+    channels: int
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Image.Image:
-        """Return one image, rotated as its EXIF data say.
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
+        """Return one image as it is, rotated as its EXIF data say.
 
         Raises `vgx.Dropped` for an image that is left out.
         """
         file = self.files[index]
-        return read(file, str(file.relative_to(self.root)), self.non_rgb)
+        return read(file, str(file.relative_to(self.root)), self.non_rgb, self.channels)
