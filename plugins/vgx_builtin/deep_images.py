@@ -21,6 +21,8 @@ MAX_BYTES = 2**28
 """Arrays that are larger are not made."""
 CUT = ("LA;16B", "RGB;16B", "RGBA;16B")
 """What Pillow calls the pixels of a PNG file of 16 bits that it cuts to 8."""
+OF_8_BITS = "of 16 bits cut to 8"
+"""What the line of counts says of images that stay cut."""
 COLOURS = (1, 3, 4)
 """Numbers of channels that are grey, RGB and RGBA."""
 BITS = 258
@@ -37,7 +39,10 @@ def read_deep(image: ImageFile.ImageFile, file: IO[bytes], channels: int) -> NDA
     decoders.
     """
     if image.format == "PNG" and str(image.tile[0].args) in CUT:
-        return _png(image, file)
+        array = None if getattr(image, "is_animated", False) else _png(image, file)
+        if array is None:
+            image.info["remark"] = OF_8_BITS
+        return array
     if image.format != "TIFF":
         return None
     pages = _pages(image, max(channels, 1) + 1)
@@ -50,22 +55,25 @@ def read_deep(image: ImageFile.ImageFile, file: IO[bytes], channels: int) -> NDA
         return None
     array = read_tiff(file)
     if array is None and channels in COLOURS:
-        image.info["remark"] = "of 16 bits cut to 8"
+        image.info["remark"] = OF_8_BITS
     return array
 
 
-def _png(image: ImageFile.ImageFile, file: IO[bytes]) -> NDArray[np.uint16]:
-    """[H, W, C]  Return a PNG file of 16 bits, as torchvision decodes it."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
-
-    channels = len(image.getbands()) if image.mode != "RGB" else 3
+def _png(image: ImageFile.ImageFile, file: IO[bytes]) -> NDArray[np.uint16] | None:
+    """[H, W, C]  Return a PNG file of 16 bits as kornia_rs decodes it; None if it cannot."""
+    try:
+        from kornia_rs.io import decode_image_png_u16
+    except ImportError:  # kornia takes older versions too
+        return None
+    channels = len(image.getbands())
     _require_few(image.width * image.height * channels * 2)
     file.seek(0)
-    data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
-    pixels = decode_png(data, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()  # [H, W, C]
+    try:
+        pixels = decode_image_png_u16(file.read(), (image.height, image.width), image.mode.lower())
+    except Exception:  # noqa: BLE001 - Pillow may be less strict, or says what is wrong
+        return None
     transparent = image.info.get("transparency")
-    if isinstance(transparent, tuple) and pixels.shape[2] == 3:
+    if isinstance(transparent, tuple) and channels == 3:
         shown = (pixels != np.array(transparent, np.uint16)).any(2, keepdims=True)  # [H, W, 1]
         pixels = np.concatenate([pixels, shown * np.uint16(65535)], axis=2)
     array: NDArray[np.uint16] = pixels

@@ -108,7 +108,13 @@ def decode(
         raise vgx.DataError(f"{name}: {_too_many(pixels)}") from error
     # Decoders raise many kinds of error for bad files; for the user they all mean the same.
     except Exception as error:
-        raise vgx.DataError(f"{name}: {type(error).__name__}: {error}") from error
+        kind = " (a TIFF of a kind that Pillow cannot read, or torn)" if _is_tiff(file) else ""
+        raise vgx.DataError(f"{name}: {type(error).__name__}: {error}{kind}") from error
+
+
+def _is_tiff(file: IO[bytes]) -> bool:
+    file.seek(0)
+    return file.read(4).startswith(TIFF)
 
 
 def _too_many(pixels: int) -> str:
@@ -133,7 +139,7 @@ def _of_other_kind(file: IO[bytes], name: str, error: Exception) -> NDArray[Any]
     head = file.read(len(POINTER))
     if head == POINTER:
         raise vgx.DataError(f"{name}: {IS_POINTER}") from error
-    if not head.startswith(TIFF):
+    if not _is_tiff(file):
         raise vgx.DataError(f"{name}: not an image, or broken at its beginning") from error
     kind = "a TIFF of a kind that Pillow cannot read"
     try:

@@ -336,10 +336,12 @@ def test_a_mixed_set_is_kept_as_its_widest_kind(late):
     assert store.look.kinds == {"uint16": 1, "uint8": 200}
     size = (about.path / "images.u8").stat().st_size
     assert size == 201 * 4 * 4 * 2
-    floats = stored(*plain[:3], wide, deep(np.full((4, 4), 0.5), "F"), channels=1)
-    assert floats.kind == "float32"
+    dark, bright = (deep(np.full((4, 4), value), "F") for value in (-70, 0.5))
+    floats = stored(*plain[:3], wide, bright, dark, channels=1)
+    assert (floats.kind, floats.image.range) == ("float32", (0, 1))
     values = numbers(floats)[:, 0, 0, 0]
-    assert values == pytest.approx([0, 1 / 255, 2 / 255, 2 / 255, 0.5], abs=1e-6)
+    assert values == pytest.approx([0, 1 / 255, 2 / 255, 2 / 255, 0.5, 0], abs=1e-6)
+    assert "floats are clipped to 0 .. 1" in " ".join(floats.look.notices(floats.image, 6))
 
 
 def test_the_range_may_be_given_and_needs_no_other_store():

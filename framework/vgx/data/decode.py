@@ -8,11 +8,14 @@ Letters: h x w pixels of an image as it is, with c channels; H x W pixels, C cha
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -316,10 +319,29 @@ def brightness_of_visible(opened: Image.Image | NDArray[Any]) -> float | None:
 @contextmanager
 def guarded() -> Iterator[None]:
     """Refuse images that Pillow takes for decompression bombs; hide its other warnings."""
+    _silence_libtiff()
+    log = logging.getLogger("PIL")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+        try:
+            yield
+        finally:
+            log.setLevel(before)
+
+
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing to standard error: it names no file. Pillow raises errors anyway.
+
+    Pillow has no switch for that. Where the system does not list the libraries of a process, or
+    Pillow has no libtiff of its own, nothing happens.
+    """
+    with suppress(OSError, AttributeError):
+        lines = Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()
+        for library in {line.split(maxsplit=5)[-1] for line in lines if "/libtiff" in line}:
+            ctypes.CDLL(library).TIFFSetErrorHandler(None)
 
 
 def described(error: BaseException) -> str:

@@ -81,7 +81,8 @@ class Look:
             yield f"the images use {100 * self.used:.2g} % of the range of values; {advice}"
         if len(self.kinds) > 1:
             each = ", ".join(f"{BITS[kind]}: {count:,}" for kind, count in self.kinds.items())
-            yield f"images of several kinds of values ({each}) are kept as the widest of them"
+            clipped = "; floats are clipped to 0 .. 1" if "float32" in self.kinds else ""
+            yield f"images of several kinds of values ({each}) are kept as the widest{clipped}"
         change = self.ratio * image.height / image.width
         if image.fit == "squash" and max(change, 1 / change) > SQUASHED:
             shape = f"the median image is {self.ratio:.2f} times as wide as it is high"

@@ -37,6 +37,12 @@ class Facts:
     kinds: Counter[str] = field(default_factory=Counter)  # images of each kind
     remarks: Counter[str] = field(default_factory=Counter)  # what their source says of them
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest value; those of all white where there are several kinds."""
+        mixed = len([kind for kind, count in self.kinds.items() if count]) > 1
+        return (0.0, WHITE[self.kind]) if mixed else (self.low, self.high)
+
     def add(self, other: Facts) -> None:
         """Add what is known of more images."""
         self.kind = widest(self.kind, other.kind)

@@ -144,7 +144,7 @@ def peek(source: Source, image: ImageSpec, n: int, max_bad: float | None = None)
         raise DataError(f"none of {len(source):,} images is usable")
     values, facts = gather(usable, "uint8")
     hashes = np.array(hashes_of(values), np.uint64)
-    ends = limits(image, facts.kind, facts.low, facts.high)
+    ends = limits(image, facts.kind, *facts.ends)
     images, found = as_given(values, image, *ends), look(values, hashes, image, ends, facts)
     numbers = np.array(labels) if labels else None
     image = _settled(image, images)
@@ -323,7 +323,7 @@ def _looked_at(file: str, image: ImageSpec, hashes: list[int], facts: Facts) -> 
     """Look at the images in a file that has just been written."""
     shape = len(hashes), image.height, image.width, image.channels
     values = np.memmap(file, facts.kind, "r", shape=shape)
-    ends = limits(replace(image, range="auto"), facts.kind, facts.low, facts.high)
+    ends = limits(replace(image, range="auto"), facts.kind, *facts.ends)
     return look(values, np.array(hashes, np.uint64), image, ends, facts)
 
 
@@ -390,8 +390,8 @@ def _build(
         width=image.width,
         channels=image.channels,
         kind=kind,
-        low=facts.low,
-        high=facts.high,
+        low=facts.ends[0],
+        high=facts.ends[1],
         count=len(hashes),
         dropped=dict(sorted(dropped.items())),
         bad=len(bad),
