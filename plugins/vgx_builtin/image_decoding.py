@@ -97,7 +97,7 @@ def decode(
                 _expected(np.asarray(image), channels)
             return image
     except UnidentifiedImageError as error:
-        return _of_other_kind(file, name, error)
+        return _of_other_kind(file, name, channels, error)
     except (vgx.Dropped, MemoryError):
         raise
     except vgx.DataError as error:
@@ -125,7 +125,7 @@ def _too_many(pixels: int) -> str:
 def _expected(array: NDArray[Any], channels: int) -> NDArray[Any]:
     """Return the same array. Raises `DataError` unless it is finite and has so many channels."""
     given = array.shape[2] if array.ndim == 3 else 1
-    if channels not in COLOURS and given != channels:
+    if given != channels and (given > 4 or channels not in COLOURS):
         instead = f"write --set image.channels={given}"
         raise vgx.DataError(f"it has {given} channels, and image.channels is {channels}; {instead}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -133,7 +133,7 @@ def _expected(array: NDArray[Any], channels: int) -> NDArray[Any]:
     return array
 
 
-def _of_other_kind(file: IO[bytes], name: str, error: Exception) -> NDArray[Any]:
+def _of_other_kind(file: IO[bytes], name: str, channels: int, error: Exception) -> NDArray[Any]:
     """Read a TIFF file that Pillow does not know. Raises `DataError` that says what a file is."""
     file.seek(0)
     head = file.read(len(POINTER))
@@ -143,12 +143,11 @@ def _of_other_kind(file: IO[bytes], name: str, error: Exception) -> NDArray[Any]
         raise vgx.DataError(f"{name}: not an image, or broken at its beginning") from error
     kind = "a TIFF of a kind that Pillow cannot read"
     try:
-        array = read_tiff(file)
+        if (array := read_tiff(file)) is not None:
+            return _expected(array, channels)
     except Exception as other:
-        raise vgx.DataError(f"{name}: {kind}, or broken: {other}") from other
-    if array is None:
-        raise vgx.DataError(f"{name}: {kind}, or broken; {READS_MORE}") from error
-    return array
+        raise vgx.DataError(f"{name}: {kind}: {other}") from other
+    raise vgx.DataError(f"{name}: {kind}, or broken; {READS_MORE}") from error
 
 
 def _rotated(array: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -35,7 +35,9 @@ LONGEST = 200  # characters of the message about one image
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # The kinds of values of a store, the narrowest first, and what is white (or opaque) in each.
 WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-GREY = np.array([0.299, 0.587, 0.114])  # the share of red, green and blue (ITU-R BT.601)
+GREY = np.array(
+    [0.299, 0.587, 0.114], np.float32
+)  # the share of red, green and blue (ITU-R BT.601)
 BILINEAR = Image.Resampling.BILINEAR
 
 
@@ -177,14 +179,15 @@ def _matched(array: NDArray[Any], image: ImageSpec) -> NDArray[Any]:
         if wanted == 4:
             last = array[..., -1:] if alpha else np.full_like(array[..., :1], white)
             return np.concatenate([colours, last], axis=2)
-        mixed = colours.astype(np.float64)
+        if wanted == 3 and not alpha:
+            return colours
+        mixed = colours.astype(np.float32)
         if alpha:
-            behind = np.array(colour(image.background)) / 255 * white
-            share = array[..., -1:] / white
-            mixed = mixed * share + behind * (1 - share)
-        if wanted == 1:
-            mixed = mixed[..., :1] if grey and not alpha else mixed @ GREY[:, None]
-        return as_kind(mixed, array.dtype)
+            behind = np.array(colour(image.background), np.float32) * np.float32(white / 255)
+            share = array[..., -1:] / np.float32(white)
+            mixed *= share
+            mixed += behind * (1 - share)
+        return as_kind(mixed if wanted == 3 else mixed @ GREY[:, None], array.dtype)
     if given != wanted:
         message = f"channels: {given} in the image, {wanted} in the recipe"
         raise ValueError(f"{message}; to take all of them: --set image.channels={given}")
@@ -216,21 +219,18 @@ def _resized(
     """Return an image with another width and height, of the same kind of values."""
     if isinstance(whole, Image.Image):
         return _with_channels(np.asarray(whole.resize(size, BILINEAR, box)))
-    if whole.dtype == np.uint8:
-        planes = [Image.fromarray(whole[..., c]).resize(size, BILINEAR, box) for c in _each(whole)]
-        return np.stack([np.asarray(plane) for plane in planes], axis=2)
-    values = whole.astype(np.float32)
-    if whole.shape[2] == 4:  # RGBA: a transparent pixel gives its neighbours no colour
-        values[..., :3] *= values[..., 3:] / WHITE[whole.dtype.name]
-    planes = [Image.fromarray(values[..., c]).resize(size, BILINEAR, box) for c in _each(whole)]
-    values = np.stack([np.asarray(plane) for plane in planes], axis=2)
-    if whole.shape[2] == 4:
-        values[..., :3] *= WHITE[whole.dtype.name] / np.maximum(values[..., 3:], 1e-30)
+    alpha = whole[..., 3] / np.float32(WHITE[whole.dtype.name]) if whole.shape[2] == 4 else None
+    planes = list[NDArray[Any]]()
+    for c in range(whole.shape[2]):  # one after another: floats take twice the memory of 16 bits
+        plane = whole[..., c] if whole.dtype == np.uint8 else whole[..., c].astype(np.float32)
+        if alpha is not None and c < 3:  # a transparent pixel gives its neighbours no colour
+            plane = plane * alpha
+        planes.append(np.asarray(Image.fromarray(plane).resize(size, BILINEAR, box)))
+    values = np.stack(planes, axis=2)
+    if alpha is not None:
+        shares = values[..., 3:] / np.float32(WHITE[whole.dtype.name])
+        values[..., :3] /= np.maximum(shares, np.float32(1e-9))
     return as_kind(values, whole.dtype)
-
-
-def _each(array: NDArray[Any]) -> range:
-    return range(array.shape[2])
 
 
 def _with_channels(array: NDArray[Any]) -> NDArray[Any]:
