@@ -121,7 +121,7 @@ def look(
         used=float(most.max() - least.min()),
         ratio=float(np.median(facts.ratios)),
         kinds=dict(sorted(facts.kinds.items())),
-        remarks={what: count for what, count in sorted(facts.remarks.items()) if what},
+        remarks=dict(sorted(facts.remarks.items())),
     )
 
 

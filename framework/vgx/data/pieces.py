@@ -40,8 +40,7 @@ class Facts:
     @property
     def ends(self) -> tuple[float, float]:
         """The smallest and the largest value; those of all white where there are several kinds."""
-        mixed = len([kind for kind, count in self.kinds.items() if count]) > 1
-        return (0.0, WHITE[self.kind]) if mixed else (self.low, self.high)
+        return (self.low, self.high) if len(self.kinds) == 1 else (0.0, WHITE[self.kind])
 
     def add(self, other: Facts) -> None:
         """Add what is known of more images."""
@@ -54,17 +53,19 @@ class Facts:
 
 def gather(decoded: Sequence[Decoded], kind: str) -> tuple[NDArray[Any], Facts]:
     """[N, H, W, C]  Return images in one array of the widest kind among theirs and `kind`."""
-    kind = widest(kind, *(each.pixels.dtype.name for each in decoded))
-    facts = Facts(kind)
-    for each in decoded:
-        own = each.pixels.dtype.name
-        scale = 1 if own == kind else WHITE[kind] / WHITE[own]
-        facts.low = min(facts.low, each.low * scale)
-        facts.high = max(facts.high, each.high * scale)
-        facts.ratios.append(each.ratio)
-        facts.kinds[own] += 1
-        facts.remarks[each.remark] += bool(each.remark)
-    return np.stack([widened(each.pixels, kind) for each in decoded]), facts
+    kinds = Counter(each.pixels.dtype for each in decoded)
+    facts = Facts(widest(kind, *(own.name for own in kinds)))
+    facts.kinds.update({own.name: count for own, count in kinds.items()})
+    facts.ratios += [each.ratio for each in decoded]
+    facts.remarks.update(each.remark for each in decoded if each.remark)
+    for own in kinds:
+        scale, ends = (
+            WHITE[facts.kind] / WHITE[own.name],
+            [e for e in decoded if e.pixels.dtype == own],
+        )
+        facts.low = min(facts.low, *(each.low * scale for each in ends))
+        facts.high = max(facts.high, *(each.high * scale for each in ends))
+    return np.stack([widened(each.pixels, facts.kind) for each in decoded]), facts
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,11 @@ def widest(*kinds: str) -> str:
 
 def widened(pixels: NDArray[Any], kind: str) -> NDArray[Any]:
     """Return pixels as a wider kind: white stays white."""
-    own = pixels.dtype.name
-    if own == kind:
+    if pixels.dtype == kind:
         return pixels
     if kind == "uint16":
         return pixels.astype(np.uint16) * np.uint16(257)
-    return pixels.astype(np.float32) / np.float32(WHITE[own])
+    return pixels.astype(np.float32) / np.float32(WHITE[pixels.dtype.name])
 
 
 def limits(image: ImageSpec, kind: str, low: float, high: float) -> tuple[float, float]:
