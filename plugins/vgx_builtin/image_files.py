@@ -97,6 +97,18 @@ def digest(files: list[Path], root: Path) -> str:
     return sha256.hexdigest()
 
 
+def not_rgb(image: Image.Image, channels: int) -> str:
+    """Return why an image is not plain RGB, or an empty text when it is, or when that is asked for.
+
+    Grey is asked for with other channels than RGB and RGBA, and alpha with RGBA.
+    """
+    if image.has_transparency_data:
+        return "" if channels == 4 else "with alpha"
+    if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
+        return "greyscale" if channels in (3, 4) else ""
+    return "" if image.mode == "RGB" else f"in mode {image.mode}"
+
+
 def described(error: BaseException) -> str:
     """Return the type of an error and the first line of its message."""
     text = str(error).strip().splitlines()
