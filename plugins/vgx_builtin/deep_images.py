@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import vgx
 
 if TYPE_CHECKING:
-    from PIL import ImageFile
+    from PIL import Image, ImageFile
 
 MAX_BYTES = 2**27
 """Arrays that are larger are not made: they take twice as much while they are resized."""
@@ -25,6 +25,8 @@ OF_8_BITS = "of 16 bits cut to 8"
 """What the line of counts says of images that stay cut."""
 COLOURS = (1, 3, 4)
 """Numbers of channels that are grey, RGB and RGBA."""
+MOST_PAGES = 257
+"""Pages are counted up to this number; no recipe has as many channels."""
 BITS = 258
 """The TIFF tag with the bits of each sample."""
 PLAIN, DEFLATED = 1, (8, 32946)
@@ -32,7 +34,9 @@ PLAIN, DEFLATED = 1, (8, 32946)
 READS_MORE = "pip install 'vgx[formats]' reads more kinds"
 
 
-def read_deep(image: ImageFile.ImageFile, file: IO[bytes], channels: int) -> NDArray[Any] | None:
+def read_deep(
+    image: ImageFile.ImageFile, file: IO[bytes], channels: int
+) -> Image.Image | NDArray[Any] | None:
     """[H, W, C]  Return what Pillow would cut of an open image; None for what it reads whole.
 
     An image that stays cut gets a remark. Raises `DataError` without the file's name, and errors of
@@ -45,9 +49,12 @@ def read_deep(image: ImageFile.ImageFile, file: IO[bytes], channels: int) -> NDA
         return array
     if image.format != "TIFF":
         return None
-    pages = _pages(image, max(channels, 1) + 1)
-    if pages == channels > 1 and len(image.getbands()) == 1 and image.mode != "P":
+    pages = _pages(image, channels + 1 if channels in COLOURS else MOST_PAGES)
+    if pages == channels > 1 and len(image.getbands()) == 1 and image.mode not in "1P":
         return _stack(image, pages)
+    if pages > 1 and channels not in COLOURS:
+        instead = f"write --set image.channels={pages}"
+        raise vgx.DataError(f"it has {pages} pages, and image.channels is {channels}; {instead}")
     if pages > 1:
         image.info["remark"] = "of several pages, of which the first is used"
     bits = cast("Any", image).tag_v2.get(BITS, (8,))
@@ -94,8 +101,11 @@ def _pages(image: ImageFile.ImageFile, most: int) -> int:
     return pages
 
 
-def _stack(image: ImageFile.ImageFile, pages: int) -> NDArray[Any]:
-    """[H, W, C]  Return pages of equal size, each as a channel."""
+def _stack(image: ImageFile.ImageFile, pages: int) -> Image.Image | NDArray[Any]:
+    """[H, W, C]  Return grey pages of equal size, each as a channel.
+
+    Three or four of 8 bits could be a document as well, so they are an image with a remark.
+    """
     size, planes = image.size, list[NDArray[Any]]()
     _require_few(image.width * image.height * pages * 4)
     for page in range(pages):
@@ -103,7 +113,14 @@ def _stack(image: ImageFile.ImageFile, pages: int) -> NDArray[Any]:
         if image.size != size or len(image.getbands()) > 1:
             raise vgx.DataError(f"page {page} differs from the first in size or channels")
         planes.append(np.array(image))
-    return np.stack(planes, axis=2)
+    array = np.stack(planes, axis=2)
+    if array.dtype != np.uint8 or pages not in COLOURS:
+        return array
+    from PIL import Image
+
+    colours = Image.fromarray(array)
+    colours.info["remark"] = "whose pages are channels"
+    return colours
 
 
 def read_tiff(file: IO[bytes]) -> NDArray[Any] | None:

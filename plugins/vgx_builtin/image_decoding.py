@@ -23,11 +23,14 @@ from vgx_builtin.image_files import (
     POINTER,
     NonRgb,
     open_regular,
+    require_rgb,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image, ImageFile
+
+    Read = Image.Image | NDArray[Any]
 
 SOFTWARE = 305
 """The EXIF tag with the name of the program that wrote an image."""
@@ -37,7 +40,7 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How a TIFF file begins."""
 
 
-def read(file: Path, name: str, non_rgb: NonRgb, channels: int = 3) -> Image.Image | NDArray[Any]:
+def read(file: Path, name: str, non_rgb: NonRgb, channels: int = 3) -> Read:
     """Return the image in a regular file as `decode` does; `name` is its name in messages."""
     with open_regular(file, name) as opened:
         size = os.fstat(opened.fileno()).st_size
@@ -68,9 +71,7 @@ class _FewReads:
         return self.file.tell()
 
 
-def decode(
-    file: IO[bytes], name: str, non_rgb: NonRgb, channels: int = 3
-) -> Image.Image | NDArray[Any]:
+def decode(file: IO[bytes], name: str, non_rgb: NonRgb, channels: int = 3) -> Read:
     """Return the first frame of an image file as it is, rotated as its EXIF data say.
 
     Where Pillow would cut the image, and where pages are channels, it is an array. Raises
@@ -99,9 +100,7 @@ def decode(
         raise vgx.DataError(f"{name}: {type(error).__name__}: {error}{kind}") from error
 
 
-def _opened(
-    image: ImageFile.ImageFile, file: IO[bytes], non_rgb: NonRgb, channels: int
-) -> Image.Image | NDArray[Any]:
+def _opened(image: ImageFile.ImageFile, file: IO[bytes], non_rgb: NonRgb, channels: int) -> Read:
     from PIL import ImageOps
 
     width, height = image.size
@@ -109,18 +108,15 @@ def _opened(
         raise vgx.DataError(_too_many(width * height))
     scale_transparency(image)
     if non_rgb == "skip":
-        _require_rgb(image, channels)
-    if (array := read_deep(image, file, channels)) is not None:
-        array = _rotated(array, image.getexif().get(ORIENTATION, 1))
-        return _expected(array, channels)
+        require_rgb(image, channels)
+    if (deep := read_deep(image, file, channels)) is not None:
+        return _expected(_rotated(deep, image.getexif().get(ORIENTATION, 1)), channels)
     # Not before: the EXIF data may stand behind the pixels, which are decoded to find them.
     if _made_by_vgx(image):
         raise vgx.Dropped("grids made by vgx")
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
-    if channels not in COLOURS or image.mode == "F":
-        _expected(np.asarray(image), channels)
-    return image
+    return _expected(image, channels)
 
 
 def _readers(file: IO[bytes], name: str) -> list[str]:
@@ -149,18 +145,21 @@ def _too_many(pixels: int) -> str:
     return f"{pixels:,} pixels, and at most {MAX_PIXELS:,} are decoded: make the image smaller"
 
 
-def _expected(array: NDArray[Any], channels: int) -> NDArray[Any]:
-    """Return the same array. Raises `DataError` unless it is finite and has so many channels."""
+def _expected(image: Read, channels: int) -> Read:
+    """Return the same image. Raises `DataError` unless it is finite and has so many channels."""
+    if not isinstance(image, np.ndarray) and channels in COLOURS and image.mode != "F":
+        return image  # which the core converts
+    array = np.asarray(image)
     given = array.shape[2] if array.ndim == 3 else 1
     if given != channels and (given > 4 or channels not in COLOURS):
         instead = f"write --set image.channels={given}"
         raise vgx.DataError(f"it has {given} channels, and image.channels is {channels}; {instead}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise vgx.DataError("some of its values are not finite")
-    return array
+    return image
 
 
-def _of_other_kind(file: IO[bytes], name: str, channels: int, error: Exception) -> NDArray[Any]:
+def _of_other_kind(file: IO[bytes], name: str, channels: int, error: Exception) -> Read:
     """Read a TIFF file that Pillow does not know. Raises `DataError` that says what a file is."""
     file.seek(0)
     head = file.read(len(POINTER))
@@ -177,13 +176,19 @@ def _of_other_kind(file: IO[bytes], name: str, channels: int, error: Exception) 
     raise vgx.DataError(f"{name}: {kind}, or broken; {READS_MORE}") from error
 
 
-def _rotated(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """[H, W, C]  Return an array upright, by the orientation in its EXIF data."""
+def _rotated(image: Read, orientation: int) -> Read:
+    """Return an image upright, by the orientation in its EXIF data; an array is [H, W, C]."""
+    from PIL import ImageOps
+
+    if not isinstance(image, np.ndarray):
+        image.getexif()[ORIENTATION] = orientation
+        ImageOps.exif_transpose(image, in_place=True)
+        return image
     if orientation in (5, 6, 7, 8):
-        array = array.swapaxes(0, 1)
+        image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
+        image = image[::-1]
+    return image[:, ::-1] if orientation in (2, 3, 6, 7) else image
 
 
 def scale_transparency(image: ImageFile.ImageFile) -> None:
@@ -192,19 +197,3 @@ def scale_transparency(image: ImageFile.ImageFile) -> None:
         step = {"L;2": 85, "L;4": 17}.get(str(image.tile[0].args), 1)
         if step > 1:
             image.info["transparency"] *= step
-
-
-def _require_rgb(image: Image.Image, channels: int) -> None:
-    """Raise `vgx.Dropped` for an image that is not plain RGB, unless such images are asked for.
-
-    Grey is asked for with other channels than RGB and RGBA, and alpha with RGBA.
-    """
-    convert = "dataset.non_rgb=convert"
-    if image.has_transparency_data:
-        if channels != 4:
-            raise vgx.Dropped("with alpha", convert)
-    elif image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
-        if channels in (3, 4):
-            raise vgx.Dropped("greyscale", convert, "image.channels=1")
-    elif image.mode != "RGB":
-        raise vgx.Dropped(f"in mode {image.mode}", convert)

@@ -6,9 +6,12 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import vgx
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 NonRgb = Literal["skip", "convert"]
 
@@ -61,6 +64,22 @@ def whole(file: IO[bytes], name: str) -> bytes:
     if len(data) > MAX_BYTES:
         raise vgx.DataError(f"{name}: more than {MAX_BYTES:,} bytes; no more are read")
     return data
+
+
+def require_rgb(image: Image.Image, channels: int) -> None:
+    """Raise `vgx.Dropped` for an image that is not plain RGB, unless such images are asked for.
+
+    Grey is asked for with other channels than RGB and RGBA, and alpha with RGBA.
+    """
+    convert = "dataset.non_rgb=convert"
+    if image.has_transparency_data:
+        if channels != 4:
+            raise vgx.Dropped("with alpha", convert)
+    elif image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
+        if channels in (3, 4):
+            raise vgx.Dropped("greyscale", convert, "image.channels=1")
+    elif image.mode != "RGB":
+        raise vgx.Dropped(f"in mode {image.mode}", convert)
 
 
 def described(error: BaseException) -> str:

@@ -267,7 +267,7 @@ print(bad, peak() - before, time.monotonic() - start)
 CARELESS = """
 from PIL import Image, PngImagePlugin
 from vgx_builtin import image_decoding
-image_files.MAX_PIXELS = 10**12
+image_decoding.MAX_PIXELS = 10**12
 Image.MAX_IMAGE_PIXELS = None
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 10**12
 """
