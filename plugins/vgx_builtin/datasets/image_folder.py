@@ -70,7 +70,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
                 return None
             found = images_below(path)
             if not found.names:
-                raise vgx.DataError(f"{path}: no images in it{described(found, path)}")
+                raise vgx.DataError(f"no images in it{described(found, path)}")
         elif not path.is_file() or archive_kind(path) is None:
             return None
         return {"path": str(path)}
