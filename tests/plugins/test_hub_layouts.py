@@ -561,3 +561,10 @@ def test_configs_of_the_hub_are_listed(monkeypatch, words):
     monkeypatch.setattr(hub, "load", load)
     with pytest.raises(HubError, match=r"the configs are: small, full; set dataset\.config=NAME"):
         numbers("someone/faces")
+
+
+def test_paths_in_a_single_file_are_not_followed_and_the_folder_is_advised(tmp_path):
+    parquet_with_paths(tmp_path)
+    source = HuggingFace(path=str(tmp_path / "train.parquet")).build(SPEC)
+    with pytest.raises(DataError, match=r"row 0 .*; set dataset\.path to the folder of its files"):
+        source[0]
