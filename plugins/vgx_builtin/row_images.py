@@ -85,7 +85,8 @@ class RowImages:
                     if file not in self.archives:
                         self.archives[file] = Zip(file)
                 return self.archives[file].reader([member])(member), name
-        raise vgx.DataError(f"{name}: no image in the row, and no file of this data set")
+        advice = "" if self.folders else "; set dataset.path to the folder of its files"
+        raise vgx.DataError(f"{name}: no image in the row, and no file of this data set{advice}")
 
     def _kept(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return an array. Raises `vgx.Dropped` for one that is not RGB, as for other images."""

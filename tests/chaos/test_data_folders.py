@@ -805,10 +805,10 @@ def fault(answer, expected, path, taken):
     outside = [name for name in answer["opened"] if not Path(name).is_relative_to(path)]
     if outside:
         return f"opened {outside}"
-    if answer["seconds"] > SECONDS or answer["mebibytes"] > MEBIBYTES:
-        return f"{answer['seconds']:.1f} s, {answer['mebibytes']:.0f} MiB"
     if taken > 2**20:
         return f"{taken:,} bytes in the cache"
+    if answer["seconds"] > SECONDS or answer["mebibytes"] > MEBIBYTES:
+        return f"{answer['seconds']:.1f} s, {answer['mebibytes']:.0f} MiB"
     if expected == REFUSED:
         return "" if "error" in answer else f"not refused: {answer}"
     if expected == {"kept or refused": True}:
