@@ -21,8 +21,6 @@ MAX_PIXELS = 2**26
 """Images of more pixels are not decoded: 8,192 x 8,192, 256 MiB in memory."""
 MAX_BYTES = 2**28
 """Image files that are larger are not read; some decoders read a file as a whole."""
-KEEP = "dataset.non_rgb=convert", "image.channels=1"
-"""Settings that keep images which are not RGB; the second one, greyscale images."""
 SOFTWARE = 305  # the EXIF tag with the name of the program that wrote an image
 MAX_READS = 10**6
 """An image is read in fewer steps; some decoders look through a whole file byte by byte."""
@@ -69,6 +67,14 @@ def read(file: Path, name: str, non_rgb: NonRgb) -> Image.Image:
         return decode(opened, name, non_rgb)
 
 
+def whole(file: IO[bytes], name: str) -> bytes:
+    """Return the content of an open file. Raises `DataError` for more than `MAX_BYTES` bytes."""
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise vgx.DataError(f"{name}: more than {MAX_BYTES:,} bytes; no more are read")
+    return data
+
+
 class _FewReads:
     """The file of an image, which is not read on for ever."""
 
@@ -111,7 +117,8 @@ def decode(file: IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
                 raise vgx.Dropped("grids made by vgx")
             ImageOps.exif_transpose(image, in_place=True)
             if non_rgb == "skip" and (why := _not_rgb(image)):
-                raise vgx.Dropped(why, *KEEP[: 2 if why == "greyscale" else 1])
+                grey = ("image.channels=1",) if why == "greyscale" else ()
+                raise vgx.Dropped(why, "dataset.non_rgb=convert", *grey)
             return vgx.convert_image(image, channels=3)
     except UnidentifiedImageError as error:
         raise vgx.DataError(f"{name}: not an image, or broken at its beginning") from error

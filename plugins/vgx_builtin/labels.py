@@ -31,7 +31,7 @@ KINDS = ("int", "uint", "float", "bool", "string", "large_string", "null")
 class LabelledSource:
     """Images of a source, each with a label."""
 
-    source: vgx.Source
+    source: vgx.Encoded
     rows: Sequence[int]  # the images of the source that are taken
     labels: Labels  # of all its images
     fingerprint: str  # changes when the images or the labels do
@@ -49,6 +49,10 @@ class LabelledSource:
         if self.label(index) == NO_LABEL:
             raise vgx.Dropped("without a label")
         return self.source[self.rows[index]]
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file of image `index`, as the source does."""
+        return self.source.encoded(self.rows[index])
 
     def label(self, index: int) -> int:
         """Return the label of image `index`, or `NO_LABEL`."""

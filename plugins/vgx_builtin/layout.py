@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 import vgx
 from vgx_builtin.columns import features_of
-from vgx_builtin.image_files import described, open_regular
-from vgx_builtin.parquet import ParquetRows, Piece
+from vgx_builtin.image_files import described
+from vgx_builtin.parquet import LocalFile, ParquetFile, ParquetRows, Piece
 from vgx_builtin.readme import chosen, config_of, configs_in, matching
 
 _HIDDEN = re.compile(r"(^|/)(\.|__[^/]*/)")  # or like __pycache__
@@ -103,12 +103,17 @@ def open_split(splits: Mapping[str, list[Path]], wanted: str) -> ParquetRows:
 
     Raises `DataError` for a file that is none, `ValueError` for a split that is not there.
     """
-    import datasets
-
     found = {
-        split: [piece for file in files for piece in _pieces(file)]
+        split: [piece for file in files for piece in pieces_of(LocalFile(file))]
         for split, files in splits.items()
     }
+    return cut_split(found, wanted)
+
+
+def cut_split(found: Mapping[str, list[Piece]], wanted: str) -> ParquetRows:
+    """Return the rows of a split, or of slices, from the row groups of all splits."""
+    import datasets
+
     counts = {split: sum(piece.count for piece in pieces) for split, pieces in found.items()}
     slices = datasets.ReadInstruction.from_spec(wanted).to_absolute(counts)
     chosen_pieces = [
@@ -125,12 +130,13 @@ def rows_by_split(counts: Mapping[str, int]) -> str:
     return "rows: " + ", ".join(f"{split} {count:,}" for split, count in list(counts.items())[:20])
 
 
-def _pieces(file: Path) -> list[Piece]:
+def pieces_of(file: ParquetFile) -> list[Piece]:
     """Return the row groups of a file. Raises `DataError`."""
     import pyarrow.parquet
 
-    with open_regular(file, file.name) as opened:
-        size = os.fstat(opened.fileno()).st_size
+    with file.open() as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(0)
         if opened.read(4) != b"PAR1":
             raise vgx.DataError(f"{file.name}: not a parquet file")
         try:

@@ -1,6 +1,7 @@
 """Commands around data sets: a plugin like any other.
 
 look       images of a data set as the networks get them: `vgx look`
+pack       any data set as shards of parquet, which can be streamed: `vgx pack`
 commands   the commands
 """
 

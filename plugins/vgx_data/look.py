@@ -20,7 +20,7 @@ from vgx.check.blame import blaming
 from vgx.console import Console
 from vgx.data.batches import as_images
 from vgx.data.classes import classes_of, names_of, summary
-from vgx.data.store import Store, announce, cached, open_source, peek, watched_on
+from vgx.data.store import Labels, Store, announce, cached, open_source, peek, watched_on
 from vgx.files import user_path
 from vgx.images import grid, require_image_file, save_image
 
@@ -59,13 +59,17 @@ def write_sheet(
             console.print(f"Data: {store.summary()}")
             if classes := store.classes(recipe.image):
                 console.print(f"Labels: {summary(classes)}")
-            store = _some(store, chosen(store.labels, len(store.images), _most(recipe.image)))
+            store = _some(store, chosen(_all(store.labels), len(store.images), _most(recipe.image)))
         stages = _stages(recipe, as_images(store.images[:], "cpu"), working)
     names = names_of(source, recipe.image)
-    panels = [_panel(title, images, store.labels, names) for title, images in stages]
+    panels = [_panel(title, images, _all(store.labels), names) for title, images in stages]
     # Side by side; of wide images, one below the other.
     save_image(torch.cat(panels, 1 if recipe.image.width > recipe.image.height else 2), path)
     return path
+
+
+def _all(labels: Labels | None) -> NDArray[np.int64] | None:
+    return None if labels is None else labels[:]
 
 
 def _require_apart(path: Path, dataset: vgx.Dataset) -> None:

@@ -174,7 +174,7 @@ def _latents(
     encoder: torch.nn.Module, store: Store, trained: NDArray[np.int64], device: torch.device
 ) -> dict[str, Any]:
     """Encode training images, evenly chosen, for the map and the KL of each dimension."""
-    rows = trained[_spaced(len(trained), ENCODED)]
+    rows = store.spread(trained, ENCODED)
     posteriors = [
         encoder(as_images(store.images[part], device))
         for part in np.array_split(rows, math.ceil(len(rows) / CHUNK))
@@ -259,7 +259,7 @@ def neighbours(samples: Tensor, store: Store, trained: NDArray[np.int64]) -> dic
     distance to the nearest over the mean distance to the nearest 50 (Carlini et al. 2023, section
     5.1, without the constant). A blurred image is near to many.
     """
-    rows = trained[_spaced(len(trained), SEARCHED)]
+    rows = store.spread(trained, SEARCHED)
     parts = np.array_split(rows, math.ceil(len(rows) / 512))
     real = torch.cat([_shrunk(as_images(store.images[part], CPU)) for part in parts])  # [M, P]
     distances = _distances(_shrunk(samples), real)  # [N, M]
@@ -298,11 +298,6 @@ def neighbours(samples: Tensor, store: Store, trained: NDArray[np.int64]) -> dic
         "samples": len(samples),
         "around": near.shape[1],
     }
-
-
-def _spaced(count: int, most: int) -> NDArray[np.int64]:
-    """Return at most `most` of the numbers below `count`, evenly chosen."""
-    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
 
 
 def _stored(store: Store, row: int) -> Tensor:

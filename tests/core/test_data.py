@@ -278,7 +278,7 @@ def test_a_wrong_label_is_told_before_all_is_decoded_unless_its_picture_is_left_
 
 
 def test_all_bad_is_said_and_no_store_is_made():
-    with pytest.raises(DataError, match="none of 3 images is usable: 3 unreadable .image 0"):
+    with pytest.raises(DataError, match="none of 3 images is usable: 3 unreadable"):
         open_store(Pictures(3, bad=range(3)), SPEC, max_bad=1)
     assert list((vgx.cache_dir() / "images").iterdir()) == []
 
@@ -425,6 +425,15 @@ def test_no_more_is_decoded_ahead_than_a_few_pieces(monkeypatch):
     assert sum(piece.count for piece in pieces) == 1000 - 32
 
 
+def test_no_usable_picture_is_said():
+    class Nothing(Pictures):
+        def __getitem__(self, index):
+            raise vgx.Dropped("greyscale")
+
+    with pytest.raises(DataError, match="none of 12 images is usable.*greyscale"):
+        open_store(Nothing(), SPEC)
+
+
 def test_a_notice_says_how_to_keep_images_when_most_are_left_out():
     class Grey(Pictures):
         def __init__(self, kept):
@@ -436,7 +445,7 @@ def test_a_notice_says_how_to_keep_images_when_most_are_left_out():
                 raise vgx.Dropped("greyscale", "a.b=1")
             return Image.new("RGB", (8, 8), (index, 0, 0))
 
-    message = "only 5 images are used: 7 greyscale\nTo use those that are greyscale: --set a.b=1$"
+    message = "only 5 of 12 images are used: 7 greyscale\nTo use those that are grey.*: --set a.b=1"
     with pytest.warns(vgx.Notice, match=message):
         open_store(Grey(5), SPEC)
     with warnings.catch_warnings():

@@ -24,6 +24,7 @@ from vgx.data.store import open_source, open_store
 from vgx.errors import DataError, HubError, RecipeError, noticing
 
 SPEC = vgx.ImageSpec(size=8)
+TO_USE, CONVERT = "To use those that are", "--set dataset.non_rgb=convert"
 MODES = ["RGB", "L", "RGBA", "RGB", "P", "LA", "RGB"]
 
 
@@ -71,10 +72,12 @@ def test_only_rgb_images_are_kept_and_the_others_are_counted(folder):
     assert kept.images.shape == (3, 8, 8, 3)
     assert kept.dropped == {"greyscale": 1, "in mode P": 1, "with alpha": 2}
     assert kept.images[1, 0, 0].tolist() == [120, 10, 200]
-    assert notices[0].splitlines() == [
-        "only 3 images are used: 2 with alpha, 1 greyscale, 1 in mode P",
-        "To use those that are greyscale: --set dataset.non_rgb=convert, or --set image.channels=1",
-        "To use those that are with alpha, in mode P: --set dataset.non_rgb=convert",
+    assert [notice.splitlines() for notice in notices] == [
+        [
+            "only 3 of 7 images are used: 1 greyscale, 2 with alpha, 1 in mode P",
+            f"{TO_USE} greyscale: {CONVERT}, or --set image.channels=1",
+            f"{TO_USE} with alpha, in mode P: {CONVERT}",
+        ]
     ]
 
 
@@ -85,8 +88,8 @@ def test_when_none_is_rgb_the_message_says_what_keeps_them(tmp_path):
         store(path=str(tmp_path / "grey.parquet"))
     assert str(caught.value).splitlines() == [
         "none of 3 images is usable: 2 greyscale, 1 with alpha",
-        "To use those that are greyscale: --set dataset.non_rgb=convert, or --set image.channels=1",
-        "To use those that are with alpha: --set dataset.non_rgb=convert",
+        f"{TO_USE} greyscale: {CONVERT}, or --set image.channels=1",
+        f"{TO_USE} with alpha: {CONVERT}",
     ]
 
 

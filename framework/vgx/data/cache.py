@@ -76,9 +76,14 @@ def limit() -> int:
     text = os.environ.get("VGX_CACHE_MAX")
     if text is None:
         return shutil.disk_usage(_existing()).total // 5
+    return parse_bytes(text, "VGX_CACHE_MAX")
+
+
+def parse_bytes(text: str, name: str) -> int:
+    """Return the number of bytes that a text like 500MB says. Raises `RecipeError` with `name`."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise RecipeError(f"VGX_CACHE_MAX: {text!r} is no size; write one like 50GB or 500MB")
+        raise RecipeError(f"{name}: {text!r} is no size; write one like 50GB or 500MB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
@@ -308,18 +313,21 @@ def stores() -> list[Cached]:
 
 
 def others() -> list[Cached]:
-    """Return what else the cache can lose: files of the hub's library, features of real images."""
+    """Return what else the cache can lose: files of the hub's library, features, hashes."""
     data, features = cache_dir() / "datasets", cache_dir() / "features"
+    hashes = cache_dir() / "streams"
     # Of a data set that the library has prepared, and of one whose preparation was broken off.
     found = [file.parent for file in data.rglob("dataset_info.json")]
     found = [path for path in found if path.suffix != INCOMPLETE] + [*data.rglob(f"*{INCOMPLETE}")]
     cached = []
-    for path in (*found, *features.glob("*.safetensors")):
+    for path in (*found, *features.glob("*.safetensors"), *hashes.glob("[0-9a-f]*")):
         with suppress(OSError):  # it was just removed
             files = [*path.iterdir()] if path.is_dir() else [path]
             status = [file.lstat() for file in files]
             used = max((max(each.st_atime, each.st_mtime) for each in status), default=0.0)
             name = "features of real images"
+            if path.is_relative_to(hashes):
+                name = "hashes of streamed images"
             if path.is_relative_to(data):
                 name = f"files of the hub's library: {'/'.join(path.relative_to(data).parts[:2])}"
             size = sum(each.st_size for each in status)

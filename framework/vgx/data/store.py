@@ -25,11 +25,12 @@ from vgx.data import cache, sums
 from vgx.data import decode as decoding
 from vgx.data.classes import Classes, counted, names_of
 from vgx.data.left_out import LeftOut, unreadable
+from vgx.data.stream import StreamedImages, evenly
 from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, Notice, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.base import Component
-from vgx.parts.kinds import Counted, Dataset, Labelled, Sampler, Source
+from vgx.parts.kinds import Counted, Dataset, Grouped, Labelled, Sampler, Source
 from vgx.parts.values import ImageSpec
 
 # What is done to an image after decoding; part of the store's address.
@@ -59,13 +60,23 @@ class Images(Protocol):
         ...
 
 
+class Labels(Protocol):
+    """Labels that are looked up when they are asked for; an array is one such."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> NDArray[np.int64]:
+        """[n]  Return the labels of some images."""
+        ...
+
+
 @dataclass(frozen=True)
 class Store:
     """The decoded images and how they came to be."""
 
     images: Images  # [N, H, W, C]
     hashes: NDArray[np.uint64]  # [N]  of each image's bytes: equal images have equal hashes
-    labels: NDArray[np.int64] | None  # [N]  if the recipe's image.classes is set
+    labels: Labels | None  # [N]  if the recipe's image.classes is set
     fingerprint: str  # of the source
     content: str  # SHA-256 of images and labels
     dropped: dict[str, int]  # images left out, by reason
@@ -73,10 +84,29 @@ class Store:
     named: tuple[str, ...] = ()  # the first of those: "name: reason"
     names: tuple[str, ...] = ()  # of the labels, if they have any
     left_out: dict[str, int] = field(default_factory=dict)  # files beside the images, by reason
+    revision: str = ""  # the commit of the data, if it is known
+
+    def first(self, rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+        """Return at most `n` of some rows, chosen by their hashes: the order has no effect.
+
+        Of streamed images they are those of a few groups.
+        """
+        if isinstance(self.images, StreamedImages):
+            return self.images.first(rows, n)
+        return rows[np.argsort(self.hashes[rows], kind="stable")][:n]
+
+    def spread(self, rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+        """Return at most `n` of some rows, evenly chosen; of streamed images, in a few groups."""
+        if isinstance(self.images, StreamedImages):
+            return self.images.spread(rows, n)
+        return rows[evenly(len(rows), n)]
 
     def classes(self, image: ImageSpec) -> Classes:
         """Return the name of each label and how many images have it; none without labels."""
-        return [] if self.labels is None else counted(self.labels, image, self.names)
+        if self.labels is None:
+            return []
+        every = np.asarray(self.labels)
+        return counted(every[every >= 0], image, self.names)
 
     def summary(self) -> str:
         """Return the counts as a line of text."""
@@ -296,7 +326,8 @@ def require_room(source: Source, image: ImageSpec) -> None:
 
     A store that exists needs no room.
     """
-    if not exists(source, image):
+    streamed = isinstance(source, Grouped)  # no more is kept than there is room for
+    if not streamed and not exists(source, image):
         numbers = 2 if image.classes else 1  # of 8 bytes: a hash, and a label
         cache.require_room(len(source), image.pixel_values + 8 * numbers)
 
@@ -396,8 +427,8 @@ def _build(
     if not hashes:
         raise DataError(left_out.nothing_else(f"{len(source):,}"))
     if left_out.dropped.total() > len(hashes) and (settings := left_out.settings()):
-        counts = f"only {len(hashes):,} images are used: {left_out.counts()}"
-        warnings.warn("\n".join([counts, *settings]), Notice, stacklevel=2)
+        few = f"only {len(hashes):,} of {len(source):,} images are used: {left_out.counts()}"
+        warnings.warn("\n".join([few, *settings]), Notice, stacklevel=2)
     columns = {sums.HASHES: np.array(hashes, np.uint64).tobytes()}
     if image.classes:
         columns[sums.LABELS] = np.array(labels, np.int64).tobytes()

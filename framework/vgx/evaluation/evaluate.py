@@ -14,7 +14,8 @@ import torch
 
 from vgx.check.metrics import try_metric
 from vgx.console import Console
-from vgx.data.store import Store, announce, open_source, open_with_progress
+from vgx.data.opening import store_of
+from vgx.data.store import Store, announce, open_source
 from vgx.errors import HubError, RecipeError, noticing
 from vgx.evaluation import latents
 from vgx.evaluation.features import Advance, FeatureCache, RealImages, RealSets, real_sets
@@ -84,8 +85,10 @@ def evaluate_run(
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
         settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
         model = load_model(run, recipe, device, ("encoder", "decoder"), best=settings.best)
-        store = open_with_progress(source, settings.against or recipe.dataset, image, console)
-        sets = real_sets(store, None if settings.against else recipe.eval.holdout, settings.n)
+        holdout = None if settings.against else recipe.eval.holdout
+        opened = settings.against or recipe.dataset
+        store = store_of(source, opened, image, console, holdout or 0.0)
+        sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
         settings = _possible(settings, recipe, counts, cache, console)
         with console.progress("Evaluating", _work(settings, sets, model)) as update:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vgx.data.batches import as_images
 from vgx.data.split import held_out
-from vgx.data.store import Images, Store
+from vgx.data.store import Images, Labels, Store
 from vgx.errors import Notice, StorageError
 from vgx.files import cache_dir
 from vgx.parts.kinds import Features
@@ -42,7 +42,7 @@ class RealImages:
 
     images: Images  # [all, H, W, C]  of the store
     rows: NDArray[np.int64]  # [N]  which of them
-    labels: NDArray[np.int64] | None  # [all]  of the store
+    labels: Labels | None  # [all]  of the store
     content: str  # SHA-256 of all images of the store
     split: str  # "held out", "trained on" or "of another data set"
     of: int  # how many images the split has
@@ -89,7 +89,7 @@ def real_sets(store: Store, holdout: float | None, n: int) -> RealSets:
 
     def some(among: NDArray[np.bool_], split: str) -> RealImages:
         rows = np.flatnonzero(among)
-        chosen = rows[np.argsort(store.hashes[rows], kind="stable")][:n]
+        chosen = store.first(rows, n)
         return RealImages(store.images, chosen, store.labels, store.content, split, len(rows))
 
     if holdout is None:

@@ -91,6 +91,46 @@ class Factored(Source, Protocol):
 
 
 @runtime_checkable
+class Encoded(Source, Protocol):
+    """A sequence of images that are in files, or in rows that hold what a file would."""
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file of image `index` as it is, before it is decoded."""
+        ...
+
+
+@runtime_checkable
+class Grouped(Source, Protocol):
+    """A sequence of images in groups that are read as a whole, such as the row groups of parquet.
+
+    There may be more images than a disk holds: they are not stored, but read again when needed. The
+    fingerprint changes when the data change, and not when they are copied elsewhere.
+    """
+
+    @property
+    def groups(self) -> Sequence[int]:
+        """Return how many images each group has; their images follow each other."""
+        ...
+
+    @property
+    def group_bytes(self) -> int:
+        """Return the size in memory of the largest group, about."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """Return the commit of the data, which `dataset.revision` takes; "" when there is none."""
+        ...
+
+    def group(self, number: int) -> Encoded:
+        """Read a group. Its images are in memory then, still encoded.
+
+        Threads call this. Raises `DataError` or `HubError` when the group cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
 class Counted(Source, Protocol):
     """A sequence of images that knows which other files lie beside them."""
 
@@ -135,7 +175,10 @@ class Dataset(Component):
 
     @abstractmethod
     def build(self, image: ImageSpec) -> Source:
-        """Open the images. The image store decodes and resizes each image once."""
+        """Open the images. The image store decodes and resizes each image once.
+
+        A `Grouped` source is not stored: its images are decoded when they are needed.
+        """
 
 
 class Augmentation(Component):

@@ -39,14 +39,21 @@ def looking_back(run: Run, recipe: Recipe) -> Iterator[None]:
         raise
 
 
-def other_images(run: Run, dataset: Dataset, kept: int, store: Store) -> str:
-    """Return the message for images that are not those of a run, which had `kept` images."""
+def other_images(run: Run, dataset: Dataset, before: reading.Data, store: Store) -> str:
+    """Return the message for images that are not those of a run, which had those of `before`."""
+    kept, commit = before["kept"], before.get("revision", "")
     path = getattr(dataset, "path", None)
     local = path is not None and user_path(path).exists()
     where = str(user_path(path).absolute()) if local and path else name_of(dataset)
     counts = f"{kept:,} then, {len(store.images):,} now, in {where}"
     if kept == len(store.images):
         counts += "; some have other content"
+    if commit and store.revision and commit != store.revision:
+        return (
+            f"{run.path}: the images are not those of the run ({counts})\n"
+            f"The data set was at commit {commit} and is at {store.revision}\n"
+            f"To go on: vgx run --resume {run.short} --set dataset.revision={commit}"
+        )
     return (
         f"{run.path}: the images are not those of the run ({counts})\n"
         f"If its images lie elsewhere: vgx resume {run.short} --data PLACE; for other images "
@@ -59,6 +66,6 @@ def keep_place(run: Run, recipe: Recipe, store: Store) -> None:
     file = run.path / "environment.json"
     made = json.loads(read_file(file, reading.MAX_JSON))
     made["folder"] = working_folder()
-    made["data"]["fingerprint"] = store.fingerprint
+    made["data"] |= {"fingerprint": store.fingerprint, "revision": store.revision}
     write_file(file, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     write_file(run.place("recipe.yaml"), dump_recipe(recipe))

@@ -74,6 +74,8 @@ class Data(TypedDict, total=False):
     dataset: str
     fingerprint: str
     content: Required[str]
+    revision: str  # the commit of the data; "" where it is not known
+    streamed: bool  # read while training, and not stored
     kept: Required[Count]
     held_out: Count
     dropped: dict[str, Count]

@@ -17,6 +17,7 @@ import torch
 from vgx.data.classes import KEPT
 from vgx.data.split import held_out
 from vgx.data.store import Store
+from vgx.data.stream import StreamedImages
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx.files import working_folder
@@ -56,6 +57,8 @@ def describe(
             "dataset": recipe.dataset.type,
             "fingerprint": store.fingerprint,
             "content": store.content,
+            "revision": store.revision,
+            "streamed": isinstance(store.images, StreamedImages),
             "kept": len(store.images),
             "held_out": int(held_out(store.hashes, recipe.eval.holdout).sum()),
             "dropped": store.dropped,

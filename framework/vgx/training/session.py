@@ -20,6 +20,7 @@ from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.classes import classes_of, summary
+from vgx.data.opening import store_of
 from vgx.data.split import held_out
 from vgx.data.store import (
     Store,
@@ -28,7 +29,6 @@ from vgx.data.store import (
     check_labels,
     exists,
     open_source,
-    open_with_progress,
     peek,
     require_room,
     spread,
@@ -40,7 +40,7 @@ from vgx.errors import PluginError, RecipeError, StorageError, noticing
 from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.files import require_writable, write_file
 from vgx.parts.base import noting_reads
-from vgx.parts.kinds import Counted, Source
+from vgx.parts.kinds import Counted, Grouped, Source
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
@@ -266,8 +266,9 @@ def read_images(
     With `verify` all images are hashed, and that console shows how this goes on.
     """
     watching, always = verify or console, verify is not None
-    store = open_with_progress(source, recipe.dataset, recipe.image, watching, verify=always)
-    held = held_out(store.hashes, recipe.eval.holdout).sum()
+    share = recipe.eval.holdout
+    store = store_of(source, recipe.dataset, recipe.image, watching, share, verify=always)
+    held = held_out(store.hashes, share).sum()
     console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
     if classes := store.classes(recipe.image):
         console.print(f"Labels: {summary(classes)}")
@@ -299,6 +300,8 @@ def try_recipe(
         check_labels(source, recipe.image)
     # Also when the store exists: the audit must see which fields are read to decode an image.
     max_bad, rows = 1 if all_follow else tolerated, spread(len(source), LOOKED_AT)
+    if isinstance(source, Grouped):  # a group is read for each image, so these are of the first
+        rows = [*range(min(len(source), LOOKED_AT))]
     images = peek(source, recipe.image, CHECKED, max_bad, rows)
     engine = build(recipe, trained_images(recipe, source, store), device, notices, console)
     with console.phase("Auditing the losses"):
@@ -461,7 +464,10 @@ def rebuild(
     store = read_images(recipe, source, console, verify)
     before = run.environment()["data"]
     if store.content != before["content"]:
-        raise RecipeError(other_images(run, recipe.dataset, before["kept"], store))
+        message = other_images(run, recipe.dataset, before, store)
+        if recipe.image.classes and "classes" not in before:  # a run of an earlier version
+            message += "\nClasses are now numbered with 2 before 10, and a limit takes all classes."
+        raise RecipeError(message)
     batches = batches_of(recipe, store, chosen)
     engine.set_length(*length_of(recipe, batches.per_epoch))
     training = Training(recipe, run, engine, batches, store, notices)

@@ -19,7 +19,9 @@ from vgx_builtin.image_columns import image_column
 from vgx_builtin.image_files import NonRgb, described
 from vgx_builtin.labels import LabelledSource, column_of_labels, evenly
 from vgx_builtin.local import has_rows, open_local
+from vgx_builtin.remote import open_remote
 from vgx_builtin.row_images import RowImages
+from vgx_builtin.streams import open_stream
 
 
 class HuggingFace(vgx.Dataset, type="huggingface"):
@@ -48,6 +50,9 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
     label: str | None = None
     """The column with the labels: classes of the hub, words, whole numbers or truth values; `null`:
     no labels."""
+    stream: bool = False
+    """Read the images while training, row group by row group, instead of decoding all of them into
+    the cache before: for more images than the disk holds. Only parquet files can be streamed."""
     fallback: vgx.Dataset | None = None
     """Another dataset, used with a notice when the hub can't be reached and nothing is cached."""
 
@@ -85,6 +90,11 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
                 warnings.warn(text, vgx.Notice, stacklevel=2)
                 return self.fallback.build(image)
         column = image_column(rows, self.column, where)
+        if self.stream:
+            commit = "" if local.exists() else fingerprint
+            return open_stream(
+                rows, where, column, self.label, image, self.non_rgb, self.limit, commit
+            )
         policy = f"{fingerprint}|{asked.split}|{column}|{self.non_rgb}|{self.limit}"
         policy += f"|config {asked.config}" if asked.config else ""
         name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
@@ -128,9 +138,13 @@ def _load_hub(asked: HuggingFace) -> tuple[Rows, str, tuple[Path, ...]]:
         elsewhere += "; names on the hub are owner/name"
     with hub.bounded() as online:
         try:
+            if asked.stream:
+                return *open_remote(path, asked.split, revision, config), ()
             rows = hub.load(
                 path=path, name=config, split=asked.split, revision=revision, offline=not online
             )
+        except vgx.DataError as error:
+            raise vgx.DataError(f"dataset huggingface: {named}: {error}") from error
         except Exception as error:
             silent = isinstance(error, ConnectionError | hub.UnreachableError)
             if hub.is_hub_error(error) and (not online or silent):

@@ -14,7 +14,7 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx_builtin.class_folders import tell_of_splits
-from vgx_builtin.image_files import NonRgb, decode
+from vgx_builtin.image_files import NonRgb, decode, whole
 from vgx_builtin.image_places import Place, archive_kind, described, open_place, tell_of_unread
 from vgx_builtin.label_files import LabelsField, labels_in_file, reader_in
 from vgx_builtin.label_values import numbered
@@ -141,3 +141,9 @@ class _Files:
         name = self.names[index]
         with self.reader(name) as file:
             return decode(file, name, self.non_rgb)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file of an image as it is."""
+        name = self.names[index]
+        with self.reader(name) as file:
+            return whole(file, name)
