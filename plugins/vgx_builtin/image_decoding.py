@@ -76,29 +76,13 @@ def decode(
     Where Pillow would cut the image, and where pages are channels, it is an array. Raises
     `vgx.Dropped` for an image that is left out, and `DataError` for a file that cannot be read.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     Image.init()
     readers, few_reads = _readers(file, name), cast("IO[bytes]", _FewReads(file))
     try:
         with Image.open(few_reads, formats=readers) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise vgx.DataError(_too_many(width * height))
-            scale_transparency(image)
-            if _made_by_vgx(image):
-                raise vgx.Dropped("grids made by vgx")
-            if non_rgb == "skip":
-                _require_rgb(image, channels)
-            array = read_deep(image, file, channels)
-            if array is not None:
-                array = _rotated(array, image.getexif().get(ORIENTATION, 1))
-                return _expected(array, channels)
-            ImageOps.exif_transpose(image, in_place=True)
-            image.load()
-            if channels not in COLOURS or image.mode == "F":
-                _expected(np.asarray(image), channels)
-            return image
+            return _opened(image, file, non_rgb, channels)
     except UnidentifiedImageError as error:
         return _of_other_kind(file, name, channels, error)
     except (vgx.Dropped, MemoryError):
@@ -113,6 +97,30 @@ def decode(
     except Exception as error:
         kind = " (a TIFF of a kind that Pillow cannot read, or torn)" if _is_tiff(file) else ""
         raise vgx.DataError(f"{name}: {type(error).__name__}: {error}{kind}") from error
+
+
+def _opened(
+    image: ImageFile.ImageFile, file: IO[bytes], non_rgb: NonRgb, channels: int
+) -> Image.Image | NDArray[Any]:
+    from PIL import ImageOps
+
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise vgx.DataError(_too_many(width * height))
+    scale_transparency(image)
+    if non_rgb == "skip":
+        _require_rgb(image, channels)
+    if (array := read_deep(image, file, channels)) is not None:
+        array = _rotated(array, image.getexif().get(ORIENTATION, 1))
+        return _expected(array, channels)
+    # Not before: the EXIF data may stand behind the pixels, which are decoded to find them.
+    if _made_by_vgx(image):
+        raise vgx.Dropped("grids made by vgx")
+    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    if channels not in COLOURS or image.mode == "F":
+        _expected(np.asarray(image), channels)
+    return image
 
 
 def _readers(file: IO[bytes], name: str) -> list[str]:

@@ -114,5 +114,6 @@ def without_measuring(pixels: NDArray[Any], image: ImageSpec) -> NDArray[Any]:
     if pixels.dtype == np.uint8 and image.range == "auto":
         return pixels
     kind = pixels.dtype.name
-    given = Scaled(pixels[None], *limits(image, kind, 0.0, WHITE[kind]), fill(image))[:][0]
-    return given if image.range != "auto" else (given * 255).round().astype(np.uint8)
+    given = Scaled(pixels[None], *limits(image, kind, 0.0, WHITE[kind]), fill(image))[:]
+    values: NDArray[Any] = given[0]
+    return values if image.range != "auto" else (values * 255).round().astype(np.uint8)
