@@ -264,6 +264,20 @@ def test_labels_stay_with_their_pictures_where_bad_ones_are_left_out():
     assert store.images[:, 0, 0, 0].tolist() == store.labels.tolist()
 
 
+def test_a_wrong_label_is_told_before_all_is_decoded_unless_its_picture_is_left_out():
+    class Wrong(Labelled):
+        def label(self, index):
+            return -1 if index in self.wrong else super().label(index)
+
+    spec, source = vgx.ImageSpec(size=4, classes=12), Wrong(bad=[3])
+    source.wrong = {3, 4}  # one cannot be read, and a fifth is left out
+    data.check_labels(source, spec)
+    assert set(source.reads) == {3, 4}
+    source.wrong = {3, 4, 5}
+    with pytest.raises(DataError, match="image 5 has the label -1; image.classes allows 0 to 11"):
+        data.check_labels(source, spec)
+
+
 def test_all_bad_is_said_and_no_store_is_made():
     with pytest.raises(DataError, match="none of 3 images is usable: 3 unreadable"):
         open_store(Pictures(3, bad=range(3)), SPEC, max_bad=1)
