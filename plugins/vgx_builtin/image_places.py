@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import tarfile
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +12,12 @@ from typing import IO, Protocol
 
 import vgx
 from vgx_builtin import formats
-from vgx_builtin.archives import RegularFile, Zip
+from vgx_builtin.archives import RegularFile
 from vgx_builtin.image_files import MAX_BYTES, digest, open_regular
-from vgx_builtin.tars import BLOCK, COMPRESSIONS, Stream, Tar
+from vgx_builtin.tar_stream import BLOCK, COMPRESSIONS, Stream
+from vgx_builtin.tars import Tar
 from vgx_builtin.walk import Found, images_below
-
-# Also trainA and val2017.
-_SPLIT = r"(?i:train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval(uation)?)[-_ ]?([A-Z]|\d*)"
+from vgx_builtin.zips import Zip
 
 
 class Place(Protocol):
@@ -139,43 +136,9 @@ def _advice(reason: str, found: Found, root: Path) -> str:
     return f" ({text})" if text else ""
 
 
-def tell(found: Found, root: Path, where: str) -> None:
-    """Give a notice about images that are not read, and about splits that are mixed."""
+def tell_of_unread(found: Found, root: Path, where: str) -> None:
+    """Give a notice about images that are not read, and what would read them."""
     for reason, count in found.left_out.items():
         if text := formats.advice(reason):
             message = f"{where}: {root}: {count:,} {reason} left out: {text}"
             warnings.warn(message, vgx.Notice, stacklevel=3)
-    base = common_folder(found.names)
-    tops = Counter(name[len(base) :].split("/")[0] for name in found.names)
-    splits = [top for top in tops if re.fullmatch(_SPLIT, top)]
-    if len(splits) > 1:
-        splits.sort(key=lambda top: (not top.lower().startswith("train"), top))
-        counts = ", ".join(f"{top} ({tops[top]:,} images)" for top in splits)
-        one = f"dataset.path={root / base / splits[0]} takes one of them"
-        text = f"{where}: {root}: these look like splits, and all are used: {counts}; {one}"
-        warnings.warn(text, vgx.Notice, stacklevel=3)
-
-
-def common_folder(names: Iterable[str]) -> str:
-    """Return the path of the innermost folder that holds all files in folders of its own.
-
-    It ends with "/"; an empty text is the place itself.
-    """
-    folders = {name.rpartition("/")[0] for name in names}
-    common = os.path.commonpath(folders) if folders and "" not in folders else ""
-    if common in folders:  # files lie in it
-        common = common.rpartition("/")[0]
-    return f"{common}/" if common else ""
-
-
-def class_folders(names: Sequence[str]) -> list[str | None]:
-    """Return for each image the folder that is its class, or `None` if it lies in none.
-
-    Leading folders that all images share are no classes, nor are splits: of train/cat/1.png and
-    test/dog/2.png the classes are cat and dog.
-    """
-    base = common_folder(names)
-    below = [name[len(base) :].split("/") for name in names]
-    splits = all(re.fullmatch(_SPLIT, parts[0]) for parts in below)
-    split = int(splits and any(len(parts) > 2 for parts in below))
-    return [parts[split] if len(parts) > 1 + split else None for parts in below]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import vgx
+from vgx_builtin.class_folders import class_folders
 from vgx_builtin.columns import Rows
-from vgx_builtin.image_places import class_folders
 from vgx_builtin.label_values import (
     LONGEST,
     NO_LABEL,

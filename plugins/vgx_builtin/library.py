@@ -6,6 +6,7 @@ file is looked at before: how much it becomes is bounded by what it is.
 
 from __future__ import annotations
 
+import re
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -14,18 +15,21 @@ from typing import Any
 
 import vgx
 from vgx_builtin import hub
-from vgx_builtin.archives import Zip, require_size
+from vgx_builtin.archives import require_size
 from vgx_builtin.columns import LibraryRows
 from vgx_builtin.image_files import MAX_BYTES, described, open_regular
 from vgx_builtin.layout import rows_by_split
 from vgx_builtin.pages import largest_page
+from vgx_builtin.zips import Zip
 
 MODULES = ("imagefolder", "webdataset", "json", "csv")
 """The loaders of the library that are used; the others give no images, or run what they read."""
 MAX_TABLE = 2**28
 MAX_LINE = 2**24
-MAX_JSON = 2**26
+MAX_JSON = 2**25
 """The largest table of text, its longest line, and the largest JSON file in one piece, in bytes."""
+MAX_COLUMNS = 2000
+"""The most columns of a table of text, or names in JSON: the library takes long for each."""
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z")
 _DECODED = (".pth", ".npz", ".npy", ".ten", ".tb", ".mp", ".msg", ".cbor")
 """Files in a tar that the library would unpack or decode, to any size."""
@@ -153,11 +157,17 @@ def _check_parquet(file: Path) -> None:
 
 
 def _check_table(file: Path, most: int) -> None:
+    """Raise `DataError` for a table of text that is too large, or has too many columns."""
+    size, names, separated = 0, set[bytes](), file.suffix.lower() in (".csv", ".tsv")
     with open_regular(file, file.name) as opened:
-        size = 0
         while line := opened.readline(MAX_LINE + 1):
+            if separated and not size:
+                names.update(b"%d" % number for number in range(len(re.split(rb"[,\t]", line))))
+            elif not separated:
+                names.update(match[1] for match in re.finditer(rb'"([^"\n]{0,200})"\s*:', line))
             size += len(line)
-            if (len(line) > MAX_LINE and most == MAX_TABLE) or size > most:
-                raise vgx.DataError(
-                    f"{file.name}: too large for a table of text; write it as parquet"
-                )
+            if size > most or (len(line) > MAX_LINE and most == MAX_TABLE):
+                message = "too large for a table of text; write it as parquet"
+                raise vgx.DataError(f"{file.name}: {message}")
+            if len(names) > MAX_COLUMNS:
+                raise vgx.DataError(f"{file.name}: more than {MAX_COLUMNS:,} columns")

@@ -11,7 +11,8 @@ from vgx_builtin.columns import Rows
 from vgx_builtin.image_files import digest, open_regular
 from vgx_builtin.layout import open_split, splits_of
 from vgx_builtin.library import module_for, open_with_library
-from vgx_builtin.walk import files_below, tell_of_links
+from vgx_builtin.links import tell_of_links
+from vgx_builtin.walk import files_below
 
 FILES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".tar", ".zip")
 """Endings of files that are opened when one is given alone."""

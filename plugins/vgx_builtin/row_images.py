@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 import vgx
-from vgx_builtin.archives import Zip
 from vgx_builtin.columns import Cells
 from vgx_builtin.image_files import NonRgb, decode, open_regular, read, whole
+from vgx_builtin.zips import Zip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,7 +91,8 @@ class RowImages:
         channels = array.shape[2] if array.ndim == 3 else 1
         reasons = {1: "greyscale", 4: "with alpha"}
         if self.non_rgb == "skip" and channels != self.channels and channels in reasons:
-            raise vgx.Dropped(reasons[channels])
+            grey = ("image.channels=1",) if channels == 1 else ()
+            raise vgx.Dropped(reasons[channels], "dataset.non_rgb=convert", *grey)
         return array
 
     def _own(self, path: str) -> Path | None:

@@ -395,6 +395,33 @@ def test_a_training_does_not_begin_with_metrics_that_it_cannot_compute(changes, 
         session.check(asked, vgx.discover(), None, quiet())
 
 
+def test_what_the_run_lacks_is_told_before_its_images_are_decoded_again(vgx_here, tmp_path):
+    run = of_few(20)
+    shutil.rmtree(tmp_path / "cache")
+    with mock.patch("vgx.data.store.decode_all") as decoding:
+        code, _, err = vgx_here("eval", run.path, "--best", "-n", 16)
+    assert (code, decoding.call_count) == (2, 0)
+    assert "the recipe has no eval.best" in err
+
+
+def test_no_sampler_draws_before_all_are_ready(vgx_here):
+    run, ready = of_few(20), []
+
+    def prepare(model):
+        ready.append(model.recipe.sampler.type)
+        if len(ready) == 2:
+            raise vgx.errors.RecipeError("the second sampler lacks something")
+
+    with (
+        mock.patch("vgx.evaluation.evaluate.prepare", prepare),
+        mock.patch("vgx.evaluation.evaluate.draw") as drawing,
+    ):
+        more = ["--sampler", "prior", "--sampler", "interpolate", "--metrics", "prdc", "-n", 16]
+        code, _, err = vgx_here("eval", run.path, *more)
+    assert (code, drawing.call_count, ready) == (2, 0, ["prior", "interpolate"])
+    assert "the second sampler lacks something" in err
+
+
 def test_a_resumed_training_is_checked_too():
     """`eval.n` may change on a resume."""
     watching = {"eval.metrics": ["prdc"], "eval.every": 2, "eval.n": 16}

@@ -232,7 +232,7 @@ def test_where_no_picture_is_usable_the_counts_and_the_settings_are_told():
         open_store(Odd(), SPEC)
     assert str(caught.value).splitlines() == [
         (
-            "none of 12 images is usable: 1 blue, 5 greyscale, 5 with alpha, 1 unreadable (image 3 "
+            "none of 12 images is usable: 5 greyscale, 5 with alpha, 1 blue, 1 unreadable (image 3 "
             "cannot be read: ValueError: torn)"
         ),
         "To use those that are greyscale: --set a.b=c, or --set d=1",
@@ -418,6 +418,25 @@ def test_no_usable_picture_is_said():
 
     with pytest.raises(DataError, match="none of 12 images is usable.*greyscale"):
         open_store(Nothing(), SPEC)
+
+
+def test_a_notice_says_how_to_keep_images_when_most_are_left_out():
+    class Grey(Pictures):
+        def __init__(self, kept):
+            super().__init__()
+            self.kept, self.fingerprint = kept, f"grey {kept}"
+
+        def __getitem__(self, index):
+            if index >= self.kept:
+                raise vgx.Dropped("greyscale", "a.b=1")
+            return Image.new("RGB", (8, 8), (index, 0, 0))
+
+    message = "only 5 of 12 images are used: 7 greyscale\nTo use those that are grey.*: --set a.b=1"
+    with pytest.warns(vgx.Notice, match=message):
+        open_store(Grey(5), SPEC)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_store(Grey(6), SPEC)
 
 
 def test_a_first_look_needs_no_store():

@@ -21,9 +21,10 @@ from PIL import Image
 import vgx
 from vgx.data import cache
 from vgx.data.store import open_source, open_store
-from vgx.errors import DataError, HubError, RecipeError
+from vgx.errors import DataError, HubError, RecipeError, noticing
 
 SPEC = vgx.ImageSpec(size=8)
+TO_USE, CONVERT = "To use those that are", "--set dataset.non_rgb=convert"
 MODES = ["RGB", "L", "RGBA", "RGB", "P", "LA", "RGB"]
 
 
@@ -62,7 +63,8 @@ def part(**fields):
 
 def store(**fields):
     source, notices = open_source(part(**fields), SPEC)
-    return open_store(source, SPEC), notices
+    with noticing(notices):
+        return open_store(source, SPEC), notices
 
 
 def test_only_rgb_images_are_kept_and_the_others_are_counted(folder):
@@ -70,7 +72,25 @@ def test_only_rgb_images_are_kept_and_the_others_are_counted(folder):
     assert kept.images.shape == (3, 8, 8, 3)
     assert kept.dropped == {"greyscale": 1, "in mode P": 1, "with alpha": 2}
     assert kept.images[1, 0, 0].tolist() == [120, 10, 200]
-    assert notices == []
+    assert [notice.splitlines() for notice in notices] == [
+        [
+            "only 3 of 7 images are used: 1 greyscale, 2 with alpha, 1 in mode P",
+            f"{TO_USE} greyscale: {CONVERT}, or --set image.channels=1",
+            f"{TO_USE} with alpha, in mode P: {CONVERT}",
+        ]
+    ]
+
+
+def test_when_none_is_rgb_the_message_says_what_keeps_them(tmp_path):
+    cells = [{"bytes": png(image), "path": None} for image in sample_images(["L", "L", "LA"])]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "grey.parquet")
+    with pytest.raises(DataError) as caught:
+        store(path=str(tmp_path / "grey.parquet"))
+    assert str(caught.value).splitlines() == [
+        "none of 3 images is usable: 2 greyscale, 1 with alpha",
+        f"{TO_USE} greyscale: {CONVERT}, or --set image.channels=1",
+        f"{TO_USE} with alpha: {CONVERT}",
+    ]
 
 
 def test_convert_keeps_them_all(folder):
@@ -352,7 +372,8 @@ def named(tmp_path):
 def test_whole_numbers_are_labels_and_stay_with_their_images(folder):
     source, spec = labelled(folder, "label", 7)
     assert isinstance(source, vgx.Labelled)
-    kept = open_store(source, spec)
+    with noticing([]):
+        kept = open_store(source, spec)
     # The others are dropped: they are not RGB.
     assert kept.labels.tolist() == [0, 3, 6]
     assert kept.images[:, 0, 0, 0].tolist() == [0, 120, 240]

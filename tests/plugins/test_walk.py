@@ -15,7 +15,7 @@ import vgx
 from vgx.data.store import open_source, open_store
 from vgx.errors import DataError
 from vgx.images import animate, save_grid, save_separately
-from vgx_builtin import formats, walk
+from vgx_builtin import formats, leftovers, walk
 
 SPEC = vgx.ImageSpec(size=8)
 
@@ -253,22 +253,22 @@ def test_links_that_double_at_each_step_end(tmp_path):
     assert left_out == {"folder that was met before": 39}
 
 
-def test_a_link_to_a_parent_finds_what_lies_beside(tmp_path):
+@pytest.mark.parametrize("target", ["..", "../..", "/", "/proc", "/sys/kernel", "/dev"])
+def test_a_link_to_a_folder_around_or_to_the_system_is_not_followed(tmp_path, target):
     save(tmp_path / "data" / "1.png")
     save(tmp_path / "beside" / "2.png")
-    (tmp_path / "data" / "up").symlink_to("..")
-    names, left_out, _ = opened(tmp_path / "data")
-    assert names == ["1.png", "up/beside/2.png"]
-    assert left_out == {"folder that was met before": 1}
+    (tmp_path / "data" / "up").symlink_to(target)
+    assert opened(tmp_path / "data")[:2] == (["1.png"], {"link to a folder": 1})
 
 
-def test_the_hub_is_searched_in_the_same_way(tmp_path):
+def test_hub_layouts_are_searched_in_the_same_way_without_linked_folders(tmp_path):
     write(tmp_path / "elsewhere" / "train.parquet")
     write(tmp_path / "data" / ".hidden.parquet")
     write(tmp_path / "data" / "__MACOSX" / "train.parquet")
-    assert not walk.has_parquet(tmp_path / "data")
     (tmp_path / "data" / "link").symlink_to("../elsewhere")
-    assert list(walk.files_below(tmp_path / "data")) == [tmp_path / "data/link/train.parquet"]
+    assert not walk.has_parquet(tmp_path / "data")
+    (tmp_path / "data" / "test.parquet").symlink_to("../elsewhere/train.parquet")
+    assert list(walk.files_below(tmp_path / "data")) == [tmp_path / "data/test.parquet"]
 
 
 # --- the content decides -------------------------------------------------------------------------
@@ -472,6 +472,6 @@ def test_the_marks_of_runs_and_caches_are_files_that_vgx_writes():
 
     files = {"recipe.yaml", "environment.json", "log.jsonl", "lock"}
     assert files <= set(directory._FILES)
-    assert walk.mark_of({ABOUT, HASHES}) == "cache of vgx"
+    assert leftovers.mark_of({ABOUT, HASHES}) == "cache of vgx"
     for name in files - {"recipe.yaml"}:
-        assert walk.mark_of({"recipe.yaml", name}) == "run of vgx"
+        assert leftovers.mark_of({"recipe.yaml", name}) == "run of vgx"

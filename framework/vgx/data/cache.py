@@ -246,7 +246,7 @@ def _begin(store: Path, place: Path, damaged: int | None) -> BinaryIO | None:
     root = store.parent
     if not root.parent.exists():
         root.parent.mkdir(parents=True, exist_ok=True)
-        write_file(root.with_name("CACHEDIR.TAG"), TAG)
+        write_file(root.with_name("CACHEDIR.TAG"), TAG, sync=False)
     root.mkdir(exist_ok=True)
     # Nobody may see a folder that is not yet locked. A file, since NFS locks no directory.
     with root.with_name("images.lock").open("a") as claim:

@@ -37,15 +37,23 @@ class LeftOut:
 
     def nothing_else(self, total: str) -> str:
         """Return the message for a source of which no image is left."""
+        return "\n".join([f"none of {total} images is usable: {self.counts()}", *self.settings()])
+
+    def counts(self) -> str:
+        """Return how many there are by reason, as a text."""
         counts = [f"{count:,} {reason}" for reason, count in self.dropped.items()]
         if self.bad:
             counts.append(f"{len(self.bad):,} unreadable ({'; '.join(self.bad[:3])})")
-        lines = [f"none of {total} images is usable: {', '.join(counts)}"]
+        return ", ".join(counts)
+
+    def settings(self) -> list[str]:
+        """Return what to set to use such images, a line for each choice."""
+        lines = list[str]()
         for settings in dict.fromkeys(filter(None, self.instead.values())):
             reasons = [reason for reason, given in self.instead.items() if given == settings]
             choice = ", or ".join(f"--set {setting}" for setting in settings)
             lines.append(f"To use those that are {', '.join(reasons)}: {choice}")
-        return "\n".join(lines)
+        return lines
 
 
 def unreadable(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +27,7 @@ from vgx.data.classes import Classes, counted, names_of
 from vgx.data.left_out import LeftOut, unreadable
 from vgx.data.stream import StreamedImages, evenly
 from vgx.data.sums import Watch, unwatched
-from vgx.errors import DataError, Dropped, StorageError, noticing
+from vgx.errors import DataError, Dropped, Notice, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.base import Component
 from vgx.parts.kinds import Counted, Dataset, Grouped, Labelled, Sampler, Source
@@ -224,15 +225,19 @@ def open_with_progress(
     source: Source, dataset: Dataset, image: ImageSpec, console: Console, *, verify: bool = False
 ) -> Store:
     """Return the store of a data set's source; show on the console how that goes on."""
-    return open_store(
-        source,
-        image,
-        watched_on(console),
-        dataset.tolerated,
-        name_of(dataset),
-        console.print,
-        verify=verify,
-    )
+    with noticing(notices := list[str]()):
+        store = open_store(
+            source,
+            image,
+            watched_on(console),
+            dataset.tolerated,
+            name_of(dataset),
+            console.print,
+            verify=verify,
+        )
+    for notice in notices:
+        console.warn(notice)
+    return store
 
 
 def watched_on(console: Console) -> Watch:
@@ -408,6 +413,9 @@ def _build(
     os.fsync(file.fileno())
     if not hashes:
         raise DataError(left_out.nothing_else(f"{len(source):,}"))
+    if left_out.dropped.total() > len(hashes) and (settings := left_out.settings()):
+        few = f"only {len(hashes):,} of {len(source):,} images are used: {left_out.counts()}"
+        warnings.warn("\n".join([few, *settings]), Notice, stacklevel=2)
     columns = {sums.HASHES: np.array(hashes, np.uint64).tobytes()}
     if image.classes:
         columns[sums.LABELS] = np.array(labels, np.int64).tobytes()

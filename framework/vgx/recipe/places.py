@@ -37,5 +37,6 @@ def dataset_at(place: str, registry: Registry) -> dict[str, Any]:
         raise DataError(f"--data {place}: {refused[0]}")
     path = user_path(place)
     if not path.exists():
-        raise DataError(f"--data {place}: there is no such folder or file: {path.absolute()}")
+        hub = "" if "/" in place else "; data sets of the hub are called OWNER/NAME"
+        raise DataError(f"--data {place}: there is no such folder or file: {path.absolute()}{hub}")
     raise DataError(f"--data {place}: these data sets find no images there: {', '.join(types)}")

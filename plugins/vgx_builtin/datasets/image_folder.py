@@ -13,12 +13,14 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 import vgx
+from vgx_builtin.class_folders import tell_of_splits
 from vgx_builtin.image_files import NonRgb, decode, whole
-from vgx_builtin.image_places import Place, archive_kind, described, open_place, tell
+from vgx_builtin.image_places import Place, archive_kind, described, open_place, tell_of_unread
 from vgx_builtin.label_files import LabelsField, labels_in_file, reader_in
 from vgx_builtin.label_values import numbered
 from vgx_builtin.labels import LabelledSource, evenly, folder_labels
-from vgx_builtin.walk import has_parquet, images_below, tell_of_links
+from vgx_builtin.links import tell_of_links
+from vgx_builtin.walk import has_parquet, images_below
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -92,7 +94,8 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         found = place.found
         if not found.names:
             raise vgx.DataError(f"{WHERE}: {root}: no images in it{described(found, root)}")
-        tell(found, root, WHERE)
+        tell_of_unread(found, root, WHERE)
+        tell_of_splits(found.names, root, WHERE)
         labelled = self.label is not None or self.labels is not None
         names = found.names if labelled else found.names[: self.limit]
         if root.is_dir():
