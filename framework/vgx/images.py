@@ -159,10 +159,12 @@ def _margin(captions: Sequence[str], rows: Tensor, height: int) -> Tensor:
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(TEXT)
+    # The font has the letters of Western Europe only.
+    known = [text.encode("latin-1", "replace").decode("latin-1") for text in captions]
     # In steps, so that captions of other numbers do not change the size of the grid.
-    width = math.ceil(max(font.getlength(text) for text in captions) / STEP) * STEP + 2 * TEXT
+    width = math.ceil(max(font.getlength(text) for text in known) / STEP) * STEP + 2 * TEXT
     margin = Image.new("L", (width, rows.shape[1]))
-    for row, text in enumerate(captions):
+    for row, text in enumerate(known):
         middle = PADDING + row * (height + PADDING) + height / 2
         ImageDraw.Draw(margin).text((TEXT, middle), text, 255, font, anchor="lm")
     levels = torch.from_numpy(np.array(margin)).to(rows) / 255  # [H, W]
@@ -195,16 +197,17 @@ def save_separately(chunks: Iterable[Tensor], folder: Path) -> Iterator[int]:
     yield from ahead(lambda chunk: _write(folder, *chunk), _numbered(chunks), threads())
 
 
-def require_free_folder(folder: Path, n: int) -> None:
+def require_free_folder(folder: Path, n: int, beside: Iterable[str] = ()) -> None:
     """Raise `StorageError` when a folder has files that are none of n images saved separately.
 
-    A link is no such image: it leads elsewhere. What a killed process left is removed.
+    `beside` are other files of the same command. A link is no such file: it leads elsewhere. What a
+    killed process left is removed.
     """
     with storage(folder):
         tidy(folder)
         entries = list(os.scandir(folder)) if folder.exists() else []
         names = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
-    names &= {f"{number:06}.png" for number in range(n)}
+    names &= {*beside, *(f"{number:06}.png" for number in range(n))}
     others = sorted({entry.name for entry in entries} - names)
     if others:
         message = f"other files are there, {len(others):,} in all, such as {others[0]}"

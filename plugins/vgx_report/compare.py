@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import vgx
+from vgx.data.classes import listed
 from vgx.errors import noticing
 from vgx.files import write_file
 from vgx.output import short
@@ -171,6 +172,7 @@ def facts(runs: Sequence[RunData]) -> list[tuple[str, ...]]:
         ("time in training", [time_of(line.get("seconds", 0.0)) if line else "-" for line in last]),
         ("parameters", [f"{count:,}" if count else "-" for count in parameters]),
         ("images in the data", [_kept(run) for run in runs]),
+        *([("classes", classes)] if any(classes := [_classes(run) for run in runs]) else []),
         ("device", [str(run.environment.get("device", "-")) for run in runs]),
         ("torch", [str(run.environment.get("packages", {}).get("torch", "-")) for run in runs]),
         ("evaluated at step", [_evaluated_at(run) for run in runs]),
@@ -181,6 +183,11 @@ def facts(runs: Sequence[RunData]) -> list[tuple[str, ...]]:
 def _kept(run: RunData) -> str:
     kept = run.environment.get("data", {}).get("kept")
     return "-" if kept is None else f"{kept:,}"
+
+
+def _classes(run: RunData) -> str:
+    names = [each["name"] for each in run.environment.get("data", {}).get("classes", [])]
+    return f"{len(names):,}: {listed(names, 5)}" if names else ""
 
 
 def _evaluated_at(run: RunData) -> str:

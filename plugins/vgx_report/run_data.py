@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import vgx
+from vgx.data.classes import summary
 from vgx.errors import noticing
 from vgx.evaluation.tables import tables
 from vgx.runs import reading
@@ -18,6 +19,7 @@ from vgx_report.tables import number, time_of
 
 LINES = 1500  # most log lines in a curve
 FRAMES = 24  # most grids of training
+CLASSES = 100  # most classes that are listed
 TERMS = 6  # most terms in the summary
 FAR = math.log(100)  # nats between the latents of all images and N(0, I)
 SIGNALS = {2: "Ctrl-C (SIGINT)", 15: "SIGTERM"}
@@ -244,6 +246,8 @@ def _facts(
             facts.append(("Images per second", f"{images / seconds:,.1f}"))
     if (kept := environment.get("data", {}).get("kept")) is not None:
         facts.append(("Images in the data", f"{kept:,}"))
+    if classes := environment.get("data", {}).get("classes"):
+        facts.append(("Classes", f"{len(classes):,}"))
     facts += [
         (f"Parameters, {row['network']}", f"{row['parameters']:,}") for row in audit.get("rows", [])
     ]
@@ -339,6 +343,8 @@ def _made(environment: reading.Environment, recipe: vgx.Recipe) -> list[tuple[st
     made = [("Data set", data.get("dataset", recipe.dataset.type))]
     if "kept" in data:
         made.append(("Images kept", f"{data['kept']:,}"))
+    if classes := [(each["name"], each["count"]) for each in data.get("classes", [])]:
+        made.append(("Labels", summary(classes, CLASSES)))
     made += [(f"Dropped, {why}", f"{n:,}") for why, n in data.get("dropped", {}).items()]
     if count := data.get("bad", {}).get("count"):
         made.append(("Unreadable", f"{count:,}"))

@@ -827,11 +827,12 @@ def siege(tmp_path, family, every=1, *arguments, stream=False):
         guard = guard or Guard(tmp_path, *arguments)
         files = family == "archives" or (family == "pictures" and "row" not in name)
         kind = "image-folder" if files else "huggingface"
+        if stream:  # one row that cannot be read ends the reading of its row group
+            kind = "stream"
+        either = {"kept or refused": True}
         before = bytes_in(guard.cache)
-        # One row that cannot be read ends the reading of its row group.
-        either = stream and expected != REFUSED
-        answer = guard("stream" if stream else kind, path)
-        wanted = {"kept or refused": True} if either else expected
+        answer = guard(kind, path)
+        wanted = either if stream and expected != REFUSED else expected
         faults[name] = fault(answer, wanted, path, bytes_in(guard.cache) - before)
         if "hang" in answer or "died" in answer:
             guard.close()

@@ -9,9 +9,9 @@ from PIL import Image
 
 import vgx
 from vgx.data import cache
-from vgx.data.classes import classes_of, summary
+from vgx.data.classes import classes_of, label_called, summary
 from vgx.data.store import cached, open_store
-from vgx.errors import DataError
+from vgx.errors import DataError, RecipeError
 from vgx.runs import reading
 
 SPEC = vgx.ImageSpec(size=4, classes=3)
@@ -99,6 +99,39 @@ def test_names_of_strangers_cannot_disturb_a_terminal_or_fill_a_file():
 )
 def test_the_line_of_classes(classes, expected):
     assert summary(classes) == expected
+
+
+NAMES = ("cat", "Dog", "10", "2", "dog house", "twice", "twice")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "label"),
+    [
+        ("cat", 0), (" cat ", 0), ("CAT", 0), ("Dog", 1), ("dog", 1), ("10", 2), ("2", 3),
+        (2, 2), (0, 0), ("0", 0), ("6", 6), ("dog house", 4),
+    ],
+)  # fmt: skip
+def test_a_class_is_called_by_its_name_and_else_by_its_number(wanted, label):
+    assert label_called(wanted, NAMES) == label
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("cta", r"no class 'cta'; the 7 classes are cat, Dog, .*, twice; did you mean 'cat'\?"),
+        ("zebra", r"no class 'zebra'; the 7 classes are cat, Dog, 10, 2, dog house, twice, twice$"),
+        ("7", "no class '7'"),
+        (7, "no class '7'"),
+        (-1, "no class '-1'"),
+        ("", "no class ''"),
+        ("9" * 10_000, "no class '9999"),
+        ("twice", "class 'twice': the labels 5, 6 are called so; give one"),
+    ],
+)
+def test_a_class_that_is_not_there_is_said_with_those_that_are(wanted, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        label_called(wanted, NAMES)
+    assert len(str(error.value)) < 300
 
 
 def test_an_environment_with_many_names_is_read_and_a_foreign_one_is_checked(tmp_path):

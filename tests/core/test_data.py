@@ -24,7 +24,8 @@ from vgx.data import cache, sums
 from vgx.data import store as data
 from vgx.data.batches import Batch, Batches, as_batch, as_images
 from vgx.data.left_out import share
-from vgx.data.store import cached, decode_all, open_source, open_store, peek
+from vgx.data.pieces import decode_all
+from vgx.data.store import cached, open_source, open_store, peek
 from vgx.errors import DataError, StorageError
 
 SPEC = vgx.ImageSpec(size=4)

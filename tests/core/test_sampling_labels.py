@@ -141,6 +141,45 @@ def test_a_label_with_too_few_latents_is_left_out_and_named():
         drawn("weighted-mix", 1, of=25)
 
 
+@pytest.mark.parametrize("sampler", DRAWING)
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_is_drawn_alone_and_from_its_own_latents(sampler, label):
+    settings = {"dimensions": (1,)} if sampler == "traversal" else {}
+    made = model(sampler, **settings)
+    prepared = dataclasses.replace(sampling.prepare(made), label=label)
+    labels, z = shown(torch.cat(list(sampling.draw(made, prepared, 30, 0))))
+    assert labels.unique().tolist() == [label]
+    assert ((z - 10 * label).abs() <= 2.01).all()
+
+
+def test_a_class_without_latents_is_named():
+    made = model("posterior")
+    names = ("cat", "dog", "fish", "frog")
+    prepared = dataclasses.replace(sampling.prepare(made), label=2, names=names)
+    with pytest.raises(RecipeError, match="posterior needs .*; there are fewer of label fish"):
+        sampling.draw_latents(prepared, 4, 0)
+
+
+def test_rows_of_one_class_are_captioned_with_its_name():
+    made = model("interpolate", steps=6)
+    plain = sampling.prepare(made)
+    assert sampling.draw_latents(plain, 12, 0).captions == ()
+    names = ("cat", "dog", "fish", "frog")
+    latents = sampling.draw_latents(dataclasses.replace(plain, names=names), 12, 0)
+    assert latents.captions == tuple(names[label] for label in latents.labels[::6].tolist())
+    made = model("traversal", dimensions=(1, 2), steps=3)
+    prepared = dataclasses.replace(sampling.prepare(made), names=names, label=1)
+    captions = sampling.draw_latents(prepared, 6, 0).captions
+    assert len(captions) == 2
+    assert all(caption.startswith("dog: ") for caption in captions)
+    assert (
+        sampling.draw_latents(
+            dataclasses.replace(sampling.prepare(model("posterior")), names=names), 6, 0
+        ).captions
+        == ()
+    )
+
+
 def test_latents_of_an_earlier_vgx_have_no_labels_and_that_is_said():
     with pytest.warns(vgx.Notice, match="the run's stored latents have no labels"):
         labels, _ = drawn("interpolate", 200, labels=None, steps=5)

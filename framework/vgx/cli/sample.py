@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +16,8 @@ from vgx.cli.options import PATH, common, device_option, find_trusted, trust_opt
 if TYPE_CHECKING:
     from vgx.runs.directory import Run
 
+LABELS = "labels.csv"  # the classes of images that are saved separately
+
 
 @click.command()
 @click.argument("run", required=False)
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("-n", "n", default=100, show_default=True, type=click.IntRange(1, 10**7))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
+@click.option("--class", "label", metavar="NAME", help="One class only: its name or number.")
 @click.option("--out", metavar="FILE", type=PATH, help="The file: .png, .jpg, .webp or .pdf.")
 @click.option("--separate", metavar="DIR", type=PATH, help="A folder for single images instead.")
 @click.option("--animate", is_flag=True, help="An animation instead: .webp, .gif or .mp4.")
@@ -34,6 +41,7 @@ def sample(
     settings: tuple[str, ...],
     n: int,
     seed: int,
+    label: str | None,
     out: Path | None,
     separate: Path | None,
     animate: bool,
@@ -49,23 +57,44 @@ def sample(
     trained = find_trusted(run, trust=trust)  # before anything heavy is imported
     from vgx.check.blame import blaming
     from vgx.console import Console
+    from vgx.files import write_file
     from vgx.images import require_free_folder, save_separately
     from vgx.recipe.load import parse_settings
     from vgx.runs.trust import registry_of
-    from vgx.sampling.draw import draw, open_sampler
+    from vgx.sampling.draw import decoded, draw_latents, open_sampler
 
     console, fields = Console(), parse_settings(settings)
     with blaming(registry_of(trained)):
         if separate is None:
-            path = save_grid(trained, sampler, fields, n, seed, out, device, animate, best)
+            path = save_grid(trained, sampler, fields, n, seed, out, device, animate, best, label)
             console.print(f"Picture {path}")
             return
-        require_free_folder(separate, n)
-        model, prepared = open_sampler(trained, sampler, fields, device, best=best)
+        require_free_folder(separate, n, [LABELS])
+        model, prepared = open_sampler(trained, sampler, fields, device, best=best, label=label)
+        if not prepared.classes:  # then these images have no labels
+            require_free_folder(separate, n)
+        latents = draw_latents(prepared, n, seed)
         with console.progress("Drawing", n) as advance:
-            for more in save_separately(draw(model, prepared, n, seed), separate):
+            for more in save_separately(decoded(model, latents.z, latents.labels), separate):
                 advance(more, ())
+        if latents.labels is not None:
+            names = [prepared.names[label] for label in latents.labels.tolist()]
+            write_file(separate / LABELS, _table(names))
     console.print(f"{n:,} images in {separate}")
+
+
+def _file_name(label: int, names: Sequence[str]) -> str:
+    """Return a class as a part of a file's name: by its own name if that is a plain word."""
+    plain = re.fullmatch(r"[\w-]{1,40}", names[label])
+    return f"class-{names[label]}" if plain else f"label-{label}"
+
+
+def _table(names: list[str]) -> str:
+    """Return the classes of images that are saved separately, as a table."""
+    file = io.StringIO()
+    rows = [(f"{number:06}.png", name) for number, name in enumerate(names)]
+    csv.writer(file, lineterminator="\n").writerows([("file", "label"), *rows])
+    return file.getvalue()
 
 
 def save_grid(
@@ -78,6 +107,7 @@ def save_grid(
     device: str | None,
     animate: bool = False,
     best: bool = False,
+    label: str | None = None,
 ) -> Path:
     """Draw n images from a run; write them as a grid or an animation, and return the file.
 
@@ -88,9 +118,10 @@ def save_grid(
 
     if out is not None:
         (images.require_animation_file if animate else images.require_image_file)(out)
-    model, prepared = open_sampler(run, sampler, settings, device, best=best)
+    model, prepared = open_sampler(run, sampler, settings, device, best=best, label=label)
     part = prepared.part
-    name = f"{part.type}-{model.step:08}-seed-{seed}"
+    of_class = "" if prepared.label is None else f"-{_file_name(prepared.label, prepared.names)}"
+    name = f"{part.type}-{model.step:08}-seed-{seed}{of_class}"
     path = out or run.place("samples", f"{name}.{'webp' if animate else 'png'}")
     if not animate:
         images.require_image_file(path, n, model.recipe.image.shape[1:], part.row_length)

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vgx.data.decode import printable
-from vgx.errors import DataError
+from vgx.errors import DataError, RecipeError
+from vgx.output import short
+from vgx.parts.base import near
 from vgx.parts.kinds import Labelled, Named, Source
 from vgx.parts.values import ImageSpec
 
@@ -52,15 +54,38 @@ def classes_of(source: Source, image: ImageSpec) -> Classes:
     return counted(usable, image, names_of(source, image))
 
 
-def listed(texts: Sequence[str]) -> str:
+def label_called(wanted: str | int, names: Sequence[str]) -> int:
+    """Return the label of the class with this name, or with this number if none has that name.
+
+    Raises `RecipeError`, which lists classes, when there is none, or several of this name.
+    """
+    text, numbers = str(wanted).strip(), range(len(names))
+    if isinstance(wanted, int):
+        same = [label for label in numbers if label == wanted]
+    else:
+        small = text.casefold()
+        same = [label for label in numbers if names[label] == text]
+        same = same or [label for label in numbers if names[label].casefold() == small]
+        same = same or [label for label in numbers if str(label) == text]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        labels = listed([str(label) for label in same])
+        raise RecipeError(f"class '{short(text)}': the labels {labels} are called so; give one")
+    hint = f"; did you mean '{close}'?" if (close := near(text, names)) else ""
+    there = f"the {len(names):,} classes are {listed(names)}"
+    raise RecipeError(f"no class '{short(text)}'; {there}{hint}")
+
+
+def listed(texts: Sequence[str], most: int = LISTED) -> str:
     """Return the first texts of a list as a text, and how many more there are."""
-    more = f" and {len(texts) - LISTED:,} more" if len(texts) > LISTED else ""
-    return ", ".join(islice(texts, LISTED)) + more
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return ", ".join(islice(texts, most)) + more
 
 
-def summary(classes: Classes) -> str:
+def summary(classes: Classes, most: int = LISTED) -> str:
     """Return the names of classes and their counts as a line of text."""
-    text = listed([f"{name} ({count:,})" for name, count in classes])
+    text = listed([f"{name} ({count:,})" for name, count in classes], most)
     empty = [name for name, count in classes if not count]
-    without = f"; without images: {listed(empty)}" if empty else ""
+    without = f"; without images: {listed(empty, most)}" if empty else ""
     return f"{len(classes):,} classes: {text}{without}"

@@ -12,8 +12,9 @@ from PIL import Image
 
 from vgx.console import Console
 from vgx.data.classes import names_of
+from vgx.data.pieces import hash_of
 from vgx.data.split import held_out
-from vgx.data.store import Store, hash_of, name_of, open_with_progress, watched_on
+from vgx.data.store import Store, name_of, open_with_progress, watched_on
 from vgx.data.stream import StreamedImages, StreamedLabels
 from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, Notice, StorageError
@@ -73,7 +74,9 @@ def open_stream(
     content = hashlib.sha256(f"stream|{source.fingerprint}".encode()).hexdigest()
     fingerprint, revision = source.fingerprint, source.revision
     names = names_of(source, image)
-    return Store(images, hashes, labels, fingerprint, content, {}, names=names, revision=revision)
+    return Store(
+        images, hashes, labels, image, fingerprint, content, {}, names=names, revision=revision
+    )
 
 
 def _labels_of(source: Source, image: ImageSpec) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 from vgx import rng
 from vgx.data.batches import as_images
+from vgx.data.classes import label_called, listed
 from vgx.data.store import name_of, open_store
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.images import ahead, threads
@@ -29,7 +31,7 @@ from vgx.parts.kinds import Fitted, LatentSampler, Sampler, Source
 from vgx.parts.registry import Registry
 from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
-from vgx.runs import summed
+from vgx.runs import reading, summed
 from vgx.runs.directory import Run, find
 from vgx.runs.moved import looking_back
 from vgx.runs.trust import registry_of
@@ -51,6 +53,8 @@ class Prepared:
     labels: Tensor | None  # [K]  of the codes, if the decoder takes labels and they are known
     kl: Tensor | None  # [*Z]  mean KL of the run's posteriors by dimension, if it is known
     classes: int  # labels that the decoder takes, or 0
+    names: tuple[str, ...] = ()  # of these labels, if they are known
+    label: int | None = None  # the only one that is drawn, if it was asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +75,19 @@ def sample(
     settings: dict[str, Any] | None = None,
     device: torch.device | str | None = "cpu",
     best: bool = False,
+    label: str | int | None = None,
 ) -> Tensor:
     """[n, C, H, W]  New images in [0, 1] from a run's newest checkpoint, or its best one.
 
     They are drawn on `device` and stay there; None is the device that `vgx.run` takes by default.
     `sampler` is a type and `settings` its fields; by default the recipe's own sampler draws. Image
-    i depends on the run, the sampler, the seed and i alone, never on n.
+    i depends on the run, the sampler, the seed, the label and i alone, never on n. With `label`,
+    the name or the number of a class, all images are of this class; the decoder must take labels.
     """
     for name, number, least in (("n", n, 1), ("seed", seed, 0)):
         if type(number) is not int or number < least:
             raise RecipeError(f"{name}: {number!r}: give a whole number, at least {least}")
-    model, prepared = open_sampler(run, sampler, settings, device, best=best)
+    model, prepared = open_sampler(run, sampler, settings, device, best=best, label=label)
     return torch.cat(list(draw(model, prepared, n, seed)))
 
 
@@ -92,11 +98,13 @@ def open_sampler(
     device: torch.device | str | None = "cpu",
     *,
     best: bool = False,
+    label: str | int | None = None,
 ) -> tuple[Model, Prepared]:
     """Return a run's networks, and a sampler that is ready to draw; arguments as in `sample`."""
     run = find(run)
     registry = registry_of(run)
     recipe = load_recipe(run.recipe_file, (), registry)
+    wanted = None if label is None else _label(run, recipe, label)
     own = sampler in (None, recipe.sampler.type)
     if sampler is not None or settings:
         recipe = with_sampler(recipe, sampler, settings or {}, registry)
@@ -107,7 +115,32 @@ def open_sampler(
         source = recipe.sampler.pictures(recipe.image)
     networks = ("decoder",) if source is None else ("encoder", "decoder")
     model = load_model(run, recipe, device, networks, best=best)
-    return model, prepare(model, run, source)
+    return model, replace(prepare(model, run, source), label=wanted)
+
+
+def class_names(run: Run, recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of a run's classes, or their numbers where it has no names."""
+    known = [each["name"] for each in _classes(run)]
+    numbers = map(str, range(len(known), recipe.image.classes))
+    return (*known, *numbers)[: recipe.image.classes]
+
+
+def _classes(run: Run) -> list[reading.Class]:
+    environment = reading.unless_damaged(reading.environment, run.path) or {}
+    return environment.get("data", {}).get("classes", [])
+
+
+def _label(run: Run, recipe: Recipe, wanted: str | int) -> int:
+    """Return the label of a class. Raises `RecipeError` for a decoder that takes no labels."""
+    if not recipe.decoder.conditional:
+        takes = f"the decoder {recipe.decoder.type} takes no labels, so it draws no single class"
+        raise RecipeError(f"{run.path}: {takes}; leave out the class")
+    label = label_called(wanted, class_names(run, recipe))
+    classes = _classes(run)
+    if label < len(classes) and not classes[label]["count"]:
+        text = f"no image of class {classes[label]['name']} was there to train on"
+        warnings.warn(text, Notice, stacklevel=2)
+    return label
 
 
 def with_sampler(
@@ -144,10 +177,11 @@ def prepare(
             sampler = _fit_once(part, recipe, codes, run, name)
     classes = recipe.image.classes if recipe.decoder.conditional else 0
     if classes and labels is None and part.least_codes:
-        text = f"{lacks} have no labels, so they are decoded with labels that are drawn at random"
+        text = f"{lacks} have no labels, so they are decoded with labels that may not be theirs"
         warnings.warn(f"sampler {part.type}: {text}", Notice, stacklevel=2)
     labels = labels.cpu() if classes and labels is not None else None
-    return Prepared(part, sampler, codes, labels, model.kl, classes)
+    names = class_names(run, recipe) if run and classes else ()
+    return Prepared(part, sampler, codes, labels, model.kl, classes, names)
 
 
 def encode_images(model: Model, source: Source, most: int | None = None) -> Tensor:
@@ -199,7 +233,7 @@ def draw_latents(
     labels = draw_labels(prepared, n, seed, counts)  # [n]
     if prepared.labels is None:
         z, captions = drawn(n, prepared.codes)
-        return Latents(z, labels, captions)
+        return Latents(z, labels, _with_classes(prepared, labels, captions))
     z = prepared.codes.new_empty(n, *prepared.codes.shape[1:])  # [n, *Z]
     rows = [""] * math.ceil(n / row)
     for label in np.unique(labels.numpy()).tolist():
@@ -209,7 +243,16 @@ def draw_latents(
         # A row has one label, so every `row`-th place begins one.
         for place, caption in zip(places[::row].tolist(), captions, strict=False):
             rows[place // row] = caption
-    return Latents(z, labels, tuple(rows) if any(rows) else ())
+    return Latents(z, labels, _with_classes(prepared, labels, tuple(rows) if any(rows) else ()))
+
+
+def _with_classes(prepared: Prepared, labels: Tensor, captions: Captions) -> Captions:
+    """Put the name of the class before the caption of each row, where a row has one class."""
+    if not (prepared.names and prepared.part.row_length):
+        return captions
+    names = [prepared.names[label] for label in labels[:: prepared.part.row_length].tolist()]
+    pairs = zip_longest(names, captions, fillvalue="")
+    return tuple(": ".join(filter(None, pair)) for pair in pairs)
 
 
 def draw_labels(prepared: Prepared, n: int, seed: int, counts: LabelCounts | None = None) -> Tensor:
@@ -219,14 +262,16 @@ def draw_labels(prepared: Prepared, n: int, seed: int, counts: LabelCounts | Non
     stored labels and `counts`, all labels are equally likely.
     """
     part = prepared.part
+    if prepared.label is not None:
+        counts = np.bincount([prepared.label], minlength=prepared.classes)
     if prepared.labels is not None:
         stored = np.bincount(prepared.labels.numpy(), minlength=prepared.classes)
         counts = stored if counts is None else counts
         enough = stored >= part.least_codes
         if missing := np.flatnonzero((counts > 0) & ~enough).tolist():
-            listed = ", ".join(map(str, missing))
+            names = listed([prepared.names[n] if prepared.names else str(n) for n in missing])
             needs = f"{part.least_codes} stored latents of a label"
-            text = f"sampler {part.type} needs {needs}; there are fewer of label {listed}"
+            text = f"sampler {part.type} needs {needs}; there are fewer of label {names}"
             if len(missing) == (counts > 0).sum():
                 raise RecipeError(text)
             warnings.warn(f"{text}: not drawn", Notice, stacklevel=2)

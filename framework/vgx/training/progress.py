@@ -46,7 +46,7 @@ def draw(engine: Engine, store: Store, run: Run, step: int) -> dict[str, Tensor]
     model = current_model(engine, step)
     with rng.ambient(seed, "grids", step), evaluating(model.networks):
         encoded = _encoded(model, engine, store)
-        latents = _own_latents(encoded)
+        latents = _own_latents(encoded, store)
         if latents is not None:
             images = model.decode(latents.z.to(engine.device), latents.labels)  # [N, C, H, W]
             columns, captions = part.row_length, latents.captions
@@ -96,13 +96,16 @@ def _encoded(model: Model, engine: Engine, store: Store) -> Model:
     return replace(model, codes=torch.cat(codes), labels=labels)  # codes [K, *Z]
 
 
-def _own_latents(model: Model) -> Latents | None:
+def _own_latents(model: Model, store: Store) -> Latents | None:
     """Draw with the recipe's sampler; None, with a notice, when it fails."""
     part, seed = model.recipe.sampler, model.recipe.train.seed
     try:
         with noticing([]):  # its notices are shown when samples are drawn after the training
             source = part.pictures(model.recipe.image)
             prepared = prepare(model, source=source, most=ENCODED)
+            if prepared.classes:
+                names = tuple(name for name, _ in store.classes(model.recipe.image))
+                prepared = replace(prepared, names=names)
             return draw_latents(prepared, whole_rows(part, SAMPLES), seed)
     except Exception as error:  # noqa: BLE001 - a faulty sampler costs its own grid only
         text = f"the sampler {part.type} draws nothing for the grids of training: {error}"
