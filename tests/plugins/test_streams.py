@@ -129,6 +129,20 @@ def test_a_part_of_a_column_is_streamed(tmp_path):
     assert source.group_bytes > 4 * len(png(1))
 
 
+@pytest.mark.parametrize(("given", "expected"), [("auto", [0, 16, 255]), ((0, 4095), [0, 1, 1])])
+def test_16_bits_have_the_whole_range_unless_one_is_given(tmp_path, given, expected):
+    rows = []
+    for value in (0, 4112, 65535):
+        file = io.BytesIO()
+        Image.fromarray(np.full((4, 4), value, np.uint16)).save(file, "PNG")
+        rows.append({"bytes": file.getvalue(), "path": None})
+    pq.write_table(pa.table({"image": rows}), tmp_path / "x.parquet")
+    image = vgx.ImageSpec(size=4, channels=1, range=given)
+    images = StreamedImages(opened(tmp_path / "x.parquet", image), image)
+    assert images[:][:, 0, 0, 0].tolist() == expected
+    assert images[:][:, 0, 0, 0].tolist() == expected  # and from the disk
+
+
 def test_numbers_are_not_streamed(tmp_path):
     rows = np.arange(9 * 64, dtype=np.uint16).reshape(9, 8, 8).tolist()
     pq.write_table(pa.table({"image": rows}), tmp_path / "x.parquet")
