@@ -33,7 +33,8 @@ OPEN = {
     "data.classes", "data.decode", "data.look", "data.split", "data.store", "engine.build",
     "errors", "evaluation.latents", "evaluation.tables", "files", "images", "output",
     "recipe.library", "runs.directory", "runs.frames", "runs.reading", "runs.summary", "runs.trust",
-    "sampling.draw", "sampling.model", "training.session",
+    "sampling.draw", "sampling.model", "training.preparing",
+    "training.session",
 }  # fmt: skip
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 

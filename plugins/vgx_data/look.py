@@ -24,7 +24,7 @@ from vgx.data.look import with_background
 from vgx.data.store import Labels, Store, announce, cached, open_source, peek, watched_on
 from vgx.files import user_path
 from vgx.images import grid, require_image_file, save_image
-from vgx.training.session import tell_of_images
+from vgx.training.preparing import tell_of_images
 
 IMAGES = 64  # on a sheet, at most
 CLASSES = 16  # on a sheet, at most
