@@ -20,9 +20,11 @@ from vgx.check.blame import blaming
 from vgx.console import Console
 from vgx.data.batches import as_images
 from vgx.data.classes import classes_of, names_of, summary
+from vgx.data.look import with_background
 from vgx.data.store import Labels, Store, announce, cached, open_source, peek, watched_on
 from vgx.files import user_path
 from vgx.images import grid, require_image_file, save_image
+from vgx.training.preparing import tell_of_images
 
 IMAGES = 64  # on a sheet, at most
 CLASSES = 16  # on a sheet, at most
@@ -52,6 +54,9 @@ def write_sheet(
         source, notices = open_source(recipe.dataset, recipe.image)
         for notice in notices:
             console.warn(notice)
+        if (image := with_background(source, recipe.image)) != recipe.image:
+            console.print(f"image.background: {image.background}")
+            recipe = recipe.model_copy(update={"image": image})
         store = cached(source.fingerprint, recipe.image, watched_on(console))
         if store is None:
             store = _decoded(source, recipe, console)
@@ -59,6 +64,7 @@ def write_sheet(
             console.print(f"Data: {store.summary()}")
             if classes := store.classes(recipe.image):
                 console.print(f"Labels: {summary(classes)}")
+            tell_of_images(store, recipe.image, console)
             store = _some(store, chosen(_all(store.labels), len(store.images), _most(recipe.image)))
         stages = _stages(recipe, as_images(store.images[:], "cpu"), working)
     names = names_of(source, recipe.image)
@@ -113,6 +119,7 @@ def _decoded(source: vgx.Source, recipe: vgx.Recipe, console: Console) -> Store:
     console.print(f"Data: {len(source):,} images before filtering; {decoded}")
     if classes := classes_of(source, image):
         console.print(f"Labels: {summary(classes)}")
+    tell_of_images(store, image, console)
     return store
 
 

@@ -119,3 +119,12 @@ def test_large_pictures_are_pictures(vgx_here, folder, tmp_path):
     code, out, err = vgx_here("run", *settings(folder))
     assert code == 0, err
     assert "12 images" in out
+
+
+def test_an_enormous_picture_is_told_in_the_words_of_vgx_alone(vgx_program, folder):
+    """Also by the look at the first pictures, before all are decoded."""
+    Image.new("1", (12_000, 9_000)).save(folder / "00.png")
+    for command in ("check", "run"):
+        done = vgx_program(command, *settings(folder), code=4)
+        assert "108,000,000 pixels" in done.stderr
+        assert "bomb" not in done.stderr.lower()

@@ -14,7 +14,7 @@ import vgx
 from vgx.data import store
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
-from vgx.training import session
+from vgx.training import preparing
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 PATCHES = "discriminator={type: timm-patchgan, backbone: test_resnet}"
@@ -146,8 +146,9 @@ def test_a_piece_that_four_does_not_divide_is_told_with_what_works(mine, vgx_her
 def counted(vgx_here, *settings):
     """Run the tiny recipe; return how many engines were built, and how often one was checked."""
     with (
-        mock.patch("vgx.training.session.Engine", wraps=session.Engine) as built,
-        mock.patch("vgx.training.session.examine", wraps=session.examine) as checked,
+        mock.patch("vgx.training.preparing.Engine", wraps=preparing.Engine) as built,
+        mock.patch("vgx.training.preparing.examine", wraps=preparing.examine) as checked,
+        mock.patch("vgx.training.session.examine", checked),
         mock.patch("vgx.data.store.decode_all", wraps=store.decode_all) as decoded,
     ):
         few = ["--set", "train.steps=null", "--set", "train.epochs=1", "--set", "train.batch=8"]

@@ -181,3 +181,21 @@ def test_an_augmentation_that_fails_is_named(tmp_path, vgx_here):
     assert "augmentation 'broken'" in err
     assert "ZeroDivisionError" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_background_is_that_of_a_training(tmp_path, stored, capsys):
+    (tmp_path / "mine").mkdir()
+    for number in range(3):
+        shape = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+        shape.paste((9 * number, 0, 0, 255), (4, 4, 12, 12))
+        shape.save(tmp_path / "mine" / f"{number}.png")
+    recipe = recipe_of(tmp_path / "mine")
+    if stored:
+        white = vgx.ImageSpec(16, background="white")
+        open_store(open_source(recipe.dataset, white)[0], white)
+    pixels = sheet(recipe, tmp_path / "sheet.png")
+    assert tuple(pixels[TOP + 4, 2 + 4]) == (255, 255, 255)
+    out = capsys.readouterr().out
+    assert "image.background: white" in out
+    assert ("were decoded" in out) is not stored

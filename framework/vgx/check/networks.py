@@ -15,6 +15,7 @@ from vgx import rng
 from vgx.check.attempt import alike, call, contract, same_tensors
 from vgx.check.audit import Finding
 from vgx.data.batches import Batch
+from vgx.data.decode import guarded
 from vgx.engine.build import NETWORKS, build_network, evaluating, label_inputs, untrained
 from vgx.engine.engine import Engine
 from vgx.parts.base import BrokenError, Component
@@ -33,16 +34,17 @@ def try_source(dataset: Component, source: Source) -> None:
 
     Raises `BrokenError` if the images change, or the names are none.
     """
-    for index in range(min(len(source), IMAGES)):
-        try:
-            pixels = [source[index].tobytes() for _ in range(2)]
-        except Exception:  # noqa: BLE001, S112 - unreadable ones are reported when they are decoded
-            continue
-        if pixels[0] != pixels[1]:
-            message = f"image {index} is another one the second time, so a run could not repeat"
-            raise BrokenError(dataset, message)
-    if isinstance(source, Named) and not are_texts(source.classes):
-        raise BrokenError(dataset, "the `classes` of its source are no sequence of names")
+    with guarded():
+        for index in range(min(len(source), IMAGES)):
+            try:
+                pixels = [source[index].tobytes() for _ in range(2)]
+            except Exception:  # noqa: BLE001, S112 - unreadable ones are reported when they are decoded
+                continue
+            if pixels[0] != pixels[1]:
+                message = f"image {index} is another one the second time, so a run could not repeat"
+                raise BrokenError(dataset, message)
+        if isinstance(source, Named) and not are_texts(source.classes):
+            raise BrokenError(dataset, "the `classes` of its source are no sequence of names")
 
 
 def try_augmentations(engine: Engine, images: Tensor) -> Iterator[Finding]:

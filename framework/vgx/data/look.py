@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vgx.data.decode import brightness_of_visible
+from vgx.data.decode import brightness_of_visible, guarded
 from vgx.data.pieces import Facts
 from vgx.data.pixels import as_given
 from vgx.parts.kinds import Source
@@ -144,15 +144,16 @@ def with_background(source: Source, image: ImageSpec) -> ImageSpec:
     if image.background != "auto" or image.channels == 4:
         return image
     usable, visible = 0, list[float]()
-    for index in range(min(len(source), TRIED)):
-        try:
-            brightness = brightness_of_visible(source[index])
-        except Exception:  # noqa: BLE001, S112 - told when all images are decoded
-            continue
-        visible += [] if brightness is None else [brightness]
-        usable += 1
-        if usable == FIRST:
-            break
+    with guarded():
+        for index in range(min(len(source), TRIED)):
+            try:
+                brightness = brightness_of_visible(source[index])
+            except Exception:  # noqa: BLE001, S112 - told when all images are decoded
+                continue
+            visible += [] if brightness is None else [brightness]
+            usable += 1
+            if usable == FIRST:
+                break
     if not visible:
         return image
     return replace(image, background="white" if np.mean(visible) < 0.5 else "black")

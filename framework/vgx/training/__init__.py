@@ -8,6 +8,7 @@ loop         the training loop: step, log, draw, save, stop
 signals      signals that end a training after the current step
 profiler     a profile of a few steps
 ending       the end of a training: `ended.json`, and plugins are called
+preparing    what stands before a training: the data set is opened, all is tried on a few images
 session      `vgx run` and `vgx resume`: check, build, train; and continue
 verify       whether a run repeats: its last steps once more
 """

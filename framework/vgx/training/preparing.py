@@ -1,0 +1,177 @@
+"""What stands before a training: its data set is opened, and all is tried on a few images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from vgx.check.examine import Findings, examine
+from vgx.check.networks import try_source
+from vgx.console import Console
+from vgx.data.batches import Batches, as_batch, minibatches
+from vgx.data.classes import summary
+from vgx.data.look import with_background
+from vgx.data.opening import store_of
+from vgx.data.split import held_out
+from vgx.data.store import (
+    Store,
+    announce,
+    check_labels,
+    open_source,
+    peek,
+    require_room,
+    spread,
+)
+from vgx.engine import memory
+from vgx.engine.engine import Engine
+from vgx.errors import noticing
+from vgx.evaluation.metrics import check_images, try_metrics
+from vgx.parts.kinds import Grouped, Source
+from vgx.parts.registry import Registry
+from vgx.parts.values import ImageSpec
+from vgx.recipe.model import Recipe
+from vgx.training.trackers import require_libraries
+
+RESIDENT = 0.25  # of a GPU's memory that the images may take
+CHECKED = 4  # images on which the networks and losses are checked
+LOOKED = 16  # images that `check` decodes to see what they are like
+LOOKED_AT = 1000  # images, at most, among which these are searched
+
+
+def require_parts(recipe: Recipe) -> None:
+    """Raise `RecipeError` for trackers and metrics that cannot work, whatever the images are."""
+    require_libraries(recipe.trackers)
+    try_metrics(recipe)
+
+
+def open_images(recipe: Recipe, console: Console) -> tuple[Recipe, Source, list[str]]:
+    """Open a recipe's data set; return its images and its notices.
+
+    The recipe is returned with a colour for `background: auto`, if the first images need one.
+    """
+    announce(recipe.dataset, [recipe.sampler], console)
+    source, notices = open_source(recipe.dataset, recipe.image)
+    for notice in notices:
+        console.warn(notice)
+    if (image := with_background(source, recipe.image)) != recipe.image:
+        console.print(f"image.background: {image.background}")
+        recipe = recipe.model_copy(update={"image": image})
+    require_room(source, recipe.image)
+    return recipe, source, notices
+
+
+def read_images(
+    recipe: Recipe, source: Source, console: Console, verify: Console | None = None
+) -> Store:
+    """Return the decoded images of a recipe's data set; decode them if the cache has none.
+
+    With `verify` all images are hashed, and that console shows how this goes on.
+    """
+    watching, always = verify or console, verify is not None
+    share = recipe.eval.holdout
+    store = store_of(source, recipe.dataset, recipe.image, watching, share, verify=always)
+    held = held_out(store.hashes, share).sum()
+    counts = [store.summary(), *([f"{held:,} held out"] if held else []), *store.look.counts()]
+    console.print(f"Data: {'; '.join(counts)}")
+    if classes := store.classes(recipe.image):
+        console.print(f"Labels: {summary(classes)}")
+    tell_of_images(store, recipe.image, console)
+    check_images(recipe.eval, recipe.image, store)
+    return store
+
+
+def tell_of_images(store: Store, asked: ImageSpec, console: Console) -> None:
+    """Print what became of `range: auto`, and notices about the images."""
+    if store.image.range != asked.range:
+        console.print(f"image.range: {list(store.image.range)}")
+    for notice in store.look.notices(store.image, len(store.images)):
+        console.warn(notice)
+
+
+def try_recipe(
+    recipe: Recipe,
+    registry: Registry,
+    source: Source,
+    store: Store | None,
+    reads: set[tuple[int, str]],
+    device: torch.device,
+    notices: list[str],
+    console: Console,
+    *,
+    all_follow: bool = True,
+) -> tuple[Engine, Findings]:
+    """Build the engine, and check everything on a few images of a data set.
+
+    Without its `store`, the length of the training is that with every image. If `all_follow`, all
+    images will be read, so those that cannot be read are named then.
+    """
+    tolerated = recipe.dataset.tolerated
+    try_source(recipe.dataset, source)
+    if store is None:
+        try_metrics(recipe, len(source))
+        check_labels(source, recipe.image)
+    # Also when the store exists: the audit must see which fields are read to decode an image.
+    max_bad, rows = 1 if all_follow else tolerated, spread(len(source), LOOKED_AT)
+    if isinstance(source, Grouped):  # a group is read for each image, so these are of the first
+        rows = [*range(min(len(source), LOOKED_AT))]
+    images = peek(source, recipe.image, CHECKED if all_follow else LOOKED, max_bad, rows)
+    if not all_follow:
+        tell_of_images(images, recipe.image, console)
+    engine = build(recipe, trained_images(recipe, source, store), device, notices, console)
+    with console.phase("Auditing the losses"):
+        findings = examine(engine, registry, as_batch(images, CHECKED, device), reads)
+    return engine, findings
+
+
+def build(
+    recipe: Recipe, images: int, device: torch.device, notices: list[str], console: Console
+) -> Engine:
+    """Build the engine of a training on `images`; add the notices of parts to `notices`."""
+    length = length_of(recipe, minibatches(images, recipe.train.batch))
+    new: list[str] = []
+    with console.phase("Building the networks"), noticing(new):
+        engine = Engine(recipe, *length, device)
+    for notice in new:
+        console.warn(notice)
+    notices += new
+    return engine
+
+
+def trained_images(recipe: Recipe, source: Source, store: Store | None) -> int:
+    """Return how many images are trained on; without the store, how many are if all are usable."""
+    if store is None:
+        return math.ceil(len(source) * (1 - recipe.eval.holdout))
+    return int((~held_out(store.hashes, recipe.eval.holdout)).sum())
+
+
+def batches_of(recipe: Recipe, store: Store, device: torch.device) -> Batches:
+    """Return the minibatches of a training."""
+    held, train = held_out(store.hashes, recipe.eval.holdout), recipe.train
+    rows = np.flatnonzero(~held) if held.any() else None
+    return Batches(store.images, train.batch, train.seed, device, store.labels, rows)
+
+
+def length_of(recipe: Recipe, per_epoch: int) -> tuple[int, int]:
+    """Return how many steps a training has, and how many latents it stores.
+
+    An epoch has `per_epoch` minibatches.
+    """
+    train = recipe.train
+    steps = math.ceil((train.epochs or 1) * per_epoch / recipe.batches_per_step)
+    return train.steps or steps, per_epoch * train.batch
+
+
+def configure(engine: Engine, batches: Batches, recipe: Recipe) -> None:
+    """Set precision, compiling and memory for many steps; on a GPU PyTorch's switches too."""
+    engine.configure(recipe.train)
+    if engine.device.type == "cpu":
+        memory.keep_freed()
+    else:
+        if batches.images.nbytes < RESIDENT * memory.total_memory(engine.device):
+            batches.reside()
+        # Convolutions and products in TF32: their float32 inputs lose 13 bits.
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.deterministic = True  # a run repeats to the bit
