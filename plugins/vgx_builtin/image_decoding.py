@@ -134,7 +134,7 @@ def _expected(image: Read, channels: int) -> Read:
     return image
 
 
-def _of_other_kind(file: IO[bytes], name: str, channels: int, error: Exception) -> NDArray[Any]:
+def _of_other_kind(file: IO[bytes], name: str, channels: int, error: Exception) -> Read:
     """Read a TIFF file that Pillow does not know. Raises `DataError` that says what a file is."""
     file.seek(0)
     head = file.read(len(POINTER))

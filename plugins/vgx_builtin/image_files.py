@@ -7,9 +7,12 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import vgx
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 NonRgb = Literal["skip", "convert"]
 
