@@ -85,6 +85,12 @@ def test_crop_and_pad_are_those_of_pillow(shape, size):
     assert np.abs(padded.astype(int) - np.asarray(whole)).max() <= 1
 
 
+def test_each_fit_has_a_store_of_its_own():
+    wide = Image.fromarray(noise(4, 8, 3))
+    made = [stored(wide, fit=fit).content for fit in ("squash", "crop", "pad")]
+    assert len({*made}) == len(cache.stores()) == 3
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
 def test_crop_takes_the_middle_and_pad_leaves_nothing_out(kind):
     """Nine columns by three rows: the middle three are bright, and so are the ends of the row."""
@@ -352,6 +358,8 @@ def test_the_range_may_be_given_and_needs_no_other_store():
     assert numbers(narrow) == pytest.approx(expected, abs=1e-6)
     assert len(cache.stores()) == 1
     assert first.content != narrow.content  # other images for a training
+    for other in ((0, 500), (100, 600)):
+        assert stored(*images, channels=1, range=other).content != narrow.content
     settled = stored(*images, channels=1, range=first.image.range)
     assert settled.content == first.content
     bytes_ = stored(Image.new("L", (4, 4), 50), channels=1, range=(0, 100))
@@ -481,6 +489,8 @@ def test_a_large_store_is_looked_at_here_and_there(monkeypatch):
     assert "2 of 8 images looked at are one flat colour" in " ".join(
         found.notices(vgx.ImageSpec(16), 30)
     )
+    twice = [Image.fromarray(noise(16, 16, seed=seed)) for seed in range(29)]
+    assert seen(*twice, twice[4]).alike == 1  # row 4 is looked at, and row 29 is not
 
 
 def told(found, total=None, **fields):

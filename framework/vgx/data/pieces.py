@@ -31,7 +31,7 @@ class Facts:
     """What is known of images from before they were resized."""
 
     kind: str = "uint8"  # of their values, now
-    low: float = np.inf  # the smallest of them
+    low: float = np.inf  # the smallest of them, if all are of one kind
     high: float = -np.inf  # the largest
     ratios: list[float] = field(default_factory=list)  # of width to height
     kinds: Counter[str] = field(default_factory=Counter)  # images of each kind
@@ -58,13 +58,7 @@ def gather(decoded: Sequence[Decoded], kind: str) -> tuple[NDArray[Any], Facts]:
     facts.kinds.update({own.name: count for own, count in kinds.items()})
     facts.ratios += [each.ratio for each in decoded]
     facts.remarks.update(each.remark for each in decoded if each.remark)
-    for own in kinds:
-        scale, ends = (
-            WHITE[facts.kind] / WHITE[own.name],
-            [e for e in decoded if e.pixels.dtype == own],
-        )
-        facts.low = min(facts.low, *(each.low * scale for each in ends))
-        facts.high = max(facts.high, *(each.high * scale for each in ends))
+    facts.low, facts.high = min(e.low for e in decoded), max(e.high for e in decoded)
     return np.stack([widened(each.pixels, facts.kind) for each in decoded]), facts
 
 
