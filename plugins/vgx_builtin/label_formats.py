@@ -134,7 +134,7 @@ def dataset_json(data: bytes, where: str) -> Iterator[tuple[str, str, object]]:
         if entry is None:
             raise vgx.DataError(f"{where}: entry {number}: not of the form [name, label]")
         try:
-            yield f"entry {number}", json.loads(entry[1]), json.loads(entry[2])
+            yield f"entry {number}", json.loads(entry[1].decode()), json.loads(entry[2].decode())
         except ValueError as error:
             raise vgx.DataError(f"{where}: entry {number}: {str(error)[:100]}") from error
         position, number, more = entry.end(), _counted(number, where), entry[3]
