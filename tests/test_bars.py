@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from bars import BARS, BEGIN, END, PAGE, Table
+from conftest import SLOW
 
 TESTS = Path(__file__).parent
 MARK = re.compile(r"""mark\.bar\(\s*"(\w+)"(?:,\s*control=|\s*\))""")
@@ -101,6 +103,21 @@ def test_every_bar_is_held_and_has_a_control():
     assert held | broken <= set(BARS)
     assert set(BARS) - held == set()
     assert set(BARS) - broken == set()
+
+
+def test_what_strangers_and_disks_do_has_cases_in_the_fast_tier():
+    fast = set()
+    for path in TESTS.rglob("test_*.py"):
+        if path.stem in SLOW or path.parent.name in SLOW:
+            continue
+        text = path.read_text()
+        for test in ast.parse(text).body:
+            decorators = getattr(test, "decorator_list", [])
+            marks = [ast.get_source_segment(text, each) for each in decorators]
+            if not any("slow" in mark or "chaos" in mark for mark in marks):
+                fast |= {MARK.search(mark)[1] for mark in marks if MARK.search(mark)}
+    bars = {"R11", "S6", "S7", "S8", "S9", "S10", "S11", "D3", "D4", "L3", "X4", "Q3", "Q4"}
+    assert bars - fast == set()
 
 
 @pytest.mark.slow

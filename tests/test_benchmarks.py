@@ -114,3 +114,15 @@ def test_the_time_of_a_list_is_measured():
     assert done.returncode == 0, done.stderr
     assert "3 runs, 40 lines in each log" in done.stdout
     assert len(re.findall(r"^\| `vgx .* \| \d+\.\d\d \[", done.stdout, re.MULTILINE)) == 3
+
+
+@pytest.mark.slow
+def test_a_stream_that_was_killed_ends_with_the_same_bits(tmp_path):
+    """`--count 100000`, the default, is for people; here 640 images, and the room for 64."""
+    command = [sys.executable, ROOT / "benchmarks" / "streaming.py", "--folder", tmp_path]
+    command += ["--count", "640", "--rows-per-group", "40", "--holdout", "0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Killed at step \d of 13; the last checkpoint was of \d", done.stdout)
+    assert done.stdout.rstrip().endswith(": equal")
+    assert len(re.findall(r"^\| (?:streamed|stored)", done.stdout, re.MULTILINE)) == 3

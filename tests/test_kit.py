@@ -54,7 +54,10 @@ class Greys:
             raise vgx.Dropped("third")
         self.reads += self.wrong == "moves"
         picture = Image.new("L", (4, 4), 10 * index + self.reads)
-        return np.asarray(picture) if self.wrong == "array" else picture
+        if self.wrong in ("array", "a good array"):
+            shape = (4, 4) if self.wrong == "a good array" else 16
+            return np.asarray(picture).reshape(shape)
+        return picture.tobytes() if self.wrong == "bytes" else picture
 
     def label(self, index):
         return 7 if self.wrong == "label" else index % 2
@@ -153,8 +156,7 @@ class Painter(vgx.Decoder, type="painter"):
     """What is wrong."""
 
     def build(self, latent, image):
-        size = (image.channels, image.size, image.size)
-        return PainterNet(latent.shape[0], image.pixel_values, self.break_, size)
+        return PainterNet(latent.shape[0], image.pixel_values, self.break_, image.shape)
 
 
 class PainterNet(Net):
@@ -181,7 +183,7 @@ class LabelledNet(nn.Module):
         super().__init__()
         self.linear = nn.Linear(before, image.pixel_values)
         self.embedding = nn.Embedding(image.classes, image.pixel_values)
-        self.size = (image.channels, image.size, image.size)
+        self.size = image.shape
 
     def forward(self, z, labels):
         return (self.linear(z) + self.embedding(labels)).unflatten(1, self.size)
@@ -458,6 +460,10 @@ def test_a_good_part_passes(cls):
     check_part(cls())
 
 
+def test_a_data_set_may_give_arrays():
+    check_part(Dots(break_="a good array"))
+
+
 def test_the_good_ones_are_of_every_kind():
     assert {cls.kind for cls in GOOD} == {kind.kind for kind in KINDS}
 
@@ -468,7 +474,8 @@ BROKEN = [
     (Dots, "empty", "it has no images"),
     (Dots, "endless", r"it has 5 images, and \[5\] raises no IndexError"),
     (Dots, "moves", "the same index gives another image the second time"),
-    (Dots, "array", r"\[0\] is a ndarray, not a PIL image"),
+    (Dots, "array", r"\[0\] is an array \(16,\) of uint8, not \[H, W\] or \[H, W, C\]"),
+    (Dots, "bytes", r"\[0\] is a bytes, no PIL image and no array"),
     (Dim, "batch", "changes all images of a batch alike"),
     (Dim, "ambient", "draws from something else than the generator"),
     (Dim, "in place", "changes images in place"),
@@ -529,7 +536,7 @@ BROKEN = [
     (Brightness, "tensor", "as brightness, no finite float"),
     (Brightness, "nan", "as brightness, no finite float"),
     (Brightness, "name", r"compute\(\) gives other values than gives says: \['darkness'\]"),
-    (Brightness, "refuses", "it cannot compare 8 images of 16 pixels: the moon is full"),
+    (Brightness, "refuses", "it cannot compare 8 images of 16 x 16 pixels: the moon is full"),
     (Brightness, "says nothing", r"why_not\(\) gives None, no text"),
     (Brightness, "empty", r"compute\(\) gives {}"),
     (Means, "in place", "changes images in place"),
@@ -827,5 +834,8 @@ def test_the_wheel_has_what_a_plugin_begins_from(tmp_path):
     assert {f"vgx/templates/{kind.kind}.txt" for kind in KINDS} <= there
     page = (root / "plugins" / "vgx_report" / "page").iterdir()
     assert {"vgx_report/__init__.py", *(f"vgx_report/page/{file.name}" for file in page)} <= there
+    assert {"vgx_data/__init__.py", "vgx_data/look.py"} <= there
     (points,) = [name for name in there if name.endswith("entry_points.txt")]
-    assert "report = vgx_report" in zipfile.ZipFile(wheel).read(points).decode()
+    written = zipfile.ZipFile(wheel).read(points).decode()
+    assert "data = vgx_data" in written
+    assert "report = vgx_report" in written

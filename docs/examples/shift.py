@@ -13,13 +13,14 @@ class Shift(vgx.Augmentation, type="shift"):
     """Largest shift, in pixels."""
 
     def build(self, image: vgx.ImageSpec):
-        positions = torch.arange(image.size)  # [S]
-
         def shift(images: Tensor, generator: Generator) -> Tensor:
             device, largest = images.device, self.pixels
             shape = (2, len(images), 1)  # a vertical and a horizontal shift for each image
             shifts = torch.randint(-largest, largest + 1, shape, generator=generator, device=device)
-            rows, columns = (positions.to(device) + shifts).clamp(0, image.size - 1)  # [B, S] each
+            rows, columns = (
+                (torch.arange(side, device=device) + shift).clamp(0, side - 1)
+                for side, shift in zip((image.height, image.width), shifts, strict=True)
+            )  # [B, H] and [B, W]
             shifted = images.gather(2, rows[:, None, :, None].expand_as(images))
             return shifted.gather(3, columns[:, None, None, :].expand_as(images))
 

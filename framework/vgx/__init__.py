@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     from vgx.parts.hooks import hookimpl as hookimpl
     from vgx.parts.kinds import Augmentation as Augmentation
     from vgx.parts.kinds import Comparison as Comparison
+    from vgx.parts.kinds import Counted as Counted
     from vgx.parts.kinds import Dataset as Dataset
     from vgx.parts.kinds import Decoder as Decoder
     from vgx.parts.kinds import Discriminator as Discriminator
+    from vgx.parts.kinds import Encoded as Encoded
     from vgx.parts.kinds import Encoder as Encoder
     from vgx.parts.kinds import Factored as Factored
     from vgx.parts.kinds import Features as Features
     from vgx.parts.kinds import Fitted as Fitted
+    from vgx.parts.kinds import Grouped as Grouped
     from vgx.parts.kinds import Labelled as Labelled
     from vgx.parts.kinds import LatentSampler as LatentSampler
     from vgx.parts.kinds import Loss as Loss
@@ -82,9 +85,9 @@ _PUBLIC = {
     "vgx.parts.base": "BrokenError Component near",
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (
-        "Augmentation Comparison Dataset Decoder Discriminator Encoder Factored Features Fitted "
-        "Labelled LatentSampler Loss LossTerm Metric MetricState Named OpenTracker Sampler Source "
-        "Tracker"
+        "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
+        "Features Fitted Grouped Labelled LatentSampler Loss LossTerm Metric MetricState Named "
+        "OpenTracker Sampler Source Tracker"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",

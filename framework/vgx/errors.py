@@ -94,7 +94,14 @@ class Dropped(Exception):  # noqa: N818 - a decision, no error
     """Raised by a source for an image that the recipe leaves out. The message is the reason.
 
     Images are counted by reason ("greyscale", "with alpha"), so a reason must not name a file.
+    `instead` are settings with which such images are used: "dataset.non_rgb=convert". They are
+    shown when no image is left.
     """
+
+    def __init__(self, reason: str, *instead: str) -> None:
+        """Keep what the user can set instead."""
+        super().__init__(reason)
+        self.instead = instead
 
 
 @contextmanager

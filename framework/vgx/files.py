@@ -48,6 +48,14 @@ def user_path(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - that of pathlib fails for an unknown user
 
 
+def working_folder() -> str:
+    """Return the folder in which relative paths begin; an empty text when it was removed."""
+    try:
+        return os.getcwd()  # noqa: PTH109 - a text
+    except OSError:
+        return ""
+
+
 def cache_dir() -> Path:
     """Return the folder of files that can be made again: VGX_CACHE, or the user's cache."""
     return user_path(os.environ.get("VGX_CACHE") or platformdirs.user_cache_path("vgx"))
@@ -75,6 +83,21 @@ def require_ending(path: Path, what: str, endings: Iterable[str]) -> str:
         listed = f"{', '.join(others)} or {last}" if others else last
         raise RecipeError(f"{path}: the name of {what} must end in {listed}")
     return ending
+
+
+def existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def require_writable(folder: Path) -> None:
+    """Raise `StorageError` unless files can be made in a folder, which may not be there yet."""
+    with storage(folder):
+        place = existing(folder)
+        if not place.is_dir():
+            raise StorageError(f"{folder}: {place} is {kind_of(place.stat().st_mode)}, no folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise StorageError(f"{folder}: nothing can be written in {place}")
 
 
 def open_regular(path: Path) -> BufferedReader:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 THREADS = 8  # more than these are faster than any disk and any device
 PADDING = 2  # pixels between the images of a grid
 TEXT, STEP = 11, 40  # pixels of the captions' font, and of the steps of their width
-WIDE, SHORT = 384, 150  # pixels of an animation, and milliseconds of each of its frames
+WIDE, SHORT = 384, 150  # pixels of an animation's larger side, milliseconds of its frames
 TICK = 50  # milliseconds between two images of a video
+CHECKERBOARD = 0.6, 0.4  # its grey values: neither white nor black images vanish on it
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -54,7 +55,7 @@ IMAGES: dict[str, tuple[str, dict[str, Any], int]] = {
 # The same for images one after another; Pillow writes no video.
 ANIMATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     ".webp": ("WEBP", {"quality": 80, "method": 2}),
-    ".gif": ("GIF", {}),
+    ".gif": ("GIF", {"comment": b"vgx"}),  # has no EXIF data
     ".mp4": ("", {}),
 }
 
@@ -71,17 +72,47 @@ def as_pixels(images: Tensor) -> NDArray[np.uint8]:
 
 
 def as_pil(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Return pixels [H, W, C] as a PIL image, in greyscale if there is one channel."""
+    """Return pixels [H, W, C] as a PIL image: grey, RGB or RGBA.
+
+    One or two channels are grey, the first of them; four are RGB and alpha; of others the first
+    three are RGB.
+    """
     from PIL import Image
 
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    channels = pixels.shape[-1]
+    if channels < 3:
+        return Image.fromarray(pixels[..., 0])
+    return Image.fromarray(np.ascontiguousarray(pixels[..., : 4 if channels == 4 else 3]))
 
 
-def require_image_file(path: Path, n: int = 1, size: int = 0, columns: int | None = None) -> None:
-    """Raise `RecipeError` unless a grid of n images of `size` x `size` pixels can be this file."""
+def opaque(images: Tensor) -> Tensor:
+    """[N, 1 or 3, H, W]  Return images [N, C, H, W] as they are shown to people: grey or RGB.
+
+    Channels are read as in `as_pil`. RGBA images are laid on a checkerboard, because grids are
+    also written as files that cannot hold alpha, and a plain background would hide images of its
+    own colour.
+    """
+    channels, height, width = images.shape[1:]
+    if channels < 3:
+        return images[:, :1]
+    if channels != 4:
+        return images[:, :3]
+    side = max(min(height, width) // 8, 1)  # of a square of the board
+    rows, columns = (torch.arange(size, device=images.device) // side for size in (height, width))
+    light = (rows[:, None] + columns) % 2 == 0  # [H, W]
+    board = torch.where(light, *CHECKERBOARD).to(images)
+    return images[:, :3] * images[:, 3:] + board * (1 - images[:, 3:])
+
+
+def require_image_file(
+    path: Path, n: int = 1, size: tuple[int, int] = (0, 0), columns: int | None = None
+) -> None:
+    """Raise `RecipeError` unless a grid of n images of this height and width can be this file."""
     ending = require_ending(path, "a still image", IMAGES)
     columns, most = columns or _columns(n), IMAGES[ending][2]
-    side = max(columns, math.ceil(n / columns)) * (size + PADDING) + PADDING
+    counts = math.ceil(n / columns), columns
+    sides = (count * (each + PADDING) for count, each in zip(counts, size, strict=True))
+    side = max(sides) + PADDING
     if side > most:
         message = f"{side:,} pixels wide or high, and a {ending} file takes at most {most:,}"
         raise RecipeError(f"{path}: a grid of {n:,} images is {message}; write a .png file")
@@ -111,19 +142,20 @@ def save_grid(
 
 
 def grid(images: Tensor, columns: int | None = None, captions: Sequence[str] = ()) -> Tensor:
-    """[C, H, W]  Images [N, C, h, w] in [0, 1] in rows, by default as a square: 100 make 10x10.
+    """[3, H, W]  Images [N, C, h, w] in [0, 1] in rows, by default as many as columns.
 
-    `captions` are written at the left of the rows.
+    100 images make 10 x 10. They are shown as `opaque` says. `captions` are written at the left of
+    the rows.
     """
     from torchvision.utils import make_grid
 
     columns = columns or _columns(len(images))
-    rows: Tensor = make_grid(images.cpu(), nrow=columns, padding=PADDING)
-    return torch.cat([_margin(captions, rows, images.shape[-1]), rows], 2) if captions else rows
+    rows: Tensor = make_grid(opaque(images).cpu(), nrow=columns, padding=PADDING)
+    return torch.cat([_margin(captions, rows, images.shape[-2]), rows], 2) if captions else rows
 
 
-def _margin(captions: Sequence[str], rows: Tensor, size: int) -> Tensor:
-    """[C, H, W]  The captions of rows of images that are `size` pixels high, white on black."""
+def _margin(captions: Sequence[str], rows: Tensor, height: int) -> Tensor:
+    """[C, H, W]  The captions of rows of images of this height, white on black."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(TEXT)
@@ -133,7 +165,7 @@ def _margin(captions: Sequence[str], rows: Tensor, size: int) -> Tensor:
     width = math.ceil(max(font.getlength(text) for text in known) / STEP) * STEP + 2 * TEXT
     margin = Image.new("L", (width, rows.shape[1]))
     for row, text in enumerate(known):
-        middle = PADDING + row * (size + PADDING) + size / 2
+        middle = PADDING + row * (height + PADDING) + height / 2
         ImageDraw.Draw(margin).text((TEXT, middle), text, 255, font, anchor="lm")
     levels = torch.from_numpy(np.array(margin)).to(rows) / 255  # [H, W]
     return levels.expand(len(rows), -1, -1)
@@ -146,16 +178,18 @@ def _columns(n: int) -> int:
 def save_image(image: Tensor, path: Path) -> None:
     """Write an image [C, H, W] in [0, 1] in the format of the file's ending.
 
-    Raises `StorageError`, and `RecipeError` for an unknown ending.
+    It is marked as made by vgx, so that a data set of its folder leaves it out. Raises
+    `StorageError`, and `RecipeError` for an unknown ending.
     """
     ending = require_ending(path, "a still image", IMAGES)
-    write_file(path, encode_image(as_pixels(image[None])[0], ending))
+    write_file(path, encode_image(as_pixels(image[None])[0], ending, exif=_mark()))
 
 
 def save_separately(chunks: Iterable[Tensor], folder: Path) -> Iterator[int]:
     """Write images [N, C, H, W] in [0, 1], chunk by chunk, as 000000.png, 000001.png and so on.
 
-    Threads write while the next chunks are computed. Yields how many more are written. Raises
+    RGBA images keep their alpha; of more channels `as_pil` takes three. Threads write while the
+    next chunks are computed. Yields how many more are written. Raises
     `StorageError` for the first that cannot be.
     """
     with storage(folder):
@@ -226,22 +260,34 @@ def animate(images: Tensor, path: Path) -> None:
     """
     require_animation_file(path)
     ending = require_ending(path, "an animation", ANIMATIONS)
-    frames = [enlarge(as_pil(pixels).convert("RGB")) for pixels in as_pixels(images)]
+    frames = [enlarge(as_pil(pixels).convert("RGB")) for pixels in as_pixels(opaque(images))]
     write_file(path, encode_animation(frames, [SHORT] * len(frames), ending))
 
 
-def encode_image(pixels: NDArray[np.uint8], ending: str = ".png") -> bytes:
-    """Return pixels [H, W, C] as a file of the format that belongs to `ending`."""
+def _mark() -> Image.Exif:
+    """Return EXIF data that say which program made an image."""
+    from PIL import ExifTags, Image
+
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = "vgx"
+    return exif
+
+
+def encode_image(pixels: NDArray[np.uint8], ending: str = ".png", **more: Any) -> bytes:
+    """Return pixels [H, W, C] as a file of the format of `ending`; `more` are Pillow's options."""
     file = io.BytesIO()
     name, options, _ = IMAGES[ending]
-    as_pil(pixels).save(file, name, **options)
+    as_pil(pixels).save(file, name, **options, **more)
     return file.getvalue()
 
 
 def encode_animation(
     frames: list[Image.Image], milliseconds: list[int], ending: str = ".webp"
 ) -> bytes:
-    """Return frames as a file of the format of `ending`, each shown for its milliseconds."""
+    """Return frames as a file of the format of `ending`, each shown for its milliseconds.
+
+    It is marked as made by vgx.
+    """
     file = io.BytesIO()
     if ending == ".mp4":
         _write_video(frames, milliseconds, file)
@@ -254,6 +300,7 @@ def encode_animation(
         append_images=frames[1:],
         duration=milliseconds,
         loop=0,
+        exif=_mark(),
         **options,
     )
     return file.getvalue()
@@ -277,5 +324,5 @@ def _write_video(frames: list[Image.Image], milliseconds: list[int], file: io.By
 
 def enlarge(image: Image.Image) -> Image.Image:
     """Return an image enlarged by a whole factor, to at most `WIDE` pixels: each pixel a square."""
-    factor = max(WIDE // image.width, 1)
+    factor = max(WIDE // max(image.size), 1)
     return image.resize([side * factor for side in image.size], 0)

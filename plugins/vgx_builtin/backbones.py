@@ -12,6 +12,8 @@ from typing import Any
 import vgx
 from vgx_builtin import hub
 from vgx_builtin.image_files import open_regular
+from vgx_builtin.modules import pixels
+from vgx_builtin.wrapping import output_on_black
 
 MAX_HEADER = 2**20
 """The largest header of a safetensors file that is read, in bytes: some 8,000 tensors."""
@@ -22,8 +24,9 @@ def create(
 ) -> Any:
     """Return `timm.create_model(name, ...)` for images of this size.
 
-    Raises `RecipeError` for an unknown name or a file that does not fit, `HubError` when pretrained
-    weights are neither in the hub's cache nor to be fetched.
+    Raises `RecipeError` for an unknown name, a file that does not fit, or a backbone that takes no
+    such images, `HubError` when pretrained weights are neither in the hub's cache nor to be
+    fetched.
     """
     if pretrained and weights is not None:
         raise vgx.RecipeError(f"{name}: give either 'pretrained' or 'weights', not both")
@@ -38,7 +41,8 @@ def create(
             raise vgx.RecipeError(f"backbone: timm has no model '{name}'{hint}")
         config = timm.get_pretrained_cfg(name)
         if config is not None and config.fixed_input_size:
-            options["img_size"] = image.size
+            square = image.height == image.width
+            options["img_size"] = image.height if square else (image.height, image.width)
         if weights is not None:
             # This way also works with features_only and without a classifier.
             options["pretrained_cfg_overlay"] = {"file": str(weights)}
@@ -54,12 +58,23 @@ def create(
                 ) from error
             source = f" from {weights}" if weights else ""
             raise vgx.RecipeError(f"backbone {name}{source}: {error}") from error
+        if "img_size" in options:
+            _try(model, name, image)
     if missing:
         raise vgx.RecipeError(
             f"weights: {weights}: not the weights of {name}: "
             f"{len(missing)} tensors are missing in it, such as {missing[0]}"
         )
     return model
+
+
+def _try(model: Any, name: str, image: vgx.ImageSpec) -> None:
+    """Raise `RecipeError` for a backbone that was made for images that it cannot take."""
+    try:
+        output_on_black(model, image)
+    except (RuntimeError, AssertionError) as error:
+        what = f"backbone {name} takes no images of {pixels(image)}: {error}"
+        raise vgx.RecipeError(f"{what}; use another size or another backbone") from error
 
 
 def _check(weights: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
-
-import vgx
 
 
 class Cells(Protocol):
-    """The images of a column, still encoded: {"bytes", "path"}, or None."""
+    """The images of a column, still encoded: {"bytes", "path"}, bytes, a path, numbers, or None."""
 
     def __getitem__(self, index: int) -> Any:
         """Return one of them. Raises `DataError` when it cannot be read."""
@@ -37,32 +36,54 @@ class LibraryRows:
     """The rows of a `datasets.Dataset`."""
 
     def __init__(self, rows: Any) -> None:
-        self.rows, self.features = rows, rows.features
+        # As Arrow has them: images are not decoded.
+        self.rows, self.features = rows.with_format("arrow"), rows.features
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def cells(self, column: str) -> Cells:
         """Return the images of a column, still encoded."""
-        import datasets
-
-        rows = self.rows.select_columns([column])
-        if isinstance(self.features[column], datasets.Image):
-            rows = rows.cast_column(column, datasets.Image(decode=False))
-        return _LibraryCells(rows, column)
+        return _LibraryCells(self.rows.select_columns([column]))
 
     def values(self, column: str, count: int) -> list[Any]:
         """Return the first values of a column."""
-        values: list[Any] = self.rows.select_columns([column])[:count][column]
+        values: list[Any] = self.rows.select_columns([column])[:count].column(0).to_pylist()
         return values
 
 
+@dataclass(frozen=True)
 class _LibraryCells:
-    def __init__(self, rows: Any, column: str) -> None:
-        self.rows, self.column = rows, column
+    rows: Any  # a datasets.Dataset of one column
 
     def __getitem__(self, index: int) -> Any:
-        return self.rows[index][self.column]
+        return self.rows[index].column(0)[0].as_py()
+
+
+@dataclass(frozen=True)
+class InnerCells:
+    """Values inside of the cells of a column: a field of a struct, or an item of a list."""
+
+    cells: Cells
+    inner: Sequence[str]
+
+    def __getitem__(self, index: int) -> Any:
+        """Return one of them; None where a list is too short."""
+        value = self.cells[index]
+        for key in self.inner:
+            if isinstance(value, list):
+                value = value[int(key)] if int(key) < len(value) else None
+            elif value is not None:
+                value = value[key]
+        return value
+
+
+def cells_of(rows: Rows, column: str) -> Cells:
+    """Return the cells of a column, or of a part of one, such as `images.0`."""
+    if column in rows.features:
+        return rows.cells(column)
+    outer, *inner = column.split(".")
+    return InnerCells(rows.cells(outer), inner)
 
 
 def features_of(schema: Any) -> dict[str, Any]:
@@ -105,28 +126,3 @@ def _feature(field: Any) -> Any:
         return datasets.Features.from_arrow_schema(pyarrow.schema([field]))[field.name]
     except (ValueError, TypeError, NotImplementedError, RecursionError, pyarrow.ArrowException):
         return str(field.type)  # a type that the library does not know
-
-
-def image_column(features: Mapping[str, Any], wanted: str | None, path: str) -> str:
-    """Return the name of the column of images. Raises `DataError` when it is not clear."""
-    where = f"dataset huggingface: {path}"
-    names = [name for name, kind in features.items() if _is_image(kind)]
-    if wanted is not None:
-        if wanted not in features:
-            raise vgx.DataError(f"{where}: no column '{wanted}'; it has {', '.join(features)}")
-        if wanted not in names:
-            raise vgx.DataError(f"{where}: column '{wanted}' holds {features[wanted]}, not images")
-        names = [wanted]
-    if not names:
-        raise vgx.DataError(f"{where}: no column holds images; it has {', '.join(features)}")
-    if len(names) > 1:
-        several = ", ".join(names)
-        raise vgx.DataError(f"{where}: several columns hold images: {several}; set dataset.column")
-    return names[0]
-
-
-def _is_image(kind: Any) -> bool:
-    import datasets
-
-    bare = {"bytes", "path"}  # in a parquet file that the library did not write
-    return isinstance(kind, datasets.Image) or (isinstance(kind, dict) and set(kind) == bare)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -98,8 +99,11 @@ class RetryLimit:
             response.headers.pop(header, None)
 
 
-def load(*, split: str, offline: bool = False, **source: Any) -> Any:
-    """Return `datasets.load_dataset(**source, split=split)`, with its files in vgx's cache."""
+def load(*, split: str | None, offline: bool = False, **source: Any) -> Any:
+    """Return `datasets.load_dataset(**source, split=split)`, with its files in vgx's cache.
+
+    Without a split, return a mapping of all.
+    """
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
@@ -124,6 +128,18 @@ def folders() -> tuple[Path, ...]:
 
 def _cache() -> Path:
     return vgx.cache_dir() / "datasets"
+
+
+def missing_config(error: BaseException) -> str:
+    """Return which configurations there are, if an error says that one must be chosen.
+
+    An empty text stands for another error.
+    """
+    names = re.search(r"available configs: \[(.*?)\]|Available: \[(.*?)\]", str(error))
+    if names is None:
+        return ""
+    listed = (names[1] or names[2] or "").replace("'", "")
+    return f"the configs are: {listed[:300]}; set dataset.config=NAME"
 
 
 def is_hub_error(error: BaseException | None) -> bool:

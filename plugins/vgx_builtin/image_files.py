@@ -1,15 +1,15 @@
-"""Image files: which formats are read, whether files changed, and images that are not RGB."""
+"""Image files: opened, decoded, and whether they changed."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, cast
 
 import vgx
+from vgx_builtin import formats
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -17,53 +17,13 @@ if TYPE_CHECKING:
 
 NonRgb = Literal["skip", "convert"]
 
-FORMATS = (
-    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI",
-    "SGI", "TGA", "TIFF", "WEBP",
-)  # fmt: skip
-"""Formats of pixels that Pillow reads: no programs (EPS), no metafiles, no data formats."""
 MAX_PIXELS = 2**26
 """Images of more pixels are not decoded: 8,192 x 8,192, 256 MiB in memory."""
 MAX_BYTES = 2**28
 """Image files that are larger are not read; some decoders read a file as a whole."""
+SOFTWARE = 305  # the EXIF tag with the name of the program that wrote an image
 MAX_READS = 10**6
 """An image is read in fewer steps; some decoders look through a whole file byte by byte."""
-
-
-def endings() -> set[str]:
-    """Return the endings of image files in lower case: ".jpg" and others."""
-    from PIL import Image
-
-    return {end for end, name in Image.registered_extensions().items() if name in FORMATS}
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder. Links to files are files; links to folders are not followed.
-
-    Raises `DataError` for a folder that cannot be read.
-    """
-
-    def fail(error: OSError) -> None:
-        raise vgx.DataError(f"{error.filename}: {error.strerror}") from error
-
-    for inner, _, names in os.walk(folder, onerror=fail):
-        yield from (Path(inner, name) for name in names)
-
-
-def has_parquet(folder: Path) -> bool:
-    """Return whether a folder has parquet files, as data sets in the hub's layout do."""
-    return any(file.suffix == ".parquet" for file in files_below(folder))
-
-
-def tell_of_links(files: list[Path], root: Path, where: str) -> None:
-    """Give a notice when some of the files are links that lead out of the folder `root`."""
-    inside = os.path.realpath(root)
-    links = ((file, Path(os.path.realpath(file))) for file in files if file.is_symlink())
-    out = [(file, target) for file, target in links if not target.is_relative_to(inside)]
-    if out:
-        first = f"{out[0][0].relative_to(root)} -> {out[0][1]}"
-        text = f"{where}: {root}: links that lead out of this folder: {len(out):,}, such as {first}"
-        warnings.warn(text, vgx.Notice, stacklevel=2)
 
 
 def open_regular(file: Path, name: str) -> IO[bytes]:
@@ -80,7 +40,7 @@ def open_regular(file: Path, name: str) -> IO[bytes]:
         raise vgx.DataError(f"{name}: {getattr(error, 'strerror', error)}") from error
 
 
-def digest(files: list[Path], root: Path) -> str:
+def digest(files: Iterable[Path], root: Path) -> str:
     """Return a hash of the names, sizes and times of files: it changes when one of them does.
 
     One of the times is the ctime, which nobody can set: new content under the old name, size and
@@ -105,6 +65,14 @@ def read(file: Path, name: str, non_rgb: NonRgb) -> Image.Image:
         if size > MAX_BYTES:
             raise vgx.DataError(f"{name}: {size:,} bytes; at most {MAX_BYTES:,} are read")
         return decode(opened, name, non_rgb)
+
+
+def whole(file: IO[bytes], name: str) -> bytes:
+    """Return the content of an open file. Raises `DataError` for more than `MAX_BYTES` bytes."""
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise vgx.DataError(f"{name}: more than {MAX_BYTES:,} bytes; no more are read")
+    return data
 
 
 class _FewReads:
@@ -138,16 +106,19 @@ def decode(file: IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     Image.init()
-    formats = [known for known in FORMATS if known in Image.OPEN]  # AVIF is not in every build
+    readers = _readers(file, name)
     try:
-        with Image.open(cast("IO[bytes]", _FewReads(file)), formats=formats) as image:
+        with Image.open(cast("IO[bytes]", _FewReads(file)), formats=readers) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise vgx.DataError(f"{name}: {width:,} x {height:,} pixels are too many to decode")
             scale_transparency(image)
+            if _made_by_vgx(image):
+                raise vgx.Dropped("grids made by vgx")
             ImageOps.exif_transpose(image, in_place=True)
             if non_rgb == "skip" and (why := _not_rgb(image)):
-                raise vgx.Dropped(why)
+                grey = ("image.channels=1",) if why == "greyscale" else ()
+                raise vgx.Dropped(why, "dataset.non_rgb=convert", *grey)
             return vgx.convert_image(image, channels=3)
     except UnidentifiedImageError as error:
         raise vgx.DataError(f"{name}: not an image, or broken at its beginning") from error
@@ -156,6 +127,22 @@ def decode(file: IO[bytes], name: str, non_rgb: NonRgb) -> Image.Image:
     # Decoders raise many kinds of error for bad files; for the user they all mean the same.
     except Exception as error:
         raise vgx.DataError(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def _readers(file: IO[bytes], name: str) -> list[str]:
+    """Return the formats that a file may have. Raises `DataError` for one that nothing reads."""
+    from PIL import Image
+
+    kind = formats.newer_kind(file.read(formats.HEAD))
+    file.seek(0)
+    if kind and not formats.load_reader(kind):
+        raise vgx.DataError(f"{name}: its format is {kind}; {formats.INSTALL} reads it")
+    return [kind] if kind else [known for known in formats.FORMATS if known in Image.OPEN]
+
+
+def _made_by_vgx(image: Image.Image) -> bool:
+    """Return whether vgx has written an image as a grid or an animation."""
+    return image.getexif().get(SOFTWARE) == "vgx" or image.info.get("comment") == b"vgx"
 
 
 def scale_transparency(image: ImageFile.ImageFile) -> None:

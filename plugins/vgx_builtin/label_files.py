@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 import vgx
 from vgx_builtin.image_files import open_regular
+from vgx_builtin.image_places import Place
 from vgx_builtin.label_formats import dataset_json, json_lines, table
 from vgx_builtin.label_names import Names
 
@@ -50,15 +51,20 @@ def _written_short(value: object) -> object:
 LabelsField = Annotated[Table, BeforeValidator(_written_short, json_schema_input_type=Table | str)]
 
 
-def reader_in(folder: Path, where: str) -> Callable[[str, int], bytes]:
-    """Return what reads files in a folder, or elsewhere when their path is absolute."""
+def reader_in(place: Place, where: str) -> Callable[[str, int], bytes]:
+    """Return what reads files in a folder or archive, or elsewhere when their path is absolute."""
 
     def read(name: str, most: int) -> bytes:
-        file = folder / Path(os.path.expanduser(name))  # noqa: PTH111 - any user name may be there
-        with open_regular(file, f"{where}: {file}") as opened:
+        file = Path(os.path.expanduser(name))  # noqa: PTH111 - any user name may be there
+        absolute = file.is_absolute()
+        try:
+            opened = open_regular(file, name) if absolute else place.reader([name])(name)
+        except vgx.DataError as error:
+            raise vgx.DataError(f"{where}: labels: {error}") from error
+        with opened:
             data = opened.read(most + 1)
         if len(data) > most:
-            raise vgx.DataError(f"{where}: {file}: more than {most:,} bytes; no more are read")
+            raise vgx.DataError(f"{where}: {name}: more than {most:,} bytes; no more are read")
         return data
 
     return read

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import vgx
+from vgx_builtin.class_folders import class_folders
 from vgx_builtin.columns import Rows
 from vgx_builtin.label_values import (
     LONGEST,
@@ -20,6 +21,7 @@ from vgx_builtin.label_values import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import Image
 
 KINDS = ("int", "uint", "float", "bool", "string", "large_string", "null")
@@ -29,7 +31,7 @@ KINDS = ("int", "uint", "float", "bool", "string", "large_string", "null")
 class LabelledSource:
     """Images of a source, each with a label."""
 
-    source: vgx.Source
+    source: vgx.Encoded
     rows: Sequence[int]  # the images of the source that are taken
     labels: Labels  # of all its images
     fingerprint: str  # changes when the images or the labels do
@@ -42,15 +44,24 @@ class LabelledSource:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Image.Image:
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
         """Return image `index`, as the source does. Raises `vgx.Dropped` if it has no label."""
         if self.label(index) == NO_LABEL:
             raise vgx.Dropped("without a label")
         return self.source[self.rows[index]]
 
+    def encoded(self, index: int) -> bytes:
+        """Return the file of image `index`, as the source does."""
+        return self.source.encoded(self.rows[index])
+
     def label(self, index: int) -> int:
         """Return the label of image `index`, or `NO_LABEL`."""
         return self.labels.numbers[self.rows[index]]
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many files are left out, by reason."""
+        return self.source.left_out if isinstance(self.source, vgx.Counted) else {}
 
 
 def evenly(numbers: Sequence[int], limit: int | None) -> Sequence[int]:
@@ -70,11 +81,11 @@ def evenly(numbers: Sequence[int], limit: int | None) -> Sequence[int]:
 
 
 def folder_labels(names: Sequence[str], where: str, image: vgx.ImageSpec) -> Labels:
-    """Return the labels of files by the first folder in their names; a file in none has no label.
+    """Return the labels of files by the folders in their names; a file in none has no label.
 
     Raises `RecipeError` for a wrong `image.classes`, and `DataError` without folders.
     """
-    folders = [name.partition("/")[0] if "/" in name else None for name in names]
+    folders = class_folders(names)
     order = sorted({folder for folder in folders if folder is not None}, key=natural)
     if not order:
         raise vgx.DataError(f"{where}: all images lie beside each other, in no folders below it")

@@ -1,77 +1,101 @@
-"""The hub's layout of a local folder: which parquet files are which split, by their names.
+"""The hub's layout of a local folder: which of its files are which split, by their names.
 
 The rules are those of the library `datasets`
-(https://huggingface.co/docs/datasets/repository_structure). They are applied to the names of files
-that are there.
+(https://huggingface.co/docs/datasets/repository_structure). It applies them here to the names of
+files that are there; it looks at no folder.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import vgx
 from vgx_builtin.columns import features_of
-from vgx_builtin.image_files import described, open_regular
-from vgx_builtin.parquet import ParquetRows, Piece
-from vgx_builtin.readme import configured, matching
+from vgx_builtin.image_files import described
+from vgx_builtin.parquet import LocalFile, ParquetFile, ParquetRows, Piece
+from vgx_builtin.readme import chosen, config_of, configs_in, matching
 
-_SHARD = re.compile(r"data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*")
-_WORDS = {
-    "train": ["train", "training"],
-    "validation": ["validation", "valid", "dev", "val"],
-    "test": ["test", "testing", "eval", "evaluation"],
-}
-# In this order the library takes them: first those that have a word in the name of a folder.
-_IN_FOLDERS = ("**/{w}/**/*", "**/{w}[{s}]*/**/*", "**/*[{s}]{w}/**/*", "**/*[{s}]{w}[{s}]*/**/*")
-_IN_NAMES = ("**/{w}[{s}]*", "**/*[{s}]{w}[{s}]*")
-_BETWEEN = "-._ 0-9"
+_HIDDEN = re.compile(r"(^|/)(\.|__[^/]*/)")  # or like __pycache__
+_ABOUT = ("README.md", "config.json", "dataset_info.json", "dataset_infos.json", "state.json",
+          "dataset_dict.json")  # fmt: skip
+"""Files that are about a data set, and no data."""
 
 
-def splits_of(root: Path, files: list[Path]) -> dict[str, list[Path]]:
-    """Return the parquet files of each split in a folder; `files` are all that are below it.
+def splits_of(root: Path, files: list[Path], config: str | None) -> dict[str, list[Path]]:
+    """Return the files of each split in a folder; `files` are all that are below it.
 
-    Raises `DataError` when there are none.
+    Raises `DataError` when there are none, or several configurations and no name of one.
     """
-    names = sorted(
-        name
-        for file in files
-        if (name := file.relative_to(root).as_posix()).endswith(".parquet")
-        and not re.search(r"(^|/)(\.|__[^/]*/)", name)  # hidden, or like __pycache__
-    )
+    below = [file.relative_to(root).as_posix() for file in files]
+    names = sorted(name for name in below if not _HIDDEN.search(name) and _is_data(name))
+    configs = configs_in(root / "README.md")
+    if not configs and config not in (None, "default"):
+        raise vgx.DataError(f"no config '{config}'; README.md names no configs")
+    about = config_of(configs, config) if configs else {}
+    # Paths in a configuration are relative to its folder.
+    data_dir = str(about.get("data_dir") or "")
+    start = f"{PurePosixPath(data_dir)}/" if data_dir else ""
+    names = [name.removeprefix(start) for name in names if name.startswith(start)]
     if not names:
-        raise vgx.DataError(
-            "no parquet file in it. Only parquet files are opened here as rows of images; a folder "
-            "of image files is a data set of type image-folder"
-        )
-    chosen = configured(root / "README.md", names) or _by_name(names)
-    return {split: [root / name for name in inner] for split, inner in chosen.items()}
+        where = f" below {start}" if start else ""
+        raise vgx.DataError(f"no file{where} that can be opened as rows; {_what_is(below)}")
+    if "data_files" in about:
+        splits = chosen(about["data_files"], names)
+    else:
+        splits = _saved(names, below) or _by_name(names)
+    return {split: [root / start / name for name in inner] for split, inner in splits.items()}
+
+
+def _is_data(name: str) -> bool:
+    from datasets.packaged_modules import _EXTENSION_TO_MODULE
+
+    path = PurePosixPath(name)
+    endings = [ending.lower() for ending in path.suffixes]
+    known = any(ending == ".zip" or ending in _EXTENSION_TO_MODULE for ending in endings)
+    return known and path.name not in _ABOUT
+
+
+def _what_is(names: list[str]) -> str:
+    """Return how many files there are by their endings."""
+    endings = Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in names)
+    listed = [f"{count:,} {ending}" for ending, count in endings.most_common(5)]
+    return f"there are: {', '.join(listed)}" if listed else "the folder is empty"
+
+
+def _saved(names: list[str], below: list[str]) -> dict[str, list[str]]:
+    """Return the files of each split in a folder that `save_to_disk` has written."""
+    folders = {str(PurePosixPath(name).parent) for name in below if name.endswith("state.json")}
+    splits: dict[str, list[str]] = {}
+    for name in names:
+        folder = str(PurePosixPath(name).parent)
+        if name.endswith(".arrow") and folder in folders:
+            splits.setdefault("train" if folder == "." else folder, []).append(name)
+    return splits
 
 
 def _by_name(names: list[str]) -> dict[str, list[str]]:
-    """Return the files of each split by their names, or all as `train` when these say nothing."""
-    shards: dict[str, list[str]] = {}
-    for name in names:
-        if match := _SHARD.fullmatch(name):
-            shards.setdefault(match[1], []).append(name)
-    if shards:
-        return shards
-    for patterns in (_IN_FOLDERS, _IN_NAMES):
-        splits = {
-            split: [
-                name
-                for word in words
-                for pattern in patterns
-                for name in matching(pattern.format(w=word, s=_BETWEEN), names)
-            ]
-            for split, words in _WORDS.items()
-        }
-        if any(splits.values()):
-            return {split: list(dict.fromkeys(found)) for split, found in splits.items() if found}
-    return {"train": names}
+    """Return the files of each split by their names, or all as `train` when these say nothing.
+
+    Where there are parquet files, the others are passed over.
+    """
+    from datasets.data_files import _get_data_files_patterns
+
+    rows = [name for name in names if re.search(r"(?<!metadata)\.parquet$", name)]
+    names = rows or names
+    try:
+        patterns = _get_data_files_patterns(lambda pattern: matching(pattern, names))
+    except (ValueError, AssertionError) as error:  # what is no name of a split
+        raise vgx.DataError(f"names of files and splits: {described(error)}") from error
+    found = {
+        str(split): [name for pattern in inner for name in matching(pattern, names)]
+        for split, inner in patterns.items()
+    }
+    return {split: list(dict.fromkeys(inner)) for split, inner in found.items()}
 
 
 def open_split(splits: Mapping[str, list[Path]], wanted: str) -> ParquetRows:
@@ -79,26 +103,42 @@ def open_split(splits: Mapping[str, list[Path]], wanted: str) -> ParquetRows:
 
     Raises `DataError` for a file that is none, `ValueError` for a split that is not there.
     """
-    import datasets
-
     found = {
-        split: [piece for file in files for piece in _pieces(file)]
+        split: [piece for file in files for piece in pieces_of(LocalFile(file))]
         for split, files in splits.items()
     }
+    return cut_split(found, wanted)
+
+
+def cut_split(found: Mapping[str, list[Piece]], wanted: str) -> ParquetRows:
+    """Return the rows of a split, or of slices, from the row groups of all splits."""
+    import datasets
+
     counts = {split: sum(piece.count for piece in pieces) for split, pieces in found.items()}
     slices = datasets.ReadInstruction.from_spec(wanted).to_absolute(counts)
-    chosen = [part for each in slices for part in _cut(found[each.splitname], each.from_, each.to)]
-    if not chosen:
-        raise vgx.DataError("no rows in this split")
-    return ParquetRows(chosen, features_of(chosen[0].about.schema.to_arrow_schema()))
+    chosen_pieces = [
+        part for each in slices for part in _cut(found[each.splitname], each.from_, each.to)
+    ]
+    if not chosen_pieces:
+        raise vgx.DataError(f"no rows in this split; {rows_by_split(counts)}")
+    schema = chosen_pieces[0].about.schema.to_arrow_schema()
+    return ParquetRows(chosen_pieces, features_of(schema))
 
 
-def _pieces(file: Path) -> list[Piece]:
+def rows_by_split(counts: Mapping[str, int]) -> str:
+    """Return the splits and their numbers of rows as a text."""
+    return "rows: " + ", ".join(f"{split} {count:,}" for split, count in list(counts.items())[:20])
+
+
+def pieces_of(file: ParquetFile) -> list[Piece]:
     """Return the row groups of a file. Raises `DataError`."""
     import pyarrow.parquet
 
-    with open_regular(file, file.name) as opened:
-        size = os.fstat(opened.fileno()).st_size
+    with file.open() as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(0)
+        if opened.read(4) != b"PAR1":
+            raise vgx.DataError(f"{file.name}: not a parquet file")
         try:
             about = pyarrow.parquet.ParquetFile(opened).metadata
             counts = [about.row_group(index).num_rows for index in range(about.num_row_groups)]

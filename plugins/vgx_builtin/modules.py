@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -125,42 +126,63 @@ def flat_size(part: str, latent: vgx.LatentSpec) -> int:
     return latent.shape[0]
 
 
-def smallest_side(part: str, image: vgx.ImageSpec, halvings: int) -> int:
-    """Return the side after halving. Raises `RecipeError` when it does not halve."""
+def smallest_sides(part: str, image: vgx.ImageSpec, halvings: int) -> tuple[int, int]:
+    """Return height and width after halving. Raises `RecipeError` when one does not halve."""
     step: int = 2**halvings
-    side, rest = divmod(image.size, step)
-    if rest:
-        fitting = image.size // step * step or step
+    if image.height % step or image.width % step:
+        fitting = [max(side // step * step, step) for side in (image.height, image.width)]
         raise vgx.RecipeError(
-            f"{part}: {image.size} pixels can't be halved {halvings} times; "
-            f"try image.size={fitting}, or fewer widths"
+            f"{part}: {pixels(image)} can't be halved {halvings} times; "
+            f"try image.size={_setting(*fitting)}, or fewer widths"
         )
-    return side
+    return image.height // step, image.width // step
 
 
-def last_side(part: str, image: vgx.ImageSpec, halvings: int) -> int:
-    """Return the side after halving, rounded down. Raises `RecipeError` when nothing is left."""
-    side: int = image.size // 2**halvings
-    if side == 0:
-        raise vgx.RecipeError(
-            f"{part}: nothing is left of {image.size} pixels after {halvings} halvings; "
-            f"give at most {image.size.bit_length() - 1} widths"
-        )
-    return side
+def last_sides(part: str, image: vgx.ImageSpec, halvings: int) -> tuple[int, int]:
+    """Return height and width after halving, rounded down.
 
-
-def latent_side(part: str, latent: vgx.LatentSpec, image: vgx.ImageSpec, halvings: int) -> int:
-    """Return the side after halving, which a spatial latent must have; a flat one is any size.
-
-    Raises `RecipeError` when they do not fit.
+    Raises `RecipeError` when nothing is left of one.
     """
-    side = smallest_side(part, image, halvings)
-    if len(latent.shape) == 1 or latent.shape[1:] == (side, side):
-        return side
+    height, width = image.height // 2**halvings, image.width // 2**halvings
+    if min(height, width) == 0:
+        raise vgx.RecipeError(
+            f"{part}: nothing is left of {pixels(image)} after {halvings} halvings; "
+            f"give at most {min(image.height, image.width).bit_length() - 1} widths"
+        )
+    return height, width
+
+
+def latent_sides(
+    part: str, latent: vgx.LatentSpec, image: vgx.ImageSpec, halvings: int
+) -> tuple[int, int]:
+    """Return height and width after halving, which a spatial latent must have.
+
+    A flat latent is any size. Raises `RecipeError` when they do not fit.
+    """
+    height, width = smallest_sides(part, image, halvings)
+    if len(latent.shape) == 1 or latent.shape[1:] == (height, width):
+        return height, width
     given = list(latent.shape)
-    fitting = [n for n in range(1, 13) if [image.size / 2**n] * 2 == given[1:]]
+    sides = [(image.height / 2**n, image.width / 2**n) for n in range(1, 13)]
+    fitting = [n for n, each in enumerate(sides, 1) if [*each] == given[1:]]
     raise vgx.RecipeError(
-        f"latent: {part} halves {image.size} pixels {halvings} times to {side}x{side}, and the "
-        f"shape {given} is not of that; try latent=[{given[0]},{side},{side}]"
+        f"latent: {part} halves {pixels(image)} {halvings} times to {height}x{width}, and the "
+        f"shape {given} is not of that; try latent=[{given[0]},{height},{width}]"
         + "".join(f", or {n} widths" for n in fitting)
     )
+
+
+def smaller(image: vgx.ImageSpec, height: int, width: int) -> vgx.ImageSpec:
+    """Return the same images at another size; the size of square ones is one number."""
+    return replace(image, size=height if height == width else (height, width))
+
+
+def pixels(image: vgx.ImageSpec) -> str:
+    """Return the size of images for a message: "32 pixels", or "32 x 64 pixels"."""
+    square = image.height == image.width
+    return f"{image.height} pixels" if square else f"{image.height} x {image.width} pixels"
+
+
+def _setting(height: int, width: int) -> str:
+    """Return a size as a recipe has it: "32", or "[32,64]"."""
+    return str(height) if height == width else f"[{height},{width}]"

@@ -36,13 +36,19 @@ def largest_page(file: IO[bytes], chunk: Any) -> int:
     return largest
 
 
-def _pages(file: IO[bytes], chunk: Any) -> Iterator[tuple[int, int]]:
-    """Yield the size of each page in the file, and unpacked."""
-    start = chunk.data_page_offset
+def span(chunk: Any) -> tuple[int, int]:
+    """Return where a column chunk begins in its file, and where it ends."""
+    start: int = chunk.data_page_offset
     if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
         start = chunk.dictionary_page_offset
+    return start, start + chunk.total_compressed_size
+
+
+def _pages(file: IO[bytes], chunk: Any) -> Iterator[tuple[int, int]]:
+    """Yield the size of each page in the file, and unpacked."""
+    start, end = span(chunk)
     file.seek(start)
-    while file.tell() < start + chunk.total_compressed_size:
+    while file.tell() < end:
         header = _struct(file)
         unpacked, packed = header.get(2, -1), header.get(3, -1)
         if unpacked < 0 or packed < 0:

@@ -1,4 +1,4 @@
-"""Rows of parquet files on this machine, read batch by batch: nothing is copied or kept."""
+"""Rows of parquet files, here or on the hub, read batch by batch: nothing is copied or kept."""
 
 from __future__ import annotations
 
@@ -8,22 +8,53 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import vgx
 from vgx_builtin.image_files import described, open_regular
-from vgx_builtin.pages import LARGE, largest_page
+from vgx_builtin.pages import LARGE, largest_page, span
 
 ROWS = 64
 """Rows that are read at once, if they are small."""
 FEWER = "fewer rows than it says; the file is damaged"
 
 
+class ParquetFile(Protocol):
+    """A file on this machine or elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+
+    def open(self, first: int = 0, last: int = 0) -> IO[bytes]:
+        """Open it to read it, the bytes from `first` to before `last` if that is known.
+
+        Raises `DataError` or `HubError`.
+        """
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on this machine."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+        return self.path.name
+
+    def open(self, first: int = 0, last: int = 0) -> IO[bytes]:
+        """Open it to read it. Raises `DataError`."""
+        del first, last
+        return open_regular(self.path, self.name)
+
+
 @dataclass(frozen=True)
 class Piece:
     """Neighbouring rows of one row group of a file."""
 
-    file: Path
+    file: ParquetFile
     about: Any  # pyarrow.parquet.FileMetaData
     group: int
     first: int  # row of the group
@@ -49,7 +80,7 @@ class ParquetRows:
         values: list[Any] = []
         for piece in self.pieces:
             start = 0
-            for batch in _batches(piece, column):
+            for batch in batches(piece, column):
                 first = max(piece.first - start, 0)
                 last = max(piece.first + piece.count - start, 0)
                 values += batch[first:last].to_pylist()
@@ -85,7 +116,7 @@ class _Reader:
     """Reads a row group from its first row to its last."""
 
     def __init__(self, piece: Piece, column: str) -> None:
-        self.piece, self.batches = piece, _batches(piece, column)
+        self.piece, self.batches = piece, batches(piece, column)
         self.start, self.batch = 0, ()
         self.fault = f"{piece.file.name}: {FEWER}"
 
@@ -103,20 +134,27 @@ class _Reader:
         return self.batch[row - self.start].as_py()
 
 
-def _batches(piece: Piece, column: str) -> Iterator[Any]:
+def chunks_of(piece: Piece, column: str) -> list[Any]:
+    """Return what a footer says of a column in a row group. Raises `DataError`."""
+    group = piece.about.row_group(piece.group)
+    try:
+        chunks = [group.column(index) for index in range(group.num_columns)]
+        return [each for each in chunks if f"{each.path_in_schema}.".startswith(f"{column}.")]
+    # The library raises many kinds of error for a damaged footer.
+    except Exception as error:
+        raise vgx.DataError(f"{piece.file.name}: {described(error)}") from error
+
+
+def batches(piece: Piece, column: str) -> Iterator[Any]:
     """Yield the values of a column in a row group, as arrays. Raises `DataError`."""
     import pyarrow.parquet
 
-    name = piece.file.name
-    with open_regular(piece.file, name) as file:
-        group = piece.about.row_group(piece.group)
-        chunks = (group.column(index) for index in range(group.num_columns))
+    name, chunks = piece.file.name, chunks_of(piece, column)
+    spans = [span(chunk) for chunk in chunks]
+    first, last = (min(spans)[0], max(end for _, end in spans)) if spans else (0, 0)
+    with piece.file.open(first, last) as file:
         try:
-            pages = [
-                largest_page(file, chunk)
-                for chunk in chunks
-                if f"{chunk.path_in_schema}.".startswith(f"{column}.")
-            ]
+            pages = [largest_page(file, chunk) for chunk in chunks]
             rows = min(max(LARGE // max(*pages, 1, 1), 1), ROWS)
             reader = pyarrow.parquet.ParquetFile(file, metadata=piece.about, buffer_size=2**20)
             # Only the buffered stream reads a row group page by page.
@@ -124,7 +162,7 @@ def _batches(piece: Piece, column: str) -> Iterator[Any]:
                 if column not in batch.schema.names:
                     raise vgx.DataError(f"{name}: no column '{column}'")
                 yield batch.column(column)
-        except (vgx.DataError, MemoryError):
+        except (vgx.DataError, vgx.HubError, MemoryError):
             raise
         # The library raises many kinds of error for a damaged file.
         except Exception as error:

@@ -25,7 +25,7 @@ MOST_PLACES = 2**18  # of one scale in the logits of a multi-scale discriminator
 def output_on_black(network: nn.Module, image: vgx.ImageSpec) -> Any:
     """Return the output of a new network for one black image; the network stays as it was."""
     network.eval()  # nothing is drawn, and no statistics move
-    output = network(torch.zeros(1, image.channels, image.size, image.size))
+    output = network(torch.zeros(1, *image.shape))
     network.train()
     return output
 

@@ -6,6 +6,7 @@ All of it is read from the files of the runs, as plain data; `html` makes a page
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,7 +28,7 @@ from vgx_report.run_data import OFFLINE
 from vgx_report.tables import Table, number, side_by_side, time_of
 
 LINES = 500  # most lines of each log in a curve
-MAX_SIZE = 4096  # pixels of an image that a recipe can ask for
+MAX_SIDE = 4096  # pixels of an image's side that a recipe can ask for
 PLACES = 12  # most places of the slider through the grids
 MARKED = (
     "A figure is marked where it is better than every other one by more than the sum of the two "
@@ -300,17 +301,19 @@ def _progress(runs: Sequence[RunData]) -> dict[str, Any]:
             for place in places
         }
         with noticing(run.notices):
-            read = [frame(file, run.environment, _size(run)) for file in files if file in newest]
+            read = [frame(file, run.environment, _pixels(run)) for file in files if file in newest]
         frames.append([each for each in read if each is not None])
     titles = grid_titles(_sampler(run) for run in runs)
     return {"places": places, "runs": frames, "titles": titles, "notes": _grid_notes(runs)}
 
 
-def _size(run: RunData) -> int:
-    """Return the size of a run's images in pixels; 0 if its recipe does not say so."""
+def _pixels(run: RunData) -> int:
+    """Return the number of pixels of one image of a run; 0 if its recipe does not say so."""
     image = run.recipe.get("image")
     size = image.get("size") if isinstance(image, dict) else None
-    return min(size, MAX_SIZE) if isinstance(size, int) else 0
+    sides = size if isinstance(size, list) else [size, size]
+    known = [min(side, MAX_SIDE) for side in sides if isinstance(side, int) and side > 0]
+    return math.prod(known) if len(known) == len(sides) == 2 else 0
 
 
 def _sampler(run: RunData) -> str:

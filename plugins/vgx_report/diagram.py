@@ -110,12 +110,13 @@ def of_run(run: vgx.Run) -> Explanation:
 
 
 def _boxes(recipe: dict[str, Any], rows: dict[str, Any]) -> list[Box]:
-    size, latent = recipe["image"]["size"], recipe["latent"]
+    latent, size = recipe["latent"], recipe["image"]["size"]
+    height, width = size if isinstance(size, list) else (size, size)
     shape = "x".join(map(str, latent if isinstance(latent, list) else [latent]))
     augmentations = ", ".join(_type(part) for part in recipe.get("augment", []))
     images = Box(
         "images",
-        f"{recipe['image'].get('channels', 3)}x{size}x{size}",
+        f"{recipe['image'].get('channels', 3)}x{height}x{width}",
         _type(recipe["dataset"]) + (f"; augmented by {augmentations}" if augmentations else ""),
         network=False,
     )

@@ -26,7 +26,7 @@ from vgx.data.batches import as_images
 from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, active_dimensions, kl_by_dimension
-from vgx.images import as_pil, as_pixels, grid
+from vgx.images import as_pil, as_pixels, grid, opaque
 from vgx.runs.frames import drawn, evenly, files, step_of
 from vgx.runs.reading import grid as read_grid
 from vgx.runs.reading import unless_damaged
@@ -46,7 +46,7 @@ AROUND = 50  # training images that the nearest one of a sample is compared with
 # lowest was 0.48, duplicates apart; a copy with noise of a tenth of the range is at 0.25.
 COPY = 0.35
 SEARCHED = 20000  # training images that are searched for copies
-COMPARED = 16  # pixels to which images are averaged before they are compared
+COMPARED = 16  # pixels to which each side is averaged before images are compared
 LARGEST = 1024  # pixels of an image on the page
 CPU = torch.device("cpu")
 OWN_IMAGES = "Not drawn here, because it opens images of its own; vgx sample draws it."
@@ -82,7 +82,7 @@ def compute(
 
 def to_image(pixels: Tensor, size: int | None = None) -> Image.Image:
     """Return pixels [C, H, W] in [0, 1] as an image, no larger than `size` pixels."""
-    image = as_pil(as_pixels(pixels[None])[0]).convert("RGB")
+    image = as_pil(as_pixels(opaque(pixels[None]))[0]).convert("RGB")
     if size is not None:
         image.thumbnail((size, size))
     return image
@@ -174,7 +174,7 @@ def _latents(
     encoder: torch.nn.Module, store: Store, trained: NDArray[np.int64], device: torch.device
 ) -> dict[str, Any]:
     """Encode training images, evenly chosen, for the map and the KL of each dimension."""
-    rows = trained[_spaced(len(trained), ENCODED)]
+    rows = store.spread(trained, ENCODED)
     posteriors = [
         encoder(as_images(store.images[part], device))
         for part in np.array_split(rows, math.ceil(len(rows) / CHUNK))
@@ -259,19 +259,19 @@ def neighbours(samples: Tensor, store: Store, trained: NDArray[np.int64]) -> dic
     distance to the nearest over the mean distance to the nearest 50 (Carlini et al. 2023, section
     5.1, without the constant). A blurred image is near to many.
     """
-    rows = trained[_spaced(len(trained), SEARCHED)]
+    rows = store.spread(trained, SEARCHED)
     parts = np.array_split(rows, math.ceil(len(rows) / 512))
     real = torch.cat([_shrunk(as_images(store.images[part], CPU)) for part in parts])  # [M, P]
     distances = _distances(_shrunk(samples), real)  # [N, M]
     distances = distances.minimum(_distances(_shrunk(samples.flip(-1)), real))
     near, indices = distances.topk(min(AROUND, len(rows)), largest=False)  # [N, 50]
     ratios = near[:, 0] / near.mean(1).clamp(min=1e-12)  # [N]
-    size = min(COMPARED, samples.shape[-1])
+    height, width = (min(COMPARED, side) for side in samples.shape[2:])
     note = (
         f"The {min(COPIES, len(samples))} of {len(samples)} samples of the recipe's sampler that "
         f"are most like copies, each beside the training images nearest to it or to its mirror "
         f"image. The number under a training image is the distance: the root of the mean squared "
-        f"difference of pixel values in [0, 1], on images averaged to {size} x {size} pixels. "
+        f"difference of pixel values in [0, 1], on images averaged to {height} x {width} pixels. "
         f"{len(rows):,} of {len(trained):,} training images were searched. The number under a "
         f"sample is the distance to its nearest image over the mean distance to its nearest "
         f"{near.shape[1]} (Carlini et al. 2023): near 0 for a copy, near 1 for an image that is "
@@ -300,11 +300,6 @@ def neighbours(samples: Tensor, store: Store, trained: NDArray[np.int64]) -> dic
     }
 
 
-def _spaced(count: int, most: int) -> NDArray[np.int64]:
-    """Return at most `most` of the numbers below `count`, evenly chosen."""
-    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
-
-
 def _stored(store: Store, row: int) -> Tensor:
     """[C, H, W]  One image of the store, in [0, 1]."""
     return as_images(store.images[row : row + 1], CPU)[0]
@@ -312,8 +307,8 @@ def _stored(store: Store, row: int) -> Tensor:
 
 def _shrunk(images: Tensor) -> Tensor:
     """[N, P]  Images [N, C, H, W] averaged to few pixels."""
-    size = min(COMPARED, images.shape[-1])
-    return F.interpolate(images, size=(size, size), mode="area").flatten(1)
+    size = [min(COMPARED, side) for side in images.shape[2:]]
+    return F.interpolate(images, size=size, mode="area").flatten(1)
 
 
 def _distances(one: Tensor, two: Tensor) -> Tensor:
@@ -326,24 +321,24 @@ def _distances(one: Tensor, two: Tensor) -> Tensor:
 
 
 def frames(
-    run: vgx.Run, environment: Mapping[str, Any], most: int, size: int
+    run: vgx.Run, environment: Mapping[str, Any], most: int, pixels: int
 ) -> tuple[list[dict[str, Any]], int]:
     """Return at most `most` of the grids of training, evenly chosen, and how many there are.
 
-    `size` is that of the run's images, in pixels.
+    `pixels` is the number of pixels of one image of the run.
     """
     grids = drawn(run)
-    panels = [frame(file, environment, size) for file in evenly(grids, most)]
+    panels = [frame(file, environment, pixels) for file in evenly(grids, most)]
     return [panel for panel in panels if panel is not None], len(grids)
 
 
-def frame(file: Path, environment: Mapping[str, Any], size: int) -> dict[str, Any] | None:
+def frame(file: Path, environment: Mapping[str, Any], pixels: int) -> dict[str, Any] | None:
     """Return a grid of samples and the other grids of the same step.
 
     A run of an earlier vgx, whose environment names no sampler, drew N(0, I): that grid is called
     `prior`, as it is now. Return None when the grid cannot be read, with a `Notice` if it is there.
     """
-    grids = {name: _read(path, size) for name, path in files(file.parent, step_of(file)).items()}
+    grids = {name: _read(path, pixels) for name, path in files(file.parent, step_of(file)).items()}
     if grids["samples"] is None:
         return None
     if "grids" not in environment and grids["prior"] is None:
@@ -360,11 +355,11 @@ def grid_titles(samplers: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _read(file: Path, size: int) -> dict[str, Any] | None:
+def _read(file: Path, pixels: int) -> dict[str, Any] | None:
     """Return the image in a file, or None when there is none that can be read."""
     if not os.path.lexists(file):
         return None
-    image = unless_damaged(lambda path: read_grid(path, size), file)
+    image = unless_damaged(lambda path: read_grid(path, pixels), file)
     return None if image is None else embedded(image)
 
 

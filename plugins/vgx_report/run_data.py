@@ -42,7 +42,8 @@ def gather(
         environment: reading.Environment = unless_damaged(reading.environment, run.path) or {}
         ended = unless_damaged(reading.ended, run.path)
         audit: reading.Audit = unless_damaged(reading.audit, run.path) or {}
-        frames, count = computing.frames(run, environment, FRAMES, recipe.image.size)
+        pixels = recipe.image.height * recipe.image.width
+        frames, count = computing.frames(run, environment, FRAMES, pixels)
         metrics = _metrics(run)
         drawing = _drawing(run) if audit else None
     last = frames[-1] if frames else {}
@@ -130,10 +131,9 @@ def _summary(
     size = f", {_short(parameters)} parameters in all" if parameters else ""
     kept = environment.get("data", {}).get("kept")
     data = "images" if kept is None else f"{kept:,} images"
-    pixels = recipe.image.size
     trained = (
         f"Trained {_listed(names)}{size}, on {data} of the data set {recipe.dataset.type} at "
-        f"{pixels} x {pixels} pixels."
+        f"{recipe.image.height} x {recipe.image.width} pixels."
     )
     summary: list[str | list[str]] = [trained, _ending(ended, lines)]
     if text := trend(lines):

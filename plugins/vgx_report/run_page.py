@@ -94,6 +94,8 @@ def images(run: vgx.Run, recipe: vgx.Recipe, console: Console) -> Store | str:
     """
     try:
         data = run.environment()["data"]
+        if data.get("streamed"):
+            return "they are streamed, and a page opens no data set"
         store = cached(data.get("fingerprint", ""), recipe.image, watched_on(console))
     except vgx.VgxError as error:
         return str(error)

@@ -7,6 +7,7 @@ JSON object for each: how many images it gave or why none, and what that cost. W
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -27,6 +28,7 @@ def main():
     import pyarrow.parquet
     from PIL import Image
 
+    import vgx.data.opening
     import vgx.data.store
     from vgx_builtin.datasets import huggingface
 
@@ -62,7 +64,7 @@ def main():
         sys.stdout.flush()
 
 
-def load_local(path, split):
+def load_local(path, split, _config):
     """Load local files as vgx must not."""
     import datasets
 
@@ -87,9 +89,11 @@ def look(asked):
     from vgx_builtin.datasets.huggingface import HuggingFace
     from vgx_builtin.datasets.image_folder import ImageFolder
 
-    spec = vgx.ImageSpec(size=8)
+    spec, kind = vgx.ImageSpec(size=8), asked.pop("type")
     try:
-        if asked.pop("type") == "huggingface":
+        if kind == "stream":
+            return streamed(HuggingFace(**asked, stream=True), spec)
+        if kind == "huggingface":
             part = HuggingFace(**asked)
         else:
             part = ImageFolder(path=Path(asked["path"]))
@@ -101,6 +105,22 @@ def look(asked):
     colours = sorted({tuple(image[4, 4].tolist()) for image in store.images})
     answer = {"kept": len(store.images), "bad": store.bad, "dropped": store.dropped}
     return {**answer, "why": store.named[:1], "colours": colours}
+
+
+def streamed(part, spec):
+    """Read all images of a stream, some at a time, as a training does."""
+    import numpy as np
+
+    from vgx.console import Console
+    from vgx.data.opening import open_stream
+
+    quiet = Console(io.StringIO())  # the answers go to the standard output
+    store = open_stream(part.build(spec), spec, quiet, max_bad=1, holdout=0.5)
+    images, colours = store.images, set()
+    for start in range(0, min(len(images), 5000), 50):
+        batch = images[np.arange(start, min(start + 50, len(images)))]
+        colours |= {tuple(image[4, 4].tolist()) for image in batch}
+    return {"kept": len(images), "why": images.left_out.bad[:1], "colours": sorted(colours)}
 
 
 def peak():

@@ -196,7 +196,7 @@ def test_every_kind_of_damage_is_counted_exactly(tmp_path, record_property, shar
     store = open_store(source, SPEC, max_bad=share)
     assert [int(line[:4]) for line in store.named] == hurt
     assert (len(store.images), store.bad) == (total - len(hurt), len(hurt))
-    with pytest.raises(DataError, match=f"{len(hurt):,} of 2,000 images are unreadable"):
+    with pytest.raises(DataError, match=f"{len(hurt):,} of 2,000 images cannot be read"):
         open_store(source, SPEC, max_bad=share * 0.99)
 
 

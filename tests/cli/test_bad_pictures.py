@@ -33,7 +33,8 @@ def test_a_torn_picture_ends_the_run_before_there_is_one(vgx_here, folder, tmp_p
     code, _, err = vgx_here("run", *settings(folder))
     assert code == 4
     message = " ".join(err.split())
-    assert "sub/torn.png: OSError: image file is truncated; dataset.on_bad=skip leaves" in message
+    assert "1 of 13 images cannot be read: sub/torn.png: OSError: image file is trun" in message
+    assert message.endswith("leave them out: --set dataset.on_bad=skip --set dataset.max_bad=0.077")
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists()
 
@@ -59,8 +60,8 @@ def test_more_torn_pictures_than_are_allowed_end_the_run(vgx_here, folder, tmp_p
     code, _, err = vgx_here("run", *settings(folder, *SKIP))
     assert code == 4
     message = " ".join(err.split())
-    assert "2 of 14 images are unreadable (a.png: not an image" in message
-    assert "dataset.max_bad allows a share of 0.01" in message
+    assert "2 of 14 images cannot be read, and dataset.max_bad=0.01 allows 0: a.png: not" in message
+    assert message.endswith("To leave them out: --set dataset.max_bad=0.15")
     assert not (tmp_path / "runs").exists()
 
 

@@ -174,11 +174,11 @@ def test_a_run_that_is_made_too_early_would_be_seen(
     from vgx.runs import directory
     from vgx.training import session
 
-    def early(recipe, *given, open_data=session.open_data):
+    def early(recipe, *given, open_images=session.open_images):
         directory.create(recipe.name, None)
-        return open_data(recipe, *given)
+        return open_images(recipe, *given)
 
-    monkeypatch.setattr(session, "open_data", early)
+    monkeypatch.setattr(session, "open_images", early)
     change = ("encoder.widths=[100000000]", 2, "encoder: training it takes more than")
     with pytest.raises(AssertionError, match="exists"):
         refused_before_there_is_a_run(vgx_here, tmp_path, *change)

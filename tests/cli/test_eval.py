@@ -367,34 +367,59 @@ def test_what_few_images_do_not_allow_is_an_error_when_it_was_named(vgx_here):
 
 
 @pytest.mark.parametrize(
-    ("changes", "decoded", "message"),
+    ("changes", "message"),
     [
         (
             {"eval.metrics": ["ssim"], "image.size": 8},
-            0,
             "a window has 11 pixels a side, an image 8",
         ),
         (
             {"eval.metrics": ["prdc"], "eval.n": 5, **MANY},
-            0,
             "k: 5 is too many for 5 real and 5 generated",
         ),
-        ({"eval.metrics": ["prdc"]}, 1, "k: 5 is too many for 4 real and 256 generated images"),
-        ({"eval.metrics": ["prdc"], "sampler": SHOWN, **MANY}, 0, "another sampler to evaluate"),
+        ({"eval.metrics": ["prdc"]}, "k: 5 is too many for 4 real and 256 generated images"),
+        ({"eval.metrics": ["prdc"], "sampler": SHOWN, **MANY}, "another sampler to evaluate"),
     ],
 )
-def test_a_training_does_not_begin_with_metrics_that_it_cannot_compute(changes, decoded, message):
-    """If it can be known without the images, none is decoded for it."""
+def test_a_training_does_not_begin_with_metrics_that_it_cannot_compute(changes, message):
+    """They are not decoded for it: how many there are at most is known before."""
     asked = recipe(**{"train.batch": 1, "dataset.count": 4, "eval.every": 1, **changes})
     with (
-        mock.patch("vgx.training.session.open_data", wraps=session.open_data) as opened,
+        mock.patch("vgx.data.store.decode_all") as decoding,
         pytest.raises(vgx.errors.RecipeError, match=message),
     ):
         session.run(asked, console=quiet())
-    assert opened.call_count == decoded
+    assert decoding.call_count == 0
     assert rundir.every() == []
     with pytest.raises(vgx.errors.RecipeError, match=message.replace("256", ".*")):
         session.check(asked, vgx.discover(), None, quiet())
+
+
+def test_what_the_run_lacks_is_told_before_its_images_are_decoded_again(vgx_here, tmp_path):
+    run = of_few(20)
+    shutil.rmtree(tmp_path / "cache")
+    with mock.patch("vgx.data.store.decode_all") as decoding:
+        code, _, err = vgx_here("eval", run.path, "--best", "-n", 16)
+    assert (code, decoding.call_count) == (2, 0)
+    assert "the recipe has no eval.best" in err
+
+
+def test_no_sampler_draws_before_all_are_ready(vgx_here):
+    run, ready = of_few(20), []
+
+    def prepare(model):
+        ready.append(model.recipe.sampler.type)
+        if len(ready) == 2:
+            raise vgx.errors.RecipeError("the second sampler lacks something")
+
+    with (
+        mock.patch("vgx.evaluation.evaluate.prepare", prepare),
+        mock.patch("vgx.evaluation.evaluate.draw") as drawing,
+    ):
+        more = ["--sampler", "prior", "--sampler", "interpolate", "--metrics", "prdc", "-n", 16]
+        code, _, err = vgx_here("eval", run.path, *more)
+    assert (code, drawing.call_count, ready) == (2, 0, ["prior", "interpolate"])
+    assert "the second sampler lacks something" in err
 
 
 def test_a_resumed_training_is_checked_too():

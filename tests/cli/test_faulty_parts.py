@@ -284,6 +284,7 @@ def written(tmp_path):
     return write
 
 
+@pytest.mark.bar("X4")
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named_before_the_first_step(name, written, vgx_here):
     fault = FAULTS[name]

@@ -82,13 +82,15 @@ def test_check_takes_it_and_says_how_many_images_there_are(here, vgx_here):
 def test_a_place_that_is_not_there_is_an_error_of_the_data(vgx_here, here):
     code, _, err = vgx_here("run", "tiny", "--data", "mien")
     assert code == 4
-    assert err == f"vgx: --data mien: there is no such folder or file: {here / 'mien'}\n"
+    hub = "data sets of the hub are called OWNER/NAME"
+    place = f"{here / 'mien'}; {hub}"
+    assert err == f"vgx: --data mien: there is no such folder or file: {place}\n"
     assert not (here / "runs").exists()
 
 
 @pytest.mark.usefixtures("here")
 def test_a_folder_without_images_is_an_error_of_the_data():
-    with pytest.raises(DataError, match="--data empty: these data sets find no images there: hugg"):
+    with pytest.raises(DataError, match="^--data empty: empty: no images in it$"):
         vgx.load_recipe("tiny", data="empty")
 
 

@@ -231,7 +231,7 @@ def test_a_bad_picture_of_a_samplers_folder_is_said_with_what_helps_there(vgx_he
     (folder / "torn.png").write_bytes(b"torn")
     message = draw(vgx_here, run, "reconstruct", f"path={folder}", code=4)
     assert "torn.png: not an image" in message
-    assert "remove it from the sampler's path" in message
+    assert "Remove them from the sampler's path" in message
     assert "dataset" not in message
 
 

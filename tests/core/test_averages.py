@@ -148,8 +148,10 @@ def test_averaged_weights_reconstruct_better_with_their_own_statistics(ema, lr, 
         },
     )
     quiet = Console(file=io.StringIO())
-    store, notices = session.open_data(vae, quiet)
-    engine, minibatches = session.build(vae, store, torch.device("cpu"), notices, quiet)
+    source, notices = session.open_images(vae, quiet)
+    engine = session.build(vae, len(source), torch.device("cpu"), notices, quiet)
+    store = session.read_images(vae, source, quiet)
+    minibatches = session.batches_of(vae, store, torch.device("cpu"))
     training = Training(vae, None, engine, minibatches, store, notices)
     for _ in range(steps):
         training.step()

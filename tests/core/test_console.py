@@ -146,6 +146,7 @@ SHOWN = {
 }
 
 
+@pytest.mark.bar("Q4")
 @pytest.mark.parametrize("text", SHOWN)
 @pytest.mark.parametrize("width", [None, 200])
 def test_whatever_prints_a_text_shows_what_no_terminal_obeys(text, width):
@@ -162,6 +163,7 @@ def test_whatever_prints_a_text_shows_what_no_terminal_obeys(text, width):
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u200b\u2028\u202e\u2066\udcff]", shown)
 
 
+@pytest.mark.bar("Q3")
 def test_a_stream_that_fails_is_silent_and_remembers_why():
     near, far = os.pipe()
     with os.fdopen(far, "w", encoding="ascii") as stream:
@@ -177,6 +179,7 @@ def test_a_stream_that_fails_is_silent_and_remembers_why():
         assert lost(output).errno == errno.EPIPE
 
 
+@pytest.mark.bar("Q3")
 def test_a_full_pipe_that_does_not_wait_gets_everything():
     near, far = os.pipe()
     os.set_blocking(far, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from PIL import Image
 
 import vgx
 from vgx import rng
+from vgx.data import cache, sums
 from vgx.data import store as data
-from vgx.data import sums
 from vgx.data.batches import Batch, Batches, as_batch, as_images
+from vgx.data.left_out import share
 from vgx.data.store import cached, decode_all, open_source, open_store, peek
 from vgx.errors import DataError, StorageError
 
@@ -82,6 +84,50 @@ def test_what_changes_the_pictures_has_a_store_of_its_own(source, spec):
     assert store.images.shape == (10, spec.size, spec.size, spec.channels)
 
 
+def test_images_have_a_height_and_a_width():
+    """Of 8 x 6 pixels in two halves, red above and blue below, 4 rows of 2 pixels are left."""
+    both = Image.new("RGB", (8, 6), "red")
+    both.paste((0, 0, 255), (0, 3, 8, 6))
+
+    class Halves(Pictures):
+        def __getitem__(self, index):
+            return both if index % 2 else np.asarray(both)
+
+    spec = vgx.ImageSpec(size=(4, 2))
+    store = open_store(Halves(6), spec)
+    assert store.images.shape == (6, 4, 2, 3)
+    assert store.images[:, 0].tolist() == [[[255, 0, 0]] * 2] * 6
+    assert store.images[:, 3].tolist() == [[[0, 0, 255]] * 2] * 6
+    assert Batches(store.images, 2, 0, CPU)[0].images.shape == (2, 3, 4, 2)
+    assert [each.pixels for each in cache.stores()] == ["4 x 2 x 3"]
+    assert open_store(Halves(6), vgx.ImageSpec(size=(2, 4))).images.shape == (6, 2, 4, 3)
+
+
+class Lazy:
+    """Images that are no array: each float is made when its row is asked for."""
+
+    shape, nbytes = (12, 1, 2, 3), 12 * 6 * 4
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, rows):
+        chosen = np.arange(12, dtype=np.float32)[rows, None, None, None] / 12
+        return np.broadcast_to(chosen, (len(chosen), 1, 2, 3)).copy()
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_images_may_be_anything_that_gives_rows(resident):
+    batches = Batches(Lazy(), 4, 0, CPU)
+    if resident:
+        batches.reside()
+    rows, images = batches.rows(1), batches[1].images
+    assert images.shape == (4, 3, 1, 2)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images[:, 0, 0, 0], torch.from_numpy(rows.astype(np.float32) / 12))
+    assert as_images(Lazy()[:3], CPU)[2].unique().tolist() == pytest.approx([2 / 12])
+
+
 def test_progress_counts_every_picture():
     counts, labels = [], []
 
@@ -94,9 +140,15 @@ def test_progress_counts_every_picture():
     assert labels == [("Preparing", 12)]
 
 
-def test_a_bad_picture_is_named_and_nothing_half_stays():
-    with pytest.raises(DataError, match="image 7 cannot be read: ValueError: torn file"):
-        open_store(Pictures(bad=[7]), SPEC)
+def test_a_machine_that_fails_leaves_nothing_half():
+    class Failing(Pictures):
+        def __getitem__(self, index):
+            if index == 7:
+                raise MemoryError
+            return super().__getitem__(index)
+
+    with pytest.raises(DataError, match="no fault of the image"):
+        open_store(Failing(), SPEC)
     folder = vgx.cache_dir() / "images"
     assert list(folder.iterdir()) == []
 
@@ -126,18 +178,75 @@ def test_more_bad_pictures_than_are_allowed_end_the_program_and_the_next_try_is_
     source = Pictures(100, bad=[0, 7, 98, 99])
     with pytest.raises(DataError) as caught:
         open_store(source, SPEC, max_bad=0.03)
-    expected = f"4 of 100 images are unreadable ({bad(3)}; and 1 more); "
-    assert str(caught.value) == expected + "dataset.max_bad allows a share of 0.03"
+    assert str(caught.value).splitlines() == [
+        "4 of 100 images cannot be read, and dataset.max_bad=0.03 allows 3:",
+        *(f"  image {index} cannot be read: ValueError: torn file" for index in (0, 7, 98, 99)),
+        "To leave them out: --set dataset.max_bad=0.04",
+    ]
     again = Pictures(100, bad=[0, 7, 98, 99])
     assert open_store(again, SPEC, max_bad=0.04).bad == 4
     assert not again.reads
 
 
+def test_all_bad_pictures_are_named_not_the_first_alone():
+    """The first is told at once, since reading the others may take long; and they are read once."""
+    told, source = [], Pictures(100, bad=range(0, 100, 9))
+    with pytest.raises(DataError) as caught:
+        open_store(source, SPEC, report=told.append)
+    assert len(told) == 1
+    assert told[0].startswith("image 0 cannot be read: ValueError: torn file; the others are read")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "12 of 100 images cannot be read:"
+    assert [int(line.split()[1]) for line in lines[1:8]] == [0, 9, 18, 27, 36, 45, 54]
+    (folder,) = (vgx.cache_dir() / "images").iterdir()
+    assert lines[8:] == [
+        f"  and 5 more; {folder}/store.json names 12",
+        "To leave them out: --set dataset.on_bad=skip --set dataset.max_bad=0.12",
+    ]
+    named = json.loads((folder / "store.json").read_text())["named"]
+    assert [int(line.split()[1]) for line in named] == list(range(0, 100, 9))
+    again = Pictures(100, bad=range(0, 100, 9))
+    assert open_store(again, SPEC, max_bad=0.12).bad == 12
+    assert not again.reads
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7, 50, 99, 1000, 12_040, 10**6])
+def test_the_share_in_the_message_allows_what_there_is_and_hardly_more(total):
+    for part in {1, 2, total // 3 + 1, total // 2 + 1, total}:
+        if part <= total:
+            allowed = float(f"{share(part, total):g}")  # as it is printed
+            assert part <= allowed * total <= max(1.11 * part, part + 1e-9)
+            assert allowed <= 1
+
+
+def test_where_no_picture_is_usable_the_counts_and_the_settings_are_told():
+    class Odd(Pictures):
+        def __getitem__(self, index):
+            if index == 3:
+                raise ValueError("torn")
+            if index % 2:
+                raise vgx.Dropped("greyscale", "a.b=c", "d=1")
+            raise vgx.Dropped("with alpha", "a.b=c") if index else vgx.Dropped("blue")
+
+    with pytest.raises(DataError) as caught:
+        open_store(Odd(), SPEC)
+    assert str(caught.value).splitlines() == [
+        (
+            "none of 12 images is usable: 5 greyscale, 5 with alpha, 1 blue, 1 unreadable (image 3 "
+            "cannot be read: ValueError: torn)"
+        ),
+        "To use those that are greyscale: --set a.b=c, or --set d=1",
+        "To use those that are with alpha: --set a.b=c",
+    ]
+    with pytest.raises(DataError, match="none of 3 of 12 images is usable: 2 gr.*\n.*--set a.b=c"):
+        peek(Odd(), SPEC, 1, 1, rows=[1, 3, 5])
+
+
 def test_a_store_made_for_who_allows_bad_pictures_is_refused_to_who_does_not():
     assert open_store(Pictures(bad=[7]), SPEC, max_bad=1).bad == 1
-    with pytest.raises(DataError, match="image 7 cannot be read.*dataset.on_bad=skip leaves"):
+    with pytest.raises(DataError, match="(?s)image 7 cannot be read.*--set dataset.on_bad=skip"):
         open_store(Pictures(bad=[7]), SPEC)
-    with pytest.raises(DataError, match="1 of 12 images are unreadable"):
+    with pytest.raises(DataError, match="1 of 12 .* and dataset.max_bad=0 allows 0"):
         open_store(Pictures(bad=[7]), SPEC, max_bad=0)
 
 
@@ -155,7 +264,7 @@ def test_labels_stay_with_their_pictures_where_bad_ones_are_left_out():
 
 
 def test_all_bad_is_said_and_no_store_is_made():
-    with pytest.raises(DataError, match="none of 3 images is usable.*unreadable: 3"):
+    with pytest.raises(DataError, match="none of 3 images is usable: 3 unreadable"):
         open_store(Pictures(3, bad=range(3)), SPEC, max_bad=1)
     assert list((vgx.cache_dir() / "images").iterdir()) == []
 
@@ -169,7 +278,7 @@ def test_names_are_kept_up_to_a_bound_and_the_count_is_exact(monkeypatch):
 def test_a_first_look_passes_over_bad_pictures_only_where_they_may_be():
     source = Pictures(bad=[0, 1])
     assert peek(source, SPEC, 1, max_bad=0.5).images[0, 0, 0].tolist() == [2, 4, 253]
-    with pytest.raises(DataError, match="image 0 cannot be read.*on_bad=skip"):
+    with pytest.raises(DataError, match="(?s)image 0 cannot be read.*on_bad=skip"):
         peek(source, SPEC, 1)
 
 
@@ -309,6 +418,25 @@ def test_no_usable_picture_is_said():
 
     with pytest.raises(DataError, match="none of 12 images is usable.*greyscale"):
         open_store(Nothing(), SPEC)
+
+
+def test_a_notice_says_how_to_keep_images_when_most_are_left_out():
+    class Grey(Pictures):
+        def __init__(self, kept):
+            super().__init__()
+            self.kept, self.fingerprint = kept, f"grey {kept}"
+
+        def __getitem__(self, index):
+            if index >= self.kept:
+                raise vgx.Dropped("greyscale", "a.b=1")
+            return Image.new("RGB", (8, 8), (index, 0, 0))
+
+    message = "only 5 of 12 images are used: 7 greyscale\nTo use those that are grey.*: --set a.b=1"
+    with pytest.warns(vgx.Notice, match=message):
+        open_store(Grey(5), SPEC)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_store(Grey(6), SPEC)
 
 
 def test_a_first_look_needs_no_store():

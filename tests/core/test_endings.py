@@ -143,10 +143,10 @@ def test_weights_are_written_to_safetensors_only(tmp_path):
 def test_a_grid_that_a_format_cannot_hold_is_refused_by_its_numbers():
     """248 columns of 64 + 2 pixels and a margin of 2 are 16,370; one more is above 16,383."""
     path = Path("x.webp")
-    pictures.require_image_file(path, 248**2, 64)
+    pictures.require_image_file(path, 248**2, (64, 64))
     with pytest.raises(RecipeError, match=r"16,436 pixels wide or high, and a \.webp file"):
-        pictures.require_image_file(path, 248**2 + 1, 64)
-    pictures.require_image_file(Path("x.png"), 10**7, 64)
+        pictures.require_image_file(path, 248**2 + 1, (64, 64))
+    pictures.require_image_file(Path("x.png"), 10**7, (64, 64))
     with pytest.raises(ValueError, match="16383"):  # which is what Pillow allows
         pictures.encode_image(torch.zeros(1, 16384, 3, dtype=torch.uint8).numpy(), ".webp")
     pictures.encode_image(torch.zeros(1, 16383, 3, dtype=torch.uint8).numpy(), ".webp")

@@ -189,6 +189,7 @@ def test_however_the_block_is_left_nothing_unfinished_stays(tmp_path, error):
     assert file.read_text() == "old"
 
 
+@pytest.mark.bar("L3")
 def test_what_a_killed_writer_left_is_removed_by_the_next_one_and_nothing_else(tmp_path):
     left, held = tmp_path / f".unfinished-{'a' * 16}", tmp_path / f".unfinished-{'b' * 16}"
     link, other = tmp_path / f".unfinished-{'c' * 16}", tmp_path / ".unfinished-notes"
@@ -208,6 +209,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one_and_nothing_else(t
     assert {*names(tmp_path)} == {"a.txt", "mine", f".unfinished-{'d' * 16}", *rest}
 
 
+@pytest.mark.bar("L3")
 def test_an_unfinished_file_that_was_found_before_it_was_locked_is_begun_again(
     tmp_path, monkeypatch
 ):

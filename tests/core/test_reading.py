@@ -45,6 +45,7 @@ def test_a_missing_file_is_none_and_a_damaged_one_names_itself(tmp_path, name):
             READERS[name](tmp_path)
 
 
+@pytest.mark.bar("S10")
 @pytest.mark.parametrize(
     ("name", "content", "field"),
     [
@@ -73,6 +74,7 @@ def test_the_field_is_named(tmp_path, name, content, field):
         READERS[name](tmp_path)
 
 
+@pytest.mark.bar("S10")
 @pytest.mark.parametrize("name", [*READERS, "lock", "log.jsonl", "recipe.yaml"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "/dev/zero", "sparse"])
 def test_what_is_no_file_of_a_run_is_not_waited_for(tmp_path, name, kind):
@@ -121,6 +123,7 @@ BAD = {
 }
 
 
+@pytest.mark.bar("R11")
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_a_bad_line_is_passed_over_and_kept_aside(bad):
     run = logged(line(1), bad, line(3), line(4), line(5))
@@ -206,20 +209,20 @@ def test_a_metric_that_gave_no_number_costs_neither_its_line_nor_its_checkpoint(
 def test_a_grid_has_no_more_pixels_than_a_run_draws(tmp_path):
     file = tmp_path / "step-00000001.png"
     with pytest.raises(StorageError, match="missing"):
-        reading.grid(file, 16)
+        reading.grid(file, 16 * 16)
     Image.new("RGB", (4096, 4096)).save(file)
-    assert reading.grid(file, 16).size == (4096, 4096)
+    assert reading.grid(file, 16 * 16).size == (4096, 4096)
     Image.new("L", (4200, 4200)).save(file)
     with pytest.raises(StorageError, match="4,200 x 4,200 pixels of L; no grid of this run"):
-        reading.grid(file, 16)
-    assert reading.grid(file, 512).size == (4200, 4200)
+        reading.grid(file, 16 * 16)
+    assert reading.grid(file, 512 * 512).size == (4200, 4200)
     for image in (Image.new("RGBA", (8, 8)), Image.new("I;16", (8, 8))):
         image.save(file)
         with pytest.raises(StorageError, match="no grid of this run"):
-            reading.grid(file, 16)
+            reading.grid(file, 16 * 16)
     Image.new("RGB", (8, 8)).save(file, "GIF")
     with pytest.raises(StorageError, match="UnidentifiedImageError"):
-        reading.grid(file, 16)
+        reading.grid(file, 16 * 16)
 
 
 def test_a_timelapse_is_made_without_a_damaged_grid():
@@ -231,7 +234,7 @@ def test_a_timelapse_is_made_without_a_damaged_grid():
     os.mkfifo(run.samples / "step-00000003.png")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        frames.timelapse(run, 8)
+        frames.timelapse(run, 8 * 8)
     assert len(caught) == 2
     assert all(w.category is Notice and "left out: " in str(w.message) for w in caught)
     with Image.open(run.samples / "timelapse.webp") as made:

@@ -103,6 +103,7 @@ def rebuilt():
     return str(notices[0].message)
 
 
+@pytest.mark.bar("D3")
 @pytest.mark.parametrize("file", FILES)
 def test_any_bit_of_any_file_is_noticed_and_the_store_is_made_again(folder, file):
     generator = random.Random(file)
@@ -111,6 +112,7 @@ def test_any_bit_of_any_file_is_noticed_and_the_store_is_made_again(folder, file
         assert f"{folder}: damaged: {file}" in rebuilt()
 
 
+@pytest.mark.bar("D3")
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("how", ["shorter", "longer", "empty", "gone", "pipe", "folder", "circle"])
 def test_a_file_that_is_not_as_it_was_is_noticed(folder, file, how):

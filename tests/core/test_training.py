@@ -261,16 +261,16 @@ class Equal(str):
         return False
 
 
-def open_as_before(*arguments, opened=session.open_data):
-    store, notices = opened(*arguments)
-    return dataclasses.replace(store, content=Equal(store.content)), notices
+def open_as_before(*arguments, read=session.read_images):
+    store = read(*arguments)
+    return dataclasses.replace(store, content=Equal(store.content))
 
 
 # What must be noticed when a run is resumed; and the function that notices it, with one that finds
 # no difference.
 DIFFERENCES = {
     "recipe": (other_recipe_is_refused, "differences", lambda *_: {}),
-    "images": (other_images_are_refused, "open_data", open_as_before),
+    "images": (other_images_are_refused, "read_images", open_as_before),
     "versions": (other_versions_are_said, "environment.changes", lambda *_: []),
 }
 

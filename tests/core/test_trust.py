@@ -70,6 +70,7 @@ def place(run):
     return Path(os.environ["VGX_CONFIG"]) / "plugins" / digest(run)
 
 
+@pytest.mark.bar("S6")
 @pytest.mark.parametrize("command", USES)
 def test_a_file_that_nobody_gave_is_refused_by_name_size_and_sum(strange, marker, command, capsys):
     assert run_program([command, str(strange.path)]) == 3
@@ -123,6 +124,7 @@ def test_python_trusts_it_for_good(strange, marker):
     assert trust.registry_of(strange).part("loss", "mine")
 
 
+@pytest.mark.bar("S6")
 def test_what_is_noted_is_executed_and_a_changed_or_added_file_is_not(strange, marker, capsys):
     trust.remember(strange.plugin_files)
     assert run_program(["sample", str(strange.path)]) == 5

@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import vgx
 from vgx.errors import RecipeError, StorageError
 from vgx.runs import import_weights as importing
 from vgx.runs.import_weights import import_weights
@@ -40,12 +41,51 @@ def test_weights_are_found_and_stay_what_they_are(imported, key, zipped):
 
 def test_averaged_weights_go_before_others(imported):
     other = {name: tensor + 1 for name, tensor in STATE.items()}
-    assert torch.equal(imported({"model": other, "params_ema": STATE})["a"], STATE["a"])
+    with pytest.warns(vgx.Notice, match=r"under params_ema are taken; others: model \(--key KEY"):
+        assert torch.equal(imported({"model": other, "params_ema": STATE})["a"], STATE["a"])
 
 
-@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_the_tensors_under_another_key_can_be_had_too(tmp_path):
+    """A key that is none of the usual ones, too; and no notice about what was chosen."""
+    other = {name: tensor + 1 for name, tensor in STATE.items()}
+    torch.save({"generator": STATE, "critic": other, "epoch": 3}, tmp_path / "gan.pt")
+    read = import_weights(tmp_path / "gan.pt", tmp_path / "out.safetensors", "critic")
+    assert torch.equal(read["a"], STATE["a"] + 1)
+    for key in ("epoch", "none"):
+        with pytest.raises(StorageError, match=f"under {key}; it has: generator, critic, epoch"):
+            import_weights(tmp_path / "gan.pt", tmp_path / "other.safetensors", key)
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+WRAPPERS = ["module.", "_orig_mod.", "module._orig_mod.", "backbone.", "model.backbone.", "net."]
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_names_of_wrappers_are_taken_off(imported, wrapper):
-    assert imported({f"{wrapper}{k}": v for k, v in STATE.items()}).keys() == STATE.keys()
+    with pytest.warns(vgx.Notice, match=f"the prefix {wrapper} of all names is taken off"):
+        assert imported({f"{wrapper}{k}": v for k, v in STATE.items()}).keys() == STATE.keys()
+
+
+def test_names_of_layers_are_no_wrappers(imported):
+    """`features.` is all that there is of a VGG network without its head."""
+    assert imported({f"features.{k}": v for k, v in STATE.items()}).keys() == {
+        "features.a",
+        "features.b",
+    }
+
+
+def test_the_program_says_what_it_takes(tmp_path, monkeypatch, capfd):
+    from vgx.cli import run_program
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"generator": STATE, "discriminator": dict(STATE)}, tmp_path / "gan.pt")
+    given = ["import-weights", "gan.pt"]
+    assert run_program([*given, "d.safetensors", "--key", "discriminator"]) == 0
+    assert capfd.readouterr().err == ""
+    assert run_program([*given, "g.safetensors"]) == 0
+    out, err = capfd.readouterr()
+    assert "g.safetensors: 2 tensors, 8 numbers" in out
+    assert "NOTICE: gan.pt: the tensors under generator are taken; others: discriminator" in err
 
 
 def test_a_name_that_only_some_have_stays(imported):
@@ -142,7 +182,8 @@ def test_names_without_their_prefix_stay_different(imported):
         "module._orig_mod.a": 2,
         "module.module.module.a": 3,
     }
-    read = imported({name: torch.full((1,), value) for name, value in names.items()})
+    with pytest.warns(vgx.Notice, match="the prefix module. of all"):
+        read = imported({name: torch.full((1,), value) for name, value in names.items()})
     assert {name: int(value) for name, value in read.items()} == {
         name.removeprefix("module."): value for name, value in names.items()
     }

@@ -79,6 +79,20 @@ def test_a_part_keeps_the_contract_of_its_kind(part, fields):
     check_part(validate(part, fields.get(name, {}), REGISTRY), image=image, step=step)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 4, 5])
+@pytest.mark.parametrize("part", in_the_box(), ids=lambda part: f"{part.kind}/{part.type}")
+def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels, fields):
+    name = f"{part.kind}/{part.type}"
+    if name == "loss/perceptual" and channels > 1:
+        pytest.skip("its backbone takes RGB and grey images")
+    side = SIZES.get(name, 16)
+    classes = 3 if getattr(part, "conditional", False) else 0
+    image = vgx.ImageSpec((2 * side, side), channels, classes)
+    step = quantised_step() if name == "loss/vq" else None
+    check_part(validate(part, fields.get(name, {}), REGISTRY), image=image, step=step)
+
+
 def quantised_step():
     step = full_step()
     encoder = validate(

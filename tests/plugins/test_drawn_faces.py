@@ -59,7 +59,7 @@ PLAIN = FaceFactors(
 
 
 def pixels(size: int = 64, **changed: float) -> np.ndarray:
-    return np.asarray(draw_face(replace(PLAIN, **changed), size)).astype(float)
+    return np.asarray(draw_face(replace(PLAIN, **changed), size, size)).astype(float)
 
 
 def hue(part: np.ndarray) -> float:
@@ -75,8 +75,8 @@ def green_places(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def digest(seed: int, count: int, size: int) -> str:
-    pictures = (draw_face(draw_factors(seed, index), size).tobytes() for index in range(count))
-    return hashlib.sha256(b"".join(pictures)).hexdigest()
+    faces = (draw_face(draw_factors(seed, index), size, size) for index in range(count))
+    return hashlib.sha256(b"".join(face.tobytes() for face in faces)).hexdigest()
 
 
 # --- the same everywhere ---------------------------------------------------------------------
@@ -86,7 +86,7 @@ def test_a_fresh_process_with_other_hashes_draws_the_same_bytes():
     code = (
         "import hashlib\n"
         "from vgx_builtin.datasets.face_drawing import draw_face, draw_factors\n"
-        "pictures = (draw_face(draw_factors(3, i), 48).tobytes() for i in range(12))\n"
+        "pictures = (draw_face(draw_factors(3, i), 48, 48).tobytes() for i in range(12))\n"
         "print(hashlib.sha256(b''.join(pictures)).hexdigest())\n"
     )
     paths = os.pathsep.join(path for path in sys.path if path)
@@ -109,7 +109,7 @@ def test_the_chosen_numbers_are_those_of_every_other_machine():
 
 def test_each_seed_and_index_has_its_own_face():
     faces = {
-        draw_face(draw_factors(seed, index), 32).tobytes()
+        draw_face(draw_factors(seed, index), 32, 32).tobytes()
         for seed in range(4)
         for index in range(50)
     }
@@ -240,16 +240,16 @@ def test_background_shows_in_the_corners():
 
 @pytest.mark.parametrize("size", [4, 48, 64, 96, 129])
 def test_images_are_rgb_and_as_large_as_asked(size):
-    image = draw_face(draw_factors(0, 1), size)
+    image = draw_face(draw_factors(0, 1), size, size)
     assert (image.mode, image.size) == ("RGB", (size, size))
 
 
 def test_two_sizes_show_the_same_face():
     for index in range(10):
         factors = draw_factors(2, index)
-        small = np.asarray(draw_face(factors, 64)).astype(float)
-        halved = np.asarray(draw_face(factors, 128).reduce(2)).astype(float)
-        other = np.asarray(draw_face(draw_factors(2, index + 1), 64)).astype(float)
+        small = np.asarray(draw_face(factors, 64, 64)).astype(float)
+        halved = np.asarray(draw_face(factors, 128, 128).reduce(2)).astype(float)
+        other = np.asarray(draw_face(draw_factors(2, index + 1), 64, 64)).astype(float)
         assert np.abs(small - halved).mean() < 4
         assert np.abs(small - other).mean() > 15
 
@@ -268,7 +268,7 @@ def test_the_source_gives_count_faces_of_the_recipes_size():
     faces = source(count=3, seed=9)
     assert len(faces) == 3
     assert [face.size for face in faces] == [(48, 48)] * 3
-    assert faces[2].tobytes() == draw_face(draw_factors(9, 2), 48).tobytes()
+    assert faces[2].tobytes() == draw_face(draw_factors(9, 2), 48, 48).tobytes()
     assert faces.factors(2) == draw_factors(9, 2).by_name()
 
 
@@ -315,7 +315,7 @@ def test_labels_are_a_factor_of_the_face(label, kinds):
     assert labels == [getattr(draw_factors(4, index), label) for index in range(60)]
     assert set(labels) == set(range(len(kinds)))
     assert len(faces) == 60
-    assert faces[7].tobytes() == draw_face(draw_factors(4, 7), 16).tobytes()
+    assert faces[7].tobytes() == draw_face(draw_factors(4, 7), 16, 16).tobytes()
 
 
 def test_faces_with_labels_keep_their_factors():

@@ -101,8 +101,8 @@ def test_a_backbone_sees_images_as_its_pretraining_did(weights):
     with torch.no_grad():
         expected = model((resized - mean) / std)
     assert torch.allclose(network(images), expected, atol=1e-5)
-    assert network.side == 40
-    assert Timm(backbone="test_resnet", weights=weights).build(IMAGE).side == 160
+    assert network.size == (40, 40)
+    assert Timm(backbone="test_resnet", weights=weights).build(IMAGE).size == (160, 160)
 
 
 def test_a_backbone_that_nobody_knows_is_refused():

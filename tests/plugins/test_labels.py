@@ -156,7 +156,7 @@ def source(folder, labels, classes, **fields):
 
 def by_name(found):
     """The class of each image that has one."""
-    files = [file.relative_to(found.source.root).as_posix() for file in found.source.files]
+    files = list(found.source.names)
     labels = [found.label(index) for index in range(len(found))]
     named = zip(files, labels, strict=True)
     return {file: found.classes[label] for file, label in named if label >= 0}
@@ -315,7 +315,7 @@ def test_what_has_no_partner_is_counted(pictures):
         found = source(pictures, "labels.csv", 2)
     assert list(found.classes) == ["cat", "dog"]  # the cow has no image
     store = open_store(found, spec(2))
-    assert store.summary() == "2 images kept, 3 dropped (3 without a label)"
+    assert store.summary() == ("2 images kept, 3 dropped (3 without a label), 1 left out (1 .csv)")
     (pictures / "labels.csv").write_text("file,label\nimg1,cat\nimg2,dog\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

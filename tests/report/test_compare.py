@@ -196,3 +196,13 @@ def test_a_run_without_a_recipe_is_refused(runs):
     runs[1].recipe_file.write_text("[")
     with pytest.raises(StorageError, match=r"0002-b/recipe\.yaml:1:2: "):
         read(runs)
+
+
+@pytest.mark.parametrize(
+    ("size", "pixels"),
+    [(64, 4096), ([48, 96], 4608), ([9999, 2], 8192), ("64", 0), ([48], 0), ([8, 8, 8], 0)],
+)
+def test_how_large_a_grid_may_be_follows_from_height_and_width(size, pixels):
+    """Of at most 4096 pixels a side, whatever a stranger's recipe says; 0 if it is none."""
+    data = compare.RunData(vgx.Run(Path()), "a", "done", {"image": {"size": size}}, {}, {}, {}, [])
+    assert compare._pixels(data) == pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -13,6 +14,7 @@ from vgx.engine.memory import ADVICE, is_out_of_memory
 from vgx.errors import PluginError, RecipeError, VgxError, by_user
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.registry import Registry, line_of
+from vgx.parts.values import ImageSpec
 
 Working = Mapping[str, tuple[Component, Any]]  # parts and what they built, by name
 
@@ -67,19 +69,35 @@ def blaming(
         message = str(error) if broken else f"{type(error).__name__}: {error}"
         line = line_of(error.__cause__ if broken else error, type(part).__module__)
         place = f" (at {line})" if line else ""
-        raise PluginError(f"{before}{registry.describe(part)}: {message}{place}") from error
+        hint = _hint(error.__cause__ if broken else error)
+        raise PluginError(f"{before}{registry.describe(part)}: {message}{place}{hint}") from error
+
+
+def _hint(error: BaseException | None) -> str:
+    """Return advice for a `TypeError` below code that was given images that are not square.
+
+    Their size is no number, which parts written for square images do not expect.
+    """
+    if isinstance(error, TypeError):
+        for frame in _frames(error):
+            for value in frame.f_locals.values():
+                if isinstance(value, ImageSpec) and value.height != value.width:
+                    side = min(value.height, value.width)
+                    given = f"here images are {value.height} x {value.width} pixels"
+                    return f"; {given}: if it takes square ones only, write image.size={side}"
+    return ""
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    """Return the frames of an error's traceback, innermost first."""
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
 
 
 def responsible(error: BaseException, working: Working) -> Component | None:
     """Return the part of the innermost call that belongs to a part, or to what a part built."""
     if isinstance(error, BrokenError):
         return error.part
-    traceback = error.__traceback__
-    frames: list[FrameType] = []
-    while traceback is not None:
-        frames.insert(0, traceback.tb_frame)  # innermost first
-        traceback = traceback.tb_next
-    for frame in frames:
+    for frame in _frames(error):
         this = frame.f_locals.get("self")
         if isinstance(this, Component):
             return this

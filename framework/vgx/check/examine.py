@@ -83,8 +83,8 @@ def examine(
             tried = try_terms(engine, {"generator": step, "discriminator": detached})
             flows, of_terms = audit.measure(engine, tried.values, step, detached)
             notes = list(_across_images(engine, batch, tried))
-            if piece < len(batch):
-                _try_piece(engine, _first(batch, piece), parts_at_work)
+            if piece != len(batch):
+                _try_piece(engine, _repeated(batch, piece), len(batch), parts_at_work)
         faults += try_sampler(engine)
     faults = [*hidden, *_not_of_state([*faults, *tried.findings, *of_terms], hidden)]
     if reads is not None:
@@ -106,10 +106,11 @@ def _not_of_state(faults: list[Finding], hidden: list[Finding]) -> Iterator[Find
             yield fault
 
 
-def _first(batch: Batch, images: int) -> Batch:
-    """Return the first images of a batch."""
-    labels = None if batch.labels is None else batch.labels[:images]
-    return Batch(batch.images[:images], labels)
+def _repeated(batch: Batch, images: int) -> Batch:
+    """Return a batch of so many images: these again and again."""
+    rows = torch.arange(images, device=batch.images.device) % len(batch)
+    labels = None if batch.labels is None else batch.labels[rows]
+    return Batch(batch.images[rows], labels)
 
 
 @contextmanager
@@ -158,10 +159,11 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _try_piece(engine: Engine, batch: Batch, parts: Working) -> None:
-    """Run a minibatch forward that is smaller than the first batch, as the training will.
+def _try_piece(engine: Engine, batch: Batch, tried: int, parts: Working) -> None:
+    """Run as many images forward as one piece of a minibatch has, as the training will.
 
-    Raises `RecipeError` when it is too small, for BatchNorm for instance.
+    Raises `RecipeError` when that fails, although it worked with the `tried` images of the first
+    batch: one is too few for BatchNorm, for instance.
     """
     try:
         step = engine.forward(batch, 0, engine.streams())
@@ -170,15 +172,20 @@ def _try_piece(engine: Engine, batch: Batch, parts: Working) -> None:
             if value is not None and not value.isfinite():
                 raise BrokenError(term.part, "its value is not finite")
     except Exception as error:
+        if memory.is_out_of_memory(error):
+            raise
         part, train = responsible(error, parts), engine.recipe.train
         fewer = [n for n in range(1, train.accumulate) if train.batch % n == 0]
         instead = f"train.accumulate={fewer[-1]}" if fewer else "a larger train.batch"
         field, what = ("accumulate", "a piece") if fewer else ("batch", "a minibatch")
         name = f"the {part.kind} '{part.type}'" if part else "the networks and losses"
         images = f"{len(batch)} image" + "s" * (len(batch) > 1)
+        works = f"is too small for {name}, which works with more"
+        if len(batch) > tried:
+            works = f"fails in {name}, which works with {tried}"
+            instead = "another train.batch or train.accumulate"
         raise RecipeError(
-            f"train.{field}: {what} of {images} is too small for {name}, which works with more: "
-            f"{error}; write {instead}"
+            f"train.{field}: {what} of {images} {works}: {error}; write {instead}"
         ) from error
 
 

@@ -30,7 +30,7 @@ def try_metric(
     `network_of` returns the network of its features; by default it is built. Raises `BrokenError`
     for a metric, or for features, that break their contract.
     """
-    shape = (IMAGES, image.channels, image.size, image.size)
+    shape = (IMAGES, *image.shape)
     generator = rng.generator(0, "check")
     real, fake = (torch.rand(shape, generator=generator) for _ in range(2))  # [N, C, H, W]
     in_features = part if isinstance(part, Comparison) and not part.pairs else None

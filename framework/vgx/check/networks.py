@@ -99,7 +99,7 @@ def outputs_of(
     few = None if labels is None else labels[: len(inputs)]
     further = () if name == "encoder" else label_inputs(part, few)
     given: Any = call(part, network, inputs, *further)
-    image = (len(inputs), recipe.image.channels, recipe.image.size, recipe.image.size)
+    image = (len(inputs), *recipe.image.shape)
     latent = (len(inputs), *recipe.latent.shape)
     with contract(part):
         if name == "encoder":

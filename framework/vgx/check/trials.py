@@ -93,7 +93,7 @@ def step_time(engine: Engine, forward: float) -> tuple[float, int]:
     most = int(MOST_SECONDS / (3 * forward * (1 + STEPS)))
     count = min(train.batch, max(most, train.accumulate))
     count -= count % train.accumulate
-    shape = (count, recipe.image.channels, recipe.image.size, recipe.image.size)
+    shape = (count, *recipe.image.shape)
     images = torch.rand(shape, generator=rng.generator(0, "pace")).to(engine.device)  # [B, C, H, W]
     labels = torch.zeros(count, dtype=torch.long, device=engine.device)  # [B]
     batch = Batch(images, labels if recipe.image.classes else None)

@@ -189,13 +189,14 @@ def new_plugin(name: str, kind: str) -> None:
 @click.command(name="import-weights")
 @click.argument("file", type=PATH)
 @click.argument("out", type=PATH)
+@click.option("--key", metavar="KEY", help="Where the tensors are in FILE: generator, g_ema.")
 @common
-def import_weights(file: Path, out: Path) -> None:
+def import_weights(file: Path, out: Path, key: str | None) -> None:
     """Convert the weights in FILE.pt to OUT.safetensors; no code in the file is executed."""
     from vgx.console import Console
     from vgx.runs import import_weights as importing
 
-    tensors = importing.import_weights(file, out)
+    tensors = importing.import_weights(file, out, key)
     numbers = sum(tensor.numel() for tensor in tensors.values())
     Console().print(f"{out}: {len(tensors):,} tensors, {numbers:,} numbers")
 

@@ -56,7 +56,7 @@ def list_stores(clear: bool) -> None:
     rows = [
         (
             store.source,
-            " x ".join(map(str, (store.shape[0], *store.shape))) if store.images else "-",
+            store.pixels if store.images else "-",
             f"{store.images:,}" if store.images else "-",
             cache.format_bytes(store.bytes),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(store.used)),

@@ -124,7 +124,7 @@ def save_grid(
     name = f"{part.type}-{model.step:08}-seed-{seed}{of_class}"
     path = out or run.place("samples", f"{name}.{'webp' if animate else 'png'}")
     if not animate:
-        images.require_image_file(path, n, model.recipe.image.size, part.row_length)
+        images.require_image_file(path, n, model.recipe.image.shape[1:], part.row_length)
     drawn, captions = draw_rows(model, prepared, n, seed)
     if animate:
         images.animate(drawn, path)

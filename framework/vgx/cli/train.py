@@ -56,8 +56,6 @@ def run(
         raise click.UsageError("Name a RECIPE, or a run to go on with: --resume RUN.")
     if resumed is not None and profile:
         raise click.UsageError("A profile is made of a new run; leave out --resume or --profile.")
-    if resumed is not None and data is not None:
-        raise click.UsageError("A resumed run keeps its images; leave out --resume or --data.")
     if resumed is not None and plugins:
         raise click.UsageError("A resumed run uses its own copies of plugins; leave out --plugin.")
     if resumed is None and trust:
@@ -81,8 +79,9 @@ def run(
     else:
         stopped = find_trusted(resumed, out, trust=trust)
         changed = None
-        if recipe is not None or overrides:
-            changed = load_recipe(recipe or stopped.recipe_file, overrides, registry_of(stopped))
+        if recipe is not None or overrides or data is not None:
+            file, registry = recipe or stopped.recipe_file, registry_of(stopped)
+            changed = load_recipe(file, overrides, registry, data, moved=True)
         _go_on(stopped, changed, device, console)
         return
     _finish(ended, device, console)
@@ -90,6 +89,7 @@ def run(
 
 @click.command()
 @click.argument("run", required=False)
+@click.option("--data", metavar="PLACE", help="Where its images lie now, if they were moved.")
 @click.option("--verify", is_flag=True, help="First repeat the last steps, and compare.")
 @click.option(
     "--force-unlock", is_flag=True, help="The process that trained it on another machine has ended."
@@ -98,20 +98,29 @@ def run(
 @trust_option
 @common
 def resume(
-    run: str | None, verify: bool, force_unlock: bool, device: str | None, trust: bool
+    run: str | None,
+    data: str | None,
+    verify: bool,
+    force_unlock: bool,
+    device: str | None,
+    trust: bool,
 ) -> None:
     """Go on with RUN (a path, number or name; the newest by default)."""
     from vgx.console import Console
+    from vgx.recipe.load import load_recipe
+    from vgx.runs.trust import registry_of
     from vgx.training import environment
     from vgx.training import verify as verification
 
     environment.one_process()
-    console, stopped = Console(), find_trusted(run, trust=trust)
+    console, stopped, changed = Console(), find_trusted(run, trust=trust), None
     if force_unlock:
         stopped.unlock()
+    if data is not None:
+        changed = load_recipe(stopped.recipe_file, (), registry_of(stopped), data, moved=True)
     if verify:
-        verification.verify(stopped, device, console)
-    _go_on(stopped, None, device, console)
+        verification.verify(stopped, device, console, changed)
+    _go_on(stopped, changed, device, console)
 
 
 def _go_on(stopped: Run, changed: Recipe | None, device: str | None, console: Console) -> None:

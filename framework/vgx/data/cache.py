@@ -21,11 +21,21 @@ from typing import BinaryIO, TypeVar
 
 from vgx.data.sums import ABOUT, BROKEN, FILES, IMAGES, DamagedError, forget, read_about
 from vgx.errors import Notice, RecipeError, StorageError
-from vgx.files import cache_dir, flush_directory, open_regular
+from vgx.files import (
+    cache_dir,
+    existing,
+    flush_directory,
+    open_regular,
+    require_writable,
+    write_file,
+)
 
 INCOMPLETE = ".incomplete"  # how the hub's library ends the name of a folder it writes
 Opened = TypeVar("Opened")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+# Says to programs that make backups, and to data sets of files, that a folder is a cache
+# (https://bford.info/cachedir/).
+TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of vgx: all can be made again.\n"
 _NAME = re.compile(r"[0-9a-f]{32}")
 _HIDDEN = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # folders of builders, and what is being removed
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
@@ -38,17 +48,21 @@ class Cached:
     path: Path
     source: str  # of a store: the data set and its fields
     images: int  # 0 for all but stores
-    shape: tuple[int, int]  # size and channels
+    shape: tuple[int, int, int]  # height, width and channels
     bytes: int
     used: float  # when it was last opened, in seconds since 1970
 
     @property
+    def pixels(self) -> str:
+        """Height, width and channels as text."""
+        return " x ".join(map(str, self.shape))
+
+    @property
     def line(self) -> str:
         """It in one line of text."""
-        size, channels = self.shape
         if not self.images:
             return f"{self.source}: {format_bytes(self.bytes)}"
-        images = f"{self.images:,} images of {size} x {size} x {channels}"
+        images = f"{self.images:,} images of {self.pixels}"
         return f"{self.source}: {images}, {format_bytes(self.bytes)}"
 
 
@@ -62,14 +76,23 @@ def limit() -> int:
     text = os.environ.get("VGX_CACHE_MAX")
     if text is None:
         return shutil.disk_usage(_existing()).total // 5
+    return parse_bytes(text, "VGX_CACHE_MAX")
+
+
+def parse_bytes(text: str, name: str) -> int:
+    """Return the number of bytes that a text like 500MB says. Raises `RecipeError` with `name`."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise RecipeError(f"VGX_CACHE_MAX: {text!r} is no size; write one like 50GB or 500MB")
+        raise RecipeError(f"{name}: {text!r} is no size; write one like 50GB or 500MB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
 def require_room(count: int, bytes_per_image: int) -> None:
-    """Raise `StorageError` when a store of `count` images is larger than the cache or its disk."""
+    """Raise `StorageError` when a store of `count` images is larger than the cache or its disk.
+
+    Also when nothing can be written there.
+    """
+    require_writable(folder())
     disk, needed, allowed = shutil.disk_usage(_existing()), count * bytes_per_image, limit()
     store = f"{folder()}: a store of {count:,} images takes up to {format_bytes(needed)}"
     fewer = "take fewer or smaller images"
@@ -85,8 +108,7 @@ def require_room(count: int, bytes_per_image: int) -> None:
 
 
 def _existing() -> Path:
-    parents = (folder(), *folder().absolute().parents)
-    return next(path for path in parents if path.exists())
+    return existing(folder())
 
 
 def format_bytes(count: int) -> str:
@@ -222,7 +244,10 @@ def _begin(store: Path, place: Path, damaged: int | None) -> BinaryIO | None:
     A store that is the `damaged` one is removed first.
     """
     root = store.parent
-    root.mkdir(parents=True, exist_ok=True)
+    if not root.parent.exists():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        write_file(root.with_name("CACHEDIR.TAG"), TAG, sync=False)
+    root.mkdir(exist_ok=True)
     # Nobody may see a folder that is not yet locked. A file, since NFS locks no directory.
     with root.with_name("images.lock").open("a") as claim:
         fcntl.flock(claim, fcntl.LOCK_EX)
@@ -279,30 +304,34 @@ def stores() -> list[Cached]:
             try:
                 about = read_about(path)
             except DamagedError:
-                source, count, shape = "damaged, or of an earlier vgx", 0, (0, 0)
+                source, count, shape = "damaged, or of an earlier vgx", 0, (0, 0, 0)
             else:
-                source, count, shape = about.source, about.count, (about.size, about.channels)
+                source, count = about.source, about.count
+                shape = about.height, about.width, about.channels
             cached.append(Cached(path, source, count, shape, size, used))
     return sorted(cached, key=lambda store: store.used)
 
 
 def others() -> list[Cached]:
-    """Return what else the cache can lose: files of the hub's library, features of real images."""
+    """Return what else the cache can lose: files of the hub's library, features, hashes."""
     data, features = cache_dir() / "datasets", cache_dir() / "features"
+    hashes = cache_dir() / "streams"
     # Of a data set that the library has prepared, and of one whose preparation was broken off.
     found = [file.parent for file in data.rglob("dataset_info.json")]
     found = [path for path in found if path.suffix != INCOMPLETE] + [*data.rglob(f"*{INCOMPLETE}")]
     cached = []
-    for path in (*found, *features.glob("*.safetensors")):
+    for path in (*found, *features.glob("*.safetensors"), *hashes.glob("[0-9a-f]*")):
         with suppress(OSError):  # it was just removed
             files = [*path.iterdir()] if path.is_dir() else [path]
             status = [file.lstat() for file in files]
             used = max((max(each.st_atime, each.st_mtime) for each in status), default=0.0)
             name = "features of real images"
+            if path.is_relative_to(hashes):
+                name = "hashes of streamed images"
             if path.is_relative_to(data):
                 name = f"files of the hub's library: {'/'.join(path.relative_to(data).parts[:2])}"
             size = sum(each.st_size for each in status)
-            cached.append(Cached(path, name, 0, (0, 0), size, used))
+            cached.append(Cached(path, name, 0, (0, 0, 0), size, used))
     return cached
 
 

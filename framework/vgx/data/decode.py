@@ -1,6 +1,6 @@
 """One image of a source as plain bytes, whatever its mode, or why it cannot be used.
 
-Letters: S pixels high and wide, C channels.
+Letters: H x W pixels, C channels.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ LONGEST = 200  # characters of the message about one image
 
 
 def decode(source: Source, index: int, image: ImageSpec) -> NDArray[np.uint8] | Dropped | DataError:
-    """[S, S, C]  Return image `index`, or that it is left out, or why it cannot be read.
+    """[H, W, C]  Return image `index`, or that it is left out, or why it cannot be read.
 
     Raises `DataError` for what is no fault of the image: no memory, a disk that fails.
     """
     try:
-        with source[index] as opened:
-            whole = convert_image(opened, image.channels)
-            resized = whole.resize((image.size, image.size), Image.Resampling.BILINEAR)
+        opened = source[index]
+        # Bytes only, until arrays of 16 bits and floats are kept as they are.
+        picture = Image.fromarray(opened) if isinstance(opened, np.ndarray) else opened
+        with picture:
+            whole = convert_image(picture, image.channels)
+            resized = whole.resize((image.width, image.height), Image.Resampling.BILINEAR)
     except Dropped as reason:
         return reason
     # Decoders raise many kinds of error for bad files; each means the same to the user.
@@ -45,7 +48,7 @@ def decode(source: Source, index: int, image: ImageSpec) -> NDArray[np.uint8] | 
         if any(_of_the_machine(fault) for fault in (error, error.__cause__)):
             raise DataError(f"{text} (no fault of the image, so it is not left out)") from error
         return DataError(text)
-    return np.asarray(resized).reshape(image.size, image.size, image.channels)
+    return np.asarray(resized).reshape(image.height, image.width, image.channels)
 
 
 def convert_image(image: Image.Image, channels: int) -> Image.Image:

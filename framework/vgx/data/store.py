@@ -1,19 +1,21 @@
 """The store: images decoded, filtered and resized once into one memory-mapped array.
 
-Letters: N images, S pixels high and wide, C channels.
+Letters: N images, H x W pixels, C channels.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+import re
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,37 +24,88 @@ from vgx.console import Console
 from vgx.data import cache, sums
 from vgx.data import decode as decoding
 from vgx.data.classes import Classes, counted, names_of
+from vgx.data.left_out import LeftOut, unreadable
+from vgx.data.stream import StreamedImages, evenly
 from vgx.data.sums import Watch, unwatched
-from vgx.errors import DataError, Dropped, StorageError, noticing
+from vgx.errors import DataError, Dropped, Notice, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.base import Component
-from vgx.parts.kinds import Dataset, Labelled, Sampler, Source
+from vgx.parts.kinds import Counted, Dataset, Grouped, Labelled, Sampler, Source
 from vgx.parts.values import ImageSpec
 
 # What is done to an image after decoding; part of the store's address.
-POLICY = "bilinear-3"
+POLICY = "bilinear-4"
 AT_ONCE = 32  # images that one task of a thread decodes
 IN_FLIGHT = 2**28  # bytes of decoded images that wait to be written, about
-SKIPPING = "dataset.on_bad=skip leaves such images out"
+
+
+class Images(Protocol):
+    """Images that are read when they are asked for; an array is one such."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of images, their height, their width and their channels: (N, H, W, C)."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all images in bytes, as they are given."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> NDArray[Any]:
+        """[n, H, W, C]  Return some images: bytes from 0 to 255, or float32 in [0, 1]."""
+        ...
+
+
+class Labels(Protocol):
+    """Labels that are looked up when they are asked for; an array is one such."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> NDArray[np.int64]:
+        """[n]  Return the labels of some images."""
+        ...
 
 
 @dataclass(frozen=True)
 class Store:
     """The decoded images and how they came to be."""
 
-    images: NDArray[np.uint8]  # [N, S, S, C]
+    images: Images  # [N, H, W, C]
     hashes: NDArray[np.uint64]  # [N]  of each image's bytes: equal images have equal hashes
-    labels: NDArray[np.int64] | None  # [N]  if the recipe's image.classes is set
+    labels: Labels | None  # [N]  if the recipe's image.classes is set
     fingerprint: str  # of the source
     content: str  # SHA-256 of images and labels
     dropped: dict[str, int]  # images left out, by reason
     bad: int = 0  # images that cannot be read
     named: tuple[str, ...] = ()  # the first of those: "name: reason"
     names: tuple[str, ...] = ()  # of the labels, if they have any
+    left_out: dict[str, int] = field(default_factory=dict)  # files beside the images, by reason
+    revision: str = ""  # the commit of the data, if it is known
+
+    def first(self, rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+        """Return at most `n` of some rows, chosen by their hashes: the order has no effect.
+
+        Of streamed images they are those of a few groups.
+        """
+        if isinstance(self.images, StreamedImages):
+            return self.images.first(rows, n)
+        return rows[np.argsort(self.hashes[rows], kind="stable")][:n]
+
+    def spread(self, rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+        """Return at most `n` of some rows, evenly chosen; of streamed images, in a few groups."""
+        if isinstance(self.images, StreamedImages):
+            return self.images.spread(rows, n)
+        return rows[evenly(len(rows), n)]
 
     def classes(self, image: ImageSpec) -> Classes:
         """Return the name of each label and how many images have it; none without labels."""
-        return [] if self.labels is None else counted(self.labels, image, self.names)
+        if self.labels is None:
+            return []
+        every = np.asarray(self.labels)
+        return counted(every[every >= 0], image, self.names)
 
     def summary(self) -> str:
         """Return the counts as a line of text."""
@@ -65,12 +118,28 @@ class Store:
             text += f", {left_out:,} dropped ({reasons})"
         if self.bad:
             text += f", {self.bad:,} unreadable ({self.examples()})"
-        return text
+        return text + beside(self.left_out)
 
     def examples(self) -> str:
         """Return the first few unreadable images, and how many more there are."""
         more = f"; and {self.bad - 3:,} more" if self.bad > 3 else ""
         return "; ".join(self.named[:3]) + more
+
+
+def beside(left_out: Mapping[str, int]) -> str:
+    """Return ", 12 left out (8 .heic, 3 .txt, 1 hidden file)", or an empty text."""
+    if not left_out:
+        return ""
+    most = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count:,} {_plural(reason, count)}" for reason, count in most[:8]]
+    shown += [f"{sum(count for _, count in most[8:]):,} others"] if most[8:] else []
+    return f", {sum(left_out.values()):,} left out ({', '.join(shown)})"
+
+
+def _plural(reason: str, count: int) -> str:
+    """Return "hidden files" for "hidden file", and "runs of vgx"; an ending stays as it is."""
+    noun = re.match(r"[a-z ]+?(?= (?:of|that|without|to)\b|$)", reason)
+    return reason if count == 1 or noun is None else f"{noun[0]}s{reason[noun.end() :]}"
 
 
 def open_source(dataset: Dataset, image: ImageSpec) -> tuple[Source, list[str]]:
@@ -105,42 +174,70 @@ def name_of(part: Component) -> str:
     return " ".join(words)
 
 
-def peek(source: Source, image: ImageSpec, n: int, max_bad: float | None = None) -> Store:
+def peek(
+    source: Source,
+    image: ImageSpec,
+    n: int,
+    max_bad: float | None = None,
+    rows: Iterable[int] | None = None,
+) -> Store:
     """Decode the first `n` usable images without the cache, or fewer if there are not as many.
 
-    An unreadable image is left out if `max_bad` allows some; else it is a `DataError`.
+    With `rows`, of these images alone. Unreadable images are left out if `max_bad` allows some;
+    else they are a `DataError`.
     """
-    usable: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
+    usable, labels, left_out = list[NDArray[np.uint8]](), list[int](), LeftOut()
     with decoding.guarded():
-        for index in range(len(source)):
+        for index in range(len(source)) if rows is None else rows:
             pixels = decoding.decode(source, index, image)
             if isinstance(pixels, np.ndarray):
                 usable.append(pixels)
                 labels += [label_of(source, index, image)] if image.classes else []
-            elif isinstance(pixels, DataError) and max_bad is None:
-                raise _with_advice(pixels)
+            else:
+                left_out.add(pixels)
             if len(usable) == n:
                 break
+    bad, tried = left_out.bad, len(usable) + left_out.count
     if not usable:
-        raise DataError(f"none of {len(source):,} images is usable")
+        count = f"{tried:,} of" if tried < len(source) else ""
+        raise DataError(left_out.nothing_else(f"{count} {len(source):,}".strip()))
+    if bad and max_bad is None:
+        advice = "Only these were tried. To leave such images out: --set dataset.on_bad=skip"
+        raise DataError(unreadable(len(bad), bad, tried, None, advice))
     hashes = np.array([hash_of(pixels.tobytes()) for pixels in usable], np.uint64)
-    return Store(np.stack(usable), hashes, np.array(labels) if labels else None, "", "", {})
+    known, named = np.array(labels) if labels else None, tuple(bad[: sums.NAMED])
+    return Store(np.stack(usable), hashes, known, "", "", dict(left_out.dropped), len(bad), named)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return numbers from 0 to `count` - 1 in ascending order: `most` of them, evenly spread."""
+    most = min(count, most)
+    return [number * count // most for number in range(most)]
+
+
+def check_labels(source: Source, image: ImageSpec) -> None:
+    """Raise `DataError` for the first image without a label that the recipe allows."""
+    for index in range(len(source) if image.classes else 0):
+        label_of(source, index, image)
 
 
 def open_with_progress(
     source: Source, dataset: Dataset, image: ImageSpec, console: Console, *, verify: bool = False
 ) -> Store:
     """Return the store of a data set's source; show on the console how that goes on."""
-    return open_store(
-        source,
-        image,
-        watched_on(console),
-        dataset.tolerated,
-        name_of(dataset),
-        console.print,
-        verify=verify,
-    )
+    with noticing(notices := list[str]()):
+        store = open_store(
+            source,
+            image,
+            watched_on(console),
+            dataset.tolerated,
+            name_of(dataset),
+            console.print,
+            verify=verify,
+        )
+    for notice in notices:
+        console.warn(notice)
+    return store
 
 
 def watched_on(console: Console) -> Watch:
@@ -161,15 +258,16 @@ def open_store(
     max_bad: float | None = None,
     name: str = "",
     report: Callable[[str], None] = lambda _: None,
-    advice: str = SKIPPING,
+    advice: str = "",
     *,
     verify: bool = False,
 ) -> Store:
     """Return the store of a source for this kind of image; build it if the cache has none.
 
     `watch` shows how images are decoded or verified, and `report` is called with messages for the
-    user. `max_bad` is the largest share of images that may be unreadable; without it the first one
-    is a `DataError` that ends with `advice`. `name` stands for the source in the list of the cache.
+    user. `max_bad` is the largest share of images that may be unreadable; without it none may be.
+    More are a `DataError`, after all images were read: it names them, and ends with `advice`, by
+    default the settings to go on. `name` stands for the source in the list of the cache.
     With `verify` the images are hashed, whenever that was done before. A damaged store is built
     again, with a `Notice`.
     """
@@ -182,7 +280,7 @@ def open_store(
     def build(place: Path, file: BinaryIO) -> None:
         require_room(source, image)
         with watch("Preparing", len(source)) as progress:
-            _build(source, image, place, file, progress, max_bad, name, advice)
+            _build(source, image, place, file, progress, name, report if max_bad is None else None)
 
     def waiting() -> None:
         report("Another run decodes these images; waiting")
@@ -196,8 +294,18 @@ def open_store(
     if built:
         for removed in cache.remove(limit):
             report(f"Removed from the cache, which is full: {removed.line}")
-    _check_bad(store, len(source), max_bad, advice)
-    return replace(store, names=names)  # a store of an earlier version has none
+    # The store may have been built by a recipe that allows more of them.
+    if store.bad > (max_bad or 0) * len(source):
+        listed = folder / sums.ABOUT
+        message = unreadable(store.bad, store.named, len(source), max_bad, advice, listed)
+        raise DataError(message)
+    left_out = dict(source.left_out) if isinstance(source, Counted) else {}
+    return replace(store, names=names, left_out=left_out)
+
+
+def exists(source: Source, image: ImageSpec) -> bool:
+    """Return whether the cache has the store of a source, so that nothing must be decoded."""
+    return _folder(source.fingerprint, image).is_dir()
 
 
 def require_room(source: Source, image: ImageSpec) -> None:
@@ -205,7 +313,8 @@ def require_room(source: Source, image: ImageSpec) -> None:
 
     A store that exists needs no room.
     """
-    if not _folder(source.fingerprint, image).is_dir():
+    streamed = isinstance(source, Grouped)  # no more is kept than there is room for
+    if not streamed and not exists(source, image):
         numbers = 2 if image.classes else 1  # of 8 bytes: a hash, and a label
         cache.require_room(len(source), image.pixel_values + 8 * numbers)
 
@@ -225,7 +334,7 @@ def cached(fingerprint: str, image: ImageSpec, watch: Watch = unwatched) -> Stor
 
 def _folder(fingerprint: str, image: ImageSpec) -> Path:
     """Return where the store of a source lies, whether it is there or not."""
-    address = f"{fingerprint}|{image.size}|{image.channels}|{POLICY}"
+    address = f"{fingerprint}|{image.height}x{image.width}|{image.channels}|{POLICY}"
     if image.classes:
         address += f"|{image.classes} classes"
     return cache.folder() / hashlib.sha256(address.encode()).hexdigest()[:32]
@@ -237,12 +346,12 @@ def _read(
     """Verify a store and map its images. Raises `DamagedError`, `OSError`."""
     with cache.open_images(folder) as file:
         about = sums.read_about(folder)
-        if (about.size, about.channels) != (image.size, image.channels):
+        if (about.channels, about.height, about.width) != image.shape:
             raise sums.DamagedError(f"{sums.ABOUT} is that of other images")
         hashes = sums.read_column(folder, sums.HASHES, about)
         labels = sums.read_column(folder, sums.LABELS, about) if image.classes else b""
         sums.check_images(folder, file, about, labels, watch, always=verify)
-        shape = about.count, image.size, image.size, image.channels
+        shape = about.count, image.height, image.width, image.channels
         # The map keeps the file's lock: a store that is mapped is not removed.
         images = np.memmap(file, np.uint8, "r", shape=shape)
     return Store(
@@ -256,22 +365,6 @@ def _read(
         tuple(about.named),
         tuple(about.classes),
     )
-
-
-def _check_bad(store: Store, total: int, max_bad: float | None, advice: str) -> None:
-    """Raise `DataError` for too many unreadable images.
-
-    The store may have been built by a recipe that allows more of them.
-    """
-    if store.bad and max_bad is None:
-        raise _with_advice(store.named[0], advice)
-    if store.bad > (max_bad or 0) * total:
-        message = f"{store.bad:,} of {total:,} images are unreadable ({store.examples()})"
-        raise DataError(f"{message}; dataset.max_bad allows a share of {max_bad:g}")
-
-
-def _with_advice(bad: DataError | str, advice: str = SKIPPING) -> DataError:
-    return DataError(f"{bad}; {advice}")
 
 
 def hash_of(data: bytes) -> int:
@@ -296,23 +389,22 @@ def _build(
     place: Path,
     file: BinaryIO,
     progress: Callable[[int], None],
-    max_bad: float | None,
     name: str,
-    advice: str,
+    report: Callable[[str], None] | None,
 ) -> None:
-    """Write a store into `place`, its images into the open `file` there."""
-    digest, dropped = hashlib.sha256(), Counter[str]()
-    bad, labels, hashes = list[str](), list[int](), list[int]()
+    """Write a store into `place`, its images into the open `file` there.
+
+    `report` is called with the first unreadable image.
+    """
+    digest, left_out = hashlib.sha256(), LeftOut()
+    labels, hashes = list[int](), list[int]()
     with decoding.guarded():
         for piece in decode_all(source, image):
             progress(piece.count)
             for fault in piece.faults:
-                if isinstance(fault, Dropped):
-                    dropped[str(fault)] += 1
-                elif max_bad is None:
-                    raise _with_advice(fault, advice)
-                else:
-                    bad.append(str(fault))
+                left_out.add(fault)
+                if report and len(left_out.bad) == 1 and isinstance(fault, DataError):
+                    report(f"{fault}; the others are read too, so that all such images are named")
             file.write(piece.data)
             digest.update(piece.data)
             hashes += piece.hashes
@@ -320,8 +412,10 @@ def _build(
     file.flush()
     os.fsync(file.fileno())
     if not hashes:
-        why = f"dropped: {dict(dropped)}, unreadable: {len(bad):,} ({'; '.join(bad[:3])})"
-        raise DataError(f"none of {len(source):,} images is usable: {why}")
+        raise DataError(left_out.nothing_else(f"{len(source):,}"))
+    if left_out.dropped.total() > len(hashes) and (settings := left_out.settings()):
+        few = f"only {len(hashes):,} of {len(source):,} images are used: {left_out.counts()}"
+        warnings.warn("\n".join([few, *settings]), Notice, stacklevel=2)
     columns = {sums.HASHES: np.array(hashes, np.uint64).tobytes()}
     if image.classes:
         columns[sums.LABELS] = np.array(labels, np.int64).tobytes()
@@ -331,12 +425,13 @@ def _build(
     about = sums.About(
         address=place.name.removeprefix("."),
         source=decoding.printable(name or source.fingerprint),
-        size=image.size,
+        height=image.height,
+        width=image.width,
         channels=image.channels,
         count=len(hashes),
-        dropped=dict(sorted(dropped.items())),
-        bad=len(bad),
-        named=bad[: sums.NAMED],
+        dropped=dict(sorted(left_out.dropped.items())),
+        bad=len(left_out.bad),
+        named=left_out.bad[: sums.NAMED],
         sha256=digest.hexdigest(),
         sums={column: hashlib.sha256(data).hexdigest() for column, data in columns.items()},
         classes=list(names_of(source, image)),

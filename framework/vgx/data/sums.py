@@ -51,7 +51,8 @@ class About:
 
     address: str  # the name of the store's folder
     source: str  # the data set and its fields
-    size: int
+    height: int  # of each image, in pixels
+    width: int
     channels: int
     count: int
     dropped: dict[str, int]  # images left out, by reason
@@ -71,11 +72,12 @@ class About:
 
     def possible(self) -> bool:
         """Return whether each field is of its kind and within its bounds."""
-        numbers = (self.size, self.channels, self.count, self.bad, *self.dropped.values())
+        shape = self.height, self.width, self.channels, self.count
+        numbers = (*shape, self.bad, *self.dropped.values())
         texts = (self.address, self.source, self.sha256, *self.named, *self.dropped, *self.classes)
         return (
             all(type(number) is int and 0 <= number < 2**53 for number in numbers)
-            and min(self.size, self.channels, self.count) > 0
+            and min(shape) > 0
             and all(type(text) is str for text in (*texts, *self.sums.values()))
             and type(self.named) is type(self.classes) is list
             and set(self.sums) in ({HASHES}, {HASHES, LABELS})
@@ -118,7 +120,7 @@ def check_images(
 
     Raises `DamagedError` when they, or the labels, are not those that were written.
     """
-    row = about.size**2 * about.channels
+    row = about.height * about.width * about.channels
     size = os.fstat(file.fileno()).st_size
     if size != about.count * row:
         raise DamagedError(f"{IMAGES} has {size:,} bytes, not {about.count * row:,}")

@@ -43,7 +43,7 @@ class Engine:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """Build everything for a training of `steps`, which stores the newest `codes` latents."""
-        self.recipe, self.steps = recipe, steps
+        self.recipe = recipe
         self.device, self.dtype = torch.device(device), dtype
         self.losses = build_losses(recipe)
         self.networks = self._build_networks()
@@ -54,9 +54,7 @@ class Engine:
             for name in (names if recipe.discriminator else names[:1])
         }
         self.ema = self._build_ema()
-        self.latents = StoredLatents(
-            codes, recipe.latent.shape, self.device, labelled=recipe.image.classes > 0
-        )
+        self.set_length(steps, codes)
         # With fused optimizers no step has to wait for the device.
         fused = all(p.optimizer.defaults.get("fused") for p in self.players.values())
         self.guard = Guard(self.device, deferred=self.device.type == "cuda" and fused)
@@ -224,7 +222,20 @@ class Engine:
                 self._last_layer = last_layer_of(decoder(z, *further))
         return self._last_layer
 
-    # --- how it computes, and its state --------------------------------------------------------
+    # --- how long and how it computes, and its state -------------------------------------------
+
+    def set_length(self, steps: int, codes: int) -> None:
+        """Train for `steps`, and store the newest `codes` latents; to be called before a training.
+
+        Nothing else depends on these numbers, so the networks can be built, and checked, while they
+        are not yet known.
+        """
+        self.length = steps, codes
+        self.steps = self.forward.steps = steps
+        labelled = self.recipe.image.classes > 0
+        self.latents = StoredLatents(
+            codes, self.recipe.latent.shape, self.device, labelled=labelled
+        )
 
     def configure(self, train: Train) -> None:
         """Set `precision` and `compile` as they are settled: they are no longer `auto`."""

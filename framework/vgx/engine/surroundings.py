@@ -13,14 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vgx.files import working_folder
 from vgx.parts.base import BrokenError, Component
-
-
-def _folder() -> str:
-    try:
-        return os.getcwd()  # noqa: PTH109 - a text; the folder may be gone
-    except OSError:
-        return ""
 
 
 def _enter(folder: str) -> None:
@@ -74,7 +68,7 @@ SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], object]], ...] = (
         )
         for device in ("cpu", "cuda")
     ),
-    ("the working directory", _folder, _enter),
+    ("the working directory", working_folder, _enter),
     ("the warnings that are errors", _filters, _filter),
     *(
         (f"the handler of {number.name}", partial(signal.getsignal, number),

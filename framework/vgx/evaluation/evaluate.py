@@ -14,7 +14,8 @@ import torch
 
 from vgx.check.metrics import try_metric
 from vgx.console import Console
-from vgx.data.store import Store, announce, open_source, open_with_progress
+from vgx.data.opening import store_of
+from vgx.data.store import Store, announce, open_source
 from vgx.errors import HubError, RecipeError, noticing
 from vgx.evaluation import latents
 from vgx.evaluation.features import Advance, FeatureCache, RealImages, RealSets, real_sets
@@ -35,6 +36,7 @@ from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Recipe, value_names
 from vgx.runs.directory import Run
+from vgx.runs.moved import looking_back
 from vgx.sampling.draw import draw, prepare
 from vgx.sampling.model import Model, load_model
 
@@ -77,15 +79,18 @@ def evaluate_run(
     with noticing(notices):
         cache = FeatureCache(recipe.image, device, lambda part: registry.owner(type(part)).version)
         announce(settings.against or recipe.dataset, settings.samplers, console)
-        source, image = _open(settings.against or recipe.dataset, recipe)
+        with looking_back(run, recipe):
+            source, image = _open(settings.against or recipe.dataset, recipe)
         most = min(settings.n, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
         settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
-        store = open_with_progress(source, settings.against or recipe.dataset, image, console)
-        sets = real_sets(store, None if settings.against else recipe.eval.holdout, settings.n)
+        model = load_model(run, recipe, device, ("encoder", "decoder"), best=settings.best)
+        holdout = None if settings.against else recipe.eval.holdout
+        opened = settings.against or recipe.dataset
+        store = store_of(source, opened, image, console, holdout or 0.0)
+        sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
         settings = _possible(settings, recipe, counts, cache, console)
-        model = load_model(run, recipe, device, ("encoder", "decoder"), best=settings.best)
         with console.progress("Evaluating", _work(settings, sets, model)) as update:
 
             def advance(more: int) -> None:
@@ -239,12 +244,13 @@ def measure_generation(
     metrics = [metric for metric in settings.metrics if not metric.pairs]
     if not metrics:
         return []
+    recipes = (model.recipe.model_copy(update={"sampler": part}) for part in settings.samplers)
+    models = [replace(model, recipe=recipe) for recipe in recipes]
+    all_prepared = [prepare(drawing) for drawing in models]  # what fails there fails at once
     for part in feature_parts(metrics).values():
         cache.real_features(part, real, advance)
     results, counts = [], real.label_counts(model.recipe.image)
-    for sampler in settings.samplers:
-        drawing = replace(model, recipe=model.recipe.model_copy(update={"sampler": sampler}))
-        prepared = prepare(drawing)
+    for sampler, drawing, prepared in zip(settings.samplers, models, all_prepared, strict=True):
         values = []
         for seed in range(settings.seeds):
             samples = draw(drawing, prepared, settings.n, seed, counts)

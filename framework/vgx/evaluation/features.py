@@ -1,6 +1,6 @@
 """Real images to compare with, and the features in which metrics compare images.
 
-Letters: N images, C channels, S pixels high and wide, F features.
+Letters: N images, C channels, H x W pixels, F features.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vgx.data.batches import as_images
 from vgx.data.split import held_out
-from vgx.data.store import Store
+from vgx.data.store import Images, Labels, Store
 from vgx.errors import Notice, StorageError
 from vgx.files import cache_dir
 from vgx.parts.kinds import Features
@@ -40,9 +40,9 @@ def ignore(_: int) -> None:
 class RealImages:
     """Some images of a store."""
 
-    images: NDArray[np.uint8]  # [all, S, S, C]  of the store
+    images: Images  # [all, H, W, C]  of the store
     rows: NDArray[np.int64]  # [N]  which of them
-    labels: NDArray[np.int64] | None  # [all]  of the store
+    labels: Labels | None  # [all]  of the store
     content: str  # SHA-256 of all images of the store
     split: str  # "held out", "trained on" or "of another data set"
     of: int  # how many images the split has
@@ -51,11 +51,11 @@ class RealImages:
         return len(self.rows)
 
     def batch(self, start: int, count: int, device: torch.device) -> Tensor:
-        """[<=count, C, S, S]  Return `count` images from number `start` on."""
+        """[<=count, C, H, W]  Return `count` images from number `start` on."""
         return as_images(self.images[self.rows[start : start + count]], device)
 
     def batches(self, device: torch.device) -> Iterator[Tensor]:
-        """Go through all images, [<=CHUNK, C, S, S] each time."""
+        """Go through all images, [<=CHUNK, C, H, W] each time."""
         for start in range(0, len(self), CHUNK):
             yield self.batch(start, CHUNK, device)
 
@@ -89,7 +89,7 @@ def real_sets(store: Store, holdout: float | None, n: int) -> RealSets:
 
     def some(among: NDArray[np.bool_], split: str) -> RealImages:
         rows = np.flatnonzero(among)
-        chosen = rows[np.argsort(store.hashes[rows], kind="stable")][:n]
+        chosen = store.first(rows, n)
         return RealImages(store.images, chosen, store.labels, store.content, split, len(rows))
 
     if holdout is None:
@@ -125,7 +125,7 @@ class FeatureCache:
 
     @torch.no_grad()
     def features(self, part: Features, images: Tensor) -> Tensor:
-        """[N, F]  Return the features of images [N, C, S, S], on the CPU."""
+        """[N, F]  Return the features of images [N, C, H, W], on the CPU."""
         features: Tensor = self.network(part)(images).float().cpu()
         return features
 

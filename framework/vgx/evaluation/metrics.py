@@ -1,6 +1,6 @@
 """Metrics of a model: of its reconstructions, and of the images that its sampler draws.
 
-Letters: N images, C channels, S pixels high and wide, F features.
+Letters: N images, C channels, H x W pixels, F features.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def measure_samples(
     cache: FeatureCache,
     advance: Advance = ignore,
 ) -> dict[str, float]:
-    """Compare real images with samples, which come in batches [N, C, S, S] in [0, 1].
+    """Compare real images with samples, which come in batches [N, C, H, W] in [0, 1].
 
     Metrics that compare pairs of images are left out.
     """
@@ -180,7 +180,7 @@ def feature_parts(metrics: Sequence[Metric]) -> dict[str, Features]:
 
 
 def as_saved(images: Tensor) -> Tensor:
-    """[N, C, S, S]  Round images to the values that a PNG can hold, as those of real images are."""
+    """[N, C, H, W]  Round images to the values that a PNG can hold, as those of real images are."""
     return levels(images) / 255
 
 

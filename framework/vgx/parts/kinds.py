@@ -28,6 +28,7 @@ from vgx.step import Step
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from PIL import Image
     from torch import Generator, Tensor, nn
 
@@ -45,8 +46,11 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Image.Image:
-        """Return image `index`, in any mode and size.
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
+        """Return image `index` as it is: a PIL image of any mode and size, or an array.
+
+        An array is [H, W] or [H, W, C] of uint8, uint16 or floats. The recipe's `image` decides
+        what becomes of it.
 
         Raises `vgx.Dropped` for an image that the recipe leaves out. Any other exception means that
         the image cannot be read. The message of a `vgx.DataError`, "name: why", is shown to the
@@ -86,6 +90,56 @@ class Factored(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class Encoded(Source, Protocol):
+    """A sequence of images that are in files, or in rows that hold what a file would."""
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file of image `index` as it is, before it is decoded."""
+        ...
+
+
+@runtime_checkable
+class Grouped(Source, Protocol):
+    """A sequence of images in groups that are read as a whole, such as the row groups of parquet.
+
+    There may be more images than a disk holds: they are not stored, but read again when needed. The
+    fingerprint changes when the data change, and not when they are copied elsewhere.
+    """
+
+    @property
+    def groups(self) -> Sequence[int]:
+        """Return how many images each group has; their images follow each other."""
+        ...
+
+    @property
+    def group_bytes(self) -> int:
+        """Return the size in memory of the largest group, about."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """Return the commit of the data, which `dataset.revision` takes; "" when there is none."""
+        ...
+
+    def group(self, number: int) -> Encoded:
+        """Read a group. Its images are in memory then, still encoded.
+
+        Threads call this. Raises `DataError` or `HubError` when the group cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class Counted(Source, Protocol):
+    """A sequence of images that knows which other files lie beside them."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many files are left out, by reason: ".heic", "hidden file", "run of vgx"."""
+        ...
+
+
 class Dataset(Component):
     """The source of the images."""
 
@@ -106,7 +160,8 @@ class Dataset(Component):
     def fields_for(cls, place: str) -> dict[str, Any] | None:
         """Return the fields with which this data set opens a place of `--data`: a path or a name.
 
-        `None` if it does not open this place.
+        `None` if it does not open this place. A `DataError` that says why not is shown to the user
+        if no other data set opens it.
         """
         del place
         return None
@@ -120,7 +175,10 @@ class Dataset(Component):
 
     @abstractmethod
     def build(self, image: ImageSpec) -> Source:
-        """Open the images. The image store decodes and resizes each image once."""
+        """Open the images. The image store decodes and resizes each image once.
+
+        A `Grouped` source is not stored: its images are decoded when they are needed.
+        """
 
 
 class Augmentation(Component):

@@ -30,6 +30,8 @@ def load_recipe(
     overrides: Mapping[str, Any] | Sequence[str] | str = (),
     registry: Registry | None = None,
     data: str | None = None,
+    *,
+    moved: bool = False,
 ) -> Recipe:
     """Read a recipe, merge it with the recipes that it extends, apply overrides and validate.
 
@@ -37,7 +39,8 @@ def load_recipe(
     `overrides` are `{"train.steps": 10}` or `["train.steps=10"]`. In the second form the values are
     YAML; a field that takes a text or a path gets the text as it stands. Their order does not
     matter, but of two values for one field the last counts. `data` replaces the data set: a folder
-    of images, or another place that an installed data set opens. Raises `RecipeError` that lists
+    of images, or another place that an installed data set opens. With `moved` it is the place where
+    the recipe's own data set lies now, whose other fields stay. Raises `RecipeError` that lists
     all errors with their places.
     """
     faults: list[Fault] = []
@@ -47,6 +50,8 @@ def load_recipe(
     registry = registry or discover()
     if data is not None:
         dataset = replace(_node(dataset_at(data, registry), "--data"), key_place="--data")
+        if moved and "dataset" in tree.value:
+            dataset = _merge(tree.value["dataset"], dataset, "dataset")
         tree = replace(tree, value={**tree.value, "dataset": dataset})
     if isinstance(overrides, Mapping):
         settings = [(key, _node(value, f"--set {key}")) for key, value in overrides.items()]

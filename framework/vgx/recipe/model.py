@@ -287,8 +287,9 @@ class Recipe(BaseModel):
         return self.batches_per_step * self.train.batch
 
 
-# The fields that may change when a run is resumed. Other changes would make another experiment.
+# The fields that may change when a run is resumed. Other changes would make another experiment: the
+# data set too, but of that the images are compared, so it may lie elsewhere now.
 CHANGEABLE = (
     "train.epochs", "train.steps", "train.log_every", "train.draw_every", "train.save_every",
-    "train.on_nonfinite", "eval.every", "eval.n", "trackers",
+    "train.on_nonfinite", "eval.every", "eval.n", "trackers", "dataset", "sampler.path",
 )  # fmt: skip

@@ -17,11 +17,15 @@ def dataset_at(place: str, registry: Registry) -> dict[str, Any]:
     """
     if not place.strip():
         raise RecipeError("--data: no place is given")
-    types, opened = list[str](), list[dict[str, Any]]()
+    types, opened, refused = list[str](), list[dict[str, Any]](), list[DataError]()
     for _, part in registry.offers("dataset"):
         if issubclass(part, Dataset) and "fields_for" in vars(part):
             types.append(part.type)
-            fields = part.fields_for(str(user_path(place)))
+            try:
+                fields = part.fields_for(str(user_path(place)))
+            except DataError as error:
+                refused.append(error)
+                continue
             opened += [] if fields is None else [{"type": part.type, **fields}]
     if len(opened) == 1:
         return opened[0]
@@ -29,7 +33,10 @@ def dataset_at(place: str, registry: Registry) -> dict[str, Any]:
         several = " and ".join(fields["type"] for fields in opened)
         advice = f"choose one: --set dataset.type={opened[0]['type']} --set dataset.path={place}"
         raise RecipeError(f"--data {place}: {several} open it; {advice}")
+    if refused:
+        raise DataError(f"--data {place}: {refused[0]}")
     path = user_path(place)
     if not path.exists():
-        raise DataError(f"--data {place}: there is no such folder or file: {path.absolute()}")
+        hub = "" if "/" in place else "; data sets of the hub are called OWNER/NAME"
+        raise DataError(f"--data {place}: there is no such folder or file: {path.absolute()}{hub}")
     raise DataError(f"--data {place}: these data sets find no images there: {', '.join(types)}")

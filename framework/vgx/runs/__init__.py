@@ -2,6 +2,7 @@
 
 reading          the files of a run, each read by a function of its own
 directory        run directories: numbers, files, the log, the lock
+moved            images of a run that lie elsewhere now
 trust            which plugin files of a run are imported: those that this user trusts
 best             the best measurement of each metric, in a log and in checkpoints
 checkpoint       states, committed by a rename and verified before they are used

@@ -62,15 +62,15 @@ def evenly(items: list[T], most: int) -> list[T]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def timelapse(run: Run, size: int = 0) -> None:
+def timelapse(run: Run, pixels: int = 0) -> None:
     """Make `samples/timelapse.webp` of the grids of samples, if there are two.
 
-    `size` is that of the run's images, in pixels: grids of large ones are larger. A damaged grid is
-    left out, with a `Notice`.
+    `pixels` is the number of pixels of one image of the run: grids of large ones are larger. A
+    damaged grid is left out, with a `Notice`.
     """
     frames = []
     for file in evenly(drawn(run), FRAMES):
-        grid = unless_damaged(lambda path: read_grid(path, size), file)
+        grid = unless_damaged(lambda path: read_grid(path, pixels), file)
         if grid is not None:
             frames.append(_frame(grid, step_of(file)))
     if len(frames) < 2:

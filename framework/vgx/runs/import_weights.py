@@ -6,6 +6,7 @@ is no fallback to a reader that runs code.
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgx.errors import StorageError
+from vgx.errors import Notice, StorageError
 from vgx.files import require_ending, user_path, write_file
 from vgx.output import short, visible
 from vgx.runs.checkpoint import tensor_bytes
@@ -26,13 +27,18 @@ _USUAL = (
     "params", "weights", "net", "module", "generator", "encoder", "decoder", "discriminator",
 )  # fmt: skip
 MAX_TENSORS = 20_000
-_WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DataParallel and torch.compile
+# Prefixes of DataParallel and torch.compile, and of modules that contain nothing but a network.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")
 
 
-def import_weights(source: str | Path, target: str | Path) -> dict[str, Tensor]:
+def import_weights(
+    source: str | Path, target: str | Path, key: str | None = None
+) -> dict[str, Tensor]:
     """Write the tensors of a `.pt` file as safetensors, and return them.
 
-    Raises `StorageError` for a file that holds anything but weights; nothing is written then.
+    `key` is where they are in the file, by default the first of the usual ones. A `Notice` says
+    which that is if tensors are under others too, and which prefix is taken off all names. Raises
+    `StorageError` for a file that holds anything but weights; nothing is written then.
     """
     source, target = user_path(source), user_path(target)
     require_ending(target, "weights", [".safetensors"])
@@ -46,7 +52,7 @@ def import_weights(source: str | Path, target: str | Path) -> dict[str, Tensor]:
         first = visible(next(iter(str(error).strip().splitlines()), type(error).__name__))
         message = f"{source}: not read, since it holds more than weights, or is damaged"
         raise StorageError(f"{message}: {short(first)}") from error
-    tensors = _plain(_state(loaded, source))
+    tensors = _plain(_state(loaded, source, key))
     if len(tensors) > MAX_TENSORS:
         raise StorageError(f"{source}: {len(tensors):,} tensors; at most {MAX_TENSORS:,} are read")
     try:
@@ -101,16 +107,27 @@ def _size(source: Path) -> int:
     return size
 
 
-def _state(loaded: Any, source: Path) -> dict[str, Tensor]:
-    """Return the tensors by name: those of the file itself, or those under a usual key."""
+def _state(loaded: Any, source: Path, key: str | None) -> dict[str, Tensor]:
+    """Return the tensors by name: those under `key`, of the file itself, or under a usual key."""
     if not isinstance(loaded, Mapping):
         raise StorageError(f"{source}: holds a {type(loaded).__name__}, not tensors by name")
-    for value in (loaded, *(loaded.get(key) for key in _USUAL)):
-        if isinstance(value, Mapping) and value and _all_tensors(value):
-            return dict(value)
-    keys = ", ".join(short(visible(str(key))) for key in list(loaded)[:10]) or "nothing"
-    looked = ", ".join(_USUAL)
-    raise StorageError(f"{source}: no tensors by name in it or under {looked}; it has: {keys}")
+    if key is None and loaded and _all_tensors(loaded):
+        return dict(loaded)
+    found = [name for name, value in loaded.items() if isinstance(name, str) and _is_state(value)]
+    usual = [name for name in ([key] if key else _USUAL) if name in found]
+    if not usual:
+        keys = ", ".join(short(visible(str(name))) for name in list(loaded)[:10]) or "nothing"
+        looked = f"under {short(visible(key))}" if key else f"in it or under {', '.join(_USUAL)}"
+        raise StorageError(f"{source}: no tensors by name {looked}; it has: {keys}")
+    others = ", ".join(short(visible(name)) for name in found if name != usual[0])
+    if others and key is None:
+        text = f"{source}: the tensors under {usual[0]} are taken; others: {others} (--key KEY)"
+        warnings.warn(text, Notice, stacklevel=3)
+    return dict(loaded[usual[0]])
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and _all_tensors(value)
 
 
 def _all_tensors(mapping: Mapping[Any, Any]) -> bool:
@@ -119,7 +136,11 @@ def _all_tensors(mapping: Mapping[Any, Any]) -> bool:
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Remove the prefix of a wrapper when all names have it and more; they stay different."""
+    removed = ""
     for wrapper in _WRAPPERS:
         if all(name.startswith(wrapper) and name != wrapper for name in tensors):
             tensors = {name.removeprefix(wrapper): t for name, t in tensors.items()}
+            removed += wrapper
+    if removed:
+        warnings.warn(f"the prefix {removed} of all names is taken off", Notice, stacklevel=3)
     return tensors

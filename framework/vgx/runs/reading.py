@@ -74,6 +74,8 @@ class Data(TypedDict, total=False):
     dataset: str
     fingerprint: str
     content: Required[str]
+    revision: str  # the commit of the data; "" where it is not known
+    streamed: bool  # read while training, and not stored
     kept: Required[Count]
     held_out: Count
     dropped: dict[str, Count]
@@ -101,6 +103,7 @@ class Environment(TypedDict, total=False):
     device: str
     threads: Count
     git: str | None
+    folder: str  # the working directory, in which relative paths began
     started: str
     data: Data
     better: dict[str, Literal["higher", "lower"]] | None  # absent in runs of earlier versions
@@ -311,8 +314,8 @@ def lock(run: Path) -> str:
     return (_bytes(run / "lock", MAX_LOCK) or b"").decode(errors="replace").strip()
 
 
-def grid(file: Path, size: int) -> Image.Image:
-    """Return a grid of images of `size` x `size` pixels, as a run draws them: PNG, RGB or grey.
+def grid(file: Path, pixels: int) -> Image.Image:
+    """Return a grid of images of so many pixels each, as a run draws them: PNG, RGB or grey.
 
     Raises `StorageError` also when it is missing, and when it has far more pixels than such a grid.
     """
@@ -321,7 +324,7 @@ def grid(file: Path, size: int) -> Image.Image:
     data = _bytes(file, MAX_GRID)
     if data is None:
         raise StorageError(f"{file}: missing")
-    most = 2**24 + 80 * size**2  # 64 images, the lines between them and their captions
+    most = 2**24 + 80 * pixels  # 64 images, the lines between them and their captions
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

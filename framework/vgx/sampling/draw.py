@@ -33,6 +33,7 @@ from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
 from vgx.runs import reading, summed
 from vgx.runs.directory import Run, find
+from vgx.runs.moved import looking_back
 from vgx.runs.trust import registry_of
 from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model
 
@@ -110,7 +111,8 @@ def open_sampler(
     if own and recipe.sampler.own_images:  # the recipe says where, and may be a stranger's
         text = f"opening the images of the sampler {name_of(recipe.sampler)}"
         warnings.warn(text, Notice, stacklevel=2)
-    source = recipe.sampler.pictures(recipe.image)
+    with looking_back(run, recipe):
+        source = recipe.sampler.pictures(recipe.image)
     networks = ("decoder",) if source is None else ("encoder", "decoder")
     model = load_model(run, recipe, device, networks, best=best)
     return model, replace(prepare(model, run, source), label=wanted)
@@ -185,7 +187,7 @@ def prepare(
 def encode_images(model: Model, source: Source, most: int | None = None) -> Tensor:
     """[K, *Z]  The posterior means of a sampler's own images, which it draws from; on the CPU."""
     image = replace(model.recipe.image, classes=0)
-    stored = open_store(source, image, advice="remove it from the sampler's path").images[:most]
+    stored = open_store(source, image, advice="Remove them from the sampler's path").images[:most]
     pieces = (stored[start : start + CHUNK] for start in range(0, len(stored), CHUNK))
     device = model.codes.device
     return torch.cat([model.encode(as_images(piece, device)).cpu() for piece in pieces])

@@ -45,8 +45,7 @@ class Case:
 
     def images(self, seed: int = 0) -> Tensor:
         """[B, C, H, W]  Return random images in [0, 1]."""
-        size = (B, self.image.channels, self.image.size, self.image.size)
-        return torch.rand(size, generator=rng.generator(seed, "testing images"))
+        return torch.rand((B, *self.image.shape), generator=rng.generator(seed, "testing images"))
 
 
 def require(condition: object, fault: str) -> None:

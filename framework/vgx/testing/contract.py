@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vgx import rng
+from vgx.errors import RecipeError
 from vgx.parts.base import Component, validate
-from vgx.parts.contract import ContractError, documentation_faults
+from vgx.parts.contract import ContractError, documentation_faults, with_tensors
+from vgx.parts.kinds import Metric
 from vgx.parts.registry import Plugin, Registry
 from vgx.parts.values import STRICT, ImageSpec, LatentSpec
 from vgx.recipe import schema, yaml
@@ -57,15 +60,29 @@ def check_part(
     """Hold a part to the contract of its kind.
 
     By default images are 16x16 RGB (with 3 labels for a conditional part), latents are 8 numbers,
-    and a loss is evaluated on `full_step`; pass others to a part that needs them. Raises
-    `AssertionError` that names the part and lists all that is wrong.
+    and a loss is evaluated on `full_step`; pass others to a part that needs them. Unless `step` is
+    given, a part that passes for square images is also checked with images that are twice as wide,
+    and with a spatial latent that is. There it may raise `RecipeError`, and a metric may say why
+    not: that is how a part declares that its images must be square. Raises `AssertionError` that
+    names the part and lists all that is wrong.
     """
     __tracebackhide__ = True
     image = image or ImageSpec(16, classes=3 if getattr(part, "conditional", False) else 0)
     latent = latent or LatentSpec((8,))
     case = Case(part, image, latent, step or full_step(image, latent))
+    cause = _faults(case, _check_documentation, _check_recipe, CHECKS[part.kind])
+    if not case.faults and step is None and image.height == image.width:
+        cause = _check_wide(case)
+    if case.faults:
+        name = f"{part.kind} {part.type!r} ({type(part).__name__})"
+        lines = "\n".join(f"- {fault}" for fault in dict.fromkeys(case.faults))
+        raise AssertionError(f"{name} breaks its contract:\n{lines}") from cause
+
+
+def _faults(case: Case, *checks: Callable[[Case], None]) -> Exception | None:
+    """Run checks: note faults in the case, and return the last error that the part raised."""
     cause = None
-    for check in (_check_documentation, _check_recipe, CHECKS[part.kind]):
+    for check in checks:
         try:
             check(case)
         except ContractError as wrong:
@@ -73,16 +90,37 @@ def check_part(
         except Exception as error:  # noqa: BLE001 - whatever a part raises is its fault
             case.faults.append(f"it raises {type(error).__name__}: {error}")
             cause = error
-    if case.faults:
-        name = f"{part.kind} {part.type!r} ({type(part).__name__})"
-        lines = "\n".join(f"- {fault}" for fault in dict.fromkeys(case.faults))
-        raise AssertionError(f"{name} breaks its contract:\n{lines}") from cause
+    return cause
+
+
+def _check_wide(case: Case) -> Exception | None:
+    """Check a part with images that are twice as wide, unless it refuses them."""
+
+    def mirrored(tensor: Tensor) -> Tensor:
+        return torch.cat([tensor, tensor.flip(3)], 3) if tensor.dim() == 4 else tensor
+
+    height, latent = case.image.height, case.latent.shape
+    wide = Case(
+        part=case.part,
+        image=replace(case.image, size=(height, 2 * height)),
+        latent=LatentSpec((*latent[:-1], 2 * latent[-1])) if len(latent) == 3 else case.latent,
+        step=with_tensors(case.step, mirrored),
+    )
+    part = case.part
+    if isinstance(part, Metric) and part.why_not(wide.image, B, B):
+        return None
+    cause = _faults(wide, CHECKS[part.kind])
+    if not isinstance(cause, RecipeError):
+        what = f"with images of {height} x {2 * height} pixels (height x width)"
+        advice = "use image.height and image.width, or raise vgx.RecipeError for such images"
+        case.faults.extend(f"{what}: {fault}; {advice}" for fault in wide.faults)
+    return cause
 
 
 def full_step(image: ImageSpec | None = None, latent: LatentSpec | None = None) -> Step:
     """Return a step of 8 images in which nothing is absent, for tests of losses."""
     image, latent = image or ImageSpec(16), latent or LatentSpec((8,))
-    generator, size = rng.generator(0, "testing"), (image.channels, image.size, image.size)
+    generator, size = rng.generator(0, "testing"), image.shape
 
     def leaf(*shape: int, n: int = B) -> Tensor:
         return torch.randn((n, *shape), generator=generator).requires_grad_()

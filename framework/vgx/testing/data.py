@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from vgx.errors import Dropped
@@ -58,8 +59,12 @@ def _bytes_of(source: Any, index: int) -> bytes:
         image = source[index]
     except Dropped as reason:
         return str(reason).encode()
+    if isinstance(image, np.ndarray):
+        what = f"[{index}] is an array {image.shape} of {image.dtype}"
+        require(image.ndim in (2, 3), f"{what}, not [H, W] or [H, W, C]")
+        return f"{image.dtype} {image.shape} ".encode() + image.tobytes()
     name = type(image).__name__
-    require(isinstance(image, Image.Image), f"[{index}] is a {name}, not a PIL image")
+    require(isinstance(image, Image.Image), f"[{index}] is a {name}, no PIL image and no array")
     pixels: bytes = image.tobytes()
     return f"{image.mode} {image.size} ".encode() + pixels
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from vgx import rng
+from vgx.images import grid
 from vgx.parts import contract
 from vgx.recipe.model import value_names
 from vgx.testing.case import ROUNDING, B, Case, built, require, unchanged, with_generator
@@ -47,7 +48,8 @@ def check_metric(case: Case) -> None:
     real, fake = case.images(), case.images(1)
     reason = case.part.why_not(case.image, B, B)
     require(isinstance(reason, str), f"why_not() gives {reason!r}, no text")
-    require(not reason, f"it cannot compare {B} images of {case.image.size} pixels: {reason}")
+    pixels = f"{case.image.height} x {case.image.width} pixels"
+    require(not reason, f"it cannot compare {B} images of {pixels}: {reason}")
 
     def measure(batch: int, ambient: int = 0) -> Any:
         with rng.ambient(ambient, "testing"):
@@ -69,7 +71,7 @@ def check_metric(case: Case) -> None:
 
 def check_tracker(case: Case) -> None:
     """Check that a tracker changes nothing of the run and can be opened again."""
-    grid, values = case.images()[0], {"l1": 0.5, "kl": 2.0}
+    shown, values = grid(case.images()), {"l1": 0.5, "kl": 2.0}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "0001-testing" / "log.jsonl"
         log.parent.mkdir()
@@ -77,7 +79,7 @@ def check_tracker(case: Case) -> None:
         for step in (0, 1):  # a resumed run opens it again
             with closing(case.part.build(log.parent)) as tracker:
                 tracker.log(step, values)
-                unchanged("its image", grid, partial(tracker.images, step, "samples", grid))
+                unchanged("its image", shown, partial(tracker.images, step, "samples", shown))
         others = [path for path in log.parent.iterdir() if path.name != "trackers"]
         alone = others == [log] and log.read_text() == "{}\n"
         case.check(alone, "it writes into the run's directory outside its folder trackers")

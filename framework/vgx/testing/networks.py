@@ -49,8 +49,7 @@ def check_decoder(case: Case) -> None:
     """Check the network of a decoder and the logits that it returns."""
 
     def check(logits: Any, n: int) -> dict[str, Tensor]:
-        shape = (n, case.image.channels, case.image.size, case.image.size)
-        check_tensor("its logits", logits, shape)
+        check_tensor("its logits", logits, (n, *case.image.shape))
         return {"logits": logits}
 
     z = torch.randn((B, *case.latent.shape), generator=rng.generator(0, "testing z"))  # [B, *Z]

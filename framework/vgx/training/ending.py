@@ -49,8 +49,9 @@ def _close(
             console.print(line)
 
     def note() -> None:
+        image = training.recipe.image
         write_file(run.place("ended.json"), json.dumps(ended, indent=1) + "\n")
-        timelapse(run, training.recipe.image.size)
+        timelapse(run, image.height * image.width)
 
     if failure := failure_of(note):
         console.warn(f"the end of {run.path} is not noted: {failure}")

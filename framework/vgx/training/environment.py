@@ -17,8 +17,10 @@ import torch
 from vgx.data.classes import KEPT
 from vgx.data.split import held_out
 from vgx.data.store import Store
+from vgx.data.stream import StreamedImages
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
+from vgx.files import working_folder
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe
 from vgx.runs.directory import Run
@@ -49,14 +51,18 @@ def describe(
     return {
         **machine(registry, device),
         "git": _git_commit(folder),
+        "folder": working_folder(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "data": {
             "dataset": recipe.dataset.type,
             "fingerprint": store.fingerprint,
             "content": store.content,
+            "revision": store.revision,
+            "streamed": isinstance(store.images, StreamedImages),
             "kept": len(store.images),
             "held_out": int(held_out(store.hashes, recipe.eval.holdout).sum()),
             "dropped": store.dropped,
+            "left_out": store.left_out,
             "bad": {"count": store.bad, "named": list(store.named)},
             **({"classes": classes} if classes else {}),
         },

@@ -19,9 +19,10 @@ from torch.profiler import profile, record_function
 from vgx.console import Console
 from vgx.data.batches import Batches
 from vgx.data.store import Store, name_of
+from vgx.data.stream import StreamedImages
 from vgx.engine.averages import STATISTICS_IMAGES
 from vgx.engine.engine import Engine
-from vgx.errors import DivergedError, Stopped, StorageError, noticing
+from vgx.errors import DataError, DivergedError, HubError, Stopped, StorageError, noticing
 from vgx.evaluation.features import FeatureCache
 from vgx.evaluation.metrics import measure_training
 from vgx.files import open_own
@@ -147,7 +148,7 @@ def train(training: Training, console: Console) -> None:
                 due = _due(training)
                 if any(due) or training.stop:
                     engine.guard.confirm()
-            except DivergedError as error:
+            except (DivergedError, DataError, HubError) as error:
                 _recover(training, error, console)
                 continue
             training.seconds = time.perf_counter() - start
@@ -191,6 +192,8 @@ def _log(training: Training, terms: dict[str, Tensor], due: Due, console: Consol
     """Log the step and the monitor's warnings; return the values for the progress display."""
     if due.draw:
         _warn(training, training.monitor.images(training.done), console)
+    if due.log and isinstance(training.store.images, StreamedImages):
+        _warn(training, training.store.images.news(), console)
     if not due.log and not training.warnings:
         return []
     losses = {name: value.item() for name, value in terms.items()}
@@ -255,14 +258,31 @@ def _warn(training: Training, texts: list[str], console: Console) -> None:
     training.warnings += texts
 
 
-def _recover(training: Training, error: DivergedError, console: Console) -> None:
+def _recover(
+    training: Training, error: DivergedError | DataError | HubError, console: Console
+) -> None:
     """Roll back after a step that was not finite, and note its images.
 
-    Raises `DivergedError` when that is not allowed.
+    Raises `DivergedError` when that is not allowed. When the images of a step cannot be read, saves
+    the steps before and raises `DataError` or `HubError`.
     """
+    if not isinstance(error, DivergedError):
+        raise _without_images(training, error, console) from error
     training.done = training.done if error.step is None else error.step
     _note_images(training, str(error))
     _roll_back(training, str(error), console)
+
+
+def _without_images(
+    training: Training, error: DataError | HubError, console: Console
+) -> DataError | HubError:
+    """Save what is trained when the next images cannot be read; return the error to raise."""
+    # No images for the statistics of averaged networks: those of the last time are saved.
+    training.refreshed = (training.done, training.engine.rollbacks)
+    if training.done and training.saved != training.done:
+        _save(training, console)
+    again = f"go on with: vgx resume {training.run.short}"
+    return type(error)(f"{error}; stopped at step {training.done:,} and saved; {again}")
 
 
 def _note_images(training: Training, what: str) -> None:

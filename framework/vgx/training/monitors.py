@@ -63,7 +63,8 @@ class Monitor:
     def images(self, step: int) -> list[str]:
         """Check decoded latents and real images; return new warnings."""
         engine, faults = self.engine, dict[str, str]()
-        rows = np.linspace(0, len(self.store.images) - 1, IMAGES).astype(int)
+        rows = self.store.spread(np.arange(len(self.store.images)), IMAGES)
+        rows = rows[np.linspace(0, len(rows) - 1, IMAGES).astype(int)]  # some twice, if too few
         real = as_images(self.store.images[rows], engine.device)  # [N, C, H, W]
         labels = self.store.labels
         own = None if labels is None else torch.from_numpy(labels[rows]).to(engine.device)

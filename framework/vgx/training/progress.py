@@ -82,8 +82,8 @@ def _encoded(model: Model, engine: Engine, store: Store) -> Model:
     none, which saves the encoding.
     """
     trained = np.flatnonzero(~held_out(store.hashes, engine.recipe.eval.holdout))
-    count = min(max(ENCODED, engine.recipe.sampler.least_codes), len(trained))
-    rows = trained[np.linspace(0, len(trained) - 1, count).astype(np.int64)]  # [K]
+    rows = store.spread(trained, max(ENCODED, engine.recipe.sampler.least_codes))  # [K]
+    count = len(rows)
     labels = None if store.labels is None else torch.from_numpy(store.labels[rows])  # [K]
     if model.encoder is None or not engine.recipe.sampler.least_codes:
         return replace(model, codes=fixed_latents(engine, count), labels=labels)

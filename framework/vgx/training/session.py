@@ -20,28 +20,34 @@ from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.classes import classes_of, summary
+from vgx.data.opening import store_of
 from vgx.data.split import held_out
 from vgx.data.store import (
     Store,
     announce,
+    beside,
+    check_labels,
+    exists,
     open_source,
-    open_with_progress,
     peek,
     require_room,
+    spread,
 )
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError, StorageError, noticing
 from vgx.evaluation.metrics import check_images, try_metrics
-from vgx.files import write_file
+from vgx.files import require_writable, write_file
 from vgx.parts.base import noting_reads
+from vgx.parts.kinds import Counted, Grouped, Source
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames, reading
 from vgx.runs.checkpoint import State
-from vgx.runs.directory import Run, create, find
+from vgx.runs.directory import Run, create, find, runs_dir
+from vgx.runs.moved import keep_place, looking_back, other_images
 from vgx.runs.trust import registry_of, remember
 from vgx.training import environment
 from vgx.training.ending import closing
@@ -52,6 +58,7 @@ from vgx.training.trackers import require_libraries
 
 RESIDENT = 0.25  # of a GPU's memory that the images may take
 CHECKED = 4  # images on which the networks and losses are checked
+LOOKED_AT = 1000  # images, at most, among which these are searched
 
 
 def run(
@@ -80,15 +87,21 @@ def run(
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, (), registry)
     refuse_lost_parts(recipe, registry)
+    require_writable(runs_dir(out))
     with blaming(registry):
-        try_metrics(recipe)
+        require_parts(recipe)
         with noting_reads() as reads:
-            store, notices = open_data(recipe, console)
-            engine, batches = build(recipe, store, chosen, notices, console)
-            first = as_batch(store, CHECKED, chosen)
-            with console.phase("Auditing the losses"):
-                findings = examine(engine, registry, first, reads)
-        require_libraries(recipe.trackers)
+            source, notices = open_images(recipe, console)
+            # Decoding takes long, so it is the last thing that may fail.
+            store = read_images(recipe, source, console) if exists(source, recipe.image) else None
+            engine, findings = try_recipe(
+                recipe, registry, source, store, reads, chosen, notices, console
+            )
+        store = store or read_images(recipe, source, console)
+        batches, first = batches_of(recipe, store, chosen), as_batch(store, CHECKED, chosen)
+        if (length := length_of(recipe, batches.per_epoch)) != engine.length:  # fewer are usable
+            engine.set_length(*length)
+            findings = examine(engine, registry, first, reads)
     print_findings(findings, console)
 
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
@@ -123,9 +136,10 @@ def resume(
 ) -> Run | None:
     """Continue a run from its newest checkpoint, as if it had never stopped.
 
-    A recipe may be given to train longer or to log, draw and save at other times; any other
-    difference is a `RecipeError`, and so are fewer steps than are done. When a run is done, that is
-    printed, nothing changes, and the result is None.
+    A recipe may be given to train longer, to log, draw and save at other times, or because the
+    images lie elsewhere now; any other difference is a `RecipeError`, and so are other images, and
+    fewer steps than are done. When a run is done, that is printed, nothing but the place of the
+    images changes, and the result is None.
     """
     console = console or Console()
     environment.one_process()
@@ -143,7 +157,12 @@ def resume(
             console.warn(notice)
         with blaming(registry):
             training = rebuild(stopped, recipe, state, device, console)
+        places = {"dataset": recipe.dataset, "sampler": recipe.sampler}
+        moved = any(getattr(stored, field) != part for field, part in places.items())
         if message := _nothing_left(training):
+            if moved:
+                keep_place(stopped, stored.model_copy(update=places), training.store)
+                console.print("The new place of its images is kept")
             console.print(message)
             return None
         now = environment.machine(registry, training.engine.device)
@@ -154,7 +173,9 @@ def resume(
         continues = training.done < training.engine.steps
         if continues and not frames.due(training.done, stored.train.draw_every):
             frames.forget(stopped, training.done)  # drawn only because the run was stopped there
-        if changed:
+        if moved:
+            keep_place(stopped, recipe, training.store)
+        elif changed:
             write_file(stopped.place("recipe.yaml"), dump_recipe(recipe))
         what = "goes on from" if continues else "ends at"
         console.print(f"Run {stopped.path} {what} step {training.done:,}")
@@ -173,26 +194,16 @@ def check(
     environment.one_process()
     chosen = pick_device(device)
     with blaming(registry):
+        require_parts(recipe)
         with noting_reads() as reads:
-            announce(recipe.dataset, [recipe.sampler], console)
-            source, notices = open_source(recipe.dataset, recipe.image)
-            for notice in notices:
-                console.warn(notice)
-            console.print(f"Data: {len(source):,} images before filtering")
+            source, notices = open_images(recipe, console)
+            left_out = beside(source.left_out) if isinstance(source, Counted) else ""
+            console.print(f"Data: {len(source):,} images before filtering{left_out}")
             if classes := classes_of(source, recipe.image):
                 console.print(f"Labels: {summary(classes)}")
-            require_room(source, recipe.image)
-            try_source(recipe.dataset, source)
-            trained = math.ceil(len(source) * (1 - recipe.eval.holdout))
-            per_epoch = minibatches(trained, recipe.train.batch)
-            codes = per_epoch * recipe.train.batch
-            with console.phase("Building the networks"):
-                engine = Engine(recipe, steps_of(recipe, per_epoch), codes, chosen)
-            images = peek(source, recipe.image, CHECKED, recipe.dataset.tolerated)
-            with console.phase("Auditing the losses"):
-                findings = examine(engine, registry, as_batch(images, CHECKED, chosen), reads)
-        try_metrics(recipe, len(source))
-        require_libraries(recipe.trackers)
+            engine, findings = try_recipe(
+                recipe, registry, source, None, reads, chosen, notices, console, all_follow=False
+            )
     return engine, findings
 
 
@@ -231,53 +242,109 @@ def refuse_lost_parts(recipe: Recipe, registry: Registry) -> None:
 # --- before the first step ---------------------------------------------------------------------
 
 
-def open_data(
-    recipe: Recipe, console: Console, verify: Console | None = None
-) -> tuple[Store, list[str]]:
-    """Return the decoded images of a recipe's data set, and the notices of the data set.
+def require_parts(recipe: Recipe) -> None:
+    """Raise `RecipeError` for trackers and metrics that cannot work, whatever the images are."""
+    require_libraries(recipe.trackers)
+    try_metrics(recipe)
 
-    With `verify` all images are hashed, and that console shows how this goes on.
-    """
+
+def open_images(recipe: Recipe, console: Console) -> tuple[Source, list[str]]:
+    """Open a recipe's data set, and decode nothing; return its images and its notices."""
     announce(recipe.dataset, [recipe.sampler], console)
     source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         console.warn(notice)
     require_room(source, recipe.image)
-    # Also when the store exists: the audit must see which fields are read to decode an image.
-    peek(source, recipe.image, 1, recipe.dataset.tolerated)
-    try_source(recipe.dataset, source)
+    return source, notices
+
+
+def read_images(
+    recipe: Recipe, source: Source, console: Console, verify: Console | None = None
+) -> Store:
+    """Return the decoded images of a recipe's data set; decode them if the cache has none.
+
+    With `verify` all images are hashed, and that console shows how this goes on.
+    """
     watching, always = verify or console, verify is not None
-    store = open_with_progress(source, recipe.dataset, recipe.image, watching, verify=always)
-    held = held_out(store.hashes, recipe.eval.holdout).sum()
+    share = recipe.eval.holdout
+    store = store_of(source, recipe.dataset, recipe.image, watching, share, verify=always)
+    held = held_out(store.hashes, share).sum()
     console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
     if classes := store.classes(recipe.image):
         console.print(f"Labels: {summary(classes)}")
     check_images(recipe.eval, recipe.image, store)
-    return store, notices
+    return store
+
+
+def try_recipe(
+    recipe: Recipe,
+    registry: Registry,
+    source: Source,
+    store: Store | None,
+    reads: set[tuple[int, str]],
+    device: torch.device,
+    notices: list[str],
+    console: Console,
+    *,
+    all_follow: bool = True,
+) -> tuple[Engine, Findings]:
+    """Build the engine, and check everything on a few images of a data set.
+
+    Without its `store`, the length of the training is that with every image. If `all_follow`, all
+    images will be read, so those that cannot be read are named then.
+    """
+    tolerated = recipe.dataset.tolerated
+    try_source(recipe.dataset, source)
+    if store is None:
+        try_metrics(recipe, len(source))
+        check_labels(source, recipe.image)
+    # Also when the store exists: the audit must see which fields are read to decode an image.
+    max_bad, rows = 1 if all_follow else tolerated, spread(len(source), LOOKED_AT)
+    if isinstance(source, Grouped):  # a group is read for each image, so these are of the first
+        rows = [*range(min(len(source), LOOKED_AT))]
+    images = peek(source, recipe.image, CHECKED, max_bad, rows)
+    engine = build(recipe, trained_images(recipe, source, store), device, notices, console)
+    with console.phase("Auditing the losses"):
+        findings = examine(engine, registry, as_batch(images, CHECKED, device), reads)
+    return engine, findings
 
 
 def build(
-    recipe: Recipe, store: Store, device: torch.device, notices: list[str], console: Console
-) -> tuple[Engine, Batches]:
-    """Build the engine and the minibatches of a training; add the notices of parts to `notices`."""
-    train = recipe.train
-    held = held_out(store.hashes, recipe.eval.holdout)
-    rows = np.flatnonzero(~held) if held.any() else None
-    batches = Batches(store.images, train.batch, train.seed, device, store.labels, rows)
-    codes = batches.per_epoch * train.batch
+    recipe: Recipe, images: int, device: torch.device, notices: list[str], console: Console
+) -> Engine:
+    """Build the engine of a training on `images`; add the notices of parts to `notices`."""
+    length = length_of(recipe, minibatches(images, recipe.train.batch))
     new: list[str] = []
     with console.phase("Building the networks"), noticing(new):
-        engine = Engine(recipe, steps_of(recipe, batches.per_epoch), codes, device)
+        engine = Engine(recipe, *length, device)
     for notice in new:
         console.warn(notice)
     notices += new
-    return engine, batches
+    return engine
 
 
-def steps_of(recipe: Recipe, per_epoch: int) -> int:
-    """Return how many steps the training has when an epoch has `per_epoch` minibatches."""
+def trained_images(recipe: Recipe, source: Source, store: Store | None) -> int:
+    """Return how many images are trained on; without the store, how many are if all are usable."""
+    if store is None:
+        return math.ceil(len(source) * (1 - recipe.eval.holdout))
+    return int((~held_out(store.hashes, recipe.eval.holdout)).sum())
+
+
+def batches_of(recipe: Recipe, store: Store, device: torch.device) -> Batches:
+    """Return the minibatches of a training."""
+    held, train = held_out(store.hashes, recipe.eval.holdout), recipe.train
+    rows = np.flatnonzero(~held) if held.any() else None
+    return Batches(store.images, train.batch, train.seed, device, store.labels, rows)
+
+
+def length_of(recipe: Recipe, per_epoch: int) -> tuple[int, int]:
+    """Return how many steps a training has, and how many latents it stores.
+
+    An epoch has `per_epoch` minibatches.
+    """
     train = recipe.train
-    return train.steps or math.ceil((train.epochs or 1) * per_epoch / recipe.batches_per_step)
+    steps = math.ceil((train.epochs or 1) * per_epoch / recipe.batches_per_step)
+    return train.steps or steps, per_epoch * train.batch
 
 
 def configure(engine: Engine, batches: Batches, recipe: Recipe) -> None:
@@ -384,21 +451,25 @@ def rebuild(
     console: Console,
     verify: Console | None = None,
 ) -> Training:
-    """Build the training of a run again, as it was at a state; `verify` as in `open_data`.
+    """Build the training of a run again, as it was at a state; `verify` as in `read_images`.
 
     Raises `RecipeError` when the images are not those of the run.
     """
-    store, notices = open_data(recipe, console, verify)
-    before = run.environment()["data"]
-    if store.content != before["content"]:
-        counts = f"{before['kept']:,} then, {len(store.images):,} now"
-        message = f"the images are not those of the run ({counts}); start a new run"
-        if recipe.image.classes and "classes" not in before:  # a run of an earlier version
-            message += ": folders are now numbered with 2 before 10, and a limit takes all classes"
-        raise RecipeError(f"{run.path}: {message}")
+    chosen = pick_device(device)
+    with looking_back(run, recipe):
+        source, notices = open_images(recipe, console)
     # A state has all weights, so none are downloaded.
     to_build = untrained(recipe) if state else recipe
-    engine, batches = build(to_build, store, pick_device(device), notices, console)
+    engine = build(to_build, trained_images(recipe, source, None), chosen, notices, console)
+    store = read_images(recipe, source, console, verify)
+    before = run.environment()["data"]
+    if store.content != before["content"]:
+        message = other_images(run, recipe.dataset, before, store)
+        if recipe.image.classes and "classes" not in before:  # a run of an earlier version
+            message += "\nClasses are now numbered with 2 before 10, and a limit takes all classes."
+        raise RecipeError(message)
+    batches = batches_of(recipe, store, chosen)
+    engine.set_length(*length_of(recipe, batches.per_epoch))
     training = Training(recipe, run, engine, batches, store, notices)
     configure(engine, batches, recipe)
     if state:

@@ -10,6 +10,7 @@ from torch import Tensor
 from vgx.console import Console
 from vgx.errors import StorageError, noticing
 from vgx.recipe.load import load_recipe
+from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, reading
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, find
@@ -21,15 +22,16 @@ def verify(
     run: Run | str | Path | int | None = None,
     device: str | None = None,
     console: Console | None = None,
+    recipe: Recipe | None = None,
 ) -> tuple[int, int]:
     """Do the steps between a run's two newest checkpoints again; return the first and the last.
 
-    All images are hashed first. Writes nothing into the run. Raises `StorageError` when there are
-    not two checkpoints, or when a result differs: it names the first step and loss, or else the
-    first tensor.
+    All images are hashed first. `recipe` is the run's own, but for the place of its images. Writes
+    nothing into the run. Raises `StorageError` when there are not two checkpoints, or when a result
+    differs: it names the first step and loss, or else the first tensor.
     """
     console, run = console or Console(), find(run)
-    recipe = load_recipe(run.recipe_file, (), registry_of(run))
+    recipe = recipe or load_recipe(run.recipe_file, (), registry_of(run))
     with run.held():
         notices: list[str] = []
         with noticing(notices):

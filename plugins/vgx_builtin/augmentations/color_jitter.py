@@ -22,7 +22,9 @@ class ColorJitter(vgx.Augmentation, type="color-jitter"):
     of a batch has its own factors. With x the image and f the factor, and each result clamped to
     0..1: brightness is f x; contrast is f x + (1 - f) m, m the mean grey value of the whole image;
     saturation is f x + (1 - f) g, g the grey value of each pixel; hue is a turn of the colour
-    circle. The defaults change as much as those of DiffAugment (Zhao et al. 2020).
+    circle. The alpha of RGBA images stays as it is. Of images with 2, 5 or more channels only
+    brightness and contrast change, as of greyscale ones. The defaults change as much as those of
+    DiffAugment (Zhao et al. 2020).
     """
 
     brightness: NonNegativeFloat = 0.5
@@ -38,7 +40,7 @@ class ColorJitter(vgx.Augmentation, type="color-jitter"):
 
     def build(self, image: vgx.ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
         """Make the jitter: images [B, C, H, W] -> the same shape."""
-        return self._in_colour if image.channels == 3 else self._in_grey
+        return self._in_colour if image.channels in (3, 4) else self._in_grey
 
     def _in_grey(self, images: Tensor, generator: Generator) -> Tensor:
         from kornia import enhance
@@ -51,15 +53,17 @@ class ColorJitter(vgx.Augmentation, type="color-jitter"):
         )
 
     def _in_colour(self, images: Tensor, generator: Generator) -> Tensor:
+        import torch
         from kornia import enhance
 
-        images = enhance.adjust_saturation_with_gray_subtraction(
-            self._in_grey(images, generator), _factors(self.saturation, images, generator)
+        colours, alpha = images[:, :3], images[:, 3:]
+        colours = enhance.adjust_saturation_with_gray_subtraction(
+            self._in_grey(colours, generator), _factors(self.saturation, images, generator)
         )
-        if self.hue == 0:  # avoids the conversion to HSV and back
-            return images
-        turns = images.new_empty(len(images)).uniform_(-1, 1, generator=generator)  # [B]
-        return enhance.adjust_hue(images, turns * (2 * math.pi * self.hue))
+        if self.hue:  # 0 avoids the conversion to HSV and back
+            turns = images.new_empty(len(images)).uniform_(-1, 1, generator=generator)  # [B]
+            colours = enhance.adjust_hue(colours, turns * (2 * math.pi * self.hue))
+        return torch.cat([colours, alpha], 1)
 
 
 def _factors(most: float, images: Tensor, generator: Generator) -> Tensor:

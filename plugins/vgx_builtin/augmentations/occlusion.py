@@ -19,11 +19,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Translation(vgx.Augmentation, type="translation"):
     """Shift each image by whole pixels, drawn uniformly along each axis (Zhao et al. 2020).
 
-    The largest shift is `ratio` of the image's size, rounded, in either direction.
+    The largest shift is `ratio` of the image's height or width, rounded, in either direction.
     """
 
     ratio: Share = 0.125
-    """The largest shift as a share of the image's size."""
+    """The largest shift as a share of the image's height or width."""
     fill: Share = 0.0
     """The grey value that fills the edges."""
 
@@ -51,15 +51,16 @@ class Translation(vgx.Augmentation, type="translation"):
 
 
 class Cutout(vgx.Augmentation, type="cutout"):
-    """Cover a square of each image (DeVries and Taylor 2017; as in Zhao et al. 2020).
+    """Cover a part of each image, a square of a square one (DeVries and Taylor 2017).
 
-    Its centre is drawn uniformly over the image, so the square may reach beyond the edge.
+    Its centre is drawn uniformly over the image, so it may reach beyond the edge. Its sides are in
+    the proportions of the image (as in Zhao et al. 2020).
     """
 
     ratio: Share = 0.5
-    """The square's side as a share of the image's size."""
+    """Its height and width as shares of those of the image."""
     fill: Share = 0.0
-    """The grey value of the square."""
+    """The grey value of what is covered."""
 
     def build(self, image: vgx.ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
         """Make the hole: images [B, C, H, W] -> the same shape."""

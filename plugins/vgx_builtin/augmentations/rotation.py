@@ -39,15 +39,18 @@ class Rotation(vgx.Augmentation, type="rotation"):
         return self.rotate(images, angles * self.degrees)
 
     def rotate(self, images: Tensor, degrees: Tensor) -> Tensor:
-        """Rotate images [B, C, H, W], H = W, counter-clockwise by degrees [B]."""
+        """Rotate images [B, C, H, W] counter-clockwise by degrees [B]."""
         import torch
         from torch.nn import functional as F
 
         sine, cosine = (degrees * math.pi / 180).sin(), (degrees * math.pi / 180).cos()  # [B]
         zero = torch.zeros_like(sine)
-        # From each new pixel to its place in the old image: the inverse rotation. y points down.
-        rows = [torch.stack([cosine, -sine, zero], -1), torch.stack([sine, cosine, zero], -1)]
-        theta = torch.stack(rows, 1)  # [B, 2, 3]
+        ratio = images.shape[2] / images.shape[3]
+        # From each new pixel to its place in the old image: the inverse rotation. y points down;
+        # both axes go from -1 to 1, whatever their lengths.
+        across = torch.stack([cosine, -sine * ratio, zero], -1)
+        down = torch.stack([sine / ratio, cosine, zero], -1)
+        theta = torch.stack([across, down], 1)  # [B, 2, 3]
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)  # [B, H, W, 2]
         if self.fill == "edge":
             return F.grid_sample(images, grid, self.interpolation, "border", align_corners=False)

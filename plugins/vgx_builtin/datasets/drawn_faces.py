@@ -25,7 +25,8 @@ class DrawnFaces(vgx.Dataset, type="drawn-faces"):
     Each face is drawn from some thirty known numbers (hair, eyes, mouth, pose, colours, ...), so
     what a model has learned can be compared with them: `factors(i)` of the source returns them. The
     images are drawn at the recipe's own size and are the same on every machine; the first ones stay
-    the same when `count` changes.
+    the same when `count` changes. Where this size is not square, the face is in the middle, and
+    nothing is stretched.
     """
 
     count: PositiveInt = 4096
@@ -38,7 +39,7 @@ class DrawnFaces(vgx.Dataset, type="drawn-faces"):
 
     def build(self, image: vgx.ImageSpec) -> vgx.Source:
         """Return the faces; each is drawn when it is read."""
-        faces = DrawnFacesSource(self.seed, self.count, image.size)
+        faces = DrawnFacesSource(self.seed, self.count, image.height, image.width)
         if self.label is None:
             return faces
         expect_classes(f"dataset drawn-faces: label: {self.label}", NAMES[self.label], image)
@@ -47,18 +48,20 @@ class DrawnFaces(vgx.Dataset, type="drawn-faces"):
 
 @dataclass(frozen=True)
 class DrawnFacesSource:
-    """Faces by number, RGB and `size` x `size` pixels."""
+    """Faces by number, RGB and `height` x `width` pixels."""
 
     seed: int
     count: int
-    size: int
+    height: int
+    width: int
 
     @property
     def fingerprint(self) -> str:
         """A text that changes when the images do."""
+        square = self.height == self.width
+        size = self.height if square else f"{self.height}x{self.width}"
         return (
-            f"drawn-faces version={DRAWING_VERSION}"
-            f" seed={self.seed} count={self.count} size={self.size}"
+            f"drawn-faces version={DRAWING_VERSION} seed={self.seed} count={self.count} size={size}"
         )
 
     def __len__(self) -> int:
@@ -66,7 +69,7 @@ class DrawnFacesSource:
 
     def __getitem__(self, index: int) -> Image.Image:
         """Draw face `index`."""
-        return draw_face(draw_factors(self.seed, self._checked(index)), self.size)
+        return draw_face(draw_factors(self.seed, self._checked(index)), self.height, self.width)
 
     def factors(self, index: int) -> dict[str, float]:
         """Return the factors of face `index` by name; `face_drawing.RANGES` has their ranges."""

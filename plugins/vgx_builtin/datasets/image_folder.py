@@ -1,52 +1,53 @@
-"""Images in a folder."""
+"""Images in a folder or an archive."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveInt
 
 import vgx
-from vgx_builtin.image_files import (
-    NonRgb,
-    digest,
-    endings,
-    files_below,
-    has_parquet,
-    read,
-    tell_of_links,
-)
+from vgx_builtin.class_folders import tell_of_splits
+from vgx_builtin.image_files import NonRgb, decode, whole
+from vgx_builtin.image_places import Place, archive_kind, described, open_place, tell_of_unread
 from vgx_builtin.label_files import LabelsField, labels_in_file, reader_in
 from vgx_builtin.label_values import numbered
 from vgx_builtin.labels import LabelledSource, evenly, folder_labels
+from vgx_builtin.links import tell_of_links
+from vgx_builtin.walk import has_parquet, images_below
 
 if TYPE_CHECKING:
     from PIL import Image
 
+WHERE = "dataset image-folder"
+
 
 class ImageFolder(vgx.Dataset, type="image-folder"):
-    """All images below a folder, of any size and mode, rotated as their EXIF data say.
+    """All images in a folder, a zip file or a tar file, of any size and mode.
 
-    Files are chosen by their ending and sorted by their name: avif, bmp, gif, ico, jp2, jpg, pcx,
-    png, ppm, qoi, sgi, tga, tiff, webp and similar ones. Of a file with several frames the first is
-    taken. A link to a file is followed, and a notice says when it leads out of the folder; links to
-    folders are not followed.
+    Files are images if they end or begin like one; see the list below. They are sorted by their
+    names, rotated as their EXIF data say, and of several frames the first is taken. Links are
+    followed, and a notice says when they lead out of the folder. What is left out is counted by
+    reason.
     """
 
     path: Path | None = None
-    """The folder; it is searched through all levels."""
+    """The folder, searched through all levels, or the archive, or a folder in it:
+    `pics.zip/train`."""
     non_rgb: NonRgb = "convert"
     """What to do with greyscale images and those with alpha: leave out, or make RGB."""
     limit: PositiveInt | None = None
     """Take only this many files, the first ones; with labels, as many of each class as there are,
     evenly, the first ones of each."""
     label: Literal["folder"] | None = None
-    """The label of an image: `folder`, the folder directly below `path` that it lies in, in natural
-    order (2 before 10); `null`: no labels."""
+    """The label of an image: `folder`, the folder that it lies in, in natural order (2 before 10);
+    `null`: no labels."""
     labels: LabelsField | None = None
     """Labels in a file instead: `labels.csv`, or `{file: labels.csv, picture: COLUMN, label:
     COLUMN}`; `null`: none."""
@@ -56,11 +57,20 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
 
     @classmethod
     def fields_for(cls, place: str) -> dict[str, Any] | None:
-        """Open a folder with images, unless it is a data set in the hub's layout."""
-        folder = Path(place)
-        if not folder.is_dir() or has_parquet(folder) or not any(_image_files(folder)):
+        """Open an archive, or a folder that is no data set in the hub's layout.
+
+        Raises `DataError` for a folder without images; it says what is there.
+        """
+        path = Path(place)
+        if path.is_dir():
+            if has_parquet(path):
+                return None
+            found = images_below(path)
+            if not found.names:
+                raise vgx.DataError(f"{path}: no images in it{described(found, path)}")
+        elif not path.is_file() or archive_kind(path) is None:
             return None
-        return {"path": str(folder)}
+        return {"path": str(path)}
 
     def asks(self) -> str:
         """Return whom the fallback asks, where it is used."""
@@ -71,45 +81,40 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         root, fallback = self.path, self.fallback
         if root is None:
             if fallback is None:
-                raise vgx.RecipeError(
-                    "dataset image-folder: no folder is given; set dataset.path=FOLDER"
-                )
-            text = f"dataset image-folder: no folder is given; using the fallback: {fallback.type}"
+                raise vgx.RecipeError(f"{WHERE}: no folder is given; set dataset.path=FOLDER")
+            text = f"{WHERE}: no folder is given; using the fallback: {fallback.type}"
             warnings.warn(f"{text} (your own images: --data FOLDER)", vgx.Notice, stacklevel=2)
             return fallback.build(image)
-        if not root.is_dir():
-            where = f"{root}: there is no such folder: {root.absolute()}"
-            raise vgx.DataError(f"dataset image-folder: {where}")
-        all_files = sorted(_image_files(root))
-        if not all_files:
-            raise vgx.DataError(f"dataset image-folder: {root}: no images in it")
         if self.label and self.labels:
-            raise vgx.RecipeError("dataset image-folder: set label or labels, and not both")
+            raise vgx.RecipeError(f"{WHERE}: set label or labels, and not both")
+        try:
+            place = open_place(root)
+        except vgx.DataError as error:
+            raise vgx.DataError(f"{WHERE}: {error}") from error
+        found = place.found
+        if not found.names:
+            raise vgx.DataError(f"{WHERE}: {root}: no images in it{described(found, root)}")
+        tell_of_unread(found, root, WHERE)
+        tell_of_splits(found.names, root, WHERE)
         labelled = self.label is not None or self.labels is not None
-        files = all_files if labelled else all_files[: self.limit]
-        tell_of_links(files, root, "dataset image-folder")
-        fingerprint = f"image-folder-{self.non_rgb}-{digest(files, root)[:32]}"
-        source = _Files(root, files, fingerprint, self.non_rgb)
-        return _labelled(source, self, root, image) if labelled else source
+        names = found.names if labelled else found.names[: self.limit]
+        if root.is_dir():
+            tell_of_links([root / name for name in names], root, WHERE)
+        listed = hashlib.sha256(os.fsencode("\n".join(names)))
+        listed.update(place.fingerprint(names).encode())
+        fingerprint = f"image-folder-{self.non_rgb}-{listed.hexdigest()[:32]}"
+        reader = place.reader(names)
+        source = _Files(names, reader, fingerprint, self.non_rgb, found.left_out)
+        return _labelled(source, self, place, image) if labelled else source
 
 
-def _image_files(root: Path) -> Iterator[Path]:
-    """Yield the image files below a folder. Raises `DataError` for an unreadable folder."""
-    known = endings()
-    for file in files_below(root):
-        if file.suffix.lower() in known:
-            yield file
-
-
-def _labelled(source: _Files, part: ImageFolder, root: Path, image: vgx.ImageSpec) -> vgx.Source:
+def _labelled(source: _Files, part: ImageFolder, place: Place, image: vgx.ImageSpec) -> vgx.Source:
     """Return the images with the labels of their folders, or of a file."""
-    names = [file.relative_to(root).as_posix() for file in source.files]
-    where = "dataset image-folder"
     if part.labels is None:
-        labels, kind = folder_labels(names, f"{where}: label: folder", image), "folders"
+        labels, kind = folder_labels(source.names, f"{WHERE}: label: folder", image), "folders"
     else:
-        values = labels_in_file(part.labels, names, reader_in(root, where), where)
-        labels = numbered(values, f"{where}: labels: {part.labels.file}", image)
+        values = labels_in_file(part.labels, source.names, reader_in(place, WHERE), WHERE)
+        labels = numbered(values, f"{WHERE}: labels: {part.labels.file}", image)
         kind = "labels"
     fingerprint = f"{source.fingerprint}-{kind}-{labels.fingerprint()}"
     if part.limit:
@@ -119,18 +124,26 @@ def _labelled(source: _Files, part: ImageFolder, root: Path, image: vgx.ImageSpe
 
 @dataclass(frozen=True)
 class _Files:
-    root: Path
-    files: list[Path]
+    names: Sequence[str]
+    reader: Callable[[str], IO[bytes]]
     fingerprint: str
     non_rgb: NonRgb
+    left_out: Mapping[str, int]
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Image.Image:
         """Return one image, rotated as its EXIF data say.
 
         Raises `vgx.Dropped` for an image that is left out.
         """
-        file = self.files[index]
-        return read(file, str(file.relative_to(self.root)), self.non_rgb)
+        name = self.names[index]
+        with self.reader(name) as file:
+            return decode(file, name, self.non_rgb)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file of an image as it is."""
+        name = self.names[index]
+        with self.reader(name) as file:
+            return whole(file, name)

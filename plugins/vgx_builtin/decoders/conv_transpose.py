@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, PositiveInt
@@ -27,13 +28,13 @@ class ConvTranspose(vgx.Decoder, type="conv-transpose"):
         """Make a module: z [B, Z] -> logits [B, C, H, W]. The latent is flat."""
         from torch import nn
 
-        from vgx_builtin.modules import SLOPE, flat_size, smallest_side
+        from vgx_builtin.modules import SLOPE, flat_size, smallest_sides
 
-        side = smallest_side("decoder conv-transpose", image, len(self.widths))
+        sides = smallest_sides("decoder conv-transpose", image, len(self.widths))
         first = self.widths[0]
         layers: list[nn.Module] = [
-            nn.Linear(flat_size("decoder conv-transpose", latent), first * side**2),
-            nn.Unflatten(1, (first, side, side)),
+            nn.Linear(flat_size("decoder conv-transpose", latent), first * math.prod(sides)),
+            nn.Unflatten(1, (first, *sides)),
         ]
         for before, width in zip(self.widths, self.widths[1:], strict=False):
             # BatchNorm takes the mean away, and a bias with it.

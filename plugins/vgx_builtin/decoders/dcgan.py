@@ -29,14 +29,14 @@ class DcganDecoder(vgx.Decoder, type="dcgan"):
         """Make a module: z [B, Z] -> logits [B, C, H, W]. The latent is flat."""
         from torch import nn
 
-        from vgx_builtin.modules import draw_as_dcgan, flat_size, normalisation, smallest_side
+        from vgx_builtin.modules import draw_as_dcgan, flat_size, normalisation, smallest_sides
 
         size = flat_size("decoder dcgan", latent)
-        side = smallest_side("decoder dcgan", image, len(self.widths))
+        sides = smallest_sides("decoder dcgan", image, len(self.widths))
         plain = self.norm == "none"  # BatchNorm takes the mean away, and a bias with it
         layers: list[nn.Module] = [
             nn.Unflatten(1, (size, 1, 1)),
-            nn.ConvTranspose2d(size, self.widths[0], side, bias=plain),
+            nn.ConvTranspose2d(size, self.widths[0], sides, bias=plain),
         ]
         for before, width in zip(self.widths, self.widths[1:], strict=False):
             layers += [

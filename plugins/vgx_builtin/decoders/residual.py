@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt
@@ -17,7 +18,7 @@ class ResidualDecoder(vgx.Decoder, type="residual"):
 
     `blocks` blocks for each width, the last of which doubles the image: at 96 pixels the default
     goes 12-24-48-96. The blocks are those of SNGAN's generator (Miyato et al. 2018, appendix B). A
-    flat latent enters by a linear layer; a spatial one, of shape [channels, side, side] at the
+    flat latent enters by a linear layer; a spatial one, of shape [channels, height, width] at the
     first resolution, by a 3x3 convolution, as in the KL autoencoder of latent diffusion (Rombach et
     al. 2022, section 3.1).
     """
@@ -35,16 +36,16 @@ class ResidualDecoder(vgx.Decoder, type="residual"):
         """Make a module: z [B, *Z] -> logits [B, C, H, W]."""
         from torch import nn
 
-        from vgx_builtin.modules import glorot, latent_side, normalisation, spectrally_normed
+        from vgx_builtin.modules import glorot, latent_sides, normalisation, spectrally_normed
         from vgx_builtin.residual import ResidualBlock
 
-        side = latent_side("decoder residual", latent, image, len(self.widths))
+        sides = latent_sides("decoder residual", latent, image, len(self.widths))
         first, last = self.widths[0], self.widths[-1]
         layers: list[nn.Module]
         if len(latent.shape) == 1:
             layers = [
-                glorot(nn.Linear(latent.shape[0], first * side**2)),
-                nn.Unflatten(1, (first, side, side)),
+                glorot(nn.Linear(latent.shape[0], first * math.prod(sides))),
+                nn.Unflatten(1, (first, *sides)),
             ]
         else:
             layers = [nn.Conv2d(latent.shape[0], first, 3, padding=1)]

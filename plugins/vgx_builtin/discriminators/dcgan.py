@@ -35,12 +35,12 @@ class DcganDiscriminator(vgx.Discriminator, type="dcgan"):
             SLOPE,
             StagedDiscriminator,
             draw_as_dcgan,
-            last_side,
+            last_sides,
             normalisation,
             spectrally_normed,
         )
 
-        side = last_side("discriminator dcgan", image, len(self.widths))
+        sides = last_sides("discriminator dcgan", image, len(self.widths))
         before: int = image.channels
         stages: list[nn.Module] = []
         for width in self.widths:
@@ -49,6 +49,6 @@ class DcganDiscriminator(vgx.Discriminator, type="dcgan"):
             conv = nn.Conv2d(before, width, 4, stride=2, padding=1, bias=not norm)
             stages.append(nn.Sequential(conv, *norm, nn.LeakyReLU(SLOPE)))
             before = width
-        head = nn.Sequential(nn.Conv2d(before, 1, side), nn.Flatten())
+        head = nn.Sequential(nn.Conv2d(before, 1, sides), nn.Flatten())
         network = draw_as_dcgan(StagedDiscriminator(stages, head))
         return spectrally_normed(network) if self.spectral else network

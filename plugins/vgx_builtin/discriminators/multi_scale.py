@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field
@@ -31,19 +30,21 @@ class MultiScale(vgx.Discriminator, type="multi-scale"):
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, S*P, 1]."""
+        from vgx_builtin.modules import pixels, smaller
         from vgx_builtin.wrapping import MultiScaleDiscriminator, unconditional
 
         unconditional("discriminator multi-scale", self.inner)
-        if image.size // 2 ** (self.scales - 1) < 4:
+        side = min(image.height, image.width)
+        if side // 2 ** (self.scales - 1) < 4:
             raise vgx.RecipeError(
                 f"discriminator multi-scale: scales: {self.scales}: they leave less than 4 of "
-                f"{image.size} pixels; give at most {image.size.bit_length() - 2}"
+                f"{pixels(image)}; give at most {side.bit_length() - 2}"
             )
         networks = []
         for scale in range(self.scales):
-            smaller = replace(image, size=image.size // 2**scale)
+            half = smaller(image, image.height // 2**scale, image.width // 2**scale)
             try:
-                networks.append(self.inner.build(smaller))
+                networks.append(self.inner.build(half))
             except vgx.RecipeError as error:
                 where = f"discriminator multi-scale: scale {scale + 1} of {self.scales}"
                 raise vgx.RecipeError(f"{where}: {error}") from error

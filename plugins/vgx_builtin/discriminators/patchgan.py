@@ -37,13 +37,14 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
             StagedDiscriminator,
             draw_as_dcgan,
             normalisation,
+            pixels,
             spectrally_normed,
         )
 
         # Two convolutions of stride 1 take one pixel each from what the halvings leave.
-        if image.size // 2 ** (len(self.widths) - 1) < 3:
+        if min(image.height, image.width) // 2 ** (len(self.widths) - 1) < 3:
             raise vgx.RecipeError(
-                f"discriminator patchgan: {image.size} pixels leave no patch after "
+                f"discriminator patchgan: {pixels(image)} leave no patch after "
                 f"{len(self.widths) - 1} halvings; give fewer widths"
             )
         stages: list[nn.Module] = []

@@ -30,10 +30,10 @@ class ResidualDiscriminator(vgx.Discriminator, type="residual"):
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1]."""
         from torch import nn
 
-        from vgx_builtin.modules import StagedDiscriminator, glorot, last_side, spectrally_normed
+        from vgx_builtin.modules import StagedDiscriminator, glorot, last_sides, spectrally_normed
         from vgx_builtin.residual import ResidualBlock, SumPool
 
-        last_side("discriminator residual", image, len(self.widths))
+        last_sides("discriminator residual", image, len(self.widths))
         before: int = image.channels
         stages: list[nn.Module] = []
         for width in self.widths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, PositiveInt
@@ -27,10 +28,10 @@ class Conv(vgx.Encoder, type="conv"):
         """Make a module: images [B, C, H, W] -> Gaussian over [B, Z]. The latent is flat."""
         from torch import nn
 
-        from vgx_builtin.modules import SLOPE, GaussianEncoder, flat_size, smallest_side
+        from vgx_builtin.modules import SLOPE, GaussianEncoder, flat_size, smallest_sides
 
         size = flat_size("encoder conv", latent)
-        side = smallest_side("encoder conv", image, len(self.widths))
+        sides = smallest_sides("encoder conv", image, len(self.widths))
         layers: list[nn.Module] = []
         before: int = image.channels
         for width in self.widths:
@@ -41,6 +42,6 @@ class Conv(vgx.Encoder, type="conv"):
                 nn.LeakyReLU(SLOPE, inplace=True),
             ]
             before = width
-        features = before * side**2
+        features = before * math.prod(sides)
         trunk = nn.Sequential(*layers, nn.Flatten())
         return GaussianEncoder(trunk, nn.Linear(features, size), nn.Linear(features, size))

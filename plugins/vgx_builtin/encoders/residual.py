@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt
@@ -18,8 +19,8 @@ class ResidualEncoder(vgx.Encoder, type="residual"):
     A 3x3 convolution, then `blocks` blocks for each width, the first of which halves the image: at
     96 pixels the default goes 96-48-24-12. The blocks are those of SNGAN's discriminator (Miyato et
     al. 2018, appendix B), here with a norm. A flat latent is computed by linear layers; a spatial
-    one, of shape [channels, side, side] at the last resolution, by 3x3 convolutions, as in the KL
-    autoencoder of latent diffusion (Rombach et al. 2022, section 3.1).
+    one, of shape [channels, height, width] at the last resolution, by 3x3 convolutions, as in the
+    KL autoencoder of latent diffusion (Rombach et al. 2022, section 3.1).
     """
 
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256)
@@ -37,13 +38,13 @@ class ResidualEncoder(vgx.Encoder, type="residual"):
 
         from vgx_builtin.modules import (
             GaussianEncoder,
-            latent_side,
+            latent_sides,
             normalisation,
             spectrally_normed,
         )
         from vgx_builtin.residual import ResidualBlock
 
-        side = latent_side("encoder residual", latent, image, len(self.widths))
+        sides = latent_sides("encoder residual", latent, image, len(self.widths))
         before = self.widths[0]
         layers: list[nn.Module] = [nn.Conv2d(image.channels, before, 3, padding=1)]
         for width in self.widths:
@@ -56,7 +57,7 @@ class ResidualEncoder(vgx.Encoder, type="residual"):
         heads: list[nn.Module]
         if len(latent.shape) == 1:
             layers.append(nn.Flatten())
-            heads = [nn.Linear(before * side**2, latent.shape[0]) for _ in range(2)]
+            heads = [nn.Linear(before * math.prod(sides), latent.shape[0]) for _ in range(2)]
         else:
             heads = [nn.Conv2d(before, latent.shape[0], 3, padding=1) for _ in range(2)]
         network = GaussianEncoder(nn.Sequential(*layers), *heads)

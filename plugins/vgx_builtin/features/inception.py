@@ -30,7 +30,7 @@ class Inception(vgx.Features, type="inception"):
 
     Its 2048 features before the classifier, which published values are computed with. The weights
     (95 MB) are fetched when a metric first needs them; a notice names their file and its SHA-256.
-    Greyscale images are expanded to three channels.
+    Images must be RGB or grey; grey ones are expanded to three channels.
     """
 
     weights: Path | None = None
@@ -41,9 +41,9 @@ class Inception(vgx.Features, type="inception"):
         """Make a module: images [N, C, H, W] -> features [N, 2048]."""
         from safetensors.torch import load
 
-        from vgx_builtin.features.networks import InceptionNetwork
+        from vgx_builtin.features.networks import InceptionNetwork, require_colours
 
-        del image
+        require_colours("features inception", image)
         file = self.weights or _fetched()
         try:
             with open_regular(file, file.name) as opened:

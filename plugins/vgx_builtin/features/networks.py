@@ -12,9 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import vgx
+
 WIDTHS = (32, 64, 128, 256)
 SIDE = 299  # pixels that Inception was trained with
 AVERAGED = ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e")
+
+
+def require_colours(part: str, image: vgx.ImageSpec) -> None:
+    """Raise `RecipeError` for images that no network can take that was trained with RGB images."""
+    if image.channels not in (1, 3):
+        raise vgx.RecipeError(
+            f"{part}: the network was trained with RGB images, and these have {image.channels} "
+            "channels; use metrics in the features random-conv, or image.channels=3"
+        )
 
 
 class RandomNetwork(nn.Module):
@@ -44,17 +55,16 @@ class TimmNetwork(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: Any, mean: Sequence[float], std: Sequence[float], side: int
+        self, backbone: Any, mean: Sequence[float], std: Sequence[float], size: tuple[int, int]
     ) -> None:
         super().__init__()
-        self.backbone, self.side = backbone.eval().requires_grad_(False), side
+        self.backbone, self.size = backbone.eval().requires_grad_(False), size
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] in [0, 1] -> features [N, F]."""
-        size = (self.side, self.side)
-        x = F.interpolate(images, size, mode="bicubic", antialias=True)  # [N, C, S, S]
+        x = F.interpolate(images, self.size, mode="bicubic", antialias=True)
         features: Tensor = self.backbone((x.clamp(0, 1) - self.mean) / self.std)
         return features
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Timm(vgx.Features, type="timm"):
     """Any timm backbone with trained weights: its features before the classifier.
 
-    Images are resized to the side that the backbone was trained with (bicubic, antialiased). For
-    greyscale images timm adapts the first layer.
+    Images are resized to the size that the backbone was trained with (bicubic, antialiased), and do
+    not keep their proportions. They must be RGB or grey; for grey ones timm adapts the first layer.
     """
 
     backbone: str = "resnet50"
@@ -26,7 +26,7 @@ class Timm(vgx.Features, type="timm"):
     """A local safetensors file of the backbone; without one timm fetches the weights from the
     hub."""
     side: Annotated[int, Field(ge=8, le=4096)] | None = None
-    """Pixels a side that images are resized to; `null` is what the backbone was trained with."""
+    """Height and width that images are resized to; `null` is what the backbone was trained with."""
 
     def title(self) -> str:
         """Return the name of the backbone."""
@@ -37,11 +37,14 @@ class Timm(vgx.Features, type="timm"):
         import timm
 
         from vgx_builtin.backbones import create, statistics
-        from vgx_builtin.features.networks import TimmNetwork
+        from vgx_builtin.features.networks import TimmNetwork, require_colours
+        from vgx_builtin.modules import smaller
 
+        require_colours("features timm", image)
         trained = timm.get_pretrained_cfg(self.backbone) if timm.is_model(self.backbone) else None
-        side = self.side or (trained.input_size[-1] if trained else image.size)
-        resized = vgx.ImageSpec(side, image.channels)
+        size = (trained.input_size[1:] if trained else None) or (image.height, image.width)
+        height, width = (self.side, self.side) if self.side else size
+        resized = smaller(image, height, width)
         backbone = create(
             self.backbone,
             resized,
@@ -49,7 +52,7 @@ class Timm(vgx.Features, type="timm"):
             weights=self.weights,
             num_classes=0,
         )
-        network = TimmNetwork(backbone, *statistics(backbone, resized), side)
+        network = TimmNetwork(backbone, *statistics(backbone, resized), (height, width))
         if not isinstance(network.backbone.num_features, int):
             raise vgx.RecipeError(f"features timm: backbone: {self.backbone} gives no features")
         return network

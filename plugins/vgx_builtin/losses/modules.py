@@ -60,6 +60,9 @@ class FeatureDistance(nn.Module):
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the images have the same features."""
         real: Any = step.real
+        if (channels := real.shape[1]) not in (1, 3):
+            message = f"its backbone takes RGB or grey images, and these have {channels} channels"
+            raise vgx.RecipeError(f"{message}; leave the loss out, or use image.channels=3")
         layers = zip(self._features(step.recon), self._features(real.detach()), strict=True)
         distances = [(a - b).square().sum(1).mean() for a, b in layers]
         return torch.stack(distances).sum()

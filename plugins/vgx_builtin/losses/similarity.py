@@ -35,7 +35,7 @@ class Ssim(vgx.Loss, type="ssim"):
         """Return a scalar in [0, 2]; 0 when the images are the same."""
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-        side = step.real.shape[-1]
+        side = min(step.real.shape[2:])
         if side < WINDOW:
             raise vgx.RecipeError(f"{side} pixels are fewer than a window has; {WINDOW} are needed")
         recon: Any = step.recon
@@ -64,7 +64,7 @@ class MsSsim(vgx.Loss, type="ms-ssim"):
             multiscale_structural_similarity_index_measure as similarity,
         )
 
-        side = step.real.shape[-1]
+        side = min(step.real.shape[2:])
         if side < SIDES[self.scales]:
             fitting = [scales for scales, least in SIDES.items() if least <= side]
             instead = f"scales: {fitting[-1]} fits" if fitting else "not even one scale fits"

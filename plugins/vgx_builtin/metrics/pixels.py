@@ -76,9 +76,10 @@ class Ssim(vgx.Metric, type="ssim"):
     def why_not(self, image: vgx.ImageSpec, real: int, generated: int) -> str:
         """Return why images are too small."""
         del real, generated
-        if image.size >= WINDOW:
+        side = min(image.height, image.width)
+        if side >= WINDOW:
             return ""
-        return f"a window has {WINDOW} pixels a side, an image {image.size}"
+        return f"a window has {WINDOW} pixels a side, an image {side}"
 
 
 class MsSsim(vgx.Metric, type="ms-ssim"):
@@ -116,10 +117,11 @@ class MsSsim(vgx.Metric, type="ms-ssim"):
     def why_not(self, image: vgx.ImageSpec, real: int, generated: int) -> str:
         """Return why images are too small."""
         del real, generated
-        if image.size >= SIDES[self.scales]:
+        side = min(image.height, image.width)
+        if side >= SIDES[self.scales]:
             return ""
         needed = f"scales: {self.scales} needs {SIDES[self.scales]} pixels a side"
-        return f"{needed}, an image has {image.size}"
+        return f"{needed}, an image has {side}"
 
 
 def _ssim(real: Tensor, fake: Tensor) -> Tensor:

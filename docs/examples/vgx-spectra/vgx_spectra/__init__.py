@@ -41,7 +41,7 @@ class Spectrum(vgx.Discriminator, type="spectrum"):
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1]."""
         from vgx_spectra.networks import SpectrumNetwork
 
-        return SpectrumNetwork(image.channels, image.size, self.width)
+        return SpectrumNetwork(image, self.width)
 
 
 @vgx.hookimpl

@@ -17,10 +17,10 @@ DRAWING_VERSION = 1
 """Changes when the same seed and index give another image."""
 
 
-def draw_face(factors: FaceFactors, size: int) -> Image.Image:
-    """Draw a face as an RGB image of `size` x `size` pixels."""
+def draw_face(factors: FaceFactors, height: int, width: int) -> Image.Image:
+    """Draw a face as an RGB image, in the middle and as large as the smaller side allows."""
     colours = palette(factors)
-    sheet = Sheet(factors, size, colours.background)
+    sheet = Sheet(factors, height, width, colours.background)
     fringe = sheet.pose(fringe_outline(factors))
     draw_background(sheet, factors, colours)
     draw_back_hair(sheet, factors, colours)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vgx_builtin.datasets.face_drawing.colours import WHITE, Palette
 from vgx_builtin.datasets.face_drawing.curves import Point, ellipse, spline, stroke
 from vgx_builtin.datasets.face_drawing.factors import FaceFactors
-from vgx_builtin.datasets.face_drawing.sheet import SUPERSAMPLING, Pixel, Sheet, bounds
+from vgx_builtin.datasets.face_drawing.sheet import Pixel, Sheet, bounds
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def draw_eyes(sheet: Sheet, f: FaceFactors, c: Palette) -> None:
     eyes = [_Eye(sheet, side, f.eye_size - 0.5, f.eye_tilt) for side in (-1, 1)]
     is_open = f.eye_openness > 0.12
     if is_open:
-        eyeballs = Sheet(f, sheet.side // SUPERSAMPLING, WHITE)
+        eyeballs = Sheet(f, sheet.height, sheet.width, WHITE)
         for eye in eyes:
             _draw_eyeball(eyeballs, eye, f, c)
         openings = [eye.to_pixels(upper + lower[::-1]) for eye in eyes]

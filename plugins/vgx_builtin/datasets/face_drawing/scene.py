@@ -37,7 +37,8 @@ def draw_body(sheet: Sheet, f: FaceFactors, c: Palette) -> None:
     neck = [(0.17, 0.4), (0.17, 0.82), (0.34, 1.1)]
     sheet.fill(sheet.to_pixels(symmetric(neck)), c.skin_shade)
     shoulder = spline([(0.16, 0.85), (0.36, 0.87), (0.64, 0.93), (0.84, 1.15)])
-    body = sheet.to_pixels(symmetric(shoulder))
+    # A sheet that is higher than wide shows more of the body.
+    body = sheet.to_pixels(symmetric([*shoulder, (0.84, sheet.bottom + 0.15)]))
     kind = CLOTHES_KINDS[f.clothes_kind]
     sheet.fill(body, WHITE if kind == "sailor" else c.cloth)
     sheet.outline(body, c.cloth_shade)

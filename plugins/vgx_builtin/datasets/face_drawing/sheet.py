@@ -1,6 +1,7 @@
 """The surface that a face is drawn on.
 
-Places are in frame units: x from -1 (left) to 1 (right), y from -1 (top) to 1 (bottom).
+Places are in frame units: x from -1 (left) to 1 (right), y from -1 (top) to 1 (bottom). The frame
+is the largest square in the middle of the sheet.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ _ROLL_DEGREES = 10.0
 class Sheet:
     """An image to draw on, `SUPERSAMPLING` times as large, and the pose of the head on it."""
 
-    def __init__(self, f: FaceFactors, size: int, colour: Colour) -> None:
-        self.side = size * SUPERSAMPLING
-        self.image = Image.new("RGB", (self.side, self.side), colour)
+    def __init__(self, f: FaceFactors, height: int, width: int, colour: Colour) -> None:
+        self.height, self.width = height, width
+        size = width * SUPERSAMPLING, height * SUPERSAMPLING
+        self.side = min(size)  # of the frame
+        self.left, self.top = ((each - self.side) // 2 for each in size)  # of the frame
+        self.image = Image.new("RGB", size, colour)
         self.pen = ImageDraw.Draw(self.image)
         self.yaw, self.pitch = 0.17 * f.yaw, 0.09 * f.pitch
         angle = math.radians(_ROLL_DEGREES * f.roll)
@@ -38,7 +42,9 @@ class Sheet:
     def to_pixels(self, points: list[Point]) -> list[Pixel]:
         """Convert frame units to whole pixels, which are the same on every machine."""
         half = self.side / 2
-        return [(round((x + 1) * half), round((y + 1) * half)) for x, y in points]
+        return [
+            (round((x + 1) * half) + self.left, round((y + 1) * half) + self.top) for x, y in points
+        ]
 
     def pose(self, points: list[Point], depth: float = 1.0) -> list[Pixel]:
         """Convert points of the head to pixels: turn, nod and tilt them with the head.
@@ -55,9 +61,8 @@ class Sheet:
             px = x + yaw * bulge if bulge > 0 else x
             bulge = 1 - y * y
             py = (y + pitch * bulge if bulge > 0 else y) - _NECK
-            pixels.append(
-                (round(px * cos - py * sin + half), round(px * sin + py * cos + (1 + _NECK) * half))
-            )
+            across, down = px * cos - py * sin + half, px * sin + py * cos + (1 + _NECK) * half
+            pixels.append((round(across) + self.left, round(down) + self.top))
         return pixels
 
     def fill(self, pixels: list[Pixel], colour: Colour) -> None:
@@ -101,7 +106,12 @@ class Sheet:
     @property
     def frame(self) -> Box:
         """The box of the whole sheet."""
-        return 0, 0, self.side, self.side
+        return 0, 0, *self.image.size
+
+    @property
+    def bottom(self) -> float:
+        """The y of the sheet's lower edge: 1, or more where it is higher than wide."""
+        return (self.image.height - self.top) / self.side * 2 - 1
 
 
 def bounds(pixels: list[Pixel]) -> Box:

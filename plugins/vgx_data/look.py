@@ -1,0 +1,163 @@
+"""A contact sheet of a data set: its images as the networks get them.
+
+Letters: N images, L labels of these, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import vgx
+from vgx.check.blame import blaming
+from vgx.console import Console
+from vgx.data.batches import as_images
+from vgx.data.store import Labels, Store, announce, cached, label_of, open_source, peek, watched_on
+from vgx.files import user_path
+from vgx.images import grid, require_image_file, save_image
+
+IMAGES = 64  # on a sheet, at most
+CLASSES = 16  # on a sheet, at most
+COLUMNS = 8
+VALUES = 2**26  # of all images on a sheet, at most: 256 MiB
+SMALL = 64  # images with shorter sides are enlarged by a whole factor
+TITLE = 22  # pixels of the line above the images of a stage
+FONT = 13
+NARROWEST = 150  # pixels that a title takes
+
+
+def write_sheet(
+    recipe: vgx.Recipe, registry: vgx.Registry, console: Console, out: Path | None = None
+) -> Path:
+    """Write the contact sheet of a recipe's data set, and return its file.
+
+    The images come from the store if there is one. Otherwise only those that are shown are decoded,
+    and nothing is kept. Raises `RecipeError` for a file in the folder of the images.
+    """
+    path = out or Path(f"look-{recipe.name}.png")
+    require_image_file(path)
+    _require_apart(path, recipe.dataset)
+    working: dict[str, tuple[vgx.Component, object]] = {}
+    with blaming(registry, working):
+        announce(recipe.dataset, [], console)
+        source, notices = open_source(recipe.dataset, recipe.image)
+        for notice in notices:
+            console.warn(notice)
+        store = cached(source.fingerprint, recipe.image, watched_on(console))
+        if store is None:
+            store = _decoded(source, recipe, console)
+        else:
+            console.print(f"Data: {store.summary()}")
+            store = _some(store, chosen(_all(store.labels), len(store.images), _most(recipe.image)))
+        stages = _stages(recipe, as_images(store.images[:], "cpu"), working)
+    names = getattr(source, "classes", None)
+    panels = [_panel(title, images, _all(store.labels), names) for title, images in stages]
+    # Side by side; of wide images, one below the other.
+    save_image(torch.cat(panels, 1 if recipe.image.width > recipe.image.height else 2), path)
+    return path
+
+
+def _all(labels: Labels | None) -> NDArray[np.int64] | None:
+    return None if labels is None else labels[:]
+
+
+def _require_apart(path: Path, dataset: vgx.Dataset) -> None:
+    """Raise `RecipeError` when a file would lie among the images, and be one of them from then."""
+    place = dataset.model_dump().get("path")
+    folder = user_path(place).resolve() if place else None
+    if folder is not None and folder.is_dir() and path.resolve().is_relative_to(folder):
+        message = f"lies in the folder of the images, {folder}, and would become one of them"
+        raise vgx.RecipeError(f"{path}: {message}; give a file elsewhere with --out FILE")
+
+
+def _most(image: vgx.ImageSpec) -> int:
+    return max(1, min(IMAGES, VALUES // image.pixel_values))
+
+
+def chosen(labels: NDArray[np.int64] | None, count: int, most: int) -> NDArray[np.int64]:
+    """[N]  Return which of `count` images to show: spread evenly over all, or over each class.
+
+    `labels` [L] are those of all images.
+    """
+    if labels is None:
+        return _spread(np.arange(count), most)
+    shown = _spread(np.unique(labels), min(CLASSES, most))
+    each = most // len(shown)
+    return np.concatenate([_spread(np.flatnonzero(labels == label), each) for label in shown])
+
+
+def _spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    n = min(most, len(values))
+    return values[np.arange(n) * len(values) // n]
+
+
+def _decoded(source: vgx.Source, recipe: vgx.Recipe, console: Console) -> Store:
+    """Decode the images to show. Raises `DataError` when none of these is usable."""
+    image, labels = recipe.image, None
+    if image.classes:
+        labels = np.array([label_of(source, row, image) for row in range(len(source))])  # [L]
+    rows = chosen(labels, len(source), _most(image))
+    store = peek(source, image, len(rows), max_bad=1, rows=rows.tolist())
+    decoded = f"{len(rows):,} were decoded: {store.summary()}"
+    console.print(f"Data: {len(source):,} images before filtering; {decoded}")
+    return store
+
+
+def _some(store: Store, rows: NDArray[np.int64]) -> Store:
+    labels = None if store.labels is None else store.labels[rows]
+    return replace(store, images=store.images[rows], hashes=store.hashes[rows], labels=labels)
+
+
+def _stages(
+    recipe: vgx.Recipe, images: Tensor, working: dict[str, tuple[vgx.Component, object]]
+) -> list[tuple[str, Tensor]]:
+    """Return images [N, C, H, W] with a title, as decoded and after each kind of augmentation."""
+    stages = [("as decoded", images)]
+    for field in ("augment", "diff_augment"):
+        generator = torch.Generator().manual_seed(recipe.train.seed)
+        for index, part in enumerate(getattr(recipe, field)):
+            augment = part.build(recipe.image)
+            working[f"{field}.{index}"] = part, augment
+            with torch.no_grad():
+                images = augment(images.clone(), generator)  # [N, C, H, W]
+        if getattr(recipe, field):
+            stages.append((f"after {field}", images))
+    return stages
+
+
+def _panel(
+    title: str, images: Tensor, labels: NDArray[np.int64] | None, names: list[str] | None
+) -> Tensor:
+    """[C, H, W]  Images [N, C, h, w] under a title, with the class at the left of their rows."""
+    enlarged = max(1, SMALL // min(images.shape[2:]))
+    images = images.repeat_interleave(enlarged, 2).repeat_interleave(enlarged, 3)
+    if labels is None:
+        return _titled(title, grid(images, min(COLUMNS, math.ceil(math.sqrt(len(images))))))
+    shown = np.unique(labels)
+    columns = min(COLUMNS, max(np.bincount(labels)))
+    rows, captions = list[Tensor](), list[str]()
+    for label in shown:
+        of_class = images[torch.from_numpy(labels == label)]  # [N, C, h, w]
+        lines = math.ceil(len(of_class) / columns)
+        black = images.new_zeros(lines * columns - len(of_class), *images.shape[1:])
+        rows += [of_class, black]
+        captions += [names[label] if names else f"{label}", *[""] * (lines - 1)]
+    return _titled(title, grid(torch.cat(rows), columns, captions))
+
+
+def _titled(title: str, panel: Tensor) -> Tensor:
+    """[C, H, W]  The panel below its title, white on black."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    panel = torch.nn.functional.pad(panel, (0, max(0, NARROWEST - panel.shape[2])))
+    line = Image.new("L", (panel.shape[2], TITLE))
+    font = ImageFont.load_default(FONT)
+    ImageDraw.Draw(line).text((4, TITLE / 2), title, 255, font, anchor="lm")
+    levels = torch.from_numpy(np.array(line)).to(panel) / 255  # [H, W]
+    return torch.cat([levels.expand(len(panel), -1, -1), panel], 1)
