@@ -18,7 +18,8 @@ import vgx
 from vgx.check.blame import blaming
 from vgx.console import Console
 from vgx.data.batches import as_images
-from vgx.data.store import Labels, Store, announce, cached, label_of, open_source, peek, watched_on
+from vgx.data.classes import labels_of
+from vgx.data.store import Labels, Store, announce, cached, open_source, peek, watched_on
 from vgx.files import user_path
 from vgx.images import grid, require_image_file, save_image
 
@@ -83,11 +84,11 @@ def _most(image: vgx.ImageSpec) -> int:
 def chosen(labels: NDArray[np.int64] | None, count: int, most: int) -> NDArray[np.int64]:
     """[N]  Return which of `count` images to show: spread evenly over all, or over each class.
 
-    `labels` [L] are those of all images.
+    `labels` [L] are those of all images, negative for those without one, which are left out.
     """
-    if labels is None:
+    if labels is None or (labels < 0).all():
         return _spread(np.arange(count), most)
-    shown = _spread(np.unique(labels), min(CLASSES, most))
+    shown = _spread(np.unique(labels[labels >= 0]), min(CLASSES, most))
     each = most // len(shown)
     return np.concatenate([_spread(np.flatnonzero(labels == label), each) for label in shown])
 
@@ -101,7 +102,7 @@ def _decoded(source: vgx.Source, recipe: vgx.Recipe, console: Console) -> Store:
     """Decode the images to show. Raises `DataError` when none of these is usable."""
     image, labels = recipe.image, None
     if image.classes:
-        labels = np.array([label_of(source, row, image) for row in range(len(source))])  # [L]
+        labels = labels_of(source, image)  # [L]
     rows = chosen(labels, len(source), _most(image))
     store = peek(source, image, len(rows), max_bad=1, rows=rows.tolist())
     decoded = f"{len(rows):,} were decoded: {store.summary()}"

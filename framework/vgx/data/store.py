@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from vgx.console import Console
 from vgx.data import cache, sums
 from vgx.data import decode as decoding
-from vgx.data.classes import Classes, counted, names_of
+from vgx.data.classes import Classes, counted, label_of, names_of
 from vgx.data.left_out import LeftOut, unreadable
 from vgx.data.stream import StreamedImages, evenly
 from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, Notice, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.base import Component
-from vgx.parts.kinds import Counted, Dataset, Grouped, Labelled, Sampler, Source
+from vgx.parts.kinds import Counted, Dataset, Grouped, Sampler, Source
 from vgx.parts.values import ImageSpec
 
 # What is done to an image after decoding; part of the store's address.
@@ -192,7 +192,7 @@ def peek(
             pixels = decoding.decode(source, index, image)
             if isinstance(pixels, np.ndarray):
                 usable.append(pixels)
-                labels += [label_of(source, index, image)] if image.classes else []
+                labels += [_label_of(source, index, image)] if image.classes else []
             else:
                 left_out.add(pixels)
             if len(usable) == n:
@@ -213,12 +213,6 @@ def spread(count: int, most: int) -> list[int]:
     """Return numbers from 0 to `count` - 1 in ascending order: `most` of them, evenly spread."""
     most = min(count, most)
     return [number * count // most for number in range(most)]
-
-
-def check_labels(source: Source, image: ImageSpec) -> None:
-    """Raise `DataError` for the first image without a label that the recipe allows."""
-    for index in range(len(source) if image.classes else 0):
-        label_of(source, index, image)
 
 
 def open_with_progress(
@@ -372,14 +366,11 @@ def hash_of(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data).digest()[:8], "little")
 
 
-def label_of(source: Source, index: int, image: ImageSpec) -> int:
-    """Return the label of an image. Raises `DataError` when there is none, or no such class."""
-    if not isinstance(source, Labelled):
-        raise DataError(f"image.classes: {image.classes}: the data set gives its images no labels")
-    label = source.label(index)
-    if not 0 <= label < image.classes:
-        most = image.classes - 1
-        raise DataError(f"image {index} has the label {label}; image.classes allows 0 to {most}")
+def _label_of(source: Source, index: int, image: ImageSpec) -> int:
+    """Return the label of a usable image. Raises `DataError` when there is none."""
+    label = label_of(source, index, image)
+    if label < 0:
+        raise DataError(f"image {index} has the label {label}, but it was not left out")
     return label
 
 
@@ -408,7 +399,7 @@ def _build(
             file.write(piece.data)
             digest.update(piece.data)
             hashes += piece.hashes
-            labels += [label_of(source, row, image) for row in piece.rows if image.classes]
+            labels += [_label_of(source, row, image) for row in piece.rows if image.classes]
     file.flush()
     os.fsync(file.fileno())
     if not hashes:

@@ -26,7 +26,6 @@ from vgx.data.store import (
     Store,
     announce,
     beside,
-    check_labels,
     exists,
     open_source,
     peek,
@@ -297,7 +296,7 @@ def try_recipe(
     try_source(recipe.dataset, source)
     if store is None:
         try_metrics(recipe, len(source))
-        check_labels(source, recipe.image)
+        classes_of(source, recipe.image)  # for its errors
     # Also when the store exists: the audit must see which fields are read to decode an image.
     max_bad, rows = 1 if all_follow else tolerated, spread(len(source), LOOKED_AT)
     if isinstance(source, Grouped):  # a group is read for each image, so these are of the first
