@@ -11,7 +11,7 @@ from typing import Any
 
 import vgx
 from vgx_builtin import hub
-from vgx_builtin.image_files import open_regular
+from vgx_builtin.image_files import IS_POINTER, POINTER, open_regular
 from vgx_builtin.modules import pixels
 from vgx_builtin.wrapping import output_on_black
 
@@ -87,10 +87,14 @@ def _check(weights: Path) -> None:
         )
     try:
         with open_regular(weights, str(weights)) as file:
+            pointer = file.read(len(POINTER)) == POINTER
+            file.seek(0)
             size = int.from_bytes(file.read(8), "little")
             header = file.read(min(size, MAX_HEADER))
     except vgx.DataError as error:
         raise vgx.RecipeError(f"weights: {error}") from error
+    if pointer:
+        raise vgx.RecipeError(f"weights: {weights}: {IS_POINTER}")
     if size > MAX_HEADER:
         message = f"a header of {size:,} bytes; at most {MAX_HEADER:,} are read"
         raise vgx.RecipeError(f"weights: {weights}: {message}")

@@ -13,7 +13,8 @@ import numpy as np
 
 import vgx
 from vgx_builtin.columns import Cells
-from vgx_builtin.image_files import NonRgb, decode, open_regular, read, whole
+from vgx_builtin.image_decoding import decode, read
+from vgx_builtin.image_files import NonRgb, open_regular, whole
 from vgx_builtin.zips import Zip
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class RowImages:
         return self.count
 
     def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
-        """Return one image, rotated as its EXIF data say, or an array of numbers.
+        """Return one image as it is, rotated as its EXIF data say, or an array of numbers.
 
         Raises `vgx.Dropped` for an image that is left out, and `DataError` for one that cannot be
         read.
@@ -48,9 +49,9 @@ class RowImages:
         if isinstance(found, np.ndarray):
             return self._kept(found)
         if isinstance(found, Path):
-            return read(found, name, self.non_rgb)
+            return read(found, name, self.non_rgb, self.channels)
         with found:
-            return decode(found, name, self.non_rgb)
+            return decode(found, name, self.non_rgb, self.channels)
 
     def encoded(self, index: int) -> bytes:
         """Return the file of an image as it is, or the numbers of an array. Raises as above."""
@@ -84,7 +85,8 @@ class RowImages:
                     if file not in self.archives:
                         self.archives[file] = Zip(file)
                 return self.archives[file].reader([member])(member), name
-        raise vgx.DataError(f"{name}: no image in the row, and no file of this data set")
+        advice = "" if self.folders else "; set dataset.path to the folder of its files"
+        raise vgx.DataError(f"{name}: no image in the row, and no file of this data set{advice}")
 
     def _kept(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return an array. Raises `vgx.Dropped` for one that is not RGB, as for other images."""

@@ -6,6 +6,7 @@ Letters: N images, L labels of these, C channels, H x W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import vgx
 from vgx.check.blame import blaming
 from vgx.console import Console
 from vgx.data.batches import as_images
-from vgx.data.classes import labels_of
+from vgx.data.classes import classes_of, names_of, summary
 from vgx.data.store import Labels, Store, announce, cached, open_source, peek, watched_on
 from vgx.files import user_path
 from vgx.images import grid, require_image_file, save_image
@@ -26,6 +27,7 @@ from vgx.images import grid, require_image_file, save_image
 IMAGES = 64  # on a sheet, at most
 CLASSES = 16  # on a sheet, at most
 COLUMNS = 8
+LONGEST = 24  # letters of the name of a class beside its images
 VALUES = 2**26  # of all images on a sheet, at most: 256 MiB
 SMALL = 64  # images with shorter sides are enlarged by a whole factor
 TITLE = 22  # pixels of the line above the images of a stage
@@ -55,9 +57,11 @@ def write_sheet(
             store = _decoded(source, recipe, console)
         else:
             console.print(f"Data: {store.summary()}")
+            if classes := store.classes(recipe.image):
+                console.print(f"Labels: {summary(classes)}")
             store = _some(store, chosen(_all(store.labels), len(store.images), _most(recipe.image)))
         stages = _stages(recipe, as_images(store.images[:], "cpu"), working)
-    names = getattr(source, "classes", None)
+    names = names_of(source, recipe.image)
     panels = [_panel(title, images, _all(store.labels), names) for title, images in stages]
     # Side by side; of wide images, one below the other.
     save_image(torch.cat(panels, 1 if recipe.image.width > recipe.image.height else 2), path)
@@ -84,7 +88,7 @@ def _most(image: vgx.ImageSpec) -> int:
 def chosen(labels: NDArray[np.int64] | None, count: int, most: int) -> NDArray[np.int64]:
     """[N]  Return which of `count` images to show: spread evenly over all, or over each class.
 
-    `labels` [L] are those of all images, negative for those without one, which are left out.
+    `labels` [L] are those of all images; one with a negative label has none, and is left out.
     """
     if labels is None or (labels < 0).all():
         return _spread(np.arange(count), most)
@@ -101,12 +105,14 @@ def _spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 def _decoded(source: vgx.Source, recipe: vgx.Recipe, console: Console) -> Store:
     """Decode the images to show. Raises `DataError` when none of these is usable."""
     image, labels = recipe.image, None
-    if image.classes:
-        labels = labels_of(source, image)  # [L]
+    if image.classes and isinstance(source, vgx.Labelled):
+        labels = np.array([source.label(row) for row in range(len(source))])  # [L]
     rows = chosen(labels, len(source), _most(image))
     store = peek(source, image, len(rows), max_bad=1, rows=rows.tolist())
     decoded = f"{len(rows):,} were decoded: {store.summary()}"
     console.print(f"Data: {len(source):,} images before filtering; {decoded}")
+    if classes := classes_of(source, image):
+        console.print(f"Labels: {summary(classes)}")
     return store
 
 
@@ -133,7 +139,7 @@ def _stages(
 
 
 def _panel(
-    title: str, images: Tensor, labels: NDArray[np.int64] | None, names: list[str] | None
+    title: str, images: Tensor, labels: NDArray[np.int64] | None, names: Sequence[str]
 ) -> Tensor:
     """[C, H, W]  Images [N, C, h, w] under a title, with the class at the left of their rows."""
     enlarged = max(1, SMALL // min(images.shape[2:]))
@@ -148,7 +154,9 @@ def _panel(
         lines = math.ceil(len(of_class) / columns)
         black = images.new_zeros(lines * columns - len(of_class), *images.shape[1:])
         rows += [of_class, black]
-        captions += [names[label] if names else f"{label}", *[""] * (lines - 1)]
+        # The number too, since the font does not have the letters of all scripts.
+        name = f"{label} {names[label][:LONGEST]}" if names else f"{label}"
+        captions += [name, *[""] * (lines - 1)]
     return _titled(title, grid(torch.cat(rows), columns, captions))
 
 

@@ -805,10 +805,10 @@ def fault(answer, expected, path, taken):
     outside = [name for name in answer["opened"] if not Path(name).is_relative_to(path)]
     if outside:
         return f"opened {outside}"
-    if answer["seconds"] > SECONDS or answer["mebibytes"] > MEBIBYTES:
-        return f"{answer['seconds']:.1f} s, {answer['mebibytes']:.0f} MiB"
     if taken > 2**20:
         return f"{taken:,} bytes in the cache"
+    if answer["seconds"] > SECONDS or answer["mebibytes"] > MEBIBYTES:
+        return f"{answer['seconds']:.1f} s, {answer['mebibytes']:.0f} MiB"
     if expected == REFUSED:
         return "" if "error" in answer else f"not refused: {answer}"
     if expected == {"kept or refused": True}:
@@ -827,12 +827,11 @@ def siege(tmp_path, family, every=1, *arguments, stream=False):
         guard = guard or Guard(tmp_path, *arguments)
         files = family == "archives" or (family == "pictures" and "row" not in name)
         kind = "image-folder" if files else "huggingface"
-        if stream:  # one row that cannot be read ends the reading of its row group
-            kind = "stream"
-        either = {"kept or refused": True}
         before = bytes_in(guard.cache)
-        answer = guard(kind, path)
-        wanted = either if stream and expected != REFUSED else expected
+        # One row that cannot be read ends the reading of its row group.
+        either = stream and expected != REFUSED
+        answer = guard("stream" if stream else kind, path)
+        wanted = {"kept or refused": True} if either else expected
         faults[name] = fault(answer, wanted, path, bytes_in(guard.cache) - before)
         if "hang" in answer or "died" in answer:
             guard.close()

@@ -151,7 +151,7 @@ def test_what_a_user_may_not_read_is_one_message(vgx_here, tmp_path, arguments):
         ("encoder=null", 2, "the recipe needs an encoder"),
         ("discriminator=null", 2, "the recipe needs a discriminator"),
         ("image.size=15", 2, "15"),
-        ("image.channels=2", 2, "image.channels"),
+        ("image.channels=0", 2, "image.channels"),
         ("encoder.widths=[8,8,8,8,8,8,8,8]", 2, "can't be halved"),
         ("encoder.widths=[100000000]", 2, "encoder: training it takes more than"),
         ("decoder.widths=[1000000000000000000]", 2, "decoder: training it takes more than"),

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import vgx
+from vgx import images
 from vgx.console import Console
 from vgx.data.store import open_source, open_store
 from vgx_data import look
@@ -96,6 +97,24 @@ def test_rows_are_classes_with_their_number_at_the_left(tmp_path):
     assert colours == [[0, 1, 2], [100, 101, 0]]
     for row in range(2):  # a caption
         assert pixels[TOP + row * CELL : TOP + row * CELL + 64, :left].max() > 128
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_classes_are_named_and_counted(tmp_path, monkeypatch, capsys, stored):
+    solid(tmp_path / "mine" / "\u732b", 3)
+    solid(tmp_path / "mine" / ("long " * 9), 2, first=100)
+    recipe = recipe_of(tmp_path / "mine", "dataset.label=folder", "image.classes=2")
+    if stored:
+        open_store(open_source(recipe.dataset, recipe.image)[0], recipe.image)
+    given = []
+    monkeypatch.setattr(look, "grid", lambda *some: given.append(some[2]) or images.grid(*some))
+    sheet(recipe, tmp_path / "sheet.png")
+    assert given == [["0 long long long long long", "1 \u732b"]] or given == [
+        [f"0 {('long ' * 9)[:24]}", "1 \u732b"]
+    ]
+    assert f"2 classes: {' '.join(['long'] * 9)} (2), \u732b (3)" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_what_is_left_out_is_counted(tmp_path, capsys):

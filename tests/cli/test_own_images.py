@@ -90,7 +90,7 @@ def test_a_place_that_is_not_there_is_an_error_of_the_data(vgx_here, here):
 
 @pytest.mark.usefixtures("here")
 def test_a_folder_without_images_is_an_error_of_the_data():
-    with pytest.raises(DataError, match="^--data empty: empty: no images in it$"):
+    with pytest.raises(DataError, match="^--data empty: no images in it$"):
         vgx.load_recipe("tiny", data="empty")
 
 

@@ -14,8 +14,9 @@ from torch.distributions import Normal, kl_divergence
 import vgx
 from vgx import rng
 from vgx.console import Console
+from vgx.data.pieces import hash_of
 from vgx.data.split import held_out
-from vgx.data.store import hash_of, open_store
+from vgx.data.store import open_store
 from vgx.errors import DataError
 from vgx.evaluation import latents
 from vgx.evaluation.features import FeatureCache, real_sets

@@ -210,23 +210,24 @@ def test_changed_files_under_the_same_names_are_read_anew(tmp_path):
 
 
 def test_configs_with_folders_and_files_of_their_own(tmp_path):
-    write_images(tmp_path / "small")
-    write_images(tmp_path / "full" / "train", ("7.png", "8.png"))
-    write_images(tmp_path / "full" / "test", ("9.png",))
-    (tmp_path / "README.md").write_text(
+    folder = tmp_path / "there"
+    write_images(folder / "small")
+    write_images(folder / "full" / "train", ("7.png", "8.png"))
+    write_images(folder / "full" / "test", ("9.png",))
+    (folder / "README.md").write_text(
         "---\nconfigs:\n- config_name: small\n  data_files: small/[12].png\n"
         "- config_name: full\n  data_dir: full\n---\n"
     )
-    assert "several configs: small, full; set dataset.config=NAME" in refused(tmp_path)
-    assert numbers(tmp_path, config="small") == [1, 2]
-    prints = {HuggingFace(path=str(tmp_path), config=each).build(SPEC).fingerprint
+    assert "several configs: small, full; set dataset.config=NAME" in refused(folder)
+    assert numbers(folder, config="small") == [1, 2]
+    prints = {HuggingFace(path=str(folder), config=each).build(SPEC).fingerprint
               for each in ("small", "full")}  # fmt: skip
     assert len(prints) == 2
-    assert numbers(tmp_path, config="full") == [0, 1]
-    assert numbers(tmp_path, config="full", split="test") == [0]
-    assert "no config 'large'; there are: small, full" in refused(tmp_path, config="large")
-    (tmp_path / "README.md").unlink()
-    assert "no config 'small'; README.md names no configs" in refused(tmp_path, config="small")
+    assert numbers(folder, config="full") == [0, 1]
+    assert numbers(folder, config="full", split="test") == [0]
+    assert "no config 'large'; there are: small, full" in refused(folder, config="large")
+    (folder / "README.md").unlink()
+    assert "no config 'small'; README.md names no configs" in refused(folder, config="small")
 
 
 # --- what is no data set -------------------------------------------------------------------------
@@ -561,3 +562,10 @@ def test_configs_of_the_hub_are_listed(monkeypatch, words):
     monkeypatch.setattr(hub, "load", load)
     with pytest.raises(HubError, match=r"the configs are: small, full; set dataset\.config=NAME"):
         numbers("someone/faces")
+
+
+def test_paths_in_a_single_file_are_not_followed_and_the_folder_is_advised(tmp_path):
+    parquet_with_paths(tmp_path)
+    source = HuggingFace(path=str(tmp_path / "train.parquet")).build(SPEC)
+    with pytest.raises(DataError, match=r"row 0 .*; set dataset\.path to the folder of its files"):
+        source[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,13 @@ def test_files_stay_the_files_that_they_were(tmp_path, pictures, registry):
     assert shard.name == "train-00000-of-00001.parquet"
     about = pq.ParquetFile(shard).metadata
     assert [about.row_group(number).num_rows for number in range(3)] == [10, 10, 5]
+
+
+def test_an_archive_is_packed_as_its_folder(tmp_path, pictures, registry):
+    archive = shutil.make_archive(str(tmp_path / "pictures"), "zip", pictures)
+    packed(pictures, tmp_path / "one", registry)
+    packed(archive, tmp_path / "two", registry)
+    assert rows_of(tmp_path / "one") == rows_of(tmp_path / "two")
 
 
 def test_the_library_opens_it(tmp_path, pictures, registry):

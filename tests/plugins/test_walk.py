@@ -392,7 +392,7 @@ def test_data_says_what_is_in_a_folder_without_images(tmp_path):
     from vgx.recipe.places import dataset_at
 
     write(tmp_path / "a.txt")
-    with pytest.raises(DataError, match=r"^--data .*: no images in it; 1 \.txt$"):
+    with pytest.raises(DataError, match=rf"^--data {tmp_path}: no images in it; 1 \.txt$"):
         dataset_at(str(tmp_path), vgx.discover())
     write(tmp_path / "train.parquet")
     assert dataset_at(str(tmp_path), vgx.discover())["type"] == "huggingface"

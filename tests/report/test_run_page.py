@@ -628,7 +628,8 @@ def test_a_page_names_no_folder_of_this_machine(copy):
 
 
 def store_of(images):
-    return Store(images, np.zeros(len(images), np.uint64), None, "", "", {})
+    spec = vgx.ImageSpec(images.shape[1])
+    return Store(images, np.zeros(len(images), np.uint64), None, spec, "", "", {})
 
 
 def test_the_map_is_that_of_principal_components():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
@@ -34,6 +35,13 @@ def settled(recipe: Recipe, precision: str = "fp32", *, compiled: bool = False) 
 def as_before(recipe: Recipe, stored: Recipe) -> Recipe:
     """Return the recipe of a resumed run, with each `auto` settled as in the stored one."""
     compiled = stored.train.compile
+    image, before = recipe.image, stored.image
+    image = dataclasses.replace(
+        image,
+        background=before.background if image.background == "auto" else image.background,
+        range=before.range if image.range == "auto" else image.range,
+    )
+    recipe = recipe.model_copy(update={"image": image})
     return settled(recipe, stored.train.precision, compiled=compiled is True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import numpy as np
@@ -37,43 +37,21 @@ def names_of(source: Source, image: ImageSpec) -> tuple[str, ...]:
     return names
 
 
-def counted(labels: NDArray[np.int64], image: ImageSpec, names: Sequence[str] = ()) -> Classes:
-    """Return each class of images with these labels; without names the label is its own name.
-
-    Negative ones are no labels.
-    """
-    counts = np.bincount(labels[labels >= 0], minlength=image.classes).tolist()
+def counted(labels: Iterable[int], image: ImageSpec, names: Sequence[str] = ()) -> Classes:
+    """Return each class of images with these labels; without names the label is its own name."""
+    numbers: NDArray[np.int64] = np.fromiter(labels, np.int64)
+    counts = np.bincount(numbers, minlength=image.classes).tolist()
     return list(zip(names or map(str, range(image.classes)), counts, strict=False))
 
 
-def label_of(source: Source, index: int, image: ImageSpec) -> int:
-    """Return the label of an image, negative where it has none.
-
-    Raises `DataError` when the source has no labels, or this one is beyond `image.classes`.
-    """
-    if not isinstance(source, Labelled):
-        raise DataError(f"image.classes: {image.classes}: the data set gives its images no labels")
-    label = source.label(index)
-    if label >= image.classes:
-        most = image.classes - 1
-        raise DataError(f"image {index} has the label {label}; image.classes allows 0 to {most}")
-    return label
-
-
-def labels_of(source: Source, image: ImageSpec) -> NDArray[np.int64]:
-    """[L]  Return the labels of all images of a source; none are decoded. Raises as `label_of`."""
-    labels = (label_of(source, index, image) for index in range(len(source)))
-    return np.fromiter(labels, np.int64)
-
-
 def classes_of(source: Source, image: ImageSpec) -> Classes:
-    """Return the classes of a source before any image is decoded; none if labels are not used.
-
-    Raises as `label_of`.
-    """
-    if not image.classes:
+    """Return the classes of a source before any image is decoded; none without labels."""
+    if not (image.classes and isinstance(source, Labelled)):
         return []
-    return counted(labels_of(source, image), image, names_of(source, image))
+    labels = (source.label(index) for index in range(len(source)))
+    # An image that will be left out may have any label.
+    usable = (label for label in labels if 0 <= label < image.classes)
+    return counted(usable, image, names_of(source, image))
 
 
 def label_called(wanted: str | int, names: Sequence[str]) -> int:

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vgx.console import Console
-from vgx.data.classes import labels_of, names_of
+from vgx.data.classes import names_of
+from vgx.data.pieces import hash_of
 from vgx.data.split import held_out
-from vgx.data.store import Store, hash_of, name_of, open_with_progress, watched_on
+from vgx.data.store import Store, name_of, open_with_progress, watched_on
 from vgx.data.stream import StreamedImages, StreamedLabels
 from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, Notice, StorageError
 from vgx.files import cache_dir, read_file, replacing
 from vgx.images import ahead, threads
-from vgx.parts.kinds import Dataset, Encoded, Grouped, Source
+from vgx.parts.kinds import Dataset, Encoded, Grouped, Labelled, Source
 from vgx.parts.values import ImageSpec
 
 SUM = 32  # bytes of a SHA-256
@@ -69,11 +70,20 @@ def open_stream(
     images = StreamedImages(source, image, held, max_bad, console.print)
     labels = None
     if image.classes:
-        labels = StreamedLabels(images, labels_of(source, image))
+        labels = StreamedLabels(images, _labels_of(source, image))
     content = hashlib.sha256(f"stream|{source.fingerprint}".encode()).hexdigest()
     fingerprint, revision = source.fingerprint, source.revision
     names = names_of(source, image)
-    return Store(images, hashes, labels, fingerprint, content, {}, names=names, revision=revision)
+    return Store(
+        images, hashes, labels, image, fingerprint, content, {}, names=names, revision=revision
+    )
+
+
+def _labels_of(source: Source, image: ImageSpec) -> NDArray[np.int64]:
+    """[N]  Return all labels. That of an image that will be left out may be none."""
+    if not isinstance(source, Labelled):
+        raise DataError(f"image.classes: {image.classes}: the data set gives its images no labels")
+    return np.array([source.label(row) for row in range(len(source))], np.int64)
 
 
 def hashes_of(source: Grouped, watch: Watch = unwatched) -> NDArray[np.uint64]:

@@ -9,11 +9,9 @@ import hashlib
 import os
 import re
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -23,20 +21,23 @@ from numpy.typing import NDArray
 from vgx.console import Console
 from vgx.data import cache, sums
 from vgx.data import decode as decoding
-from vgx.data.classes import Classes, counted, label_of, names_of
+from vgx.data.classes import Classes, counted, names_of
+from vgx.data.decode import Decoded
 from vgx.data.left_out import LeftOut, unreadable
+from vgx.data.look import Look, look
+from vgx.data.pieces import Facts, decode_all, gather, hashes_of
+from vgx.data.pixels import KINDS, Scaled, as_given, limits, require_known_background
 from vgx.data.stream import StreamedImages, evenly
 from vgx.data.sums import Watch, unwatched
-from vgx.errors import DataError, Dropped, Notice, StorageError, noticing
+from vgx.errors import DataError, Notice, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.base import Component
-from vgx.parts.kinds import Counted, Dataset, Grouped, Sampler, Source
+from vgx.parts.kinds import Counted, Dataset, Grouped, Labelled, Sampler, Source
 from vgx.parts.values import ImageSpec
 
-# What is done to an image after decoding; part of the store's address.
+# How an image is resized and kept; part of the store's address.
 POLICY = "bilinear-4"
-AT_ONCE = 32  # images that one task of a thread decodes
-IN_FLIGHT = 2**28  # bytes of decoded images that wait to be written, about
+LABELS = 100  # images with a wrong label that are decoded before all are
 
 
 class Images(Protocol):
@@ -74,13 +75,16 @@ class Store:
     """The decoded images and how they came to be."""
 
     images: Images  # [N, H, W, C]
-    hashes: NDArray[np.uint64]  # [N]  of each image's bytes: equal images have equal hashes
+    hashes: NDArray[np.uint64]  # [N]  of each image's values: equal images have equal hashes
     labels: Labels | None  # [N]  if the recipe's image.classes is set
+    image: ImageSpec  # what was asked for, and the range of images of more than 8 bits
     fingerprint: str  # of the source
-    content: str  # SHA-256 of images and labels
+    content: str  # SHA-256 of images and labels, and of the range of values
     dropped: dict[str, int]  # images left out, by reason
     bad: int = 0  # images that cannot be read
     named: tuple[str, ...] = ()  # the first of those: "name: reason"
+    kind: str = "uint8"  # of the values that are kept: uint8, uint16 or float32
+    look: Look = field(default_factory=Look)
     names: tuple[str, ...] = ()  # of the labels, if they have any
     left_out: dict[str, int] = field(default_factory=dict)  # files beside the images, by reason
     revision: str = ""  # the commit of the data, if it is known
@@ -186,15 +190,15 @@ def peek(
     With `rows`, of these images alone. Unreadable images are left out if `max_bad` allows some;
     else they are a `DataError`.
     """
-    usable, labels, left_out = list[NDArray[np.uint8]](), list[int](), LeftOut()
+    usable, labels, left_out = list[Decoded](), list[int](), LeftOut()
     with decoding.guarded():
         for index in range(len(source)) if rows is None else rows:
-            pixels = decoding.decode(source, index, image)
-            if isinstance(pixels, np.ndarray):
-                usable.append(pixels)
-                labels += [_label_of(source, index, image)] if image.classes else []
+            decoded = decoding.decode(source, index, image)
+            if isinstance(decoded, Decoded):
+                usable.append(decoded)
+                labels += [label_of(source, index, image)] if image.classes else []
             else:
-                left_out.add(pixels)
+                left_out.add(decoded)
             if len(usable) == n:
                 break
     bad, tried = left_out.bad, len(usable) + left_out.count
@@ -204,15 +208,47 @@ def peek(
     if bad and max_bad is None:
         advice = "Only these were tried. To leave such images out: --set dataset.on_bad=skip"
         raise DataError(unreadable(len(bad), bad, tried, None, advice))
-    hashes = np.array([hash_of(pixels.tobytes()) for pixels in usable], np.uint64)
-    known, named = np.array(labels) if labels else None, tuple(bad[: sums.NAMED])
-    return Store(np.stack(usable), hashes, known, "", "", dict(left_out.dropped), len(bad), named)
+    values, facts = gather(usable, "uint8")
+    hashes = np.array(hashes_of(values), np.uint64)
+    ends = limits(image, facts.kind, *facts.ends)
+    images = as_given(values, image, *ends)
+    return Store(
+        images,
+        hashes,
+        np.array(labels) if labels else None,
+        _settled(image, images),
+        "",
+        "",
+        dict(left_out.dropped),
+        len(bad),
+        tuple(bad[: sums.NAMED]),
+        facts.kind,
+        look(values, hashes, image, ends, facts),
+    )
 
 
 def spread(count: int, most: int) -> list[int]:
     """Return numbers from 0 to `count` - 1 in ascending order: `most` of them, evenly spread."""
     most = min(count, most)
     return [number * count // most for number in range(most)]
+
+
+def check_labels(source: Source, image: ImageSpec) -> None:
+    """Raise `DataError` for the first image without a label that the recipe allows.
+
+    An image that is left out may have any label, so such images are decoded: at most a hundred.
+    """
+    tried = 0
+    for index in range(len(source) if image.classes else 0):
+        try:
+            label_of(source, index, image)
+        except DataError:
+            with decoding.guarded():
+                if isinstance(decoding.decode(source, index, image), Decoded):
+                    raise
+            tried += 1
+            if tried == LABELS:
+                return
 
 
 def open_with_progress(
@@ -272,9 +308,13 @@ def open_store(
         return _read(folder, source.fingerprint, image, watch, verify=verify)
 
     def build(place: Path, file: BinaryIO) -> None:
-        require_room(source, image)
-        with watch("Preparing", len(source)) as progress:
-            _build(source, image, place, file, progress, name, report if max_bad is None else None)
+        kind, told = KINDS[0], report if max_bad is None else None
+        while kind:  # again, when wider values come late
+            require_room(source, image, kind)
+            file.seek(0)
+            file.truncate()
+            with watch("Preparing", len(source)) as progress:
+                kind = _build(source, image, place, file, progress, name, told, kind)
 
     def waiting() -> None:
         report("Another run decodes these images; waiting")
@@ -302,15 +342,16 @@ def exists(source: Source, image: ImageSpec) -> bool:
     return _folder(source.fingerprint, image).is_dir()
 
 
-def require_room(source: Source, image: ImageSpec) -> None:
+def require_room(source: Source, image: ImageSpec, kind: str = KINDS[0]) -> None:
     """Raise `StorageError` when the store of a source is larger than the cache or its disk allow.
 
-    A store that exists needs no room.
+    A store that exists needs no room. `kind` is that of the values.
     """
     streamed = isinstance(source, Grouped)  # no more is kept than there is room for
     if not streamed and not exists(source, image):
         numbers = 2 if image.classes else 1  # of 8 bytes: a hash, and a label
-        cache.require_room(len(source), image.pixel_values + 8 * numbers)
+        size = image.pixel_values * np.dtype(kind).itemsize
+        cache.require_room(len(source), size + 8 * numbers)
 
 
 def cached(fingerprint: str, image: ImageSpec, watch: Watch = unwatched) -> Store | None:
@@ -328,7 +369,11 @@ def cached(fingerprint: str, image: ImageSpec, watch: Watch = unwatched) -> Stor
 
 def _folder(fingerprint: str, image: ImageSpec) -> Path:
     """Return where the store of a source lies, whether it is there or not."""
-    address = f"{fingerprint}|{image.height}x{image.width}|{image.channels}|{POLICY}"
+    behind: object = decoding.colour(image.background)
+    if image.channels == 4 and image.background == "auto":
+        behind = "transparent"
+    shape = f"{image.height}x{image.width}|{image.channels}"
+    address = f"{fingerprint}|{shape}|{image.fit}|{behind}|{POLICY}"
     if image.classes:
         address += f"|{image.classes} classes"
     return cache.folder() / hashlib.sha256(address.encode()).hexdigest()[:32]
@@ -347,30 +392,50 @@ def _read(
         sums.check_images(folder, file, about, labels, watch, always=verify)
         shape = about.count, image.height, image.width, image.channels
         # The map keeps the file's lock: a store that is mapped is not removed.
-        images = np.memmap(file, np.uint8, "r", shape=shape)
+        values = np.memmap(file, about.kind, "r", shape=shape)
+    ends = limits(image, about.kind, about.low, about.high)
+    require_known_background(image, about.kind, ends)
+    images = as_given(values, image, *ends)
+    content = images.content(about.sha256) if isinstance(images, Scaled) else about.sha256
     return Store(
         images,
         np.frombuffer(hashes, np.uint64).copy(),
         np.frombuffer(labels, np.int64).copy() if image.classes else None,
+        _settled(image, images),
         fingerprint,
-        about.sha256,
+        content,
         about.dropped,
         about.bad,
         tuple(about.named),
+        about.kind,
+        Look.read(about.look),
         tuple(about.classes),
     )
 
 
-def hash_of(data: bytes) -> int:
-    """Return the first 64 bits of the BLAKE2b hash of an image's bytes."""
-    return int.from_bytes(hashlib.blake2b(data).digest()[:8], "little")
+def _settled(image: ImageSpec, images: Images) -> ImageSpec:
+    """Return the same with numbers for `range: auto`, if the images have more than 8 bits."""
+    if isinstance(images, Scaled):
+        return replace(image, range=(images.low, images.high))
+    return image
 
 
-def _label_of(source: Source, index: int, image: ImageSpec) -> int:
-    """Return the label of a usable image. Raises `DataError` when there is none."""
-    label = label_of(source, index, image)
-    if label < 0:
-        raise DataError(f"image {index} has the label {label}, but it was not left out")
+def _looked_at(file: str, image: ImageSpec, hashes: list[int], facts: Facts) -> Look:
+    """Look at the images in a file that has just been written."""
+    shape = len(hashes), image.height, image.width, image.channels
+    values = np.memmap(file, facts.kind, "r", shape=shape)
+    ends = limits(replace(image, range="auto"), facts.kind, *facts.ends)
+    return look(values, np.array(hashes, np.uint64), image, ends, facts)
+
+
+def label_of(source: Source, index: int, image: ImageSpec) -> int:
+    """Return the label of an image. Raises `DataError` when there is none, or no such class."""
+    if not isinstance(source, Labelled):
+        raise DataError(f"image.classes: {image.classes}: the data set gives its images no labels")
+    label = source.label(index)
+    if not 0 <= label < image.classes:
+        most = image.classes - 1
+        raise DataError(f"image {index} has the label {label}; image.classes allows 0 to {most}")
     return label
 
 
@@ -382,16 +447,21 @@ def _build(
     progress: Callable[[int], None],
     name: str,
     report: Callable[[str], None] | None,
-) -> None:
+    kind: str,
+) -> str:
     """Write a store into `place`, its images into the open `file` there.
 
-    `report` is called with the first unreadable image.
+    `report` is called with the first unreadable image. Returns a wider kind of values when there
+    are some; then all must be written again as that.
     """
-    digest, left_out = hashlib.sha256(), LeftOut()
+    digest, left_out, facts = hashlib.sha256(), LeftOut(), Facts()
     labels, hashes = list[int](), list[int]()
     with decoding.guarded():
-        for piece in decode_all(source, image):
+        for piece in decode_all(source, image, kind):
+            if piece.facts.kind != kind:
+                return piece.facts.kind
             progress(piece.count)
+            facts.add(piece.facts)
             for fault in piece.faults:
                 left_out.add(fault)
                 if report and len(left_out.bad) == 1 and isinstance(fault, DataError):
@@ -399,7 +469,7 @@ def _build(
             file.write(piece.data)
             digest.update(piece.data)
             hashes += piece.hashes
-            labels += [_label_of(source, row, image) for row in piece.rows if image.classes]
+            labels += [label_of(source, row, image) for row in piece.rows if image.classes]
     file.flush()
     os.fsync(file.fileno())
     if not hashes:
@@ -419,51 +489,17 @@ def _build(
         height=image.height,
         width=image.width,
         channels=image.channels,
+        kind=kind,
+        low=facts.ends[0],
+        high=facts.ends[1],
         count=len(hashes),
         dropped=dict(sorted(left_out.dropped.items())),
         bad=len(left_out.bad),
         named=left_out.bad[: sums.NAMED],
+        look=asdict(_looked_at(file.name, image, hashes, facts)),
         sha256=digest.hexdigest(),
         sums={column: hashlib.sha256(data).hexdigest() for column, data in columns.items()},
         classes=list(names_of(source, image)),
     )
     write_file(place / sums.ABOUT, about.text())
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Neighbouring images of a source, decoded."""
-
-    count: int  # usable or not
-    data: bytes  # of the usable ones
-    rows: list[int]  # which are usable
-    hashes: list[int]  # of the usable ones
-    faults: list[Dropped | DataError]  # of the others
-
-
-def decode_all(source: Source, image: ImageSpec) -> Iterator[Piece]:
-    """Decode in threads and yield pieces in order: Pillow decodes without the global lock."""
-    threads = os.cpu_count() or 1
-    ahead = min(2 * threads, max(1, IN_FLIGHT // image.pixel_values))  # pieces in flight
-    at_once = max(1, min(AT_ONCE, IN_FLIGHT // image.pixel_values // ahead))
-    pieces = deque[Future[Piece]]()
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(source), at_once):
-            if len(pieces) == ahead:
-                yield pieces.popleft().result()
-            rows = range(start, min(start + at_once, len(source)))
-            pieces.append(pool.submit(_decode_piece, source, image, rows))
-        while pieces:
-            yield pieces.popleft().result()
-
-
-def _decode_piece(source: Source, image: ImageSpec, rows: range) -> Piece:
-    faults, usable, data = list[Dropped | DataError](), list[int](), list[bytes]()
-    for row in rows:
-        pixels = decoding.decode(source, row, image)
-        if isinstance(pixels, np.ndarray):
-            usable.append(row)
-            data.append(pixels.tobytes())
-        else:
-            faults.append(pixels)
-    return Piece(len(rows), b"".join(data), usable, [hash_of(each) for each in data], faults)
+    return ""

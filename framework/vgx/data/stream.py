@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from vgx import rng
 from vgx.data import decode as decoding
 from vgx.data.left_out import LeftOut, unreadable
+from vgx.data.pixels import without_measuring
 from vgx.data.spill import Spill
 from vgx.errors import DataError, Dropped
 from vgx.parts.kinds import Encoded, Grouped
@@ -338,12 +339,12 @@ class StreamedImages:
         source, first = self._groups.begin(group).result(), int(self._edges[group])
         images, faults = list[NDArray[Any] | None](), dict[int, Dropped | DataError]()
         for index, row in enumerate(rows.tolist()):
-            pixels = decoding.decode(source, row - first, self._image)
-            if isinstance(pixels, np.ndarray):
-                images.append(pixels)
+            decoded = decoding.decode(source, row - first, self._image)
+            if isinstance(decoded, decoding.Decoded):
+                images.append(without_measuring(decoded.pixels, self._image))
             else:
                 images.append(None)
-                faults[index] = pixels
+                faults[index] = decoded
         some = next((each for each in images if each is not None), np.zeros(self.shape[1:], "u1"))
         whole = np.stack([np.zeros_like(some) if each is None else each for each in images])
         if place >= 0 and self._spill is not None and not self._spill.write(place, whole):

@@ -9,19 +9,21 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from vgx.errors import StorageError
 from vgx.files import read_file, replacing
 
 IMAGES, HASHES, LABELS, ABOUT = "images.u8", "hashes.u64", "labels.i64", "store.json"
 FILES = {IMAGES, HASHES, LABELS, ABOUT}
+SIZES = {"uint8": 1, "uint16": 2, "float32": 4}  # kinds of values, and bytes of each
 NAMED = 1000  # unreadable images whose names are kept
 MOST = 2**25  # bytes of `store.json` that are read
 AT_ONCE = 2**22  # bytes that are hashed at once
@@ -54,10 +56,14 @@ class About:
     height: int  # of each image, in pixels
     width: int
     channels: int
+    kind: str  # of its values: uint8, uint16 or float32
+    low: float  # the smallest value before resizing; 0 for bytes
+    high: float  # the largest one; 255 for bytes
     count: int
     dropped: dict[str, int]  # images left out, by reason
     bad: int  # images that cannot be read
     named: list[str]  # the first of those
+    look: dict[str, Any]  # what a look at the images has found
     sha256: str  # of images and labels
     sums: dict[str, str]  # SHA-256 of the other files
     classes: list[str] = field(default_factory=list)  # names of the labels, if they have any
@@ -80,6 +86,9 @@ class About:
             and min(shape) > 0
             and all(type(text) is str for text in (*texts, *self.sums.values()))
             and type(self.named) is type(self.classes) is list
+            and self.kind in SIZES
+            and all(type(end) is float and math.isfinite(end) for end in (self.low, self.high))
+            and type(self.look) is dict
             and set(self.sums) in ({HASHES}, {HASHES, LABELS})
         )
 
@@ -120,7 +129,7 @@ def check_images(
 
     Raises `DamagedError` when they, or the labels, are not those that were written.
     """
-    row = about.height * about.width * about.channels
+    row = about.height * about.width * about.channels * SIZES[about.kind]
     size = os.fstat(file.fileno()).st_size
     if size != about.count * row:
         raise DamagedError(f"{IMAGES} has {size:,} bytes, not {about.count * row:,}")

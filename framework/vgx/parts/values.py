@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 SMALLEST, LARGEST = 4, 4096  # pixels of an image's sides
+_MOST = 3.4e38  # which a float of 32 bits can hold
 # What all models of a recipe share. Serialization by alias: YAML says `from`, not `start`.
 STRICT = ConfigDict(
     strict=True,
@@ -53,6 +55,39 @@ Size = Annotated[
 ]
 
 
+def _colour(value: object) -> object:
+    if value != "auto":
+        from PIL import ImageColor
+
+        try:
+            ImageColor.getrgb(str(value))
+        except ValueError:
+            message = "should be auto, the name of a colour, or '#rrggbb' in quotes"
+            raise PydanticCustomError("colour", message) from None
+    return value
+
+
+Colour = Annotated[str, AfterValidator(_colour)]
+
+
+def _range(value: object) -> object:
+    if value == "auto":
+        return value
+    numbers = list(value) if isinstance(value, list | tuple) else []
+    known = all(type(number) in (int, float) and abs(number) <= _MOST for number in numbers)
+    if len(numbers) != 2 or not known or numbers[0] >= numbers[1]:
+        message = "should be auto or [low, high], two numbers, the smaller one first"
+        raise PydanticCustomError("range", message)
+    return tuple(numbers)
+
+
+_Limits = Annotated[list[float], Field(min_length=2, max_length=2)]
+Range = Annotated[
+    Literal["auto"] | tuple[float, float],
+    BeforeValidator(_range, json_schema_input_type=Literal["auto"] | _Limits),
+]
+
+
 @dataclass(frozen=True)
 class ImageSpec:
     """The images of an experiment."""
@@ -61,11 +96,22 @@ class ImageSpec:
 
     size: Size
     """Height and width in pixels: a number for square images, or `[height, width]`."""
-    channels: Literal[1, 3] = 3
-    """3 for RGB, 1 for greyscale."""
+    channels: Annotated[int, Field(ge=1, le=256)] = 3
+    """3 for RGB, 1 for greyscale, 4 for RGBA. Any other number for images that have just so many
+    channels: arrays, and TIFF files with as many pages or samples."""
     classes: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Number of labels in the data set: a label is a number from 0 to classes - 1. With 0 the
     images have no labels."""
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    """How an image of other proportions gets this size: `squash` changes its proportions, `crop`
+    takes the largest part in its middle, `pad` takes all of it and fills the rest with the
+    background."""
+    background: Colour = "auto"
+    """The colour behind transparent pixels and around padded images: a name or `#rrggbb`. `auto` is
+    white if the first transparent images are dark where they are visible, otherwise black."""
+    range: Range = "auto"
+    """The values that become black and white. `auto`: 0 and 255 for images of 8 bits, for others as
+    measured over all images."""
 
     @property
     def height(self) -> int:

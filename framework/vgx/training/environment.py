@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import os
@@ -64,6 +65,8 @@ def describe(
             "dropped": store.dropped,
             "left_out": store.left_out,
             "bad": {"count": store.bad, "named": list(store.named)},
+            "kind": store.kind,
+            "look": dataclasses.asdict(store.look),
             **({"classes": classes} if classes else {}),
         },
         "better": recipe.eval.better,  # higher or lower, for readers without the plugins

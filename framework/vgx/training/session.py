@@ -20,12 +20,14 @@ from vgx.check.networks import try_source
 from vgx.console import Console
 from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.classes import classes_of, summary
+from vgx.data.look import with_background
 from vgx.data.opening import store_of
 from vgx.data.split import held_out
 from vgx.data.store import (
     Store,
     announce,
     beside,
+    check_labels,
     exists,
     open_source,
     peek,
@@ -41,6 +43,7 @@ from vgx.files import require_writable, write_file
 from vgx.parts.base import noting_reads
 from vgx.parts.kinds import Counted, Grouped, Source
 from vgx.parts.registry import Registry, discover
+from vgx.parts.values import ImageSpec
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames, reading
@@ -57,6 +60,7 @@ from vgx.training.trackers import require_libraries
 
 RESIDENT = 0.25  # of a GPU's memory that the images may take
 CHECKED = 4  # images on which the networks and losses are checked
+LOOKED = 16  # images that `check` decodes to see what they are like
 LOOKED_AT = 1000  # images, at most, among which these are searched
 
 
@@ -90,13 +94,14 @@ def run(
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
-            source, notices = open_images(recipe, console)
+            recipe, source, notices = open_images(recipe, console)
             # Decoding takes long, so it is the last thing that may fail.
             store = read_images(recipe, source, console) if exists(source, recipe.image) else None
             engine, findings = try_recipe(
                 recipe, registry, source, store, reads, chosen, notices, console
             )
         store = store or read_images(recipe, source, console)
+        notices += store.look.notices(store.image, len(store.images))
         batches, first = batches_of(recipe, store, chosen), as_batch(store, CHECKED, chosen)
         if (length := length_of(recipe, batches.per_epoch)) != engine.length:  # fewer are usable
             engine.set_length(*length)
@@ -108,6 +113,7 @@ def run(
         recipe, reason = trials.choose(engine, first)
     if reason:
         console.print(reason)
+    recipe = recipe.model_copy(update={"image": store.image})  # with numbers for `range: auto`
     configure(engine, batches, recipe)
 
     new = create(recipe.name, out)
@@ -195,7 +201,7 @@ def check(
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
-            source, notices = open_images(recipe, console)
+            recipe, source, notices = open_images(recipe, console)
             left_out = beside(source.left_out) if isinstance(source, Counted) else ""
             console.print(f"Data: {len(source):,} images before filtering{left_out}")
             if classes := classes_of(source, recipe.image):
@@ -247,14 +253,20 @@ def require_parts(recipe: Recipe) -> None:
     try_metrics(recipe)
 
 
-def open_images(recipe: Recipe, console: Console) -> tuple[Source, list[str]]:
-    """Open a recipe's data set, and decode nothing; return its images and its notices."""
+def open_images(recipe: Recipe, console: Console) -> tuple[Recipe, Source, list[str]]:
+    """Open a recipe's data set; return its images and its notices.
+
+    The recipe is returned with a colour for `background: auto`, if the first images need one.
+    """
     announce(recipe.dataset, [recipe.sampler], console)
     source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         console.warn(notice)
+    if (image := with_background(source, recipe.image)) != recipe.image:
+        console.print(f"image.background: {image.background}")
+        recipe = recipe.model_copy(update={"image": image})
     require_room(source, recipe.image)
-    return source, notices
+    return recipe, source, notices
 
 
 def read_images(
@@ -268,11 +280,21 @@ def read_images(
     share = recipe.eval.holdout
     store = store_of(source, recipe.dataset, recipe.image, watching, share, verify=always)
     held = held_out(store.hashes, share).sum()
-    console.print(f"Data: {store.summary()}" + (f"; {held:,} held out" if held else ""))
+    counts = [store.summary(), *([f"{held:,} held out"] if held else []), *store.look.counts()]
+    console.print(f"Data: {'; '.join(counts)}")
     if classes := store.classes(recipe.image):
         console.print(f"Labels: {summary(classes)}")
+    tell_of_images(store, recipe.image, console)
     check_images(recipe.eval, recipe.image, store)
     return store
+
+
+def tell_of_images(store: Store, asked: ImageSpec, console: Console) -> None:
+    """Print what became of `range: auto`, and notices about the images."""
+    if store.image.range != asked.range:
+        console.print(f"image.range: {list(store.image.range)}")
+    for notice in store.look.notices(store.image, len(store.images)):
+        console.warn(notice)
 
 
 def try_recipe(
@@ -296,12 +318,14 @@ def try_recipe(
     try_source(recipe.dataset, source)
     if store is None:
         try_metrics(recipe, len(source))
-        classes_of(source, recipe.image)  # for its errors
+        check_labels(source, recipe.image)
     # Also when the store exists: the audit must see which fields are read to decode an image.
     max_bad, rows = 1 if all_follow else tolerated, spread(len(source), LOOKED_AT)
     if isinstance(source, Grouped):  # a group is read for each image, so these are of the first
         rows = [*range(min(len(source), LOOKED_AT))]
-    images = peek(source, recipe.image, CHECKED, max_bad, rows)
+    images = peek(source, recipe.image, CHECKED if all_follow else LOOKED, max_bad, rows)
+    if not all_follow:
+        tell_of_images(images, recipe.image, console)
     engine = build(recipe, trained_images(recipe, source, store), device, notices, console)
     with console.phase("Auditing the losses"):
         findings = examine(engine, registry, as_batch(images, CHECKED, device), reads)
@@ -455,8 +479,12 @@ def rebuild(
     Raises `RecipeError` when the images are not those of the run.
     """
     chosen = pick_device(device)
+    # A background that the run did not settle is black: no image was transparent, or it is old.
+    background = recipe.image.background.replace("auto", "black")
+    image = dataclasses.replace(recipe.image, background=background)
+    recipe = recipe.model_copy(update={"image": image})
     with looking_back(run, recipe):
-        source, notices = open_images(recipe, console)
+        _, source, notices = open_images(recipe, console)
     # A state has all weights, so none are downloaded.
     to_build = untrained(recipe) if state else recipe
     engine = build(to_build, trained_images(recipe, source, None), chosen, notices, console)

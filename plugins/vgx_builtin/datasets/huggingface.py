@@ -41,7 +41,8 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
     """The column with the images, or a part of one: `images.0`, `pair.left`; not needed when there
     is only one."""
     non_rgb: NonRgb = "skip"
-    """What to do with greyscale images and those with alpha: leave out, or make RGB."""
+    """What to do with greyscale images and those with alpha: leave out (`skip`), or use
+    (`convert`). Grey is never left out where `image.channels` is 1, nor alpha where it is 4."""
     revision: str | None = None
     """A branch, tag or commit of the hub's repository."""
     limit: PositiveInt | None = None

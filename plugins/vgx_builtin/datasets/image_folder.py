@@ -14,7 +14,8 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx_builtin.class_folders import tell_of_splits
-from vgx_builtin.image_files import NonRgb, decode, whole
+from vgx_builtin.image_decoding import decode
+from vgx_builtin.image_files import NonRgb, whole
 from vgx_builtin.image_places import Place, archive_kind, described, open_place, tell_of_unread
 from vgx_builtin.label_files import LabelsField, labels_in_file, reader_in
 from vgx_builtin.label_values import numbered
@@ -23,6 +24,7 @@ from vgx_builtin.links import tell_of_links
 from vgx_builtin.walk import has_parquet, images_below
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import Image
 
 WHERE = "dataset image-folder"
@@ -41,7 +43,8 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
     """The folder, searched through all levels, or the archive, or a folder in it:
     `pics.zip/train`."""
     non_rgb: NonRgb = "convert"
-    """What to do with greyscale images and those with alpha: leave out, or make RGB."""
+    """What to do with greyscale images and those with alpha: leave out (`skip`), or use
+    (`convert`). Grey is never left out where `image.channels` is 1, nor alpha where it is 4."""
     limit: PositiveInt | None = None
     """Take only this many files, the first ones; with labels, as many of each class as there are,
     evenly, the first ones of each."""
@@ -67,7 +70,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
                 return None
             found = images_below(path)
             if not found.names:
-                raise vgx.DataError(f"{path}: no images in it{described(found, path)}")
+                raise vgx.DataError(f"no images in it{described(found, path)}")
         elif not path.is_file() or archive_kind(path) is None:
             return None
         return {"path": str(path)}
@@ -104,7 +107,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         listed.update(place.fingerprint(names).encode())
         fingerprint = f"image-folder-{self.non_rgb}-{listed.hexdigest()[:32]}"
         reader = place.reader(names)
-        source = _Files(names, reader, fingerprint, self.non_rgb, found.left_out)
+        source = _Files(names, reader, fingerprint, self.non_rgb, image.channels, found.left_out)
         return _labelled(source, self, place, image) if labelled else source
 
 
@@ -128,19 +131,20 @@ class _Files:
     reader: Callable[[str], IO[bytes]]
     fingerprint: str
     non_rgb: NonRgb
+    channels: int  # of the recipe
     left_out: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Image.Image:
-        """Return one image, rotated as its EXIF data say.
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
+        """Return one image as it is, rotated as its EXIF data say.
 
         Raises `vgx.Dropped` for an image that is left out.
         """
         name = self.names[index]
         with self.reader(name) as file:
-            return decode(file, name, self.non_rgb)
+            return decode(file, name, self.non_rgb, self.channels)
 
     def encoded(self, index: int) -> bytes:
         """Return the file of an image as it is."""

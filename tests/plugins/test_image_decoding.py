@@ -1,0 +1,297 @@
+"""Image files that Pillow alone would cut, misread or not know."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vgx
+from vgx.data.store import open_store
+from vgx.errors import DataError
+from vgx_builtin import backbones, image_decoding
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png16(array, *chunks):
+    """A PNG file of 16 bits, written by hand: [H, W, C] of uint16."""
+    height, width, channels = array.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    claim = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    data = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", claim), *chunks, data, chunk(b"IEND", b"")]
+    )
+
+
+def listed(file, code, values):
+    """The offset of several numbers, or the number itself."""
+    data = struct.pack(f"<{len(values)}{code}", *values)
+    if len(data) <= 4:
+        return data.ljust(4, b"\0")
+    place = len(file)
+    file.extend(data)
+    return struct.pack("<I", place)
+
+
+def tiff(*pages, compression=1, planar=1, bits=None, orientation=None, cut=None):
+    """A TIFF file, written by hand: pages [H, W, C] of uint8, uint16 or float32, in one strip each.
+
+    `cut` puts other bytes in the place of the pixels.
+    """
+    file, at = bytearray(b"II*\0\0\0\0\0"), 4
+    for page in pages:
+        height, width, samples = page.shape
+        order = np.moveaxis(page, -1, 0) if planar == 2 else page
+        planes = [each.tobytes() for each in (order if planar == 2 else [order])]
+        if compression != 1:
+            planes = [zlib.compress(each) for each in planes]
+        planes = [cut] if cut else planes
+        starts = []
+        for plane in planes:
+            starts.append(len(file))
+            file += plane + b"\0" * (len(plane) % 2)
+        size = 8 * page.dtype.itemsize if bits is None else bits
+
+        fields = {
+            256: (4, [width]), 257: (4, [height]), 258: (3, [size] * samples),
+            259: (3, [compression]), 262: (3, [2 if samples == 3 else 1]), 273: (4, starts),
+            277: (3, [samples]), 278: (4, [height]), 279: (4, [len(each) for each in planes]),
+            284: (3, [planar]), 339: (3, [3 if page.dtype.kind == "f" else 1] * samples),
+        }  # fmt: skip
+        if samples > 3:
+            fields[338] = 3, [0] * (samples - 1)
+        if orientation:
+            fields[274] = 3, [orientation]
+        entries = b"".join(
+            struct.pack("<HHI", tag, kind, len(values)) + listed(file, "_HHHI"[kind], values)
+            for tag, (kind, values) in sorted(fields.items())
+        )
+        file[at : at + 4] = struct.pack("<I", len(file))
+        file += struct.pack("<H", len(fields)) + entries
+        at = len(file)
+        file += bytes(4)
+    return bytes(file)
+
+
+def read(data, channels=3, non_rgb="convert"):
+    return image_decoding.decode(io.BytesIO(data), "a.tif", non_rgb, channels)
+
+
+def noise(*shape, kind=np.uint16):
+    return np.random.default_rng(0).integers(0, 2**16 - 1, shape).astype(kind)
+
+
+@pytest.fixture
+def without_tifffile(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+
+
+# --- PNG files of 16 bits ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_of_16_bits_in_a_png_file_are_kept(channels):
+    array = noise(5, 7, channels)
+    made = read(png16(array))
+    assert made.dtype == np.uint16
+    assert (made == array).all()
+
+
+def test_a_transparent_colour_of_16_bits_is_transparent():
+    array = noise(4, 4, 3)
+    transparent = chunk(b"tRNS", struct.pack(">HHH", *array[1, 2]))
+    made = read(png16(array, transparent))
+    assert made.shape == (4, 4, 4)
+    assert np.argwhere(made[..., 3] == 0).tolist() == [[1, 2]]
+
+
+def test_a_png_file_of_16_bits_that_stays_cut_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kornia_rs.io", None)
+    (tmp_path / "a.png").write_bytes(png16(noise(8, 8, 3)))
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "b.png")
+    part = vgx.discover().part("dataset", "image-folder")
+    spec = vgx.ImageSpec(8)
+    store = open_store(part(path=tmp_path).build(spec), spec)
+    assert store.kind == "uint8"
+    assert store.look.remarks == {"of 16 bits cut to 8": 1}
+    assert "1 of 16 bits cut to 8" in store.look.counts()
+
+
+def test_a_torn_png_file_of_16_bits_is_unreadable():
+    whole = png16(noise(40, 40, 3))
+    with pytest.raises(DataError, match=r"^a\.tif: OSError: image file is truncated"):
+        read(whole[: len(whole) // 2])
+
+
+def test_images_that_are_arrays_are_turned_as_their_camera_says():
+    """Against Pillow, which turns the same image of 8 bits."""
+    array = (np.arange(6).reshape(2, 3)[..., None] * 257).astype(np.uint16).repeat(3, 2)
+    small = Image.fromarray((array >> 8).astype(np.uint8))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = chunk(b"eXIf", exif.tobytes()[6:])
+        made = read(png16(array, data))
+        file = io.BytesIO()
+        small.save(file, "PNG", exif=exif)
+        assert (made >> 8 == np.asarray(read(file.getvalue()))).all(), orientation
+
+
+# --- TIFF files --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("pages", [3, 4, 5, 13])
+def test_as_many_grey_pages_as_channels_are_channels(pages, kind):
+    planes = noise(pages, 4, 6, 1, kind=kind)
+    made = read(tiff(*planes), channels=pages)
+    assert (np.asarray(made) == np.moveaxis(planes[..., 0], 0, -1)).all()
+    assert np.asarray(made).dtype == kind
+    if kind == np.uint8 and pages < 5:  # it might be a document
+        assert made.info["remark"] == "whose pages are channels"
+
+
+def test_three_pages_in_black_and_white_are_a_document():
+    file, pages = io.BytesIO(), [Image.new("1", (9, 8), page % 2) for page in range(3)]
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    assert read(file.getvalue(), 3).info["remark"].startswith("of several pages")
+    grey = [page.convert("L") for page in pages]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey[0].save(file := io.BytesIO(), "TIFF", save_all=True, append_images=grey[1:], exif=exif)
+    turned = read(file.getvalue(), 3)
+    assert (turned.size, turned.getpixel((0, 0))) == ((8, 9), (0, 255, 0))
+
+
+@pytest.mark.parametrize(
+    ("pages", "channels"),
+    [(5, 3), (3, 1), (2, 4), (4, 3)],
+)
+def test_of_other_files_with_pages_the_first_is_used_and_they_are_counted(pages, channels):
+    planes = noise(pages, 4, 6, 1)
+    made = read(tiff(*planes), channels)
+    assert (np.asarray(made) == planes[0, ..., 0]).all()
+    assert made.info["remark"] == "of several pages, of which the first is used"
+    assert "remark" not in read(tiff(planes[0]), channels).info
+
+
+def test_pages_of_colours_are_no_channels():
+    pages = noise(3, 4, 6, 3, kind=np.uint8)
+    made = read(tiff(*pages), channels=3)
+    assert (np.asarray(made) == pages[0]).all()
+
+
+def test_a_file_with_another_number_of_pages_says_what_it_has(without_tifffile):
+    pages = noise(5, 4, 6, 1)
+    with pytest.raises(DataError, match=r"a\.tif: it has 5 pages.*--set image\.channels=5"):
+        read(tiff(*pages), channels=7)
+    odd = [pages[0], pages[1], noise(3, 3, 1)]
+    with pytest.raises(DataError, match=r"a\.tif: page 2 differs from the first"):
+        read(tiff(*odd), channels=3)
+
+
+def test_without_tifffile_colours_of_16_bits_are_cut_and_counted(without_tifffile):
+    array = noise(4, 6, 3)
+    made = read(tiff(array))
+    assert (np.asarray(made) == array >> 8).all()
+    assert made.info["remark"] == "of 16 bits cut to 8"
+
+
+def test_with_tifffile_colours_of_16_bits_are_kept():
+    pytest.importorskip("tifffile")
+    array = noise(4, 6, 3)
+    for options in ({}, {"compression": 8}, {"planar": 2}):
+        made = read(tiff(array, **options))
+        assert made.dtype == np.uint16
+        assert (made == array).all(), options
+    many = noise(4, 6, 7)
+    assert (read(tiff(many), channels=7) == many).all()
+    with pytest.raises(DataError, match=r"it has 7 channels.*--set image\.channels=7"):
+        read(tiff(many), channels=5)
+
+
+def test_what_is_compressed_to_more_than_the_image_is_no_image():
+    pytest.importorskip("tifffile")
+    bomb = zlib.compress(bytes(10**7))
+    with pytest.raises(DataError, match="compressed data larger than the image"):
+        read(tiff(noise(4, 6, 3), compression=8, cut=bomb))
+
+
+def test_a_tiff_file_of_a_kind_that_is_not_read_is_said_to_be_that(without_tifffile):
+    with pytest.raises(DataError, match=r"a\.tif: a TIFF of a kind that Pillow cannot read"):
+        read(tiff(noise(4, 6, 7)))
+    with pytest.raises(DataError, match=r"a\.tif: a TIFF of a kind that Pillow cannot read"):
+        read(b"II+\0" + bytes(40))
+    with pytest.raises(
+        DataError, match=r"a\.tif: .*\(a TIFF of a kind that Pillow cannot read, or"
+    ):
+        read(tiff(noise(4, 6, 1), compression=50001))  # WebP
+
+
+# --- what is no image --------------------------------------------------------------------------
+
+POINTER = b"""version https://git-lfs.github.com/spec/v1
+oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393
+size 12345
+"""
+
+
+def test_a_pointer_of_git_lfs_is_named():
+    with pytest.raises(DataError, match=r"a\.tif: a Git LFS pointer .*git lfs pull"):
+        read(POINTER)
+
+
+def test_a_pointer_in_the_place_of_weights_is_named(tmp_path):
+    weights = tmp_path / "a.safetensors"
+    weights.write_bytes(POINTER)
+    with pytest.raises(vgx.RecipeError, match=r"weights: .*a\.safetensors: a Git LFS pointer"):
+        backbones.create("test_resnet", vgx.ImageSpec(32), pretrained=False, weights=weights)
+
+
+@pytest.mark.parametrize("sides", [(12000, 9000), (9000, 8000), (20000, 20000)])
+def test_too_many_pixels_are_said_in_our_own_words(sides):
+    """Beyond our own bound, and beyond both of Pillow's."""
+    claim = chunk(b"IHDR", struct.pack(">IIBBBBB", *sides, 8, 0, 0, 0, 0))
+    pixels = f"{sides[0] * sides[1]:,} pixels, and at most 67,108,864 are decoded: make the image "
+    for warned in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            if not warned:
+                patch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+            with pytest.raises(DataError, match=f"^a.tif: {pixels}smaller$"):
+                read(b"\x89PNG\r\n\x1a\n" + claim + chunk(b"IDAT", b""))
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels", "reason"),
+    [
+        ("L", 1, None), ("L", 3, "greyscale"), ("L", 4, "greyscale"), ("L", 5, "channels"),
+        ("RGBA", 4, None), ("RGBA", 3, "with alpha"), ("RGBA", 1, "with alpha"), ("RGB", 1, None),
+        ("I;16", 1, None), ("I;16", 3, "greyscale"), ("CMYK", 3, "in mode CMYK"),
+    ],
+)  # fmt: skip
+def test_what_the_recipe_asks_for_is_never_left_out(mode, channels, reason):
+    file = io.BytesIO()
+    Image.new(mode, (4, 4)).save(file, "TIFF")
+    if reason is None:
+        assert read(file.getvalue(), channels, "skip").mode == mode
+    else:
+        with pytest.raises((vgx.Dropped, DataError), match=reason):
+            read(file.getvalue(), channels, "skip")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_named_with_their_file(value):
+    file = io.BytesIO()
+    Image.fromarray(np.full((2, 2), value, np.float32)).save(file, "TIFF")
+    with pytest.raises(DataError, match=r"a\.tif: some of its values are not finite"):
+        read(file.getvalue())
