@@ -60,7 +60,8 @@ def reader_in(place: Place, where: str) -> Callable[[str, int], bytes]:
         try:
             opened = open_regular(file, name) if absolute else place.reader([name])(name)
         except vgx.DataError as error:
-            raise vgx.DataError(f"{where}: labels: {error}") from error
+            at = "" if absolute else "; the name is relative to dataset.path"
+            raise vgx.DataError(f"{where}: labels: {error}{at}") from error
         with opened:
             data = opened.read(most + 1)
         if len(data) > most:

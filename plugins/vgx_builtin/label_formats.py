@@ -27,9 +27,9 @@ TRIED = 100
 SEPARATORS = ("\t", ",", ";", "|", " ")
 # An entry of the list `labels` in dataset.json: a name, and a label of any kind.
 ENTRY = re.compile(
-    rb'\s*\[\s*("(?:[^"\\]|\\.){0,4000}")\s*,\s*'
-    rb'(null|true|false|-?[0-9.eE+-]{1,30}|"(?:[^"\\]|\\.){0,400}"|\[[^\]\[]{0,100000}\])'
-    rb"\s*\]\s*(,|\])"
+    rb'\s*(\[\s*"(?:[^"\\]|\\.){0,4000}"\s*,\s*'
+    rb'(?:null|true|false|-?[0-9.eE+-]{1,30}|"(?:[^"\\]|\\.){0,400}"|\[[^\]\[]{0,100000}\])'
+    rb"\s*\])\s*(,|\])"
 )
 
 
@@ -134,7 +134,8 @@ def dataset_json(data: bytes, where: str) -> Iterator[tuple[str, str, object]]:
         if entry is None:
             raise vgx.DataError(f"{where}: entry {number}: not of the form [name, label]")
         try:
-            yield f"entry {number}", json.loads(entry[1]), json.loads(entry[2])
+            name, label = json.loads(entry[1].decode())
         except ValueError as error:
             raise vgx.DataError(f"{where}: entry {number}: {str(error)[:100]}") from error
-        position, number, more = entry.end(), _counted(number, where), entry[3]
+        yield f"entry {number}", name, label
+        position, number, more = entry.end(), _counted(number, where), entry[2]

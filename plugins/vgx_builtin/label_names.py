@@ -36,9 +36,9 @@ class Names:
         A name may have either slash, `./` before it, more folders before it, and no ending or
         another one.
         """
-        name = unicodedata.normalize("NFC", written.strip().replace("\\", "/"))
-        if (index := self.whole.get(name)) is not None:
+        if (index := self.whole.get(written)) is not None:
             return index
+        name = unicodedata.normalize("NFC", written.strip().replace("\\", "/"))
         parts = [part for part in name.split("/") if part not in ("", ".")][-20:]
         tails = ["/".join(parts[start:]) for start in range(len(parts))]
         for known, made in ((self.whole, str), (self.short, str.casefold), (self.short, _key)):

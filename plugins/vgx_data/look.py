@@ -94,11 +94,11 @@ def _most(image: vgx.ImageSpec) -> int:
 def chosen(labels: NDArray[np.int64] | None, count: int, most: int) -> NDArray[np.int64]:
     """[N]  Return which of `count` images to show: spread evenly over all, or over each class.
 
-    `labels` [L] are those of all images.
+    `labels` [L] are those of all images; one with a negative label has none, and is left out.
     """
-    if labels is None:
+    if labels is None or (labels < 0).all():
         return _spread(np.arange(count), most)
-    shown = _spread(np.unique(labels), min(CLASSES, most))
+    shown = _spread(np.unique(labels[labels >= 0]), min(CLASSES, most))
     each = most // len(shown)
     return np.concatenate([_spread(np.flatnonzero(labels == label), each) for label in shown])
 

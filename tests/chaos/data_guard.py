@@ -89,14 +89,14 @@ def look(asked):
     from vgx_builtin.datasets.huggingface import HuggingFace
     from vgx_builtin.datasets.image_folder import ImageFolder
 
-    spec, kind = vgx.ImageSpec(size=8), asked.pop("type")
+    spec, kind = vgx.ImageSpec(size=8, classes=asked.pop("classes", 0)), asked.pop("type")
     try:
         if kind == "stream":
             return streamed(HuggingFace(**asked, stream=True), spec)
         if kind == "huggingface":
             part = HuggingFace(**asked)
         else:
-            part = ImageFolder(path=Path(asked["path"]))
+            part = ImageFolder(**{**asked, "path": Path(asked["path"])})
         store = open_store(open_source(part, spec)[0], spec, max_bad=1)
     except vgx.VgxError as error:
         return {"error": str(error)}

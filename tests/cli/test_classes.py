@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_a_run_whose_folders_had_other_numbers_says_why_it_cannot_go_on(vgx_here
     (run / "environment.json").write_text(json.dumps(about))
     code, _, err = vgx_here("resume", run)
     assert code == 2
-    assert "start a new run: folders are now numbered with 2 before 10, and a limit takes" in err
+    assert "for other images start a new run\nClasses are now numbered with 2 before 10" in err
 
 
 @pytest.mark.slow
@@ -166,6 +167,43 @@ def test_check_and_run_print_the_classes(vgx_here, tmp_path):
     code, _, err = vgx_here("check", "r.yaml", "--set", "image.classes=2")
     assert code == 2
     assert "there are 3 classes (2, 10, blue one), and image.classes is 2; set image.cl" in err
+
+
+@pytest.mark.slow
+def test_an_image_without_a_label_is_left_out_and_counted_by_every_command(vgx_here, tmp_path):
+    save(tmp_path / "pictures")
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "pictures" / "preview.png")
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    code, out, err = vgx_here("check", "r.yaml")
+    assert code == 0, err
+    assert "Data: 23 images before filtering" in out
+    assert "Labels: 3 classes: 2 (8), 10 (6), blue one (8)" in out
+    code, out, err = vgx_here("run", "r.yaml", "--device", "cpu", "--set", "train.steps=1")
+    assert code == 0, err
+    assert "Data: 22 images kept, 1 dropped (1 without a label)" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", ["labels.csv", "dataset.json"])
+def test_an_archive_has_its_labels_in_it(vgx_here, tmp_path, labels):
+    save(tmp_path / "pictures")
+    files = [file.relative_to(tmp_path / "pictures") for file in tmp_path.rglob("*.png")]
+    classes = {"2": "red", "10": "green", "blue one": "blue"}
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        for file in files:
+            archive.write(tmp_path / "pictures" / file, file)
+        rows = [[str(file), classes[file.parts[0]]] for file in files]
+        table = "\n".join(",".join(row) for row in rows)
+        archive.writestr(labels, table if labels == "labels.csv" else json.dumps({"labels": rows}))
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    fields = f"dataset={{type: image-folder, path: pictures.zip, label: null, labels: {labels}}}"
+    code, out, err = vgx_here("check", "r.yaml", "--set", fields)
+    assert code == 0, err
+    assert "Labels: 3 classes: blue (8), green (6), red (8)" in out
+    code, _, err = vgx_here("check", "r.yaml", "--set", fields.replace(labels, "none.csv"))
+    assert code == 4
+    assert "none.csv" in err
+    assert "the name is relative to dataset.path" in err
 
 
 @pytest.mark.slow

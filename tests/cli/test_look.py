@@ -66,6 +66,13 @@ def test_each_class_has_as_many_images_and_at_most_sixteen_are_shown():
     assert (many // 10).tolist() == [number for number in range(0, 32, 2) for _ in range(4)]
 
 
+def test_an_image_without_a_label_is_not_chosen():
+    labels = np.array([-1, 0, 0, 1, -1, 1, -1])
+    assert chosen(labels, 7, 4).tolist() == [1, 2, 3, 5]
+    assert chosen(labels, 7, 2).tolist() == [1, 3]
+    assert chosen(np.array([-1, -1, -1]), 3, 2).tolist() == [0, 1]
+
+
 def test_beside_the_images_they_are_shown_after_augmentation(tmp_path):
     halves = np.zeros((16, 16, 3), np.uint8)
     halves[:, :8] = 250, 10, 10

@@ -70,6 +70,14 @@ def test_a_store_of_an_earlier_version_opens_and_takes_its_names_from_the_source
     assert (about.read_text(), about.stat().st_ino) == before  # not built again
 
 
+def test_an_image_that_is_used_must_have_a_label():
+    source = Animals([0, 1, 2])
+    source.label = lambda _: -1
+    with pytest.raises(DataError, match="image 0 has the label -1; image.classes allows 0 to 2"):
+        open_store(source, SPEC)
+    assert classes_of(source, SPEC) == [("cat", 0), ("dog", 0), ("fish", 0)]
+
+
 def test_names_must_be_as_many_as_the_classes():
     with pytest.raises(DataError, match=r"3 classes \(cat, dog, fish\), and image.classes is 4; s"):
         open_store(Animals([0]), vgx.ImageSpec(size=4, classes=4))

@@ -244,7 +244,7 @@ def check_labels(source: Source, image: ImageSpec) -> None:
             label_of(source, index, image)
         except DataError:
             with decoding.guarded():
-                if isinstance(decoding.decode(source, index, image), np.ndarray):
+                if isinstance(decoding.decode(source, index, image), Decoded):
                     raise
             tried += 1
             if tried == LABELS:

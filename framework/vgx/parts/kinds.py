@@ -64,7 +64,10 @@ class Labelled(Source, Protocol):
     """A sequence of images with labels."""
 
     def label(self, index: int) -> int:
-        """Return the label of image `index`, from 0 to `image.classes` - 1."""
+        """Return the label of image `index`, from 0 to `image.classes` - 1.
+
+        An image whose label is negative has none, and must be left out with `vgx.Dropped`.
+        """
         ...
 
 

@@ -43,12 +43,22 @@ def check_source(case: Case, source: Any) -> None:
     if isinstance(source, Labelled) and case.image.classes:
         for index in indices:
             label = source.label(index)
-            good = type(label) is int and 0 <= label < case.image.classes
+            good = type(label) is int and label < case.image.classes
             case.check(good, f"label({index}) is {label!r}, no int below {case.image.classes}")
+            kept = good and label < 0 and not _is_dropped(source, index)
+            case.check(not kept, f"label({index}) is {label!r}, and the image is not left out")
     if isinstance(source, Named) and case.image.classes:
         require(are_texts(source.classes), "its classes are no sequence of names")
         names, classes = len(source.classes), case.image.classes
         case.check(names == classes, f"it names {names} classes, and image.classes is {classes}")
+
+
+def _is_dropped(source: Any, index: int) -> bool:
+    try:
+        source[index]
+    except Dropped:
+        return True
+    return False
 
 
 def _bytes_of(source: Any, index: int) -> bytes:
