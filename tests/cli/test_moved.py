@@ -116,7 +116,7 @@ def test_from_another_folder_the_command_that_works_is_told(here, vgx_here, monk
     monkeypatch.chdir(here / "elsewhere")
     code, _, err = vgx_here(*command, run_of(here).path)
     assert code == 4
-    assert f"faces: there is no such folder: {here / 'elsewhere' / 'faces'}" in err
+    assert f"faces: there is no such folder or archive: {here / 'elsewhere' / 'faces'}" in err
     assert f"faces is in {here}, where the run was started. From here: vgx run --resume 1" in err
     program, *advised = shlex.split(err.strip().rpartition("From here: ")[2])
     assert program == "vgx"
@@ -134,7 +134,10 @@ def test_a_place_that_is_nowhere_is_only_told(here, vgx_here):
     (here / "faces").rename(here / "gone")
     code, _, err = vgx_here("resume", "1")
     assert code == 4
-    assert err == f"vgx: dataset image-folder: faces: there is no such folder: {here / 'faces'}\n"
+    assert (
+        err
+        == f"vgx: dataset image-folder: faces: there is no such folder or archive: {here / 'faces'}\n"
+    )
 
 
 def test_resume_takes_the_new_place_and_keeps_the_labels(here, vgx_here):
