@@ -157,7 +157,10 @@ HELD = {
     "There is no fallback": "anything_else_is_refused_and_writes_nothing",
     "The tensors may be": "weights_are_found_and_stay_what_they_are averaged_weights_go_before_others",
     "Otherwise the error lists": "anything_else_is_refused_and_writes_nothing",
-    "The prefixes": "names_of_wrappers_are_taken_off a_name_that_only_some_have_stays",
+    "If there are tensors under several keys": (
+        "averaged_weights_go_before_others the_tensors_under_another_key_can_be_had_too"
+    ),
+    "A prefix of wrappers": "names_of_wrappers_are_taken_off a_name_that_only_some_have_stays",
     "At most 20,000 tensors": "more_tensors_than_a_network_may_have_are_refused",
     "What was written is read": "a_name_that_could_not_be_read_again_is_refused",
     "An archive is refused": (

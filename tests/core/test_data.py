@@ -233,7 +233,7 @@ def test_where_no_picture_is_usable_the_counts_and_the_settings_are_told():
         open_store(Odd(), SPEC)
     assert str(caught.value).splitlines() == [
         (
-            "none of 12 images is usable: 5 greyscale, 5 with alpha, 1 blue, 1 unreadable (image 3 "
+            "none of 12 images is usable: 1 blue, 5 greyscale, 5 with alpha, 1 unreadable (image 3 "
             "cannot be read: ValueError: torn)"
         ),
         "To use those that are greyscale: --set a.b=c, or --set d=1",

@@ -186,7 +186,7 @@ def test_a_word_that_is_near_to_nothing_gets_no_advice(faults):
         ("latent: [4, 0, 4]", "latent"),
         ('image: {size: "16"}', "image.size"),
         ("image: {size: 16.0}", "image.size"),
-        ("image: {size: 16, channels: 2}", "image.channels"),
+        ("image: {size: 16, channels: 0}", "image.channels"),
         ("image: 16", "image"),
         ("name: 5", "name"),
         ("name: a/b", "name"),
