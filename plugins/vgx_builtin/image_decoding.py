@@ -5,7 +5,6 @@ Letters: H x W pixels, C channels.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -17,12 +16,11 @@ from vgx_builtin import formats
 from vgx_builtin.deep_images import COLOURS, READS_MORE, read_deep, read_tiff
 from vgx_builtin.image_files import (
     IS_POINTER,
-    MAX_BYTES,
     MAX_PIXELS,
-    MAX_READS,
     POINTER,
+    FewReads,
     NonRgb,
-    open_regular,
+    open_bounded,
     require_rgb,
 )
 
@@ -42,33 +40,8 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 def read(file: Path, name: str, non_rgb: NonRgb, channels: int = 3) -> Read:
     """Return the image in a regular file as `decode` does; `name` is its name in messages."""
-    with open_regular(file, name) as opened:
-        size = os.fstat(opened.fileno()).st_size
-        if size > MAX_BYTES:
-            raise vgx.DataError(f"{name}: {size:,} bytes; at most {MAX_BYTES:,} are read")
+    with open_bounded(file, name) as opened:
         return decode(opened, name, non_rgb, channels)
-
-
-class _FewReads:
-    """The file of an image, which is not read on for ever."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.reads = file, 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Read as usual. Raises `OSError` when it has been read too often."""
-        self.reads += 1
-        if self.reads > MAX_READS:
-            raise OSError("no image at its beginning")
-        return self.file.read(size)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place in the file."""
-        return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the place in the file."""
-        return self.file.tell()
 
 
 def decode(file: IO[bytes], name: str, non_rgb: NonRgb, channels: int = 3) -> Read:
@@ -80,7 +53,7 @@ def decode(file: IO[bytes], name: str, non_rgb: NonRgb, channels: int = 3) -> Re
     from PIL import Image, UnidentifiedImageError
 
     Image.init()
-    readers, few_reads = _readers(file, name), cast("IO[bytes]", _FewReads(file))
+    readers, few_reads = _readers(file, name), cast("IO[bytes]", FewReads(file))
     try:
         with Image.open(few_reads, formats=readers) as image:
             return _opened(image, file, non_rgb, channels)

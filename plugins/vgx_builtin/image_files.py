@@ -40,6 +40,15 @@ def open_regular(file: Path, name: str) -> IO[bytes]:
         raise vgx.DataError(f"{name}: {getattr(error, 'strerror', error)}") from error
 
 
+def open_bounded(file: Path, name: str) -> IO[bytes]:
+    """Open a file of at most `MAX_BYTES` bytes as `open_regular` does; more are a `DataError`."""
+    opened = open_regular(file, name)
+    if (size := os.fstat(opened.fileno()).st_size) > MAX_BYTES:
+        opened.close()
+        raise vgx.DataError(f"{name}: {size:,} bytes; at most {MAX_BYTES:,} are read")
+    return opened
+
+
 def digest(files: Iterable[Path], root: Path) -> str:
     """Return a hash of the names, sizes and times of files: it changes when one of them does.
 
@@ -64,6 +73,28 @@ def whole(file: IO[bytes], name: str) -> bytes:
     if len(data) > MAX_BYTES:
         raise vgx.DataError(f"{name}: more than {MAX_BYTES:,} bytes; no more are read")
     return data
+
+
+class FewReads:
+    """The file of an image, which is not read on for ever."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.reads = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as usual. Raises `OSError` when it has been read too often."""
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise OSError("no image at its beginning")
+        return self.file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place in the file."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place in the file."""
+        return self.file.tell()
 
 
 def require_rgb(image: Image.Image, channels: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +12,7 @@ from typing import IO, Protocol
 import vgx
 from vgx_builtin import formats
 from vgx_builtin.archives import RegularFile
-from vgx_builtin.image_files import MAX_BYTES, digest, open_regular
+from vgx_builtin.image_files import digest, open_bounded
 from vgx_builtin.tar_stream import BLOCK, COMPRESSIONS, Stream
 from vgx_builtin.tars import Tar
 from vgx_builtin.walk import Found, images_below
@@ -53,11 +52,7 @@ class Folder:
         return self._open
 
     def _open(self, name: str) -> IO[bytes]:
-        file = open_regular(self.root / name, name)
-        if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
-            file.close()
-            raise vgx.DataError(f"{name}: {size:,} bytes; at most {MAX_BYTES:,} are read")
-        return file
+        return open_bounded(self.root / name, name)
 
     def fingerprint(self, names: Iterable[str]) -> str:
         """Return a hash of the names, sizes and times of files."""

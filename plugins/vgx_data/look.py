@@ -21,7 +21,8 @@ from vgx.console import Console
 from vgx.data.batches import as_images
 from vgx.data.classes import classes_of, names_of, summary
 from vgx.data.look import with_background
-from vgx.data.store import Labels, Store, announce, cached, open_source, peek, watched_on
+from vgx.data.peek import peek
+from vgx.data.store import Labels, Store, announce, cached, open_source, watched_on
 from vgx.files import user_path
 from vgx.images import grid, require_image_file, save_image
 from vgx.training.preparing import tell_of_images

@@ -135,8 +135,8 @@ def test_a_place_that_is_nowhere_is_only_told(here, vgx_here):
     code, _, err = vgx_here("resume", "1")
     assert code == 4
     assert (
-        err
-        == f"vgx: dataset image-folder: faces: there is no such folder or archive: {here / 'faces'}\n"
+        err == f"vgx: dataset image-folder: faces: there is no such folder or archive: "
+        f"{here / 'faces'}\n"
     )
 
 

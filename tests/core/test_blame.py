@@ -52,7 +52,7 @@ class Remembering(vgx.Augmentation, type="remembering"):
 
 
 class Breaking(vgx.Augmentation, type="breaking"):
-    """A function that gives up at the second whole minibatch: the first one is that of the check."""
+    """A function that gives up at the second minibatch: the first one is that of the check."""
 
     def build(self, image):
         whole = []

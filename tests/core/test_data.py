@@ -24,8 +24,9 @@ from vgx.data import cache, sums
 from vgx.data import store as data
 from vgx.data.batches import Batch, Batches, as_batch, as_images
 from vgx.data.left_out import share
+from vgx.data.peek import check_labels, peek
 from vgx.data.pieces import decode_all
-from vgx.data.store import cached, open_source, open_store, peek
+from vgx.data.store import cached, open_source, open_store
 from vgx.errors import DataError, StorageError
 
 SPEC = vgx.ImageSpec(size=4)
@@ -271,11 +272,11 @@ def test_a_wrong_label_is_told_before_all_is_decoded_unless_its_picture_is_left_
 
     spec, source = vgx.ImageSpec(size=4, classes=12), Wrong(bad=[3])
     source.wrong = {3, 4}  # one cannot be read, and a fifth is left out
-    data.check_labels(source, spec)
+    check_labels(source, spec)
     assert set(source.reads) == {3, 4}
     source.wrong = {3, 4, 5}
     with pytest.raises(DataError, match="image 5 has the label -1; image.classes allows 0 to 11"):
-        data.check_labels(source, spec)
+        check_labels(source, spec)
 
 
 def test_all_bad_is_said_and_no_store_is_made():

@@ -15,7 +15,8 @@ import vgx
 from vgx.data import cache, look
 from vgx.data.batches import Batches, as_batch
 from vgx.data.look import with_background
-from vgx.data.store import cached, open_store, peek
+from vgx.data.peek import peek
+from vgx.data.store import cached, open_store
 from vgx.errors import DataError, RecipeError
 
 CPU = torch.device("cpu")

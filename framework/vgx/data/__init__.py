@@ -12,6 +12,7 @@ order     the order of an epoch: a function of the seed, the epoch and the posit
 spill     decoded images of a stream on the disk, as many as fit
 stream    images that are read and decoded when they are asked for
 store     the store of decoded images: opened, built, looked up
+peek      the first images of a source, decoded without the cache
 batches   minibatches by number, and bytes as images in [0, 1]
 split     which images no training sees
 opening   the images of a source: from the store, or streamed

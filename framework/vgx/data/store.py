@@ -22,10 +22,9 @@ from vgx.console import Console
 from vgx.data import cache, sums
 from vgx.data import decode as decoding
 from vgx.data.classes import Classes, counted, names_of
-from vgx.data.decode import Decoded
 from vgx.data.left_out import LeftOut, unreadable
 from vgx.data.look import Look, look
-from vgx.data.pieces import Facts, decode_all, gather, hashes_of
+from vgx.data.pieces import Facts, decode_all
 from vgx.data.pixels import KINDS, Scaled, as_given, limits, require_known_background
 from vgx.data.stream import StreamedImages, evenly
 from vgx.data.sums import Watch, unwatched
@@ -37,7 +36,6 @@ from vgx.parts.values import ImageSpec
 
 # How an image is resized and kept; part of the store's address.
 POLICY = "bilinear-4"
-LABELS = 100  # images with a wrong label that are decoded before all are
 
 
 class Images(Protocol):
@@ -176,79 +174,6 @@ def name_of(part: Component) -> str:
         inner = getattr(part, key)
         words.append(f"{key}={f'({name_of(inner)})' if isinstance(inner, Dataset) else value}")
     return " ".join(words)
-
-
-def peek(
-    source: Source,
-    image: ImageSpec,
-    n: int,
-    max_bad: float | None = None,
-    rows: Iterable[int] | None = None,
-) -> Store:
-    """Decode the first `n` usable images without the cache, or fewer if there are not as many.
-
-    With `rows`, of these images alone. Unreadable images are left out if `max_bad` allows some;
-    else they are a `DataError`.
-    """
-    usable, labels, left_out = list[Decoded](), list[int](), LeftOut()
-    with decoding.guarded():
-        for index in range(len(source)) if rows is None else rows:
-            decoded = decoding.decode(source, index, image)
-            if isinstance(decoded, Decoded):
-                usable.append(decoded)
-                labels += [label_of(source, index, image)] if image.classes else []
-            else:
-                left_out.add(decoded)
-            if len(usable) == n:
-                break
-    bad, tried = left_out.bad, len(usable) + left_out.count
-    if not usable:
-        count = f"{tried:,} of" if tried < len(source) else ""
-        raise DataError(left_out.nothing_else(f"{count} {len(source):,}".strip()))
-    if bad and max_bad is None:
-        advice = "Only these were tried. To leave such images out: --set dataset.on_bad=skip"
-        raise DataError(unreadable(len(bad), bad, tried, None, advice))
-    values, facts = gather(usable, "uint8")
-    hashes = np.array(hashes_of(values), np.uint64)
-    ends = limits(image, facts.kind, *facts.ends)
-    images = as_given(values, image, *ends)
-    return Store(
-        images,
-        hashes,
-        np.array(labels) if labels else None,
-        _settled(image, images),
-        "",
-        "",
-        dict(left_out.dropped),
-        len(bad),
-        tuple(bad[: sums.NAMED]),
-        facts.kind,
-        look(values, hashes, image, ends, facts),
-    )
-
-
-def spread(count: int, most: int) -> list[int]:
-    """Return numbers from 0 to `count` - 1 in ascending order: `most` of them, evenly spread."""
-    most = min(count, most)
-    return [number * count // most for number in range(most)]
-
-
-def check_labels(source: Source, image: ImageSpec) -> None:
-    """Raise `DataError` for the first image without a label that the recipe allows.
-
-    An image that is left out may have any label, so such images are decoded: at most a hundred.
-    """
-    tried = 0
-    for index in range(len(source) if image.classes else 0):
-        try:
-            label_of(source, index, image)
-        except DataError:
-            with decoding.guarded():
-                if isinstance(decoding.decode(source, index, image), Decoded):
-                    raise
-            tried += 1
-            if tried == LABELS:
-                return
 
 
 def open_with_progress(
@@ -401,7 +326,7 @@ def _read(
         images,
         np.frombuffer(hashes, np.uint64).copy(),
         np.frombuffer(labels, np.int64).copy() if image.classes else None,
-        _settled(image, images),
+        settled(image, images),
         fingerprint,
         content,
         about.dropped,
@@ -413,7 +338,7 @@ def _read(
     )
 
 
-def _settled(image: ImageSpec, images: Images) -> ImageSpec:
+def settled(image: ImageSpec, images: Images) -> ImageSpec:
     """Return the same with numbers for `range: auto`, if the images have more than 8 bits."""
     if isinstance(images, Scaled):
         return replace(image, range=(images.low, images.high))

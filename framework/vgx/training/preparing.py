@@ -14,15 +14,13 @@ from vgx.data.batches import Batches, as_batch, minibatches
 from vgx.data.classes import summary
 from vgx.data.look import with_background
 from vgx.data.opening import store_of
+from vgx.data.peek import check_labels, peek, spread
 from vgx.data.split import held_out
 from vgx.data.store import (
     Store,
     announce,
-    check_labels,
     open_source,
-    peek,
     require_room,
-    spread,
 )
 from vgx.engine import memory
 from vgx.engine.engine import Engine

@@ -1,0 +1,97 @@
+"""The first images of a source, decoded without the cache: to try a recipe, or to show some.
+
+Letters: N images, H x W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from vgx.data import decode as decoding
+from vgx.data import sums
+from vgx.data.decode import Decoded
+from vgx.data.left_out import LeftOut, unreadable
+from vgx.data.look import look
+from vgx.data.pieces import gather, hashes_of
+from vgx.data.pixels import as_given, limits
+from vgx.data.store import Store, label_of, settled
+from vgx.errors import DataError
+from vgx.parts.kinds import Source
+from vgx.parts.values import ImageSpec
+
+LABELS = 100  # images with a wrong label that are decoded before all are
+
+
+def peek(
+    source: Source,
+    image: ImageSpec,
+    n: int,
+    max_bad: float | None = None,
+    rows: Iterable[int] | None = None,
+) -> Store:
+    """Decode the first `n` usable images without the cache, or fewer if there are not as many.
+
+    With `rows`, of these images alone. Unreadable images are left out if `max_bad` allows some;
+    else they are a `DataError`.
+    """
+    usable, labels, left_out = list[Decoded](), list[int](), LeftOut()
+    with decoding.guarded():
+        for index in range(len(source)) if rows is None else rows:
+            decoded = decoding.decode(source, index, image)
+            if isinstance(decoded, Decoded):
+                usable.append(decoded)
+                labels += [label_of(source, index, image)] if image.classes else []
+            else:
+                left_out.add(decoded)
+            if len(usable) == n:
+                break
+    bad, tried = left_out.bad, len(usable) + left_out.count
+    if not usable:
+        count = f"{tried:,} of" if tried < len(source) else ""
+        raise DataError(left_out.nothing_else(f"{count} {len(source):,}".strip()))
+    if bad and max_bad is None:
+        advice = "Only these were tried. To leave such images out: --set dataset.on_bad=skip"
+        raise DataError(unreadable(len(bad), bad, tried, None, advice))
+    values, facts = gather(usable, "uint8")
+    hashes = np.array(hashes_of(values), np.uint64)
+    ends = limits(image, facts.kind, *facts.ends)
+    images = as_given(values, image, *ends)
+    return Store(
+        images,
+        hashes,
+        np.array(labels) if labels else None,
+        settled(image, images),
+        "",
+        "",
+        dict(left_out.dropped),
+        len(bad),
+        tuple(bad[: sums.NAMED]),
+        facts.kind,
+        look(values, hashes, image, ends, facts),
+    )
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return numbers from 0 to `count` - 1 in ascending order: `most` of them, evenly spread."""
+    most = min(count, most)
+    return [number * count // most for number in range(most)]
+
+
+def check_labels(source: Source, image: ImageSpec) -> None:
+    """Raise `DataError` for the first image without a label that the recipe allows.
+
+    An image that is left out may have any label, so such images are decoded: at most a hundred.
+    """
+    tried = 0
+    for index in range(len(source) if image.classes else 0):
+        try:
+            label_of(source, index, image)
+        except DataError:
+            with decoding.guarded():
+                if isinstance(decoding.decode(source, index, image), Decoded):
+                    raise
+            tried += 1
+            if tried == LABELS:
+                return
