@@ -66,7 +66,7 @@ def open_place(path: Path) -> Place:
     """
     if path.is_dir():
         return Folder(path, images_below(path))
-    file = next((above for above in (path, *path.parents) if above.exists()), path)
+    file = existing(path)
     inside = str(path.relative_to(file)) if file != path else ""
     if file.is_dir() or not file.exists():
         raise vgx.DataError(f"{path}: there is no such folder or archive: {path.absolute()}")
@@ -74,6 +74,11 @@ def open_place(path: Path) -> Place:
     if kind is None:
         raise vgx.DataError(f"{file}: {_what_else(file)}")
     return Zip(file, inside) if kind == "zip" else Tar(file, kind, inside)
+
+
+def existing(path: Path) -> Path:
+    """Return a path, or what exists of it: pics.zip of pics.zip/train."""
+    return next((above for above in (path, *path.parents) if above.exists()), path)
 
 
 def archive_kind(file: Path) -> str | None:

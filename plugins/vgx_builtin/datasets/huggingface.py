@@ -17,6 +17,7 @@ from vgx_builtin.columns import LibraryRows, Rows
 from vgx_builtin.hub_names import from_address, is_name
 from vgx_builtin.image_columns import image_column
 from vgx_builtin.image_files import NonRgb, described
+from vgx_builtin.image_places import existing
 from vgx_builtin.labels import LabelledSource, column_of_labels, evenly
 from vgx_builtin.local import has_rows, open_local
 from vgx_builtin.remote import open_remote
@@ -63,6 +64,8 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
         local = Path(place)
         if local.exists():
             return {"path": str(local)} if has_rows(local) else None
+        if existing(local).is_file():  # a folder in an archive
+            return None
         return from_address(place) or ({"path": place} if "/" in place and is_name(place) else None)
 
     def asks(self) -> str:

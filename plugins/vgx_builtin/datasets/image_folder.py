@@ -16,7 +16,14 @@ import vgx
 from vgx_builtin.class_folders import tell_of_splits
 from vgx_builtin.image_decoding import decode
 from vgx_builtin.image_files import NonRgb, whole
-from vgx_builtin.image_places import Place, archive_kind, described, open_place, tell_of_unread
+from vgx_builtin.image_places import (
+    Place,
+    archive_kind,
+    described,
+    existing,
+    open_place,
+    tell_of_unread,
+)
 from vgx_builtin.label_files import LabelsField, labels_in_file, reader_in
 from vgx_builtin.label_values import numbered
 from vgx_builtin.labels import LabelledSource, evenly, folder_labels
@@ -71,7 +78,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
             found = images_below(path)
             if not found.names:
                 raise vgx.DataError(f"no images in it{described(found, path)}")
-        elif not path.is_file() or archive_kind(path) is None:
+        elif not existing(path).is_file() or archive_kind(existing(path)) is None:
             return None
         return {"path": str(path)}
 
