@@ -220,7 +220,8 @@ TRIES = [
     Try("4c", "the folder itself is a link", data("root"), says=["Data: 24 images"], make=links),
     Try("4d", "a dead link", data("dead"), code=(0, 4), says=["gone.png|dead|link"], make=links),
     Try("4e", "a link that leads back", data("loop"), says=["Data: 12 images"], make=links),
-    Try("5a", "iPhone photos beside JPEG files", data("{cases}/endings/heic"),
+    # Those of CASES have the beginning of a photo alone: with a reader of HEIC they are unreadable.
+    Try("5a", "iPhone photos beside JPEG files", data("{cases}/endings/heic"), code=(0, 4),
         says=["Data: 16 images|heic"]),
     Try("5b", "iPhone photos alone", data("{cases}/heic-only"), code=(0, 4),
         says=["heic|Data: 8 "]),

@@ -134,10 +134,8 @@ def test_a_place_that_is_nowhere_is_only_told(here, vgx_here):
     (here / "faces").rename(here / "gone")
     code, _, err = vgx_here("resume", "1")
     assert code == 4
-    assert (
-        err == f"vgx: dataset image-folder: faces: there is no such folder or archive: "
-        f"{here / 'faces'}\n"
-    )
+    where = f"faces: there is no such folder or archive: {here / 'faces'}"
+    assert err == f"vgx: dataset image-folder: {where}\n"
 
 
 def test_resume_takes_the_new_place_and_keeps_the_labels(here, vgx_here):
