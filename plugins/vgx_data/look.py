@@ -163,9 +163,14 @@ def _panel(
         black = images.new_zeros(lines * columns - len(of_class), *images.shape[1:])
         rows += [of_class, black]
         # The number too, since the font does not have the letters of all scripts.
-        name = f"{label} {names[label][:LONGEST]}" if names else f"{label}"
-        captions += [name, *[""] * (lines - 1)]
+        captions += [caption_of(int(label), names), *[""] * (lines - 1)]
     return _titled(title, grid(torch.cat(rows), columns, captions))
+
+
+def caption_of(label: int, names: Sequence[str] | None) -> str:
+    """Return a label with its name, if that is another one than the number itself."""
+    name = names[label][:LONGEST] if names else ""
+    return f"{label}" if name in ("", f"{label}") else f"{label} {name}"
 
 
 def _titled(title: str, panel: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from vgx import images
 from vgx.console import Console
 from vgx.data.store import open_source, open_store
 from vgx_data import look
-from vgx_data.look import chosen, write_sheet
+from vgx_data.look import caption_of, chosen, write_sheet
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 CELL, TOP = 66, 24  # an image of 16 pixels is shown four times as large; the title, and a margin
@@ -206,3 +206,9 @@ def test_the_background_is_that_of_a_training(tmp_path, stored, capsys):
     out = capsys.readouterr().out
     assert "image.background: white" in out
     assert ("were decoded" in out) is not stored
+
+
+def test_a_name_that_is_the_number_itself_is_written_once():
+    assert caption_of(1, ["0", "1"]) == "1"
+    assert caption_of(1, ["cat", "dog"]) == "1 dog"
+    assert caption_of(4, None) == "4"
