@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -66,13 +66,11 @@ class About:
     look: dict[str, Any]  # what a look at the images has found
     sha256: str  # of images and labels
     sums: dict[str, str]  # SHA-256 of the other files
-    classes: list[str] = field(default_factory=list)  # names of the labels, if they have any
+    classes: list[str]  # names of the labels; none without labels
 
     def text(self) -> str:
         """Return these fields as JSON, and last the sum of what stands before it."""
         fields = asdict(self)
-        if not self.classes:  # as earlier versions, which knew no names, wrote it
-            del fields["classes"]
         own = hashlib.sha256(json.dumps(fields, indent=1).encode()).hexdigest()
         return json.dumps({**fields, "own": own}, indent=1)
 
