@@ -135,7 +135,7 @@ def test_a_second_sigterm_waits_for_the_save(nursery, tmp_path, tiny):
 @pytest.mark.parametrize("number", CODES)
 def test_before_there_is_a_run_nothing_is_left(nursery, tmp_path, tiny, number):
     hook = SLOW.format(
-        package="training", module="session", place="session", name="examine", seconds=60
+        package="training", module="preparing", place="preparing", name="examine", seconds=60
     )
     child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=hook)
     child.wait_for(tmp_path / "begun")

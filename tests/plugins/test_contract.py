@@ -79,6 +79,9 @@ def test_a_part_keeps_the_contract_of_its_kind(part, fields):
     check_part(validate(part, fields.get(name, {}), REGISTRY), image=image, step=step)
 
 
+OWN_IMAGES = {"sampler/reconstruct"}  # those of a folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 4, 5])
 @pytest.mark.parametrize("part", in_the_box(), ids=lambda part: f"{part.kind}/{part.type}")
@@ -86,6 +89,8 @@ def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels,
     name = f"{part.kind}/{part.type}"
     if name == "loss/perceptual" and channels > 1:
         pytest.skip("its backbone takes RGB and grey images")
+    if channels == 5 and name in {"dataset/image-folder", "dataset/huggingface", *OWN_IMAGES}:
+        pytest.skip("images of 3 channels are refused for 5: tests/plugins/test_image_decoding.py")
     side = SIZES.get(name, 16)
     classes = 3 if getattr(part, "conditional", False) else 0
     image = vgx.ImageSpec((2 * side, side), channels, classes)

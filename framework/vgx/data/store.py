@@ -180,19 +180,15 @@ def open_with_progress(
     source: Source, dataset: Dataset, image: ImageSpec, console: Console, *, verify: bool = False
 ) -> Store:
     """Return the store of a data set's source; show on the console how that goes on."""
-    with noticing(notices := list[str]()):
-        store = open_store(
-            source,
-            image,
-            watched_on(console),
-            dataset.tolerated,
-            name_of(dataset),
-            console.print,
-            verify=verify,
-        )
-    for notice in notices:
-        console.warn(notice)
-    return store
+    return open_store(
+        source,
+        image,
+        watched_on(console),
+        dataset.tolerated,
+        name_of(dataset),
+        console.print,
+        verify=verify,
+    )
 
 
 def watched_on(console: Console) -> Watch:
