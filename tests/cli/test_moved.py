@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -55,6 +56,18 @@ def test_a_renamed_folder_is_no_other_experiment(here, vgx_here, how):
     kept = dataset_of(run_of(here))
     assert (kept.path, kept.label) == (Path(place), "folder")
     assert run_of(here).read_log()[-1]["step"] == 4
+
+
+def test_the_new_place_is_kept_beside_the_names_of_many_classes(here, vgx_here):
+    """`environment.json` has more than 1 MiB then."""
+    file = here / "runs" / "0001-tiny" / "environment.json"
+    made = json.loads(file.read_text())
+    made["data"]["classes"] += [{"name": 100 * "x", "count": 1}] * 9_998
+    file.write_text(json.dumps(made))
+    (here / "faces").rename(here / "renamed")
+    code, out, err = vgx_here("resume", "1", "--data", "renamed")
+    assert (code, "The new place of its images is kept" in out) == (0, True), err
+    assert dataset_of(run_of(here)).path == Path("renamed")
 
 
 def test_after_a_copy_it_ends_with_the_same_bits(here, vgx_here):

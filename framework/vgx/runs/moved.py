@@ -64,7 +64,7 @@ def other_images(run: Run, dataset: Dataset, before: reading.Data, store: Store)
 def keep_place(run: Run, recipe: Recipe, store: Store) -> None:
     """Write into a run where its images lie now."""
     file = run.path / "environment.json"
-    made = json.loads(read_file(file, reading.MAX_JSON))
+    made = json.loads(read_file(file, reading.MAX_ENVIRONMENT))
     made["folder"] = working_folder()
     made["data"] |= {"fingerprint": store.fingerprint, "revision": store.revision}
     write_file(file, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
