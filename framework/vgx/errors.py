@@ -95,7 +95,7 @@ class Dropped(Exception):  # noqa: N818 - a decision, no error
 
     Images are counted by reason ("greyscale", "with alpha"), so a reason must not name a file.
     `instead` are settings with which such images are used: "dataset.non_rgb=convert". They are
-    shown when no image is left.
+    shown when more images are dropped than used.
     """
 
     def __init__(self, reason: str, *instead: str) -> None:
