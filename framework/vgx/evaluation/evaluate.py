@@ -73,21 +73,20 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Measure a run's checkpoint, write `evaluation.json` and return its content."""
     started, notices = time.perf_counter(), list[str]()
-    place = run.place("evaluation.json")
+    place, dataset = run.place("evaluation.json"), settings.against or recipe.dataset
     if settings.against is None and not recipe.eval.holdout:
         notices.append(TRAINED_ON)
     with noticing(notices):
         cache = FeatureCache(recipe.image, device, lambda part: registry.owner(type(part)).version)
-        announce(settings.against or recipe.dataset, settings.samplers, console)
+        announce(dataset, settings.samplers, console)
         with looking_back(run, recipe):
-            source, image = _open(settings.against or recipe.dataset, recipe)
+            source, image = _open(dataset, recipe)
         most = min(settings.n, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
         settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
         model = load_model(run, recipe, device, ("encoder", "decoder"), best=settings.best)
         holdout = None if settings.against else recipe.eval.holdout
-        opened = settings.against or recipe.dataset
-        store = store_of(source, opened, image, console, holdout or 0.0)
+        store = store_of(source, dataset, image, console, holdout or 0.0)
         sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
         settings = _possible(settings, recipe, counts, cache, console)
@@ -113,7 +112,7 @@ def evaluate_run(
         "device": str(device),
         "seeds": list(range(settings.seeds)),
         "data": {
-            "dataset": (settings.against or recipe.dataset).model_dump(mode="json"),
+            "dataset": dataset.model_dump(mode="json"),
             "content": store.content,
             "pictures": len(store.images),
         },
