@@ -30,8 +30,7 @@ FILES = [*CORE, *BOX, *REPORT, *DATA]
 # What a plugin with commands may import from the core besides `vgx`; docs/design.md lists it too.
 OPEN = {
     "check.blame", "check.trials", "cli.options", "console", "data.batches", "data.cache",
-    "data.classes", "data.decode", "data.look", "data.peek", "data.split", "data.store",
-    "engine.build",
+    "data.classes", "data.decode", "data.peek", "data.split", "data.store", "engine.build",
     "errors", "evaluation.latents", "evaluation.tables", "files", "images", "output",
     "recipe.library", "runs.directory", "runs.frames", "runs.reading", "runs.summary", "runs.trust",
     "sampling.draw", "sampling.model", "training.preparing",

@@ -20,12 +20,11 @@ from vgx.check.blame import blaming
 from vgx.console import Console
 from vgx.data.batches import as_images
 from vgx.data.classes import classes_of, names_of, summary
-from vgx.data.look import with_background
 from vgx.data.peek import peek
-from vgx.data.store import Labels, Store, announce, cached, open_source, watched_on
+from vgx.data.store import Labels, Store, cached, watched_on
 from vgx.files import user_path
 from vgx.images import grid, require_image_file, save_image
-from vgx.training.preparing import tell_of_images
+from vgx.training.preparing import open_images, tell_of_images
 
 IMAGES = 64  # on a sheet, at most
 CLASSES = 16  # on a sheet, at most
@@ -51,13 +50,7 @@ def write_sheet(
     _require_apart(path, recipe.dataset)
     working: dict[str, tuple[vgx.Component, object]] = {}
     with blaming(registry, working):
-        announce(recipe.dataset, [], console)
-        source, notices = open_source(recipe.dataset, recipe.image)
-        for notice in notices:
-            console.warn(notice)
-        if (image := with_background(source, recipe.image)) != recipe.image:
-            console.print(f"image.background: {image.background}")
-            recipe = recipe.model_copy(update={"image": image})
+        recipe, source, _ = open_images(recipe, [], console)
         store = cached(source.fingerprint, recipe.image, watched_on(console))
         if store is None:
             store = _decoded(source, recipe, console)

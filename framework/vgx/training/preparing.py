@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -16,17 +17,12 @@ from vgx.data.look import with_background
 from vgx.data.opening import store_of
 from vgx.data.peek import check_labels, peek, spread
 from vgx.data.split import held_out
-from vgx.data.store import (
-    Store,
-    announce,
-    open_source,
-    require_room,
-)
+from vgx.data.store import Store, announce, open_source, require_room
 from vgx.engine import memory
 from vgx.engine.engine import Engine
 from vgx.errors import noticing
 from vgx.evaluation.metrics import check_images, try_metrics
-from vgx.parts.kinds import Grouped, Source
+from vgx.parts.kinds import Grouped, Sampler, Source
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Recipe
@@ -44,19 +40,21 @@ def require_parts(recipe: Recipe) -> None:
     try_metrics(recipe)
 
 
-def open_images(recipe: Recipe, console: Console) -> tuple[Recipe, Source, list[str]]:
-    """Open a recipe's data set; return its images and its notices.
+def open_images(
+    recipe: Recipe, samplers: Iterable[Sampler], console: Console
+) -> tuple[Recipe, Source, list[str]]:
+    """Open a recipe's data set; return its images and its notices, and print these.
 
     The recipe is returned with a colour for `background: auto`, if the first images need one.
+    `samplers` are those that are used later: where their own images come from is printed too.
     """
-    announce(recipe.dataset, [recipe.sampler], console)
+    announce(recipe.dataset, samplers, console)
     source, notices = open_source(recipe.dataset, recipe.image)
     for notice in notices:
         console.warn(notice)
     if (image := with_background(source, recipe.image)) != recipe.image:
         console.print(f"image.background: {image.background}")
         recipe = recipe.model_copy(update={"image": image})
-    require_room(source, recipe.image)
     return recipe, source, notices
 
 
@@ -105,7 +103,7 @@ def try_recipe(
     Without its `store`, the length of the training is that with every image. If `all_follow`, all
     images will be read, so those that cannot be read are named then.
     """
-    tolerated = recipe.dataset.tolerated
+    require_room(source, recipe.image)
     try_source(recipe.dataset, source)
     if store is None:
         try_metrics(recipe, len(source))

@@ -15,10 +15,7 @@ from vgx.check.examine import Findings, examine
 from vgx.console import Console
 from vgx.data.batches import as_batch
 from vgx.data.classes import classes_of, summary
-from vgx.data.store import (
-    beside,
-    exists,
-)
+from vgx.data.store import beside, exists, require_room
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
@@ -84,7 +81,7 @@ def run(
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
-            recipe, source, notices = open_images(recipe, console)
+            recipe, source, notices = open_images(recipe, [recipe.sampler], console)
             # Decoding takes long, so it is the last thing that may fail.
             store = read_images(recipe, source, console) if exists(source, recipe.image) else None
             engine, findings = try_recipe(
@@ -191,7 +188,7 @@ def check(
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
-            recipe, source, notices = open_images(recipe, console)
+            recipe, source, notices = open_images(recipe, [recipe.sampler], console)
             left_out = beside(source.left_out) if isinstance(source, Counted) else ""
             console.print(f"Data: {len(source):,} images before filtering{left_out}")
             if classes := classes_of(source, recipe.image):
@@ -334,7 +331,8 @@ def rebuild(
     image = dataclasses.replace(recipe.image, background=background)
     recipe = recipe.model_copy(update={"image": image})
     with looking_back(run, recipe):
-        _, source, notices = open_images(recipe, console)
+        _, source, notices = open_images(recipe, [recipe.sampler], console)
+        require_room(source, recipe.image)
     # A state has all weights, so none are downloaded.
     to_build = untrained(recipe) if state else recipe
     engine = build(to_build, trained_images(recipe, source, None), chosen, notices, console)
