@@ -20,7 +20,7 @@ from vgx.check.blame import blaming
 from vgx.console import Console
 from vgx.data.batches import as_images
 from vgx.data.classes import classes_of, names_of, summary
-from vgx.data.peek import peek
+from vgx.data.peek import peek, spread
 from vgx.data.store import Labels, Store, cached, watched_on
 from vgx.files import user_path
 from vgx.images import grid, require_image_file, save_image
@@ -98,8 +98,7 @@ def chosen(labels: NDArray[np.int64] | None, count: int, most: int) -> NDArray[n
 
 
 def _spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    n = min(most, len(values))
-    return values[np.arange(n) * len(values) // n]
+    return values[spread(len(values), most)]
 
 
 def _decoded(source: vgx.Source, recipe: vgx.Recipe, console: Console) -> Store:
@@ -108,7 +107,7 @@ def _decoded(source: vgx.Source, recipe: vgx.Recipe, console: Console) -> Store:
     if image.classes and isinstance(source, vgx.Labelled):
         labels = np.array([source.label(row) for row in range(len(source))])  # [L]
     rows = chosen(labels, len(source), _most(image))
-    store = peek(source, image, len(rows), max_bad=1, rows=rows.tolist())
+    store = peek(source, image, len(rows), rows.tolist(), skip_bad=True)
     decoded = f"{len(rows):,} were decoded: {store.summary()}"
     console.print(f"Data: {len(source):,} images before filtering; {decoded}")
     if classes := classes_of(source, image):

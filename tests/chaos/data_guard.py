@@ -120,7 +120,7 @@ def streamed(part, spec):
     for start in range(0, min(len(images), 5000), 50):
         batch = images[np.arange(start, min(start + 50, len(images)))]
         colours |= {tuple(image[4, 4].tolist()) for image in batch}
-    return {"kept": len(images), "why": images.left_out.bad[:1], "colours": sorted(colours)}
+    return {"kept": len(images), "why": images.unusable.bad[:1], "colours": sorted(colours)}
 
 
 def peak():

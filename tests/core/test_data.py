@@ -23,10 +23,10 @@ from vgx import rng
 from vgx.data import cache, sums
 from vgx.data import store as data
 from vgx.data.batches import Batch, Batches, as_batch, as_images
-from vgx.data.left_out import share
 from vgx.data.peek import check_labels, peek
 from vgx.data.pieces import decode_all
 from vgx.data.store import cached, open_source, open_store
+from vgx.data.unusable import share
 from vgx.errors import DataError, StorageError
 
 SPEC = vgx.ImageSpec(size=4)
@@ -241,7 +241,7 @@ def test_where_no_picture_is_usable_the_counts_and_the_settings_are_told():
         "To use those that are with alpha: --set a.b=c",
     ]
     with pytest.raises(DataError, match="none of 3 of 12 images is usable: 2 gr.*\n.*--set a.b=c"):
-        peek(Odd(), SPEC, 1, 1, rows=[1, 3, 5])
+        peek(Odd(), SPEC, 1, [1, 3, 5], skip_bad=True)
 
 
 def test_a_store_made_for_who_allows_bad_pictures_is_refused_to_who_does_not():
@@ -293,7 +293,7 @@ def test_names_are_kept_up_to_a_bound_and_the_count_is_exact(monkeypatch):
 
 def test_a_first_look_passes_over_bad_pictures_only_where_they_may_be():
     source = Pictures(bad=[0, 1])
-    assert peek(source, SPEC, 1, max_bad=0.5).images[0, 0, 0].tolist() == [2, 4, 253]
+    assert peek(source, SPEC, 1, skip_bad=True).images[0, 0, 0].tolist() == [2, 4, 253]
     with pytest.raises(DataError, match="(?s)image 0 cannot be read.*on_bad=skip"):
         peek(source, SPEC, 1)
 

@@ -22,7 +22,7 @@ import vgx
 from vgx.console import Console
 from vgx.data import stream
 from vgx.data.batches import Batches
-from vgx.data.opening import hashes_of, open_stream
+from vgx.data.opening import encoded_hashes, open_stream
 from vgx.data.split import held_out
 from vgx.data.stream import StreamedImages, StreamedLabels
 
@@ -320,23 +320,23 @@ def test_a_sample_is_of_few_groups():
 
 def test_hashes_are_those_of_the_bytes_and_kept(tmp_path):
     source = Stream([5, 7])
-    hashes = hashes_of(source)
+    hashes = encoded_hashes(source)
     assert hashes.tolist() == [vgx_hash(Group(source, 0, 12).encoded(row)) for row in range(12)]
     reads = source.reads.total()
-    assert hashes_of(source).tolist() == hashes.tolist()
+    assert encoded_hashes(source).tolist() == hashes.tolist()
     assert source.reads.total() == reads
     (file,) = (tmp_path / "cache" / "streams").iterdir()
     assert file.stat().st_size == 12 * 8 + 32
     for damage in (b"x", file.read_bytes()[:-1], bytes(128)):
         file.write_bytes(damage)
         with pytest.warns(vgx.Notice, match="all images are read again"):
-            assert hashes_of(source).tolist() == hashes.tolist()
+            assert encoded_hashes(source).tolist() == hashes.tolist()
 
 
 def test_the_hashes_can_be_removed_from_the_cache():
     from vgx.data import cache
 
-    hashes_of(Stream([5, 7]))
+    encoded_hashes(Stream([5, 7]))
     (kept,) = cache.content()
     assert kept.line == "hashes of streamed images: 0.0 MB"
     assert cache.remove() == [kept]

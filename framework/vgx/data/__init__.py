@@ -5,7 +5,7 @@ cache     the folder of stores: who builds, who reads, and how much it may hold
 decode    one image as an array, whatever its mode, or why it cannot be used
 pixels    values of more than 8 bits: their kinds, their range, floats in [0, 1]
 classes   the names of labels, and how many images have each
-left_out  images that are left out, by reason, and the settings to go on
+unusable  images that are not used, by reason, and the settings to go on
 pieces    neighbouring images decoded together by threads, and what is known of them
 look      one look at the images of a store: flat, alike, dark, squashed; the background
 order     the order of an epoch: a function of the seed, the epoch and the position

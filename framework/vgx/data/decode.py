@@ -35,9 +35,8 @@ LONGEST = 200  # characters of the message about one image
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # The kinds of values of a store, the narrowest first, and what is white (or opaque) in each.
 WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-GREY = np.array(
-    [0.299, 0.587, 0.114], np.float32
-)  # the share of red, green and blue (ITU-R BT.601)
+# The shares of red, green and blue in grey (ITU-R BT.601).
+GREY = np.array([0.299, 0.587, 0.114], np.float32)
 BILINEAR = Image.Resampling.BILINEAR
 
 
@@ -297,9 +296,6 @@ def convert_image(image: Image.Image, channels: int) -> Image.Image:
     return _as_bytes(image, "RGB" if channels == 3 else "L")
 
 
-# --- errors ------------------------------------------------------------------------------------
-
-
 def brightness_of_visible(opened: Image.Image | NDArray[Any]) -> float | None:
     """Return the mean brightness in [0, 1] of what is not transparent; None if nothing is."""
     if isinstance(opened, np.ndarray):
@@ -316,6 +312,9 @@ def brightness_of_visible(opened: Image.Image | NDArray[Any]) -> float | None:
     return float((values[..., :3] @ GREY * share).sum() / share.sum()) if transparent else None
 
 
+# --- errors ------------------------------------------------------------------------------------
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Refuse images that Pillow takes for decompression bombs; hide its other warnings."""
@@ -324,12 +323,17 @@ def guarded() -> Iterator[None]:
     before = log.level
     log.setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        guard()
         try:
             yield
         finally:
             log.setLevel(before)
+
+
+def guard() -> None:
+    """Refuse and hide the same from now on, in all threads: they share the filters of warnings."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def _silence_libtiff() -> None:

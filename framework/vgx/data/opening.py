@@ -8,19 +8,19 @@ from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vgx.console import Console
 from vgx.data.classes import names_of
+from vgx.data.decode import guard
 from vgx.data.pieces import hash_of
 from vgx.data.split import held_out
-from vgx.data.store import Store, name_of, open_with_progress, watched_on
+from vgx.data.store import Store, labelled, name_of, open_store, watched_on
 from vgx.data.stream import StreamedImages, StreamedLabels
 from vgx.data.sums import Watch, unwatched
 from vgx.errors import DataError, Dropped, Notice, StorageError
 from vgx.files import cache_dir, read_file, replacing
 from vgx.images import ahead, threads
-from vgx.parts.kinds import Dataset, Encoded, Grouped, Labelled, Source
+from vgx.parts.kinds import Dataset, Encoded, Grouped, Source
 from vgx.parts.values import ImageSpec
 
 SUM = 32  # bytes of a SHA-256
@@ -41,7 +41,15 @@ def store_of(
     that no training sees; for these all bytes are read once.
     """
     if not isinstance(source, Grouped):
-        return open_with_progress(source, dataset, image, console, verify=verify)
+        return open_store(
+            source,
+            image,
+            watched_on(console),
+            dataset.tolerated,
+            name_of(dataset),
+            console.print,
+            verify=verify,
+        )
     store = open_stream(source, image, console, dataset.tolerated, holdout)
     groups = f"{len(source.groups):,} row groups"
     console.print(f"Streaming {name_of(dataset)}: {len(source):,} images in {groups}")
@@ -55,17 +63,15 @@ def open_stream(
     max_bad: float | None = None,
     holdout: float = 0.0,
 ) -> Store:
-    """Return a store of streamed images. Its counts of unusable images are in `images.left_out`.
+    """Return a store of streamed images. Its counts of unusable images are in `images.unusable`.
 
     Its hashes are those of the encoded bytes, and zeros when no image is held out.
     """
-    # Threads decode at any time, and the filters of warnings belong to all of them.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    guard()  # threads decode at any time
     hashes = np.zeros(len(source), np.uint64)  # [N]
     held = None
     if holdout:
-        hashes = hashes_of(source, watched_on(console))
+        hashes = encoded_hashes(source, watched_on(console))
         held = held_out(hashes, holdout)
     images = StreamedImages(source, image, held, max_bad, console.print)
     labels = None
@@ -81,12 +87,11 @@ def open_stream(
 
 def _labels_of(source: Source, image: ImageSpec) -> NDArray[np.int64]:
     """[N]  Return all labels. That of an image that will be left out may be none."""
-    if not isinstance(source, Labelled):
-        raise DataError(f"image.classes: {image.classes}: the data set gives its images no labels")
-    return np.array([source.label(row) for row in range(len(source))], np.int64)
+    label = labelled(source, image).label
+    return np.array([label(row) for row in range(len(source))], np.int64)
 
 
-def hashes_of(source: Grouped, watch: Watch = unwatched) -> NDArray[np.uint64]:
+def encoded_hashes(source: Grouped, watch: Watch = unwatched) -> NDArray[np.uint64]:
     """[N]  Return the hash of each image's bytes, from the cache, or by reading all of them once.
 
     Equal bytes have equal hashes. Raises `DataError` or `HubError` for what cannot be read.

@@ -12,11 +12,11 @@ import numpy as np
 from vgx.data import decode as decoding
 from vgx.data import sums
 from vgx.data.decode import Decoded
-from vgx.data.left_out import LeftOut, unreadable
 from vgx.data.look import look
 from vgx.data.pieces import gather, hashes_of
 from vgx.data.pixels import as_given, limits
 from vgx.data.store import Store, label_of, settled
+from vgx.data.unusable import Unusable, unreadable
 from vgx.errors import DataError
 from vgx.parts.kinds import Source
 from vgx.parts.values import ImageSpec
@@ -28,15 +28,16 @@ def peek(
     source: Source,
     image: ImageSpec,
     n: int,
-    max_bad: float | None = None,
     rows: Iterable[int] | None = None,
+    *,
+    skip_bad: bool = False,
 ) -> Store:
     """Decode the first `n` usable images without the cache, or fewer if there are not as many.
 
-    With `rows`, of these images alone. Unreadable images are left out if `max_bad` allows some;
-    else they are a `DataError`.
+    With `rows`, of these images alone. With `skip_bad`, unreadable images are left out; else they
+    are a `DataError`.
     """
-    usable, labels, left_out = list[Decoded](), list[int](), LeftOut()
+    usable, labels, unusable = list[Decoded](), list[int](), Unusable()
     with decoding.guarded():
         for index in range(len(source)) if rows is None else rows:
             decoded = decoding.decode(source, index, image)
@@ -44,14 +45,14 @@ def peek(
                 usable.append(decoded)
                 labels += [label_of(source, index, image)] if image.classes else []
             else:
-                left_out.add(decoded)
+                unusable.add(decoded)
             if len(usable) == n:
                 break
-    bad, tried = left_out.bad, len(usable) + left_out.count
+    bad, tried = unusable.bad, len(usable) + unusable.count
     if not usable:
         count = f"{tried:,} of" if tried < len(source) else ""
-        raise DataError(left_out.nothing_else(f"{count} {len(source):,}".strip()))
-    if bad and max_bad is None:
+        raise DataError(unusable.nothing_else(f"{count} {len(source):,}".strip()))
+    if bad and not skip_bad:
         advice = "Only these were tried. To leave such images out: --set dataset.on_bad=skip"
         raise DataError(unreadable(len(bad), bad, tried, None, advice))
     values, facts = gather(usable, "uint8")
@@ -65,7 +66,7 @@ def peek(
         settled(image, images),
         "",
         "",
-        dict(left_out.dropped),
+        dict(unusable.dropped),
         len(bad),
         tuple(bad[: sums.NAMED]),
         facts.kind,

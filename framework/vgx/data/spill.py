@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vgx.data import cache
-from vgx.files import cache_dir
+from vgx.files import cache_dir, existing
 
 
 class Spill:
@@ -75,5 +75,5 @@ class Spill:
 def _allowed() -> int:
     """Return the bytes that may be taken: what the cache allows, and half of the free disk."""
     stored = sum(each.bytes for each in cache.content())
-    place = next(path for path in (cache_dir(), *cache_dir().absolute().parents) if path.exists())
-    return max(0, min(cache.limit() - stored, shutil.disk_usage(place).free // 2))
+    free = shutil.disk_usage(existing(cache_dir())).free
+    return max(0, min(cache.limit() - stored, free // 2))

@@ -22,12 +22,12 @@ from vgx.console import Console
 from vgx.data import cache, sums
 from vgx.data import decode as decoding
 from vgx.data.classes import Classes, counted, names_of
-from vgx.data.left_out import LeftOut, unreadable
 from vgx.data.look import Look, look
 from vgx.data.pieces import Facts, decode_all
 from vgx.data.pixels import KINDS, Scaled, as_given, limits, require_known_background
 from vgx.data.stream import StreamedImages, evenly
 from vgx.data.sums import Watch, unwatched
+from vgx.data.unusable import Unusable, unreadable
 from vgx.errors import DataError, Notice, StorageError, noticing
 from vgx.files import write_file
 from vgx.parts.base import Component
@@ -174,21 +174,6 @@ def name_of(part: Component) -> str:
         inner = getattr(part, key)
         words.append(f"{key}={f'({name_of(inner)})' if isinstance(inner, Dataset) else value}")
     return " ".join(words)
-
-
-def open_with_progress(
-    source: Source, dataset: Dataset, image: ImageSpec, console: Console, *, verify: bool = False
-) -> Store:
-    """Return the store of a data set's source; show on the console how that goes on."""
-    return open_store(
-        source,
-        image,
-        watched_on(console),
-        dataset.tolerated,
-        name_of(dataset),
-        console.print,
-        verify=verify,
-    )
 
 
 def watched_on(console: Console) -> Watch:
@@ -349,11 +334,16 @@ def _looked_at(file: str, image: ImageSpec, hashes: list[int], facts: Facts) -> 
     return look(values, np.array(hashes, np.uint64), image, ends, facts)
 
 
-def label_of(source: Source, index: int, image: ImageSpec) -> int:
-    """Return the label of an image. Raises `DataError` when there is none, or no such class."""
+def labelled(source: Source, image: ImageSpec) -> Labelled:
+    """Return a source as one with labels. Raises `DataError` for one without."""
     if not isinstance(source, Labelled):
         raise DataError(f"image.classes: {image.classes}: the data set gives its images no labels")
-    label = source.label(index)
+    return source
+
+
+def label_of(source: Source, index: int, image: ImageSpec) -> int:
+    """Return the label of an image. Raises `DataError` when there is none, or no such class."""
+    label = labelled(source, image).label(index)
     if not 0 <= label < image.classes:
         most = image.classes - 1
         raise DataError(f"image {index} has the label {label}; image.classes allows 0 to {most}")
@@ -375,7 +365,7 @@ def _build(
     `report` is called with the first unreadable image. Returns a wider kind of values when there
     are some; then all must be written again as that.
     """
-    digest, left_out, facts = hashlib.sha256(), LeftOut(), Facts()
+    digest, unusable, facts = hashlib.sha256(), Unusable(), Facts()
     labels, hashes = list[int](), list[int]()
     with decoding.guarded():
         for piece in decode_all(source, image, kind):
@@ -384,8 +374,8 @@ def _build(
             progress(piece.count)
             facts.add(piece.facts)
             for fault in piece.faults:
-                left_out.add(fault)
-                if report and len(left_out.bad) == 1 and isinstance(fault, DataError):
+                unusable.add(fault)
+                if report and len(unusable.bad) == 1 and isinstance(fault, DataError):
                     report(f"{fault}; the others are read too, so that all such images are named")
             file.write(piece.data)
             digest.update(piece.data)
@@ -394,9 +384,9 @@ def _build(
     file.flush()
     os.fsync(file.fileno())
     if not hashes:
-        raise DataError(left_out.nothing_else(f"{len(source):,}"))
-    if left_out.dropped.total() > len(hashes) and (settings := left_out.settings()):
-        few = f"only {len(hashes):,} of {len(source):,} images are used: {left_out.counts()}"
+        raise DataError(unusable.nothing_else(f"{len(source):,}"))
+    if unusable.dropped.total() > len(hashes) and (settings := unusable.settings()):
+        few = f"only {len(hashes):,} of {len(source):,} images are used: {unusable.counts()}"
         warnings.warn("\n".join([few, *settings]), Notice, stacklevel=2)
     columns = {sums.HASHES: np.array(hashes, np.uint64).tobytes()}
     if image.classes:
@@ -414,9 +404,9 @@ def _build(
         low=facts.ends[0],
         high=facts.ends[1],
         count=len(hashes),
-        dropped=dict(sorted(left_out.dropped.items())),
-        bad=len(left_out.bad),
-        named=left_out.bad[: sums.NAMED],
+        dropped=dict(sorted(unusable.dropped.items())),
+        bad=len(unusable.bad),
+        named=unusable.bad[: sums.NAMED],
         look=asdict(_looked_at(file.name, image, hashes, facts)),
         sha256=digest.hexdigest(),
         sums={column: hashlib.sha256(data).hexdigest() for column, data in columns.items()},

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from vgx import rng
 from vgx.data import decode as decoding
-from vgx.data.left_out import LeftOut, unreadable
 from vgx.data.pixels import without_measuring
 from vgx.data.spill import Spill
+from vgx.data.unusable import Unusable, unreadable
 from vgx.errors import DataError, Dropped
 from vgx.parts.kinds import Encoded, Grouped
 from vgx.parts.values import ImageSpec
@@ -110,7 +110,7 @@ class Groups:
 
 
 @dataclass
-class Piece:
+class GroupPiece:
     """Some images of one group, decoded."""
 
     rows: NDArray[np.int64]  # [n]
@@ -137,7 +137,7 @@ class StreamedImages:
         is a `DataError`. `report` is called with messages for the user.
         """
         self.source, self.width = source, width(source)
-        self.left_out, self._told = LeftOut(), 0  # images that were read and are not usable
+        self.unusable, self._told = Unusable(), 0  # images that were read and are not usable
         channels, height, wide = image.shape
         self.shape = (len(source), height, wide, channels)
         self._image, self._held, self._max_bad, self._report = image, held, max_bad, report
@@ -147,7 +147,7 @@ class StreamedImages:
         self._left = np.diff(self._edges)  # [G]  images of each group that are not on the disk
         self._spill: Spill | None = None
         self._like: NDArray[Any] | None = None  # [H, W, C]  an image, for the kind of its numbers
-        self._ahead: dict[int, Future[Piece]] = {}  # by row
+        self._ahead: dict[int, Future[GroupPiece]] = {}  # by row
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -232,14 +232,11 @@ class StreamedImages:
 
     def news(self) -> list[str]:
         """Return a line about unusable images, when there are more than at the last call."""
-        left_out = self.left_out
-        if left_out.count == self._told:
+        if self.unusable.count == self._told:
             return []
-        self._told = left_out.count
-        counts = [f"{count:,} {reason}" for reason, count in sorted(left_out.dropped.items())]
-        if left_out.bad:
-            counts.append(f"{len(left_out.bad):,} unreadable ({'; '.join(left_out.bad[:3])})")
-        return [f"images replaced by the next ones of their row groups: {', '.join(counts)}"]
+        self._told = self.unusable.count
+        counts = self.unusable.counts()
+        return [f"images replaced by the next ones of their row groups: {counts}"]
 
     def _group_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(self._edges, rows, "right") - 1
@@ -273,7 +270,7 @@ class StreamedImages:
                 (row for row in self._after(int(stood[index])) if self._usable(row, decoded)), -1
             )
             if stood[index] < 0:
-                raise DataError(self.left_out.nothing_else(f"{len(self):,}"))
+                raise DataError(self.unusable.nothing_else(f"{len(self):,}"))
         return stood, decoded
 
     def _usable(self, row: int, decoded: dict[int, NDArray[Any]]) -> bool:
@@ -309,12 +306,12 @@ class StreamedImages:
                 self._note(piece)
                 decoded.update(zip(piece.rows.tolist(), piece.images, strict=True))
 
-    def _result(self, piece: Future[Piece]) -> Piece:
+    def _result(self, piece: Future[GroupPiece]) -> GroupPiece:
         if not wait([piece], SLOW).done:
             self._report("Waiting for images: the disk or the server is slow")
         return piece.result()
 
-    def _note(self, piece: Piece) -> None:
+    def _note(self, piece: GroupPiece) -> None:
         """Note what became of the images of a piece."""
         group = self._group_of(piece.rows[:1])
         self._left[group] -= len(piece.rows) if piece.place >= 0 else len(piece.faults)
@@ -329,12 +326,12 @@ class StreamedImages:
 
     def _count(self, fault: Dropped | DataError) -> None:
         """Count an unusable image. Raises `DataError` when too many are unreadable."""
-        self.left_out.add(fault)
-        bad = self.left_out.bad
+        self.unusable.add(fault)
+        bad = self.unusable.bad
         if len(bad) > (self._max_bad or 0) * len(self):
             raise DataError(unreadable(len(bad), bad, len(self), self._max_bad))
 
-    def _decode(self, group: int, rows: NDArray[np.int64], place: int) -> Piece:
+    def _decode(self, group: int, rows: NDArray[np.int64], place: int) -> GroupPiece:
         """Decode some images of a group, and write them to the disk from `place` on."""
         source, first = self._groups.begin(group).result(), int(self._edges[group])
         images, faults = list[NDArray[Any] | None](), dict[int, Dropped | DataError]()
@@ -349,7 +346,7 @@ class StreamedImages:
         whole = np.stack([np.zeros_like(some) if each is None else each for each in images])
         if place >= 0 and self._spill is not None and not self._spill.write(place, whole):
             place = -1
-        return Piece(rows, whole, faults, place)
+        return GroupPiece(rows, whole, faults, place)
 
 
 class StreamedLabels:

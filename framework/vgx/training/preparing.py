@@ -109,10 +109,12 @@ def try_recipe(
         try_metrics(recipe, len(source))
         check_labels(source, recipe.image)
     # Also when the store exists: the audit must see which fields are read to decode an image.
-    max_bad, rows = 1 if all_follow else tolerated, spread(len(source), LOOKED_AT)
+    rows = spread(len(source), LOOKED_AT)
     if isinstance(source, Grouped):  # a group is read for each image, so these are of the first
         rows = [*range(min(len(source), LOOKED_AT))]
-    images = peek(source, recipe.image, CHECKED if all_follow else LOOKED, max_bad, rows)
+    skip_bad = all_follow or recipe.dataset.tolerated is not None
+    count = CHECKED if all_follow else LOOKED
+    images = peek(source, recipe.image, count, rows, skip_bad=skip_bad)
     if not all_follow:
         tell_of_images(images, recipe.image, console)
     engine = build(recipe, trained_images(recipe, source, store), device, notices, console)

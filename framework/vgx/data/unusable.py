@@ -1,4 +1,4 @@
-"""Images that are left out: counted by reason, and what a user can set to go on."""
+"""Images that are not used: counted by reason, and what a user can set to go on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN = 7  # unreadable images in a message, which has at most ten lines
 
 
 @dataclass
-class LeftOut:
+class Unusable:
     """The images of a source that are not used, so far."""
 
     dropped: Counter[str] = field(default_factory=Counter)  # by reason
@@ -41,7 +41,7 @@ class LeftOut:
 
     def counts(self) -> str:
         """Return how many there are by reason, as a text."""
-        counts = [f"{count:,} {reason}" for reason, count in self.dropped.items()]
+        counts = [f"{count:,} {reason}" for reason, count in sorted(self.dropped.items())]
         if self.bad:
             counts.append(f"{len(self.bad):,} unreadable ({'; '.join(self.bad[:3])})")
         return ", ".join(counts)
