@@ -21,7 +21,7 @@ from vgx.console import Console
 from vgx.data.batches import as_images
 from vgx.data.classes import classes_of, names_of, summary
 from vgx.data.peek import peek, spread
-from vgx.data.store import Labels, Store, cached, watched_on
+from vgx.data.store import Labels, Store, beside, cached, files_left_out, watched_on
 from vgx.files import user_path
 from vgx.images import grid, require_image_file, save_image
 from vgx.training.preparing import open_images, tell_of_images
@@ -55,7 +55,7 @@ def write_sheet(
         if store is None:
             store = _decoded(source, recipe, console)
         else:
-            console.print(f"Data: {store.summary()}")
+            console.print(f"Data: {store.summary()}{beside(files_left_out(source))}")
             if classes := store.classes(recipe.image):
                 console.print(f"Labels: {summary(classes)}")
             tell_of_images(store, recipe.image, console)
@@ -108,8 +108,8 @@ def _decoded(source: vgx.Source, recipe: vgx.Recipe, console: Console) -> Store:
         labels = np.array([source.label(row) for row in range(len(source))])  # [L]
     rows = chosen(labels, len(source), _most(image))
     store = peek(source, image, len(rows), rows.tolist(), skip_bad=True)
-    decoded = f"{len(rows):,} were decoded: {store.summary()}"
-    console.print(f"Data: {len(source):,} images before filtering; {decoded}")
+    found = f"{len(source):,} images before filtering{beside(files_left_out(source))}"
+    console.print(f"Data: {found}; {len(rows):,} were decoded: {store.summary()}")
     if classes := classes_of(source, image):
         console.print(f"Labels: {summary(classes)}")
     tell_of_images(store, image, console)

@@ -212,3 +212,15 @@ def test_a_name_that_is_the_number_itself_is_written_once():
     assert caption_of(1, ["0", "1"]) == "1"
     assert caption_of(1, ["cat", "dog"]) == "1 dog"
     assert caption_of(4, None) == "4"
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_files_that_are_left_out_are_counted(tmp_path, capsys, stored):
+    recipe = recipe_of(solid(tmp_path / "mine", 3))
+    (tmp_path / "mine" / "notes.txt").write_text("no image")
+    if stored:
+        open_store(open_source(recipe.dataset, recipe.image)[0], recipe.image)
+    sheet(recipe, tmp_path / "sheet.png")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Data: ")]
+    assert ", 1 left out (1 .txt)" in line
+    assert ("before filtering" in line) is not stored

@@ -128,6 +128,11 @@ class Store:
         return "; ".join(self.named[:3]) + more
 
 
+def files_left_out(source: Source) -> dict[str, int]:
+    """Return how many files a source leaves out, by reason; none if it does not count them."""
+    return dict(source.left_out) if isinstance(source, Counted) else {}
+
+
 def beside(left_out: Mapping[str, int]) -> str:
     """Return ", 12 left out (8 .heic, 3 .txt, 1 hidden file)", or an empty text."""
     if not left_out:
@@ -239,8 +244,7 @@ def open_store(
         listed = folder / sums.ABOUT
         message = unreadable(store.bad, store.named, len(source), max_bad, advice, listed)
         raise DataError(message)
-    left_out = dict(source.left_out) if isinstance(source, Counted) else {}
-    return replace(store, names=names, left_out=left_out)
+    return replace(store, names=names, left_out=files_left_out(source))
 
 
 def exists(source: Source, image: ImageSpec) -> bool:

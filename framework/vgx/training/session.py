@@ -15,14 +15,13 @@ from vgx.check.examine import Findings, examine
 from vgx.console import Console
 from vgx.data.batches import as_batch
 from vgx.data.classes import classes_of, summary
-from vgx.data.store import beside, exists, require_room
+from vgx.data.store import beside, exists, files_left_out, require_room
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError, StorageError, noticing
 from vgx.files import require_writable, write_file
 from vgx.parts.base import noting_reads
-from vgx.parts.kinds import Counted
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
@@ -189,7 +188,7 @@ def check(
         require_parts(recipe)
         with noting_reads() as reads:
             recipe, source, notices = open_images(recipe, [recipe.sampler], console)
-            left_out = beside(source.left_out) if isinstance(source, Counted) else ""
+            left_out = beside(files_left_out(source))
             console.print(f"Data: {len(source):,} images before filtering{left_out}")
             if classes := classes_of(source, recipe.image):
                 console.print(f"Labels: {summary(classes)}")
