@@ -50,7 +50,11 @@ class StreamedRows:
         return self.ends[-1]
 
     def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
-        """Return one image, as `RowImages` does. Its group is read for it."""
+        """Return one image, as `RowImages` does."""
+        return self.image(index)
+
+    def image(self, index: int) -> Image.Image | NDArray[Any]:
+        """Return one image with a label or without. Its group is read for it."""
         number = bisect_right(self.ends, index)
         group = self.last.get(number)
         if group is None:
@@ -80,7 +84,7 @@ class LabelledStream(StreamedRows):
         """Return one image. Raises `vgx.Dropped` if it has no label."""
         if self.label(index) == NO_LABEL:
             raise vgx.Dropped("without a label")
-        return super().__getitem__(index)
+        return self.image(index)
 
     @property
     def classes(self) -> Sequence[str]:
