@@ -142,7 +142,7 @@ HELD = {
     "A store that would be larger": "data_sets_beyond_the_bound_are_refused_before_decoding",
     "A local data set opens": "nothing_outside_is_read_asked_or_awaited",
     "A notice names a link": "a_link_that_leads_nowhere_is_a_bad_file_until_it_leads_somewhere",
-    "Archives and programs": "nothing_outside_is_read_asked_or_awaited",
+    "Programs, and tables": "nothing_outside_is_read_asked_or_awaited",
     "A row of a data set": "rows_of_the_hub_name_no_file_outside_of_its_caches",
     "A pipe or a device in place": (
         "nothing_outside_is_read_asked_or_awaited "

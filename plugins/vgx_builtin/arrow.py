@@ -21,6 +21,7 @@ from typing import Any
 import vgx
 from vgx_builtin.columns import Cells, features_of
 from vgx_builtin.image_files import described, open_regular
+from vgx_builtin.layout import rows_of
 
 
 class ArrowRows:
@@ -62,31 +63,15 @@ def open_arrow(splits: Mapping[str, list[Path]], wanted: str) -> ArrowRows:
 
     Raises `DataError` for a file that is none, `ValueError` for a split that is not there.
     """
-    import datasets
-
     found = {
         split: [batch for file in files for batch in _batches(file)]
         for split, files in splits.items()
     }
-    counts = {split: sum(len(batch) for batch in batches) for split, batches in found.items()}
-    slices = datasets.ReadInstruction.from_spec(wanted).to_absolute(counts)
-    batches = [part for each in slices for part in _cut(found[each.splitname], each.from_, each.to)]
-    if not batches:
-        raise vgx.DataError("no rows in this split")
+    batches = rows_of(found, wanted)
     first = batches[0].schema
     if any(batch.schema != first for batch in batches):
         raise vgx.DataError("its files have different columns")
     return ArrowRows(batches, features_of(first))
-
-
-def _cut(batches: list[Any], low: int, high: int) -> Iterator[Any]:
-    """Yield the rows from `low` to before `high`."""
-    start = 0
-    for batch in batches:
-        first, last = max(low - start, 0), min(high - start, len(batch))
-        if first < last:
-            yield batch.slice(first, last - first)
-        start += len(batch)
 
 
 def _batches(file: Path) -> list[Any]:

@@ -67,11 +67,11 @@ def digest(files: Iterable[Path], root: Path) -> str:
     return sha256.hexdigest()
 
 
-def whole(file: IO[bytes], name: str) -> bytes:
-    """Return the content of an open file. Raises `DataError` for more than `MAX_BYTES` bytes."""
-    data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise vgx.DataError(f"{name}: more than {MAX_BYTES:,} bytes; no more are read")
+def whole(file: IO[bytes], name: str, most: int = MAX_BYTES) -> bytes:
+    """Return the content of an open file. Raises `DataError` for more than `most` bytes."""
+    data = file.read(most + 1)
+    if len(data) > most:
+        raise vgx.DataError(f"{name}: more than {most:,} bytes; no more are read")
     return data
 
 

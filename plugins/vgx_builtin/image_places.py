@@ -115,7 +115,7 @@ def _what_else(file: Path) -> str:
     return "not a folder, and neither a zip file nor a tar file"
 
 
-def described(found: Found, root: Path) -> str:
+def left_out_text(found: Found, root: Path) -> str:
     """Return "; 8 .heic (what reads them), 3 .txt": the other files, the most frequent first."""
     most = sorted(found.left_out.items(), key=lambda item: (-item[1], item[0]))[:8]
     texts = [f"{count:,} {reason}{_advice(reason, found, root)}" for reason, count in most]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 import vgx
-from vgx_builtin.image_files import open_regular
+from vgx_builtin.image_files import open_regular, whole
 from vgx_builtin.image_places import Place
 from vgx_builtin.label_formats import dataset_json, json_lines, table
 from vgx_builtin.label_names import Names
@@ -63,10 +63,7 @@ def reader_in(place: Place, where: str) -> Callable[[str, int], bytes]:
             at = "" if absolute else "; the name is relative to dataset.path"
             raise vgx.DataError(f"{where}: labels: {error}{at}") from error
         with opened:
-            data = opened.read(most + 1)
-        if len(data) > most:
-            raise vgx.DataError(f"{where}: {name}: more than {most:,} bytes; no more are read")
-        return data
+            return whole(opened, f"{where}: {name}", most)
 
     return read
 

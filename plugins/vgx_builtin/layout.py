@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Protocol, Self, TypeVar
 
 import vgx
 from vgx_builtin.columns import features_of
@@ -112,17 +112,35 @@ def open_split(splits: Mapping[str, list[Path]], wanted: str) -> ParquetRows:
 
 def cut_split(found: Mapping[str, list[Piece]], wanted: str) -> ParquetRows:
     """Return the rows of a split, or of slices, from the row groups of all splits."""
+    pieces = rows_of(found, wanted)
+    return ParquetRows(pieces, features_of(pieces[0].about.schema.to_arrow_schema()))
+
+
+class Sliceable(Protocol):
+    """Neighbouring rows, such as a `Piece` or a `pyarrow.RecordBatch`."""
+
+    def __len__(self) -> int: ...
+
+    def slice(self, offset: int, length: int) -> Self:
+        """Return some of the rows."""
+
+
+T = TypeVar("T", bound=Sliceable)
+
+
+def rows_of(found: Mapping[str, Sequence[T]], wanted: str) -> list[T]:
+    """Return the parts of all splits that a split has, or slices.
+
+    Raises `DataError` when they have no rows, `ValueError` for a split that is not there.
+    """
     import datasets
 
-    counts = {split: sum(piece.count for piece in pieces) for split, pieces in found.items()}
+    counts = {split: sum(map(len, parts)) for split, parts in found.items()}
     slices = datasets.ReadInstruction.from_spec(wanted).to_absolute(counts)
-    chosen_pieces = [
-        part for each in slices for part in _cut(found[each.splitname], each.from_, each.to)
-    ]
-    if not chosen_pieces:
+    parts = [part for each in slices for part in cut(found[each.splitname], each.from_, each.to)]
+    if not parts:
         raise vgx.DataError(f"no rows in this split; {rows_by_split(counts)}")
-    schema = chosen_pieces[0].about.schema.to_arrow_schema()
-    return ParquetRows(chosen_pieces, features_of(schema))
+    return parts
 
 
 def rows_by_split(counts: Mapping[str, int]) -> str:
@@ -152,11 +170,11 @@ def pieces_of(file: ParquetFile) -> list[Piece]:
     return [Piece(file, about, index, 0, count) for index, count in enumerate(counts)]
 
 
-def _cut(pieces: list[Piece], low: int, high: int) -> Iterator[Piece]:
+def cut(parts: Sequence[T], low: int, high: int) -> Iterator[T]:
     """Yield the rows from `low` to before `high`."""
     start = 0
-    for piece in pieces:
-        first, last = max(low - start, 0), min(high - start, piece.count)
+    for part in parts:
+        first, last = max(low - start, 0), min(high - start, len(part))
         if first < last:
-            yield replace(piece, first=first, count=last - first)
-        start += piece.count
+            yield part.slice(first, last - first)
+        start += len(part)

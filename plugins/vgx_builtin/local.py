@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import vgx
+from vgx_builtin import formats
 from vgx_builtin.arrow import open_arrow
 from vgx_builtin.columns import Rows
 from vgx_builtin.image_files import digest, open_regular
@@ -53,11 +54,11 @@ def open_local(path: Path, split: str, config: str | None) -> tuple[Rows, str, t
 def _open_file(file: Path, split: str) -> tuple[Rows, str, tuple[Path, ...]]:
     """Return the same for a file of rows. Raises `DataError` for another one, such as an image."""
     with open_regular(file, file.name) as opened:
-        start = opened.read(16)
+        start = opened.read(formats.HEAD)
     splits, state = {"train": [file]}, digest([file], file.parent)
     if start[:4] == b"PAR1":  # whatever its name
         return open_split(splits, split), state, ()
-    if start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*", b"MM\0*")):
+    if formats.kind_of(start):
         raise vgx.DataError(
             "one image is no data set; open the folder of the images: "
             f"--set dataset.type=image-folder --set dataset.path={file.parent}"

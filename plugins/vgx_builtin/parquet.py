@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import vgx
+from vgx_builtin.columns import Cells
 from vgx_builtin.image_files import described, open_regular
 from vgx_builtin.pages import LARGE, largest_page, span
 
@@ -60,6 +61,13 @@ class Piece:
     first: int  # row of the group
     count: int
 
+    def __len__(self) -> int:
+        return self.count
+
+    def slice(self, offset: int, length: int) -> Piece:
+        """Return some of the rows."""
+        return replace(self, first=self.first + offset, count=length)
+
 
 class ParquetRows:
     """The rows of a split, in the order of its files."""
@@ -73,7 +81,7 @@ class ParquetRows:
 
     def cells(self, column: str) -> Cells:
         """Return the images of a column, still encoded."""
-        return Cells(self, column)
+        return _Cells(self, column)
 
     def values(self, column: str, count: int) -> list[Any]:
         """Return the first values of a column."""
@@ -92,7 +100,7 @@ class ParquetRows:
         return values[:count]
 
 
-class Cells:
+class _Cells:
     """The values of a column by row. Each thread reads forward through a row group of its own."""
 
     def __init__(self, rows: ParquetRows, column: str) -> None:

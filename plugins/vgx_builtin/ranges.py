@@ -127,9 +127,7 @@ def _ask(file: HubFile, wanted: str) -> tuple[bytes, int, int]:
             if code != 206:
                 what = "serves no ranges" if code == 200 else f"answers {code}"
                 raise vgx.HubError(f"{file.name}: the hub {what}")
-            given = re.fullmatch(
-                r"bytes (\d+)-(\d+)/(\d+)", answer.headers.get("content-range", "")
-            )
+            given = _RANGE.fullmatch(answer.headers.get("content-range", ""))
             if given is None:
                 raise vgx.HubError(f"{file.name}: the hub says not which range it sends")
             start, end, size = map(int, given.groups())

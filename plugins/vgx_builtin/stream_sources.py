@@ -5,12 +5,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import vgx
 from vgx_builtin.columns import cells_of
 from vgx_builtin.image_files import NonRgb
 from vgx_builtin.label_values import NO_LABEL, Labels
+from vgx_builtin.labels import LabelledSource
 from vgx_builtin.row_groups import GroupRows
 from vgx_builtin.row_images import RowImages
 
@@ -29,25 +32,42 @@ class StreamedRows:
     channels: int  # of the recipe
     fingerprint: str
     revision: str
-    groups: list[int]  # how many images each has
     group_bytes: int  # of the largest group, about
-    ends: list[int]  # the row after the last of each group
-    last: dict[int, RowImages] = field(default_factory=dict)  # the group that was read by row
+    # The group that was read by row.
+    last: dict[int, RowImages] = field(init=False, default_factory=dict)
+
+    @cached_property
+    def groups(self) -> list[int]:
+        """How many images each group has."""
+        return [len(rows) for rows in self.rows]
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """The row after the last of each group."""
+        return list(accumulate(self.groups))
 
     def __len__(self) -> int:
         return self.ends[-1]
 
     def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
-        """Return one image, as `RowImages` does. Its group is read for it."""
+        """Return one image, as `RowImages` does."""
+        return self.image(index)
+
+    def image(self, index: int) -> Image.Image | NDArray[Any]:
+        """Return one image with a label or without. Its group is read for it."""
         number = bisect_right(self.ends, index)
         group = self.last.get(number)
         if group is None:
             self.last.clear()
-            group = self.last[number] = self.group(number)
+            group = self.last[number] = self.images(number)
         return group[index - group.first]
 
-    def group(self, number: int) -> RowImages:
+    def group(self, number: int) -> vgx.Encoded:
         """Read a group. Raises `DataError` or `HubError`."""
+        return self.images(number)
+
+    def images(self, number: int) -> RowImages:
+        """Return the images of a group, with labels or without. Raises as above."""
         rows = self.rows[number]
         first = self.ends[number] - len(rows)
         cells = cells_of(rows, self.column)
@@ -55,69 +75,28 @@ class StreamedRows:
 
 
 @dataclass(frozen=True)
-class LabelledRows:
-    """The images of a group; those without a label are left out."""
+class LabelledStream(StreamedRows):
+    """The same images with labels."""
 
-    images: RowImages
-    labels: Sequence[int]
-    fingerprint: str = ""
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
-        """Return one image. Raises `vgx.Dropped` if it has no label."""
-        if self.labels[index] == NO_LABEL:
-            raise vgx.Dropped("without a label")
-        return self.images[index]
-
-    def encoded(self, index: int) -> bytes:
-        """Return the file of an image as it is."""
-        return self.images.encoded(index)
-
-
-@dataclass(frozen=True)
-class LabelledStream:
-    """Streamed images with labels."""
-
-    source: StreamedRows
     labels: Labels
-    fingerprint: str
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
         """Return one image. Raises `vgx.Dropped` if it has no label."""
         if self.label(index) == NO_LABEL:
             raise vgx.Dropped("without a label")
-        return self.source[index]
+        return self.image(index)
 
     @property
     def classes(self) -> Sequence[str]:
         """The names of the labels."""
         return self.labels.names
 
-    @property
-    def revision(self) -> str:
-        """Return the commit of the data; "" when there is none."""
-        return self.source.revision
-
-    @property
-    def groups(self) -> list[int]:
-        """Return how many images each group has."""
-        return self.source.groups
-
-    @property
-    def group_bytes(self) -> int:
-        """Return the size in memory of the largest group, about."""
-        return self.source.group_bytes
-
-    def group(self, number: int) -> LabelledRows:
+    def group(self, number: int) -> LabelledSource:
         """Read a group. Raises `DataError` or `HubError`."""
-        images = self.source.group(number)
+        images = self.images(number)
+        rows = range(len(images))
         numbers = self.labels.numbers[images.first : images.first + len(images)]
-        return LabelledRows(images, numbers)
+        return LabelledSource(images, rows, Labels(numbers, self.classes), "")
 
     def label(self, index: int) -> int:
         """Return the label of an image, or `NO_LABEL`."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
-from itertools import accumulate
 
 import vgx
 from vgx_builtin.column_types import feature_at, rank
 from vgx_builtin.columns import Rows
 from vgx_builtin.image_files import NonRgb
 from vgx_builtin.labels import column_of_labels
-from vgx_builtin.parquet import ParquetRows, Piece
+from vgx_builtin.layout import cut
+from vgx_builtin.parquet import ParquetRows
 from vgx_builtin.row_groups import GroupRows, footers
 from vgx_builtin.stream_sources import LabelledStream, StreamedRows
 
@@ -36,32 +35,19 @@ def open_stream(
     if rank(feature_at(rows.features, column)) == 1:
         text = f"column '{column}' holds numbers; vgx pack PLACE OUT writes them as image files"
         raise vgx.DataError(f"{where}: stream: {text}")
-    pieces = _first(rows.pieces, limit or len(rows))
-    groups = [GroupRows(piece, rows.features) for piece in pieces if piece.count]
+    pieces = cut(rows.pieces, 0, limit or len(rows))
+    groups = [GroupRows(piece, rows.features) for piece in pieces]
     whole = column if column in rows.features else column.partition(".")[0]
     for group in groups:
         group.require_small(whole)
+    largest = max(group.size(whole) for group in groups)
     words = f"{footers(rows)}|{column}|{non_rgb}|{limit}"
     name = f"rows-{hashlib.sha256(words.encode()).hexdigest()[:32]}"
-    counts = [len(group) for group in groups]
-    largest = max(group.size(whole) for group in groups)
-    ends = list(accumulate(counts))
-    source = StreamedRows(
-        groups, column, non_rgb, image.channels, name, revision, counts, largest, ends
-    )
     if label is None:
-        return source
+        return StreamedRows(groups, column, non_rgb, image.channels, name, revision, largest)
     if limit is not None:
         text = "stream: dataset.limit takes the first rows, and not as many of each class"
         raise vgx.RecipeError(f"{where}: {text}; take a slice: dataset.split=train[:{limit}]")
     labels = column_of_labels(rows, label, where, image)
-    return LabelledStream(source, labels, f"{name}-label-{label}")
-
-
-def _first(pieces: list[Piece], count: int) -> list[Piece]:
-    """Return the pieces with the first `count` rows."""
-    chosen = []
-    for piece in pieces:
-        chosen += [replace(piece, count=min(piece.count, count))] if count else []
-        count -= chosen[-1].count if count else 0
-    return chosen
+    name += f"-label-{label}"
+    return LabelledStream(groups, column, non_rgb, image.channels, name, revision, largest, labels)

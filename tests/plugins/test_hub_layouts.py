@@ -267,6 +267,12 @@ def test_without_rows_the_splits_and_their_sizes_are_listed(tmp_path):
     assert "no rows in this split; rows: train 0, test 3" in refused(tmp_path)
 
 
+def test_a_table_that_begins_like_an_image_is_a_table(tmp_path):
+    """BM begins a bitmap, too: its whole header is looked at."""
+    (tmp_path / "people.csv").write_text("BMI,age\n20,30\n")
+    assert "no column holds images" in refused(tmp_path / "people.csv")
+
+
 def test_a_folder_says_what_is_in_it(tmp_path):
     for name in ("a.doc", "b.doc", "c"):
         (tmp_path / name).write_bytes(b"x")

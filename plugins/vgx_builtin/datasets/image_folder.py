@@ -19,8 +19,8 @@ from vgx_builtin.image_files import NonRgb, whole
 from vgx_builtin.image_places import (
     Place,
     archive_kind,
-    described,
     existing,
+    left_out_text,
     open_place,
     tell_of_unread,
 )
@@ -77,7 +77,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
                 return None
             found = images_below(path)
             if not found.names:
-                raise vgx.DataError(f"no images in it{described(found, path)}")
+                raise vgx.DataError(f"no images in it{left_out_text(found, path)}")
         elif not existing(path).is_file() or archive_kind(existing(path)) is None:
             return None
         return {"path": str(path)}
@@ -103,7 +103,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
             raise vgx.DataError(f"{WHERE}: {error}") from error
         found = place.found
         if not found.names:
-            raise vgx.DataError(f"{WHERE}: {root}: no images in it{described(found, root)}")
+            raise vgx.DataError(f"{WHERE}: {root}: no images in it{left_out_text(found, root)}")
         tell_of_unread(found, root, WHERE)
         tell_of_splits(found.names, root, WHERE)
         labelled = self.label is not None or self.labels is not None
