@@ -505,10 +505,10 @@ def test_another_address_is_refused(address):
 
 
 def test_an_address_is_opened_with_its_revision_and_its_parts(monkeypatch):
-    asked = []
+    loaded = []
 
     def load(**fields):
-        asked.append(fields)
+        loaded.append(fields)
         return rows()
 
     monkeypatch.setattr(hub, "load", load)
@@ -516,7 +516,7 @@ def test_an_address_is_opened_with_its_revision_and_its_parts(monkeypatch):
     assert numbers(f"{address}/tree/v2") == [0, 1, 2, 3]
     assert numbers(f"{address}/viewer/full/test", revision="v3") == [0, 1, 2, 3]
     assert numbers("hf://datasets/ylecun/mnist@v4", revision="v4", config="small") == [0, 1, 2, 3]
-    values = [(each["path"], each["name"], each["split"], each["revision"]) for each in asked]
+    values = [(each["path"], each["name"], each["split"], each["revision"]) for each in loaded]
     assert values == [
         ("ylecun/mnist", None, "train", "v2"),
         ("ylecun/mnist", "full", "test", "v3"),
@@ -524,7 +524,7 @@ def test_an_address_is_opened_with_its_revision_and_its_parts(monkeypatch):
     ]
     with pytest.raises(RecipeError, match=r"says revision v2, and dataset\.revision is v1"):
         numbers(f"{address}/tree/v2", revision="v1")
-    assert len(asked) == 3
+    assert len(loaded) == 3
 
 
 def test_data_gives_the_fields_of_an_address():
