@@ -233,6 +233,15 @@ def test_configs_with_folders_and_files_of_their_own(tmp_path):
 # --- what is no data set -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_one_image_is_no_data_set_whatever_its_name(tmp_path, kind):
+    file = tmp_path / "photo.csv"
+    Image.new("RGB", (8, 8), "red").save(file, kind)
+    text = f"one image is no data set; .* --set dataset.path={tmp_path}$"
+    with pytest.raises(DataError, match=text):
+        numbers(str(file))
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [

@@ -240,6 +240,17 @@ def test_each_folder_is_searched_once_and_by_its_own_name(tmp_path):
     assert notices == []
 
 
+def test_a_link_around_the_target_of_another_link_does_not_search_it_again(tmp_path):
+    save(tmp_path / "elsewhere" / "deep" / "1.png")
+    save(tmp_path / "elsewhere" / "2.png")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").symlink_to("../elsewhere/deep")
+    (tmp_path / "data" / "b").symlink_to("../elsewhere")
+    names, left_out, _ = opened(tmp_path / "data")
+    assert names == ["a/1.png", "b/2.png"]
+    assert left_out == {"folder that was met before": 1}
+
+
 def test_links_that_double_at_each_step_end(tmp_path):
     save(tmp_path / "f0" / "1.png")
     for number in range(1, 40):
