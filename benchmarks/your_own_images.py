@@ -504,10 +504,10 @@ def judged(row: Try, code: int, output: str, here: Path, seconds: float) -> Outc
         wanted = pattern.replace("{here}", re.escape(str(here)))
         if not re.search(wanted, one_line, re.IGNORECASE):
             fault = fault or f"does not say `{pattern}`"
-        elif told := [
+        elif lines := [
             each for each in output.splitlines() if re.search(wanted, each, re.IGNORECASE)
         ]:
-            line = told[0]
+            line = lines[0]
     for pattern in row.never:
         if re.search(pattern, one_line):
             fault = fault or f"says `{pattern}`"

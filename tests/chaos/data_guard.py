@@ -82,21 +82,21 @@ def load_local(path, split, _config):
     return LibraryRows(rows), str(time.time()), (Path("/"),)
 
 
-def look(asked):
+def look(fields):
     """Open one data set, and say what it has."""
     import vgx
     from vgx.data.store import open_source, open_store
     from vgx_builtin.datasets.huggingface import HuggingFace
     from vgx_builtin.datasets.image_folder import ImageFolder
 
-    spec, kind = vgx.ImageSpec(size=8, classes=asked.pop("classes", 0)), asked.pop("type")
+    spec, kind = vgx.ImageSpec(size=8, classes=fields.pop("classes", 0)), fields.pop("type")
     try:
         if kind == "stream":
-            return streamed(HuggingFace(**asked, stream=True), spec)
+            return streamed(HuggingFace(**fields, stream=True), spec)
         if kind == "huggingface":
-            part = HuggingFace(**asked)
+            part = HuggingFace(**fields)
         else:
-            part = ImageFolder(**{**asked, "path": Path(asked["path"])})
+            part = ImageFolder(**{**fields, "path": Path(fields["path"])})
         store = open_store(open_source(part, spec)[0], spec, max_bad=1)
     except vgx.VgxError as error:
         return {"error": str(error)}

@@ -44,8 +44,8 @@ class Guard:
 
     def __call__(self, kind, path, **fields):
         """Open a data set; an answer that does not come within half a minute is a hang."""
-        asked = {"type": kind, "path": str(path), **fields}
-        self.process.stdin.write(json.dumps(asked).encode() + b"\n")
+        request = {"type": kind, "path": str(path), **fields}
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.flush()
         if not select.select([self.process.stdout], [], [], 30)[0]:
             return {"hang": True}
@@ -426,8 +426,8 @@ def bombs():
 
     one = {"kept": 1, "bad": 0}
 
-    def of_y(**said):
-        return features({"info": {"features": {"y": said}}})
+    def of_y(**feature):
+        return features({"info": {"features": {"y": feature}}})
 
     yield "names in a file", of_y(_type="ClassLabel", names_file="/etc/passwd"), one
     yield "10^12 classes", of_y(_type="ClassLabel", num_classes=10**12), one

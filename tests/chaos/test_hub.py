@@ -9,10 +9,11 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from hub_server import listening
 
 ANIME = Path(__file__).parents[2] / "recipes" / "anime_vaegan.yaml"
 
@@ -48,17 +49,11 @@ def answering(code, headers=()):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    server.handle_error = lambda *_: None  # the client has left
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", requests
-    finally:
-        over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with listening(Answer) as address:
+        try:
+            yield address, requests
+        finally:
+            over.set()
 
 
 PROGRAM = """

@@ -102,9 +102,9 @@ SLIPS = [
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
-@pytest.mark.parametrize(("slip", "code", "said"), SLIPS, ids=[" ".join(s[0]) for s in SLIPS])
+@pytest.mark.parametrize(("slip", "code", "message"), SLIPS, ids=[" ".join(s[0]) for s in SLIPS])
 def test_no_image_is_decoded_for_a_recipe_with_a_slip(
-    mine, vgx_here, monkeypatch, command, slip, code, said
+    mine, vgx_here, monkeypatch, command, slip, code, message
 ):
     find_spec = importlib.util.find_spec
     without = lambda name: None if name == "wandb" else find_spec(name)  # noqa: E731
@@ -112,7 +112,7 @@ def test_no_image_is_decoded_for_a_recipe_with_a_slip(
     given = [command, TINY, "--data", "mine", "--plugin", "mine.py"]
     with mock.patch("vgx.data.store.decode_all") as decoding:
         got, _, err = vgx_here(*given, "--set", "train.batch=8", *slip)
-    assert (got, said in " ".join(err.split())) == (code, True), err
+    assert (got, message in " ".join(err.split())) == (code, True), err
     assert decoding.call_count == 0
     assert not (mine / "runs").exists()
     assert not (mine / "cache" / "images").exists()

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import datasets
 import pytest
 from PIL import Image
 
@@ -93,7 +94,6 @@ def test_after_a_copy_it_ends_with_the_same_bits(here, vgx_here):
 
 
 def test_the_same_images_in_another_kind_of_data_set_are_the_same_images(here, vgx_here):
-    datasets = pytest.importorskip("datasets")
     files = sorted((here / "faces").rglob("*.png"))
     cells = [{"bytes": file.read_bytes(), "path": None} for file in files]
     rows = {"image": cells, "kind": ["ab".index(file.parent.name) for file in files]}

@@ -133,6 +133,20 @@ def test_labels_take_room_too(monkeypatch):
         open_store(Labelled("a"), vgx.ImageSpec(size=10, classes=10))
 
 
+def test_values_of_16_bits_take_twice_the_room(monkeypatch):
+    class Deep(Plain):
+        def __getitem__(self, index):
+            self.reads += 1
+            return np.full((2, 2, 3), 300 + index, np.uint16)
+
+    room = 10 * (600 + 8)
+    monkeypatch.setenv("VGX_CACHE_MAX", str(room - 1))
+    with pytest.raises(StorageError, match="VGX_CACHE_MAX allows"):
+        open_store(Deep("deep"), SPEC)
+    monkeypatch.setenv("VGX_CACHE_MAX", str(room))
+    assert open_store(Deep("deep"), SPEC).kind == "uint16"
+
+
 def test_a_store_larger_than_the_disk_is_refused_before_anything_is_decoded(monkeypatch):
     monkeypatch.setenv("VGX_CACHE_MAX", "1TB")
     usage = SimpleNamespace(total=10**6, free=PER_STORE - 1)

@@ -123,6 +123,11 @@ def test_a_class_is_called_by_its_name_and_else_by_its_number(wanted, label):
     assert label_called(wanted, NAMES) == label
 
 
+def test_names_that_differ_in_large_and_small_letters_are_told_apart():
+    names = ("B", "b", "A")
+    assert [label_called(name, names) for name in ("B", "b", "a")] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

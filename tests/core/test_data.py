@@ -192,11 +192,12 @@ def test_more_bad_pictures_than_are_allowed_end_the_program_and_the_next_try_is_
 
 def test_all_bad_pictures_are_named_not_the_first_alone():
     """The first is told at once, since reading the others may take long; and they are read once."""
-    told, source = [], Pictures(100, bad=range(0, 100, 9))
+    messages, source = [], Pictures(100, bad=range(0, 100, 9))
     with pytest.raises(DataError) as caught:
-        open_store(source, SPEC, report=told.append)
-    assert len(told) == 1
-    assert told[0].startswith("image 0 cannot be read: ValueError: torn file; the others are read")
+        open_store(source, SPEC, report=messages.append)
+    assert len(messages) == 1
+    text = "image 0 cannot be read: ValueError: torn file; the others are read"
+    assert messages[0].startswith(text)
     lines = str(caught.value).splitlines()
     assert lines[0] == "12 of 100 images cannot be read:"
     assert [int(line.split()[1]) for line in lines[1:8]] == [0, 9, 18, 27, 36, 45, 54]

@@ -86,6 +86,15 @@ def test_epochs_and_seeds_differ(groups):
     assert len({tuple(order) for order in orders}) == 4
 
 
+def test_epochs_have_their_own_order_of_groups_and_of_the_rows_of_each_window():
+    """10 groups of 50 rows, each a window: by chance alone, nothing here is ever equal."""
+    case = ([50] * 10, 1, None)
+    epochs = [whole(case, 0, epoch).reshape(10, 50) for epoch in (0, 1)]
+    assert (epochs[0] // 50)[:, 0].tolist() != (epochs[1] // 50)[:, 0].tolist()
+    rows = [tuple((window % 50).tolist()) for epoch in epochs for window in epoch]
+    assert len(set(rows)) == 20
+
+
 def test_rows_of_a_window_are_mixed():
     """Of 8 groups of 100 rows, a minibatch of 64 has rows of nearly all of them."""
     rows = whole(([100] * 8, 8, None))[:64]

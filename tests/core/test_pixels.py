@@ -494,41 +494,45 @@ def test_a_large_store_is_looked_at_here_and_there(monkeypatch):
     assert seen(*twice, twice[4]).alike == 1  # row 4 is looked at, and row 29 is not
 
 
-def told(found, total=None, **fields):
+def notices(found, total=None, **fields):
     spec = vgx.ImageSpec(**{"size": 16, **fields})
     return " | ".join(found.notices(spec, total or found.looked))
 
 
 def test_notices_say_what_to_write():
     plain = look.Look(looked=20)
-    assert told(plain) == ""
-    assert told(replace(plain, flat=1)) == ""
+    assert notices(plain) == ""
+    assert notices(replace(plain, flat=1)) == ""
     flat = replace(plain, flat=18)
-    assert told(flat).startswith("18 of 20 images are one flat colour; transparent ones may need ")
-    assert told(flat).endswith("--set image.background=white")
-    assert told(flat, background="white").endswith("--set image.background=black")
-    assert told(replace(plain, alike=20)) == "20 of 20 images are nearly equal to another one"
+    assert notices(flat).startswith(
+        "18 of 20 images are one flat colour; transparent ones may need "
+    )
+    assert notices(flat).endswith("--set image.background=white")
+    assert notices(flat, background="white").endswith("--set image.background=black")
+    assert notices(replace(plain, alike=20)) == "20 of 20 images are nearly equal to another one"
     dark = "3 of 20 images have no value above a tenth of the range; for a smaller range: --set "
-    assert told(replace(plain, dark=3)) == dark + "image.range=[LOW, HIGH]"
-    assert told(replace(plain, dark=2)) == ""
-    assert "use 5 % of the range of values; --set image.range=" in told(replace(plain, used=0.05))
-    mixed = told(replace(plain, kinds={"uint16": 3, "uint8": 17}))
+    assert notices(replace(plain, dark=3)) == dark + "image.range=[LOW, HIGH]"
+    assert notices(replace(plain, dark=2)) == ""
+    assert "use 5 % of the range of values; --set image.range=" in notices(
+        replace(plain, used=0.05)
+    )
+    mixed = notices(replace(plain, kinds={"uint16": 3, "uint8": 17}))
     assert "several kinds of values (16 bits: 3, 8 bits: 17)" in mixed
 
 
 @pytest.mark.parametrize(
-    ("ratio", "size", "told_of"),
+    ("ratio", "size", "noticed"),
     [
         (1.5, 16, True), (0.66, 16, True), (1.1, 16, False), (0.9, 16, False),
         (1.5, (32, 48), False), (1.0, (32, 48), True), (3.0, (32, 64), True),
         (2.1, (32, 64), False),
     ],
 )  # fmt: skip
-def test_squashed_images_are_told_with_the_other_words(ratio, size, told_of):
+def test_squashed_images_are_told_with_the_other_words(ratio, size, noticed):
     found = look.Look(looked=9, ratio=ratio)
-    text = told(found, size=size)
-    assert ("image.fit=crop" in text and "image.fit=pad" in text) == told_of
-    assert told(found, size=size, fit="crop") == told(found, size=size, fit="pad") == ""
+    text = notices(found, size=size)
+    assert ("image.fit=crop" in text and "image.fit=pad" in text) == noticed
+    assert notices(found, size=size, fit="crop") == notices(found, size=size, fit="pad") == ""
 
 
 def test_the_median_ratio_is_that_of_the_images_as_they_were():

@@ -77,8 +77,8 @@ def test_the_range_that_was_measured_is_in_the_recipe_of_the_run(tmp_path):
     assert (data["look"]["ratio"], data["look"]["kinds"]) == (2, {"uint16": 8})
     assert any("image.fit=crop" in notice for notice in run.environment()["notices"])
     assert resumed(run, 3) is not None
-    asked = load_recipe(tmp_path / "t.yaml", {"train.steps": 4})  # `auto` is as it was
-    assert resumed(run, 4, asked) is not None
+    longer = load_recipe(tmp_path / "t.yaml", {"train.steps": 4})  # `auto` is as it was
+    assert resumed(run, 4, longer) is not None
     other = load_recipe(run.recipe_file, {"train.steps": 5, "image.range": [0, 500]})
     with pytest.raises(RecipeError, match=r"image\.range"):
         resumed(run, 5, other)

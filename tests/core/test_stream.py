@@ -138,9 +138,9 @@ def test_the_images_are_those_of_the_rows_whatever_was_read_before(groups, room,
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VGX_CACHE_MAX", f"{room * WHOLE_IMAGE}")
         images = opened(source, max_bad=1.0)
-        for asked in data.draw(st.lists(rows, min_size=1, max_size=4)):
-            expected = [colour(replaced(source, row)) for row in asked]
-            assert colours(images[np.array(asked)]) == expected
+        for read in data.draw(st.lists(rows, min_size=1, max_size=4)):
+            expected = [colour(replaced(source, row)) for row in read]
+            assert colours(images[np.array(read)]) == expected
         last = data.draw(st.integers(1, total))
         images.expect(np.arange(total))
         expected = [colour(replaced(source, row)) for row in range(last)]
@@ -292,13 +292,13 @@ def test_a_group_that_cannot_be_read_is_tried_again_when_it_is_asked_for():
 
 
 def test_what_is_waited_for_is_told(monkeypatch):
-    told = []
+    messages = []
     monkeypatch.setattr(stream, "SLOW", 0.05)
     source = Stream([4])
     whole = source.group
     monkeypatch.setattr(source, "group", lambda number: (time.sleep(0.3), whole(number))[1])
-    opened(source, report=told.append)[np.arange(4)]
-    assert told[0].startswith("Waiting for images")
+    opened(source, report=messages.append)[np.arange(4)]
+    assert messages[0].startswith("Waiting for images")
 
 
 def test_a_sample_is_of_few_groups():

@@ -351,6 +351,17 @@ def test_a_member_that_becomes_too_large_is_unreadable(tmp_path, kind):
     assert np.asarray(source[1])[0, 0, 0] == 3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_member_of_more_bytes_than_any_image_is_unreadable(tmp_path, monkeypatch, kind):
+    most = 2**20
+    files = [("1.png", png(3).ljust(most, b"x")), ("2.png", png(3).ljust(most + 1, b"x"))]
+    source = opened(pack(tmp_path / f"a.{kind}", files))[0]
+    monkeypatch.setattr(archives, "MAX_BYTES", most)
+    assert source[0].size == (10, 12)
+    with pytest.raises(DataError, match=r"2\.png: 1,048,577 bytes; at most 1,048,576 are read"):
+        source[1]
+
+
 def test_an_archive_of_zeros_without_end_is_refused(tmp_path):
     """A member of 100 MiB of zeros, which are 100 KiB compressed."""
     info = tarfile.TarInfo("1.png")

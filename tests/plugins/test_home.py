@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import datasets
 import pytest
 from PIL import Image
 
@@ -40,7 +41,6 @@ def test_a_path_begins_at_home(part, name, tmp_path, monkeypatch):
 
 
 def test_so_does_a_local_data_set_of_the_hub(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
     rows = {"image": [Image.new("RGB", (8, 8), (number, 0, 0)) for number in range(3)]}
     features = datasets.Features({"image": datasets.Image()})
     table = datasets.Dataset.from_dict(rows, features=features)

@@ -233,6 +233,15 @@ def test_configs_with_folders_and_files_of_their_own(tmp_path):
 # --- what is no data set -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_one_image_is_no_data_set_whatever_its_name(tmp_path, kind):
+    file = tmp_path / "photo.csv"
+    Image.new("RGB", (8, 8), "red").save(file, kind)
+    text = f"one image is no data set; .* --set dataset.path={tmp_path}$"
+    with pytest.raises(DataError, match=text):
+        numbers(str(file))
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
@@ -511,10 +520,10 @@ def test_another_address_is_refused(address):
 
 
 def test_an_address_is_opened_with_its_revision_and_its_parts(monkeypatch):
-    asked = []
+    loaded = []
 
     def load(**fields):
-        asked.append(fields)
+        loaded.append(fields)
         return rows()
 
     monkeypatch.setattr(hub, "load", load)
@@ -522,7 +531,7 @@ def test_an_address_is_opened_with_its_revision_and_its_parts(monkeypatch):
     assert numbers(f"{address}/tree/v2") == [0, 1, 2, 3]
     assert numbers(f"{address}/viewer/full/test", revision="v3") == [0, 1, 2, 3]
     assert numbers("hf://datasets/ylecun/mnist@v4", revision="v4", config="small") == [0, 1, 2, 3]
-    values = [(each["path"], each["name"], each["split"], each["revision"]) for each in asked]
+    values = [(each["path"], each["name"], each["split"], each["revision"]) for each in loaded]
     assert values == [
         ("ylecun/mnist", None, "train", "v2"),
         ("ylecun/mnist", "full", "test", "v3"),
@@ -530,7 +539,7 @@ def test_an_address_is_opened_with_its_revision_and_its_parts(monkeypatch):
     ]
     with pytest.raises(RecipeError, match=r"says revision v2, and dataset\.revision is v1"):
         numbers(f"{address}/tree/v2", revision="v1")
-    assert len(asked) == 3
+    assert len(loaded) == 3
 
 
 def test_data_gives_the_fields_of_an_address():

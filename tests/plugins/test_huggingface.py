@@ -7,15 +7,15 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub_server import listening
 from PIL import Image
 
 import vgx
@@ -492,7 +492,6 @@ def silent():
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-@contextmanager
 def refusing():
     """A server that knows nothing: 404 for everything."""
 
@@ -507,15 +506,7 @@ def refusing():
         def log_message(self, *_):
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Refuse)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return listening(Refuse)
 
 
 def test_nobody_waits_long_for_a_silent_hub(monkeypatch):

@@ -9,21 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub_server import Hub, serving
 from PIL import Image
 
 import vgx
 from vgx.data.stream import StreamedImages
 from vgx_builtin import ranges
 from vgx_builtin.datasets.huggingface import HuggingFace
-
-sys.path.insert(0, str(Path(__file__).parent))
-from hub_server import Hub, serving
 
 SPEC = vgx.ImageSpec(size=8)
 
@@ -77,11 +74,11 @@ def test_only_the_groups_that_are_needed_are_fetched(hub):
     source = opened()
     assert (len(source), len(source.groups), source.revision) == (700, 35, "c" * 40)
     whole = sum(map(len, hub.commits["c" * 40].values()))
-    hub.asked.clear()
+    hub.requests.clear()
     hub.sent = 0
     images = StreamedImages(source, SPEC)
     assert numbers(images[np.array([601, 5, 619])]) == [601, 5, 619]
-    assert len(hub.asked) == 2  # one for each row group
+    assert len(hub.requests) == 2  # one for each row group
     assert hub.sent < whole / 10
     assert source.group(30).encoded(1) == png(601)
 
@@ -118,16 +115,16 @@ def test_a_busy_hub_and_answers_that_break_off_are_asked_again(hub, trouble):
 def test_a_hub_that_stays_busy_is_given_up(hub):
     source = opened()
     hub.down = True
-    hub.asked.clear()
+    hub.requests.clear()
     message = r"o/n/data/train-00000-of-00002.parquet: .*the hub answers 503, in 6 tries"
     with pytest.raises(vgx.HubError, match=message):
         source.group(0)
-    assert len(hub.asked) == 6
+    assert len(hub.requests) == 6
 
 
 def test_what_will_not_change_is_not_asked_again(hub):
     source = opened()
-    hub.asked.clear()
+    hub.requests.clear()
     hub.ranges = False
     with pytest.raises(vgx.HubError, match="serves no ranges"):
         source.group(0)
@@ -139,7 +136,7 @@ def test_what_will_not_change_is_not_asked_again(hub):
 def test_a_tail_is_not_a_whole_file(hub):
     """Opening reads the ends of the files, and their first four bytes."""
     opened()
-    assert len(hub.asked) == 2 * 2 + 2  # footers, beginnings; and the footers once more
+    assert len(hub.requests) == 2 * 2 + 2  # footers, beginnings; and the footers once more
 
 
 def test_data_sets_of_other_files_are_refused_with_advice(hub):
@@ -201,9 +198,16 @@ def weights(run):
     return last.name, (last / "model.safetensors").read_bytes()
 
 
-def logged(run):
-    log = run / "log.jsonl"
-    return len(log.read_text().splitlines()) if log.exists() else 0
+def started(address, tmp_path, lines):
+    """Start a run, and wait until it has logged so many lines."""
+    process = start(address, tmp_path, "run", "r.yaml", "--out", tmp_path / "runs")
+    until = time.monotonic() + 100
+    while True:
+        logs = [*(tmp_path / "runs").glob("0*/log.jsonl")]
+        if logs and len(logs[0].read_text().splitlines()) >= lines:
+            return process, logs[0].parent
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -225,12 +229,7 @@ def whole(tmp_path_factory, data):
 def test_a_hub_that_breaks_off_ends_the_run_with_everything_saved(tmp_path, data, whole):
     hub = Hub({"c" * 40: dict(data)}, "c" * 40)
     with serving(hub) as address:
-        process = start(address, tmp_path, "run", "r.yaml", "--out", tmp_path / "runs")
-        until = time.monotonic() + 100
-        while not (found := [*(tmp_path / "runs").glob("0*")]) or logged(found[0]) < 12:
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        (run,) = found
+        process, run = started(address, tmp_path, 12)
         hub.down = True
         text = ended(process, 8)
         name, _ = weights(run)
@@ -248,21 +247,17 @@ def test_a_hub_that_breaks_off_ends_the_run_with_everything_saved(tmp_path, data
 def test_a_signal_while_a_group_loads_saves_the_run(tmp_path, data, whole, number):
     hub = Hub({"c" * 40: dict(data)}, "c" * 40)
     with serving(hub) as address:
-        process = start(address, tmp_path, "run", "r.yaml", "--out", tmp_path / "runs")
-        until = time.monotonic() + 100
-        while not (found := [*(tmp_path / "runs").glob("0*")]) or logged(found[0]) < 5:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        process, run = started(address, tmp_path, 5)
         hub.slow = 1.0
-        asked = len(hub.asked)
-        while len(hub.asked) == asked and process.poll() is None:
+        requests = len(hub.requests)
+        while len(hub.requests) == requests and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
         text = ended(process, 128 + number)
         assert "stopped at step" in text
         hub.slow = 0.0
-        ended(start(address, tmp_path, "resume", found[0]), 0)
-    assert weights(found[0]) == weights(whole[0])
+        ended(start(address, tmp_path, "resume", run), 0)
+    assert weights(run) == weights(whole[0])
 
 
 @pytest.mark.slow

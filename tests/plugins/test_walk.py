@@ -240,6 +240,17 @@ def test_each_folder_is_searched_once_and_by_its_own_name(tmp_path):
     assert notices == []
 
 
+def test_a_link_around_the_target_of_another_link_does_not_search_it_again(tmp_path):
+    save(tmp_path / "elsewhere" / "deep" / "1.png")
+    save(tmp_path / "elsewhere" / "2.png")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").symlink_to("../elsewhere/deep")
+    (tmp_path / "data" / "b").symlink_to("../elsewhere")
+    names, left_out, _ = opened(tmp_path / "data")
+    assert names == ["a/1.png", "b/2.png"]
+    assert left_out == {"folder that was met before": 1}
+
+
 def test_links_that_double_at_each_step_end(tmp_path):
     save(tmp_path / "f0" / "1.png")
     for number in range(1, 40):
@@ -322,10 +333,10 @@ def test_formats_that_need_a_library_are_counted_with_what_reads_them(tmp_path, 
         "7.jxl": b"\xff\x0a" + bytes(50), "8": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50),
     }.items()):  # fmt: skip
         write(tmp_path / "a" / f"{number}{name}", data)
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         opened(tmp_path)
     reads = r"(pip install 'vgx[formats]' reads them)"
-    assert str(told.value).endswith(
+    assert str(caught.value).endswith(
         f": no images in it; 4 .heic {reads}, 2 .avif {reads}, 2 .jxl {reads}"
     )
     save(tmp_path / "good.png")
@@ -372,7 +383,7 @@ def test_the_line_of_counts_has_the_most_frequent_reasons(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         ([], "no images in it$"),
         (["a.txt", "b.txt", ".c.png"], "no images in it; 2 .txt, 1 hidden file$"),
@@ -381,10 +392,10 @@ def test_the_line_of_counts_has_the_most_frequent_reasons(tmp_path):
         (["train.parquet"], "1 .parquet .dataset.type=huggingface reads them.$"),
     ],
 )
-def test_a_folder_without_images_says_what_is_there(tmp_path, names, said):
+def test_a_folder_without_images_says_what_is_there(tmp_path, names, message):
     for name in names:
         write(tmp_path / name)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         opened(tmp_path)
 
 
@@ -402,18 +413,18 @@ def test_a_path_that_is_no_folder_says_what_to_write(tmp_path):
     save(tmp_path / "a b" / "1.png")
     write(tmp_path / "notes.txt")
     os.mkfifo(tmp_path / "pipe")
-    for name, said in {
+    for name, message in {
         "a b/1.png": f"an image, not a folder of images; its folder: dataset.path={tmp_path}/a b$",
         "notes.txt": "not a folder, and neither a zip file nor a tar file",
         "pipe": "not a regular file", "none": "there is no such folder or archive",
         "a b/none/deep": "there is no such folder or archive",
     }.items():  # fmt: skip
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             opened(tmp_path / name)
 
 
 @pytest.mark.parametrize(
-    ("folders", "told"),
+    ("folders", "notice"),
     [
         (("train", "test"), "train (2 images), test (2 images); dataset.path={root}/train takes"),
         (("a/Training", "a/Validation", "a/val"), "dataset.path={root}/a/Training takes one of"),
@@ -423,14 +434,14 @@ def test_a_path_that_is_no_folder_says_what_to_write(tmp_path):
         (("a", "b"), None),
     ],
 )  # fmt: skip
-def test_splits_that_are_mixed_are_said(tmp_path, folders, told):
+def test_splits_that_are_mixed_are_said(tmp_path, folders, notice):
     for folder in folders:
         save(tmp_path / folder / "1.png")
         save(tmp_path / folder / "deep" / "1.png")
     notices = opened(tmp_path)[2]
-    assert len(notices) == (told is not None)
-    if told:
-        assert told.format(root=tmp_path) in notices[0]
+    assert len(notices) == (notice is not None)
+    if notice:
+        assert notice.format(root=tmp_path) in notices[0]
 
 
 # --- labels by folder ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ class Hub:
 
     def __init__(self, commits, head):
         self.commits, self.head = commits, head
-        self.asked, self.sent = [], 0  # requests for ranges, and the bytes of the answers
+        self.requests, self.sent = [], 0  # paths that ranges are requested of; bytes of the answers
         self.busy = []  # status codes of the next answers to requests for ranges
         self.torn = 0  # how many of the next answers break off
         self.down = False  # every request for a range is refused
@@ -24,6 +24,21 @@ class Hub:
 
 
 @contextmanager
+def listening(handler):
+    """A server on loopback whose requests are answered by this class; its address is given."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # the client has left
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def serving(hub):  # noqa: C901 - one server
     class Answer(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -39,8 +54,8 @@ def serving(hub):  # noqa: C901 - one server
 
         def do_GET(self):
             if found := re.match(r"/api/datasets/o/n(/revision/([^?/]+))?(\?|$)", self.path):
-                asked = found[2] or "main"
-                commit = hub.head if asked == "main" else asked
+                revision = found[2] or "main"
+                commit = hub.head if revision == "main" else revision
                 names = [{"rfilename": name} for name in hub.commits[commit]]
                 body = {"id": "o/n", "sha": commit, "siblings": names}
                 return self.say(200, json.dumps(body).encode(), Content_Type="application/json")
@@ -54,7 +69,7 @@ def serving(hub):  # noqa: C901 - one server
             wanted = self.headers.get("Range")
             if wanted is None or not hub.ranges:
                 return self.say(200, data, ETag=f'"{commit}"', X_Repo_Commit=commit)
-            hub.asked.append(self.path)
+            hub.requests.append(self.path)
             time.sleep(hub.slow)
             if hub.down or hub.busy:
                 return self.say(503 if hub.down else hub.busy.pop(0), Retry_After="0")
@@ -82,14 +97,4 @@ def serving(hub):  # noqa: C901 - one server
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    server.daemon_threads = True
-    server.handle_error = lambda *_: None  # the client has left
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return listening(Answer)
