@@ -267,6 +267,8 @@ def _require_empty(out: Path) -> None:
             return
         if not out.is_dir():
             raise vgx.StorageError(f"{out}: a file is there; give a new folder")
+        if out.samefile(Path.cwd()):  # another folder takes its place at the end
+            raise vgx.StorageError(f"{out}: the command was started in it; give another folder")
         if others := sorted(path.name for path in out.iterdir()):
             message = f"other files are there, {len(others):,} in all, such as {others[0]}"
             raise vgx.StorageError(f"{out}: {message}; give an empty folder or a new one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -210,6 +211,15 @@ def test_an_empty_folder_is_filled(tmp_path, pictures, registry):
     (tmp_path / "out").mkdir()
     packed(pictures, tmp_path / "out", registry)
     assert len(rows_of(tmp_path / "out")) == 25
+
+
+@pytest.mark.parametrize("name", [".", "../here"])
+def test_the_current_folder_is_not_replaced(tmp_path, pictures, registry, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(vgx.StorageError, match="the command was started in it; give another"):
+        packed(pictures, pathlib.Path(name), registry)
+    assert [*(tmp_path / "here").iterdir()] == []
 
 
 def test_the_command(tmp_path, pictures, capsys):
