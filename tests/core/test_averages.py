@@ -148,7 +148,7 @@ def test_averaged_weights_reconstruct_better_with_their_own_statistics(ema, lr, 
         },
     )
     quiet = Console(file=io.StringIO())
-    _, source, notices = session.open_images(vae, quiet)
+    _, source, notices = session.open_images(vae, [], quiet)
     engine = session.build(vae, len(source), torch.device("cpu"), notices, quiet)
     store = session.read_images(vae, source, quiet)
     minibatches = session.batches_of(vae, store, torch.device("cpu"))

@@ -74,7 +74,7 @@ def test_only_rgb_images_are_kept_and_the_others_are_counted(folder):
     assert kept.images[1, 0, 0].tolist() == [120, 10, 200]
     assert [notice.splitlines() for notice in notices] == [
         [
-            "only 3 of 7 images are used: 1 greyscale, 2 with alpha, 1 in mode P",
+            "only 3 of 7 images are used: 1 greyscale, 1 in mode P, 2 with alpha",
             f"{TO_USE} greyscale: {CONVERT}, or --set image.channels=1",
             f"{TO_USE} with alpha, in mode P: {CONVERT}",
         ]

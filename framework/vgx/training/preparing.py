@@ -112,8 +112,8 @@ def try_recipe(
     rows = spread(len(source), LOOKED_AT)
     if isinstance(source, Grouped):  # a group is read for each image, so these are of the first
         rows = [*range(min(len(source), LOOKED_AT))]
-    skip_bad = all_follow or recipe.dataset.tolerated is not None
-    count = CHECKED if all_follow else LOOKED
+    tolerated = recipe.dataset.tolerated  # read in any case, since the audit sees what is read
+    count, skip_bad = CHECKED if all_follow else LOOKED, all_follow or tolerated is not None
     images = peek(source, recipe.image, count, rows, skip_bad=skip_bad)
     if not all_follow:
         tell_of_images(images, recipe.image, console)
