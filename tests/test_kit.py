@@ -834,8 +834,8 @@ def test_the_wheel_has_what_a_plugin_begins_from(tmp_path):
     assert {f"vgx/templates/{kind.kind}.txt" for kind in KINDS} <= there
     page = (root / "plugins" / "vgx_report" / "page").iterdir()
     assert {"vgx_report/__init__.py", *(f"vgx_report/page/{file.name}" for file in page)} <= there
-    assert {"vgx_data/__init__.py", "vgx_data/look.py"} <= there
+    plugins = {path.name for path in (root / "plugins").iterdir() if path.is_dir()}
+    assert {f"{name}/__init__.py" for name in plugins} <= there
     (points,) = [name for name in there if name.endswith("entry_points.txt")]
     written = zipfile.ZipFile(wheel).read(points).decode()
-    assert "data = vgx_data" in written
-    assert "report = vgx_report" in written
+    assert {f"{name.removeprefix('vgx_')} = {name}" for name in plugins} <= {*written.split("\n")}

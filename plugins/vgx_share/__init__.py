@@ -1,0 +1,19 @@
+"""Models that leave their run: export, import and push. A plugin like any other.
+
+commands   the commands
+"""
+
+from __future__ import annotations
+
+import click
+
+import vgx
+
+
+@vgx.hookimpl
+def register_commands(cli: click.Group) -> None:
+    """Add the commands."""
+    from vgx_share.commands import COMMANDS
+
+    for command in COMMANDS:
+        cli.add_command(command)
