@@ -375,7 +375,7 @@ async function encoded(file) {
   const { result } = await ask("encode", { image, shape: [channels, height, width] });
   paint($("photo-image"), image);
   $("photo").hidden = false;
-  $("photo").querySelector("figcaption").textContent = "The photo as the encoder gets it. The large image is its reconstruction.";
+  $("photo").querySelector("figcaption").textContent = `${file.name} as the encoder gets it. The large image is its reconstruction.`;
   return result;
 }
 
