@@ -145,6 +145,26 @@ def test_latents_of_training_images_are_shown_only_when_they_are_asked_for(vaega
     assert nearest(rows_in(copy.path / "explore.html")[:60], codes) > 1e-3
 
 
+def test_the_command_says_what_it_made_and_what_it_lacks(vaegan, vgx_here, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, _, err = vgx_here("explore", vaegan.path)
+    assert code == 8
+    assert "npm pack onnxruntime-web@" in err
+    code, _, err = vgx_here("explore", vaegan.path, "--out", "x.txt")
+    assert code == 2
+    assert "must end in .html or .htm" in err
+    none = run_page.Network(b"", "float32", 0.0)
+    monkeypatch.setattr(run_page, "networks", lambda *_: (none, none))
+    monkeypatch.setattr(engine, "load", lambda archive: engine.Engine(b"", archive.read_bytes()))
+    (tmp_path / "engine.tgz").write_bytes(b"given")
+    options = ("--out", "x.html", "--stored", "--engine", "engine.tgz")
+    code, out, _ = vgx_here("explore", vaegan.path, *options)
+    assert code == 0
+    assert "stored latents of training images, which are derived from these images" in out
+    assert out.splitlines()[-1] == "Page x.html"
+    assert inside(tmp_path / "x.html")[1]["wasm"] == b"given"
+
+
 # --- in a browser ------------------------------------------------------------------------------
 
 
@@ -179,6 +199,7 @@ def settled(page):
     """Wait until the image is that of the newest mixture."""
     page.wait_for_selector("#image[data-shown]")
     page.wait_for_function("() => !wanted && !busy && !waiting.size", polling=50)
+    assert page.get_attribute("#state", "class") is None  # no alarm
 
 
 def canvas(page, selector):
@@ -278,6 +299,26 @@ def test_a_photo_becomes_what_the_recipe_makes_of_it_and_is_reconstructed(vaegan
         image = torch.from_numpy(got.transpose(2, 0, 1).copy())[None] / 255
         assert_pixels(page, "#image", model.decode(model.encode(image))[0])
         assert page.get_attribute("#knob", "aria-valuetext") == "100 %, 0 %, 0 %"
+    # Dropped near a corner, it takes the place of that one.
+    content = base64.b64encode(png.getvalue()).decode()
+    dropped = page.evaluate_handle(
+        """content => {
+          const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0));
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+          return transfer;
+        }""",
+        content,
+    )
+    box = page.locator("#triangle").bounding_box()
+    place = {"clientX": box["x"] + 0.8 * box["width"], "clientY": box["y"] + 0.8 * box["height"]}
+    page.dispatch_event("#triangle svg", "drop", {"dataTransfer": dropped, **place})
+    page.wait_for_selector("#photo figcaption:has-text('dropped.png')")
+    settled(page)
+    assert page.get_attribute("#knob", "aria-valuetext") == "0 %, 0 %, 100 %"
+    assert_pixels(page, "#image", model.decode(model.encode(image))[0])
+    page.click("#others")
+    assert page.locator("#photo").is_hidden()
 
 
 def test_a_file_that_is_no_image_is_said_to_be_none(vaegan, opened):
