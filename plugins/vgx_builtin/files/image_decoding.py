@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 
 import vgx
-from vgx_builtin import formats
-from vgx_builtin.deep_images import COLOURS, READS_MORE, read_deep, read_tiff
-from vgx_builtin.image_files import (
+from vgx_builtin.files import formats
+from vgx_builtin.files.deep_images import COLOURS, READS_MORE, read_deep, read_tiff
+from vgx_builtin.files.image_files import (
     IS_POINTER,
     MAX_PIXELS,
     POINTER,

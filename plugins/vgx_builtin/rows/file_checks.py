@@ -8,10 +8,10 @@ import zipfile
 from pathlib import Path
 
 import vgx
-from vgx_builtin.archives import require_size
-from vgx_builtin.image_files import MAX_BYTES, described, open_regular
-from vgx_builtin.pages import largest_page
-from vgx_builtin.zips import Zip
+from vgx_builtin.files.archives import require_size
+from vgx_builtin.files.image_files import MAX_BYTES, described, open_regular
+from vgx_builtin.files.zips import Zip
+from vgx_builtin.rows.pages import largest_page
 
 MAX_TABLE = 2**28
 MAX_LINE = 2**24

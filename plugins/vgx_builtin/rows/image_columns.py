@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 import vgx
-from vgx_builtin.column_types import described_type, feature_at, is_text, listed, rank
-from vgx_builtin.columns import Rows
-from vgx_builtin.formats import endings
+from vgx_builtin.files.formats import endings
+from vgx_builtin.rows.column_types import described_type, feature_at, is_text, listed, rank
+from vgx_builtin.rows.columns import Rows
 
 
 def image_column(rows: Rows, wanted: str | None, where: str) -> str:

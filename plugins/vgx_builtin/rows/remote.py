@@ -8,9 +8,9 @@ from pathlib import Path
 
 import vgx
 from vgx_builtin import hub
-from vgx_builtin.layout import cut_split, pieces_of, splits_of
-from vgx_builtin.parquet import ParquetRows
-from vgx_builtin.ranges import HubFile
+from vgx_builtin.rows.layout import cut_split, pieces_of, splits_of
+from vgx_builtin.rows.parquet import ParquetRows
+from vgx_builtin.rows.ranges import HubFile
 
 THREADS = 8
 """Files whose footers are read at one time."""

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import vgx
-from vgx_builtin.class_folders import class_folders
-from vgx_builtin.columns import Rows
-from vgx_builtin.label_values import (
+from vgx_builtin.labels.class_folders import class_folders
+from vgx_builtin.labels.values import (
     LONGEST,
     NO_LABEL,
     ONE,
@@ -19,6 +18,7 @@ from vgx_builtin.label_values import (
     natural,
     numbered,
 )
+from vgx_builtin.rows.columns import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 
 import vgx
 from vgx_builtin import hub
-from vgx_builtin.image_files import described
+from vgx_builtin.files.image_files import described
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before a request is repeated that was not answered, or answered in part."""

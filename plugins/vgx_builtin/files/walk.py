@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import vgx
-from vgx_builtin.formats import endings, why_not
-from vgx_builtin.leftovers import head_of, left_out, mark_in
+from vgx_builtin.files.formats import endings, why_not
+from vgx_builtin.files.leftovers import head_of, left_out, mark_in
 
 AGAIN = "folder that was met before"
 SPECIAL = ("named pipe", "socket", "device")

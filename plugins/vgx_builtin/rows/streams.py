@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 
 import vgx
-from vgx_builtin.column_types import feature_at, rank
-from vgx_builtin.columns import Rows
-from vgx_builtin.image_files import NonRgb
-from vgx_builtin.labels import column_of_labels
-from vgx_builtin.layout import cut
-from vgx_builtin.parquet import ParquetRows
-from vgx_builtin.row_groups import GroupRows, footers
-from vgx_builtin.stream_sources import LabelledStream, StreamedRows
+from vgx_builtin.files.image_files import NonRgb
+from vgx_builtin.labels.sources import column_of_labels
+from vgx_builtin.rows.column_types import feature_at, rank
+from vgx_builtin.rows.columns import Rows
+from vgx_builtin.rows.layout import cut
+from vgx_builtin.rows.parquet import ParquetRows
+from vgx_builtin.rows.row_groups import GroupRows, footers
+from vgx_builtin.rows.stream_sources import LabelledStream, StreamedRows
 
 
 def open_stream(

@@ -10,10 +10,10 @@ from threading import Condition
 from typing import IO
 
 import vgx
-from vgx_builtin.archives import Contents, RegularFile, require_size
-from vgx_builtin.formats import HEAD
-from vgx_builtin.image_files import digest
-from vgx_builtin.tar_stream import Member, Stream, members
+from vgx_builtin.files.archives import Contents, RegularFile, require_size
+from vgx_builtin.files.formats import HEAD
+from vgx_builtin.files.image_files import digest
+from vgx_builtin.files.tar_stream import Member, Stream, members
 
 KEPT = 2**27
 """Bytes of members that were passed on the way to another one and are kept."""

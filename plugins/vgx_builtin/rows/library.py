@@ -12,10 +12,10 @@ from typing import Any
 
 import vgx
 from vgx_builtin import hub
-from vgx_builtin.columns import LibraryRows
-from vgx_builtin.file_checks import check_file, check_zip
-from vgx_builtin.image_files import described
-from vgx_builtin.layout import rows_by_split
+from vgx_builtin.files.image_files import described
+from vgx_builtin.rows.columns import LibraryRows
+from vgx_builtin.rows.file_checks import check_file, check_zip
+from vgx_builtin.rows.layout import rows_by_split
 
 MODULES = ("imagefolder", "webdataset", "json", "csv")
 """The loaders of the library that are used; the others give no images, or run what they read."""

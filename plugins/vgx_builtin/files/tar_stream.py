@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import vgx
-from vgx_builtin.archives import MAX_RATIO, RegularFile, require_size
+from vgx_builtin.files.archives import MAX_RATIO, RegularFile, require_size
 
 BLOCK = 512
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO
 
 import vgx
-from vgx_builtin.archives import Contents, RegularFile, require_size
-from vgx_builtin.formats import HEAD
-from vgx_builtin.image_files import digest
+from vgx_builtin.files.archives import Contents, RegularFile, require_size
+from vgx_builtin.files.formats import HEAD
+from vgx_builtin.files.image_files import digest
 
 
 class Zip:

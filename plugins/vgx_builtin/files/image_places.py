@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import IO, Protocol
 
 import vgx
-from vgx_builtin import formats
-from vgx_builtin.archives import RegularFile
-from vgx_builtin.image_files import digest, open_bounded
-from vgx_builtin.tar_stream import BLOCK, COMPRESSIONS, Stream
-from vgx_builtin.tars import Tar
-from vgx_builtin.walk import Found, images_below
-from vgx_builtin.zips import Zip
+from vgx_builtin.files import formats
+from vgx_builtin.files.archives import RegularFile
+from vgx_builtin.files.image_files import digest, open_bounded
+from vgx_builtin.files.tar_stream import BLOCK, COMPRESSIONS, Stream
+from vgx_builtin.files.tars import Tar
+from vgx_builtin.files.walk import Found, images_below
+from vgx_builtin.files.zips import Zip
 
 
 class Place(Protocol):

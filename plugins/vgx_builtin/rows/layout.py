@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, Self, TypeVar
 
 import vgx
-from vgx_builtin.columns import features_of
-from vgx_builtin.image_files import described
-from vgx_builtin.parquet import LocalFile, ParquetFile, ParquetRows, Piece
-from vgx_builtin.readme import chosen, config_of, configs_in, matching
+from vgx_builtin.files.image_files import described
+from vgx_builtin.rows.columns import features_of
+from vgx_builtin.rows.parquet import LocalFile, ParquetFile, ParquetRows, Piece
+from vgx_builtin.rows.readme import chosen, config_of, configs_in, matching
 
 _HIDDEN = re.compile(r"(^|/)(\.|__[^/]*/)")  # or like __pycache__
 _ABOUT = ("README.md", "config.json", "dataset_info.json", "dataset_infos.json", "state.json",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import vgx
-from vgx_builtin.formats import HEAD
+from vgx_builtin.files.formats import HEAD
 
 # Folders that a system, a disk or a program keeps for itself, in lower case. Those that begin with
 # a dot are left out like all hidden ones.

@@ -10,12 +10,12 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import vgx
-from vgx_builtin.columns import cells_of
-from vgx_builtin.image_files import NonRgb
-from vgx_builtin.label_values import NO_LABEL, Labels
-from vgx_builtin.labels import LabelledSource
-from vgx_builtin.row_groups import GroupRows
-from vgx_builtin.row_images import RowImages
+from vgx_builtin.files.image_files import NonRgb
+from vgx_builtin.labels.sources import LabelledSource
+from vgx_builtin.labels.values import NO_LABEL, Labels
+from vgx_builtin.rows.columns import cells_of
+from vgx_builtin.rows.row_groups import GroupRows
+from vgx_builtin.rows.row_images import RowImages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

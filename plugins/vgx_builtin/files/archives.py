@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import vgx
-from vgx_builtin.formats import endings, why_not
-from vgx_builtin.image_files import MAX_BYTES, open_regular
-from vgx_builtin.leftovers import left_out, mark_of
-from vgx_builtin.walk import Found
+from vgx_builtin.files.formats import endings, why_not
+from vgx_builtin.files.image_files import MAX_BYTES, open_regular
+from vgx_builtin.files.leftovers import left_out, mark_of
+from vgx_builtin.files.walk import Found
 
 AT_ONCE = 2**24
 """So many bytes of a member are unpacked whatever their number was before."""

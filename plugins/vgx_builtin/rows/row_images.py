@@ -12,10 +12,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 import vgx
-from vgx_builtin.columns import Cells
-from vgx_builtin.image_decoding import decode, read
-from vgx_builtin.image_files import NonRgb, open_regular, whole
-from vgx_builtin.zips import Zip
+from vgx_builtin.files.image_decoding import decode, read
+from vgx_builtin.files.image_files import NonRgb, open_regular, whole
+from vgx_builtin.files.zips import Zip
+from vgx_builtin.rows.columns import Cells
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import vgx
-from vgx_builtin.column_types import feature_at, numbers_in, rank
-from vgx_builtin.columns import Cells, Rows, cells_of
+from vgx_builtin.rows.column_types import feature_at, numbers_in, rank
+from vgx_builtin.rows.columns import Cells, Rows, cells_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import vgx
-from vgx_builtin.image_files import described, open_regular
+from vgx_builtin.files.image_files import described, open_regular
 
 MAX_README = 2**20
 MAX_CONFIGS = 2**16

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 import vgx
-from vgx_builtin.label_names import Names
+from vgx_builtin.labels.image_names import Names
 
 MAX_ROWS = 2**21
 """Rows, or lines, that are read of a file."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import vgx
-from vgx_builtin.columns import Cells
-from vgx_builtin.image_files import described, open_regular
-from vgx_builtin.pages import LARGE, largest_page, span
+from vgx_builtin.files.image_files import described, open_regular
+from vgx_builtin.rows.columns import Cells
+from vgx_builtin.rows.pages import LARGE, largest_page, span
 
 ROWS = 64
 """Rows that are read at once, if they are small."""

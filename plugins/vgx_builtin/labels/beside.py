@@ -12,10 +12,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 import vgx
-from vgx_builtin.image_files import open_regular, whole
-from vgx_builtin.image_places import Place
-from vgx_builtin.label_formats import dataset_json, json_lines, table
-from vgx_builtin.label_names import Names
+from vgx_builtin.files.image_files import open_regular, whole
+from vgx_builtin.files.image_places import Place
+from vgx_builtin.labels.formats import dataset_json, json_lines, table
+from vgx_builtin.labels.image_names import Names
 
 MAX_BYTES = 2**26
 """Larger files of labels are not read."""

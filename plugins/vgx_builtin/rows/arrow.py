@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import vgx
-from vgx_builtin.columns import Cells, features_of
-from vgx_builtin.image_files import described, open_regular
-from vgx_builtin.layout import rows_of
+from vgx_builtin.files.image_files import described, open_regular
+from vgx_builtin.rows.columns import Cells, features_of
+from vgx_builtin.rows.layout import rows_of
 
 
 class ArrowRows:

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 
 import vgx
-from vgx_builtin import formats
-from vgx_builtin.arrow import open_arrow
-from vgx_builtin.columns import Rows
-from vgx_builtin.image_files import digest, open_regular
-from vgx_builtin.layout import open_split, splits_of
-from vgx_builtin.library import module_for, open_with_library
-from vgx_builtin.links import tell_of_links
-from vgx_builtin.walk import files_below
+from vgx_builtin.files import formats
+from vgx_builtin.files.image_files import digest, open_regular
+from vgx_builtin.files.links import tell_of_links
+from vgx_builtin.files.walk import files_below
+from vgx_builtin.rows.arrow import open_arrow
+from vgx_builtin.rows.columns import Rows
+from vgx_builtin.rows.layout import open_split, splits_of
+from vgx_builtin.rows.library import module_for, open_with_library
 
 FILES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".tar", ".zip")
 """Endings of files that are opened when one is given alone."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import vgx
-from vgx_builtin.pages import LARGE
-from vgx_builtin.parquet import FEWER, ParquetFile, ParquetRows, Piece, batches, chunks_of
+from vgx_builtin.rows.pages import LARGE
+from vgx_builtin.rows.parquet import FEWER, ParquetFile, ParquetRows, Piece, batches, chunks_of
 
 GROUP_BYTES = 2**29
 """Row groups with larger images are not read as a whole."""
