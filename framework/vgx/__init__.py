@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from vgx.step import Score as Score
     from vgx.step import Step as Step
     from vgx.training.session import run as run
+    from vgx_figures import plot as plot
 
 __version__ = "0.1.0.dev0"
 
@@ -100,6 +101,7 @@ _PUBLIC = {
     "vgx.runs.import_weights": "import_weights",
     "vgx.runs.trust": "trust_plugins",
     "vgx.training.session": "run",
+    "vgx_figures": "plot",
 }
 
 
