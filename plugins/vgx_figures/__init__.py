@@ -2,7 +2,12 @@
 
 groups     runs as lines of a figure: runs that differ in their seed alone are one
 drawing    the style of all figures, and a figure with its files
+kinds      the kinds of figures, by name
 curves     what runs logged
+bars       the metrics of `vgx eval`, and the gradients that the audit measured
+trained    what the others need of a run: its networks, and images of its data
+grids      samples, and reconstructions
+latents    the KL of each dimension, and a map
 commands   the command: figure
 """
 

@@ -70,3 +70,14 @@ def named(groups: Sequence[Group]) -> str:
         for group in groups
     )
     return "; ".join(texts)
+
+
+def names_of_runs(groups: Sequence[Group]) -> list[tuple[str, vgx.Run]]:
+    """Return each run with a name of its own: that of its group, or its seed too."""
+    named: list[tuple[str, vgx.Run]] = []
+    for group in groups:
+        for run in group.runs:
+            seed = reading.recipe(run.path)["train"].get("seed")
+            name = group.label.partition(", ")[0] if len(group.runs) > 1 else group.label
+            named.append((f"{name}, seed {seed}" if len(group.runs) > 1 else name, run))
+    return named
