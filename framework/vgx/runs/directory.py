@@ -36,7 +36,7 @@ _NAME = re.compile(r"(\d{4,})-(.+)")
 # The files and folders of a run that vgx writes.
 _FILES = (
     "lock", "log.jsonl", reading.DAMAGED, "nonfinite.jsonl", "recipe.yaml", "environment.json",
-    "audit.json", "ended.json", "evaluation.json", "profile.json", "report.html",
+    "audit.json", "ended.json", "evaluation.json", "profile.json", "report.html", "note.txt",
 )  # fmt: skip
 _APPENDED = ("lock", "log.jsonl", reading.DAMAGED, "nonfinite.jsonl")
 _FOLDERS = ("checkpoints", "plugins", "samplers", "samples", "trackers")
