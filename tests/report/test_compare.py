@@ -111,6 +111,9 @@ def test_a_curve_of_one_run_alone_comes_after_those_of_both(runs):
     lines = [line | {"losses": {"own": 1.0, **line["losses"]}} for line in runs[0].read_log()]
     runs[0].log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     groups = compare.gather(read(runs))["curves"]["groups"]
+    titles = [group["title"] for group in groups]
+    assert {"Gradient norm: decoder", "Discriminator's accuracy: real images"} < set(titles)
+    assert "Training speed" in titles
     assert [len(group["lines"]) for group in groups] == [2] * (len(groups) - 1) + [1]
     assert groups[-1]["title"] == "own"
 
