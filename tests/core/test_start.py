@@ -26,7 +26,7 @@ from vgx.engine.losses import terms_of
 from vgx.engine.starting import aligned, begin
 from vgx.errors import RecipeError, StorageError
 from vgx.recipe.model import Start
-from vgx.runs import checkpoint
+from vgx.runs import checkpoint, hub
 from vgx.runs.weights import read_weights
 from vgx.training import session
 
@@ -184,11 +184,9 @@ def test_a_file_has_networks_by_name_or_is_one(tmp_path):
         "run": "all.safetensors", "step": 0, "sha256": sha256, "networks": ["decoder"],
         "how": "start",
     }  # fmt: skip
-    folder = tmp_path / "exported"
-    folder.mkdir()
-    save_file({"w": one}, folder / "model.safetensors")
-    found = read_weights(Start(run=str(folder), networks=("encoder",)), ["encoder"])
-    assert (found.name, found.networks) == ("exported", {"encoder": {"w": one}})
+    save_file({"w": one}, tmp_path / "encoder.safetensors")
+    start = Start(run=str(tmp_path / "encoder.safetensors"), networks=("encoder",))
+    assert read_weights(start, ["encoder"]).networks == {"encoder": {"w": one}}
 
 
 def test_what_is_no_file_of_weights_is_refused(tmp_path):
@@ -218,6 +216,42 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
     assert "20,001 tensors" in refusal("many.safetensors")
     assert "no run" in refusal("nothing-here")
     assert "No such file" in refusal("nothing.safetensors")
+
+
+def exported(folder, tensors, **files):
+    """A folder as `vgx export` writes it."""
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "recipe.yaml").write_text("name: faces\n")
+    sums = {
+        file.name: {
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
+        for file in folder.iterdir()
+    }
+    about = {"format": 1, "step": 70, "latents": {"shape": [4]}, "files": {**sums, **files}}
+    (folder / "vgx.json").write_text(json.dumps(about))
+    return sums["model.safetensors"]["sha256"]
+
+
+def test_an_exported_folder_is_verified(tmp_path, monkeypatch):
+    sha256 = exported(tmp_path / "faces", {"decoder.w": torch.tensor([2.0])})
+    found = read_weights(Start(run=str(tmp_path / "faces")), ["encoder", "decoder"])
+    assert found.networks == {"decoder": {"w": torch.tensor([2.0])}}
+    assert (found.name, found.step, found.sha256) == ("faces", 70, sha256)
+    asked = []
+    monkeypatch.setattr(hub, "model_folder", lambda name: asked.append(name) or tmp_path / "faces")
+    found = read_weights(Start(run="owner/faces"), ["decoder"])
+    assert (found.name, found.sha256, asked) == ("owner/faces", sha256, ["owner/faces"])
+    file = tmp_path / "faces" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    with pytest.raises(StorageError, match=r"start.run: .*model.safetensors: SHA-256"):
+        read_weights(Start(run=str(tmp_path / "faces")), ["decoder"])
+    more = {"../x": {"bytes": 1, "sha256": "0" * 64}}
+    exported(tmp_path / "bad", {"decoder.w": torch.zeros(1)}, **more)
+    with pytest.raises(StorageError, match="no file of a model"):
+        read_weights(Start(run=str(tmp_path / "bad")), ["decoder"])
 
 
 # --- the fields -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: of a run, of a folder that was exported from one, or of a file.
+"""Weights to start from: of a run, of an exported folder, also one of the hub, or of a file.
 
 All are safetensors. No part is built and no program is executed to read them.
 """
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, get_args
 
 from torch import Tensor
 
-from vgx.errors import RecipeError, StorageError
+from vgx.errors import HubError, RecipeError, StorageError
 from vgx.files import opened, storage, user_path
 from vgx.output import short, visible
 from vgx.recipe.model import NetworkName, Start
-from vgx.runs import checkpoint
+from vgx.runs import checkpoint, exported, hub
 from vgx.runs.directory import find
 
 TENSORS = "model.safetensors"  # of a checkpoint, and of an exported folder
@@ -54,13 +54,13 @@ def read_weights(start: Start, present: list[str], out: str | Path | None = None
     """Return the weights that `start` of a recipe names, of those networks that it asks for.
 
     `present` are the networks of the recipe; `out` is the folder of runs. Raises `StorageError` for
-    files that are not there, are damaged or are no safetensors, and `RecipeError` when they hold
-    none of the networks.
+    files that are not there, are damaged or are no safetensors, `HubError` for a model of the hub
+    that cannot be fetched, and `RecipeError` when the files hold none of the networks.
     """
     try:
         found = _found(start, out)
-    except StorageError as error:
-        raise StorageError(f"start.run: {error}") from error
+    except (StorageError, HubError) as error:
+        raise type(error)(f"start.run: {error}") from error
     if len(found.tensors) > MOST:
         count = f"{len(found.tensors):,} tensors; at most {MOST:,} are read"
         raise StorageError(f"start.run: {found.name}: {count}")
@@ -111,12 +111,21 @@ def _found(start: Start, out: str | Path | None) -> _Found:
     place = user_path(str(start.run))
     if place.suffix == ".safetensors" or place.is_file():
         return _file(place, place.name)
-    if (place / TENSORS).is_file():
-        return _file(place / TENSORS, place.resolve().name)
+    if exported.is_exported(place):
+        return _exported(place, place.resolve().name)
+    if hub.is_name(start.run):
+        return _exported(hub.model_folder(str(start.run)), str(start.run))
     run = find(start.run, out)
     path, state = checkpoint.load(run)
     sha256 = checkpoint.sums(path)[TENSORS]["sha256"]
     return _Found(run.path.resolve().name, state.numbers["step"], sha256, state.model)
+
+
+def _exported(folder: Path, name: str) -> _Found:
+    """Return the tensors of an exported folder, whose files have the sums in its `vgx.json`."""
+    sha256 = exported.about(folder)["files"][TENSORS]["sha256"]
+    state = exported.load(folder)
+    return _Found(name, state.numbers["step"], sha256, state.model)
 
 
 def _file(file: Path, name: str) -> _Found:

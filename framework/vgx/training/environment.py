@@ -46,7 +46,7 @@ def describe(
     store: Store,
     notices: list[str],
     folder: Path | None,
-    weights: Weights | None,
+    weights: Weights | None = None,
 ) -> dict[str, Any]:
     """Return what a run was made with, for `environment.json`."""
     counted = store.classes(recipe.image)[:KEPT]
