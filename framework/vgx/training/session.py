@@ -45,6 +45,7 @@ from vgx.training.preparing import (
     require_parts,
     trained_images,
     try_recipe,
+    weights_for,
 )
 from vgx.training.profiler import profiled
 from vgx.training.signals import signals
@@ -80,6 +81,7 @@ def run(
         recipe = load_recipe(recipe, (), registry)
     refuse_lost_parts(recipe, registry)
     require_writable(runs_dir(out))
+    weights = weights_for(recipe, out, console)
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
@@ -87,7 +89,7 @@ def run(
             # Decoding takes long, so it is the last thing that may fail.
             store = read_images(recipe, source, console) if exists(source, recipe.image) else None
             engine, findings = try_recipe(
-                recipe, registry, source, store, reads, chosen, notices, console
+                recipe, registry, source, store, reads, chosen, notices, console, weights
             )
         store = store or read_images(recipe, source, console)
         notices += store.look.notices(store.image, len(store.images))
@@ -111,7 +113,9 @@ def run(
         for file in registry.files:
             write_file(new.place("plugins", file.path.name), file.data)
         remember(registry.files)
-        about = environment.describe(recipe, registry, engine.device, store, notices, folder)
+        about = environment.describe(
+            recipe, registry, engine.device, store, notices, folder, weights
+        )
         write_file(new.place("environment.json"), _json(about))
         write_file(new.place("audit.json"), _json(dataclasses.asdict(findings)))
         write_file(new.place("recipe.yaml"), dump_recipe(recipe))  # only now can the run be resumed
@@ -189,6 +193,7 @@ def check(
     """
     environment.one_process()
     chosen = pick_device(device)
+    weights = weights_for(recipe, None, console)
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
@@ -198,8 +203,9 @@ def check(
             if classes := classes_of(source, recipe.image):
                 console.print(f"Labels: {summary(classes)}")
             engine, findings = try_recipe(
-                recipe, registry, source, None, reads, chosen, notices, console, all_follow=False
-            )
+                recipe, registry, source, None, reads, chosen, notices, console, weights,
+                all_follow=False,
+            )  # fmt: skip
     return engine, findings
 
 
@@ -340,9 +346,13 @@ def rebuild(
     with looking_back(run, recipe):
         _, source, notices = open_images(recipe, [recipe.sampler], console)
         require_room(source, recipe.image)
-    # A state has all weights, so none are downloaded.
+    # A state has all weights, so none are downloaded, and no other run is read.
     to_build = untrained(recipe) if state else recipe
-    engine = build(to_build, trained_images(recipe, source, None), chosen, notices, console)
+    weights = weights_for(to_build, run.path.parent, console)
+    if weights and weights.sha256 != run.environment().get("parent", {}).get("sha256"):
+        raise StorageError(f"{run.path}: {weights} has changed since; start a new run")
+    count = trained_images(recipe, source, None)
+    engine = build(to_build, count, chosen, notices, console, weights)
     store = read_images(recipe, source, console, verify)
     before = run.environment()["data"]
     if store.content != before["content"]:
