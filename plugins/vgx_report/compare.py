@@ -211,8 +211,8 @@ def _behind(run: RunData) -> str:
     """Return a notice when a run was evaluated at another step than its last one."""
     if not (run.evaluation and run.log) or run.evaluation["step"] == run.log[-1]["step"]:
         return ""
-    best = run.evaluation.get("checkpoint") == "best"
-    why = "its best checkpoint" if best else "and was trained further since"
+    chosen = {"best": "its best checkpoint", "step": "as was asked for"}
+    why = chosen.get(run.evaluation.get("checkpoint", ""), "and was trained further since")
     return f"{run.name} was evaluated at step {run.evaluation['step']:,}, {why}."
 
 

@@ -67,6 +67,10 @@ trust_option = click.option(
     "--trust-plugins", "trust", is_flag=True,
     help="Execute the run's own plugin files, whoever wrote them.",
 )  # fmt: skip
+step_option = click.option(
+    "--step", metavar="STEP", type=click.IntRange(0, 10**12),
+    help="With the checkpoint of this step; by default the newest.",
+)  # fmt: skip
 device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1, mps; by default cuda if there is one."
 )

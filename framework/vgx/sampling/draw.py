@@ -76,8 +76,9 @@ def sample(
     device: torch.device | str | None = "cpu",
     best: bool = False,
     label: str | int | None = None,
+    step: int | None = None,
 ) -> Tensor:
-    """[n, C, H, W]  New images in [0, 1] from a run's newest checkpoint, or its best one.
+    """[n, C, H, W]  New images in [0, 1] from a run's newest checkpoint, its best, or a step's.
 
     They are drawn on `device` and stay there; None is the device that `vgx.run` takes by default.
     `sampler` is a type and `settings` its fields; by default the recipe's own sampler draws. Image
@@ -87,7 +88,9 @@ def sample(
     for name, number, least in (("n", n, 1), ("seed", seed, 0)):
         if type(number) is not int or number < least:
             raise RecipeError(f"{name}: {number!r}: give a whole number, at least {least}")
-    model, prepared = open_sampler(run, sampler, settings, device, best=best, label=label)
+    model, prepared = open_sampler(
+        run, sampler, settings, device, best=best, label=label, step=step
+    )
     return torch.cat(list(draw(model, prepared, n, seed)))
 
 
@@ -99,6 +102,7 @@ def open_sampler(
     *,
     best: bool = False,
     label: str | int | None = None,
+    step: int | None = None,
 ) -> tuple[Model, Prepared]:
     """Return a run's networks, and a sampler that is ready to draw; arguments as in `sample`."""
     run = find(run)
@@ -114,7 +118,7 @@ def open_sampler(
     with looking_back(run, recipe):
         source = recipe.sampler.pictures(recipe.image)
     networks = ("decoder",) if source is None else ("encoder", "decoder")
-    model = load_model(run, recipe, device, networks, best=best)
+    model = load_model(run, recipe, device, networks, best=best, step=step)
     return model, replace(prepare(model, run, source), label=wanted)
 
 
