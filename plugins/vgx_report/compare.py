@@ -172,12 +172,17 @@ def facts(runs: Sequence[RunData]) -> list[tuple[str, ...]]:
         ("time in training", [time_of(line.get("seconds", 0.0)) if line else "-" for line in last]),
         ("parameters", [f"{count:,}" if count else "-" for count in parameters]),
         ("images in the data", [_kept(run) for run in runs]),
+        *([("note", notes)] if any(notes := [_note(run) for run in runs]) else []),
         *([("classes", classes)] if any(classes := [_classes(run) for run in runs]) else []),
         ("device", [str(run.environment.get("device", "-")) for run in runs]),
         ("torch", [str(run.environment.get("packages", {}).get("torch", "-")) for run in runs]),
         ("evaluated at step", [_evaluated_at(run) for run in runs]),
     ]
     return [(name, *cells) for name, cells in rows]
+
+
+def _note(run: RunData) -> str:
+    return unless_damaged(reading.note, run.run.path) or ""
 
 
 def _kept(run: RunData) -> str:

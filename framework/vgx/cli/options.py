@@ -91,14 +91,15 @@ def find_trusted(name: str | None, out: Path | None = None, *, trust: bool) -> R
     if unknown := trusting.untrusted(files):
         if trust:
             discover(unknown)
-        elif _at_a_terminal() and _confirmed(run, [file.line for file in unknown]):
+        elif at_a_terminal() and _confirmed(run, [file.line for file in unknown]):
             discover(unknown)
             trusting.remember(unknown)
     trusting.require(run, files)
     return run
 
 
-def _at_a_terminal() -> bool:
+def at_a_terminal() -> bool:
+    """Return whether a user can be asked: standard input and standard error are a terminal."""
     streams = (sys.stdin, sys.stderr)
     return all(stream and not stream.closed and stream.isatty() for stream in streams)
 
