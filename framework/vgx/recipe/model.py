@@ -332,5 +332,6 @@ class Recipe(BaseModel):
 # data set too, but of that the images are compared, so it may lie elsewhere now.
 CHANGEABLE = (
     "train.epochs", "train.steps", "train.log_every", "train.draw_every", "train.save_every",
-    "train.on_nonfinite", "eval.every", "eval.n", "trackers", "dataset", "sampler.path",
+    "train.on_nonfinite", "train.optimizers.generator.lr", "train.optimizers.discriminator.lr",
+    "eval.every", "eval.n", "trackers", "dataset", "sampler.path",
 )  # fmt: skip

@@ -134,10 +134,10 @@ def resume(
 ) -> Run | None:
     """Continue a run from its newest checkpoint, as if it had never stopped.
 
-    A recipe may be given to train longer, to log, draw and save at other times, or because the
-    images lie elsewhere now; any other difference is a `RecipeError`, and so are other images, and
-    fewer steps than are done. When a run is done, that is printed, nothing but the place of the
-    images changes, and the result is None.
+    A recipe may be given to train longer, at other learning rates, to log, draw and save at other
+    times, or because the images lie elsewhere now; any other difference is a `RecipeError`, and so
+    are other images, and fewer steps than are done. When a run is done, that is printed, nothing
+    but the place of the images changes, and the result is None.
     """
     console = console or Console()
     environment.one_process()
@@ -177,6 +177,7 @@ def resume(
             keep_place(stopped, recipe, training.store)
         elif changed:
             write_file(stopped.place("recipe.yaml"), dump_recipe(recipe))
+        _note_rates(training, stored, state, console)
         what = "goes on from" if continues else "ends at"
         console.print(f"Run {stopped.path} {what} step {training.done:,}")
         with signals(training, console):
@@ -272,13 +273,39 @@ def _changes(run: Run, stored: Recipe, recipe: Recipe) -> bool:
     wrong = [
         f"{name}: {old!r} -> {new!r}"
         for name, (old, new) in changed.items()
-        if not {name, name.partition(".")[0]} & {*CHANGEABLE}
+        if not any(name == field or name.startswith(f"{field}.") for field in CHANGEABLE)
     ]
     if wrong:
         listed = "\n  ".join(wrong[:6])
         message = f"{run.path} was made by another recipe; start a new run for that:\n  {listed}"
         raise RecipeError(message)
     return bool(changed)
+
+
+def _note_rates(training: Training, stored: Recipe, state: State | None, console: Console) -> None:
+    """Note in the log which learning rates are others from the next step on.
+
+    The newest checkpoint gets the note too: a log loses its lines after it when a run is resumed.
+    """
+    old, new = (
+        recipe.model_dump(mode="json")["train"]["optimizers"]
+        for recipe in (stored, training.recipe)
+    )
+    notes = [
+        f"train.optimizers.{player}.lr: {old[player]['lr']} until step {training.done:,}, then "
+        f"{new[player]['lr']}"
+        for player in old
+        if old[player]["lr"] != new[player]["lr"]
+    ]
+    if not notes or state is None:
+        return
+    for note in notes:
+        console.warn(note)
+    training.warnings += notes
+    numbers = {**state.numbers, "warnings": training.warnings}
+    best = training.measured.get(training.recipe.eval.best or "")
+    state = dataclasses.replace(state, numbers=numbers)
+    checkpoint.save(training.run, state, training.recipe.train.keep, best and best.best.step)
 
 
 def _nothing_left(training: Training) -> str:
