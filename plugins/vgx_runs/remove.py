@@ -11,13 +11,14 @@ from pathlib import Path
 import vgx
 from vgx.errors import BusyError
 from vgx.files import storage
+from vgx.runs.directory import Run
 
 NEEDED = ("recipe.yaml", "environment.json")  # by which a folder is known as a run
 _NUMBERED = re.compile(r"\d{4,}-.+")
 _REMOVED = re.compile(r"\..+\.removed-[0-9a-f]{16}")
 
 
-def require_run(run: vgx.Run) -> None:
+def require_run(run: Run) -> None:
     """Raise `vgx.StorageError` for what is no run, or is a link, and `BusyError` for a busy run.
 
     A run that was ended before it began has no recipe: it is known by its name, if nothing is in it
@@ -44,7 +45,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def remove(run: vgx.Run) -> None:
+def remove(run: Run) -> None:
     """Remove a run and all that is in it; links in it are removed, and not what they lead to.
 
     It gets another name first, so nobody finds a run of which half is removed. What an earlier
@@ -55,7 +56,7 @@ def remove(run: vgx.Run) -> None:
     aside = path.with_name(f".{path.name}.removed-{secrets.token_hex(8)}")
     with storage(path):
         path.rename(aside)
-    if holder := vgx.Run(aside).holder():  # it has begun since
+    if holder := Run(aside).holder():  # it has begun since
         aside.rename(path)
         raise BusyError(f"{path}: process {holder} is training here; it was not removed")
     for folder in path.parent.glob(".*"):
