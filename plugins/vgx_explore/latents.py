@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import vgx
+from vgx.runs.directory import Run
 from vgx.sampling.draw import Latents, Prepared, draw_latents, open_sampler
 
 SHOWN = 60  # latents that the page can show
@@ -44,7 +45,7 @@ class Direction:
     change: Tensor  # [*Z]  one standard deviation of the latents
 
 
-def draw_faces(run: vgx.Run) -> tuple[vgx.Model, Faces]:
+def draw_faces(run: Run) -> tuple[vgx.Model, Faces]:
     """Return the run's decoder and `DRAWN` new latents, none of which is a stored latent.
 
     The recipe's sampler draws them if it draws single images that differ from the stored latents;

@@ -24,6 +24,7 @@ from torch import Tensor
 import vgx
 from vgx.data.decode import colour
 from vgx.files import require_ending, write_file
+from vgx.runs.directory import Run
 from vgx.sampling.draw import class_names
 from vgx_explore import engine, precision
 from vgx_explore.latents import (
@@ -54,7 +55,7 @@ class Network:
 
 
 def write_page(
-    run: vgx.Run, out: Path | None = None, *, stored: bool = False, archive: Path | None = None
+    run: Run, out: Path | None = None, *, stored: bool = False, archive: Path | None = None
 ) -> tuple[Path, list[str]]:
     """Write the page of a run; return its file, and what is in it as lines of text.
 
@@ -107,7 +108,7 @@ def write_page(
 
 
 def networks(
-    run: vgx.Run, model: vgx.Model, faces: Faces, directions: Sequence[Direction]
+    run: Run, model: vgx.Model, faces: Faces, directions: Sequence[Direction]
 ) -> tuple[Network, Network | None]:
     """Return the decoder and the encoder, if there is one, each as small as it can be.
 
