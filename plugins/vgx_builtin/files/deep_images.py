@@ -5,6 +5,7 @@ Letters: H x W pixels, C channels.
 
 from __future__ import annotations
 
+import logging
 import math
 import zlib
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -29,6 +30,8 @@ MOST_PAGES = 257
 """Pages are counted up to this number; no recipe has as many channels."""
 BITS = 258
 """The TIFF tag with the bits of each sample."""
+COMPRESSION = 259
+"""The TIFF tag with the way that the pixels are compressed."""
 PLAIN, DEFLATED = 1, (8, 32946)
 """The TIFF compressions that are read with tifffile."""
 READS_MORE = "pip install 'vgx[formats]' reads more kinds"
@@ -57,10 +60,13 @@ def read_deep(
         raise vgx.DataError(f"it has {pages} pages, and image.channels is {channels}; {instead}")
     if pages > 1:
         image.info["remark"] = "of several pages, of which the first is used"
-    bits = cast("Any", image).tag_v2.get(BITS, (8,))
+    tags = cast("Any", image).tag_v2
+    bits, compression = tags.get(BITS, (8,)), tags.get(COMPRESSION, PLAIN)
     if channels in COLOURS and (len(bits) == 1 or max(bits) <= 8):
         return None
-    array = read_tiff(file)
+    # What is compressed in another way is cut rather than refused, if Pillow reads it.
+    read = compression in (PLAIN, *DEFLATED) or channels not in COLOURS
+    array = read_tiff(file) if read else None
     if array is None and channels in COLOURS:
         image.info["remark"] = OF_8_BITS
     return array
@@ -132,8 +138,10 @@ def read_tiff(file: IO[bytes]) -> NDArray[Any] | None:
         import tifffile
     except ImportError:
         return None
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # prints no warnings of its own
     file.seek(0)
-    with tifffile.TiffFile(cast("Any", file)) as opened:
+    # A name, since that of a file that was opened by its number is a number.
+    with tifffile.TiffFile(cast("Any", file), name="image.tif") as opened:
         series = opened.series[0]
         page = series.keyframe
         axes, shape = series.axes, series.shape
