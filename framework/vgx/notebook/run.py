@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from vgx.notebook.curves import charts
 from vgx.notebook.given import Given, read
 from vgx.notebook.history import history
 from vgx.notebook.images import Images, as_webp, shown
+from vgx.notebook.kernel import cell
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import directory, frames, reading
@@ -35,6 +36,8 @@ class Run(directory.Run):
     `vgx.Run(7)`, `vgx.Run("quickstart")` and `vgx.Run()` find a run by its number, its name, or the
     newest one, as commands do. A `pathlib.Path` is its folder.
     """
+
+    _shown_in: int | None = None  # the cell of the notebook that shows it already
 
     def __init__(self, path: directory.Run | str | Path | int | None = None) -> None:
         """Find the run. Raises `StorageError` that lists the newest runs."""
@@ -142,12 +145,21 @@ class Run(directory.Run):
     # --- how it shows itself ---------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        summary = summarize(self)
+        facts = " · ".join(_facts(summarize(self)))
         losses = ", ".join(f"{name} {value:.3g}" for name, value in _last(self).items())
-        return f"Run {' · '.join(_facts(summary))}\n{losses or 'no losses yet'} · {self.path}"
+        return f"Run {facts}\n{losses or 'no losses yet'} · {self.path}"
+
+    def shown(self) -> Self:
+        """Note that the cell that is executed now shows the run already; return the run."""
+        object.__setattr__(self, "_shown_in", cell())
+        return self
+
+    def _ipython_display_(self) -> None:
+        if self._shown_in is None or self._shown_in != cell():
+            raise NotImplementedError  # then IPython shows it as HTML
 
     def _repr_html_(self) -> str:
-        summary, notices = summarize(self), list[str]()
+        notices: list[str] = []
         with noticing(notices):
             log = reading.unless_damaged(_log, self.path) or []
             image = newest_grid(self)
@@ -159,7 +171,7 @@ class Run(directory.Run):
             link = f'<a href="{address}" target="_blank">page of the run</a>'
         place = f"<code>{html.escaped(self.path)}</code>"
         return html.block(
-            html.title(*_facts(summary)),
+            heading(self),
             grid,
             charts(log),
             html.lines([f"NOTICE: {text}" for text in notices]),
@@ -183,6 +195,11 @@ def _facts(summary: Summary) -> list[str]:
     of = f" of {summary.of:,}" if summary.of else ""
     steps = f"step {summary.step:,}{of}"
     return [each for each in (summary.name, summary.state, steps, summary.best) if each]
+
+
+def heading(run: directory.Run) -> str:
+    """Return the name of a run in bold letters, with its state, as HTML."""
+    return html.title(*_facts(summarize(run)))
 
 
 def newest_grid(run: directory.Run) -> tuple[bytes, str, str] | None:
