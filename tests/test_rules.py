@@ -35,11 +35,12 @@ WITH_COMMANDS = sorted(
 FILES = [*CORE, *BOX, *WITH_COMMANDS]
 # What a plugin with commands may import from the core besides `vgx`; docs/design.md lists it too.
 OPEN = {
-    "check.blame", "check.trials", "cli.options", "console", "data.batches", "data.cache",
-    "data.classes", "data.decode", "data.peek", "data.split", "data.store", "engine.build",
-    "errors", "evaluation.latents", "evaluation.tables", "files", "images", "notebook.html",
-    "output", "recipe.library", "runs.directory", "runs.frames", "runs.reading", "runs.summary",
-    "runs.trust", "sampling.draw", "sampling.model", "training.preparing", "training.session",
+    "check.blame", "check.trials", "cli.options", "cli.sample", "console", "data.batches",
+    "data.cache", "data.classes", "data.decode", "data.peek", "data.split", "data.store",
+    "engine.build", "errors", "evaluation.latents", "evaluation.tables", "files", "images",
+    "notebook.html", "output", "recipe.library", "runs.checkpoint", "runs.directory",
+    "runs.frames", "runs.reading", "runs.summary", "runs.trust", "sampling.draw",
+    "sampling.model", "training.fork", "training.preparing", "training.session",
 }  # fmt: skip
 # Values for people: their methods call functions of `vgx` that stand above them.
 FOR_PEOPLE = {"recipe.model", "notebook.run"}

@@ -82,6 +82,8 @@ if TYPE_CHECKING:
     from vgx.step import Posterior as Posterior
     from vgx.step import Score as Score
     from vgx.step import Step as Step
+    from vgx_explore import explore as explore
+    from vgx_figures import plot as plot
     from vgx_report.comparison import compare as compare
 
 __version__ = "0.1.0.dev0"
@@ -113,6 +115,8 @@ _PUBLIC = {
     "vgx.step": "AbsentError Gaussian Posterior Score Step",
     "vgx.runs.import_weights": "import_weights",
     "vgx.runs.trust": "trust_plugins",
+    "vgx_explore": "explore",
+    "vgx_figures": "plot",
     "vgx_report.comparison": "compare",
 }
 

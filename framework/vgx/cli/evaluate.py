@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
-from vgx.cli.options import common, device_option, find_trusted, trust_option
+from vgx.cli.options import common, device_option, find_trusted, step_option, trust_option
 
 
 @click.command(name="eval")
@@ -24,6 +24,7 @@ from vgx.cli.options import common, device_option, find_trusted, trust_option
 @click.option("-n", "n", default=10_000, show_default=True, type=click.IntRange(2, 10**7))
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--best", is_flag=True, help="Evaluate the checkpoint that was best by eval.best.")
+@step_option
 @device_option
 @trust_option
 @common
@@ -35,12 +36,15 @@ def evaluate(
     n: int,
     seeds: int,
     best: bool,
+    step: int | None,
     device: str | None,
     trust: bool,
 ) -> None:
     """Evaluate RUN (the newest by default): reconstructions, generated images, latents."""
     if len(set(samplers)) < len(samplers):
         raise click.UsageError("Give each --sampler once.")
+    if best and step is not None:
+        raise click.UsageError("Leave out --best or --step.")
     trained = find_trusted(run, trust=trust)  # before anything heavy is imported
     from vgx.check.blame import blaming
     from vgx.console import Console
@@ -56,7 +60,9 @@ def evaluate(
     console = Console()
     registry = registry_of(trained)
     recipe = load_recipe(trained.recipe_file, (), registry)
-    settings = settings_for(recipe, registry, console, metrics, against, samplers, n, seeds, best)
+    settings = settings_for(
+        recipe, registry, console, metrics, against, samplers, n, seeds, best, step
+    )
     with blaming(registry):
         results = evaluate_run(trained, recipe, settings, registry, pick_device(device), console)
     for notice in results["notices"]:

@@ -29,6 +29,7 @@ def settings_for(
     n: int,
     seeds: int,
     best: bool,
+    step: int | None = None,
 ) -> Settings:
     """Return what is to be measured; arguments as in `vgx eval` and `vgx.evaluate`.
 
@@ -43,6 +44,7 @@ def settings_for(
         n,
         seeds,
         best,
+        step,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +29,23 @@ from vgx.runs.summary import Summary, summarize
 from vgx.runs.trust import registry_of
 from vgx.sampling.draw import decoded, draw_rows, open_sampler
 from vgx.sampling.model import Model, load
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that a notebook shows in a frame."""
+
+    path: Path
+
+    def __repr__(self) -> str:
+        return f"Page {self.path.name}\n{self.path}"
+
+    def _repr_html_(self) -> str:
+        """Return a frame that loads the file: the page itself may be too large for a notebook."""
+        address = html.escaped(os.path.relpath(self.path))
+        style = f"width:100%;height:640px;border:{html.BORDER}"
+        frame = f'<iframe src="{address}" style="{style}"></iframe>'
+        return html.block(frame, f'<a href="{address}" target="_blank">{address}</a>')
 
 
 class Run(directory.Run):
@@ -141,6 +159,18 @@ class Run(directory.Run):
             made = _decoded(model, torch.tensordot(share, codes, 1))  # [N, C, H, W]
         about = f"mixtures of {len(real)} images, run {self.path.name}, step {model.step:,}"
         return Images(made, None, (), None, about, tuple(notices))
+
+    def plot(self, what: str = "curves", **options: Any) -> Any:
+        """Return a figure of the run, which shows itself and has `save`: `vgx.plot`."""
+        import vgx
+
+        return vgx.plot(self, what, **options)
+
+    def explore(self, out: str | Path | None = None, **options: Any) -> Page:
+        """Write the page to play with the run, and show it: `vgx.explore`."""
+        import vgx
+
+        return Page(vgx.explore(self, out, **options))
 
     # --- how it shows itself ---------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames, reading
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, create, find, runs_dir
+from vgx.runs.exported import is_exported
 from vgx.runs.moved import keep_place, looking_back, other_images
 from vgx.runs.trust import registry_of, remember
 from vgx.training import environment
@@ -45,12 +46,14 @@ from vgx.training.preparing import (
     require_parts,
     trained_images,
     try_recipe,
+    weights_for,
 )
 from vgx.training.profiler import profiled
 from vgx.training.signals import signals
 from vgx.training.trackers import require_libraries
 
 T = TypeVar("T")
+NO_OPTIMIZER = "begin a new run from its weights (start.run): it has no state of an optimizer"
 
 
 def run(
@@ -115,6 +118,7 @@ def steps(
         recipe = load_recipe(recipe, (), registry)
     refuse_lost_parts(recipe, registry)
     require_writable(runs_dir(out))
+    weights = weights_for(recipe, out, console)
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
@@ -122,7 +126,7 @@ def steps(
             # Decoding takes long, so it is the last thing that may fail.
             store = read_images(recipe, source, console) if exists(source, recipe.image) else None
             engine, findings = try_recipe(
-                recipe, registry, source, store, reads, chosen, notices, console
+                recipe, registry, source, store, reads, chosen, notices, console, weights
             )
         store = store or read_images(recipe, source, console)
         notices += store.look.notices(store.image, len(store.images))
@@ -146,7 +150,9 @@ def steps(
         for file in registry.files:
             write_file(new.place("plugins", file.path.name), file.data)
         remember(registry.files)
-        about = environment.describe(recipe, registry, engine.device, store, notices, folder)
+        about = environment.describe(
+            recipe, registry, engine.device, store, notices, folder, weights
+        )
         write_file(new.place("environment.json"), _json(about))
         write_file(new.place("audit.json"), _json(dataclasses.asdict(findings)))
         write_file(new.place("recipe.yaml"), dump_recipe(recipe))  # only now can the run be resumed
@@ -165,16 +171,18 @@ def further_steps(
 ) -> Generator[TrainedStep, None, Run | None]:
     """Continue a run from its newest checkpoint, as if it had never stopped; give each step.
 
-    A recipe may be given to train longer, to log, draw and save at other times, or because the
-    images lie elsewhere now; any other difference is a `RecipeError`, and so are other images, and
-    fewer steps than are done. When a run is done, that is printed, nothing but the place of the
-    images changes, and the result is None.
+    A recipe may be given to train longer, at other learning rates, to log, draw and save at other
+    times, or because the images lie elsewhere now; any other difference is a `RecipeError`, and so
+    are other images, and fewer steps than are done. When a run is done, that is printed, nothing
+    but the place of the images changes, and the result is None.
     """
     console = console or Console()
     environment.one_process()
     stopped = find(run)
     if not stopped.recipe_file.is_file():
         raise StorageError(f"{stopped.path}: it was ended before it began; start it again")
+    if is_exported(stopped.path):
+        raise RecipeError(f"{stopped.path}: {NO_OPTIMIZER}, which vgx export leaves out")
     registry = registry_of(stopped)
     stored = trials.settled(load_recipe(stopped.recipe_file, (), registry))  # old runs have `auto`
     recipe = trials.as_before(recipe or stored, stored)
@@ -206,6 +214,7 @@ def further_steps(
             keep_place(stopped, recipe, training.store)
         elif changed:
             write_file(stopped.place("recipe.yaml"), dump_recipe(recipe))
+        _note_rates(training, stored, state, console)
         what = "goes on from" if continues else "ends at"
         console.print(f"Run {stopped.path} {what} step {training.done:,}")
         with signals(training, console):
@@ -222,6 +231,7 @@ def check(
     """
     environment.one_process()
     chosen = pick_device(device)
+    weights = weights_for(recipe, None, console)
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
@@ -231,8 +241,9 @@ def check(
             if classes := classes_of(source, recipe.image):
                 console.print(f"Labels: {summary(classes)}")
             engine, findings = try_recipe(
-                recipe, registry, source, None, reads, chosen, notices, console, all_follow=False
-            )
+                recipe, registry, source, None, reads, chosen, notices, console, weights,
+                all_follow=False,
+            )  # fmt: skip
     return engine, findings
 
 
@@ -306,13 +317,39 @@ def _changes(run: Run, stored: Recipe, recipe: Recipe) -> bool:
     wrong = [
         f"{name}: {old!r} -> {new!r}"
         for name, (old, new) in changed.items()
-        if not {name, name.partition(".")[0]} & {*CHANGEABLE}
+        if not any(name == field or name.startswith(f"{field}.") for field in CHANGEABLE)
     ]
     if wrong:
         listed = "\n  ".join(wrong[:6])
         message = f"{run.path} was made by another recipe; start a new run for that:\n  {listed}"
         raise RecipeError(message)
     return bool(changed)
+
+
+def _note_rates(training: Training, stored: Recipe, state: State | None, console: Console) -> None:
+    """Note in the log which learning rates are others from the next step on.
+
+    The newest checkpoint gets the note too: a log loses its lines after it when a run is resumed.
+    """
+    old, new = (
+        recipe.model_dump(mode="json")["train"]["optimizers"]
+        for recipe in (stored, training.recipe)
+    )
+    notes = [
+        f"train.optimizers.{player}.lr: {old[player]['lr']} until step {training.done:,}, then "
+        f"{new[player]['lr']}"
+        for player in old
+        if old[player]["lr"] != new[player]["lr"]
+    ]
+    if not notes or state is None:
+        return
+    for note in notes:
+        console.warn(note)
+    training.warnings += notes
+    numbers = {**state.numbers, "warnings": training.warnings}
+    best = training.measured.get(training.recipe.eval.best or "")
+    state = dataclasses.replace(state, numbers=numbers)
+    checkpoint.save(training.run, state, training.recipe.train.keep, best and best.best.step)
 
 
 def _nothing_left(training: Training) -> str:
@@ -354,7 +391,10 @@ def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
         if reached <= recipe.train.save_every:
             return None, [f"{run.path}: ended before its first checkpoint; begins again"]
     with noticing(notices):
-        return checkpoint.load(run)[1], notices
+        state = checkpoint.load(run)[1]
+    if state.numbers.get("imported"):
+        raise RecipeError(f"{run.path}: {NO_OPTIMIZER}, since it was imported")
+    return state, notices
 
 
 def rebuild(
@@ -377,9 +417,13 @@ def rebuild(
     with looking_back(run, recipe):
         _, source, notices = open_images(recipe, [recipe.sampler], console)
         require_room(source, recipe.image)
-    # A state has all weights, so none are downloaded.
+    # A state has all weights, so none are downloaded, and no other run is read.
     to_build = untrained(recipe) if state else recipe
-    engine = build(to_build, trained_images(recipe, source, None), chosen, notices, console)
+    weights = weights_for(to_build, run.path.parent, console)
+    if weights and weights.sha256 != run.environment().get("parent", {}).get("sha256"):
+        raise StorageError(f"{run.path}: {weights} has changed since; start a new run")
+    count = trained_images(recipe, source, None)
+    engine = build(to_build, count, chosen, notices, console, weights)
     store = read_images(recipe, source, console, verify)
     before = run.environment()["data"]
     if store.content != before["content"]:
