@@ -96,6 +96,7 @@ def evaluate(
     n: int = 10_000,
     seeds: int = 3,
     best: bool = False,
+    step: int | None = None,
     device: torch.device | str | None = None,
     quiet: bool = False,
     console: Console | None = None,
@@ -111,7 +112,9 @@ def evaluate(
     registry = registry_of(found)
     recipe = load_recipe(found.recipe_file, (), registry)
     other = str(against) if isinstance(against, Path) else against
-    settings = settings_for(recipe, registry, console, metrics, other, samplers, n, seeds, best)
+    settings = settings_for(
+        recipe, registry, console, metrics, other, samplers, n, seeds, best, step
+    )
     with captured(console), blaming(registry):
         results = evaluate_run(found, recipe, settings, registry, pick_device(device), console)
     if not isinstance(console, Live):

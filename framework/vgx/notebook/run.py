@@ -87,9 +87,15 @@ class Run(directory.Run):
         """
         return history(self.read_log())
 
-    def model(self, device: torch.device | str | None = None, *, best: bool = False) -> Model:
-        """Return the networks of the newest checkpoint, or of the best one: `vgx.load`."""
-        return load(self, device, best=best)
+    def model(
+        self,
+        device: torch.device | str | None = None,
+        *,
+        best: bool = False,
+        step: int | None = None,
+    ) -> Model:
+        """Return the networks of the newest checkpoint, or of another one: `vgx.load`."""
+        return load(self, device, best=best, step=step)
 
     # --- what it draws ---------------------------------------------------------------------------
 
@@ -102,12 +108,15 @@ class Run(directory.Run):
         settings: dict[str, Any] | None = None,
         device: torch.device | str | None = None,
         best: bool = False,
+        step: int | None = None,
         label: str | int | None = None,
     ) -> Images:
         """Draw n new images; the arguments are those of `vgx.sample`."""
         notices: list[str] = []
         with noticing(notices):
-            model, prepared = open_sampler(self, sampler, settings, device, best=best, label=label)
+            model, prepared = open_sampler(
+                self, sampler, settings, device, best=best, label=label, step=step
+            )
             images, captions = draw_rows(model, prepared, n, seed)
         about = f"run {self.path.name}, step {model.step:,}, {prepared.part.type}, seed {seed}"
         columns = prepared.part.row_length
@@ -120,6 +129,7 @@ class Run(directory.Run):
         *,
         device: torch.device | str | None = None,
         best: bool = False,
+        step: int | None = None,
     ) -> Images:
         """Encode and decode at most n images; they are shown below the given ones.
 
@@ -128,7 +138,7 @@ class Run(directory.Run):
         """
         notices: list[str] = []
         with noticing(notices):
-            model = load(self, device, ("encoder", "decoder"), best=best)
+            model = load(self, device, ("encoder", "decoder"), best=best, step=step)
             real = read(images, model.recipe, registry_of(self), n)  # [N, C, H, W]
             made = _decoded(model, model.encode(real.to(model.codes.device)))  # [N, C, H, W]
         about = f"reconstructions below their originals, run {self.path.name}, step {model.step:,}"
@@ -142,6 +152,7 @@ class Run(directory.Run):
         seed: int = 0,
         device: torch.device | str | None = None,
         best: bool = False,
+        step: int | None = None,
     ) -> Images:
         """Encode two images or more, and decode weighted means of their latents.
 
@@ -150,7 +161,7 @@ class Run(directory.Run):
         """
         notices: list[str] = []
         with noticing(notices):
-            model = load(self, device, ("encoder", "decoder"), best=best)
+            model = load(self, device, ("encoder", "decoder"), best=best, step=step)
             real = read(images, model.recipe, registry_of(self), 10**6)  # [K, C, H, W]
             if len(real) < 2:
                 raise RecipeError("a mixture needs two images or more")
