@@ -5,7 +5,6 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K given images.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from vgx.notebook.given import Given, read
 from vgx.notebook.history import history
 from vgx.notebook.images import Images, as_webp, shown
 from vgx.notebook.kernel import cell
+from vgx.output import short, visible_lines
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import directory, frames, reading
@@ -29,6 +29,8 @@ from vgx.runs.summary import Summary, summarize
 from vgx.runs.trust import registry_of
 from vgx.sampling.draw import decoded, draw_rows, open_sampler
 from vgx.sampling.model import Model, load
+
+TERMS = 12  # of the losses in a line of text, at most
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,9 @@ class Page:
 
     def _repr_html_(self) -> str:
         """Return a frame that loads the file: the page itself may be too large for a notebook."""
-        address = html.escaped(os.path.relpath(self.path))
         style = f"width:100%;height:640px;border:{html.BORDER}"
-        frame = f'<iframe src="{address}" style="{style}"></iframe>'
-        return html.block(frame, f'<a href="{address}" target="_blank">{address}</a>')
+        frame = f'<iframe src="{html.address(self.path)}" style="{style}"></iframe>'
+        return html.block(frame, html.link(self.path, self.path.name))
 
 
 class Run(directory.Run):
@@ -187,8 +188,9 @@ class Run(directory.Run):
 
     def __repr__(self) -> str:
         facts = " · ".join(_facts(summarize(self)))
-        losses = ", ".join(f"{name} {value:.3g}" for name, value in _last(self).items())
-        return f"Run {facts}\n{losses or 'no losses yet'} · {self.path}"
+        losses = [f"{short(name)} {value:.3g}" for name, value in _last(self).items()]
+        shown = ", ".join(losses[:TERMS]) or "no losses yet"
+        return visible_lines(f"Run {facts}\n{shown} · {self.path}")
 
     def shown(self) -> Self:
         """Note that the cell that is executed now shows the run already; return the run."""
@@ -206,10 +208,7 @@ class Run(directory.Run):
             image = newest_grid(self)
         grid = html.picture(*image) if image else ""
         page = self.path / "report.html"
-        link = ""
-        if page.is_file():
-            address = html.escaped(os.path.relpath(page))
-            link = f'<a href="{address}" target="_blank">page of the run</a>'
+        link = html.link(page, "page of the run") if page.is_file() else ""
         place = f"<code>{html.escaped(self.path)}</code>"
         return html.block(
             heading(self),
