@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import vgx
+from vgx.runs.directory import Run
 
 if TYPE_CHECKING:
     from vgx_figures.drawing import Plot
 
-Named = vgx.Run | str | Path | int
+Named = Run | str | Path | int
 
 
 def plot(

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 import vgx
 from vgx.evaluation.tables import KINDS
 from vgx.runs import reading
+from vgx.runs.directory import Run
 from vgx_figures.drawing import (
     COLOURS,
     LARGEST,
@@ -93,7 +94,7 @@ def _spread_of(groups: Sequence[Group]) -> str:
     return f"Error bars: {'; '.join(texts)}. Dots: single values."
 
 
-def _evaluation(run: vgx.Run) -> dict[str, Any]:
+def _evaluation(run: Run) -> dict[str, Any]:
     results = reading.evaluation(run.path)
     if not results:
         raise vgx.StorageError(f"{run.path}: was not evaluated yet: vgx eval {run.short}")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import vgx
 from vgx.output import short
+from vgx.runs.directory import Run
 from vgx_figures.drawing import (
     DASHES,
     LARGEST,
@@ -83,7 +84,7 @@ def draw_curves(
     return Plot(figure, caption)
 
 
-def logged(run: vgx.Run, by: By) -> Logged:
+def logged(run: Run, by: By) -> Logged:
     """Return the positions and values of all that a run logged, by name and step."""
     found: Logged = {}
     for kind in FIELDS:

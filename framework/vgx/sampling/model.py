@@ -158,6 +158,8 @@ def load_model(
         raise RecipeError(f"{run.path}: the best checkpoint or that of step {step}: choose one")
     if exported.is_exported(run.path):
         path, state = run.path, exported.load(run.path)
+        if step not in (None, here := state.numbers["step"]):
+            raise StorageError(f"{path}: an exported model, which has step {here:,} alone")
     else:
         path, state = checkpoint.load(run) if step is None else checkpoint.load_step(run, step)
     if best:
