@@ -4,6 +4,7 @@ run_page   the page of a run, written when its training ends and by `vgx report`
 run_data   what the files of a run contain, as plain data for its page
 panels     what a page shows that must be computed: samples, latents, nearest neighbours
 compare    several runs side by side: `vgx compare` and its page
+comparison `vgx.compare`, in Python
 tables     evaluations of several runs side by side
 diagram    an experiment as a diagram, in text and in SVG: `vgx explain`
 html       one HTML file with its data, its style and its script, which are in `page/`

@@ -21,7 +21,6 @@ from vgx.cli.options import (
 if TYPE_CHECKING:
     from vgx.console import Console
     from vgx_report.diagram import Explanation
-    from vgx_report.tables import Row
 
 
 @click.command()
@@ -53,6 +52,7 @@ def compare(runs: tuple[str, ...], out: Path | None) -> None:
     from vgx.files import require_ending
     from vgx.runs.directory import find
     from vgx_report import compare as comparison
+    from vgx_report.comparison import marked
     from vgx_report.html import PAGE
 
     if out is not None:
@@ -72,17 +72,12 @@ def compare(runs: tuple[str, ...], out: Path | None) -> None:
         console.table(("field", *names), rows)
     for table in comparison.evaluation_tables(compared):
         console.print(f"\n{table.title}" + (f" ({table.warning})" if table.warning else ""))
-        console.table(("figure", *names), [_marked(row) for row in table.rows])
+        console.table(("figure", *names), [marked(row) for row in table.rows])
     if any(run.evaluation for run in compared):
         console.print(f"\n* {comparison.MARKED}")
     if out is not None:
         comparison.write(compared, out)
         console.print(f"Page {out}")
-
-
-def _marked(row: Row) -> tuple[str, ...]:
-    """Return the cells of a row with a star at the best figure."""
-    return (row.name, *(f"{cell} *" if i == row.best else cell for i, cell in enumerate(row.cells)))
 
 
 @click.command()

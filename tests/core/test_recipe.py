@@ -769,8 +769,10 @@ def test_a_recipe_is_frozen(load):
         lambda: setattr(recipe.train, "batch", 4),
         lambda: setattr(recipe.losses[0], "weight", 4.0),
     ):
-        with pytest.raises(ValueError, match="frozen"):
+        with pytest.raises((RecipeError, ValueError), match="frozen"):
             change()
+    with pytest.raises(RecipeError, match=r'recipe\.with_\(\{"train\.steps": 10\}\)'):
+        recipe.train.steps = 4
 
 
 def again(recipe, tmp_path):

@@ -68,7 +68,7 @@ def made(tmp_path_factory):
     """A finished run of the tiny recipe."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VGX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return vgx.run(vgx.load_recipe(TINY), tmp_path_factory.mktemp("runs"))
+        return vgx.run(vgx.load_recipe(TINY), out=tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture
