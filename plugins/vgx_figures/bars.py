@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 import vgx
 from vgx.evaluation.tables import KINDS
 from vgx.runs import reading
+from vgx.runs.directory import Run
 from vgx_figures.drawing import (
     COLOURS,
     LARGEST,
@@ -93,11 +94,17 @@ def _spread_of(groups: Sequence[Group]) -> str:
     return f"Error bars: {'; '.join(texts)}. Dots: single values."
 
 
-def _evaluation(run: vgx.Run) -> dict[str, Any]:
-    results = reading.evaluation(run.path)
+def _evaluation(run: Run) -> dict[str, Any]:
+    """Return the evaluation of a run. Raises `StorageError` for none, and for a damaged one."""
+    results = {**(reading.evaluation(run.path) or {})}
     if not results:
         raise vgx.StorageError(f"{run.path}: was not evaluated yet: vgx eval {run.short}")
-    return {**results}
+    try:
+        side_by_side([results, results])
+    except (LookupError, TypeError, AttributeError) as error:
+        damaged = f"{run.path / 'evaluation.json'}: {type(error).__name__}: {error}"
+        raise vgx.StorageError(f"{damaged}; evaluate again: vgx eval {run.short}") from None
+    return results
 
 
 def _parts(results: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 import vgx
 from vgx.images import opaque
+from vgx.runs.directory import Run
 from vgx.sampling.draw import Prepared, draw_rows, open_sampler
 from vgx_figures.drawing import MM, SIZE, Plot, plain
 from vgx_figures.groups import Group, named, names_of_runs
@@ -66,7 +67,7 @@ def draw_samples(
 
 
 def _rows(
-    run: vgx.Run,
+    run: Run,
     sampler: str | None,
     name: str,
     n: int | None,

@@ -18,6 +18,7 @@ import vgx
 from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, active_dimensions, kl_by_dimension
 from vgx.images import as_pixels, opaque
+from vgx.runs.directory import Run
 from vgx_figures.drawing import (
     COLOURS,
     DASHES,
@@ -77,7 +78,7 @@ def draw_kl(
     return Plot(figure, f"{caption}the mean over images is above {ACTIVE:g} (Burda et al. 2016).")
 
 
-def _kl(run: vgx.Run, data: str | None, device: str | None) -> tuple[Rows, NDArray[np.bool_]]:
+def _kl(run: Run, data: str | None, device: str | None) -> tuple[Rows, NDArray[np.bool_]]:
     """[D], [D]  Return the KL of each dimension, largest first, and which are active."""
     trained = opened(run, device)
     store = images_for(trained, data)

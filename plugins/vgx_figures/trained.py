@@ -23,6 +23,7 @@ from vgx.data.store import Store, open_source
 from vgx.engine.build import pick_device
 from vgx.evaluation.latents import Latents
 from vgx.runs import reading
+from vgx.runs.directory import Run
 from vgx.runs.trust import registry_of
 from vgx.sampling.model import CHUNK, load_model
 from vgx_report.run_page import images as images_of_run
@@ -34,7 +35,7 @@ PEEKED = 600  # images of another data set that are decoded, at most
 class Trained:
     """A run with the networks of its newest checkpoint."""
 
-    run: vgx.Run
+    run: Run
     recipe: vgx.Recipe
     model: vgx.Model
 
@@ -44,7 +45,7 @@ class Trained:
         return self.model.codes.device
 
 
-def opened(run: vgx.Run, device: str | None) -> Trained:
+def opened(run: Run, device: str | None) -> Trained:
     """Return a run with its networks; without a device on the CPU, if it was trained there.
 
     Raises `RecipeError` for a run without an encoder, and `StorageError` without a checkpoint.
@@ -58,7 +59,7 @@ def opened(run: vgx.Run, device: str | None) -> Trained:
     return Trained(run, recipe, load_model(run, recipe, device_for(run, device), networks))
 
 
-def device_for(run: vgx.Run, device: str | None) -> torch.device:
+def device_for(run: Run, device: str | None) -> torch.device:
     """Return the device that draws: the CPU for a run of the CPU, unless another one is named."""
     made = reading.unless_damaged(reading.environment, run.path) or {}
     return pick_device("cpu" if device is None and made.get("device") == "cpu" else device)
