@@ -29,6 +29,7 @@ from vgx_figures.drawing import (
     colour,
     in_lines,
     legend,
+    logarithmic,
     lowest,
     panels,
     plain,
@@ -127,9 +128,7 @@ def means(rows: Sequence[dict[int, tuple[float, float]]], smooth: float) -> tupl
     """
     steps = np.array(sorted(set.intersection(*map(set, rows))))
     if not len(steps):
-        raise vgx.StorageError(
-            "no step was logged by all runs of this recipe; draw them one by one"
-        )
+        raise vgx.StorageError("no step was logged by all seeds of a recipe; draw them one by one")
     # Not by vgx.runs.frames, which would import PyTorch.
     steps = steps[np.linspace(0, len(steps) - 1, min(len(steps), LINES)).round().astype(int)]
     points = np.array([[row[step] for step in steps.tolist()] for row in rows])  # [R, S, 2]
@@ -171,8 +170,8 @@ def _finish(panel: Axes, name: str, *, log: bool) -> None:
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.xaxis.set_major_locator(MaxNLocator(4, steps=TICKS))
     panel.margins(x=0.02)
-    positive = [line for line in panel.lines if (np.asarray(line.get_ydata()) > 0).any()]
-    if log and positive:
-        panel.set_yscale("log", nonpositive="mask")
+    if log:
+        drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in panel.lines])
+        logarithmic(panel, drawn)
     else:
         panel.yaxis.set_major_locator(MaxNLocator(4, steps=TICKS, min_n_ticks=3))

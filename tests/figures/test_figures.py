@@ -119,7 +119,9 @@ def test_other_axes_and_metrics(make):
     l1, psnr = plot(run, by="seconds", log=True).figure.axes
     assert lines(l1) == [[[2.5, 1], [5, 2], [7.5, 4]]]
     assert lines(psnr) == [[[2.5, 20], [5, 21]]]
-    assert l1.get_yscale() == "log"
+    assert (l1.get_yscale(), psnr.get_yscale()) == ("log", "log")
+    zero = make(2, [0, 0], loss="never")
+    assert plot(zero, log=True).figure.axes[0].get_yscale() == "linear"
     (only,) = plot(run, terms=["psnr"], by="images").figure.axes
     assert lines(only) == [[[80, 20], [160, 21]]]
 
