@@ -246,7 +246,7 @@ def logarithmic(panel: Axes, values: NDArray[np.float64]) -> None:
     panel.set_yscale("log", nonpositive="mask")
     panel.yaxis.set_minor_formatter(NullFormatter())
     if positive.max() < 10 * positive.min():  # no two powers of ten are in it
-        panel.yaxis.set_major_locator(MaxNLocator(4, steps=TICKS, min_n_ticks=3))
+        panel.yaxis.set_major_locator(MaxNLocator(3, steps=TICKS))
         panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 

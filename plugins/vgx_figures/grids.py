@@ -217,9 +217,9 @@ def _figure(
         angle = 90 if upright else 0
         figure.text(x, y, plain(name), ha="center", va="bottom", rotation=angle)
     if top is not None:
-        _scale(
-            figure, (left / width, (below - GAP - BAR) / height, across / width, BAR / height), top
-        )
+        # Narrower than the images, so that the last number has room.
+        place = (left / width, (below - GAP - BAR) / height, 0.95 * across / width, BAR / height)
+        _scale(figure, place, top)
     return figure
 
 
