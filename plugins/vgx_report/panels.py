@@ -48,7 +48,10 @@ AROUND = 50  # training images that the nearest one of a sample is compared with
 COPY = 0.35
 SEARCHED = 20000  # training images that are searched for copies
 COMPARED = 16  # pixels to which each side is averaged before images are compared
-LARGEST = 1024  # pixels of an image on the page
+LARGEST = 1024  # pixels of a side of an image that is embedded with loss
+SMALL = 200 * 200  # pixels of an image that lossy WebP makes hardly smaller, but visibly worse
+EXACT = 2**20  # pixels of the grids by which a model is judged; the page keeps every one of them
+LOSS = "compressed with loss on this page"
 CPU = torch.device("cpu")
 OWN_IMAGES = "Not drawn here, because it opens images of its own; vgx sample draws it."
 
@@ -89,19 +92,26 @@ def to_image(pixels: Tensor, size: int | None = None) -> Image.Image:
     return image
 
 
-def data_uri(image: Image.Image) -> str:
-    """Return an image as a data URI: WebP, without loss when it is small."""
+def data_uri(image: Image.Image, *, exact: bool = True) -> str:
+    """Return an image as a data URI: WebP, by default without loss."""
     file = io.BytesIO()
-    # Lossy WebP makes small images hardly smaller, and visibly worse.
-    image.save(file, "WEBP", quality=86, method=2, lossless=max(image.size) < 200)
+    image.save(file, "WEBP", quality=86, method=2, lossless=exact)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def embedded(image: Image.Image) -> dict[str, Any]:
-    """Return an image as a page has it: its data, width and height."""
-    image.thumbnail((LARGEST, LARGEST))
+def embedded(image: Image.Image, exact: int = SMALL) -> dict[str, Any]:
+    """Return an image as a page has it: its data, width and height, and what was lost, if anything.
+
+    Nothing is lost of an image of at most `exact` pixels.
+    """
+    whole = image.width * image.height <= exact
+    before = max(image.size)
+    if not whole:
+        image.thumbnail((LARGEST, LARGEST))
     image = image.convert("RGB")
-    return {"uri": data_uri(image), "width": image.width, "height": image.height}
+    shown = {"uri": data_uri(image, exact=whole), "width": image.width, "height": image.height}
+    loss = LOSS if before <= LARGEST else f"{LOSS}, and made smaller"
+    return shown if whole else {**shown, "loss": loss}
 
 
 # --- samples -----------------------------------------------------------------------------------
@@ -138,7 +148,8 @@ def _samples(
         if captions:  # as text: in a small picture they cannot be read
             note.append(f"Rows from the top: {'; '.join(captions)}.")
         first = images if part is own else first
-        picture = embedded(to_image(grid(images, part.row_length or COLUMNS)))
+        exact = EXACT if part is own else SMALL
+        picture = embedded(to_image(grid(images, part.row_length or COLUMNS)), exact)
         panels.append({"sampler": part.type, "note": " ".join(note), "image": picture})
     return panels, first
 
@@ -327,17 +338,27 @@ def frames(
     `pixels` is the number of pixels of one image of the run.
     """
     grids = drawn(run)
-    panels = [frame(file, environment, pixels) for file in evenly(grids, most)]
+    panels = [
+        frame(file, environment, pixels, EXACT if file == grids[-1] else SMALL)
+        for file in evenly(grids, most)
+    ]
     return [panel for panel in panels if panel is not None], len(grids)
 
 
-def frame(file: Path, environment: Mapping[str, Any], pixels: int) -> dict[str, Any] | None:
+def frame(
+    file: Path, environment: Mapping[str, Any], pixels: int, exact: int = SMALL
+) -> dict[str, Any] | None:
     """Return a grid of samples and the other grids of the same step.
+
+    Nothing is lost of reconstructions in a grid of at most `exact` pixels.
 
     A run of an earlier vgx, whose environment names no sampler, drew N(0, I): that grid is called
     `prior`, as it is now. Return None when the grid cannot be read, with a `Notice` if it is there.
     """
-    grids = {name: _read(path, pixels) for name, path in files(file.parent, step_of(file)).items()}
+    grids = {
+        name: _read(path, pixels, exact if name == "recon" else SMALL)
+        for name, path in files(file.parent, step_of(file)).items()
+    }
     if grids["samples"] is None:
         return None
     if "grids" not in environment and grids["prior"] is None:
@@ -354,12 +375,12 @@ def grid_titles(samplers: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _read(file: Path, pixels: int) -> dict[str, Any] | None:
+def _read(file: Path, pixels: int, exact: int) -> dict[str, Any] | None:
     """Return the image in a file, or None when there is none that can be read."""
     if not os.path.lexists(file):
         return None
     image = unless_damaged(lambda path: read_grid(path, pixels), file)
-    return None if image is None else embedded(image)
+    return None if image is None else embedded(image, exact)
 
 
 def drawing(run: Run) -> dict[str, str]:
