@@ -25,7 +25,7 @@ from vgx.runs.reading import unless_damaged
 from vgx.runs.summary import summarize
 from vgx_report import curves
 from vgx_report.html import page
-from vgx_report.panels import frame, grid_titles
+from vgx_report.panels import embedding, frame, grid_titles
 from vgx_report.run_data import OFFLINE
 from vgx_report.tables import Table, side_by_side, time_of
 
@@ -275,8 +275,9 @@ def _progress(runs: Sequence[RunData]) -> dict[str, Any]:
             max((file for file in files if step_of(file) <= place), key=step_of, default=None)
             for place in places
         }
+        embed = embedding(_pixels(run))
         with noticing(run.notices):
-            read = [frame(file, run.environment, _pixels(run)) for file in files if file in newest]
+            read = [frame(file, run.environment, embed) for file in files if file in newest]
         frames.append([each for each in read if each is not None])
     titles = grid_titles(_sampler(run) for run in runs)
     return {"places": places, "runs": frames, "titles": titles, "notes": _grid_notes(runs)}

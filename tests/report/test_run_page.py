@@ -424,7 +424,7 @@ def test_the_policy_allows_this_style_and_this_script_and_nothing_else(whole):
         assert len(inner) == 1
         sum_ = base64.b64encode(hashlib.sha256(inner[0].encode()).digest()).decode()
         assert f"{kind} 'sha256-{sum_}'" in policy
-    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert policy.startswith("default-src 'none'; img-src data:; connect-src 'none'")
     assert "unsafe" not in policy
 
 
