@@ -121,6 +121,8 @@ HELD = {
     "A file that lines are appended": "a_second_name_of_somebodys_file_is_not_appended_to",
     "Trackers may make links": "trackers_may_link_to_files_of_their_own",
     "The run itself, and the folder": "the_run_and_the_folder_of_runs_may_be_links",
+    "`vgx rm` removes runs alone": "what_is_no_run_stays",
+    "Of a link in a run": "links_in_a_run_are_removed_and_not_what_they_lead_to",
     "A fork only reads": "an_unchanged_fork_equals_its_parent_to_the_bit",
     "What it copies is read": "a_strangers_run_executes_nothing_and_lends_no_file",
     "So a link in the parent": "a_strangers_run_executes_nothing_and_lends_no_file",

@@ -2,7 +2,12 @@
 
 groups     runs as lines of a figure: runs that differ in their seed alone are one
 drawing    the style of all figures, and a figure with its files
+kinds      the kinds of figures, by name
 curves     what runs logged
+bars       the metrics of `vgx eval`, and the gradients that the audit measured
+trained    what the others need of a run: its networks, and images of its data
+grids      samples, and reconstructions
+latents    the KL of each dimension, and a map
 commands   the command: figure
 """
 
@@ -15,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import vgx
+from vgx.runs.directory import Run
 
 if TYPE_CHECKING:
     from vgx_figures.drawing import Plot
 
-Named = vgx.Run | str | Path | int
+Named = Run | str | Path | int
 
 
 def plot(

@@ -17,10 +17,14 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 import vgx
+from vgx.output import short
+from vgx.runs.directory import Run
 from vgx_figures.drawing import (
     DASHES,
-    PANELS,
+    LARGEST,
+    TICKS,
     Plot,
+    chosen,
     colour,
     in_lines,
     legend,
@@ -31,8 +35,6 @@ from vgx_figures.drawing import (
 from vgx_figures.groups import Group, named
 
 LINES = 2000  # most lines of a log in a curve
-LARGEST = 1e100  # the sums and squares of such values are finite too
-TICKS = (1, 2, 5, 10)
 AXES = {"step": "step", "images": "images", "seconds": "time (s)"}
 FIELDS: tuple[Literal["losses", "metrics"], ...] = ("losses", "metrics")
 By = Literal["step", "images", "seconds"]
@@ -40,7 +42,7 @@ Rows = NDArray[np.float64]
 Logged = dict[str, dict[int, tuple[float, float]]]  # by name and step: a position and a value
 
 
-def draw(
+def draw_curves(
     groups: Sequence[Group],
     width: float,
     *,
@@ -61,18 +63,18 @@ def draw(
     if not 0 <= smooth < 1:
         raise vgx.RecipeError(f"smooth: {smooth!r}: write a number from 0 to 0.99")
     logs = [[logged(run, by) for run in group.runs] for group in groups]
-    chosen = _chosen(logs, terms)
-    figure, axes = panels(len(chosen), width)
-    names: dict[str, Artist] = {}
-    for name, panel in zip(chosen, axes, strict=True):
+    names = chosen((each for of_runs in logs for each in of_runs), terms, "logged")
+    figure, axes = panels(len(names), width)
+    lines: dict[str, Artist] = {}
+    for name, panel in zip(names, axes, strict=True):
         for i, (group, of_runs) in enumerate(zip(groups, logs, strict=True)):
             if rows := [each[name] for each in of_runs if name in each]:
-                names[plain(group.label)] = _line(panel, rows, i, smooth)
+                lines[plain(group.label)] = _line(panel, rows, i, smooth)
         _finish(panel, in_lines(name, panel), log=log)
         if lowest(panel, axes):
             panel.set_xlabel(AXES[by])
-    legend(figure, names)
-    caption = f"{', '.join(chosen)} by {AXES[by]}: {named(groups)}."
+    legend(figure, lines)
+    caption = f"{', '.join(map(short, names))} by {AXES[by]}: {named(groups)}."
     if any(len(group.runs) > 1 for group in groups):
         caption += (
             " A line is the mean over seeds, and its band one standard deviation to each side."
@@ -82,7 +84,7 @@ def draw(
     return Plot(figure, caption)
 
 
-def logged(run: vgx.Run, by: By) -> Logged:
+def logged(run: Run, by: By) -> Logged:
     """Return the positions and values of all that a run logged, by name and step."""
     found: Logged = {}
     for kind in FIELDS:
@@ -94,20 +96,6 @@ def logged(run: vgx.Run, by: By) -> Logged:
                 drawn = value if abs(value) < LARGEST else math.nan  # nothing else can be drawn
                 found.setdefault(name, {})[line["step"]] = (float(line.get(by, 0.0)), drawn)
     return found
-
-
-def _chosen(logs: Sequence[Sequence[Logged]], terms: Sequence[str]) -> list[str]:
-    """Return the names to draw, in the order in which they are asked for, or were logged."""
-    known = list(dict.fromkeys(name for group in logs for each in group for name in each))
-    if not known:
-        raise vgx.StorageError("nothing was logged yet, so there are no curves")
-    if unknown := [name for name in terms if name not in known]:
-        names = ", ".join(map(repr, known[:PANELS]))
-        raise vgx.RecipeError(f"terms: {unknown[0]!r} was not logged; the runs have {names}")
-    chosen = list(dict.fromkeys(terms)) or known
-    if len(chosen) > PANELS:
-        raise vgx.RecipeError(f"terms: {len(chosen)} panels; choose at most {PANELS}")
-    return chosen
 
 
 def means(rows: Sequence[dict[int, tuple[float, float]]], smooth: float) -> tuple[Rows, Rows, Rows]:

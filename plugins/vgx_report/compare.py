@@ -173,12 +173,17 @@ def facts(runs: Sequence[RunData]) -> list[tuple[str, ...]]:
         ("time in training", [time_of(line.get("seconds", 0.0)) if line else "-" for line in last]),
         ("parameters", [f"{count:,}" if count else "-" for count in parameters]),
         ("images in the data", [_kept(run) for run in runs]),
+        *([("note", notes)] if any(notes := [_note(run) for run in runs]) else []),
         *([("classes", classes)] if any(classes := [_classes(run) for run in runs]) else []),
         ("device", [str(run.environment.get("device", "-")) for run in runs]),
         ("torch", [str(run.environment.get("packages", {}).get("torch", "-")) for run in runs]),
         ("evaluated at step", [_evaluated_at(run) for run in runs]),
     ]
     return [(name, *cells) for name, cells in rows]
+
+
+def _note(run: RunData) -> str:
+    return unless_damaged(reading.note, run.run.path) or ""
 
 
 def _kept(run: RunData) -> str:
@@ -212,8 +217,8 @@ def _behind(run: RunData) -> str:
     """Return a notice when a run was evaluated at another step than its last one."""
     if not (run.evaluation and run.log) or run.evaluation["step"] == run.log[-1]["step"]:
         return ""
-    best = run.evaluation.get("checkpoint") == "best"
-    why = "its best checkpoint" if best else "and was trained further since"
+    chosen = {"best": "its best checkpoint", "step": "as was asked for"}
+    why = chosen.get(run.evaluation.get("checkpoint", ""), "and was trained further since")
     return f"{run.name} was evaluated at step {run.evaluation['step']:,}, {why}."
 
 

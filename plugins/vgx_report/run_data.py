@@ -57,6 +57,7 @@ def gather(
         frames, count = computing.frames(run, environment, FRAMES, read)
         metrics = _metrics(run)
         drawing = _drawing(run) if audit else None
+        note = unless_damaged(reading.note, run.path)
     last = frames[-1] if frames else {}
     without_step = [{"step": None, "text": text} for text in dict.fromkeys(notices)]
     all_warnings = _warnings(lines) + without_step
@@ -64,7 +65,7 @@ def gather(
         "name": recipe.name,
         "kicker": f"Run {run.path.resolve().name}, {ended['how'] if ended else 'not ended'}",
         "summary": _summary(recipe, environment, lines, ended, audit, panels, all_warnings),
-        "facts": _facts(environment, lines, ended, audit, panels),
+        "facts": [("Note", note)] * bool(note) + _facts(environment, lines, ended, audit, panels),
         "warnings": all_warnings,
         "curves": curves.of_run(lines, audit),
         "progress": {

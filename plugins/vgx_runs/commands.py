@@ -1,4 +1,4 @@
-"""The commands: fork. Each imports what it needs when it is called."""
+"""The commands: fork, note, rm. Each imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import rich_click as click
 
 from vgx.cli.options import (
     PATH,
+    at_a_terminal,
     common,
     data_option,
     device_option,
@@ -15,6 +16,8 @@ from vgx.cli.options import (
     set_option,
     trust_option,
 )
+
+MAX_NOTE = 4096  # bytes
 
 
 @click.command()
@@ -62,5 +65,73 @@ def fork(
     console.print(f"Draw more with: vgx sample {new.short}")
 
 
-COMMANDS = (fork,)
+@click.command()
+@click.argument("run")
+@click.argument("text", required=False)
+@common
+def note(run: str, text: str | None) -> None:
+    """Note TEXT about RUN, or print what is noted; an empty TEXT ("") removes the note.
+
+    vgx list, vgx report and vgx compare show it.
+    """
+    from vgx.console import Console
+    from vgx.files import storage, write_file
+    from vgx.runs import reading
+    from vgx.runs.directory import find
+
+    found = find(run)
+    if text is None:
+        Console().print(reading.note(found.path) or f"{found.path}: no note")
+        return
+    if len(text.encode(errors="replace")) > MAX_NOTE:
+        raise click.UsageError(f"A note may have up to {MAX_NOTE:,} bytes.")
+    place = found.place("note.txt")
+    if text.strip():
+        write_file(place, f"{text.strip()}\n")
+    else:
+        with storage(place):
+            place.unlink(missing_ok=True)
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@common
+def rm(runs: tuple[str, ...], yes: bool) -> None:
+    """Remove each RUN with its checkpoints; asks first.
+
+    A run that is being trained, a link and what is no run are refused.
+    """
+    from vgx.console import Console
+    from vgx.data.cache import format_bytes
+    from vgx.output import short
+    from vgx.runs.directory import find
+    from vgx.runs.summary import summarize
+    from vgx_runs.remove import remove, require_run
+
+    found = {run.path.resolve(): run for run in map(find, runs)}
+    for run in found.values():
+        require_run(run)
+    console, sizes = Console(), dict[Path, int]()
+    for path, run in found.items():
+        entry = summarize(run)
+        sizes[path] = entry.bytes
+        steps = f"{entry.step:,} steps, {format_bytes(entry.bytes)}"
+        console.print(f"{run.path}: {short(entry.state)}, {steps}")
+        if entry.note:
+            console.print(f"  note: {short(entry.note)}")
+        if others := run.others():
+            console.print(f"  with what vgx has not written: {short(', '.join(others))}")
+    if not yes:
+        if not at_a_terminal():
+            raise click.UsageError("Nobody can be asked here; to remove them all: --yes")
+        if not click.confirm("Remove this for good?", err=True):
+            console.print("Nothing was removed")
+            return
+    for run in found.values():
+        remove(run)
+    console.print(f"{len(found):,} removed, {format_bytes(sum(sizes.values()))} freed")
+
+
+COMMANDS = (fork, note, rm)
 """The commands, in the order in which help lists them."""

@@ -113,6 +113,26 @@ def test_which_steps_can_be_forked_from_is_said(copy, vgx_here):
     assert "no checkpoint of step 5; its checkpoints are of the steps 4, 8, 12" in said
 
 
+def test_images_of_an_earlier_step_are_drawn_and_measured(copy, vgx_here):
+    """The run that ended at step 8 is the reference: the files of its one checkpoint."""
+    shorter = Run(shutil.copytree(copy.path, copy.path.parent / "shorter"))
+    shutil.rmtree(shorter.checkpoints / "step-00000012")
+    code, out, err = vgx_here("sample", copy.path, "--step", 8, "-n", 4)
+    assert code == 0, err
+    assert "weighted-mix-00000008-seed-0.png" in out
+    assert torch.equal(vgx.sample(copy, n=4, step=8), vgx.sample(shorter, n=4))
+    assert not torch.equal(vgx.sample(copy, n=4, step=8), vgx.sample(copy, n=4))
+    few = ("--metrics", "psnr", "-n", 8, "--seeds", 1)
+    assert vgx_here("eval", copy.path, "--step", 4, *few)[0] == 0
+    figures = reading.evaluation(copy.path)
+    assert (figures["step"], figures["checkpoint"]) == (4, "step")
+    code, _, err = vgx_here("sample", copy.path, "--step", 7)
+    assert code == 5
+    assert "no checkpoint of step 7; its checkpoints are of the steps 4, 8, 12" in err
+    for command in ("sample", "eval"):
+        assert vgx_here(command, copy.path, "--step", 8, "--best")[0] == 2
+
+
 def test_a_fork_that_is_killed_at_once_goes_on_and_ends_like_its_parent(copy):
     gone = StorageError("the disk is gone")
     with mock.patch.object(forking, "train", side_effect=gone), pytest.raises(StorageError):

@@ -161,6 +161,9 @@ def test_the_facts_are_those_of_the_files(runs):
     weights = json.loads((runs[0].path / "audit.json").read_text())["rows"]
     assert facts["parameters"] == [f"{sum(row['parameters'] for row in weights):,}"] * 2
     assert facts["evaluated at step"] == ["not evaluated"] * 2
+    assert "note" not in facts
+    (runs[1].path / "note.txt").write_text("less KL")
+    assert {name: cells for name, *cells in compare.facts(read(runs))}["note"] == ["", "less KL"]
 
 
 def test_a_run_without_a_log_is_compared_as_far_as_it_goes(runs):

@@ -407,7 +407,9 @@ def test_nothing_in_a_runs_files_can_end_the_data_or_begin_a_script(copy):
     copy.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     change(copy, "environment.json", platform=HOSTILE, device=HOSTILE)
     change(copy, "ended.json", how="failed", message=HOSTILE)
+    (copy.path / "note.txt").write_text(HOSTILE)
     data = written(copy)
+    assert ["Note", HOSTILE] in data["facts"]
     assert {"step": 1, "text": HOSTILE} in data["warnings"]
     assert ["Device", HOSTILE] in data["facts"]
     page = page_of(copy)
