@@ -6,6 +6,7 @@ panels     what a page shows that must be computed: samples, latents, nearest ne
 watch      the page of a run while it trains, on a server of this machine: `vgx watch`
 curves     the numbers of logs as charts
 compare    several runs side by side: `vgx compare` and its page
+family     the runs that a run comes from, and those that come from it
 tables     evaluations of several runs side by side
 diagram    an experiment as a diagram, in text and in SVG: `vgx explain`
 html       one HTML file with its data, its style and its script, which are in `page/`

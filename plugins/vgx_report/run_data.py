@@ -18,6 +18,7 @@ from vgx.runs.reading import unless_damaged
 from vgx_report import curves
 from vgx_report import panels as computing
 from vgx_report.curves import Lines
+from vgx_report.family import origin
 from vgx_report.tables import listed, number, time_of
 
 FRAMES = 24  # most grids of training
@@ -148,6 +149,8 @@ def _summary(
         f"{recipe.image.height} x {recipe.image.width} pixels."
     )
     summary: list[str | list[str]] = [trained, _ending(ended, lines)]
+    if text := origin(environment.get("parent")):
+        summary.append(f"It is {text}.")
     if text := trend(lines):
         summary.append(text)
     if "kl" in panels:

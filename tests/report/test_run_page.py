@@ -288,6 +288,14 @@ def test_lines_share_a_chart_where_each_can_be_seen():
     assert alone == {f"Generator's terms: {name}": [name] for name in "abc"}
 
 
+def test_a_fork_says_where_it_comes_from_and_shows_the_tree(copy):
+    assert written(copy)["family"] == []
+    change(copy, "environment.json", parent={"run": "0007-other", "step": 1500, "how": "fork"})
+    data = written(copy)
+    assert data["summary"][2] == "It is a fork of 0007-other at step 1,500."
+    assert [row["run"] for row in data["family"]] == ["0001-tiny"]
+
+
 def test_a_page_links_to_the_explorer_that_is_beside_it(copy, tmp_path):
     assert written(copy)["explorer"] is None
     (copy.path / "explore.html").write_text("to play with")

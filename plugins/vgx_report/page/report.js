@@ -149,6 +149,11 @@ function draw() {
   if (data.audit) {
     sections.push(section("audit", "Checked before the first step", checked(data.audit)));
   }
+  if (data.family && data.family.length) {
+    const name = (row) => h("code", {}, row.line, row.own ? h("strong", {}, row.run) : row.run);
+    sections.push(section("family", "Where it comes from", table(["run", "state", "steps", ""],
+      data.family.map((row) => [name(row), row.state, row.steps, row.origin]), [2])));
+  }
   sections.push(section("made", "Data and environment", pairs(data.made, "list")));
   const copy = h("button", { type: "button" }, "Copy");
   copy.addEventListener("click", () =>
