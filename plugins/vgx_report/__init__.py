@@ -6,11 +6,8 @@ panels     what a page shows that must be computed: samples, latents, nearest ne
 watch      the page of a run while it trains, on a server of this machine: `vgx watch`
 curves     the numbers of logs as charts
 compare    several runs side by side: `vgx compare` and its page
-<<<<<<< HEAD
 comparison `vgx.compare`, in Python
-=======
 family     the runs that a run comes from, and those that come from it
->>>>>>> 58e0b887cbc2fdd5d5c005a84558d74c2736d8c5
 tables     evaluations of several runs side by side
 diagram    an experiment as a diagram, in text and in SVG: `vgx explain`
 html       one HTML file with its data, its style and its script, which are in `page/`
