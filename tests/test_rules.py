@@ -38,7 +38,8 @@ OPEN = {
     "check.blame", "check.trials", "cli.options", "console", "data.batches", "data.cache",
     "data.classes", "data.decode", "data.peek", "data.split", "data.store", "engine.build",
     "errors", "evaluation.latents", "evaluation.tables", "files", "images", "output",
-    "recipe.library", "runs.directory", "runs.frames", "runs.reading", "runs.summary", "runs.trust",
+    "recipe.library", "runs.checkpoint", "runs.directory", "runs.exported", "runs.frames",
+    "runs.hub", "runs.reading", "runs.summary", "runs.trust",
     "sampling.draw", "sampling.model", "training.preparing",
     "training.session",
 }  # fmt: skip

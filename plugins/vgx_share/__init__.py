@@ -1,6 +1,12 @@
 """Models that leave their run: export, import and push. A plugin like any other.
 
-commands   the commands
+exporting   `vgx export`: the files of a folder that any program can read
+card        the card of a model
+onnx        encoder and decoder as ONNX files
+diffusers   the folder of an autoencoder of diffusers, written and read
+importing   `vgx import`: a run out of a folder
+pushing     `vgx push`: a folder onto the hub
+commands    the commands
 """
 
 from __future__ import annotations

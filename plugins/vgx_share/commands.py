@@ -95,5 +95,22 @@ def import_command(
     console.print(f"Draw with it: vgx sample {run.short}")
 
 
-COMMANDS: tuple[click.Command, ...] = (export, import_command)
+@click.command()
+@click.argument("folder", type=PATH)
+@click.argument("name", metavar="OWNER/NAME")
+@click.option("--private", is_flag=True, help="A new model is for you alone.")
+@common
+def push(folder: Path, name: str, private: bool) -> None:
+    """Upload FOLDER, which vgx export wrote, to the Hugging Face hub as OWNER/NAME.
+
+    You must be logged in: hf auth login.
+    """
+    from vgx.console import Console
+    from vgx_share.pushing import push as upload
+
+    address = upload(folder, name, private=private)
+    Console().print(f'Pushed to {address}; anybody who may read it: vgx.load("{name}")')
+
+
+COMMANDS: tuple[click.Command, ...] = (export, import_command, push)
 """The commands. Each imports what it needs when it is called."""

@@ -121,9 +121,9 @@ def _config(
         "mid_block_add_attention": encoder.attention,
         "norm_num_groups": encoder.groups,
         "out_channels": recipe.image.channels,
-        "sample_size": recipe.image.size if isinstance(recipe.image.size, int) else [
-            recipe.image.height, recipe.image.width
-        ],
+        "sample_size": recipe.image.size
+        if isinstance(recipe.image.size, int)
+        else [recipe.image.height, recipe.image.width],
         "scaling_factor": 1.0 if factor is None else factor,
         "shift_factor": None,
         "up_block_types": ["UpDecoderBlock2D"] * count,

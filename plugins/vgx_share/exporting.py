@@ -219,9 +219,7 @@ def without_paths(recipe: vgx.Recipe, run: Run) -> vgx.Recipe:
         return NO_PATH if isinstance(value, str) and _is_path(value, field, folder) else value
 
     # Trackers would send the next training to somebody's server.
-    cleaned_recipe: vgx.Recipe = cleaned(
-        untrained(recipe).model_copy(update={"trackers": ()}), ""
-    )
+    cleaned_recipe: vgx.Recipe = cleaned(untrained(recipe).model_copy(update={"trackers": ()}), "")
     return cleaned_recipe
 
 

@@ -171,8 +171,12 @@ def _hub_errors(repository: str) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise HubError(f"{repository}: the hub has no such revision") from error
     except errors.OfflineModeIsEnabled as error:
-        raise HubError(f"{repository}: no folder here, and the hub is not asked: offline") from error
+        raise HubError(
+            f"{repository}: no folder here, and the hub is not asked: offline"
+        ) from error
     # A network fails with many kinds of error.
     except Exception as error:
         first = short(visible((str(error).splitlines() or [type(error).__name__])[0]))
-        raise HubError(f"{repository}: no folder here, and the hub can't be reached: {first}") from error
+        raise HubError(
+            f"{repository}: no folder here, and the hub can't be reached: {first}"
+        ) from error
