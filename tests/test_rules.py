@@ -35,13 +35,12 @@ WITH_COMMANDS = sorted(
 FILES = [*CORE, *BOX, *WITH_COMMANDS]
 # What a plugin with commands may import from the core besides `vgx`; docs/design.md lists it too.
 OPEN = {
-    "check.blame", "check.trials", "cli.options", "console", "data.batches", "data.cache",
-    "data.classes", "data.decode", "data.peek", "data.split", "data.store", "engine.build",
-    "errors", "evaluation.latents", "evaluation.tables", "files", "images", "output",
-    "recipe.library", "runs.checkpoint", "runs.directory", "runs.exported", "runs.frames",
-    "runs.hub", "runs.reading", "runs.summary", "runs.trust",
-    "sampling.draw", "sampling.model", "training.preparing",
-    "training.session",
+    "check.blame", "check.trials", "cli.options", "cli.sample", "console", "data.batches",
+    "data.cache", "data.classes", "data.decode", "data.peek", "data.split", "data.store",
+    "engine.build", "errors", "evaluation.latents", "evaluation.tables", "files", "images",
+    "output", "recipe.library", "runs.checkpoint", "runs.directory", "runs.exported",
+    "runs.frames", "runs.hub", "runs.reading", "runs.summary", "runs.trust", "sampling.draw",
+    "sampling.model", "training.fork", "training.preparing", "training.session",
 }  # fmt: skip
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
@@ -331,6 +330,7 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 BUDGETS = {
     "": 950, "parts": 965, "recipe": 880, "data": 2035, "runs": 1200, "engine": 1035,
     "sampling": 360, "check": 1165, "evaluation": 725, "training": 1325, "testing": 585, "cli": 850,
+    "notebook": 1200,
 }  # fmt: skip
 REPORT_BUDGET = 1435
 

@@ -30,7 +30,8 @@ HELD = {
     "`vgx list`, `vgx compare` and `vgx explain RUN` only look": "looking_executes_nothing",
     "They also work where the plugins": "looking_works_where_nothing_is_installed",
     "`vgx sample`, `vgx eval`, `vgx report`, `vgx resume`": (
-        "using_is_refused_and_says_what python_refuses_it_too"
+        "using_is_refused_and_says_what python_refuses_it_too "
+        "a_strangers_run_executes_nothing_and_lends_no_file"
     ),
     "They execute the files in its": "using_is_refused_and_says_what",
     "You gave the file to": "a_training_notes_what_it_was_given",
@@ -99,11 +100,11 @@ HELD = {
     "A page shows training images only": (
         "the_page_of_a_run_is_drawn_from_the_cache an_evaluation_fills_the_cache_again"
     ),
-    "`vgx run`, `vgx check`, `vgx eval` and `vgx resume` print": (
+    "`vgx run`, `vgx check`, `vgx eval`, `vgx resume` and `vgx fork` print": (
         "opening_is_seen_and_said_before a_check_says_where_it_goes_before_it_does"
     ),
     "They also print which images": "a_check_says_where_it_goes_before_it_does",
-    "`vgx run` and `vgx resume` open": "where_it_sends_is_said_before_it_is_opened",
+    "`vgx run`, `vgx resume` and `vgx fork` open": "where_it_sends_is_said_before_it_is_opened",
     "Each is printed with its fields": "where_it_sends_is_said_before_it_is_opened",
     "`vgx sample` opens images only": (
         "a_recipe_of_this_machine_asks_nobody opening_is_seen_and_said_before"
@@ -120,6 +121,11 @@ HELD = {
     "A file that lines are appended": "a_second_name_of_somebodys_file_is_not_appended_to",
     "Trackers may make links": "trackers_may_link_to_files_of_their_own",
     "The run itself, and the folder": "the_run_and_the_folder_of_runs_may_be_links",
+    "`vgx rm` removes runs alone": "what_is_no_run_stays",
+    "Of a link in a run": "links_in_a_run_are_removed_and_not_what_they_lead_to",
+    "A fork only reads": "an_unchanged_fork_equals_its_parent_to_the_bit",
+    "What it copies is read": "a_strangers_run_executes_nothing_and_lends_no_file",
+    "So a link in the parent": "a_strangers_run_executes_nothing_and_lends_no_file",
     "`--out` and `--svg` follow": (
         "what_is_written_to_stays_what_it_is a_link_stays_a_link_and_the_file_behind_it_is_replaced"
     ),

@@ -19,15 +19,16 @@ from vgx.errors import noticing
 from vgx.files import write_file
 from vgx.output import short
 from vgx.runs import reading
+from vgx.runs.directory import Run
 from vgx.runs.frames import drawn, evenly, step_of
 from vgx.runs.reading import unless_damaged
 from vgx.runs.summary import summarize
+from vgx_report import curves
 from vgx_report.html import page
 from vgx_report.panels import frame, grid_titles
 from vgx_report.run_data import OFFLINE
-from vgx_report.tables import Table, number, side_by_side, time_of
+from vgx_report.tables import Table, side_by_side, time_of
 
-LINES = 500  # most lines of each log in a curve
 MAX_SIDE = 4096  # pixels of an image's side that a recipe can ask for
 PLACES = 12  # most places of the slider through the grids
 MARKED = (
@@ -41,7 +42,7 @@ MARKED = (
 class RunData:
     """The contents of a run's files."""
 
-    run: vgx.Run
+    run: Run
     name: str
     state: str
     recipe: dict[str, Any]
@@ -52,7 +53,7 @@ class RunData:
     notices: list[str] = field(default_factory=list)  # about damaged files, which are left out
 
 
-def read(run: vgx.Run) -> RunData:
+def read(run: Run) -> RunData:
     """Read the files of a run. A damaged file is left out, but the recipe is needed.
 
     Raises `vgx.StorageError` for a run whose recipe cannot be read.
@@ -73,10 +74,10 @@ def read(run: vgx.Run) -> RunData:
 
 
 def _log(run: Path) -> list[reading.Line]:
-    return vgx.Run(run).read_log()
+    return Run(run).read_log()
 
 
-def _evaluation(run: vgx.Run) -> dict[str, Any]:
+def _evaluation(run: Run) -> dict[str, Any]:
     """Return the evaluation of a run, if there is one from which a table can be made."""
     results = {**(unless_damaged(reading.evaluation, run.path) or {})}
     try:
@@ -172,12 +173,17 @@ def facts(runs: Sequence[RunData]) -> list[tuple[str, ...]]:
         ("time in training", [time_of(line.get("seconds", 0.0)) if line else "-" for line in last]),
         ("parameters", [f"{count:,}" if count else "-" for count in parameters]),
         ("images in the data", [_kept(run) for run in runs]),
+        *([("note", notes)] if any(notes := [_note(run) for run in runs]) else []),
         *([("classes", classes)] if any(classes := [_classes(run) for run in runs]) else []),
         ("device", [str(run.environment.get("device", "-")) for run in runs]),
         ("torch", [str(run.environment.get("packages", {}).get("torch", "-")) for run in runs]),
         ("evaluated at step", [_evaluated_at(run) for run in runs]),
     ]
     return [(name, *cells) for name, cells in rows]
+
+
+def _note(run: RunData) -> str:
+    return unless_damaged(reading.note, run.run.path) or ""
 
 
 def _kept(run: RunData) -> str:
@@ -211,8 +217,8 @@ def _behind(run: RunData) -> str:
     """Return a notice when a run was evaluated at another step than its last one."""
     if not (run.evaluation and run.log) or run.evaluation["step"] == run.log[-1]["step"]:
         return ""
-    best = run.evaluation.get("checkpoint") == "best"
-    why = "its best checkpoint" if best else "and was trained further since"
+    chosen = {"best": "its best checkpoint", "step": "as was asked for"}
+    why = chosen.get(run.evaluation.get("checkpoint", ""), "and was trained further since")
     return f"{run.name} was evaluated at step {run.evaluation['step']:,}, {why}."
 
 
@@ -240,7 +246,7 @@ def gather(runs: Sequence[RunData]) -> dict[str, Any]:
         "facts": facts(runs),
         "differences": rows,
         "metrics": {"note": MARKED, "tables": [asdict(table) for table in tables]},
-        "curves": _curves(runs),
+        "curves": curves.of_runs(names, [run.log for run in runs]),
         "progress": _progress(runs),
         "foot": f"Made by vgx from the files of these runs. {OFFLINE}",
     }
@@ -262,32 +268,6 @@ def _summary(
         if texts:
             summary.append(f"Better by more than the spread, {table.title}: {'; '.join(texts)}.")
     return summary
-
-
-def _curves(runs: Sequence[RunData]) -> dict[str, Any]:
-    """Return each logged number of all runs, and the positions of its values on each axis."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    axes: list[dict[str, list[float]]] = []
-    for i, run in enumerate(runs):
-        fields: tuple[Literal["losses", "metrics"], ...] = ("losses", "metrics")
-        for kind in fields:
-            lines = evenly([line for line in run.log if line.get(kind)], LINES)
-            if not lines:
-                continue
-            axes.append({
-                "step": [line["step"] for line in lines],
-                "images": [line.get("images", 0) for line in lines],
-                "seconds": [line.get("seconds", 0.0) for line in lines],
-            })  # fmt: skip
-            for name in dict.fromkeys(name for line in lines for name in line[kind]):
-                values = [number(line[kind].get(name)) for line in lines]
-                if any(value is not None for value in values):
-                    groups.setdefault(name, []).append(
-                        {"run": i, "axes": len(axes) - 1, "values": values}
-                    )
-    # Numbers that several runs have come first: those can be compared.
-    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
-    return {"groups": [{"title": n, "lines": lines} for n, lines in ordered], "axes": axes}
 
 
 def _progress(runs: Sequence[RunData]) -> dict[str, Any]:

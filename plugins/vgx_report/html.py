@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 PAGE = (".html", ".htm")  # endings of the files that a page is written to
+LIBRARY = ("drawing.js", "enlarge.js", "charts.js")  # in `page/`, for all kinds of page
 
 
 def page(data: dict[str, Any], kind: str) -> str:
@@ -19,17 +20,18 @@ def page(data: dict[str, Any], kind: str) -> str:
     The data are embedded as JSON, so that no text in them can become markup or code.
     """
     folder = files("vgx_report").joinpath("page")
-    text, style, library, script = (
+    text, style, *scripts = (
         folder.joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", "drawing.js", f"{kind}.js")
+        for name in ("page.html", "page.css", *LIBRARY, f"{kind}.js")
     )
+    code = "".join(scripts)
     embedded = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Template(text).substitute(
         title=html.escape(f"{data['name']} - vgx"),
         style=style,
-        code=library + script,
+        code=code,
         style_sum=_policy_hash(style),
-        code_sum=_policy_hash(library + script),
+        code_sum=_policy_hash(code),
         data=embedded.replace("<", "\\u003c"),
     )
 

@@ -27,6 +27,7 @@ from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, active_dimensions, kl_by_dimension
 from vgx.images import as_pil, as_pixels, grid, opaque
+from vgx.runs.directory import Run
 from vgx.runs.frames import drawn, evenly, files, step_of
 from vgx.runs.reading import grid as read_grid
 from vgx.runs.reading import unless_damaged
@@ -47,13 +48,16 @@ AROUND = 50  # training images that the nearest one of a sample is compared with
 COPY = 0.35
 SEARCHED = 20000  # training images that are searched for copies
 COMPARED = 16  # pixels to which each side is averaged before images are compared
-LARGEST = 1024  # pixels of an image on the page
+LARGEST = 1024  # pixels of a side of an image that is embedded with loss
+SMALL = 200 * 200  # pixels of an image that lossy WebP makes hardly smaller, but visibly worse
+EXACT = 2**20  # pixels of the grids by which a model is judged; the page keeps every one of them
+LOSS = "compressed with loss on this page"
 CPU = torch.device("cpu")
 OWN_IMAGES = "Not drawn here, because it opens images of its own; vgx sample draws it."
 
 
 def compute(
-    run: vgx.Run,
+    run: Run,
     recipe: vgx.Recipe,
     registry: vgx.Registry,
     store: Store | None,
@@ -88,26 +92,33 @@ def to_image(pixels: Tensor, size: int | None = None) -> Image.Image:
     return image
 
 
-def data_uri(image: Image.Image) -> str:
-    """Return an image as a data URI: WebP, without loss when it is small."""
+def data_uri(image: Image.Image, *, exact: bool = True) -> str:
+    """Return an image as a data URI: WebP, by default without loss."""
     file = io.BytesIO()
-    # Lossy WebP makes small images hardly smaller, and visibly worse.
-    image.save(file, "WEBP", quality=86, method=2, lossless=max(image.size) < 200)
+    image.save(file, "WEBP", quality=86, method=2, lossless=exact)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def embedded(image: Image.Image) -> dict[str, Any]:
-    """Return an image as a page has it: its data, width and height."""
-    image.thumbnail((LARGEST, LARGEST))
+def embedded(image: Image.Image, exact: int = SMALL) -> dict[str, Any]:
+    """Return an image as a page has it: its data, width and height, and what was lost, if anything.
+
+    Nothing is lost of an image of at most `exact` pixels.
+    """
+    whole = image.width * image.height <= exact
+    before = max(image.size)
+    if not whole:
+        image.thumbnail((LARGEST, LARGEST))
     image = image.convert("RGB")
-    return {"uri": data_uri(image), "width": image.width, "height": image.height}
+    shown = {"uri": data_uri(image, exact=whole), "width": image.width, "height": image.height}
+    loss = LOSS if before <= LARGEST else f"{LOSS}, and made smaller"
+    return shown if whole else {**shown, "loss": loss}
 
 
 # --- samples -----------------------------------------------------------------------------------
 
 
 def _samples(
-    run: vgx.Run,
+    run: Run,
     model: vgx.Model,
     recipe: vgx.Recipe,
     registry: vgx.Registry,
@@ -137,7 +148,8 @@ def _samples(
         if captions:  # as text: in a small picture they cannot be read
             note.append(f"Rows from the top: {'; '.join(captions)}.")
         first = images if part is own else first
-        picture = embedded(to_image(grid(images, part.row_length or COLUMNS)))
+        exact = EXACT if part is own else SMALL
+        picture = embedded(to_image(grid(images, part.row_length or COLUMNS)), exact)
         panels.append({"sampler": part.type, "note": " ".join(note), "image": picture})
     return panels, first
 
@@ -152,9 +164,7 @@ def with_defaults(parts: list[type[vgx.Sampler]]) -> list[vgx.Sampler]:
     return samplers
 
 
-def draw_samples(
-    run: vgx.Run, model: vgx.Model, part: vgx.Sampler
-) -> tuple[Tensor, Captions] | None:
+def draw_samples(run: Run, model: vgx.Model, part: vgx.Sampler) -> tuple[Tensor, Captions] | None:
     """Return images [N, C, H, W] as `vgx sample` draws them, and a caption for each row, if any.
 
     None when that would take long.
@@ -321,24 +331,34 @@ def _distances(one: Tensor, two: Tensor) -> Tensor:
 
 
 def frames(
-    run: vgx.Run, environment: Mapping[str, Any], most: int, pixels: int
+    run: Run, environment: Mapping[str, Any], most: int, pixels: int
 ) -> tuple[list[dict[str, Any]], int]:
     """Return at most `most` of the grids of training, evenly chosen, and how many there are.
 
     `pixels` is the number of pixels of one image of the run.
     """
     grids = drawn(run)
-    panels = [frame(file, environment, pixels) for file in evenly(grids, most)]
+    panels = [
+        frame(file, environment, pixels, EXACT if file == grids[-1] else SMALL)
+        for file in evenly(grids, most)
+    ]
     return [panel for panel in panels if panel is not None], len(grids)
 
 
-def frame(file: Path, environment: Mapping[str, Any], pixels: int) -> dict[str, Any] | None:
+def frame(
+    file: Path, environment: Mapping[str, Any], pixels: int, exact: int = SMALL
+) -> dict[str, Any] | None:
     """Return a grid of samples and the other grids of the same step.
+
+    Nothing is lost of reconstructions in a grid of at most `exact` pixels.
 
     A run of an earlier vgx, whose environment names no sampler, drew N(0, I): that grid is called
     `prior`, as it is now. Return None when the grid cannot be read, with a `Notice` if it is there.
     """
-    grids = {name: _read(path, pixels) for name, path in files(file.parent, step_of(file)).items()}
+    grids = {
+        name: _read(path, pixels, exact if name == "recon" else SMALL)
+        for name, path in files(file.parent, step_of(file)).items()
+    }
     if grids["samples"] is None:
         return None
     if "grids" not in environment and grids["prior"] is None:
@@ -355,15 +375,15 @@ def grid_titles(samplers: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _read(file: Path, pixels: int) -> dict[str, Any] | None:
+def _read(file: Path, pixels: int, exact: int) -> dict[str, Any] | None:
     """Return the image in a file, or None when there is none that can be read."""
     if not os.path.lexists(file):
         return None
     image = unless_damaged(lambda path: read_grid(path, pixels), file)
-    return None if image is None else embedded(image)
+    return None if image is None else embedded(image, exact)
 
 
-def drawing(run: vgx.Run) -> dict[str, str]:
+def drawing(run: Run) -> dict[str, str]:
     """Return the diagram of `vgx explain` as an image, and its text.
 
     Raises `StorageError` when the run's files do not contain enough for it.

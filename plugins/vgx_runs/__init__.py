@@ -1,6 +1,7 @@
 """What people do with runs: fork, replay, remove, note. A plugin like any other.
 
-commands   the commands
+commands   the commands: fork, note, rm
+remove     removing runs: only what is a run
 """
 
 from __future__ import annotations

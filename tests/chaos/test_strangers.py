@@ -26,7 +26,7 @@ USES = (
     ("report",), ("sample", "-n", "1"), ("sample", "-n", "1", "--best"),
     ("sample", "--separate", "pictures"), ("eval", "-n", "8"), ("resume",),
     ("resume", "--verify"), ("resume", "--force-unlock"), ("run", "--resume"),
-    ("run", "--set", "train.steps=9", "--resume"),
+    ("run", "--set", "train.steps=9", "--resume"), ("fork", "--at", "4"), ("fork",),
 )  # fmt: skip
 PART = '''
 from pathlib import Path

@@ -51,6 +51,12 @@ def vgx_program(tmp_path):
     return Program(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def program_in():
+    """For a run that several tests share: `program_in(folder)` starts the program there."""
+    return Program
+
+
 @pytest.fixture
 def vgx_here(tmp_path, monkeypatch, capfd):
     """Run a command line in this process, which spares the imports: (exit code, out, err)."""

@@ -192,3 +192,59 @@ def test_no_runs_are_told(capsys):
 
     assert run_program(["list"]) == 0
     assert "no runs here yet" in capsys.readouterr().out
+
+
+# --- where runs come from ------------------------------------------------------------------------
+
+
+def come(name, parent=None, step=5, how="fork", started="2026-01-01T00:00:00+00:00"):
+    """A run that comes from another one."""
+    noted = {"started": started}
+    if parent is not None:
+        noted["parent"] = {"run": parent, "step": step, "how": how}
+    return made(name, environment=noted)
+
+
+def shown(*runs):
+    return [line + run.name for line, run in listing.tree([*map(listing.summarize, runs)])]
+
+
+def test_each_run_stands_below_the_one_that_it_comes_from():
+    a, b, c, d, e = (
+        come("a"), come("b", "0001-a"), come("c", "0002-b"), come("d", "0001-a"), come("e")
+    )  # fmt: skip
+    assert shown(e, d, c, b, a) == [
+        "0005-e", "0001-a", "├─ 0002-b", "│  └─ 0003-c", "└─ 0004-d",
+    ]  # fmt: skip
+    assert shown(c, d) == ["0003-c", "0004-d"]  # of a parent that is not there
+
+
+def test_a_tree_has_each_run_once_whatever_the_files_claim():
+    a, b, c = come("a", "0002-b"), come("b", "0001-a"), come("c", "0003-c")
+    assert sorted(shown(a, b, c)) == ["0001-a", "0002-b", "0003-c"]
+
+
+def test_a_later_run_with_the_name_of_a_removed_parent_is_not_taken_for_it():
+    child = come("child", "0002-new", started="2026-01-01T00:00:00+00:00")
+    new = come("new", started="2026-02-01T00:00:00+00:00")
+    assert shown(new, child) == ["0002-new", "0001-child"]
+
+
+def test_the_list_shows_the_tree_and_the_notes(capsys):
+    from vgx.cli import run_program
+
+    come("a")
+    assert run_program(["list"]) == 0
+    assert "note" not in capsys.readouterr().out
+    child = come("b", "0001-a", 1000)
+    start = come("c", "0001-a", 20, "start")
+    (child.path / "note.txt").write_text("the \x1b[31mred one")
+    assert run_program(["list", "--tree"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[-1] == "note"
+    assert lines[2].startswith("├─ 0002-b ")
+    assert " 0001-a at step 1,000 " in lines[2]
+    assert lines[2].endswith(r" the \x1b[31mred one")
+    assert lines[3].startswith("└─ 0003-c ")
+    assert lines[3].endswith("weights of 0001-a at step 20")
+    assert start.path.name == "0003-c"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from steps import TIMES
 
 import vgx
 from vgx.console import Console
@@ -55,6 +56,9 @@ def test_a_missing_file_is_none_and_a_damaged_one_names_itself(tmp_path, name):
         ("environment.json", '{"packages": []}', "packages"),
         ("environment.json", '{"data": [1]}', "data"),
         ("environment.json", '{"data": {"content": "x", "kept": Infinity}}', "data.kept"),
+        ("environment.json", '{"parent": {"run": "a", "step": -1, "how": "fork"}}', "parent.step"),
+        ("environment.json", '{"parent": {"run": "a", "step": 1, "how": "x"}}', "parent.how"),
+        ("environment.json", '{"parent": {"step": 1, "how": "start"}}', "parent.run"),
         ("audit.json", '{"need": {"fixed": Infinity, "each": 1, "there": 1}}', "need.fixed"),
         ("audit.json", '{"need": {"fixed": 1, "each": 1e308, "there": 1}}', "need.each"),
         (
@@ -75,7 +79,7 @@ def test_the_field_is_named(tmp_path, name, content, field):
 
 
 @pytest.mark.bar("S10")
-@pytest.mark.parametrize("name", [*READERS, "lock", "log.jsonl", "recipe.yaml"])
+@pytest.mark.parametrize("name", [*READERS, "lock", "log.jsonl", "note.txt", "recipe.yaml"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "/dev/zero", "sparse"])
 def test_what_is_no_file_of_a_run_is_not_waited_for(tmp_path, name, kind):
     file = tmp_path / name
@@ -89,6 +93,7 @@ def test_what_is_no_file_of_a_run_is_not_waited_for(tmp_path, name, kind):
     else:
         file.symlink_to(kind)
     readers = {"lock": reading.lock, "log.jsonl": reading.log, "recipe.yaml": reading.recipe}
+    readers["note.txt"] = reading.note
     with pytest.raises(StorageError, match=name):
         (readers | READERS)[name](tmp_path)
 
@@ -260,7 +265,7 @@ def resumed(run, steps):
 
 def left(run):
     """What a resume leaves: log lines without times, checkpoints, and the newest weights."""
-    lines = [{**each, "seconds": 0} for each in run.read_log()]
+    lines = [{**each, **dict.fromkeys(TIMES, 0)} for each in run.read_log()]
     kept = sorted(path.name for path in run.checkpoints.iterdir())
     return lines, kept, checkpoint.load(run)[1].model
 
@@ -317,7 +322,7 @@ def lost_by(trained, folder, generator):
         not own_weights[name].equal(tensor) for name, tensor in weights.items()
     ):
         wrong.append("weights")
-    wanted = [{**json.loads(text), "seconds": 0} for text in readable] + lines[-4:]
+    wanted = [{**json.loads(text), **dict.fromkeys(TIMES, 0)} for text in readable] + lines[-4:]
     wrong += [f"line {each['step']}" for each in wanted if each not in own_lines]
     shutil.rmtree(copy.path)
     return wrong

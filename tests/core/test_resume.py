@@ -153,6 +153,38 @@ def test_a_run_that_stops_after_every_step_ends_alike(straight, family):
     assert log == wanted_log
 
 
+def test_a_learning_rate_that_changes_at_a_resume_holds_from_there_on_and_is_noted():
+    """As if a schedule had changed it there; also when the first resume is killed at once."""
+    before, after = 2.0**-10, 2.0**-13  # so that the schedule has no rounding
+    name = "train.optimizers.generator.lr"
+    schedule = {"from": before, "to": after, "steps": 1, "after": 3}
+    changes = {"train.steps": 6, "train.save_every": 2}
+    wanted, wanted_log = end_of(
+        session.run(recipe_of("vaegan", **changes, **{name: schedule}), console=quiet())
+    )
+    stopped_at(
+        4,
+        lambda: session.run(recipe_of("vaegan", **changes, **{name: before}), console=quiet()),
+    )
+    run, gone = find(), StorageError("the disk is gone")
+    changed = vgx.load_recipe(run.recipe_file, {name: after})
+    with mock.patch.object(session, "train", side_effect=gone), pytest.raises(StorageError):
+        session.resume(run, changed, console=quiet())
+    session.resume(run, console=quiet())
+    state, log = end_of(run)
+    assert differing(state, wanted) == []
+    assert log == wanted_log
+    text = f"{name}: {before} until step 4, then {after}"
+    assert {line["step"]: line["warnings"] for line in run.read_log() if "warnings" in line} == {
+        5: [text]
+    }
+    assert checkpoint.load(run)[1].numbers["warnings"] == []
+    with pytest.raises(vgx.VgxError, match=r"betas.*\n.*betas"):
+        session.resume(
+            run, vgx.load_recipe(run.recipe_file, {"train.optimizers.generator.betas": [0, 0.9]})
+        )
+
+
 # --- the negative control: what if one thing of the state were forgotten? ----------------------
 
 # Where it lies, and which names it has. What is forgotten is as it was at the very beginning.

@@ -292,6 +292,7 @@ def test_where_no_folder_can_be_made_the_path_is_named(tmp_path):
 # --- only in the run itself ----------------------------------------------------------------------
 
 OWN = ("lock", "log.jsonl", "recipe.yaml", "ended.json", "report.html", "evaluation.json")
+OWN += ("note.txt",)
 FOLDERS = ("checkpoints", "samples", "samplers", "trackers", "plugins")
 INSIDE = ("checkpoints/step-00000005", "samples/x.png", "samplers/x", "plugins/x.py", "trackers/x")
 

@@ -111,6 +111,9 @@ def test_a_curve_of_one_run_alone_comes_after_those_of_both(runs):
     lines = [line | {"losses": {"own": 1.0, **line["losses"]}} for line in runs[0].read_log()]
     runs[0].log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     groups = compare.gather(read(runs))["curves"]["groups"]
+    titles = [group["title"] for group in groups]
+    assert {"Gradient norm: decoder", "Discriminator's accuracy: real images"} < set(titles)
+    assert "Training speed" in titles
     assert [len(group["lines"]) for group in groups] == [2] * (len(groups) - 1) + [1]
     assert groups[-1]["title"] == "own"
 
@@ -158,6 +161,9 @@ def test_the_facts_are_those_of_the_files(runs):
     weights = json.loads((runs[0].path / "audit.json").read_text())["rows"]
     assert facts["parameters"] == [f"{sum(row['parameters'] for row in weights):,}"] * 2
     assert facts["evaluated at step"] == ["not evaluated"] * 2
+    assert "note" not in facts
+    (runs[1].path / "note.txt").write_text("less KL")
+    assert {name: cells for name, *cells in compare.facts(read(runs))}["note"] == ["", "less KL"]
 
 
 def test_a_run_without_a_log_is_compared_as_far_as_it_goes(runs):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from vgx.cli.options import common, device_option, find_trusted, trust_option
+from vgx.cli.options import common, device_option, find_trusted, step_option, trust_option
 
 if TYPE_CHECKING:
     from vgx.console import Console
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("-n", "n", default=10_000, show_default=True, type=click.IntRange(2, 10**7))
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--best", is_flag=True, help="Evaluate the checkpoint that was best by eval.best.")
+@step_option
 @device_option
 @trust_option
 @common
@@ -43,12 +44,15 @@ def evaluate(
     n: int,
     seeds: int,
     best: bool,
+    step: int | None,
     device: str | None,
     trust: bool,
 ) -> None:
     """Evaluate RUN (the newest by default): reconstructions, generated images, latents."""
     if len(set(samplers)) < len(samplers):
         raise click.UsageError("Give each --sampler once.")
+    if best and step is not None:
+        raise click.UsageError("Leave out --best or --step.")
     trained = find_trusted(run, trust=trust)  # before anything heavy is imported
     from vgx.check.blame import blaming
     from vgx.console import Console
@@ -72,6 +76,7 @@ def evaluate(
         n,
         seeds,
         best,
+        step,
     )
     with blaming(registry):
         results = evaluate_run(trained, recipe, settings, registry, pick_device(device), console)

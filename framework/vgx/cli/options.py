@@ -67,6 +67,10 @@ trust_option = click.option(
     "--trust-plugins", "trust", is_flag=True,
     help="Execute the run's own plugin files, whoever wrote them.",
 )  # fmt: skip
+step_option = click.option(
+    "--step", metavar="STEP", type=click.IntRange(0, 10**12),
+    help="With the checkpoint of this step; by default the newest.",
+)  # fmt: skip
 device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1, mps; by default cuda if there is one."
 )
@@ -87,14 +91,15 @@ def find_trusted(name: str | None, out: Path | None = None, *, trust: bool) -> R
     if unknown := trusting.untrusted(files):
         if trust:
             discover(unknown)
-        elif _at_a_terminal() and _confirmed(run, [file.line for file in unknown]):
+        elif at_a_terminal() and _confirmed(run, [file.line for file in unknown]):
             discover(unknown)
             trusting.remember(unknown)
     trusting.require(run, files)
     return run
 
 
-def _at_a_terminal() -> bool:
+def at_a_terminal() -> bool:
+    """Return whether a user can be asked: standard input and standard error are a terminal."""
     streams = (sys.stdin, sys.stderr)
     return all(stream and not stream.closed and stream.isatty() for stream in streams)
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from vgx.cli.options import common, runs_option
 
+if TYPE_CHECKING:
+    from vgx.runs.reading import Parent
+
 
 @click.command(name="list")
+@click.option("--tree", is_flag=True, help="Show each run below the one that it comes from.")
 @runs_option
 @common
-def list_runs(out: Path | None) -> None:
-    """List the runs, newest first: state, steps, age, size, best metric."""
+def list_runs(tree: bool, out: Path | None) -> None:
+    """List the runs, newest first: state, steps, age, size, best metric, note."""
     from vgx.console import Console
     from vgx.data.cache import format_bytes
     from vgx.output import short
@@ -25,18 +30,33 @@ def list_runs(out: Path | None) -> None:
     if not entries:
         console.print(f"{directory.runs_dir(out)}: no runs here yet; make one with: vgx run RECIPE")
         return
+    lined = summary.tree(entries) if tree else [("", entry) for entry in entries]
     rows = [
         (
-            entry.name,
+            line + entry.name,
             short(entry.state),
             f"{entry.step:,}" + (f" of {entry.of:,}" if entry.of else ""),
             summary.age(now - entry.since),
             format_bytes(entry.bytes),
             entry.best,
+            *((_origin(entry.parent),) if tree else ()),
+            short(entry.note),
         )
-        for entry in entries
+        for line, entry in lined
     ]
-    console.table(("run", "state", "step", "age", "size", "best metric"), rows)
+    header = ["run", "state", "step", "age", "size", "best metric"]
+    header += ["comes from"] * tree + ["note"]
+    if not any(entry.note for entry in entries):
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    console.table(header, rows)
+
+
+def _origin(parent: Parent | None) -> str:
+    """Return where a run comes from, for people."""
+    if parent is None:
+        return ""
+    what = "" if parent["how"] == "fork" else "weights of "
+    return f"{what}{parent['run']} at step {parent['step']:,}"
 
 
 @click.command(name="cache")

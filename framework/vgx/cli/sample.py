@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from vgx.cli.options import PATH, common, device_option, find_trusted, trust_option
+from vgx.cli.options import (
+    PATH,
+    common,
+    device_option,
+    find_trusted,
+    step_option,
+    trust_option,
+)
 
 if TYPE_CHECKING:
     from vgx.runs.directory import Run
@@ -32,6 +39,7 @@ LABELS = "labels.csv"  # the classes of images that are saved separately
 @click.option("--separate", metavar="DIR", type=PATH, help="A folder for single images instead.")
 @click.option("--animate", is_flag=True, help="An animation instead: .webp, .gif or .mp4.")
 @click.option("--best", is_flag=True, help="With the best checkpoint by the recipe's eval.best.")
+@step_option
 @device_option
 @trust_option
 @common
@@ -46,6 +54,7 @@ def sample(
     separate: Path | None,
     animate: bool,
     best: bool,
+    step: int | None,
     device: str | None,
     trust: bool,
 ) -> None:
@@ -54,6 +63,8 @@ def sample(
         raise click.UsageError("Leave out --separate or --animate.")
     if separate is not None and out is not None:
         raise click.UsageError("--out names the file of a grid; leave out --separate or --out.")
+    if best and step is not None:
+        raise click.UsageError("Leave out --best or --step.")
     trained = find_trusted(run, trust=trust)  # before anything heavy is imported
     from vgx.check.blame import blaming
     from vgx.console import Console
@@ -66,11 +77,15 @@ def sample(
     console, fields = Console(), parse_settings(settings)
     with blaming(registry_of(trained)):
         if separate is None:
-            path = save_grid(trained, sampler, fields, n, seed, out, device, animate, best, label)
+            path = save_grid(
+                trained, sampler, fields, n, seed, out, device, animate, best, label, step
+            )
             console.print(f"Picture {path}")
             return
         require_free_folder(separate, n, [LABELS])
-        model, prepared = open_sampler(trained, sampler, fields, device, best=best, label=label)
+        model, prepared = open_sampler(
+            trained, sampler, fields, device, best=best, label=label, step=step
+        )
         if not prepared.classes:  # then these images have no labels
             require_free_folder(separate, n)
         latents = draw_latents(prepared, n, seed)
@@ -108,6 +123,7 @@ def save_grid(
     animate: bool = False,
     best: bool = False,
     label: str | None = None,
+    step: int | None = None,
 ) -> Path:
     """Draw n images from a run; write them as a grid or an animation, and return the file.
 
@@ -118,7 +134,9 @@ def save_grid(
 
     if out is not None:
         (images.require_animation_file if animate else images.require_image_file)(out)
-    model, prepared = open_sampler(run, sampler, settings, device, best=best, label=label)
+    model, prepared = open_sampler(
+        run, sampler, settings, device, best=best, label=label, step=step
+    )
     part = prepared.part
     of_class = "" if prepared.label is None else f"-{_file_name(prepared.label, prepared.names)}"
     name = f"{part.type}-{model.step:08}-seed-{seed}{of_class}"

@@ -61,6 +61,7 @@ class Settings:
     n: int = 10_000  # images of each set, at most
     seeds: int = 3
     best: bool = False  # the checkpoint that was best by `eval.best`, not the newest
+    step: int | None = None  # the checkpoint of this step, not the newest
 
 
 def evaluate_run(
@@ -84,7 +85,9 @@ def evaluate_run(
         most = min(settings.n, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
         settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
-        model = load_model(run, recipe, device, ("encoder", "decoder"), best=settings.best)
+        model = load_model(
+            run, recipe, device, ("encoder", "decoder"), best=settings.best, step=settings.step
+        )
         holdout = None if settings.against else recipe.eval.holdout
         store = store_of(source, dataset, image, console, holdout or 0.0)
         sets = real_sets(store, holdout, settings.n)
@@ -106,7 +109,7 @@ def evaluate_run(
     results = {
         "format": FORMAT,
         "step": model.step,
-        "checkpoint": "best" if settings.best else "newest",
+        "checkpoint": _checkpoint(settings),
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - started, 3),
         "device": str(device),
@@ -126,6 +129,13 @@ def evaluate_run(
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
     write_file(place, text)
     return results
+
+
+def _checkpoint(settings: Settings) -> str:
+    """Return how the checkpoint was chosen: newest, best or step."""
+    if settings.step is not None:
+        return "step"
+    return "best" if settings.best else "newest"
 
 
 def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:

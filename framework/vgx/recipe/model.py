@@ -32,6 +32,22 @@ from vgx.parts.kinds import (
 from vgx.parts.values import STRICT, Adaptive, ImageSpec, LatentSpec, Rate
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+NetworkName = Literal["encoder", "decoder", "discriminator"]
+
+
+class Start(BaseModel):
+    """Weights of another training with which networks begin."""
+
+    model_config = STRICT
+
+    run: Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]
+    """Where they are: a run, by its number, name or folder; a folder that `vgx export` wrote; the
+    name of such a model on the hub, `owner/name`; or a file that ends in .safetensors."""
+    networks: Annotated[tuple[NetworkName, ...], Field(min_length=1)] | None = None
+    """The networks that begin with them. `null`: each one that is there and in the recipe."""
+    averaged: bool = True
+    """Take the averaged weights, with which `vgx sample` draws, where there are any; `false`: those
+    that were trained."""
 
 
 class Optimizer(BaseModel):
@@ -96,6 +112,9 @@ class Train(BaseModel):
     fakes: tuple[Literal["recon", "prior"], ...] = ()
     """The fake images of the discriminator: reconstructions (`recon`), decoded draws from N(0, I)
     (`prior`), or both. By default `[recon]` with an encoder and `[prior]` without."""
+    freeze: tuple[NetworkName, ...] = ()
+    """Networks that stay as they begin. They get no gradient and no optimizer, and are in
+    evaluation mode: BatchNorm uses its stored statistics, and dropout draws nothing."""
     clip: PositiveFloat | None = None
     """Largest norm of the gradient of each player. `null` is no limit."""
     accumulate: PositiveInt = 1
@@ -232,6 +251,8 @@ class Recipe(BaseModel):
     """The network from latents to images."""
     discriminator: Discriminator | None = None
     """The network from images to scores. Without a discriminator the experiment is a VAE."""
+    start: Start | None = None
+    """Weights of another training with which the networks begin: `{run: 7}`. `null`: new ones."""
     losses: tuple[Loss, ...]
     """The terms that the players minimise."""
     sampler: Sampler
@@ -256,6 +277,7 @@ class Recipe(BaseModel):
         if twice:
             message = "two losses are called '{name}': give one of them a name, 'name: ...'"
             raise PydanticCustomError("losses", message, {"name": twice[0]})
+        self._require_networks()
         for part in (self.decoder, self.discriminator):
             if part is not None and part.conditional and not self.image.classes:
                 message = "the {kind} {type} takes labels: give the number of labels, image.classes"
@@ -276,10 +298,29 @@ class Recipe(BaseModel):
         require_each_once("trackers", (tracker.type for tracker in self.trackers))
         return self
 
+    def _require_networks(self) -> None:
+        """Raise when `start` or `train.freeze` name a network that the recipe does not have."""
+        started = (self.start.networks if self.start else None) or ()
+        for field, names in (("start.networks", started), ("train.freeze", self.train.freeze)):
+            require_each_once(field, names)
+            if lost := [name for name in names if getattr(self, name) is None]:
+                message = "{field} names the {network}, which this recipe does not have"
+                raise PydanticCustomError("networks", message, {"field": field, "network": lost[0]})
+        generator = {name for name in ("encoder", "decoder") if getattr(self, name) is not None}
+        if generator <= {*self.train.freeze}:
+            message = "train.freeze leaves nothing of the generator to train; take {names} out"
+            choice = {"names": " or ".join(sorted(generator))}
+            raise PydanticCustomError("networks", message, choice)
+
+    @property
+    def trains_discriminator(self) -> bool:
+        """Whether the discriminator is a player: it is there, and not frozen."""
+        return self.discriminator is not None and "discriminator" not in self.train.freeze
+
     @property
     def batches_per_step(self) -> int:
         """Minibatches that one step takes: one for each update of the discriminator, at least 1."""
-        return self.train.discriminator_steps if self.discriminator else 1
+        return self.train.discriminator_steps if self.trains_discriminator else 1
 
     @property
     def images_per_step(self) -> int:
@@ -291,5 +332,6 @@ class Recipe(BaseModel):
 # data set too, but of that the images are compared, so it may lie elsewhere now.
 CHANGEABLE = (
     "train.epochs", "train.steps", "train.log_every", "train.draw_every", "train.save_every",
-    "train.on_nonfinite", "eval.every", "eval.n", "trackers", "dataset", "sampler.path",
+    "train.on_nonfinite", "train.optimizers.generator.lr", "train.optimizers.discriminator.lr",
+    "eval.every", "eval.n", "trackers", "dataset", "sampler.path",
 )  # fmt: skip

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from vgx.errors import BusyError, Notice, StorageError
 from vgx.files import (
+    UNFINISHED,
     flush_directory,
     open_own,
     opened,
@@ -36,7 +37,7 @@ _NAME = re.compile(r"(\d{4,})-(.+)")
 # The files and folders of a run that vgx writes.
 _FILES = (
     "lock", "log.jsonl", reading.DAMAGED, "nonfinite.jsonl", "recipe.yaml", "environment.json",
-    "audit.json", "ended.json", "evaluation.json", "profile.json", "report.html",
+    "audit.json", "ended.json", "evaluation.json", "profile.json", "report.html", "note.txt",
 )  # fmt: skip
 _APPENDED = ("lock", "log.jsonl", reading.DAMAGED, "nonfinite.jsonl")
 _FOLDERS = ("checkpoints", "plugins", "samplers", "samples", "trackers")
@@ -239,6 +240,14 @@ class Run:
                 yield
             finally:
                 file.truncate(0)
+
+    def others(self) -> list[str]:
+        """Return the names of files and folders in it that vgx does not write."""
+        return sorted(
+            name
+            for name in os.listdir(self.path)  # noqa: PTH208
+            if name not in (*_FILES, *_FOLDERS) and not UNFINISHED.fullmatch(name)
+        )
 
     def holder(self) -> str:
         """Return which process is writing here now; an empty text if none is.

@@ -42,6 +42,7 @@ MAX_EVALUATION = 2**22  # its lists have a number for each latent dimension
 MAX_LOG = 2**29
 MAX_LINE = 2**20  # bytes of a line of a log; the rest of a longer one is passed over
 MAX_LOCK = 2**12
+MAX_NOTE = 2**14
 MAX_GRID = 2**26  # bytes of an image in samples/
 LINES = 100_000  # of a log: of a longer one so many are kept, evenly chosen
 TAIL = 2**16  # bytes at the end of a log in which its last line is looked for
@@ -92,6 +93,16 @@ class Plugin(TypedDict, total=False):
     failure: str
 
 
+class Parent(TypedDict, total=False):
+    """The run that a run comes from, and the step at which it left it."""
+
+    run: Required[str]  # the name of its directory
+    step: Required[Count]  # of the checkpoint whose weights were taken
+    how: Required[Literal["fork", "start"]]
+    sha256: str  # of the file with these weights
+    networks: Annotated[list[str], FailFast()]  # whose weights were taken
+
+
 class Environment(TypedDict, total=False):
     """What a run was made with: `environment.json`."""
 
@@ -109,6 +120,7 @@ class Environment(TypedDict, total=False):
     better: dict[str, Literal["higher", "lower"]] | None  # absent in runs of earlier versions
     grids: str
     notices: Annotated[list[str], FailFast()]
+    parent: Parent  # absent in a run that began with weights of its own
 
 
 class Row(TypedDict):
@@ -204,6 +216,9 @@ class Line(TypedDict, total=False):
     seconds: Amount
     losses: dict[str, FiniteFloat]
     rates: dict[str, FiniteFloat]
+    grad_norm: dict[str, FiniteFloat]  # of each network, before clipping
+    accuracy: dict[str, FiniteFloat]  # of the discriminator, on real and on fake images
+    images_per_second: Amount  # since the line before
     metrics: dict[str, float]
     warnings: Annotated[list[str], FailFast()]
     notices: Annotated[list[str], FailFast()]
@@ -312,6 +327,11 @@ def recipe_text(run: Path) -> str:
 def lock(run: Path) -> str:
     """Return the text in the lock of a run; an empty text if it has none."""
     return (_bytes(run / "lock", MAX_LOCK) or b"").decode(errors="replace").strip()
+
+
+def note(run: Path) -> str:
+    """Return what people have noted about a run; an empty text if nothing."""
+    return (_bytes(run / "note.txt", MAX_NOTE) or b"").decode(errors="replace").strip()
 
 
 def grid(file: Path, pixels: int) -> Image.Image:

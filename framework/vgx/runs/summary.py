@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ class Summary:
     since: float  # seconds since 1970: when it was begun
     bytes: int  # on the disk
     best: str  # a metric and its value, if one was measured
+    note: str = ""
+    parent: reading.Parent | None = None
+    started: str = ""  # the time, as in environment.json
 
 
 def summarize(run: Run) -> Summary:
@@ -43,12 +47,44 @@ def summarize(run: Run) -> Summary:
         step = max(last["step"], ended["step"] if ended else 0)
         state = "running" if run.holder() else ended["how"] if ended else "killed"
         steps = (ended["of"] if ended else None) or _steps(plan, last)
-        return Summary(name, state, step, steps, since, size, _best(run, plan))
+        made, note = reading.environment(run.path) or {}, reading.note(run.path)
+        origin = made.get("parent"), made.get("started", "")
+        return Summary(name, state, step, steps, since, size, _best(run, plan), note, *origin)
     # Whatever is wrong with one run, the others are listed.
     except Exception as error:  # noqa: BLE001
         first = (str(error).splitlines() or [type(error).__name__])[0]
         why = first.replace(f"{run.path}{os.sep}", "").removeprefix(f"{run.path}: ")
         return Summary(name, f"broken: {why}", 0, None, since, size, "")
+
+
+def tree(runs: Sequence[Summary]) -> list[tuple[str, Summary]]:
+    """Return the runs with each below the run that it comes from, and lines that show this.
+
+    Children stand in the order of their names, all others as they are given.
+    """
+    named = {run.name: run for run in runs}
+    below: dict[str, list[Summary]] = {}
+    for run in sorted(runs, key=lambda run: run.name):
+        above = named.get(run.parent["run"]) if run.parent else None
+        # A run that was made later has the name of a parent that was removed.
+        if above is not None and above.started <= run.started:
+            below.setdefault(above.name, []).append(run)
+    children = {run.name for group in below.values() for run in group}
+    rows: list[tuple[str, Summary]] = []
+
+    def add(run: Summary, line: str, beside: str) -> None:
+        rows.append((line, run))
+        group = below.pop(run.name, [])  # each once, whatever the files of a stranger claim
+        for child in group:
+            last = child is group[-1]
+            add(child, f"{beside}{'└─ ' if last else '├─ '}", f"{beside}{'   ' if last else '│  '}")
+
+    for run in runs:
+        if run.name not in children:
+            add(run, "", "")
+    seen = {run.name for _, run in rows}
+    rows += [("", run) for run in runs if run.name not in seen]  # of a circle
+    return rows
 
 
 def age(seconds: float) -> str:

@@ -77,8 +77,9 @@ def sample(
     device: torch.device | str | None = "cpu",
     best: bool = False,
     label: str | int | None = None,
+    step: int | None = None,
 ) -> Tensor:
-    """[n, C, H, W]  New images in [0, 1] from a run's newest checkpoint, or its best one.
+    """[n, C, H, W]  New images in [0, 1] from a run's newest checkpoint, its best, or a step's.
 
     They are drawn on `device` and stay there; None is the device that `vgx.run` takes by default.
     `sampler` is a type and `settings` its fields; by default the recipe's own sampler draws. Image
@@ -88,7 +89,9 @@ def sample(
     for name, number, least in (("n", n, 1), ("seed", seed, 0)):
         if type(number) is not int or number < least:
             raise RecipeError(f"{name}: {number!r}: give a whole number, at least {least}")
-    model, prepared = open_sampler(run, sampler, settings, device, best=best, label=label)
+    model, prepared = open_sampler(
+        run, sampler, settings, device, best=best, label=label, step=step
+    )
     return torch.cat(list(draw(model, prepared, n, seed)))
 
 
@@ -100,6 +103,7 @@ def open_sampler(
     *,
     best: bool = False,
     label: str | int | None = None,
+    step: int | None = None,
 ) -> tuple[Model, Prepared]:
     """Return a run's networks, and a sampler that is ready to draw; arguments as in `sample`."""
     run = located(run)
@@ -115,7 +119,7 @@ def open_sampler(
     with looking_back(run, recipe):
         source = recipe.sampler.pictures(recipe.image)
     networks = ("decoder",) if source is None else ("encoder", "decoder")
-    model = load_model(run, recipe, device, networks, best=best)
+    model = load_model(run, recipe, device, networks, best=best, step=step)
     needed = source is None and recipe.sampler.least_codes > 0
     if needed and not len(model.codes) and is_exported(run.path):
         text = "the model was exported without its stored latents (vgx export --codes)"

@@ -99,8 +99,9 @@ def load(
     networks: tuple[str, ...] = NETWORKS,
     *,
     best: bool = False,
+    step: int | None = None,
 ) -> Model:
-    """Load a run's newest checkpoint, or the best one by `eval.best`.
+    """Load a run's newest checkpoint, the best one by `eval.best`, or that of a step.
 
     `run` is a path, a number or a name; None is the newest run. It may also be a folder that
     `vgx export` wrote, or the name of such a model on the hub, "owner/name", whose files are
@@ -110,7 +111,7 @@ def load(
     """
     run = located(run)
     recipe = load_recipe(run.recipe_file, (), registry_of(run))
-    return load_model(run, recipe, device, networks, best=best)
+    return load_model(run, recipe, device, networks, best=best, step=step)
 
 
 def located(run: Run | str | Path | int | None) -> Run:
@@ -127,11 +128,18 @@ def load_model(
     networks: tuple[str, ...] = NETWORKS,
     *,
     best: bool = False,
+    step: int | None = None,
 ) -> Model:
     """Load some networks of a run whose recipe is loaded already."""
     device = pick_device(device)
-    exports = exported.is_exported(run.path)
-    path, state = (run.path, exported.load(run.path)) if exports else checkpoint.load(run)
+    if best and step is not None:
+        raise RecipeError(f"{run.path}: the best checkpoint or that of step {step}: choose one")
+    if exported.is_exported(run.path):
+        path, state = run.path, exported.load(run.path)
+        if step not in (None, here := state.numbers["step"]):
+            raise StorageError(f"{path}: an exported model, which has step {here:,} alone")
+    else:
+        path, state = checkpoint.load(run) if step is None else checkpoint.load_step(run, step)
     if best:
         path, state = _best(run, recipe, state)
     loaded: dict[str, nn.Module | None] = dict.fromkeys(NETWORKS)

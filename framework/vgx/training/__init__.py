@@ -10,5 +10,6 @@ profiler     a profile of a few steps
 ending       the end of a training: `ended.json`, and plugins are called
 preparing    what stands before a training: the data set is opened, all is tried on a few images
 session      `vgx run` and `vgx resume`: check, build, train; and continue
+fork         a new run that goes on from a checkpoint of another run
 verify       whether a run repeats: its last steps once more
 """

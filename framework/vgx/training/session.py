@@ -45,6 +45,7 @@ from vgx.training.preparing import (
     require_parts,
     trained_images,
     try_recipe,
+    weights_for,
 )
 from vgx.training.profiler import profiled
 from vgx.training.signals import signals
@@ -80,6 +81,7 @@ def run(
         recipe = load_recipe(recipe, (), registry)
     refuse_lost_parts(recipe, registry)
     require_writable(runs_dir(out))
+    weights = weights_for(recipe, out, console)
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
@@ -87,7 +89,7 @@ def run(
             # Decoding takes long, so it is the last thing that may fail.
             store = read_images(recipe, source, console) if exists(source, recipe.image) else None
             engine, findings = try_recipe(
-                recipe, registry, source, store, reads, chosen, notices, console
+                recipe, registry, source, store, reads, chosen, notices, console, weights
             )
         store = store or read_images(recipe, source, console)
         notices += store.look.notices(store.image, len(store.images))
@@ -111,7 +113,9 @@ def run(
         for file in registry.files:
             write_file(new.place("plugins", file.path.name), file.data)
         remember(registry.files)
-        about = environment.describe(recipe, registry, engine.device, store, notices, folder)
+        about = environment.describe(
+            recipe, registry, engine.device, store, notices, folder, weights
+        )
         write_file(new.place("environment.json"), _json(about))
         write_file(new.place("audit.json"), _json(dataclasses.asdict(findings)))
         write_file(new.place("recipe.yaml"), dump_recipe(recipe))  # only now can the run be resumed
@@ -130,10 +134,10 @@ def resume(
 ) -> Run | None:
     """Continue a run from its newest checkpoint, as if it had never stopped.
 
-    A recipe may be given to train longer, to log, draw and save at other times, or because the
-    images lie elsewhere now; any other difference is a `RecipeError`, and so are other images, and
-    fewer steps than are done. When a run is done, that is printed, nothing but the place of the
-    images changes, and the result is None.
+    A recipe may be given to train longer, at other learning rates, to log, draw and save at other
+    times, or because the images lie elsewhere now; any other difference is a `RecipeError`, and so
+    are other images, and fewer steps than are done. When a run is done, that is printed, nothing
+    but the place of the images changes, and the result is None.
     """
     console = console or Console()
     environment.one_process()
@@ -173,6 +177,7 @@ def resume(
             keep_place(stopped, recipe, training.store)
         elif changed:
             write_file(stopped.place("recipe.yaml"), dump_recipe(recipe))
+        _note_rates(training, stored, state, console)
         what = "goes on from" if continues else "ends at"
         console.print(f"Run {stopped.path} {what} step {training.done:,}")
         with signals(training, console):
@@ -189,6 +194,7 @@ def check(
     """
     environment.one_process()
     chosen = pick_device(device)
+    weights = weights_for(recipe, None, console)
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
@@ -198,8 +204,9 @@ def check(
             if classes := classes_of(source, recipe.image):
                 console.print(f"Labels: {summary(classes)}")
             engine, findings = try_recipe(
-                recipe, registry, source, None, reads, chosen, notices, console, all_follow=False
-            )
+                recipe, registry, source, None, reads, chosen, notices, console, weights,
+                all_follow=False,
+            )  # fmt: skip
     return engine, findings
 
 
@@ -266,13 +273,39 @@ def _changes(run: Run, stored: Recipe, recipe: Recipe) -> bool:
     wrong = [
         f"{name}: {old!r} -> {new!r}"
         for name, (old, new) in changed.items()
-        if not {name, name.partition(".")[0]} & {*CHANGEABLE}
+        if not any(name == field or name.startswith(f"{field}.") for field in CHANGEABLE)
     ]
     if wrong:
         listed = "\n  ".join(wrong[:6])
         message = f"{run.path} was made by another recipe; start a new run for that:\n  {listed}"
         raise RecipeError(message)
     return bool(changed)
+
+
+def _note_rates(training: Training, stored: Recipe, state: State | None, console: Console) -> None:
+    """Note in the log which learning rates are others from the next step on.
+
+    The newest checkpoint gets the note too: a log loses its lines after it when a run is resumed.
+    """
+    old, new = (
+        recipe.model_dump(mode="json")["train"]["optimizers"]
+        for recipe in (stored, training.recipe)
+    )
+    notes = [
+        f"train.optimizers.{player}.lr: {old[player]['lr']} until step {training.done:,}, then "
+        f"{new[player]['lr']}"
+        for player in old
+        if old[player]["lr"] != new[player]["lr"]
+    ]
+    if not notes or state is None:
+        return
+    for note in notes:
+        console.warn(note)
+    training.warnings += notes
+    numbers = {**state.numbers, "warnings": training.warnings}
+    best = training.measured.get(training.recipe.eval.best or "")
+    state = dataclasses.replace(state, numbers=numbers)
+    checkpoint.save(training.run, state, training.recipe.train.keep, best and best.best.step)
 
 
 def _nothing_left(training: Training) -> str:
@@ -340,9 +373,13 @@ def rebuild(
     with looking_back(run, recipe):
         _, source, notices = open_images(recipe, [recipe.sampler], console)
         require_room(source, recipe.image)
-    # A state has all weights, so none are downloaded.
+    # A state has all weights, so none are downloaded, and no other run is read.
     to_build = untrained(recipe) if state else recipe
-    engine = build(to_build, trained_images(recipe, source, None), chosen, notices, console)
+    weights = weights_for(to_build, run.path.parent, console)
+    if weights and weights.sha256 != run.environment().get("parent", {}).get("sha256"):
+        raise StorageError(f"{run.path}: {weights} has changed since; start a new run")
+    count = trained_images(recipe, source, None)
+    engine = build(to_build, count, chosen, notices, console, weights)
     store = read_images(recipe, source, console, verify)
     before = run.environment()["data"]
     if store.content != before["content"]:

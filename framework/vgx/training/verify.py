@@ -83,5 +83,8 @@ def _compare_states(run: Run, state: State, newest: State) -> None:
 
 
 def _differs(run: Run, what: str) -> StorageError:
-    why = "another machine, device, version or number of threads may be the reason"
+    why = (
+        "another machine, device, version or number of threads may be the reason, or a learning "
+        "rate that was changed at a resume (see the warnings of the log)"
+    )
     return StorageError(f"{run.path}: does not repeat: {what}; {why}")

@@ -1,0 +1,65 @@
+"""Removing runs: only what is a run, and none that is being trained."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import stat
+from pathlib import Path
+
+import vgx
+from vgx.errors import BusyError
+from vgx.files import storage
+from vgx.runs.directory import Run
+
+NEEDED = ("recipe.yaml", "environment.json")  # by which a folder is known as a run
+_NUMBERED = re.compile(r"\d{4,}-.+")
+_REMOVED = re.compile(r"\..+\.removed-[0-9a-f]{16}")
+
+
+def require_run(run: Run) -> None:
+    """Raise `vgx.StorageError` for what is no run, or is a link, and `BusyError` for a busy run.
+
+    A run that was ended before it began has no recipe: it is known by its name, if nothing is in it
+    that vgx does not write.
+    """
+    path = run.path
+    if path.is_symlink():
+        raise vgx.StorageError(f"{path}: a link to {path.resolve()}; name the run itself")
+    if not path.is_dir():
+        raise vgx.StorageError(f"{path}: no run")
+    unborn = _NUMBERED.fullmatch(path.resolve().name) and not run.others()
+    if not unborn and not all(_is_file(path / name) for name in NEEDED):
+        what = f"no run, since it does not have {' and '.join(NEEDED)}; nothing was removed"
+        raise vgx.StorageError(f"{path}: {what}")
+    if holder := run.holder():
+        message = f"process {holder} is training here; nothing was removed"
+        raise BusyError(f"{path}: {message}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def remove(run: Run) -> None:
+    """Remove a run and all that is in it; links in it are removed, and not what they lead to.
+
+    It gets another name first, so nobody finds a run of which half is removed. What an earlier
+    removal left that was killed is removed too.
+    """
+    require_run(run)
+    path = run.path.resolve()
+    aside = path.with_name(f".{path.name}.removed-{secrets.token_hex(8)}")
+    with storage(path):
+        path.rename(aside)
+    if holder := Run(aside).holder():  # it has begun since
+        aside.rename(path)
+        raise BusyError(f"{path}: process {holder} is training here; it was not removed")
+    for folder in path.parent.glob(".*"):
+        if _REMOVED.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+            with storage(folder):
+                shutil.rmtree(folder)
