@@ -76,6 +76,9 @@ if TYPE_CHECKING:
     from vgx.step import Step as Step
     from vgx.training.session import run as run
     from vgx_figures import plot as plot
+    from vgx_share import export as export
+    from vgx_share import import_model as import_model
+    from vgx_share import push as push
 
 __version__ = "0.1.0.dev0"
 
@@ -104,6 +107,7 @@ _PUBLIC = {
     "vgx.runs.trust": "trust_plugins",
     "vgx.training.session": "run",
     "vgx_figures": "plot",
+    "vgx_share": "export import_model push",
 }
 
 

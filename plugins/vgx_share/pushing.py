@@ -24,13 +24,8 @@ _SECRET = re.compile(r"hf_[A-Za-z0-9]{4,}|(?i:bearer\s+\S+)")
 LOGIN = "log in first: hf auth login (or set HF_TOKEN), with a token that may write"
 
 
-def push(folder: str | Path, name: str, *, private: bool = False) -> str:
-    """Upload a folder that `vgx export` wrote to the model `owner/name`, and return its address.
-
-    The model is made if it is not there, `private` or for all to see. Files of an earlier push that
-    the folder does not have are removed there. Raises `StorageError` for a folder that is not as it
-    was exported, and `HubError` when the hub refuses.
-    """
+def upload(folder: str | Path, name: str, *, private: bool) -> str:
+    """Upload an exported folder to the model `owner/name`. See `vgx_share.push`."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
     folder = user_path(folder)
@@ -71,7 +66,7 @@ def contents(folder: Path, name: str) -> dict[str, bytes]:
 def _polite(name: str) -> Iterator[None]:
     """Ask the hub in the block: without its bars, without long waits, with errors as messages."""
     from huggingface_hub import errors, get_session, get_token
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     client = get_session()
@@ -82,7 +77,7 @@ def _polite(name: str) -> Iterator[None]:
     except errors.OfflineModeIsEnabled:
         raise vgx.HubError(f"{name}: nothing is uploaded offline") from None
     # A network fails with many kinds of error. They hold requests, and so the token.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         cause = error.__cause__ if isinstance(error, RuntimeError) else None  # of one of the files
         code = getattr(getattr(cause or error, "response", None), "status_code", None)
         text = next(iter(str(cause or error).strip().splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""The folder of diffusers: its format by hand, and diffusers itself in an environment of its own."""
+"""The folder of diffusers: its format by hand, and diffusers itself where there is no vgx."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 import vgx
 from vgx.sampling.model import Model
 from vgx_share import diffusers, exporting
-from vgx_share.importing import import_model
 
 ROOT = Path(__file__).parents[2]
 PARTS = {"type": "autoencoder-kl", "blocks": 1, "groups": 4}
@@ -119,7 +118,7 @@ def test_both_ways_of_scaling_give_variance_one(tmp_path):
 def test_it_is_read_as_it_was_written(tmp_path):
     made = written(tmp_path)
     (tmp_path / "vae").rename(tmp_path / "my vae!")
-    run = import_model(tmp_path / "my vae!", ["image.size=32"], out=tmp_path / "runs")
+    run = vgx.import_model(tmp_path / "my vae!", ["image.size=32"], out=tmp_path / "runs")
     assert run.path.name == "0001-my-vae"
     loaded = vgx.load(run)
     assert loaded.recipe.latent.shape == (2, 16, 16)  # they follow the size of the images
@@ -141,7 +140,7 @@ def test_weights_of_old_names_and_of_half_precision_are_read(tmp_path):
     }
     assert any("proj_attn" in name for name in old)
     save_file(old, file)
-    loaded = vgx.load(import_model(tmp_path, out=tmp_path / "runs"))
+    loaded = vgx.load(vgx.import_model(tmp_path, out=tmp_path / "runs"))
     weight = loaded.encoder.encoder.mid_block.attentions[0].to_out[0].weight
     wanted = made.encoder.encoder.mid_block.attentions[0].to_out[0].weight
     assert torch.equal(weight, wanted.half().float())
@@ -174,7 +173,7 @@ def test_other_networks_are_refused(tmp_path, field, value):
     file = tmp_path / "vae" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
     with pytest.raises(vgx.StorageError, match=r"config\.json"):
-        import_model(tmp_path, out=tmp_path / "runs")
+        vgx.import_model(tmp_path, out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
@@ -184,15 +183,15 @@ def test_weights_that_are_no_weights_are_refused(tmp_path):
     whole = load_file(file)
     save_file({**whole, "lora.weight": torch.zeros(1)}, file)
     with pytest.raises(vgx.StorageError, match=r"lora\.weight is no weight of AutoencoderKL"):
-        import_model(tmp_path, out=tmp_path / "runs")
+        vgx.import_model(tmp_path, out=tmp_path / "runs")
     whole.pop("quant_conv.bias")
     save_file(whole, file)
     with pytest.raises(vgx.StorageError, match=r"does not fit the encoder"):
-        import_model(tmp_path, out=tmp_path / "runs")
+        vgx.import_model(tmp_path, out=tmp_path / "runs")
     file.unlink()
     os.mkfifo(file)
     with pytest.raises(vgx.StorageError, match="no model"):
-        import_model(tmp_path, out=tmp_path / "runs")
+        vgx.import_model(tmp_path, out=tmp_path / "runs")
 
 
 # --- diffusers and onnxruntime, where there is no vgx ---------------------------------------------
@@ -217,7 +216,8 @@ x, z = torch.tensor(given["images"]), torch.tensor(given["z"])
 with torch.no_grad():
     latents = vae.encode(x * 2 - 1).latent_dist.mode()
     images = (vae.decode(z).sample / 2 + 0.5).clamp(0, 1)
-print(np.abs(latents.numpy() - given["latents"]).max(), np.abs(images.numpy() - given["decoded"]).max())
+for found, name in ((latents, "latents"), (images, "decoded")):
+    print(np.abs(found.numpy() - given[name]).max())
 for n in (1, 7):
     for file, name, output in (("encoder", "images", "latents"), ("decoder", "z", "decoded")):
         session = onnxruntime.InferenceSession(f"{folder}/{file}.onnx")
@@ -261,7 +261,7 @@ def test_diffusers_and_onnxruntime_give_the_same_without_vgx(tmp_path, library):
         "decoder: {type: autoencoder-kl, widths: [16, 8], blocks: 1, groups: 4}\n"
         "losses: [l1, {type: kl, weight: 1.0e-4}]\ntrain: {steps: 10, draw_every: 100}\n"
     )
-    folder = exporting.export(vgx.run(vgx.load_recipe(recipe)), tmp_path / "out")
+    folder = vgx.export(vgx.run(vgx.load_recipe(recipe)), tmp_path / "out")
     model = vgx.load(folder)
     images, z = torch.rand(7, 3, 16, 16), 2 * torch.randn(7, 4, 8, 8)
     given, theirs = tmp_path / "given.npz", tmp_path / "theirs"
@@ -277,7 +277,7 @@ def test_diffusers_and_onnxruntime_give_the_same_without_vgx(tmp_path, library):
     assert len(differences) == 6
     assert max(differences) < 1e-5
     # And what diffusers wrote, in vgx.
-    found, wanted = vgx.load(import_model(theirs)), np.load(f"{theirs}.npz")
+    found, wanted = vgx.load(vgx.import_model(theirs)), np.load(f"{theirs}.npz")
     latents = found.encode(images)
     assert np.abs(latents.numpy() - wanted["latents"]).max() < 1e-5
     assert np.abs(found.decode(latents).numpy() - wanted["images"]).max() < 1e-5

@@ -14,8 +14,6 @@ from model_hub import ModelHub, asked, serving
 import vgx
 from vgx.runs import exported, hub
 from vgx_share import exporting
-from vgx_share.importing import import_model
-from vgx_share.pushing import push
 
 # A habit of huggingface_hub that its own HTTP library warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -30,7 +28,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting.onnx, "_LIBRARIES", ("no_such_library",))
         with pytest.warns(vgx.Notice, match="no ONNX files"):
-            return exporting.export(OLD, place / "faces", codes=True)
+            return vgx.export(OLD, place / "faces", codes=True)
 
 
 @pytest.fixture
@@ -62,7 +60,7 @@ def test_what_is_pushed_is_what_is_loaded(online, folder, tmp_path):
     (folder / "diary.txt").write_text("mine")
     (folder / "plugins").mkdir()
     (folder / "plugins" / "x.py").write_text("raise SystemExit")
-    address = push(folder, "o/n", private=True)
+    address = vgx.push(folder, "o/n", private=True)
     assert address.endswith("/o/n")
     assert online.visibility == "private"
     there = online.commits[online.head]
@@ -79,28 +77,28 @@ def test_what_is_pushed_is_what_is_loaded(online, folder, tmp_path):
 
 
 def test_it_is_downloaded_once(online, folder):
-    push(folder, "o/n")
+    vgx.push(folder, "o/n")
     assert online.visibility is None  # as the hub does it
     for _ in range(2):
         vgx.load("o/n")
     vgx.load("https://huggingface.co/o/n")
     assert sorted(each.rpartition("/")[2] for each in fetched(online)) == NEEDED
     assert vgx.sample("o/n", n=2).shape == (2, 3, 8, 8)
-    assert import_model("o/n").path.name == "0001-old"
+    assert vgx.import_model("o/n").path.name == "0001-old"
     assert len(fetched(online)) == 4
     first = online.head
     (folder / "codes.safetensors").unlink()
     about = json.loads((folder / "vgx.json").read_text())
     del about["files"]["codes.safetensors"]
     (folder / "vgx.json").write_text(json.dumps(about))
-    push(folder, "o/n")
+    vgx.push(folder, "o/n")
     assert "codes.safetensors" not in online.commits[online.head]  # removed there
     assert len(vgx.load("o/n").codes) == 0
     assert len(vgx.load(f"o/n@{first}").codes) == 32
 
 
 def test_without_a_network_what_was_fetched_is_used(online, folder):
-    push(folder, "o/n")
+    vgx.push(folder, "o/n")
     before = vgx.load("o/n")
     online.status = 503
     with pytest.warns(vgx.Notice, match="fetched before, are used"):
@@ -111,7 +109,7 @@ def test_without_a_network_what_was_fetched_is_used(online, folder):
 
 
 def test_a_file_that_is_damaged_in_the_cache_is_fetched_again(online, folder):
-    push(folder, "o/n")
+    vgx.push(folder, "o/n")
     place = hub.model_folder("o/n")
     (place / "model.safetensors").write_bytes(b"x")
     vgx.load("o/n")
@@ -154,7 +152,7 @@ def test_what_is_not_as_it_was_exported_is_not_loaded(online, folder, change, tm
 
 
 def test_the_token_goes_to_the_hub_alone(online, folder, tmp_path):
-    push(folder, "o/n")
+    vgx.push(folder, "o/n")
     other = ModelHub()
     other.commits = online.commits
     with serving(other) as address:
@@ -168,7 +166,7 @@ def test_the_token_goes_to_the_hub_alone(online, folder, tmp_path):
 def test_a_hub_that_refuses_gets_no_token_into_a_message(online, folder, status, capfd, tmp_path):
     """The answer repeats the token, as a careless proxy may."""
     online.status = status
-    for use in (lambda: push(folder, "o/n"), lambda: vgx.load("o/n")):
+    for use in (lambda: vgx.push(folder, "o/n"), lambda: vgx.load("o/n")):
         with pytest.raises(vgx.HubError) as caught:
             use()
         assert caught.value.exit_code == 8
@@ -181,19 +179,19 @@ def test_a_hub_that_refuses_gets_no_token_into_a_message(online, folder, status,
 def test_without_a_token_nothing_is_asked(online, folder, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(vgx.HubError, match=r"log in first: hf auth login"):
-        push(folder, "o/n")
+        vgx.push(folder, "o/n")
     assert online.requests == []
 
 
 def test_only_an_exported_folder_that_is_whole_is_pushed(online, folder, tmp_path):
     with pytest.raises(vgx.StorageError, match="first: vgx export RUN FOLDER"):
-        push(OLD, "o/n")
+        vgx.push(OLD, "o/n")
     for name in ("o", "o/n/m", "../n", "o/n\nx"):
         with pytest.raises(vgx.RecipeError, match="owner/name"):
-            push(folder, name)
+            vgx.push(folder, name)
     (folder / "README.md").write_text("another one")
     with pytest.raises(vgx.StorageError, match=r"README\.md"):
-        push(folder, "o/n")
+        vgx.push(folder, "o/n")
     assert online.requests == []
 
 
