@@ -5,21 +5,17 @@ Letters: H x W pixels, C channels.
 
 from __future__ import annotations
 
-import logging
-import math
-import zlib
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 import vgx
+from vgx_builtin.files.tiffs import DEFLATED, MAX_BYTES, PLAIN, read_tiff, require_few
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
-MAX_BYTES = 2**27
-"""Arrays that are larger are not made: they take twice as much while they are resized."""
 CUT = ("LA;16B", "RGB;16B", "RGBA;16B")
 """What Pillow calls the pixels of a PNG file of 16 bits that it cuts to 8."""
 OF_8_BITS = "of 16 bits cut to 8"
@@ -32,8 +28,6 @@ BITS = 258
 """The TIFF tag with the bits of each sample."""
 COMPRESSION = 259
 """The TIFF tag with the way that the pixels are compressed."""
-PLAIN, DEFLATED = 1, (8, 32946)
-"""The TIFF compressions that are read with tifffile."""
 READS_MORE = "pip install 'vgx[formats]' reads more kinds"
 
 
@@ -113,7 +107,7 @@ def _stack(image: ImageFile.ImageFile, pages: int) -> Image.Image | NDArray[Any]
     Three or four of 8 bits could be a document as well, so they are an image with a remark.
     """
     size, planes = image.size, list[NDArray[Any]]()
-    _require_few(image.width * image.height * pages * 4)
+    require_few(image.width * image.height * pages * 4)
     for page in range(pages):
         image.seek(page)
         if image.size != size or len(image.getbands()) > 1:
@@ -127,48 +121,3 @@ def _stack(image: ImageFile.ImageFile, pages: int) -> Image.Image | NDArray[Any]
     colours = Image.fromarray(array)
     colours.info["remark"] = "whose pages are channels"
     return colours
-
-
-def read_tiff(file: IO[bytes]) -> NDArray[Any] | None:
-    """[H, W, C]  Return the first image of a TIFF file as tifffile reads it; None without it.
-
-    Only plain and deflated pixels are read. Raises `DataError` without a name.
-    """
-    try:
-        import tifffile
-    except ImportError:
-        return None
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # prints no warnings of its own
-    file.seek(0)
-    # A name, since that of a file that was opened by its number is a number.
-    with tifffile.TiffFile(cast("Any", file), name="image.tif") as opened:
-        series = opened.series[0]
-        page = series.keyframe
-        axes, shape = series.axes, series.shape
-        _require_few(math.prod(shape) * series.dtype.itemsize)
-        if int(page.compression) not in (PLAIN, *DEFLATED):
-            raise vgx.DataError(f"a TIFF compressed with {page.compression.name}")
-        if int(page.compression) in DEFLATED:
-            segment = math.prod(page.chunks) * page.dtype.itemsize
-            for each in series.pages:
-                _require_small_segments(file, each, segment)
-        array = np.asarray(series.asarray())
-    channels = [at for at, axis in enumerate(axes) if axis not in "YX"]
-    if array.ndim - len(channels) != 2 or len(channels) > 1:
-        raise vgx.DataError(f"a TIFF of the axes {axes}: no image with channels")
-    return np.moveaxis(array, channels[0], -1) if channels else array[..., None]
-
-
-def _require_few(size: int) -> None:
-    if size > MAX_BYTES:
-        raise vgx.DataError(f"{size:,} bytes of pixels; at most {MAX_BYTES:,} are decoded")
-
-
-def _require_small_segments(file: IO[bytes], page: Any, size: int) -> None:
-    """Raise `DataError` when a compressed part of a page is larger than its pixels."""
-    for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-        file.seek(start)
-        inflater = zlib.decompressobj()
-        inflater.decompress(file.read(count), 2 * size + 1024)
-        if inflater.unconsumed_tail:
-            raise vgx.DataError("compressed data larger than the image")
