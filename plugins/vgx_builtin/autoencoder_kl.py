@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -127,9 +128,7 @@ class DownBlock(nn.Module):
     def __init__(self, before: int, after: int, blocks: int, groups: int, *, last: bool) -> None:
         super().__init__()
         widths = [before] + [after] * blocks
-        self.resnets = nn.ModuleList(
-            ResnetBlock(*pair, groups) for pair in zip(widths, widths[1:], strict=False)
-        )
+        self.resnets = nn.ModuleList(ResnetBlock(*pair, groups) for pair in pairwise(widths))
         self.downsamplers = nn.ModuleList([] if last else [Down(after)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,9 +144,7 @@ class UpBlock(nn.Module):
     def __init__(self, before: int, after: int, blocks: int, groups: int, *, last: bool) -> None:
         super().__init__()
         widths = [before] + [after] * blocks
-        self.resnets = nn.ModuleList(
-            ResnetBlock(*pair, groups) for pair in zip(widths, widths[1:], strict=False)
-        )
+        self.resnets = nn.ModuleList(ResnetBlock(*pair, groups) for pair in pairwise(widths))
         self.upsamplers = nn.ModuleList([] if last else [Up(after)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -244,4 +241,5 @@ class KLDecoder(nn.Module):
         y = self.decoder(self.post_quant_conv(z))
         images = (y.to(torch.promote_types(y.dtype, torch.float32)) + 1) / 2
         inside = images.clamp(EDGE, 1 - EDGE)
-        return (images + (inside - images).detach()).logit()
+        logits: Tensor = (images + (inside - images).detach()).logit()
+        return logits
