@@ -344,6 +344,7 @@ def test_the_command_writes_a_figure(seeds, tmp_path, capfd, monkeypatch):
     assert run_program(["figure", "9"]) == 5
 
 
+@pytest.mark.slow
 def test_drawing_needs_neither_pyplot_nor_pytorch(seeds, tmp_path):
     program = (
         "import sys\n"
