@@ -37,12 +37,14 @@ def family(run: Run) -> list[dict[str, Any]]:
     if len(related) < 2 and own.name not in parents:
         return []
     summaries = [summarize(runs[name]) for name in sorted(related)[:MOST]]
+    # When its training has just ended, a run is still locked.
+    ended = reading.unless_damaged(reading.ended, run.path)
     return [
         {
             "line": line,
             "run": each.name,
             "own": each.name == own.name,
-            "state": each.state,
+            "state": ended["how"] if ended and each.name == own.name else each.state,
             "steps": f"{each.step:,}",
             "origin": origin(each.parent),
         }
