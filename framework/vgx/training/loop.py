@@ -199,10 +199,8 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
                 _draw(training, console)
             if due.save or (_evaluates(training) and _best_step(training) == training.done):
                 _save(training, console)
-            given = time.perf_counter()
             with _leaving(training):
                 yield _trained(training, terms)
-            start += time.perf_counter() - given  # what the caller does is no training
         if training.saved != training.done:
             _save(training, console)
         if training.ending and training.done:

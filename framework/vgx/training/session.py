@@ -200,9 +200,8 @@ def further_steps(
             console.print(message)
             return None
         now = environment.machine(registry, training.engine.device)
-        for notice in environment.changes(stopped, now):
-            console.warn(notice)
-        for notice in _rewound(stopped, training.done or -1):
+        changes = environment.changes(stopped, now)
+        for notice in (*changes, *_rewound(stopped, training.done or -1)):
             console.warn(notice)
         continues = training.done < training.engine.steps
         if continues and not frames.due(training.done, stored.train.draw_every):
