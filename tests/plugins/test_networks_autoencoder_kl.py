@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import vgx
-from vgx_builtin.autoencoder_kl import EDGE, Attention, Down, KLDecoder
+from vgx_builtin.autoencoder_blocks import Attention, Down
+from vgx_builtin.autoencoder_kl import EDGE, KLDecoder
 from vgx_builtin.decoders import AutoencoderKLDecoder
 from vgx_builtin.encoders import AutoencoderKLEncoder
 
