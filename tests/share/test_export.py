@@ -101,6 +101,20 @@ def test_what_is_asked_for_is_added(run, tmp_path):
     assert files(without) == ALWAYS  # nothing was written by drawing
 
 
+def test_the_page_to_play_with_is_asked_for(run, tmp_path, monkeypatch):
+    import vgx_explore
+
+    def page(run, out):
+        assert vgx.load(run).step == 4
+        out.write_text("<!doctype html>")
+        return out
+
+    monkeypatch.setattr(vgx_explore, "explore", page)
+    folder = export(run, tmp_path / "out", explorer=True)
+    assert files(folder) == ALWAYS | {"explorer/index.html"}
+    assert vgx.load(folder).step == 4
+
+
 def test_the_statistics_of_the_latents(tmp_path):
     """Worked out by numpy: over the places by channel, and over all."""
     codes = torch.randn(6, 2, 3, 3) * torch.tensor([1.0, 4.0]).view(2, 1, 1) + 7
