@@ -39,7 +39,8 @@ OPEN = {
     "data.cache", "data.classes", "data.decode", "data.peek", "data.split", "data.store",
     "engine.build", "errors", "evaluation.latents", "evaluation.tables", "files", "images",
     "notebook.html", "output", "recipe.library", "runs.checkpoint", "runs.directory",
-    "runs.frames", "runs.reading", "runs.summary", "runs.trust", "sampling.draw",
+    "runs.exported", "runs.frames", "runs.hub", "runs.reading", "runs.summary", "runs.trust",
+    "sampling.draw",
     "sampling.model", "training.fork", "training.preparing", "training.session",
 }  # fmt: skip
 # Values for people: their methods call functions of `vgx` that stand above them.

@@ -85,6 +85,9 @@ if TYPE_CHECKING:
     from vgx_explore import explore as explore
     from vgx_figures import plot as plot
     from vgx_report.comparison import compare as compare
+    from vgx_share import export as export
+    from vgx_share import import_model as import_model
+    from vgx_share import push as push
 
 __version__ = "0.1.0.dev0"
 
@@ -118,6 +121,7 @@ _PUBLIC = {
     "vgx_explore": "explore",
     "vgx_figures": "plot",
     "vgx_report.comparison": "compare",
+    "vgx_share": "export import_model push",
 }
 
 

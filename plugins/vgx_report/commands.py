@@ -1,7 +1,8 @@
-"""The commands: report, compare, explain. Each imports what it needs when it is called."""
+"""The commands: report, watch, compare, explain. Each imports what it needs when it is called."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,38 @@ def report(run: str | None, out: Path | None, device: str | None, trust: bool) -
 
     console = Console()
     console.print(f"Report {write_page(found, console, device, out)}")
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0,
+    help="The port on this machine; by default a free one.",
+)  # fmt: skip
+@trust_option
+@common
+def watch(run: str | None, port: int, trust: bool) -> None:
+    """Show the page of RUN (the newest by default) in a browser, live while it trains.
+
+    A server on this machine gives it to browsers on this machine alone, until Ctrl-C.
+    """
+    found = find_trusted(run, trust=trust)
+    import vgx
+    from vgx.console import Console
+    from vgx.runs.trust import registry_of
+    from vgx_report.watch import Watched, server
+
+    recipe = vgx.load_recipe(found.recipe_file, (), registry_of(found))
+    try:
+        serving, address = server(Watched(found, recipe), port)
+    except OSError as error:
+        message = f"port {port}: {error.strerror}; leave out --port for a free one"
+        raise click.UsageError(message) from None
+    console = Console()
+    console.print(f"Watching {found.path}: {address}")
+    console.print("Ctrl-C ends this page. The training does not depend on it.")
+    with serving, suppress(KeyboardInterrupt):
+        serving.serve_forever()
 
 
 @click.command()
@@ -173,4 +206,4 @@ def _of_recipe(
     return diagram.explain(plain, asdict(findings), engine.steps, pace)
 
 
-COMMANDS = (report, compare, explain)
+COMMANDS = (report, watch, compare, explain)

@@ -125,6 +125,11 @@ def test_four_mistakes_of_four_kinds_are_one_error_with_four_places(faults):
     ]
 
 
+def test_a_name_with_spaces_around_it_stands_in_quotes(faults):
+    (line,) = faults(WHOLE + "' eval ': {}\n")
+    assert line.startswith("r.yaml:14:1: ' eval ': unknown field; allowed: ")
+
+
 @pytest.mark.parametrize(
     ("wrong", "place", "field", "nearest"),
     [

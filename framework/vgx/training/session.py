@@ -179,10 +179,7 @@ def further_steps(
     console = console or Console()
     environment.one_process()
     stopped = find(run)
-    if not stopped.recipe_file.is_file():
-        raise StorageError(f"{stopped.path}: it was ended before it began; start it again")
-    if is_exported(stopped.path):
-        raise RecipeError(f"{stopped.path}: {NO_OPTIMIZER}, which vgx export leaves out")
+    _require_begun(stopped)
     registry = registry_of(stopped)
     stored = trials.settled(load_recipe(stopped.recipe_file, (), registry))  # old runs have `auto`
     recipe = trials.as_before(recipe or stored, stored)
@@ -367,6 +364,14 @@ def _nothing_left(training: Training) -> str:
         return ""
     longer = f"vgx run --resume {run.short} --set train.{field}={2 * length}"
     return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
+
+
+def _require_begun(run: Run) -> None:
+    """Raise an error for a run that cannot go on: one that never began, or an exported model."""
+    if not run.recipe_file.is_file():
+        raise StorageError(f"{run.path}: it was ended before it began; start it again")
+    if is_exported(run.path):
+        raise RecipeError(f"{run.path}: {NO_OPTIMIZER}, which vgx export leaves out")
 
 
 def _rewound(run: Run, step: int) -> list[str]:
