@@ -196,7 +196,7 @@ def test_an_evaluation_is_what_its_file_says(whole):
     assert evaluation["psnr"] == written["reconstruction"]["figures"]["psnr"]["mean"]
     assert evaluation.figures["kl"] == written["latent"]["figures"]["kl"]["mean"]
     first, second = repr(evaluation).split("\n")
-    assert first == "Evaluation of run 0001-tiny, step 4; spread over 1 seeds"
+    assert first == "Evaluation of run 0001-tiny, step 4; one seed"
     assert f"psnr {evaluation['psnr']:.4g}" in second
     page = evaluation._repr_html_()
     assert "psnr (more is better)" in page

@@ -78,9 +78,9 @@ class Evaluation:
 
     @property
     def _title(self) -> str:
-        seeds = len(self.results["seeds"])
-        step = f"step {self.results['step']:,}"
-        return f"Evaluation of run {self.run.path.name}, {step}; spread over {seeds} seeds"
+        seeds, step = len(self.results["seeds"]), f"step {self.results['step']:,}"
+        spread = f"spread over {seeds} seeds" if seeds > 1 else "one seed"
+        return f"Evaluation of run {self.run.path.name}, {step}; {spread}"
 
     @property
     def _tables(self) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:

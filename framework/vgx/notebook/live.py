@@ -154,7 +154,7 @@ class Live(Console):
             charts(self.lines),
             self.result,
             html.lines([f"NOTICE: {text}" for text in self.notices[-10:]]),
-            html.folded(f"{len(self.messages):,} lines", html.lines(self.messages)),
+            html.folded("what it printed", html.lines(self.messages)),
         )
 
     def pace(self) -> str:
