@@ -150,11 +150,7 @@ def test_a_difference_is_that_of_image_and_reconstruction(runs, faces):
     assert sorted(order) == [0, 1, 2]
     difference = (recon - real).abs().mean(1)  # [3, 16, 16]
     top = float(difference.max())
-    scale = figure.axes[1]
-    assert scale.get_xlim() == pytest.approx((0, top))
-    FigureCanvasAgg(figure).draw()
-    shown = [text for text in scale.get_xticklabels() if text.get_position()[0] <= top]
-    assert max(text.get_window_extent().x1 for text in shown) <= figure.bbox.x1
+    assert figure.axes[1].get_xlim() == pytest.approx((0, top))
     for column, i in enumerate(order):
         assert tile(figure, 1, column) == pytest.approx(channels_last(recon[i]), abs=1e-5)
         # The map of colours is black, then lighter with each value.
