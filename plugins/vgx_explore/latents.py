@@ -56,27 +56,28 @@ def draw_faces(run: Run) -> tuple[vgx.Model, Faces]:
     for name, settings in ((None, {}), ("weighted-mix", {"anchors": "fresh"}), ("prior", {})):
         try:
             model, prepared = open_sampler(run, name, settings)
-            if why := _unfit(prepared):
-                refused.append(why)
-                continue
+            # A seed for each: some samplers mix the same stored latents for all images of a seed.
             drawn = [draw_latents(prepared, 1, seed) for seed in range(DRAWN)]
         except vgx.RecipeError as error:
             refused.append(str(error))
             continue
-        return model, _faces(prepared, drawn, refused)
+        faces = _faces(prepared, drawn, refused)
+        if why := _unfit(prepared, faces.z):
+            refused.append(why)
+            continue
+        return model, faces
     raise vgx.RecipeError(f"{run.path}: nothing can be drawn: {'; '.join(refused)}")
 
 
-def _unfit(prepared: Prepared) -> str:
-    """Return why a sampler draws nothing for the page, or an empty text."""
+def _unfit(prepared: Prepared, z: Tensor) -> str:
+    """Return why the page does not show latents [N, *Z] of a sampler, or an empty text."""
     part, codes = prepared.part, prepared.codes.flatten(1).float()  # [K, D]
     if part.row_length is not None:
         return f"{part.type} draws rows of images"
     if not len(codes):
         return ""
-    # A seed for each latent: some samplers mix the same stored latents for all images of a seed.
-    z = torch.cat([draw_latents(prepared, 1, seed).z for seed in range(8)]).flatten(1).float()
-    nearest = torch.cdist(z, codes, compute_mode="donot_use_mm_for_euclid_dist").amin(1)  # [8]
+    drawn = z.flatten(1).float()  # [N, D]
+    nearest = torch.cdist(drawn, codes, compute_mode="donot_use_mm_for_euclid_dist").amin(1)  # [N]
     spread = (codes - codes.mean(0)).norm(dim=1).mean()
     stored = bool((nearest <= 1e-4 * spread).any())
     return f"{part.type} draws latents of training images as they are" if stored else ""

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import vgx
-from vgx.runs.directory import Run
 
 if TYPE_CHECKING:
+    from vgx.runs.directory import Run
     from vgx_figures.drawing import Plot
 
-Named = Run | str | Path | int
+    Named = Run | str | Path | int | None
 
 
 def plot(
-    runs: Named | Sequence[Named] | None = None,
+    runs: Named | list[Named] | tuple[Named, ...] = None,
     what: str = "curves",
     *,
     width: str | float = "170mm",
@@ -48,7 +48,7 @@ def plot(
     from vgx_figures.groups import grouped
     from vgx_figures.kinds import kind_of
 
-    several: list[Named | None] = [runs] if runs is None or isinstance(runs, Named) else [*runs]
+    several = list(runs) if isinstance(runs, list | tuple) else [runs]
     draw = kind_of(what, options)
     with styled():
         groups = grouped([find(run) for run in several], labels)

@@ -95,10 +95,16 @@ def _spread_of(groups: Sequence[Group]) -> str:
 
 
 def _evaluation(run: Run) -> dict[str, Any]:
-    results = reading.evaluation(run.path)
+    """Return the evaluation of a run. Raises `StorageError` for none, and for a damaged one."""
+    results = {**(reading.evaluation(run.path) or {})}
     if not results:
         raise vgx.StorageError(f"{run.path}: was not evaluated yet: vgx eval {run.short}")
-    return {**results}
+    try:
+        side_by_side([results, results])
+    except (LookupError, TypeError, AttributeError) as error:
+        damaged = f"{run.path / 'evaluation.json'}: {type(error).__name__}: {error}"
+        raise vgx.StorageError(f"{damaged}; evaluate again: vgx eval {run.short}") from None
+    return results
 
 
 def _parts(results: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+from numpy.typing import NDArray
 
 import vgx
 from vgx.files import require_ending, write_file
@@ -233,6 +236,18 @@ def in_lines(name: str, panel: Axes) -> str:
 def plain(text: str) -> str:
     """Return a text as matplotlib draws it letter by letter: no formula, nothing invisible."""
     return short(visible(text)).replace("$", r"\$")
+
+
+def logarithmic(panel: Axes, values: NDArray[np.float64]) -> None:
+    """Give a panel a logarithmic vertical axis for values; as it is, if none is positive."""
+    positive = values[values > 0]
+    if not len(positive):
+        return
+    panel.set_yscale("log", nonpositive="mask")
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    if positive.max() < 10 * positive.min():  # no two powers of ten are in it
+        panel.yaxis.set_major_locator(MaxNLocator(3, steps=TICKS))
+        panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def colour(index: int) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 import vgx
 from vgx.images import opaque
+from vgx.output import short
 from vgx.runs.directory import Run
 from vgx.sampling.draw import Prepared, draw_rows, open_sampler
 from vgx_figures.drawing import MM, SIZE, Plot, plain
@@ -31,6 +32,8 @@ ROWS, CLASSES = 60, 10  # in one figure, at most
 LINE = 4.0  # millimetres of a line of text
 GAP = 1.5  # millimetres between a text and an image
 BAR = 2.5  # millimetres of a scale's height
+POINT = 25.4 / 72  # millimetres
+SMALLEST = 6  # points of the letters of a row's name
 WIDEST = 0.3  # share of the width that names of rows may take
 MAP = "inferno"  # black is no difference; light and dark for the colour-blind too
 Row = tuple[str, Tensor]  # a name, and images [N, C, H, W] in [0, 1]
@@ -204,19 +207,19 @@ def _figure(
     axes = figure.add_axes((left / width, below / height, across / width, high / height))
     axes.imshow(pixels, aspect="auto")
     axes.set_axis_off()
-    for (name, _), middle in zip(drawn, middles[0], strict=True):
-        if not name:
-            continue
+    texts, size = _row_names([name for name, _ in drawn], left - 2 * GAP, high / len(drawn))
+    for text, middle in zip(texts, middles[0], strict=True):
         x, y = (left - GAP) / width, 1 - (above + middle * high) / height
-        figure.text(x, y, _fitted(name, left - 2 * GAP), ha="right", va="center")
+        if text:
+            figure.text(x, y, text, size=size, ha="right", va="center")
     for name, middle in zip(columns, middles[1], strict=False):
         x, y = (left + middle * across) / width, 1 - (above - GAP) / height
         angle = 90 if upright else 0
         figure.text(x, y, plain(name), ha="center", va="bottom", rotation=angle)
     if top is not None:
-        _scale(
-            figure, (left / width, (below - GAP - BAR) / height, across / width, BAR / height), top
-        )
+        # Narrower than the images, so that the last number has room.
+        place = (left / width, (below - GAP - BAR) / height, 0.95 * across / width, BAR / height)
+        _scale(figure, place, top)
     return figure
 
 
@@ -241,22 +244,38 @@ def _tiled(drawn: Sequence[Row]) -> tuple[np.ndarray, tuple[list[float], list[fl
     return pixels, (rows, columns)
 
 
-def _length(text: str) -> float:
-    """Return the length of a text in millimetres."""
+def _length(text: str, size: float = SIZE) -> float:
+    """Return the length of a text in millimetres, in letters of this size in points."""
     if not text.strip():
         return 0.0
-    return float(TextPath((0, 0), plain(text), size=SIZE).get_extents().width) / 72 / MM
+    return float(TextPath((0, 0), plain(text), size=size).get_extents().width) * POINT
 
 
-def _fitted(name: str, room: float) -> str:
-    """Return a name, broken at its spaces into lines that fit the room in millimetres."""
+def _row_names(names: Sequence[str], wide: float, high: float) -> tuple[list[str], float]:
+    """Return names in lines that fit this width and height, and the size of their letters.
+
+    The letters are smaller where that helps; what does not fit then is cut.
+    """
+    for size in range(SIZE, SMALLEST - 1, -1):
+        lines = [_lines(short(name), wide, size) for name in names]
+        most = max(1, int(high / (1.2 * size * POINT)))
+        if all(len(each) <= most for each in lines):
+            break
+    cut = [
+        each if len(each) <= most else [*each[: most - 1], f"{each[most - 1]}…"] for each in lines
+    ]
+    return ["\n".join(map(plain, each)) for each in cut], size
+
+
+def _lines(name: str, room: float, size: float) -> list[str]:
+    """Return a name, broken at its spaces into lines of at most this length."""
     lines: list[str] = []
     for word in name.split(" "):
-        if lines and _length(f"{lines[-1]} {word}") <= room:
+        if lines and _length(f"{lines[-1]} {word}", size) <= room:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    return "\n".join(map(plain, lines))
+    return lines
 
 
 def _scale(figure: Figure, place: tuple[float, float, float, float], top: float) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import vgx
+from vgx.output import short, visible
 from vgx.runs import reading
 from vgx.runs.directory import Run
 from vgx.runs.reading import unless_damaged
@@ -39,13 +40,15 @@ def grouped(runs: Sequence[Run], labels: Sequence[str] = ()) -> list[Group]:
         recipe = reading.recipe(run.path)
         key = _identity(run, recipe)
         members.setdefault(key, []).append(run)
-        names.setdefault(key, str(recipe.get("name", run.path.name)))
+        names.setdefault(key, short(visible(str(recipe.get("name", run.path.name)))))
     if labels and len(labels) != len(members):
         raise vgx.RecipeError(
             f"labels: {len(labels)} for {len(members)} groups of runs; runs of one recipe with "
             "other seeds are one group"
         )
-    chosen = labels or [_label(names, key, members[key]) for key in members]
+    chosen = [short(text) for text in labels] or [
+        _label(names, key, members[key]) for key in members
+    ]
     return [Group(text, tuple(group)) for text, group in zip(chosen, members.values(), strict=True)]
 
 

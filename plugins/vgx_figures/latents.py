@@ -22,13 +22,13 @@ from vgx.runs.directory import Run
 from vgx_figures.drawing import (
     COLOURS,
     DASHES,
-    MM,
     PANELS,
     TICKS,
     Plot,
     colour,
     in_lines,
     legend,
+    logarithmic,
     panels,
     plain,
 )
@@ -37,7 +37,7 @@ from vgx_figures.trained import encoded, images_at, images_for, opened, trained_
 
 ENCODED = 600  # images that are encoded
 IMAGE = 6.0  # millimetres of an image on a map
-RATIO = 0.75  # height of a map over its width
+RATIO = 3 / 4  # height of a map over its width
 Rows = NDArray[np.float64]
 
 
@@ -58,13 +58,14 @@ def draw_kl(
     """
     figure, (panel,) = panels(1, width, 0.6)
     lines: dict[str, Artist] = {}
-    notes = []
+    notes, drawn = list[str](), list[float]()
     for i, group in enumerate(groups):
         sorted_kl, active = zip(*(_kl(run, data, device) for run in group.runs), strict=True)
         if len(groups) == len(group.runs) == 1:
             lines |= _kl_bars(panel, sorted_kl[0], active[0])
         else:
             lines[plain(group.label)] = _kl_line(panel, np.array(sorted_kl), i)
+        drawn += np.concatenate(sorted_kl).tolist()
         counts = ", ".join(f"{int(each.sum()):,} of {len(each):,}" for each in active)
         notes.append(f"{group.label}: {counts} dimensions are active")
     panel.set_xlabel("latent dimension, by rank")
@@ -72,7 +73,7 @@ def draw_kl(
     panel.xaxis.set_major_locator(MaxNLocator(6, steps=TICKS, integer=True))
     panel.margins(x=0.01)
     if log:
-        panel.set_yscale("log", nonpositive="mask")
+        logarithmic(panel, np.array(drawn))
     legend(figure, lines)
     caption = f"KL of each latent dimension: {named(groups)}. {'; '.join(notes)}: the variance of "
     return Plot(figure, f"{caption}the mean over images is above {ACTIVE:g} (Burda et al. 2016).")
@@ -141,8 +142,10 @@ def draw_map(
         _limits(panel, points)
         lines |= _points(panel, points, store, rows, trained.recipe.image)
         if store.labels is None:
-            cells = max(3, int(figure.get_size_inches()[0] / MM / _columns(axes) / IMAGE))
-            _thumbnails(panel, points, store, rows, cells)
+            # 4, 8, 12, ...: then whole cells fill the height too.
+            across = 4 * max(1, round(width / _columns(axes) / IMAGE / 4))
+            _thumbnails(panel, points, store, rows, across)
+        panel.set_aspect("equal")
         panel.set_xticks([])
         panel.set_yticks([])
         panel.set_xlabel(f"axis 1 ({explained[0]:.0%})")

@@ -14,8 +14,10 @@ PAGE = (".html", ".htm")  # endings of the files that a page is written to
 LIBRARY = ("drawing.js", "enlarge.js", "charts.js")  # in `page/`, for all kinds of page
 
 
-def page(data: dict[str, Any], kind: str) -> str:
+def page(data: dict[str, Any], kind: str, *, live: bool = False) -> str:
     """Return the page that the script `kind`.js draws from `data`.
+
+    A live page may load images and data from its own server, and nothing else.
 
     The data are embedded as JSON, so that no text in them can become markup or code.
     """
@@ -30,6 +32,8 @@ def page(data: dict[str, Any], kind: str) -> str:
         title=html.escape(f"{data['name']} - vgx"),
         style=style,
         code=code,
+        own="'self'" if live else "'none'",
+        images="data: 'self'" if live else "data:",
         style_sum=_policy_hash(style),
         code_sum=_policy_hash(code),
         data=embedded.replace("<", "\\u003c"),

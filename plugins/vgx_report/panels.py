@@ -9,7 +9,7 @@ import base64
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +53,7 @@ SMALL = 200 * 200  # pixels of an image that lossy WebP makes hardly smaller, bu
 EXACT = 2**20  # pixels of the grids by which a model is judged; the page keeps every one of them
 LOSS = "compressed with loss on this page"
 CPU = torch.device("cpu")
+Read = Callable[[Path], dict[str, Any] | None]  # the grid in a file as a page has it
 OWN_IMAGES = "Not drawn here, because it opens images of its own; vgx sample draws it."
 
 
@@ -331,39 +332,44 @@ def _distances(one: Tensor, two: Tensor) -> Tensor:
 
 
 def frames(
-    run: Run, environment: Mapping[str, Any], most: int, pixels: int
+    run: Run, environment: Mapping[str, Any], most: int, read: Read
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return at most `most` of the grids of training, evenly chosen, and how many there are.
-
-    `pixels` is the number of pixels of one image of the run.
-    """
+    """Return at most `most` of the grids of training, evenly chosen, and how many there are."""
     grids = drawn(run)
-    panels = [
-        frame(file, environment, pixels, EXACT if file == grids[-1] else SMALL)
-        for file in evenly(grids, most)
-    ]
+    panels = [frame(file, environment, read) for file in evenly(grids, most)]
     return [panel for panel in panels if panel is not None], len(grids)
 
 
-def frame(
-    file: Path, environment: Mapping[str, Any], pixels: int, exact: int = SMALL
-) -> dict[str, Any] | None:
-    """Return a grid of samples and the other grids of the same step.
-
-    Nothing is lost of reconstructions in a grid of at most `exact` pixels.
+def frame(file: Path, environment: Mapping[str, Any], read: Read) -> dict[str, Any] | None:
+    """Return a grid of samples and the other grids of the same step, as `read` gives each file.
 
     A run of an earlier vgx, whose environment names no sampler, drew N(0, I): that grid is called
     `prior`, as it is now. Return None when the grid cannot be read, with a `Notice` if it is there.
     """
-    grids = {
-        name: _read(path, pixels, exact if name == "recon" else SMALL)
-        for name, path in files(file.parent, step_of(file)).items()
-    }
+    grids = {name: read(path) for name, path in files(file.parent, step_of(file)).items()}
     if grids["samples"] is None:
         return None
     if "grids" not in environment and grids["prior"] is None:
         grids["prior"] = grids.pop("samples")
     return {"step": step_of(file), **{name: grid for name, grid in grids.items() if grid}}
+
+
+def embedding(pixels: int, run: Run | None = None) -> Read:
+    """Return a function that embeds the grid in a file, or gives None if none can be read.
+
+    `pixels` is the number of pixels of one image of the run. Nothing is lost of the newest
+    reconstructions of `run`.
+    """
+    grids = [] if run is None else drawn(run)
+    newest = files(grids[-1].parent, step_of(grids[-1]))["recon"] if grids else None
+
+    def read(file: Path) -> dict[str, Any] | None:
+        if not os.path.lexists(file):
+            return None
+        image = unless_damaged(lambda path: read_grid(path, pixels), file)
+        return None if image is None else embedded(image, EXACT if file == newest else SMALL)
+
+    return read
 
 
 def grid_titles(samplers: Iterable[str]) -> dict[str, str]:
@@ -373,14 +379,6 @@ def grid_titles(samplers: Iterable[str]) -> dict[str, str]:
         "prior": "Latents from N(0, I)",
         "recon": "Real above reconstruction",
     }
-
-
-def _read(file: Path, pixels: int, exact: int) -> dict[str, Any] | None:
-    """Return the image in a file, or None when there is none that can be read."""
-    if not os.path.lexists(file):
-        return None
-    image = unless_damaged(lambda path: read_grid(path, pixels), file)
-    return None if image is None else embedded(image, exact)
 
 
 def drawing(run: Run) -> dict[str, str]:

@@ -18,6 +18,7 @@ from vgx.runs.reading import unless_damaged
 from vgx_report import curves
 from vgx_report import panels as computing
 from vgx_report.curves import Lines
+from vgx_report.family import origin
 from vgx_report.tables import listed, number, time_of
 
 FRAMES = 24  # most grids of training
@@ -37,17 +38,24 @@ OFFLINE = "This page loads nothing from a network."
 
 
 def gather(
-    run: Run, recipe: vgx.Recipe, panels: dict[str, Any], notices: list[str]
+    run: Run,
+    recipe: vgx.Recipe,
+    panels: dict[str, Any],
+    notices: list[str],
+    read: computing.Read | None = None,
 ) -> dict[str, Any]:
-    """Return all that the page of a run contains; `panels` are those of `panels.compute`."""
+    """Return all that the page of a run contains; `panels` are those of `panels.compute`.
+
+    `read` gives the grids of training; by default they are embedded.
+    """
     notices = [*notices]
     with noticing(notices):  # a damaged file is left out, and the page says so
         lines = run.read_log()
         environment: reading.Environment = unless_damaged(reading.environment, run.path) or {}
         ended = unless_damaged(reading.ended, run.path)
         audit: reading.Audit = unless_damaged(reading.audit, run.path) or {}
-        pixels = recipe.image.height * recipe.image.width
-        frames, count = computing.frames(run, environment, FRAMES, pixels)
+        read = read or computing.embedding(recipe.image.height * recipe.image.width, run)
+        frames, count = computing.frames(run, environment, FRAMES, read)
         metrics = _metrics(run)
         drawing = _drawing(run) if audit else None
         note = unless_damaged(reading.note, run.path)
@@ -141,6 +149,8 @@ def _summary(
         f"{recipe.image.height} x {recipe.image.width} pixels."
     )
     summary: list[str | list[str]] = [trained, _ending(ended, lines)]
+    if text := origin(environment.get("parent")):
+        summary.append(f"It is {text}.")
     if text := trend(lines):
         summary.append(text)
     if "kl" in panels:

@@ -19,7 +19,7 @@ import vgx
 from vgx.console import Console
 from vgx.data.decode import decode
 from vgx.training import session as training
-from vgx_explore import engine, explore, latents, precision
+from vgx_explore import engine, explore, latents, precision, run_page
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 # The user's cache, before the tests get caches of their own: nothing is fetched for a test.
@@ -54,9 +54,14 @@ def trained(folder, **changes):
         return training.run(recipe, folder / "runs", console=Console(file=io.StringIO()))
 
 
-def with_page(run, **options):
-    """The run with its page; without the engine, all but what runs in a browser is there."""
+def with_page(run, networks=None, **options):
+    """The run with its page; without the engine, all but what runs in a browser is there.
+
+    With `networks`, these are in the page and none is written.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        if networks:
+            patch.setattr(run_page, "networks", lambda *_: networks)
         kept = engine.cached(CACHED) or engine.Engine(b"", b"")
         patch.setattr(engine, "load", lambda *_: kept)
         explore(run, **options)
@@ -94,6 +99,10 @@ def rows_in(page):
     )
 
 
+def nearest(z, codes):
+    return torch.cdist(z, codes, compute_mode="donot_use_mm_for_euclid_dist").min()
+
+
 # --- without a browser -------------------------------------------------------------------------
 
 
@@ -102,15 +111,11 @@ def test_the_page_has_what_the_run_draws_and_nothing_of_its_images(vaegan):
     model, z = vgx.load(vaegan), rows_in(vaegan.path / "explore.html")
     assert data["faces"] == latents.SHOWN
     assert len(z) == data["faces"] + 1 + len(data["directions"])
-    distances = torch.cdist(
-        z[: data["faces"]], model.codes, compute_mode="donot_use_mm_for_euclid_dist"
-    )
-    assert distances.min() > 1e-3
+    assert nearest(z[: data["faces"]], model.codes) > 1e-3
     assert data["directions"][0] in ({"left": RED, "right": BLUE}, {"left": BLUE, "right": RED})
     assert data["directions"][1] == {"left": "", "right": "direction 1"}
-    assert (
-        str(vaegan.path.parents[1]) not in str(packed) + (vaegan.path / "explore.html").read_text()
-    )
+    texts = [(vaegan.path / "explore.html").read_bytes(), *packed.values()]
+    assert not [text for text in texts if str(vaegan.path.parents[1]).encode() in text]
     # The networks inside, by another engine than that of the page.
     images = precision.run(precision.opened(packed["decoder"]), {"latents": z[:60].numpy()})
     assert np.abs(images - model.decode(z[:60]).numpy()).max() < LEVEL
@@ -121,7 +126,8 @@ def test_the_page_has_what_the_run_draws_and_nothing_of_its_images(vaegan):
 
 def test_latents_of_training_images_are_shown_only_when_they_are_asked_for(vaegan, tmp_path):
     codes = vgx.load(vaegan).codes
-    with_page(vaegan, out=tmp_path / "stored.html", stored=True)
+    none = run_page.Network(b"", "float32", 0.0)
+    with_page(vaegan, (none, none), out=tmp_path / "stored.html", stored=True)
     data, _ = inside(tmp_path / "stored.html")
     assert torch.equal(rows_in(tmp_path / "stored.html")[:60], codes[-60:])
     assert "stored latents of training images" in data["facts"][1]
@@ -131,13 +137,32 @@ def test_latents_of_training_images_are_shown_only_when_they_are_asked_for(vaega
     copy.recipe_file.write_text(
         re.sub(r"(?ms)^sampler:.*?(?=^\S)", "sampler: {type: posterior}\n", text)
     )
-    with_page(copy)
+    with_page(copy, (none, none))
     data, _ = inside(copy.path / "explore.html")
     assert (
         "weighted-mix (posterior draws latents of training images as they are)" in data["facts"][1]
     )
-    z = rows_in(copy.path / "explore.html")[:60]
-    assert torch.cdist(z, codes, compute_mode="donot_use_mm_for_euclid_dist").min() > 1e-3
+    assert nearest(rows_in(copy.path / "explore.html")[:60], codes) > 1e-3
+
+
+def test_the_command_says_what_it_made_and_what_it_lacks(vaegan, vgx_here, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, _, err = vgx_here("explore", vaegan.path)
+    assert code == 8
+    assert "npm pack onnxruntime-web@" in err
+    code, _, err = vgx_here("explore", vaegan.path, "--out", "x.txt")
+    assert code == 2
+    assert "must end in .html or .htm" in err
+    none = run_page.Network(b"", "float32", 0.0)
+    monkeypatch.setattr(run_page, "networks", lambda *_: (none, none))
+    monkeypatch.setattr(engine, "load", lambda archive: engine.Engine(b"", archive.read_bytes()))
+    (tmp_path / "engine.tgz").write_bytes(b"given")
+    options = ("--out", "x.html", "--stored", "--engine", "engine.tgz")
+    code, out, _ = vgx_here("explore", vaegan.path, *options)
+    assert code == 0
+    assert "stored latents of training images, which are derived from these images" in out
+    assert out.splitlines()[-1] == "Page x.html"
+    assert inside(tmp_path / "x.html")[1]["wasm"] == b"given"
 
 
 # --- in a browser ------------------------------------------------------------------------------
@@ -174,6 +199,7 @@ def settled(page):
     """Wait until the image is that of the newest mixture."""
     page.wait_for_selector("#image[data-shown]")
     page.wait_for_function("() => !wanted && !busy && !waiting.size", polling=50)
+    assert page.get_attribute("#state", "class") is None  # no alarm
 
 
 def canvas(page, selector):
@@ -193,6 +219,11 @@ def saved(page, button):
     with page.expect_download() as download:
         page.click(button)
     return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+def give(page, name, content):
+    file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+    page.set_input_files("#file", file)
 
 
 def test_what_is_mixed_changed_and_saved_is_what_pytorch_decodes(vaegan, opened):
@@ -230,9 +261,7 @@ def test_what_is_mixed_changed_and_saved_is_what_pytorch_decodes(vaegan, opened)
     assert page.locator("main img").count() == 0
     # A saved latent comes back.
     page.click("#others")
-    page.set_input_files(
-        "#file", {"name": "x.json", "mimeType": "application/json", "buffer": text}
-    )
+    give(page, "x.json", text)
     settled(page)
     assert_pixels(page, "#image", model.decode(torch.tensor(kept["latent"])[None])[0])
 
@@ -250,39 +279,53 @@ class Photos:
         return self.photo.copy()
 
 
-@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-def test_a_photo_becomes_what_the_recipe_makes_of_it_and_is_reconstructed(
-    vaegan, opened, tmp_path, fit
-):
-    file = tmp_path / "explore.html"
-    text = (vaegan.path / "explore.html").read_text()
-    file.write_text(text.replace('"fit":"squash"', f'"fit":"{fit}"'))
-    page = opened(file)
+def test_a_photo_becomes_what_the_recipe_makes_of_it_and_is_reconstructed(vaegan, opened):
+    page, model = opened(vaegan.path / "explore.html"), vgx.load(vaegan)
     generator = np.random.default_rng(1)
     photo = Image.fromarray(generator.integers(0, 256, (10, 13, 3), np.uint8)).resize((130, 100))
     photo.putalpha(Image.linear_gradient("L").resize((130, 100)))
     png = io.BytesIO()
     photo.save(png, "PNG")
-    page.set_input_files(
-        "#file", {"name": "p.png", "mimeType": "image/png", "buffer": png.getvalue()}
+    for fit in ("squash", "crop", "pad"):
+        page.evaluate("fit => { data.image.fit = fit; }", fit)
+        give(page, f"{fit}.png", png.getvalue())
+        page.wait_for_selector(f"#photo figcaption:has-text('{fit}.png')")
+        settled(page)
+        recipe = vgx.load_recipe(vaegan.recipe_file, {"image.fit": fit})
+        pixels = decode(Photos(photo), 0, recipe.image).pixels  # [H, W, C]
+        got = canvas(page, "#photo-image")[..., :3]
+        # A browser keeps transparent colours multiplied by their alpha, which costs a level or two.
+        assert np.abs(got.astype(int) - pixels.astype(int)).max() <= 2
+        image = torch.from_numpy(got.transpose(2, 0, 1).copy())[None] / 255
+        assert_pixels(page, "#image", model.decode(model.encode(image))[0])
+        assert page.get_attribute("#knob", "aria-valuetext") == "100 %, 0 %, 0 %"
+    # Dropped near a corner, it takes the place of that one.
+    content = base64.b64encode(png.getvalue()).decode()
+    dropped = page.evaluate_handle(
+        """content => {
+          const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0));
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+          return transfer;
+        }""",
+        content,
     )
-    page.wait_for_selector("#photo:visible")
+    box = page.locator("#triangle").bounding_box()
+    place = {"clientX": box["x"] + 0.8 * box["width"], "clientY": box["y"] + 0.8 * box["height"]}
+    page.dispatch_event("#triangle svg", "drop", {"dataTransfer": dropped, **place})
+    page.wait_for_selector("#photo figcaption:has-text('dropped.png')")
     settled(page)
-    recipe = vgx.load_recipe(vaegan.recipe_file, {"image.fit": fit})
-    pixels = decode(Photos(photo), 0, recipe.image).pixels  # [H, W, C]
-    got = canvas(page, "#photo-image")[..., :3]
-    # A browser keeps transparent colours multiplied by their alpha, which costs a level or two.
-    assert np.abs(got.astype(int) - pixels.astype(int)).max() <= 2
-    model = vgx.load(vaegan)
-    image = torch.from_numpy(got.transpose(2, 0, 1).copy())[None] / 255
+    assert page.get_attribute("#knob", "aria-valuetext") == "0 %, 0 %, 100 %"
     assert_pixels(page, "#image", model.decode(model.encode(image))[0])
+    page.click("#others")
+    assert page.locator("#photo").is_hidden()
 
 
 def test_a_file_that_is_no_image_is_said_to_be_none(vaegan, opened):
     page = opened(vaegan.path / "explore.html")
     before = canvas(page, "#image")
     for name, content in (("<b>.png", b"no image"), ("x.json", b'{"latent": [1], "shape": [8]}')):
-        page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": content})
+        give(page, name, content)
         page.wait_for_selector(f"#state:has-text('{name} cannot be used')")
     assert np.array_equal(canvas(page, "#image"), before)
 
@@ -298,19 +341,18 @@ def test_classes_are_chosen_and_mixtures_of_draws_keep_their_variance(labelled, 
         page.select_option("#class select", str(label))
         settled(page)
         assert_pixels(page, "#image", model.decode(mixed[None], torch.tensor([label]))[0])
-    page.set_input_files("#file", {"name": "p.png", "mimeType": "image/png", "buffer": b"x"})
+    give(page, "p.png", b"x")
     page.wait_for_selector("#state:has-text('this model has no encoder')")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_works_under_a_finger_on_a_phone(vaegan, opened, scheme):
-    page = opened(
-        vaegan.path / "explore.html", viewport={"width": 390, "height": 844}, has_touch=True,
-        is_mobile=True, color_scheme=scheme,
-    )  # fmt: skip
+def test_it_works_under_a_finger_on_a_phone_and_in_the_dark(vaegan, opened):
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    page = opened(vaegan.path / "explore.html", **phone, color_scheme="light")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (int(re.findall(r"\d+", background)[0]) < 128) == (scheme == "dark")
+    background = "getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]"
+    assert int(page.evaluate(background)) > 200
+    page.emulate_media(color_scheme="dark")
+    assert int(page.evaluate(background)) < 50
     box = page.locator("#triangle").bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] * 236 / 260)
     settled(page)

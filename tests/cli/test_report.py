@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import threading
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import vgx
+from vgx_report.watch import Watched, server
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 
@@ -268,7 +270,7 @@ def test_an_image_is_enlarged_by_a_whole_factor(page):
     first.click()
     dialog, alone = page.locator("dialog"), page.locator("dialog img")
     text = dialog.locator("output")
-    page.wait_for_function("document.querySelector('dialog output').textContent")
+    dialog.locator("output", has_text="x. ").wait_for()
     assert alone.get_attribute("src") == first.get_attribute("src")
     # 182 x 74 pixels in a window of 1100: five fit.
     assert text.inner_text() == f"5x. {first.get_attribute('alt')}"
@@ -283,7 +285,7 @@ def test_an_image_is_enlarged_by_a_whole_factor(page):
     assert alone.evaluate(size) == [6 * 182, 6 * 74]
     page.keyboard.press("-")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("!document.querySelector('dialog output').textContent.includes('Drawn')")
+    dialog.locator("output", has_not_text="Drawn").wait_for()
     assert alone.get_attribute("src") == images.nth(1).get_attribute("src")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
@@ -296,7 +298,7 @@ def test_an_image_is_enlarged_by_a_whole_factor(page):
     page.keyboard.press("Enter")
     assert dialog.is_visible()
     lossy = page.evaluate("data.progress.frames.at(-1).prior.loss") or ""
-    page.wait_for_function("document.querySelector('dialog output').textContent.includes('N(0')")
+    dialog.locator("output", has_text="N(0").wait_for()
     assert ("compressed with loss" in text.inner_text()) == bool(lossy)
 
 
@@ -341,6 +343,49 @@ def test_the_experiment_s_drawing_is_seen(page):
     drawing = page.locator("#drawing img")
     drawing.scroll_into_view_if_needed()
     assert drawing.evaluate("image => image.naturalWidth") == 1100
+
+
+def test_a_live_page_has_the_newest_lines_and_keeps_what_was_chosen(browser, run, tmp_path):
+    copy = vgx.Run(shutil.copytree(run.path, tmp_path / run.path.name))
+    lines = copy.log_file.read_text().splitlines(keepends=True)
+    copy.log_file.write_text("".join(lines[:10]))
+    watched = Watched(copy, vgx.load_recipe(copy.recipe_file))
+    serving, address = server(watched)
+    thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
+    thread.start()
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    faults, requests = [], []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    try:
+        page.goto(address)
+        figure = chart_of(page, ACCURACY)
+        assert values_in(figure)[0] == ["step", "10"]
+        assert page.locator("#progress img").first.evaluate("i => i.decode().then(() => true)")
+        page.locator("#smooth").focus()
+        page.keyboard.press("End")
+        figure.locator(".entry", has_text="real images").click()
+        page.locator("#recipe summary").click()
+        page.evaluate("scrollTo(0, 700)")
+        watched.rested = 0
+        copy.log_file.write_text("".join(lines))
+        figure.locator(".legend li", has_text="step 20").wait_for()
+        assert page.evaluate("scrollY") == 700
+        figure = page.locator("#curves figure", has_text=ACCURACY)
+        assert values_in(figure)[0] == ["step", "20"]
+        assert figure.locator("g .curve").count() == figure.locator(".raw").count() == 1
+        assert page.locator("#smooth").input_value() == "0.98"
+        assert page.locator("#recipe pre").is_visible()
+        assert "vgx report writes the page" in page.locator(".live").inner_text()
+    finally:
+        serving.shutdown()
+        thread.join()
+        serving.server_close()
+    page.locator(".live", has_text="Not connected").wait_for()
+    page.close()
+    assert [text for text in faults if "ERR_CONNECTION_REFUSED" not in text] == []
+    assert [url for url in requests if not url.startswith(("data:", address))] == []
 
 
 def test_every_picture_and_control_has_a_name(page):

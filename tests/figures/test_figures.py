@@ -86,6 +86,11 @@ def test_runs_of_one_recipe_are_a_mean_with_a_band(seeds):
 def test_a_run_that_ended_early_counts_where_all_have_values(make):
     early = [make(1, [1, 2, 4], 0), make(2, [3], 1)]
     assert lines(plot(early).figure.axes[0]) == [[[10, 2]]]
+    # Also where only some of the steps are drawn.
+    long = [make(3, range(5000), 0, weight=2), make(4, range(3001), 1, weight=2)]
+    (line,) = lines(plot(long).figure.axes[0])
+    assert len(line) == 2000
+    assert (line[0], line[-1]) == ([10, 0], [30010, 3000])
 
 
 def test_other_recipes_are_other_lines_with_names(make, seeds):
@@ -114,9 +119,25 @@ def test_other_axes_and_metrics(make):
     l1, psnr = plot(run, by="seconds", log=True).figure.axes
     assert lines(l1) == [[[2.5, 1], [5, 2], [7.5, 4]]]
     assert lines(psnr) == [[[2.5, 20], [5, 21]]]
-    assert l1.get_yscale() == "log"
+    assert (l1.get_yscale(), psnr.get_yscale()) == ("log", "log")
+    zero = make(2, [0, 0], loss="never")
+    assert plot(zero, log=True).figure.axes[0].get_yscale() == "linear"
     (only,) = plot(run, terms=["psnr"], by="images").figure.axes
     assert lines(only) == [[[80, 20], [160, 21]]]
+
+
+def test_what_else_was_logged_is_drawn_when_it_is_named(make):
+    run = make(1, [1, 2], metrics=[30, 31])
+    lines_ = [json.loads(text) for text in run.log_file.read_text().splitlines()]
+    for line in lines_:
+        line |= {"grad_norm": {"encoder": line["step"] / 10}, "images_per_second": 50.0}
+        line["metrics"]["l1"] = 9.0
+    run.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines_))
+    titles = [panel.get_title(loc="left") for panel in plot(run).figure.axes]
+    assert titles == ["l1", "psnr", "metrics/l1"]
+    names = ["grad_norm/encoder", "images_per_second", "metrics/l1"]
+    drawn = [lines(panel) for panel in plot(run, terms=names).figure.axes]
+    assert drawn == [[[[10, 1], [20, 2]]], [[[10, 50], [20, 50]]], [[[10, 9], [20, 9]]]]
 
 
 @pytest.mark.parametrize(
@@ -150,8 +171,9 @@ def test_a_log_from_a_stranger_is_text_and_numbers(make, tmp_path):
     run = make(1, [1e308, -1e308, 0], loss=hostile, name="a_$b$^c")
     (panel,) = plot(run).figure.axes
     assert len(panel.get_title(loc="left")) < 200
-    text = plot(run, labels=["$\\alpha$ & <b>"]).save(tmp_path / "x.svg").read_text()
-    letters = "".join(ET.fromstring(text).itertext())
+    named = plot([run, make(2, [1], weight=2)], labels=["$\\alpha$ & <b>\x1b[2J", "other"])
+    letters = "".join(ET.parse(named.save(tmp_path / "x.svg")).getroot().itertext())
+    assert "$\\alpha$ & <b>" in letters
     assert "$\\frac{1}{0}$ <script>" in letters.replace("\n", "")
     assert "\x1b" not in letters
 
@@ -213,6 +235,11 @@ def test_bars_that_nobody_should_compare_are_named(make):
     assert "do not compare their bars" in made.caption
     with pytest.raises(vgx.StorageError, match="was not evaluated yet: vgx eval"):
         plot(make(3, [1]), "metrics")
+    (one.path / "evaluation.json").write_text(
+        json.dumps({"step": 1, "generation": [{"figures": {}}]})
+    )
+    with pytest.raises(vgx.StorageError, match="evaluation.json: KeyError.*evaluate again"):
+        plot(one, "metrics")
 
 
 def test_gradients_are_those_of_the_audit(make, seeds):
@@ -317,6 +344,7 @@ def test_the_command_writes_a_figure(seeds, tmp_path, capfd, monkeypatch):
     assert run_program(["figure", "9"]) == 5
 
 
+@pytest.mark.slow
 def test_drawing_needs_neither_pyplot_nor_pytorch(seeds, tmp_path):
     program = (
         "import sys\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
@@ -117,9 +119,15 @@ def test_one_run_has_four_rows_and_each_sampler_its_own(runs):
 
 
 def test_a_sampler_with_rows_keeps_them_and_their_names(runs):
-    figure = plot(runs[0], "samples", samplers=["traversal"]).figure
+    figure = plot(runs[0], "samples", samplers=["traversal"], width="85mm").figure
     assert all(name.startswith("z") for name in names(figure))
     assert len(names(figure)) > 1
+    # They are whole, one below the other, and beside the images.
+    draw = FigureCanvasAgg(figure).get_renderer()
+    boxes = [text.get_window_extent(draw) for text in figure.texts]
+    assert all(box.x0 > 0 and box.x1 < figure.axes[0].get_window_extent().x0 for box in boxes)
+    assert all(below.y1 <= above.y0 for above, below in itertools.pairwise(boxes))
+    assert not any("…" in name for name in names(figure))
 
 
 def test_a_conditional_decoder_has_a_row_for_each_class(labelled):
@@ -136,13 +144,17 @@ def test_a_difference_is_that_of_image_and_reconstruction(runs, faces):
     assert names(figure) == ["image", "reconstruction", "difference"]
     model = vgx.load(runs[0])
     recon = model.decode(model.encode(real))
-    shown = [tile(figure, 0, column) for column in range(3)]
+    tiles = [tile(figure, 0, column) for column in range(3)]
     known = [channels_last(image) for image in real]
-    order = [next(i for i in range(3) if np.allclose(each, known[i])) for each in shown]
+    order = [next(i for i in range(3) if np.allclose(each, known[i])) for each in tiles]
     assert sorted(order) == [0, 1, 2]
     difference = (recon - real).abs().mean(1)  # [3, 16, 16]
     top = float(difference.max())
-    assert figure.axes[1].get_xlim() == pytest.approx((0, top))
+    scale = figure.axes[1]
+    assert scale.get_xlim() == pytest.approx((0, top))
+    FigureCanvasAgg(figure).draw()
+    shown = [text for text in scale.get_xticklabels() if text.get_position()[0] <= top]
+    assert max(text.get_window_extent().x1 for text in shown) <= figure.bbox.x1
     for column, i in enumerate(order):
         assert tile(figure, 1, column) == pytest.approx(channels_last(recon[i]), abs=1e-5)
         # The map of colours is black, then lighter with each value.
@@ -208,12 +220,13 @@ def test_a_map_is_a_pca_of_the_means(runs, faces):
     (left, right), (bottom, top) = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
     assert (shown[:, 0] > left).all()
     assert (shown[:, 0] < right).all()
-    assert (top - bottom) / (right - left) == pytest.approx(0.75)  # one scale for both axes
+    assert (top - bottom) / (right - left) == pytest.approx(0.75)
+    assert figure.axes[0].get_aspect() == 1  # one scale for both axes
 
 
 def test_classes_are_colours_on_a_map(labelled, runs):
     figure = plot(labelled, "latents").figure
-    assert figure.axes[0].images == [] or not figure.axes[0].images
+    assert not figure.axes[0].images
     shown = {text.get_text() for text in figure.legends[0].get_texts()}
     assert shown <= {"bob", "long", "twin tails", "side tail", "short", "buns"}
     count = sum(len(each.get_offsets()) for each in figure.axes[0].collections)

@@ -288,6 +288,14 @@ def test_lines_share_a_chart_where_each_can_be_seen():
     assert alone == {f"Generator's terms: {name}": [name] for name in "abc"}
 
 
+def test_a_fork_says_where_it_comes_from_and_shows_the_tree(copy):
+    assert written(copy)["family"] == []
+    change(copy, "environment.json", parent={"run": "0007-other", "step": 1500, "how": "fork"})
+    data = written(copy)
+    assert data["summary"][2] == "It is a fork of 0007-other at step 1,500."
+    assert [row["run"] for row in data["family"]] == ["0001-tiny"]
+
+
 def test_a_page_links_to_the_explorer_that_is_beside_it(copy, tmp_path):
     assert written(copy)["explorer"] is None
     (copy.path / "explore.html").write_text("to play with")
@@ -426,7 +434,7 @@ def test_the_policy_allows_this_style_and_this_script_and_nothing_else(whole):
         assert len(inner) == 1
         sum_ = base64.b64encode(hashlib.sha256(inner[0].encode()).digest()).decode()
         assert f"{kind} 'sha256-{sum_}'" in policy
-    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert policy.startswith("default-src 'none'; img-src data:; connect-src 'none'")
     assert "unsafe" not in policy
 
 

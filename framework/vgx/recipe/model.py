@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from vgx.errors import RecipeError
+from vgx.notebook import html
 from vgx.parts.kinds import (
     Augmentation,
     Dataset,
@@ -30,6 +32,7 @@ from vgx.parts.kinds import (
     Tracker,
 )
 from vgx.parts.values import STRICT, Adaptive, ImageSpec, LatentSpec, Rate
+from vgx.recipe.yaml import write
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 NetworkName = Literal["encoder", "decoder", "discriminator"]
@@ -50,10 +53,19 @@ class Start(BaseModel):
     that were trained."""
 
 
-class Optimizer(BaseModel):
-    """The optimizer of one player."""
+class Fields(BaseModel):
+    """Fields that are strict and frozen."""
 
     model_config = STRICT
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Raise `RecipeError` that says what to do instead."""
+        instead = 'make another one, as in recipe.with_({"train.steps": 10})'
+        raise RecipeError(f"{name}: a recipe is frozen; {instead}")
+
+
+class Optimizer(Fields):
+    """The optimizer of one player."""
 
     type: str = "adam"
     """`adam`, or the name of any optimizer that timm offers."""
@@ -71,10 +83,8 @@ class Optimizer(BaseModel):
     """Weight decay of all weights of the player, including biases and normalisation layers."""
 
 
-class Optimizers(BaseModel):
+class Optimizers(Fields):
     """One optimizer for each player."""
-
-    model_config = STRICT
 
     generator: Optimizer = Optimizer()
     """For encoder and decoder."""
@@ -90,10 +100,8 @@ def require_each_once(field: str, names: Iterable[str]) -> None:
         raise PydanticCustomError("twice", message, {"field": field, "name": twice[0]})
 
 
-class Train(BaseModel):
+class Train(Fields):
     """How long and how the networks are trained."""
-
-    model_config = STRICT
 
     epochs: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Number of passes over the data. Give either `epochs` or `steps`."""
@@ -164,10 +172,8 @@ def directions(metrics: Iterable[Metric]) -> dict[str, str]:
     return {name: m.better for m in metrics for name in value_names(m)}
 
 
-class Eval(BaseModel):
+class Eval(Fields):
     """How a run is evaluated."""
-
-    model_config = STRICT
 
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Share of the images that are held out: no training uses them. They are chosen by their
@@ -227,10 +233,8 @@ Latent = Annotated[
 ]
 
 
-class Recipe(BaseModel):
+class Recipe(Fields):
     """A whole experiment, complete and frozen: `load_recipe` reads what `dump_recipe` writes."""
-
-    model_config = STRICT
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """The name of run directories: letters, digits, dots, hyphens and underscores."""
@@ -297,6 +301,47 @@ class Recipe(BaseModel):
             raise PydanticCustomError("eval", message, {"name": lost[0]})
         require_each_once("trackers", (tracker.type for tracker in self.trackers))
         return self
+
+    def with_(self, changes: Mapping[str, Any] | Sequence[str], **more: Any) -> Recipe:
+        """Return the recipe with some values changed: `with_({"train.steps": 10})`.
+
+        The changes are the overrides of `vgx.load_recipe`, and so are further arguments.
+        """
+        import vgx
+
+        return vgx.load_recipe(self, changes, **more)
+
+    def peek(self, n: int = 64) -> Any:
+        """Return at most n images of the data set, as the networks get them: `vgx.peek`."""
+        import vgx
+
+        return vgx.peek(self, n)
+
+    def __str__(self) -> str:
+        return write(self.model_dump(mode="json"))
+
+    def __repr__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> tuple[str, str]:
+        """Return what it is, and its parts."""
+        train = self.train
+        length = f"{train.steps:,} steps" if train.steps else f"{train.epochs:,} epochs"
+        size = f"{self.image.height} x {self.image.width} pixels"
+        networks = [
+            f"{part.kind} {part.type}"
+            for part in (self.encoder, self.decoder, self.discriminator)
+            if part is not None
+        ]
+        losses = " + ".join(loss.label for loss in self.losses)
+        what = f"Recipe {self.name}: {size}, {length} of {self.images_per_step:,} images"
+        return what, f"{', '.join(networks)}; {losses}; data {self.dataset.type}"
+
+    def _repr_html_(self) -> str:
+        first, second = self._lines()
+        name, _, facts = first.removeprefix("Recipe ").partition(": ")
+        whole = html.folded("the whole recipe as YAML", html.lines(str(self).splitlines()))
+        return html.block(html.title(name, facts), html.escaped(second), whole)
 
     def _require_networks(self) -> None:
         """Raise when `start` or `train.freeze` name a network that the recipe does not have."""

@@ -18,12 +18,18 @@ from vgx.data.look import with_background
 from vgx.data.opening import store_of
 from vgx.data.peek import check_labels, peek, spread
 from vgx.data.split import held_out
-from vgx.data.store import Store, announce, open_source, require_room
+from vgx.data.store import (
+    Store,
+    announce,
+    open_source,
+    require_room,
+    require_writable_cache,
+)
 from vgx.engine import memory
 from vgx.engine.build import NETWORKS
 from vgx.engine.engine import Engine
 from vgx.engine.starting import COLUMNS
-from vgx.errors import noticing
+from vgx.errors import StorageError, noticing
 from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.parts.kinds import Grouped, Sampler, Source
 from vgx.parts.registry import Registry
@@ -117,6 +123,12 @@ def try_recipe(
     Without its `store`, the length of the training is that with every image. If `all_follow`, all
     images will be read, so those that cannot be read are named then. `weights` as in `build`.
     """
+    try:
+        require_writable_cache(source, recipe.image)
+    except StorageError as error:
+        if all_follow:
+            raise
+        console.warn(f"vgx run would end here: {error}")  # a recipe is checked anywhere
     require_room(source, recipe.image)
     try_source(recipe.dataset, source)
     if store is None:

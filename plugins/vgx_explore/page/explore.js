@@ -12,7 +12,8 @@ const state = {
   rows: [], // the latents that came with the page
   mean: null, // of the sampler's latents
   changes: [], // one for each slider
-  corners: [], // { latent, next }: three latents
+  corners: [], // three latents
+  photo: null, // the corner that a photo is in
   weights: [1 / 3, 1 / 3, 1 / 3], // of the corners
   moved: data.directions.map(() => 0), // where the sliders are, in standard deviations
   label: 0,
@@ -70,7 +71,7 @@ function mixed(moved = state.moved) {
   const latent = new Float32Array(size);
   for (let i = 0; i < size; i++) {
     let value = 0;
-    for (let k = 0; k < 3; k++) value += state.weights[k] * state.corners[k].latent[i];
+    for (let k = 0; k < 3; k++) value += state.weights[k] * state.corners[k][i];
     if (data.renormalise) value = state.mean[i] + (value - state.mean[i]) / length;
     for (let k = 0; k < moved.length; k++) value += moved[k] * state.changes[k][i];
     latent[i] = value;
@@ -304,16 +305,18 @@ function makeCorners() {
 let row = 0;
 const nextRow = () => state.rows[row++ % state.rows.length];
 
-async function put(k, latent) {
-  state.corners[k] = { latent };
+function put(k, latent) {
+  state.corners[k] = latent;
+  if (state.photo === k) state.photo = null;
+  $("photo").hidden = state.photo === null;
   change();
-  await thumbnail(k);
+  return thumbnail(k);
 }
 
 async function thumbnail(k) {
-  const { latent } = state.corners[k];
+  const latent = state.corners[k];
   const { result } = await decode(latent);
-  if (state.corners[k].latent === latent) paint(document.querySelectorAll(".corner canvas")[k], result);
+  if (state.corners[k] === latent) paint(document.querySelectorAll(".corner canvas")[k], result);
 }
 
 // --- sliders ---
@@ -352,10 +355,18 @@ function slide(moved) {
 
 async function open(file, corner = 0) {
   try {
-    const latent = file.name.endsWith(".json") ? latentIn(await file.text()) : await encoded(file);
+    const saved = file.name.endsWith(".json");
+    const latent = saved ? latentIn(await file.text()) : await encoded(file);
     slide(state.moved.map(() => 0));
     weigh([0, 1, 2].map((other) => Number(other === corner)));
-    await put(corner, latent);
+    const done = put(corner, latent);
+    if (!saved) {
+      state.photo = corner;
+      $("photo").hidden = false;
+      $("photo").querySelector("figcaption").textContent =
+        `${file.name} as the encoder gets it. Its reconstruction is image ${corner + 1} of the triangle.`;
+    }
+    await done;
   } catch (error) {
     say(`${file.name} cannot be used: ${error.message}`);
   }
@@ -374,8 +385,6 @@ async function encoded(file) {
   const image = await fitted(file);
   const { result } = await ask("encode", { image, shape: [channels, height, width] });
   paint($("photo-image"), image);
-  $("photo").hidden = false;
-  $("photo").querySelector("figcaption").textContent = "The photo as the encoder gets it. The large image is its reconstruction.";
   return result;
 }
 
@@ -474,7 +483,9 @@ async function main() {
     return failed(error.message);
   }
   listen();
-  [0, 1, 2].forEach((k) => put(k, nextRow()));
+  state.corners = [nextRow(), nextRow(), nextRow()];
+  change();
+  [0, 1, 2].forEach(thumbnail);
   document.querySelectorAll("button").forEach((button) => (button.disabled = false));
 }
 
