@@ -126,3 +126,22 @@ def test_a_stream_that_was_killed_ends_with_the_same_bits(tmp_path):
     assert re.search(r"Killed at step \d of 13; the last checkpoint was of \d", done.stdout)
     assert done.stdout.rstrip().endswith(": equal")
     assert len(re.findall(r"^\| (?:streamed|stored)", done.stdout, re.MULTILINE)) == 3
+
+
+def test_the_table_of_stages_compares_equal_times(monkeypatch):
+    """By hand: two repeats of six parts, of which the staged training has the last four."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    stages = importlib.import_module("stages")
+    try:
+        scratch = [[10.0, 11.0, 12.0, 13.0, 14.0, 15.0], [10.5, 11.5, 12.5, 13.5, 14.5, 15.5]]
+        staged = [[11.5, 13.0, 14.25, 15.5], [12.0, 13.5, 14.75, 16.0]]
+        results = [list(pair) for pair in zip(scratch, staged, strict=True)]
+        rows = stages.text_of(results, 180, 0.2, 0.25).splitlines()[2:8]
+        assert rows[1] == "| 60 | 11.00 11.50 | (48 pixels) |  |"
+        assert rows[2] == "| 90 | 12.00 12.50 | 11.50 12.00 | -0.50 -0.50 |"
+        assert rows[5] == "| 180 | 15.00 15.50 | 15.50 16.00 | +0.50 +0.50 |"
+        for size in (48, 96):
+            assert stages.recipe_of(size, None).image.size == size
+    finally:
+        for name in ("stages", "tables"):
+            sys.modules.pop(name, None)
