@@ -55,7 +55,9 @@ def results(recipe: str, runs: Path) -> dict[str, object]:
     vgx("run", f"recipes/{recipe}.yaml", *options, "--out", str(folder), "--device", "cpu")
     (run,) = folder.iterdir()
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    found: dict[str, object] = {"log": [{**line, "seconds": 0} for line in lines]}
+    found: dict[str, object] = {
+        "log": [{**line, "seconds": 0, "images_per_second": 0} for line in lines]
+    }
     for checkpoint in sorted((run / "checkpoints").iterdir()):
         for file in sorted(checkpoint.glob("*.safetensors")):
             found[f"{checkpoint.name}/{file.name}"] = digest(file)

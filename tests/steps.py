@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from vgx.data.batches import Batch
 
+TIMES = ("seconds", "images_per_second")  # of a line of the log: not the same twice
+
 
 def batches(*images, labels=None):
     """Minibatches of images [B, C, H, W], with the same labels [B] in each."""

@@ -229,7 +229,7 @@ def test_the_python_of_every_page_runs(tmp_path, capsys):
     run = vgx.Run(tmp_path / "runs" / "0001-tiny")
     (shown,) = [json.loads(block.text) for block in BLOCKS if block.note == "log"]
     line = run.read_log()[-1]
-    for part in (None, "losses", "rates"):
+    for part in (None, "losses", "rates", "grad_norm", "accuracy"):
         assert list(shown[part] if part else shown) == list(line[part] if part else line)
     assert capsys.readouterr().out
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vgx.errors import VgxError as VgxError
     from vgx.files import cache_dir as cache_dir
     from vgx.files import open_regular as open_regular
+    from vgx.notebook.images import Images as Images
+    from vgx.notebook.run import Run as Run
     from vgx.parts.base import BrokenError as BrokenError
     from vgx.parts.base import Component as Component
     from vgx.parts.base import near as near
@@ -62,7 +64,6 @@ if TYPE_CHECKING:
     from vgx.recipe.load import dump_recipe as dump_recipe
     from vgx.recipe.load import load_recipe as load_recipe
     from vgx.recipe.model import Recipe as Recipe
-    from vgx.runs.directory import Run as Run
     from vgx.runs.import_weights import import_weights as import_weights
     from vgx.runs.trust import trust_plugins as trust_plugins
     from vgx.sampling.draw import sample as sample
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from vgx.step import Score as Score
     from vgx.step import Step as Step
     from vgx.training.session import run as run
+    from vgx_figures import plot as plot
 
 __version__ = "0.1.0.dev0"
 
@@ -82,6 +84,8 @@ _PUBLIC = {
     "vgx.data.decode": "convert_image",
     "vgx.errors": "DataError Dropped HubError Notice PluginError RecipeError StorageError VgxError",
     "vgx.files": "cache_dir open_regular",
+    "vgx.notebook.images": "Images",
+    "vgx.notebook.run": "Run",
     "vgx.parts.base": "BrokenError Component near",
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (
@@ -93,13 +97,13 @@ _PUBLIC = {
     "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",
     "vgx.recipe.load": "dump_recipe load_recipe",
     "vgx.recipe.model": "Recipe",
-    "vgx.runs.directory": "Run",
     "vgx.sampling.draw": "sample",
     "vgx.sampling.model": "Model load",
     "vgx.step": "AbsentError Gaussian Posterior Score Step",
     "vgx.runs.import_weights": "import_weights",
     "vgx.runs.trust": "trust_plugins",
     "vgx.training.session": "run",
+    "vgx_figures": "plot",
 }
 
 

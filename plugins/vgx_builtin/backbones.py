@@ -11,7 +11,7 @@ from typing import Any
 
 import vgx
 from vgx_builtin import hub
-from vgx_builtin.image_files import IS_POINTER, POINTER, open_regular
+from vgx_builtin.files.image_files import IS_POINTER, POINTER, open_regular
 from vgx_builtin.modules import pixels
 from vgx_builtin.wrapping import output_on_black
 

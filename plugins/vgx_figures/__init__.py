@@ -1,18 +1,57 @@
 """Figures for papers and notebooks, with matplotlib: a plugin like any other.
 
-commands   the commands
+groups     runs as lines of a figure: runs that differ in their seed alone are one
+drawing    the style of all figures, and a figure with its files
+curves     what runs logged
+commands   the command: figure
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import vgx
 
+if TYPE_CHECKING:
+    from vgx_figures.drawing import Plot
+
+Named = vgx.Run | str | Path | int
+
+
+def plot(
+    runs: Named | Sequence[Named] | None = None,
+    what: str = "curves",
+    *,
+    width: str | float = "170mm",
+    labels: Sequence[str] = (),
+    **options: Any,
+) -> Plot:
+    """Draw a figure of a run or of several; None is the newest run.
+
+    A run is a path, a number or a name. Runs of one recipe that differ in their seed alone are one
+    line, the mean of these runs, with a band. `what` is a kind of figure, and `options` are those
+    of this kind: see docs/figures.md. `width` is a number of millimetres, or a text with a unit;
+    `labels` name the lines. Raises `RecipeError`, and `StorageError` for what a run lacks.
+    """
+    from vgx.runs.directory import find
+    from vgx_figures.drawing import styled, width_of
+    from vgx_figures.groups import grouped
+    from vgx_figures.kinds import kind_of
+
+    several: list[Named | None] = [runs] if runs is None or isinstance(runs, Named) else [*runs]
+    draw = kind_of(what, options)
+    with styled():
+        groups = grouped([find(run) for run in several], labels)
+        return draw(groups, width_of(width), **options)
+
 
 @vgx.hookimpl
 def register_commands(cli: click.Group) -> None:
-    """Add the commands."""
+    """Add the command `figure`."""
     from vgx_figures.commands import COMMANDS
 
     for command in COMMANDS:

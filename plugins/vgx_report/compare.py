@@ -19,6 +19,7 @@ from vgx.errors import noticing
 from vgx.files import write_file
 from vgx.output import short
 from vgx.runs import reading
+from vgx.runs.directory import Run
 from vgx.runs.frames import drawn, evenly, step_of
 from vgx.runs.reading import unless_damaged
 from vgx.runs.summary import summarize
@@ -41,7 +42,7 @@ MARKED = (
 class RunData:
     """The contents of a run's files."""
 
-    run: vgx.Run
+    run: Run
     name: str
     state: str
     recipe: dict[str, Any]
@@ -52,7 +53,7 @@ class RunData:
     notices: list[str] = field(default_factory=list)  # about damaged files, which are left out
 
 
-def read(run: vgx.Run) -> RunData:
+def read(run: Run) -> RunData:
     """Read the files of a run. A damaged file is left out, but the recipe is needed.
 
     Raises `vgx.StorageError` for a run whose recipe cannot be read.
@@ -73,10 +74,10 @@ def read(run: vgx.Run) -> RunData:
 
 
 def _log(run: Path) -> list[reading.Line]:
-    return vgx.Run(run).read_log()
+    return Run(run).read_log()
 
 
-def _evaluation(run: vgx.Run) -> dict[str, Any]:
+def _evaluation(run: Run) -> dict[str, Any]:
     """Return the evaluation of a run, if there is one from which a table can be made."""
     results = {**(unless_damaged(reading.evaluation, run.path) or {})}
     try:

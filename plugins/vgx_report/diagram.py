@@ -19,6 +19,7 @@ import vgx
 from vgx.data.cache import format_bytes
 from vgx.output import visible
 from vgx.runs import reading
+from vgx.runs.directory import Run
 from vgx.runs.summary import summarize
 
 PLAYERS = ("generator", "discriminator")
@@ -91,7 +92,7 @@ def _printable(value: Any) -> Any:
     return [_printable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def of_run(run: vgx.Run) -> Explanation:
+def of_run(run: Run) -> Explanation:
     """Explain a run from its own files; none of its parts need to be installed.
 
     Raises `vgx.StorageError` when it lacks `recipe.yaml` or `audit.json`, or when they are not as a

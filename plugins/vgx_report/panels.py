@@ -27,6 +27,7 @@ from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, Latents, active_dimensions, kl_by_dimension
 from vgx.images import as_pil, as_pixels, grid, opaque
+from vgx.runs.directory import Run
 from vgx.runs.frames import drawn, evenly, files, step_of
 from vgx.runs.reading import grid as read_grid
 from vgx.runs.reading import unless_damaged
@@ -53,7 +54,7 @@ OWN_IMAGES = "Not drawn here, because it opens images of its own; vgx sample dra
 
 
 def compute(
-    run: vgx.Run,
+    run: Run,
     recipe: vgx.Recipe,
     registry: vgx.Registry,
     store: Store | None,
@@ -107,7 +108,7 @@ def embedded(image: Image.Image) -> dict[str, Any]:
 
 
 def _samples(
-    run: vgx.Run,
+    run: Run,
     model: vgx.Model,
     recipe: vgx.Recipe,
     registry: vgx.Registry,
@@ -152,9 +153,7 @@ def with_defaults(parts: list[type[vgx.Sampler]]) -> list[vgx.Sampler]:
     return samplers
 
 
-def draw_samples(
-    run: vgx.Run, model: vgx.Model, part: vgx.Sampler
-) -> tuple[Tensor, Captions] | None:
+def draw_samples(run: Run, model: vgx.Model, part: vgx.Sampler) -> tuple[Tensor, Captions] | None:
     """Return images [N, C, H, W] as `vgx sample` draws them, and a caption for each row, if any.
 
     None when that would take long.
@@ -321,7 +320,7 @@ def _distances(one: Tensor, two: Tensor) -> Tensor:
 
 
 def frames(
-    run: vgx.Run, environment: Mapping[str, Any], most: int, pixels: int
+    run: Run, environment: Mapping[str, Any], most: int, pixels: int
 ) -> tuple[list[dict[str, Any]], int]:
     """Return at most `most` of the grids of training, evenly chosen, and how many there are.
 
@@ -363,7 +362,7 @@ def _read(file: Path, pixels: int) -> dict[str, Any] | None:
     return None if image is None else embedded(image)
 
 
-def drawing(run: vgx.Run) -> dict[str, str]:
+def drawing(run: Run) -> dict[str, str]:
     """Return the diagram of `vgx explain` as an image, and its text.
 
     Raises `StorageError` when the run's files do not contain enough for it.

@@ -12,6 +12,7 @@ from vgx.data.classes import summary
 from vgx.errors import noticing
 from vgx.evaluation.tables import tables
 from vgx.runs import reading
+from vgx.runs.directory import Run
 from vgx.runs.frames import evenly
 from vgx.runs.reading import unless_damaged
 from vgx_report import panels as computing
@@ -33,7 +34,7 @@ Field = Literal["losses", "rates", "metrics"]
 
 
 def gather(
-    run: vgx.Run, recipe: vgx.Recipe, panels: dict[str, Any], notices: list[str]
+    run: Run, recipe: vgx.Recipe, panels: dict[str, Any], notices: list[str]
 ) -> dict[str, Any]:
     """Return all that the page of a run contains; `panels` are those of `panels.compute`."""
     notices = [*notices]
@@ -83,7 +84,7 @@ def gather(
     return scrubbed
 
 
-def _drawing(run: vgx.Run) -> dict[str, str] | None:
+def _drawing(run: Run) -> dict[str, str] | None:
     try:
         return computing.drawing(run)
     except vgx.StorageError as error:  # an older vgx wrote less
@@ -92,7 +93,7 @@ def _drawing(run: vgx.Run) -> dict[str, str] | None:
         return None
 
 
-def without_path(value: Any, run: vgx.Run) -> Any:
+def without_path(value: Any, run: Run) -> Any:
     """Return a value of the page in which texts have the name of the run instead of its path.
 
     The page is sent to others, and messages of a run contain its path.
@@ -319,7 +320,7 @@ def _group(
     return {"title": title, "steps": [line["step"] for line in chosen], "lines": known}
 
 
-def _metrics(run: vgx.Run) -> dict[str, Any] | None:
+def _metrics(run: Run) -> dict[str, Any] | None:
     """Return the tables of the run's evaluation, or None when it was not evaluated."""
     results = unless_damaged(reading.evaluation, run.path)
     if not results:

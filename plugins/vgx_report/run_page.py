@@ -18,6 +18,7 @@ from vgx.engine.build import pick_device
 from vgx.errors import noticing
 from vgx.files import require_ending, write_file
 from vgx.runs import reading
+from vgx.runs.directory import Run
 from vgx.runs.trust import registry_of
 from vgx_report import panels, run_data
 from vgx_report.html import PAGE, page
@@ -26,7 +27,7 @@ LEFT_OUT = "What needs the images of the data is left out: {why}"
 
 
 def write_page(
-    run: vgx.Run, console: Console, device: str | None = None, out: Path | None = None
+    run: Run, console: Console, device: str | None = None, out: Path | None = None
 ) -> Path:
     """Write the page of a run to `out`, by default to `report.html` in the run; return the file.
 
@@ -48,7 +49,7 @@ def write_page(
 
 
 def write(
-    run: vgx.Run,
+    run: Run,
     recipe: vgx.Recipe,
     registry: vgx.Registry,
     store: Store | str,
@@ -67,7 +68,7 @@ def write(
 
 
 def _computed(
-    run: vgx.Run,
+    run: Run,
     recipe: vgx.Recipe,
     registry: vgx.Registry,
     store: Store | str,
@@ -87,7 +88,7 @@ def _computed(
     return computed, notices
 
 
-def images(run: vgx.Run, recipe: vgx.Recipe, console: Console) -> Store | str:
+def images(run: Run, recipe: vgx.Recipe, console: Console) -> Store | str:
     """Return the images that a run was trained on, or why they cannot be had.
 
     They come from the cache alone: the recipe may be a stranger's, so a page opens no data set.

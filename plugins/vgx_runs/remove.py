@@ -8,30 +8,30 @@ import shutil
 import stat
 from pathlib import Path
 
-import vgx
-from vgx.errors import BusyError
+from vgx.errors import BusyError, StorageError
 from vgx.files import storage
+from vgx.runs.directory import Run
 
 NEEDED = ("recipe.yaml", "environment.json")  # by which a folder is known as a run
 _NUMBERED = re.compile(r"\d{4,}-.+")
 _REMOVED = re.compile(r"\..+\.removed-[0-9a-f]{16}")
 
 
-def require_run(run: vgx.Run) -> None:
-    """Raise `vgx.StorageError` for what is no run, or is a link, and `BusyError` for a busy run.
+def require_run(run: Run) -> None:
+    """Raise `StorageError` for what is no run, or is a link, and `BusyError` for a busy run.
 
     A run that was ended before it began has no recipe: it is known by its name, if nothing is in it
     that vgx does not write.
     """
     path = run.path
     if path.is_symlink():
-        raise vgx.StorageError(f"{path}: a link to {path.resolve()}; name the run itself")
+        raise StorageError(f"{path}: a link to {path.resolve()}; name the run itself")
     if not path.is_dir():
-        raise vgx.StorageError(f"{path}: no run")
+        raise StorageError(f"{path}: no run")
     unborn = _NUMBERED.fullmatch(path.resolve().name) and not run.others()
     if not unborn and not all(_is_file(path / name) for name in NEEDED):
         what = f"no run, since it does not have {' and '.join(NEEDED)}; nothing was removed"
-        raise vgx.StorageError(f"{path}: {what}")
+        raise StorageError(f"{path}: {what}")
     if holder := run.holder():
         message = f"process {holder} is training here; nothing was removed"
         raise BusyError(f"{path}: {message}")
@@ -44,7 +44,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def remove(run: vgx.Run) -> None:
+def remove(run: Run) -> None:
     """Remove a run and all that is in it; links in it are removed, and not what they lead to.
 
     It gets another name first, so nobody finds a run of which half is removed. What an earlier
@@ -55,7 +55,7 @@ def remove(run: vgx.Run) -> None:
     aside = path.with_name(f".{path.name}.removed-{secrets.token_hex(8)}")
     with storage(path):
         path.rename(aside)
-    if holder := vgx.Run(aside).holder():  # it has begun since
+    if holder := Run(aside).holder():  # it has begun since
         aside.rename(path)
         raise BusyError(f"{path}: process {holder} is training here; it was not removed")
     for folder in path.parent.glob(".*"):

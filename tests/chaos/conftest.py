@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from steps import TIMES
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
@@ -169,7 +170,7 @@ def mount():
 def end_of(run):
     """What a run came to: SHA-256 of every file of tensors of its newest checkpoint, and its log.
 
-    The log to the line, without the seconds, which are not the same twice.
+    The log to the line, without its times, which are not the same twice.
     """
     newest = max((run / "checkpoints").glob("step-*"), key=lambda path: path.name)
     sums = {
@@ -177,7 +178,7 @@ def end_of(run):
         for path in sorted(newest.glob("*.safetensors"))
     }
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return newest.name, sums, [{**line, "seconds": None} for line in lines]
+    return newest.name, sums, [{**line, **dict.fromkeys(TIMES)} for line in lines]
 
 
 @pytest.fixture(name="end_of", scope="session")

@@ -69,7 +69,7 @@ def load_local(path, split, _config):
     import datasets
 
     import vgx
-    from vgx_builtin.columns import LibraryRows
+    from vgx_builtin.rows.columns import LibraryRows
 
     where = {"path": str(path)}
     if not path.is_dir():

@@ -27,7 +27,7 @@ from vgx.data import decode as decoding
 from vgx.data import pieces
 from vgx.data.store import open_source, open_store
 from vgx.errors import DataError
-from vgx_builtin import image_decoding
+from vgx_builtin.files import image_decoding
 
 pytestmark = pytest.mark.chaos
 
@@ -266,7 +266,7 @@ print(bad, peak() - before, time.monotonic() - start)
 """
 CARELESS = """
 from PIL import Image, PngImagePlugin
-from vgx_builtin import image_decoding
+from vgx_builtin.files import image_decoding
 image_decoding.MAX_PIXELS = 10**12
 Image.MAX_IMAGE_PIXELS = None
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 10**12

@@ -19,8 +19,8 @@ from vgx.errors import StorageError
 from vgx.files import read_file
 from vgx.runs import checkpoint
 from vgx.sampling import draw
-from vgx_builtin import image_files
 from vgx_builtin.datasets import image_folder
+from vgx_builtin.files import image_files
 
 pytestmark = pytest.mark.chaos
 

@@ -47,7 +47,10 @@ def test_the_log_has_a_line_a_step(tiny_run):
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 21))
     last = lines[-1]
-    assert set(last) == {"step", "epoch", "images", "seconds", "losses", "rates"}
+    assert set(last) == {
+        "step", "epoch", "images", "seconds", "losses", "rates", "grad_norm", "accuracy",
+        "images_per_second",
+    }  # fmt: skip
     assert (last["images"], last["epoch"]) == (20 * 8, 2.5)
     assert set(last["losses"]) == {
         "bce-adversarial.generator", "bce-adversarial.discriminator", "l1", "bce", "kl",

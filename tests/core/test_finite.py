@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 import torch
-from steps import batches
+from steps import TIMES, batches
 
 import vgx
 from vgx.console import Console
@@ -191,7 +191,7 @@ def quiet():
 def end_of(run):
     """All tensors of the last checkpoint, and the log without what it took."""
     state = checkpoint.load(run)[1]
-    lines = [{k: v for k, v in line.items() if k != "seconds"} for line in run.read_log()]
+    lines = [{k: v for k, v in line.items() if k not in TIMES} for line in run.read_log()]
     return {**state.model, **state.optimizer, **state.latents}, lines
 
 

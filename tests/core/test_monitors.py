@@ -17,6 +17,7 @@ import vgx
 from vgx.console import Console
 from vgx.engine.engine import Engine
 from vgx.engine.finite import Guard
+from vgx.engine.forward import Forward
 from vgx.errors import Stopped
 from vgx.runs import checkpoint
 from vgx.runs.directory import find
@@ -281,6 +282,28 @@ def test_gradient_norms_are_those_of_the_networks():
             wanted[network] = wanted.get(network, 0) + gradient.double().square().sum().item()
     assert gradient_norms(engine) == pytest.approx({k: v**0.5 for k, v in wanted.items()}, rel=1e-5)
     assert set(wanted) == {"encoder", "decoder", "discriminator"}
+
+
+def test_the_accuracy_is_the_share_of_logits_on_the_right_side():
+    """By hand: of the real logits 5 of 8 are above 0, of the fake ones 2 of 8 are below."""
+    logits = {
+        "real": [1.0, -1.0, 2.0, 3.0, 0.5, 0.5, -0.1, 0.0],
+        "fake": [1.0, -1.0, 2.0, 3.0, 0.5, 0.5, -0.1, 0.0],
+    }
+    score = Forward.score
+
+    def scoring(self, images, labels, streams, stream, **further):
+        scored = score(self, images, labels, streams, stream, **further)
+        return vgx.Score(0 * scored.logits.mean() + torch.tensor(logits[stream])[:, None])
+
+    engine = Engine(vgx.load_recipe(TINY), 20, 64)
+    assert monitors.accuracy(engine) == {}
+    with mock.patch.object(Forward, "score", scoring):
+        engine.step(0, batches(torch.rand(8, 3, 16, 16)))
+    assert monitors.accuracy(engine) == {"real": 5 / 8, "fake": 2 / 8}
+    without = Engine(vgx.load_recipe(TINY, {**VAE, "losses": ["l1"]}), 20, 64)
+    without.step(0, batches(torch.rand(8, 3, 16, 16)))
+    assert monitors.accuracy(without) == {}
 
 
 def test_active_latents_are_counted_as_burda_et_al_do():

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from steps import TIMES
 
 import vgx
 from vgx.console import Console
@@ -264,7 +265,7 @@ def resumed(run, steps):
 
 def left(run):
     """What a resume leaves: log lines without times, checkpoints, and the newest weights."""
-    lines = [{**each, "seconds": 0} for each in run.read_log()]
+    lines = [{**each, **dict.fromkeys(TIMES, 0)} for each in run.read_log()]
     kept = sorted(path.name for path in run.checkpoints.iterdir())
     return lines, kept, checkpoint.load(run)[1].model
 
@@ -321,7 +322,7 @@ def lost_by(trained, folder, generator):
         not own_weights[name].equal(tensor) for name, tensor in weights.items()
     ):
         wrong.append("weights")
-    wanted = [{**json.loads(text), "seconds": 0} for text in readable] + lines[-4:]
+    wanted = [{**json.loads(text), **dict.fromkeys(TIMES, 0)} for text in readable] + lines[-4:]
     wrong += [f"line {each['step']}" for each in wanted if each not in own_lines]
     shutil.rmtree(copy.path)
     return wrong

@@ -92,8 +92,10 @@ def weights(run):
 
 def test_it_is_told_what_the_log_is_told(tmp_path, plain):
     run, _ = trained(tmp_path, ["witness"])
+    groups = ("losses", "rates", "grad_norm", "accuracy")
     logged = [
-        {f"{g}/{n}": v for g in ("losses", "rates") for n, v in line[g].items()}
+        {f"{g}/{n}": v for g in groups for n, v in line[g].items()}
+        | {"images_per_second": line["images_per_second"]}
         for line in run.read_log()
     ]
     steps = [line["step"] for line in run.read_log()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import math
 import signal
@@ -117,9 +118,17 @@ def test_another_seed_is_another_run():
 
 
 def test_a_line_of_the_log_says_what_the_contract_says():
-    run = trained()
+    ticks = itertools.count()
+    with mock.patch("vgx.training.loop.time") as clock:  # each step takes half a second
+        clock.perf_counter.side_effect = lambda: next(ticks) / 2
+        run = trained()
     line = json.loads(run.log_file.read_text().splitlines()[-1])
-    assert list(line) == ["step", "epoch", "images", "seconds", "losses", "rates"]
+    assert list(line) == [
+        "step", "epoch", "images", "seconds", "losses", "rates", "grad_norm", "accuracy",
+        "images_per_second",
+    ]  # fmt: skip
+    assert [each["images_per_second"] for each in run.read_log()] == [16.0] * len(run.read_log())
+    assert list(line["grad_norm"]) == ["encoder", "decoder", "discriminator"]
     # 64 pictures, 8 in a minibatch: 20 steps are two and a half epochs.
     assert (line["step"], line["epoch"], line["images"]) == (20, 2.5, 160)
     assert line["rates"] == {"generator": 3e-4, "discriminator": 5e-5}

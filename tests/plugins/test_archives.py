@@ -24,8 +24,8 @@ from PIL import Image
 import vgx
 from vgx.data.store import open_source, open_store
 from vgx.errors import DataError
-from vgx_builtin import archives, tars
-from vgx_builtin.image_places import open_place
+from vgx_builtin.files import archives, tars
+from vgx_builtin.files.image_places import open_place
 
 SPEC = vgx.ImageSpec(size=8)
 KINDS = ("zip", "tar", "tgz", "tar.bz2", "tar.zst")

@@ -20,7 +20,7 @@ import vgx
 from vgx.errors import DataError, HubError, RecipeError
 from vgx_builtin import hub
 from vgx_builtin.datasets.huggingface import HuggingFace
-from vgx_builtin.hub_names import from_address
+from vgx_builtin.rows.hub_names import from_address
 
 pytestmark = pytest.mark.filterwarnings(
     # The library leaves tables open.

@@ -14,7 +14,8 @@ from PIL import Image
 import vgx
 from vgx.data.store import open_store
 from vgx.errors import DataError
-from vgx_builtin import backbones, image_decoding
+from vgx_builtin import backbones
+from vgx_builtin.files import image_decoding
 
 
 def chunk(name, data):

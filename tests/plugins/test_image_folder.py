@@ -19,7 +19,7 @@ from PIL import Image
 import vgx
 from vgx.data.store import open_source, open_store
 from vgx.errors import DataError, RecipeError
-from vgx_builtin import formats, image_files
+from vgx_builtin.files import formats, image_files
 
 SPEC = vgx.ImageSpec(size=8)
 

@@ -14,9 +14,10 @@ from PIL import Image
 import vgx
 from vgx.data.store import open_store
 from vgx.errors import DataError, RecipeError
-from vgx_builtin import label_files, label_formats
-from vgx_builtin.label_values import natural, numbered
-from vgx_builtin.labels import evenly
+from vgx_builtin.labels import beside as label_files
+from vgx_builtin.labels import formats as label_formats
+from vgx_builtin.labels.sources import evenly
+from vgx_builtin.labels.values import natural, numbered
 
 # --- values --------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 import vgx
 from vgx.data.stream import StreamedImages
-from vgx_builtin import ranges
 from vgx_builtin.datasets.huggingface import HuggingFace
+from vgx_builtin.rows import ranges
 
 SPEC = vgx.ImageSpec(size=8)
 
@@ -168,7 +168,7 @@ train: {steps: 40, batch: 20, save_every: 10, log_every: 1, precision: fp32}
 """
 PROGRAM = """
 import sys
-from vgx_builtin import ranges
+from vgx_builtin.rows import ranges
 ranges.WAITS = (0.05,) * 5
 from vgx.cli import run_program
 sys.exit(run_program(sys.argv[1:]))

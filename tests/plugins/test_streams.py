@@ -16,8 +16,8 @@ import vgx
 from vgx.console import Console
 from vgx.data.opening import open_stream
 from vgx.data.stream import StreamedImages
-from vgx_builtin import row_groups
 from vgx_builtin.datasets.huggingface import HuggingFace
+from vgx_builtin.rows import row_groups
 
 SPEC = vgx.ImageSpec(size=4)
 
@@ -151,7 +151,7 @@ def test_numbers_are_not_streamed(tmp_path):
 
 
 def test_only_parquet_is_streamed(tmp_path, monkeypatch):
-    from vgx_builtin import streams
+    from vgx_builtin.rows import streams
 
     with pytest.raises(vgx.DataError, match="only parquet files can be streamed; vgx pack"):
         streams.open_stream([], "here", "image", None, SPEC, "skip")

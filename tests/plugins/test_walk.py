@@ -15,7 +15,7 @@ import vgx
 from vgx.data.store import open_source, open_store
 from vgx.errors import DataError
 from vgx.images import animate, save_grid, save_separately
-from vgx_builtin import formats, leftovers, walk
+from vgx_builtin.files import formats, leftovers, walk
 
 SPEC = vgx.ImageSpec(size=8)
 

@@ -45,6 +45,8 @@ class Forward:
         self.bf16 = recipe.train.precision == "bf16"  # not for `auto`: see Engine.configure
         self.compiled: dict[str, Callable[..., Any]] = {}  # called instead of the networks
         self.dropout = False  # whether the discriminator drew dropout masks in the last pass
+        # Logits of real and fake images in the last pass, to be read when a step is logged.
+        self.logits: tuple[Tensor, Tensor] | None = None
 
     def __call__(
         self, batch: Batch, number: int, streams: Streams, *, train_generator: bool = True
@@ -97,6 +99,7 @@ class Forward:
             fake_score = self.score(step.fake, step.labels, streams, "fake", compiled=True)
         # Dropout draws from the global generator.
         self.dropout = not torch.equal(before, rng.global_state(self.device))
+        self.logits = real_score.logits.detach(), fake_score.logits.detach()
         score = partial(self.score, labels=step.labels, streams=streams)
         return step.but(real_score=real_score, fake_score=fake_score, discriminator=score)
 

@@ -6,6 +6,8 @@ moved            images of a run that lie elsewhere now
 trust            which plugin files of a run are imported: those that this user trusts
 best             the best measurement of each metric, in a log and in checkpoints
 checkpoint       states, committed by a rename and verified before they are used
+exported         folders that `vgx export` writes: a model without its run, verified
+hub              models of the hub: fetched once, bounded, verified
 summed           tensors in files with a sum of their own
 summary          each run as one line of a list
 frames           grids drawn while training: which there are, and a time-lapse of them

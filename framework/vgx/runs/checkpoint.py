@@ -187,10 +187,10 @@ def verified(path: Path) -> dict[str, bytes]:
     if odd := sorted(names ^ set(_FILES)):
         word = "not of this checkpoint" if odd[0] in names else "missing"
         raise StorageError(f"{path / odd[0]}: {word}")
-    return {name: _contents(path / name, expected) for name, expected in manifest.items()}
+    return {name: contents(path / name, expected) for name, expected in manifest.items()}
 
 
-def _contents(file: Path, expected: reading.Summed) -> bytes:
+def contents(file: Path, expected: reading.Summed) -> bytes:
     """Return the content of a file that has this size and sum."""
     with opened(file, MAX_JSON if file.suffix == ".json" else MAX_TENSORS) as data:
         size = os.fstat(data.fileno()).st_size

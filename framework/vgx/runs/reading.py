@@ -216,6 +216,9 @@ class Line(TypedDict, total=False):
     seconds: Amount
     losses: dict[str, FiniteFloat]
     rates: dict[str, FiniteFloat]
+    grad_norm: dict[str, FiniteFloat]  # of each network, before clipping
+    accuracy: dict[str, FiniteFloat]  # of the discriminator, on real and on fake images
+    images_per_second: Amount  # since the line before
     metrics: dict[str, float]
     warnings: Annotated[list[str], FailFast()]
     notices: Annotated[list[str], FailFast()]

@@ -32,10 +32,11 @@ from vgx.parts.registry import Registry
 from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
 from vgx.runs import reading, summed
-from vgx.runs.directory import Run, find
+from vgx.runs.directory import Run
+from vgx.runs.exported import about, is_exported
 from vgx.runs.moved import looking_back
 from vgx.runs.trust import registry_of
-from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model
+from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model, located
 
 VALUES = 2**21  # pixel values decoded at once, at most
 MAX_FIT = 2**28  # bytes of a file with what a sampler learned
@@ -105,7 +106,7 @@ def open_sampler(
     step: int | None = None,
 ) -> tuple[Model, Prepared]:
     """Return a run's networks, and a sampler that is ready to draw; arguments as in `sample`."""
-    run = find(run)
+    run = located(run)
     registry = registry_of(run)
     recipe = load_recipe(run.recipe_file, (), registry)
     wanted = None if label is None else _label(run, recipe, label)
@@ -119,6 +120,11 @@ def open_sampler(
         source = recipe.sampler.pictures(recipe.image)
     networks = ("decoder",) if source is None else ("encoder", "decoder")
     model = load_model(run, recipe, device, networks, best=best, step=step)
+    needed = source is None and recipe.sampler.least_codes > 0
+    if needed and not len(model.codes) and is_exported(run.path):
+        text = "the model was exported without its stored latents (vgx export --codes)"
+        other = "another sampler draws without them: prior"
+        raise RecipeError(f"sampler {recipe.sampler.type}: {text}; {other}")
     return model, replace(prepare(model, run, source), label=wanted)
 
 
@@ -130,6 +136,8 @@ def class_names(run: Run, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _classes(run: Run) -> list[reading.Class]:
+    if is_exported(run.path):
+        return about(run.path).get("classes", [])
     environment = reading.unless_damaged(reading.environment, run.path) or {}
     return environment.get("data", {}).get("classes", [])
 
@@ -174,7 +182,7 @@ def prepare(
     else:
         codes, labels, lacks = encode_images(model, source, most), None, "the sampler's own images"
     if isinstance(sampler, Fitted):
-        if run is None or source is not None:
+        if run is None or source is not None or is_exported(run.path):
             sampler.fit(codes)
         else:
             name = f"{part.type}-{model.step:08}"

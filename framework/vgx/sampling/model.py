@@ -23,7 +23,7 @@ from vgx.engine.engine import Engine
 from vgx.errors import RecipeError, StorageError
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
-from vgx.runs import checkpoint
+from vgx.runs import checkpoint, exported, hub
 from vgx.runs.best import measured_until
 from vgx.runs.checkpoint import OTHER_VERSION
 from vgx.runs.directory import Run, find
@@ -103,13 +103,22 @@ def load(
 ) -> Model:
     """Load a run's newest checkpoint, the best one by `eval.best`, or that of a step.
 
-    `run` is a path, a number or a name; None is the newest run. `device` is "cpu", "cuda" or
-    another one of this machine; None is the one that `vgx.run` takes by default. Raises
-    `StorageError` when there is no run, or no undamaged checkpoint.
+    `run` is a path, a number or a name; None is the newest run. It may also be a folder that
+    `vgx export` wrote, or the name of such a model on the hub, "owner/name", whose files are
+    fetched once. `device` is "cpu", "cuda" or another one of this machine; None is the one that
+    `vgx.run` takes by default. Raises `StorageError` when there is no run, or no undamaged
+    checkpoint, and `HubError` for a model that cannot be fetched.
     """
-    run = find(run)
+    run = located(run)
     recipe = load_recipe(run.recipe_file, (), registry_of(run))
     return load_model(run, recipe, device, networks, best=best, step=step)
+
+
+def located(run: Run | str | Path | int | None) -> Run:
+    """Return a run, or an exported folder as one; that of a model of the hub is fetched."""
+    if isinstance(run, str) and hub.is_name(run):
+        return Run(hub.model_folder(run))
+    return find(run)
 
 
 def load_model(
@@ -125,7 +134,12 @@ def load_model(
     device = pick_device(device)
     if best and step is not None:
         raise RecipeError(f"{run.path}: the best checkpoint or that of step {step}: choose one")
-    path, state = checkpoint.load(run) if step is None else checkpoint.load_step(run, step)
+    if exported.is_exported(run.path):
+        if step is not None:
+            raise RecipeError(f"{run.path}: an exported model has no other steps; leave out {step}")
+        path, state = run.path, exported.load(run.path)
+    else:
+        path, state = checkpoint.load(run) if step is None else checkpoint.load_step(run, step)
     if best:
         path, state = _best(run, recipe, state)
     loaded: dict[str, nn.Module | None] = dict.fromkeys(NETWORKS)
@@ -134,8 +148,11 @@ def load_model(
         if network is None:
             continue
         averaged = checkpoint.under(state.model, f"average.module.{name}")
+        weights = averaged or checkpoint.under(state.model, name)
+        if name == "discriminator" and not weights and state.numbers.get("imported"):
+            continue  # it was left out of the export
         try:
-            network.load_state_dict(averaged or checkpoint.under(state.model, name))
+            network.load_state_dict(weights)
         except RuntimeError as error:
             message = f"{path}: does not fit the {name} of the recipe: {error}\n{OTHER_VERSION}"
             raise StorageError(message) from error

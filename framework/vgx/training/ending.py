@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from vgx.console import Console, images_per_second
 from vgx.errors import DivergedError, Stopped
 from vgx.files import storage, write_file
+from vgx.notebook import run as people
 from vgx.parts.registry import Registry, failure_of
 from vgx.runs import reading
 from vgx.runs.frames import timelapse
@@ -56,7 +57,7 @@ def _close(
     if failure := failure_of(note):
         console.warn(f"the end of {run.path} is not noted: {failure}")
     for plugin in registry.plugins:
-        if failure := plugin.call("run_ended", run=run):
+        if failure := plugin.call("run_ended", run=people.Run(run.path)):
             console.warn(f"plugin {plugin.title} failed at the end of {run.path}: {failure}")
 
 

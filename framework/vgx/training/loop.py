@@ -33,7 +33,7 @@ from vgx.runs.checkpoint import State, last_good
 from vgx.runs.directory import Run
 from vgx.runs.reading import Line
 from vgx.training import environment
-from vgx.training.monitors import Monitor
+from vgx.training.monitors import Monitor, accuracy, gradient_norms
 from vgx.training.progress import draw
 from vgx.training.trackers import Trackers, open_trackers
 
@@ -52,6 +52,7 @@ class Training:
     notices: list[str]
     done: int = 0  # steps
     seconds: float = 0.0  # spent in training, over all resumes
+    since: tuple[int, float] = (0, 0.0)  # images and seconds at the last line of the log
     saved: int = -1  # the step of the newest checkpoint
     stop: int = 0  # the number of the signal that ends the training, or 0
     warnings: list[str] = field(default_factory=list)  # not yet in the log
@@ -90,6 +91,7 @@ class Training:
         self.done = state.numbers["step"]
         better = self.recipe.eval.better if self.recipe.eval.every else {}
         self.measured = measured_until(self.run, state.numbers, better)
+        self.since = self.images, self.seconds
 
     def set_rollbacks(self, rollbacks: int) -> None:
         """Use the random numbers and learning rates of a training after so many rollbacks."""
@@ -142,6 +144,7 @@ def train(training: Training, console: Console) -> None:
     ):
         advanced = training.done
         start = time.perf_counter() - training.seconds
+        training.since = training.images, training.seconds
         while training.done < engine.steps and not training.stop:
             try:
                 terms = training.step()
@@ -341,12 +344,25 @@ def _line(training: Training, losses: dict[str, float]) -> Line:
         "losses": losses,
         "rates": {player.name: player.optimizer.param_groups[0]["lr"] for player in players},
     }
+    if losses:
+        line["grad_norm"] = gradient_norms(training.engine)
+    if losses and (shares := accuracy(training.engine)):
+        line["accuracy"] = shares
+    if speed := _speed(training):
+        line["images_per_second"] = speed
     if training.metrics:
         line["metrics"] = training.metrics
     if training.warnings:
         line["warnings"] = training.warnings
     training.metrics, training.warnings = {}, []
     return line
+
+
+def _speed(training: Training) -> float:
+    """Return the images per second since the last line of the log, and note this one; 0 if none."""
+    images, seconds = training.images - training.since[0], training.seconds - training.since[1]
+    training.since = training.images, training.seconds
+    return round(images / seconds, 2) if images > 0 and seconds > 0 else 0.0
 
 
 def _save(training: Training, console: Console) -> None:

@@ -116,6 +116,17 @@ def gradient_norms(engine: Engine) -> dict[str, float]:
     return {network: torch.stack(inside).norm().item() for network, inside in norms.items()}
 
 
+def accuracy(engine: Engine) -> dict[str, float]:
+    """Return the shares of real and of fake logits of the last pass that are on the right side.
+
+    Logits above 0 say real, those below say fake. Without a discriminator there are none.
+    """
+    if engine.forward.logits is None:
+        return {}
+    real, fake = engine.forward.logits
+    return {"real": (real > 0).float().mean().item(), "fake": (fake < 0).float().mean().item()}
+
+
 def discriminator_wins(losses: dict[str, float]) -> Iterator[tuple[str, str]]:
     """Give each loss that has terms for both players, and its warning or an empty text."""
     for name, value in losses.items():

@@ -28,6 +28,7 @@ from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames, reading
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, create, find, runs_dir
+from vgx.runs.exported import is_exported
 from vgx.runs.moved import keep_place, looking_back, other_images
 from vgx.runs.trust import registry_of, remember
 from vgx.training import environment
@@ -48,6 +49,8 @@ from vgx.training.preparing import (
 from vgx.training.profiler import profiled
 from vgx.training.signals import signals
 from vgx.training.trackers import require_libraries
+
+NO_OPTIMIZER = "begin a new run from its weights (start.run): it has no state of an optimizer"
 
 
 def run(
@@ -135,8 +138,7 @@ def resume(
     console = console or Console()
     environment.one_process()
     stopped = find(run)
-    if not stopped.recipe_file.is_file():
-        raise StorageError(f"{stopped.path}: it was ended before it began; start it again")
+    _require_training(stopped)
     registry = registry_of(stopped)
     stored = trials.settled(load_recipe(stopped.recipe_file, (), registry))  # old runs have `auto`
     recipe = trials.as_before(recipe or stored, stored)
@@ -271,6 +273,14 @@ def _changes(run: Run, stored: Recipe, recipe: Recipe) -> bool:
     return bool(changed)
 
 
+def _require_training(run: Run) -> None:
+    """Raise an error for a folder that no training can go on in."""
+    if not run.recipe_file.is_file():
+        raise StorageError(f"{run.path}: it was ended before it began; start it again")
+    if is_exported(run.path):
+        raise RecipeError(f"{run.path}: {NO_OPTIMIZER}, which vgx export leaves out")
+
+
 def _note_rates(training: Training, stored: Recipe, state: State | None, console: Console) -> None:
     """Note in the log which learning rates are others from the next step on.
 
@@ -336,7 +346,10 @@ def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
         if reached <= recipe.train.save_every:
             return None, [f"{run.path}: ended before its first checkpoint; begins again"]
     with noticing(notices):
-        return checkpoint.load(run)[1], notices
+        state = checkpoint.load(run)[1]
+    if state.numbers.get("imported"):
+        raise RecipeError(f"{run.path}: {NO_OPTIMIZER}, since it was imported")
+    return state, notices
 
 
 def rebuild(

@@ -18,7 +18,8 @@ from vgx.errors import RecipeError, by_user
 from vgx.parts.kinds import OpenTracker, Tracker
 from vgx.parts.registry import line_of
 
-GROUPS = ("losses", "rates", "metrics")  # of a line of the log
+GROUPS = ("losses", "rates", "grad_norm", "accuracy", "metrics")  # of a line of the log
+SPEED = "images_per_second"
 
 
 def require_libraries(parts: Sequence[Tracker]) -> None:
@@ -42,6 +43,7 @@ class Trackers:
         """Record the values of a line of the log."""
         for name, tracker in [*self.active.items()]:
             values = {f"{g}/{key}": value for g in GROUPS for key, value in line.get(g, {}).items()}
+            values |= {SPEED: line[SPEED]} if SPEED in line else {}
             with self._setting_aside(name, tracker):
                 tracker.log(line["step"], values)
 

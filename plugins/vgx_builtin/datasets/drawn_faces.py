@@ -10,7 +10,7 @@ from pydantic import NonNegativeInt, PositiveInt
 import vgx
 from vgx_builtin.datasets.face_drawing import DRAWING_VERSION, draw_face, draw_factors
 from vgx_builtin.datasets.face_drawing.factors import ACCESSORIES, HAIR_STYLES
-from vgx_builtin.label_values import expect_classes
+from vgx_builtin.labels.values import expect_classes
 
 if TYPE_CHECKING:
     from PIL import Image

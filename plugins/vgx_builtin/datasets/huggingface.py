@@ -12,17 +12,17 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx_builtin import hub
-from vgx_builtin.arrays import image_cells
-from vgx_builtin.columns import LibraryRows, Rows
-from vgx_builtin.hub_names import from_address, is_name
-from vgx_builtin.image_columns import image_column
-from vgx_builtin.image_files import NonRgb, described
-from vgx_builtin.image_places import existing
-from vgx_builtin.labels import LabelledSource, column_of_labels, evenly
-from vgx_builtin.local import has_rows, open_local
-from vgx_builtin.remote import open_remote
-from vgx_builtin.row_images import RowImages
-from vgx_builtin.streams import open_stream
+from vgx_builtin.files.image_files import NonRgb, described
+from vgx_builtin.files.image_places import existing
+from vgx_builtin.labels.sources import LabelledSource, column_of_labels, evenly
+from vgx_builtin.rows.arrays import image_cells
+from vgx_builtin.rows.columns import LibraryRows, Rows
+from vgx_builtin.rows.hub_names import from_address, is_name
+from vgx_builtin.rows.image_columns import image_column
+from vgx_builtin.rows.local import has_rows, open_local
+from vgx_builtin.rows.remote import open_remote
+from vgx_builtin.rows.row_images import RowImages
+from vgx_builtin.rows.streams import open_stream
 
 
 class HuggingFace(vgx.Dataset, type="huggingface"):

@@ -13,10 +13,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 import vgx
-from vgx_builtin.class_folders import tell_of_splits
-from vgx_builtin.image_decoding import decode
-from vgx_builtin.image_files import NonRgb, whole
-from vgx_builtin.image_places import (
+from vgx_builtin.files.image_decoding import decode
+from vgx_builtin.files.image_files import NonRgb, whole
+from vgx_builtin.files.image_places import (
     Place,
     archive_kind,
     existing,
@@ -24,11 +23,12 @@ from vgx_builtin.image_places import (
     open_place,
     tell_of_unread,
 )
-from vgx_builtin.label_files import LabelsField, labels_in_file, reader_in
-from vgx_builtin.label_values import numbered
-from vgx_builtin.labels import LabelledSource, evenly, folder_labels
-from vgx_builtin.links import tell_of_links
-from vgx_builtin.walk import has_parquet, images_below
+from vgx_builtin.files.links import tell_of_links
+from vgx_builtin.files.walk import has_parquet, images_below
+from vgx_builtin.labels.beside import LabelsField, labels_in_file, reader_in
+from vgx_builtin.labels.class_folders import tell_of_splits
+from vgx_builtin.labels.sources import LabelledSource, evenly, folder_labels
+from vgx_builtin.labels.values import numbered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vgx
-from vgx_builtin.image_files import open_regular
+from vgx_builtin.files.image_files import open_regular
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,0 +1,120 @@
+"""Images that people give: a folder, files, PIL images, arrays, tensors.
+
+Letters: N images, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vgx.data.batches import as_images
+from vgx.data.peek import peek, spread
+from vgx.data.store import open_source
+from vgx.errors import DataError
+from vgx.files import open_regular, user_path
+from vgx.notebook.images import Images
+from vgx.parts.registry import Registry
+from vgx.parts.values import ImageSpec
+from vgx.recipe.load import with_part
+from vgx.recipe.model import Recipe
+from vgx.recipe.places import dataset_at
+
+Given = str | Path | Image.Image | NDArray[Any] | Tensor | Images
+
+
+def images_of(recipe: Recipe, n: int) -> Tensor:
+    """[N, C, H, W]  At most n images of a recipe's data set, evenly chosen."""
+    source, _ = open_source(recipe.dataset, recipe.image)
+    image, rows = recipe.image, spread(len(source), n)
+    store = peek(source, image, n, rows, skip_bad=recipe.dataset.tolerated is not None)
+    return as_images(_all(store.images), "cpu")
+
+
+def read(given: Given | Sequence[Given], recipe: Recipe, registry: Registry, n: int) -> Tensor:
+    """[N, C, H, W]  At most n images in the size of a recipe, on the CPU.
+
+    A folder, an archive and the name of a data set of the hub are opened as `--data` opens them.
+    Raises `DataError` for what is no image.
+    """
+    if isinstance(given, Images):
+        given = given.tensor
+    if isinstance(given, Tensor):
+        return _checked(given, recipe.image)[:n].cpu()
+    if isinstance(given, str | Path) and not user_path(given).is_file():
+        return _folder(str(given), recipe, registry, n)
+    every = given if isinstance(given, list | tuple) else [given]
+    if not every:
+        raise DataError("no images are given")
+    return torch.cat([_one(each, recipe, registry) for each in every[:n]])
+
+
+def _folder(place: str, recipe: Recipe, registry: Registry, n: int) -> Tensor:
+    dataset = with_part(recipe, "dataset", dataset_at(place, registry), registry).dataset
+    image = replace(recipe.image, classes=0)  # files that people give have no labels
+    source, _ = open_source(dataset, image)
+    return as_images(_all(peek(source, image, n).images), "cpu")
+
+
+def _one(given: Any, recipe: Recipe, registry: Registry) -> Tensor:
+    """[N, C, H, W]  One image, or a tensor or folder of some."""
+    if isinstance(given, Tensor | Images) or (
+        isinstance(given, str | Path) and not user_path(given).is_file()
+    ):
+        return read(given, recipe, registry, 10**6)
+    image = replace(recipe.image, classes=0)
+    return as_images(_all(peek(_Single(given), image, 1).images), "cpu")
+
+
+class _Single:
+    """One image as a source, so that it is decoded as those of a data set are."""
+
+    fingerprint = ""
+
+    def __init__(self, given: str | Path | Image.Image | NDArray[Any]) -> None:
+        self.given = given
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Image.Image | NDArray[Any]:
+        given = self.given
+        if isinstance(given, Image.Image):
+            return given.copy()  # whoever decodes it closes it
+        if isinstance(given, np.ndarray):
+            return given
+        if not isinstance(given, str | Path):
+            kind = type(given).__name__
+            raise DataError(f"{kind}: give a path, a PIL image, an array or a tensor")
+        path = user_path(given)
+        try:
+            with open_regular(path) as file:
+                opened = Image.open(file)
+                opened.load()
+                return opened
+        except Exception as error:
+            raise DataError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _all(images: Any) -> NDArray[Any]:
+    """[N, H, W, C]  All images of a small store."""
+    pixels: NDArray[Any] = images[: len(images)]
+    return pixels
+
+
+def _checked(images: Tensor, image: ImageSpec) -> Tensor:
+    shape = (*image.shape,)
+    if images.dim() == 3:
+        images = images[None]
+    if images.dim() != 4 or images.shape[1:] != shape or not images.is_floating_point():
+        got = f"{images.dtype} of shape {[*images.shape]}"
+        raise DataError(f"a tensor of {got}; give floats in [0, 1] of shape [N, {shape}]")
+    return images

@@ -1,0 +1,217 @@
+"""A run for people: its history, its images, and how it shows itself.
+
+Letters: N images, C channels, H x W pixels, Z the latent shape, K given images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vgx import rng
+from vgx.errors import RecipeError, VgxError, noticing
+from vgx.notebook import html
+from vgx.notebook.curves import charts
+from vgx.notebook.given import Given, read
+from vgx.notebook.history import history
+from vgx.notebook.images import Images, as_webp, shown
+from vgx.recipe.load import load_recipe
+from vgx.recipe.model import Recipe
+from vgx.runs import directory, frames, reading
+from vgx.runs.summary import Summary, summarize
+from vgx.runs.trust import registry_of
+from vgx.sampling.draw import decoded, draw_rows, open_sampler
+from vgx.sampling.model import Model, load
+
+
+class Run(directory.Run):
+    """A run: its history, its images, and what can be drawn with it.
+
+    `vgx.Run(7)`, `vgx.Run("quickstart")` and `vgx.Run()` find a run by its number, its name, or the
+    newest one, as commands do. A `pathlib.Path` is its folder.
+    """
+
+    def __init__(self, path: directory.Run | str | Path | int | None = None) -> None:
+        """Find the run. Raises `StorageError` that lists the newest runs."""
+        found = path if isinstance(path, Path) else directory.find(path).path
+        super().__init__(found)
+
+    # --- what is known of it ---------------------------------------------------------------------
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe. Raises `PluginError` for plugin files that are not trusted."""
+        return load_recipe(self.recipe_file, (), registry_of(self))
+
+    @property
+    def state(self) -> str:
+        """One of running, done, stopped, diverged, failed, killed; or "broken: " and why."""
+        return summarize(self).state
+
+    @property
+    def step(self) -> int:
+        """The number of steps that are done."""
+        return summarize(self).step
+
+    @property
+    def history(self) -> Any:
+        """The log as rows: a `pandas.DataFrame` where pandas is installed, else `Rows`.
+
+        Its columns are `step`, `epoch`, `images`, `seconds`, and numbers such as `losses.l1`.
+        """
+        return history(self.read_log())
+
+    def model(self, device: torch.device | str | None = None, *, best: bool = False) -> Model:
+        """Return the networks of the newest checkpoint, or of the best one: `vgx.load`."""
+        return load(self, device, best=best)
+
+    # --- what it draws ---------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int = 100,
+        sampler: str | None = None,
+        seed: int = 0,
+        *,
+        settings: dict[str, Any] | None = None,
+        device: torch.device | str | None = None,
+        best: bool = False,
+        label: str | int | None = None,
+    ) -> Images:
+        """Draw n new images; the arguments are those of `vgx.sample`."""
+        notices: list[str] = []
+        with noticing(notices):
+            model, prepared = open_sampler(self, sampler, settings, device, best=best, label=label)
+            images, captions = draw_rows(model, prepared, n, seed)
+        about = f"run {self.path.name}, step {model.step:,}, {prepared.part.type}, seed {seed}"
+        columns = prepared.part.row_length
+        return Images(images.cpu(), columns, captions, None, about, tuple(notices))
+
+    def reconstruct(
+        self,
+        images: Given | Sequence[Given],
+        n: int = 32,
+        *,
+        device: torch.device | str | None = None,
+        best: bool = False,
+    ) -> Images:
+        """Encode and decode at most n images; they are shown below the given ones.
+
+        `images` is a folder, a file, a PIL image, an array, a tensor [N, C, H, W] in [0, 1], or a
+        list of these.
+        """
+        notices: list[str] = []
+        with noticing(notices):
+            model = load(self, device, ("encoder", "decoder"), best=best)
+            real = read(images, model.recipe, registry_of(self), n)  # [N, C, H, W]
+            made = _decoded(model, model.encode(real.to(model.codes.device)))  # [N, C, H, W]
+        about = f"reconstructions below their originals, run {self.path.name}, step {model.step:,}"
+        return Images(made, None, (), real, about, tuple(notices))
+
+    def mix(
+        self,
+        *images: Given,
+        n: int = 100,
+        weights: Sequence[float] | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        best: bool = False,
+    ) -> Images:
+        """Encode two images or more, and decode weighted means of their latents.
+
+        With `weights`, one for each image, one image is made. Without, n images are made with
+        weights that are drawn uniformly from all that sum to 1.
+        """
+        notices: list[str] = []
+        with noticing(notices):
+            model = load(self, device, ("encoder", "decoder"), best=best)
+            real = read(images, model.recipe, registry_of(self), 10**6)  # [K, C, H, W]
+            if len(real) < 2:
+                raise RecipeError("a mixture needs two images or more")
+            codes = model.encode(real.to(model.codes.device)).cpu()  # [K, *Z]
+            share = _weights(weights, n, len(real), seed).to(codes)  # [N, K]
+            made = _decoded(model, torch.tensordot(share, codes, 1))  # [N, C, H, W]
+        about = f"mixtures of {len(real)} images, run {self.path.name}, step {model.step:,}"
+        return Images(made, None, (), None, about, tuple(notices))
+
+    # --- how it shows itself ---------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        summary = summarize(self)
+        losses = ", ".join(f"{name} {value:.3g}" for name, value in _last(self).items())
+        return f"Run {' · '.join(_facts(summary))}\n{losses or 'no losses yet'} · {self.path}"
+
+    def _repr_html_(self) -> str:
+        summary, notices = summarize(self), list[str]()
+        with noticing(notices):
+            log = reading.unless_damaged(_log, self.path) or []
+            image = newest_grid(self)
+        grid = html.picture(*image) if image else ""
+        page = self.path / "report.html"
+        link = ""
+        if page.is_file():
+            address = html.escaped(os.path.relpath(page))
+            link = f'<a href="{address}" target="_blank">page of the run</a>'
+        place = f"<code>{html.escaped(self.path)}</code>"
+        return html.block(
+            html.title(*_facts(summary)),
+            grid,
+            charts(log),
+            html.lines([f"NOTICE: {text}" for text in notices]),
+            " · ".join(filter(None, (place, link))),
+        )
+
+
+def _log(path: Path) -> list[reading.Line]:
+    return directory.Run(path).read_log()
+
+
+def _last(run: Run) -> Mapping[str, float]:
+    """Return the losses of the last line of the log; none for a damaged log."""
+    try:
+        return (reading.last_line(run.path) or {"step": 0}).get("losses", {})
+    except VgxError:
+        return {}
+
+
+def _facts(summary: Summary) -> list[str]:
+    of = f" of {summary.of:,}" if summary.of else ""
+    steps = f"step {summary.step:,}{of}"
+    return [each for each in (summary.name, summary.state, steps, summary.best) if each]
+
+
+def newest_grid(run: directory.Run) -> tuple[bytes, str, str] | None:
+    """Return the newest grid of samples as WebP, its format and a description.
+
+    None when there is none, or none that can be read, then with a `Notice`.
+    """
+    drawn = frames.drawn(run)
+    if not drawn:
+        return None
+    image = reading.unless_damaged(lambda path: reading.grid(path, 0), drawn[-1])
+    if image is None:
+        return None
+    return as_webp(shown(image)), "webp", f"samples at step {frames.step_of(drawn[-1]):,}"
+
+
+def _decoded(model: Model, z: Tensor) -> Tensor:
+    """[N, C, H, W]  Decode latents [N, *Z]; the images are on the CPU."""
+    return torch.cat([part.cpu() for part in decoded(model, z)])
+
+
+def _weights(weights: Sequence[float] | None, n: int, of: int, seed: int) -> Tensor:
+    """[n, of]  The given weights as one row, or rows that are uniform over all that sum to 1."""
+    if weights is not None:
+        if len(weights) != of:
+            raise RecipeError(f"weights: {len(weights)} for {of} images; give one for each image")
+        return torch.tensor([[float(weight) for weight in weights]])  # [1, of]
+    if n < 1:
+        raise RecipeError(f"n: {n}: give a whole number, at least 1")
+    # Normalised exponential numbers are Dirichlet(1, ..., 1).
+    drawn = torch.empty(n, of).exponential_(generator=rng.generator(seed, "mix"))  # [n, of]
+    return drawn / drawn.sum(1, keepdim=True)

@@ -1,0 +1,234 @@
+"""The card of a model, README.md: what it is, how it is used, what was measured."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import vgx
+from vgx.runs import exported, reading
+from vgx.runs.directory import Run
+
+if TYPE_CHECKING:
+    from vgx.runs.exported import About
+    from vgx.sampling.model import Model
+    from vgx_share.exporting import Wishes
+
+NAME = "OWNER/NAME"  # which `vgx push` replaces by the name on the hub
+_TERMS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
+_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+_PATH = re.compile(r"(^|[\s'\"(=])(~|\.{0,2}/)[\w.~-]+|[A-Za-z]:\\")
+CODES = (
+    "`codes.safetensors` has the stored latents of the training, which are derived from the "
+    "training images: decoded, they show reconstructions of these."
+)
+
+
+def require_terms(license: str | None, base_model: str | None) -> None:  # noqa: A002
+    """Raise `RecipeError` for a licence or a base model that no card can name."""
+    if license is not None and not _TERMS.fullmatch(license):
+        message = "give an identifier of the hub: mit, cc-by-4.0, other"
+        raise vgx.RecipeError(f"license: {license!r}: {message}")
+    if base_model is not None and not _HUB.fullmatch(base_model):
+        raise vgx.RecipeError(f"base model: {base_model!r}: give a name of the hub: owner/name")
+
+
+def text(
+    run: Run,
+    recipe: vgx.Recipe,
+    model: Model,
+    about: About,
+    files: Sequence[str],
+    wishes: Wishes,
+) -> str:
+    """Return the card. `recipe` names no path; `files` are the others in the folder."""
+    from huggingface_hub import ModelCardData
+
+    measured = _measured(run, model.step)
+    data = ModelCardData(
+        library_name="vgx",
+        pipeline_tag=_task(recipe),
+        license=wishes.license,
+        base_model=wishes.base_model,
+        datasets=_hub_datasets(recipe) or None,
+        tags=["vgx", _kind(recipe), *(["diffusers"] if "vae/config.json" in files else [])],
+        model_name=recipe.name,
+        eval_results=list(_results(recipe, measured)) or None,
+    )
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {recipe.name}",
+        _what(run, recipe, model),
+        "![Drawn images](samples.webp)",
+        _use(recipe, about, files),
+        _figures(measured),
+        _audit(run, recipe),
+        _latents(about),
+        CODES if exported.CODES in files else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _kind(recipe: vgx.Recipe) -> str:
+    kinds = {
+        (True, True): "vae-gan", (True, False): "vae", (False, True): "gan", (False, False): "decoder",
+    }  # fmt: skip
+    return kinds[recipe.encoder is not None, recipe.discriminator is not None]
+
+
+def _task(recipe: vgx.Recipe) -> str:
+    """Return what the hub calls the task: spatial latents are there to encode and decode images."""
+    spatial = recipe.encoder is not None and len(recipe.latent.shape) > 1
+    return "image-to-image" if spatial else "unconditional-image-generation"
+
+
+def _hub_datasets(recipe: vgx.Recipe) -> list[str]:
+    path = getattr(recipe.dataset, "path", None)
+    known = isinstance(path, str) and _HUB.fullmatch(path)
+    return [path] if known and recipe.dataset.asks() else []
+
+
+def _what(run: Run, recipe: vgx.Recipe, model: Model) -> str:
+    environment = reading.unless_damaged(reading.environment, run.path) or {}
+    kept = environment.get("data", {}).get("kept")
+    data = (_hub_datasets(recipe) or [recipe.dataset.type])[0]
+    images = f"{kept:,} images of `{data}`" if kept else f"images of `{data}`"
+    latent = " x ".join(map(str, recipe.latent.shape))
+    size = f"{recipe.image.height} x {recipe.image.width} pixels"
+    how = f"a latent of {latent} numbers and images of {size}"
+    averaged = ", averaged weights" if recipe.train.ema is not None else ""
+    kind = _kind(recipe).upper().replace("DECODER", "decoder")
+    return (
+        f"A {kind} with {how}, trained with vgx on {images}: {model.step:,} steps of "
+        f"{recipe.train.batch} images{averaged}. `recipe.yaml` has every setting."
+    )
+
+
+def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
+    shape = ", ".join(map(str, recipe.latent.shape))
+    lines = [
+        "## Use", "```python", "import torch, vgx", "",
+        f'model = vgx.load("{NAME}")',
+        f"images = model.decode(torch.randn(16, {shape}))  # [16, C, H, W] in [0, 1]",
+        *(["latents = model.encode(images)"] if recipe.encoder else []),
+        "```",
+    ]  # fmt: skip
+    if needed := [plugin for plugin in about["plugins"] if plugin["name"] != "builtin"]:
+        named = ", ".join(f"{plugin['name']} {plugin['version']}" for plugin in needed)
+        lines += ["", f"It needs plugins that are not in this folder: {named}."]
+    if "decoder.onnx" in files:
+        inputs = "`latents` and `labels`" if recipe.decoder.conditional else "`latents`"
+        lines += [
+            "", "Without PyTorch, by onnxruntime: `decoder.onnx` takes "
+            f"{inputs} and ends in images in [0, 1]"
+            + ("; `encoder.onnx` gives latents of images in [0, 1]." if recipe.encoder else "."),
+        ]  # fmt: skip
+    if "vae/config.json" in files:
+        lines += [
+            "", "With diffusers, whose images are in [-1, 1]:", "```python",
+            "from diffusers import AutoencoderKL", "",
+            f'vae = AutoencoderKL.from_pretrained("{NAME}", subfolder="vae")',
+            "latents = vae.encode(images * 2 - 1).latent_dist.mode()",
+            "images = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)", "```",
+        ]  # fmt: skip
+    return "\n".join(lines)
+
+
+# --- what was measured ---------------------------------------------------------------------------
+
+
+def _measured(run: Run, step: int) -> reading.Evaluation:
+    """Return the evaluation of this step; an empty one if there is none."""
+    measured = reading.unless_damaged(reading.evaluation, run.path)
+    return measured if measured and measured.get("step") == step else {}
+
+
+def _parts(measured: reading.Evaluation) -> Iterator[tuple[str, str, reading.Part]]:
+    """Give what was measured: a name, the protocol, the figures."""
+    seeds = len(measured.get("seeds", []))
+    if part := measured.get("reconstruction"):
+        yield "reconstruction", f"{part.get('pictures', 0):,} images", part
+    for part in measured.get("generation", []):
+        sampler = _word(part.get("sampler", {}).get("type"))
+        protocol = f"{part.get('pictures', 0):,} drawn against {part.get('real', 0):,} real images"
+        yield f"generation, {sampler}", f"{protocol}, mean of {seeds} seeds", part
+    if part := measured.get("latent"):
+        yield "latents", f"{part.get('pictures', 0):,} images", part
+
+
+def _word(value: Any) -> str:
+    """Return a name out of a file, as long as it is one."""
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.@/+-]{1,60}", value) else "?"
+
+
+def _rows(measured: reading.Evaluation) -> Iterator[tuple[str, str, str, str, str, float]]:
+    """Give what, protocol, split, metric, features and value of each figure."""
+    for what, protocol, part in _parts(measured):
+        split = {"held out": "held out", "trained on": "trained on"}.get(part.get("split", ""), "?")
+        for metric, figure in part["figures"].items():
+            features = _word(figure.get("features") or "-")
+            if math.isfinite(figure["mean"]):
+                yield what, protocol, split, _word(metric), features, figure["mean"]
+
+
+def _results(recipe: vgx.Recipe, measured: reading.Evaluation) -> Iterator[Any]:
+    from huggingface_hub import EvalResult
+
+    data = (_hub_datasets(recipe) or [recipe.dataset.type])[0]
+    for what, protocol, split, metric, features, value in _rows(measured):
+        of = "" if features == "-" else f" [{features}]"
+        yield EvalResult(
+            task_type=_task(recipe),
+            dataset_type=data,
+            dataset_name=data,
+            metric_type=metric,
+            metric_name=f"{metric}{of}, {what}, {split}, {protocol}",
+            metric_value=round(value, 6),
+        )
+
+
+def _figures(measured: reading.Evaluation) -> str:
+    rows = [
+        f"| {what} | {metric} | {features} | {value:.4g} | {split}: {protocol} |"
+        for what, protocol, split, metric, features, value in _rows(measured)
+    ]
+    head = "## Figures\n\n| of | metric | features | value | protocol |\n|---|---|---|---|---|\n"
+    return head + "\n".join(rows) if rows else ""
+
+
+def _audit(run: Run, recipe: vgx.Recipe) -> str:
+    """Return losses and networks, and what was known before the first step."""
+    losses = ", ".join(f"`{loss.label}`" for loss in recipe.losses)
+    lines = ["## Training", "", f"Losses: {losses}.", ""]
+    audit = reading.unless_damaged(reading.audit, run.path) or {}
+    # A note of a part may name its file of weights.
+    notes = [note for note in audit.get("notes", []) if not _PATH.search(note)]
+    lines += [f"- {' '.join(note.split())}" for note in notes[:20]]
+    if rows := audit.get("rows", []):
+        lines += ["", "| network | part | from -> to | parameters |", "|---|---|---|---|"]
+        lines += [
+            f"| {_word(row['network'])} | {_word(row['part'])} | {_shapes(row['shapes'])} "
+            f"| {row['parameters']:,} |"
+            for row in rows[:10]
+        ]
+    return "\n".join(lines)
+
+
+def _shapes(shapes: str) -> str:
+    return shapes if re.fullmatch(r"[\dx >-]{1,60}", shapes) else "?"
+
+
+def _latents(about: About) -> str:
+    known = about["latents"]
+    if "scaling_factor" not in known:
+        return ""
+    means, stds = (
+        ", ".join(f"{value:.4g}" for value in known.get(name, [])[:16]) for name in ("mean", "std")
+    )
+    more = ", ..." if len(known.get("mean", [])) > 16 else ""
+    return (
+        f"## Latents\n\nScaling factor {known['scaling_factor']:.6g}: latents times this number have "
+        f"variance 1.\nBy channel: mean {means}{more}; deviation {stds}{more}."
+    )

@@ -1,0 +1,300 @@
+"""`vgx export`: a trained model as a folder of files that any program can read.
+
+The folder has the files that are listed in docs/share.md and no others. Nothing in it names a path
+of this machine, its host or its user, and no file shows an image that the model was trained on.
+
+Letters: n images, C channels, H x W pixels, Z the latent shape, K stored latents.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+import vgx
+from vgx import __version__
+from vgx.engine.build import untrained
+from vgx.files import storage, user_path, write_file
+from vgx.images import as_pil, as_pixels, grid
+from vgx.runs import checkpoint, exported, reading
+from vgx.runs.checkpoint import tensor_bytes
+from vgx.runs.directory import Run
+from vgx.runs.trust import registry_of
+from vgx.sampling.draw import class_names, decoded, draw_latents, prepare
+from vgx.sampling.model import Model, load_model, located
+from vgx_share import card, diffusers, onnx
+
+SAMPLES = 64  # images in samples.webp, in 8 rows
+NO_PATH = "left-out"  # in place of a path of this machine
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asks for beyond the usual files."""
+
+    codes: bool = False
+    discriminator: bool = False
+    explorer: bool = False
+    license: str | None = None
+    base_model: str | None = None
+
+
+def export(
+    run: Run | str | Path | int | None,
+    folder: str | Path,
+    *,
+    codes: bool = False,
+    discriminator: bool = False,
+    explorer: bool = False,
+    license: str | None = None,  # noqa: A002 - as the card calls it
+    base_model: str | None = None,
+    best: bool = False,
+) -> Path:
+    """Write a run's model as a new folder, and return it.
+
+    `run` is a path, a number or a name; None is the newest run. The folder has the weights, the
+    recipe, a card, drawn images, ONNX files if the extra `onnx` is installed, and a folder `vae`
+    for diffusers if the networks are of the type `autoencoder-kl`. `codes` adds the stored latents,
+    which are derived from the training images, and `explorer` the page of `vgx explore`, which has
+    some of them. `license` and `base_model` go to the card. With `best` it is the best checkpoint.
+    Raises `StorageError` for a folder that is there and not empty.
+    """
+    folder, source = user_path(folder), located(run)
+    wishes = Wishes(codes, discriminator, explorer, license, base_model)
+    card.require_terms(license, base_model)
+    with _new_folder(folder) as place:
+        _export(source, place, wishes, best=best)
+    return folder
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Give the block a folder beside `folder`, which gets its name when the block is done."""
+    with storage(folder):
+        if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and _empty(folder))):
+            message = "there already, and not an empty folder; give another one"
+            raise vgx.StorageError(f"{folder}: {message}")
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.absolute().parent))
+    try:
+        yield place
+        with storage(folder):
+            place.chmod(0o777 & ~_umask())
+            place.replace(folder)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _empty(folder: Path) -> bool:
+    return next(folder.iterdir(), None) is None
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
+    recipe = vgx.load_recipe(run.recipe_file, (), registry_of(run))
+    model = load_model(run, recipe, "cpu", best=best)
+    shared = without_paths(recipe, run)
+    environment = reading.unless_damaged(reading.environment, run.path) or {}
+    tensors = _tensors(model, discriminator=wishes.discriminator)
+    statistics = latent_statistics(run, model)
+    written: dict[str, bytes] = {
+        exported.RECIPE: vgx.dump_recipe(shared).encode(),
+        exported.MODEL: tensor_bytes(tensors, {"format": "pt"}),
+        "samples.webp": _samples(model, run),
+    }
+    if wishes.codes:
+        written[exported.CODES] = tensor_bytes(_latents(model))
+    written |= diffusers.files(model, statistics)
+    written |= _onnx_files(model)
+    if wishes.explorer:
+        written["explorer/index.html"] = _explorer(run)
+    about: exported.About = {
+        "format": exported.FORMAT,
+        "vgx": __version__,
+        "name": recipe.name,
+        "step": model.step,
+        "averaged": recipe.train.ema is not None,
+        "networks": sorted({name.partition(".")[0] for name in tensors}),
+        "images": {
+            "channels": recipe.image.channels, "height": recipe.image.height,
+            "width": recipe.image.width, "range": (0.0, 1.0),
+        },
+        "latents": {"shape": [*recipe.latent.shape], **statistics},
+        "plugins": [
+            {"name": each["name"], "version": each["version"]}
+            for each in environment.get("plugins", [])
+        ],
+        "files": {},
+    }  # fmt: skip
+    if recipe.image.classes:
+        counts = environment.get("data", {}).get("classes", [])
+        about["classes"] = counts or [
+            {"name": name, "count": 0} for name in class_names(run, recipe)
+        ]
+    written[exported.CARD] = card.text(run, shared, model, about, [*written], wishes).encode()
+    about["files"] = {name: exported.summed(data) for name, data in sorted(written.items())}
+    written[exported.ABOUT] = json.dumps(about, indent=1, ensure_ascii=False).encode()
+    for name, data in written.items():
+        write_file(place / name, data)
+
+
+def _tensors(model: Model, *, discriminator: bool) -> dict[str, Tensor]:
+    """Return the weights by the names that they have in a run."""
+    networks = {"encoder": model.encoder, "decoder": model.decoder}
+    if discriminator:
+        if model.discriminator is None:
+            raise vgx.RecipeError(f"{model.recipe.name} has no discriminator")
+        networks["discriminator"] = model.discriminator
+    return {
+        f"{name}.{key}": tensor
+        for name, network in networks.items()
+        if network is not None
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def _latents(model: Model) -> dict[str, Tensor]:
+    """Return the stored latents, as a checkpoint has them."""
+    known = {"codes": model.codes, "labels": model.labels, "kl": model.kl}
+    return {name: tensor for name, tensor in known.items() if tensor is not None}
+
+
+def latent_statistics(run: Run, model: Model) -> dict[str, Any]:
+    """Return mean and deviation of the stored latents by channel, and the scaling factor.
+
+    The scaling factor is 1 over the deviation of all latents (Rombach et al. 2022, section D.1). An
+    empty dict for a model without stored latents, unless it came with them.
+    """
+    if len(model.codes) < 2:
+        if exported.is_exported(run.path):
+            known: dict[str, Any] = {**exported.about(run.path)["latents"]}
+        else:
+            known = checkpoint.load(run)[1].numbers.get("latents", {})
+        return {name: known[name] for name in ("mean", "std", "scaling_factor") if name in known}
+    channels = model.codes.double().movedim(1, 0).flatten(1)  # [C, K * places]
+    std = channels.std(1, correction=0)
+    whole = float((channels - channels.mean()).square().mean().sqrt())
+    return {
+        "mean": channels.mean(1).tolist(),
+        "std": std.tolist(),
+        "scaling_factor": 1 / whole if whole > 0 else 1.0,
+    }
+
+
+def without_paths(recipe: vgx.Recipe, run: Run) -> vgx.Recipe:
+    """Return a recipe that names no path of this machine, no tracker and no outside weights."""
+    environment = reading.unless_damaged(reading.environment, run.path) or {}
+    folder = Path(environment.get("folder") or ".")
+
+    def cleaned(value: Any, field: str) -> Any:
+        if isinstance(value, BaseModel):
+            fields = {name: cleaned(getattr(value, name), name) for name in _fields(value)}
+            return value.model_copy(update=fields)
+        if isinstance(value, tuple | list):
+            return type(value)(cleaned(each, field) for each in value)
+        if isinstance(value, dict):
+            return {key: cleaned(each, field) for key, each in value.items()}
+        if isinstance(value, Path):
+            return Path(NO_PATH)
+        return NO_PATH if isinstance(value, str) and _is_path(value, field, folder) else value
+
+    # Trackers would send the next training to somebody's server.
+    cleaned_recipe: vgx.Recipe = cleaned(untrained(recipe).model_copy(update={"trackers": ()}), "")
+    return cleaned_recipe
+
+
+def _fields(part: BaseModel) -> list[str]:
+    return [*type(part).model_fields]
+
+
+def _is_path(text: str, field: str, folder: Path) -> bool:
+    """Return whether the value of a field is a path, or was one where the run was started."""
+    if re.match(r"[/~\\]|\.{1,2}/|[A-Za-z]:[/\\]|file:", text):
+        return True
+    if "/" not in text and field != "path":  # a word, which a folder may be called too
+        return False
+    with suppress(OSError, ValueError):  # no name that a file can have
+        return Path(text).exists() or (folder / text).exists()
+    return False
+
+
+def _samples(model: Model, run: Run) -> bytes:
+    """Return drawn images as a file: by the recipe's sampler, unless it shows training images.
+
+    A sampler that decodes stored latents as they are, or images of its own, shows reconstructions.
+    Then latents are drawn from N(0, I).
+    """
+    recipe = model.recipe
+    codes, drawn = model.codes, None
+    part = recipe.sampler
+    if not part.own_images and len(codes) >= part.least_codes:
+        latents = draw_latents(prepare(model), 2 * SAMPLES, 0)
+        far = _far(latents.z, codes).nonzero()[:SAMPLES, 0]
+        labels = None if latents.labels is None else latents.labels[far]
+        drawn = (latents.z[far], labels)
+    if drawn is None or len(drawn[0]) < SAMPLES:
+        generator = torch.Generator().manual_seed(0)
+        z = torch.randn(SAMPLES, *recipe.latent.shape, generator=generator)  # [n, *Z]
+        drawn = (z, None)
+    images = torch.cat([*decoded(model, *drawn)])  # [n, C, H, W]
+    file = io.BytesIO()
+    as_pil(as_pixels(grid(images, 8)[None])[0]).save(file, "WEBP", lossless=True)
+    return file.getvalue()
+
+
+def _far(drawn: Tensor, codes: Tensor) -> Tensor:
+    """[n]  Whether drawn latents [n, *Z] are none of the stored ones [K, *Z], nor almost so."""
+    if not len(codes):
+        return torch.ones(len(drawn), dtype=torch.bool)
+    flat = codes.flatten(1)
+    usual = (flat - flat.roll(1, 0)).norm(dim=1).median()  # between two stored ones
+    return torch.cdist(drawn.flatten(1), flat).min(1).values > 0.05 * usual
+
+
+def _onnx_files(model: Model) -> dict[str, bytes]:
+    """Return the ONNX files; none, with a notice, where they cannot be written."""
+    if missing := onnx.missing_libraries():
+        text = f"no ONNX files: {', '.join(missing)} missing; pip install 'vgx[onnx]'"
+        warnings.warn(text, vgx.Notice, stacklevel=2)
+        return {}
+    files: dict[str, bytes] = {}
+    for name, part, write in (
+        ("encoder.onnx", model.recipe.encoder, onnx.write_encoder),
+        ("decoder.onnx", model.recipe.decoder, onnx.write_decoder),
+    ):
+        if part is None:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            try:
+                write(model, path)
+            except vgx.PluginError as error:
+                warnings.warn(f"{name} is left out: {error}", vgx.Notice, stacklevel=2)
+                continue
+            files[name] = path.read_bytes()
+    return files
+
+
+def _explorer(run: Run) -> bytes:
+    """Return the page of `vgx explore`."""
+    raise vgx.RecipeError(f"{run.path}: no explorer")

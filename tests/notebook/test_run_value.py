@@ -1,0 +1,170 @@
+"""A run for people: its history, what it draws, and how it shows itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vgx
+from vgx.notebook.run import _weights
+from vgx.runs import directory
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """Five images of noise, as tensor and as files."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for i, each in enumerate(pixels):
+        Image.fromarray(each).save(folder / f"{i}.png")
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255, folder
+
+
+@pytest.fixture
+def copied(small_run, tmp_path):
+    shutil.copytree(small_run.path, tmp_path / "runs" / "0007-tiny")
+    return vgx.Run(tmp_path / "runs" / "0007-tiny")
+
+
+def test_it_is_found_as_commands_find_it(copied):
+    for name in (7, "7", "tiny", None, str(copied.path), copied, directory.Run(copied.path)):
+        assert vgx.Run(name) == copied
+    with pytest.raises(vgx.StorageError, match="no run '8'"):
+        vgx.Run(8)
+
+
+def test_the_history_is_the_log(small_run):
+    lines = [json.loads(text) for text in small_run.log_file.read_text().splitlines()]
+    frame = small_run.history
+    assert type(frame).__module__.startswith("pandas")
+    assert frame["step"].tolist() == [1, 2, 3, 4]
+    assert frame["losses.l1"].tolist() == [line["losses"]["l1"] for line in lines]
+    assert frame["rates.generator"].iloc[-1] == lines[-1]["rates"]["generator"]
+
+
+def test_without_pandas_the_history_is_rows(small_run, monkeypatch):
+    frame = small_run.history
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    rows = small_run.history
+    assert len(rows) == 4
+    assert rows["losses.l1"] == frame["losses.l1"].tolist()
+    assert rows[-1]["step"] == 4
+    assert rows._repr_html_().count("<tr>") == 5
+    with pytest.raises(KeyError, match=r"losses\.l2: there are step"):
+        rows["losses.l2"]
+
+
+def test_it_draws_what_the_function_draws(small_run):
+    drawn = small_run.sample(n=5, seed=3)
+    assert torch.equal(drawn.tensor, vgx.sample(small_run, n=5, seed=3, device="cpu"))
+    assert "weighted-mix, seed 3" in repr(drawn)
+
+
+def test_it_reconstructs_a_folder_a_file_and_a_tensor(small_run, faces):
+    images, folder = faces
+    model = vgx.load(small_run, "cpu")
+    expected = torch.sigmoid(model.decoder(model.encoder(images).mean))
+    for given in (images, folder, sorted(folder.iterdir()), [Image.open(folder / "0.png")]):
+        made = small_run.reconstruct(given)
+        count = len(made)
+        assert torch.equal(made.originals, images[:count])
+        torch.testing.assert_close(made.tensor, expected[:count], atol=1e-5, rtol=0)
+    assert len(small_run.reconstruct(folder, n=2)) == 2
+    for wrong in (folder / "none.png", torch.zeros(1, 3, 8, 8), 7, []):
+        with pytest.raises(vgx.DataError):
+            small_run.reconstruct(wrong)
+    (folder / "0.png").write_text("no image")
+    with pytest.raises(vgx.DataError, match=r"0\.png: UnidentifiedImageError"):
+        small_run.reconstruct(folder / "0.png")
+
+
+def test_it_mixes(small_run, faces):
+    images, folder = faces
+    files = [folder / "0.png", folder / "1.png", folder / "2.png"]
+    single = small_run.reconstruct(images).tensor
+    corner = small_run.mix(*files, weights=[0, 1, 0]).tensor
+    torch.testing.assert_close(corner, single[1:2], atol=1e-5, rtol=0)
+    model = vgx.load(small_run, "cpu")
+    middle = model.decode(model.encode(images[:2]).mean(0, keepdim=True))
+    half = small_run.mix(images[0], images[1], weights=[0.5, 0.5]).tensor
+    torch.testing.assert_close(half, middle, atol=1e-5, rtol=0)
+    assert len(small_run.mix(*files)) == 100
+    ten, two = (small_run.mix(*files, n=n, seed=4).tensor for n in (10, 2))
+    assert torch.equal(ten[:2], two)
+    with pytest.raises(vgx.RecipeError, match="2 for 3 images"):
+        small_run.mix(*files, weights=[1, 0])
+    with pytest.raises(vgx.RecipeError, match="two images or more"):
+        small_run.mix(files[0])
+
+
+def test_random_weights_are_uniform_over_those_that_sum_to_1():
+    """Dirichlet(1, 1, 1): means of 1/3, variances of 2/9/4 = 1/18, all positive."""
+    drawn = _weights(None, 20_000, 3, 0)
+    assert drawn.sum(1).allclose(torch.ones(20_000))
+    assert (drawn >= 0).all()
+    assert drawn.mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.01)
+    assert drawn.var(0).tolist() == pytest.approx([1 / 18] * 3, abs=0.002)
+
+
+def test_it_shows_itself(small_run):
+    first, second = repr(small_run).split("\n")
+    assert first == "Run 0001-tiny · done · step 4 of 4"
+    assert re.search(r"\bl1 0\.\d+", second)
+    assert str(small_run.path) in second
+    page = small_run._repr_html_()
+    assert page.count("data:image/webp;base64,") == 1
+    assert page.count("<polyline") == 5  # one for each term
+    assert "report.html" in page
+    assert len(page) < 1_000_000
+
+
+def test_what_a_run_contains_is_text(copied):
+    """A name of a loss, a warning, a name of a folder: none of it becomes markup."""
+    evil = "<img src=x onerror=alert(1)>"
+    text = copied.log_file.read_text().replace('"l1"', json.dumps(evil))
+    copied.log_file.write_text(text)
+    run = vgx.Run(copied.path.rename(copied.path.with_name("0008-<b>x")))
+    page = run._repr_html_()
+    assert evil not in page
+    assert "<b>x" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;, steps 1 to 4" in page
+
+
+def test_a_broken_run_shows_what_can_be_read(copied):
+    grids = sorted(copied.samples.glob("step-*.png"))
+    grids[-1].write_bytes(b"no image")
+    (copied.path / "ended.json").write_text("{")
+    with copied.log_file.open("a") as log:
+        log.write("no line\n")
+    page = copied._repr_html_()
+    assert "broken: ended.json" in page
+    assert "passed over: line 5" in page
+    assert f"left out: {grids[-1]}" in page
+    assert "<polyline" in page
+    shutil.rmtree(copied.path)
+    assert "broken" in repr(copied)
+    assert "broken" in copied._repr_html_()
+
+
+def test_a_hook_gets_such_a_run(tmp_path, install):
+    plugin = """
+        import vgx
+
+        @vgx.hookimpl
+        def run_ended(run):
+            (run.path / "seen.txt").write_text(f"{type(run) is vgx.Run} {len(run.history)}")
+    """
+    install("vgx-watching", "\n".join(line[8:] for line in plugin.splitlines()))
+    recipe = vgx.load_recipe("tiny", {"train.steps": 1, "dataset.count": 8})
+    run = vgx.run(recipe, out=tmp_path / "runs", device="cpu")
+    assert (run.path / "seen.txt").read_text() == "True 1"
