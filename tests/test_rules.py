@@ -40,7 +40,7 @@ OPEN = {
     "engine.build", "errors", "evaluation.latents", "evaluation.tables", "files", "images",
     "output", "recipe.library", "runs.checkpoint", "runs.directory", "runs.frames",
     "runs.reading", "runs.summary", "runs.trust", "sampling.draw", "sampling.model",
-    "training.fork", "training.preparing", "training.session",
+    "training.fork", "training.preparing", "training.replay", "training.session",
 }  # fmt: skip
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 

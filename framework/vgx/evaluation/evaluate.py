@@ -109,7 +109,7 @@ def evaluate_run(
     results = {
         "format": FORMAT,
         "step": model.step,
-        "checkpoint": _checkpoint(settings),
+        "checkpoint": "best" if settings.best else "newest" if settings.step is None else "step",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - started, 3),
         "device": str(device),
@@ -129,13 +129,6 @@ def evaluate_run(
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
     write_file(place, text)
     return results
-
-
-def _checkpoint(settings: Settings) -> str:
-    """Return how the checkpoint was chosen: newest, best or step."""
-    if settings.step is not None:
-        return "step"
-    return "best" if settings.best else "newest"
 
 
 def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:
