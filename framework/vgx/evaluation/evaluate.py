@@ -85,9 +85,7 @@ def evaluate_run(
         most = min(settings.n, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
         settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
-        model = load_model(
-            run, recipe, device, ("encoder", "decoder"), best=settings.best, step=settings.step
-        )
+        model = _model(run, recipe, device, settings)
         holdout = None if settings.against else recipe.eval.holdout
         store = store_of(source, dataset, image, console, holdout or 0.0)
         sets = real_sets(store, holdout, settings.n)
@@ -129,6 +127,11 @@ def evaluate_run(
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
     write_file(place, text)
     return results
+
+
+def _model(run: Run, recipe: Recipe, device: torch.device, settings: Settings) -> Model:
+    networks = ("encoder", "decoder")
+    return load_model(run, recipe, device, networks, best=settings.best, step=settings.step)
 
 
 def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:
