@@ -38,10 +38,13 @@ OPEN = {
     "check.blame", "check.trials", "cli.options", "cli.sample", "console", "data.batches",
     "data.cache", "data.classes", "data.decode", "data.peek", "data.split", "data.store",
     "engine.build", "errors", "evaluation.latents", "evaluation.tables", "files", "images",
-    "output", "recipe.library", "runs.checkpoint", "runs.directory", "runs.frames",
-    "runs.reading", "runs.summary", "runs.trust", "sampling.draw", "sampling.model",
-    "training.fork", "training.preparing", "training.replay", "training.session",
+    "notebook.html", "output", "recipe.library", "runs.checkpoint", "runs.directory",
+    "runs.exported", "runs.frames", "runs.hub", "runs.reading", "runs.summary", "runs.trust",
+    "sampling.draw", "sampling.model", "training.fork", "training.preparing", "training.replay",
+    "training.session",
 }  # fmt: skip
+# Values for people: their methods call functions of `vgx` that stand above them.
+FOR_PEOPLE = {"recipe.model", "notebook.run"}
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 # From bottom to top, as docs/design.md has them: a module imports what stands above it.
@@ -113,7 +116,8 @@ def lengths(path):
 @pytest.mark.parametrize("path", [p for p in CORE if module(p) in LAYERS], ids=module)
 def test_the_core_imports_only_downwards(path):
     here = LAYERS.index(module(path))
-    assert imported(path) - {*LAYERS[:here]} == set()
+    allowed = {*LAYERS[:here], *(["the face"] if module(path) in FOR_PEOPLE else [])}
+    assert imported(path) - allowed == set()
 
 
 def test_a_plugin_with_commands_imports_little_of_the_core():
@@ -155,7 +159,8 @@ def test_the_box_needs_no_name_that_is_not_public(path):
 
 @pytest.mark.parametrize("path", CORE, ids=lambda p: p.name)
 def test_the_core_knows_no_plugin(path):
-    assert not re.search("|".join(["builtin", *PLUGINS]), path.read_text())
+    if path != CORE_ROOT / "__init__.py":  # the table of public names, some of the box's plugins
+        assert not re.search("|".join(["builtin", *PLUGINS]), path.read_text())
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ClassDef):
             bases = {ast.unparse(base) for base in node.bases}

@@ -154,6 +154,29 @@ HELD = {
         "nothing_outside_is_read_asked_or_awaited "
         "no_file_of_weights_is_waited_for_or_read_without_end"
     ),
+    # Models that come in
+    "An exported folder, a model of the hub": (
+        "a_pickle_is_never_read programs_beside_a_model_are_not_executed"
+    ),
+    "Of them only files with known names": (
+        "a_list_of_files_that_is_not_as_written_is_refused what_is_not_as_it_was_exported_is_not_loaded "
+        "a_file_that_is_not_as_written_is_refused other_networks_are_refused"
+    ),
+    "A name in `vgx.json` that is no file": "a_list_of_files_that_is_not_as_written_is_refused",
+    "Pickle files are not read": (
+        "a_pickle_is_never_read what_is_not_as_it_was_exported_is_not_loaded"
+    ),
+    '`vgx.load("OWNER/NAME")` reads no more': "what_is_not_as_it_was_exported_is_not_loaded",
+    "Your token goes to the hub": "the_token_goes_to_the_hub_alone",
+    # Models that leave
+    "`vgx export` writes no path": (
+        "no_file_names_a_path_a_host_or_a_user the_folder_has_these_files_and_gives_the_same_bits"
+    ),
+    "Drawn images are not made of": "the_images_are_drawn_and_are_no_training_images",
+    "`vgx push` uploads the listed files": "what_is_pushed_is_what_is_loaded",
+    "The token is written into no file": (
+        "a_hub_that_refuses_gets_no_token_into_a_message what_is_pushed_is_what_is_loaded"
+    ),
     # Other people's .pt files
     "Files that `torch.save` wrote": "the_payloads_are_real",
     "This command reads them": (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,8 +23,15 @@ if TYPE_CHECKING:
     from vgx.errors import VgxError as VgxError
     from vgx.files import cache_dir as cache_dir
     from vgx.files import open_regular as open_regular
+    from vgx.notebook.evaluation import Evaluation as Evaluation
+    from vgx.notebook.evaluation import evaluate as evaluate
+    from vgx.notebook.given import peek as peek
     from vgx.notebook.images import Images as Images
+    from vgx.notebook.listing import runs as runs
     from vgx.notebook.run import Run as Run
+    from vgx.notebook.training import resume as resume
+    from vgx.notebook.training import run as run
+    from vgx.notebook.training import train as train
     from vgx.parts.base import BrokenError as BrokenError
     from vgx.parts.base import Component as Component
     from vgx.parts.base import near as near
@@ -74,8 +82,12 @@ if TYPE_CHECKING:
     from vgx.step import Posterior as Posterior
     from vgx.step import Score as Score
     from vgx.step import Step as Step
-    from vgx.training.session import run as run
+    from vgx_explore import explore as explore
     from vgx_figures import plot as plot
+    from vgx_report.comparison import compare as compare
+    from vgx_share import export as export
+    from vgx_share import import_model as import_model
+    from vgx_share import push as push
 
 __version__ = "0.1.0.dev0"
 
@@ -84,8 +96,12 @@ _PUBLIC = {
     "vgx.data.decode": "convert_image",
     "vgx.errors": "DataError Dropped HubError Notice PluginError RecipeError StorageError VgxError",
     "vgx.files": "cache_dir open_regular",
+    "vgx.notebook.given": "peek",
     "vgx.notebook.images": "Images",
+    "vgx.notebook.evaluation": "Evaluation evaluate",
+    "vgx.notebook.listing": "runs",
     "vgx.notebook.run": "Run",
+    "vgx.notebook.training": "resume run train",
     "vgx.parts.base": "BrokenError Component near",
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (
@@ -102,8 +118,10 @@ _PUBLIC = {
     "vgx.step": "AbsentError Gaussian Posterior Score Step",
     "vgx.runs.import_weights": "import_weights",
     "vgx.runs.trust": "trust_plugins",
-    "vgx.training.session": "run",
+    "vgx_explore": "explore",
     "vgx_figures": "plot",
+    "vgx_report.comparison": "compare",
+    "vgx_share": "export import_model push",
 }
 
 
@@ -124,4 +142,17 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names, including those that are not imported yet."""
-    return [*globals(), *" ".join(_PUBLIC.values()).split()]
+    special = (name for name in globals() if name.startswith("__"))
+    return [*special, *" ".join(_PUBLIC.values()).split()]
+
+
+class _Runs(ModuleType):
+    """The package `vgx.runs`, which is also a function: `vgx.runs()` lists the runs."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Call the function."""
+        return importlib.import_module("vgx.notebook.listing").runs(*arguments, **named)
+
+
+# Its `__init__` has only a docstring, so this imports nothing else.
+importlib.import_module("vgx.runs").__class__ = _Runs

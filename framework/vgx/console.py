@@ -6,6 +6,7 @@ markup and no names of emoji in it.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections import deque
@@ -28,24 +29,32 @@ RATE_SECONDS = 30
 RATE_COUNT = 10  # fewer advances give no estimate of the time that is left
 BAR = 30  # characters, at most
 ROWS = 4  # lines of values below a bar, at most
+# All lines and notices are logged too, for programs that use vgx as a library.
+LOG = logging.getLogger("vgx")
+LOG.addHandler(logging.NullHandler())  # without it Python would print the notices once more
 
 
 class Console:
     """Where the program prints lines, notices, tables and progress."""
 
-    def __init__(self, file: IO[str] | None = None, width: int | None = None) -> None:
-        """Print to a file; by default to standard output."""
+    def __init__(
+        self, file: IO[str] | None = None, width: int | None = None, *, quiet: bool = False
+    ) -> None:
+        """Print to a file, by default to standard output; with `quiet` to the log alone."""
         self.rich = rich_console.Console(
-            file=file or guarded(sys.stdout),
-            width=width, markup=False, emoji=False, highlight=False,
+            file=file or guarded(sys.stdout), width=width, quiet=quiet,
+            markup=False, emoji=False, highlight=False,
+            force_jupyter=False,  # `notebook.live` shows a training in a notebook
         )  # fmt: skip
 
     def print(self, text: str) -> None:
         """Print a text, of one line or several; a terminal gets it wrapped between words."""
+        LOG.info("%s", visible_lines(text))
         self.rich.print(Text(self._wrapped(text)), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Print a notice."""
+        LOG.warning("%s", visible_lines(text))
         self.rich.print(Text(self._wrapped(f"NOTICE: {text}"), "bold yellow"), soft_wrap=True)
 
     def _wrapped(self, text: str) -> str:
@@ -61,10 +70,8 @@ class Console:
         """Print a table; columns of numbers are aligned on the right."""
         header, *rows = ([*map(visible, row)] for row in (header, *rows))
         if not self.rich.is_terminal:
-            widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-            for row in [header, *rows]:
-                cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-                self.print("  ".join(cells).rstrip())
+            for line in aligned([header, *rows]):
+                self.print(line)
             return
         table = Table()
         for i, name in enumerate(header):
@@ -77,7 +84,7 @@ class Console:
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
         """Show what the program does in the block."""
-        if self._live:
+        if self.rich.is_terminal:
             with self.rich.status(Text(visible(text))):
                 yield
             return
@@ -94,7 +101,7 @@ class Console:
         show; no values leave the former ones.
         """
         progress = Progress(label, total, done, unit, images)
-        if self._live:
+        if self.rich.is_terminal:
             with Live(progress, console=self.rich, transient=True):
                 yield progress.advance
             return
@@ -109,9 +116,14 @@ class Console:
 
         yield advance
 
-    @property
-    def _live(self) -> bool:
-        return self.rich.is_terminal or self.rich.is_jupyter
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows of a table as lines of text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 class Progress:

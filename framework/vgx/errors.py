@@ -7,11 +7,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vgx.output import cut
+
 
 class VgxError(Exception):
     """The base of these errors: printed as one message, without a traceback."""
 
     exit_code = 1
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the message alone."""
+        return [f"vgx: {line}" if i == 0 else line for i, line in enumerate(cut(str(self)))]
 
 
 class RecipeError(VgxError):

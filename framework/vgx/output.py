@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+MAX_LINES, MAX_LETTERS = 10, 2000  # of a message, and of each of its lines
+
 
 def visible(text: str) -> str:
     r"""Replace characters that a terminal would obey, or could not show, by their numbers.
@@ -37,6 +39,15 @@ def visible_lines(text: str) -> str:
 def short(text: str) -> str:
     """Cut a long text, so that a message stays readable."""
     return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} characters)"
+
+
+def cut(message: str) -> list[str]:
+    """Return a message as a few lines that no terminal obeys; those of a library may be many."""
+    lines = message.expandtabs(2).splitlines()
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more lines"]
+    short = (line if len(line) <= MAX_LETTERS else f"{line[:MAX_LETTERS]}..." for line in lines)
+    return [*map(visible, short)]
 
 
 class Output(io.BufferedIOBase):

@@ -2,7 +2,7 @@
 
 Their weights have the same names and shapes, so they are exchanged without a change.
 
-Letters: B images, C channels, H x W pixels, F and G features, h x w places.
+Letters: B images, C channels, H x W pixels, Z the latent shape, h x w places.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vgx
+from vgx_builtin.autoencoder_blocks import EPS, DownBlock, MidBlock, UpBlock
 from vgx_builtin.modules import pixels, smallest_sides
 
-EPS = 1e-6  # of the norms
 EDGE = 1e-6  # distance of the images from 0 and 1, where their logits are infinite
 
 
@@ -37,124 +37,6 @@ def require_fit(
             f"and the shape {list(latent.shape)} is not of that; "
             f"try latent=[{latent.shape[0] if len(latent.shape) > 1 else 4},{height},{width}]"
         )
-
-
-class ResnetBlock(nn.Module):
-    """Two 3x3 convolutions, each after GroupNorm and SiLU, beside a shortcut."""
-
-    def __init__(self, before: int, after: int, groups: int) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(groups, before, EPS)
-        self.conv1 = nn.Conv2d(before, after, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, after, EPS)
-        self.conv2 = nn.Conv2d(after, after, 3, padding=1)
-        if before != after:
-            self.conv_shortcut = nn.Conv2d(before, after, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, F, h, w] -> [B, G, h, w]."""
-        out = self.conv1(F.silu(self.norm1(x)))
-        out = self.conv2(F.silu(self.norm2(out)))
-        shortcut = self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x
-        summed: Tensor = shortcut + out
-        return summed
-
-
-class Attention(nn.Module):
-    """Self-attention of all places, with one head, beside a shortcut."""
-
-    def __init__(self, width: int, groups: int) -> None:
-        super().__init__()
-        self.group_norm = nn.GroupNorm(groups, width, EPS)
-        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, F, h, w] -> the same."""
-        places = self.group_norm(x).flatten(2).mT  # [B, h*w, F]
-        query, key, value = (
-            layer(places).unsqueeze(1) for layer in (self.to_q, self.to_k, self.to_v)
-        )  # [B, 1, h*w, F]
-        mixed = F.scaled_dot_product_attention(query, key, value).squeeze(1)  # [B, h*w, F]
-        out: Tensor = self.to_out[0](mixed).mT.reshape(x.shape)  # [B, F, h, w]
-        return x + out
-
-
-class MidBlock(nn.Module):
-    """A residual block, attention if wanted, and another residual block."""
-
-    def __init__(self, width: int, groups: int, *, attention: bool) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList(ResnetBlock(width, width, groups) for _ in range(2))
-        self.attentions = nn.ModuleList([Attention(width, groups)] if attention else [])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, F, h, w] -> the same."""
-        for module in (self.resnets[0], *self.attentions, self.resnets[1]):
-            x = module(x)
-        return x
-
-
-class Down(nn.Module):
-    """A 3x3 convolution of stride 2; its border is below and right of the image only."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, F, 2h, 2w] -> [B, F, h, w]."""
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return out
-
-
-class Up(nn.Module):
-    """Each place repeated, then a 3x3 convolution."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, F, h, w] -> [B, F, 2h, 2w]."""
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return out
-
-
-class DownBlock(nn.Module):
-    """Residual blocks of one width, then half the places unless it is the last."""
-
-    def __init__(self, before: int, after: int, blocks: int, groups: int, *, last: bool) -> None:
-        super().__init__()
-        widths = [before] + [after] * blocks
-        self.resnets = nn.ModuleList(
-            ResnetBlock(*pair, groups) for pair in zip(widths, widths[1:], strict=False)
-        )
-        self.downsamplers = nn.ModuleList([] if last else [Down(after)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, F, 2h, 2w] -> [B, G, h, w], or [B, G, 2h, 2w] for the last."""
-        for module in (*self.resnets, *self.downsamplers):
-            x = module(x)
-        return x
-
-
-class UpBlock(nn.Module):
-    """Residual blocks of one width, then twice the places on a side unless it is the last."""
-
-    def __init__(self, before: int, after: int, blocks: int, groups: int, *, last: bool) -> None:
-        super().__init__()
-        widths = [before] + [after] * blocks
-        self.resnets = nn.ModuleList(
-            ResnetBlock(*pair, groups) for pair in zip(widths, widths[1:], strict=False)
-        )
-        self.upsamplers = nn.ModuleList([] if last else [Up(after)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, F, h, w] -> [B, G, 2h, 2w], or [B, G, h, w] for the last."""
-        for module in (*self.resnets, *self.upsamplers):
-            x = module(x)
-        return x
 
 
 class Encoder(nn.Module):
@@ -244,4 +126,5 @@ class KLDecoder(nn.Module):
         y = self.decoder(self.post_quant_conv(z))
         images = (y.to(torch.promote_types(y.dtype, torch.float32)) + 1) / 2
         inside = images.clamp(EDGE, 1 - EDGE)
-        return (images + (inside - images).detach()).logit()
+        logits: Tensor = (images + (inside - images).detach()).logit()
+        return logits

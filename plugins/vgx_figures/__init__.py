@@ -2,7 +2,12 @@
 
 groups     runs as lines of a figure: runs that differ in their seed alone are one
 drawing    the style of all figures, and a figure with its files
+kinds      the kinds of figures, by name
 curves     what runs logged
+bars       the metrics of `vgx eval`, and the gradients that the audit measured
+trained    what the others need of a run: its networks, and images of its data
+grids      samples, and reconstructions
+latents    the KL of each dimension, and a map
 commands   the command: figure
 """
 
@@ -17,13 +22,14 @@ import click
 import vgx
 
 if TYPE_CHECKING:
+    from vgx.runs.directory import Run
     from vgx_figures.drawing import Plot
 
-Named = vgx.Run | str | Path | int
+    Named = Run | str | Path | int | None
 
 
 def plot(
-    runs: Named | Sequence[Named] | None = None,
+    runs: Named | list[Named] | tuple[Named, ...] = None,
     what: str = "curves",
     *,
     width: str | float = "170mm",
@@ -42,7 +48,7 @@ def plot(
     from vgx_figures.groups import grouped
     from vgx_figures.kinds import kind_of
 
-    several: list[Named | None] = [runs] if runs is None or isinstance(runs, Named) else [*runs]
+    several = list(runs) if isinstance(runs, list | tuple) else [runs]
     draw = kind_of(what, options)
     with styled():
         groups = grouped([find(run) for run in several], labels)

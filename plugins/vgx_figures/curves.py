@@ -17,30 +17,37 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 import vgx
+from vgx.output import short
+from vgx.runs import reading
+from vgx.runs.directory import Run
 from vgx_figures.drawing import (
     DASHES,
-    PANELS,
+    LARGEST,
+    TICKS,
     Plot,
+    chosen,
     colour,
     in_lines,
     legend,
+    logarithmic,
     lowest,
     panels,
     plain,
 )
 from vgx_figures.groups import Group, named
 
-LINES = 2000  # most lines of a log in a curve
-LARGEST = 1e100  # the sums and squares of such values are finite too
-TICKS = (1, 2, 5, 10)
+LINES = 2000  # most steps in a curve
 AXES = {"step": "step", "images": "images", "seconds": "time (s)"}
-FIELDS: tuple[Literal["losses", "metrics"], ...] = ("losses", "metrics")
+Field = Literal["losses", "metrics", "rates", "grad_norm", "accuracy", "images_per_second"]
+FIELDS: tuple[Field, ...] = (
+    "losses", "metrics", "rates", "grad_norm", "accuracy", "images_per_second",
+)  # fmt: skip
 By = Literal["step", "images", "seconds"]
 Rows = NDArray[np.float64]
 Logged = dict[str, dict[int, tuple[float, float]]]  # by name and step: a position and a value
 
 
-def draw(
+def draw_curves(
     groups: Sequence[Group],
     width: float,
     *,
@@ -49,7 +56,7 @@ def draw(
     by: By = "step",
     log: bool = False,
 ) -> Plot:
-    """Draw terms and metrics of logs, by default all, one panel for each.
+    """Draw what was logged, by default all terms and metrics, one panel for each.
 
     The line of several seeds is their mean, at the steps that all of them logged; its band is one
     standard deviation to either side. `smooth` is the share of the past in an exponential mean; the
@@ -60,19 +67,20 @@ def draw(
         raise vgx.RecipeError(f"by: {by!r}: write {', '.join(AXES)}")
     if not 0 <= smooth < 1:
         raise vgx.RecipeError(f"smooth: {smooth!r}: write a number from 0 to 0.99")
-    logs = [[logged(run, by) for run in group.runs] for group in groups]
-    chosen = _chosen(logs, terms)
-    figure, axes = panels(len(chosen), width)
-    names: dict[str, Artist] = {}
-    for name, panel in zip(chosen, axes, strict=True):
+    everything = bool(terms)
+    logs = [[logged(run, by, everything=everything) for run in group.runs] for group in groups]
+    names = chosen((each for of_runs in logs for each in of_runs), terms, "logged")
+    figure, axes = panels(len(names), width)
+    lines: dict[str, Artist] = {}
+    for name, panel in zip(names, axes, strict=True):
         for i, (group, of_runs) in enumerate(zip(groups, logs, strict=True)):
             if rows := [each[name] for each in of_runs if name in each]:
-                names[plain(group.label)] = _line(panel, rows, i, smooth)
+                lines[plain(group.label)] = _line(panel, rows, i, smooth)
         _finish(panel, in_lines(name, panel), log=log)
         if lowest(panel, axes):
             panel.set_xlabel(AXES[by])
-    legend(figure, names)
-    caption = f"{', '.join(chosen)} by {AXES[by]}: {named(groups)}."
+    legend(figure, lines)
+    caption = f"{', '.join(map(short, names))} by {AXES[by]}: {named(groups)}."
     if any(len(group.runs) > 1 for group in groups):
         caption += (
             " A line is the mean over seeds, and its band one standard deviation to each side."
@@ -82,38 +90,48 @@ def draw(
     return Plot(figure, caption)
 
 
-def logged(run: vgx.Run, by: By) -> Logged:
-    """Return the positions and values of all that a run logged, by name and step."""
+def logged(run: Run, by: By, *, everything: bool = False) -> Logged:
+    """Return the positions and values of what a run logged, by name and step.
+
+    These are losses and metrics; a metric with the name of a loss is called `metrics/NAME`. With
+    `everything`, also all else, under the names that trackers have: `grad_norm/encoder`.
+    """
+    lines = run.read_log()
+    losses = {name for line in lines for name in line.get("losses", {})}
     found: Logged = {}
-    for kind in FIELDS:
-        lines = [line for line in run.read_log() if line.get(kind)]
-        # Not by vgx.runs.frames, which would import PyTorch.
-        rows = np.linspace(0, len(lines) - 1, min(len(lines), LINES)).round().astype(int)
-        for line in (lines[row] for row in rows):
-            for name, value in line[kind].items():
-                drawn = value if abs(value) < LARGEST else math.nan  # nothing else can be drawn
-                found.setdefault(name, {})[line["step"]] = (float(line.get(by, 0.0)), drawn)
+    for field in FIELDS if everything else FIELDS[:2]:
+        for line in (line for line in lines if line.get(field)):
+            x = float(line.get(by, 0.0))
+            for name, value in _numbers(line, field, losses).items():
+                drawn = value if abs(value) < LARGEST else math.nan
+                found.setdefault(name, {})[line["step"]] = (x, drawn)
     return found
 
 
-def _chosen(logs: Sequence[Sequence[Logged]], terms: Sequence[str]) -> list[str]:
-    """Return the names to draw, in the order in which they are asked for, or were logged."""
-    known = list(dict.fromkeys(name for group in logs for each in group for name in each))
-    if not known:
-        raise vgx.StorageError("nothing was logged yet, so there are no curves")
-    if unknown := [name for name in terms if name not in known]:
-        names = ", ".join(map(repr, known[:PANELS]))
-        raise vgx.RecipeError(f"terms: {unknown[0]!r} was not logged; the runs have {names}")
-    chosen = list(dict.fromkeys(terms)) or known
-    if len(chosen) > PANELS:
-        raise vgx.RecipeError(f"terms: {len(chosen)} panels; choose at most {PANELS}")
-    return chosen
+def _numbers(line: reading.Line, field: Field, losses: set[str]) -> dict[str, float]:
+    """Return the numbers of a field of a line by the names that they have in a figure."""
+    if field == "losses":
+        return line["losses"]
+    if field == "images_per_second":
+        return {field: line[field]}
+    bare = field == "metrics"
+    return {
+        name if bare and name not in losses else f"{field}/{name}": value
+        for name, value in line[field].items()
+    }
 
 
 def means(rows: Sequence[dict[int, tuple[float, float]]], smooth: float) -> tuple[Rows, Rows, Rows]:
-    """Return positions, means and standard deviations [S] over runs, at the steps of all."""
-    steps = sorted(set.intersection(*map(set, rows)))
-    points = np.array([[row[step] for step in steps] for row in rows])  # [R, S, 2]
+    """Return positions, means and standard deviations [S] over runs, at the steps of all.
+
+    Of more than 2,000 steps some are chosen evenly. Raises `StorageError` when there are none.
+    """
+    steps = np.array(sorted(set.intersection(*map(set, rows))))
+    if not len(steps):
+        raise vgx.StorageError("no step was logged by all seeds of a recipe; draw them one by one")
+    # Not by vgx.runs.frames, which would import PyTorch.
+    steps = steps[np.linspace(0, len(steps) - 1, min(len(steps), LINES)).round().astype(int)]
+    points = np.array([[row[step] for step in steps.tolist()] for row in rows])  # [R, S, 2]
     points = points.reshape(len(rows), len(steps), 2)
     values = np.array([smoothed(row, smooth) for row in points[..., 1]])  # [R, S]
     spread = values.std(0, ddof=1) if len(rows) > 1 else np.zeros(len(steps))
@@ -152,8 +170,8 @@ def _finish(panel: Axes, name: str, *, log: bool) -> None:
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.xaxis.set_major_locator(MaxNLocator(4, steps=TICKS))
     panel.margins(x=0.02)
-    positive = [line for line in panel.lines if (np.asarray(line.get_ydata()) > 0).any()]
-    if log and positive:
-        panel.set_yscale("log", nonpositive="mask")
+    if log:
+        drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in panel.lines])
+        logarithmic(panel, drawn)
     else:
         panel.yaxis.set_major_locator(MaxNLocator(4, steps=TICKS, min_n_ticks=3))

@@ -10,19 +10,22 @@ import math
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+from numpy.typing import NDArray
 
 import vgx
 from vgx.files import require_ending, write_file
@@ -35,6 +38,8 @@ PANEL = 42.0  # the least width of one of several panels
 DPI, SCREEN = 300, 120  # of a .png file, and of a figure in a notebook
 SIZE = 8  # points of the letters
 LETTER = 1.6  # the width of most of them
+LARGEST = 1e100  # larger numbers are not drawn: their sums and squares would not be finite
+TICKS = (1, 2, 5, 10)  # steps of an axis
 PANELS = 40  # in one figure, at most
 # Okabe and Ito 2008: people with any kind of colour blindness tell these apart. Without yellow,
 # which is hardly seen on white.
@@ -62,6 +67,10 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.0,
     "lines.markersize": 3.5,
     "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "legend.markerscale": 1.5,
+    "legend.columnspacing": 1.2,
+    "image.composite_image": False,  # each image keeps its own pixels in a PDF or SVG file
     "pdf.fonttype": 42,  # TrueType, embedded: publishers refuse type 3
     "svg.fonttype": "none",  # letters stay letters
     "svg.hashsalt": "vgx",  # names in the file do not change from one time to the next
@@ -168,15 +177,37 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure((width * MM, height * MM), layout="constrained")
 
 
-def panels(count: int, width: float, ratio: float = 0.75) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many panels in rows, each `ratio` as high as wide."""
-    columns = max(1, min(count, int(width // PANEL)))
+def panels(
+    count: int, width: float, ratio: float = 0.75, least: float = PANEL
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with so many panels, `least` wide or wider, and `ratio` as high as wide."""
+    columns = max(1, min(count, int(width // least)))
     rows = math.ceil(count / columns)
     figure = new_figure(width, rows * min(ratio * width / columns, 65))
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for unused in axes[count:]:
         unused.remove()
     return figure, axes[:count]
+
+
+def chosen(
+    known: Iterable[Iterable[str]], wanted: Sequence[str], how: str, most: int = PANELS
+) -> list[str]:
+    """Return the names to draw: those that are wanted, or all, in the order of the first run.
+
+    `how` says how they became known. Raises `StorageError` when there are none, and `RecipeError`
+    for an unknown name and for more than `most`.
+    """
+    names = list(dict.fromkeys(name for each in known for name in each))
+    if not names:
+        raise vgx.StorageError(f"nothing was {how} yet, so there is nothing to draw")
+    for name in wanted:
+        if name not in names:
+            listed = ", ".join(repr(short(name)) for name in names[:most])
+            raise vgx.RecipeError(f"terms: {name!r} was not {how}; there are {listed}")
+    if len(names := list(dict.fromkeys(wanted)) or names) > most:
+        raise vgx.RecipeError(f"terms: a figure has {most} at most, and there are {len(names):,}")
+    return names
 
 
 def lowest(panel: Axes, axes: Sequence[Axes]) -> bool:
@@ -207,6 +238,18 @@ def plain(text: str) -> str:
     return short(visible(text)).replace("$", r"\$")
 
 
+def logarithmic(panel: Axes, values: NDArray[np.float64]) -> None:
+    """Give a panel a logarithmic vertical axis for values; as it is, if none is positive."""
+    positive = values[values > 0]
+    if not len(positive):
+        return
+    panel.set_yscale("log", nonpositive="mask")
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    if positive.max() < 10 * positive.min():  # no two powers of ten are in it
+        panel.yaxis.set_major_locator(MaxNLocator(3, steps=TICKS))
+        panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
 def colour(index: int) -> str:
     """Return the colour of a line by its number."""
     return COLOURS[index % len(COLOURS)]
@@ -215,7 +258,7 @@ def colour(index: int) -> str:
 def legend(figure: Figure, names: dict[str, Artist]) -> None:
     """Write the names of what is drawn above all panels, if there are two or more."""
     if len(names) > 1:
-        widest = (max(map(len, names)) + 6) * LETTER
+        widest = (max(map(len, names)) + 4) * LETTER
         columns = max(1, int(figure.get_size_inches()[0] / MM // widest))
         columns = min(columns, len(names))
         figure.legend(names.values(), names, loc="outside upper left", ncols=columns)

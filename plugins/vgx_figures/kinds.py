@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import vgx
-from vgx_figures import curves
-from vgx_figures.drawing import Plot
 
-KINDS: dict[str, Callable[..., Plot]] = {
-    "curves": curves.draw,
-}
+if TYPE_CHECKING:
+    from vgx_figures.drawing import Plot
+
+FROM_FILES = ("curves", "metrics", "gradients")  # these need nothing but the files of a run
+FROM_MODELS = ("samples", "recon", "kl", "latents")  # these run its networks
+KINDS = (*FROM_FILES, *FROM_MODELS)
 
 
 def kind_of(what: str, options: Iterable[str]) -> Callable[..., Plot]:
@@ -19,9 +21,7 @@ def kind_of(what: str, options: Iterable[str]) -> Callable[..., Plot]:
 
     Raises `RecipeError` for an unknown kind, and for an option that this kind does not have.
     """
-    if what not in KINDS:
-        raise vgx.RecipeError(f"no figure {what!r}; write one of {', '.join(KINDS)}")
-    draw = KINDS[what]
+    draw = _function(what)
     known = [
         name
         for name, parameter in inspect.signature(draw).parameters.items()
@@ -29,6 +29,30 @@ def kind_of(what: str, options: Iterable[str]) -> Callable[..., Plot]:
     ]
     for name in options:
         if name not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise vgx.RecipeError(f"the figure {what} has no option {name!r}; {has}")
+            message = f"the figure {what} has no option {name!r}; it has {', '.join(known)}"
+            raise vgx.RecipeError(message)
     return draw
+
+
+def _function(what: str) -> Callable[..., Plot]:
+    """Import what a kind of figure needs: not all of them need PyTorch."""
+    if what not in KINDS:
+        raise vgx.RecipeError(f"no figure {what!r}; write one of {', '.join(KINDS)}")
+    if what in FROM_FILES:
+        from vgx_figures import bars, curves
+
+        drawing: dict[str, Callable[..., Plot]] = {
+            "curves": curves.draw_curves,
+            "metrics": bars.draw_metrics,
+            "gradients": bars.draw_gradients,
+        }
+        return drawing[what]
+    from vgx_figures import grids, latents
+
+    drawing = {
+        "samples": grids.draw_samples,
+        "recon": grids.draw_reconstructions,
+        "kl": latents.draw_kl,
+        "latents": latents.draw_map,
+    }
+    return drawing[what]

@@ -3,7 +3,11 @@
 run_page   the page of a run, written when its training ends and by `vgx report`
 run_data   what the files of a run contain, as plain data for its page
 panels     what a page shows that must be computed: samples, latents, nearest neighbours
+watch      the page of a run while it trains, on a server of this machine: `vgx watch`
+curves     the numbers of logs as charts
 compare    several runs side by side: `vgx compare` and its page
+comparison `vgx.compare`, in Python
+family     the runs that a run comes from, and those that come from it
 tables     evaluations of several runs side by side
 diagram    an experiment as a diagram, in text and in SVG: `vgx explain`
 html       one HTML file with its data, its style and its script, which are in `page/`
@@ -19,7 +23,7 @@ import vgx
 
 @vgx.hookimpl
 def register_commands(cli: click.Group) -> None:
-    """Add `report`, `compare` and `explain`."""
+    """Add `report`, `watch`, `compare` and `explain`."""
     from vgx_report.commands import COMMANDS
 
     for command in COMMANDS:

@@ -1,7 +1,8 @@
-"""The commands: report, compare, explain. Each imports what it needs when it is called."""
+"""The commands: report, watch, compare, explain. Each imports what it needs when it is called."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ from vgx.cli.options import (
 if TYPE_CHECKING:
     from vgx.console import Console
     from vgx_report.diagram import Explanation
-    from vgx_report.tables import Row
 
 
 @click.command()
@@ -41,6 +41,38 @@ def report(run: str | None, out: Path | None, device: str | None, trust: bool) -
 
 
 @click.command()
+@click.argument("run", required=False)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0,
+    help="The port on this machine; by default a free one.",
+)  # fmt: skip
+@trust_option
+@common
+def watch(run: str | None, port: int, trust: bool) -> None:
+    """Show the page of RUN (the newest by default) in a browser, live while it trains.
+
+    A server on this machine gives it to browsers on this machine alone, until Ctrl-C.
+    """
+    found = find_trusted(run, trust=trust)
+    import vgx
+    from vgx.console import Console
+    from vgx.runs.trust import registry_of
+    from vgx_report.watch import Watched, server
+
+    recipe = vgx.load_recipe(found.recipe_file, (), registry_of(found))
+    try:
+        serving, address = server(Watched(found, recipe), port)
+    except OSError as error:
+        message = f"port {port}: {error.strerror}; leave out --port for a free one"
+        raise click.UsageError(message) from None
+    console = Console()
+    console.print(f"Watching {found.path}: {address}")
+    console.print("Ctrl-C ends this page. The training does not depend on it.")
+    with serving, suppress(KeyboardInterrupt):
+        serving.serve_forever()
+
+
+@click.command()
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
 @click.option(
     "--out", metavar="FILE", type=PATH,
@@ -53,6 +85,7 @@ def compare(runs: tuple[str, ...], out: Path | None) -> None:
     from vgx.files import require_ending
     from vgx.runs.directory import find
     from vgx_report import compare as comparison
+    from vgx_report.comparison import marked
     from vgx_report.html import PAGE
 
     if out is not None:
@@ -72,17 +105,12 @@ def compare(runs: tuple[str, ...], out: Path | None) -> None:
         console.table(("field", *names), rows)
     for table in comparison.evaluation_tables(compared):
         console.print(f"\n{table.title}" + (f" ({table.warning})" if table.warning else ""))
-        console.table(("figure", *names), [_marked(row) for row in table.rows])
+        console.table(("figure", *names), [marked(row) for row in table.rows])
     if any(run.evaluation for run in compared):
         console.print(f"\n* {comparison.MARKED}")
     if out is not None:
         comparison.write(compared, out)
         console.print(f"Page {out}")
-
-
-def _marked(row: Row) -> tuple[str, ...]:
-    """Return the cells of a row with a star at the best figure."""
-    return (row.name, *(f"{cell} *" if i == row.best else cell for i, cell in enumerate(row.cells)))
 
 
 @click.command()
@@ -178,4 +206,4 @@ def _of_recipe(
     return diagram.explain(plain, asdict(findings), engine.steps, pace)
 
 
-COMMANDS = (report, compare, explain)
+COMMANDS = (report, watch, compare, explain)

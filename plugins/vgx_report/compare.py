@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import vgx
 from vgx.data.classes import listed
@@ -23,12 +23,13 @@ from vgx.runs.directory import Run
 from vgx.runs.frames import drawn, evenly, step_of
 from vgx.runs.reading import unless_damaged
 from vgx.runs.summary import summarize
+from vgx_report import curves
+from vgx_report.family import origin
 from vgx_report.html import page
-from vgx_report.panels import frame, grid_titles
+from vgx_report.panels import embedding, frame, grid_titles
 from vgx_report.run_data import OFFLINE
-from vgx_report.tables import Table, number, side_by_side, time_of
+from vgx_report.tables import Table, side_by_side, time_of
 
-LINES = 500  # most lines of each log in a curve
 MAX_SIDE = 4096  # pixels of an image's side that a recipe can ask for
 PLACES = 12  # most places of the slider through the grids
 MARKED = (
@@ -51,6 +52,7 @@ class RunData:
     evaluation: dict[str, Any]  # empty if there is none
     log: list[reading.Line]
     notices: list[str] = field(default_factory=list)  # about damaged files, which are left out
+    step: int = 0  # steps that are done; the last ones may not be in the log
 
 
 def read(run: Run) -> RunData:
@@ -60,16 +62,18 @@ def read(run: Run) -> RunData:
     """
     recipe, notices = reading.recipe(run.path), list[str]()
     with noticing(notices):
+        now = summarize(run)
         return RunData(
             run=run,
             name=run.path.resolve().name,
-            state=short(summarize(run).state),
+            state=short(now.state),
             recipe=recipe,
             environment=unless_damaged(reading.environment, run.path) or {},
             audit=unless_damaged(reading.audit, run.path) or {},
             evaluation=_evaluation(run),
             log=unless_damaged(_log, run.path) or [],
             notices=notices,
+            step=now.step,
         )
 
 
@@ -163,13 +167,19 @@ def facts(runs: Sequence[RunData]) -> list[tuple[str, ...]]:
     last = [next((each for each in reversed(run.log) if each.get("losses")), None) for run in runs]
     parameters = [sum(row["parameters"] for row in run.audit.get("rows", [])) for run in runs]
 
-    def counts(key: Literal["step", "images"]) -> list[str]:
-        return [f"{line[key]:,}" if line and key in line else "-" for line in last]
-
+    done = [
+        max(run.step, line["step"] if line else 0) for run, line in zip(runs, last, strict=True)
+    ]
+    images = [
+        line.get("images", 0) * step // max(line["step"], 1) if line else 0
+        for line, step in zip(last, done, strict=True)
+    ]
+    origins = [origin(run.environment.get("parent")) for run in runs]
     rows = [
         ("state", [run.state for run in runs]),
-        ("steps", counts("step")),
-        ("images seen", counts("images")),
+        *([("comes from", [text or "-" for text in origins])] if any(origins) else []),
+        ("steps", [f"{step:,}" if step else "-" for step in done]),
+        ("images seen", [f"{count:,}" if count else "-" for count in images]),
         ("time in training", [time_of(line.get("seconds", 0.0)) if line else "-" for line in last]),
         ("parameters", [f"{count:,}" if count else "-" for count in parameters]),
         ("images in the data", [_kept(run) for run in runs]),
@@ -246,7 +256,7 @@ def gather(runs: Sequence[RunData]) -> dict[str, Any]:
         "facts": facts(runs),
         "differences": rows,
         "metrics": {"note": MARKED, "tables": [asdict(table) for table in tables]},
-        "curves": _curves(runs),
+        "curves": curves.of_runs(names, [run.log for run in runs]),
         "progress": _progress(runs),
         "foot": f"Made by vgx from the files of these runs. {OFFLINE}",
     }
@@ -270,32 +280,6 @@ def _summary(
     return summary
 
 
-def _curves(runs: Sequence[RunData]) -> dict[str, Any]:
-    """Return each logged number of all runs, and the positions of its values on each axis."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    axes: list[dict[str, list[float]]] = []
-    for i, run in enumerate(runs):
-        fields: tuple[Literal["losses", "metrics"], ...] = ("losses", "metrics")
-        for kind in fields:
-            lines = evenly([line for line in run.log if line.get(kind)], LINES)
-            if not lines:
-                continue
-            axes.append({
-                "step": [line["step"] for line in lines],
-                "images": [line.get("images", 0) for line in lines],
-                "seconds": [line.get("seconds", 0.0) for line in lines],
-            })  # fmt: skip
-            for name in dict.fromkeys(name for line in lines for name in line[kind]):
-                values = [number(line[kind].get(name)) for line in lines]
-                if any(value is not None for value in values):
-                    groups.setdefault(name, []).append(
-                        {"run": i, "axes": len(axes) - 1, "values": values}
-                    )
-    # Numbers that several runs have come first: those can be compared.
-    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
-    return {"groups": [{"title": n, "lines": lines} for n, lines in ordered], "axes": axes}
-
-
 def _progress(runs: Sequence[RunData]) -> dict[str, Any]:
     """Return grids of training: at each place of the slider the newest that each run has."""
     grids = [drawn(run.run) for run in runs]
@@ -306,8 +290,9 @@ def _progress(runs: Sequence[RunData]) -> dict[str, Any]:
             max((file for file in files if step_of(file) <= place), key=step_of, default=None)
             for place in places
         }
+        embed = embedding(_pixels(run))
         with noticing(run.notices):
-            read = [frame(file, run.environment, _pixels(run)) for file in files if file in newest]
+            read = [frame(file, run.environment, embed) for file in files if file in newest]
         frames.append([each for each in read if each is not None])
     titles = grid_titles(_sampler(run) for run in runs)
     return {"places": places, "runs": frames, "titles": titles, "notes": _grid_notes(runs)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -171,7 +172,8 @@ def _weight(loss: dict[str, Any], step: int, *, unweighted: bool) -> str:
     the weight here.
     """
     weight = WEIGHT.validate_json(json.dumps(loss.get("weight", 1.0)))
-    if step < loss.get("start", 0) or (isinstance(weight, vgx.Adaptive) and step < weight.after):
+    counts = loss.get("start", 0) <= step < (loss.get("stop") or math.inf)
+    if not counts or (isinstance(weight, vgx.Adaptive) and step < weight.after):
         return "0"
     if unweighted:
         return "1"
@@ -183,9 +185,12 @@ def _weight(loss: dict[str, Any], step: int, *, unweighted: bool) -> str:
 
 def _movers(recipe: dict[str, Any], steps: int) -> list[str]:
     train = recipe["train"]
-    networks = " and ".join(name for name in ("encoder", "decoder") if recipe.get(name))
+    frozen = train.get("freeze", [])
+    trained = [name for name in ("encoder", "decoder") if recipe.get(name) and name not in frozen]
+    networks = " and ".join(trained)
     moves = [f"The generator's optimizer updates {networks}: {_optimizer(train, 'generator')}."]
-    if recipe.get("discriminator"):
+    moves += [f"The {name} is frozen: nothing updates it." for name in frozen]
+    if recipe.get("discriminator") and "discriminator" not in frozen:
         each = train.get("discriminator_steps", 1)
         times = f", {each} times a step" if each > 1 else ""
         moves.append(

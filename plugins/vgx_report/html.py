@@ -11,25 +11,31 @@ from string import Template
 from typing import Any
 
 PAGE = (".html", ".htm")  # endings of the files that a page is written to
+LIBRARY = ("drawing.js", "enlarge.js", "charts.js")  # in `page/`, for all kinds of page
 
 
-def page(data: dict[str, Any], kind: str) -> str:
+def page(data: dict[str, Any], kind: str, *, live: bool = False) -> str:
     """Return the page that the script `kind`.js draws from `data`.
+
+    A live page may load images and data from its own server, and nothing else.
 
     The data are embedded as JSON, so that no text in them can become markup or code.
     """
     folder = files("vgx_report").joinpath("page")
-    text, style, library, script = (
+    text, style, *scripts = (
         folder.joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", "drawing.js", f"{kind}.js")
+        for name in ("page.html", "page.css", *LIBRARY, f"{kind}.js")
     )
+    code = "".join(scripts)
     embedded = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Template(text).substitute(
         title=html.escape(f"{data['name']} - vgx"),
         style=style,
-        code=library + script,
+        code=code,
+        own="'self'" if live else "'none'",
+        images="data: 'self'" if live else "data:",
         style_sum=_policy_hash(style),
-        code_sum=_policy_hash(library + script),
+        code_sum=_policy_hash(code),
         data=embedded.replace("<", "\\u003c"),
     )
 

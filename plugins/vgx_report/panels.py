@@ -9,7 +9,7 @@ import base64
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -48,8 +48,12 @@ AROUND = 50  # training images that the nearest one of a sample is compared with
 COPY = 0.35
 SEARCHED = 20000  # training images that are searched for copies
 COMPARED = 16  # pixels to which each side is averaged before images are compared
-LARGEST = 1024  # pixels of an image on the page
+LARGEST = 1024  # pixels of a side of an image that is embedded with loss
+SMALL = 200 * 200  # pixels of an image that lossy WebP makes hardly smaller, but visibly worse
+EXACT = 2**20  # pixels of the grids by which a model is judged; the page keeps every one of them
+LOSS = "compressed with loss on this page"
 CPU = torch.device("cpu")
+Read = Callable[[Path], dict[str, Any] | None]  # the grid in a file as a page has it
 OWN_IMAGES = "Not drawn here, because it opens images of its own; vgx sample draws it."
 
 
@@ -89,19 +93,26 @@ def to_image(pixels: Tensor, size: int | None = None) -> Image.Image:
     return image
 
 
-def data_uri(image: Image.Image) -> str:
-    """Return an image as a data URI: WebP, without loss when it is small."""
+def data_uri(image: Image.Image, *, exact: bool = True) -> str:
+    """Return an image as a data URI: WebP, by default without loss."""
     file = io.BytesIO()
-    # Lossy WebP makes small images hardly smaller, and visibly worse.
-    image.save(file, "WEBP", quality=86, method=2, lossless=max(image.size) < 200)
+    image.save(file, "WEBP", quality=86, method=2, lossless=exact)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def embedded(image: Image.Image) -> dict[str, Any]:
-    """Return an image as a page has it: its data, width and height."""
-    image.thumbnail((LARGEST, LARGEST))
+def embedded(image: Image.Image, exact: int = SMALL) -> dict[str, Any]:
+    """Return an image as a page has it: its data, width and height, and what was lost, if anything.
+
+    Nothing is lost of an image of at most `exact` pixels.
+    """
+    whole = image.width * image.height <= exact
+    before = max(image.size)
+    if not whole:
+        image.thumbnail((LARGEST, LARGEST))
     image = image.convert("RGB")
-    return {"uri": data_uri(image), "width": image.width, "height": image.height}
+    shown = {"uri": data_uri(image, exact=whole), "width": image.width, "height": image.height}
+    loss = LOSS if before <= LARGEST else f"{LOSS}, and made smaller"
+    return shown if whole else {**shown, "loss": loss}
 
 
 # --- samples -----------------------------------------------------------------------------------
@@ -138,7 +149,8 @@ def _samples(
         if captions:  # as text: in a small picture they cannot be read
             note.append(f"Rows from the top: {'; '.join(captions)}.")
         first = images if part is own else first
-        picture = embedded(to_image(grid(images, part.row_length or COLUMNS)))
+        exact = EXACT if part is own else SMALL
+        picture = embedded(to_image(grid(images, part.row_length or COLUMNS)), exact)
         panels.append({"sampler": part.type, "note": " ".join(note), "image": picture})
     return panels, first
 
@@ -320,29 +332,44 @@ def _distances(one: Tensor, two: Tensor) -> Tensor:
 
 
 def frames(
-    run: Run, environment: Mapping[str, Any], most: int, pixels: int
+    run: Run, environment: Mapping[str, Any], most: int, read: Read
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return at most `most` of the grids of training, evenly chosen, and how many there are.
-
-    `pixels` is the number of pixels of one image of the run.
-    """
+    """Return at most `most` of the grids of training, evenly chosen, and how many there are."""
     grids = drawn(run)
-    panels = [frame(file, environment, pixels) for file in evenly(grids, most)]
+    panels = [frame(file, environment, read) for file in evenly(grids, most)]
     return [panel for panel in panels if panel is not None], len(grids)
 
 
-def frame(file: Path, environment: Mapping[str, Any], pixels: int) -> dict[str, Any] | None:
-    """Return a grid of samples and the other grids of the same step.
+def frame(file: Path, environment: Mapping[str, Any], read: Read) -> dict[str, Any] | None:
+    """Return a grid of samples and the other grids of the same step, as `read` gives each file.
 
     A run of an earlier vgx, whose environment names no sampler, drew N(0, I): that grid is called
     `prior`, as it is now. Return None when the grid cannot be read, with a `Notice` if it is there.
     """
-    grids = {name: _read(path, pixels) for name, path in files(file.parent, step_of(file)).items()}
+    grids = {name: read(path) for name, path in files(file.parent, step_of(file)).items()}
     if grids["samples"] is None:
         return None
     if "grids" not in environment and grids["prior"] is None:
         grids["prior"] = grids.pop("samples")
     return {"step": step_of(file), **{name: grid for name, grid in grids.items() if grid}}
+
+
+def embedding(pixels: int, run: Run | None = None) -> Read:
+    """Return a function that embeds the grid in a file, or gives None if none can be read.
+
+    `pixels` is the number of pixels of one image of the run. Nothing is lost of the newest
+    reconstructions of `run`.
+    """
+    grids = [] if run is None else drawn(run)
+    newest = files(grids[-1].parent, step_of(grids[-1]))["recon"] if grids else None
+
+    def read(file: Path) -> dict[str, Any] | None:
+        if not os.path.lexists(file):
+            return None
+        image = unless_damaged(lambda path: read_grid(path, pixels), file)
+        return None if image is None else embedded(image, EXACT if file == newest else SMALL)
+
+    return read
 
 
 def grid_titles(samplers: Iterable[str]) -> dict[str, str]:
@@ -352,14 +379,6 @@ def grid_titles(samplers: Iterable[str]) -> dict[str, str]:
         "prior": "Latents from N(0, I)",
         "recon": "Real above reconstruction",
     }
-
-
-def _read(file: Path, pixels: int) -> dict[str, Any] | None:
-    """Return the image in a file, or None when there is none that can be read."""
-    if not os.path.lexists(file):
-        return None
-    image = unless_damaged(lambda path: read_grid(path, pixels), file)
-    return None if image is None else embedded(image)
 
 
 def drawing(run: Run) -> dict[str, str]:

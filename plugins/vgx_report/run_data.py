@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import vgx
 from vgx.data.classes import summary
@@ -13,12 +14,13 @@ from vgx.errors import noticing
 from vgx.evaluation.tables import tables
 from vgx.runs import reading
 from vgx.runs.directory import Run
-from vgx.runs.frames import evenly
 from vgx.runs.reading import unless_damaged
+from vgx_report import curves
 from vgx_report import panels as computing
-from vgx_report.tables import number, time_of
+from vgx_report.curves import Lines
+from vgx_report.family import origin
+from vgx_report.tables import listed, number, time_of
 
-LINES = 1500  # most log lines in a curve
 FRAMES = 24  # most grids of training
 CLASSES = 100  # most classes that are listed
 TERMS = 6  # most terms in the summary
@@ -28,23 +30,32 @@ PRIOR = (
     "Latents from N(0, I) are what the sampler prior draws. The decoder is trained on the latents "
     "of images; the further these are from N(0, I), the less it makes of such draws."
 )
+NOT_EVALUATED = (
+    "Not evaluated yet. vgx eval {run} measures reconstructions, samples and latents; vgx report "
+    "{run} then writes this page again, with the figures."
+)
 OFFLINE = "This page loads nothing from a network."
-Lines = list[reading.Line]
-Field = Literal["losses", "rates", "metrics"]
 
 
 def gather(
-    run: Run, recipe: vgx.Recipe, panels: dict[str, Any], notices: list[str]
+    run: Run,
+    recipe: vgx.Recipe,
+    panels: dict[str, Any],
+    notices: list[str],
+    read: computing.Read | None = None,
 ) -> dict[str, Any]:
-    """Return all that the page of a run contains; `panels` are those of `panels.compute`."""
+    """Return all that the page of a run contains; `panels` are those of `panels.compute`.
+
+    `read` gives the grids of training; by default they are embedded.
+    """
     notices = [*notices]
     with noticing(notices):  # a damaged file is left out, and the page says so
         lines = run.read_log()
         environment: reading.Environment = unless_damaged(reading.environment, run.path) or {}
         ended = unless_damaged(reading.ended, run.path)
         audit: reading.Audit = unless_damaged(reading.audit, run.path) or {}
-        pixels = recipe.image.height * recipe.image.width
-        frames, count = computing.frames(run, environment, FRAMES, pixels)
+        read = read or computing.embedding(recipe.image.height * recipe.image.width, run)
+        frames, count = computing.frames(run, environment, FRAMES, read)
         metrics = _metrics(run)
         drawing = _drawing(run) if audit else None
         note = unless_damaged(reading.note, run.path)
@@ -57,7 +68,7 @@ def gather(
         "summary": _summary(recipe, environment, lines, ended, audit, panels, all_warnings),
         "facts": [("Note", note)] * bool(note) + _facts(environment, lines, ended, audit, panels),
         "warnings": all_warnings,
-        "curves": curves(lines, audit),
+        "curves": curves.of_run(lines, audit),
         "progress": {
             "frames": frames,
             "titles": computing.grid_titles([recipe.sampler.type]),
@@ -134,10 +145,12 @@ def _summary(
     kept = environment.get("data", {}).get("kept")
     data = "images" if kept is None else f"{kept:,} images"
     trained = (
-        f"Trained {_listed(names)}{size}, on {data} of the data set {recipe.dataset.type} at "
+        f"Trained {listed(names)}{size}, on {data} of the data set {recipe.dataset.type} at "
         f"{recipe.image.height} x {recipe.image.width} pixels."
     )
     summary: list[str | list[str]] = [trained, _ending(ended, lines)]
+    if text := origin(environment.get("parent")):
+        summary.append(f"It is {text}.")
     if text := trend(lines):
         summary.append(text)
     if "kl" in panels:
@@ -225,7 +238,7 @@ def trend(lines: Lines) -> str:
             moved = "fell" if last < first else "rose"
             texts.append(f"{name} {moved} from {first:.3g} to {last:.3g}")
     when = f"From step {logged[0]['step']:,} to the last {len(tail):,} logged"
-    return f"{when}: {_listed(texts)}." if texts else ""
+    return f"{when}: {listed(texts)}." if texts else ""
 
 
 def _facts(
@@ -268,63 +281,15 @@ def _warnings(lines: Lines) -> list[dict[str, Any]]:
     ]
 
 
-# --- curves and tables -------------------------------------------------------------------------
-
-
-def curves(lines: Lines, audit: reading.Audit) -> dict[str, Any] | None:
-    """Return the numbers of the log in groups: terms by player, learning rates, metrics.
-
-    The audit says which networks a term moves, and so whose it is.
-    """
-    logged = [line for line in lines if line.get("losses")]
-    norms = {flow["label"]: flow["norms"] for flow in audit.get("flows", [])}
-
-    def player(name: str) -> str:
-        moved = {network for network, norm in norms.get(name, {}).items() if norm is not None}
-        discriminator = moved == {"discriminator"} or name.endswith(".discriminator")
-        return "discriminator" if discriminator else "generator"
-
-    # Rates that never change are named in the note, not drawn.
-    rates: dict[str, set[float]] = {}
-    for line in logged:
-        for name, rate in line.get("rates", {}).items():
-            rates.setdefault(name, set()).add(rate)
-    steady = [f"{name} {min(values):g}" for name, values in rates.items() if len(values) == 1]
-    measured = [line for line in lines if line.get("metrics")]
-    groups = [
-        _group("Generator's terms", logged, "losses", lambda name: player(name) == "generator"),
-        _group("Discriminator's terms", logged, "losses", lambda n: player(n) == "discriminator"),
-        _group("Learning rates", logged, "rates", lambda name: len(rates[name]) > 1),
-        _group("Metrics", measured, "metrics", lambda _: True),
-    ]
-    drawn = [group for group in groups if group["lines"]]
-    if not drawn:
-        return None
-    note = f"{len(logged):,} logged steps; losses are unweighted."
-    if len(logged) > LINES:
-        note = f"{LINES:,} of {note}"
-    if steady:
-        note += f" Learning rates that never changed: {_listed(steady)}."
-    return {"groups": drawn, "note": note + " Point at a chart to read its values at a step."}
-
-
-def _group(
-    title: str, lines: Lines, field: Field, belongs: Callable[[str], bool]
-) -> dict[str, Any]:
-    """Return the curves of one chart: the numbers of a field of the log whose names belong."""
-    chosen = evenly(lines, LINES)
-    each: list[dict[str, float]] = [line.get(field, {}) for line in chosen]
-    names = dict.fromkeys(name for values in each for name in values if belongs(name))
-    values = {name: [number(values.get(name)) for values in each] for name in names}
-    known = {name: row for name, row in values.items() if any(v is not None for v in row)}
-    return {"title": title, "steps": [line["step"] for line in chosen], "lines": known}
+# --- tables ---------------------------------------------------------------------------------------
 
 
 def _metrics(run: Run) -> dict[str, Any] | None:
-    """Return the tables of the run's evaluation, or None when it was not evaluated."""
+    """Return the tables of the run's evaluation, or how to make one; None for a damaged one."""
     results = unless_damaged(reading.evaluation, run.path)
     if not results:
-        return None
+        there = os.path.lexists(run.path / "evaluation.json")
+        return None if there else {"notes": [NOT_EVALUATED.format(run=run.path.name)], "tables": []}
     try:
         rows = [
             {"title": title, "header": header, "rows": rows}
@@ -384,10 +349,6 @@ def _progress(frames: list[dict[str, Any]], count: int) -> list[str]:
 def _reconstructions(last: dict[str, Any]) -> str:
     step = f"{last['step']:,}"
     return f"The first images of the data, each row above its reconstructions, at step {step}."
-
-
-def _listed(texts: list[str]) -> str:
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def _short(count: int) -> str:

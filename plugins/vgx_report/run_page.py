@@ -21,8 +21,10 @@ from vgx.runs import reading
 from vgx.runs.directory import Run
 from vgx.runs.trust import registry_of
 from vgx_report import panels, run_data
+from vgx_report.family import family
 from vgx_report.html import PAGE, page
 
+EXPLORER = "explore.html"  # in the run, when `vgx explore` has made it
 LEFT_OUT = "What needs the images of the data is left out: {why}"
 
 
@@ -63,6 +65,9 @@ def write(
     path = out or run.place("report.html")
     computed, notices = _computed(run, recipe, registry, store, device)
     data = run_data.gather(run, recipe, computed, notices)
+    beside = path.resolve().parent == run.path.resolve() and (run.path / EXPLORER).is_file()
+    data["family"] = family(run)
+    data["explorer"] = EXPLORER if beside else None  # a page that was moved would link to nothing
     write_file(path, page(data, "report"))
     return path
 

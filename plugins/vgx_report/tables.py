@@ -18,6 +18,11 @@ def number(value: object) -> float | None:
     return float(f"{value:.6g}")
 
 
+def listed(texts: Sequence[str]) -> str:
+    """Return texts as a list in a sentence."""
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
 def time_of(seconds: float) -> str:
     """Return a time in hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)

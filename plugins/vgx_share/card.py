@@ -72,10 +72,9 @@ def text(
 
 
 def _kind(recipe: vgx.Recipe) -> str:
-    kinds = {
-        (True, True): "vae-gan", (True, False): "vae", (False, True): "gan", (False, False): "decoder",
-    }  # fmt: skip
-    return kinds[recipe.encoder is not None, recipe.discriminator is not None]
+    if recipe.encoder is None:
+        return "gan" if recipe.discriminator else "decoder"
+    return "vae-gan" if recipe.discriminator else "vae"
 
 
 def _task(recipe: vgx.Recipe) -> str:
@@ -86,8 +85,8 @@ def _task(recipe: vgx.Recipe) -> str:
 
 def _hub_datasets(recipe: vgx.Recipe) -> list[str]:
     path = getattr(recipe.dataset, "path", None)
-    known = isinstance(path, str) and _HUB.fullmatch(path)
-    return [path] if known and recipe.dataset.asks() else []
+    known = isinstance(path, str) and _HUB.fullmatch(path) and recipe.dataset.asks()
+    return [str(path)] if known else []
 
 
 def _what(run: Run, recipe: vgx.Recipe, model: Model) -> str:
@@ -224,11 +223,12 @@ def _latents(about: About) -> str:
     known = about["latents"]
     if "scaling_factor" not in known:
         return ""
-    means, stds = (
-        ", ".join(f"{value:.4g}" for value in known.get(name, [])[:16]) for name in ("mean", "std")
-    )
-    more = ", ..." if len(known.get("mean", [])) > 16 else ""
-    return (
-        f"## Latents\n\nScaling factor {known['scaling_factor']:.6g}: latents times this number have "
-        f"variance 1.\nBy channel: mean {means}{more}; deviation {stds}{more}."
-    )
+    text = f"Scaling factor {known['scaling_factor']:.6g}: latents times it have variance 1."
+    means, stds = known.get("mean", []), known.get("std", [])
+    if means and stds:
+        text += f"\nBy channel: mean {_numbers(means)}; deviation {_numbers(stds)}."
+    return f"## Latents\n\n{text}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values[:16]) + (", ..." if values[16:] else "")

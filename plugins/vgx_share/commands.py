@@ -54,10 +54,8 @@ def export(
 
     console = Console()
     with blaming(registry_of(trained)):
-        exporting.export(
-            trained, folder, codes=codes, discriminator=discriminator, explorer=explorer,
-            license=license, base_model=base_model, best=best,
-        )  # fmt: skip
+        wishes = exporting.Wishes(codes, discriminator, explorer, license, base_model)
+        exporting.write_folder(trained, folder, wishes, best=best)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         console.print(f"{file.stat().st_size:>12,}  {file.relative_to(folder)}")
     if license is None:
@@ -87,7 +85,7 @@ def import_command(
     started from (start.run); it cannot be resumed.
     """
     from vgx.console import Console
-    from vgx_share.importing import import_model
+    from vgx_share import import_model
 
     run = import_model(folder, overrides, data, out, plugins)
     console = Console()
@@ -95,5 +93,22 @@ def import_command(
     console.print(f"Draw with it: vgx sample {run.short}")
 
 
-COMMANDS: tuple[click.Command, ...] = (export, import_command)
+@click.command()
+@click.argument("folder", type=PATH)
+@click.argument("name", metavar="OWNER/NAME")
+@click.option("--private", is_flag=True, help="A new model is for you alone.")
+@common
+def push(folder: Path, name: str, private: bool) -> None:
+    """Upload FOLDER, which vgx export wrote, to the Hugging Face hub as OWNER/NAME.
+
+    You must be logged in: hf auth login.
+    """
+    from vgx.console import Console
+    from vgx_share.pushing import upload
+
+    address = upload(folder, name, private=private)
+    Console().print(f'Pushed to {address}; anybody who may read it: vgx.load("{name}")')
+
+
+COMMANDS: tuple[click.Command, ...] = (export, import_command, push)
 """The commands. Each imports what it needs when it is called."""

@@ -21,6 +21,7 @@ import vgx
 from vgx.files import read_file, storage
 from vgx.output import short, visible
 from vgx.runs import checkpoint
+from vgx.runs.exported import Scale
 from vgx.runs.reading import parsed
 from vgx.sampling.model import Model
 
@@ -67,7 +68,7 @@ _DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def files(model: Model, statistics: dict[str, Any]) -> dict[str, bytes]:
+def files(model: Model, statistics: Scale) -> dict[str, bytes]:
     """Return the files of the folder `vae` by name; none if the networks are others.
 
     `statistics` has `mean` and `std` of the latents by channel, and `scaling_factor`.
@@ -91,20 +92,19 @@ def files(model: Model, statistics: dict[str, Any]) -> dict[str, bytes]:
     }
 
 
-def _config(
-    recipe: vgx.Recipe, encoder: Any, decoder: Any, statistics: dict[str, Any]
-) -> dict[str, Any]:
+def _config(recipe: vgx.Recipe, encoder: Any, decoder: Any, statistics: Scale) -> dict[str, Any]:
     """Return the fields of diffusers' `config.json`.
 
     diffusers scales latents in one of two ways: z * scaling_factor, or, if there are a mean and a
-    deviation, (z - latents_mean) * scaling_factor / latents_std. Both shall give latents of variance
-    1, so `latents_std` is the deviation by channel times the scaling factor.
+    deviation, (z - latents_mean) * scaling_factor / latents_std. Both shall give latents of
+    variance 1, so `latents_std` is the deviation by channel times the scaling factor.
     """
-    factor = statistics.get("scaling_factor")
-    if factor is None:
+    factor, means, stds = 1.0, statistics.get("mean"), statistics.get("std", [])
+    if "scaling_factor" in statistics:
+        factor = statistics["scaling_factor"]
+    else:
         text = "no stored latents, so the scaling factor for diffusers is not known; it says 1"
         warnings.warn(text, vgx.Notice, stacklevel=2)
-    known = factor is not None and "mean" in statistics
     count = len(encoder.widths)
     return {
         "_class_name": "AutoencoderKL",
@@ -115,8 +115,8 @@ def _config(
         "force_upcast": True,
         "in_channels": recipe.image.channels,
         "latent_channels": recipe.latent.shape[0],
-        "latents_mean": statistics["mean"] if known else None,
-        "latents_std": [std * factor for std in statistics["std"]] if known else None,
+        "latents_mean": means,
+        "latents_std": [std * factor for std in stds] if means else None,
         "layers_per_block": encoder.blocks,
         "mid_block_add_attention": encoder.attention,
         "norm_num_groups": encoder.groups,
@@ -124,7 +124,7 @@ def _config(
         "sample_size": recipe.image.size
         if isinstance(recipe.image.size, int)
         else [recipe.image.height, recipe.image.width],
-        "scaling_factor": 1.0 if factor is None else factor,
+        "scaling_factor": factor,
         "shift_factor": None,
         "up_block_types": ["UpDecoderBlock2D"] * count,
         "use_post_quant_conv": decoder.quant_conv,

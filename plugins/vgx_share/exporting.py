@@ -53,29 +53,12 @@ class Wishes:
     base_model: str | None = None
 
 
-def export(
-    run: Run | str | Path | int | None,
-    folder: str | Path,
-    *,
-    codes: bool = False,
-    discriminator: bool = False,
-    explorer: bool = False,
-    license: str | None = None,  # noqa: A002 - as the card calls it
-    base_model: str | None = None,
-    best: bool = False,
+def write_folder(
+    run: Run | str | Path | int | None, folder: str | Path, wishes: Wishes, *, best: bool
 ) -> Path:
-    """Write a run's model as a new folder, and return it.
-
-    `run` is a path, a number or a name; None is the newest run. The folder has the weights, the
-    recipe, a card, drawn images, ONNX files if the extra `onnx` is installed, and a folder `vae`
-    for diffusers if the networks are of the type `autoencoder-kl`. `codes` adds the stored latents,
-    which are derived from the training images, and `explorer` the page of `vgx explore`, which has
-    some of them. `license` and `base_model` go to the card. With `best` it is the best checkpoint.
-    Raises `StorageError` for a folder that is there and not empty.
-    """
+    """Write a run's model as a new folder, and return it. See `vgx_share.export`."""
     folder, source = user_path(folder), located(run)
-    wishes = Wishes(codes, discriminator, explorer, license, base_model)
-    card.require_terms(license, base_model)
+    card.require_terms(wishes.license, wishes.base_model)
     with _new_folder(folder) as place:
         _export(source, place, wishes, best=best)
     return folder
@@ -120,7 +103,7 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
     written: dict[str, bytes] = {
         exported.RECIPE: vgx.dump_recipe(shared).encode(),
         exported.MODEL: tensor_bytes(tensors, {"format": "pt"}),
-        "samples.webp": _samples(model, run),
+        "samples.webp": _samples(model),
     }
     if wishes.codes:
         written[exported.CODES] = tensor_bytes(_latents(model))
@@ -179,7 +162,7 @@ def _latents(model: Model) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in known.items() if tensor is not None}
 
 
-def latent_statistics(run: Run, model: Model) -> dict[str, Any]:
+def latent_statistics(run: Run, model: Model) -> exported.Scale:
     """Return mean and deviation of the stored latents by channel, and the scaling factor.
 
     The scaling factor is 1 over the deviation of all latents (Rombach et al. 2022, section D.1). An
@@ -190,7 +173,7 @@ def latent_statistics(run: Run, model: Model) -> dict[str, Any]:
             known: dict[str, Any] = {**exported.about(run.path)["latents"]}
         else:
             known = checkpoint.load(run)[1].numbers.get("latents", {})
-        return {name: known[name] for name in ("mean", "std", "scaling_factor") if name in known}
+        return exported.scale_of(known)
     channels = model.codes.double().movedim(1, 0).flatten(1)  # [C, K * places]
     std = channels.std(1, correction=0)
     whole = float((channels - channels.mean()).square().mean().sqrt())
@@ -238,7 +221,7 @@ def _is_path(text: str, field: str, folder: Path) -> bool:
     return False
 
 
-def _samples(model: Model, run: Run) -> bytes:
+def _samples(model: Model) -> bytes:
     """Return drawn images as a file: by the recipe's sampler, unless it shows training images.
 
     A sampler that decodes stored latents as they are, or images of its own, shows reconstructions.
@@ -268,7 +251,8 @@ def _far(drawn: Tensor, codes: Tensor) -> Tensor:
         return torch.ones(len(drawn), dtype=torch.bool)
     flat = codes.flatten(1)
     usual = (flat - flat.roll(1, 0)).norm(dim=1).median()  # between two stored ones
-    return torch.cdist(drawn.flatten(1), flat).min(1).values > 0.05 * usual
+    nearest: Tensor = torch.cdist(drawn.flatten(1), flat).min(1).values  # [n]
+    return nearest.gt(0.05 * usual)
 
 
 def _onnx_files(model: Model) -> dict[str, bytes]:
@@ -297,4 +281,7 @@ def _onnx_files(model: Model) -> dict[str, bytes]:
 
 def _explorer(run: Run) -> bytes:
     """Return the page of `vgx explore`."""
-    raise vgx.RecipeError(f"{run.path}: no explorer")
+    from vgx_explore import explore
+
+    with tempfile.TemporaryDirectory() as folder:
+        return explore(run.path, Path(folder) / "index.html").read_bytes()

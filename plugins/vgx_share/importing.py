@@ -28,20 +28,14 @@ _TRAINING: dict[str, Any] = {
 }
 
 
-def import_model(
+def make_run(
     folder: str | Path,
-    overrides: Sequence[str] = (),
-    data: str | None = None,
-    out: str | Path | None = None,
-    plugins: Sequence[str | Path] = (),
+    overrides: Sequence[str],
+    data: str | None,
+    out: str | Path | None,
+    plugins: Sequence[str | Path],
 ) -> Run:
-    """Make a run of an exported folder, of a model of the hub, or of a VAE folder of diffusers.
-
-    The run has one checkpoint, without the state of an optimizer: it can be sampled, evaluated and
-    started from, and not resumed. `overrides` change its recipe: the size of the images of an
-    autoencoder, for example, whose latents follow. `data` are images to evaluate it with. Raises
-    `StorageError` for a folder that is neither, and for weights that do not fit the recipe.
-    """
+    """Make a run of a folder, or of a model of the hub. See `vgx_share.import_model`."""
     if hub.is_name(str(folder)):
         folder = hub.model_folder(str(folder))
     folder = user_path(folder)
@@ -49,8 +43,8 @@ def import_model(
     if exported.is_exported(folder):
         state = exported.load(folder)
         recipe = vgx.load_recipe(folder / exported.RECIPE, overrides, registry, data)
-        known: dict[str, Any] = {**exported.about(folder)["latents"]}
-        numbers = {**state.numbers, "latents": {k: v for k, v in known.items() if k != "shape"}}
+        scale = exported.scale_of(exported.about(folder)["latents"])
+        numbers = {**state.numbers, "latents": scale}
         state = State(state.model, {}, state.latents, numbers)
     else:
         recipe, state = _from_diffusers(folder, overrides, data, registry)

@@ -57,7 +57,11 @@ def runs(tmp_path_factory, guard):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VGX_CACHE", str(guard.folder / "cache"))
         for _ in range(2):
-            vgx.run(vgx.load_recipe(TINY, settings), folder, console=Console(file=io.StringIO()))
+            vgx.run(
+                vgx.load_recipe(TINY, settings),
+                out=folder,
+                console=Console(file=io.StringIO()),
+            )
     for name in ("0001-tiny", "0002-tiny"):
         assert guard("eval", folder / name, "-n", 8)[0] == 0
     return folder

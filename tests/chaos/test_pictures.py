@@ -57,15 +57,20 @@ def manifest(odd):
 
 
 # Apple's own PNG files, which are none, and a file of frames of which one is not announced: Pillow
-# has read and has refused them, from one version to another.
-EITHER = ("pngsuite__iphone__", "pillow__apng__chunk_no_fctl")
+# has read and has refused them, from one version to another. The last one is a TIFF file of 32 bits
+# that is refused by Pillow and read by tifffile.
+EITHER = (
+    "pngsuite__iphone__",
+    "pillow__apng__chunk_no_fctl",
+    "pillow__hopper_unknown_pixel_mode",
+)
 
 
 def look_through(odd):
     """Every file is used, or counted and named; a bad one is never used."""
     known = manifest(odd)
     source = opened(odd)
-    assert {file.name for file in source.files} == set(known)
+    assert set(source.names) == set(known)
     store = open_store(source, SPEC, max_bad=1)
     assert len(store.images) + store.bad == len(known)
     assert not store.dropped
@@ -77,7 +82,8 @@ def look_through(odd):
     with pytest.raises(DataError, match="dataset.on_bad=skip"):
         open_store(source, SPEC)
     skipping = opened(odd, non_rgb="skip")
-    store = open_store(skipping, SPEC, max_bad=1)
+    with pytest.warns(vgx.Notice, match="images are used"):  # most files are not RGB
+        store = open_store(skipping, SPEC, max_bad=1)
     assert len(store.images) + store.bad + sum(store.dropped.values()) == len(known)
     return len(known), len(named)
 

@@ -19,8 +19,7 @@ from vgx.errors import StorageError
 from vgx.files import read_file
 from vgx.runs import checkpoint
 from vgx.sampling import draw
-from vgx_builtin.datasets import image_folder
-from vgx_builtin.files import image_files
+from vgx_builtin.files import image_files, image_places
 
 pytestmark = pytest.mark.chaos
 
@@ -278,8 +277,8 @@ def test_fingerprints_without_the_ctime_would_be_seen(tmp_path, monkeypatch, rec
         listed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return hashlib.sha256(f"{root}{listed}".encode()).hexdigest()
 
-    assert image_files.digest is image_folder.digest
-    monkeypatch.setattr(image_folder, "digest", digest)
+    assert image_files.digest is image_places.digest
+    monkeypatch.setattr(image_places, "digest", digest)
     (tmp_path / "images").mkdir()
     noticed = change_content(tmp_path / "images", 10)
     record_property("seen", f"{noticed} of 10 noticed")

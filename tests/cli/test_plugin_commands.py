@@ -65,7 +65,7 @@ def test_the_plugins_are_listed_with_their_commands_and_hooks(install, vgx_here)
         "greeter-plugin  (greeter 1.0)\n  loss: dark\n  commands: hello\n"
         "  hooks: register_components, register_commands\n"
     ) in out
-    assert "  commands: report, compare, explain\n  hooks: register_commands, run_ended\n" in out
+    assert "  commands: report, watch, compare, explain\n  hooks: register_commands, run_ended\n" in out
 
 
 @pytest.mark.bar("X1")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
+import threading
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import vgx
+from vgx_report.watch import Watched, server
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 
@@ -96,27 +103,155 @@ def test_the_first_image_is_that_of_the_recipe_s_sampler(page):
     assert verdict.endswith("training image.") or "may be copies" in verdict
 
 
+def chart_of(page, title):
+    figure = page.locator("#curves figure", has=page.get_by_role("heading", name=title, exact=True))
+    figure.scroll_into_view_if_needed()
+    return figure
+
+
+def across(figure, place, first=1, last=20):
+    """Where a step is on the screen: between 52 pixels from the left and 8 from the right."""
+    box = figure.locator(".chart").bounding_box()
+    x = box["x"] + 52 + (place - first) / (last - first) * (box["width"] - 60)
+    return x, box["y"] + 60
+
+
+ACCURACY = "Discriminator's accuracy"
+
+
+def values_in(figure):
+    legend = figure.locator(".legend").inner_text().split()
+    return legend[:2], {legend[2]: legend[4], legend[5]: legend[7]}
+
+
 def test_pointing_at_a_chart_shows_the_values_of_that_step(page, run):
-    chart = page.locator(".chart").first
-    chart.scroll_into_view_if_needed()
-    box = chart.bounding_box()
-    # Steps 1 to 20 lie between 52 pixels from the left and 8 from the right.
-    across = 52 + (7 - 1) / (20 - 1) * (box["width"] - 60)
-    page.mouse.move(box["x"] + across, box["y"] + 50)
-    legend = page.locator("#curves .legend").first.inner_text()
-    losses = run.read_log()[6]["losses"]
-    assert legend.splitlines()[0] == "step 7"
-    values = dict(zip(legend.split()[2::2], legend.split()[3::2], strict=True))
-    assert list(values) == ["bce-adversarial.generator", "l1", "bce", "kl"]
-    for name, value in values.items():
-        assert float(value) == pytest.approx(losses[name], rel=1e-3)
-    assert chart.locator(".cursor").get_attribute("d")
+    figure = chart_of(page, ACCURACY)
+    page.mouse.move(*across(figure, 7))
+    where, values = values_in(figure)
+    assert where == ["step", "7"]
+    for name, share in run.read_log()[6]["accuracy"].items():
+        assert float(values[name]) == pytest.approx(share, rel=1e-3)
+    assert figure.locator(".cursor").get_attribute("d")
     page.mouse.move(5, 5)
-    assert page.locator("#curves .legend").first.inner_text().startswith("step 20")
+    assert values_in(figure)[0] == ["step", "20"]
+    # The same with the keyboard.
+    figure.locator(".chart").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    assert values_in(figure)[0] == ["step", "18"]
 
 
-def test_curves_are_smoothed_and_drawn_on_a_logarithmic_axis(page):
-    curve = page.locator("#curves .chart").first.locator(".curve").first
+def test_a_chart_is_zoomed_by_dragging_and_whole_after_a_double_click(page):
+    figure = chart_of(page, ACCURACY)
+    ticks = figure.locator(".tick")
+    whole, other = ticks.all_text_contents(), page.locator("#curves .chart svg").first.inner_html()
+    assert whole == ["10", "20"]
+    page.mouse.move(*across(figure, 5.9))
+    page.mouse.down()
+    page.mouse.move(*across(figure, 9))
+    assert float(figure.locator(".marking").get_attribute("width")) > 50
+    page.mouse.move(*across(figure, 10.1))
+    page.mouse.up()
+    assert ticks.all_text_contents() == ["6", "8", "10"]
+    page.mouse.move(*across(figure, 7, 5.9, 10.1))
+    assert values_in(figure)[0] == ["step", "7"]
+    assert page.locator("#curves .chart svg").first.inner_html() == other  # one chart alone
+    page.mouse.dblclick(*across(figure, 8, 5.9, 10.1))
+    assert ticks.all_text_contents() == whole
+    figure.locator(".chart").focus()
+    page.keyboard.press("+")
+    assert ticks.all_text_contents() != whole
+    figure.get_by_role("button", name="Whole range").click()
+    assert ticks.all_text_contents() == whole
+    assert not figure.get_by_role("button", name="Whole range").is_visible()
+
+
+def test_a_line_is_hidden_by_its_name_and_the_chart_fits_the_others(page, run):
+    figure = chart_of(page, ACCURACY)
+    assert figure.locator(".curve[clip-path], g .curve").count() == 2
+    figure.get_by_role("button", name="real images").click()
+    assert figure.locator("g .curve").count() == 1
+    assert figure.locator("[aria-pressed=false]").count() == 1
+    # The lowest and the highest of the fake images are now the lower and the upper edge.
+    path = figure.locator("g .curve").get_attribute("d")
+    heights = [float(point.split()[1]) for point in path[1:].split("L")]
+    shares = [line["accuracy"]["fake"] for line in run.read_log()]
+    assert heights.index(min(heights)) == shares.index(max(shares))
+    assert min(heights) == 20
+    figure.get_by_role("button", name="real images").click()
+    assert figure.locator("g .curve").count() == 2
+
+
+def test_curves_are_drawn_by_step_images_or_time(page, run):
+    figure = chart_of(page, ACCURACY)
+    last = run.read_log()[-1]
+    assert figure.locator(".axis").all_text_contents() == [
+        "share of logits on the right side", "step",
+    ]  # fmt: skip
+    page.locator("#by-images").check()
+    assert figure.locator(".legend").inner_text().startswith("160 images")
+    assert figure.locator(".axis").last.text_content() == "images seen"
+    page.locator("#by-seconds").check()
+    shown = figure.locator(".legend li").first.inner_text()
+    assert float(shown.removesuffix(" s")) == pytest.approx(last["seconds"], rel=5e-3)
+    assert figure.locator(".axis").last.text_content() == "time"
+
+
+def saved(page, button):
+    with page.expect_download() as waiting:
+        button.click()
+    return waiting.value.suggested_filename, waiting.value.path().read_bytes().decode()
+
+
+def test_each_chart_can_be_saved_as_svg_and_csv(page, run, tmp_path):
+    figure = chart_of(page, ACCURACY)
+    name, text = saved(page, figure.get_by_role("button", name="Save as CSV"))
+    assert name == "tiny-Discriminator-s-accuracy.csv"
+    header, *rows = csv.reader(io.StringIO(text))
+    assert header == ["step", "images seen", "time in seconds", "real images", "fake images"]
+    for row, line in zip(rows, run.read_log(), strict=True):
+        wanted = [line["step"], line["images"], line["seconds"], *line["accuracy"].values()]
+        assert [float(cell) for cell in row] == pytest.approx(wanted, rel=1e-5)
+    page.emulate_media(color_scheme="dark")
+    name, text = saved(page, figure.get_by_role("button", name="Save as SVG"))
+    assert name.endswith(".svg")
+    drawing = ElementTree.fromstring(text)
+    space = {"svg": "http://www.w3.org/2000/svg"}
+    texts = [each.text for each in drawing.iterfind(".//svg:text", space)]
+    assert texts[0] == ACCURACY
+    assert {"real images", "fake images", "step", "share of logits on the right side"} <= set(texts)
+    # In the colours of paper, without anything that only the page knows.
+    strokes = {each.get("stroke") for each in drawing.iterfind(".//svg:path", space)}
+    assert {"#0a6375", "#b8540c"} <= strokes
+    assert "var(" not in text
+    (tmp_path / "chart.svg").write_text(text)
+    seen = page.context.browser.new_page()
+    seen.goto(f"file://{tmp_path / 'chart.svg'}")
+    assert seen.evaluate("document.documentElement.getBBox().width") > 300
+    seen.close()
+    buttons = [page.get_by_role("button", name=f"Save as {kind}:") for kind in ("SVG", "CSV")]
+    charts = page.locator(".chart").count() + 2  # the KL and the map have them too
+    assert [each.count() for each in buttons] == [charts, charts]
+
+
+def test_hostile_names_are_text_in_what_is_saved(page):
+    page.evaluate("""(name) => {
+        const line = { name, colour: 0, axes: 0, values: [1, 2] };
+        const logs = { groups: [{ title: name, unit: name, lines: [line] }], note: "",
+          axes: [{ step: [1, 2], images: [1, 2], seconds: [1, 2] }] };
+        document.querySelector("#curves .pile").replaceWith(curves(logs, ["step"]).at(-1));
+    }""", "=1+1</text>\ud800," + HOSTILE)  # fmt: skip
+    page.wait_for_selector(".chart svg")
+    _, table = saved(page, page.get_by_role("button", name="Save as CSV").first)
+    header = next(csv.reader(io.StringIO(table)))
+    assert header[3] == "'=1+1</text>\ufffd," + HOSTILE
+    _, drawing = saved(page, page.get_by_role("button", name="Save as SVG").first)
+    assert HOSTILE in "".join(ElementTree.fromstring(drawing).itertext())
+
+
+def test_curves_are_smoothed_over_the_raw_ones_and_drawn_on_a_logarithmic_axis(page):
+    figure = chart_of(page, ACCURACY)
+    curve = figure.locator("g .curve").first
     plain = curve.get_attribute("d")
     page.locator("#log").check()
     logarithmic = curve.get_attribute("d")
@@ -125,8 +260,46 @@ def test_curves_are_smoothed_and_drawn_on_a_logarithmic_axis(page):
     page.locator("#smooth").focus()
     page.keyboard.press("End")
     assert curve.get_attribute("d") != plain
-    assert page.locator("#curves .raw").count() > 0
+    assert figure.locator(".raw").first.get_attribute("d") == plain
     assert page.locator("#curves output").inner_text() == "0.98"
+
+
+def test_an_image_is_enlarged_by_a_whole_factor(page):
+    images = page.locator(".zoom img")
+    first = images.nth(0)
+    first.click()
+    dialog, alone = page.locator("dialog"), page.locator("dialog img")
+    text = dialog.locator("output")
+    dialog.locator("output", has_text="x. ").wait_for()
+    assert alone.get_attribute("src") == first.get_attribute("src")
+    # 182 x 74 pixels in a window of 1100: five fit.
+    assert text.inner_text() == f"5x. {first.get_attribute('alt')}"
+    size = "image => [image.clientWidth, image.clientHeight]"
+    assert alone.evaluate(size) == [5 * 182, 5 * 74]
+    assert alone.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+    # A pixel of the image is a square of one colour.
+    shot = Image.open(io.BytesIO(alone.screenshot())).convert("RGB")
+    shown = np.asarray(shot).astype(int)[: 5 * 74, : 5 * 182].reshape(74, 5, 182, 5, 3)
+    assert np.abs(shown - shown[:, 2:3, :, 2:3]).max() == 0
+    page.keyboard.press("+")
+    assert alone.evaluate(size) == [6 * 182, 6 * 74]
+    page.keyboard.press("-")
+    page.keyboard.press("ArrowRight")
+    dialog.locator("output", has_not_text="Drawn").wait_for()
+    assert alone.get_attribute("src") == images.nth(1).get_attribute("src")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert alone.get_attribute("src") == images.last.get_attribute("src")
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    # Each image of the page can be enlarged, with the keyboard too, and loss is told.
+    assert images.count() == page.locator("main img, header img").count()
+    page.locator("#progress .zoom").nth(1).focus()
+    page.keyboard.press("Enter")
+    assert dialog.is_visible()
+    lossy = page.evaluate("data.progress.frames.at(-1).prior.loss") or ""
+    dialog.locator("output", has_text="N(0").wait_for()
+    assert ("compressed with loss" in text.inner_text()) == bool(lossy)
 
 
 def test_what_is_hostile_is_only_read(page):
@@ -170,6 +343,49 @@ def test_the_experiment_s_drawing_is_seen(page):
     drawing = page.locator("#drawing img")
     drawing.scroll_into_view_if_needed()
     assert drawing.evaluate("image => image.naturalWidth") == 1100
+
+
+def test_a_live_page_has_the_newest_lines_and_keeps_what_was_chosen(browser, run, tmp_path):
+    copy = vgx.Run(shutil.copytree(run.path, tmp_path / run.path.name))
+    lines = copy.log_file.read_text().splitlines(keepends=True)
+    copy.log_file.write_text("".join(lines[:10]))
+    watched = Watched(copy, vgx.load_recipe(copy.recipe_file))
+    serving, address = server(watched)
+    thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
+    thread.start()
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    faults, requests = [], []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    try:
+        page.goto(address)
+        figure = chart_of(page, ACCURACY)
+        assert values_in(figure)[0] == ["step", "10"]
+        assert page.locator("#progress img").first.evaluate("i => i.decode().then(() => true)")
+        page.locator("#smooth").focus()
+        page.keyboard.press("End")
+        figure.locator(".entry", has_text="real images").click()
+        page.locator("#recipe summary").click()
+        page.evaluate("scrollTo(0, 700)")
+        watched.rested = 0
+        copy.log_file.write_text("".join(lines))
+        figure.locator(".legend li", has_text="step 20").wait_for()
+        assert page.evaluate("scrollY") == 700
+        figure = page.locator("#curves figure", has_text=ACCURACY)
+        assert values_in(figure)[0] == ["step", "20"]
+        assert figure.locator("g .curve").count() == figure.locator(".raw").count() == 1
+        assert page.locator("#smooth").input_value() == "0.98"
+        assert page.locator("#recipe pre").is_visible()
+        assert "vgx report writes the page" in page.locator(".live").inner_text()
+    finally:
+        serving.shutdown()
+        thread.join()
+        serving.server_close()
+    page.locator(".live", has_text="Not connected").wait_for()
+    page.close()
+    assert [text for text in faults if "ERR_CONNECTION_REFUSED" not in text] == []
+    assert [url for url in requests if not url.startswith(("data:", address))] == []
 
 
 def test_every_picture_and_control_has_a_name(page):

@@ -100,6 +100,7 @@ def test_letters_that_the_terminal_lacks_are_written_by_number(vgx_program):
 def test_a_home_that_cannot_be_written_is_not_needed_to_look(vgx_program, home):
     done = shell(vgx_program, f"vgx check {TINY}", HOME=home, XDG_CACHE_HOME="", VGX_CACHE="")
     assert done.returncode == 0, done.stderr
+    assert ("vgx run would end here" in done.stdout) == (home == "/dev/null")
     done = shell(vgx_program, f"vgx run {TINY}", HOME=home, XDG_CACHE_HOME="", VGX_CACHE="")
     assert done.returncode == 5, done.stderr
     assert "Traceback" not in done.stderr

@@ -125,6 +125,11 @@ def test_four_mistakes_of_four_kinds_are_one_error_with_four_places(faults):
     ]
 
 
+def test_a_name_with_spaces_around_it_stands_in_quotes(faults):
+    (line,) = faults(WHOLE + "' eval ': {}\n")
+    assert line.startswith("r.yaml:14:1: ' eval ': unknown field; allowed: ")
+
+
 @pytest.mark.parametrize(
     ("wrong", "place", "field", "nearest"),
     [
@@ -764,8 +769,10 @@ def test_a_recipe_is_frozen(load):
         lambda: setattr(recipe.train, "batch", 4),
         lambda: setattr(recipe.losses[0], "weight", 4.0),
     ):
-        with pytest.raises(ValueError, match="frozen"):
+        with pytest.raises((RecipeError, ValueError), match="frozen"):
             change()
+    with pytest.raises(RecipeError, match=r'recipe\.with_\(\{"train\.steps": 10\}\)'):
+        recipe.train.steps = 4
 
 
 def again(recipe, tmp_path):

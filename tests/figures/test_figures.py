@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from PIL import Image
 
 import vgx
@@ -86,6 +86,11 @@ def test_runs_of_one_recipe_are_a_mean_with_a_band(seeds):
 def test_a_run_that_ended_early_counts_where_all_have_values(make):
     early = [make(1, [1, 2, 4], 0), make(2, [3], 1)]
     assert lines(plot(early).figure.axes[0]) == [[[10, 2]]]
+    # Also where only some of the steps are drawn.
+    long = [make(3, range(5000), 0, weight=2), make(4, range(3001), 1, weight=2)]
+    (line,) = lines(plot(long).figure.axes[0])
+    assert len(line) == 2000
+    assert (line[0], line[-1]) == ([10, 0], [30010, 3000])
 
 
 def test_other_recipes_are_other_lines_with_names(make, seeds):
@@ -114,16 +119,32 @@ def test_other_axes_and_metrics(make):
     l1, psnr = plot(run, by="seconds", log=True).figure.axes
     assert lines(l1) == [[[2.5, 1], [5, 2], [7.5, 4]]]
     assert lines(psnr) == [[[2.5, 20], [5, 21]]]
-    assert l1.get_yscale() == "log"
+    assert (l1.get_yscale(), psnr.get_yscale()) == ("log", "log")
+    zero = make(2, [0, 0], loss="never")
+    assert plot(zero, log=True).figure.axes[0].get_yscale() == "linear"
     (only,) = plot(run, terms=["psnr"], by="images").figure.axes
     assert lines(only) == [[[80, 20], [160, 21]]]
+
+
+def test_what_else_was_logged_is_drawn_when_it_is_named(make):
+    run = make(1, [1, 2], metrics=[30, 31])
+    lines_ = [json.loads(text) for text in run.log_file.read_text().splitlines()]
+    for line in lines_:
+        line |= {"grad_norm": {"encoder": line["step"] / 10}, "images_per_second": 50.0}
+        line["metrics"]["l1"] = 9.0
+    run.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines_))
+    titles = [panel.get_title(loc="left") for panel in plot(run).figure.axes]
+    assert titles == ["l1", "psnr", "metrics/l1"]
+    names = ["grad_norm/encoder", "images_per_second", "metrics/l1"]
+    drawn = [lines(panel) for panel in plot(run, terms=names).figure.axes]
+    assert drawn == [[[[10, 1], [20, 2]]], [[[10, 50], [20, 50]]], [[[10, 9], [20, 9]]]]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"what": "pie"}, "no figure 'pie'; write one of curves"),
-        ({"terms": ["l2"]}, "terms: 'l2' was not logged; the runs have 'l1'"),
+        ({"terms": ["l2"]}, "terms: 'l2' was not logged; there are 'l1'"),
         ({"smooth": 1}, "smooth: 1: write a number"),
         ({"by": "hours"}, "by: 'hours': write step, images, seconds"),
         ({"colour": "red"}, "the figure curves has no option 'colour'; it has terms, smooth"),
@@ -150,10 +171,94 @@ def test_a_log_from_a_stranger_is_text_and_numbers(make, tmp_path):
     run = make(1, [1e308, -1e308, 0], loss=hostile, name="a_$b$^c")
     (panel,) = plot(run).figure.axes
     assert len(panel.get_title(loc="left")) < 200
-    text = plot(run, labels=["$\\alpha$ & <b>"]).save(tmp_path / "x.svg").read_text()
-    letters = "".join(ET.fromstring(text).itertext())
+    named = plot([run, make(2, [1], weight=2)], labels=["$\\alpha$ & <b>\x1b[2J", "other"])
+    letters = "".join(ET.parse(named.save(tmp_path / "x.svg")).getroot().itertext())
+    assert "$\\alpha$ & <b>" in letters
     assert "$\\frac{1}{0}$ <script>" in letters.replace("\n", "")
     assert "\x1b" not in letters
+
+
+# --- bars and gradients ------------------------------------------------------------------------
+
+
+def evaluated(run, psnr, distances=None, images="same"):
+    """Write an evaluation with a metric of reconstructions and one of two samplers."""
+    part = {"pictures": 10, "split": "held out"}
+    generation = [
+        {**part, "real": 10, "sampler": {"type": sampler}, "figures": {"frechet-distance": {
+            "mean": sum(values) / len(values), "values": values, "spread": 0.5, "better": "lower",
+            "features": "random-conv"}}}
+        for sampler, values in (distances or {}).items()
+    ]  # fmt: skip
+    figures = {"psnr": {"mean": psnr, "better": "higher", "features": None}}
+    results = {
+        "format": 2, "step": 30, "seeds": [0, 1, 2], "data": {"content": images}, "features": [],
+        "metrics": [], "reconstruction": {**part, "figures": figures}, "generation": generation,
+        "latent": None, "notices": [],
+    }  # fmt: skip
+    (run.path / "evaluation.json").write_text(json.dumps(results))
+    return run
+
+
+def bars(panel):
+    return [bar.get_height() for bar in panel.patches]
+
+
+def spreads(panel):
+    """Half of each error bar."""
+    lines = [each for each in panel.collections if isinstance(each, LineCollection)]
+    return [(b[1] - a[1]) / 2 for each in lines for a, b in each.get_segments()]
+
+
+def test_bars_are_means_with_the_spread_of_drawing_or_of_training(make, seeds):
+    alone = evaluated(make(3, [1], weight=2), 20, {"prior": [1, 2, 3], "stored": [7, 7]})
+    for run, psnr, distance in zip(seeds, (10, 14), (5, 6), strict=True):
+        evaluated(run, psnr, {"prior": [distance, distance]})
+    made = plot([*seeds, alone], "metrics", width=85)
+    psnr, distance = made.figure.axes
+    assert psnr.get_title(loc="left") == "psnr ↑"
+    assert distance.get_title(loc="left").replace("\n", "") == "frechet-distance [random-conv] ↓"
+    assert bars(psnr) == [12, 20]
+    assert spreads(psnr) == [pytest.approx(8**0.5), 0]  # of 10 and 14; one training has none
+    assert bars(distance) == [5.5, 2, 7]
+    assert spreads(distance) == [pytest.approx(0.5**0.5), 0.5, 0.5]
+    assert [text.get_text() for text in distance.get_xticklabels()] == ["prior", "stored"]
+    assert "deviation over trainings with other seeds; of a single run" in made.caption
+    (only,) = plot(alone, "metrics", terms=["psnr"]).figure.axes
+    assert bars(only) == [20]
+
+
+def test_bars_that_nobody_should_compare_are_named(make):
+    one, two = evaluated(make(1, [1]), 10), evaluated(make(2, [1], weight=2), 12, images="other")
+    with pytest.warns(vgx.Notice, match="not measured alike.*reconstruction: the images differ"):
+        made = plot([one, two], "metrics")
+    assert "do not compare their bars" in made.caption
+    with pytest.raises(vgx.StorageError, match="was not evaluated yet: vgx eval"):
+        plot(make(3, [1]), "metrics")
+    (one.path / "evaluation.json").write_text(
+        json.dumps({"step": 1, "generation": [{"figures": {}}]})
+    )
+    with pytest.raises(vgx.StorageError, match="evaluation.json: KeyError.*evaluate again"):
+        plot(one, "metrics")
+
+
+def test_gradients_are_those_of_the_audit(make, seeds):
+    for run, norm in zip(seeds, (0.1, 0.3), strict=True):
+        flows = [
+            {"label": "l1", "norms": {"encoder": norm, "decoder": 2.0, "discriminator": None}},
+            {"label": "gan.discriminator", "norms": {"encoder": None, "discriminator": 7.0}},
+            {"label": "kl", "norms": {"encoder": 0.0}},  # has no place on this axis
+        ]
+        (run.path / "audit.json").write_text(json.dumps({"flows": flows}))
+    (panel,) = plot(seeds, "gradients").figure.axes
+    marks = [line.get_xydata().tolist() for line in panel.lines]
+    assert marks == [[[pytest.approx(0.2), 0]], [[2, 0]], [[7, 1]]]
+    ends = panel.collections[0].get_segments()[0][:, 0]
+    assert ends == pytest.approx([0.1, 0.3])
+    assert [text.get_text() for text in panel.get_yticklabels()] == ["l1", "gan D", "kl"]
+    assert panel.get_xscale() == "log"
+    with pytest.raises(vgx.StorageError, match="has no audit"):
+        plot(make(3, [1]), "gradients")
 
 
 # --- files -------------------------------------------------------------------------------------
@@ -239,6 +344,7 @@ def test_the_command_writes_a_figure(seeds, tmp_path, capfd, monkeypatch):
     assert run_program(["figure", "9"]) == 5
 
 
+@pytest.mark.slow
 def test_drawing_needs_neither_pyplot_nor_pytorch(seeds, tmp_path):
     program = (
         "import sys\n"

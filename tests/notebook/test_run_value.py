@@ -128,7 +128,7 @@ def test_it_shows_itself(small_run):
     assert len(page) < 1_000_000
 
 
-def test_what_a_run_contains_is_text(copied):
+def test_what_a_run_contains_is_text(copied, monkeypatch):
     """A name of a loss, a warning, a name of a folder: none of it becomes markup."""
     evil = "<img src=x onerror=alert(1)>"
     text = copied.log_file.read_text().replace('"l1"', json.dumps(evil))
@@ -137,6 +137,9 @@ def test_what_a_run_contains_is_text(copied):
     page = run._repr_html_()
     assert evil not in page
     assert "<b>x" not in page
+    odd = run.path.rename(run.path.with_name("javascript:alert(1)"))
+    monkeypatch.chdir(odd.parent)
+    assert 'href="javascript%3Aalert%281%29/report.html"' in vgx.Run(odd)._repr_html_()
     assert "&lt;img src=x onerror=alert(1)&gt;, steps 1 to 4" in page
 
 

@@ -18,11 +18,13 @@ REGISTRY = vgx.discover()
 SMALL = {"widths": [4, 8]}
 # Fields of the parts that want some here, as a recipe gives them; the others are tried as they are.
 FIELDS = {
+    "encoder/autoencoder-kl": {**SMALL, "groups": 2},
     "encoder/conv": SMALL,
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
     "encoder/residual": SMALL,
     "encoder/timm": {"backbone": "test_resnet"},
     "encoder/vector-quantised": {"inner": {"type": "conv", **SMALL}},
+    "decoder/autoencoder-kl": {**SMALL, "groups": 2},
     "decoder/conv-transpose": SMALL,
     "decoder/dcgan": SMALL,
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
@@ -43,6 +45,8 @@ SIZES = {
     "loss/ms-ssim": 64,
     "metric/ms-ssim": 64,
 }
+# The latents of those that want no flat ones.
+LATENTS = {"encoder/autoencoder-kl": (4, 8, 8), "decoder/autoencoder-kl": (4, 8, 8)}
 # These want a file of weights: tests/plugins/test_features.py makes some.
 OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid")
 # And these a service, which tests/plugins/test_trackers.py starts.
@@ -77,7 +81,9 @@ def test_a_part_keeps_the_contract_of_its_kind(part, fields):
     name = f"{part.kind}/{part.type}"
     image = vgx.ImageSpec(SIZES[name]) if name in SIZES else None
     step = quantised_step() if name == "loss/vq" else None
-    check_part(validate(part, fields.get(name, {}), REGISTRY), image=image, step=step)
+    latent = vgx.LatentSpec(LATENTS[name]) if name in LATENTS else None
+    made = validate(part, fields.get(name, {}), REGISTRY)
+    check_part(made, image=image, latent=latent, step=step)
 
 
 # Their images are files of 3 channels.

@@ -221,6 +221,33 @@ def test_with_tifffile_colours_of_16_bits_are_kept():
         read(tiff(many), channels=5)
 
 
+def lzw(data):
+    """Bytes as LZW codes of 9 bits, each byte by itself: enough for fewer than 250 bytes."""
+    bits = "".join(f"{code:09b}" for code in (256, *data, 257))
+    return int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+
+
+def test_colours_of_16_bits_in_another_compression_are_cut_and_counted():
+    """Also with tifffile, which has no LZW here; Pillow has."""
+    array = noise(4, 6, 3)
+    made = read(tiff(array, compression=5, cut=lzw(array.tobytes())))
+    assert (np.asarray(made) == array >> 8).all()
+    assert made.info["remark"] == "of 16 bits cut to 8"
+
+
+def test_a_folder_of_16_bit_colours_is_stored_as_16_bits(tmp_path):
+    """As files on the disk, which have a number for a name when they are opened by it."""
+    pytest.importorskip("tifffile")
+    array = noise(16, 16, 3)
+    for number in range(2):
+        (tmp_path / f"{number}.tif").write_bytes(tiff(array + number))
+    source = vgx.discover().part("dataset", "image-folder")(path=tmp_path).build(vgx.ImageSpec(16))
+    store = open_store(source, vgx.ImageSpec(16))
+    assert store.bad == 0
+    assert [store.images[0].dtype, store.images.shape] == [np.float32, (2, 16, 16, 3)]
+    assert np.allclose(store.images[0], array / 65535, atol=1e-6)
+
+
 def test_what_is_compressed_to_more_than_the_image_is_no_image():
     pytest.importorskip("tifffile")
     bomb = zlib.compress(bytes(10**7))

@@ -68,7 +68,7 @@ def made(tmp_path_factory):
     """A finished run of the tiny recipe."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VGX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return vgx.run(vgx.load_recipe(TINY), tmp_path_factory.mktemp("runs"))
+        return vgx.run(vgx.load_recipe(TINY), out=tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture
@@ -111,6 +111,9 @@ def test_a_curve_of_one_run_alone_comes_after_those_of_both(runs):
     lines = [line | {"losses": {"own": 1.0, **line["losses"]}} for line in runs[0].read_log()]
     runs[0].log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     groups = compare.gather(read(runs))["curves"]["groups"]
+    titles = [group["title"] for group in groups]
+    assert {"Gradient norm: decoder", "Discriminator's accuracy: real images"} < set(titles)
+    assert "Training speed" in titles
     assert [len(group["lines"]) for group in groups] == [2] * (len(groups) - 1) + [1]
     assert groups[-1]["title"] == "own"
 
@@ -155,12 +158,25 @@ def test_the_facts_are_those_of_the_files(runs):
     assert facts["state"] == ["done", "done"]
     assert facts["steps"] == [f"{last['step']:,}"] * 2
     assert facts["images seen"] == [f"{last['images']:,}"] * 2
+    assert "comes from" not in facts
     weights = json.loads((runs[0].path / "audit.json").read_text())["rows"]
     assert facts["parameters"] == [f"{sum(row['parameters'] for row in weights):,}"] * 2
     assert facts["evaluated at step"] == ["not evaluated"] * 2
     assert "note" not in facts
     (runs[1].path / "note.txt").write_text("less KL")
     assert {name: cells for name, *cells in compare.facts(read(runs))}["note"] == ["", "less KL"]
+
+
+def test_the_steps_of_a_run_that_was_stopped_are_all_counted(runs):
+    """The last ones may not be in its log: 13 steps of 8 images."""
+    lines = [line for line in runs[1].read_log() if line["step"] <= 10]
+    runs[1].log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    change(runs[1], "ended.json", how="stopped", step=13)
+    change(runs[1], "environment.json", parent={"run": "0001-a", "step": 5, "how": "fork"})
+    facts = {name: cells for name, *cells in compare.facts(read(runs))}
+    assert facts["steps"] == ["20", "13"]
+    assert facts["images seen"] == ["160", "104"]
+    assert facts["comes from"] == ["-", "a fork of 0001-a at step 5"]
 
 
 def test_a_run_without_a_log_is_compared_as_far_as_it_goes(runs):

@@ -28,7 +28,7 @@ from vgx.errors import DivergedError, Stopped, StorageError
 from vgx.evaluation.latents import Latents, latent_metrics
 from vgx.sampling import model as sampling
 from vgx.training import session as training
-from vgx_report import diagram, panels, run_data, run_page
+from vgx_report import curves, diagram, panels, run_data, run_page
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 CPU = torch.device("cpu")
@@ -70,6 +70,10 @@ def written(run, store="it is somewhere else"):
     recipe = vgx.load_recipe(run.recipe_file)
     run_page.write(run, recipe, sampling.registry_of(run), store, CPU)
     return data_in(page_of(run))
+
+
+def lines_of(group):
+    return {line["name"]: line["values"] for line in group["lines"]}
 
 
 def change(run, name, **values):
@@ -125,11 +129,14 @@ def test_what_an_older_audit_does_not_say_takes_no_page_away(copy):
 
 
 def test_terms_stand_with_the_player_whom_they_move(whole):
-    groups = {group["title"]: group for group in data_in(page_of(whole))["curves"]["groups"]}
-    assert list(groups["Generator's terms"]["lines"]) == [
-        "bce-adversarial.generator", "l1", "bce", "kl",
-    ]  # fmt: skip
-    assert list(groups["Discriminator's terms"]["lines"]) == ["bce-adversarial.discriminator"]
+    charts = data_in(page_of(whole))["curves"]["groups"]
+    groups = {group["title"]: [*lines_of(group)] for group in charts}
+    # In the first 8 steps each spans less than a tenth of what all of them span.
+    assert [title for title in groups if title.startswith("Generator's terms: ")] == [
+        f"Generator's terms: {name}" for name in ("bce-adversarial.generator", "l1", "bce", "kl")
+    ]
+    assert groups["Generator's terms: kl"] == ["kl"]
+    assert groups["Discriminator's terms"] == ["bce-adversarial.discriminator"]
     assert "Learning rates" not in groups  # they are flat, and said instead
     note = data_in(page_of(whole))["curves"]["note"]
     assert "never changed: generator 0.0003 and discriminator 5e-05." in note
@@ -140,18 +147,18 @@ def test_learning_rates_that_change_are_drawn(copy):
     for line in lines:
         line["rates"]["generator"] = 0.001 / line["step"]
     copy.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    curves = written(copy)["curves"]
-    groups = {group["title"]: group["lines"] for group in curves["groups"]}
+    shown = written(copy)["curves"]
+    groups = {group["title"]: lines_of(group) for group in shown["groups"]}
     wanted = [0.001 / line["step"] for line in lines]
     assert groups["Learning rates"] == {"generator": pytest.approx(wanted, rel=1e-5)}
-    assert "never changed: discriminator 5e-05." in curves["note"]
+    assert "never changed: discriminator 5e-05." in shown["note"]
 
 
 def test_a_discriminators_penalty_is_told_by_what_it_moved():
     line = {"step": 1, "losses": {"l1": 0.1, "r1": 0.2}, "rates": {}}
     norms = {"encoder": None, "decoder": None, "discriminator": 0.5}
-    curves = run_data.curves([line], {"flows": [{"label": "r1", "norms": norms}]})
-    assert {g["title"]: list(g["lines"]) for g in curves["groups"]} == {
+    shown = curves.of_run([line], {"flows": [{"label": "r1", "norms": norms}]})
+    assert {g["title"]: [*lines_of(g)] for g in shown["groups"]} == {
         "Generator's terms": ["l1"],
         "Discriminator's terms": ["r1"],
     }
@@ -165,11 +172,21 @@ def test_the_curves_are_the_log(copy):
     del lines[6]["losses"]["l1"]
     copy.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     data = written(copy)
-    group = data["curves"]["groups"][0]
-    assert group["steps"] == [1, 2, 3, 4, 7, 8]  # a line with what is no finite number is damaged
-    assert group["lines"]["l1"][3:5] == [0.123457, None]
+    axes, shown = data["curves"]["axes"][0], {}
+    for group in data["curves"]["groups"]:
+        shown |= lines_of(group)
+    # A line with what is no finite number is damaged.
+    assert axes["step"] == [1, 2, 3, 4, 7, 8]
+    assert shown["l1"][3:5] == [0.123457, None]
     del lines[4:6]
-    assert group["lines"]["kl"] == pytest.approx([line["losses"]["kl"] for line in lines], rel=1e-5)
+    assert axes["images"] == [8 * line["step"] for line in lines]
+    assert axes["seconds"] == [line["seconds"] for line in lines]
+    assert shown["kl"] == pytest.approx([line["losses"]["kl"] for line in lines], rel=1e-5)
+    gradients = [line["grad_norm"]["decoder"] for line in lines]
+    assert shown["decoder"] == pytest.approx(gradients, rel=1e-5)
+    shares = [line["accuracy"]["real"] for line in lines]
+    assert shown["real images"] == pytest.approx(shares, rel=1e-5)
+    assert shown["speed"] == [line["images_per_second"] for line in lines]
     (told,) = [each["text"] for each in data["warnings"] if "log.jsonl" in each["text"]]
     assert "passed over: line 5: losses.l1: " in told
     assert "; line 6: losses.l1: " in told
@@ -221,7 +238,8 @@ def test_warnings_stand_with_the_step_at_which_they_arose(copy):
 
 
 def test_metrics_are_those_of_the_runs_evaluation(copy):
-    assert written(copy)["metrics"] is None
+    (hint,) = written(copy)["metrics"]["notes"]
+    assert hint.startswith("Not evaluated yet. vgx eval 0001-tiny measures")
     figure = {"mean": 12.34567, "spread": 0.25, "values": [12.1, 12.6], "better": "lower"}
     drawn = {"sampler": {"type": "prior"}, "pictures": 100, "real": 64, "split": "held out"}
     said = {"step": 8, "seeds": [0, 1], "notices": ["mind the gap"], "reconstruction": None}
@@ -237,18 +255,55 @@ def test_metrics_are_those_of_the_runs_evaluation(copy):
     lines = copy.read_log()
     lines[3]["metrics"] = {"psnr": 17.5}
     copy.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    curve = written(copy)["curves"]["groups"][-1]
-    assert (curve["title"], curve["steps"]) == ("Metrics", [4])
-    assert curve["lines"] == {"psnr": [17.5]}
+    page = written(copy)
+    curve = page["curves"]["groups"][-2]  # the last one is the speed
+    assert curve["title"] == "Metrics"
+    assert curve["lines"] == [{"name": "psnr", "colour": 0, "axes": 1, "values": [17.5]}]
+    assert page["curves"]["axes"][1]["step"] == [4]
 
 
 def test_a_long_log_is_thinned_evenly():
     lines = [{"step": n, "losses": {"l1": n}, "rates": {}} for n in range(1, 5001)]
-    curves = run_data.curves(lines, {})
-    (group,) = curves["groups"]
-    assert (len(group["steps"]), group["steps"][0], group["steps"][-1]) == (1500, 1, 5000)
-    assert group["lines"]["l1"] == group["steps"]
-    assert curves["note"].startswith("1,500 of 5,000 logged steps")
+    shown = curves.of_run(lines, {})
+    ((group,), steps) = shown["groups"], shown["axes"][0]["step"]
+    assert (len(steps), steps[0], steps[-1]) == (1500, 1, 5000)
+    assert lines_of(group) == {"l1": steps}
+    assert shown["note"].startswith("1,500 of 5,000 logged steps")
+    assert shown["along"] == ["step"]  # an old log: neither images nor seconds
+
+
+def test_lines_share_a_chart_where_each_can_be_seen():
+    """By hand: together they span 0 to 1. One spans 0.12 of that, another 0.08, a third nothing."""
+
+    def charts(**values):
+        lines = [
+            {"step": step, "losses": dict(zip(values, row, strict=True)), "rates": {}}
+            for step, row in enumerate(zip(*values.values(), strict=True), 1)
+        ]
+        return {g["title"]: [*lines_of(g)] for g in curves.of_run(lines, {})["groups"]}
+
+    together = charts(a=[0.0, 1.0], b=[0.50, 0.62], constant=[0.3, 0.3])
+    assert together == {"Generator's terms": ["a", "b", "constant"]}
+    alone = charts(a=[0.0, 1.0], b=[0.50, 0.58], c=[0.2, 0.9])
+    assert alone == {f"Generator's terms: {name}": [name] for name in "abc"}
+
+
+def test_a_fork_says_where_it_comes_from_and_shows_the_tree(copy):
+    assert written(copy)["family"] == []
+    change(copy, "environment.json", parent={"run": "0007-other", "step": 1500, "how": "fork"})
+    data = written(copy)
+    assert data["summary"][2] == "It is a fork of 0007-other at step 1,500."
+    assert [row["run"] for row in data["family"]] == ["0001-tiny"]
+
+
+def test_a_page_links_to_the_explorer_that_is_beside_it(copy, tmp_path):
+    assert written(copy)["explorer"] is None
+    (copy.path / "explore.html").write_text("to play with")
+    assert written(copy)["explorer"] == "explore.html"
+    recipe = vgx.load_recipe(copy.recipe_file)
+    out = tmp_path / "mailed.html"
+    run_page.write(copy, recipe, sampling.registry_of(copy), "elsewhere", CPU, out)
+    assert data_in(out.read_text())["explorer"] is None
 
 
 # --- however it ended --------------------------------------------------------------------------
@@ -379,7 +434,7 @@ def test_the_policy_allows_this_style_and_this_script_and_nothing_else(whole):
         assert len(inner) == 1
         sum_ = base64.b64encode(hashlib.sha256(inner[0].encode()).digest()).decode()
         assert f"{kind} 'sha256-{sum_}'" in policy
-    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert policy.startswith("default-src 'none'; img-src data:; connect-src 'none'")
     assert "unsafe" not in policy
 
 

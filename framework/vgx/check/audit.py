@@ -81,7 +81,7 @@ def measure(
     reached: set[int] = set()
     for value in values:
         if value.term.player not in engine.players:
-            findings.append(_without_player(value.term))
+            findings.append(_without_player(value.term, engine))
             continue
         trained = _trained(engine, value.term)
         fakes = _from_generator(detached) if value.term.player == "discriminator" else {}
@@ -102,6 +102,7 @@ def measure(
         reached |= {id(trained[name]) for name, gradient in own.items() if gradient is not None}
     findings += _unreached(engine, values, reached)
     findings += _unstepped(engine)
+    findings += _fresh(engine)
     findings += _squashed(engine, step)
     return flows, findings
 
@@ -143,7 +144,7 @@ def _from_generator(detached: Step) -> dict[str, Tensor]:
 
 
 def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
-    if not value.requires_grad:
+    if not (value.requires_grad and inputs):
         return [None] * len(inputs)
     return list(torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True))
 
@@ -172,15 +173,19 @@ def _dead(value: TermValue, engine: Engine) -> Finding:
         if value.value.requires_grad
         else "it was computed under no_grad or from detached values"
     )
+    if (frozen := engine.recipe.train.freeze) and not value.value.requires_grad:
+        why = f"nothing that it depends on is trained (train.freeze: {', '.join(frozen)})"
     message = f"the {term.player} learns nothing from it: {why}; correct the loss or remove it"
     return Finding(f"dead:{term.label}", message)
 
 
-def _without_player(term: Term) -> Finding:
+def _without_player(term: Term, engine: Engine) -> Finding:
     message = (
         f"the recipe has no {term.player}, so it counts in no step: add a {term.player}, or remove "
         "the loss"
     )
+    if term.player in engine.networks:
+        message = f"train.freeze has the {term.player}, so it counts in no step: remove the loss"
     return Finding(f"dead:{term.label}", message)
 
 
@@ -237,6 +242,8 @@ def never_counts(term: Term, steps: int) -> str:
         first = max(first, weight.after + 1)
     if first >= steps:
         return f"{term.label} never counts: it starts at step {first:,} of {steps:,}."
+    if term.part.stop is not None and first >= term.part.stop:
+        return f"{term.label} never counts: it stops at step {term.part.stop:,}."
     levels = (weight.start, weight.to) if isinstance(weight, Schedule) else (weight,)
     if term.weighted and all(level == 0 for level in levels):
         return f"{term.label} never counts: its weight is 0."
@@ -277,6 +284,22 @@ def _unstepped(engine: Engine) -> Iterator[Finding]:
         if isinstance(rate, Schedule) and rate.start == rate.to == 0:
             message = "its learning rate is 0 from beginning to end"
             yield Finding(f"unstepped:{player.name}", message)
+
+
+def _fresh(engine: Engine) -> Iterator[Finding]:
+    """Find frozen networks with initial weights, which are random numbers that nothing trains."""
+    fresh = {fit.network: fit.fresh for fit in engine.fits}
+    for name in engine.recipe.train.freeze:
+        part, own = getattr(engine.recipe, name), engine.networks[name].state_dict()
+        if name not in fresh and part.untrained() != part:  # it begins with weights of its own
+            continue
+        if lost := fresh.get(name, [*own]):
+            some = f"{len(lost)} of its {len(own)} tensors are" if name in fresh else "it is"
+            message = (
+                f"train.freeze keeps it as it is, and {some} new random numbers: take it out of "
+                "train.freeze, or start from a run with the same network"
+            )
+            yield Finding(f"fresh:{name}", message)
 
 
 def _squashed(engine: Engine, step: Step) -> Iterator[Finding]:

@@ -24,9 +24,8 @@ from vgx.cli.options import common
 from vgx.cli.plugin_commands import PluginCommands, plugin_commands
 from vgx.errors import Notice, PluginError, StorageError, VgxError
 from vgx.files import HELPS, refusal
-from vgx.output import lost, short, visible, visible_lines
+from vgx.output import cut, lost, short, visible_lines
 
-MAX_LINES, MAX_LETTERS = 10, 2000  # of a message, and of each of its lines
 READER_LEFT = (errno.EPIPE, errno.EIO)  # the latter is a terminal that was closed
 TRAINING = ("run", "resume")  # commands
 
@@ -148,9 +147,5 @@ def _show_warning(
 
 
 def print_error(message: str) -> None:
-    """Print an error to standard error: a few lines."""
-    lines = message.expandtabs(2).splitlines()
-    if len(lines) > MAX_LINES:  # of a library; --debug shows it whole
-        lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more lines"]
-    cut = (line if len(line) <= MAX_LETTERS else f"{line[:MAX_LETTERS]}..." for line in lines)
-    print("vgx:", "\n".join(map(visible, cut)), file=sys.stderr)
+    """Print an error to standard error: a few lines; --debug shows a traceback too."""
+    print("vgx:", "\n".join(cut(message)), file=sys.stderr)

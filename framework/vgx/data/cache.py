@@ -26,7 +26,6 @@ from vgx.files import (
     existing,
     flush_directory,
     open_regular,
-    require_writable,
     write_file,
 )
 
@@ -88,11 +87,7 @@ def parse_bytes(text: str, name: str) -> int:
 
 
 def require_room(count: int, bytes_per_image: int) -> None:
-    """Raise `StorageError` when a store of `count` images is larger than the cache or its disk.
-
-    Also when nothing can be written there.
-    """
-    require_writable(folder())
+    """Raise `StorageError` when a store of `count` images is larger than the cache or its disk."""
     disk, needed, allowed = shutil.disk_usage(_existing()), count * bytes_per_image, limit()
     store = f"{folder()}: a store of {count:,} images takes up to {format_bytes(needed)}"
     fewer = "take fewer or smaller images"

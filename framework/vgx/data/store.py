@@ -29,7 +29,7 @@ from vgx.data.stream import StreamedImages, evenly
 from vgx.data.sums import Watch, unwatched
 from vgx.data.unusable import Unusable, unreadable
 from vgx.errors import DataError, Notice, StorageError, noticing
-from vgx.files import write_file
+from vgx.files import require_writable, write_file
 from vgx.parts.base import Component
 from vgx.parts.kinds import Counted, Dataset, Grouped, Labelled, Sampler, Source
 from vgx.parts.values import ImageSpec
@@ -250,6 +250,12 @@ def open_store(
 def exists(source: Source, image: ImageSpec) -> bool:
     """Return whether the cache has the store of a source, so that nothing must be decoded."""
     return _folder(source.fingerprint, image).is_dir()
+
+
+def require_writable_cache(source: Source, image: ImageSpec) -> None:
+    """Raise `StorageError` when a source has no store, and none can be written."""
+    if not isinstance(source, Grouped) and not exists(source, image):
+        require_writable(cache.folder())
 
 
 def require_room(source: Source, image: ImageSpec, kind: str = KINDS[0]) -> None:

@@ -9,6 +9,7 @@ losses          each player's terms, their weights, and their weighted sums
 players         generator and discriminator: gradients and updates
 finite          values that are not finite, found before any weight changes
 stored_latents  the newest latents, which samplers draw from
+starting        weights of another training: what fits a network, and what stays new
 forward         the forward pass of all networks, which gives a `Step`
 state           networks and optimizers as named tensors, for checkpoints
 engine          the engine: the training step on one page

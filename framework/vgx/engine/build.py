@@ -43,9 +43,10 @@ def build_network(recipe: Recipe, name: str) -> nn.Module | None:
 
 
 def untrained(recipe: Recipe) -> Recipe:
-    """Return the recipe without pretrained weights, for networks that load a checkpoint."""
+    """Return the recipe without outside weights, for networks that load a checkpoint."""
     parts = {name: getattr(recipe, name) for name in NETWORKS}
     changed: dict[str, Any] = {name: part and part.untrained() for name, part in parts.items()}
+    changed["start"] = None
     changed["losses"] = tuple(loss.untrained() for loss in recipe.losses)
     return recipe.model_copy(update=changed)
 

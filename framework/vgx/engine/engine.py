@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from vgx.engine.forward import Forward
 from vgx.engine.losses import PlayerName, build_losses, last_layer_of, terms_of, weighted_losses
 from vgx.engine.optimizers import make_optimizer
 from vgx.engine.players import Gradients, Player, add_gradients
+from vgx.engine.starting import Fit, begin
 from vgx.engine.stored_latents import MAX_LATENTS, StoredLatents
 from vgx.errors import StorageError
 from vgx.recipe.model import Recipe, Train
@@ -51,7 +52,7 @@ class Engine:
         names: tuple[PlayerName, ...] = ("generator", "discriminator")
         self.players = {
             name: self._build_player(name)
-            for name in (names if recipe.discriminator else names[:1])
+            for name in (names if recipe.trains_discriminator else names[:1])
         }
         self.ema = self._build_ema()
         self.set_length(steps, codes)
@@ -59,6 +60,7 @@ class Engine:
         fused = all(p.optimizer.defaults.get("fused") for p in self.players.values())
         self.guard = Guard(self.device, deferred=self.device.type == "cuda" and fused)
         self.rollbacks = 0
+        self.fits: list[Fit] = []  # what the networks took from another training
         self._last_layer: Tensor | None = None  # of the decoder, computed at its first use
 
     # --- the step --------------------------------------------------------------------------
@@ -150,7 +152,17 @@ class Engine:
                 networks[f"loss {part.label}"] = module
         for network in networks.values():
             network.to(self.device, self.dtype, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        for name in self.recipe.train.freeze:
+            networks[name].eval().requires_grad_(False)
         return networks
+
+    def start_from(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Begin with the weights of another training, by network, where they fit; set `fits`.
+
+        To be called before the first step. Raises `RecipeError` for a network that takes none.
+        """
+        self.fits = [begin(name, self.networks[name], own) for name, own in weights.items()]
+        self.ema = self._build_ema()
 
     def _build_player(self, name: PlayerName) -> Player:
         train = self.recipe.train
@@ -190,12 +202,14 @@ class Engine:
         if self.ema is None:
             return
         networks: dict[str, nn.Module] = dict(self.ema.module.named_children())
-        if not any(statistics_layers(network) for network in networks.values()):
+        # A frozen network keeps its statistics.
+        renewed = [n for name, n in networks.items() if name not in self.recipe.train.freeze]
+        if not any(map(statistics_layers, renewed)):
             return
         forward = Forward(self.recipe, networks, self.steps, self.device, self.dtype)
         forward.bf16 = self.forward.bf16
         seed = rng.key(self.seed, "statistics", number)
-        with rng.ambient(seed, "pass"), new_statistics(networks.values()):
+        with rng.ambient(seed, "pass"), new_statistics(renewed):
             for index, batch in enumerate(batches):
                 streams = rng.Streams(seed, (index,), self.device)
                 forward(batch, number, streams, train_generator=False)

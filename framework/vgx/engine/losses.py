@@ -40,7 +40,8 @@ class Term:
         An adaptive weight is this number times a ratio of gradient norms.
         """
         part, weight = self.part, self.part.weight
-        if number < part.start or (number - part.start) % part.every:
+        stopped = part.stop is not None and number >= part.stop
+        if stopped or number < part.start or (number - part.start) % part.every:
             return 0.0
         if not self.weighted:
             return float(part.every)

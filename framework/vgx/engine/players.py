@@ -42,7 +42,7 @@ class Player:
 
     def _gradients(self, total: Tensor, reaches: Reaches, keep_graph: bool) -> Gradients:
         inputs = {name: p for name, p in self.trained.items() if is_trained_by(name, reaches)}
-        if not total.requires_grad:  # a dead term that the recipe allows
+        if not (total.requires_grad and inputs):  # a dead term that the recipe allows
             return {}
         grads = torch.autograd.grad(
             total, [*inputs.values()], retain_graph=keep_graph, allow_unused=True

@@ -5,4 +5,5 @@ features  the real images to compare with, and features of images, each computed
 metrics   metrics of reconstructions and of samples
 tables    the results as tables
 evaluate  `vgx eval`: all of these for one run, written to `evaluation.json`
+choice    what an evaluation measures, from names as users write them
 """

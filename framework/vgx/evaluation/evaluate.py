@@ -124,8 +124,7 @@ def evaluate_run(
         **measured,
         "notices": list(dict.fromkeys(notices)),
     }
-    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-    write_file(place, text)
+    write_file(place, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return results
 
 

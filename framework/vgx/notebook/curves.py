@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from vgx.notebook.html import escaped
+from vgx.output import short
 from vgx.runs.frames import evenly
 from vgx.runs.reading import Line
 
@@ -58,10 +59,11 @@ def _chart(name: str, points: list[tuple[int, float]]) -> str:
 
     raw = line(points, f'stroke="#2f86c9" stroke-width="1.5" opacity="{0.35 if means else 1}"')
     mean = line(means, 'stroke="#2f86c9" stroke-width="1.8"') if means else ""
+    about = f"steps {first:,} to {end:,}: {low:.4g} to {high:.4g}"
     text = 'fill="currentColor" font-family="sans-serif"'
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
-        f"<title>{escaped(name)}, steps {first:,} to {end:,}: {low:.4g} to {high:.4g}</title>"
+        f"<title>{escaped(short(name))}, {about}</title>"
         f'<text x="{LEFT}" y="13" font-size="12" {text}>{escaped(_cut(name))}</text>'
         f'<text x="{WIDTH - LEFT}" y="13" font-size="12" text-anchor="end" {text}>{last:.3g}</text>'
         f'<path d="M{LEFT} {HEIGHT - 3}H{WIDTH - LEFT}" stroke="currentColor" opacity=".3"/>'

@@ -5,7 +5,7 @@ Letters: N images, C channels, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,34 @@ from PIL import Image
 from torch import Tensor
 
 from vgx.data.batches import as_images
-from vgx.data.peek import peek, spread
+from vgx.data.peek import peek as decoded
+from vgx.data.peek import spread
 from vgx.data.store import open_source
-from vgx.errors import DataError
+from vgx.errors import DataError, noticing
 from vgx.files import open_regular, user_path
 from vgx.notebook.images import Images
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
-from vgx.recipe.load import with_part
+from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
 from vgx.recipe.places import dataset_at
 
 Given = str | Path | Image.Image | NDArray[Any] | Tensor | Images
 
 
-def images_of(recipe: Recipe, n: int) -> Tensor:
-    """[N, C, H, W]  At most n images of a recipe's data set, evenly chosen."""
-    source, _ = open_source(recipe.dataset, recipe.image)
-    image, rows = recipe.image, spread(len(source), n)
-    store = peek(source, image, n, rows, skip_bad=recipe.dataset.tolerated is not None)
-    return as_images(_all(store.images), "cpu")
+def peek(recipe: Recipe | Mapping[str, Any] | str | Path, n: int = 64) -> Images:
+    """Return at most n images of a recipe's data set, evenly chosen, as the networks get them.
+
+    `recipe` is what `vgx.load_recipe` takes. Nothing is stored or trained.
+    """
+    recipe, notices = load_recipe(recipe), list[str]()
+    with noticing(notices):
+        source, new = open_source(recipe.dataset, recipe.image)
+        skip_bad = recipe.dataset.tolerated is not None
+        rows = spread(len(source), n)
+        store = decoded(source, recipe.image, n, rows, skip_bad=skip_bad)
+    about = f"{recipe.dataset.type}, {len(source):,} in all"
+    return Images(as_images(_all(store.images), "cpu"), about=about, notices=(*new, *notices))
 
 
 def read(given: Given | Sequence[Given], recipe: Recipe, registry: Registry, n: int) -> Tensor:
@@ -61,7 +69,7 @@ def _folder(place: str, recipe: Recipe, registry: Registry, n: int) -> Tensor:
     dataset = with_part(recipe, "dataset", dataset_at(place, registry), registry).dataset
     image = replace(recipe.image, classes=0)  # files that people give have no labels
     source, _ = open_source(dataset, image)
-    return as_images(_all(peek(source, image, n).images), "cpu")
+    return as_images(_all(decoded(source, image, n).images), "cpu")
 
 
 def _one(given: Any, recipe: Recipe, registry: Registry) -> Tensor:
@@ -71,7 +79,7 @@ def _one(given: Any, recipe: Recipe, registry: Registry) -> Tensor:
     ):
         return read(given, recipe, registry, 10**6)
     image = replace(recipe.image, classes=0)
-    return as_images(_all(peek(_Single(given), image, 1).images), "cpu")
+    return as_images(_all(decoded(_Single(given), image, 1).images), "cpu")
 
 
 class _Single:

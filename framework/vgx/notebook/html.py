@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import quote
 
 from vgx.output import visible_lines
 
@@ -51,6 +54,16 @@ def folded(summary: str, inner: str) -> str:
     if not inner:
         return ""
     return f"<details><summary>{escaped(summary)}</summary>{inner}</details>"
+
+
+def link(path: Path, text: str) -> str:
+    """Return a link to a file, relative to the working directory, which opens a page of its own."""
+    return f'<a href="{address(path)}" target="_blank">{escaped(text)}</a>'
+
+
+def address(path: Path) -> str:
+    """Return the relative address of a file: no name of a folder can be that of a protocol."""
+    return quote(os.path.relpath(path))
 
 
 def picture(data: bytes, kind: str, alt: str) -> str:

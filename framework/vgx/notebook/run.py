@@ -5,10 +5,10 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K given images.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from vgx.notebook.curves import charts
 from vgx.notebook.given import Given, read
 from vgx.notebook.history import history
 from vgx.notebook.images import Images, as_webp, shown
+from vgx.notebook.kernel import cell
+from vgx.output import short, visible_lines
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import directory, frames, reading
@@ -28,6 +30,24 @@ from vgx.runs.trust import registry_of
 from vgx.sampling.draw import decoded, draw_rows, open_sampler
 from vgx.sampling.model import Model, load
 
+TERMS = 12  # of the losses in a line of text, at most
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that a notebook shows in a frame."""
+
+    path: Path
+
+    def __repr__(self) -> str:
+        return f"Page {self.path.name}\n{self.path}"
+
+    def _repr_html_(self) -> str:
+        """Return a frame that loads the file: the page itself may be too large for a notebook."""
+        style = f"width:100%;height:640px;border:{html.BORDER}"
+        frame = f'<iframe src="{html.address(self.path)}" style="{style}"></iframe>'
+        return html.block(frame, html.link(self.path, self.path.name))
+
 
 class Run(directory.Run):
     """A run: its history, its images, and what can be drawn with it.
@@ -35,6 +55,8 @@ class Run(directory.Run):
     `vgx.Run(7)`, `vgx.Run("quickstart")` and `vgx.Run()` find a run by its number, its name, or the
     newest one, as commands do. A `pathlib.Path` is its folder.
     """
+
+    _shown_in: int | None = None  # the cell of the notebook that shows it already
 
     def __init__(self, path: directory.Run | str | Path | int | None = None) -> None:
         """Find the run. Raises `StorageError` that lists the newest runs."""
@@ -66,9 +88,15 @@ class Run(directory.Run):
         """
         return history(self.read_log())
 
-    def model(self, device: torch.device | str | None = None, *, best: bool = False) -> Model:
-        """Return the networks of the newest checkpoint, or of the best one: `vgx.load`."""
-        return load(self, device, best=best)
+    def model(
+        self,
+        device: torch.device | str | None = None,
+        *,
+        best: bool = False,
+        step: int | None = None,
+    ) -> Model:
+        """Return the networks of the newest checkpoint, or of another one: `vgx.load`."""
+        return load(self, device, best=best, step=step)
 
     # --- what it draws ---------------------------------------------------------------------------
 
@@ -81,12 +109,15 @@ class Run(directory.Run):
         settings: dict[str, Any] | None = None,
         device: torch.device | str | None = None,
         best: bool = False,
+        step: int | None = None,
         label: str | int | None = None,
     ) -> Images:
         """Draw n new images; the arguments are those of `vgx.sample`."""
         notices: list[str] = []
         with noticing(notices):
-            model, prepared = open_sampler(self, sampler, settings, device, best=best, label=label)
+            model, prepared = open_sampler(
+                self, sampler, settings, device, best=best, label=label, step=step
+            )
             images, captions = draw_rows(model, prepared, n, seed)
         about = f"run {self.path.name}, step {model.step:,}, {prepared.part.type}, seed {seed}"
         columns = prepared.part.row_length
@@ -99,6 +130,7 @@ class Run(directory.Run):
         *,
         device: torch.device | str | None = None,
         best: bool = False,
+        step: int | None = None,
     ) -> Images:
         """Encode and decode at most n images; they are shown below the given ones.
 
@@ -107,7 +139,7 @@ class Run(directory.Run):
         """
         notices: list[str] = []
         with noticing(notices):
-            model = load(self, device, ("encoder", "decoder"), best=best)
+            model = load(self, device, ("encoder", "decoder"), best=best, step=step)
             real = read(images, model.recipe, registry_of(self), n)  # [N, C, H, W]
             made = _decoded(model, model.encode(real.to(model.codes.device)))  # [N, C, H, W]
         about = f"reconstructions below their originals, run {self.path.name}, step {model.step:,}"
@@ -121,6 +153,7 @@ class Run(directory.Run):
         seed: int = 0,
         device: torch.device | str | None = None,
         best: bool = False,
+        step: int | None = None,
     ) -> Images:
         """Encode two images or more, and decode weighted means of their latents.
 
@@ -129,7 +162,7 @@ class Run(directory.Run):
         """
         notices: list[str] = []
         with noticing(notices):
-            model = load(self, device, ("encoder", "decoder"), best=best)
+            model = load(self, device, ("encoder", "decoder"), best=best, step=step)
             real = read(images, model.recipe, registry_of(self), 10**6)  # [K, C, H, W]
             if len(real) < 2:
                 raise RecipeError("a mixture needs two images or more")
@@ -139,27 +172,46 @@ class Run(directory.Run):
         about = f"mixtures of {len(real)} images, run {self.path.name}, step {model.step:,}"
         return Images(made, None, (), None, about, tuple(notices))
 
+    def plot(self, what: str = "curves", **options: Any) -> Any:
+        """Return a figure of the run, which shows itself and has `save`: `vgx.plot`."""
+        import vgx
+
+        return vgx.plot(self, what, **options)
+
+    def explore(self, out: str | Path | None = None, **options: Any) -> Page:
+        """Write the page to play with the run, and show it: `vgx.explore`."""
+        import vgx
+
+        return Page(vgx.explore(self, out, **options))
+
     # --- how it shows itself ---------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        summary = summarize(self)
-        losses = ", ".join(f"{name} {value:.3g}" for name, value in _last(self).items())
-        return f"Run {' · '.join(_facts(summary))}\n{losses or 'no losses yet'} · {self.path}"
+        facts = " · ".join(_facts(summarize(self)))
+        losses = [f"{short(name)} {value:.3g}" for name, value in _last(self).items()]
+        shown = ", ".join(losses[:TERMS]) or "no losses yet"
+        return visible_lines(f"Run {facts}\n{shown} · {self.path}")
+
+    def shown(self) -> Self:
+        """Note that the cell that is executed now shows the run already; return the run."""
+        object.__setattr__(self, "_shown_in", cell())
+        return self
+
+    def _ipython_display_(self) -> None:
+        if self._shown_in is None or self._shown_in != cell():
+            raise NotImplementedError  # then IPython shows it as HTML
 
     def _repr_html_(self) -> str:
-        summary, notices = summarize(self), list[str]()
+        notices: list[str] = []
         with noticing(notices):
             log = reading.unless_damaged(_log, self.path) or []
             image = newest_grid(self)
         grid = html.picture(*image) if image else ""
         page = self.path / "report.html"
-        link = ""
-        if page.is_file():
-            address = html.escaped(os.path.relpath(page))
-            link = f'<a href="{address}" target="_blank">page of the run</a>'
+        link = html.link(page, "page of the run") if page.is_file() else ""
         place = f"<code>{html.escaped(self.path)}</code>"
         return html.block(
-            html.title(*_facts(summary)),
+            heading(self),
             grid,
             charts(log),
             html.lines([f"NOTICE: {text}" for text in notices]),
@@ -183,6 +235,11 @@ def _facts(summary: Summary) -> list[str]:
     of = f" of {summary.of:,}" if summary.of else ""
     steps = f"step {summary.step:,}{of}"
     return [each for each in (summary.name, summary.state, steps, summary.best) if each]
+
+
+def heading(run: directory.Run) -> str:
+    """Return the name of a run in bold letters, with its state, as HTML."""
+    return html.title(*_facts(summarize(run)))
 
 
 def newest_grid(run: directory.Run) -> tuple[bytes, str, str] | None:

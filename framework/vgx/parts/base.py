@@ -130,6 +130,21 @@ class Component(BaseModel):
         return self
 
 
+def components_in(value: object) -> Iterator[Component]:
+    """Go through all parts in a value: a part, a recipe, or a collection of these."""
+    if isinstance(value, Component):
+        yield value
+    inner: Iterable[object] = ()
+    if isinstance(value, BaseModel):
+        inner = value.__dict__.values()
+    elif isinstance(value, dict):
+        inner = value.values()
+    elif isinstance(value, list | tuple):
+        inner = value
+    for each in inner:
+        yield from components_in(each)
+
+
 def _user_paths(value: object) -> object:
     """Return the value of a field with the home directory in place of `~` in each path."""
     if isinstance(value, Path):

@@ -17,9 +17,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    Self,
+    runtime_checkable,
+)
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
 
 from vgx.parts.base import Component
 from vgx.parts.values import ImageSpec, LatentSpec, Weight
@@ -269,6 +279,8 @@ class Loss(Component):
     which keeps the gradient as large as that of other terms."""
     start: NonNegativeInt = 0
     """The step from which the term counts."""
+    stop: PositiveInt | None = None
+    """The step from which the term no longer counts. `null`: it counts to the end."""
     every: PositiveInt = 1
     """Compute the term only once in so many steps, and multiply it by this number: lazy
     regularisation (Karras et al. 2020)."""
@@ -282,6 +294,13 @@ class Loss(Component):
     def label(self) -> str:
         """The name in logs and messages."""
         return self.name or self.type
+
+    @model_validator(mode="after")
+    def _stops_after_its_start(self) -> Self:
+        if self.stop is not None and self.stop <= self.start:
+            message = "stop: {stop} is not after start: {start}, so the term would never count"
+            raise PydanticCustomError("stop", message, {"stop": self.stop, "start": self.start})
+        return self
 
     def build(self) -> LossTerm:
         """Return the object that computes the terms in each step; by default, the loss itself.

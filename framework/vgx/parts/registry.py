@@ -123,6 +123,14 @@ class Registry:
                 return plugin
         return Plugin(part.__module__, "(no plugin)", part.__module__)
 
+    def with_parts(self, parts: Iterable[type[Component]]) -> Registry:
+        """Return a registry that has these classes too, as parts of no plugin."""
+        known = {_origin_of(part) for plugin in self.plugins for part in plugin.parts}
+        new = tuple(part for part in dict.fromkeys(parts) if _origin_of(part) not in known)
+        if not new:
+            return self
+        return Registry((*self.plugins, Plugin("program", "(no plugin)", "program", new)))
+
     def describe(self, part: Component) -> str:
         """Return a part with its plugin for a message: "loss 'kl' of vgx 1.0"."""
         plugin = self.owner(type(part))

@@ -49,7 +49,9 @@ def fault_of(tree: Node, fault: Any, registry: Registry) -> Fault:
     if not missing and not isinstance(node.value, dict | list):
         quotes = "; quotes make it a text" if fault["type"] in TEXT else ""
         message += f" (here: {short(repr(node.value))}{quotes})"
-    return Fault(place, ": ".join(part for part in (field, message) if part))
+    # Spaces at the ends of a name are seen only between quotes.
+    shown = field if field == field.strip() else repr(field)
+    return Fault(place, ": ".join(part for part in (shown, message) if part))
 
 
 def find(tree: Node, loc: tuple[int | str, ...], *, missing: bool = False) -> tuple[Node, str]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from vgx.errors import Notice, PluginError, RecipeError, StorageError
 from vgx.files import read_file, user_path
 from vgx.output import short
-from vgx.parts.base import near, validate
+from vgx.parts.base import components_in, near, validate
 from vgx.parts.registry import Registry, discover
 from vgx.recipe import library, yaml
 from vgx.recipe.faults import TEXT, fault_of, find, message_of, type_of
@@ -26,7 +26,7 @@ from vgx.recipe.yaml import Fault, Node
 
 
 def load_recipe(
-    path: str | Path,
+    path: str | Path | Mapping[str, Any] | Recipe,
     overrides: Mapping[str, Any] | Sequence[str] | str = (),
     registry: Registry | None = None,
     data: str | None = None,
@@ -35,7 +35,8 @@ def load_recipe(
 ) -> Recipe:
     """Read a recipe, merge it with the recipes that it extends, apply overrides and validate.
 
-    `path` is a file, or the name of a recipe that comes with vgx, such as "quickstart".
+    `path` is a file, or the name of a recipe that comes with vgx, such as "quickstart"; in Python
+    also a dictionary of a recipe's fields, in which `extends` may name another, or a `Recipe`.
     `overrides` are `{"train.steps": 10}` or `["train.steps=10"]`. In the second form the values are
     YAML; a field that takes a text or a path gets the text as it stands. Their order does not
     matter, but of two values for one field the last counts. `data` replaces the data set: a folder
@@ -44,10 +45,15 @@ def load_recipe(
     all errors with their places.
     """
     faults: list[Fault] = []
-    tree = _read_file(library.find_recipe(user_path(path)), faults, ())
+    if isinstance(path, str | Path):
+        tree = _read_file(library.find_recipe(user_path(path)), faults, ())
+    else:
+        tree = _extended(_node(path, "the recipe"), Path(), faults, ())
     if faults and not tree.value:  # nothing could be read, so "field required" would be no help
         raise RecipeError(message_of(faults))
-    registry = registry or discover()
+    # Parts that were given as objects need not be installed.
+    given = (type(part) for part in components_in((path, overrides)))
+    registry = (registry or discover()).with_parts(given)
     if data is not None:
         dataset = replace(_node(dataset_at(data, registry), "--data"), key_place="--data")
         if moved and "dataset" in tree.value:
@@ -133,13 +139,18 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
         if not unread:
             faults.append(Fault(tree.place, "a recipe is a mapping: 'name: ...' and so on"))
         return Node({}, tree.place)
+    return _extended(tree, path.parent, faults, (*seen, path.resolve()))
+
+
+def _extended(tree: Node, folder: Path, faults: list[Fault], above: tuple[Path, ...]) -> Node:
+    """Lay a recipe on the one that it extends, whose path is relative to `folder`."""
     base = tree.value.pop("extends", None)
     if base is None:
         return tree
     if not isinstance(base.value, str) or "\0" in base.value:
         faults.append(Fault(base.place, "extends: should be the path or name of another recipe"))
         return tree
-    target, above = library.find_recipe(user_path(base.value), path.parent), (*seen, path.resolve())
+    target = library.find_recipe(user_path(base.value), folder)
     if wrong := _no_base(target, above):
         faults.append(Fault(base.place, f"extends: {short(base.value)}: {wrong}"))
         return tree

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from vgx.errors import RecipeError
+from vgx.notebook import html
 from vgx.parts.kinds import (
     Augmentation,
     Dataset,
@@ -30,14 +32,40 @@ from vgx.parts.kinds import (
     Tracker,
 )
 from vgx.parts.values import STRICT, Adaptive, ImageSpec, LatentSpec, Rate
+from vgx.recipe.yaml import write
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+NetworkName = Literal["encoder", "decoder", "discriminator"]
 
 
-class Optimizer(BaseModel):
-    """The optimizer of one player."""
+class Start(BaseModel):
+    """Weights of another training with which networks begin."""
 
     model_config = STRICT
+
+    run: Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]
+    """Where they are: a run, by its number, name or folder; a folder that `vgx export` wrote; the
+    name of such a model on the hub, `owner/name`; or a file that ends in .safetensors."""
+    networks: Annotated[tuple[NetworkName, ...], Field(min_length=1)] | None = None
+    """The networks that begin with them. `null`: each one that is there and in the recipe."""
+    averaged: bool = True
+    """Take the averaged weights, with which `vgx sample` draws, where there are any; `false`: those
+    that were trained."""
+
+
+class Fields(BaseModel):
+    """Fields that are strict and frozen."""
+
+    model_config = STRICT
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Raise `RecipeError` that says what to do instead."""
+        instead = 'make another one, as in recipe.with_({"train.steps": 10})'
+        raise RecipeError(f"{name}: a recipe is frozen; {instead}")
+
+
+class Optimizer(Fields):
+    """The optimizer of one player."""
 
     type: str = "adam"
     """`adam`, or the name of any optimizer that timm offers."""
@@ -55,10 +83,8 @@ class Optimizer(BaseModel):
     """Weight decay of all weights of the player, including biases and normalisation layers."""
 
 
-class Optimizers(BaseModel):
+class Optimizers(Fields):
     """One optimizer for each player."""
-
-    model_config = STRICT
 
     generator: Optimizer = Optimizer()
     """For encoder and decoder."""
@@ -74,10 +100,8 @@ def require_each_once(field: str, names: Iterable[str]) -> None:
         raise PydanticCustomError("twice", message, {"field": field, "name": twice[0]})
 
 
-class Train(BaseModel):
+class Train(Fields):
     """How long and how the networks are trained."""
-
-    model_config = STRICT
 
     epochs: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Number of passes over the data. Give either `epochs` or `steps`."""
@@ -96,6 +120,9 @@ class Train(BaseModel):
     fakes: tuple[Literal["recon", "prior"], ...] = ()
     """The fake images of the discriminator: reconstructions (`recon`), decoded draws from N(0, I)
     (`prior`), or both. By default `[recon]` with an encoder and `[prior]` without."""
+    freeze: tuple[NetworkName, ...] = ()
+    """Networks that stay as they begin. They get no gradient and no optimizer, and are in
+    evaluation mode: BatchNorm uses its stored statistics, and dropout draws nothing."""
     clip: PositiveFloat | None = None
     """Largest norm of the gradient of each player. `null` is no limit."""
     accumulate: PositiveInt = 1
@@ -145,10 +172,8 @@ def directions(metrics: Iterable[Metric]) -> dict[str, str]:
     return {name: m.better for m in metrics for name in value_names(m)}
 
 
-class Eval(BaseModel):
+class Eval(Fields):
     """How a run is evaluated."""
-
-    model_config = STRICT
 
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Share of the images that are held out: no training uses them. They are chosen by their
@@ -208,10 +233,8 @@ Latent = Annotated[
 ]
 
 
-class Recipe(BaseModel):
+class Recipe(Fields):
     """A whole experiment, complete and frozen: `load_recipe` reads what `dump_recipe` writes."""
-
-    model_config = STRICT
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """The name of run directories: letters, digits, dots, hyphens and underscores."""
@@ -232,6 +255,8 @@ class Recipe(BaseModel):
     """The network from latents to images."""
     discriminator: Discriminator | None = None
     """The network from images to scores. Without a discriminator the experiment is a VAE."""
+    start: Start | None = None
+    """Weights of another training with which the networks begin: `{run: 7}`. `null`: new ones."""
     losses: tuple[Loss, ...]
     """The terms that the players minimise."""
     sampler: Sampler
@@ -256,6 +281,7 @@ class Recipe(BaseModel):
         if twice:
             message = "two losses are called '{name}': give one of them a name, 'name: ...'"
             raise PydanticCustomError("losses", message, {"name": twice[0]})
+        self._require_networks()
         for part in (self.decoder, self.discriminator):
             if part is not None and part.conditional and not self.image.classes:
                 message = "the {kind} {type} takes labels: give the number of labels, image.classes"
@@ -276,10 +302,70 @@ class Recipe(BaseModel):
         require_each_once("trackers", (tracker.type for tracker in self.trackers))
         return self
 
+    def with_(self, changes: Mapping[str, Any] | Sequence[str], **more: Any) -> Recipe:
+        """Return the recipe with some values changed: `with_({"train.steps": 10})`.
+
+        The changes are the overrides of `vgx.load_recipe`, and so are further arguments.
+        """
+        import vgx
+
+        return vgx.load_recipe(self, changes, **more)
+
+    def peek(self, n: int = 64) -> Any:
+        """Return at most n images of the data set, as the networks get them: `vgx.peek`."""
+        import vgx
+
+        return vgx.peek(self, n)
+
+    def __str__(self) -> str:
+        return write(self.model_dump(mode="json"))
+
+    def __repr__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> tuple[str, str]:
+        """Return what it is, and its parts."""
+        train = self.train
+        length = f"{train.steps:,} steps" if train.steps else f"{train.epochs:,} epochs"
+        size = f"{self.image.height} x {self.image.width} pixels"
+        networks = [
+            f"{part.kind} {part.type}"
+            for part in (self.encoder, self.decoder, self.discriminator)
+            if part is not None
+        ]
+        losses = " + ".join(loss.label for loss in self.losses)
+        what = f"Recipe {self.name}: {size}, {length} of {self.images_per_step:,} images"
+        return what, f"{', '.join(networks)}; {losses}; data {self.dataset.type}"
+
+    def _repr_html_(self) -> str:
+        first, second = self._lines()
+        name, _, facts = first.removeprefix("Recipe ").partition(": ")
+        whole = html.folded("the whole recipe as YAML", html.lines(str(self).splitlines()))
+        return html.block(html.title(name, facts), html.escaped(second), whole)
+
+    def _require_networks(self) -> None:
+        """Raise when `start` or `train.freeze` name a network that the recipe does not have."""
+        started = (self.start.networks if self.start else None) or ()
+        for field, names in (("start.networks", started), ("train.freeze", self.train.freeze)):
+            require_each_once(field, names)
+            if lost := [name for name in names if getattr(self, name) is None]:
+                message = "{field} names the {network}, which this recipe does not have"
+                raise PydanticCustomError("networks", message, {"field": field, "network": lost[0]})
+        generator = {name for name in ("encoder", "decoder") if getattr(self, name) is not None}
+        if generator <= {*self.train.freeze}:
+            message = "train.freeze leaves nothing of the generator to train; take {names} out"
+            choice = {"names": " or ".join(sorted(generator))}
+            raise PydanticCustomError("networks", message, choice)
+
+    @property
+    def trains_discriminator(self) -> bool:
+        """Whether the discriminator is a player: it is there, and not frozen."""
+        return self.discriminator is not None and "discriminator" not in self.train.freeze
+
     @property
     def batches_per_step(self) -> int:
         """Minibatches that one step takes: one for each update of the discriminator, at least 1."""
-        return self.train.discriminator_steps if self.discriminator else 1
+        return self.train.discriminator_steps if self.trains_discriminator else 1
 
     @property
     def images_per_step(self) -> int:

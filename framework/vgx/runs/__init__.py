@@ -8,6 +8,7 @@ best             the best measurement of each metric, in a log and in checkpoint
 checkpoint       states, committed by a rename and verified before they are used
 exported         folders that `vgx export` writes: a model without its run, verified
 hub              models of the hub: fetched once, bounded, verified
+weights          weights to start from: of a run, an exported folder or a file
 summed           tensors in files with a sum of their own
 summary          each run as one line of a list
 frames           grids drawn while training: which there are, and a time-lapse of them

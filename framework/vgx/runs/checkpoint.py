@@ -177,17 +177,23 @@ def verified(path: Path) -> dict[str, bytes]:
     for inner in path.iterdir():
         if inner.is_symlink():
             raise StorageError(f"{inner}: not a regular file")
+    manifest = sums(path)
+    names = {inner.name for inner in path.iterdir()} - {"manifest.json"}
+    if odd := sorted(names ^ set(_FILES)):
+        word = "not of this checkpoint" if odd[0] in names else "missing"
+        raise StorageError(f"{path / odd[0]}: {word}")
+    return {name: contents(path / name, expected) for name, expected in manifest.items()}
+
+
+def sums(path: Path) -> dict[str, reading.Summed]:
+    """Return the size and the SHA-256 of each file of a checkpoint, as its manifest has them."""
     file = path / "manifest.json"
     written = read_file(file, MAX_JSON)
     manifest = reading.parsed(written, file, reading.MANIFEST)
     # A manifest has one spelling, so no byte of it can change unnoticed.
     if written != _manifest(manifest) or sorted(manifest) != sorted(_FILES):
         raise StorageError(f"{file}: not as it was written")
-    names = {inner.name for inner in path.iterdir()} - {"manifest.json"}
-    if odd := sorted(names ^ set(_FILES)):
-        word = "not of this checkpoint" if odd[0] in names else "missing"
-        raise StorageError(f"{path / odd[0]}: {word}")
-    return {name: contents(path / name, expected) for name, expected in manifest.items()}
+    return manifest
 
 
 def contents(file: Path, expected: reading.Summed) -> bytes:

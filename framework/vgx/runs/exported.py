@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Required
+from typing import Annotated, Any, Required, cast
 
 import torch
 from pydantic import FailFast, Field, FiniteFloat, TypeAdapter
@@ -45,13 +46,18 @@ class Images(TypedDict):
     range: tuple[FiniteFloat, FiniteFloat]
 
 
-class Latents(TypedDict, total=False):
-    """The latents of a model: their shape, and what is known of their values."""
+class Scale(TypedDict, total=False):
+    """What is known of the values of a model's latents."""
 
-    shape: Required[Annotated[list[Annotated[int, Field(gt=0, lt=10**7)]], Field(max_length=3)]]
     mean: Annotated[list[FiniteFloat], FailFast()]  # by channel
     std: Annotated[list[FiniteFloat], FailFast()]
     scaling_factor: FiniteFloat  # 1 / std over all channels
+
+
+class Latents(Scale):
+    """The latents of a model: their shape, and what is known of their values."""
+
+    shape: Required[Annotated[list[Annotated[int, Field(gt=0, lt=10**7)]], Field(max_length=3)]]
 
 
 class About(TypedDict, total=False):
@@ -124,6 +130,12 @@ def load(folder: Path) -> State:
     if CODES in known["files"]:
         latents = checkpoint.tensors(content(folder, known, CODES), folder / CODES)
     return State(model, {}, latents, {"step": known["step"], "imported": True})
+
+
+def scale_of(known: Mapping[str, Any]) -> Scale:
+    """Return what is known of the values of latents, without the rest."""
+    names = ("mean", "std", "scaling_factor")
+    return cast("Scale", {name: known[name] for name in names if name in known})
 
 
 def summed(data: bytes) -> Summed:

@@ -166,17 +166,14 @@ def _hub_errors(repository: str) -> Iterator[None]:
     except (HubError, _AgainError):
         raise
     except errors.RepositoryNotFoundError as error:
-        text = "no folder here; and not on the hub, or private and you are not logged in (hf auth login)"
+        text = "no folder here, nor a model of the hub that you may read (hf auth login)"
         raise HubError(f"{repository}: {text}") from error
     except errors.RevisionNotFoundError as error:
         raise HubError(f"{repository}: the hub has no such revision") from error
     except errors.OfflineModeIsEnabled as error:
-        raise HubError(
-            f"{repository}: no folder here, and the hub is not asked: offline"
-        ) from error
+        raise HubError(f"{repository}: no folder here, and offline") from error
     # A network fails with many kinds of error.
     except Exception as error:
         first = short(visible((str(error).splitlines() or [type(error).__name__])[0]))
-        raise HubError(
-            f"{repository}: no folder here, and the hub can't be reached: {first}"
-        ) from error
+        text = f"no folder here, and the hub can't be reached: {first}"
+        raise HubError(f"{repository}: {text}") from error

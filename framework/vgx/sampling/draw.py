@@ -74,17 +74,18 @@ def sample(
     seed: int = 0,
     *,
     settings: dict[str, Any] | None = None,
-    device: torch.device | str | None = "cpu",
+    device: torch.device | str | None = None,
     best: bool = False,
     label: str | int | None = None,
     step: int | None = None,
 ) -> Tensor:
     """[n, C, H, W]  New images in [0, 1] from a run's newest checkpoint, its best, or a step's.
 
-    They are drawn on `device` and stay there; None is the device that `vgx.run` takes by default.
-    `sampler` is a type and `settings` its fields; by default the recipe's own sampler draws. Image
-    i depends on the run, the sampler, the seed, the label and i alone, never on n. With `label`,
-    the name or the number of a class, all images are of this class; the decoder must take labels.
+    They are drawn on `device` and stay there; None is a GPU with CUDA if there is one, else the
+    CPU. `sampler` is a type and `settings` its fields; by default the recipe's own sampler draws.
+    Image i depends on the run, the sampler, the seed, the label and i alone, never on n. With
+    `label`, the name or the number of a class, all images are of this class; the decoder must take
+    labels.
     """
     for name, number, least in (("n", n, 1), ("seed", seed, 0)):
         if type(number) is not int or number < least:
@@ -99,7 +100,7 @@ def open_sampler(
     run: Run | str | Path | int | None = None,
     sampler: str | None = None,
     settings: dict[str, Any] | None = None,
-    device: torch.device | str | None = "cpu",
+    device: torch.device | str | None = None,
     *,
     best: bool = False,
     label: str | int | None = None,

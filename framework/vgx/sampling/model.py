@@ -21,6 +21,7 @@ from vgx.engine.build import (
 )
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError, StorageError
+from vgx.notebook import html
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, exported, hub
@@ -32,7 +33,7 @@ from vgx.runs.trust import registry_of
 CHUNK = 64  # images that a network processes at once
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A run's networks in evaluation mode, with averaged weights when there are any."""
 
@@ -49,6 +50,27 @@ class Model:
     def networks(self) -> list[nn.Module]:
         """The networks that were loaded."""
         return [n for n in (self.encoder, self.decoder, self.discriminator) if n is not None]
+
+    def __repr__(self) -> str:
+        parts = (f"{name} {part} {size:,} weights" for name, part, size in self._rows())
+        return f"{self._title}\n{', '.join(parts)}"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, part, f"{size:,}") for name, part, size in self._rows()]
+        header = ("network", "part", "weights")
+        return html.block(html.title(self._title), html.table(header, rows))
+
+    @property
+    def _title(self) -> str:
+        stored = f"{len(self.codes):,} stored latents of shape {[*self.recipe.latent.shape]}"
+        return f"Model {self.recipe.name} at step {self.step:,}: {stored}"
+
+    def _rows(self) -> list[tuple[str, str, int]]:
+        return [
+            (name, getattr(self.recipe, name).type, sum(p.numel() for p in network.parameters()))
+            for name in NETWORKS
+            if (network := getattr(self, name)) is not None
+        ]
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -95,7 +117,7 @@ def labels_in_turn(n: int, recipe: Recipe, device: torch.device) -> Tensor:
 
 def load(
     run: Run | str | Path | int | None = None,
-    device: torch.device | str | None = "cpu",
+    device: torch.device | str | None = None,
     networks: tuple[str, ...] = NETWORKS,
     *,
     best: bool = False,
@@ -105,8 +127,8 @@ def load(
 
     `run` is a path, a number or a name; None is the newest run. It may also be a folder that
     `vgx export` wrote, or the name of such a model on the hub, "owner/name", whose files are
-    fetched once. `device` is "cpu", "cuda" or another one of this machine; None is the one that
-    `vgx.run` takes by default. Raises `StorageError` when there is no run, or no undamaged
+    fetched once. `device` is "cpu", "cuda" or another one of this machine; None is a GPU with CUDA
+    if there is one, else the CPU. Raises `StorageError` when there is no run, or no undamaged
     checkpoint, and `HubError` for a model that cannot be fetched.
     """
     run = located(run)
@@ -135,9 +157,9 @@ def load_model(
     if best and step is not None:
         raise RecipeError(f"{run.path}: the best checkpoint or that of step {step}: choose one")
     if exported.is_exported(run.path):
-        if step is not None:
-            raise RecipeError(f"{run.path}: an exported model has no other steps; leave out {step}")
         path, state = run.path, exported.load(run.path)
+        if step not in (None, here := state.numbers["step"]):
+            raise StorageError(f"{path}: an exported model, which has step {here:,} alone")
     else:
         path, state = checkpoint.load(run) if step is None else checkpoint.load_step(run, step)
     if best:

@@ -41,7 +41,7 @@ def _close(
         "how": how,
         "step": training.done,
         "of": training.engine.steps,
-        "signal": training.stop if how == "stopped" else None,
+        "signal": (training.stop or None) if how == "stopped" else None,
         "message": str(error or ""),
     }
 

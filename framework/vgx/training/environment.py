@@ -25,6 +25,7 @@ from vgx.files import working_folder
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe
 from vgx.runs.directory import Run
+from vgx.runs.weights import Weights
 
 
 def one_process() -> None:
@@ -45,6 +46,7 @@ def describe(
     store: Store,
     notices: list[str],
     folder: Path | None,
+    weights: Weights | None = None,
 ) -> dict[str, Any]:
     """Return what a run was made with, for `environment.json`."""
     counted = store.classes(recipe.image)[:KEPT]
@@ -72,6 +74,7 @@ def describe(
         "better": recipe.eval.better,  # higher or lower, for readers without the plugins
         "grids": recipe.sampler.type,  # what step-*.png show; without it, latents from N(0, I)
         "notices": notices,
+        **({"parent": weights.lineage()} if weights else {}),
     }
 
 

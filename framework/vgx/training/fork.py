@@ -54,7 +54,9 @@ from vgx.training.signals import signals
 
 # With another value of these, the weights would not fit, or the steps that are done would have been
 # taken on other images than the recipe says.
-FIXED = ("image", "latent", "train.batch", "train.discriminator_steps", "eval.holdout")
+FIXED = (
+    "image", "latent", "start", "train.batch", "train.discriminator_steps", "eval.holdout",
+)  # fmt: skip
 SHOWN = 6  # differences in a message
 SETTINGS = ("betas", "momentum", "weight_decay")  # of an optimizer, which a recipe gives
 

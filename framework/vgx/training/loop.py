@@ -1,6 +1,7 @@
 """The training loop: step, log, draw, save, stop.
 
-How a run begins and how it is resumed is in `session`.
+How a run begins and how it is resumed is in `session`. The loop is a generator: whoever trains
+gets each step after it is done.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import math
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ from vgx.errors import DataError, DivergedError, HubError, Stopped, StorageError
 from vgx.evaluation.features import FeatureCache
 from vgx.evaluation.metrics import measure_training
 from vgx.files import open_own
+from vgx.notebook import run as people
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames
 from vgx.runs.best import Measured, as_numbers, measured_in, measured_until
@@ -55,9 +58,12 @@ class Training:
     since: tuple[int, float] = (0, 0.0)  # images and seconds at the last line of the log
     saved: int = -1  # the step of the newest checkpoint
     stop: int = 0  # the number of the signal that ends the training, or 0
+    left: bool = False  # the loop around this one was left, so the training ends
     warnings: list[str] = field(default_factory=list)  # not yet in the log
     metrics: dict[str, float] = field(default_factory=dict)  # not yet in the log
     measured: dict[str, Measured] = field(default_factory=dict)  # so far, by metric
+    logged: Line | None = None  # after the last step
+    grids: dict[str, Tensor] = field(default_factory=dict)  # [C, H, W]  drawn after the last step
     trackers: Trackers = field(default_factory=Trackers)  # that are open
     profiler: profile | None = None  # its `step` is called after every step
     refreshed: tuple[int, int] | None = None  # steps and rollbacks at the last `refresh_average`
@@ -66,6 +72,11 @@ class Training:
     def __post_init__(self) -> None:
         """Begin to watch."""
         self.monitor = Monitor(self.engine, self.store)
+
+    @property
+    def ending(self) -> bool:
+        """Whether it ends after the current step, because of a signal or of its caller."""
+        return self.stop > 0 or self.left
 
     @property
     def images(self) -> int:
@@ -126,8 +137,33 @@ class Training:
         return f"{self.run.path}: step {self.done + 1}"
 
 
-def train(training: Training, console: Console) -> None:
-    """Train to the end or to a signal; log, draw and save on the way."""
+@dataclass(frozen=True, eq=False)
+class TrainedStep:
+    """One step of a training, just after it was done."""
+
+    run: people.Run
+    number: int  # steps that are done
+    of: int  # steps of the whole training
+    terms: dict[str, Tensor]  # of the losses, by name, unweighted, on the device
+    line: Line | None  # what was logged after it, if that was due
+    grids: dict[str, Tensor]  # [C, H, W]  drawn after it, by name, if that was due
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """The terms as numbers. On a GPU this waits for the device."""
+        return {name: term.item() for name, term in self.terms.items()}
+
+    def __repr__(self) -> str:
+        losses = ", ".join(f"{name} {value:.3g}" for name, value in self.losses.items())
+        return f"Step {self.number:,} of {self.of:,} of run {self.run.path.name}\n{losses}"
+
+
+def train(training: Training, console: Console) -> Iterator[TrainedStep]:
+    """Train to the end or to a signal; log, draw and save on the way.
+
+    Gives each step. A caller that closes this generator ends the training: it is saved, and
+    `Stopped` is raised, as after a signal.
+    """
     engine, run = training.engine, training.run
     _begin(training, console)
     cache = FeatureCache(training.recipe.image, engine.device, on_disk=False)
@@ -145,7 +181,7 @@ def train(training: Training, console: Console) -> None:
         advanced = training.done
         start = time.perf_counter() - training.seconds
         training.since = training.images, training.seconds
-        while training.done < engine.steps and not training.stop:
+        while training.done < engine.steps and not training.ending:
             try:
                 terms = training.step()
                 due = _due(training)
@@ -163,14 +199,33 @@ def train(training: Training, console: Console) -> None:
                 _draw(training, console)
             if due.save or (_evaluates(training) and _best_step(training) == training.done):
                 _save(training, console)
+            with _leaving(training):
+                yield _trained(training, terms)
         if training.saved != training.done:
             _save(training, console)
-        if training.stop and training.done:
+        if training.ending and training.done:
             _draw(training, console)  # after saving, because the process may soon be killed
-    if training.stop:
-        name = signal.Signals(training.stop).name
+    if training.ending:
+        name = signal.Signals(training.stop).name if training.stop else "the loop was left"
         done = f"{name}: stopped at step {training.done:,} and saved"
         raise Stopped(f"{done}; go on with: vgx resume {run.short}", training.stop)
+
+
+@contextlib.contextmanager
+def _leaving(training: Training) -> Iterator[None]:
+    """Note that the caller closes the generator in the block."""
+    try:
+        yield
+    except GeneratorExit:
+        training.left = training.done < training.engine.steps
+
+
+def _trained(training: Training, terms: dict[str, Tensor]) -> TrainedStep:
+    """Return the last step, for whoever trains."""
+    run, of = people.Run(training.run.path), training.engine.steps
+    line, grids = training.logged, training.grids
+    training.logged, training.grids = None, {}
+    return TrainedStep(run, training.done, of, terms, line, grids)
 
 
 class Due(NamedTuple):
@@ -203,6 +258,7 @@ def _log(training: Training, terms: dict[str, Tensor], due: Due, console: Consol
     _warn(training, training.monitor.losses(training.done, losses), console)
     line = _line(training, losses)
     training.run.log(line)
+    training.logged = line
     better = training.recipe.eval.better
     training.measured = measured_in([line], better, training.measured)
     training.trackers.log({**line})
@@ -223,6 +279,7 @@ def _draw(training: Training, console: Console) -> None:
     new = [notice for notice in notices if notice not in training.notices]
     training.notices += new  # each is printed once
     _warn(training, new, console)
+    training.grids = grids
     for name, grid in grids.items():
         training.trackers.images(training.done, name, grid)
 

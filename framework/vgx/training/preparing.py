@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,15 +18,24 @@ from vgx.data.look import with_background
 from vgx.data.opening import store_of
 from vgx.data.peek import check_labels, peek, spread
 from vgx.data.split import held_out
-from vgx.data.store import Store, announce, open_source, require_room
+from vgx.data.store import (
+    Store,
+    announce,
+    open_source,
+    require_room,
+    require_writable_cache,
+)
 from vgx.engine import memory
+from vgx.engine.build import NETWORKS
 from vgx.engine.engine import Engine
-from vgx.errors import noticing
+from vgx.engine.starting import COLUMNS
+from vgx.errors import StorageError, noticing
 from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.parts.kinds import Grouped, Sampler, Source
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Recipe
+from vgx.runs.weights import Weights, read_weights
 from vgx.training.trackers import require_libraries
 
 RESIDENT = 0.25  # of a GPU's memory that the images may take
@@ -38,6 +48,15 @@ def require_parts(recipe: Recipe) -> None:
     """Raise `RecipeError` for trackers and metrics that cannot work, whatever the images are."""
     require_libraries(recipe.trackers)
     try_metrics(recipe)
+
+
+def weights_for(recipe: Recipe, out: str | Path | None, console: Console) -> Weights | None:
+    """Read the weights that a recipe starts from; None when it starts from new ones."""
+    if recipe.start is None:
+        return None
+    present = [name for name in NETWORKS if getattr(recipe, name) is not None]
+    with console.phase("Reading the weights to start from"):
+        return read_weights(recipe.start, present, out)
 
 
 def open_images(
@@ -95,14 +114,21 @@ def try_recipe(
     device: torch.device,
     notices: list[str],
     console: Console,
+    weights: Weights | None,
     *,
     all_follow: bool = True,
 ) -> tuple[Engine, Findings]:
     """Build the engine, and check everything on a few images of a data set.
 
     Without its `store`, the length of the training is that with every image. If `all_follow`, all
-    images will be read, so those that cannot be read are named then.
+    images will be read, so those that cannot be read are named then. `weights` as in `build`.
     """
+    try:
+        require_writable_cache(source, recipe.image)
+    except StorageError as error:
+        if all_follow:
+            raise
+        console.warn(f"vgx run would end here: {error}")  # a recipe is checked anywhere
     require_room(source, recipe.image)
     try_source(recipe.dataset, source)
     if store is None:
@@ -113,20 +139,29 @@ def try_recipe(
     if isinstance(source, Grouped):  # a group is read for each image, so these are of the first
         rows = [*range(min(len(source), LOOKED_AT))]
     tolerated = recipe.dataset.tolerated  # read in any case, since the audit sees what is read
-    count, skip_bad = CHECKED if all_follow else LOOKED, all_follow or tolerated is not None
-    images = peek(source, recipe.image, count, rows, skip_bad=skip_bad)
+    few, skip_bad = CHECKED if all_follow else LOOKED, all_follow or tolerated is not None
+    images = peek(source, recipe.image, few, rows, skip_bad=skip_bad)
     if not all_follow:
         tell_of_images(images, recipe.image, console)
-    engine = build(recipe, trained_images(recipe, source, store), device, notices, console)
+    count = trained_images(recipe, source, store)
+    engine = build(recipe, count, device, notices, console, weights)
     with console.phase("Auditing the losses"):
         findings = examine(engine, registry, as_batch(images, CHECKED, device), reads)
     return engine, findings
 
 
 def build(
-    recipe: Recipe, images: int, device: torch.device, notices: list[str], console: Console
+    recipe: Recipe,
+    images: int,
+    device: torch.device,
+    notices: list[str],
+    console: Console,
+    weights: Weights | None = None,
 ) -> Engine:
-    """Build the engine of a training on `images`; add the notices of parts to `notices`."""
+    """Build the engine of a training on `images`; add the notices of parts to `notices`.
+
+    Its networks begin with `weights` where these fit, and what does not fit is printed.
+    """
     length = length_of(recipe, minibatches(images, recipe.train.batch))
     new: list[str] = []
     with console.phase("Building the networks"), noticing(new):
@@ -134,7 +169,24 @@ def build(
     for notice in new:
         console.warn(notice)
     notices += new
+    if weights is not None:
+        engine.start_from(weights.networks)
+        print_start(engine, weights, console)
     return engine
+
+
+def print_start(engine: Engine, weights: Weights, console: Console) -> None:
+    """Print which tensors of other weights the networks took, and what is new."""
+    console.print(f"Start: {weights}")
+    started = {fit.network for fit in engine.fits}
+    others = [name for name in NETWORKS if name in engine.networks and name not in started]
+    rows = [
+        *(fit.row for fit in engine.fits),
+        *((name, "nothing: it is new", "-") for name in others),
+    ]
+    console.table(COLUMNS, rows)
+    for note in (note for fit in engine.fits for note in fit.notes):
+        console.print(note)
 
 
 def trained_images(recipe: Recipe, source: Source, store: Store | None) -> int:

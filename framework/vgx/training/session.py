@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 from vgx.check import trials
 from vgx.check.audit import parts_of
@@ -19,7 +20,7 @@ from vgx.data.store import beside, exists, files_left_out, require_room
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
-from vgx.errors import PluginError, RecipeError, StorageError, noticing
+from vgx.errors import PluginError, RecipeError, Stopped, StorageError, noticing
 from vgx.files import require_writable, write_file
 from vgx.parts.base import noting_reads
 from vgx.parts.registry import Registry, discover
@@ -33,7 +34,7 @@ from vgx.runs.moved import keep_place, looking_back, other_images
 from vgx.runs.trust import registry_of, remember
 from vgx.training import environment
 from vgx.training.ending import closing
-from vgx.training.loop import Training, train
+from vgx.training.loop import TrainedStep, Training, train
 from vgx.training.preparing import (
     CHECKED,
     batches_of,
@@ -45,11 +46,13 @@ from vgx.training.preparing import (
     require_parts,
     trained_images,
     try_recipe,
+    weights_for,
 )
 from vgx.training.profiler import profiled
 from vgx.training.signals import signals
 from vgx.training.trackers import require_libraries
 
+T = TypeVar("T")
 NO_OPTIMIZER = "begin a new run from its weights (start.run): it has no state of an optimizer"
 
 
@@ -64,7 +67,42 @@ def run(
     *,
     profile: bool = False,
 ) -> Run:
-    """Check the recipe and train it in a new run directory.
+    """Train as `steps` does, to the end; return the run."""
+    return finished(steps(recipe, out, device, plugins, registry, console, folder, profile=profile))
+
+
+def resume(
+    run: Run | str | Path | int | None = None,
+    recipe: Recipe | None = None,
+    device: str | None = None,
+    console: Console | None = None,
+) -> Run | None:
+    """Go on as `further_steps` does, to the end; return the run, or None if it was done before."""
+    return finished(further_steps(run, recipe, device, console))
+
+
+def finished(steps: Generator[TrainedStep, None, T]) -> T:
+    """Train to the end; return what the generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def steps(
+    recipe: Recipe | str | Path,
+    out: str | Path | None = None,
+    device: str | None = None,
+    plugins: Sequence[str | Path] = (),
+    registry: Registry | None = None,
+    console: Console | None = None,
+    folder: Path | None = None,
+    *,
+    profile: bool = False,
+) -> Generator[TrainedStep, None, Run]:
+    """Check the recipe and train it in a new run directory; give each step that is done.
 
     `recipe` may also be what `load_recipe` takes: a file, or a name such as "quickstart".
     `plugins` are files with parts. They, and the files of `registry`, are copied into the run,
@@ -80,6 +118,7 @@ def run(
         recipe = load_recipe(recipe, (), registry)
     refuse_lost_parts(recipe, registry)
     require_writable(runs_dir(out))
+    weights = weights_for(recipe, out, console)
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
@@ -87,7 +126,7 @@ def run(
             # Decoding takes long, so it is the last thing that may fail.
             store = read_images(recipe, source, console) if exists(source, recipe.image) else None
             engine, findings = try_recipe(
-                recipe, registry, source, store, reads, chosen, notices, console
+                recipe, registry, source, store, reads, chosen, notices, console, weights
             )
         store = store or read_images(recipe, source, console)
         notices += store.look.notices(store.image, len(store.images))
@@ -111,24 +150,26 @@ def run(
         for file in registry.files:
             write_file(new.place("plugins", file.path.name), file.data)
         remember(registry.files)
-        about = environment.describe(recipe, registry, engine.device, store, notices, folder)
+        about = environment.describe(
+            recipe, registry, engine.device, store, notices, folder, weights
+        )
         write_file(new.place("environment.json"), _json(about))
         write_file(new.place("audit.json"), _json(dataclasses.asdict(findings)))
         write_file(new.place("recipe.yaml"), dump_recipe(recipe))  # only now can the run be resumed
         console.print(f"Run {new.path} on {engine.device}")
         if device is None and (text := unused_gpu(engine.device)):
             console.print(text)
-        _train(training, registry, console, advice, profile=profile)
+        yield from _train(training, registry, console, advice, profile=profile)
     return new
 
 
-def resume(
+def further_steps(
     run: Run | str | Path | int | None = None,
     recipe: Recipe | None = None,
     device: str | None = None,
     console: Console | None = None,
-) -> Run | None:
-    """Continue a run from its newest checkpoint, as if it had never stopped.
+) -> Generator[TrainedStep, None, Run | None]:
+    """Continue a run from its newest checkpoint, as if it had never stopped; give each step.
 
     A recipe may be given to train longer, at other learning rates, to log, draw and save at other
     times, or because the images lie elsewhere now; any other difference is a `RecipeError`, and so
@@ -138,7 +179,7 @@ def resume(
     console = console or Console()
     environment.one_process()
     stopped = find(run)
-    _require_training(stopped)
+    _require_begun(stopped)
     registry = registry_of(stopped)
     stored = trials.settled(load_recipe(stopped.recipe_file, (), registry))  # old runs have `auto`
     recipe = trials.as_before(recipe or stored, stored)
@@ -159,9 +200,8 @@ def resume(
             console.print(message)
             return None
         now = environment.machine(registry, training.engine.device)
-        for notice in environment.changes(stopped, now):
-            console.warn(notice)
-        for notice in _rewound(stopped, training.done or -1):
+        changes = environment.changes(stopped, now)
+        for notice in (*changes, *_rewound(stopped, training.done or -1)):
             console.warn(notice)
         continues = training.done < training.engine.steps
         if continues and not frames.due(training.done, stored.train.draw_every):
@@ -174,7 +214,7 @@ def resume(
         what = "goes on from" if continues else "ends at"
         console.print(f"Run {stopped.path} {what} step {training.done:,}")
         with signals(training, console):
-            _train(training, registry, console)
+            yield from _train(training, registry, console)
     return stopped
 
 
@@ -187,6 +227,7 @@ def check(
     """
     environment.one_process()
     chosen = pick_device(device)
+    weights = weights_for(recipe, None, console)
     with blaming(registry):
         require_parts(recipe)
         with noting_reads() as reads:
@@ -196,8 +237,9 @@ def check(
             if classes := classes_of(source, recipe.image):
                 console.print(f"Labels: {summary(classes)}")
             engine, findings = try_recipe(
-                recipe, registry, source, None, reads, chosen, notices, console, all_follow=False
-            )
+                recipe, registry, source, None, reads, chosen, notices, console, weights,
+                all_follow=False,
+            )  # fmt: skip
     return engine, findings
 
 
@@ -240,12 +282,19 @@ def _train(
     advice: str = memory.ADVICE,
     *,
     profile: bool = False,
-) -> None:
-    """Train to the end; an error names its part, and the end is noted whatever happens."""
+) -> Iterator[TrainedStep]:
+    """Train to the end; an error names its part, and the end is noted whatever happens.
+
+    A caller that leaves its loop gets no error.
+    """
     attribution = blaming(registry, working(training.engine), lambda: training.when, advice)
     profiler = profiled(training, console) if profile else nullcontext()
-    with closing(training, registry, console), attribution, profiler:
-        train(training, console)
+    try:
+        with closing(training, registry, console), attribution, profiler:
+            yield from train(training, console)
+    except Stopped:
+        if not training.left:
+            raise
 
 
 def _json(data: object) -> str:
@@ -271,14 +320,6 @@ def _changes(run: Run, stored: Recipe, recipe: Recipe) -> bool:
         message = f"{run.path} was made by another recipe; start a new run for that:\n  {listed}"
         raise RecipeError(message)
     return bool(changed)
-
-
-def _require_training(run: Run) -> None:
-    """Raise an error for a folder that no training can go on in."""
-    if not run.recipe_file.is_file():
-        raise StorageError(f"{run.path}: it was ended before it began; start it again")
-    if is_exported(run.path):
-        raise RecipeError(f"{run.path}: {NO_OPTIMIZER}, which vgx export leaves out")
 
 
 def _note_rates(training: Training, stored: Recipe, state: State | None, console: Console) -> None:
@@ -323,6 +364,14 @@ def _nothing_left(training: Training) -> str:
         return ""
     longer = f"vgx run --resume {run.short} --set train.{field}={2 * length}"
     return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
+
+
+def _require_begun(run: Run) -> None:
+    """Raise an error for a run that cannot go on: one that never began, or an exported model."""
+    if not run.recipe_file.is_file():
+        raise StorageError(f"{run.path}: it was ended before it began; start it again")
+    if is_exported(run.path):
+        raise RecipeError(f"{run.path}: {NO_OPTIMIZER}, which vgx export leaves out")
 
 
 def _rewound(run: Run, step: int) -> list[str]:
@@ -372,9 +421,13 @@ def rebuild(
     with looking_back(run, recipe):
         _, source, notices = open_images(recipe, [recipe.sampler], console)
         require_room(source, recipe.image)
-    # A state has all weights, so none are downloaded.
+    # A state has all weights, so none are downloaded, and no other run is read.
     to_build = untrained(recipe) if state else recipe
-    engine = build(to_build, trained_images(recipe, source, None), chosen, notices, console)
+    weights = weights_for(to_build, run.path.parent, console)
+    if weights and weights.sha256 != run.environment().get("parent", {}).get("sha256"):
+        raise StorageError(f"{run.path}: {weights} has changed since; start a new run")
+    count = trained_images(recipe, source, None)
+    engine = build(to_build, count, chosen, notices, console, weights)
     store = read_images(recipe, source, console, verify)
     before = run.environment()["data"]
     if store.content != before["content"]:

@@ -5,20 +5,17 @@ Letters: H x W pixels, C channels.
 
 from __future__ import annotations
 
-import math
-import zlib
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 import vgx
+from vgx_builtin.files.tiffs import DEFLATED, MAX_BYTES, PLAIN, read_tiff, require_few
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
-MAX_BYTES = 2**27
-"""Arrays that are larger are not made: they take twice as much while they are resized."""
 CUT = ("LA;16B", "RGB;16B", "RGBA;16B")
 """What Pillow calls the pixels of a PNG file of 16 bits that it cuts to 8."""
 OF_8_BITS = "of 16 bits cut to 8"
@@ -29,8 +26,8 @@ MOST_PAGES = 257
 """Pages are counted up to this number; no recipe has as many channels."""
 BITS = 258
 """The TIFF tag with the bits of each sample."""
-PLAIN, DEFLATED = 1, (8, 32946)
-"""The TIFF compressions that are read with tifffile."""
+COMPRESSION = 259
+"""The TIFF tag with the way that the pixels are compressed."""
 READS_MORE = "pip install 'vgx[formats]' reads more kinds"
 
 
@@ -57,10 +54,13 @@ def read_deep(
         raise vgx.DataError(f"it has {pages} pages, and image.channels is {channels}; {instead}")
     if pages > 1:
         image.info["remark"] = "of several pages, of which the first is used"
-    bits = cast("Any", image).tag_v2.get(BITS, (8,))
+    tags = cast("Any", image).tag_v2
+    bits, compression = tags.get(BITS, (8,)), tags.get(COMPRESSION, PLAIN)
     if channels in COLOURS and (len(bits) == 1 or max(bits) <= 8):
         return None
-    array = read_tiff(file)
+    # What is compressed in another way is cut rather than refused, if Pillow reads it.
+    read = compression in (PLAIN, *DEFLATED) or channels not in COLOURS
+    array = read_tiff(file) if read else None
     if array is None and channels in COLOURS:
         image.info["remark"] = OF_8_BITS
     return array
@@ -107,7 +107,7 @@ def _stack(image: ImageFile.ImageFile, pages: int) -> Image.Image | NDArray[Any]
     Three or four of 8 bits could be a document as well, so they are an image with a remark.
     """
     size, planes = image.size, list[NDArray[Any]]()
-    _require_few(image.width * image.height * pages * 4)
+    require_few(image.width * image.height * pages * 4)
     for page in range(pages):
         image.seek(page)
         if image.size != size or len(image.getbands()) > 1:
@@ -121,46 +121,3 @@ def _stack(image: ImageFile.ImageFile, pages: int) -> Image.Image | NDArray[Any]
     colours = Image.fromarray(array)
     colours.info["remark"] = "whose pages are channels"
     return colours
-
-
-def read_tiff(file: IO[bytes]) -> NDArray[Any] | None:
-    """[H, W, C]  Return the first image of a TIFF file as tifffile reads it; None without it.
-
-    Only plain and deflated pixels are read. Raises `DataError` without a name.
-    """
-    try:
-        import tifffile
-    except ImportError:
-        return None
-    file.seek(0)
-    with tifffile.TiffFile(cast("Any", file)) as opened:
-        series = opened.series[0]
-        page = series.keyframe
-        axes, shape = series.axes, series.shape
-        _require_few(math.prod(shape) * series.dtype.itemsize)
-        if int(page.compression) not in (PLAIN, *DEFLATED):
-            raise vgx.DataError(f"a TIFF compressed with {page.compression.name}")
-        if int(page.compression) in DEFLATED:
-            segment = math.prod(page.chunks) * page.dtype.itemsize
-            for each in series.pages:
-                _require_small_segments(file, each, segment)
-        array = np.asarray(series.asarray())
-    channels = [at for at, axis in enumerate(axes) if axis not in "YX"]
-    if array.ndim - len(channels) != 2 or len(channels) > 1:
-        raise vgx.DataError(f"a TIFF of the axes {axes}: no image with channels")
-    return np.moveaxis(array, channels[0], -1) if channels else array[..., None]
-
-
-def _require_few(size: int) -> None:
-    if size > MAX_BYTES:
-        raise vgx.DataError(f"{size:,} bytes of pixels; at most {MAX_BYTES:,} are decoded")
-
-
-def _require_small_segments(file: IO[bytes], page: Any, size: int) -> None:
-    """Raise `DataError` when a compressed part of a page is larger than its pixels."""
-    for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-        file.seek(start)
-        inflater = zlib.decompressobj()
-        inflater.decompress(file.read(count), 2 * size + 1024)
-        if inflater.unconsumed_tail:
-            raise vgx.DataError("compressed data larger than the image")

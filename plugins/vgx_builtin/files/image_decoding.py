@@ -13,7 +13,7 @@ import numpy as np
 
 import vgx
 from vgx_builtin.files import formats
-from vgx_builtin.files.deep_images import COLOURS, READS_MORE, read_deep, read_tiff
+from vgx_builtin.files.deep_images import COLOURS, READS_MORE, read_deep
 from vgx_builtin.files.image_files import (
     IS_POINTER,
     MAX_PIXELS,
@@ -23,6 +23,7 @@ from vgx_builtin.files.image_files import (
     open_bounded,
     require_rgb,
 )
+from vgx_builtin.files.tiffs import read_tiff
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

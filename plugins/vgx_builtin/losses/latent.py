@@ -48,7 +48,8 @@ class Kl(vgx.Loss, type="kl"):
     def note_beside(self, losses: Sequence[vgx.Loss], image: vgx.ImageSpec) -> str:
         """Return the effective beta: the weight of the KL over those of the reconstruction terms.
 
-        Schedules count with the value that they lead to, and terms that start later in full.
+        Schedules count with the value that they lead to, terms that start later in full, and those
+        that stop not at all.
         """
         terms = [loss for loss in losses if loss.pixelwise]
         if not terms:
@@ -58,8 +59,9 @@ class Kl(vgx.Loss, type="kl"):
         summed = f"summed over the {image.pixel_values:,} pixel values"
         own_weight = f"weight {_weight(self)}{_since(self)}"
         beside = f"{own_weight} beside {listed}, {summed} (beta-VAE, Higgins et al. 2017)"
-        weights = [_number(loss.weight) for loss in terms]
-        own, total = _number(self.weight), sum(w for w in weights if w is not None)
+        weights = [_number(loss.weight) for loss in terms if loss.stop is None]
+        own = _number(self.weight) if self.stop is None else None
+        total = sum(w for w in weights if w is not None)
         if own is None or None in weights or not total:
             return f"The {label}'s effective beta has no fixed value: {beside}."
         factor = 1 if self.unit == "pixel" else image.pixel_values
@@ -79,7 +81,8 @@ def _weight(loss: vgx.Loss) -> str:
 
 
 def _since(loss: vgx.Loss) -> str:
-    return f" from step {loss.start:,}" if loss.start else ""
+    since = f" from step {loss.start:,}" if loss.start else ""
+    return since + (f" until step {loss.stop:,}" if loss.stop else "")
 
 
 def gaussian(name: str, step: vgx.Step) -> vgx.Gaussian:

@@ -24,16 +24,6 @@ function evaluated(measured) {
   ];
 }
 
-function logged(logs) {
-  const groups = logs.groups.map((group) => ({
-    title: group.title,
-    lines: group.lines.map((line) => ({ name: data.runs[line.run], colour: line.run,
-      values: line.values, axes: logs.axes[line.axes] })),
-  }));
-  return curves("Each run has one colour on all charts. Losses are unweighted. Point at a chart to read it.",
-    groups, ["step", "images", "seconds"]);
-}
-
 function training(progress) {
   const kinds = Object.entries(progress.titles)
     .filter(([kind]) => progress.runs.some((frames) => frames.some((frame) => frame[kind])));
@@ -70,7 +60,7 @@ sections.push(section("metrics", "Metrics", data.metrics.tables.length
 if (data.progress.places.length) {
   sections.push(section("images", "Images", training(data.progress)));
 }
-if (data.curves.groups.length) sections.push(section("curves", "Curves", logged(data.curves)));
+if (data.curves.groups.length) sections.push(section("curves", "Curves", curves(data.curves, data.curves.along)));
 
 assemble(
   sections,

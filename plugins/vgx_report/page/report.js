@@ -21,38 +21,32 @@ function training(progress) {
     h("div", { class: "pair" }, grids)];
 }
 
-function logged(logs) {
-  const groups = logs.groups.map((group) => ({
-    title: group.title,
-    lines: Object.entries(group.lines).map(([name, values], colour) =>
-      ({ name, colour, values, axes: { step: group.steps } })),
-  }));
-  return curves(logs.note, groups, ["step"]);
-}
-
 // --- latents ---------------------------------------------------------------------------------
 
 function bars(latents) {
+  const title = "KL of each dimension, in nats";
   const most = Math.max(...latents.kl, 1e-9);
   const [left, tall] = [52, 180];
   const y = (v) => tall - 20 - (v / most) * (tall - 32);
   const plot = responsive("", (box, wide) => {
     const step = (wide - left) / latents.kl.length;
-    const drawn = latents.kl.map((v, i) => s("rect", { class: latents.active[i] ? "bar active" : "bar",
+    const drawn = latents.kl.map((v, i) => s("rect", { fill: latents.active[i] ? "var(--accent)" : "var(--rule)",
       x: (left + i * step).toFixed(2), y: y(v).toFixed(2), width: (step * 0.85).toFixed(2),
       height: Math.max(y(0) - y(v), 0.5).toFixed(2) },
       s("title", {}, `dimension ${latents.order[i]}: ${format(v)} nats`)));
     const marks = ticks(0, most, 3).map((v) => [
-      s("path", { d: `M${left} ${y(v)}H${wide}`, class: "grid" }),
-      s("text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, format(v)),
+      s("path", { d: `M${left} ${y(v)}H${wide}`, stroke: "var(--rule)" }),
+      s("text", { ...TEXT, x: left - 8, y: y(v) + 4, "text-anchor": "end" }, format(v)),
     ]);
-    const names = [s("text", { x: left, y: tall - 4 }, "largest"),
-      s("text", { x: wide, y: tall - 4, "text-anchor": "end" }, "smallest")];
+    const names = [s("text", { ...TEXT, x: left, y: tall - 4 }, "largest"),
+      s("text", { ...TEXT, x: wide, y: tall - 4, "text-anchor": "end" }, "smallest")];
     box.replaceChildren(s("svg", { viewBox: `0 0 ${wide} ${tall}`, role: "img",
       "aria-label": latents.note }, marks, names, drawn));
   });
-  return h("figure", {}, h("h3", {}, "KL of each dimension, in nats"), plot,
-    h("figcaption", {}, latents.note));
+  const rows = () => [["dimension", title, "active"],
+    ...latents.kl.map((v, i) => [latents.order[i], v, Number(latents.active[i])])];
+  return h("figure", {}, h("h3", {}, title), plot, h("figcaption", {}, latents.note, " ",
+    downloads(title, () => standalone(plot.querySelector("svg"), title), rows)));
 }
 
 function map(latents) {
@@ -69,21 +63,27 @@ function map(latents) {
       tall - size / 2 - ((y - low) / (high - low)) * (tall - size),
     ];
     const dots = latents.points.map(at).map(([x, y]) =>
-      s("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 2, class: "dot" }));
+      s("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 2, fill: "var(--soft)",
+        opacity: 0.5 }));
     const images = latents.images.map(([index, uri]) => {
       const [x, y] = at(latents.points[index]);
       return s("image", { href: uri, x: (x - size / 2).toFixed(1), y: (y - size / 2).toFixed(1),
         width: size, height: size });
     });
     box.replaceChildren(s("svg", { viewBox: `0 0 ${wide} ${tall}`, role: "img",
-      "aria-label": latents.note }, dots, images));
+      "aria-label": latents.note }, dots, images,
+      s("text", { ...TEXT, x: wide, y: tall - 4, "text-anchor": "end", class: "axis" }, "first axis"),
+      s("text", { ...TEXT, x: 0, y: 11, class: "axis" }, "second axis")));
   });
-  return h("figure", {}, h("h3", {}, "Map of the latents"), plot, h("figcaption", {}, latents.note));
+  const title = "Map of the latents";
+  const rows = () => [["first axis", "second axis"], ...latents.points];
+  return h("figure", {}, h("h3", {}, title), plot, h("figcaption", {}, latents.note, " ",
+    downloads(title, () => standalone(plot.querySelector("svg"), title), rows)));
 }
 
 function neighbours(copies) {
   const small = (uri, alt, text) =>
-    h("figure", { class: "small" }, h("img", { src: uri, alt }), h("figcaption", {}, text));
+    h("figure", { class: "small" }, picture({ uri }, alt), h("figcaption", {}, text));
   return [
     h("p", {}, copies.note),
     h("div", { class: "near" }, copies.rows.map((row, i) => h("div", {},
@@ -111,54 +111,111 @@ function checked(audit) {
   ];
 }
 
-const sections = [];
-if (data.progress.frames.length) {
-  sections.push(section("progress", "During training", training(data.progress)));
-}
-if (data.curves) sections.push(section("curves", "Curves", logged(data.curves)));
-if (data.samples.length) {
-  sections.push(section("samples", "Samples",
-    h("p", { class: "soft" }, data.samples_note, h("code", {}, data.samples_command)),
-    h("div", { class: "pile" }, data.samples.map((drawn) => h("div", {},
-      h("h3", {}, drawn.sampler),
-      drawn.image ? figure(drawn.image, `Images drawn with the sampler ${drawn.sampler}`,
-        drawn.note) : h("p", { class: "soft" }, drawn.note))))));
-}
-if (data.reconstructions) {
-  sections.push(section("reconstructions", "Reconstructions",
-    figure(data.reconstructions, "Real images, each row above its reconstructions",
-      data.reconstructions.note)));
-}
-if (data.kl || data.map) {
-  sections.push(section("latents", "Latents", data.kl ? bars(data.kl) : null,
-    data.map ? map(data.map) : null));
-}
-if (data.neighbours) {
-  sections.push(section("neighbours", "Is it copying?", neighbours(data.neighbours)));
-}
-if (data.metrics) {
-  sections.push(section("metrics", "Metrics", data.metrics.notes.map((note) => h("p", { class: "soft" }, note)),
-    data.metrics.tables.map((measured) => [h("h3", {}, measured.title),
-      table(measured.header, measured.rows, measured.header.map((_, i) => i).slice(1))])));
-}
-if (data.drawing) {
-  sections.push(section("drawing", "The experiment", h("div", { class: "scroll wide", tabindex: 0 },
-    h("img", { src: data.drawing.uri, alt: data.drawing.alt }))));
-}
-if (data.audit) {
-  sections.push(section("audit", "Checked before the first step", checked(data.audit)));
-}
-sections.push(section("made", "Data and environment", pairs(data.made, "list")));
-const copy = h("button", { type: "button" }, "Copy");
-copy.addEventListener("click", () =>
-  navigator.clipboard.writeText(data.recipe).then(() => { copy.textContent = "Copied"; }));
-sections.push(section("recipe", "Recipe",
-  h("details", {}, h("summary", {}, "The resolved recipe, with every default"),
-    navigator.clipboard ? copy : null, h("pre", { tabindex: 0 }, data.recipe))));
+function draw() {
+  const sections = [];
+  if (data.progress.frames.length) {
+    sections.push(section("progress", "During training", training(data.progress)));
+  }
+  if (data.curves) sections.push(section("curves", "Curves", curves(data.curves, data.curves.along)));
+  if (data.samples.length) {
+    sections.push(section("samples", "Samples",
+      h("p", { class: "soft" }, data.samples_note, h("code", {}, data.samples_command)),
+      h("div", { class: "pile" }, data.samples.map((drawn) => h("div", {},
+        h("h3", {}, drawn.sampler),
+        drawn.image ? figure(drawn.image, `Images drawn with the sampler ${drawn.sampler}`,
+          drawn.note) : h("p", { class: "soft" }, drawn.note))))));
+  }
+  if (data.reconstructions) {
+    sections.push(section("reconstructions", "Reconstructions",
+      figure(data.reconstructions, "Real images, each row above its reconstructions",
+        data.reconstructions.note)));
+  }
+  if (data.kl || data.map) {
+    sections.push(section("latents", "Latents", data.kl ? bars(data.kl) : null,
+      data.map ? map(data.map) : null));
+  }
+  if (data.neighbours) {
+    sections.push(section("neighbours", "Is it copying?", neighbours(data.neighbours)));
+  }
+  if (data.metrics) {
+    sections.push(section("metrics", "Metrics", data.metrics.notes.map((note) => h("p", { class: "soft" }, note)),
+      data.metrics.tables.map((measured) => [h("h3", {}, measured.title),
+        table(measured.header, measured.rows, measured.header.map((_, i) => i).slice(1))])));
+  }
+  if (data.drawing) {
+    sections.push(section("drawing", "The experiment", h("div", { class: "scroll wide", tabindex: 0 },
+      picture(data.drawing, data.drawing.alt))));
+  }
+  if (data.audit) {
+    sections.push(section("audit", "Checked before the first step", checked(data.audit)));
+  }
+  if (data.family && data.family.length) {
+    const name = (row) => h("code", {}, row.line, row.own ? h("strong", {}, row.run) : row.run);
+    sections.push(section("family", "Where it comes from", table(["run", "state", "steps", ""],
+      data.family.map((row) => [name(row), row.state, row.steps, row.origin]), [2])));
+  }
+  sections.push(section("made", "Data and environment", pairs(data.made, "list")));
+  const copy = h("button", { type: "button" }, "Copy");
+  copy.addEventListener("click", () =>
+    navigator.clipboard.writeText(data.recipe).then(() => { copy.textContent = "Copied"; }));
+  sections.push(section("recipe", "Recipe",
+    h("details", {}, h("summary", {}, "The resolved recipe, with every default"),
+      navigator.clipboard ? copy : null, h("pre", { tabindex: 0 }, data.recipe))));
 
-assemble(
-  sections,
-  data.warnings.length ? h("div", { class: "alarm", role: "note" }, data.warnings.map((warning) =>
-    h("p", {}, h("b", {}, warning.step === null ? "" : `Step ${count(warning.step)}: `), warning.text))) : null,
-  pairs(data.facts, "facts"),
-);
+  assemble(
+    sections,
+    data.warnings.length ? h("div", { class: "alarm", role: "note" }, data.warnings.map((warning) =>
+      h("p", {}, h("b", {}, warning.step === null ? "" : `Step ${count(warning.step)}: `), warning.text))) : null,
+    pairs(data.facts, "facts"),
+  );
+}
+
+// --- a page that is served while the run trains -------------------------------------------------
+
+function follow() {
+  const status = h("p", { class: "live", role: "status" });
+  document.body.append(status);
+  let version = data.live.version;
+  let next = null; // a state that is not drawn yet
+  let pressed = false;
+  window.addEventListener("pointerdown", () => { pressed = true; }, true);
+  for (const name of ["pointerup", "pointercancel"]) {
+    window.addEventListener(name, () => { pressed = false; }, true);
+  }
+  const say = () => {
+    const now = new Date().toLocaleTimeString("en-GB");
+    status.textContent = data.live.state === "running" ? `Live, ${now}`
+      : `Not training: ${data.live.state}. vgx report writes the page with samples.`;
+  };
+  function again() { // whatever the reader has chosen stays
+    const [left, top, focused] = [scrollX, scrollY, document.activeElement.id];
+    const open = [...document.querySelectorAll("details")].map((details) => details.open);
+    data = next;
+    next = null;
+    draw();
+    charts.forEach((each) => each.draw());
+    document.querySelectorAll("details").forEach((details, i) => { details.open = open[i]; });
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    scrollTo(left, top);
+  }
+  async function look() {
+    try {
+      const answer = await fetch("state?" + version);
+      if (answer.status === 200) {
+        next = await answer.json();
+        version = next.live.version;
+      } else if (answer.status !== 204) throw new Error(answer.statusText);
+      const busy = pressed || alone.dialog.open || !getSelection().isCollapsed;
+      if (next && !busy) again();
+      say();
+    } catch (error) {
+      status.textContent = "Not connected: vgx watch has ended, or cannot be reached.";
+    }
+    setTimeout(look, 2000);
+  }
+  say();
+  setTimeout(look, 2000);
+}
+
+draw();
+if (data.live) follow();

@@ -1,0 +1,109 @@
+"""What an evaluation measures, from names and texts as users write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vgx.console import Console
+from vgx.errors import RecipeError
+from vgx.evaluation.evaluate import Settings
+from vgx.files import user_path
+from vgx.parts.base import Component
+from vgx.parts.kinds import Metric
+from vgx.parts.registry import Registry
+from vgx.recipe.library import find_recipe
+from vgx.recipe.load import load_recipe, with_part
+from vgx.recipe.model import Recipe
+from vgx.recipe.places import dataset_at
+from vgx.recipe.yaml import read_setting
+
+
+def settings_for(
+    recipe: Recipe,
+    registry: Registry,
+    console: Console,
+    metrics: str | Sequence[Any] | None,
+    against: str | Component | None,
+    samplers: Sequence[Any],
+    n: int,
+    seeds: int,
+    best: bool,
+    step: int | None = None,
+) -> Settings:
+    """Return what is to be measured; arguments as in `vgx eval` and `vgx.evaluate`.
+
+    Raises `RecipeError` for names that are not known.
+    """
+    chosen, named = _metrics(metrics, recipe, registry, console)
+    return Settings(
+        chosen,
+        named,
+        tuple(_part(recipe, "sampler", each, registry) for each in samplers) or (recipe.sampler,),
+        None if against is None else _dataset(against, recipe, registry),
+        n,
+        seeds,
+        best,
+        step,
+    )
+
+
+def _metrics(
+    given: str | Sequence[Any] | None, recipe: Recipe, registry: Registry, console: Console
+) -> tuple[tuple[Metric, ...], bool]:
+    """Return the metrics that are given, else the recipe's, else all; and whether they were."""
+    if given is not None:
+        listed = _yaml(f"[{given}]", "--metrics") if isinstance(given, str) else [*given]
+        return _with_metrics(recipe, listed, registry).eval.metrics, True
+    if recipe.eval.metrics:
+        return recipe.eval.metrics, True
+    found: list[Metric] = []
+    for _, part in registry.offers("metric"):
+        try:
+            (metric,) = _with_metrics(recipe, [part.type], registry).eval.metrics
+        except RecipeError as error:
+            console.print(f"Left out: metric {part.type}: {str(error).splitlines()[0]}")
+            continue
+        if metric.on_request:
+            console.print(f"Left out: metric {part.type}: it is computed when --metrics names it")
+        else:
+            found.append(metric)
+    return tuple(found), False
+
+
+def _with_metrics(recipe: Recipe, metrics: list[Any], registry: Registry) -> Recipe:
+    fields = {"holdout": recipe.eval.holdout, "metrics": metrics}
+    return with_part(recipe, "eval", fields, registry)
+
+
+def _part(recipe: Recipe, field: str, given: Any, registry: Registry) -> Any:
+    """Return the part that is named as in a recipe: by its type, or by fields in braces."""
+    if isinstance(given, Component):
+        return given
+    if isinstance(given, dict):
+        return getattr(with_part(recipe, field, given, registry), field)
+    value = read_setting(given, f"--{field}")
+    fields = value.plain() if isinstance(value.value, dict) else {"type": value}
+    if field == "sampler" and given == recipe.sampler.type:
+        return recipe.sampler
+    return getattr(with_part(recipe, field, fields, registry), field)
+
+
+def _dataset(given: str | Component, recipe: Recipe, registry: Registry) -> Any:
+    """Return the data set of a recipe, of a folder or file, or as a text describes one."""
+    if isinstance(given, Component):
+        return given
+    file = find_recipe(user_path(given))
+    if file.suffix in (".yaml", ".yml") and file.is_file():
+        return load_recipe(file, (), registry).dataset
+    if user_path(given).exists():
+        return with_part(recipe, "dataset", dataset_at(given, registry), registry).dataset
+    return _part(recipe, "dataset", given, registry)
+
+
+def _yaml(text: str, option: str) -> Any:
+    """Return the YAML value of an option. Raises `RecipeError` unless YAML reads all of it."""
+    node = read_setting(text, option)
+    if node.unread:
+        raise RecipeError(f"{option}: {node.unread}")
+    return node.plain()

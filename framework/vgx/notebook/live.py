@@ -1,0 +1,218 @@
+"""A training in a notebook: one output, replaced as the training goes on. Needs no ipywidgets."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from vgx.console import LOG, Console, Progress, aligned
+from vgx.images import as_pil, as_pixels
+from vgx.notebook import html
+from vgx.notebook.curves import charts
+from vgx.notebook.images import as_webp, shown
+from vgx.notebook.kernel import in_notebook
+from vgx.notebook.run import Run, heading, newest_grid
+from vgx.output import visible_lines
+from vgx.runs.reading import Line
+from vgx.training.loop import TrainedStep
+
+SECONDS = 1.0  # between two updates, at least
+LINES = 2000  # of the log that are kept for the curves; of more, every second one
+MESSAGES = 400  # lines that are kept
+TRACK = "height:8px;border-radius:4px;background:rgba(128,128,128,.25);max-width:480px"
+
+
+class Live(Console):
+    """Shows lines, notices, a bar, the newest grid and the curves in one output of a notebook."""
+
+    def __init__(self) -> None:
+        """Show nothing yet: the output appears with the first line."""
+        super().__init__(io.StringIO())
+        self.doing = ""
+        self.bar: Progress | None = None
+        self.messages: list[str] = []
+        self.notices: list[str] = []
+        self.lines: list[Line] = []
+        self.run: Run | None = None
+        self.result = self.plain = ""
+        self.image: tuple[bytes, str, str] | None = None
+        self._handle: Any = None
+        self._last = 0.0
+        self._lock = threading.RLock()  # a thread prints the lines of signals
+
+    # --- what a console does ---------------------------------------------------------------------
+
+    def print(self, text: str) -> None:
+        """Add lines to the messages."""
+        LOG.info("%s", visible_lines(text))
+        self.messages += text.split("\n")
+        del self.messages[:-MESSAGES]
+        self.update()
+
+    def warn(self, text: str) -> None:
+        """Add a notice, which is always seen."""
+        LOG.warning("%s", visible_lines(text))
+        self.notices.append(text)
+        del self.notices[:-MESSAGES]
+        self.update()
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Add a table to the messages."""
+        self.print("\n".join(aligned([header, *rows])))
+
+    @contextlib.contextmanager
+    def phase(self, text: str) -> Iterator[None]:
+        """Show what the program does in the block."""
+        self.doing = text
+        self.print(text)
+        yield
+        self.doing = ""
+
+    @contextlib.contextmanager
+    def progress(
+        self, label: str, total: int, done: int = 0, unit: str = "images", images: int = 1
+    ) -> Iterator[Callable[[int, Sequence[str]], None]]:
+        """Show a bar in the block."""
+        self.bar = bar = Progress(label, total, done, unit, images)
+
+        def advance(more: int, values: Sequence[str]) -> None:
+            bar.advance(more, values)
+            self.update()
+
+        try:
+            yield advance
+        finally:
+            self.bar = None
+
+    # --- what a training shows -------------------------------------------------------------------
+
+    def step(self, step: TrainedStep) -> None:
+        """Show what is new after a step."""
+        if self.run is None:
+            self.lines = step.run.read_log()  # also of the time before it was resumed
+        elif step.line is not None:
+            self.lines.append(step.line)
+        if len(self.lines) > LINES:
+            self.lines = [*self.lines[:-1:2], self.lines[-1]]
+        self.run = step.run
+        if step.grids:
+            name, grid = next(iter(step.grids.items()))
+            image = as_webp(shown(as_pil(as_pixels(grid[None])[0])))
+            self.image = image, "webp", f"{name} at step {step.number:,}"
+        self.update()
+
+    def end(self, run: Run | None = None, result: str = "", plain: str = "") -> None:
+        """Show how it ended, with the result as HTML and as text.
+
+        Nothing is shown when nothing was shown before.
+        """
+        if self._handle is None:
+            return
+        self.run, self.doing, self.bar, self.result = run or self.run, "", None, result
+        self.plain = plain
+        if self.run is not None:
+            self.image = newest_grid(self.run) or self.image
+        self.update(now=True)
+
+    # --- the output ------------------------------------------------------------------------------
+
+    def update(self, *, now: bool = False) -> None:
+        """Replace the output, at most once a second."""
+        with self._lock:
+            if not now and time.monotonic() - self._last < SECONDS:
+                return
+            self._last = time.monotonic()
+            content = {"text/html": self.html(), "text/plain": self.text()}
+            if self._handle is None:
+                from IPython.display import display
+
+                self._handle = display(content, raw=True, display_id=True)
+            else:
+                self._handle.update(content, raw=True)
+
+    def text(self) -> str:
+        """Return the newest line, for a notebook that shows no HTML."""
+        if self.bar is not None:
+            return self.bar.line
+        return self.plain or (repr(self.run) if self.run else (self.messages or [""])[-1])
+
+    def html(self) -> str:
+        """Return all of it."""
+        if self.run is not None and self.bar is None:
+            top = html.block(heading(self.run), html.escaped(self.pace()))
+        else:
+            newest = "" if self.bar or self.result else self.doing or (self.messages or [""])[-1]
+            top = html.title(self.run.path.name if self.run else "", newest)
+        return html.block(
+            top,
+            self._bar(),
+            html.picture(*self.image) if self.image else "",
+            charts(self.lines),
+            self.result,
+            html.lines([f"NOTICE: {text}" for text in self.notices[-10:]]),
+            html.folded(f"{len(self.messages):,} lines", html.lines(self.messages)),
+        )
+
+    def pace(self) -> str:
+        """Return the time and the speed of the training so far."""
+        last = self.lines[-1] if self.lines else None
+        if not (last and last.get("seconds")):
+            return ""
+        return f"{last['images'] / last['seconds']:,.1f} images/s over {last['seconds']:,.0f} s"
+
+    def _bar(self) -> str:
+        if self.bar is None:
+            return ""
+        share = 100 * self.bar.done / max(self.bar.total, 1)
+        inner = f'<div style="width:{share:.1f}%;height:8px;border-radius:4px;background:#2f86c9">'
+        return f'{html.escaped(self.bar.line)}<div style="{TRACK}">{inner}</div></div>'
+
+
+def chosen_console(*, quiet: bool) -> Console:
+    """Return where a function of Python shows what it does."""
+    if quiet:
+        return Console(quiet=True)
+    return Live() if in_notebook() else Console()
+
+
+@contextlib.contextmanager
+def captured(console: Console) -> Iterator[None]:
+    """Print what anything prints in the block on a console that shows itself, or is quiet."""
+    if not (isinstance(console, Live) or console.rich.quiet):
+        yield
+        return
+    with _Lines(console.print) as lines:
+        with contextlib.redirect_stdout(lines), contextlib.redirect_stderr(lines):
+            yield
+        lines.flush_rest()
+
+
+class _Lines(io.TextIOBase):
+    """A stream that passes on whole lines."""
+
+    def __init__(self, give: Callable[[str], None]) -> None:
+        self.give, self.rest = give, ""
+
+    def write(self, text: str) -> int:
+        *whole, self.rest = (self.rest + text).split("\n")
+        for line in whole:
+            self._pass_on(line)
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+    def flush_rest(self) -> None:
+        """Pass on a last line that has no end."""
+        if self.rest:
+            self._pass_on(self.rest)
+        self.rest = ""
+
+    def _pass_on(self, line: str) -> None:
+        # Of a bar that is drawn again and again the last state is enough.
+        if last := line.rstrip().rpartition("\r")[2]:
+            self.give(last)

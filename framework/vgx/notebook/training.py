@@ -1,0 +1,162 @@
+"""Training from Python: `vgx.run`, `vgx.resume`, `vgx.train`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vgx.console import Console
+from vgx.errors import Interrupted, Stopped
+from vgx.files import user_path
+from vgx.notebook.defined import keep
+from vgx.notebook.kernel import in_notebook
+from vgx.notebook.live import Live, captured, chosen_console
+from vgx.notebook.run import Run
+from vgx.parts.registry import Registry, discover
+from vgx.recipe.library import find_recipe
+from vgx.recipe.load import load_recipe
+from vgx.recipe.model import Recipe
+from vgx.runs import directory
+from vgx.runs.trust import registry_of
+from vgx.training import session
+from vgx.training.loop import TrainedStep
+
+AnyRecipe = Recipe | Mapping[str, Any] | str | Path
+AnyRun = directory.Run | str | Path | int | None
+Overrides = Mapping[str, Any] | Sequence[str]
+Steps = Generator[TrainedStep, None, Run]
+
+
+def run(
+    recipe: AnyRecipe,
+    overrides: Overrides = (),
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str | None = None,
+    plugins: Sequence[str | Path] = (),
+    registry: Registry | None = None,
+    quiet: bool = False,
+    console: Console | None = None,
+    profile: bool = False,
+) -> Run:
+    """Check the recipe, train it in a new run directory, and return the run.
+
+    `recipe`, `overrides` and `data` are those of `vgx.load_recipe`; `out` is the folder of runs.
+    `plugins` are files with parts; they, and the files of `registry`, are copied into the run. The
+    classes of parts that this program defined are kept there too. In a notebook the training is
+    shown in one output, and an interrupt saves it and returns the run, whose `state` is "stopped".
+    With `quiet` nothing is shown. Raises a `VgxError`: outside of a notebook also `Stopped`, after
+    a signal, with everything saved.
+    """
+    if isinstance(overrides, Path) or (isinstance(overrides, str) and "=" not in overrides):
+        text = "vgx.run(recipe, FOLDER) is vgx.run(recipe, out=FOLDER) now"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        out, overrides = str(overrides), ()
+    return session.finished(
+        train(
+            recipe, overrides, data=data, out=out, device=device, plugins=plugins,
+            registry=registry, quiet=quiet, console=console, profile=profile,
+        )
+    )  # fmt: skip
+
+
+def train(
+    recipe: AnyRecipe,
+    overrides: Overrides = (),
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str | None = None,
+    plugins: Sequence[str | Path] = (),
+    registry: Registry | None = None,
+    quiet: bool = False,
+    console: Console | None = None,
+    profile: bool = False,
+) -> Steps:
+    """Train as `vgx.run` does, and give each step that is done: `for step in vgx.train(recipe)`.
+
+    Nothing happens before the first step is asked for. Leaving the loop ends the training, which is
+    saved as after an interrupt; `vgx.resume(step.run)` goes on.
+    """
+    console = console or chosen_console(quiet=quiet)
+    registry = registry or discover(plugins)
+    place = None if data is None else str(data)
+    loaded = load_recipe(recipe, overrides, registry, place)
+    loaded, registry = keep(loaded, registry)
+    folder = None
+    if isinstance(recipe, str | Path):
+        folder = find_recipe(user_path(recipe)).parent
+    steps = session.steps(
+        loaded, out, device, plugins, registry, console, folder, profile=profile
+    )  # fmt: skip
+    return (yield from followed(steps, console))
+
+
+def resume(
+    run: AnyRun = None,
+    overrides: Overrides = (),
+    *,
+    steps: int | None = None,
+    data: str | Path | None = None,
+    device: str | None = None,
+    quiet: bool = False,
+    console: Console | None = None,
+) -> Run:
+    """Go on with a run from its newest checkpoint, as if it had never stopped; return it.
+
+    `steps` is the number of steps of the whole training. `overrides` may change the fields that a
+    resume may change, and `data` says where the run's images lie now. A run that is done is
+    returned as it is.
+    """
+    console, found = console or chosen_console(quiet=quiet), Run(run)
+    changed = None
+    if overrides or steps is not None or data is not None:
+        registry, place = registry_of(found), None if data is None else str(data)
+        changed = load_recipe(found.recipe_file, overrides, registry, place, moved=True)
+        if steps is not None:
+            changed = load_recipe(changed, {"train.steps": steps}, registry)
+    further = session.further_steps(found, changed, device, console)
+    return session.finished(followed(further, console, found))
+
+
+def followed(
+    steps: Generator[TrainedStep, None, directory.Run | None],
+    console: Console,
+    run: Run | None = None,
+) -> Steps:
+    """Give each step, shown in a notebook. There an interrupt ends it without an error."""
+    shown = console if isinstance(console, Live) else None
+    try:
+        while True:
+            with captured(console):  # and not what the caller prints between two steps
+                step = next(steps, None)
+            if step is None:
+                break
+            run = step.run
+            if shown:
+                shown.step(step)
+            yield step
+    except Stopped:
+        if not in_notebook() or run is None:
+            raise
+    except KeyboardInterrupt as error:
+        if not in_notebook():
+            raise
+        raise Stopped(_interrupted(error, run), 2) from None
+    finally:
+        with captured(console):
+            steps.close()
+        if shown:
+            shown.end(run)
+    assert run is not None  # at least one step is done, or it was given
+    return run.shown() if shown else run
+
+
+def _interrupted(error: KeyboardInterrupt, run: Run | None) -> str:
+    if run is None:
+        return "interrupted before the first step: no run was made"
+    again = "interrupted again" if isinstance(error, Interrupted) else "interrupted"
+    return f"{again}: {run.path} has its last checkpoint; go on with: vgx.resume({run.short})"

@@ -1,0 +1,175 @@
+"""The numbers of logs as charts: those of one run, and of several runs in the same charts.
+
+A chart is {title, unit, lines}; a line is {name, colour, axes, values}. `axes` is the index of the
+positions of its values: steps, images seen and seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from vgx.runs import reading
+from vgx.runs.frames import evenly
+from vgx_report.tables import listed, number
+
+LINES = 1500  # most log lines of a run in a curve
+SEVERAL = 500  # of each of several runs
+FLAT = 0.1  # a line that spans a smaller share of the chart is given a chart of its own
+HOW = (
+    "Point at a chart to read it, drag to zoom, double-click to see all of it again; click a name "
+    "to hide its line."
+)
+TERM, NORM = "unweighted value", "norm of the gradient"  # titles of axes
+SHARE, SPEED = "share of logits on the right side", "images per second"
+AXES: tuple[Literal["step", "images", "seconds"], ...] = ("step", "images", "seconds")
+Lines = list[reading.Line]
+Values = Mapping[str, float]
+Read = Callable[[reading.Line], Values]
+
+
+def _losses(line: reading.Line) -> Values:
+    return line.get("losses", {})
+
+
+def _rates(line: reading.Line) -> Values:
+    return line.get("rates", {})
+
+
+def _norms(line: reading.Line) -> Values:
+    return line.get("grad_norm", {})
+
+
+def _accuracy(line: reading.Line) -> Values:
+    return {f"{kind} images": share for kind, share in line.get("accuracy", {}).items()}
+
+
+def _speed(line: reading.Line) -> Values:
+    return {"speed": line["images_per_second"]} if "images_per_second" in line else {}
+
+
+def _metrics(line: reading.Line) -> Values:
+    return line.get("metrics", {})
+
+
+def of_run(lines: Lines, audit: reading.Audit) -> dict[str, Any] | None:
+    """Return the numbers of a log as charts: terms by player, gradients, learning rates, metrics.
+
+    The audit says which networks a term moves, and so whose it is. None for a log without numbers.
+    """
+    logged = [line for line in lines if line.get("losses")]
+    measured = [line for line in lines if line.get("metrics")]
+    norms = {flow["label"]: flow["norms"] for flow in audit.get("flows", [])}
+
+    def of_discriminator(name: str) -> bool:
+        moved = {network for network, norm in norms.get(name, {}).items() if norm is not None}
+        return moved == {"discriminator"} or name.endswith(".discriminator")
+
+    # Rates that never change are named in the note, not drawn.
+    rates: dict[str, set[float]] = {}
+    for line in logged:
+        for name, rate in _rates(line).items():
+            rates.setdefault(name, set()).add(rate)
+    steady = [f"{name} {min(values):g}" for name, values in rates.items() if len(values) == 1]
+    chosen, also = evenly(logged, LINES), evenly(measured, LINES)
+    groups = [
+        _group("Generator's terms", TERM, 0, chosen, _losses, lambda n: not of_discriminator(n)),
+        _group("Discriminator's terms", TERM, 0, chosen, _losses, of_discriminator),
+        _group("Gradient norms", NORM, 0, chosen, _norms),
+        _group("Discriminator's accuracy", SHARE, 0, chosen, _accuracy),
+        _group("Learning rates", "learning rate", 0, chosen, _rates, lambda n: len(rates[n]) > 1),
+        _group("Metrics", "value", 1, also, _metrics),
+        _group("Training speed", SPEED, 0, chosen, _speed),
+    ]
+    charts = [chart for group in groups for chart in readable(group)]
+    if not charts:
+        return None
+    note = f"{len(logged):,} logged steps; losses are unweighted."
+    if len(logged) > LINES:
+        note = f"{LINES:,} of {note}"
+    if steady:
+        note += f" Learning rates that never changed: {listed(steady)}."
+    return _page([chosen, also], charts, f"{note} {HOW}")
+
+
+def _group(
+    title: str,
+    unit: str,
+    axes: int,
+    lines: Lines,
+    read: Read,
+    belongs: Callable[[str], bool] = lambda _: True,
+) -> dict[str, Any]:
+    """Return one chart: the numbers of each line of the log whose names belong."""
+    each = [read(line) for line in lines]
+    names = dict.fromkeys(name for values in each for name in values if belongs(name))
+    values = {name: [number(numbers.get(name)) for numbers in each] for name in names}
+    known = {name: row for name, row in values.items() if any(v is not None for v in row)}
+    curves = [
+        {"name": name, "colour": colour, "axes": axes, "values": row}
+        for colour, (name, row) in enumerate(known.items())
+    ]
+    return {"title": title, "unit": unit, "lines": curves}
+
+
+def readable(chart: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a chart, or one for each line where a line would be flat beside the others.
+
+    A line is flat when it changes, but spans less than a tenth of what all lines together span.
+    Shares stay together: they have one scale.
+    """
+    known = [[v for v in line["values"] if v is not None] for line in chart["lines"]]
+    if not known:
+        return []
+    spans = [max(values) - min(values) for values in known]
+    whole = max(map(max, known)) - min(map(min, known))
+    flat = chart["unit"] != SHARE and any(0 < span < FLAT * whole for span in spans)
+    if len(known) == 1 or not flat:
+        return [chart]
+    return [
+        {**chart, "title": f"{chart['title']}: {line['name']}", "lines": [line]}
+        for line in chart["lines"]
+    ]
+
+
+def of_runs(names: Sequence[str], logs: Sequence[Lines]) -> dict[str, Any]:
+    """Return each logged number of all runs as a chart in which each line is that of a run.
+
+    Numbers that several runs have come first: those can be compared. A run is hidden on all charts.
+    """
+    charts: dict[str, dict[str, Any]] = {}
+    axes: list[Lines] = []
+    fields: tuple[tuple[str, str, str, Read], ...] = (
+        ("losses", "{}", TERM, _losses),
+        ("metrics", "{}", "value", _metrics),
+        ("losses", "Gradient norm: {}", NORM, _norms),
+        ("losses", "Discriminator's accuracy: {}", SHARE, _accuracy),
+        ("losses", "Training {}", SPEED, _speed),
+    )
+    for run, log in enumerate(logs):
+        numbers: dict[str, int] = {}  # the axes of the lines that have a field
+        for having, title, unit, read in fields:
+            lines = evenly([line for line in log if line.get(having)], SEVERAL)
+            if lines and having not in numbers:
+                numbers[having] = len(axes)
+                axes.append(lines)
+            for line in _group("", "", numbers.get(having, 0), lines, read)["lines"]:
+                name = title.format(line["name"])
+                chart = charts.setdefault(name, {"title": name, "unit": unit, "lines": []})
+                own = {"name": names[run], "key": f"run {run}", "run": run, "colour": run}
+                chart["lines"].append({**line, **own})
+    ordered = sorted(charts.values(), key=lambda chart: -len(chart["lines"]))
+    note = f"Each run has one colour on all charts. Losses are unweighted. {HOW}"
+    return _page(axes, ordered, note)
+
+
+def _page(lines: Sequence[Lines], charts: list[dict[str, Any]], note: str) -> dict[str, Any]:
+    """Return charts with the positions of their values, and the axes along which they differ."""
+    axes = [
+        {"step": [each["step"] for each in some]}
+        | {"images": [each.get("images", 0) for each in some]}
+        | {"seconds": [each.get("seconds", 0.0) for each in some]}
+        for some in lines
+    ]
+    along = [axis for axis in AXES if axis == "step" or any(any(each[axis]) for each in axes)]
+    return {"groups": charts, "axes": axes, "along": along, "note": note}

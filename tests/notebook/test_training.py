@@ -1,0 +1,244 @@
+"""Training from Python: recipes of any form, one's own loop, resuming, quiet."""
+
+from __future__ import annotations
+
+import json
+import logging
+import textwrap
+
+import pytest
+import torch
+
+import vgx
+from vgx.runs import checkpoint, directory
+
+FAST = {"dataset.count": 16, "train.draw_every": 100, "train.precision": "fp32"}
+
+
+def weights(run):
+    return checkpoint.load(run)[1].model
+
+
+# --- recipes -----------------------------------------------------------------------------------
+
+
+def test_a_recipe_is_named_read_written_down_or_made(tmp_path):
+    named = vgx.load_recipe("tiny", {"train.steps": 3})
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: tiny\ntrain: {steps: 3}\n")
+    assert vgx.load_recipe(file) == named
+    assert vgx.load_recipe({"extends": "tiny", "train": {"steps": 3}}) == named
+    assert vgx.load_recipe(json.loads(named.model_dump_json())) == named
+    assert vgx.load_recipe(vgx.load_recipe("tiny"), ["train.steps=3"]) == named
+    assert vgx.load_recipe("tiny").with_({"train.steps": 3}) == named
+
+
+def test_errors_of_a_dictionary_name_the_field():
+    with pytest.raises(vgx.RecipeError, match=r"train\.step: unknown field.*did you mean 'steps'"):
+        vgx.load_recipe({"extends": "tiny", "train": {"step": 3}})
+    with pytest.raises(vgx.RecipeError, match="there is no such file"):
+        vgx.load_recipe({"extends": "nowhere.yaml"})
+    with pytest.raises(vgx.RecipeError, match="no values of type object"):
+        vgx.load_recipe({"extends": object()})
+    with pytest.raises(vgx.RecipeError, match="the recipe: name: Field required"):
+        vgx.load_recipe({})
+
+
+class Small(vgx.Loss, type="small"):
+    """A loss that no plugin has."""
+
+    def generator(self, step):
+        return step.recon.square().mean()
+
+
+def test_parts_are_given_as_objects():
+    recipe = vgx.load_recipe("tiny")
+    more = recipe.with_({"losses": [*recipe.losses, Small(weight=2.0)]})
+    assert more.losses[-1] == Small(weight=2.0)
+    assert more.losses[:-1] == recipe.losses
+    again = more.with_({"train.steps": 3})  # which knows the class, too
+    assert type(again.losses[-1]) is Small
+
+
+def test_a_recipe_shows_itself():
+    recipe = vgx.load_recipe("tiny")
+    first, second = repr(recipe).split("\n")
+    assert first == "Recipe tiny: 16 x 16 pixels, 20 steps of 8 images"
+    assert second == (
+        "encoder conv, decoder conv-transpose, discriminator patchgan; "
+        "bce-adversarial + l1 + bce + kl; data drawn-faces"
+    )
+    assert str(recipe) == vgx.dump_recipe(recipe)
+    evil = recipe.with_({"sampler": {"type": "reconstruct", "path": "<script>"}})
+    page = evil._repr_html_()
+    assert "path: &lt;script&gt;" in page
+    assert "<script>" not in page
+
+
+def test_the_public_names_are_all_that_is_listed():
+    assert {"run", "resume", "train", "evaluate", "compare", "runs", "Images"} <= set(dir(vgx))
+    listed = {name for name in dir(vgx) if not name.startswith("__")}
+    assert listed == set(" ".join(vgx._PUBLIC.values()).split())
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A training of four steps, with its steps."""
+    folder = tmp_path_factory.mktemp("whole")
+    return [*vgx.train("tiny", FAST | {"train.steps": 4}, out=folder, quiet=True)]
+
+
+@pytest.mark.slow
+def test_each_step_is_given_as_it_is_logged(whole):
+    run = whole[-1].run
+    assert [step.number for step in whole] == [1, 2, 3, 4]
+    assert {step.of for step in whole} == {4}
+    lines = run.read_log()
+    assert [step.line for step in whole] == lines
+    assert [step.losses for step in whole] == [line["losses"] for line in lines]
+    assert [sorted(step.grids) for step in whole] == [
+        ["prior", "recon", "samples"], ["prior", "recon", "samples"], [],
+        ["prior", "recon", "samples"],
+    ]  # fmt: skip
+    assert repr(whole[0]).startswith("Step 1 of 4 of run 0001-tiny\nbce-adversarial.generator 0.6")
+    assert type(run) is vgx.Run
+    assert run.state == "done"
+
+
+@pytest.mark.slow
+def test_a_loop_that_is_left_and_resumed_ends_as_one_that_was_not(whole, tmp_path):
+    """The weights are equal to the bit; the run says that it was stopped."""
+    for step in vgx.train("tiny", FAST | {"train.steps": 4}, out=tmp_path, quiet=True):
+        if step.number == 2:
+            break
+    run = step.run
+    assert (run.state, run.step) == ("stopped", 2)
+    ended = json.loads((run.path / "ended.json").read_text())
+    assert ended["signal"] is None
+    assert "the loop was left: stopped at step 2 and saved" in ended["message"]
+    assert vgx.resume(run, quiet=True) == run
+    assert run.state == "done"
+    expected, got = weights(whole[-1].run), weights(run)
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_done_is_trained_longer(whole, tmp_path, capfd):
+    run = vgx.run("tiny", FAST | {"train.steps": 2}, out=tmp_path, quiet=True)
+    assert vgx.resume(run, quiet=True) == run
+    assert run.step == 2
+    with pytest.raises(vgx.RecipeError, match="was made by another recipe"):
+        vgx.resume(run, {"train.batch": 4}, quiet=True)
+    longer = vgx.resume(run, {"train.log_every": 2}, steps=4, quiet=True)
+    assert (longer.state, longer.step) == ("done", 4)
+    assert longer.recipe.train.log_every == 2
+    assert all(torch.equal(a, weights(run)[n]) for n, a in weights(whole[-1].run).items())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_what_is_not_shown_is_logged(tmp_path, capfd, caplog, install):
+    """Lines, notices, and what a plugin prints, for programs that use vgx as a library."""
+    text = """
+        import sys, vgx
+
+        @vgx.hookimpl
+        def run_ended(run):
+            print("a plugin's line")
+            sys.stderr.write("one\\rtwo")
+    """
+    install("vgx-loud", textwrap.dedent(text))
+    with caplog.at_level(logging.INFO, "vgx"):
+        vgx.run(
+            "tiny", FAST | {"train.steps": 1, "image.range": [0, 300]}, out=tmp_path, quiet=True
+        )
+    assert capfd.readouterr() == ("", "")
+    messages = [record.getMessage() for record in caplog.records]
+    assert "Auditing the losses" in messages
+    assert "a plugin's line" in messages
+    assert "two" in messages
+    assert not [text for text in messages if "one" in text.split("\r")]
+    assert {record.name for record in caplog.records} == {"vgx"}
+
+
+@pytest.mark.slow
+def test_without_quiet_it_prints_and_the_log_is_silent(tmp_path, capfd):
+    """Python prints warnings of a logger that nobody reads; these are printed once."""
+    run = vgx.run("tiny", FAST | {"train.steps": 1}, out=tmp_path)
+    out, err = capfd.readouterr()
+    assert f"Run {run.path} on" in out
+    assert err == ""
+
+
+def test_the_folder_in_the_second_place_still_works(monkeypatch):
+    given = []
+    monkeypatch.setattr("vgx.notebook.training.train", lambda *a, **k: given.append((a, k)))
+    monkeypatch.setattr("vgx.training.session.finished", lambda steps: steps)
+    with pytest.deprecated_call(match="out=FOLDER"):
+        vgx.run("tiny", "my-runs")
+    ((arguments, named),) = given
+    assert (arguments, named["out"]) == (("tiny", ()), "my-runs")
+
+
+# --- evaluating, comparing, listing ------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_what_its_file_says(whole):
+    run = whole[-1].run
+    evaluation = vgx.evaluate(run, "psnr", n=8, seeds=1, quiet=True)
+    written = json.loads((run.path / "evaluation.json").read_text())
+    assert evaluation.results["reconstruction"] == written["reconstruction"]
+    assert evaluation["psnr"] == written["reconstruction"]["figures"]["psnr"]["mean"]
+    assert evaluation.figures["kl"] == written["latent"]["figures"]["kl"]["mean"]
+    first, second = repr(evaluation).split("\n")
+    assert first == "Evaluation of run 0001-tiny, step 4; spread over 1 seeds"
+    assert f"psnr {evaluation['psnr']:.4g}" in second
+    page = evaluation._repr_html_()
+    assert "psnr (more is better)" in page
+    assert "NOTICE: nothing was held out" in page
+    assert "reconstruction: 8 images" in str(evaluation)
+    evaluation.results["notices"].append("<script>")
+    assert "<script>" not in evaluation._repr_html_()
+    with pytest.raises(vgx.RecipeError, match="psn"):
+        vgx.evaluate(run, ["psn"], quiet=True)
+
+
+@pytest.mark.slow
+def test_runs_are_compared(whole, tmp_path):
+    run = whole[-1].run
+    other = vgx.run(
+        "tiny", FAST | {"train.steps": 4, "losses.1.weight": 7.0}, out=tmp_path, quiet=True
+    )
+    compared = vgx.compare(run, other)
+    assert compared.differences == {"losses.l1.weight": ("100.0", "7.0")}
+    assert repr(compared).split("\n") == [
+        "Comparison of 0001-tiny, 0001-tiny",
+        "their recipes differ in: losses.l1.weight",
+    ]
+    assert "<td" in compared._repr_html_()
+    assert "losses.l1.weight  100.0      7.0" in str(compared)
+    assert compared.save(tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    with pytest.raises(vgx.RecipeError, match="two runs or more"):
+        vgx.compare(run, run.path)
+
+
+@pytest.mark.slow
+def test_runs_are_listed(whole):
+    folder = whole[-1].run.path.parent
+    listed = vgx.runs(folder)
+    assert [run.path.name for run in listed] == ["0001-tiny"]
+    assert listed[0] == whole[-1].run
+    assert repr(listed).splitlines()[0] == f"1 run in {folder}"
+    assert "done   4 of 4" in repr(listed)
+    assert listed.frame()["step"].tolist() == [4]
+    (folder / "<b>x").mkdir()
+    (folder / "<b>x" / "recipe.yaml").write_text("no: recipe")
+    page = vgx.runs(folder)._repr_html_()
+    assert "&lt;b&gt;x" in page
+    assert "<b>x" not in page
+    assert vgx.runs.directory is directory  # it is a package as well

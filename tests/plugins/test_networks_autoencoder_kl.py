@@ -1,0 +1,101 @@
+"""The networks that are diffusers' `AutoencoderKL`, by formulas and published sizes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import vgx
+from vgx_builtin.autoencoder_blocks import Attention, Down
+from vgx_builtin.autoencoder_kl import EDGE, KLDecoder
+from vgx_builtin.decoders import AutoencoderKLDecoder
+from vgx_builtin.encoders import AutoencoderKLEncoder
+
+
+def test_stable_diffusions_autoencoder_has_its_published_size():
+    """83,653,863 parameters: widths 128, 256, 512, 512 and 4 latent channels."""
+    image, latent = vgx.ImageSpec(512), vgx.LatentSpec((4, 64, 64))
+    with torch.device("meta"):
+        encoder = AutoencoderKLEncoder(widths=(128, 256, 512, 512)).build(image, latent)
+        decoder = AutoencoderKLDecoder(widths=(512, 512, 256, 128)).build(latent, image)
+    sizes = [sum(each.numel() for each in net.parameters()) for net in (encoder, decoder)]
+    assert sizes == [34_163_664, 49_490_199]
+    assert sum(sizes) == 83_653_863
+
+
+def test_the_encoder_centres_the_images_and_gives_mean_and_logvar():
+    image, latent = vgx.ImageSpec(16), vgx.LatentSpec((2, 8, 8))
+    encoder = AutoencoderKLEncoder(widths=(4, 8), blocks=1, groups=2).build(image, latent)
+    images = torch.rand(3, 3, 16, 16)
+    seen = []
+    encoder.encoder.conv_in.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    posterior = encoder(images)
+    assert torch.equal(seen[0], images * 2 - 1)
+    moments = encoder.quant_conv(encoder.encoder(images * 2 - 1))  # [3, 4, 8, 8]
+    assert torch.equal(posterior.mu, moments[:, :2])
+    assert torch.equal(posterior.logvar, moments[:, 2:])
+
+
+def test_a_halving_begins_at_the_first_pixel():
+    """Its border is below and right of the image: by hand for an image of 4 pixels."""
+    down = Down(1)
+    nn.init.zeros_(down.conv.bias)
+    with torch.no_grad():
+        down.conv.weight.copy_(torch.arange(9.0).view(1, 1, 3, 3))
+    image = torch.zeros(1, 1, 4, 4)
+    image[0, 0, 0, 0], image[0, 0, 3, 3] = 1, 1
+    # The first pixel has weight 0, in the corner; the last one is in the middle of the last place.
+    assert down(image).tolist() == [[[[0.0, 0.0], [0.0, 4.0]]]]
+
+
+def test_attention_is_that_of_all_places():
+    torch.manual_seed(0)
+    layer = Attention(4, 2)
+    x = torch.randn(2, 4, 3, 3)
+    normed = F.group_norm(x, 2, layer.group_norm.weight, layer.group_norm.bias, 1e-6)
+    for image in range(2):
+        rows = normed[image].reshape(4, 9).T  # a row for each place
+        query, key, value = (
+            rows @ each.weight.T + each.bias for each in (layer.to_q, layer.to_k, layer.to_v)
+        )
+        mixed = (query @ key.T / math.sqrt(4)).softmax(1) @ value
+        out = (mixed @ layer.to_out[0].weight.T + layer.to_out[0].bias).T.reshape(4, 3, 3)
+        assert torch.allclose(layer(x)[image], x[image] + out, atol=1e-6)
+
+
+class Given(nn.Module):
+    """A decoder that gives what it gets."""
+
+    def forward(self, x):
+        return x
+
+
+def test_the_images_are_cut_off_and_the_gradient_is_not():
+    decoder = KLDecoder(Given(), 3, quant_conv=False)
+    y = torch.tensor([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0]).view(1, 1, 1, 7).requires_grad_()
+    images = decoder(y).sigmoid()
+    wanted = torch.tensor([0, 0, 0.25, 0.5, 0.75, 1, 1]).view(1, 1, 1, 7)
+    assert (images - wanted).abs().max() < 2 * EDGE
+    images.sum().backward()
+    assert torch.allclose(y.grad, torch.full_like(y, 0.5), rtol=0.1)
+    assert decoder(y.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape", "message"),
+    [
+        ({"widths": (8, 12)}, (4, 8, 8), "groups: 32 does not divide the width 8; 4 divides all"),
+        ({"widths": (4, 8), "groups": 2}, (4, 4, 4), r"16 pixels 1 times to 8x8.*\[4,8,8\]"),
+        ({"widths": (4, 8), "groups": 2}, (7,), r"the shape \[7\] .* try latent=\[4,8,8\]"),
+    ],
+)
+def test_what_does_not_fit_says_what_would(fields, shape, message):
+    image, latent = vgx.ImageSpec(16), vgx.LatentSpec(shape)
+    with pytest.raises(vgx.RecipeError, match=f"encoder autoencoder-kl.*{message}"):
+        AutoencoderKLEncoder(**fields).build(image, latent)
+    with pytest.raises(vgx.RecipeError, match=f"decoder autoencoder-kl.*{message}"):
+        AutoencoderKLDecoder(**fields).build(latent, image)

@@ -1,0 +1,181 @@
+"""`vgx watch`: a page of one run for this machine alone, and what its server refuses."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+
+import vgx
+from vgx.console import Console
+from vgx.runs.directory import Run
+from vgx.training import session
+from vgx_report.watch import Watched, server
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("watched")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VGX_CACHE", str(folder / "cache"))
+        recipe = vgx.load_recipe(TINY, {"train.steps": 6, "train.log_every": 1})
+        return session.run(recipe, folder / "runs", console=Console(file=io.StringIO()))
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    return Run(Path(shutil.copytree(made.path, tmp_path / made.path.name)))
+
+
+@contextmanager
+def watching(run):
+    """Serve the page of a run; give a function that asks for a place below the secret."""
+    watched = Watched(run, vgx.load_recipe(run.recipe_file))
+    serving, address = server(watched)
+    thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
+    thread.start()
+    parts = urlsplit(address)
+
+    def ask(place="", method="GET", host=None, root=parts.path):
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+        headers = {} if host is None else {"Host": host}
+        connection.request(method, root + place, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.headers
+
+    ask.watched, ask.address = watched, address
+    try:
+        yield ask
+    finally:
+        serving.shutdown()
+        thread.join()
+        serving.server_close()
+
+
+def state(ask, known=""):
+    code, body, _ = ask(f"state?{known}")
+    return json.loads(body) if code == 200 else code
+
+
+def test_the_page_is_that_of_the_run_and_its_grids_are_those_files(run):
+    with watching(run) as ask:
+        code, body, headers = ask()
+        assert (code, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+        policy = re.search(r'Content-Security-Policy" content="([^"]*)"', body.decode())[1]
+        assert policy.startswith(
+            "default-src 'none'; img-src data: 'self'; connect-src 'self'; style-src 'sha256-"
+        )
+        data = state(ask)
+        assert data["kicker"] == "Run 0001-tiny, done"
+        assert ["Steps", "6 of 6"] in data["facts"]
+        assert [line["name"] for line in data["curves"]["groups"][-1]["lines"]] == ["speed"]
+        frames = data["progress"]["frames"]
+        assert [frame["step"] for frame in frames] == [1, 2, 5, 6]
+        for name, prefix in (("samples", "step"), ("prior", "prior"), ("recon", "recon")):
+            shown = frames[-1][name]
+            code, body, headers = ask(shown["uri"])
+            assert (code, headers["Content-Type"]) == (200, "image/png")
+            sent = Image.open(io.BytesIO(body))
+            file = Image.open(run.samples / f"{prefix}-00000006.png")
+            assert (sent.size, sent.tobytes()) == (file.size, file.convert(sent.mode).tobytes())
+            assert sent.size == (shown["width"], shown["height"])
+
+
+def test_a_new_state_is_sent_when_the_run_has_one(run):
+    lines = run.log_file.read_text().splitlines(keepends=True)
+    run.log_file.write_text("".join(lines[:4]))
+    (run.path / "ended.json").unlink()
+    with run.held(), watching(run) as ask:
+        first = state(ask)
+        assert first["kicker"] == "Run 0001-tiny, running"
+        assert first["curves"]["axes"][0]["step"] == [1, 2, 3, 4]
+        assert first["facts"][0] == ["Steps", "4 of 6"]
+        assert first["summary"][1] == "It is training. The last line of its log is of step 4."
+        seconds = 2 * json.loads(lines[3])["seconds"] / 4  # for the two that are left
+        left = dict(first["facts"])["Time left, about"]
+        assert float(left.removesuffix(" s")) == pytest.approx(seconds, abs=0.051)
+        ask.watched.rested = 0
+        assert state(ask, first["live"]["version"]) == 204  # nothing new
+        run.log_file.write_text("".join(lines))
+        ask.watched.rested = float("inf")
+        assert state(ask, first["live"]["version"]) == 204  # it rests, however fast the log grows
+        ask.watched.rested = 0
+        assert state(ask, first["live"]["version"])["curves"]["axes"][0]["step"][-1] == 6
+
+
+def test_nothing_outside_of_the_run_is_sent(run, tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (4, 4), "red").save(secret)
+    (run.samples / "step-00000099.png").symlink_to(secret)
+    os.mkfifo(run.samples / "step-00000098.png")
+    (run.samples / "step-00000097.png").write_text("no image")
+    (run.path / "log.jsonl.damaged").write_text("x")
+    places = [
+        "grids/step-00000099.png", "grids/step-00000098.png", "grids/step-00000097.png",
+        "grids/../../secret.png", "grids/..%2f..%2fsecret.png", "grids/%2e%2e/recipe.yaml",
+        "grids/timelapse.webp", "grids/", "grids/step-1.png", "log.jsonl", "recipe.yaml",
+        "../../../../../../etc/passwd", "/etc/passwd", "checkpoints", "report.html", "state/x",
+    ]  # fmt: skip
+    with watching(run) as ask:
+        assert {place: ask(place)[0] for place in places} == dict.fromkeys(places, 404)
+        frames = state(ask)["progress"]["frames"]
+        assert max(frame["step"] for frame in frames) == 6
+        # The folder of samples may be a link too.
+        run.samples.rename(tmp_path / "elsewhere")
+        run.samples.symlink_to(tmp_path / "elsewhere")
+        assert ask("grids/step-00000006.png")[0] == 404
+
+
+def test_only_who_knows_the_address_and_asks_this_machine_is_answered(run):
+    with watching(run) as ask:
+        port = urlsplit(ask.address).port
+        assert [ask("state", root=root)[0] for root in ("/", "//", "/wrong/")] == [404] * 3
+        # A name that a stranger's page resolves to this machine (DNS rebinding).
+        assert ask("state", host=f"evil.example:{port}")[0] == 403
+        assert ask("state", host="127.0.0.1.evil.example")[0] == 403
+        assert ask("state", host="localhost:9999")[0] == 200  # a tunnel has another port
+        assert {ask("state", method=m)[0] for m in ("POST", "PUT", "HEAD", "DELETE")} == {501}
+        headers = ask("state")[2]
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert "Access-Control-Allow-Origin" not in headers
+        # Nobody on the network reaches it: it listens on the loopback device alone.
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port), timeout=5)
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_it_is_interrupted(run):
+    command = [sys.executable, "-m", "vgx", "watch", str(run.path)]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        address = started.stdout.readline().rsplit(" ", 1)[1].strip()
+        assert started.stdout.readline().startswith("Ctrl-C ends this page.")
+        parts = urlsplit(address)
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+        connection.request("GET", parts.path)
+        assert b"0001-tiny" in connection.getresponse().read()
+        taken = subprocess.run(
+            [*command, "--port", str(parts.port)], capture_output=True, text=True, check=False
+        )
+        assert taken.returncode == 2
+        assert f"port {parts.port}: Address already in use" in taken.stderr
+        started.send_signal(2)
+        _, err = started.communicate(timeout=60)
+        assert (started.returncode, err) == (0, "")
+    finally:
+        started.kill()

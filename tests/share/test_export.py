@@ -1,0 +1,359 @@
+"""An exported folder: which files, what is in them, and what is never in them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+from safetensors.torch import load_file
+
+import vgx
+from vgx.runs import checkpoint, exported
+from vgx.runs.directory import Run
+from vgx.sampling.model import Model
+from vgx_share import exporting
+
+OLD = Path(__file__).parents[1] / "data" / "run-of-format-1"  # a VAE-GAN of 8 pixels
+ALWAYS = {"README.md", "model.safetensors", "recipe.yaml", "samples.webp", "vgx.json"}
+
+
+@pytest.fixture(autouse=True)
+def _without_onnx(monkeypatch):
+    """As without the extra: the files of ONNX are tested in test_onnx.py."""
+    monkeypatch.setattr(exporting.onnx, "_LIBRARIES", ("no_such_library",))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of somebody in whose paths are names that nobody else should read."""
+    path = tmp_path / "home" / "secretuser" / "runs" / "0001-old"
+    shutil.copytree(OLD, path)
+    environment = json.loads((path / "environment.json").read_text())
+    environment["folder"] = str(path.parent)
+    environment["plugins"][0]["failure"] = f"{path.parent}/x.py: broken"
+    (path / "environment.json").write_text(json.dumps(environment))
+    return Run(path)
+
+
+def export(run, folder, **wishes):
+    with pytest.warns(vgx.Notice, match="no ONNX files"):
+        return vgx.export(run, folder, **wishes)
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def with_recipe(run, *changes):
+    text = run.recipe_file.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    run.recipe_file.write_text(text)
+
+
+def test_the_folder_has_these_files_and_gives_the_same_bits(run, tmp_path):
+    folder = export(run, tmp_path / "out" / "faces")
+    assert files(folder) == ALWAYS
+    trained, loaded = vgx.load(run), vgx.load(folder)
+    z, images = torch.randn(5, 4), torch.rand(5, 3, 8, 8)
+    assert torch.equal(loaded.decode(z), trained.decode(z))
+    assert torch.equal(loaded.encode(images), trained.encode(images))
+    assert (loaded.step, loaded.discriminator, len(loaded.codes)) == (4, None, 0)
+    about = json.loads((folder / "vgx.json").read_text())
+    assert about["files"] == {
+        name: {
+            "bytes": (folder / name).stat().st_size,
+            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+        }
+        for name in sorted(ALWAYS - {"vgx.json"})
+    }
+    assert about["images"] == {"channels": 3, "height": 8, "width": 8, "range": [0.0, 1.0]}
+    assert about["plugins"] == [{"name": "builtin", "version": "0.1.0.dev0"}]
+    names = load_file(folder / "model.safetensors")
+    assert {name.partition(".")[0] for name in names} == {"encoder", "decoder"}
+
+
+def test_what_is_asked_for_is_added(run, tmp_path):
+    folder = export(run, tmp_path / "out", codes=True, discriminator=True)
+    assert files(folder) == ALWAYS | {"codes.safetensors"}
+    loaded = vgx.load(folder)
+    assert loaded.discriminator is not None
+    assert torch.equal(loaded.codes, vgx.load(run).codes)
+    assert torch.equal(vgx.sample(folder, n=6), vgx.sample(run, n=6))
+    assert "derived from the training images" in " ".join(
+        (folder / "README.md").read_text().split()
+    )
+    without = export(run, tmp_path / "without")
+    expected = r"sampler weighted-mix: .*exported without its stored latents \(vgx export --codes\)"
+    with pytest.raises(vgx.RecipeError, match=expected):
+        vgx.sample(without)
+    assert vgx.sample(without, "prior", n=2).shape == (2, 3, 8, 8)
+    assert files(without) == ALWAYS  # nothing was written by drawing
+
+
+def test_the_statistics_of_the_latents(tmp_path):
+    """Worked out by numpy: over the places by channel, and over all."""
+    codes = torch.randn(6, 2, 3, 3) * torch.tensor([1.0, 4.0]).view(2, 1, 1) + 7
+    model = Model(None, 0, codes, None, None, None)
+    found = exporting.latent_statistics(Run(tmp_path), model)
+    numbers = codes.double().numpy().transpose(1, 0, 2, 3).reshape(2, -1)
+    assert found["mean"] == pytest.approx(numbers.mean(1).tolist())
+    assert found["std"] == pytest.approx(numbers.std(1).tolist())
+    assert found["scaling_factor"] == pytest.approx(1 / numbers.std())
+
+
+def test_no_file_names_a_path_a_host_or_a_user(run, tmp_path, monkeypatch):
+    """All bytes of all files are searched; the recipe stays one that can be read."""
+    monkeypatch.setattr(platform, "node", lambda: "secrethost")
+    monkeypatch.chdir(run.path.parent)
+    (run.path.parent / "my" / "faces").mkdir(parents=True)
+    secret, other = run.path.parent / "secretfaces", "{type: huggingface, path: my/faces}"
+    with_recipe(
+        run,
+        ("{type: drawn-faces, count: 64, seed: 0, label: null}",
+         f"{{type: huggingface, path: {secret}, fallback: {other}}}"),
+        ("sampler: {type: weighted-mix, of: 3, concentration: 1.0, anchors: shared}",
+         f"sampler: {{type: reconstruct, path: {secret}}}"),
+        ("allow: []", "trackers: [{type: tensorboard}]"),
+    )  # fmt: skip
+    note = f"timm: weights from {secret}/w.safetensors"
+    (run.path / "audit.json").write_text(json.dumps({"notes": [note, "A grid of 6x6 patches."]}))
+    folder = export(run, tmp_path / "out", codes=True)
+    words = ("secret", str(tmp_path), str(Path.home()) + "/", os.sep + "runs", "my/faces")
+    for file in files(folder):
+        data = (folder / file).read_bytes()
+        assert [word for word in words if word.encode() in data] == [], file
+    recipe = vgx.load_recipe(folder / "recipe.yaml")
+    assert recipe.dataset.path == recipe.dataset.fallback.path == "left-out"
+    assert (str(recipe.sampler.path), recipe.trackers) == ("left-out", ())
+    card = (folder / "README.md").read_text()
+    assert "A grid of 6x6 patches." in card
+    assert "datasets:" not in card
+
+
+def test_the_name_of_a_data_set_of_the_hub_stays(run, tmp_path):
+    with_recipe(
+        run, ("{type: drawn-faces, count: 64, seed: 0, label: null}",
+              "{type: huggingface, path: somebody/faces}"),
+    )  # fmt: skip
+    folder = export(run, tmp_path / "out")
+    assert ModelCard.load(folder / "README.md").data.datasets == ["somebody/faces"]
+    assert vgx.load_recipe(folder / "recipe.yaml").dataset.path == "somebody/faces"
+
+
+@pytest.mark.parametrize("sampler", ["posterior", "{type: weighted-mix, of: 1}", "interpolate"])
+def test_the_images_are_drawn_and_are_no_training_images(run, tmp_path, sampler, monkeypatch):
+    """A stored latent, decoded, is the reconstruction of a training image."""
+    own = "{type: weighted-mix, of: 3, concentration: 1.0, anchors: shared}"
+    with_recipe(run, (own, sampler))
+    drawn, decoded = [], exporting.decoded
+
+    def spy(model, z, labels):
+        drawn.append(z)
+        return decoded(model, z, labels)
+
+    monkeypatch.setattr(exporting, "decoded", spy)
+    folder = export(run, tmp_path / "out")
+    (z,) = drawn
+    codes = vgx.load(run).codes
+    assert z.shape == (64, 4)
+    assert torch.cdist(z, codes).min() > 0.05 * torch.cdist(codes, codes).median() / 2
+    with Image.open(folder / "samples.webp") as image:
+        assert image.format == "WEBP"
+        assert min(image.size) >= 64
+
+
+def test_the_card_is_read_by_the_hubs_library(run, tmp_path):
+    figure = {"mean": 21.5, "features": None, "better": "higher"}
+    odd = {"mean": float("nan"), "better": None}
+    evaluation = {
+        "format": 3, "step": 4, "seeds": [0, 1, 2],
+        "reconstruction": {"pictures": 32, "split": "held out", "figures": {"psnr": figure}},
+        "generation": [{
+            "sampler": {"type": "weighted-mix"}, "pictures": 64, "real": 60, "split": "trained on",
+            "figures": {"frechet-distance": {"mean": 3.0, "features": "random-conv"}, "x y": odd},
+        }],
+    }  # fmt: skip
+    (run.path / "evaluation.json").write_text(json.dumps(evaluation))
+    audit = {"notes": ["The KL's effective beta is 0.0099: weight 1."]}
+    (run.path / "audit.json").write_text(json.dumps(audit))
+    folder = export(run, tmp_path / "out", license="cc-by-4.0", base_model="a/b")
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.library_name == "vgx"
+    assert card.data.pipeline_tag == "unconditional-image-generation"
+    assert (card.data.license, card.data.base_model) == ("cc-by-4.0", "a/b")
+    psnr, frechet = card.data.eval_results
+    assert (psnr.metric_type, psnr.metric_value) == ("psnr", 21.5)
+    assert psnr.metric_name == "psnr, reconstruction, held out, 32 images"
+    assert frechet.metric_name == (
+        "frechet-distance [random-conv], generation, weighted-mix, trained on, "
+        "64 drawn against 60 real images, mean of 3 seeds"
+    )
+    assert "effective beta is 0.0099" in card.text
+    assert 'vgx.load("OWNER/NAME")' in card.text
+    evaluation["step"] = 2  # of another checkpoint
+    (run.path / "evaluation.json").write_text(json.dumps(evaluation))
+    other = ModelCard.load(export(run, tmp_path / "other") / "README.md")
+    assert (other.data.license, other.data.eval_results) == (None, None)
+
+
+def test_what_a_card_cannot_name_is_refused(run, tmp_path):
+    for wish in ({"license": "mit\nfoo: bar"}, {"base_model": "../x"}):
+        with pytest.raises(vgx.RecipeError, match="give a"):
+            vgx.export(run, tmp_path / "out", **wish)
+
+
+def test_nothing_is_written_over(run, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "full")
+    for name in ("full", "link"):
+        with pytest.raises(vgx.StorageError, match="not an empty folder"):
+            vgx.export(run, tmp_path / name)
+    with_recipe(run, ("type: conv-transpose", "type: dcgan"))  # other weights than the run has
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(vgx.StorageError, match="does not fit"):
+        vgx.export(run, tmp_path / "new")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+# --- strangers' folders --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(run, tmp_path):
+    return export(run, tmp_path / "out", codes=True)
+
+
+def change(folder, edit):
+    about = json.loads((folder / "vgx.json").read_text())
+    edit(about)
+    (folder / "vgx.json").write_text(json.dumps(about))
+
+
+def replace(folder, name, data):
+    """Put other bytes in place of a file, with the right sum."""
+    (folder / name).write_bytes(data)
+    sums = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    change(folder, lambda about: about["files"].update({name: sums}))
+
+
+def large(about):
+    about["files"]["model.safetensors"]["bytes"] = 2**50
+
+
+EDITS = {
+    "names a file outside": lambda about: about["files"].update(
+        {"../evil": {"bytes": 1, "sha256": ""}}
+    ),
+    "names a program": lambda about: about["files"].update(
+        {"plugins/x.py": {"bytes": 1, "sha256": ""}}
+    ),
+    "claims a petabyte": large,
+    "is newer": lambda about: about.update(format=9),
+    "has no model": lambda about: about["files"].pop("model.safetensors"),
+    "has latents of another shape": lambda about: about["latents"].update(shape=[0]),
+    "has numbers for lists": lambda about: about.update(files=1),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=list(EDITS))
+def test_a_list_of_files_that_is_not_as_written_is_refused(folder, edit):
+    change(folder, edit)
+    with pytest.raises(vgx.StorageError, match=r"vgx\.json|at most"):
+        vgx.load(folder)
+    with pytest.raises(vgx.StorageError, match=r"vgx\.json|at most"):
+        vgx.import_model(folder)
+    assert not Path(os.environ["VGX_RUNS"]).exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "recipe.yaml", "codes.safetensors"])
+@pytest.mark.parametrize("how", ["a byte", "a pipe", "nothing"])
+def test_a_file_that_is_not_as_written_is_refused(folder, name, how):
+    file = folder / name
+    data = bytearray(file.read_bytes())
+    file.unlink()
+    if how == "a byte":
+        data[6] ^= 1  # the recipe stays one: it has another name
+        file.write_bytes(data)
+    elif how == "a pipe":
+        os.mkfifo(file)
+    with pytest.raises(vgx.StorageError, match=str(folder)):
+        vgx.load(folder)
+
+
+def test_a_pickle_is_never_read(folder):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(folder / "executed"),)
+
+    file = io.BytesIO()
+    torch.save({"decoder.weight": Evil()}, file)
+    replace(folder, "model.safetensors", file.getvalue())
+    with pytest.raises(vgx.StorageError, match=r"model\.safetensors"):
+        vgx.load(folder)
+    assert not (folder / "executed").exists()
+
+
+def test_programs_beside_a_model_are_not_executed(folder):
+    """Such as a run may have: they are refused before anything is loaded."""
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "x.py").write_text(f"open({str(folder / 'executed')!r}, 'w')")
+    (folder / "modeling.py").write_text("raise SystemExit")
+    with pytest.raises(vgx.PluginError, match="not trusted"):
+        vgx.load(folder)
+    assert not (folder / "executed").exists()
+
+
+# --- back into a run -----------------------------------------------------------------------------
+
+
+def test_an_exported_folder_becomes_a_run(folder, run, tmp_path):
+    again = vgx.import_model(folder, data=None, out=tmp_path / "runs")
+    assert again.path == tmp_path / "runs" / "0001-old"
+    trained, loaded = vgx.load(run), vgx.load(again)
+    assert torch.equal(vgx.sample(again, n=4), vgx.sample(run, n=4))
+    for name in ("encoder", "decoder"):
+        ours, theirs = getattr(loaded, name).state_dict(), getattr(trained, name).state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    (path,) = checkpoint.committed(again)
+    assert path.name == "step-00000004"
+    from vgx.training.session import resume
+
+    for model in (again, folder):
+        with pytest.raises(
+            vgx.RecipeError, match=r"begin a new run from its weights \(start\.run\)"
+        ):
+            resume(model)
+
+
+def test_the_scale_of_the_latents_survives_the_way_through_a_run(run, tmp_path):
+    without = export(run, tmp_path / "without")
+    scale = exported.about(without)["latents"]
+    assert len(scale["mean"]) == 4
+    again = export(vgx.import_model(without, out=tmp_path / "runs"), tmp_path / "again")
+    assert exported.about(again)["latents"] == scale
+    assert exported.about(export(without, tmp_path / "third"))["latents"] == scale
+
+
+def test_weights_that_do_not_fit_make_no_run(folder, tmp_path):
+    data = (folder / "recipe.yaml").read_text().replace("widths: [8, 4]", "widths: [8, 6]")
+    replace(folder, "recipe.yaml", data.encode())
+    with pytest.raises(vgx.StorageError, match="does not fit the decoder"):
+        vgx.import_model(folder, out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(vgx.StorageError, match=r"no model: it has neither vgx\.json"):
+        vgx.import_model(tmp_path)

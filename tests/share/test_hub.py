@@ -1,0 +1,205 @@
+"""Models on the hub: uploaded with the library's own protocol, fetched once, verified."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from model_hub import ModelHub, asked, serving
+
+import vgx
+from vgx.runs import exported, hub
+from vgx_share import exporting
+
+# A habit of huggingface_hub that its own HTTP library warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+OLD = Path(__file__).parents[1] / "data" / "run-of-format-1"
+TOKEN = "hf_verysecrettoken"
+NEEDED = ["codes.safetensors", "model.safetensors", "recipe.yaml", "vgx.json"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    place = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting.onnx, "_LIBRARIES", ("no_such_library",))
+        with pytest.warns(vgx.Notice, match="no ONNX files"):
+            return vgx.export(OLD, place / "faces", codes=True)
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / "faces"))
+
+
+@pytest.fixture
+def online(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", os.devnull)
+    monkeypatch.setattr(hub, "WAITS", (0.01, 0.01))
+    model = ModelHub()
+    with asked(model, monkeypatch):
+        yield model
+
+
+def fetched(online):
+    return [each for each in online.requests if "/resolve/" in each]
+
+
+def files_with(text, root):
+    return [path for path in root.rglob("*") if path.is_file() and text in path.read_bytes()]
+
+
+def test_what_is_pushed_is_what_is_loaded(online, folder, tmp_path):
+    (folder / "diary.txt").write_text("mine")
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "x.py").write_text("raise SystemExit")
+    address = vgx.push(folder, "o/n", private=True)
+    assert address.endswith("/o/n")
+    assert online.visibility == "private"
+    there = online.commits[online.head]
+    about = json.loads((folder / "vgx.json").read_text())
+    assert set(there) == {*about["files"], "vgx.json"}
+    assert b'vgx.load("o/n")' in there["README.md"]
+    shutil.rmtree(folder / "plugins")
+    loaded, local = vgx.load("o/n"), vgx.load(folder)
+    z = torch.randn(3, 4)
+    assert torch.equal(loaded.decode(z), local.decode(z))
+    assert torch.equal(loaded.codes, local.codes)
+    assert online.tokens == {f"Bearer {TOKEN}"}
+    assert files_with(TOKEN.encode(), tmp_path) == []
+
+
+def test_it_is_downloaded_once(online, folder):
+    vgx.push(folder, "o/n")
+    assert online.visibility is None  # as the hub does it
+    for _ in range(2):
+        vgx.load("o/n")
+    vgx.load("https://huggingface.co/o/n")
+    assert sorted(each.rpartition("/")[2] for each in fetched(online)) == NEEDED
+    assert vgx.sample("o/n", n=2).shape == (2, 3, 8, 8)
+    assert vgx.import_model("o/n").path.name == "0001-old"
+    assert len(fetched(online)) == 4
+    first = online.head
+    (folder / "codes.safetensors").unlink()
+    about = json.loads((folder / "vgx.json").read_text())
+    del about["files"]["codes.safetensors"]
+    (folder / "vgx.json").write_text(json.dumps(about))
+    vgx.push(folder, "o/n")
+    assert "codes.safetensors" not in online.commits[online.head]  # removed there
+    assert len(vgx.load("o/n").codes) == 0
+    assert len(vgx.load(f"o/n@{first}").codes) == 32
+
+
+def test_without_a_network_what_was_fetched_is_used(online, folder):
+    vgx.push(folder, "o/n")
+    before = vgx.load("o/n")
+    online.status = 503
+    with pytest.warns(vgx.Notice, match="fetched before, are used"):
+        again = vgx.load("o/n")
+    assert torch.equal(again.decode(torch.ones(1, 4)), before.decode(torch.ones(1, 4)))
+    with pytest.raises(vgx.HubError, match="other/one"):
+        vgx.load("other/one")
+
+
+def test_a_file_that_is_damaged_in_the_cache_is_fetched_again(online, folder):
+    vgx.push(folder, "o/n")
+    place = hub.model_folder("o/n")
+    (place / "model.safetensors").write_bytes(b"x")
+    vgx.load("o/n")
+    assert len(fetched(online)) == 5
+
+
+def large(files):
+    about = json.loads(files["vgx.json"])
+    about["files"]["model.safetensors"]["bytes"] = 2**50
+    files["vgx.json"] = json.dumps(about).encode()
+
+
+CHANGES = {
+    "another model": lambda files: files.update({"model.safetensors": b"x" * 10}),
+    "more bytes than it says": lambda files: files.update(
+        {"model.safetensors": files["model.safetensors"] + b"x" * 2**20}
+    ),
+    "a petabyte": large,
+    "no list of files": lambda files: files.pop("vgx.json"),
+    "a list that is no JSON": lambda files: files.update({"vgx.json": b"{"}),
+    "an endless list": lambda files: files.update({"vgx.json": b" " * (exported.MAX_ABOUT + 1)}),
+    "a recipe with a program": lambda files: files.update({"recipe.yaml": b"!!python/x {}"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_what_is_not_as_it_was_exported_is_not_loaded(online, folder, change, tmp_path):
+    files = {name: (folder / name).read_bytes() for name in exported.about(folder)["files"]}
+    files["vgx.json"] = (folder / "vgx.json").read_bytes()
+    files["modeling.py"] = files["plugins/x.py"] = b"raise SystemExit"
+    online.add(files)
+    change(files)
+    with pytest.raises((vgx.HubError, vgx.StorageError)):
+        vgx.load("o/n")
+    names = {each.rpartition("/")[2] for each in fetched(online)}
+    assert names <= {*NEEDED}
+    assert len(fetched(online)) <= 5
+    kept = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert "vgx.json" not in kept  # so the next call fetches it again
+
+
+def test_the_token_goes_to_the_hub_alone(online, folder, tmp_path):
+    vgx.push(folder, "o/n")
+    other = ModelHub()
+    other.commits = online.commits
+    with serving(other) as address:
+        online.elsewhere = address
+        vgx.load("o/n")
+    assert len(fetched(other)) == 4
+    assert other.tokens == set()
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a_hub_that_refuses_gets_no_token_into_a_message(online, folder, status, capfd, tmp_path):
+    """The answer repeats the token, as a careless proxy may."""
+    online.status = status
+    for use in (lambda: vgx.push(folder, "o/n"), lambda: vgx.load("o/n")):
+        with pytest.raises(vgx.HubError) as caught:
+            use()
+        assert caught.value.exit_code == 8
+        assert TOKEN not in str(caught.value)
+    assert TOKEN not in "".join(capfd.readouterr())
+    assert files_with(TOKEN.encode(), tmp_path) == []
+    assert len(online.requests) < 20
+
+
+def test_without_a_token_nothing_is_asked(online, folder, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(vgx.HubError, match=r"log in first: hf auth login"):
+        vgx.push(folder, "o/n")
+    assert online.requests == []
+
+
+def test_only_an_exported_folder_that_is_whole_is_pushed(online, folder, tmp_path):
+    with pytest.raises(vgx.StorageError, match="first: vgx export RUN FOLDER"):
+        vgx.push(OLD, "o/n")
+    for name in ("o", "o/n/m", "../n", "o/n\nx"):
+        with pytest.raises(vgx.RecipeError, match="owner/name"):
+            vgx.push(folder, name)
+    (folder / "README.md").write_text("another one")
+    with pytest.raises(vgx.StorageError, match=r"README\.md"):
+        vgx.push(folder, "o/n")
+    assert online.requests == []
+
+
+def test_a_path_of_this_machine_is_no_name_of_the_hub(online, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(vgx.StorageError, match="no run 'runs/7'"):
+        vgx.load("runs/7")
+    assert online.requests == []
+    assert hub.is_name("o/n@v1.0")
+    assert not any(map(hub.is_name, ("/o/n", "o", "./o", "o/n/m", "7", 7, None, "o/..")))
