@@ -100,7 +100,7 @@ HELD = {
     "A page shows training images only": (
         "the_page_of_a_run_is_drawn_from_the_cache an_evaluation_fills_the_cache_again"
     ),
-    "`vgx run`, `vgx check`, `vgx eval`, `vgx resume` and `vgx fork` print": (
+    "`vgx run`, `vgx check`, `vgx eval`, `vgx resume`, `vgx fork` and `vgx replay` print": (
         "opening_is_seen_and_said_before a_check_says_where_it_goes_before_it_does"
     ),
     "They also print which images": "a_check_says_where_it_goes_before_it_does",

@@ -1,6 +1,7 @@
 """What people do with runs: fork, replay, remove, note. A plugin like any other.
 
-commands   the commands: fork, note, rm
+commands   the commands: fork, replay, note, rm
+replay     a step that was computed once more, as a folder
 remove     removing runs: only what is a run
 """
 

@@ -1,4 +1,4 @@
-"""The commands: fork, note, rm. Each imports what it needs when it is called."""
+"""The commands: fork, replay, note, rm. Each imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -63,6 +63,72 @@ def fork(
     new = forking.fork(parent, at, changed, out, device, console)
     console.print(f"Picture {save_grid(new, None, {}, 100, 0, None, device)}")
     console.print(f"Draw more with: vgx sample {new.short}")
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option(
+    "--step",
+    metavar="N",
+    type=click.IntRange(1, 10**12),
+    required=True,
+    help="The step to do once more.",
+)
+@click.option("--data", metavar="PLACE", help="Where its images lie now, if they were moved.")
+@click.option("--out", metavar="DIR", type=PATH, help="A folder; by default replays in the run.")
+@device_option
+@trust_option
+@common
+def replay(
+    run: str | None,
+    step: int,
+    data: str | None,
+    out: Path | None,
+    device: str | None,
+    trust: bool,
+) -> None:
+    """Do step N of RUN once more: its images, losses, gradients, and what the discriminator saw.
+
+    The step is computed from the checkpoint before it. It writes images.png, replay.json and
+    tensors.safetensors. vgx replay 7 --step 1234
+    """
+    trained = find_trusted(run, trust=trust)  # before anything heavy is imported
+    import vgx
+    from vgx.console import Console
+    from vgx.runs.trust import registry_of
+    from vgx.training import replay as replaying
+    from vgx_runs.replay import write
+
+    console, moved = Console(), None
+    name = f"step-{step:08}"
+    folder = trained.place("replays", name) if out is None else out
+    if data is not None:
+        registry = registry_of(trained)
+        moved = vgx.load_recipe(trained.recipe_file, (), registry, data, moved=True)
+    found = replaying.replay(trained, step, moved, device, console)
+    rows = [
+        (
+            record.label,
+            f"{record.value:.6g}",
+            f"{record.weight:.4g}",
+            *("-" if n is None else f"{n:.3g}" for n in record.norms(found.networks).values()),
+        )
+        for record in found.terms.values()
+    ]
+    console.table(("term", "value", "weight", *found.networks), rows)
+    console.print("The columns of networks have the norms of each term's gradient, unweighted")
+    if found.differs:
+        why = "another machine, device, version or number of threads may be the reason"
+        console.warn(f"not as in the log: {found.differs}; {why}")
+    elif found.logged is None:
+        console.print(f"Step {step:,} from step {found.start:,}; the log has no line of it")
+    else:
+        console.print(f"Step {step:,} from step {found.start:,}; its losses equal the log")
+    if out is None:
+        for file in ("images.png", "replay.json", "tensors.safetensors"):
+            trained.place("replays", name, file)
+    write(found, folder)
+    console.print(f"Replay {folder}")
 
 
 @click.command()
@@ -133,5 +199,5 @@ def rm(runs: tuple[str, ...], yes: bool) -> None:
     console.print(f"{len(found):,} removed, {format_bytes(sum(sizes.values()))} freed")
 
 
-COMMANDS = (fork, note, rm)
+COMMANDS = (fork, replay, note, rm)
 """The commands, in the order in which help lists them."""

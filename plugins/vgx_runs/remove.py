@@ -8,8 +8,7 @@ import shutil
 import stat
 from pathlib import Path
 
-import vgx
-from vgx.errors import BusyError
+from vgx.errors import BusyError, StorageError
 from vgx.files import storage
 from vgx.runs.directory import Run
 
@@ -19,20 +18,20 @@ _REMOVED = re.compile(r"\..+\.removed-[0-9a-f]{16}")
 
 
 def require_run(run: Run) -> None:
-    """Raise `vgx.StorageError` for what is no run, or is a link, and `BusyError` for a busy run.
+    """Raise `StorageError` for what is no run, or is a link, and `BusyError` for a busy run.
 
     A run that was ended before it began has no recipe: it is known by its name, if nothing is in it
     that vgx does not write.
     """
     path = run.path
     if path.is_symlink():
-        raise vgx.StorageError(f"{path}: a link to {path.resolve()}; name the run itself")
+        raise StorageError(f"{path}: a link to {path.resolve()}; name the run itself")
     if not path.is_dir():
-        raise vgx.StorageError(f"{path}: no run")
+        raise StorageError(f"{path}: no run")
     unborn = _NUMBERED.fullmatch(path.resolve().name) and not run.others()
     if not unborn and not all(_is_file(path / name) for name in NEEDED):
         what = f"no run, since it does not have {' and '.join(NEEDED)}; nothing was removed"
-        raise vgx.StorageError(f"{path}: {what}")
+        raise StorageError(f"{path}: {what}")
     if holder := run.holder():
         message = f"process {holder} is training here; nothing was removed"
         raise BusyError(f"{path}: {message}")

@@ -27,6 +27,7 @@ USES = (
     ("sample", "--separate", "pictures"), ("eval", "-n", "8"), ("resume",),
     ("resume", "--verify"), ("resume", "--force-unlock"), ("run", "--resume"),
     ("run", "--set", "train.steps=9", "--resume"), ("fork", "--at", "4"), ("fork",),
+    ("replay", "--step", "3"),
 )  # fmt: skip
 PART = '''
 from pathlib import Path

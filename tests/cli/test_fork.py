@@ -65,9 +65,10 @@ def files_of(run):
 
 
 def log_of(run):
-    """The log without the time that was spent."""
+    """The log without what a clock has measured."""
     lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    timed = {"seconds", "images_per_second"}
+    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
 
 
 def numbers_of(folder):

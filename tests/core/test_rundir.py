@@ -293,7 +293,7 @@ def test_where_no_folder_can_be_made_the_path_is_named(tmp_path):
 
 OWN = ("lock", "log.jsonl", "recipe.yaml", "ended.json", "report.html", "evaluation.json")
 OWN += ("note.txt",)
-FOLDERS = ("checkpoints", "samples", "samplers", "trackers", "plugins")
+FOLDERS = ("checkpoints", "samples", "samplers", "trackers", "plugins", "replays")
 INSIDE = ("checkpoints/step-00000005", "samples/x.png", "samplers/x", "plugins/x.py", "trackers/x")
 
 

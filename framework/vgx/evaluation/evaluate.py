@@ -85,9 +85,7 @@ def evaluate_run(
         most = min(settings.n, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
         settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
-        model = load_model(
-            run, recipe, device, ("encoder", "decoder"), best=settings.best, step=settings.step
-        )
+        model = _model(run, recipe, device, settings)
         holdout = None if settings.against else recipe.eval.holdout
         store = store_of(source, dataset, image, console, holdout or 0.0)
         sets = real_sets(store, holdout, settings.n)
@@ -109,7 +107,7 @@ def evaluate_run(
     results = {
         "format": FORMAT,
         "step": model.step,
-        "checkpoint": _checkpoint(settings),
+        "checkpoint": "best" if settings.best else "newest" if settings.step is None else "step",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - started, 3),
         "device": str(device),
@@ -130,11 +128,9 @@ def evaluate_run(
     return results
 
 
-def _checkpoint(settings: Settings) -> str:
-    """Return how the checkpoint was chosen: newest, best or step."""
-    if settings.step is not None:
-        return "step"
-    return "best" if settings.best else "newest"
+def _model(run: Run, recipe: Recipe, device: torch.device, settings: Settings) -> Model:
+    networks = ("encoder", "decoder")
+    return load_model(run, recipe, device, networks, best=settings.best, step=settings.step)
 
 
 def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:

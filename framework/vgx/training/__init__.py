@@ -12,4 +12,5 @@ preparing    what stands before a training: the data set is opened, all is tried
 session      `vgx run` and `vgx resume`: check, build, train; and continue
 fork         a new run that goes on from a checkpoint of another run
 verify       whether a run repeats: its last steps once more
+replay       one step once more: its images, terms and gradients
 """

@@ -49,7 +49,7 @@ from vgx.training.preparing import (
     require_parts,
     trained_images,
 )
-from vgx.training.session import print_findings
+from vgx.training.session import NO_OPTIMIZER, print_findings
 from vgx.training.signals import signals
 
 # With another value of these, the weights would not fit, or the steps that are done would have been
@@ -82,6 +82,8 @@ def fork(
     registry = registry_of(parent)
     stored = trials.settled(load_recipe(parent.recipe_file, (), registry))
     path, state = checkpoint.load_step(parent, at)
+    if "optimizers" not in state.numbers:
+        raise RecipeError(f"{parent.path}: {NO_OPTIMIZER}, since it was imported")
     recipe = recipe or stored
     recipe = recipe.model_copy(update={"image": trials.as_before(recipe, stored).image})
     changed = _changes(parent, stored, recipe)

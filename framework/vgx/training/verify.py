@@ -53,7 +53,8 @@ def verify(
         ) as advance:
             while training.done < last:
                 terms = training.step()
-                _compare_losses(run, training.done, terms, logged.get(training.done, {}))
+                if what := difference(training.done, terms, logged.get(training.done, {})):
+                    raise _differs(run, what)
                 advance(1, ())
     training.refresh_average()
     _compare_states(run, training.engine.state({}), newest)
@@ -61,13 +62,13 @@ def verify(
     return first, last
 
 
-def _compare_losses(
-    run: Run, step: int, terms: dict[str, Tensor], logged: dict[str, float]
-) -> None:
+def difference(step: int, terms: dict[str, Tensor], logged: dict[str, float]) -> str:
+    """Return how the terms of a step differ from its line of the log; empty if they do not."""
     for name, before in logged.items():
         now = terms[name].item() if name in terms else None
         if now != before:
-            raise _differs(run, f"step {step:,}: {name} was {before!r} and is {now!r} now")
+            return f"step {step:,}: {name} was {before!r} and is {now!r} now"
+    return ""
 
 
 def _compare_states(run: Run, state: State, newest: State) -> None:
