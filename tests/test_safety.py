@@ -29,7 +29,7 @@ HELD = {
     "So a run from somebody else": "the_programs_are_real",
     "`vgx list`, `vgx compare` and `vgx explain RUN` only look": "looking_executes_nothing",
     "They also work where the plugins": "looking_works_where_nothing_is_installed",
-    "`vgx sample`, `vgx eval`, `vgx report`, `vgx resume`": (
+    "`vgx sample`, `vgx eval`, `vgx report`, some figures": (
         "using_is_refused_and_says_what python_refuses_it_too "
         "a_strangers_run_executes_nothing_and_lends_no_file"
     ),

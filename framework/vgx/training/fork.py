@@ -125,7 +125,8 @@ def fork(
             registry, working(training.engine), lambda: training.when, memory.ADVICE
         )
         with closing(training, registry, console), attribution:
-            train(training, console)
+            for _ in train(training, console):
+                pass
     return new
 
 
