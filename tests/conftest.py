@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 
@@ -50,6 +51,8 @@ def install(tmp_path, monkeypatch):
         module = distribution.replace("-", "_") + re.sub(r"\W", "_", tmp_path.name)
         (site / f"{module}.py").write_text(text)
         lay(site, distribution, version, {f"{distribution}-plugin": module})
+        # The folder may have been listed in the same tick of the clock.
+        importlib.invalidate_caches()
 
     return make
 

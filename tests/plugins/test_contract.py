@@ -103,8 +103,13 @@ def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels,
     step = quantised_step() if name == "loss/vq" else None
     refuses = channels == 5 and name in OF_FILES
     refusal = pytest.raises(AssertionError, match="write --set image.channels=3")
+    latent = None
+    if name in LATENTS:  # of the smaller side, and twice as high
+        features, _, width = LATENTS[name]
+        latent = vgx.LatentSpec((features, 2 * width, width))
+    made = validate(part, fields.get(name, {}), REGISTRY)
     with refusal if refuses else nullcontext():
-        check_part(validate(part, fields.get(name, {}), REGISTRY), image=image, step=step)
+        check_part(made, image=image, latent=latent, step=step)
 
 
 def quantised_step():
