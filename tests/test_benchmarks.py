@@ -16,7 +16,7 @@ from vgx_report.compare import RunData
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_the_performance_tables_are_written(tmp_path):
     page = tmp_path / "performance.md"
     command = [sys.executable, ROOT / "benchmarks" / "performance.py", "--quick", "--out", page]

@@ -25,7 +25,7 @@ def vgx(folder, *words, **more):
     return done
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_run_goes_to_the_hub_and_comes_back(tmp_path):
     shutil.copytree(OLD, tmp_path / "runs" / "0001-old")
     done = vgx(tmp_path, "export", "1", "faces", "--codes")
