@@ -55,7 +55,7 @@ def draw_faces(run: Run) -> tuple[vgx.Model, Faces]:
     refused: list[str] = []
     for name, settings in ((None, {}), ("weighted-mix", {"anchors": "fresh"}), ("prior", {})):
         try:
-            model, prepared = open_sampler(run, name, settings)
+            model, prepared = open_sampler(run, name, settings, "cpu")
             # A seed for each: some samplers mix the same stored latents for all images of a seed.
             drawn = [draw_latents(prepared, 1, seed) for seed in range(DRAWN)]
         except vgx.RecipeError as error:

@@ -121,7 +121,7 @@ def networks(
     decoder = _decoder(model, z, labels)
     if model.recipe.encoder is None:
         return decoder, None
-    whole = vgx.load(run, networks=("encoder", "decoder"))
+    whole = vgx.load(run, "cpu", ("encoder", "decoder"))
     images = whole.decode(z[:TRIED], labels[:TRIED])  # [N, C, H, W]
     return decoder, _encoder(whole, decoder, images, labels[:TRIED])
 

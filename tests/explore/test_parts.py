@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
@@ -20,9 +21,11 @@ from hub_server import listening
 from onnx import TensorProto, helper, numpy_helper
 
 import vgx
+from vgx.sampling import model as models
 from vgx_explore import engine, latents, precision, run_page
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+OLD = Path(__file__).parents[1] / "data" / "run-of-format-1"  # a VAE-GAN of 8 pixels
 SCRIPT = (
     b"var a={},$b=1;a.at=import.meta.url;export{a as env,$b as default};\n//# sourceMappingURL=x"
 )
@@ -208,6 +211,20 @@ def test_a_class_is_a_difference_of_means_and_a_small_class_is_left_out():
     )
     assert [(each.left, each.right) for each in two] == [("round", "square")]
     assert two[0].change[5] < -9
+
+
+@pytest.fixture
+def run(tmp_path):
+    return vgx.Run(shutil.copytree(OLD, tmp_path / "0001-old"))
+
+
+def test_a_page_is_made_on_the_cpu_whatever_else_there_is(run, monkeypatch):
+    """A device without values stands for a GPU: nothing that was there could come to the page."""
+    monkeypatch.setattr(models, "pick_device", lambda device: torch.device(device or "meta"))
+    model, faces = latents.draw_faces(run)
+    assert {model.codes.device.type, faces.z.device.type} == {"cpu"}
+    decoder, encoder = run_page.networks(run, model, faces, [])
+    assert max(decoder.difference, encoder.difference) < run_page.CLOSE
 
 
 # --- text --------------------------------------------------------------------------------------

@@ -74,17 +74,19 @@ class Model:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1]."""
+        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device."""
         if self.encoder is None:
             raise RecipeError(f"{self.recipe.name} has no encoder")
+        images = images.to(self.codes.device)
         return torch.cat([self.encoder(part).mean for part in torch.split(images, CHUNK)])
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """[N, C, H, W]  Images in [0, 1] of latents [N, *Z].
+        """[N, C, H, W]  Images in [0, 1] of latents [N, *Z], on the model's device.
 
         A conditional decoder also gets `labels` [N]; by default each class in turn.
         """
+        z = z.to(self.codes.device)
         labels = labels_in_turn(len(z), self.recipe, z.device) if labels is None else labels
         labels = labels.to(z.device)
         part, images = self.recipe.decoder, []
