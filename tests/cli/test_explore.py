@@ -345,6 +345,21 @@ def test_classes_are_chosen_and_mixtures_of_draws_keep_their_variance(labelled, 
     page.wait_for_selector("#state:has-text('this model has no encoder')")
 
 
+def test_a_hand_that_is_faster_than_the_model_does_no_harm(labelled, opened):
+    page = opened(labelled.path.parents[1] / "labelled.html")
+    # As before the start, when there are no corners yet.
+    page.evaluate("() => { globalThis.kept = state.corners; state.corners = []; }")
+    page.locator("#sliders input").first.fill("2")
+    page.locator(".corner .other").first.click()
+    page.locator(".corner .face").first.click()
+    page.select_option("#class select", "1")
+    assert page.evaluate("[wanted, busy, waiting.size]") == [False, False, 0]
+    assert page.get_attribute("#state", "class") is None
+    page.evaluate("() => { failed('once'); state.corners = kept; change(); }")
+    page.wait_for_selector("#state:has-text('ms an image')")
+    settled(page)  # the alarm is over
+
+
 def test_it_works_under_a_finger_on_a_phone_and_in_the_dark(vaegan, opened):
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     page = opened(vaegan.path / "explore.html", **phone, color_scheme="light")
