@@ -105,6 +105,21 @@ def test_without_a_network_it_is_said_what_to_do(offline, monkeypatch):
     assert "vgx explore RUN --engine engine-9.9.tgz" in text
 
 
+def test_an_answer_that_is_none_is_said_too():
+    class Nonsense(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.wfile.write(b"nonsense\r\n\r\n")
+
+        def log_message(self, *_):
+            pass
+
+    _, release = packed()
+    with listening(Nonsense) as address:
+        release = replace(release, url=f"{address}/engine-9.9.tgz")
+        with pytest.raises(vgx.HubError, match="cannot be fetched from .*: nonsense"):
+            engine.load(release=release)
+
+
 # --- smaller files -----------------------------------------------------------------------------
 
 
