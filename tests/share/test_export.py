@@ -14,7 +14,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 import vgx
 from vgx.runs import checkpoint, exported
@@ -304,6 +304,12 @@ def test_a_file_that_is_not_as_written_is_refused(folder, name, how):
         os.mkfifo(file)
     with pytest.raises(vgx.StorageError, match=str(folder)):
         vgx.load(folder)
+
+
+def test_a_tensor_beside_the_latents_is_left_out(folder):
+    codes = load_file(folder / "codes.safetensors")
+    replace(folder, "codes.safetensors", save({**codes, "other": torch.zeros(1)}))
+    assert torch.equal(vgx.load(folder).codes, codes["codes"])
 
 
 def test_a_pickle_is_never_read(folder):

@@ -106,10 +106,11 @@ def current_model(engine: Engine, step: int) -> Model:
 
 
 def _known(latents: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return stored latents without labels that are not all known: fields of a `Model`."""
-    if "labels" in latents and (latents["labels"] < 0).any():
-        return {name: tensor for name, tensor in latents.items() if name != "labels"}
-    return latents
+    """Return the fields of a `Model` in stored latents, without labels that are not all known."""
+    names = {"codes", "labels", "kl"} & {*latents}
+    if "labels" in names and (latents["labels"] < 0).any():
+        names.remove("labels")
+    return {name: latents[name] for name in names}
 
 
 def labels_in_turn(n: int, recipe: Recipe, device: torch.device) -> Tensor:
