@@ -37,6 +37,7 @@ from vgx.runs.trust import registry_of
 from vgx.sampling.draw import class_names, decoded, draw_latents, prepare
 from vgx.sampling.model import Model, load_model, located
 from vgx_share import card, diffusers, onnx
+from vgx_share.latents import far_from_stored
 
 SAMPLES = 64  # images in samples.webp, in 8 rows
 NO_PATH = "left-out"  # in place of a path of this machine
@@ -232,7 +233,7 @@ def _samples(model: Model) -> bytes:
     part = recipe.sampler
     if not part.own_images and len(codes) >= part.least_codes:
         latents = draw_latents(prepare(model), 2 * SAMPLES, 0)
-        far = _far(latents.z, codes).nonzero()[:SAMPLES, 0]
+        far = far_from_stored(latents.z, codes).nonzero()[:SAMPLES, 0]
         labels = None if latents.labels is None else latents.labels[far]
         drawn = (latents.z[far], labels)
     if drawn is None or len(drawn[0]) < SAMPLES:
@@ -243,16 +244,6 @@ def _samples(model: Model) -> bytes:
     file = io.BytesIO()
     as_pil(as_pixels(grid(images, 8)[None])[0]).save(file, "WEBP", lossless=True)
     return file.getvalue()
-
-
-def _far(drawn: Tensor, codes: Tensor) -> Tensor:
-    """[n]  Whether drawn latents [n, *Z] are none of the stored ones [K, *Z], nor almost so."""
-    if not len(codes):
-        return torch.ones(len(drawn), dtype=torch.bool)
-    flat = codes.flatten(1)
-    usual = (flat - flat.roll(1, 0)).norm(dim=1).median()  # between two stored ones
-    nearest: Tensor = torch.cdist(drawn.flatten(1), flat).min(1).values  # [n]
-    return nearest.gt(0.05 * usual)
 
 
 def _onnx_files(model: Model) -> dict[str, bytes]:

@@ -242,6 +242,19 @@ def test_a_page_is_made_on_the_cpu_whatever_else_there_is(run, monkeypatch):
     assert max(decoder.difference, encoder.difference) < run_page.CLOSE
 
 
+def test_what_is_nearly_a_stored_latent_does_not_come_to_the_page(run):
+    """As many mixtures with a low concentration, which are nearly one of three stored latents."""
+    own = "concentration: 1.0"
+    text = run.recipe_file.read_text()
+    assert own in text
+    run.recipe_file.write_text(text.replace(own, "concentration: 0.2"))
+    model, faces = latents.draw_faces(run)
+    between = (model.codes - model.codes.roll(1, 0)).norm(dim=1).median()
+    assert "weighted-mix" in faces.origin
+    assert latents.SHOWN <= len(faces.z) < latents.DRAWN
+    assert torch.cdist(faces.z, model.codes).min() > 0.049 * between
+
+
 # --- text --------------------------------------------------------------------------------------
 
 
