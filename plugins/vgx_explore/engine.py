@@ -111,11 +111,8 @@ def _fetched(release: Release, folder: Path) -> bytes:
         # The address is a constant of this module.
         with urllib.request.urlopen(release.url, timeout=TIMEOUT) as answer:  # noqa: S310
             data: bytes = answer.read(MOST + 1)
-    except (
-        OSError,
-        ValueError,
-        http.client.HTTPException,
-    ) as error:  # no network, refused, broken off
+    # No network, refused, broken off.
+    except (OSError, ValueError, http.client.HTTPException) as error:
         why = f"{what}, cannot be fetched from {release.url}: {error}"
         raise HubError(f"{why};\n{instead}") from error
     if not _is(data, release.archive):
