@@ -215,7 +215,10 @@ def _is_path(text: str, field: str, folder: Path) -> bool:
     """Return whether the value of a field is a path, or was one where the run was started."""
     if re.match(r"[/~\\]|\.{1,2}/|[A-Za-z]:[/\\]|file:", text):
         return True
-    if "/" not in text and field != "path":  # a word, which a folder may be called too
+    if "/" not in text and field not in (
+        "path",
+        "file",
+    ):  # a word, as a folder may be called
         return False
     with suppress(OSError, ValueError):  # no name that a file can have
         return Path(text).exists() or (folder / text).exists()
@@ -232,10 +235,11 @@ def _samples(model: Model) -> bytes:
     codes, drawn = model.codes, None
     part = recipe.sampler
     if not part.own_images and len(codes) >= part.least_codes:
-        latents = draw_latents(prepare(model), 2 * SAMPLES, 0)
-        far = far_from_stored(latents.z, codes).nonzero()[:SAMPLES, 0]
-        labels = None if latents.labels is None else latents.labels[far]
-        drawn = (latents.z[far], labels)
+        with suppress(vgx.RecipeError):  # it cannot draw from these latents
+            latents = draw_latents(prepare(model), 2 * SAMPLES, 0)
+            far = far_from_stored(latents.z, codes).nonzero()[:SAMPLES, 0]
+            labels = None if latents.labels is None else latents.labels[far]
+            drawn = (latents.z[far], labels)
     if drawn is None or len(drawn[0]) < SAMPLES:
         generator = torch.Generator().manual_seed(0)
         z = torch.randn(SAMPLES, *recipe.latent.shape, generator=generator)  # [n, *Z]

@@ -139,10 +139,8 @@ def test_latents_of_training_images_are_shown_only_when_they_are_asked_for(vaega
     )
     with_page(copy, (none, none))
     data, _ = inside(copy.path / "explore.html")
-    assert (
-        "weighted-mix (posterior draws latents of training images as they are, or nearly so)"
-        in data["facts"][1]
-    )
+    why = "(posterior draws latents of training images as they are, or nearly so)"
+    assert f"weighted-mix {why}" in data["facts"][1]
     assert nearest(rows_in(copy.path / "explore.html")[:60], codes) > 1e-3
 
 

@@ -187,6 +187,26 @@ def test_the_images_are_drawn_and_are_no_training_images(run, tmp_path, sampler,
         assert min(image.size) >= 64
 
 
+def test_a_sampler_that_cannot_draw_does_not_stop_an_export(run, tmp_path, monkeypatch):
+    def refusing(*_):
+        raise vgx.RecipeError("fewer stored latents than dimensions")
+
+    drawn = exporting._samples(vgx.load(run, "cpu"))
+    monkeypatch.setattr(exporting, "prepare", refusing)
+    folder = export(run, tmp_path / "out")
+    with Image.open(folder / "samples.webp") as image, Image.open(io.BytesIO(drawn)) as mixed:
+        assert image.size == mixed.size
+        assert image.tobytes() != mixed.tobytes()
+
+
+def test_a_file_of_labels_is_left_out_like_a_path(run):
+    (run.path.parent / "secret.csv").touch()
+    data = {"type": "image-folder", "path": "faces", "labels": {"file": "secret.csv"}}
+    recipe = vgx.load_recipe(run.recipe_file, {"dataset": data, "image.classes": 2})
+    assert recipe.dataset.labels.file == "secret.csv"
+    assert exporting.without_paths(recipe, run).dataset.labels.file == "left-out"
+
+
 def test_the_card_is_read_by_the_hubs_library(run, tmp_path):
     figure = {"mean": 21.5, "features": None, "better": "higher"}
     odd = {"mean": float("nan"), "better": None}
