@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import vgx
 from vgx.runs.directory import Run
+from vgx.runs.trust import registry_of
 from vgx.sampling.draw import Latents, Prepared, draw_latents, open_sampler
 from vgx_share.latents import far_from_stored
 
@@ -46,7 +47,7 @@ class Direction:
     change: Tensor  # [*Z]  one standard deviation of the latents
 
 
-def draw_faces(run: Run) -> tuple[vgx.Model, Faces]:
+def draw_faces(run: Run, *, best: bool = False) -> tuple[vgx.Model, Faces]:
     """Return the run's decoder and new latents: those of `DRAWN` that are far from stored ones.
 
     The recipe's sampler draws them if it draws single images of which at least `SHOWN` are far;
@@ -54,9 +55,13 @@ def draw_faces(run: Run) -> tuple[vgx.Model, Faces]:
     none of them does.
     """
     refused: list[str] = []
+    own = vgx.load_recipe(run.recipe_file, (), registry_of(run)).sampler
     for name, settings in ((None, {}), ("weighted-mix", {"anchors": "fresh"}), ("prior", {})):
+        if own.own_images and name in (None, own.type):  # no page opens what a recipe names
+            refused.append(f"{own.type} opens images of its own")
+            continue
         try:
-            model, prepared = open_sampler(run, name, settings, "cpu")
+            model, prepared = open_sampler(run, name, settings, "cpu", best=best)
             # A seed for each: some samplers mix the same stored latents for all images of a seed.
             drawn = [draw_latents(prepared, 1, seed) for seed in range(DRAWN)]
         except vgx.RecipeError as error:

@@ -111,7 +111,7 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
     written |= diffusers.files(model, statistics)
     written |= _onnx_files(model)
     if wishes.explorer:
-        written["explorer/index.html"] = _explorer(run)
+        written["explorer/index.html"] = _explorer(run, best=best)
     about: exported.About = {
         "format": exported.FORMAT,
         "vgx": __version__,
@@ -274,9 +274,9 @@ def _onnx_files(model: Model) -> dict[str, bytes]:
     return files
 
 
-def _explorer(run: Run) -> bytes:
-    """Return the page of `vgx explore`."""
+def _explorer(run: Run, *, best: bool) -> bytes:
+    """Return the page of `vgx explore`, of the checkpoint that is exported."""
     from vgx_explore import explore
 
     with tempfile.TemporaryDirectory() as folder:
-        return explore(run.path, Path(folder) / "index.html").read_bytes()
+        return explore(run.path, Path(folder) / "index.html", best=best).read_bytes()

@@ -255,6 +255,21 @@ def test_what_is_nearly_a_stored_latent_does_not_come_to_the_page(run):
     assert torch.cdist(faces.z, model.codes).min() > 0.049 * between
 
 
+def test_the_best_checkpoint_is_asked_for(run):
+    with pytest.raises(vgx.RecipeError, match=r"no eval\.best"):
+        latents.draw_faces(run, best=True)
+
+
+def test_images_of_the_sampler_are_not_opened(run, recwarn):
+    own = "{type: weighted-mix, of: 3, concentration: 1.0, anchors: shared}"
+    text = run.recipe_file.read_text()
+    assert own in text
+    run.recipe_file.write_text(text.replace(own, f"{{type: reconstruct, path: {run.path}}}"))
+    _, faces = latents.draw_faces(run)
+    assert "weighted-mix (reconstruct opens images of its own)" in faces.origin
+    assert [each for each in recwarn if "opening the images" in str(each.message)] == []
+
+
 # --- text --------------------------------------------------------------------------------------
 
 
@@ -275,7 +290,7 @@ def test_no_text_becomes_markup_or_code():
 def test_an_image_that_no_browser_shows_is_refused(tmp_path, monkeypatch):
     model = model_of(Linear(), torch.zeros(3, 8), **{"image.channels": 5})
     monkeypatch.setattr(engine, "load", lambda *_: None)
-    monkeypatch.setattr(run_page, "draw_faces", lambda _: (model, SimpleNamespace()))
+    monkeypatch.setattr(run_page, "draw_faces", lambda _, best: (model, SimpleNamespace()))
     with pytest.raises(vgx.RecipeError, match="5 channels; a page shows 1, 3 or 4"):
         run_page.write_page(vgx.Run(tmp_path))
     with pytest.raises(vgx.RecipeError, match=r"page.txt: the name of a page must end in \.html"):

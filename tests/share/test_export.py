@@ -104,13 +104,17 @@ def test_what_is_asked_for_is_added(run, tmp_path):
 def test_the_page_to_play_with_is_asked_for(run, tmp_path, monkeypatch):
     import vgx_explore
 
-    def page(run, out):
+    def page(run, out, best):
         assert vgx.load(run).step == 4
+        asked.append(best)
         out.write_text("<!doctype html>")
         return out
 
+    asked = []
     monkeypatch.setattr(vgx_explore, "explore", page)
     folder = export(run, tmp_path / "out", explorer=True)
+    exporting._explorer(run, best=True)
+    assert asked == [False, True]
     assert files(folder) == ALWAYS | {"explorer/index.html"}
     assert vgx.load(folder).step == 4
 
