@@ -213,7 +213,7 @@ function preview() {
   clearTimeout(rest);
   rest = setTimeout(async () => {
     for (const end of document.querySelectorAll("#sliders canvas")) {
-      if (wanted || busy) return;
+      if (wanted || busy || !state.corners.length) return;
       const moved = [...state.moved];
       moved[end.dataset.slider] = Number(end.dataset.end);
       paint(end, (await decode(mixed(moved))).result);
