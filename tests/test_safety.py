@@ -29,7 +29,7 @@ HELD = {
     "So a run from somebody else": "the_programs_are_real",
     "`vgx list`, `vgx compare` and `vgx explain RUN` only look": "looking_executes_nothing",
     "They also work where the plugins": "looking_works_where_nothing_is_installed",
-    "`vgx sample`, `vgx eval`, `vgx report`, some figures": (
+    "`vgx sample`, `vgx eval`, `vgx report`, `vgx watch`, `vgx explore`": (
         "using_is_refused_and_says_what python_refuses_it_too "
         "a_strangers_run_executes_nothing_and_lends_no_file"
     ),
@@ -110,6 +110,10 @@ HELD = {
         "a_recipe_of_this_machine_asks_nobody opening_is_seen_and_said_before"
     ),
     "A notice names them first": "opening_is_seen_and_said_before",
+    "The first page of `vgx explore` fetches": (
+        "the_engine_is_fetched_once_and_is_a_plain_script "
+        "another_archive_is_refused_and_nothing_of_it_is_kept"
+    ),
     "The hub is asked with your token": "opening_is_seen_and_said_before",
     "Networks that are loaded": "looking_opens_no_data_and_asks_nobody",
     "With `--offline`": "a_recipe_of_this_machine_asks_nobody",

@@ -31,12 +31,13 @@ def explore(
     *,
     stored: bool = False,
     engine: str | Path | None = None,
+    best: bool = False,
 ) -> Path:
     """Make the page to play with a run (the newest by default), as `vgx explore`; return its file.
 
     `out` is by default `explore.html` in the run. With `stored` the page has latents of training
     images, which are derived from these images. `engine` is a file with onnxruntime-web, for a
-    machine without a network.
+    machine without a network. With `best` the page is of the best checkpoint by `eval.best`.
     """
     from vgx.files import user_path
     from vgx.runs.directory import find
@@ -44,4 +45,4 @@ def explore(
 
     file = None if out is None else user_path(out)
     archive = None if engine is None else user_path(engine)
-    return write_page(find(run), file, stored=stored, archive=archive)[0]
+    return write_page(find(run), file, stored=stored, archive=archive, best=best)[0]

@@ -7,6 +7,7 @@ Nothing is unpacked or used before its SHA-256 is compared with the one that sta
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import os
 import re
@@ -110,7 +111,8 @@ def _fetched(release: Release, folder: Path) -> bytes:
         # The address is a constant of this module.
         with urllib.request.urlopen(release.url, timeout=TIMEOUT) as answer:  # noqa: S310
             data: bytes = answer.read(MOST + 1)
-    except (OSError, ValueError) as error:  # no network, refused, broken off
+    # No network, refused, broken off.
+    except (OSError, ValueError, http.client.HTTPException) as error:
         why = f"{what}, cannot be fetched from {release.url}: {error}"
         raise HubError(f"{why};\n{instead}") from error
     if not _is(data, release.archive):

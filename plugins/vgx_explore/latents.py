@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 import vgx
 from vgx.runs.directory import Run
+from vgx.runs.trust import registry_of
 from vgx.sampling.draw import Latents, Prepared, draw_latents, open_sampler
+from vgx_share.latents import far_from_stored
 
 SHOWN = 60  # latents that the page can show
 PIECE = 16  # latents that are decoded at once
@@ -45,42 +47,36 @@ class Direction:
     change: Tensor  # [*Z]  one standard deviation of the latents
 
 
-def draw_faces(run: Run) -> tuple[vgx.Model, Faces]:
-    """Return the run's decoder and `DRAWN` new latents, none of which is a stored latent.
+def draw_faces(run: Run, *, best: bool = False) -> tuple[vgx.Model, Faces]:
+    """Return the run's decoder and new latents: those of `DRAWN` that are far from stored ones.
 
-    The recipe's sampler draws them if it draws single images that differ from the stored latents;
+    The recipe's sampler draws them if it draws single images of which at least `SHOWN` are far;
     else `weighted-mix` does, or `prior` when too few latents are stored. Raises `RecipeError` when
     none of them does.
     """
     refused: list[str] = []
+    own = vgx.load_recipe(run.recipe_file, (), registry_of(run)).sampler
     for name, settings in ((None, {}), ("weighted-mix", {"anchors": "fresh"}), ("prior", {})):
+        if own.own_images and name in (None, own.type):  # no page opens what a recipe names
+            refused.append(f"{own.type} opens images of its own")
+            continue
         try:
-            model, prepared = open_sampler(run, name, settings)
+            model, prepared = open_sampler(run, name, settings, "cpu", best=best)
             # A seed for each: some samplers mix the same stored latents for all images of a seed.
             drawn = [draw_latents(prepared, 1, seed) for seed in range(DRAWN)]
         except vgx.RecipeError as error:
             refused.append(str(error))
             continue
-        faces = _faces(prepared, drawn, refused)
-        if why := _unfit(prepared, faces.z):
-            refused.append(why)
+        if prepared.part.row_length is not None:
+            refused.append(f"{prepared.part.type} draws rows of images")
             continue
-        return model, faces
+        far = far_from_stored(torch.cat([each.z for each in drawn]), prepared.codes)  # [DRAWN]
+        drawn = [each for each, shown in zip(drawn, far, strict=True) if shown]
+        if len(drawn) >= SHOWN:
+            return model, _faces(prepared, drawn, refused)
+        as_stored = "draws latents of training images as they are, or nearly so"
+        refused.append(f"{prepared.part.type} {as_stored}")
     raise vgx.RecipeError(f"{run.path}: nothing can be drawn: {'; '.join(refused)}")
-
-
-def _unfit(prepared: Prepared, z: Tensor) -> str:
-    """Return why the page does not show latents [N, *Z] of a sampler, or an empty text."""
-    part, codes = prepared.part, prepared.codes.flatten(1).float()  # [K, D]
-    if part.row_length is not None:
-        return f"{part.type} draws rows of images"
-    if not len(codes):
-        return ""
-    drawn = z.flatten(1).float()  # [N, D]
-    nearest = torch.cdist(drawn, codes, compute_mode="donot_use_mm_for_euclid_dist").amin(1)  # [N]
-    spread = (codes - codes.mean(0)).norm(dim=1).mean()
-    stored = bool((nearest <= 1e-4 * spread).any())
-    return f"{part.type} draws latents of training images as they are" if stored else ""
 
 
 def _faces(prepared: Prepared, drawn: Sequence[Latents], refused: Sequence[str]) -> Faces:

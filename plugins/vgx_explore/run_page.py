@@ -55,14 +55,20 @@ class Network:
 
 
 def write_page(
-    run: Run, out: Path | None = None, *, stored: bool = False, archive: Path | None = None
+    run: Run,
+    out: Path | None = None,
+    *,
+    stored: bool = False,
+    archive: Path | None = None,
+    best: bool = False,
 ) -> tuple[Path, list[str]]:
     """Write the page of a run; return its file, and what is in it as lines of text.
 
     `out` is by default `explore.html` in the run. With `stored` the corners are latents of training
-    images. `archive` is a file with the engine, for a machine without a network. Raises
-    `RecipeError` for a run whose images a browser cannot show, `HubError` without an engine,
-    `StorageError` for files that cannot be read or written.
+    images; with `best` the model is that of the best checkpoint. `archive` is a file with the
+    engine, for a machine without a network. Raises `RecipeError` for a run whose images a browser
+    cannot show, `HubError` without an engine, `StorageError` for files that cannot be read or
+    written.
     """
     if out is not None:
         require_ending(out, "a page", PAGE)
@@ -70,7 +76,7 @@ def write_page(
     if missing := missing_libraries():
         raise vgx.RecipeError(f"the page needs {', '.join(missing)}: pip install 'vgx[onnx]'")
     runtime = engine.load(archive)
-    model, faces = draw_faces(run)
+    model, faces = draw_faces(run, best=best)
     recipe = model.recipe
     if recipe.image.channels not in CHANNELS:
         text = f"the images have {recipe.image.channels} channels; a page shows 1, 3 or 4"
@@ -121,7 +127,7 @@ def networks(
     decoder = _decoder(model, z, labels)
     if model.recipe.encoder is None:
         return decoder, None
-    whole = vgx.load(run, networks=("encoder", "decoder"))
+    whole = vgx.load(run, "cpu", ("encoder", "decoder"), step=model.step)
     images = whole.decode(z[:TRIED], labels[:TRIED])  # [N, C, H, W]
     return decoder, _encoder(whole, decoder, images, labels[:TRIED])
 

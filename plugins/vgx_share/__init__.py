@@ -2,6 +2,7 @@
 
 exporting   `vgx export`: the files of a folder that any program can read
 card        the card of a model
+latents     which drawn latents may be shown
 onnx        encoder and decoder as ONNX files
 diffusers   the folder of an autoencoder of diffusers, written and read
 importing   `vgx import`: a run out of a folder

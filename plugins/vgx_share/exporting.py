@@ -37,6 +37,7 @@ from vgx.runs.trust import registry_of
 from vgx.sampling.draw import class_names, decoded, draw_latents, prepare
 from vgx.sampling.model import Model, load_model, located
 from vgx_share import card, diffusers, onnx
+from vgx_share.latents import far_from_stored
 
 SAMPLES = 64  # images in samples.webp, in 8 rows
 NO_PATH = "left-out"  # in place of a path of this machine
@@ -110,7 +111,7 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
     written |= diffusers.files(model, statistics)
     written |= _onnx_files(model)
     if wishes.explorer:
-        written["explorer/index.html"] = _explorer(run)
+        written["explorer/index.html"] = _explorer(run, best=best)
     about: exported.About = {
         "format": exported.FORMAT,
         "vgx": __version__,
@@ -214,7 +215,10 @@ def _is_path(text: str, field: str, folder: Path) -> bool:
     """Return whether the value of a field is a path, or was one where the run was started."""
     if re.match(r"[/~\\]|\.{1,2}/|[A-Za-z]:[/\\]|file:", text):
         return True
-    if "/" not in text and field != "path":  # a word, which a folder may be called too
+    if "/" not in text and field not in (
+        "path",
+        "file",
+    ):  # a word, as a folder may be called
         return False
     with suppress(OSError, ValueError):  # no name that a file can have
         return Path(text).exists() or (folder / text).exists()
@@ -231,10 +235,11 @@ def _samples(model: Model) -> bytes:
     codes, drawn = model.codes, None
     part = recipe.sampler
     if not part.own_images and len(codes) >= part.least_codes:
-        latents = draw_latents(prepare(model), 2 * SAMPLES, 0)
-        far = _far(latents.z, codes).nonzero()[:SAMPLES, 0]
-        labels = None if latents.labels is None else latents.labels[far]
-        drawn = (latents.z[far], labels)
+        with suppress(vgx.RecipeError):  # it cannot draw from these latents
+            latents = draw_latents(prepare(model), 2 * SAMPLES, 0)
+            far = far_from_stored(latents.z, codes).nonzero()[:SAMPLES, 0]
+            labels = None if latents.labels is None else latents.labels[far]
+            drawn = (latents.z[far], labels)
     if drawn is None or len(drawn[0]) < SAMPLES:
         generator = torch.Generator().manual_seed(0)
         z = torch.randn(SAMPLES, *recipe.latent.shape, generator=generator)  # [n, *Z]
@@ -243,16 +248,6 @@ def _samples(model: Model) -> bytes:
     file = io.BytesIO()
     as_pil(as_pixels(grid(images, 8)[None])[0]).save(file, "WEBP", lossless=True)
     return file.getvalue()
-
-
-def _far(drawn: Tensor, codes: Tensor) -> Tensor:
-    """[n]  Whether drawn latents [n, *Z] are none of the stored ones [K, *Z], nor almost so."""
-    if not len(codes):
-        return torch.ones(len(drawn), dtype=torch.bool)
-    flat = codes.flatten(1)
-    usual = (flat - flat.roll(1, 0)).norm(dim=1).median()  # between two stored ones
-    nearest: Tensor = torch.cdist(drawn.flatten(1), flat).min(1).values  # [n]
-    return nearest.gt(0.05 * usual)
 
 
 def _onnx_files(model: Model) -> dict[str, bytes]:
@@ -279,9 +274,9 @@ def _onnx_files(model: Model) -> dict[str, bytes]:
     return files
 
 
-def _explorer(run: Run) -> bytes:
-    """Return the page of `vgx explore`."""
+def _explorer(run: Run, *, best: bool) -> bytes:
+    """Return the page of `vgx explore`, of the checkpoint that is exported."""
     from vgx_explore import explore
 
     with tempfile.TemporaryDirectory() as folder:
-        return explore(run.path, Path(folder) / "index.html").read_bytes()
+        return explore(run.path, Path(folder) / "index.html", best=best).read_bytes()

@@ -27,7 +27,7 @@ USES = (
     ("sample", "--separate", "pictures"), ("eval", "-n", "8"), ("resume",),
     ("resume", "--verify"), ("resume", "--force-unlock"), ("run", "--resume"),
     ("run", "--set", "train.steps=9", "--resume"), ("fork", "--at", "4"), ("fork",),
-    ("replay", "--step", "3"),
+    ("replay", "--step", "3"), ("watch",), ("explore",), ("export",),
 )  # fmt: skip
 PART = '''
 from pathlib import Path
@@ -95,7 +95,8 @@ class Stranger:
 
     def use(self, command):
         """Run a command that uses the run: its exit code."""
-        return run_program([*command, str(self.run)])
+        beside = ["pictures"] if command[0] == "export" else []
+        return run_program([*command, str(self.run), *beside])
 
 
 @pytest.fixture

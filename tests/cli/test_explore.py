@@ -139,9 +139,8 @@ def test_latents_of_training_images_are_shown_only_when_they_are_asked_for(vaega
     )
     with_page(copy, (none, none))
     data, _ = inside(copy.path / "explore.html")
-    assert (
-        "weighted-mix (posterior draws latents of training images as they are)" in data["facts"][1]
-    )
+    why = "(posterior draws latents of training images as they are, or nearly so)"
+    assert f"weighted-mix {why}" in data["facts"][1]
     assert nearest(rows_in(copy.path / "explore.html")[:60], codes) > 1e-3
 
 
@@ -343,6 +342,21 @@ def test_classes_are_chosen_and_mixtures_of_draws_keep_their_variance(labelled, 
         assert_pixels(page, "#image", model.decode(mixed[None], torch.tensor([label]))[0])
     give(page, "p.png", b"x")
     page.wait_for_selector("#state:has-text('this model has no encoder')")
+
+
+def test_a_hand_that_is_faster_than_the_model_does_no_harm(labelled, opened):
+    page = opened(labelled.path.parents[1] / "labelled.html")
+    # As before the start, when there are no corners yet.
+    page.evaluate("() => { globalThis.kept = state.corners; state.corners = []; }")
+    page.locator("#sliders input").first.fill("2")
+    page.locator(".corner .other").first.click()
+    page.locator(".corner .face").first.click()
+    page.select_option("#class select", "1")
+    assert page.evaluate("[wanted, busy]") == [False, False]
+    assert page.get_attribute("#state", "class") is None
+    page.evaluate("() => { failed('once'); state.corners = kept; change(); }")
+    page.wait_for_selector("#state:has-text('ms an image')")
+    settled(page)  # the alarm is over
 
 
 def test_it_works_under_a_finger_on_a_phone_and_in_the_dark(vaegan, opened):

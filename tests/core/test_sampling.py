@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,17 @@ def test_a_run_whose_networks_are_built_differently_now_says_why(tmp_path):
     expected = r"does not fit the decoder .*(?s:.*)another version of vgx .* environment\.json"
     with pytest.raises(StorageError, match=expected):
         vgx.load(recipe.parent)
+
+
+def test_what_comes_from_elsewhere_goes_to_the_device_of_the_model(model):
+    """As latents and images of the CPU, for a model on a GPU."""
+    recipe = model.recipe
+    encoder = recipe.encoder.build(recipe.image, recipe.latent).to("meta")
+    moved = replace(
+        model, codes=model.codes.to("meta"), encoder=encoder, decoder=model.decoder.to("meta")
+    )
+    assert moved.decode(latents(3)).device.type == "meta"
+    assert moved.encode(torch.rand(3, 3, 32, 32)).device.type == "meta"
 
 
 @pytest.mark.parametrize("n", [1, 63, 64, 65])

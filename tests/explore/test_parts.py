@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
@@ -20,9 +21,11 @@ from hub_server import listening
 from onnx import TensorProto, helper, numpy_helper
 
 import vgx
+from vgx.sampling import model as models
 from vgx_explore import engine, latents, precision, run_page
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+OLD = Path(__file__).parents[1] / "data" / "run-of-format-1"  # a VAE-GAN of 8 pixels
 SCRIPT = (
     b"var a={},$b=1;a.at=import.meta.url;export{a as env,$b as default};\n//# sourceMappingURL=x"
 )
@@ -100,6 +103,21 @@ def test_without_a_network_it_is_said_what_to_do(offline, monkeypatch):
     assert ("nothing is fetched offline" in text) == offline
     assert f"npm pack onnxruntime-web@9.9, or curl -O {release.url}" in text
     assert "vgx explore RUN --engine engine-9.9.tgz" in text
+
+
+def test_an_answer_that_is_none_is_said_too():
+    class Nonsense(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.wfile.write(b"nonsense\r\n\r\n")
+
+        def log_message(self, *_):
+            pass
+
+    _, release = packed()
+    with listening(Nonsense) as address:
+        release = replace(release, url=f"{address}/engine-9.9.tgz")
+        with pytest.raises(vgx.HubError, match="cannot be fetched from .*: nonsense"):
+            engine.load(release=release)
 
 
 # --- smaller files -----------------------------------------------------------------------------
@@ -210,6 +228,48 @@ def test_a_class_is_a_difference_of_means_and_a_small_class_is_left_out():
     assert two[0].change[5] < -9
 
 
+@pytest.fixture
+def run(tmp_path):
+    return vgx.Run(shutil.copytree(OLD, tmp_path / "0001-old"))
+
+
+def test_a_page_is_made_on_the_cpu_whatever_else_there_is(run, monkeypatch):
+    """A device without values stands for a GPU: nothing that was there could come to the page."""
+    monkeypatch.setattr(models, "pick_device", lambda device: torch.device(device or "meta"))
+    model, faces = latents.draw_faces(run)
+    assert {model.codes.device.type, faces.z.device.type} == {"cpu"}
+    decoder, encoder = run_page.networks(run, model, faces, [])
+    assert max(decoder.difference, encoder.difference) < run_page.CLOSE
+
+
+def test_what_is_nearly_a_stored_latent_does_not_come_to_the_page(run):
+    """As many mixtures with a low concentration, which are nearly one of three stored latents."""
+    own = "concentration: 1.0"
+    text = run.recipe_file.read_text()
+    assert own in text
+    run.recipe_file.write_text(text.replace(own, "concentration: 0.2"))
+    model, faces = latents.draw_faces(run)
+    between = (model.codes - model.codes.roll(1, 0)).norm(dim=1).median()
+    assert "weighted-mix" in faces.origin
+    assert latents.SHOWN <= len(faces.z) < latents.DRAWN
+    assert torch.cdist(faces.z, model.codes).min() > 0.049 * between
+
+
+def test_the_best_checkpoint_is_asked_for(run):
+    with pytest.raises(vgx.RecipeError, match=r"no eval\.best"):
+        latents.draw_faces(run, best=True)
+
+
+def test_images_of_the_sampler_are_not_opened(run, recwarn):
+    own = "{type: weighted-mix, of: 3, concentration: 1.0, anchors: shared}"
+    text = run.recipe_file.read_text()
+    assert own in text
+    run.recipe_file.write_text(text.replace(own, f"{{type: reconstruct, path: {run.path}}}"))
+    _, faces = latents.draw_faces(run)
+    assert "weighted-mix (reconstruct opens images of its own)" in faces.origin
+    assert [each for each in recwarn if "opening the images" in str(each.message)] == []
+
+
 # --- text --------------------------------------------------------------------------------------
 
 
@@ -230,7 +290,7 @@ def test_no_text_becomes_markup_or_code():
 def test_an_image_that_no_browser_shows_is_refused(tmp_path, monkeypatch):
     model = model_of(Linear(), torch.zeros(3, 8), **{"image.channels": 5})
     monkeypatch.setattr(engine, "load", lambda *_: None)
-    monkeypatch.setattr(run_page, "draw_faces", lambda _: (model, SimpleNamespace()))
+    monkeypatch.setattr(run_page, "draw_faces", lambda _, best: (model, SimpleNamespace()))
     with pytest.raises(vgx.RecipeError, match="5 channels; a page shows 1, 3 or 4"):
         run_page.write_page(vgx.Run(tmp_path))
     with pytest.raises(vgx.RecipeError, match=r"page.txt: the name of a page must end in \.html"):

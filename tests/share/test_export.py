@@ -14,7 +14,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file, save
 
 import vgx
 from vgx.runs import checkpoint, exported
@@ -104,13 +104,17 @@ def test_what_is_asked_for_is_added(run, tmp_path):
 def test_the_page_to_play_with_is_asked_for(run, tmp_path, monkeypatch):
     import vgx_explore
 
-    def page(run, out):
+    def page(run, out, best):
         assert vgx.load(run).step == 4
+        asked.append(best)
         out.write_text("<!doctype html>")
         return out
 
+    asked = []
     monkeypatch.setattr(vgx_explore, "explore", page)
     folder = export(run, tmp_path / "out", explorer=True)
+    exporting._explorer(run, best=True)
+    assert asked == [False, True]
     assert files(folder) == ALWAYS | {"explorer/index.html"}
     assert vgx.load(folder).step == 4
 
@@ -185,6 +189,26 @@ def test_the_images_are_drawn_and_are_no_training_images(run, tmp_path, sampler,
     with Image.open(folder / "samples.webp") as image:
         assert image.format == "WEBP"
         assert min(image.size) >= 64
+
+
+def test_a_sampler_that_cannot_draw_does_not_stop_an_export(run, tmp_path, monkeypatch):
+    def refusing(*_):
+        raise vgx.RecipeError("fewer stored latents than dimensions")
+
+    drawn = exporting._samples(vgx.load(run, "cpu"))
+    monkeypatch.setattr(exporting, "prepare", refusing)
+    folder = export(run, tmp_path / "out")
+    with Image.open(folder / "samples.webp") as image, Image.open(io.BytesIO(drawn)) as mixed:
+        assert image.size == mixed.size
+        assert image.tobytes() != mixed.tobytes()
+
+
+def test_a_file_of_labels_is_left_out_like_a_path(run):
+    (run.path.parent / "secret.csv").touch()
+    data = {"type": "image-folder", "path": "faces", "labels": {"file": "secret.csv"}}
+    recipe = vgx.load_recipe(run.recipe_file, {"dataset": data, "image.classes": 2})
+    assert recipe.dataset.labels.file == "secret.csv"
+    assert exporting.without_paths(recipe, run).dataset.labels.file == "left-out"
 
 
 def test_the_card_is_read_by_the_hubs_library(run, tmp_path):
@@ -304,6 +328,13 @@ def test_a_file_that_is_not_as_written_is_refused(folder, name, how):
         os.mkfifo(file)
     with pytest.raises(vgx.StorageError, match=str(folder)):
         vgx.load(folder)
+
+
+def test_a_tensor_beside_the_latents_is_left_out(folder):
+    stored = (folder / "codes.safetensors").read_bytes()
+    codes = load(stored)
+    replace(folder, "codes.safetensors", save({**codes, "other": torch.zeros(1)}))
+    assert torch.equal(vgx.load(folder).codes, codes["codes"])
 
 
 def test_a_pickle_is_never_read(folder):

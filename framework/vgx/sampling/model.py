@@ -74,17 +74,19 @@ class Model:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1]."""
+        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device."""
         if self.encoder is None:
             raise RecipeError(f"{self.recipe.name} has no encoder")
+        images = images.to(self.codes.device)
         return torch.cat([self.encoder(part).mean for part in torch.split(images, CHUNK)])
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """[N, C, H, W]  Images in [0, 1] of latents [N, *Z].
+        """[N, C, H, W]  Images in [0, 1] of latents [N, *Z], on the model's device.
 
         A conditional decoder also gets `labels` [N]; by default each class in turn.
         """
+        z = z.to(self.codes.device)
         labels = labels_in_turn(len(z), self.recipe, z.device) if labels is None else labels
         labels = labels.to(z.device)
         part, images = self.recipe.decoder, []
@@ -104,10 +106,11 @@ def current_model(engine: Engine, step: int) -> Model:
 
 
 def _known(latents: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return stored latents without labels that are not all known: fields of a `Model`."""
-    if "labels" in latents and (latents["labels"] < 0).any():
-        return {name: tensor for name, tensor in latents.items() if name != "labels"}
-    return latents
+    """Return the fields of a `Model` in stored latents, without labels that are not all known."""
+    names = {"codes", "labels", "kl"} & {*latents}
+    if "labels" in names and (latents["labels"] < 0).any():
+        names.remove("labels")
+    return {name: latents[name] for name in names}
 
 
 def labels_in_turn(n: int, recipe: Recipe, device: torch.device) -> Tensor:

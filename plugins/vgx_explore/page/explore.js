@@ -180,6 +180,7 @@ const times = []; // milliseconds of the last images
 let wanted = false, busy = false, shown = 0;
 
 function change() {
+  if (!state.corners.length) return; // the model has not started
   wanted = true;
   if (!busy) show();
 }
@@ -212,7 +213,7 @@ function preview() {
   clearTimeout(rest);
   rest = setTimeout(async () => {
     for (const end of document.querySelectorAll("#sliders canvas")) {
-      if (wanted || busy) return;
+      if (wanted || busy || !state.corners.length) return;
       const moved = [...state.moved];
       moved[end.dataset.slider] = Number(end.dataset.end);
       paint(end, (await decode(mixed(moved))).result);
@@ -221,12 +222,13 @@ function preview() {
 }
 
 function say(text) {
+  $("state").removeAttribute("class");
   $("state").textContent = text;
 }
 
 function failed(text) {
-  $("state").className = "alarm";
   say(`The model does not run here: ${text}`);
+  $("state").className = "alarm";
 }
 
 // --- the triangle ---
@@ -306,6 +308,7 @@ let row = 0;
 const nextRow = () => state.rows[row++ % state.rows.length];
 
 function put(k, latent) {
+  if (!state.corners.length) return;
   state.corners[k] = latent;
   if (state.photo === k) state.photo = null;
   $("photo").hidden = state.photo === null;
@@ -421,7 +424,7 @@ function choose(label) {
   state.label = label;
   $("class").querySelector("select").value = label;
   change();
-  if (worker) [0, 1, 2].forEach(thumbnail);
+  if (state.corners.length) [0, 1, 2].forEach(thumbnail);
 }
 
 function makeClasses() {
