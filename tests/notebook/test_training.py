@@ -127,6 +127,15 @@ def test_a_loop_that_is_left_and_resumed_ends_as_one_that_was_not(whole, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_loop_that_is_left_at_its_last_step_is_done(tmp_path):
+    for step in vgx.train("tiny", FAST | {"train.steps": 2}, out=tmp_path, quiet=True):
+        if step.number == step.of:
+            break
+    assert (step.run.state, step.run.step) == ("done", 2)
+    assert json.loads((step.run.path / "ended.json").read_text())["how"] == "done"
+
+
+@pytest.mark.slow
 def test_a_run_that_is_done_is_trained_longer(whole, tmp_path, capfd):
     run = vgx.run("tiny", FAST | {"train.steps": 2}, out=tmp_path, quiet=True)
     assert vgx.resume(run, quiet=True) == run
