@@ -188,6 +188,32 @@ def test_what_changes_is_trained_from_then_on(copy):
     assert reading.audit(new.path)["losses"].keys() == terms[10]
 
 
+def test_a_frozen_discriminator_is_trained_from_then_on(copy):
+    frozen = {
+        "train__freeze": ["discriminator"],
+        "train__steps": 10,
+        "allow": ["dead:*", "fresh:*"],
+    }
+    first = fork(copy, 8, recipe_of(copy, **frozen), console=quiet())
+    console = quiet()
+    thawed = recipe_of(first, train__freeze=[], train__steps=12)
+    second = fork(first, 10, thawed, console=console)
+    said = console.rich.file.getvalue()
+    assert "optimizer of the discriminator: begins anew, at step 10" in said
+    (_, start), (_, end) = checkpoint.load_step(second, 10), checkpoint.load_step(second, 12)
+    name = next(name for name in start.model if name.startswith("discriminator."))
+    assert not torch.equal(start.model[name], end.model[name])
+
+
+def test_a_fork_takes_as_many_minibatches_in_a_step_as_its_parent(copy):
+    """Of a frozen discriminator no updates are counted, so to thaw it would change the number."""
+    steps = {"train__discriminator_steps": 2}
+    frozen = recipe_of(copy, **steps, train__freeze=["discriminator"])
+    thawed = recipe_of(copy, **steps)
+    with pytest.raises(RecipeError, match="minibatches of a step: 1 -> 2"):
+        forking._changes(copy, frozen, thawed)
+
+
 def test_an_average_that_is_new_begins_with_the_weights_of_now(copy):
     none = copy.path.parent / "none"
     shutil.copytree(copy.path, none)

@@ -148,6 +148,9 @@ def _changes(parent: Run, stored: Recipe, recipe: Recipe) -> list[str]:
         for name, text in changed.items()
         if any(name == field or name.startswith(f"{field}.") for field in FIXED)
     ]
+    steps = stored.batches_per_step, recipe.batches_per_step
+    if steps[0] != steps[1]:  # a discriminator that is thawed or frozen may change it too
+        wrong.append(f"minibatches of a step: {steps[0]} -> {steps[1]}")
     if wrong:
         listed = "\n  ".join(wrong[:SHOWN])
         raise RecipeError(
@@ -345,8 +348,9 @@ def _optimizers(
     plain: dict[str, Any] = {}
     notices: list[str] = []
     for name, player in engine.players.items():
-        own, saved = fresh.numbers["optimizers"][name], state.numbers["optimizers"][name]
-        if player.settings.type != getattr(stored.train.optimizers, name).type:
+        own = fresh.numbers["optimizers"][name]
+        saved = state.numbers["optimizers"].get(name)  # none of a player that was frozen
+        if saved is None or player.settings.type != getattr(stored.train.optimizers, name).type:
             plain[name] = own
             step = state.numbers["step"]
             notices.append(f"optimizer of the {name}: begins anew, at step {step:,}")
