@@ -53,16 +53,23 @@ def read(given: Given | Sequence[Given], recipe: Recipe, registry: Registry, n: 
     A folder, an archive and the name of a data set of the hub are opened as `--data` opens them.
     Raises `DataError` for what is no image.
     """
+    if n < 1:
+        raise DataError(f"n: {n}: give a whole number, at least 1")
     if isinstance(given, Images):
         given = given.tensor
     if isinstance(given, Tensor):
-        return _checked(given, recipe.image)[:n].cpu()
+        return _checked(given, recipe.image, n)
     if isinstance(given, str | Path) and not user_path(given).is_file():
         return _folder(str(given), recipe, registry, n)
     every = given if isinstance(given, list | tuple) else [given]
     if not every:
         raise DataError("no images are given")
-    return torch.cat([_one(each, recipe, registry) for each in every[:n]])
+    found: list[Tensor] = []
+    for each in every:
+        if n > 0:
+            found.append(_one(each, recipe, registry, n))
+            n -= len(found[-1])
+    return torch.cat(found)
 
 
 def _folder(place: str, recipe: Recipe, registry: Registry, n: int) -> Tensor:
@@ -72,12 +79,12 @@ def _folder(place: str, recipe: Recipe, registry: Registry, n: int) -> Tensor:
     return as_images(_all(decoded(source, image, n).images), "cpu")
 
 
-def _one(given: Any, recipe: Recipe, registry: Registry) -> Tensor:
-    """[N, C, H, W]  One image, or a tensor or folder of some."""
+def _one(given: Any, recipe: Recipe, registry: Registry, n: int) -> Tensor:
+    """[N, C, H, W]  One image, or at most n of a tensor or a folder."""
     if isinstance(given, Tensor | Images) or (
         isinstance(given, str | Path) and not user_path(given).is_file()
     ):
-        return read(given, recipe, registry, 10**6)
+        return read(given, recipe, registry, n)
     image = replace(recipe.image, classes=0)
     return as_images(_all(decoded(_Single(given), image, 1).images), "cpu")
 
@@ -118,11 +125,15 @@ def _all(images: Any) -> NDArray[Any]:
     return pixels
 
 
-def _checked(images: Tensor, image: ImageSpec) -> Tensor:
+def _checked(images: Tensor, image: ImageSpec, n: int) -> Tensor:
+    """[N, C, H, W]  At most n images as float32, on the CPU."""
     shape = (*image.shape,)
     if images.dim() == 3:
         images = images[None]
     if images.dim() != 4 or images.shape[1:] != shape or not images.is_floating_point():
         got = f"{images.dtype} of shape {[*images.shape]}"
         raise DataError(f"a tensor of {got}; give floats in [0, 1] of shape [N, {shape}]")
+    images = images[:n].detach().float().cpu()
+    if not ((images >= 0) & (images <= 1)).all():  # also when one is no number
+        raise DataError("a tensor with values outside of [0, 1], or that are no numbers")
     return images
