@@ -21,6 +21,7 @@ from vgx.runs.directory import Run
 from vgx.training import fork as forking
 from vgx.training import session
 from vgx.training.fork import fork
+from vgx.training.replay import replay
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 SETTINGS = (
@@ -212,6 +213,19 @@ def test_a_fork_takes_as_many_minibatches_in_a_step_as_its_parent(copy):
     thawed = recipe_of(copy, **steps)
     with pytest.raises(RecipeError, match="minibatches of a step: 1 -> 2"):
         forking._changes(copy, frozen, thawed)
+
+
+def test_a_step_before_the_fork_is_replayed_in_the_parent(copy):
+    """A fork has the log and the best checkpoint of its parent, but not its recipe."""
+    about = json.loads((copy.path / "environment.json").read_text())
+    about["parent"] = {
+        "run": "0003-old", "step": 8, "sha256": "0" * 64, "networks": ["decoder"], "how": "fork",
+    }  # fmt: skip
+    (copy.path / "environment.json").write_text(json.dumps(about))
+    for step in (5, 8):
+        with pytest.raises(StorageError, match=f"from 0003-old at step 8, so step {step} was done"):
+            replay(copy, step, console=quiet())
+    assert replay(copy, 9, console=quiet()).start == 8
 
 
 def test_an_average_that_is_new_begins_with_the_weights_of_now(copy):
