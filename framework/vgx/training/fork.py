@@ -175,7 +175,8 @@ def _begun(
     background = recipe.image.background.replace("auto", "black")  # as in a resume
     image = dataclasses.replace(recipe.image, background=background)
     recipe = recipe.model_copy(update={"image": image})
-    with looking_back(parent, recipe):
+    command = f"vgx fork {parent.short} --at {done}"
+    with looking_back(parent, recipe, command):
         recipe, source, notices = open_images(recipe, [recipe.sampler], console)
         require_room(source, recipe.image)
     images = trained_images(recipe, source, None)
@@ -183,9 +184,7 @@ def _begun(
     store = read_images(recipe, source, console)
     before = parent.environment()["data"]
     if store.content != before["content"]:
-        what = other_images(parent, recipe.dataset, before, store).partition("\n")[0]
-        place = f"vgx fork {parent.short} --at {done} --data PLACE"
-        raise RecipeError(f"{what}\nIf its images lie elsewhere: {place}")
+        raise RecipeError(other_images(parent, recipe.dataset, before, store, command))
     batches = batches_of(recipe, store, chosen)
     engine.set_length(*length_of(recipe, batches.per_epoch))
     if engine.steps <= done:
