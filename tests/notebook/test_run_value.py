@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 import vgx
+from vgx.notebook import given
 from vgx.notebook.live import Live
 from vgx.notebook.run import _pixels, _weights, newest_grid
 from vgx.runs import directory
@@ -81,8 +83,8 @@ def test_it_reconstructs_a_folder_a_file_and_a_tensor(small_run, faces):
     images, folder = faces
     model = vgx.load(small_run, "cpu")
     expected = torch.sigmoid(model.decoder(model.encoder(images).mean))
-    for given in (images, folder, sorted(folder.iterdir()), [Image.open(folder / "0.png")]):
-        made = small_run.reconstruct(given)
+    for some in (images, folder, sorted(folder.iterdir()), [Image.open(folder / "0.png")]):
+        made = small_run.reconstruct(some)
         count = len(made)
         assert torch.equal(made.originals, images[:count])
         torch.testing.assert_close(made.tensor, expected[:count], atol=1e-5, rtol=0)
@@ -95,14 +97,32 @@ def test_it_reconstructs_a_folder_a_file_and_a_tensor(small_run, faces):
         small_run.reconstruct(folder / "0.png")
 
 
+def test_a_file_is_read_as_a_data_set_reads_it(small_run, faces, tmp_path, monkeypatch):
+    images, folder = faces
+    turned, exif = tmp_path / "turned.png", Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.open(folder / "0.png").save(turned, exif=exif)
+    assert torch.equal(small_run.reconstruct(turned).originals, images[:1].flip(2, 3))
+    archive = Path(shutil.make_archive(str(tmp_path / "faces"), "zip", folder))
+    assert torch.equal(small_run.reconstruct(archive).originals, images)
+    assert torch.equal(small_run.reconstruct([turned, archive], n=3).originals[1:], images[:2])
+    program = tmp_path / "program.png"
+    Image.open(folder / "0.png").save(program, "EPS")
+    with pytest.raises(vgx.DataError, match=r"program\.png: UnidentifiedImageError"):
+        small_run.reconstruct(program)
+    monkeypatch.setattr(given, "MAX_PIXELS", 255)
+    with pytest.raises(vgx.DataError, match="16 x 16 pixels; at most 255"):
+        small_run.reconstruct(turned)
+
+
 def test_no_more_images_are_read_than_are_asked_for(small_run, faces):
     images, folder = faces
-    for given in ([images, folder], [folder, images], [images[0], folder], (folder, folder)):
-        assert len(small_run.reconstruct(given, n=3)) == 3
+    for some in ([images, folder], [folder, images], [images[0], folder], (folder, folder)):
+        assert len(small_run.reconstruct(some, n=3)) == 3
     assert len(small_run.reconstruct([images[:2], folder], n=9)) == 7
-    for given in (images, folder, [folder]):
+    for some in (images, folder, [folder]):
         with pytest.raises(vgx.DataError, match="n: 0: give a whole number, at least 1"):
-            small_run.reconstruct(given, n=0)
+            small_run.reconstruct(some, n=0)
     with pytest.raises(vgx.DataError, match="n: 0: give a whole number, at least 1"):
         vgx.peek("tiny", 0)
 
