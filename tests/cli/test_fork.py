@@ -21,6 +21,7 @@ from vgx.runs.directory import Run
 from vgx.training import fork as forking
 from vgx.training import session
 from vgx.training.fork import fork
+from vgx.training.replay import replay
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 SETTINGS = (
@@ -186,6 +187,45 @@ def test_what_changes_is_trained_from_then_on(copy):
     assert "bce" in terms[8]
     assert "bce" not in terms[10]
     assert reading.audit(new.path)["losses"].keys() == terms[10]
+
+
+def test_a_frozen_discriminator_is_trained_from_then_on(copy):
+    frozen = {
+        "train__freeze": ["discriminator"],
+        "train__steps": 10,
+        "allow": ["dead:*", "fresh:*"],
+    }
+    first = fork(copy, 8, recipe_of(copy, **frozen), console=quiet())
+    console = quiet()
+    thawed = recipe_of(first, train__freeze=[], train__steps=12)
+    second = fork(first, 10, thawed, console=console)
+    said = console.rich.file.getvalue()
+    assert "optimizer of the discriminator: begins anew, at step 10" in said
+    (_, start), (_, end) = checkpoint.load_step(second, 10), checkpoint.load_step(second, 12)
+    name = next(name for name in start.model if name.startswith("discriminator."))
+    assert not torch.equal(start.model[name], end.model[name])
+
+
+def test_a_fork_takes_as_many_minibatches_in_a_step_as_its_parent(copy):
+    """Of a frozen discriminator no updates are counted, so to thaw it would change the number."""
+    steps = {"train__discriminator_steps": 2}
+    frozen = recipe_of(copy, **steps, train__freeze=["discriminator"])
+    thawed = recipe_of(copy, **steps)
+    with pytest.raises(RecipeError, match="minibatches of a step: 1 -> 2"):
+        forking._changes(copy, frozen, thawed)
+
+
+def test_a_step_before_the_fork_is_replayed_in_the_parent(copy):
+    """A fork has the log and the best checkpoint of its parent, but not its recipe."""
+    about = json.loads((copy.path / "environment.json").read_text())
+    about["parent"] = {
+        "run": "0003-old", "step": 8, "sha256": "0" * 64, "networks": ["decoder"], "how": "fork",
+    }  # fmt: skip
+    (copy.path / "environment.json").write_text(json.dumps(about))
+    for step in (5, 8):
+        with pytest.raises(StorageError, match=f"from 0003-old at step 8, so step {step} was done"):
+            replay(copy, step, console=quiet())
+    assert replay(copy, 9, console=quiet()).start == 8
 
 
 def test_an_average_that_is_new_begins_with_the_weights_of_now(copy):

@@ -180,3 +180,13 @@ def test_another_recipe_is_still_another_recipe(here, vgx_here):
     code, _, err = vgx_here("run", "--resume", "1", "--data", "faces", "--set", "latent=4")
     assert code == 2
     assert "was made by another recipe" in err
+
+
+def test_a_fork_from_another_folder_tells_how_to_fork(here, vgx_here, monkeypatch):
+    """And not how to train its parent on."""
+    at = f"{checkpoint.steps(run_of(here))[-1]}"
+    given = ["fork", run_of(here).path, "--at", at, "--set", "train.steps=99"]
+    monkeypatch.chdir(here / "elsewhere")
+    code, _, err = vgx_here(*given)
+    assert code == 4
+    assert f"From here: vgx fork {run_of(here).short} --at {at} --set dataset.path=" in err

@@ -189,6 +189,16 @@ def test_a_file_has_networks_by_name_or_is_one(tmp_path):
     assert read_weights(start, ["encoder"]).networks == {"encoder": {"w": one}}
 
 
+@pytest.mark.parametrize("name", ["decoder." + "x" * 493, "decoder" + "." * 51])
+def test_a_name_that_is_far_too_long_is_refused(tmp_path, name):
+    file = tmp_path / "w.safetensors"
+    save_file({name[:50]: torch.zeros(1)}, file)
+    assert read_weights(Start(run=str(file), networks=("decoder",)), []).networks
+    save_file({name: torch.zeros(1)}, file)
+    with pytest.raises(StorageError, match="at most 500 characters and 50 dots are read"):
+        read_weights(Start(run=str(file), networks=("decoder",)), [])
+
+
 def test_what_is_no_file_of_weights_is_refused(tmp_path):
     def refusal(name, networks=None):
         with pytest.raises((StorageError, RecipeError)) as error:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ import torch
 from PIL import Image
 
 import vgx
-from vgx.notebook.run import _weights
+from vgx.notebook import given
+from vgx.notebook.live import Live
+from vgx.notebook.run import _pixels, _weights, newest_grid
 from vgx.runs import directory
 
 pytestmark = pytest.mark.slow
@@ -70,12 +73,18 @@ def test_it_draws_what_the_function_draws(small_run):
     assert "weighted-mix, seed 3" in repr(drawn)
 
 
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"n": 2.5}, {"n": True}, {"seed": -1}])
+def test_it_draws_with_whole_numbers_alone(small_run, wrong):
+    with pytest.raises(vgx.RecipeError, match="give a whole number, at least"):
+        small_run.sample(**wrong)
+
+
 def test_it_reconstructs_a_folder_a_file_and_a_tensor(small_run, faces):
     images, folder = faces
     model = vgx.load(small_run, "cpu")
     expected = torch.sigmoid(model.decoder(model.encoder(images).mean))
-    for given in (images, folder, sorted(folder.iterdir()), [Image.open(folder / "0.png")]):
-        made = small_run.reconstruct(given)
+    for some in (images, folder, sorted(folder.iterdir()), [Image.open(folder / "0.png")]):
+        made = small_run.reconstruct(some)
         count = len(made)
         assert torch.equal(made.originals, images[:count])
         torch.testing.assert_close(made.tensor, expected[:count], atol=1e-5, rtol=0)
@@ -86,6 +95,45 @@ def test_it_reconstructs_a_folder_a_file_and_a_tensor(small_run, faces):
     (folder / "0.png").write_text("no image")
     with pytest.raises(vgx.DataError, match=r"0\.png: UnidentifiedImageError"):
         small_run.reconstruct(folder / "0.png")
+
+
+def test_a_file_is_read_as_a_data_set_reads_it(small_run, faces, tmp_path, monkeypatch):
+    images, folder = faces
+    turned, exif = tmp_path / "turned.png", Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.open(folder / "0.png").save(turned, exif=exif)
+    assert torch.equal(small_run.reconstruct(turned).originals, images[:1].flip(2, 3))
+    archive = Path(shutil.make_archive(str(tmp_path / "faces"), "zip", folder))
+    assert torch.equal(small_run.reconstruct(archive).originals, images)
+    assert torch.equal(small_run.reconstruct([turned, archive], n=3).originals[1:], images[:2])
+    program = tmp_path / "program.png"
+    Image.open(folder / "0.png").save(program, "EPS")
+    with pytest.raises(vgx.DataError, match=r"program\.png: UnidentifiedImageError"):
+        small_run.reconstruct(program)
+    monkeypatch.setattr(given, "MAX_PIXELS", 255)
+    with pytest.raises(vgx.DataError, match="16 x 16 pixels; at most 255"):
+        small_run.reconstruct(turned)
+
+
+def test_no_more_images_are_read_than_are_asked_for(small_run, faces):
+    images, folder = faces
+    for some in ([images, folder], [folder, images], [images[0], folder], (folder, folder)):
+        assert len(small_run.reconstruct(some, n=3)) == 3
+    assert len(small_run.reconstruct([images[:2], folder], n=9)) == 7
+    for some in (images, folder, [folder]):
+        with pytest.raises(vgx.DataError, match="n: 0: give a whole number, at least 1"):
+            small_run.reconstruct(some, n=0)
+    with pytest.raises(vgx.DataError, match="n: 0: give a whole number, at least 1"):
+        vgx.peek("tiny", 0)
+
+
+def test_tensors_are_floats_from_0_to_1(small_run, faces):
+    images, _ = faces
+    halves = small_run.reconstruct(images.double().requires_grad_())
+    assert torch.equal(halves.originals, images)
+    for wrong in (images * 2, images - 0.5, images * float("nan")):
+        with pytest.raises(vgx.DataError, match="outside of \\[0, 1\\], or that are no numbers"):
+            small_run.reconstruct(wrong)
 
 
 def test_it_mixes(small_run, faces):
@@ -141,6 +189,30 @@ def test_what_a_run_contains_is_text(copied, monkeypatch):
     monkeypatch.chdir(odd.parent)
     assert 'href="javascript%3Aalert%281%29/report.html"' in vgx.Run(odd)._repr_html_()
     assert "&lt;img src=x onerror=alert(1)&gt;, steps 1 to 4" in page
+
+
+def test_a_grid_of_large_images_is_shown(copied):
+    """Its bound is that of the recipe's images: 64 of 640 pixels are more than 64 of 512."""
+    recipe = copied.recipe_file.read_text()
+    copied.recipe_file.write_text(re.sub(r"\bsize: 16\b", "size: 640", recipe))
+    grids = sorted(copied.samples.glob("step-*.png"))
+    Image.new("RGB", (8 * 640, 8 * 640)).save(grids[-1])
+    assert newest_grid(copied) is not None
+    copied.recipe_file.write_text(recipe)
+    with pytest.warns(vgx.Notice, match="no grid of this run"):
+        assert newest_grid(copied) is None
+    for odd in ({}, {"image": 3}, {"image": {"size": ["a", 4]}}, {"image": {"size": [4, 4, 4]}}):
+        assert _pixels(odd) == 0
+    assert _pixels({"image": {"size": [10**9, 5]}}) == 5 * 4096
+
+
+def test_a_line_of_the_log_without_losses_is_shown(copied):
+    with copied.log_file.open("a") as log:
+        log.write('{"step": 5, "seconds": 3.0}\n')
+    assert "<polyline" in copied._repr_html_()
+    live = Live()
+    live.lines = copied.read_log()
+    assert live.pace() == ""
 
 
 def test_a_broken_run_shows_what_can_be_read(copied):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import textwrap
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import vgx
+from vgx.notebook.training import _interrupted
 from vgx.runs import checkpoint, directory
 
 FAST = {"dataset.count": 16, "train.draw_every": 100, "train.precision": "fp32"}
@@ -124,6 +126,25 @@ def test_a_loop_that_is_left_and_resumed_ends_as_one_that_was_not(whole, tmp_pat
     expected, got = weights(whole[-1].run), weights(run)
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_a_loop_that_is_left_at_its_last_step_is_done(tmp_path):
+    for step in vgx.train("tiny", FAST | {"train.steps": 2}, out=tmp_path, quiet=True):
+        if step.number == step.of:
+            break
+    assert (step.run.state, step.run.step) == ("done", 2)
+    assert json.loads((step.run.path / "ended.json").read_text())["how"] == "done"
+
+
+@pytest.mark.parametrize(("name", "written"), [("0007-a", "7"), ("it's a b", None)])
+def test_what_is_said_after_an_interrupt_is_python(tmp_path, monkeypatch, name, written):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text("")
+    said = _interrupted(KeyboardInterrupt(), vgx.Run(folder)).rpartition("vgx.resume(")[2]
+    assert ast.literal_eval(said.removesuffix(")")) == ((written and int(written)) or str(folder))
 
 
 @pytest.mark.slow

@@ -37,6 +37,8 @@ def peek(
     With `rows`, of these images alone. With `skip_bad`, unreadable images are left out; else they
     are a `DataError`.
     """
+    if n < 1:
+        raise DataError(f"n: {n}: give a whole number, at least 1")
     usable, labels, unusable = list[Decoded](), list[int](), Unusable()
     with decoding.guarded():
         for index in range(len(source)) if rows is None else rows:

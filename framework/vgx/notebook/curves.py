@@ -36,7 +36,7 @@ def _series(lines: Sequence[Line], kind: str) -> dict[str, list[tuple[int, float
     """Return steps and finite values of each number of a kind."""
     series: dict[str, list[tuple[int, float]]] = {}
     for line in lines:
-        values = line["losses"] if kind == "losses" else line["metrics"] if kind in line else {}
+        values = line.get("losses", {}) if kind == "losses" else line.get("metrics", {})
         for name, value in values.items():
             if math.isfinite(value):
                 series.setdefault(name, []).append((line["step"], value))

@@ -8,10 +8,14 @@ of that file, so that what is kept is what was trained.
 from __future__ import annotations
 
 import ast
+import functools
+import importlib.metadata
 import inspect
 import linecache
 import symtable
 import sys
+import sysconfig
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -20,6 +24,7 @@ from typing import Any
 from vgx.check.audit import parts_of
 from vgx.errors import PluginError, VgxError
 from vgx.parts.base import Component
+from vgx.parts.hooks import PROJECT
 from vgx.parts.plugin_file import PluginFile
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.load import load_recipe
@@ -89,6 +94,8 @@ def _add(name: str, value: Any, pieces: dict[str, str]) -> None:
         for used in _globals(text):
             if used in space:
                 _add(used, space[used], pieces)
+                for dotted in _dotted(used, space[used], text):
+                    pieces[dotted] = f"import {dotted}"
         del pieces[name]
         pieces[name] = text
     elif isinstance(value, PLAIN) and _is_plain(value):
@@ -98,12 +105,41 @@ def _add(name: str, value: Any, pieces: dict[str, str]) -> None:
 
 
 def _import(name: str, module: ModuleType) -> str:
-    file = getattr(module, "__file__", None)
-    package = module.__name__.partition(".")[0]
-    installed = package == "vgx" or package in sys.stdlib_module_names
-    if file and not installed and Path(file).resolve().parent == Path.cwd():
-        raise PluginError(f"it uses the module {name}, which lies in the working directory")
+    if not _is_installed(module):
+        raise PluginError(
+            f"it uses the module {module.__name__}, which is of no installed package, so another "
+            "program may not find it"
+        )
     return f"import {module.__name__}" + (f" as {name}" if name != module.__name__ else "")
+
+
+def _dotted(name: str, value: Any, source: str) -> Iterator[str]:
+    """Give the modules inside of a package that a source uses as `name.module`."""
+    if not isinstance(value, ModuleType) or value.__name__ != name:
+        return
+    for node in ast.walk(ast.parse(source)):
+        dotted = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        if dotted.startswith(f"{name}.") and dotted in sys.modules:
+            yield dotted
+
+
+def _is_installed(module: ModuleType) -> bool:
+    """Return whether every program finds a module: of Python, or of an installed package."""
+    package, file = module.__name__.partition(".")[0], getattr(module, "__file__", None)
+    if package == "vgx" or package in sys.stdlib_module_names:
+        return True
+    places = (sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    if file and any(Path(file).is_relative_to(place) for place in places):
+        return True
+    return package in _installed()
+
+
+@functools.cache
+def _installed() -> set[str]:
+    """Return the names of the packages that installed distributions have, plugins too."""
+    plugins = importlib.metadata.entry_points(group=PROJECT)
+    names = {point.module.partition(".")[0] for point in plugins}
+    return names | {*importlib.metadata.packages_distributions()}
 
 
 def _import_from(name: str, value: Any) -> str:
@@ -139,7 +175,9 @@ def _text_of(thing: type | FunctionType) -> str:
                 continue
             first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
             if first <= code.co_firstlineno <= (node.end_lineno or 0):
-                return "\n".join(whole.splitlines()[first - 1 : node.end_lineno])
+                # It may stand in an `if` or a `try` of its cell.
+                lines = whole.splitlines()[first - 1 : node.end_lineno]
+                return textwrap.dedent("\n".join(lines))
     raise PluginError(f"the source of {thing.__name__} is not known")
 
 

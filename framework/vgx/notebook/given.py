@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from vgx.data.batches import as_images
@@ -28,6 +28,13 @@ from vgx.parts.values import ImageSpec
 from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
 from vgx.recipe.places import dataset_at
+
+FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI",
+    "SGI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+"""Formats of pixels that Pillow reads: no programs (EPS), no metafiles."""
+MAX_PIXELS = 2**26  # of an image file: 8,192 x 8,192
 
 Given = str | Path | Image.Image | NDArray[Any] | Tensor | Images
 
@@ -53,31 +60,48 @@ def read(given: Given | Sequence[Given], recipe: Recipe, registry: Registry, n: 
     A folder, an archive and the name of a data set of the hub are opened as `--data` opens them.
     Raises `DataError` for what is no image.
     """
+    if n < 1:
+        raise DataError(f"n: {n}: give a whole number, at least 1")
     if isinstance(given, Images):
         given = given.tensor
     if isinstance(given, Tensor):
-        return _checked(given, recipe.image)[:n].cpu()
-    if isinstance(given, str | Path) and not user_path(given).is_file():
-        return _folder(str(given), recipe, registry, n)
+        return _checked(given, recipe.image, n)
+    if isinstance(given, str | Path) and (fields := _fields(str(given), registry)):
+        return _folder(fields, recipe, registry, n)
     every = given if isinstance(given, list | tuple) else [given]
     if not every:
         raise DataError("no images are given")
-    return torch.cat([_one(each, recipe, registry) for each in every[:n]])
+    found: list[Tensor] = []
+    for each in every:
+        if n > 0:
+            found.append(_one(each, recipe, registry, n))
+            n -= len(found[-1])
+    return torch.cat(found)
 
 
-def _folder(place: str, recipe: Recipe, registry: Registry, n: int) -> Tensor:
-    dataset = with_part(recipe, "dataset", dataset_at(place, registry), registry).dataset
+def _fields(place: str, registry: Registry) -> dict[str, Any] | None:
+    """Return the type and the fields of the data set at a place; None for a file of one image."""
+    try:
+        return dataset_at(place, registry)
+    except DataError:
+        if user_path(place).is_file():
+            return None
+        raise
+
+
+def _folder(fields: dict[str, Any], recipe: Recipe, registry: Registry, n: int) -> Tensor:
+    dataset = with_part(recipe, "dataset", fields, registry).dataset
     image = replace(recipe.image, classes=0)  # files that people give have no labels
     source, _ = open_source(dataset, image)
     return as_images(_all(decoded(source, image, n).images), "cpu")
 
 
-def _one(given: Any, recipe: Recipe, registry: Registry) -> Tensor:
-    """[N, C, H, W]  One image, or a tensor or folder of some."""
+def _one(given: Any, recipe: Recipe, registry: Registry, n: int) -> Tensor:
+    """[N, C, H, W]  One image, or at most n of a tensor or a folder."""
     if isinstance(given, Tensor | Images) or (
-        isinstance(given, str | Path) and not user_path(given).is_file()
+        isinstance(given, str | Path) and _fields(str(given), registry)
     ):
-        return read(given, recipe, registry, 10**6)
+        return read(given, recipe, registry, n)
     image = replace(recipe.image, classes=0)
     return as_images(_all(decoded(_Single(given), image, 1).images), "cpu")
 
@@ -105,11 +129,20 @@ class _Single:
         path = user_path(given)
         try:
             with open_regular(path) as file:
-                opened = Image.open(file)
-                opened.load()
-                return opened
+                return _upright(file)
         except Exception as error:
             raise DataError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _upright(file: IO[bytes]) -> Image.Image:
+    """Return the first frame of an image file, rotated as its EXIF data say."""
+    Image.init()
+    opened = Image.open(file, formats=[known for known in FORMATS if known in Image.OPEN])
+    if opened.width * opened.height > MAX_PIXELS:
+        raise DataError(f"{opened.width:,} x {opened.height:,} pixels; at most {MAX_PIXELS:,}")
+    ImageOps.exif_transpose(opened, in_place=True)
+    opened.load()
+    return opened
 
 
 def _all(images: Any) -> NDArray[Any]:
@@ -118,11 +151,15 @@ def _all(images: Any) -> NDArray[Any]:
     return pixels
 
 
-def _checked(images: Tensor, image: ImageSpec) -> Tensor:
+def _checked(images: Tensor, image: ImageSpec, n: int) -> Tensor:
+    """[N, C, H, W]  At most n images as float32, on the CPU."""
     shape = (*image.shape,)
     if images.dim() == 3:
         images = images[None]
     if images.dim() != 4 or images.shape[1:] != shape or not images.is_floating_point():
         got = f"{images.dtype} of shape {[*images.shape]}"
         raise DataError(f"a tensor of {got}; give floats in [0, 1] of shape [N, {shape}]")
+    images = images[:n].detach().float().cpu()
+    if not ((images >= 0) & (images <= 1)).all():  # also when one is no number
+        raise DataError("a tensor with values outside of [0, 1], or that are no numbers")
     return images

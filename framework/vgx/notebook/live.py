@@ -160,9 +160,10 @@ class Live(Console):
     def pace(self) -> str:
         """Return the time and the speed of the training so far."""
         last = self.lines[-1] if self.lines else None
-        if not (last and last.get("seconds")):
+        images, seconds = (last.get("images"), last.get("seconds")) if last else (None, None)
+        if images is None or not seconds:  # the log may be an older one, or a stranger's
             return ""
-        return f"{last['images'] / last['seconds']:,.1f} images/s over {last['seconds']:,.0f} s"
+        return f"{images / seconds:,.1f} images/s over {seconds:,.0f} s"
 
     def _bar(self) -> str:
         if self.bar is None:

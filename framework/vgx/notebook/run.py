@@ -5,6 +5,7 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K given images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,13 @@ from vgx.notebook.history import history
 from vgx.notebook.images import Images, as_webp, shown
 from vgx.notebook.kernel import cell
 from vgx.output import short, visible_lines
+from vgx.parts.values import LARGEST
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import directory, frames, reading
 from vgx.runs.summary import Summary, summarize
 from vgx.runs.trust import registry_of
-from vgx.sampling.draw import decoded, draw_rows, open_sampler
+from vgx.sampling.draw import decoded, draw_rows, open_sampler, require_numbers
 from vgx.sampling.model import Model, load
 
 TERMS = 12  # of the losses in a line of text, at most
@@ -113,6 +115,7 @@ class Run(directory.Run):
         label: str | int | None = None,
     ) -> Images:
         """Draw n new images; the arguments are those of `vgx.sample`."""
+        require_numbers(n, seed)
         notices: list[str] = []
         with noticing(notices):
             model, prepared = open_sampler(
@@ -250,10 +253,20 @@ def newest_grid(run: directory.Run) -> tuple[bytes, str, str] | None:
     drawn = frames.drawn(run)
     if not drawn:
         return None
-    image = reading.unless_damaged(lambda path: reading.grid(path, 0), drawn[-1])
+    pixels = _pixels(reading.unless_damaged(reading.recipe, run.path) or {})
+    image = reading.unless_damaged(lambda path: reading.grid(path, pixels), drawn[-1])
     if image is None:
         return None
     return as_webp(shown(image)), "webp", f"samples at step {frames.step_of(drawn[-1]):,}"
+
+
+def _pixels(recipe: Mapping[str, Any]) -> int:
+    """Return the number of pixels of one image; 0 if the recipe, plain data, does not say so."""
+    image = recipe.get("image")
+    size = image.get("size") if isinstance(image, dict) else None
+    sides = size if isinstance(size, list) else [size, size]
+    known = [min(side, LARGEST) for side in sides if isinstance(side, int) and side > 0]
+    return math.prod(known) if len(known) == len(sides) == 2 else 0
 
 
 def _decoded(model: Model, z: Tensor) -> Tensor:

@@ -159,4 +159,5 @@ def _interrupted(error: KeyboardInterrupt, run: Run | None) -> str:
     if run is None:
         return "interrupted before the first step: no run was made"
     again = "interrupted again" if isinstance(error, Interrupted) else "interrupted"
-    return f"{again}: {run.path} has its last checkpoint; go on with: vgx.resume({run.short})"
+    named = run.short if run.short.isdigit() else repr(str(run.path))
+    return f"{again}: {run.path} has its last checkpoint; go on with: vgx.resume({named})"

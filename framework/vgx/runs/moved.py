@@ -19,10 +19,11 @@ from vgx.runs.directory import Run
 
 
 @contextmanager
-def looking_back(run: Run, recipe: Recipe) -> Iterator[None]:
+def looking_back(run: Run, recipe: Recipe, command: str = "") -> Iterator[None]:
     """Add to an error in the block where a relative path of the run is found, if it is not here.
 
-    It begins in the folder where the run was started.
+    It begins in the folder where the run was started. `command` is what the user would do again,
+    with `--set`; by default the run is resumed.
     """
     try:
         yield
@@ -33,14 +34,19 @@ def looking_back(run: Run, recipe: Recipe) -> Iterator[None]:
             path = Path(getattr(getattr(recipe, field), "path", None) or "")
             if folder and not path.exists() and (Path(folder) / path).exists():
                 setting = shlex.quote(f"{field}.path={Path(folder) / path}")
-                command = f"vgx run --resume {run.short} --set {setting}"
+                again = f"{command or f'vgx run --resume {run.short}'} --set {setting}"
                 where = f"{path} is in {folder}, where the run was started"
-                raise type(error)(f"{error}\n{where}. From here: {command}") from error
+                raise type(error)(f"{error}\n{where}. From here: {again}") from error
         raise
 
 
-def other_images(run: Run, dataset: Dataset, before: reading.Data, store: Store) -> str:
-    """Return the message for images that are not those of a run, which had those of `before`."""
+def other_images(
+    run: Run, dataset: Dataset, before: reading.Data, store: Store, command: str = ""
+) -> str:
+    """Return the message for images that are not those of a run, which had those of `before`.
+
+    `command` is what the user would do again; by default the run is resumed.
+    """
     kept, commit = before["kept"], before.get("revision", "")
     path = getattr(dataset, "path", None)
     local = path is not None and user_path(path).exists()
@@ -49,15 +55,16 @@ def other_images(run: Run, dataset: Dataset, before: reading.Data, store: Store)
     if kept == len(store.images):
         counts += "; some have other content"
     if commit and store.revision and commit != store.revision:
+        again = command or f"vgx run --resume {run.short}"
         return (
             f"{run.path}: the images are not those of the run ({counts})\n"
             f"The data set was at commit {commit} and is at {store.revision}\n"
-            f"To go on: vgx run --resume {run.short} --set dataset.revision={commit}"
+            f"To go on: {again} --set dataset.revision={commit}"
         )
     return (
         f"{run.path}: the images are not those of the run ({counts})\n"
-        f"If its images lie elsewhere: vgx resume {run.short} --data PLACE; for other images "
-        "start a new run"
+        f"If its images lie elsewhere: {command or f'vgx resume {run.short}'} --data PLACE; "
+        "for other images start a new run"
     )
 
 

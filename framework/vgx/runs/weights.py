@@ -25,6 +25,7 @@ from vgx.runs.directory import find
 TENSORS = "model.safetensors"  # of a checkpoint, and of an exported folder
 AVERAGE = "average.module."  # before the names of averaged weights
 MOST = 20_000  # tensors of a file
+LONGEST, DOTS = 500, 50  # characters and dots in the name of a tensor
 NETWORKS = get_args(NetworkName)
 
 
@@ -64,6 +65,11 @@ def read_weights(start: Start, present: list[str], out: str | Path | None = None
     if len(found.tensors) > MOST:
         count = f"{len(found.tensors):,} tensors; at most {MOST:,} are read"
         raise StorageError(f"start.run: {found.name}: {count}")
+    for name in found.tensors:  # each part of a name is looked at, and all before it
+        if len(name) > LONGEST or name.count(".") > DOTS:
+            most = f"at most {LONGEST} characters and {DOTS} dots are read"
+            shown = short(visible(name[:LONGEST]))
+            raise StorageError(f"start.run: {found.name}: the tensor name {shown}: {most}")
     networks = {name: _of(name, found.tensors, start) for name in start.networks or present}
     kept = {name: own for name, own in networks.items() if own}
     if not kept or (start.networks and len(kept) < len(networks)):

@@ -87,13 +87,18 @@ def sample(
     `label`, the name or the number of a class, all images are of this class; the decoder must take
     labels.
     """
-    for name, number, least in (("n", n, 1), ("seed", seed, 0)):
-        if type(number) is not int or number < least:
-            raise RecipeError(f"{name}: {number!r}: give a whole number, at least {least}")
+    require_numbers(n, seed)
     model, prepared = open_sampler(
         run, sampler, settings, device, best=best, label=label, step=step
     )
     return torch.cat(list(draw(model, prepared, n, seed)))
+
+
+def require_numbers(n: int, seed: int) -> None:
+    """Raise `RecipeError` unless so many images can be drawn with the seed."""
+    for name, number, least in (("n", n, 1), ("seed", seed, 0)):
+        if type(number) is not int or number < least:
+            raise RecipeError(f"{name}: {number!r}: give a whole number, at least {least}")
 
 
 def open_sampler(

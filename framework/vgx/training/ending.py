@@ -27,6 +27,9 @@ def closing(training: Training, registry: Registry, console: Console) -> Iterato
     except Exception as error:
         _close(training, registry, console, error)
         raise
+    except GeneratorExit:  # the loop around the training was left after its last step
+        _close(training, registry, console, None)
+        raise
     _close(training, registry, console, None)
 
 

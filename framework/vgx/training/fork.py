@@ -148,6 +148,9 @@ def _changes(parent: Run, stored: Recipe, recipe: Recipe) -> list[str]:
         for name, text in changed.items()
         if any(name == field or name.startswith(f"{field}.") for field in FIXED)
     ]
+    steps = stored.batches_per_step, recipe.batches_per_step
+    if steps[0] != steps[1]:  # a discriminator that is thawed or frozen may change it too
+        wrong.append(f"minibatches of a step: {steps[0]} -> {steps[1]}")
     if wrong:
         listed = "\n  ".join(wrong[:SHOWN])
         raise RecipeError(
@@ -172,7 +175,8 @@ def _begun(
     background = recipe.image.background.replace("auto", "black")  # as in a resume
     image = dataclasses.replace(recipe.image, background=background)
     recipe = recipe.model_copy(update={"image": image})
-    with looking_back(parent, recipe):
+    command = f"vgx fork {parent.short} --at {done}"
+    with looking_back(parent, recipe, command):
         recipe, source, notices = open_images(recipe, [recipe.sampler], console)
         require_room(source, recipe.image)
     images = trained_images(recipe, source, None)
@@ -180,9 +184,7 @@ def _begun(
     store = read_images(recipe, source, console)
     before = parent.environment()["data"]
     if store.content != before["content"]:
-        what = other_images(parent, recipe.dataset, before, store).partition("\n")[0]
-        place = f"vgx fork {parent.short} --at {done} --data PLACE"
-        raise RecipeError(f"{what}\nIf its images lie elsewhere: {place}")
+        raise RecipeError(other_images(parent, recipe.dataset, before, store, command))
     batches = batches_of(recipe, store, chosen)
     engine.set_length(*length_of(recipe, batches.per_epoch))
     if engine.steps <= done:
@@ -345,8 +347,9 @@ def _optimizers(
     plain: dict[str, Any] = {}
     notices: list[str] = []
     for name, player in engine.players.items():
-        own, saved = fresh.numbers["optimizers"][name], state.numbers["optimizers"][name]
-        if player.settings.type != getattr(stored.train.optimizers, name).type:
+        own = fresh.numbers["optimizers"][name]
+        saved = state.numbers["optimizers"].get(name)  # none of a player that was frozen
+        if saved is None or player.settings.type != getattr(stored.train.optimizers, name).type:
             plain[name] = own
             step = state.numbers["step"]
             notices.append(f"optimizer of the {name}: begins anew, at step {step:,}")

@@ -141,11 +141,16 @@ def _state_before(run: Run, step: int) -> tuple[State | None, list[str]]:
     done += ended["how"] == "diverged"  # the step that was not finite
     if not 1 <= step <= done:
         raise StorageError(f"{run.path}: its steps are 1 to {done:,}, so {step:,} is none of them")
+    parent = (reading.environment(run.path) or {}).get("parent")
+    if parent is not None and parent["how"] == "fork" and step <= parent["step"]:
+        raise StorageError(
+            f"{run.path}: it was forked from {parent['run']} at step {parent['step']:,}, so step "
+            f"{step:,} was done there, with the recipe of that run; replay it there"
+        )
     notices: list[str] = []
     if any(each < step for each in checkpoint.steps(run)):
         with noticing(notices):
             return checkpoint.load(run, before=step)[1], notices
-    parent = (reading.environment(run.path) or {}).get("parent")
     if parent is not None and parent["how"] == "fork":
         there = ", ".join(map(str, checkpoint.steps(run))) or "none"
         raise StorageError(
