@@ -127,4 +127,5 @@ class KLDecoder(nn.Module):
         images = (y.to(torch.promote_types(y.dtype, torch.float32)) + 1) / 2
         inside = images.clamp(EDGE, 1 - EDGE)
         passing = (images - images.detach()) * (images != inside)  # 0, and its gradient is not
-        return inside.logit() + passing / (inside * (1 - inside)).detach()
+        logits: Tensor = inside.logit() + passing / (inside * (1 - inside)).detach()
+        return logits
