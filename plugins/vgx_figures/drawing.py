@@ -28,7 +28,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 import vgx
-from vgx.files import require_ending, write_file
+from vgx.files import require_ending, user_path, write_file
 from vgx.output import short, visible
 
 MM = 1 / 25.4  # inches
@@ -109,7 +109,7 @@ class Plot:
         The same figure always gives the same bytes. Raises `RecipeError` for another ending, and
         `StorageError`.
         """
-        file = Path(path)
+        file = user_path(path)
         ending = require_figure_file(file)
         write_file(file, self.encode(ending))
         return file

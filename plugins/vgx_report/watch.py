@@ -53,7 +53,8 @@ class Watched:
     run: Run
     recipe: vgx.Recipe
     lock: threading.Lock = field(default_factory=threading.Lock)
-    seen: list[tuple[int, int]] = field(default_factory=list)  # sizes and times of its files
+    drawing: threading.Lock = field(default_factory=threading.Lock)  # one grid at a time
+    seen: list[object] = field(default_factory=list)  # sizes and times of its files, its writer
     rested: float = 0.0  # the time from which a new state may be made
     version: int = 0
     state: dict[str, Any] = field(default_factory=dict)
@@ -68,7 +69,8 @@ class Watched:
         Making them takes at most a tenth of the time of one processor, however long the log is.
         """
         with self.lock:
-            seen, begun = [_stamp(self.run.path / name) for name in FILES], time.monotonic()
+            begun = time.monotonic()
+            seen = [*(_stamp(self.run.path / name) for name in FILES), self._writes()]
             if seen != self.seen and begun >= self.rested:
                 with suppress(VgxError):  # a file is damaged: what was known before stays
                     self.state = state_of(self.run, self.recipe)
@@ -79,6 +81,17 @@ class Watched:
                 **self.state,
                 "live": {"version": self.version, "state": self.how},
             }
+
+    def _writes(self) -> bool:
+        """Return whether a training that was running still is: one that is killed writes nothing.
+
+        The lock is touched for a running one alone, so that no beginning one finds it taken.
+        """
+        if self.how != "running":
+            return False
+        with suppress(VgxError):
+            return bool(self.run.holder())
+        return False
 
     @property
     def how(self) -> str:
@@ -134,17 +147,21 @@ def require_grid(run: Run, file: Path) -> None:
 
 
 def _png(watched: Watched, name: str) -> bytes | None:
-    """Return a grid, decoded and encoded again; None for what is no grid of this run."""
+    """Return a grid, decoded and encoded again; None for what is no grid of this run.
+
+    One at a time, so that large grids do not fill the memory together.
+    """
     if not GRID.fullmatch(name):
         return None
     file, encoded = watched.run.samples / name, io.BytesIO()
     image = watched.recipe.image
-    try:
-        require_grid(watched.run, file)
-        grid = reading.grid(file, image.height * image.width)
-    except VgxError:
-        return None
-    grid.save(encoded, "PNG", compress_level=1)
+    with watched.drawing:
+        try:
+            require_grid(watched.run, file)
+            grid = reading.grid(file, image.height * image.width)
+        except VgxError:
+            return None
+        grid.save(encoded, "PNG", compress_level=1)
     return encoded.getvalue()
 
 

@@ -33,7 +33,8 @@ def require_run(run: Run) -> None:
         what = f"no run, since it does not have {' and '.join(NEEDED)}; nothing was removed"
         raise StorageError(f"{path}: {what}")
     if holder := run.holder():
-        message = f"process {holder} is training here; nothing was removed"
+        what = "has not said that it ended" if run.advice(holder) else "is training here"
+        message = f"process {holder} {what}; nothing was removed{run.advice(holder)}"
         raise BusyError(f"{path}: {message}")
 
 

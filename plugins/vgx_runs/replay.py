@@ -75,7 +75,9 @@ def _images(name: str, tensors: dict[str, Tensor], chosen: list[int]) -> Tensor:
     found = tensors[name][chosen]
     if not name.startswith("map of "):
         return opaque(found)
-    brightest = found.flatten().quantile(BRIGHT).clamp(min=1e-12)
+    values = found.flatten()
+    rank = 1 + round(BRIGHT * (len(values) - 1))  # `quantile` refuses more than 2**24 values
+    brightest = values.kthvalue(rank).values.clamp(min=1e-12)
     maps = (found / brightest).clamp(0, 1).unsqueeze(1)  # [N, 1, H, W]
     return maps.expand(-1, opaque(tensors["data"][:1]).shape[1], -1, -1)
 

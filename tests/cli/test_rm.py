@@ -92,6 +92,22 @@ def test_what_is_no_run_stays(vgx_here, tmp_path):
     assert run.path.is_dir()
 
 
+def test_the_page_to_explore_is_no_file_of_somebody(vgx_here):
+    run = made()
+    (run.path / "explore.html").write_text("")
+    assert "has not written" not in vgx_here("rm", 1)[1]
+    assert run.others() == []
+
+
+def test_a_run_whose_trainer_was_on_another_machine_says_what_frees_it(vgx_here):
+    run = made()
+    (run.path / "lock").write_text("12 (on another-machine since 2026-01-01T00:00:00+00:00)")
+    code, _, err = vgx_here("rm", 1, "--yes")
+    assert (code, run.path.is_dir()) == (7, True)
+    assert "has not said that it ended; nothing was removed" in err
+    assert "if it has ended: vgx resume 1 --force-unlock" in " ".join(err.split())
+
+
 def test_a_training_that_begins_meanwhile_keeps_its_run(tmp_path):
     """It locks the run between the look and the removal."""
     from vgx_runs import remove

@@ -18,6 +18,7 @@ from PIL import Image
 import vgx
 from vgx.cli import run_program
 from vgx_figures import plot
+from vgx_figures.groups import grouped, names_of_runs
 
 RECIPE = """\
 name: NAME
@@ -104,6 +105,27 @@ def test_other_recipes_are_other_lines_with_names(make, seeds):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "theirs"]
     with pytest.raises(vgx.RecipeError, match="labels: 1 for 2 groups"):
         plot([*seeds, other], labels=["ours"])
+
+
+def test_a_name_with_a_comma_stays_whole(seeds):
+    (both,) = grouped(seeds, ["beta 0.5, ours"])
+    assert both.label == "beta 0.5, ours"
+    named = [name for name, _ in names_of_runs([both])]
+    assert named == ["beta 0.5, ours, seed 0", "beta 0.5, ours, seed 1"]
+    assert [name for name, _ in names_of_runs(grouped(seeds))] == ["small, seed 0", "small, seed 1"]
+
+
+def test_runs_that_are_no_further_seeds_are_drawn_apart(make, seeds):
+    """Two of the same seed, and a fork whatever its seed; the others are one line."""
+    third, same, fork = make(3, [1, 1, 1], 2), make(4, [1, 2, 4], 0), make(5, [9, 9, 9], 3)
+    parent = {"run": "0001-small", "step": 10, "how": "fork"}
+    (fork.path / "environment.json").write_text(json.dumps({"parent": parent}))
+    labels = {group.label: len(group.runs) for group in grouped([*seeds, third, same, fork])}
+    assert labels == {"small (1)": 1, "small (2, 3), 2 seeds": 2, "small (4)": 1, "small (5)": 1}
+    (panel,) = plot([seeds[0], same]).figure.axes
+    assert len(lines(panel)) == 2
+    assert [*panel.collections] == []  # no band
+    assert [group.label for group in grouped([fork])] == ["small"]
 
 
 def test_smoothing_is_a_mean_of_the_past_before_the_values(make):
@@ -289,6 +311,12 @@ def test_a_png_has_300_pixels_to_the_inch(seeds, tmp_path):
         assert image.width == int(85 / 25.4 * 300)
     shown = plot(seeds)._repr_png_()
     assert shown.startswith(b"\x89PNG")
+
+
+def test_a_path_may_begin_with_the_home_directory(seeds, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert plot(seeds).save("~/x.svg") == tmp_path / "x.svg"
+    assert (tmp_path / "x.svg").is_file()
 
 
 @pytest.mark.slow

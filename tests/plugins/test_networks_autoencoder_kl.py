@@ -85,6 +85,19 @@ def test_the_images_are_cut_off_and_the_gradient_is_not():
     assert decoder(y.bfloat16()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("far", [65.0, 1e3, 1e6, 1e30])
+def test_images_far_out_of_the_range_have_finite_logits_and_gradients(far):
+    """Their logits and slopes are those of the edge; between the edges nothing is changed."""
+    decoder = KLDecoder(Given(), 3, quant_conv=False)
+    between = torch.linspace(-0.9, 0.9, 7)
+    y = torch.cat([torch.tensor([-far, far]), between]).view(1, 1, 1, 9).requires_grad_()
+    logits = decoder(y)
+    p = ((y.detach() + 1) / 2).clamp(EDGE, 1 - EDGE)
+    assert torch.equal(logits, p.logit())
+    logits.sum().backward()
+    assert torch.allclose(y.grad, 0.5 / (p * (1 - p)))
+
+
 @pytest.mark.parametrize(
     ("fields", "shape", "message"),
     [

@@ -12,8 +12,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,9 +23,10 @@ from PIL import Image
 
 import vgx
 from vgx.console import Console
+from vgx.runs import reading
 from vgx.runs.directory import Run
 from vgx.training import session
-from vgx_report.watch import Watched, server
+from vgx_report.watch import Watched, _png, server
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
@@ -116,6 +119,44 @@ def test_a_new_state_is_sent_when_the_run_has_one(run):
         assert state(ask, first["live"]["version"]) == 204  # it rests, however fast the log grows
         ask.watched.rested = 0
         assert state(ask, first["live"]["version"])["curves"]["axes"][0]["step"][-1] == 6
+
+
+def test_a_training_that_is_killed_is_noticed(run):
+    """Its lock ends with it, and no file changes."""
+    (run.path / "ended.json").unlink()
+    with run.held(), watching(run) as ask:
+        first = state(ask)
+        assert first["live"]["state"] == "running"
+        text = (run.path / "lock").read_text()
+        # As the kernel does it: the text stays, and nobody holds the lock.
+        with mock.patch.object(Run, "holder", return_value=""):
+            ask.watched.rested = 0
+            last = state(ask, first["live"]["version"])
+        assert (run.path / "lock").read_text() == text
+    assert last["kicker"] == "Run 0001-tiny, killed"
+    assert last["live"]["state"] == "killed"
+
+
+def test_grids_are_made_one_at_a_time(run, monkeypatch):
+    """However many are asked for at once: each may be as large as is allowed."""
+    within, most = [], []
+    whole = reading.grid
+
+    def slow(*given):
+        within.append(1)
+        most.append(len(within))
+        time.sleep(0.05)
+        within.pop()
+        return whole(*given)
+
+    monkeypatch.setattr(reading, "grid", slow)
+    watched = Watched(run, vgx.load_recipe(run.recipe_file))
+    made = [threading.Thread(target=_png, args=(watched, "step-00000006.png")) for _ in range(4)]
+    for each in made:
+        each.start()
+    for each in made:
+        each.join()
+    assert most == [1] * 4
 
 
 def test_nothing_outside_of_the_run_is_sent(run, tmp_path):

@@ -37,7 +37,8 @@ _NAME = re.compile(r"(\d{4,})-(.+)")
 # The files and folders of a run that vgx writes.
 _FILES = (
     "lock", "log.jsonl", reading.DAMAGED, "nonfinite.jsonl", "recipe.yaml", "environment.json",
-    "audit.json", "ended.json", "evaluation.json", "profile.json", "report.html", "note.txt",
+    "audit.json", "ended.json", "evaluation.json", "profile.json", "report.html", "explore.html",
+    "note.txt",
 )  # fmt: skip
 _APPENDED = ("lock", "log.jsonl", reading.DAMAGED, "nonfinite.jsonl")
 _FOLDERS = ("checkpoints", "plugins", "replays", "samplers", "samples", "trackers")
@@ -224,11 +225,11 @@ class Run:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     holder = _holder(file)
-                    message = f"process {holder} is training here{self._advice(holder)}"
+                    message = f"process {holder} is training here{self.advice(holder)}"
                     raise BusyError(f"{self.path}: {message}") from None
                 file.seek(0)
                 previous = file.read().strip()
-                if advice := self._advice(previous):
+                if advice := self.advice(previous):
                     message = f"process {previous} has not said that it ended{advice}"
                     raise BusyError(f"{self.path}: {message}")
                 file.truncate(0)
@@ -255,7 +256,7 @@ class Run:
         Raises `StorageError` for a lock that no process has written.
         """
         holder = reading.lock(self.path)
-        if not holder or self._advice(holder):
+        if not holder or self.advice(holder):
             return holder
         # On this machine only the lock counts: the text outlives a killed writer.
         with suppress(OSError), opened(self.path / "lock", reading.MAX_LOCK) as file:
@@ -269,10 +270,10 @@ class Run:
         """Remove the lock of a writer on another machine that is known to have ended."""
         lock = self.path / "lock"
         with storage(lock):
-            if self._advice(reading.lock(self.path)):
+            if self.advice(reading.lock(self.path)):
                 lock.unlink()
 
-    def _advice(self, holder: str) -> str:
+    def advice(self, holder: str) -> str:
         """Return advice if the holder of the lock is on another machine; else an empty text."""
         where = _HOLDER.fullmatch(holder)
         if where is None or where[1] == platform.node():

@@ -6,7 +6,9 @@ function ticks(low, high, wanted) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].find((n) => n * power >= rough * 0.999) * power;
   const values = [];
-  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-6; value += step) {
+  for (let i = 0; i <= 2 * wanted; i++) { // an end, even where numbers are too coarse for the range
+    const value = (Math.ceil(low / step) + i) * step;
+    if (!(value <= high + step * 1e-6)) break;
     values.push(Number(value.toPrecision(12)));
   }
   return values;
@@ -149,12 +151,16 @@ function chart(title, unit, lines, again) {
 
   function range() { // what is shown of the axis
     const chosen = zoomed.get(title);
-    if (chosen && chosen.axis === settings.axis) return [chosen.first, chosen.end];
+    return chosen && chosen.axis === settings.axis ? [chosen.first, chosen.end] : full();
+  }
+  function full() {
     const first = Math.min(...lines.map((line) => places(line)[0]));
     const end = Math.max(...lines.map((line) => places(line).at(-1)));
     return [first, end === first ? first + 1 : end];
   }
   function zoom(chosen) {
+    const [start, last] = full();
+    if (chosen && !(chosen[1] - chosen[0] >= 1e-6 * (last - start))) return;
     if (chosen) zoomed.set(title, { axis: settings.axis, first: chosen[0], end: chosen[1] });
     else zoomed.delete(title);
     at = null;

@@ -25,15 +25,19 @@ function training(progress) {
 
 function bars(latents) {
   const title = "KL of each dimension, in nats";
-  const most = Math.max(...latents.kl, 1e-9);
+  const most = latents.kl.reduce((a, b) => Math.max(a, b), 1e-9);
+  const shown = Math.min(latents.kl.length, 2000); // evenly chosen
+  const places = Array.from({ length: shown }, (_, i) => Math.floor((i * latents.kl.length) / shown));
+  const part = shown < latents.kl.length ? ` ${count(shown)} of them are drawn, evenly chosen.` : "";
   const [left, tall] = [52, 180];
   const y = (v) => tall - 20 - (v / most) * (tall - 32);
   const plot = responsive("", (box, wide) => {
-    const step = (wide - left) / latents.kl.length;
-    const drawn = latents.kl.map((v, i) => s("rect", { fill: latents.active[i] ? "var(--accent)" : "var(--rule)",
-      x: (left + i * step).toFixed(2), y: y(v).toFixed(2), width: (step * 0.85).toFixed(2),
-      height: Math.max(y(0) - y(v), 0.5).toFixed(2) },
-      s("title", {}, `dimension ${latents.order[i]}: ${format(v)} nats`)));
+    const step = (wide - left) / shown;
+    const drawn = places.map((place, i) => [latents.kl[place], place, i]).map(([v, place, i]) =>
+      s("rect", { fill: latents.active[place] ? "var(--accent)" : "var(--rule)",
+        x: (left + i * step).toFixed(2), y: y(v).toFixed(2), width: (step * 0.85).toFixed(2),
+        height: Math.max(y(0) - y(v), 0.5).toFixed(2) },
+        s("title", {}, `dimension ${latents.order[place]}: ${format(v)} nats`)));
     const marks = ticks(0, most, 3).map((v) => [
       s("path", { d: `M${left} ${y(v)}H${wide}`, stroke: "var(--rule)" }),
       s("text", { ...TEXT, x: left - 8, y: y(v) + 4, "text-anchor": "end" }, format(v)),
@@ -45,7 +49,7 @@ function bars(latents) {
   });
   const rows = () => [["dimension", title, "active"],
     ...latents.kl.map((v, i) => [latents.order[i], v, Number(latents.active[i])])];
-  return h("figure", {}, h("h3", {}, title), plot, h("figcaption", {}, latents.note, " ",
+  return h("figure", {}, h("h3", {}, title), plot, h("figcaption", {}, latents.note, part, " ",
     downloads(title, () => standalone(plot.querySelector("svg"), title), rows)));
 }
 

@@ -1,0 +1,82 @@
+"""The scripts of the pages, in Node.js where it is installed, with elements that do nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import vgx_report
+
+PAGE = Path(vgx_report.__file__).parent / "page"
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+ELEMENTS = """
+const made = [];
+const h = (tag) => {
+  const element = { tag, children: [], clientWidth: 400, setAttribute() {}, addEventListener() {},
+    replaceChildren(...given) { this.children = given; } };
+  made.push(tag);
+  return element;
+};
+const s = h;
+const count = String, format = String;
+const downloads = () => null;
+let drawing = null;
+const responsive = (kind, draw) => { drawing = draw; return plot = h("div"); };
+let plot = null;
+"""
+
+
+def answer(script, *names):
+    """What a program prints that has these scripts of the page, as data."""
+    scripts = [(PAGE / name).read_text(encoding="utf-8") for name in names]
+    program = "\n".join([ELEMENTS, *scripts, f"console.log(JSON.stringify({script}))"])
+    done = subprocess.run(
+        ["node", "-"], input=program, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_ticks_of_any_range_are_few():
+    assert answer("[ticks(0, 10, 5), ticks(-0.3, 0.3, 3)]", "charts.js") == [
+        [0, 2, 4, 6, 8, 10], [-0.2, 0, 0.2],
+    ]  # fmt: skip
+    ranges = "[[1e6, 1e6 + 1e-10], [5, 5], [-1e308, 1e308], [0, 5e-324], [NaN, 1]]"
+    counts = answer(f"{ranges}.map(([a, b]) => ticks(a, b, 6).length)", "charts.js")
+    assert max(counts) <= 13
+
+
+def test_a_key_that_is_held_down_stops_zooming():
+    script = """(() => {
+      const axes = { step: [0, 1000], images: [0, 1000], seconds: [0, 1000] };
+      const line = { key: "a", name: "a", colour: 0, values: [1, 2], axes };
+      const api = chart("a", "", [line], () => {});
+      charts = [api];
+      api.draw();
+      const ranges = [];
+      for (let i = 0; i < 200; i++) {
+        plot.onkeydown({ key: "+", preventDefault() {} });
+        ranges.push(zoomed.get("a").end - zoomed.get("a").first);
+      }
+      return [ranges[0], ranges.at(-1)];
+    })()"""
+    first, last = answer(script, "charts.js")
+    assert first == 500
+    assert 1e-3 <= last < 2e-3  # a millionth of the whole
+
+
+@pytest.mark.parametrize(("dimensions", "drawn"), [(3, 3), (300_000, 2000)])
+def test_at_most_2000_bars_are_drawn(dimensions, drawn):
+    source = (PAGE / "report.js").read_text(encoding="utf-8")
+    bars = "function bars(" + source.partition("function bars(")[2].partition("\n}\n")[0] + "\n}\n"
+    script = f"""(() => {{
+      const kl = Array.from({{ length: {dimensions} }}, (_, i) => {dimensions} - i);
+      bars({{ kl, order: kl, active: kl, note: "" }});
+      drawing(h("div"), 600);
+      return made.filter((tag) => tag === "rect").length;
+    }})()"""
+    assert answer(f"(() => {{ {bars} return {script} }})()", "charts.js") == drawn
