@@ -224,6 +224,8 @@ def _latents(about: About) -> str:
     if "scaling_factor" not in known:
         return ""
     text = f"Scaling factor {known['scaling_factor']:.6g}: latents times it have variance 1."
+    if shift := known.get("shift_factor"):
+        text += f" Shift factor {shift:.6g}: it is taken from them before."
     means, stds = known.get("mean", []), known.get("std", [])
     if means and stds:
         text += f"\nBy channel: mean {_numbers(means)}; deviation {_numbers(stds)}."

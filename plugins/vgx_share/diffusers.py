@@ -53,6 +53,7 @@ class Config(TypedDict, total=False):
     norm_num_groups: Width
     sample_size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
     scaling_factor: FiniteFloat
+    shift_factor: FiniteFloat | None
     latents_mean: list[FiniteFloat] | None
     latents_std: list[FiniteFloat] | None
     use_quant_conv: bool
@@ -125,7 +126,7 @@ def _config(recipe: vgx.Recipe, encoder: Any, decoder: Any, statistics: Scale) -
         if isinstance(recipe.image.size, int)
         else [recipe.image.height, recipe.image.width],
         "scaling_factor": factor,
-        "shift_factor": None,
+        "shift_factor": statistics.get("shift_factor"),
         "up_block_types": ["UpDecoderBlock2D"] * count,
         "use_post_quant_conv": decoder.quant_conv,
         "use_quant_conv": encoder.quant_conv,
@@ -203,16 +204,17 @@ def _by_network(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
 
 
 def _statistics(config: dict[str, Any]) -> dict[str, Any]:
-    """Return mean and deviation by channel, and the scaling factor; what `_config` made of them."""
+    """Return mean and deviation by channel, and both factors; what `_config` made of them."""
     factor, mean, std = (
         config.get(name) for name in ("scaling_factor", "latents_mean", "latents_std")
     )
     if not factor or factor < 0:
         return {}
-    channels = config["latent_channels"]
+    channels, shift = config["latent_channels"], config.get("shift_factor")
+    factors = {"scaling_factor": factor, **({} if shift is None else {"shift_factor": shift})}
     if mean and std and len(mean) == len(std) == channels:
-        return {"mean": mean, "std": [s / factor for s in std], "scaling_factor": factor}
-    return {"scaling_factor": factor}
+        return {"mean": mean, "std": [s / factor for s in std], **factors}
+    return factors
 
 
 def latent_of(size: int | list[int], channels: int, widths: int) -> list[int]:

@@ -130,6 +130,24 @@ def test_it_is_read_as_it_was_written(tmp_path):
     assert vgx.sample(run, n=2).shape == (2, 3, 32, 32)
 
 
+@pytest.mark.parametrize("shift", [0.0609, 0.0, None])
+def test_a_shift_of_the_latents_is_kept(tmp_path, shift):
+    written(tmp_path)
+    file = tmp_path / "vae" / "config.json"
+    given = {**json.loads(file.read_text()), "latents_mean": None, "latents_std": None}
+    file.write_text(json.dumps({**given, "shift_factor": shift}))
+    run = vgx.import_model(tmp_path, out=tmp_path / "runs")
+    folder = vgx.export(run, tmp_path / "out")
+    known = json.loads((folder / "vgx.json").read_text())["latents"]
+    assert ("Shift factor 0.0609:" in (folder / "README.md").read_text()) == bool(shift)
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    assert config["scaling_factor"] == known["scaling_factor"] == 0.25
+    assert config["shift_factor"] == known.get("shift_factor") == shift
+    assert exporting.latent_statistics(vgx.Run(folder), vgx.load(folder)) == {
+        name: known[name] for name in ("scaling_factor", "shift_factor") if name in known
+    }
+
+
 def test_weights_of_old_names_and_of_half_precision_are_read(tmp_path):
     made = written(tmp_path)
     file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"

@@ -52,6 +52,7 @@ class Scale(TypedDict, total=False):
     mean: Annotated[list[FiniteFloat], FailFast()]  # by channel
     std: Annotated[list[FiniteFloat], FailFast()]
     scaling_factor: FiniteFloat  # 1 / std over all channels
+    shift_factor: FiniteFloat  # taken from latents before they are scaled, of an imported model
 
 
 class Latents(Scale):
@@ -134,7 +135,7 @@ def load(folder: Path) -> State:
 
 def scale_of(known: Mapping[str, Any]) -> Scale:
     """Return what is known of the values of latents, without the rest."""
-    names = ("mean", "std", "scaling_factor")
+    names = ("mean", "std", "scaling_factor", "shift_factor")
     return cast("Scale", {name: known[name] for name in names if name in known})
 
 
