@@ -52,9 +52,13 @@ def blaming(
     except VgxError:
         raise
     # Other people's code may raise anything, SystemExit and KeyboardInterrupt too.
-    except BaseException as error:
+    except BaseException as caught:
+        error = caught
         if by_user(error):
             raise
+        # A training is a generator, in which a StopIteration becomes a RuntimeError (PEP 479).
+        if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+            error = error.__cause__
         before = f"{when()}: " if when() else ""
         if is_out_of_memory(error):
             raise RecipeError(f"{before}not enough memory; {advice}") from error

@@ -8,7 +8,6 @@ of that file, so that what is kept is what was trained.
 from __future__ import annotations
 
 import ast
-import functools
 import importlib.metadata
 import inspect
 import linecache
@@ -134,7 +133,6 @@ def _is_installed(module: ModuleType) -> bool:
     return package in _installed()
 
 
-@functools.cache
 def _installed() -> set[str]:
     """Return the names of the packages that installed distributions have, plugins too."""
     plugins = importlib.metadata.entry_points(group=PROJECT)
