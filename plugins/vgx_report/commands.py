@@ -80,7 +80,7 @@ def watch(run: str | None, port: int, trust: bool) -> None:
 )  # fmt: skip
 @common
 def compare(runs: tuple[str, ...], out: Path | None) -> None:
-    """Show runs side by side: recipes, figures and, with --out, curves and images."""
+    """Show runs side by side: recipes, metrics and, with --out, curves and images."""
     from vgx.console import Console
     from vgx.files import require_ending
     from vgx.runs.directory import find

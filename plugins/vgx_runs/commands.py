@@ -53,8 +53,7 @@ def fork(
     from vgx.training import fork as forking
 
     if at is None:
-        steps = ", ".join(map(str, checkpoint.steps(parent))) or "none"
-        raise click.UsageError(f"Give --at STEP. {parent.path} has checkpoints of steps {steps}")
+        raise click.UsageError(f"Give --at STEP. {parent.path}: {checkpoint.steps_text(parent)}")
     changed = None
     if overrides or data is not None:
         registry = registry_of(parent)

@@ -23,10 +23,10 @@ SIDE = 96  # pixels; smaller images are enlarged by a whole number
 TITLES = {
     "data": "data",
     "real": "augmented",
-    "recon": "recon",
+    "recon": "reconstruction",
     "prior": "N(0, I)",
     "map of real": "D on real",
-    "map of recon": "D on recon",
+    "map of recon": "D on reconstruction",
     "map of prior": "D on N(0, I)",
 }
 BRIGHT = 0.99  # quantile of a map that is white, so that one pixel does not make the others black

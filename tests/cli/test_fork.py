@@ -109,7 +109,7 @@ def test_an_unchanged_fork_equals_its_parent_to_the_bit(parent):
 def test_which_steps_can_be_forked_from_is_said(copy, vgx_here):
     code, _, said = vgx_here("fork", copy.path)
     assert code == 2
-    assert "copy has checkpoints of steps 4, 8, 12" in said
+    assert "copy: its checkpoints are of the steps 4, 8, 12" in said
     code, _, said = vgx_here("fork", copy.path, "--at", "5")
     assert code == 5
     assert "no checkpoint of step 5; its checkpoints are of the steps 4, 8, 12" in said

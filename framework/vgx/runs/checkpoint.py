@@ -121,11 +121,14 @@ def load_step(run: Run, step: int) -> tuple[Path, State]:
     """Return the checkpoint of one step. Raises `StorageError` when it is gone or damaged."""
     path = next((path for path in committed(run) if _step(path) == step), None)
     if path is None:
-        there = ", ".join(map(str, steps(run))) or "none"
-        raise StorageError(
-            f"{run.path}: no checkpoint of step {step}; its checkpoints are of the steps {there}"
-        )
+        raise StorageError(f"{run.path}: no checkpoint of step {step}; {steps_text(run)}")
     return path, _read(path)
+
+
+def steps_text(run: Run) -> str:
+    """Return which steps have a checkpoint, for a message."""
+    there = ", ".join(map(str, steps(run)))
+    return f"its checkpoints are of the steps {there}" if there else "it has no checkpoint yet"
 
 
 def steps(run: Run) -> list[int]:

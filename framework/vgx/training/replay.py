@@ -152,10 +152,9 @@ def _state_before(run: Run, step: int) -> tuple[State | None, list[str]]:
         with noticing(notices):
             return checkpoint.load(run, before=step)[1], notices
     if parent is not None and parent["how"] == "fork":
-        there = ", ".join(map(str, checkpoint.steps(run))) or "none"
         raise StorageError(
             f"{run.path}: it was forked from {parent['run']} at step {parent['step']:,}, and has "
-            f"no checkpoint before step {step:,}; its checkpoints are of the steps {there}"
+            f"no checkpoint before step {step:,}; {checkpoint.steps_text(run)}"
         )
     return None, [f"no checkpoint before step {step:,} is there; begins at the first step"]
 
