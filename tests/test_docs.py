@@ -212,8 +212,9 @@ def test_every_file_of_the_examples_is_quoted():
 
 
 @pytest.mark.usefixtures("installed", "one_thread")
-def test_the_python_of_every_page_runs(tmp_path, capsys):
+def test_the_python_of_every_page_runs(tmp_path, monkeypatch, capsys):
     """Each block is a module; what it has of tests is called as pytest would."""
+    monkeypatch.chdir(tmp_path)  # where they write files
     for number, block in enumerate(blocks("python")):
         name = f"doc_block_{number}"
         file = HUBER / "test_vgx_huber.py" if block.note.endswith("test_vgx_huber.py") else None
