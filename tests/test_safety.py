@@ -110,10 +110,8 @@ HELD = {
         "a_recipe_of_this_machine_asks_nobody opening_is_seen_and_said_before"
     ),
     "A notice names them first": "opening_is_seen_and_said_before",
-    "The first page of `vgx explore` fetches": (
-        "the_engine_is_fetched_once_and_is_a_plain_script "
-        "another_archive_is_refused_and_nothing_of_it_is_kept"
-    ),
+    "The first page of `vgx explore` lets npm": "the_engine_is_fetched_once_and_is_a_plain_script",
+    "Only an archive with": "another_archive_is_refused_and_nothing_of_it_is_kept",
     "The hub is asked with your token": "opening_is_seen_and_said_before",
     "Networks that are loaded": "looking_opens_no_data_and_asks_nobody",
     "With `--offline`": "a_recipe_of_this_machine_asks_nobody",

@@ -1,18 +1,19 @@
 """The engine of the page: onnxruntime-web, fetched once into the cache or read from a file.
 
-It is too large for the package of vgx (14 MB), so one version is fetched from the registry of npm.
-Nothing is unpacked or used before its SHA-256 is compared with the one that stands here.
+It is too large for the package of vgx (14 MB), so npm fetches one version of it. Nothing is
+unpacked or used before its SHA-256 is compared with the one that stands here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import io
 import os
 import re
+import shutil
+import subprocess
 import tarfile
-import urllib.request
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,16 +22,15 @@ from vgx.errors import HubError, StorageError
 from vgx.files import read_file, write_file
 
 MOST = 64 * 2**20  # bytes of the archive, and of each file in it
-TIMEOUT = 60.0  # seconds without an answer
+TIMEOUT = 300.0  # seconds that npm may take
 SCRIPT, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 
 
 @dataclass(frozen=True)
 class Release:
-    """One version of onnxruntime-web: where it is, and the SHA-256 of what is used of it."""
+    """One version of onnxruntime-web, and the SHA-256 of what is used of it."""
 
     version: str
-    url: str
     archive: str  # SHA-256 of the archive
     script: str  # SHA-256 of the file `SCRIPT` in it
     wasm: str  # SHA-256 of the file `WASM` in it
@@ -38,12 +38,11 @@ class Release:
     @property
     def name(self) -> str:
         """The file name of the archive, as `npm pack` calls it."""
-        return self.url.rpartition("/")[2]
+        return f"onnxruntime-web-{self.version}.tgz"
 
 
 RELEASE = Release(
     version="1.30.0",
-    url="https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-1.30.0.tgz",
     archive="d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71",
     script="11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     wasm="3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
@@ -59,7 +58,7 @@ class Engine:
 
 
 def load(archive: Path | None = None, release: Release = RELEASE) -> Engine:
-    """Return the engine of the archive in a file, of the cache, or else of the registry of npm.
+    """Return the engine of the archive in a file, of the cache, or else of npm.
 
     What comes from an archive is kept in the cache. Raises `HubError` when the engine has to be
     fetched and cannot be, and `StorageError` for a file with other bytes than those of the release.
@@ -99,27 +98,45 @@ def read_file_of_user(file: Path) -> bytes:
 
 
 def _fetched(release: Release, folder: Path) -> bytes:
-    """Return the archive of a release from the network. Raises `HubError`."""
+    """Return the archive of a release, which npm fetches. Raises `HubError`."""
+    what = f"onnxruntime-web {release.version}, the engine of the page"
     instead = (
-        f"where there is a network: npm pack {_package(release)}, or curl -O {release.url}\n"
+        f"where npm and a network are: npm pack {_package(release)}\n"
         f"then here: vgx explore RUN --engine {release.name}   (it is kept in {folder})"
     )
-    what = f"onnxruntime-web {release.version}, the engine of the page"
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):  # what --offline sets
         raise HubError(f"{what}, is not in the cache, and nothing is fetched offline;\n{instead}")
+    npm = shutil.which("npm")
+    if npm is None:
+        raise HubError(f"{what}, is fetched by npm: install Node.js, which has it; or\n{instead}")
     try:
-        # The address is a constant of this module.
-        with urllib.request.urlopen(release.url, timeout=TIMEOUT) as answer:  # noqa: S310
-            data: bytes = answer.read(MOST + 1)
-    # No network, refused, broken off.
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        why = f"{what}, cannot be fetched from {release.url}: {error}"
-        raise HubError(f"{why};\n{instead}") from error
+        data = _packed(npm, release)
+    except subprocess.CalledProcessError as error:
+        why = f"npm ended with exit code {error.returncode}"
+        raise HubError(f"{what}, cannot be fetched: {why};\n{instead}\n{error.stderr}") from error
+    except (OSError, subprocess.TimeoutExpired, StorageError) as error:
+        raise HubError(f"{what}, cannot be fetched: {error};\n{instead}") from error
     if not _is(data, release.archive):
         got = hashlib.sha256(data).hexdigest()
-        why = f"{release.url} has the SHA-256 {got} instead of {release.archive}"
+        why = f"what npm fetched has the SHA-256 {got} instead of {release.archive}"
         raise HubError(f"{what}, was not used: {why};\n{instead}")
     return data
+
+
+def _packed(npm: str, release: Release) -> bytes:
+    """Return the archive that npm fetches: it knows the registry or the mirror of the user.
+
+    Raises `OSError`, `StorageError`, and `CalledProcessError` or `TimeoutExpired` of subprocess.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        # Without --prefix, npm obeys an .npmrc above the folder, which in /tmp anybody may write.
+        options = ("--ignore-scripts", "--loglevel=error", "--prefix", folder)
+        command = (npm, "pack", _package(release), *options)
+        subprocess.run(  # noqa: S603 - no word of it comes from a run
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=True,
+            text=True, errors="replace", timeout=TIMEOUT,
+        )  # fmt: skip
+        return read_file(Path(folder, release.name), MOST)
 
 
 def _unpacked(data: bytes, release: Release) -> tuple[bytes, bytes]:

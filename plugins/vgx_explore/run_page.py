@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
-import html
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import torch
@@ -37,9 +33,9 @@ from vgx_explore.latents import (
     stored_faces,
     strongest_directions,
 )
+from vgx_report.html import PAGE, filled
 from vgx_share.onnx import missing_libraries, write_decoder, write_encoder
 
-PAGE = (".html", ".htm")  # endings of the files that a page is written to
 CHANNELS = (1, 3, 4)  # of images that a browser shows
 CLOSE = 0.5 / 255  # what smaller files may differ on what is tried, so that others stay in 1/255
 TRIED = 32  # latents and images on which the networks are compared with PyTorch
@@ -205,8 +201,7 @@ def _facts(model: vgx.Model, shown: Faces, decoder: Network, encoder: Network | 
 def page(data: Mapping[str, Any], packed: Mapping[str, bytes]) -> str:
     """Return the page that shows `data`, with the files in `packed` inside.
 
-    The data are embedded as JSON and the files as base64, so that no text in them can become markup
-    or code. The page's own policy lets it run its script, and load nothing.
+    The files are embedded as base64. The page's own policy lets its script run, and loads nothing.
     """
     folder = files("vgx_explore").joinpath("page")
     text, style, code, worker = (
@@ -214,14 +209,12 @@ def page(data: Mapping[str, Any], packed: Mapping[str, bytes]) -> str:
         for name in ("explore.html", "explore.css", "explore.js", "worker.js")
     )
     packed = {**packed, "worker": worker.encode()}
-    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Template(text).substitute(
-        title=html.escape(f"{data['name']} - vgx explore"),
+    return filled(
+        text,
+        data,
+        title=f"{data['name']} - vgx explore",
         style=style,
         code=code,
-        style_sum=_policy_hash(style),
-        code_sum=_policy_hash(code),
-        data=embedded.replace("<", "\\u003c"),
         packed="\n".join(
             f'<script type="application/octet-stream" id="{name}">{_base64(content)}</script>'
             for name, content in packed.items()
@@ -233,8 +226,3 @@ def page(data: Mapping[str, Any], packed: Mapping[str, bytes]) -> str:
 def _base64(content: bytes) -> str:
     """Return a file as text that HTML takes as it is: compressed, in base64."""
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
-
-
-def _policy_hash(text: str) -> str:
-    """Return the hash by which a Content-Security-Policy allows exactly this text."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

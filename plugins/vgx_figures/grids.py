@@ -20,13 +20,15 @@ from matplotlib.textpath import TextPath
 from torch import Tensor
 
 import vgx
+from vgx.data.batches import as_images
 from vgx.images import opaque
 from vgx.output import short
 from vgx.runs.directory import Run
 from vgx.sampling.draw import Prepared, draw_rows, open_sampler
 from vgx_figures.drawing import MM, SIZE, Plot, plain
 from vgx_figures.groups import Group, named, names_of_runs
-from vgx_figures.trained import device_for, held_rows, images_at, images_for, opened
+from vgx_figures.trained import held_rows, images_for, opened
+from vgx_report.run_page import device_for
 
 ROWS, CLASSES = 60, 10  # in one figure, at most
 LINE = 4.0  # millimetres of a line of text
@@ -140,7 +142,7 @@ def draw_reconstructions(
         store = images_for(trained, data)
         of, what = held_rows(trained, store, data)
         chosen = store.first(of, n)
-        images = images_at(store, chosen, trained.device)  # [N, C, H, W]
+        images = as_images(store.images[chosen], trained.device)  # [N, C, H, W]
         labels = None if store.labels is None else torch.from_numpy(store.labels[chosen])  # [N]
         recon = trained.model.decode(trained.model.encode(images), labels).cpu()  # [N, C, H, W]
         images = images.cpu()

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 import vgx
+from vgx.data.batches import as_images
 from vgx.data.store import Store
 from vgx.evaluation.latents import ACTIVE, active_dimensions, kl_by_dimension
 from vgx.images import as_pixels, opaque
@@ -33,7 +33,8 @@ from vgx_figures.drawing import (
     plain,
 )
 from vgx_figures.groups import Group, named, names_of_runs
-from vgx_figures.trained import encoded, images_at, images_for, opened, trained_rows
+from vgx_figures.trained import encoded, images_for, opened, trained_rows
+from vgx_report.panels import one_in_each_cell, principal
 
 ENCODED = 600  # images that are encoded
 IMAGE = 6.0  # millimetres of an image on a map
@@ -138,7 +139,10 @@ def draw_map(
         store = images_for(trained, data)
         rows = store.spread(trained_rows(trained, store, data), ENCODED)  # [M]
         means = encoded(trained, store, rows).mean  # [M, D]
-        points, explained = principal(means)
+        found = principal(means)
+        if found is None:
+            raise vgx.RecipeError("the latents vary in one direction only, so there is no map")
+        points, explained = found
         _limits(panel, points)
         lines |= _points(panel, points, store, rows, trained.recipe.image)
         if store.labels is None:
@@ -160,21 +164,6 @@ def draw_map(
 def _columns(axes: Sequence[Axes]) -> int:
     spec = axes[0].get_subplotspec()
     return spec.get_gridspec().ncols if spec else 1
-
-
-def principal(means: torch.Tensor) -> tuple[Rows, list[float]]:
-    """Return the first two principal components [M, 2] of means [M, D], and their shares.
-
-    An axis may point either way: the largest weight is positive, so that all machines agree. Raises
-    `RecipeError` when the means vary in fewer than two directions.
-    """
-    centred = means - means.mean(0)
-    _, scale, directions = torch.linalg.svd(centred, full_matrices=False)
-    if len(directions) < 2 or scale[1] <= 0:
-        raise vgx.RecipeError("the latents vary in one direction only, so there is no map")
-    signs = directions[:2].gather(1, directions[:2].abs().argmax(1, keepdim=True)).sign()
-    points: Rows = (centred @ (directions[:2] * signs).T).numpy()
-    return points, (scale[:2] ** 2 / (scale**2).sum()).tolist()
 
 
 def _limits(panel: Axes, points: Rows) -> None:
@@ -215,11 +204,8 @@ def _thumbnails(
     side = (right - left) / across
     placed = (points - [left, bottom]) / side  # [M, 2]
     cells = np.floor(placed).astype(np.int64)
-    middles: dict[tuple[int, ...], int] = {}
-    for index in np.argsort(np.abs(placed - cells - 0.5).max(1), kind="stable"):
-        middles.setdefault(tuple(cells[index].tolist()), int(index))
-    chosen = sorted(middles.values())
-    pixels = as_pixels(opaque(images_at(store, rows[chosen], torch.device("cpu"))))  # [N, H, W, C]
+    chosen = one_in_each_cell(placed, cells)
+    pixels = as_pixels(opaque(as_images(store.images[rows[chosen]], "cpu")))  # [N, H, W, C]
     height, width = np.array(pixels.shape[1:3]) / max(pixels.shape[1:3]) * side * 0.47
     for index, image in zip(chosen, pixels, strict=True):
         x, y = (cells[index] + 0.5) * side + [left, bottom]

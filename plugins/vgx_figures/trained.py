@@ -1,31 +1,25 @@
-"""What figures of images and latents need of a run: its networks, and images of its data.
-
-Letters: N images, C channels, H x W pixels.
-"""
+"""What figures of images and latents need of a run: its networks, and images of its data."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 import vgx
 from vgx.console import Console
-from vgx.data.batches import as_images
 from vgx.data.peek import peek, spread
 from vgx.data.split import held_out
 from vgx.data.store import Store, open_source
-from vgx.engine.build import pick_device
 from vgx.evaluation.latents import Latents
-from vgx.runs import reading
 from vgx.runs.directory import Run
 from vgx.runs.trust import registry_of
-from vgx.sampling.model import CHUNK, load_model
+from vgx.sampling.model import load_model
+from vgx_report import panels
+from vgx_report.run_page import device_for
 from vgx_report.run_page import images as images_of_run
 
 PEEKED = 600  # images of another data set that are decoded, at most
@@ -57,12 +51,6 @@ def opened(run: Run, device: str | None) -> Trained:
         )
     networks = ("encoder", "decoder")
     return Trained(run, recipe, load_model(run, recipe, device_for(run, device), networks))
-
-
-def device_for(run: Run, device: str | None) -> torch.device:
-    """Return the device that draws: the CPU for a run of the CPU, unless another one is named."""
-    made = reading.unless_damaged(reading.environment, run.path) or {}
-    return pick_device("cpu" if device is None and made.get("device") == "cpu" else device)
 
 
 def images_for(trained: Trained, data: str | None) -> Store:
@@ -100,15 +88,7 @@ def held_rows(trained: Trained, store: Store, data: str | None) -> tuple[NDArray
     return (rows[held], "held-out images") if held.any() else (rows, "training images")
 
 
-@torch.no_grad()
 def encoded(trained: Trained, store: Store, rows: NDArray[np.int64]) -> Latents:
     """Return the posteriors of some images of a store."""
-    encoder = trained.model.encoder
-    assert encoder is not None
-    pieces = np.array_split(rows, math.ceil(len(rows) / CHUNK))
-    return Latents.of([encoder(as_images(store.images[p], trained.device)) for p in pieces])
-
-
-def images_at(store: Store, rows: NDArray[np.int64], device: torch.device) -> Tensor:
-    """[N, C, H, W]  Return some images of a store, in [0, 1]."""
-    return as_images(store.images[rows], device)
+    assert trained.model.encoder is not None
+    return panels.encoded(trained.model.encoder, store, rows, trained.device)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -18,25 +19,40 @@ def page(data: dict[str, Any], kind: str, *, live: bool = False) -> str:
     """Return the page that the script `kind`.js draws from `data`.
 
     A live page may load images and data from its own server, and nothing else.
-
-    The data are embedded as JSON, so that no text in them can become markup or code.
     """
     folder = files("vgx_report").joinpath("page")
     text, style, *scripts = (
         folder.joinpath(name).read_text(encoding="utf-8")
         for name in ("page.html", "page.css", *LIBRARY, f"{kind}.js")
     )
-    code = "".join(scripts)
-    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Template(text).substitute(
-        title=html.escape(f"{data['name']} - vgx"),
+    return filled(
+        text,
+        data,
+        title=f"{data['name']} - vgx",
         style=style,
-        code=code,
+        code="".join(scripts),
         own="'self'" if live else "'none'",
         images="data: 'self'" if live else "data:",
+    )
+
+
+def filled(
+    template: str, data: Mapping[str, Any], *, title: str, style: str, code: str, **others: str
+) -> str:
+    """Return the template of a page with its title, style, script and data; `others` as they are.
+
+    The data are embedded as JSON, so that no text in them can become markup or code. The page's own
+    policy allows no other style and no other script.
+    """
+    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Template(template).substitute(
+        title=html.escape(title),
+        style=style,
+        code=code,
         style_sum=_policy_hash(style),
         code_sum=_policy_hash(code),
         data=embedded.replace("<", "\\u003c"),
+        **others,
     )
 
 

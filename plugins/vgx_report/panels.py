@@ -180,22 +180,26 @@ def draw_samples(run: Run, model: vgx.Model, part: vgx.Sampler) -> tuple[Tensor,
 # --- latents -----------------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def _latents(
     encoder: torch.nn.Module, store: Store, trained: NDArray[np.int64], device: torch.device
 ) -> dict[str, Any]:
     """Encode training images, evenly chosen, for the map and the KL of each dimension."""
     rows = store.spread(trained, ENCODED)
-    posteriors = [
-        encoder(as_images(store.images[part], device))
-        for part in np.array_split(rows, math.ceil(len(rows) / CHUNK))
-    ]
-    latents = Latents.of(posteriors)
+    latents = encoded(encoder, store, rows, device)
     panels: dict[str, Any] = {
         "map": latent_map(latents.mean, rows, store),
         "from_prior": distance_from_prior(latents),
     }
     return panels if latents.logvar is None else panels | {"kl": kl_panel(latents)}
+
+
+@torch.no_grad()
+def encoded(
+    encoder: torch.nn.Module, store: Store, rows: NDArray[np.int64], device: torch.device
+) -> Latents:
+    """Return the posteriors of some images of a store."""
+    pieces = np.array_split(rows, math.ceil(len(rows) / CHUNK))
+    return Latents.of([encoder(as_images(store.images[piece], device)) for piece in pieces])
 
 
 def distance_from_prior(latents: Latents) -> float:
@@ -229,10 +233,10 @@ def kl_panel(latents: Latents) -> dict[str, Any]:
     }
 
 
-def latent_map(means: Tensor, rows: NDArray[np.int64], store: Store) -> dict[str, Any] | None:
-    """Project means [M, D] on their first two principal axes, with one image in each cell.
+def principal(means: Tensor) -> tuple[NDArray[np.float64], list[float]] | None:
+    """Return the first two principal components [M, 2] of means [M, D], and their shares.
 
-    Return None when they vary in one direction only.
+    Return None when the means vary in fewer than two directions.
     """
     centred = means - means.mean(0)
     _, scale, directions = torch.linalg.svd(centred, full_matrices=False)
@@ -240,18 +244,36 @@ def latent_map(means: Tensor, rows: NDArray[np.int64], store: Store) -> dict[str
         return None
     # An axis may point either way; the largest weight is positive, so that all machines agree.
     signs = directions[:2].gather(1, directions[:2].abs().argmax(1, keepdim=True)).sign()
-    points = (centred @ (directions[:2] * signs).T).numpy()  # [M, 2]
-    explained = (scale[:2] ** 2 / (scale**2).sum()).tolist()
+    points = (centred @ (directions[:2] * signs).T).numpy()
+    return points, (scale[:2] ** 2 / (scale**2).sum()).tolist()
+
+
+def one_in_each_cell(placed: NDArray[np.float64], cells: NDArray[np.int64]) -> list[int]:
+    """Return of the points in each cell the one nearest to its middle, in the order of the points.
+
+    `placed` are points [M, 2] in units of a cell, `cells` the cell [M, 2] of each.
+    """
+    off = np.abs(placed - cells - 0.5).max(1)  # [M]  distance from the middle of the cell
+    nearest: dict[tuple[int, ...], int] = {}
+    for index in np.argsort(off, kind="stable"):
+        nearest.setdefault(tuple(cells[index].tolist()), int(index))
+    return sorted(nearest.values())
+
+
+def latent_map(means: Tensor, rows: NDArray[np.int64], store: Store) -> dict[str, Any] | None:
+    """Project means [M, D] on their first two principal axes, with one image in each cell.
+
+    Return None when they vary in one direction only.
+    """
+    if (found := principal(means)) is None:
+        return None
+    points, explained = found
     low, high = points.min(0), points.max(0)
     placed = (points - low) / np.maximum(high - low, 1e-12) * CELLS  # [M, 2]
     cells = np.minimum(placed.astype(np.int64), np.array(CELLS) - 1)  # [M, 2]
-    off = np.abs(placed - cells - 0.5).max(1)  # [M]  distance from the middle of the cell
-    middles: dict[tuple[int, ...], int] = {}
-    for index in np.argsort(off, kind="stable"):
-        middles.setdefault(tuple(cells[index].tolist()), int(index))
     images = [
         (index, data_uri(to_image(_stored(store, rows[index]), 46)))
-        for index in sorted(middles.values())
+        for index in one_in_each_cell(placed, cells)
     ]
     note = (
         f"Posterior means of {len(means):,} training images on their first two principal axes, "

@@ -41,13 +41,16 @@ def write_page(
         require_ending(out, "a page", PAGE)
     registry = registry_of(run)
     recipe = vgx.load_recipe(run.recipe_file, (), registry)
-    made = reading.unless_damaged(reading.environment, run.path) or {}
-    if device is None and made.get("device") == "cpu":
-        device = "cpu"
-    chosen, store = pick_device(device), images(run, recipe, console)
+    chosen, store = device_for(run, device), images(run, recipe, console)
     if isinstance(store, str):
         console.warn(LEFT_OUT.format(why=store))
     return write(run, recipe, registry, store, chosen, out)
+
+
+def device_for(run: Run, device: str | None) -> torch.device:
+    """Return the device that draws: the CPU for a run of the CPU, unless another one is named."""
+    made = reading.unless_damaged(reading.environment, run.path) or {}
+    return pick_device("cpu" if device is None and made.get("device") == "cpu" else device)
 
 
 def write(

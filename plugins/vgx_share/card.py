@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAME = "OWNER/NAME"  # which `vgx push` replaces by the name on the hub
 _TERMS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
 _HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-_PATH = re.compile(r"(^|[\s'\"(=])(~|\.{0,2}/)[\w.~-]+|[A-Za-z]:\\")
+_PATH = re.compile(r"[\w.-]/|/[\w.-]|[~\\]")  # a slash beside a name, or what paths begin with
 CODES = (
     "`codes.safetensors` has the stored latents of the training, which are derived from the "
     "training images: decoded, they show reconstructions of these."

@@ -189,6 +189,9 @@ def without_paths(recipe: vgx.Recipe, run: Run) -> vgx.Recipe:
     """Return a recipe that names no path of this machine, no tracker and no outside weights."""
     environment = reading.unless_damaged(reading.environment, run.path) or {}
     folder = Path(environment.get("folder") or ".")
+    data = environment.get("data", {})
+    # A stream of the hub has a commit; of stored images nothing says where they came from.
+    local = data.get("streamed") and data.get("revision") == ""
 
     def cleaned(value: Any, field: str) -> Any:
         if isinstance(value, BaseModel):
@@ -200,7 +203,11 @@ def without_paths(recipe: vgx.Recipe, run: Run) -> vgx.Recipe:
             return {key: cleaned(each, field) for key, each in value.items()}
         if isinstance(value, Path):
             return Path(NO_PATH)
-        return NO_PATH if isinstance(value, str) and _is_path(value, field, folder) else value
+        if isinstance(value, str) and (
+            (local and field == "path") or _is_path(value, field, folder)
+        ):
+            return NO_PATH
+        return value
 
     # Trackers would send the next training to somebody's server.
     cleaned_recipe: vgx.Recipe = cleaned(untrained(recipe).model_copy(update={"trackers": ()}), "")
@@ -215,10 +222,7 @@ def _is_path(text: str, field: str, folder: Path) -> bool:
     """Return whether the value of a field is a path, or was one where the run was started."""
     if re.match(r"[/~\\]|\.{1,2}/|[A-Za-z]:[/\\]|file:", text):
         return True
-    if "/" not in text and field not in (
-        "path",
-        "file",
-    ):  # a word, as a folder may be called
+    if "/" not in text and field not in ("path", "file"):  # a word, as a folder may be called
         return False
     with suppress(OSError, ValueError):  # no name that a file can have
         return Path(text).exists() or (folder / text).exists()

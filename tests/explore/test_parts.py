@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import tarfile
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +17,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hub_server import listening
 from onnx import TensorProto, helper, numpy_helper
 
 import vgx
@@ -44,45 +43,57 @@ def packed(script=SCRIPT, wasm=b"\0asm"):
             archive.addfile(member, io.BytesIO(content))
     data = stream.getvalue()
     sums = (hashlib.sha256(each).hexdigest() for each in (data, script, wasm))
-    return data, engine.Release("9.9", "http://127.0.0.1:9/engine-9.9.tgz", *sums)
+    return data, engine.Release("9.9", *sums)
 
 
-def serving(data, asked):
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """Put a program `npm` that does what it is told first on PATH; return the log of its calls."""
 
-        def log_message(self, *_):
-            pass
+    def put(script):
+        program = tmp_path / "bin" / "npm"
+        program.parent.mkdir(exist_ok=True)
+        log = tmp_path / "asked"
+        program.write_text(f'#!/bin/sh\necho "$@" in "$PWD" >> {log}\n{script}\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        return log
 
-    return Answer
+    return put
 
 
-def test_the_engine_is_fetched_once_and_is_a_plain_script(tmp_path):
+def packing(tmp_path, data):
+    """What a program `npm` does that packs `data`."""
+    (tmp_path / "packed.tgz").write_bytes(data)
+    return f"cp {tmp_path / 'packed.tgz'} onnxruntime-web-9.9.tgz"
+
+
+def test_the_engine_is_fetched_once_and_is_a_plain_script(npm, tmp_path):
     data, release = packed()
-    asked = []
-    with listening(serving(data, asked)) as address:
-        release = replace(release, url=f"{address}/engine-9.9.tgz")
-        first = engine.load(release=release)
-        (tmp_path / "cache" / "onnxruntime-web-9.9" / engine.WASM).write_bytes(b"broken")
-        second = engine.load(release=release)
-    third = engine.load(release=release)  # nobody listens any more
-    assert asked == ["/engine-9.9.tgz"] * 2  # the second time since the file was damaged
+    log = npm(packing(tmp_path, data))
+    first = engine.load(release=release)
+    (tmp_path / "cache" / "onnxruntime-web-9.9" / engine.WASM).write_bytes(b"broken")
+    second = engine.load(release=release)
+    npm("exit 1")
+    third = engine.load(release=release)
+    calls = log.read_text().splitlines()
+    assert len(calls) == 2  # the second time since the file was damaged
+    for call in calls:
+        words, _, folder = call.partition(" in ")
+        assert words.startswith("pack onnxruntime-web@9.9 ")
+        assert "--ignore-scripts" in words
+        assert words.endswith(f"--prefix {folder}")
+        assert not Path(folder).exists()
     assert first.wasm == second.wasm == third.wasm == b"\0asm"
     assert first.script == b"var a={},$b=1;a.at=self.location.href;\nself.ort = $b;\n"
 
 
-def test_another_archive_is_refused_and_nothing_of_it_is_kept(tmp_path):
+def test_another_archive_is_refused_and_nothing_of_it_is_kept(npm, tmp_path):
     data, release = packed()
     other, _ = packed(wasm=b"other")
-    with listening(serving(other, [])) as address:
-        changed = replace(release, url=f"{address}/engine-9.9.tgz")
-        with pytest.raises(vgx.HubError, match=f"instead of {release.archive}"):
-            engine.load(release=changed)
+    npm(packing(tmp_path, other))
+    with pytest.raises(vgx.HubError, match=f"instead of {release.archive}"):
+        engine.load(release=release)
     file = tmp_path / "other.tgz"
     file.write_bytes(other)
     with pytest.raises(vgx.StorageError, match=r"npm pack onnxruntime-web@9\.9"):
@@ -92,32 +103,37 @@ def test_another_archive_is_refused_and_nothing_of_it_is_kept(tmp_path):
     assert engine.load(file, release).wasm == b"\0asm"
 
 
-@pytest.mark.parametrize("offline", [False, True])
-def test_without_a_network_it_is_said_what_to_do(offline, monkeypatch):
-    if offline:
+FAILING = {
+    "offline": ("exit 0", "nothing is fetched offline"),
+    "not installed": (None, "install Node.js"),
+    "failing": ("echo npm error code ENOTFOUND >&2; exit 3", "npm ended with exit code 3"),
+    "packing nothing": ("exit 0", "No such file or directory"),
+    "hanging": ("exec sleep 60", "timed out after 0.5 seconds"),
+}
+
+
+@pytest.mark.parametrize("why", FAILING)
+def test_without_the_engine_it_is_said_what_to_do(why, npm, tmp_path, monkeypatch):
+    script, said = FAILING[why]
+    if script is None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        npm(script)
+    if why == "offline":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    _, release = packed()  # nobody listens at its port
+    if why == "hanging":
+        monkeypatch.setattr(engine, "TIMEOUT", 0.5)
+    _, release = packed()
+    before = time.monotonic()
     with pytest.raises(vgx.HubError) as raised:
         engine.load(release=release)
+    assert time.monotonic() - before < 30
     text = str(raised.value)
-    assert ("nothing is fetched offline" in text) == offline
-    assert f"npm pack onnxruntime-web@9.9, or curl -O {release.url}" in text
-    assert "vgx explore RUN --engine engine-9.9.tgz" in text
-
-
-def test_an_answer_that_is_none_is_said_too():
-    class Nonsense(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.wfile.write(b"nonsense\r\n\r\n")
-
-        def log_message(self, *_):
-            pass
-
-    _, release = packed()
-    with listening(Nonsense) as address:
-        release = replace(release, url=f"{address}/engine-9.9.tgz")
-        with pytest.raises(vgx.HubError, match="cannot be fetched from .*: nonsense"):
-            engine.load(release=release)
+    assert said in text
+    assert ("ENOTFOUND" in text) == (why == "failing")
+    assert "npm pack onnxruntime-web@9.9" in text
+    assert "vgx explore RUN --engine onnxruntime-web-9.9.tgz" in text
+    assert (tmp_path / "asked").exists() == (why not in ("offline", "not installed"))
 
 
 # --- smaller files -----------------------------------------------------------------------------

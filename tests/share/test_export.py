@@ -144,8 +144,12 @@ def test_no_file_names_a_path_a_host_or_a_user(run, tmp_path, monkeypatch):
          f"sampler: {{type: reconstruct, path: {secret}}}"),
         ("allow: []", "trackers: [{type: tensorboard}]"),
     )  # fmt: skip
-    note = f"timm: weights from {secret}/w.safetensors"
-    (run.path / "audit.json").write_text(json.dumps({"notes": [note, "A grid of 6x6 patches."]}))
+    paths = (
+        f"{secret}/w", "secretfaces/w", "[/secretfaces]", "<../secretfaces>", "{~/secretfaces}",
+        "a:./secretfaces", "b=secretfaces/", "C:\\secretfaces", "~secretuser",
+    )  # fmt: skip
+    notes = [f"timm: weights from {path}." for path in paths]
+    (run.path / "audit.json").write_text(json.dumps({"notes": [*notes, "A grid of 6x6 patches."]}))
     folder = export(run, tmp_path / "out", codes=True)
     words = ("secret", str(tmp_path), str(Path.home()) + "/", os.sep + "runs", "my/faces")
     for file in files(folder):
@@ -167,6 +171,22 @@ def test_the_name_of_a_data_set_of_the_hub_stays(run, tmp_path):
     folder = export(run, tmp_path / "out")
     assert ModelCard.load(folder / "README.md").data.datasets == ["somebody/faces"]
     assert vgx.load_recipe(folder / "recipe.yaml").dataset.path == "somebody/faces"
+
+
+@pytest.mark.parametrize(("commit", "path"), [("", "left-out"), ("0a1b2c", "my/faces")])
+def test_a_folder_that_is_gone_is_not_taken_for_a_name_on_the_hub(run, tmp_path, commit, path):
+    """A stream of the hub has a commit, and a stream of a local folder has none."""
+    with_recipe(
+        run, ("{type: drawn-faces, count: 64, seed: 0, label: null}",
+              "{type: huggingface, path: my/faces, stream: true}"),
+    )  # fmt: skip
+    environment = json.loads((run.path / "environment.json").read_text())
+    environment["data"] |= {"streamed": True, "revision": commit}
+    (run.path / "environment.json").write_text(json.dumps(environment))
+    folder = export(run, tmp_path / "out")
+    assert vgx.load_recipe(folder / "recipe.yaml").dataset.path == path
+    named = ModelCard.load(folder / "README.md").data.datasets
+    assert named == (["my/faces"] if commit else None)
 
 
 @pytest.mark.parametrize("sampler", ["posterior", "{type: weighted-mix, of: 1}", "interpolate"])
