@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
@@ -22,6 +23,7 @@ class ModelHub:
         self.tokens = set()  # seen in requests
         self.visibility = None  # as which the model was made
         self.status = 0  # answered to everything, if not 0
+        self.resets = 0  # how many of the next requests for a file end without an answer
         self.elsewhere = ""  # the address that files are redirected to
 
     @property
@@ -70,6 +72,10 @@ def serving(hub):  # noqa: C901 - one server
                     for name, data in there.items()
                 ])  # fmt: skip
             if found := re.fullmatch(r"/o/n/resolve/(\w+)/(.*)", path):
+                if hub.resets:
+                    hub.resets -= 1
+                    self.close_connection = True
+                    return self.connection.shutdown(socket.SHUT_RDWR)
                 if hub.elsewhere:
                     return self.say(code=302, Location=hub.elsewhere + path)
                 data = hub.commits[found[1]].get(found[2])

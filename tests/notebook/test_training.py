@@ -5,14 +5,18 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import signal
 import textwrap
 
 import pytest
 import torch
 
 import vgx
+from vgx.errors import Stopped
 from vgx.notebook.training import _interrupted
 from vgx.runs import checkpoint, directory
+from vgx.training.loop import Training
+from vgx.training.signals import NUMBERS
 
 FAST = {"dataset.count": 16, "train.draw_every": 100, "train.precision": "fp32"}
 
@@ -129,6 +133,49 @@ def test_a_loop_that_is_left_and_resumed_ends_as_one_that_was_not(whole, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_loop_that_an_error_leaves_takes_no_signal(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    steps = vgx.train("tiny", FAST | {"train.steps": 4}, out=tmp_path, quiet=True)
+    next(steps)
+    with pytest.raises(KeyboardInterrupt):  # Python's own, in the body
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    run = next(steps).run  # the generator that is still referenced goes on
+    assert signal.getsignal(signal.SIGINT) is before
+    steps.close()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (run.state, run.step) == ("stopped", 2)
+
+
+@pytest.mark.slow
+def test_two_loops_at_once_leave_the_handlers_as_they_were(tmp_path):
+    before = [signal.getsignal(number) for number in NUMBERS]
+    given = FAST | {"train.steps": 2}
+    loops = [vgx.train("tiny", given, out=tmp_path / name, quiet=True) for name in "ab"]
+    for a, b in zip(*loops, strict=False):
+        assert a.number == b.number
+        assert [signal.getsignal(number) for number in NUMBERS] == before
+    del loops, a, b
+    assert [signal.getsignal(number) for number in NUMBERS] == before
+
+
+@pytest.mark.slow
+def test_a_signal_in_a_step_of_a_loop_saves_it(tmp_path, monkeypatch):
+    step = Training.step
+
+    def signalled(training):
+        signal.raise_signal(signal.SIGTERM)
+        return step(training)
+
+    steps = vgx.train("tiny", FAST | {"train.steps": 4}, out=tmp_path, quiet=True)
+    next(steps)
+    monkeypatch.setattr(Training, "step", signalled)
+    assert next(steps).number == 2
+    with pytest.raises(Stopped, match="SIGTERM: stopped at step 2 and saved"):
+        next(steps)
+
+
+@pytest.mark.slow
 def test_a_loop_that_is_left_at_its_last_step_is_done(tmp_path):
     for step in vgx.train("tiny", FAST | {"train.steps": 2}, out=tmp_path, quiet=True):
         if step.number == step.of:
@@ -197,7 +244,7 @@ def test_without_quiet_it_prints_and_the_log_is_silent(tmp_path, capfd):
 
 def test_the_folder_in_the_second_place_still_works(monkeypatch):
     given = []
-    monkeypatch.setattr("vgx.notebook.training.train", lambda *a, **k: given.append((a, k)))
+    monkeypatch.setattr("vgx.notebook.training._steps", lambda *a, **k: given.append((a, k)))
     monkeypatch.setattr("vgx.training.session.finished", lambda steps: steps)
     with pytest.deprecated_call(match="out=FOLDER"):
         vgx.run("tiny", "my-runs")

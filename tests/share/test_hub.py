@@ -108,12 +108,28 @@ def test_without_a_network_what_was_fetched_is_used(online, folder):
         vgx.load("other/one")
 
 
-def test_a_file_that_is_damaged_in_the_cache_is_fetched_again(online, folder):
+@pytest.mark.parametrize("resets", [2, 3])
+def test_a_connection_that_fails_is_tried_three_times(online, folder, resets):
     vgx.push(folder, "o/n")
-    place = hub.model_folder("o/n")
-    (place / "model.safetensors").write_bytes(b"x")
+    online.resets = resets
+    if resets == 2:
+        assert len(vgx.load("o/n").codes) == 32
+    else:
+        with pytest.raises(vgx.HubError, match=r"vgx\.json: .*, in 3 tries"):
+            vgx.load("o/n")
+    assert [each.rpartition("/")[2] for each in fetched(online)][:3] == ["vgx.json"] * 3
+    assert len(fetched(online)) == (6 if resets == 2 else 3)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vgx.json"])
+def test_a_file_that_is_damaged_in_the_cache_is_fetched_again(online, folder, name):
+    vgx.push(folder, "o/n")
+    file = hub.model_folder("o/n") / name
+    whole = file.read_bytes()
+    file.write_bytes(b"x")
     vgx.load("o/n")
     assert len(fetched(online)) == 5
+    assert file.read_bytes() == whole
 
 
 def large(files):

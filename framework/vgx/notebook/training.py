@@ -22,6 +22,7 @@ from vgx.runs import directory
 from vgx.runs.trust import registry_of
 from vgx.training import session
 from vgx.training.loop import TrainedStep
+from vgx.training.signals import only_in_steps
 
 AnyRecipe = Recipe | Mapping[str, Any] | str | Path
 AnyRun = directory.Run | str | Path | int | None
@@ -56,9 +57,9 @@ def run(
         warnings.warn(text, DeprecationWarning, stacklevel=2)
         out, overrides = str(overrides), ()
     return session.finished(
-        train(
-            recipe, overrides, data=data, out=out, device=device, plugins=plugins,
-            registry=registry, quiet=quiet, console=console, profile=profile,
+        _steps(
+            recipe, overrides, data=data, plugins=plugins, registry=registry, quiet=quiet,
+            console=console, out=out, device=device, profile=profile,
         )
     )  # fmt: skip
 
@@ -78,9 +79,28 @@ def train(
 ) -> Steps:
     """Train as `vgx.run` does, and give each step that is done: `for step in vgx.train(recipe)`.
 
-    Nothing happens before the first step is asked for. Leaving the loop ends the training, which is
-    saved as after an interrupt; `vgx.resume(step.run)` goes on.
+    Nothing happens before the first step is taken. Leaving the loop, also by an error or by Ctrl-C
+    in its body, ends the training, which is saved; `vgx.resume(step.run)` goes on.
     """
+    steps = _steps(
+        recipe, overrides, data=data, plugins=plugins, registry=registry, quiet=quiet,
+        console=console, out=out, device=device, profile=profile,
+    )  # fmt: skip
+    return (yield from only_in_steps(steps))
+
+
+def _steps(
+    recipe: AnyRecipe,
+    overrides: Overrides,
+    *,
+    data: str | Path | None,
+    plugins: Sequence[str | Path],
+    registry: Registry | None,
+    quiet: bool,
+    console: Console | None,
+    **options: Any,
+) -> Steps:
+    """Give each step of a new training; `options` are more arguments of `session.steps`."""
     console = console or chosen_console(quiet=quiet)
     registry = registry or discover(plugins)
     place = None if data is None else str(data)
@@ -90,8 +110,8 @@ def train(
     if isinstance(recipe, str | Path):
         folder = find_recipe(user_path(recipe)).parent
     steps = session.steps(
-        loaded, out, device, plugins, registry, console, folder, profile=profile
-    )  # fmt: skip
+        loaded, plugins=plugins, registry=registry, console=console, folder=folder, **options
+    )
     return (yield from followed(steps, console))
 
 

@@ -67,12 +67,12 @@ def model_folder(name: str) -> Path:
 
 def _fetch_all(repository: str, commit: str, folder: Path) -> None:
     """Fetch those files of a model that are not there yet; `vgx.json` comes last into place."""
-    about = folder / exported.ABOUT
-    if about.is_file():
-        data = read_file(about, exported.MAX_ABOUT)
-    else:
+    about, data = folder / exported.ABOUT, None
+    try:
+        known = exported.about(folder)
+    except StorageError:  # it is not there, or damaged
         data = _fetched(repository, commit, exported.ABOUT, exported.MAX_ABOUT)
-    known = exported.parse_about(data, about)
+        known = exported.parse_about(data, about)
     for name in exported.NEEDED:
         if (expected := known["files"].get(name)) is None:
             continue
@@ -88,7 +88,7 @@ def _fetch_all(repository: str, commit: str, folder: Path) -> None:
             raise StorageError(f"{repository}: {name}: not as vgx.json says; nothing is loaded")
         with replacing(folder / name) as file:
             file.write(content)
-    if not about.is_file():
+    if data is not None:
         write_file(about, data)
 
 
@@ -107,7 +107,7 @@ def _fetched(repository: str, commit: str, name: str, most: int) -> bytes:
     """Return a file of at most `most` bytes. Raises `HubError`, after three tries at most."""
     for wait in (*WAITS, None):
         try:
-            return _ask(repository, commit, name, most)
+            return _request(repository, commit, name, most)
         except _AgainError as error:
             if wait is None:
                 tries = f"{len(WAITS) + 1} tries"
@@ -120,7 +120,7 @@ class _AgainError(Exception):
     """The hub may answer later."""
 
 
-def _ask(repository: str, commit: str, name: str, most: int) -> bytes:
+def _request(repository: str, commit: str, name: str, most: int) -> bytes:
     from huggingface_hub import get_session, get_token, hf_hub_url
 
     url = hf_hub_url(repository, name, revision=commit)
@@ -128,10 +128,7 @@ def _ask(repository: str, commit: str, name: str, most: int) -> bytes:
     if token := get_token():
         headers["Authorization"] = f"Bearer {token}"
     try:
-        with (
-            _hub_errors(repository),
-            get_session().stream("GET", url, headers=headers, timeout=SECONDS) as answer,
-        ):
+        with get_session().stream("GET", url, headers=headers, timeout=SECONDS) as answer:
             code = answer.status_code
             if code in (408, 429) or code >= 500:
                 raise _AgainError(f"the hub answers {code}")
@@ -163,8 +160,6 @@ def _hub_errors(repository: str) -> Iterator[None]:
 
     try:
         yield
-    except (HubError, _AgainError):
-        raise
     except errors.RepositoryNotFoundError as error:
         text = "no folder here, nor a model of the hub that you may read (hf auth login)"
         raise HubError(f"{repository}: {text}") from error

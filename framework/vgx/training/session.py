@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from vgx.check import trials
 from vgx.check.audit import parts_of
@@ -53,32 +53,8 @@ from vgx.training.signals import signals
 from vgx.training.trackers import require_libraries
 
 T = TypeVar("T")
+P = ParamSpec("P")
 NO_OPTIMIZER = "begin a new run from its weights (start.run): it has no state of an optimizer"
-
-
-def run(
-    recipe: Recipe | str | Path,
-    out: str | Path | None = None,
-    device: str | None = None,
-    plugins: Sequence[str | Path] = (),
-    registry: Registry | None = None,
-    console: Console | None = None,
-    folder: Path | None = None,
-    *,
-    profile: bool = False,
-) -> Run:
-    """Train as `steps` does, to the end; return the run."""
-    return finished(steps(recipe, out, device, plugins, registry, console, folder, profile=profile))
-
-
-def resume(
-    run: Run | str | Path | int | None = None,
-    recipe: Recipe | None = None,
-    device: str | None = None,
-    console: Console | None = None,
-) -> Run | None:
-    """Go on as `further_steps` does, to the end; return the run, or None if it was done before."""
-    return finished(further_steps(run, recipe, device, console))
 
 
 def finished(steps: Generator[TrainedStep, None, T]) -> T:
@@ -216,6 +192,19 @@ def further_steps(
         with signals(training, console):
             yield from _train(training, registry, console)
     return stopped
+
+
+def _to_the_end(steps: Callable[P, Generator[TrainedStep, None, T]]) -> Callable[P, T]:
+    """Return a function that trains as `steps` does, to the end, and returns what it returns."""
+
+    def trained(*args: P.args, **options: P.kwargs) -> T:
+        return finished(steps(*args, **options))
+
+    return trained
+
+
+run = _to_the_end(steps)
+resume = _to_the_end(further_steps)
 
 
 def check(

@@ -6,11 +6,15 @@ import contextlib
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any, TypeVar
 
 from vgx.console import Console
 from vgx.errors import Interrupted
-from vgx.training.loop import Training
+from vgx.training.loop import TrainedStep, Training
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -34,7 +38,7 @@ def signals(training: Training, console: Console) -> Iterator[None]:
         while text := messages.get():  # "" ends the thread
             console.print(text)
 
-    if threading.current_thread() is not threading.main_thread():
+    if not _may_set_handlers():
         yield
         return
     # A handler may interrupt any line, also one that prints, so another thread prints for it.
@@ -42,17 +46,61 @@ def signals(training: Training, console: Console) -> Iterator[None]:
     messages = queue.SimpleQueue[str]()
     printer = threading.Thread(target=print_messages, daemon=True)
     printer.start()
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    old = {number: signal.signal(number, note) for number in numbers}
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    numbers = [number for number in NUMBERS if not (ignored and number == signal.SIGHUP)]
+    try:
+        with _in_force(dict.fromkeys(numbers, note)):
+            yield
+    finally:
+        messages.put("")
+        printer.join(1)  # seconds: the reader of the output may be slow
+
+
+def only_in_steps(steps: Generator[TrainedStep, None, T]) -> Generator[TrainedStep, None, T]:
+    """Give each step of a training, whose handlers of signals are in force only while it computes.
+
+    The code of whoever takes the steps is interrupted as any other, and a generator that is kept
+    and never goes on takes no signal of the program.
+    """
+    handlers: dict[int, Any] = {}  # of the training, while the caller's are in force
+    try:
+        while True:
+            with _in_force(handlers):
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+            yield step
+    finally:
+        with _in_force(handlers):
+            steps.close()
+
+
+@contextlib.contextmanager
+def _in_force(handlers: dict[int, Any]) -> Iterator[None]:
+    """Set handlers for the block, and note in the dictionary those that it leaves."""
+    if not _may_set_handlers():
+        yield
+        return
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in NUMBERS}
+    _set(handlers)
     try:
         yield
     finally:
-        for number, handler in old.items():
+        if _may_set_handlers():  # a generator may go on in another thread
+            handlers.update({number: signal.getsignal(number) for number in NUMBERS})
+            _set(before)
+
+
+def _set(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        if handler is not None:  # None: it was set by a library in C
             signal.signal(number, handler)
-        messages.put("")
-        printer.join(1)  # seconds: the reader of the output may be slow
+
+
+def _may_set_handlers() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _acknowledged(training: Training, number: int) -> str:
