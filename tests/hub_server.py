@@ -23,6 +23,24 @@ class Hub:
         self.ranges = True
 
 
+class Answering:
+    """A handler that keeps connections open and prints nothing."""
+
+    protocol_version = "HTTP/1.1"
+
+    def say(self, code, body=b"", **headers):
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
 @contextmanager
 def listening(handler):
     """A server on loopback whose requests are answered by this class; its address is given."""
@@ -39,19 +57,8 @@ def listening(handler):
         server.server_close()
 
 
-def serving(hub):  # noqa: C901 - one server
-    class Answer(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def say(self, code, body=b"", **headers):
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
+def serving(hub):
+    class Answer(Answering, BaseHTTPRequestHandler):
         def do_GET(self):
             if found := re.match(r"/api/datasets/o/n(/revision/([^?/]+))?(\?|$)", self.path):
                 revision = found[2] or "main"
@@ -93,8 +100,5 @@ def serving(hub):  # noqa: C901 - one server
             return None
 
         do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_):
-            pass
 
     return listening(Answer)

@@ -10,7 +10,7 @@ import socket
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
-from hub_server import listening
+from hub_server import Answering, listening
 
 
 class ModelHub:
@@ -37,18 +37,10 @@ class ModelHub:
 
 
 def serving(hub):  # noqa: C901 - one server
-    class Answer(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Answer(Answering, BaseHTTPRequestHandler):
         def say(self, body=b"", code=200, **headers):
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(data)))
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
+            super().say(code, data, **headers)
 
         def read(self):
             hub.requests.append(f"{self.command} {self.path}")
@@ -128,9 +120,6 @@ def serving(hub):  # noqa: C901 - one server
             return self.say()
 
         do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_):
-            pass
 
     return listening(Answer)
 

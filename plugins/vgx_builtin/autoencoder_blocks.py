@@ -5,6 +5,8 @@ Letters: B images, F and G features, h x w places.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -94,33 +96,36 @@ class Up(nn.Module):
         return out
 
 
-class DownBlock(nn.Module):
-    """Residual blocks of one width, then half the places unless it is the last."""
+class DownBlock(nn.Sequential):
+    """Residual blocks of one width, then half the places on a side unless it is the last."""
 
     def __init__(self, before: int, after: int, blocks: int, groups: int, *, last: bool) -> None:
-        super().__init__()
-        widths = [before] + [after] * blocks
-        self.resnets = nn.ModuleList(ResnetBlock(*pair, groups) for pair in pairwise(widths))
-        self.downsamplers = nn.ModuleList([] if last else [Down(after)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, F, 2h, 2w] -> [B, G, h, w], or [B, G, 2h, 2w] for the last."""
-        for module in (*self.resnets, *self.downsamplers):
-            x = module(x)
-        return x
+        resnets = residual(before, after, blocks, groups)
+        downsamplers = nn.Sequential(*([] if last else [Down(after)]))
+        super().__init__(OrderedDict(resnets=resnets, downsamplers=downsamplers))
 
 
-class UpBlock(nn.Module):
+class UpBlock(nn.Sequential):
     """Residual blocks of one width, then twice the places on a side unless it is the last."""
 
     def __init__(self, before: int, after: int, blocks: int, groups: int, *, last: bool) -> None:
-        super().__init__()
-        widths = [before] + [after] * blocks
-        self.resnets = nn.ModuleList(ResnetBlock(*pair, groups) for pair in pairwise(widths))
-        self.upsamplers = nn.ModuleList([] if last else [Up(after)])
+        resnets = residual(before, after, blocks, groups)
+        upsamplers = nn.Sequential(*([] if last else [Up(after)]))
+        super().__init__(OrderedDict(resnets=resnets, upsamplers=upsamplers))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, F, h, w] -> [B, G, 2h, 2w], or [B, G, h, w] for the last."""
-        for module in (*self.resnets, *self.upsamplers):
-            x = module(x)
-        return x
+
+def residual(before: int, after: int, blocks: int, groups: int) -> nn.Sequential:
+    """Return residual blocks, the first of which changes the width."""
+    widths = [before] + [after] * blocks
+    return nn.Sequential(*(ResnetBlock(*pair, groups) for pair in pairwise(widths)))
+
+
+def levels(
+    block: type[DownBlock | UpBlock], widths: Sequence[int], blocks: int, groups: int
+) -> nn.Sequential:
+    """Return a block for each width."""
+    pairs = pairwise((widths[0], *widths))
+    return nn.Sequential(*(
+        block(*pair, blocks, groups, last=number == len(widths))
+        for number, pair in enumerate(pairs, 1)
+    ))  # fmt: skip

@@ -8,14 +8,14 @@ Letters: B images, C channels, H x W pixels, Z the latent shape, h x w places.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import vgx
-from vgx_builtin.autoencoder_blocks import EPS, DownBlock, MidBlock, UpBlock
+from vgx_builtin.autoencoder_blocks import EPS, DownBlock, MidBlock, UpBlock, levels
 from vgx_builtin.modules import pixels, smallest_sides
 
 EDGE = 1e-6  # distance of the images from 0 and 1, where their logits are infinite
@@ -39,58 +39,44 @@ def require_fit(
         )
 
 
-class Encoder(nn.Module):
-    """From images to the parameters of the posterior, before `quant_conv`."""
+class Encoder(nn.Sequential):
+    """Images [B, C, H, W] in [-1, 1] -> parameters of the posterior [B, 2 * latent, h, w].
+
+    The convolution `quant_conv` comes after it.
+    """
 
     def __init__(
         self, channels: int, latent: int, widths: Sequence[int], blocks: int, groups: int,
         *, attention: bool,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
-        pairs = zip((widths[0], *widths), widths, strict=False)
-        self.down_blocks = nn.ModuleList(
-            DownBlock(*pair, blocks, groups, last=number == len(widths) - 1)
-            for number, pair in enumerate(pairs)
-        )
-        self.mid_block = MidBlock(widths[-1], groups, attention=attention)
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
-        self.conv_out = nn.Conv2d(widths[-1], 2 * latent, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [-1, 1] -> [B, 2 * latent, h, w]."""
-        x = self.conv_in(x)
-        for module in (*self.down_blocks, self.mid_block):
-            x = module(x)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
-        return out
+        super().__init__(OrderedDict(
+            conv_in=nn.Conv2d(channels, widths[0], 3, padding=1),
+            down_blocks=levels(DownBlock, widths, blocks, groups),
+            mid_block=MidBlock(widths[-1], groups, attention=attention),
+            conv_norm_out=nn.GroupNorm(groups, widths[-1], EPS),
+            conv_act=nn.SiLU(),
+            conv_out=nn.Conv2d(widths[-1], 2 * latent, 3, padding=1),
+        ))  # fmt: skip
 
 
-class Decoder(nn.Module):
-    """From latents, after `post_quant_conv`, to images."""
+class Decoder(nn.Sequential):
+    """Latents [B, latent, h, w] -> images [B, C, H, W], about in [-1, 1].
+
+    The convolution `post_quant_conv` comes before it.
+    """
 
     def __init__(
         self, channels: int, latent: int, widths: Sequence[int], blocks: int, groups: int,
         *, attention: bool,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.conv_in = nn.Conv2d(latent, widths[0], 3, padding=1)
-        self.mid_block = MidBlock(widths[0], groups, attention=attention)
-        pairs = zip((widths[0], *widths), widths, strict=False)
-        self.up_blocks = nn.ModuleList(
-            UpBlock(*pair, blocks + 1, groups, last=number == len(widths) - 1)
-            for number, pair in enumerate(pairs)
-        )
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
-        self.conv_out = nn.Conv2d(widths[-1], channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, latent, h, w] -> images [B, C, H, W], about in [-1, 1]."""
-        x = self.conv_in(x)
-        for module in (self.mid_block, *self.up_blocks):
-            x = module(x)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
-        return out
+        super().__init__(OrderedDict(
+            conv_in=nn.Conv2d(latent, widths[0], 3, padding=1),
+            mid_block=MidBlock(widths[0], groups, attention=attention),
+            up_blocks=levels(UpBlock, widths, blocks + 1, groups),
+            conv_norm_out=nn.GroupNorm(groups, widths[-1], EPS),
+            conv_act=nn.SiLU(),
+            conv_out=nn.Conv2d(widths[-1], channels, 3, padding=1),
+        ))  # fmt: skip
 
 
 class KLEncoder(nn.Module):

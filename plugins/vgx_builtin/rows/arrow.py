@@ -11,28 +11,23 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import vgx
 from vgx_builtin.files.image_files import described, open_regular
-from vgx_builtin.rows.columns import Cells, features_of
+from vgx_builtin.rows.columns import Cells, Parts, features_of
 from vgx_builtin.rows.layout import rows_of
 
 
-class ArrowRows:
+class ArrowRows(Parts[Any]):  # pyarrow.RecordBatch
     """The rows of a split, in the order of its files."""
 
     def __init__(self, batches: list[Any], features: Mapping[str, Any]) -> None:
-        self.batches, self.features = batches, features  # pyarrow.RecordBatch
-        self.ends = list(accumulate(len(batch) for batch in batches))
-
-    def __len__(self) -> int:
-        return self.ends[-1] if self.ends else 0
+        super().__init__(batches)
+        self.features = features
 
     def cells(self, column: str) -> Cells:
         """Return the images of a column, still encoded."""
@@ -41,7 +36,7 @@ class ArrowRows:
     def values(self, column: str, count: int) -> list[Any]:
         """Return the first values of a column."""
         values: list[Any] = []
-        for batch in self.batches:
+        for batch in self.parts:
             values += batch.column(column)[: count - len(values)].to_pylist()
         return values
 
@@ -52,9 +47,7 @@ class _Cells:
     column: str
 
     def __getitem__(self, index: int) -> Any:
-        place = bisect_right(self.rows.ends, index)
-        batch = self.rows.batches[place]
-        row = index - (self.rows.ends[place] - len(batch))
+        batch, row = self.rows.at(index)
         return batch.column(self.column)[row].as_py()
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import accumulate
+from typing import Any, Generic, Protocol, TypeVar
+
+T = TypeVar("T", bound=Sized)  # neighbouring rows
 
 
 class Cells(Protocol):
@@ -30,6 +34,22 @@ class Rows(Protocol):
 
     def values(self, column: str, count: int) -> list[Any]:
         """Return the first values of a column."""
+
+
+class Parts(Generic[T]):
+    """Rows in parts, one after the other."""
+
+    def __init__(self, parts: Sequence[T]) -> None:
+        self.parts, self.ends = parts, list(accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def at(self, index: int) -> tuple[T, int]:
+        """Return the part that has a row, and the place of the row in it."""
+        number = bisect_right(self.ends, index)
+        part = self.parts[number]
+        return part, index - (self.ends[number] - len(part))
 
 
 class LibraryRows:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import vgx
 from vgx_builtin.files.image_files import described, open_regular
-from vgx_builtin.rows.columns import Cells
+from vgx_builtin.rows.columns import Cells, Parts
 from vgx_builtin.rows.pages import LARGE, largest_page, span
 
 ROWS = 64
@@ -69,15 +67,12 @@ class Piece:
         return replace(self, first=self.first + offset, count=length)
 
 
-class ParquetRows:
+class ParquetRows(Parts[Piece]):
     """The rows of a split, in the order of its files."""
 
     def __init__(self, pieces: list[Piece], features: Mapping[str, Any]) -> None:
-        self.pieces, self.features = pieces, features
-        self.ends = list(accumulate(piece.count for piece in pieces))
-
-    def __len__(self) -> int:
-        return self.ends[-1] if self.ends else 0
+        super().__init__(pieces)
+        self.features = features
 
     def cells(self, column: str) -> Cells:
         """Return the images of a column, still encoded."""
@@ -86,7 +81,7 @@ class ParquetRows:
     def values(self, column: str, count: int) -> list[Any]:
         """Return the first values of a column."""
         values: list[Any] = []
-        for piece in self.pieces:
+        for piece in self.parts:
             start = 0
             for batch in batches(piece, column):
                 first = max(piece.first - start, 0)
@@ -108,9 +103,8 @@ class _Cells:
 
     def __getitem__(self, index: int) -> Any:
         """Return a value. Raises `DataError` when it cannot be read."""
-        place = bisect_right(self.rows.ends, index)
-        piece = self.rows.pieces[place]
-        row = piece.first + index - (self.rows.ends[place] - piece.count)
+        piece, offset = self.rows.at(index)
+        row = piece.first + offset
         reader: _Reader | None = getattr(self.local, "reader", None)
         if reader is None or reader.piece is not piece or row < reader.start:
             reader = self.local.reader = _Reader(piece, self.column)

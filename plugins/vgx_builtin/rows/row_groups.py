@@ -19,9 +19,9 @@ GROUP_BYTES = 2**29
 def footers(rows: ParquetRows) -> str:
     """Return a hash of the rows and of the footers of their files: not of their places."""
     digest = hashlib.sha256()
-    for file in dict.fromkeys(piece.file for piece in rows.pieces):
+    for file in dict.fromkeys(piece.file for piece in rows.parts):
         digest.update(footer(file))
-    for piece in rows.pieces:
+    for piece in rows.parts:
         digest.update(f"|{piece.group} {piece.first} {piece.count}".encode())
     return digest.hexdigest()
 

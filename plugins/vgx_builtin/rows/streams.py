@@ -35,7 +35,7 @@ def open_stream(
     if rank(feature_at(rows.features, column)) == 1:
         text = f"column '{column}' holds numbers; vgx pack PLACE OUT writes them as image files"
         raise vgx.DataError(f"{where}: stream: {text}")
-    pieces = cut(rows.pieces, 0, limit or len(rows))
+    pieces = cut(rows.parts, 0, limit or len(rows))
     groups = [GroupRows(piece, rows.features) for piece in pieces]
     whole = column if column in rows.features else column.partition(".")[0]
     for group in groups:
