@@ -19,7 +19,7 @@ from pathlib import Path
 
 import vgx
 from vgx.errors import HubError, StorageError
-from vgx.files import read_file, write_file
+from vgx.files import read_file, storage, write_file
 
 MOST = 64 * 2**20  # bytes of the archive, and of each file in it
 TIMEOUT = 300.0  # seconds that npm may take
@@ -67,7 +67,8 @@ def load(archive: Path | None = None, release: Release = RELEASE) -> Engine:
     if archive is None and (kept := cached(folder, release)):
         return kept
     if archive is not None:
-        data = read_file_of_user(archive)
+        with storage(archive):
+            data = read_file(archive, MOST)
         if not _is(data, release.archive):
             wanted = f"it is not {release.name} with the SHA-256 {release.archive}"
             raise StorageError(f"{archive}: {wanted}; get it with: npm pack {_package(release)}")
@@ -87,14 +88,6 @@ def cached(folder: Path, release: Release = RELEASE) -> Engine | None:
         return None
     whole = _is(script, release.script) and _is(wasm, release.wasm)
     return Engine(_plain(script), wasm) if whole else None
-
-
-def read_file_of_user(file: Path) -> bytes:
-    """Return the bytes of a file. Raises `StorageError`."""
-    try:
-        return read_file(file, MOST)
-    except OSError as error:
-        raise StorageError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _fetched(release: Release, folder: Path) -> bytes:

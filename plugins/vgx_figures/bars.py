@@ -57,11 +57,13 @@ def draw_metrics(groups: Sequence[Group], width: float, *, terms: Sequence[str] 
     handles: dict[str, Artist] = {}
     for name, panel in zip(names, axes, strict=True):
         bars = list(dict.fromkeys(bar for values in of_groups for bar in values.get(name, {})))
+        bars = bars[:BARS]
         for i, (group, values) in enumerate(zip(groups, of_groups, strict=True)):
-            if own := values.get(name):
-                handles[plain(group.label)] = _bars(panel, bars[:BARS], own, i, len(groups))
+            own = values.get(name, {})
+            if not own.keys().isdisjoint(bars):
+                handles[plain(group.label)] = _bars(panel, bars, own, i, len(groups))
         panel.set_title(in_lines(f"{name}{ARROWS.get(better[name] or '', '')}", panel))
-        panel.set_xticks(range(len(bars[:BARS])), [*map(plain, bars[:BARS])])
+        panel.set_xticks(range(len(bars)), [*map(plain, bars)])
         if len(bars) > 1:
             panel.tick_params("x", rotation=30)
             for text in panel.get_xticklabels():

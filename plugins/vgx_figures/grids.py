@@ -176,11 +176,18 @@ def _coloured(values: Tensor) -> Tensor:
 
 
 def _named(drawn: Sequence[Row], names: Sequence[str]) -> list[Row]:
-    """Return rows with the names that the user gives. Raises `RecipeError` for too many rows."""
+    """Return rows with the names that the user gives.
+
+    Raises `RecipeError` for too many rows, and for images of several sizes.
+    """
     if names and len(names) != len(drawn):
         raise vgx.RecipeError(f"rows: {len(names)} names for {len(drawn)} rows")
     if len(drawn) > ROWS:
         raise vgx.RecipeError(f"{len(drawn)} rows of images: a figure has {ROWS} at most")
+    sizes = dict.fromkeys("{} x {}".format(*images.shape[2:]) for _, images in drawn)
+    if len(sizes) > 1:
+        message = f"the images have {' and '.join(sizes)} pixels; give runs of one size"
+        raise vgx.RecipeError(message)
     if not names:
         return list(drawn)
     return [(name, images) for name, (_, images) in zip(names, drawn, strict=True)]

@@ -41,6 +41,10 @@ from vgx_share.latents import far_from_stored
 
 SAMPLES = 64  # images in samples.webp, in 8 rows
 NO_PATH = "left-out"  # in place of a path of this machine
+# A name or an address of a data set of the hub, as `dataset.path` takes it.
+_ON_HUB = re.compile(
+    r"\w[\w.-]*/\w[\w.-]*|(hf:/|(https?:/+)?(www\.)?(huggingface|hf)\.co/).*", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -220,9 +224,11 @@ def _fields(part: BaseModel) -> list[str]:
 
 def _is_path(text: str, field: str, folder: Path) -> bool:
     """Return whether the value of a field is a path, or was one where the run was started."""
-    if re.match(r"[/~\\]|\.{1,2}/|[A-Za-z]:[/\\]|file:", text):
+    if field == "file" or re.match(r"[/~\\]|\.{1,2}/|[A-Za-z]:[/\\]|file:", text):
         return True
-    if "/" not in text and field not in ("path", "file"):  # a word, as a folder may be called
+    if "/" in text and field == "path" and not _ON_HUB.fullmatch(text):
+        return True
+    if "/" not in text and field != "path":  # a word, as a folder may be called
         return False
     with suppress(OSError, ValueError):  # no name that a file can have
         return Path(text).exists() or (folder / text).exists()

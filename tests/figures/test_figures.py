@@ -250,6 +250,13 @@ def test_bars_are_means_with_the_spread_of_drawing_or_of_training(make, seeds):
     assert bars(only) == [20]
 
 
+def test_a_run_without_any_of_the_bars_that_fit_has_none(make):
+    many = evaluated(make(1, [1]), 10, {f"sampler-{i:02}": [i, i + 1] for i in range(12)})
+    other = evaluated(make(2, [1], weight=2), 12, {"one more": [3, 4]})
+    panel = plot([many, other], "metrics", terms=["frechet-distance [random-conv]"]).figure.axes[0]
+    assert bars(panel) == [i + 0.5 for i in range(12)]
+
+
 def test_bars_that_nobody_should_compare_are_named(make):
     one, two = evaluated(make(1, [1]), 10), evaluated(make(2, [1], weight=2), 12, images="other")
     with pytest.warns(vgx.Notice, match="not measured alike.*reconstruction: the images differ"):

@@ -170,6 +170,12 @@ def test_runs_of_other_images_share_no_row(runs, labelled, folder):
     assert names(together)[1:3] == ["tiny, seed 0: reconstruction", "difference"]
 
 
+def test_runs_with_images_of_other_sizes_are_refused(runs, folder):
+    smaller = trained(folder, {"name": "smaller", "image.size": 8, "train.steps": 1})
+    with pytest.raises(vgx.RecipeError, match="16 x 16 and 8 x 8 pixels; give runs of one size"):
+        plot([runs[0], smaller], "samples", n=2)
+
+
 def test_without_its_images_a_run_says_what_to_do(runs, faces, tmp_path, monkeypatch):
     monkeypatch.setenv("VGX_CACHE", str(tmp_path / "empty"))
     for kind in ("recon", "kl", "latents"):

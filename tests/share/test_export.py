@@ -229,6 +229,26 @@ def test_a_file_of_labels_is_left_out_like_a_path(run):
     recipe = vgx.load_recipe(run.recipe_file, {"dataset": data, "image.classes": 2})
     assert recipe.dataset.labels.file == "secret.csv"
     assert exporting.without_paths(recipe, run).dataset.labels.file == "left-out"
+    data["labels"] = {"file": "in/secret.csv"}  # in the folder of the images
+    recipe = vgx.load_recipe(run.recipe_file, {"dataset": data, "image.classes": 2})
+    assert exporting.without_paths(recipe, run).dataset.labels.file == "left-out"
+
+
+@pytest.mark.parametrize(
+    ("path", "hub"),
+    [
+        ("somebody/faces", True),
+        ("https://huggingface.co/datasets/somebody/faces", True),
+        ("huggingface.co/datasets/somebody/faces", True),
+        ("hf://datasets/somebody/faces", True),
+        ("secret/somebody/faces", False),
+        ("somebody/faces/", False),
+    ],
+)
+def test_only_what_can_be_a_name_on_the_hub_stays(run, path, hub):
+    """Whether the folder is still there or not."""
+    recipe = vgx.load_recipe(run.recipe_file, {"dataset": {"type": "huggingface", "path": path}})
+    assert exporting.without_paths(recipe, run).dataset.path == (path if hub else "left-out")
 
 
 def test_the_card_is_read_by_the_hubs_library(run, tmp_path):
