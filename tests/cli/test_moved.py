@@ -190,3 +190,20 @@ def test_a_fork_from_another_folder_tells_how_to_fork(here, vgx_here, monkeypatc
     code, _, err = vgx_here(*given)
     assert code == 4
     assert f"From here: vgx fork {run_of(here).short} --at {at} --set dataset.path=" in err
+
+
+def test_a_replay_from_another_folder_tells_how_to_replay(here, vgx_here, monkeypatch):
+    """And not how to train the run on."""
+    monkeypatch.chdir(here / "elsewhere")
+    again = f"vgx replay {run_of(here).short} --step 1 --data"
+    code, _, err = vgx_here("replay", run_of(here).path, "--step", "1")
+    assert code == 4
+    advised = err.strip().rpartition("From here: ")[2]
+    assert advised == f"{again} {here / 'faces'}"
+    code, out, err = vgx_here(*shlex.split(advised)[1:])
+    assert code == 0, err
+    assert "Replay " in out
+    Image.new("RGB", (20, 20)).save(here / "faces" / "a" / "new.png")
+    code, _, err = vgx_here("replay", run_of(here).path, "--step", "1", "--data", here / "faces")
+    assert code == 2
+    assert f"If its images lie elsewhere: {again} PLACE; for other images" in err

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from vgx.data.store import Store, name_of
 from vgx.errors import VgxError
@@ -18,12 +19,19 @@ from vgx.runs import reading
 from vgx.runs.directory import Run
 
 
+class Command(NamedTuple):
+    """A command that takes `--data`."""
+
+    text: str
+    takes_set: bool  # whether it takes `--set` too
+
+
 @contextmanager
-def looking_back(run: Run, recipe: Recipe, command: str = "") -> Iterator[None]:
+def looking_back(run: Run, recipe: Recipe, again: Command | None = None) -> Iterator[None]:
     """Add to an error in the block where a relative path of the run is found, if it is not here.
 
-    It begins in the folder where the run was started. `command` is what the user would do again,
-    with `--set`; by default the run is resumed.
+    It begins in the folder where the run was started. `again` is what the user would do again; by
+    default the run is resumed.
     """
     try:
         yield
@@ -33,19 +41,26 @@ def looking_back(run: Run, recipe: Recipe, command: str = "") -> Iterator[None]:
         for field in ("dataset", "sampler"):
             path = Path(getattr(getattr(recipe, field), "path", None) or "")
             if folder and not path.exists() and (Path(folder) / path).exists():
-                setting = shlex.quote(f"{field}.path={Path(folder) / path}")
-                again = f"{command or f'vgx run --resume {run.short}'} --set {setting}"
+                place = Path(folder) / path
+                setting = shlex.quote(f"{field}.path={place}")
+                command = f"{_setting(run, again)} --set {setting}"
+                if field == "dataset" and again and not again.takes_set:
+                    command = f"{again.text} --data {shlex.quote(str(place))}"
                 where = f"{path} is in {folder}, where the run was started"
-                raise type(error)(f"{error}\n{where}. From here: {again}") from error
+                raise type(error)(f"{error}\n{where}. From here: {command}") from error
         raise
 
 
 def other_images(
-    run: Run, dataset: Dataset, before: reading.Data, store: Store, command: str = ""
+    run: Run,
+    dataset: Dataset,
+    before: reading.Data,
+    store: Store,
+    again: Command | None = None,
 ) -> str:
     """Return the message for images that are not those of a run, which had those of `before`.
 
-    `command` is what the user would do again; by default the run is resumed.
+    `again` is what the user would do again; by default the run is resumed.
     """
     kept, commit = before["kept"], before.get("revision", "")
     path = getattr(dataset, "path", None)
@@ -55,17 +70,22 @@ def other_images(
     if kept == len(store.images):
         counts += "; some have other content"
     if commit and store.revision and commit != store.revision:
-        again = command or f"vgx run --resume {run.short}"
         return (
             f"{run.path}: the images are not those of the run ({counts})\n"
             f"The data set was at commit {commit} and is at {store.revision}\n"
-            f"To go on: {again} --set dataset.revision={commit}"
+            f"To go on: {_setting(run, again)} --set dataset.revision={commit}"
         )
+    command = again.text if again else f"vgx resume {run.short}"
     return (
         f"{run.path}: the images are not those of the run ({counts})\n"
-        f"If its images lie elsewhere: {command or f'vgx resume {run.short}'} --data PLACE; "
+        f"If its images lie elsewhere: {command} --data PLACE; "
         "for other images start a new run"
     )
+
+
+def _setting(run: Run, again: Command | None) -> str:
+    """Return a command that takes `--set`: this one, or a resume, which keeps the place."""
+    return again.text if again and again.takes_set else f"vgx run --resume {run.short}"
 
 
 def keep_place(run: Run, recipe: Recipe, store: Store) -> None:

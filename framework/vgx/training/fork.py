@@ -21,9 +21,8 @@ from vgx.check.blame import blaming, working
 from vgx.check.examine import Findings, examine
 from vgx.console import Console
 from vgx.data.batches import as_batch
-from vgx.data.store import require_room
 from vgx.engine import memory
-from vgx.engine.build import NETWORKS, pick_device, untrained
+from vgx.engine.build import NETWORKS, untrained
 from vgx.engine.engine import Engine
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.files import read_file, replacing, require_writable, storage, write_file
@@ -33,23 +32,17 @@ from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames, reading
 from vgx.runs.checkpoint import State, under
 from vgx.runs.directory import Run, create, find, runs_dir
-from vgx.runs.moved import looking_back, other_images
+from vgx.runs.moved import Command
 from vgx.runs.trust import registry_of
 from vgx.training import environment
 from vgx.training.ending import closing
 from vgx.training.loop import Training, train
 from vgx.training.preparing import (
     CHECKED,
-    batches_of,
-    build,
     configure,
-    length_of,
-    open_images,
-    read_images,
     require_parts,
-    trained_images,
 )
-from vgx.training.session import NO_OPTIMIZER, print_findings
+from vgx.training.session import NO_OPTIMIZER, print_findings, set_to, with_its_images
 from vgx.training.signals import signals
 
 # With another value of these, the weights would not fit, or the steps that are done would have been
@@ -171,32 +164,17 @@ def _begun(
 
     Returns it, still with the parent as its run, and notices about what the state did not give.
     """
-    chosen, done = pick_device(device), state.numbers["step"]
-    background = recipe.image.background.replace("auto", "black")  # as in a resume
-    image = dataclasses.replace(recipe.image, background=background)
-    recipe = recipe.model_copy(update={"image": image})
-    command = f"vgx fork {parent.short} --at {done}"
-    with looking_back(parent, recipe, command):
-        recipe, source, notices = open_images(recipe, [recipe.sampler], console)
-        require_room(source, recipe.image)
-    images = trained_images(recipe, source, None)
-    engine = build(_loaded(recipe, state), images, chosen, notices, console)
-    store = read_images(recipe, source, console)
-    before = parent.environment()["data"]
-    if store.content != before["content"]:
-        raise RecipeError(other_images(parent, recipe.dataset, before, store, command))
-    batches = batches_of(recipe, store, chosen)
-    engine.set_length(*length_of(recipe, batches.per_epoch))
+    done = state.numbers["step"]
+    again = Command(f"vgx fork {parent.short} --at {done}", takes_set=True)
+    training = with_its_images(parent, recipe, _loaded(recipe, state), device, console, again=again)
+    engine = training.engine
     if engine.steps <= done:
         raise RecipeError(
             f"{parent.path}: the training ends at step {engine.steps:,}, so after step {done:,} "
             f"nothing is left to do; give the fork more steps: --set train.steps={2 * done}"
         )
     fitted, new_parts = _fitted(parent, stored, engine, state)
-    training = Training(recipe, parent, engine, batches, store, notices)
-    training.restore(fitted)
-    training.saved, training.seconds = done, state.numbers["seconds"]
-    training.set_rollbacks(state.numbers.get("rollbacks", 0))
+    set_to(training, fitted)
     return training, new_parts
 
 

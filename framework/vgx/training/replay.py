@@ -30,6 +30,7 @@ from vgx.rng import Streams
 from vgx.runs import checkpoint, reading
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, find
+from vgx.runs.moved import Command
 from vgx.runs.trust import registry_of
 from vgx.step import Gaussian, Step
 from vgx.training.loop import Training
@@ -104,7 +105,8 @@ def replay(
     state, notices = _state_before(run, step)
     for notice in notices:
         console.warn(notice)
-    training = rebuild(run, recipe, state, device, console)
+    again = Command(f"vgx replay {run.short} --step {step}", takes_set=False)
+    training = rebuild(run, recipe, state, device, console, again=again)
     lines = (entry.line for entry in reading.entries(run.path))
     logged = {
         line["step"]: line["losses"]

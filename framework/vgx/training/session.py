@@ -30,8 +30,9 @@ from vgx.runs import checkpoint, frames, reading
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, create, find, runs_dir
 from vgx.runs.exported import is_exported
-from vgx.runs.moved import keep_place, looking_back, other_images
+from vgx.runs.moved import Command, keep_place, looking_back, other_images
 from vgx.runs.trust import registry_of, remember
+from vgx.runs.weights import Weights
 from vgx.training import environment
 from vgx.training.ending import closing
 from vgx.training.loop import TrainedStep, Training, train
@@ -397,40 +398,64 @@ def rebuild(
     device: str | None,
     console: Console,
     verify: Console | None = None,
+    again: Command | None = None,
 ) -> Training:
-    """Build the training of a run again, as it was at a state; `verify` as in `read_images`.
+    """Build the training of a run again, as it was at a state; arguments as in `with_its_images`.
 
     Raises `RecipeError` when the images are not those of the run.
     """
-    chosen = pick_device(device)
-    # A background that the run did not settle is black: no image was transparent, or it is old.
-    background = recipe.image.background.replace("auto", "black")
-    image = dataclasses.replace(recipe.image, background=background)
-    recipe = recipe.model_copy(update={"image": image})
-    with looking_back(run, recipe):
-        _, source, notices = open_images(recipe, [recipe.sampler], console)
-        require_room(source, recipe.image)
     # A state has all weights, so none are downloaded, and no other run is read.
     to_build = untrained(recipe) if state else recipe
     weights = weights_for(to_build, run.path.parent, console)
     if weights and weights.sha256 != run.environment().get("parent", {}).get("sha256"):
         raise StorageError(f"{run.path}: {weights} has changed since; start a new run")
+    training = with_its_images(run, recipe, to_build, device, console, weights, verify, again)
+    configure(training.engine, training.batches, training.recipe)
+    if state:
+        set_to(training, state)
+    return training
+
+
+def with_its_images(
+    run: Run,
+    recipe: Recipe,
+    to_build: Recipe,
+    device: str | None,
+    console: Console,
+    weights: Weights | None = None,
+    verify: Console | None = None,
+    again: Command | None = None,
+) -> Training:
+    """Return a training on the images of a run, with networks that are built by `to_build`.
+
+    `weights` are as in `build`, `verify` as in `read_images`, and `again` as in `looking_back`.
+    Raises `RecipeError` when the images are not those of the run.
+    """
+    chosen = pick_device(device)
+    # A background that the run did not settle is black: no image was transparent, or it is old.
+    background = recipe.image.background.replace("auto", "black")
+    image = {"image": dataclasses.replace(recipe.image, background=background)}
+    recipe, to_build = recipe.model_copy(update=image), to_build.model_copy(update=image)
+    with looking_back(run, recipe, again):
+        _, source, notices = open_images(recipe, [recipe.sampler], console)
+        require_room(source, recipe.image)
     count = trained_images(recipe, source, None)
     engine = build(to_build, count, chosen, notices, console, weights)
     store = read_images(recipe, source, console, verify)
     before = run.environment()["data"]
     if store.content != before["content"]:
-        message = other_images(run, recipe.dataset, before, store)
+        message = other_images(run, recipe.dataset, before, store, again)
         if recipe.image.classes and "classes" not in before:  # a run of an earlier version
             message += "\nClasses are now numbered with 2 before 10, and a limit takes all classes."
         raise RecipeError(message)
     batches = batches_of(recipe, store, chosen)
     engine.set_length(*length_of(recipe, batches.per_epoch))
-    training = Training(recipe, run, engine, batches, store, notices)
-    configure(engine, batches, recipe)
-    if state:
-        training.restore(state)
-        training.saved = training.done
-        training.seconds = state.numbers["seconds"]
-        training.set_rollbacks(state.numbers.get("rollbacks", 0))
-    return training
+    return Training(recipe, run, engine, batches, store, notices)
+
+
+def set_to(training: Training, state: State) -> None:
+    """Set a training to the state of a checkpoint."""
+    training.restore(state)
+    training.saved = training.done
+    training.seconds = state.numbers["seconds"]
+    training.set_rollbacks(state.numbers.get("rollbacks", 0))
