@@ -21,6 +21,7 @@ from vgx.check.blame import Working, blaming, responsible, working
 from vgx.check.hidden_state import watching_state
 from vgx.check.networks import mixes_images, try_augmentations, try_networks, try_sampler
 from vgx.check.terms import Tried, try_terms
+from vgx.console import Console
 from vgx.data.batches import Batch
 from vgx.engine import memory
 from vgx.engine.build import NETWORKS
@@ -56,6 +57,27 @@ class Findings:
     notes: list[str]
     forward: float  # seconds per image of the forward pass
     need: memory.Need
+
+    def show(self, console: Console) -> None:
+        """Print the networks, the losses of the first batch, the gradient norms and the notes."""
+        rows = [
+            (row.network, row.part, row.shapes, f"{row.parameters:,}", f"{row.trained:,}")
+            for row in self.rows
+        ]
+        console.table(("network", "part", "shapes", "parameters", "trained"), rows)
+        losses = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+        console.print(f"Losses of the first batch: {losses}")
+        networks = list(self.flows[0].norms) if self.flows else []
+        norms = [
+            (
+                flow.label,
+                *("-" if (norm := flow.norms[n]) is None else f"{norm:.3g}" for n in networks),
+            )
+            for flow in self.flows
+        ]
+        console.table(("gradient norm of", *networks), norms)
+        for note in self.notes:
+            console.print(note)
 
 
 def examine(

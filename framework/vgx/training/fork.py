@@ -42,7 +42,7 @@ from vgx.training.preparing import (
     configure,
     require_parts,
 )
-from vgx.training.session import NO_OPTIMIZER, print_findings, set_to, with_its_images
+from vgx.training.session import NO_OPTIMIZER, set_to, with_its_images
 from vgx.training.signals import signals
 
 # With another value of these, the weights would not fit, or the steps that are done would have been
@@ -90,7 +90,7 @@ def fork(
     for text in new_parts:
         console.warn(text)
     if changed:
-        print_findings(findings, console)
+        findings.show(console)
     new = create(training.recipe.name, out)
     training.run = new
     with new.held(), signals(training, console):
