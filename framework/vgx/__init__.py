@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Features as Features
     from vgx.parts.kinds import Fitted as Fitted
     from vgx.parts.kinds import Grouped as Grouped
+    from vgx.parts.kinds import Indexed as Indexed
     from vgx.parts.kinds import Labelled as Labelled
     from vgx.parts.kinds import LatentSampler as LatentSampler
     from vgx.parts.kinds import Loss as Loss
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import MetricState as MetricState
     from vgx.parts.kinds import Named as Named
     from vgx.parts.kinds import OpenTracker as OpenTracker
+    from vgx.parts.kinds import Quantising as Quantising
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
     from vgx.parts.kinds import Tracker as Tracker
@@ -106,8 +108,8 @@ _PUBLIC = {
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (
         "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
-        "Features Fitted Grouped Labelled LatentSampler Loss LossTerm Metric MetricState Named "
-        "OpenTracker Sampler Source Tracker"
+        "Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Metric MetricState "
+        "Named OpenTracker Quantising Sampler Source Tracker"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",

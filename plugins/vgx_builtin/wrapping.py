@@ -64,7 +64,7 @@ class QuantisedEncoder(nn.Module):
         self, inner: nn.Module, codes: int, channels: int, *, normalised: bool = False
     ) -> None:
         super().__init__()
-        self.inner, self.normalised = inner, normalised
+        self.inner, self.codes, self.normalised = inner, codes, normalised
         self.codebook = nn.Embedding(codes, channels)  # drawn from N(0, I), so in any direction
         if not normalised:
             nn.init.uniform_(self.codebook.weight, -1 / codes, 1 / codes)
@@ -77,9 +77,14 @@ class QuantisedEncoder(nn.Module):
         vectors = encoded.flatten(2) if encoded.dim() > 2 else encoded.unsqueeze(2)  # [B, F, P]
         with torch.no_grad():
             indices = torch.cdist(vectors.mT.flatten(0, 1), book).argmin(1)  # [B*P]
-        indices = indices.view(len(encoded), -1)  # [B, P]
-        codes = F.embedding(indices, book).mT.reshape(encoded.shape)  # [B, *Z]
-        return Quantised(encoded, codes, indices.view(len(encoded), *encoded.shape[2:]))
+        indices = indices.view(len(encoded), *encoded.shape[2:])  # [B, *places]
+        return Quantised(encoded, F.embedding(indices, book).movedim(-1, 1), indices)
+
+    def from_indices(self, indices: Tensor) -> Tensor:
+        """[n, *Z]  The vectors of the codebook with these indices [n, *places]."""
+        book = self.codebook.weight  # [codes, F]
+        book = F.normalize(book, dim=1) if self.normalised else book
+        return F.embedding(indices, book).movedim(-1, 1)
 
 
 class ConditionalDecoder(nn.Module):

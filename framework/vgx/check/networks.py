@@ -19,8 +19,15 @@ from vgx.data.decode import guarded
 from vgx.engine.build import NETWORKS, build_network, evaluating, label_inputs, untrained
 from vgx.engine.engine import Engine
 from vgx.parts.base import BrokenError, Component
-from vgx.parts.contract import are_texts, check_posterior, check_score, check_tensor, out_of_range
-from vgx.parts.kinds import Fitted, Named, Source
+from vgx.parts.contract import (
+    are_texts,
+    check_indices,
+    check_posterior,
+    check_score,
+    check_tensor,
+    out_of_range,
+)
+from vgx.parts.kinds import Fitted, Named, Quantising, Source
 
 FITTED = 1000  # the most latents that a sampler is fitted to, because fitting takes long
 # Relative. For another number of images, and for a network that was built anew, a GPU may choose
@@ -106,6 +113,8 @@ def outputs_of(
     with contract(part):
         if name == "encoder":
             check_posterior(given, latent)
+            if isinstance(network, Quantising) and not network.training:
+                check_indices(network, given, recipe.latent.shape)
             sample = call(part, given.sample, engine.streams()("check"))
             check_tensor("the posterior's sample", sample, latent)
             return {"mean": given.mean, "sample": sample}

@@ -33,7 +33,7 @@ from pydantic_core import PydanticCustomError
 
 from vgx.parts.base import Component
 from vgx.parts.values import ImageSpec, LatentSpec, Weight
-from vgx.step import Step
+from vgx.step import Posterior, Step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,7 +217,40 @@ class Encoder(Component):
 
     @abstractmethod
     def build(self, image: ImageSpec, latent: LatentSpec) -> nn.Module:
-        """Make a module: images [B, C, H, W] -> `Posterior` over [B, *Z]."""
+        """Make a module: images [B, C, H, W] -> `Posterior` over [B, *Z].
+
+        A module whose latents are vectors of a codebook is `Quantising`.
+        """
+
+
+@runtime_checkable
+class Indexed(Posterior, Protocol):
+    """A posterior over the vectors of a codebook, which have an index at each place."""
+
+    @property
+    def indices(self) -> Tensor:
+        """[B, *places] or [B, *places, levels]  Integers from 0 to `Quantising.codes` - 1.
+
+        The places are Z without its channels: h x w of a spatial latent, none of a flat one.
+        """
+        ...
+
+
+@runtime_checkable
+class Quantising(Protocol):
+    """The module of an encoder whose posterior is `Indexed`, as models of the indices need it."""
+
+    @property
+    def codes(self) -> int:
+        """The number of values that an index can have."""
+        ...
+
+    def from_indices(self, indices: Tensor) -> Tensor:
+        """Return the latents [n, *Z] of indices [n, *places] or [n, *places, levels].
+
+        Those of `posterior.indices` are `posterior.mean`.
+        """
+        ...
 
 
 class Decoder(Component):

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from vgx import rng
 from vgx.check.attempt import same_tensors
-from vgx.parts.contract import check_posterior, check_score, check_tensor
+from vgx.parts.contract import check_indices, check_posterior, check_score, check_tensor
+from vgx.parts.kinds import Quantising
 from vgx.testing.case import (
     ROUNDING,
     B,
@@ -43,6 +44,10 @@ def check_encoder(case: Case) -> None:
         return {**tensors_of(posterior), "sample": sample}
 
     _check_network(case, lambda part: part.build(case.image, case.latent), case.images(), check)
+    network = built(lambda part: part.build(case.image, case.latent), case.part).eval()
+    posterior = network(case.images())
+    if isinstance(network, Quantising):
+        check_indices(network, posterior, case.latent.shape)
 
 
 def check_decoder(case: Case) -> None:
