@@ -129,7 +129,9 @@ def _learned_factors(network: Network) -> list[Tensor]:
     """Return the learned factors of each layer's channels, [1, C, 1, 1]."""
     package = importlib.util.find_spec("torchmetrics")
     if package is None or package.origin is None:
-        raise vgx.RecipeError("lpips: torchmetrics, which has its learned factors, is not installed")
+        raise vgx.RecipeError(
+            "lpips: torchmetrics, which has its learned factors, is not installed"
+        )
     file = Path(package.origin).parent / "functional" / "image" / "lpips_models" / f"{network}.pth"
     try:
         with file.open("rb") as opened:

@@ -41,9 +41,7 @@ def fetched(weights: Published, part: str, instead: str) -> Path:
         raise vgx.HubError(f"{part}: its weights are not cached; {instead}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        download_url_to_file(
-            weights.url, str(download), hash_prefix=weights.digest, progress=False
-        )
+        download_url_to_file(weights.url, str(download), hash_prefix=weights.digest, progress=False)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         message = f"{part}: {weights.url} can't be fetched: {error}"
         raise vgx.HubError(f"{message}; {instead}") from error

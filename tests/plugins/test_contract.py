@@ -50,6 +50,7 @@ SIZES = {
 LATENTS = {"encoder/autoencoder-kl": (4, 8, 8), "decoder/autoencoder-kl": (4, 8, 8)}
 # These want a file of weights: tests/plugins/test_features.py makes some.
 OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid", "metric/lpips")
+OUTSIDE += ("metric/inception-score", "metric/rfid")
 # And these a service, which tests/plugins/test_trackers.py starts.
 OUTSIDE += ("tracker/mlflow", "tracker/wandb")
 

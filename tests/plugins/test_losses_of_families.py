@@ -192,9 +192,7 @@ def test_lpips_is_that_of_torchmetrics(trunk, channels):
     module = loss("lpips", network=network, weights=str(file)).build()
     value = module.train().generator(step(real=real, recon=recon))
     assert value.item() == pytest.approx(expected.mean().item(), rel=1e-5)
-    slopes = [
-        torch.autograd.grad(v, x)[0] for v, x in ((value, recon), (expected.mean(), theirs))
-    ]
+    slopes = [torch.autograd.grad(v, x)[0] for v, x in ((value, recon), (expected.mean(), theirs))]
     assert torch.allclose(*slopes, rtol=1e-3, atol=1e-3 * slopes[1].abs().max().item())
     part = validate(
         REGISTRY.part("metric", "lpips"), {"network": network, "weights": str(file)}, REGISTRY

@@ -24,43 +24,46 @@ IMAGES = 8
 
 def try_metric(
     part: Metric, image: ImageSpec, network_of: Callable[[Features], nn.Module] | None = None
-) -> None:
+) -> int:
     """Compute a metric of random images twice, before any image of the run is drawn.
 
-    `network_of` returns the network of its features; by default it is built. Raises `BrokenError`
-    for a metric, or for features, that break their contract.
+    `network_of` returns the network of its features; by default it is built. Returns how many
+    features the metric compares, 0 for one that compares images. Raises `BrokenError` for a metric,
+    or for features, that break their contract.
     """
     shape = (IMAGES, *image.shape)
     generator = rng.generator(0, "check")
-    real, fake = (torch.rand(shape, generator=generator) for _ in range(2))  # [N, C, H, W]
+    count = 3 if part.held_out else 2  # real and generated images, and held-out ones
+    sets = [torch.rand(shape, generator=generator) for _ in range(count)]  # [N, C, H, W] each
     in_features = part if isinstance(part, Comparison) and not part.pairs else None
     if in_features:
         features = in_features.features
         build = network_of or (lambda part: part.build(image))
         network = built_features(features, build)
-        device = next((tensor.device for tensor in network.state_dict().values()), real.device)
-        sides = (side.to(device) for side in (real, fake))
-        real, fake = (try_features(features, network, side) for side in sides)  # [N, F]
+        device = next((tensor.device for tensor in network.state_dict().values()), sets[0].device)
+        sets = [try_features(features, network, images.to(device)) for images in sets]  # [N, F]
+    width = sets[0].shape[1] if in_features else 0
     if part.why_not(image, IMAGES, IMAGES):
-        return  # it needs more images
+        return width  # it needs more images
 
     def computed(ambient: int) -> dict[str, float]:
-        sides = real.clone(), fake.clone()
+        given = [each.clone() for each in sets]
         with rng.ambient(ambient, "check"):
             if in_features:
-                values = call(part, in_features.compare, *sides)
+                values = call(part, in_features.compare, *given)
             else:
                 state: Any = call(part, part.build, image)
-                call(part, _method(part, state, "update"), *sides)
+                call(part, _method(part, state, "update"), *given)
                 values = call(part, _method(part, state, "compute"))
         with contract(part):
             check_values(values, value_names(part))
-        if not (torch.equal(sides[0], real) and torch.equal(sides[1], fake)):
+        if not all(map(torch.equal, given, sets)):
             raise BrokenError(part, "it changes the images that it is given in place")
         return dict(values)
 
     if computed(0) != computed(1):
         raise BrokenError(part, "the same images give other numbers: draw no random ones")
+    return width
 
 
 def built_features(part: Features, build: Callable[[Features], nn.Module]) -> nn.Module:

@@ -45,7 +45,8 @@ def check_features(case: Case) -> None:
 
 def check_metric(case: Case) -> None:
     """Check that a metric gives finite numbers that depend on the images alone."""
-    real, fake = case.images(), case.images(1)
+    count = 3 if case.part.held_out else 2  # real and generated images, and held-out ones
+    sets = torch.stack([case.images(seed) for seed in range(count)])  # [sets, B, C, H, W]
     reason = case.part.why_not(case.image, B, B)
     require(isinstance(reason, str), f"why_not() gives {reason!r}, no text")
     pixels = f"{case.image.height} x {case.image.width} pixels"
@@ -55,14 +56,14 @@ def check_metric(case: Case) -> None:
         with rng.ambient(ambient, "testing"):
             state = case.part.build(case.image)
             for start in range(0, B, batch):
-                state.update(real[start : start + batch], fake[start : start + batch])
+                state.update(*(images[start : start + batch] for images in sets))
             numbers = state.compute()
             contract.check_values(numbers, value_names(case.part))
             same = numbers == state.compute()
             case.check(same, "compute() gives something else the second time")
         return numbers
 
-    numbers = unchanged("images", fake, lambda: unchanged("images", real, lambda: measure(4)))
+    numbers = unchanged("images", sets, lambda: measure(4))
     case.check(numbers == measure(4, ambient=1), "the same images give other numbers")
     for name, value in measure(2).items():
         near = math.isclose(value, numbers[name], rel_tol=10 * ROUNDING, abs_tol=ROUNDING)
