@@ -31,7 +31,7 @@ def create(
     if pretrained and weights is not None:
         raise vgx.RecipeError(f"{name}: give either 'pretrained' or 'weights', not both")
     if weights is not None:
-        _check(weights)
+        check_file(weights)
     with hub.bounded() if pretrained else contextlib.nullcontext(), _quiet():
         import timm
 
@@ -77,7 +77,7 @@ def _try(model: Any, name: str, image: vgx.ImageSpec) -> None:
         raise vgx.RecipeError(f"{what}; use another size or another backbone") from error
 
 
-def _check(weights: Path) -> None:
+def check_file(weights: Path) -> None:
     """Raise `RecipeError` for a file that is none of weights, or that takes long to read."""
     if not weights.is_file():
         raise vgx.RecipeError(f"weights: {weights}: there is no such file")

@@ -517,6 +517,9 @@ class Metric(Component):
     `vgx eval` prints a notice."""
     on_request: ClassVar[bool] = False
     """True: `vgx eval` leaves it out unless it is named, because it fetches weights."""
+    held_out: ClassVar[bool] = False
+    """True, of a `Comparison` of two sets: it also gets the features of images that were held out
+    from the training: `compare(real, fake, held_out)`, and `update(real, fake, held_out)`."""
 
     @abstractmethod
     def build(self, image: ImageSpec) -> MetricState:
