@@ -248,6 +248,62 @@ def test_without_quiet_it_prints_and_the_log_is_silent(tmp_path, capfd):
     assert err == ""
 
 
+LOUD = """
+import sys, vgx
+
+KEPT = []
+
+class Loud(vgx.Loss, type="loud"):
+    '''The brightness of the reconstructions.'''
+
+    power: int = 1
+    '''The exponent.'''
+
+    def generator(self, step):
+        KEPT.append(sys.stderr)
+        return step.recon.mean() ** self.power
+
+@vgx.hookimpl
+def register_components(register):
+    register(Loud)
+
+@vgx.hookimpl
+def run_ended(run):
+    print("late", file=KEPT[0])
+"""
+
+
+@pytest.mark.slow
+def test_the_recipe_of_a_run_with_a_plugin_file_is_varied(tmp_path, capfd):
+    """Nobody names the file again: the run has it. A part of it keeps the stream of a step."""
+    (tmp_path / "loud.py").write_text(LOUD)
+    own = vgx.load_recipe("tiny", FAST | {"train.steps": 1}).model_dump(mode="json")
+    own["losses"].append({"type": "loud"})
+    first = vgx.run(own, plugins=[tmp_path / "loud.py"], out=tmp_path / "1", quiet=True)
+    (tmp_path / "loud.py").unlink()
+    assert first.state == "done"
+    assert capfd.readouterr() == ("", "")
+
+    again = (vgx.load_recipe(first), vgx.load_recipe(first.model("cpu")))
+    assert [*map(str, again)] == [str(first.recipe)] * 2
+    assert vgx.load_recipe(first, {"train.steps": 3}).train.steps == 3
+    varied = first.recipe.with_({"losses.4.power": 2, "image.size": 8})
+    assert len(vgx.peek(varied, 2)) == 2
+    second = vgx.run(varied, out=tmp_path / "2", quiet=True)
+    assert (second.state, second.recipe.losses[4].power) == ("done", 2)
+    (file,) = second.plugin_files
+    assert file.data.decode() == LOUD
+    # Copies of one file are one plugin; another file with its name is none.
+    losses = [*second.recipe.losses, first.recipe.losses[4].model_copy(update={"name": "again"})]
+    assert len(second.recipe.with_({"losses": losses}).losses) == 6
+    (second.path / "plugins" / "loud.py").write_text(LOUD + "# another one")
+    vgx.trust_plugins(second)
+    with pytest.raises(vgx.PluginError, match=r"there is already one called loud\.py"):
+        first.recipe.with_({"losses": [*first.recipe.losses, second.recipe.losses[4]]})
+    with pytest.raises(vgx.RecipeError, match="int: give a name, a path, a dictionary, a Recipe"):
+        vgx.load_recipe(7)
+
+
 def test_the_folder_in_the_second_place_still_works(monkeypatch):
     given = []
     monkeypatch.setattr("vgx.notebook.training._steps", lambda *a, **k: given.append((a, k)))

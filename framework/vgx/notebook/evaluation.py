@@ -17,7 +17,7 @@ from vgx.evaluation.evaluate import evaluate_run
 from vgx.evaluation.tables import meanings, tables
 from vgx.notebook import html
 from vgx.notebook.kernel import cell
-from vgx.notebook.live import Live, captured, chosen_console
+from vgx.notebook.live import Live, chosen_console, showing
 from vgx.notebook.run import Run
 from vgx.notebook.training import AnyRun
 from vgx.parts.kinds import Dataset, Sampler
@@ -115,7 +115,7 @@ def evaluate(
     settings = settings_for(
         recipe, registry, console, metrics, other, samplers, n, seeds, best, step
     )
-    with captured(console), blaming(registry):
+    with showing(console), blaming(registry):
         results = evaluate_run(found, recipe, settings, registry, pick_device(device), console)
     if not isinstance(console, Live):
         return Evaluation(found, results)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from vgx.console import LOG, Console, Progress, aligned
 from vgx.images import as_pil, as_pixels
@@ -69,8 +70,10 @@ class Live(Console):
         """Show what the program does in the block."""
         self.doing = text
         self.print(text)
-        yield
-        self.doing = ""
+        try:
+            yield
+        finally:
+            self.doing = ""
 
     @contextlib.contextmanager
     def progress(
@@ -180,29 +183,63 @@ def chosen_console(*, quiet: bool) -> Console:
     return Live() if in_notebook() else Console()
 
 
+class Captured:
+    """Prints what anything prints in a block on a console that shows itself, or is quiet.
+
+    It can be entered again. A part or a logger may keep the stream that it found in the block and
+    print there at any time: outside of the blocks it gets the stream that was there before.
+    """
+
+    def __init__(self, console: Console) -> None:
+        """Capture for a console of a notebook or a quiet one; for others do nothing."""
+        shown = isinstance(console, Live) or console.rich.quiet
+        self._streams = {name: _Lines(console.print) for name in ("stdout", "stderr") if shown}
+
+    def __enter__(self) -> None:
+        for name, stream in self._streams.items():
+            if (outer := getattr(sys, name)) is not stream:
+                stream.outer = outer
+            stream.open = True
+            setattr(sys, name, stream)
+
+    def __exit__(self, *error: object) -> None:
+        for name, stream in self._streams.items():
+            setattr(sys, name, stream.outer)
+            stream.flush_rest()
+            stream.open = False
+
+
 @contextlib.contextmanager
-def captured(console: Console) -> Iterator[None]:
-    """Print what anything prints in the block on a console that shows itself, or is quiet."""
-    if not (isinstance(console, Live) or console.rich.quiet):
-        yield
-        return
-    with _Lines(console.print) as lines:
-        with contextlib.redirect_stdout(lines), contextlib.redirect_stderr(lines):
+def showing(console: Console) -> Iterator[None]:
+    """Print what anything prints in the block on a console, which shows no bar after a failure."""
+    with Captured(console):
+        try:
             yield
-        lines.flush_rest()
+        except BaseException:
+            if isinstance(console, Live):
+                console.end()
+            raise
 
 
 class _Lines(io.TextIOBase):
-    """A stream that passes on whole lines."""
+    """A stream that passes on whole lines while it is open, and stands for another one then."""
+
+    outer: TextIO
 
     def __init__(self, give: Callable[[str], None]) -> None:
-        self.give, self.rest = give, ""
+        self.give, self.rest, self.open = give, "", False
 
     def write(self, text: str) -> int:
+        if not self.open:
+            return self.outer.write(text)
         *whole, self.rest = (self.rest + text).split("\n")
         for line in whole:
             self._pass_on(line)
         return len(text)
+
+    def flush(self) -> None:
+        if not self.open:
+            self.outer.flush()
 
     def writable(self) -> bool:
         return True

@@ -12,19 +12,18 @@ from vgx.errors import Interrupted, Stopped
 from vgx.files import user_path
 from vgx.notebook.defined import keep
 from vgx.notebook.kernel import in_notebook
-from vgx.notebook.live import Live, captured, chosen_console
+from vgx.notebook.live import Captured, Live, chosen_console
 from vgx.notebook.run import Run
+from vgx.parts.base import components_in
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.library import find_recipe
-from vgx.recipe.load import load_recipe
-from vgx.recipe.model import Recipe
+from vgx.recipe.load import AnyRecipe, load_recipe
 from vgx.runs import directory
 from vgx.runs.trust import registry_of
 from vgx.training import session
 from vgx.training.loop import TrainedStep
 from vgx.training.signals import only_in_steps
 
-AnyRecipe = Recipe | Mapping[str, Any] | str | Path
 AnyRun = directory.Run | str | Path | int | None
 Overrides = Mapping[str, Any] | Sequence[str]
 Steps = Generator[TrainedStep, None, Run]
@@ -105,7 +104,7 @@ def _steps(
     registry = registry or discover(plugins)
     place = None if data is None else str(data)
     loaded = load_recipe(recipe, overrides, registry, place)
-    loaded, registry = keep(loaded, registry)
+    loaded, registry = keep(loaded, registry.with_parts(map(type, components_in(loaded))))
     folder = None
     if isinstance(recipe, str | Path):
         folder = find_recipe(user_path(recipe)).parent
@@ -149,9 +148,10 @@ def followed(
 ) -> Steps:
     """Give each step, shown in a notebook. There an interrupt ends it without an error."""
     shown = console if isinstance(console, Live) else None
+    capturing = Captured(console)
     try:
         while True:
-            with captured(console):  # and not what the caller prints between two steps
+            with capturing:  # and not what the caller prints between two steps
                 step = next(steps, None)
             if step is None:
                 break
@@ -167,7 +167,7 @@ def followed(
             raise
         raise Stopped(_interrupted(error, run), 2) from None
     finally:
-        with captured(console):
+        with capturing:
             steps.close()
         if shown:
             shown.end(run)
