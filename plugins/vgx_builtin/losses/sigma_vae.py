@@ -29,8 +29,9 @@ class SigmaVae(vgx.Loss, type="sigma-vae"):
     """`optimal`: the variance that is best for the minibatch; `learned`: a weight of the loss,
     which the generator's optimizer trains."""
 
-    def build(self) -> Any:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> Any:
         """Make a module with the learned variance; the optimal one needs none."""
+        del image, latent
         if self.variance == "optimal":
             return self
         from vgx_builtin.losses.modules import LearnedVariance
