@@ -35,6 +35,9 @@ from vgx.step import Step
 FEW_TRAINED = 0.1  # share of a network's parameters; a note says when fewer are trained
 
 
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of the table of networks."""
@@ -56,6 +59,30 @@ class Findings:
     notes: list[str]
     forward: float  # seconds per image of the forward pass
     need: memory.Need
+
+    @property
+    def networks(self) -> Table:
+        """A header and a row for each network."""
+        rows: list[tuple[str, ...]] = [
+            (row.network, row.part, row.shapes, f"{row.parameters:,}", f"{row.trained:,}")
+            for row in self.rows
+        ]
+        return ("network", "part", "shapes", "parameters", "trained"), rows
+
+    @property
+    def norms(self) -> Table:
+        """A header and a row for each term: the norms of its gradient in each network."""
+        names = list(self.flows[0].norms) if self.flows else []
+        norms = [[flow.norms[name] for name in names] for flow in self.flows]
+        cells = [("-" if norm is None else f"{norm:.3g}" for norm in row) for row in norms]
+        rows = [(flow.label, *row) for flow, row in zip(self.flows, cells, strict=True)]
+        return ("gradient norm of", *names), rows
+
+    @property
+    def first_losses(self) -> str:
+        """The unweighted losses as one line."""
+        losses = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+        return f"Losses of the first batch: {losses}"
 
 
 def examine(

@@ -235,19 +235,9 @@ def check(
 
 def print_findings(findings: Findings, console: Console) -> None:
     """Print the networks, the losses of the first batch, the gradient norms and the notes."""
-    rows = [
-        (row.network, row.part, row.shapes, f"{row.parameters:,}", f"{row.trained:,}")
-        for row in findings.rows
-    ]
-    console.table(("network", "part", "shapes", "parameters", "trained"), rows)
-    losses = ", ".join(f"{name} {value:.4g}" for name, value in findings.losses.items())
-    console.print(f"Losses of the first batch: {losses}")
-    networks = list(findings.flows[0].norms) if findings.flows else []
-    norms = [
-        (flow.label, *("-" if flow.norms[n] is None else f"{flow.norms[n]:.3g}" for n in networks))
-        for flow in findings.flows
-    ]
-    console.table(("gradient norm of", *networks), norms)
+    console.table(*findings.networks)
+    console.print(findings.first_losses)
+    console.table(*findings.norms)
     for note in findings.notes:
         console.print(note)
 
