@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import vgx
+from vgx.cli import run_program
 from vgx.errors import Stopped
 from vgx.notebook.training import _interrupted
 from vgx.runs import checkpoint, directory
@@ -212,6 +213,49 @@ def test_a_run_that_is_done_is_trained_longer(whole, tmp_path, capfd):
     assert longer.recipe.train.log_every == 2
     assert all(torch.equal(a, weights(run)[n]) for n, a in weights(whole[-1].run).items())
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_recipe_is_checked_as_by_the_command(capfd):
+    checked = vgx.check("tiny", FAST | {"train.steps": 3}, device="cpu", quiet=True)
+    assert checked.recipe.train.steps == 3
+    title, about = repr(checked).splitlines()
+    assert title == "Check of tiny: ready to run"
+    assert about.startswith("13,012 parameters are trained, 2 notes")
+    assert capfd.readouterr() == ("", "")
+    words = ["check", "tiny", "--device", "cpu", *(f"--set={k}={v}" for k, v in FAST.items())]
+    assert run_program(words) == 0
+    printed = capfd.readouterr().out.splitlines()
+    assert [line for line in str(checked).splitlines() if line not in printed] == []
+    with pytest.raises(vgx.RecipeError, match="did you mean 'steps'"):
+        vgx.check("tiny", {"train.step": 3})
+    recipe = vgx.load_recipe("tiny", FAST)
+    with pytest.raises(vgx.PluginError, match=r"losses\.4: Small.* in no plugin file"):
+        vgx.check(recipe.with_({"losses": [*recipe.losses, Small()]}), quiet=True)
+
+
+@pytest.mark.slow
+def test_an_experiment_is_explained_as_by_the_command(small_run, tmp_path, capfd):
+    explained = vgx.explain(small_run)
+    capfd.readouterr()
+    words = ["explain", str(small_run.path), "--svg", str(tmp_path / "command.svg")]
+    assert run_program(words) == 0
+    printed = capfd.readouterr().out.splitlines()
+    assert str(explained).splitlines() == printed[:-1]
+    file = explained.save(tmp_path / "python.svg")
+    assert file.read_bytes() == (tmp_path / "command.svg").read_bytes()
+    assert repr(explained).splitlines()[0] == "Explanation of tiny: print() shows all"
+    of_recipe = vgx.explain("tiny", FAST, device="cpu", quiet=True)
+    assert [term.label for term in of_recipe.explanation.terms][2:] == ["l1", "bce", "kl"]
+    with pytest.raises(vgx.RecipeError, match="a run cannot be changed"):
+        vgx.explain(small_run, {"train.steps": 3})
+
+
+def test_the_recipes_are_listed_by_name():
+    recipes = vgx.recipes()
+    names = {path.stem for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml")}
+    assert {*recipes} == names
+    assert recipes["dcgan"] == "DCGAN (Radford et al. 2016)."
+    assert "dcgan                  DCGAN (Radford et al. 2016)." in repr(recipes).splitlines()
 
 
 @pytest.mark.slow

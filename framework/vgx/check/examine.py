@@ -37,6 +37,9 @@ from vgx.step import Step
 FEW_TRAINED = 0.1  # share of a network's parameters; a note says when fewer are trained
 
 
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of the table of networks."""
@@ -61,24 +64,35 @@ class Findings:
 
     def show(self, console: Console) -> None:
         """Print the networks, the losses of the first batch, the gradient norms and the notes."""
-        rows = [
+        console.table(*self.networks)
+        console.print(self.first_losses)
+        console.table(*self.norms)
+        for note in self.notes:
+            console.print(note)
+
+    @property
+    def networks(self) -> Table:
+        """A header and a row for each network."""
+        rows: list[tuple[str, ...]] = [
             (row.network, row.part, row.shapes, f"{row.parameters:,}", f"{row.trained:,}")
             for row in self.rows
         ]
-        console.table(("network", "part", "shapes", "parameters", "trained"), rows)
+        return ("network", "part", "shapes", "parameters", "trained"), rows
+
+    @property
+    def norms(self) -> Table:
+        """A header and a row for each term: the norms of its gradient in each network."""
+        names = list(self.flows[0].norms) if self.flows else []
+        norms = [[flow.norms[name] for name in names] for flow in self.flows]
+        cells = [("-" if norm is None else f"{norm:.3g}" for norm in row) for row in norms]
+        rows = [(flow.label, *row) for flow, row in zip(self.flows, cells, strict=True)]
+        return ("gradient norm of", *names), rows
+
+    @property
+    def first_losses(self) -> str:
+        """The unweighted losses as one line."""
         losses = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
-        console.print(f"Losses of the first batch: {losses}")
-        networks = list(self.flows[0].norms) if self.flows else []
-        norms = [
-            (
-                flow.label,
-                *("-" if (norm := flow.norms[n]) is None else f"{norm:.3g}" for n in networks),
-            )
-            for flow in self.flows
-        ]
-        console.table(("gradient norm of", *networks), norms)
-        for note in self.notes:
-            console.print(note)
+        return f"Losses of the first batch: {losses}"
 
 
 def examine(

@@ -37,7 +37,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of vgx: all can be made again.\n"
 _NAME = re.compile(r"[0-9a-f]{32}")
 _HIDDEN = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # folders of builders, and what is being removed
-# Folders with what was fetched: where they lie, the only files that they have, how a list calls them.
+# Folders with what was fetched: where they lie, the only files they have, how a list calls them.
 _FETCHED = (
     ("models/*--*", r"[\w.-]+\.txt|[0-9a-f]{7,64}/[\w.-]+", "model of the hub: {}"),
     ("weights", r"[\w-]+\.(safetensors|sha256|pth)", "weights of networks"),

@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TextIO
+from typing import Any, Protocol, Self, TextIO, TypeVar
 
 from vgx.console import LOG, Console, Progress, aligned
 from vgx.images import as_pil, as_pixels
 from vgx.notebook import html
 from vgx.notebook.curves import charts
-from vgx.notebook.images import as_webp, shown
+from vgx.notebook.images import as_webp, enlarged
 from vgx.notebook.kernel import in_notebook
 from vgx.notebook.run import Run, heading, newest_grid
 from vgx.output import visible_lines
@@ -25,6 +25,19 @@ SECONDS = 1.0  # between two updates, at least
 LINES = 2000  # of the log that are kept for the curves; of more, every second one
 MESSAGES = 400  # lines that are kept
 TRACK = "height:8px;border-radius:4px;background:rgba(128,128,128,.25);max-width:480px"
+
+
+class Shows(Protocol):
+    """A value that shows itself, but not twice in a cell: see `kernel.ShownOnce`."""
+
+    def _repr_html_(self) -> str: ...
+
+    def shown(self) -> Self:
+        """Note that the cell shows it already."""
+        ...
+
+
+Value = TypeVar("Value", bound=Shows)
 
 
 class Live(Console):
@@ -44,6 +57,11 @@ class Live(Console):
         self._handle: Any = None
         self._last = 0.0
         self._lock = threading.RLock()  # a thread prints the lines of signals
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was shown."""
+        return self._handle is not None
 
     # --- what a console does ---------------------------------------------------------------------
 
@@ -104,7 +122,7 @@ class Live(Console):
         self.run = step.run
         if step.grids:
             name, grid = next(iter(step.grids.items()))
-            image = as_webp(shown(as_pil(as_pixels(grid[None])[0])))
+            image = as_webp(enlarged(as_pil(as_pixels(grid[None])[0])))
             self.image = image, "webp", f"{name} at step {step.number:,}"
         self.update()
 
@@ -113,7 +131,7 @@ class Live(Console):
 
         Nothing is shown when nothing was shown before.
         """
-        if self._handle is None:
+        if not self.begun:
             return
         self.run, self.doing, self.bar, self.result = run or self.run, "", None, result
         self.plain = plain
@@ -181,6 +199,14 @@ def chosen_console(*, quiet: bool) -> Console:
     if quiet:
         return Console(quiet=True)
     return Live() if in_notebook() else Console()
+
+
+def shown(console: Console, value: Value) -> Value:
+    """Show a value as the last state of a console's output; return it, to be shown once."""
+    if isinstance(console, Live) and console.begun:
+        console.end(None, value._repr_html_(), repr(value))
+        value.shown()
+    return value
 
 
 class Captured:

@@ -14,10 +14,10 @@ from vgx.notebook.defined import keep
 from vgx.notebook.kernel import in_notebook
 from vgx.notebook.live import Captured, Live, chosen_console
 from vgx.notebook.run import Run
-from vgx.parts.base import components_in
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.library import find_recipe
 from vgx.recipe.load import AnyRecipe, load_recipe
+from vgx.recipe.model import Recipe
 from vgx.runs import directory
 from vgx.runs.trust import registry_of
 from vgx.training import session
@@ -101,10 +101,7 @@ def _steps(
 ) -> Steps:
     """Give each step of a new training; `options` are more arguments of `session.steps`."""
     console = console or chosen_console(quiet=quiet)
-    registry = registry or discover(plugins)
-    place = None if data is None else str(data)
-    loaded = load_recipe(recipe, overrides, registry, place)
-    loaded, registry = keep(loaded, registry.with_parts(map(type, components_in(loaded))))
+    loaded, registry = complete(recipe, overrides, data, plugins, registry)
     folder = None
     if isinstance(recipe, str | Path):
         folder = find_recipe(user_path(recipe)).parent
@@ -112,6 +109,19 @@ def _steps(
         loaded, plugins=plugins, registry=registry, console=console, folder=folder, **options
     )
     return (yield from followed(steps, console))
+
+
+def complete(
+    recipe: AnyRecipe,
+    overrides: Overrides,
+    data: str | Path | None,
+    plugins: Sequence[str | Path],
+    registry: Registry | None,
+) -> tuple[Recipe, Registry]:
+    """Return a recipe and the plugins that a run of it keeps; see `run` for the arguments."""
+    registry, place = registry or discover(plugins), None if data is None else str(data)
+    loaded = load_recipe(recipe, overrides, registry, place)
+    return keep(loaded, registry.with_parts(loaded))
 
 
 def resume(

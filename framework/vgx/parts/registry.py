@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from vgx.errors import PluginError, by_user
 from vgx.parts import hooks, plugin_file
-from vgx.parts.base import Component, near
+from vgx.parts.base import Component, components_in, near
 from vgx.parts.kinds import KINDS
 from vgx.parts.plugin_file import PluginFile
 
@@ -123,14 +123,14 @@ class Registry:
                 return plugin
         return Plugin(part.__module__, "(no plugin)", part.__module__)
 
-    def with_parts(self, parts: Iterable[type[Component]]) -> Registry:
-        """Return a registry that has these classes too.
+    def with_parts(self, value: object) -> Registry:
+        """Return a registry that has the classes of all parts in a value too, such as a recipe.
 
         A class of a plugin file brings its file. Others become parts of no plugin. Raises
         `PluginError` for a file of which there is another one with the same name.
         """
         plugins, new = self.plugins, list[type[Component]]()
-        for part in dict.fromkeys(parts):
+        for part in dict.fromkeys(map(type, components_in(value))):
             known = {_origin_of(each) for plugin in plugins for each in (*plugin.parts, *new)}
             if _origin_of(part) in known:
                 continue

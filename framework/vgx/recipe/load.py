@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from vgx.errors import Notice, PluginError, RecipeError, StorageError
 from vgx.files import read_file, user_path
 from vgx.output import short
-from vgx.parts.base import components_in, near, validate
+from vgx.parts.base import near, validate
 from vgx.parts.registry import Registry, discover
 from vgx.recipe import library, yaml
 from vgx.recipe.faults import TEXT, fault_of, find, message_of, type_of
@@ -67,8 +67,7 @@ def load_recipe(
     if faults and not tree.value:  # nothing could be read, so "field required" would be no help
         raise RecipeError(message_of(faults))
     # Parts that were given as objects need not be installed.
-    given = (type(part) for part in components_in((path, overrides)))
-    registry = (registry or discover()).with_parts(given)
+    registry = (registry or discover()).with_parts((path, overrides))
     if data is not None:
         dataset = replace(_node(dataset_at(data, registry), "--data"), key_place="--data")
         if moved and "dataset" in tree.value:
