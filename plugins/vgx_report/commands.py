@@ -14,6 +14,7 @@ from vgx.cli.options import (
     device_option,
     find_trusted,
     plugin_option,
+    runs_option,
     set_option,
     trust_option,
 )
@@ -41,28 +42,35 @@ def report(run: str | None, out: Path | None, device: str | None, trust: bool) -
     "--port", type=click.IntRange(0, 65535), default=0,
     help="The port on this machine; by default a free one.",
 )  # fmt: skip
+@runs_option
 @trust_option
 @common
-def watch(run: str | None, port: int, trust: bool) -> None:
-    """Show the page of RUN (the newest by default) in a browser, live while it trains.
+def watch(run: str | None, port: int, out: Path | None, trust: bool) -> None:
+    """Show the page of RUN in a browser, live while it trains; without RUN, a list of all runs.
 
     A server on this machine gives it to browsers on this machine alone, until Ctrl-C.
     """
-    found = find_trusted(run, trust=trust)
+    if run is None and trust:
+        raise click.UsageError("Name the run whose plugin files you trust: vgx watch RUN")
+    found = None if run is None else find_trusted(run, out, trust=trust)
     import vgx
     from vgx.console import Console
+    from vgx.runs.directory import runs_dir
     from vgx.runs.trust import registry_of
+    from vgx_report.overview import Overview
     from vgx_report.watch import Watched, server
 
-    recipe = vgx.load_recipe(found.recipe_file, (), registry_of(found))
+    shown: Overview | Watched = Overview(out)
+    if found is not None:
+        shown = Watched(found, vgx.load_recipe(found.recipe_file, (), registry_of(found)))
     try:
-        serving, address = server(Watched(found, recipe), port)
+        serving, address = server(shown, port)
     except OSError as error:
         message = f"port {port}: {error.strerror}; leave out --port for a free one"
         raise click.UsageError(message) from None
     console = Console()
-    console.print(f"Watching {found.path}: {address}")
-    console.print("Ctrl-C ends this page. The training does not depend on it.")
+    console.print(f"Watching {found.path if found else runs_dir(out)}: {address}")
+    console.print("Ctrl-C ends this page. No training depends on it.")
     with serving, suppress(KeyboardInterrupt):
         serving.serve_forever()
 
