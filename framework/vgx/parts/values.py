@@ -140,6 +140,11 @@ class LatentSpec:
 
     shape: tuple[int, ...]
 
+    @property
+    def size(self) -> int:
+        """Numbers in the latents of one image."""
+        return math.prod(self.shape)
+
 
 class Schedule(BaseModel):
     """A number that changes with the step."""
