@@ -231,7 +231,9 @@ def _across_images(engine: Engine, batch: Batch, tried: Tried) -> Iterator[str]:
         )
     if train.accumulate > 1:
         names = [
-            value.term.label for value in tried.values if value.across_batch or value.term.adaptive
+            value.term.label
+            for value in tried.values
+            if value.across_batch or value.term.adaptive or value.term.share
         ]
         names += [n for n in NETWORKS if n in engine.networks and mixes_images(engine, n, batch)]
         if names:
