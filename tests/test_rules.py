@@ -519,7 +519,7 @@ def full_step(part):
 def built(part):
     """A fresh one, with the weights that a run's seed would draw."""
     with rng.ambient(0, "weights"):
-        return part().build()
+        return part().build(vgx.ImageSpec(16), vgx.LatentSpec((8,)))
 
 
 @pytest.mark.parametrize("part", LOSSES, ids=lambda part: part.type)

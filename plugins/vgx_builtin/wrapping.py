@@ -165,7 +165,10 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
-    """Raise `RecipeError` for an inner part that takes labels, which it would not get."""
+    """Raise `RecipeError` for an inner part that takes labels or latents: it would get none."""
+    if isinstance(inner, vgx.Discriminator) and inner.judges != "images":
+        message = f"'{inner.type}' judges {inner.judges}; put one that judges images inside"
+        raise vgx.RecipeError(f"{part}: inner: {message}")
     if inner.conditional:
         raise vgx.RecipeError(
             f"{part}: inner: '{inner.type}' takes labels itself; put it outside, not inside"

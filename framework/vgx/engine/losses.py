@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import record_function
 
 from vgx import rng
@@ -74,6 +74,7 @@ class Term:
 
         Raises `BrokenError` when the loss gives anything else, or changes what is not its own.
         """
+        step = step.about(self.part.about)
         with untouched(self.part, tensors_in(step)):
             value: Tensor | None = getattr(self.module, self.player)(step)
         if value is None:
@@ -81,6 +82,22 @@ class Term:
         if fault := fault_of_term(value, step):
             raise BrokenError(self.part, f"its {self.player}'s term is {fault}")
         return value
+
+
+def owner_of(parameter: str) -> str:
+    """Return the network that a parameter is of, by its name; "loss L.critic" for a critic."""
+    network, _, inner = parameter.partition(".")
+    critic = network.startswith("loss ") and inner.startswith("critic.")
+    return f"{network}.critic" if critic else network
+
+
+def player_of(owner: str) -> PlayerName:
+    """Return who trains a network: the discriminator its own and critics, the generator the rest.
+
+    `owner` is what `owner_of` returns.
+    """
+    judge = owner.startswith("discriminator") or owner.endswith(".critic")
+    return "discriminator" if judge else "generator"
 
 
 def has_term(loss: object, player: PlayerName) -> bool:
@@ -95,7 +112,13 @@ def build_losses(recipe: Recipe) -> list[tuple[Loss, LossTerm]]:
     for part in recipe.losses:
         ambient = rng.ambient(recipe.train.seed, f"weights of the loss {part.label}")
         with ambient, untouched(part):
-            built.append((part, part.build()))
+            module = part.build(recipe.image, recipe.latent)
+        if part.critic != (isinstance(module, nn.Module) and hasattr(module, "critic")):
+            there = "has no attribute" if part.critic else "has an attribute"
+            message = f"the module of its build {there} `critic`, whose weights are those of the"
+            instead = f"say so in the part: critic: ClassVar[bool] = {not part.critic}"
+            raise BrokenError(part, f"{message} discriminator's player; {instead}")
+        built.append((part, module))
     return built
 
 

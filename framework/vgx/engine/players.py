@@ -18,7 +18,7 @@ Gradients = dict[str, Tensor]  # by the name of the parameter, where a term has 
 
 @dataclass(frozen=True, eq=False)
 class Player:
-    """The generator (encoder, decoder and losses with weights) or the discriminator."""
+    """The generator (encoder, decoder, weights of losses) or the discriminator (and critics)."""
 
     name: PlayerName
     trained: dict[str, nn.Parameter]  # by name, such as "decoder.0.weight"

@@ -102,8 +102,9 @@ class LeCam(vgx.Loss, type="lecam"):
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """The decay of the moving averages in each step."""
 
-    def build(self) -> Any:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> Any:
         """Make a module that holds the averages and has the discriminator's term."""
+        del image, latent
         from vgx_builtin.losses.modules import LeCamTerm
 
         return LeCamTerm(self.decay)
