@@ -26,11 +26,12 @@ class LpipsLoss(vgx.Loss, type="lpips"):
     pretrained: bool = True
     """false: random weights, for a trial without a network."""
 
-    def build(self) -> Any:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> Any:
         """Make a module that holds the network and has the generator's term."""
         from vgx_builtin.losses.modules import LpipsTerm
         from vgx_builtin.lpips import Lpips, trunk_weights
 
+        del image, latent
         trained = self.pretrained or self.weights is not None
         weights = trunk_weights(self.network, self.weights, "loss lpips") if trained else None
         return LpipsTerm(Lpips(self.network, weights))

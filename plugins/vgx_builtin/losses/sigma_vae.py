@@ -29,8 +29,9 @@ class SigmaVae(vgx.Loss, type="sigma-vae"):
     """`fitted`: the variance that fits the minibatch best; `learned`: a weight of the loss, which
     is trained with the networks."""
 
-    def build(self) -> Any:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> Any:
         """Make a module with the learned variance; the fitted one needs none."""
+        del image, latent
         if self.variance == "fitted":
             return self
         from vgx_builtin.losses.modules import LearnedVariance
