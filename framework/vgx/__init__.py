@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from vgx.parts.values import LatentSpec as LatentSpec
     from vgx.parts.values import Rate as Rate
     from vgx.parts.values import Schedule as Schedule
+    from vgx.parts.values import Share as Share
     from vgx.parts.values import Weight as Weight
     from vgx.parts.values import at as at
     from vgx.recipe.load import dump_recipe as dump_recipe
@@ -118,7 +119,7 @@ _PUBLIC = {
         "MetricState Named OpenTracker Quantising Sampler Source Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
-    "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",
+    "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Share Weight at",
     "vgx.recipe.load": "dump_recipe load_recipe",
     "vgx.recipe.model": "Recipe",
     "vgx.sampling.draw": "sample",

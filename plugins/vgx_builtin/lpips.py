@@ -10,6 +10,7 @@ Letters: B images, C channels, H x W pixels, h x w a feature map.
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self, cast
@@ -32,7 +33,6 @@ WEIGHTS = {
     "alex": Published("alexnet-torchvision", f"{SITE}/alexnet-owt-7be5be79.pth", "7be5be79"),
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pretraining's images
-MAX_HEADS = 2**16  # bytes of a file of factors: 7 kB
 
 
 class Lpips(nn.Module):
@@ -134,8 +134,8 @@ def _learned_factors(network: Network) -> list[Tensor]:
         )
     file = Path(package.origin).parent / "functional" / "image" / "lpips_models" / f"{network}.pth"
     try:
-        with file.open("rb") as opened:
-            state = torch.load(opened, map_location="cpu", weights_only=True)
+        with tempfile.TemporaryDirectory() as folder:
+            state = vgx.import_weights(file, Path(folder) / "factors.safetensors")
         return [state[f"lin{index}.model.1.weight"] for index in range(len(LAYERS[network]))]
     except Exception as error:
         raise vgx.RecipeError(f"lpips: {file}: its learned factors can't be read") from error

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
-from vgx_builtin.posteriors import Point, Quantised
+from vgx_builtin.posteriors import NoisyGaussian, NoisyPoint, Point, Quantised
 
 MOST_PLACES = 2**18  # of one scale in the logits of a multi-scale discriminator
 
@@ -55,6 +55,24 @@ class PointEncoder(nn.Module):
     def forward(self, images: Tensor) -> Point:
         """Images [B, C, H, W] -> a point in [B, *Z]."""
         return Point(self.inner(images).mean)
+
+
+class NoisyEncoder(nn.Module):
+    """An encoder whose posterior's samples have noise in addition."""
+
+    def __init__(self, inner: nn.Module, sigma: float) -> None:
+        super().__init__()
+        self.inner, self.sigma = inner, sigma
+
+    def forward(self, images: Tensor) -> NoisyGaussian | NoisyPoint:
+        """Images [B, C, H, W] -> the inner posterior [B, *Z] with noisy samples."""
+        posterior = self.inner(images)
+        if isinstance(posterior, vgx.Gaussian):
+            return NoisyGaussian(posterior.mu, posterior.logvar, self.sigma)
+        if isinstance(posterior, Point):
+            return NoisyPoint(posterior.mean, self.sigma)
+        given = f"inner gives a {type(posterior).__name__}"
+        raise vgx.RecipeError(f"encoder noisy: {given}; it takes a Gaussian, or deterministic")
 
 
 class QuantisedEncoder(nn.Module):

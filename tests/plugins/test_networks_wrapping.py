@@ -102,6 +102,33 @@ def test_a_deterministic_posterior_is_its_mean(latent):
     assert torch.equal(posterior.mean, encoder.inner(random_images()).mu)
 
 
+@pytest.mark.parametrize("point", [False, True])
+def test_a_noisy_posterior_is_the_inner_one_but_for_its_samples(point):
+    """The variance of a sample is the inner one's and 0.09 more; the mean has no noise."""
+    inner = part("encoder", "deterministic", inner=Means()) if point else Means()
+    encoder = part("encoder", "noisy", inner=inner, sigma=0.3).build(IMAGE, FLAT)
+    images = random_images()
+    posterior, plain = encoder(images), encoder.inner(images)
+    assert torch.equal(posterior.mean, plain.mean)
+    if not point:
+        assert isinstance(posterior, vgx.Gaussian)
+        assert torch.equal(posterior.logvar, plain.logvar)
+    draws = generator()
+    samples = torch.stack([posterior.sample(draws) for _ in range(4000)])
+    expected = 0.09 if point else 0.09 + plain.logvar.exp()
+    assert torch.allclose(
+        samples.var(0), torch.as_tensor(expected).expand(len(images), 2), rtol=0.1
+    )
+    assert torch.allclose(samples.mean(0), plain.mean, atol=0.1)
+
+
+def test_noise_is_for_posteriors_that_are_not_quantised():
+    inner = part("encoder", "vector-quantised", inner=Means(), codes=4)
+    encoder = part("encoder", "noisy", inner=inner).build(IMAGE, FLAT)
+    with pytest.raises(RecipeError, match="inner gives a Quantised"):
+        encoder(random_images())
+
+
 WRAPPED = [("deterministic", {}), ("vector-quantised", {"codes": 4})]
 
 
@@ -475,6 +502,7 @@ INSIDE = {
     ("kind", "name"),
     [
         ("encoder", "deterministic"),
+        ("encoder", "noisy"),
         ("encoder", "vector-quantised"),
         ("decoder", "labelled"),
         ("discriminator", "projection"),
@@ -494,6 +522,7 @@ def test_outside_weights_are_left_out_inside_too(kind, name):
     ("kind", "name", "inner", "expected"),
     [
         ("encoder", "deterministic", Means, "8 pixels"),
+        ("encoder", "noisy", Means, "8 pixels"),
         ("encoder", "vector-quantised", Means, "8 pixels"),
         ("decoder", "labelled", Weighty, "8 pixels"),
         ("discriminator", "projection", MeanDiscriminator, "8 pixels, outside: yes"),

@@ -238,8 +238,8 @@ def never_counts(term: Term, steps: int) -> str:
     It is not a fault: a recipe for a long training may be tried for a few steps.
     """
     weight, first = term.part.weight, term.part.start
-    if term.adaptive is not None:
-        first = max(first, term.adaptive.after)
+    if ratio := term.adaptive or term.share:
+        first = max(first, ratio.after)
     if term.weighted and isinstance(weight, Schedule) and weight.start == 0:
         first = max(first, weight.after + 1)
     if first >= steps:

@@ -277,7 +277,9 @@ def _across_images(engine: Engine, batch: Batch, tried: Tried) -> Iterator[str]:
             )
     if train.accumulate > 1:
         names = [
-            value.term.label for value in tried.values if value.across_batch or value.term.adaptive
+            value.term.label
+            for value in tried.values
+            if value.across_batch or value.term.adaptive or value.term.share
         ]
         names += [name for name in recipe.networks if mixes_images(engine, name, batch)]
         if names:

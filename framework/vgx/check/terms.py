@@ -19,7 +19,7 @@ from vgx.check.attempt import alike, call, failed, keeping_buffers
 from vgx.check.audit import Finding, TermValue
 from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
-from vgx.engine.losses import PlayerName, Term, gradient_ratio, terms_of
+from vgx.engine.losses import PlayerName, Term, gradient_ratio, share_ratios, terms_of
 from vgx.errors import RecipeError
 from vgx.parts.base import BrokenError, near
 from vgx.parts.contract import NO_TERM, images_of, reduction
@@ -80,6 +80,7 @@ def try_terms(engine: Engine, steps: Steps) -> Tried:
         elif silent:
             tried.notes.append(f"{part.label}: {names} returns None: is a return missing?")
     _try_adaptive(engine, tried.values)
+    _try_shares(engine, tried.values)
     return tried
 
 
@@ -278,4 +279,20 @@ def _try_adaptive(engine: Engine, values: list[TermValue]) -> None:
         raise RecipeError(
             f"losses.{index}: {term.part.label}: weight: against [{names}]: {wrong} has no "
             f"gradient in the decoder's last layer, where gradients are compared; {instead}"
+        )
+
+
+def _try_shares(engine: Engine, values: list[TermValue]) -> None:
+    """Take the gradients that shares are of. Raises `RecipeError` for a term without one."""
+    for value in values:
+        term = value.term
+        if term.share is None:
+            continue
+        own = {term.label: (value.value, 1.0)}
+        if value.step.has("recon_logits") and share_ratios(own, value.step)[term.label] is not None:
+            continue
+        index = [part for part, _ in engine.losses].index(term.part)
+        raise RecipeError(
+            f"losses.{index}: {term.part.label}: weight: share: it has no gradient in the "
+            "reconstruction, where gradients are compared; give it a number as its weight"
         )

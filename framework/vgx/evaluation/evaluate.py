@@ -82,10 +82,8 @@ def evaluate_run(
         announce(dataset, settings.samplers, console)
         with looking_back(run, recipe):
             source, image = _open(dataset, recipe)
-        most = min(settings.n, len(source))
+        counts = _counts_before(settings, recipe, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
-        held = most if recipe.eval.holdout and not settings.against else 0
-        counts = Counts(most, most, settings.n, held)
         settings = _possible(settings, recipe, counts, cache, console)
         model = _model(run, recipe, device, settings)
         holdout = None if settings.against else recipe.eval.holdout
@@ -130,6 +128,13 @@ def evaluate_run(
     }
     write_file(place, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return results
+
+
+def _counts_before(settings: Settings, recipe: Recipe, images: int) -> Counts:
+    """Return the largest counts that there can be, before the images are split."""
+    most = min(settings.n, images)
+    held = most if recipe.eval.holdout and settings.against is None else 0
+    return Counts(most, most, settings.n, held)
 
 
 def _model(run: Run, recipe: Recipe, device: torch.device, settings: Settings) -> Model:

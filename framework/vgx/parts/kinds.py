@@ -359,8 +359,9 @@ class Loss(Component):
     `vgx check` measures that, unless the loss draws random numbers."""
 
     weight: Weight = 1.0
-    """A number; a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`; or `{against: [l1]}`,
-    which keeps the gradient as large as that of other terms."""
+    """A number; a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`; `{against: [l1]}`,
+    which keeps the gradient as large as that of other terms; or `{share: 0.3}`, a share of the
+    gradient at the decoder's output."""
     start: NonNegativeInt = 0
     """The step from which the term counts."""
     stop: PositiveInt | None = None

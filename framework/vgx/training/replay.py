@@ -20,10 +20,9 @@ from vgx.data.batches import Batch
 from vgx.engine.build import build_network, untrained
 from vgx.engine.engine import Engine
 from vgx.engine.forward import Forward
-from vgx.engine.losses import Losses, PlayerName, Term, gradient_ratio, weighted_losses
+from vgx.engine.losses import Losses, PlayerName, weighted_losses
 from vgx.engine.players import Gradients, Player, add_gradients, is_trained_by
 from vgx.errors import StorageError, noticing
-from vgx.parts.values import Adaptive
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.rng import Streams
@@ -52,7 +51,7 @@ class TermRecord:
 
     @property
     def weight(self) -> float:
-        """The mean of its weights, with the ratios of an adaptive weight."""
+        """The mean of its weights, with the ratios of an adaptive weight or a share."""
         return sum(self.weights) / len(self.weights)
 
     def norms(self, networks: Sequence[str]) -> dict[str, float | None]:
@@ -198,7 +197,7 @@ def _update(
             losses = weighted_losses(player.terms, step, engine.last_layer)
             for label, value in losses.terms.items():
                 terms[label] = terms.get(label, 0) + value.detach() / len(micro_batches)
-            _keep_terms(engine, player, losses, number, len(micro_batches), result)
+            _keep_terms(player, losses, number, len(micro_batches), result)
             keep_graph = player is not players[-1]
             for new in player.gradients(losses, len(micro_batches), keep_graph=keep_graph):
                 gradients[player.name] = add_gradients(gradients.get(player.name, {}), new)
@@ -207,15 +206,14 @@ def _update(
     return terms
 
 
-def _keep_terms(
-    engine: Engine, player: Player, losses: Losses, number: int, count: int, result: Replay
-) -> None:
+def _keep_terms(player: Player, losses: Losses, number: int, count: int, result: Replay) -> None:
     for term in player.terms:
         value = losses.terms.get(term.label)
         if value is None:
             continue
         record = result.terms.setdefault(term.label, TermRecord(term.label, player.name))
-        record.weights.append(_weight(engine, player, term, losses, number))
+        ratio = losses.ratios.get(term.label)
+        record.weights.append(term.weight(number) * (1.0 if ratio is None else ratio.item()))
         named = {n: p for n, p in player.trained.items() if is_trained_by(n, term.reaches)}
         if value.requires_grad and named:
             found = torch.autograd.grad(
@@ -224,20 +222,6 @@ def _keep_terms(
             pairs = zip(named, found, strict=True)
             new = {name: gradient for name, gradient in pairs if gradient is not None}
             record.gradients = add_gradients(record.gradients, new)
-
-
-def _weight(engine: Engine, player: Player, term: Term, losses: Losses, number: int) -> float:
-    weight, adaptive = term.weight(number), term.adaptive
-    if isinstance(adaptive, Adaptive):
-        others = [
-            other.weight(number) * losses.terms[other.label]
-            for other in player.terms
-            if other.part.label in adaptive.against and other.label in losses.terms
-        ]
-        value = losses.terms[term.label]
-        ratio = gradient_ratio(others, value, engine.last_layer(), adaptive.most)
-        weight *= 1.0 if ratio is None else ratio.item()
-    return weight
 
 
 # --- what is shown -------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ class TotalCorrelation(vgx.Loss, type="total-correlation"):
             together = densities.sum(2).logsumexp(1) - math.log(len(mu))  # [B]
             alone = (densities.logsumexp(1) - math.log(len(mu))).sum(1)  # [B]
         else:
-            weights = stratified_weights(len(mu), self.images).log().to(mu)  # [B, B]
+            weights = stratified_weights(len(mu), self.images).log().type_as(mu)  # [B, B]
             together = (densities.sum(2) + weights).logsumexp(1)
             alone = (densities + weights[:, :, None]).logsumexp(1).sum(1)
         return (together - alone).mean() / (step.real[0].numel() if self.unit == "pixel" else 1)

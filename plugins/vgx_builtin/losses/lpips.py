@@ -32,6 +32,7 @@ class LpipsLoss(vgx.Loss, type="lpips"):
         from vgx_builtin.losses.modules import LpipsTerm
         from vgx_builtin.lpips import Lpips, trunk_weights
 
+        del image, latent
         trained = self.pretrained or self.weights is not None
         weights = trunk_weights(self.network, self.weights, "loss lpips") if trained else None
         return LpipsTerm(Lpips(self.network, weights))

@@ -16,7 +16,7 @@ class SigmaVae(vgx.Loss, type="sigma-vae"):
     """Negative log-likelihood of a Gaussian with one variance for all pixels (Rybkin et al. 2021).
 
     mean (recon - real)^2 / (2 sigma^2) + log sigma + 1/2 log(2 pi), over batch, channels and
-    pixels, in nats for each pixel value. `optimal`: sigma^2 is the mean squared error of
+    pixels, in nats for each pixel value. `fitted`: sigma^2 is the mean squared error of
     the minibatch, where the likelihood is largest. `learned`: log sigma is a weight that begins at
     0. Beside a `kl` of weight 1 it makes the sigma-VAE, which needs no weight chosen by hand.
 
@@ -25,14 +25,14 @@ class SigmaVae(vgx.Loss, type="sigma-vae"):
 
     pixelwise: ClassVar[bool] = True
 
-    variance: Literal["optimal", "learned"] = "optimal"
-    """`optimal`: the variance that is best for the minibatch; `learned`: a weight of the loss,
-    which the generator's optimizer trains."""
+    variance: Literal["fitted", "learned"] = "fitted"
+    """`fitted`: the variance that fits the minibatch best; `learned`: a weight of the loss, which
+    is trained with the networks."""
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> Any:
-        """Make a module with the learned variance; the optimal one needs none."""
+        """Make a module with the learned variance; the fitted one needs none."""
         del image, latent
-        if self.variance == "optimal":
+        if self.variance == "fitted":
             return self
         from vgx_builtin.losses.modules import LearnedVariance
 
