@@ -122,7 +122,7 @@ def _trunk(network: Network) -> nn.Sequential:
         layers = vgg.make_layers(vgg.cfgs["D"])
     else:
         layers = cast("nn.Sequential", alexnet(weights=None).features)
-    return nn.Sequential(*layers[: LAYERS[network][-1] + 1])
+    return layers[: LAYERS[network][-1] + 1]
 
 
 def _learned_factors(network: Network) -> list[Tensor]:
