@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
-from vgx_builtin.posteriors import Point, Quantised
+from vgx_builtin.posteriors import NoisyGaussian, NoisyPoint, Point, Quantised
 
 MOST_PLACES = 2**18  # of one scale in the logits of a multi-scale discriminator
 
@@ -57,6 +57,24 @@ class PointEncoder(nn.Module):
         return Point(self.inner(images).mean)
 
 
+class NoisyEncoder(nn.Module):
+    """An encoder whose posterior's samples have noise in addition."""
+
+    def __init__(self, inner: nn.Module, sigma: float) -> None:
+        super().__init__()
+        self.inner, self.sigma = inner, sigma
+
+    def forward(self, images: Tensor) -> NoisyGaussian | NoisyPoint:
+        """Images [B, C, H, W] -> the inner posterior [B, *Z] with noisy samples."""
+        posterior = self.inner(images)
+        if isinstance(posterior, vgx.Gaussian):
+            return NoisyGaussian(posterior.mu, posterior.logvar, self.sigma)
+        if isinstance(posterior, Point):
+            return NoisyPoint(posterior.mean, self.sigma)
+        given = f"inner gives a {type(posterior).__name__}"
+        raise vgx.RecipeError(f"encoder noisy: {given}; it takes a Gaussian, or deterministic")
+
+
 class QuantisedEncoder(nn.Module):
     """An encoder whose means are replaced by the nearest vectors of a codebook."""
 
@@ -64,7 +82,7 @@ class QuantisedEncoder(nn.Module):
         self, inner: nn.Module, codes: int, channels: int, *, normalised: bool = False
     ) -> None:
         super().__init__()
-        self.inner, self.normalised = inner, normalised
+        self.inner, self.codes, self.normalised = inner, codes, normalised
         self.codebook = nn.Embedding(codes, channels)  # drawn from N(0, I), so in any direction
         if not normalised:
             nn.init.uniform_(self.codebook.weight, -1 / codes, 1 / codes)
@@ -77,9 +95,14 @@ class QuantisedEncoder(nn.Module):
         vectors = encoded.flatten(2) if encoded.dim() > 2 else encoded.unsqueeze(2)  # [B, F, P]
         with torch.no_grad():
             indices = torch.cdist(vectors.mT.flatten(0, 1), book).argmin(1)  # [B*P]
-        indices = indices.view(len(encoded), -1)  # [B, P]
-        codes = F.embedding(indices, book).mT.reshape(encoded.shape)  # [B, *Z]
-        return Quantised(encoded, codes, indices.view(len(encoded), *encoded.shape[2:]))
+        indices = indices.view(len(encoded), *encoded.shape[2:])  # [B, *places]
+        return Quantised(encoded, F.embedding(indices, book).movedim(-1, 1), indices)
+
+    def from_indices(self, indices: Tensor) -> Tensor:
+        """[n, *Z]  The vectors of the codebook with these indices [n, *places]."""
+        book = self.codebook.weight  # [codes, F]
+        book = F.normalize(book, dim=1) if self.normalised else book
+        return F.embedding(indices, book).movedim(-1, 1)
 
 
 class ConditionalDecoder(nn.Module):
@@ -147,7 +170,10 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
-    """Raise `RecipeError` for an inner part that takes labels, which it would not get."""
+    """Raise `RecipeError` for an inner part that takes labels or latents: it would get none."""
+    if isinstance(inner, vgx.Discriminator) and inner.judges != "images":
+        message = f"'{inner.type}' judges {inner.judges}; put one that judges images inside"
+        raise vgx.RecipeError(f"{part}: inner: {message}")
     if inner.conditional:
         raise vgx.RecipeError(
             f"{part}: inner: '{inner.type}' takes labels itself; put it outside, not inside"

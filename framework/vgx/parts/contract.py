@@ -14,6 +14,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from vgx.parts.base import Component
+from vgx.parts.kinds import Quantising
 from vgx.step import Score, Step
 
 SLACK = 1e-3  # how far augmented images may leave [0, 1]
@@ -54,6 +55,26 @@ def check_posterior(posterior: Any, shape: tuple[int, ...]) -> None:
             ".sample(generator)"
         )
     check_tensor("its posterior's mean", mean, shape)
+
+
+def check_indices(network: Quantising, posterior: Any, latent: tuple[int, ...]) -> None:
+    """Raise `ContractError` unless the indices of a quantising encoder give its posterior's mean.
+
+    The encoder is in evaluation mode, and `latent` is Z.
+    """
+    indices = getattr(posterior, "indices", None)
+    if not isinstance(indices, Tensor) or indices.is_floating_point():
+        raise ContractError("its module has from_indices, and its posterior no integers `indices`")
+    shape, places = tuple(indices.shape), (len(posterior.mean), *latent[1:])
+    if shape != places and (shape[:-1] != places or 0 in shape):
+        given = f"its posterior's indices are {shape}"
+        raise ContractError(f"{given}, not {places} or that with the levels behind")
+    if not 0 <= indices.min() <= indices.max() < network.codes:
+        raise ContractError(f"its posterior's indices leave 0 to {network.codes - 1}, its codes")
+    vectors = network.from_indices(indices)
+    check_tensor("what its from_indices gives", vectors, tuple(posterior.mean.shape))
+    if not vectors.allclose(posterior.mean.to(vectors), rtol=EXACT, atol=EXACT):
+        raise ContractError("from_indices of its posterior's indices is not the posterior's mean")
 
 
 def out_of_range(images: Tensor) -> str:

@@ -5,14 +5,16 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K stored latent
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vgx.engine.build import (
-    NETWORKS,
+    at_least_float32,
     build_network,
     label_inputs,
     pick_device,
@@ -29,7 +31,9 @@ from vgx.runs.best import measured_until
 from vgx.runs.checkpoint import OTHER_VERSION
 from vgx.runs.directory import Run, find
 from vgx.runs.trust import registry_of
+from vgx.step import Posterior
 
+NETWORKS = ("encoder", "decoder", "discriminator")
 CHUNK = 64  # images that a network processes at once
 
 
@@ -45,11 +49,19 @@ class Model:
     discriminator: nn.Module | None
     labels: Tensor | None = None  # [K]  of the stored latents; None if there are or were none
     kl: Tensor | None = None  # [*Z]  mean KL of the run's posteriors by dimension, if it is known
+    # Those of a recipe with several, by "discriminator NAME".
+    discriminators: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @property
     def networks(self) -> list[nn.Module]:
         """The networks that were loaded."""
-        return [n for n in (self.encoder, self.decoder, self.discriminator) if n is not None]
+        return [*self.by_name.values()]
+
+    @property
+    def by_name(self) -> dict[str, nn.Module]:
+        """The networks that were loaded, by their names in checkpoints."""
+        single = {name: getattr(self, name) for name in NETWORKS}
+        return {name: n for name, n in single.items() if n is not None} | {**self.discriminators}
 
     def __repr__(self) -> str:
         parts = (f"{name} {part} {size:,} weights" for name, part, size in self._rows())
@@ -66,19 +78,24 @@ class Model:
         return f"Model {self.recipe.name} at step {self.step:,}: {stored}"
 
     def _rows(self) -> list[tuple[str, str, int]]:
+        parts = self.recipe.networks
         return [
-            (name, getattr(self.recipe, name).type, sum(p.numel() for p in network.parameters()))
-            for name in NETWORKS
-            if (network := getattr(self, name)) is not None
+            (name, parts[name].type, sum(p.numel() for p in network.parameters()))
+            for name, network in self.by_name.items()
         ]
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device."""
+        return torch.cat([self.posterior(part).mean for part in torch.split(images, CHUNK)])
+
+    @torch.no_grad()
+    def posterior(self, images: Tensor) -> Posterior:
+        """Return the posterior over [N, *Z] of images [N, C, H, W] in [0, 1], all at once."""
         if self.encoder is None:
             raise RecipeError(f"{self.recipe.name} has no encoder")
-        images = images.to(self.codes.device)
-        return torch.cat([self.encoder(part).mean for part in torch.split(images, CHUNK)])
+        posterior: Posterior = self.encoder(images.to(self.codes.device))
+        return posterior
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -86,22 +103,35 @@ class Model:
 
         A conditional decoder also gets `labels` [N]; by default each class in turn.
         """
-        z = z.to(self.codes.device)
         labels = labels_in_turn(len(z), self.recipe, z.device) if labels is None else labels
-        labels = labels.to(z.device)
-        part, images = self.recipe.decoder, []
-        for some, own in zip(torch.split(z, CHUNK), torch.split(labels, CHUNK), strict=True):
-            images.append(sigmoid(self.decoder(some, *label_inputs(part, own))))
-        return torch.cat(images)
+        pairs = zip(torch.split(z, CHUNK), torch.split(labels, CHUNK), strict=True)
+        return torch.cat([sigmoid(self.decode_logits(some, own)) for some, own in pairs])
+
+    @torch.no_grad()
+    def decode_logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, C, H, W]  The decoder's logits of latents [N, *Z], all at once, in float32."""
+        if labels is None:
+            labels = labels_in_turn(len(z), self.recipe, z.device)  # [N]
+        device = self.codes.device
+        further = label_inputs(self.recipe.decoder, labels.to(device))
+        return at_least_float32(self.decoder(z.to(device), *further))
 
 
 def current_model(engine: Engine, step: int) -> Model:
     """Return the networks of a training after a step, for use inside `evaluating`."""
     encoder = engine.network_for_sampling("encoder") if "encoder" in engine.networks else None
     decoder = engine.network_for_sampling("decoder")
-    latents = _known(engine.latents.state())
+    names = engine.recipe.judges.keys() & engine.networks.keys()
+    named = {name: engine.networks[name] for name in sorted(names - {"discriminator"})}
+    latents: dict[str, Any] = _known(engine.latents.state())
     return Model(
-        engine.recipe, step, encoder=encoder, decoder=decoder, discriminator=None, **latents
+        engine.recipe,
+        step,
+        encoder=encoder,
+        decoder=decoder,
+        discriminator=engine.networks.get("discriminator"),
+        discriminators=named,
+        **latents,
     )
 
 
@@ -167,14 +197,13 @@ def load_model(
         path, state = checkpoint.load(run) if step is None else checkpoint.load_step(run, step)
     if best:
         path, state = _best(run, recipe, state)
-    loaded: dict[str, nn.Module | None] = dict.fromkeys(NETWORKS)
-    for name in networks:
+    loaded: dict[str, Any] = {**dict.fromkeys(NETWORKS), "discriminators": {}}
+    for name in (name for each in networks for name in recipe.named(each)):
         network = build_network(untrained(recipe), name)
-        if network is None:
-            continue
+        assert network is not None  # the recipe has this network
         averaged = checkpoint.under(state.model, f"average.module.{name}")
         weights = averaged or checkpoint.under(state.model, name)
-        if name == "discriminator" and not weights and state.numbers.get("imported"):
+        if name in recipe.judges and not weights and state.numbers.get("imported"):
             continue  # it was left out of the export
         try:
             network.load_state_dict(weights)
@@ -182,12 +211,13 @@ def load_model(
             message = f"{path}: does not fit the {name} of the recipe: {error}\n{OTHER_VERSION}"
             raise StorageError(message) from error
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loaded[name] = network.eval().requires_grad_(False)
+        place = loaded if name in NETWORKS else loaded["discriminators"]
+        place[name] = network.eval().requires_grad_(False)
     codes = state.latents.get("codes")
     if codes is None or codes.shape[1:] != recipe.latent.shape or not codes.is_floating_point():
         raise StorageError(f"{path}: its latents do not have the recipe's shape")
-    latents = {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
-    return Model(recipe, state.numbers["step"], **latents, **loaded)  # type: ignore[arg-type]
+    loaded |= {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
+    return Model(recipe, state.numbers["step"], **loaded)
 
 
 def _best(run: Run, recipe: Recipe, newest: checkpoint.State) -> tuple[Path, checkpoint.State]:
