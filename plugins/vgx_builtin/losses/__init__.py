@@ -6,9 +6,10 @@ from vgx_builtin.losses.adversarial import LeastSquares as LeastSquares
 from vgx_builtin.losses.adversarial import Minimax as Minimax
 from vgx_builtin.losses.adversarial import Relativistic as Relativistic
 from vgx_builtin.losses.adversarial import Wasserstein as Wasserstein
+from vgx_builtin.losses.codebooks import BitEntropy as BitEntropy
+from vgx_builtin.losses.codebooks import Vq as Vq
 from vgx_builtin.losses.divergence import Mmd as Mmd
 from vgx_builtin.losses.divergence import TotalCorrelation as TotalCorrelation
-from vgx_builtin.losses.divergence import Vq as Vq
 from vgx_builtin.losses.latent import Kl as Kl
 from vgx_builtin.losses.penalties import R1 as R1
 from vgx_builtin.losses.penalties import R2 as R2
