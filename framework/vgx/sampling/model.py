@@ -5,8 +5,10 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K stored latent
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +47,39 @@ class Model:
     discriminator: nn.Module | None
     labels: Tensor | None = None  # [K]  of the stored latents; None if there are or were none
     kl: Tensor | None = None  # [*Z]  mean KL of the run's posteriors by dimension, if it is known
+    known: exported.Scale = field(default_factory=exported.Scale)  # of an exported one's latents
 
     @property
     def networks(self) -> list[nn.Module]:
         """The networks that were loaded."""
         return [n for n in (self.encoder, self.decoder, self.discriminator) if n is not None]
+
+    @property
+    def latent_mean(self) -> Tensor:
+        """[C, 1, ...]  The mean of the stored latents by channel; 0 where nothing is known of them.
+
+        Of an exported model it is the one that `vgx.json` has.
+        """
+        shift = self.known.get("shift_factor", 0.0)
+        return self._by_channel(lambda codes: codes.mean(1), "mean", shift)
+
+    @property
+    def latent_std(self) -> Tensor:
+        """[C, 1, ...]  The deviation of the stored latents by channel, as `latent_mean`; else 1."""
+        scale = self.known.get("scaling_factor") or 1.0
+        return self._by_channel(lambda codes: codes.std(1, correction=0), "std", 1 / scale)
+
+    def _by_channel(
+        self, of_codes: Callable[[Tensor], Tensor], name: Literal["mean", "std"], default: float
+    ) -> Tensor:
+        channels, *places = self.recipe.latent.shape
+        if len(self.codes) >= 2:
+            values = of_codes(self.codes.movedim(1, 0).flatten(1))  # [C]
+        else:
+            listed = self.known.get(name, [])
+            listed = listed if len(listed) == channels else [default] * channels
+            values = torch.tensor(listed, device=self.codes.device)
+        return values.float().reshape(channels, *[1] * len(places))
 
     def __repr__(self) -> str:
         parts = (f"{name} {part} {size:,} weights" for name, part, size in self._rows())
@@ -99,7 +129,7 @@ def current_model(engine: Engine, step: int) -> Model:
     """Return the networks of a training after a step, for use inside `evaluating`."""
     encoder = engine.network_for_sampling("encoder") if "encoder" in engine.networks else None
     decoder = engine.network_for_sampling("decoder")
-    latents = _known(engine.latents.state())
+    latents: dict[str, Any] = {**_known(engine.latents.state())}
     return Model(
         engine.recipe, step, encoder=encoder, decoder=decoder, discriminator=None, **latents
     )
@@ -187,7 +217,9 @@ def load_model(
     if codes is None or codes.shape[1:] != recipe.latent.shape or not codes.is_floating_point():
         raise StorageError(f"{path}: its latents do not have the recipe's shape")
     latents = {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
-    return Model(recipe, state.numbers["step"], **latents, **loaded)  # type: ignore[arg-type]
+    known = state.numbers.get("latents")
+    scale = exported.scale_of(known if isinstance(known, dict) else {})
+    return Model(recipe, state.numbers["step"], known=scale, **latents, **loaded)  # type: ignore[arg-type]
 
 
 def _best(run: Run, recipe: Recipe, newest: checkpoint.State) -> tuple[Path, checkpoint.State]:
