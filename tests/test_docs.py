@@ -258,7 +258,8 @@ def test_an_example_trains_from_its_file(file):
 
     registry = vgx.discover([file])
     (part,) = registry.plugins[-1].parts
-    field = "augment.0" if part.kind == "augmentation" else "losses.1"
+    fields = {"augmentation": "augment.0", "sampler": "sampler", "loss": "losses.1"}
+    field = fields[part.kind]
     recipe = vgx.load_recipe("recipes/tiny.yaml", {field: part.type}, registry)
     engine = Engine(recipe, steps=2)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
     from vgx.parts.kinds import Tracker as Tracker
+    from vgx.parts.kinds import UsesModel as UsesModel
     from vgx.parts.registry import Plugin as Plugin
     from vgx.parts.registry import Registry as Registry
     from vgx.parts.registry import discover as discover
@@ -109,7 +110,7 @@ _PUBLIC = {
     "vgx.parts.kinds": (
         "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
         "Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Metric MetricState "
-        "Named OpenTracker Quantising Sampler Source Tracker"
+        "Named OpenTracker Quantising Sampler Source Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",

@@ -19,6 +19,7 @@ from vgx.check.attempt import keeping_buffers
 from vgx.check.audit import Finding
 from vgx.check.blame import Working, blaming, responsible, working
 from vgx.check.hidden_state import watching_state
+from vgx.check.metrics import try_metrics_of_model
 from vgx.check.networks import mixes_images, try_augmentations, try_networks, try_sampler
 from vgx.check.terms import Tried, try_terms
 from vgx.data.batches import Batch
@@ -86,6 +87,7 @@ def examine(
             if piece != len(batch):
                 _try_piece(engine, _repeated(batch, piece), len(batch), parts_at_work)
         faults += try_sampler(engine)
+        try_metrics_of_model(engine)
     faults = [*hidden, *_not_of_state([*faults, *tried.findings, *of_terms], hidden)]
     if reads is not None:
         faults += audit.unread(recipe, reads)

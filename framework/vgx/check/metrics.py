@@ -6,29 +6,50 @@ Letters: N images, C channels, H x W pixels, F features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from vgx import rng
-from vgx.check.attempt import alike, call, contract
+from vgx.check.attempt import alike, call, contract, read_only
+from vgx.engine.engine import Engine
 from vgx.parts.base import BrokenError
 from vgx.parts.contract import check_features, check_values
-from vgx.parts.kinds import Comparison, Features, Metric
+from vgx.parts.kinds import Comparison, Features, Metric, MetricState, UsesModel
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import value_names
+from vgx.sampling.model import Model, current_model
 
 IMAGES = 8
 
 
+def state_of(part: Metric, image: ImageSpec, model: Model | None) -> MetricState:
+    """Return a new state of a metric, which is given the model if it uses it."""
+    state: Any = call(part, part.build, image)
+    if isinstance(state, UsesModel) and model is not None:
+        call(part, state.use, model)
+    return cast("MetricState", state)
+
+
+def update(state: MetricState, real: Tensor, fake: Tensor, labels: Tensor | None) -> None:
+    """Add a batch; a state that uses the model also gets the labels [B] of the real images."""
+    further = (labels,) if isinstance(state, UsesModel) else ()
+    add: Callable[..., None] = state.update
+    add(real, fake, *further)
+
+
 def try_metric(
-    part: Metric, image: ImageSpec, network_of: Callable[[Features], nn.Module] | None = None
+    part: Metric,
+    image: ImageSpec,
+    network_of: Callable[[Features], nn.Module] | None = None,
+    model: Model | None = None,
 ) -> None:
     """Compute a metric of random images twice, before any image of the run is drawn.
 
-    `network_of` returns the network of its features; by default it is built. Raises `BrokenError`
-    for a metric, or for features, that break their contract.
+    `network_of` returns the network of its features; by default it is built. A metric that uses the
+    model is built, and computed only if there is a `model`. Raises `BrokenError` for a metric, or
+    for features, that break their contract.
     """
     shape = (IMAGES, *image.shape)
     generator = rng.generator(0, "check")
@@ -44,23 +65,42 @@ def try_metric(
     if part.why_not(image, IMAGES, IMAGES):
         return  # it needs more images
 
+    uses = not in_features and isinstance(state_of(part, image, None), UsesModel)
+    if uses and model is None:
+        return  # tried again when the networks are there
+    labels = torch.arange(IMAGES) % image.classes if image.classes else None  # [N]
+    if uses and model is not None:
+        device = model.codes.device
+        real, fake = real.to(device), fake.to(device)
+        labels = None if labels is None else labels.to(device)
+
     def computed(ambient: int) -> dict[str, float]:
         sides = real.clone(), fake.clone()
-        with rng.ambient(ambient, "check"):
+        with rng.ambient(ambient, "check"), torch.no_grad():
             if in_features:
                 values = call(part, in_features.compare, *sides)
             else:
-                state: Any = call(part, part.build, image)
-                call(part, _method(part, state, "update"), *sides)
-                values = call(part, _method(part, state, "compute"))
+                state = state_of(part, image, model)
+                _require(part, state, "update", "compute")
+                call(part, update, state, *sides, labels)
+                values = call(part, state.compute)
         with contract(part):
             check_values(values, value_names(part))
         if not (torch.equal(sides[0], real) and torch.equal(sides[1], fake)):
             raise BrokenError(part, "it changes the images that it is given in place")
         return dict(values)
 
-    if computed(0) != computed(1):
-        raise BrokenError(part, "the same images give other numbers: draw no random ones")
+    with read_only(part, model.networks if uses and model else ()):
+        if computed(0) != computed(1):
+            raise BrokenError(part, "the same images give other numbers: draw no random ones")
+
+
+def try_metrics_of_model(engine: Engine) -> None:
+    """Compute the metrics of a training that use the model, with its new networks."""
+    recipe = engine.recipe
+    for metric in recipe.eval.metrics if recipe.eval.every else ():
+        if isinstance(state_of(metric, recipe.image, None), UsesModel):
+            try_metric(metric, recipe.image, model=current_model(engine, 0))
 
 
 def built_features(part: Features, build: Callable[[Features], nn.Module]) -> nn.Module:
@@ -93,8 +133,7 @@ def try_features(part: Features, network: nn.Module, images: Tensor) -> Tensor:
     return first
 
 
-def _method(part: Metric, state: object, name: str) -> Callable[..., Any]:
-    method: Callable[..., Any] | None = getattr(state, name, None)
-    if method is None:
-        raise BrokenError(part, f"its build() gives a {type(state).__name__} without {name}()")
-    return method
+def _require(part: Metric, state: object, *names: str) -> None:
+    for name in names:
+        if not callable(getattr(state, name, None)):
+            raise BrokenError(part, f"its build() gives a {type(state).__name__} without {name}()")

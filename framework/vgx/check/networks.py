@@ -6,13 +6,14 @@ Letters: B images, C channels, H x W pixels, Z the latent shape, K stored latent
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vgx import rng
-from vgx.check.attempt import alike, call, contract, same_tensors
+from vgx.check.attempt import alike, call, contract, read_only, same_tensors
 from vgx.check.audit import Finding
 from vgx.data.batches import Batch
 from vgx.data.decode import guarded
@@ -28,6 +29,8 @@ from vgx.parts.contract import (
     out_of_range,
 )
 from vgx.parts.kinds import Fitted, Named, Quantising, Source
+from vgx.sampling.draw import built_sampler
+from vgx.sampling.model import Model, current_model
 
 FITTED = 1000  # the most latents that a sampler is fitted to, because fitting takes long
 # Relative. For another number of images, and for a network that was built anew, a GPU may choose
@@ -204,10 +207,6 @@ def try_sampler(engine: Engine) -> Iterator[Finding]:
     most 1,000, because fitting takes long.
     """
     recipe, part = engine.recipe, engine.recipe.sampler
-    sampler = call(part, part.build, recipe.latent)
-    if not callable(getattr(sampler, "draw", None)):
-        given = type(sampler).__name__
-        raise BrokenError(part, f"its build() gives a {given} without draw(n, codes, generator)")
     source = call(part, part.pictures, recipe.image)
     count = min(len(engine.latents.ring), engine.steps * recipe.train.batch)
     count = count if source is None else len(source)
@@ -215,6 +214,20 @@ def try_sampler(engine: Engine) -> Iterator[Finding]:
         min(count, FITTED), *recipe.latent.shape, generator=rng.generator(0, "check")
     )
     codes = different[torch.arange(count) % len(different)]  # [K, *Z]
+    model = replace(current_model(engine, 0), codes=codes.to(engine.device))
+    with read_only(part, model.networks):
+        yield from _try_drawing(engine, model, codes, different)
+
+
+def _try_drawing(
+    engine: Engine, model: Model, codes: Tensor, different: Tensor
+) -> Iterator[Finding]:
+    """Draw from latents [K, *Z]; a fitted sampler is fitted to those that are `different`."""
+    recipe, part = engine.recipe, engine.recipe.sampler
+    sampler: Any = call(part, built_sampler, part, model)
+    if not callable(getattr(sampler, "draw", None)):
+        given = type(sampler).__name__
+        raise BrokenError(part, f"its build() gives a {given} without draw(n, codes, generator)")
     if isinstance(sampler, Fitted):
         call(part, sampler.fit, different)
 
@@ -231,7 +244,7 @@ def try_sampler(engine: Engine) -> Iterator[Finding]:
     elif not alike(z[:2], drawn(sampler, 2)):
         yield Finding("contract:sampler", "its latent i depends on how many are drawn: 5 or 2")
     if isinstance(sampler, Fitted):
-        loaded = call(part, part.build, recipe.latent)
+        loaded = call(part, built_sampler, part, model)
         call(part, loaded.load_state_dict, call(part, sampler.state_dict))
         if not alike(z, drawn(loaded, 5)):
             yield Finding("contract:sampler", "saved and loaded it draws something else")

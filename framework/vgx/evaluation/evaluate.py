@@ -90,7 +90,7 @@ def evaluate_run(
         store = store_of(source, dataset, image, console, holdout or 0.0)
         sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
-        settings = _possible(settings, recipe, counts, cache, console)
+        settings = _possible(settings, recipe, counts, cache, console, model)
         with console.progress("Evaluating", _work(settings, sets, model)) as update:
 
             def advance(more: int) -> None:
@@ -129,8 +129,7 @@ def evaluate_run(
 
 
 def _model(run: Run, recipe: Recipe, device: torch.device, settings: Settings) -> Model:
-    networks = ("encoder", "decoder")
-    return load_model(run, recipe, device, networks, best=settings.best, step=settings.step)
+    return load_model(run, recipe, device, best=settings.best, step=settings.step)
 
 
 def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:
@@ -141,18 +140,24 @@ def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:
 
 
 def _possible(
-    settings: Settings, recipe: Recipe, counts: Counts, cache: FeatureCache, console: Console
+    settings: Settings,
+    recipe: Recipe,
+    counts: Counts,
+    cache: FeatureCache,
+    console: Console,
+    model: Model | None = None,
 ) -> Settings:
     """Return the settings with the metrics that can be computed, whose networks are then built.
 
-    The reason why one cannot be computed is printed, or raised if the metric was named.
+    The reason why one cannot be computed is printed, or raised if the metric was named. Metrics
+    that use the model are tried when it is there.
     """
     check_names(settings.metrics)
     image, metrics = recipe.image, list[Metric]()
     for metric in settings.metrics:
         try:
             check_metric(metric, image, counts)
-            try_metric(metric, image, cache.network)
+            try_metric(metric, image, cache.network, model)
         except (RecipeError, HubError) as error:
             if settings.named:
                 raise
@@ -258,7 +263,7 @@ def measure_generation(
         values = []
         for seed in range(settings.seeds):
             samples = draw(drawing, prepared, settings.n, seed, counts)
-            values.append(measure_samples(samples, real, metrics, cache, advance))
+            values.append(measure_samples(samples, real, metrics, cache, advance, drawing))
         results.append({
             "sampler": sampler.model_dump(mode="json"),
             "pictures": settings.n,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vgx import rng
-from vgx.check.metrics import try_metric
+from vgx.check.metrics import state_of, try_metric, update
 from vgx.data.store import Store
 from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
@@ -108,7 +108,7 @@ def measure_training(
         if any(not metric.pairs for metric in settings.metrics):
             counts = reference.label_counts(recipe.image)
             samples = draw(model, prepare(model), settings.n, 0, counts)
-            of_samples = measure_samples(samples, reference, settings.metrics, cache)
+            of_samples = measure_samples(samples, reference, settings.metrics, cache, model=model)
             values = _merged(values, of_samples)
     return values
 
@@ -121,7 +121,7 @@ def measure_reconstructions(
 
     Metrics that compare sets of images are left out.
     """
-    states = [metric.build(model.recipe.image) for metric in metrics if metric.pairs]
+    states = [state_of(metric, model.recipe.image, model) for metric in metrics if metric.pairs]
     if not states:
         return {}
     device = model.codes.device
@@ -130,7 +130,7 @@ def measure_reconstructions(
         labels = None if all_labels is None else all_labels[done : done + len(images)]
         recon = as_saved(model.decode(model.encode(images), labels))
         for state in states:
-            state.update(images, recon)
+            update(state, images, recon, labels)
         done += len(images)
         advance(len(images))
     return _merged(*(state.compute() for state in states))
@@ -143,15 +143,18 @@ def measure_samples(
     metrics: Sequence[Metric],
     cache: FeatureCache,
     advance: Advance = ignore,
+    model: Model | None = None,
 ) -> dict[str, float]:
     """Compare real images with samples, which come in batches [N, C, H, W] in [0, 1].
 
-    Metrics that compare pairs of images are left out.
+    Metrics that compare pairs of images are left out. `model` made the samples; only metrics that
+    use it need it.
     """
     of_sets = [metric for metric in metrics if not metric.pairs]
     compared = [metric for metric in of_sets if isinstance(metric, Comparison)]
     others = [metric for metric in of_sets if not isinstance(metric, Comparison)]
-    states = [metric.build(cache.image) for metric in others]
+    states = [state_of(metric, cache.image, model) for metric in others]
+    labels = real.labels_on(cache.device)
     parts = feature_parts(metrics)
     features: dict[str, list[Tensor]] = {name: [] for name in parts}
     done = 0
@@ -161,8 +164,9 @@ def measure_samples(
             features[name].append(cache.features(part, images))
         if states and done < len(real):
             beside = real.batch(done, len(images), cache.device)  # as many of each side
+            own = None if labels is None else labels[done : done + len(beside)]
             for state in states:
-                state.update(beside, images[: len(beside)])
+                update(state, beside, images[: len(beside)], own)
         done += len(images)
         advance(len(images))
     values = []

@@ -375,6 +375,8 @@ class LatentSampler(Protocol):
         Latent i depends on the generator's seed and on i alone, never on n. When the decoder takes
         labels, `draw` is called once for each label: `codes` are then the latents of images with
         that label, and the new latents are decoded with it.
+
+        A sampler that needs the trained networks also has `use`: see `UsesModel`.
         """
         ...
 
@@ -393,6 +395,24 @@ class Fitted(LatentSampler, Protocol):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load a model that was fitted before, instead of calling `fit`."""
+        ...
+
+
+@runtime_checkable
+class UsesModel(Protocol):
+    """What a sampler or a metric builds, if it is given the trained networks.
+
+    The `update` of a metric's state that has `use` also takes labels: `update(real, fake, labels)`.
+    They are those of the real images [B], or `None` where they have none.
+    """
+
+    def use(self, model: Any) -> None:
+        """Take the `vgx.Model`, once, before anything is fitted, loaded, drawn or measured.
+
+        Its networks are in evaluation mode; they are read and never changed. They may be on a GPU,
+        while the stored latents that a sampler gets, and the latents that it draws, are on the CPU.
+        Raises `RecipeError` for a model that cannot be used, such as one without an encoder.
+        """
         ...
 
 
@@ -467,7 +487,10 @@ class Features(Component):
 
 
 class MetricState(Protocol):
-    """The state of a metric, updated with one batch after another."""
+    """The state of a metric, updated with one batch after another.
+
+    One that needs the trained networks also has `use`: see `UsesModel`.
+    """
 
     def update(self, real: Tensor, fake: Tensor) -> None:
         """Add a batch: real and generated images, each [B, C, H, W] in [0, 1]."""

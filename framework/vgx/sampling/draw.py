@@ -25,9 +25,10 @@ from vgx import rng
 from vgx.data.batches import as_images
 from vgx.data.classes import label_called, listed
 from vgx.data.store import name_of, open_store
+from vgx.engine.build import NETWORKS
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.images import ahead, threads
-from vgx.parts.kinds import Fitted, LatentSampler, Sampler, Source
+from vgx.parts.kinds import Fitted, LatentSampler, Sampler, Source, UsesModel
 from vgx.parts.registry import Registry
 from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
@@ -124,7 +125,9 @@ def open_sampler(
         warnings.warn(text, Notice, stacklevel=2)
     with looking_back(run, recipe):
         source = recipe.sampler.pictures(recipe.image)
-    networks = ("decoder",) if source is None else ("encoder", "decoder")
+    networks: tuple[str, ...] = ("decoder",) if source is None else ("encoder", "decoder")
+    if isinstance(recipe.sampler.build(recipe.latent), UsesModel):
+        networks = NETWORKS
     model = load_model(run, recipe, device, networks, best=best, step=step)
     needed = source is None and recipe.sampler.least_codes > 0
     if needed and not len(model.codes) and is_exported(run.path):
@@ -182,7 +185,7 @@ def prepare(
     part, recipe = model.recipe.sampler, model.recipe
     if model.kl is not None:
         part = part.for_kl(model.kl.cpu())
-    sampler = part.build(recipe.latent)
+    sampler = built_sampler(part, model)
     if source is None:
         codes, labels, lacks = model.codes.cpu(), model.labels, "the run's stored latents"
     else:
@@ -192,7 +195,7 @@ def prepare(
             sampler.fit(codes)
         else:
             name = f"{part.type}-{model.step:08}"
-            sampler = _fit_once(part, recipe, codes, run, name)
+            sampler = _fit_once(part, model, codes, run, name)
     classes = recipe.image.classes if recipe.decoder.conditional else 0
     if classes and labels is None and part.least_codes:
         text = f"{lacks} have no labels, so they are decoded with labels that may not be theirs"
@@ -200,6 +203,14 @@ def prepare(
     labels = labels.cpu() if classes and labels is not None else None
     names = class_names(run, recipe) if run and classes else ()
     return Prepared(part, sampler, codes, labels, model.kl, classes, names)
+
+
+def built_sampler(part: Sampler, model: Model) -> LatentSampler:
+    """Return what a sampler builds, which is given the networks if it uses them."""
+    sampler = part.build(model.recipe.latent)
+    if isinstance(sampler, UsesModel):
+        sampler.use(model)
+    return sampler
 
 
 def encode_images(model: Model, source: Source, most: int | None = None) -> Tensor:
@@ -329,16 +340,17 @@ def decoded(model: Model, z: Tensor, labels: Tensor | None = None) -> Iterator[T
     return ahead(decode, range(0, len(z), size), 1 if device.type == "cuda" else threads())
 
 
-def _fit_once(part: Sampler, recipe: Recipe, codes: Tensor, run: Run, name: str) -> LatentSampler:
+def _fit_once(part: Sampler, model: Model, codes: Tensor, run: Run, name: str) -> LatentSampler:
     """Return a sampler that learned from codes [K, *Z]; what it learned is kept in a file.
 
     A file that is damaged, or of other codes, is replaced with a `Notice`; there is a notice too
     when it cannot be written.
     """
-    settings = hashlib.sha256(recipe.sampler.model_dump_json().encode()).hexdigest()[:8]
+    own = model.recipe.sampler
+    settings = hashlib.sha256(own.model_dump_json().encode()).hexdigest()[:8]
     file = run.fits / f"{name}-{settings}.safetensors"
     of = f"{settings} {hashlib.sha256(codes.contiguous().numpy().tobytes()).hexdigest()}"
-    sampler = cast("Fitted", part.build(recipe.latent))
+    sampler = cast("Fitted", built_sampler(part, model))
     try:
         _load_fit(sampler, summed.read(file, of, MAX_FIT), codes, file)
     except FileNotFoundError:
@@ -346,7 +358,7 @@ def _fit_once(part: Sampler, recipe: Recipe, codes: Tensor, run: Run, name: str)
     except (OSError, StorageError) as error:
         text = f"sampler {part.type}: learned again from the stored latents: {error}"
         warnings.warn(text, Notice, stacklevel=2)
-        sampler = cast("Fitted", part.build(recipe.latent))  # the other one may be half loaded
+        sampler = cast("Fitted", built_sampler(part, model))  # the other one may be half loaded
     else:
         return sampler
     sampler.fit(codes)

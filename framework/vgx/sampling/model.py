@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vgx.engine.build import (
     NETWORKS,
+    at_least_float32,
     build_network,
     label_inputs,
     pick_device,
@@ -29,6 +30,7 @@ from vgx.runs.best import measured_until
 from vgx.runs.checkpoint import OTHER_VERSION
 from vgx.runs.directory import Run, find
 from vgx.runs.trust import registry_of
+from vgx.step import Posterior
 
 CHUNK = 64  # images that a network processes at once
 
@@ -75,10 +77,15 @@ class Model:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device."""
+        return torch.cat([self.posterior(part).mean for part in torch.split(images, CHUNK)])
+
+    @torch.no_grad()
+    def posterior(self, images: Tensor) -> Posterior:
+        """Return the posterior over [N, *Z] of images [N, C, H, W] in [0, 1], all at once."""
         if self.encoder is None:
             raise RecipeError(f"{self.recipe.name} has no encoder")
-        images = images.to(self.codes.device)
-        return torch.cat([self.encoder(part).mean for part in torch.split(images, CHUNK)])
+        posterior: Posterior = self.encoder(images.to(self.codes.device))
+        return posterior
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -86,22 +93,33 @@ class Model:
 
         A conditional decoder also gets `labels` [N]; by default each class in turn.
         """
-        z = z.to(self.codes.device)
         labels = labels_in_turn(len(z), self.recipe, z.device) if labels is None else labels
-        labels = labels.to(z.device)
-        part, images = self.recipe.decoder, []
-        for some, own in zip(torch.split(z, CHUNK), torch.split(labels, CHUNK), strict=True):
-            images.append(sigmoid(self.decoder(some, *label_inputs(part, own))))
-        return torch.cat(images)
+        pairs = zip(torch.split(z, CHUNK), torch.split(labels, CHUNK), strict=True)
+        return torch.cat([sigmoid(self.decode_logits(some, own)) for some, own in pairs])
+
+    @torch.no_grad()
+    def decode_logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, C, H, W]  The decoder's logits of latents [N, *Z], all at once, in float32."""
+        if labels is None:
+            labels = labels_in_turn(len(z), self.recipe, z.device)  # [N]
+        device = self.codes.device
+        further = label_inputs(self.recipe.decoder, labels.to(device))
+        return at_least_float32(self.decoder(z.to(device), *further))
 
 
 def current_model(engine: Engine, step: int) -> Model:
     """Return the networks of a training after a step, for use inside `evaluating`."""
     encoder = engine.network_for_sampling("encoder") if "encoder" in engine.networks else None
     decoder = engine.network_for_sampling("decoder")
+    discriminator = engine.networks.get("discriminator")
     latents = _known(engine.latents.state())
     return Model(
-        engine.recipe, step, encoder=encoder, decoder=decoder, discriminator=None, **latents
+        engine.recipe,
+        step,
+        encoder=encoder,
+        decoder=decoder,
+        discriminator=discriminator,
+        **latents,
     )
 
 
