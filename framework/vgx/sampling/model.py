@@ -5,8 +5,10 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K stored latent
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +23,9 @@ from vgx.engine.build import (
     untrained,
 )
 from vgx.engine.engine import Engine
-from vgx.errors import RecipeError, StorageError
+from vgx.errors import Notice, RecipeError, StorageError
 from vgx.notebook import html
+from vgx.parts.kinds import Quantising
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, exported, hub
@@ -30,6 +33,7 @@ from vgx.runs.best import measured_until
 from vgx.runs.checkpoint import OTHER_VERSION
 from vgx.runs.directory import Run, find
 from vgx.runs.trust import registry_of
+from vgx.second import kept
 from vgx.step import Posterior
 
 CHUNK = 64  # images that a network processes at once
@@ -47,6 +51,8 @@ class Model:
     discriminator: nn.Module | None
     labels: Tensor | None = None  # [K]  of the stored latents; None if there are or were none
     kl: Tensor | None = None  # [*Z]  mean KL of the run's posteriors by dimension, if it is known
+    prior: Any = None  # the module of the second stage, once it is trained
+    sha256: str = ""  # of the file with the weights
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -87,6 +93,13 @@ class Model:
         posterior: Posterior = self.encoder(images.to(self.codes.device))
         return posterior
 
+    def latents_of(self, codes: Tensor) -> Tensor:
+        """[N, *Z]  The latents of codes that the prior draws: latents already, or indices."""
+        if self.recipe.prior is None or self.recipe.prior.of == "latents":
+            return codes
+        assert isinstance(self.encoder, Quantising)  # or there would be no such prior
+        return self.encoder.from_indices(codes)
+
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """[N, C, H, W]  Images in [0, 1] of latents [N, *Z], on the model's device.
@@ -112,15 +125,9 @@ def current_model(engine: Engine, step: int) -> Model:
     encoder = engine.network_for_sampling("encoder") if "encoder" in engine.networks else None
     decoder = engine.network_for_sampling("decoder")
     discriminator = engine.networks.get("discriminator")
-    latents = _known(engine.latents.state())
-    return Model(
-        engine.recipe,
-        step,
-        encoder=encoder,
-        decoder=decoder,
-        discriminator=discriminator,
-        **latents,
-    )
+    networks = {"encoder": encoder, "decoder": decoder, "discriminator": discriminator}
+    known: dict[str, Any] = {**networks, **_known(engine.latents.state())}
+    return Model(engine.recipe, step, **known)
 
 
 def _known(latents: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -177,7 +184,7 @@ def load_model(
     device = pick_device(device)
     if best and step is not None:
         raise RecipeError(f"{run.path}: the best checkpoint or that of step {step}: choose one")
-    if exported.is_exported(run.path):
+    if is_exported := exported.is_exported(run.path):
         path, state = run.path, exported.load(run.path)
         if step not in (None, here := state.numbers["step"]):
             raise StorageError(f"{path}: an exported model, which has step {here:,} alone")
@@ -205,7 +212,23 @@ def load_model(
     if codes is None or codes.shape[1:] != recipe.latent.shape or not codes.is_floating_point():
         raise StorageError(f"{path}: its latents do not have the recipe's shape")
     latents = {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
-    return Model(recipe, state.numbers["step"], **latents, **loaded)  # type: ignore[arg-type]
+    sums = exported.about(path)["files"] if is_exported else checkpoint.sums(path)
+    sha256 = sums["model.safetensors"]["sha256"]
+    # Only who decodes draws with a prior.
+    prior = _prior(run, recipe, sha256, device) if "decoder" in networks else None
+    more: dict[str, Any] = {**latents, **loaded, "prior": prior, "sha256": sha256}
+    return Model(recipe, state.numbers["step"], **more)
+
+
+def _prior(run: Run, recipe: Recipe, sha256: str, device: torch.device) -> nn.Module | None:
+    """Return the trained prior of a run or an exported folder; None, with a notice, if it fails."""
+    try:
+        prior = kept.load(run.path, recipe, sha256)
+    except StorageError as error:
+        text = f"the prior is left out: {error}; train it again: vgx fit {run.short}"
+        warnings.warn(text, Notice, stacklevel=2)
+        return None
+    return prior and prior.to(device)
 
 
 def _best(run: Run, recipe: Recipe, newest: checkpoint.State) -> tuple[Path, checkpoint.State]:
