@@ -64,7 +64,8 @@ def times() -> dict[int, float]:
 def train(size: int, data: str, out: Path, steps: int, every: int, *more: str) -> vgx.Run:
     print(f"{size} pixels: {steps:,} steps", flush=True)
     settings = (f"name=at-{size}", f"train.steps={steps}", f"eval.every={every}", *more)
-    return vgx.run(recipe_of(size, data, *settings), out, "cpu", console=Console(io.StringIO()))
+    recipe = recipe_of(size, data, *settings)
+    return vgx.run(recipe, out=out, device="cpu", console=Console(io.StringIO()))
 
 
 def psnr(run: vgx.Run) -> dict[int, float]:

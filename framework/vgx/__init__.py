@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from vgx.errors import VgxError as VgxError
     from vgx.files import cache_dir as cache_dir
     from vgx.files import open_regular as open_regular
+    from vgx.notebook.checking import Checked as Checked
+    from vgx.notebook.checking import check as check
     from vgx.notebook.evaluation import Evaluation as Evaluation
     from vgx.notebook.evaluation import evaluate as evaluate
     from vgx.notebook.given import peek as peek
     from vgx.notebook.images import Images as Images
+    from vgx.notebook.listing import recipes as recipes
     from vgx.notebook.listing import runs as runs
     from vgx.notebook.run import Run as Run
     from vgx.notebook.training import resume as resume
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from vgx.parts.values import LatentSpec as LatentSpec
     from vgx.parts.values import Rate as Rate
     from vgx.parts.values import Schedule as Schedule
+    from vgx.parts.values import Share as Share
     from vgx.parts.values import Weight as Weight
     from vgx.parts.values import at as at
     from vgx.recipe.load import dump_recipe as dump_recipe
@@ -92,6 +96,7 @@ if TYPE_CHECKING:
     from vgx_explore import explore as explore
     from vgx_figures import plot as plot
     from vgx_report.comparison import compare as compare
+    from vgx_report.explaining import explain as explain
     from vgx_share import export as export
     from vgx_share import import_model as import_model
     from vgx_share import push as push
@@ -103,10 +108,11 @@ _PUBLIC = {
     "vgx.data.decode": "convert_image",
     "vgx.errors": "DataError Dropped HubError Notice PluginError RecipeError StorageError VgxError",
     "vgx.files": "cache_dir open_regular",
+    "vgx.notebook.checking": "Checked check",
     "vgx.notebook.given": "peek",
     "vgx.notebook.images": "Images",
     "vgx.notebook.evaluation": "Evaluation evaluate",
-    "vgx.notebook.listing": "runs",
+    "vgx.notebook.listing": "recipes runs",
     "vgx.notebook.run": "Run",
     "vgx.notebook.training": "resume run train",
     "vgx.parts.base": "BrokenError Component near",
@@ -117,7 +123,7 @@ _PUBLIC = {
         "Named OfClass OpenTracker Prior Quantising Sampler Source Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
-    "vgx.parts.values": "Adaptive CodeSpec ImageSpec LatentSpec Rate Schedule Weight at",
+    "vgx.parts.values": "Adaptive CodeSpec ImageSpec LatentSpec Rate Schedule Share Weight at",
     "vgx.recipe.load": "dump_recipe load_recipe",
     "vgx.recipe.model": "Recipe",
     "vgx.sampling.draw": "sample",
@@ -129,6 +135,7 @@ _PUBLIC = {
     "vgx_explore": "explore",
     "vgx_figures": "plot",
     "vgx_report.comparison": "compare",
+    "vgx_report.explaining": "explain",
     "vgx_share": "export import_model push",
 }
 
@@ -154,13 +161,15 @@ def __dir__() -> list[str]:
     return [*special, *" ".join(_PUBLIC.values()).split()]
 
 
-class _Runs(ModuleType):
-    """The package `vgx.runs`, which is also a function: `vgx.runs()` lists the runs."""
+class _Called(ModuleType):
+    """A package that is a function too: `vgx.runs()` lists the runs, `vgx.check(recipe)` checks."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Call the function."""
-        return importlib.import_module("vgx.notebook.listing").runs(*arguments, **named)
+        function = getattr(importlib.import_module(_CALLED[self.__name__]), self.__name__[4:])
+        return function(*arguments, **named)
 
 
-# Its `__init__` has only a docstring, so this imports nothing else.
-importlib.import_module("vgx.runs").__class__ = _Runs
+_CALLED = {"vgx.check": "vgx.notebook.checking", "vgx.runs": "vgx.notebook.listing"}
+for _name in _CALLED:  # their `__init__` have only docstrings, so this imports nothing else
+    importlib.import_module(_name).__class__ = _Called

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
-from vgx_builtin.posteriors import Point, Quantised
+from vgx_builtin.posteriors import NoisyGaussian, NoisyPoint, Point, Quantised
 
 MOST_PLACES = 2**18  # of one scale in the logits of a multi-scale discriminator
 
@@ -55,6 +55,24 @@ class PointEncoder(nn.Module):
     def forward(self, images: Tensor) -> Point:
         """Images [B, C, H, W] -> a point in [B, *Z]."""
         return Point(self.inner(images).mean)
+
+
+class NoisyEncoder(nn.Module):
+    """An encoder whose posterior's samples have noise in addition."""
+
+    def __init__(self, inner: nn.Module, sigma: float) -> None:
+        super().__init__()
+        self.inner, self.sigma = inner, sigma
+
+    def forward(self, images: Tensor) -> NoisyGaussian | NoisyPoint:
+        """Images [B, C, H, W] -> the inner posterior [B, *Z] with noisy samples."""
+        posterior = self.inner(images)
+        if isinstance(posterior, vgx.Gaussian):
+            return NoisyGaussian(posterior.mu, posterior.logvar, self.sigma)
+        if isinstance(posterior, Point):
+            return NoisyPoint(posterior.mean, self.sigma)
+        given = f"inner gives a {type(posterior).__name__}"
+        raise vgx.RecipeError(f"encoder noisy: {given}; it takes a Gaussian, or deterministic")
 
 
 class QuantisedEncoder(nn.Module):
@@ -152,7 +170,10 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
-    """Raise `RecipeError` for an inner part that takes labels, which it would not get."""
+    """Raise `RecipeError` for an inner part that takes labels or latents: it would get none."""
+    if isinstance(inner, vgx.Discriminator) and inner.judges != "images":
+        message = f"'{inner.type}' judges {inner.judges}; put one that judges images inside"
+        raise vgx.RecipeError(f"{part}: inner: {message}")
     if inner.conditional:
         raise vgx.RecipeError(
             f"{part}: inner: '{inner.type}' takes labels itself; put it outside, not inside"

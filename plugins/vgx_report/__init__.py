@@ -10,6 +10,7 @@ comparison `vgx.compare`, in Python
 family     the runs that a run comes from, and those that come from it
 tables     evaluations of several runs side by side
 diagram    an experiment as a diagram, in text and in SVG: `vgx explain`
+explaining `vgx.explain`, in Python
 html       one HTML file with its data, its style and its script, which are in `page/`
 commands   the commands
 """

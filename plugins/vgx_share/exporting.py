@@ -120,15 +120,13 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
 
 def _tensors(model: Model, *, discriminator: bool) -> dict[str, Tensor]:
     """Return the weights by the names that they have in a run."""
-    networks = {"encoder": model.encoder, "decoder": model.decoder}
-    if discriminator:
-        if model.discriminator is None:
-            raise vgx.RecipeError(f"{model.recipe.name} has no discriminator")
-        networks["discriminator"] = model.discriminator
+    judges = model.recipe.judges
+    if discriminator and not judges:
+        raise vgx.RecipeError(f"{model.recipe.name} has no discriminator")
     return {
         f"{name}.{key}": tensor
-        for name, network in networks.items()
-        if network is not None
+        for name, network in model.by_name.items()
+        if discriminator or name not in judges
         for key, tensor in network.state_dict().items()
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import vgx
 from vgx import __version__
-from vgx.engine.build import NETWORKS, build_network, untrained
+from vgx.engine.build import build_network, untrained
 from vgx.files import user_path, write_file
 from vgx.runs import checkpoint, exported, hub
 from vgx.runs.checkpoint import State
@@ -103,13 +103,12 @@ def _from_diffusers(
 
 def _require_fit(recipe: vgx.Recipe, state: State, folder: Path) -> None:
     """Raise `StorageError` unless the weights are those of the recipe's networks."""
-    for name in NETWORKS:
+    for name in recipe.networks:
         weights = checkpoint.under(state.model, name)
-        if name == "discriminator" and not weights:
+        if name in recipe.judges and not weights:
             continue
         network = build_network(untrained(recipe), name)
-        if network is None:
-            continue
+        assert network is not None  # the recipe has this network
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:

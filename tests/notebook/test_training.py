@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import vgx
+from vgx.cli import run_program
 from vgx.errors import Stopped
 from vgx.notebook.training import _interrupted
 from vgx.runs import checkpoint, directory
@@ -214,6 +215,49 @@ def test_a_run_that_is_done_is_trained_longer(whole, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_recipe_is_checked_as_by_the_command(capfd):
+    checked = vgx.check("tiny", FAST | {"train.steps": 3}, device="cpu", quiet=True)
+    assert checked.recipe.train.steps == 3
+    title, about = repr(checked).splitlines()
+    assert title == "Check of tiny: ready to run"
+    assert about.startswith("13,012 parameters are trained, 2 notes")
+    assert capfd.readouterr() == ("", "")
+    words = ["check", "tiny", "--device", "cpu", *(f"--set={k}={v}" for k, v in FAST.items())]
+    assert run_program(words) == 0
+    printed = capfd.readouterr().out.splitlines()
+    assert [line for line in str(checked).splitlines() if line not in printed] == []
+    with pytest.raises(vgx.RecipeError, match="did you mean 'steps'"):
+        vgx.check("tiny", {"train.step": 3})
+    recipe = vgx.load_recipe("tiny", FAST)
+    with pytest.raises(vgx.PluginError, match=r"losses\.4: Small.* in no plugin file"):
+        vgx.check(recipe.with_({"losses": [*recipe.losses, Small()]}), quiet=True)
+
+
+@pytest.mark.slow
+def test_an_experiment_is_explained_as_by_the_command(small_run, tmp_path, capfd):
+    explained = vgx.explain(small_run)
+    capfd.readouterr()
+    words = ["explain", str(small_run.path), "--svg", str(tmp_path / "command.svg")]
+    assert run_program(words) == 0
+    printed = capfd.readouterr().out.splitlines()
+    assert str(explained).splitlines() == printed[:-1]
+    file = explained.save(tmp_path / "python.svg")
+    assert file.read_bytes() == (tmp_path / "command.svg").read_bytes()
+    assert repr(explained).splitlines()[0] == "Explanation of tiny: print() shows all"
+    of_recipe = vgx.explain("tiny", FAST, device="cpu", quiet=True)
+    assert [term.label for term in of_recipe.explanation.terms][2:] == ["l1", "bce", "kl"]
+    with pytest.raises(vgx.RecipeError, match="a run cannot be changed"):
+        vgx.explain(small_run, {"train.steps": 3})
+
+
+def test_the_recipes_are_listed_by_name():
+    recipes = vgx.recipes()
+    names = {path.stem for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml")}
+    assert {*recipes} == names
+    assert recipes["dcgan"] == "DCGAN (Radford et al. 2016)."
+    assert "dcgan                  DCGAN (Radford et al. 2016)." in repr(recipes).splitlines()
+
+
 @pytest.mark.slow
 def test_what_is_not_shown_is_logged(tmp_path, capfd, caplog, install):
     """Lines, notices, and what a plugin prints, for programs that use vgx as a library."""
@@ -246,6 +290,62 @@ def test_without_quiet_it_prints_and_the_log_is_silent(tmp_path, capfd):
     out, err = capfd.readouterr()
     assert f"Run {run.path} on" in out
     assert err == ""
+
+
+LOUD = """
+import sys, vgx
+
+KEPT = []
+
+class Loud(vgx.Loss, type="loud"):
+    '''The brightness of the reconstructions.'''
+
+    power: int = 1
+    '''The exponent.'''
+
+    def generator(self, step):
+        KEPT.append(sys.stderr)
+        return step.recon.mean() ** self.power
+
+@vgx.hookimpl
+def register_components(register):
+    register(Loud)
+
+@vgx.hookimpl
+def run_ended(run):
+    print("late", file=KEPT[0])
+"""
+
+
+@pytest.mark.slow
+def test_the_recipe_of_a_run_with_a_plugin_file_is_varied(tmp_path, capfd):
+    """Nobody names the file again: the run has it. A part of it keeps the stream of a step."""
+    (tmp_path / "loud.py").write_text(LOUD)
+    own = vgx.load_recipe("tiny", FAST | {"train.steps": 1}).model_dump(mode="json")
+    own["losses"].append({"type": "loud"})
+    first = vgx.run(own, plugins=[tmp_path / "loud.py"], out=tmp_path / "1", quiet=True)
+    (tmp_path / "loud.py").unlink()
+    assert first.state == "done"
+    assert capfd.readouterr() == ("", "")
+
+    again = (vgx.load_recipe(first), vgx.load_recipe(first.model("cpu")))
+    assert [*map(str, again)] == [str(first.recipe)] * 2
+    assert vgx.load_recipe(first, {"train.steps": 3}).train.steps == 3
+    varied = first.recipe.with_({"losses.4.power": 2, "image.size": 8})
+    assert len(vgx.peek(varied, 2)) == 2
+    second = vgx.run(varied, out=tmp_path / "2", quiet=True)
+    assert (second.state, second.recipe.losses[4].power) == ("done", 2)
+    (file,) = second.plugin_files
+    assert file.data.decode() == LOUD
+    # Copies of one file are one plugin; another file with its name is none.
+    losses = [*second.recipe.losses, first.recipe.losses[4].model_copy(update={"name": "again"})]
+    assert len(second.recipe.with_({"losses": losses}).losses) == 6
+    (second.path / "plugins" / "loud.py").write_text(LOUD + "# another one")
+    vgx.trust_plugins(second)
+    with pytest.raises(vgx.PluginError, match=r"there is already one called loud\.py"):
+        first.recipe.with_({"losses": [*first.recipe.losses, second.recipe.losses[4]]})
+    with pytest.raises(vgx.RecipeError, match="int: give a name, a path, a dictionary, a Recipe"):
+        vgx.load_recipe(7)
 
 
 def test_the_folder_in_the_second_place_still_works(monkeypatch):

@@ -21,6 +21,7 @@ FIELDS = {
     "encoder/autoencoder-kl": {**SMALL, "groups": 2},
     "encoder/conv": SMALL,
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
+    "encoder/noisy": {"inner": {"type": "conv", **SMALL}},
     "encoder/residual": SMALL,
     "encoder/timm": {"backbone": "test_resnet"},
     "encoder/vector-quantised": {"inner": {"type": "conv", **SMALL}},
@@ -35,6 +36,9 @@ FIELDS = {
     "discriminator/projection": {"inner": {"type": "patchgan", **SMALL}},
     "discriminator/residual": SMALL,
     "discriminator/timm-patchgan": {"backbone": "test_resnet"},
+    "loss/alignment": {"backbone": "test_resnet", "pretrained": False},
+    "loss/equivariance": {"smallest": 1.0},
+    "loss/lpips": {"pretrained": False},
     "loss/perceptual": {"backbone": "test_resnet"},
 }
 # The image size of those that want more than 16 pixels.
@@ -47,8 +51,10 @@ SIZES = {
 }
 # The latents of those that want no flat ones.
 LATENTS = {"encoder/autoencoder-kl": (4, 8, 8), "decoder/autoencoder-kl": (4, 8, 8)}
+LATENTS |= {"loss/alignment": (4, 2, 2), "loss/equivariance": (4, 8, 8)}
 # These want a file of weights: tests/plugins/test_features.py makes some.
-OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid")
+OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid", "metric/lpips")
+OUTSIDE += ("metric/inception-score", "metric/rfid")
 # And these a service, which tests/plugins/test_trackers.py starts.
 OUTSIDE += ("tracker/mlflow", "tracker/wandb")
 
@@ -95,7 +101,7 @@ OF_FILES = {"dataset/image-folder", "dataset/huggingface", "sampler/reconstruct"
 @pytest.mark.parametrize("part", in_the_box(), ids=lambda part: f"{part.kind}/{part.type}")
 def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels, fields):
     name = f"{part.kind}/{part.type}"
-    if name == "loss/perceptual" and channels > 1:
+    if name in ("loss/alignment", "loss/lpips", "loss/perceptual") and channels > 1:
         pytest.skip("its backbone takes RGB and grey images")
     side = SIZES.get(name, 16)
     classes = 3 if getattr(part, "conditional", False) else 0

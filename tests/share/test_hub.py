@@ -121,15 +121,69 @@ def test_a_connection_that_fails_is_tried_three_times(online, folder, resets):
     assert len(fetched(online)) == (6 if resets == 2 else 3)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "vgx.json"])
+def as_another_step(file):
+    """Valid, and not what was exported."""
+    file.write_text(file.read_text().replace('"step": 4', '"step": 5'))
+
+
+def with_another_sum(file):
+    """A sum that no model on the hub has: what is fetched would never fit it."""
+    about = json.loads(file.read_text())
+    about["files"]["model.safetensors"]["sha256"] = "0" * 64
+    file.write_text(json.dumps(about))
+
+
+def as_a_folder(file):
+    file.unlink()
+    (file / "inner").mkdir(parents=True)
+
+
+def as_a_pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def as_a_link(file):
+    file.rename(file.with_name("elsewhere"))
+    file.with_name("elsewhere").write_bytes(b"mine")
+    file.symlink_to("elsewhere")
+
+
+DAMAGES = {
+    "vgx.json": [as_another_step, with_another_sum, as_a_folder, lambda file: file.write_text("x")],
+    "model.safetensors": [as_a_pipe, as_a_link, lambda file: file.write_bytes(b"x"), Path.unlink],
+    "../main.txt": [as_a_folder, lambda file: file.write_text("x" * 999)],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
 def test_a_file_that_is_damaged_in_the_cache_is_fetched_again(online, folder, name):
     vgx.push(folder, "o/n")
     file = hub.model_folder("o/n") / name
-    whole = file.read_bytes()
-    file.write_bytes(b"x")
-    vgx.load("o/n")
-    assert len(fetched(online)) == 5
-    assert file.read_bytes() == whole
+    whole, step = file.read_bytes(), vgx.load(folder).step
+    for damage in DAMAGES[name]:
+        before = len(fetched(online))
+        damage(file)
+        assert vgx.load("o/n").step == step
+        assert len(fetched(online)) == before + 1  # of the four files
+        assert file.is_file()  # and no pipe, which would be waited for
+        assert not file.is_symlink()
+        assert file.read_bytes() == whole
+        if damage is as_a_link:
+            assert file.with_name("elsewhere").read_bytes() == b"mine"
+
+
+def test_a_damaged_list_of_files_is_not_used_without_a_network(online, folder):
+    vgx.push(folder, "o/n")
+    file = hub.model_folder("o/n") / "vgx.json"
+    whole = file.read_text()
+    as_another_step(file)
+    assert file.read_text() != whole
+    online.status = 503
+    with pytest.raises(vgx.HubError, match="what was fetched before is damaged"):
+        vgx.load("o/n")
+    online.status = 0
+    assert vgx.load("o/n").step == json.loads(whole)["step"]
 
 
 def large(files):

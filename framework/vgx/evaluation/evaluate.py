@@ -82,9 +82,9 @@ def evaluate_run(
         announce(dataset, settings.samplers, console)
         with looking_back(run, recipe):
             source, image = _open(dataset, recipe)
-        most = min(settings.n, len(source))
+        counts = _counts_before(settings, recipe, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
-        settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
+        settings = _possible(settings, recipe, counts, cache, console)
         model = _model(run, recipe, device, settings)
         holdout = None if settings.against else recipe.eval.holdout
         store = store_of(source, dataset, image, console, holdout or 0.0)
@@ -98,7 +98,9 @@ def evaluate_run(
 
             measured = {
                 "reconstruction": _reconstruction(model, sets.reconstructed, settings, advance),
-                "generation": measure_generation(model, sets.reference, settings, cache, advance),
+                "generation": measure_generation(
+                    model, sets.reference, settings, cache, advance, sets.held_out
+                ),
                 "latent": _latent(model, sets.reconstructed, settings, source, store, advance),
             }
     parts = feature_parts(settings.metrics).values()
@@ -126,6 +128,13 @@ def evaluate_run(
     }
     write_file(place, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return results
+
+
+def _counts_before(settings: Settings, recipe: Recipe, images: int) -> Counts:
+    """Return the largest counts that there can be, before the images are split."""
+    most = min(settings.n, images)
+    held = most if recipe.eval.holdout and settings.against is None else 0
+    return Counts(most, most, settings.n, held)
 
 
 def _model(run: Run, recipe: Recipe, device: torch.device, settings: Settings) -> Model:
@@ -172,13 +181,13 @@ def _possible(
 
 def _few(settings: Settings, sets: RealSets) -> list[str]:
     """Return notices about metrics of sets that get fewer images than they need."""
-    least = min(settings.n, len(sets.reference))
+    sizes = {False: min(settings.n, len(sets.reference)), True: len(sets.reconstructed)}
     notices = [
-        f"{metric.type} of {least:,} images a side means little by itself: with fewer than "
-        f"{metric.wants:,} it is far from its value for many images; compare it only with values "
-        "for as many images"
+        f"{metric.type} of {sizes[metric.pairs]:,} images a side means little by itself: with "
+        f"fewer than {metric.wants:,} it is far from its value for many images; compare it only "
+        "with values for as many images"
         for metric in settings.metrics
-        if not metric.pairs and least < metric.wants
+        if sizes[metric.pairs] < metric.wants
     ]
     real, generated = sets.reference, settings.n
     only_pairs = all(metric.pairs for metric in settings.metrics)
@@ -247,7 +256,12 @@ def _reconstruction(
 
 
 def measure_generation(
-    model: Model, real: RealImages, settings: Settings, cache: FeatureCache, advance: Advance
+    model: Model,
+    real: RealImages,
+    settings: Settings,
+    cache: FeatureCache,
+    advance: Advance,
+    held: RealImages | None = None,
 ) -> list[dict[str, Any]]:
     """Return the values of each sampler's images against real ones, with their spread."""
     metrics = [metric for metric in settings.metrics if not metric.pairs]
@@ -263,7 +277,7 @@ def measure_generation(
         values = []
         for seed in range(settings.seeds):
             samples = draw(drawing, prepared, settings.n, seed, counts)
-            values.append(measure_samples(samples, real, metrics, cache, advance, drawing))
+            values.append(measure_samples(samples, real, metrics, cache, advance, drawing, held))
         results.append({
             "sampler": sampler.model_dump(mode="json"),
             "pictures": settings.n,

@@ -131,14 +131,14 @@ class Images:
         return html.block(shown, html.lines([f"NOTICE: {text}" for text in self.notices]))
 
     def _shown(self) -> tuple[bytes | None, bytes | None]:
-        image = shown(as_pil(as_pixels(self.grid()[None])[0]))
+        image = enlarged(as_pil(as_pixels(self.grid()[None])[0]))
         png = _file(image, "PNG")
         if len(png) <= MOST:
             return png, None
         return None, _small(image, lambda each: _file(each, "JPEG", quality=92))
 
 
-def shown(image: Image.Image) -> Image.Image:
+def enlarged(image: Image.Image) -> Image.Image:
     """Return an image in the size in which a notebook shows it: small ones enlarged."""
     image = enlarge(image.convert("RGB"))
     image.thumbnail((SIDE, SIDE))

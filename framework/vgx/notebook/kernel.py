@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Self
 
 
 def _shell() -> Any:
@@ -22,3 +22,18 @@ def cell() -> int | None:
     """Return the number of the cell that is executed now; None outside of a notebook."""
     shell = _shell()
     return None if shell is None else int(shell.execution_count)
+
+
+class ShownOnce:
+    """A value that shows itself, unless the cell that is executed now shows it already."""
+
+    _shown_in: int | None = None  # the cell that shows it already
+
+    def shown(self) -> Self:
+        """Note that the cell that is executed now shows the value already; return the value."""
+        object.__setattr__(self, "_shown_in", cell())  # such values are frozen
+        return self
+
+    def _ipython_display_(self) -> None:
+        if self._shown_in is None or self._shown_in != cell():
+            raise NotImplementedError  # then IPython shows it as HTML

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ from vgx.notebook import html
 from vgx.notebook.curves import charts
 from vgx.notebook.given import Given, read
 from vgx.notebook.history import history
-from vgx.notebook.images import Images, as_webp, shown
-from vgx.notebook.kernel import cell
+from vgx.notebook.images import Images, as_webp, enlarged
+from vgx.notebook.kernel import ShownOnce
 from vgx.output import short, visible_lines
 from vgx.parts.values import LARGEST
 from vgx.recipe.load import load_recipe
@@ -51,14 +51,12 @@ class Page:
         return html.block(frame, html.link(self.path, self.path.name))
 
 
-class Run(directory.Run):
+class Run(ShownOnce, directory.Run):
     """A run: its history, its images, and what can be drawn with it.
 
     `vgx.Run(7)`, `vgx.Run("quickstart")` and `vgx.Run()` find a run by its number, its name, or the
     newest one, as commands do. A `pathlib.Path` is its folder.
     """
-
-    _shown_in: int | None = None  # the cell of the notebook that shows it already
 
     def __init__(self, path: directory.Run | str | Path | int | None = None) -> None:
         """Find the run. Raises `StorageError` that lists the newest runs."""
@@ -195,15 +193,6 @@ class Run(directory.Run):
         shown = ", ".join(losses[:TERMS]) or "no losses yet"
         return visible_lines(f"Run {facts}\n{shown} · {self.path}")
 
-    def shown(self) -> Self:
-        """Note that the cell that is executed now shows the run already; return the run."""
-        object.__setattr__(self, "_shown_in", cell())
-        return self
-
-    def _ipython_display_(self) -> None:
-        if self._shown_in is None or self._shown_in != cell():
-            raise NotImplementedError  # then IPython shows it as HTML
-
     def _repr_html_(self) -> str:
         notices: list[str] = []
         with noticing(notices):
@@ -257,7 +246,7 @@ def newest_grid(run: directory.Run) -> tuple[bytes, str, str] | None:
     image = reading.unless_damaged(lambda path: reading.grid(path, pixels), drawn[-1])
     if image is None:
         return None
-    return as_webp(shown(image)), "webp", f"samples at step {frames.step_of(drawn[-1]):,}"
+    return as_webp(enlarged(image)), "webp", f"samples at step {frames.step_of(drawn[-1]):,}"
 
 
 def _pixels(recipe: Mapping[str, Any]) -> int:

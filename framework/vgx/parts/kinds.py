@@ -15,6 +15,9 @@ Letters: B images, C channels, H x W pixels, Z the latent shape. Images are [B, 
 
 from __future__ import annotations
 
+import functools
+import inspect
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import (
@@ -31,9 +34,10 @@ from typing import (
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
+from vgx.errors import Notice
 from vgx.parts.base import Component
 from vgx.parts.values import CodeSpec, ImageSpec, LatentSpec, Weight
-from vgx.step import Posterior, Step
+from vgx.step import Judges, Posterior, Step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +45,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
     from torch import Generator, Tensor, nn
+
+
+NAME = r"^[A-Za-z0-9_-]+$"  # of a loss or a discriminator
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -266,15 +273,56 @@ class Decoder(Component):
 
 
 class Discriminator(Component):
-    """A network from images to scores: whether an image looks real."""
+    """A network that scores images, latents, or pairs of both: whether they look real."""
 
     kind: ClassVar[str] = "discriminator"
+    judges: ClassVar[Judges] = "images"
+    """What the module takes, and what it should tell apart:
+
+    `images`: `module(images)`; images of the data set from the fakes of `train.fakes`.
+    `latents`: `module(z)`; draws from N(0, I) from the encoder's latents.
+    `pairs`: `module(images, z)`; images of the data set with their latents from decoded draws of
+    N(0, I) with these draws."""
     conditional: ClassVar[bool] = False
-    """Whether the module also takes labels [B]: `module(images, labels)`."""
+    """Whether the module also takes labels [B] after that: `module(images, labels)`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Accept a `build` of earlier versions."""
+        super().__init_subclass__(**kwargs)
+        _accept_old_build(cls)
 
     @abstractmethod
-    def build(self, image: ImageSpec) -> nn.Module:
-        """Make a module: images [B, C, H, W] in [0, 1] -> `Score`. High logits mean real."""
+    def build(self, image: ImageSpec, latent: LatentSpec) -> nn.Module:
+        """Make a module that gives a `Score` of what it judges. High logits mean real.
+
+        Images are [B, C, H, W] in [0, 1], latents [B, *Z].
+        """
+
+
+def _accept_old_build(cls: type[Component]) -> None:
+    """Let a `build` that takes fewer shapes than `(image, latent)` be called with both.
+
+    This is for parts that were written for earlier versions, and goes with the next release.
+    """
+    build: Any = cls.__dict__.get("build")
+    if build is None:
+        return
+    parameters = [*inspect.signature(build).parameters.values()]
+    taken = len(parameters) - 1
+    if taken >= 2 or any(each.kind == each.VAR_POSITIONAL for each in parameters):
+        return
+
+    told: list[str] = []
+
+    @functools.wraps(build)
+    def accepting(self: Component, *shapes: Any) -> Any:
+        if not told:  # once, however often it is built
+            message = f"{cls.kind} '{cls.type}': write def build(self, image, latent) in its class"
+            warnings.warn(f"{message}; the next release refuses the old form", Notice, stacklevel=2)
+            told.append(message)
+        return build(self, *shapes[:taken])
+
+    type.__setattr__(cls, "build", accepting)
 
 
 # --- losses ----------------------------------------------------------------------------------
@@ -300,6 +348,9 @@ class Loss(Component):
     """
 
     kind: ClassVar[str] = "loss"
+    critic: ClassVar[bool] = False
+    """Whether the module that `build` returns has a network of the discriminator's player, in its
+    attribute `critic`."""
     pixelwise: ClassVar[bool] = False
     """Whether the value is the mean over pixel values of a distance between image and
     reconstruction. The effective beta of `kl` is its weight over the sum of their weights."""
@@ -308,8 +359,9 @@ class Loss(Component):
     `vgx check` measures that, unless the loss draws random numbers."""
 
     weight: Weight = 1.0
-    """A number; a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`; or `{against: [l1]}`,
-    which keeps the gradient as large as that of other terms."""
+    """A number; a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`; `{against: [l1]}`,
+    which keeps the gradient as large as that of other terms; or `{share: 0.3}`, a share of the
+    gradient at the decoder's output."""
     start: NonNegativeInt = 0
     """The step from which the term counts."""
     stop: PositiveInt | None = None
@@ -320,13 +372,17 @@ class Loss(Component):
     reaches: Annotated[tuple[Literal["encoder", "decoder"], ...], Field(min_length=1)] | None = None
     """The networks that the generator's term trains; `null` is both. The discriminator's term
     trains the discriminator."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] | None = None
-    """The name in the log: letters, digits, - and _. By default it is the type."""
+    # Its name in Python is another one, because `discriminator` is the method below.
+    about: Annotated[str, Field(pattern=NAME)] | None = Field(None, alias="discriminator")
+    """The discriminator that the loss is about, when the recipe has several."""
+    name: Annotated[str, Field(pattern=NAME)] | None = None
+    """The name in the log: letters, digits, - and _. By default it is the type, followed by the
+    name of the discriminator if one is given."""
 
     @property
     def label(self) -> str:
         """The name in logs and messages."""
-        return self.name or self.type
+        return self.name or "-".join(filter(None, (self.type, self.about)))
 
     @model_validator(mode="after")
     def _stops_after_its_start(self) -> Self:
@@ -335,12 +391,20 @@ class Loss(Component):
             raise PydanticCustomError("stop", message, {"stop": self.stop, "start": self.start})
         return self
 
-    def build(self) -> LossTerm:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Accept a `build` of earlier versions."""
+        super().__init_subclass__(**kwargs)
+        _accept_old_build(cls)
+
+    def build(self, image: ImageSpec, latent: LatentSpec) -> LossTerm:
         """Return the object that computes the terms in each step; by default, the loss itself.
 
         A loss with parameters returns a module with the methods `generator` and `discriminator`.
-        The generator's optimizer trains these parameters, and they are saved with the run.
+        The generator's optimizer trains these parameters, and they are saved with the run. Those of
+        its attribute `critic` are trained by the discriminator's optimizer instead: by the term
+        `discriminator`, in each of its steps. The term `generator` leaves them as they are.
         """
+        del image, latent
         return self
 
     def generator(self, step: Step) -> Tensor | None:
@@ -570,6 +634,9 @@ class Metric(Component):
     `vgx eval` prints a notice."""
     on_request: ClassVar[bool] = False
     """True: `vgx eval` leaves it out unless it is named, because it fetches weights."""
+    held_out: ClassVar[bool] = False
+    """True, of a `Comparison` of two sets: it also gets the features of images that were held out
+    from the training: `compare(real, fake, held_out)`, and `update(real, fake, held_out)`."""
 
     @abstractmethod
     def build(self, image: ImageSpec) -> MetricState:

@@ -140,6 +140,11 @@ class LatentSpec:
 
     shape: tuple[int, ...]
 
+    @property
+    def size(self) -> int:
+        """Numbers in the latents of one image."""
+        return math.prod(self.shape)
+
 
 @dataclass(frozen=True)
 class CodeSpec:
@@ -206,9 +211,30 @@ class Adaptive(BaseModel):
     first step."""
 
 
+class Share(BaseModel):
+    """A weight that is a share of the gradient at the decoder's output (Defossez et al. 2022).
+
+    All terms of the generator with such a weight are balanced: the norms of their gradients there,
+    before the sigmoid, are as these numbers, whatever the terms' own sizes. The first of them in
+    the recipe keeps its own gradient, so that beside it a number as a weight means what it does
+    elsewhere. In the paper the sum of the norms is constant, and norms are moving averages; here
+    they are those of the minibatch, so that a step depends on nothing that was before it.
+    """
+
+    model_config = STRICT
+
+    share: PositiveFloat
+    """How large the gradient is beside the other terms' shares, which need not have a sum of 1."""
+    after: NonNegativeInt = 0
+    """The step from which the generator's term counts. The discriminator's term counts from the
+    first step."""
+
+
 def _kind_of_number(value: object) -> str:
     if isinstance(value, Adaptive) or (isinstance(value, dict) and "against" in value):
         return "adaptive"
+    if isinstance(value, Share) or (isinstance(value, dict) and "share" in value):
+        return "share"
     return "schedule" if isinstance(value, dict | Schedule) else "number"
 
 
@@ -219,7 +245,8 @@ Rate = Annotated[
 Weight = Annotated[
     Annotated[float, Tag("number")]
     | Annotated[Schedule, Tag("schedule")]
-    | Annotated[Adaptive, Tag("adaptive")],
+    | Annotated[Adaptive, Tag("adaptive")]
+    | Annotated[Share, Tag("share")],
     Choose(_kind_of_number),
 ]
 

@@ -7,6 +7,7 @@ that its `vgx.json` has of them. What a hub sends beyond that is not read.
 from __future__ import annotations
 
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vgx.errors import HubError, Notice, StorageError
-from vgx.files import cache_dir, read_file, replacing, write_file
+from vgx.files import cache_dir, read_file, storage, write_file
 from vgx.output import short, visible
 from vgx.runs import exported
 
@@ -48,31 +49,50 @@ def model_folder(name: str) -> Path:
         raise HubError(f"{short(visible(name))}: no name of the hub; these are owner/name")
     repository, revision = match[1], match[2] or "main"
     place = cache_dir() / "models" / repository.replace("/", "--")
-    newest = place / f"{revision.replace('/', '--')}.txt"
+    note = place / f"{revision.replace('/', '--')}.txt"
+    last, digest = _noted(note)
     try:
         commit = _commit(repository, revision)
     except HubError as error:
-        with suppress(OSError, StorageError):
-            commit = read_file(newest, 100).decode(errors="replace").strip()
-            if _COMMIT.fullmatch(commit) and (place / commit / exported.ABOUT).is_file():
-                text = f"{error}; the files of commit {commit[:12]}, fetched before, are used"
-                warnings.warn(text, Notice, stacklevel=2)
-                return place / commit
-        raise
-    folder = place / commit
-    _fetch_all(repository, commit, folder)
-    write_file(newest, commit)
-    return folder
+        if not last:
+            raise
+        if not _about(place / last, digest):
+            raise HubError(f"{error}; what was fetched before is damaged") from error
+        text = f"{error}; the files of commit {last[:12]}, fetched before, are used"
+        warnings.warn(text, Notice, stacklevel=2)
+        return place / last
+    digest = _fetch_all(repository, commit, place / commit, digest if commit == last else "")
+    _put(note, f"{commit} {digest}".encode())
+    return place / commit
 
 
-def _fetch_all(repository: str, commit: str, folder: Path) -> None:
-    """Fetch those files of a model that are not there yet; `vgx.json` comes last into place."""
-    about, data = folder / exported.ABOUT, None
-    try:
-        known = exported.about(folder)
-    except StorageError:  # it is not there, or damaged
-        data = _fetched(repository, commit, exported.ABOUT, exported.MAX_ABOUT)
-        known = exported.parse_about(data, about)
+def _noted(note: Path) -> tuple[str, str]:
+    """Return the commit that was fetched last, and the SHA-256 of its `vgx.json`; else "" twice."""
+    with suppress(OSError, StorageError):
+        commit, _, digest = read_file(note, 200).decode(errors="replace").strip().partition(" ")
+        if _COMMIT.fullmatch(commit):
+            return commit, digest
+    return "", ""
+
+
+def _about(folder: Path, digest: str) -> bytes:
+    """Return the `vgx.json` in a folder; nothing if it is missing, or has another SHA-256."""
+    with suppress(OSError, StorageError):
+        data = read_file(folder / exported.ABOUT, exported.MAX_ABOUT)
+        if exported.summed(data)["sha256"] == digest:
+            return data
+    return b""
+
+
+def _fetch_all(repository: str, commit: str, folder: Path, digest: str) -> str:
+    """Fetch those files of a model that are not there or damaged; `vgx.json` comes last into place.
+
+    `digest` is the SHA-256 of the `vgx.json` that was fetched before. Return that of the one that
+    is there now.
+    """
+    about, kept = folder / exported.ABOUT, _about(folder, digest)
+    data = kept or _fetched(repository, commit, exported.ABOUT, exported.MAX_ABOUT)
+    known = exported.parse_about(data, about)
     for name in exported.NEEDED:
         if (expected := known["files"].get(name)) is None:
             continue
@@ -86,10 +106,26 @@ def _fetch_all(repository: str, commit: str, folder: Path) -> None:
         content = _fetched(repository, commit, name, size)
         if exported.summed(content) != expected:
             raise StorageError(f"{repository}: {name}: not as vgx.json says; nothing is loaded")
-        with replacing(folder / name) as file:
-            file.write(content)
-    if data is not None:
-        write_file(about, data)
+        _put(folder / name, content)
+    if not kept:
+        _put(about, data)
+    return exported.summed(data)["sha256"]
+
+
+def _put(file: Path, content: bytes) -> None:
+    """Write a file of the cache; whatever else has its name, or that of its folder, is removed."""
+    with storage(file):
+        for path, fits in ((file.parent, Path.is_dir), (file, Path.is_file)):
+            if path.is_symlink() or (path.exists() and not fits(path)):
+                _remove(path)
+    write_file(file, content)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _commit(repository: str, revision: str) -> str:

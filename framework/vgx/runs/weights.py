@@ -70,7 +70,10 @@ def read_weights(start: Start, present: list[str], out: str | Path | None = None
             most = f"at most {LONGEST} characters and {DOTS} dots are read"
             shown = short(visible(name[:LONGEST]))
             raise StorageError(f"start.run: {found.name}: the tensor name {shown}: {most}")
-    networks = {name: _of(name, found.tensors, start) for name in start.networks or present}
+    named: list[str] = []
+    for each in start.networks or ():  # "discriminator" is each of several, too
+        named += [name for name in present if name.partition(" ")[0] == each] or [each]
+    networks = {name: _of(name, found.tensors, start) for name in named or present}
     kept = {name: own for name, own in networks.items() if own}
     if not kept or (start.networks and len(kept) < len(networks)):
         lost = next(name for name in networks if name not in kept)

@@ -25,7 +25,6 @@ from vgx import rng
 from vgx.data.batches import as_images
 from vgx.data.classes import label_called, listed
 from vgx.data.store import name_of, open_store
-from vgx.engine.build import NETWORKS
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.images import ahead, threads
 from vgx.parts.kinds import Fitted, LatentSampler, OfClass, Sampler, Source, UsesModel
@@ -37,7 +36,7 @@ from vgx.runs.directory import Run
 from vgx.runs.exported import about, is_exported
 from vgx.runs.moved import looking_back
 from vgx.runs.trust import registry_of
-from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model, located
+from vgx.sampling.model import CHUNK, NETWORKS, Model, labels_in_turn, load_model, located
 
 VALUES = 2**21  # pixel values decoded at once, at most
 MAX_FIT = 2**28  # bytes of a file with what a sampler learned

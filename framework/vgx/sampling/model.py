@@ -6,7 +6,8 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K stored latent
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from vgx.engine.build import (
-    NETWORKS,
     at_least_float32,
     build_network,
     label_inputs,
@@ -36,6 +36,7 @@ from vgx.runs.trust import registry_of
 from vgx.second import kept
 from vgx.step import Posterior
 
+NETWORKS = ("encoder", "decoder", "discriminator")
 CHUNK = 64  # images that a network processes at once
 
 
@@ -51,13 +52,21 @@ class Model:
     discriminator: nn.Module | None
     labels: Tensor | None = None  # [K]  of the stored latents; None if there are or were none
     kl: Tensor | None = None  # [*Z]  mean KL of the run's posteriors by dimension, if it is known
+    # Those of a recipe with several, by "discriminator NAME".
+    discriminators: Mapping[str, nn.Module] = field(default_factory=dict)
     prior: Any = None  # the module of the second stage, once it is trained
     sha256: str = ""  # of the file with the weights
 
     @property
     def networks(self) -> list[nn.Module]:
         """The networks that were loaded."""
-        return [n for n in (self.encoder, self.decoder, self.discriminator) if n is not None]
+        return [*self.by_name.values()]
+
+    @property
+    def by_name(self) -> dict[str, nn.Module]:
+        """The networks that were loaded, by their names in checkpoints."""
+        single = {name: getattr(self, name) for name in NETWORKS}
+        return {name: n for name, n in single.items() if n is not None} | {**self.discriminators}
 
     def __repr__(self) -> str:
         parts = (f"{name} {part} {size:,} weights" for name, part, size in self._rows())
@@ -74,10 +83,10 @@ class Model:
         return f"Model {self.recipe.name} at step {self.step:,}: {stored}"
 
     def _rows(self) -> list[tuple[str, str, int]]:
+        parts = self.recipe.networks
         return [
-            (name, getattr(self.recipe, name).type, sum(p.numel() for p in network.parameters()))
-            for name in NETWORKS
-            if (network := getattr(self, name)) is not None
+            (name, parts[name].type, sum(p.numel() for p in network.parameters()))
+            for name, network in self.by_name.items()
         ]
 
     @torch.no_grad()
@@ -124,10 +133,18 @@ def current_model(engine: Engine, step: int) -> Model:
     """Return the networks of a training after a step, for use inside `evaluating`."""
     encoder = engine.network_for_sampling("encoder") if "encoder" in engine.networks else None
     decoder = engine.network_for_sampling("decoder")
-    discriminator = engine.networks.get("discriminator")
-    networks = {"encoder": encoder, "decoder": decoder, "discriminator": discriminator}
-    known: dict[str, Any] = {**networks, **_known(engine.latents.state())}
-    return Model(engine.recipe, step, **known)
+    names = engine.recipe.judges.keys() & engine.networks.keys()
+    named = {name: engine.networks[name] for name in sorted(names - {"discriminator"})}
+    latents: dict[str, Any] = _known(engine.latents.state())
+    return Model(
+        engine.recipe,
+        step,
+        encoder=encoder,
+        decoder=decoder,
+        discriminator=engine.networks.get("discriminator"),
+        discriminators=named,
+        **latents,
+    )
 
 
 def _known(latents: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -192,14 +209,13 @@ def load_model(
         path, state = checkpoint.load(run) if step is None else checkpoint.load_step(run, step)
     if best:
         path, state = _best(run, recipe, state)
-    loaded: dict[str, nn.Module | None] = dict.fromkeys(NETWORKS)
-    for name in networks:
+    loaded: dict[str, Any] = {**dict.fromkeys(NETWORKS), "discriminators": {}}
+    for name in (name for each in networks for name in recipe.named(each)):
         network = build_network(untrained(recipe), name)
-        if network is None:
-            continue
+        assert network is not None  # the recipe has this network
         averaged = checkpoint.under(state.model, f"average.module.{name}")
         weights = averaged or checkpoint.under(state.model, name)
-        if name == "discriminator" and not weights and state.numbers.get("imported"):
+        if name in recipe.judges and not weights and state.numbers.get("imported"):
             continue  # it was left out of the export
         try:
             network.load_state_dict(weights)
@@ -207,17 +223,17 @@ def load_model(
             message = f"{path}: does not fit the {name} of the recipe: {error}\n{OTHER_VERSION}"
             raise StorageError(message) from error
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loaded[name] = network.eval().requires_grad_(False)
+        place = loaded if name in NETWORKS else loaded["discriminators"]
+        place[name] = network.eval().requires_grad_(False)
     codes = state.latents.get("codes")
     if codes is None or codes.shape[1:] != recipe.latent.shape or not codes.is_floating_point():
         raise StorageError(f"{path}: its latents do not have the recipe's shape")
-    latents = {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
+    loaded |= {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
     sums = exported.about(path)["files"] if is_exported else checkpoint.sums(path)
     sha256 = sums["model.safetensors"]["sha256"]
     # Only who decodes draws with a prior.
     prior = _prior(run, recipe, sha256, device) if "decoder" in networks else None
-    more: dict[str, Any] = {**latents, **loaded, "prior": prior, "sha256": sha256}
-    return Model(recipe, state.numbers["step"], **more)
+    return Model(recipe, state.numbers["step"], **loaded, prior=prior, sha256=sha256)
 
 
 def _prior(run: Run, recipe: Recipe, sha256: str, device: torch.device) -> nn.Module | None:

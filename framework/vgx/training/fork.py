@@ -22,7 +22,7 @@ from vgx.check.examine import Findings, examine
 from vgx.console import Console
 from vgx.data.batches import as_batch
 from vgx.engine import memory
-from vgx.engine.build import NETWORKS, untrained
+from vgx.engine.build import untrained
 from vgx.engine.engine import Engine
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.files import read_file, replacing, require_writable, storage, write_file
@@ -43,12 +43,7 @@ from vgx.training.preparing import (
     configure,
     require_parts,
 )
-from vgx.training.session import (
-    NO_OPTIMIZER,
-    print_findings,
-    set_to,
-    with_its_images,
-)
+from vgx.training.session import NO_OPTIMIZER, set_to, with_its_images
 from vgx.training.signals import signals
 
 # With another value of these, the weights would not fit, or the steps that are done would have been
@@ -96,7 +91,7 @@ def fork(
     for text in new_parts:
         console.warn(text)
     if changed:
-        print_findings(findings, console)
+        findings.show(console)
     new = create(training.recipe.name, out)
     training.run = new
     with new.held(), signals(training, console):
@@ -208,7 +203,7 @@ def _parent(parent: Run, path: Path, engine: Engine) -> reading.Parent:
         "run": parent.path.resolve().name,
         "step": int(path.name.removesuffix(".old").removeprefix("step-")),
         "sha256": manifest["model.safetensors"]["sha256"],
-        "networks": [name for name in NETWORKS if name in engine.networks],
+        "networks": [*engine.recipe.networks],
         "how": "fork",
     }
 
@@ -298,13 +293,14 @@ def _fitted(parent: Run, stored: Recipe, engine: Engine, state: State) -> tuple[
     """
     fresh = engine.state({})
     losses = (loss.label for recipe in (stored, engine.recipe) for loss in recipe.losses)
-    names = (*NETWORKS, "average", *dict.fromkeys(f"loss {label}" for label in losses))
+    networks = {**stored.networks, **engine.recipe.networks}
+    names = (*networks, "average", *dict.fromkeys(f"loss {label}" for label in losses))
     model: dict[str, Tensor] = {}
     notices: list[str] = []
     for name in names:
         owner = _Owner(name, under(fresh.model, name), under(state.model, name))
         taken, wrong = owner.saved, list(owner.differing)
-        if wrong and name in NETWORKS:
+        if wrong and name in networks:
             listed = "\n  ".join(wrong[:SHOWN])
             raise RecipeError(
                 f"{parent.path}: a fork keeps its networks, and these tensors differ:\n  {listed}"

@@ -26,7 +26,6 @@ from vgx.data.store import (
     require_writable_cache,
 )
 from vgx.engine import memory
-from vgx.engine.build import NETWORKS
 from vgx.engine.engine import Engine
 from vgx.engine.starting import COLUMNS
 from vgx.errors import StorageError, noticing
@@ -54,9 +53,8 @@ def weights_for(recipe: Recipe, out: str | Path | None, console: Console) -> Wei
     """Read the weights that a recipe starts from; None when it starts from new ones."""
     if recipe.start is None:
         return None
-    present = [name for name in NETWORKS if getattr(recipe, name) is not None]
     with console.phase("Reading the weights to start from"):
-        return read_weights(recipe.start, present, out)
+        return read_weights(recipe.start, [*recipe.networks], out)
 
 
 def open_images(
@@ -179,7 +177,7 @@ def print_start(engine: Engine, weights: Weights, console: Console) -> None:
     """Print which tensors of other weights the networks took, and what is new."""
     console.print(f"Start: {weights}")
     started = {fit.network for fit in engine.fits}
-    others = [name for name in NETWORKS if name in engine.networks and name not in started]
+    others = [name for name in engine.recipe.networks if name not in started]
     rows = [
         *(fit.row for fit in engine.fits),
         *((name, "nothing: it is new", "-") for name in others),

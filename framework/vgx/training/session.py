@@ -112,7 +112,7 @@ def steps(
         if (length := length_of(recipe, batches.per_epoch)) != engine.length:  # fewer are usable
             engine.set_length(*length)
             findings = examine(engine, registry, first, reads)
-    print_findings(findings, console)
+    findings.show(console)
 
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
     with blaming(registry, working(engine), advice=advice):
@@ -232,25 +232,6 @@ def check(
                 all_follow=False,
             )  # fmt: skip
     return engine, findings
-
-
-def print_findings(findings: Findings, console: Console) -> None:
-    """Print the networks, the losses of the first batch, the gradient norms and the notes."""
-    rows = [
-        (row.network, row.part, row.shapes, f"{row.parameters:,}", f"{row.trained:,}")
-        for row in findings.rows
-    ]
-    console.table(("network", "part", "shapes", "parameters", "trained"), rows)
-    losses = ", ".join(f"{name} {value:.4g}" for name, value in findings.losses.items())
-    console.print(f"Losses of the first batch: {losses}")
-    networks = list(findings.flows[0].norms) if findings.flows else []
-    norms = [
-        (flow.label, *("-" if flow.norms[n] is None else f"{flow.norms[n]:.3g}" for n in networks))
-        for flow in findings.flows
-    ]
-    console.table(("gradient norm of", *networks), norms)
-    for note in findings.notes:
-        console.print(note)
 
 
 def refuse_lost_parts(recipe: Recipe, registry: Registry) -> None:

@@ -32,20 +32,16 @@ class Mean:
 class GatheredFeatures:
     """The features of all images, which are compared at the end."""
 
-    def __init__(
-        self, network: nn.Module, compare: Callable[[Tensor, Tensor], dict[str, float]]
-    ) -> None:
+    def __init__(self, network: nn.Module, compare: Callable[..., dict[str, float]]) -> None:
         self.network, self.compare = network, compare
-        self.real: list[Tensor] = []
-        self.fake: list[Tensor] = []
+        self.features: list[list[Tensor]] = []  # of each batch: of each set of images
 
     @torch.no_grad()
-    def update(self, real: Tensor, fake: Tensor) -> None:
-        """Add real and generated images [B, C, H, W]."""
-        self.network.to(real.device)
-        self.real.append(self.network(real).cpu())
-        self.fake.append(self.network(fake).cpu())
+    def update(self, *sets: Tensor) -> None:
+        """Add images [B, C, H, W] of each set: real, generated and, for some metrics, held out."""
+        self.network.to(sets[0].device)
+        self.features.append([self.network(images).cpu() for images in sets])
 
     def compute(self) -> dict[str, float]:
         """Compare features [N, F] with [M, F]."""
-        return self.compare(torch.cat(self.real), torch.cat(self.fake))
+        return self.compare(*map(torch.cat, zip(*self.features, strict=True)))
