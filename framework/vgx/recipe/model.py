@@ -29,6 +29,7 @@ from vgx.parts.kinds import (
     Encoder,
     Loss,
     Metric,
+    Prior,
     Sampler,
     Tracker,
 )
@@ -264,6 +265,8 @@ class Recipe(Fields):
     """Weights of another training with which the networks begin: `{run: 7}`. `null`: new ones."""
     losses: tuple[Loss, ...]
     """The terms that the players minimise."""
+    prior: Prior | None = None
+    """A model of the latents or indices, trained after the networks. `null`: none."""
     sampler: Sampler
     """How `vgx sample` draws latents by default."""
     train: Train
@@ -287,6 +290,7 @@ class Recipe(Fields):
             message = "two losses are called '{name}': give one of them a name, 'name: ...'"
             raise PydanticCustomError("losses", message, {"name": twice[0]})
         self._require_networks()
+        self._require_prior()
         for part in self.conditional:
             if not self.image.classes:
                 message = "the {kind} {type} takes labels: give the number of labels, image.classes"
@@ -401,6 +405,15 @@ class Recipe(Fields):
                 values = {"name": loss.label, "about": loss.about, "names": names}
                 raise PydanticCustomError("networks", message, values)
 
+    def _require_prior(self) -> None:
+        """Raise when a prior has nothing to learn, or a sampler no prior to draw with."""
+        if self.prior is not None and self.encoder is None:
+            message = "prior: it learns the codes of an encoder, but there is no encoder"
+            raise PydanticCustomError("prior", message)
+        if self.sampler.needs_prior and self.prior is None:
+            message = "the sampler {name} draws with a prior: give one, prior: {{type: ...}}"
+            raise PydanticCustomError("prior", message, {"name": self.sampler.type})
+
     def _require_networks(self) -> None:
         """Raise when `start` or `train.freeze` name a network that the recipe does not have."""
         self._require_discriminators()
@@ -444,5 +457,5 @@ class Recipe(Fields):
 CHANGEABLE = (
     "train.epochs", "train.steps", "train.log_every", "train.draw_every", "train.save_every",
     "train.on_nonfinite", "train.optimizers.generator.lr", "train.optimizers.discriminator.lr",
-    "eval.every", "eval.n", "trackers", "dataset", "sampler.path",
+    "eval.every", "eval.n", "trackers", "dataset", "sampler.path", "prior",
 )  # fmt: skip

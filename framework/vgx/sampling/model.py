@@ -5,6 +5,7 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K stored latent
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,9 @@ from vgx.engine.build import (
     untrained,
 )
 from vgx.engine.engine import Engine
-from vgx.errors import RecipeError, StorageError
+from vgx.errors import Notice, RecipeError, StorageError
 from vgx.notebook import html
+from vgx.parts.kinds import Quantising
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, exported, hub
@@ -31,6 +33,7 @@ from vgx.runs.best import measured_until
 from vgx.runs.checkpoint import OTHER_VERSION
 from vgx.runs.directory import Run, find
 from vgx.runs.trust import registry_of
+from vgx.second import kept
 from vgx.step import Posterior
 
 NETWORKS = ("encoder", "decoder", "discriminator")
@@ -52,6 +55,8 @@ class Model:
     # Those of a recipe with several, by "discriminator NAME".
     discriminators: Mapping[str, nn.Module] = field(default_factory=dict)
     known: exported.Scale = field(default_factory=exported.Scale)  # of an exported one's latents
+    prior: Any = None  # the module of the second stage, once it is trained
+    sha256: str = ""  # of the file with the weights
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -124,6 +129,13 @@ class Model:
             raise RecipeError(f"{self.recipe.name} has no encoder")
         posterior: Posterior = self.encoder(images.to(self.codes.device))
         return posterior
+
+    def latents_of(self, codes: Tensor) -> Tensor:
+        """[N, *Z]  The latents of codes that the prior draws: latents already, or indices."""
+        if self.recipe.prior is None or self.recipe.prior.of == "latents":
+            return codes
+        assert isinstance(self.encoder, Quantising)  # or there would be no such prior
+        return self.encoder.from_indices(codes)
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -217,7 +229,7 @@ def load_model(
     device = pick_device(device)
     if best and step is not None:
         raise RecipeError(f"{run.path}: the best checkpoint or that of step {step}: choose one")
-    if exported.is_exported(run.path):
+    if is_exported := exported.is_exported(run.path):
         path, state = run.path, exported.load(run.path)
         if step not in (None, here := state.numbers["step"]):
             raise StorageError(f"{path}: an exported model, which has step {here:,} alone")
@@ -247,7 +259,22 @@ def load_model(
     loaded |= {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
     known = state.numbers.get("latents")
     scale = exported.scale_of(known if isinstance(known, dict) else {})
-    return Model(recipe, state.numbers["step"], known=scale, **loaded)
+    sums = exported.about(path)["files"] if is_exported else checkpoint.sums(path)
+    sha256 = sums["model.safetensors"]["sha256"]
+    # Only who decodes draws with a prior.
+    prior = _prior(run, recipe, sha256, device) if "decoder" in networks else None
+    return Model(recipe, state.numbers["step"], known=scale, prior=prior, sha256=sha256, **loaded)
+
+
+def _prior(run: Run, recipe: Recipe, sha256: str, device: torch.device) -> nn.Module | None:
+    """Return the trained prior of a run or an exported folder; None, with a notice, if it fails."""
+    try:
+        prior = kept.load(run.path, recipe, sha256)
+    except StorageError as error:
+        text = f"the prior is left out: {error}; train it again: vgx fit {run.short}"
+        warnings.warn(text, Notice, stacklevel=2)
+        return None
+    return prior and prior.to(device)
 
 
 def _best(run: Run, recipe: Recipe, newest: checkpoint.State) -> tuple[Path, checkpoint.State]:
