@@ -107,11 +107,17 @@ def _what(run: Run, recipe: vgx.Recipe, model: Model) -> str:
 
 def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
     shape = ", ".join(map(str, recipe.latent.shape))
+
+    def further(part: vgx.Encoder | vgx.Decoder) -> str:
+        return ", labels" if part.conditional else ""
+
+    z = f"torch.randn(16, {shape}){further(recipe.decoder)}"
     lines = [
         "## Use", "```python", "import torch, vgx", "",
         f'model = vgx.load("{NAME}")',
-        f"images = model.decode(torch.randn(16, {shape}))  # [16, C, H, W] in [0, 1]",
-        *(["latents = model.encode(images)"] if recipe.encoder else []),
+        *([f"labels = torch.arange(16) % {recipe.image.classes}"] if recipe.takes_labels else []),
+        f"images = model.decode({z})  # [16, C, H, W] in [0, 1]",
+        *([f"latents = model.encode(images{further(recipe.encoder)})"] if recipe.encoder else []),
         "```",
     ]  # fmt: skip
     if needed := [plugin for plugin in about["plugins"] if plugin["name"] != "builtin"]:
@@ -119,10 +125,12 @@ def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
         lines += ["", f"It needs plugins that are not in this folder: {named}."]
     if "decoder.onnx" in files:
         inputs = "`latents` and `labels`" if recipe.decoder.conditional else "`latents`"
+        labels = " and their `labels`" if recipe.encoder and recipe.encoder.conditional else ""
         lines += [
             "", "Without PyTorch, by onnxruntime: `decoder.onnx` takes "
             f"{inputs} and ends in images in [0, 1]"
-            + ("; `encoder.onnx` gives latents of images in [0, 1]." if recipe.encoder else "."),
+            + (f"; `encoder.onnx` gives latents of images in [0, 1]{labels}."
+               if recipe.encoder else "."),
         ]  # fmt: skip
     if "vae/config.json" in files:
         lines += [

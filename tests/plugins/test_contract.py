@@ -21,6 +21,7 @@ FIELDS = {
     "encoder/autoencoder-kl": {**SMALL, "groups": 2},
     "encoder/conv": SMALL,
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
+    "encoder/labelled": {"inner": {"type": "conv", **SMALL}},
     "encoder/residual": SMALL,
     "encoder/timm": {"backbone": "test_resnet"},
     "encoder/vector-quantised": {"inner": {"type": "conv", **SMALL}},

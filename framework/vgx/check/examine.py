@@ -243,7 +243,8 @@ def _across_images(engine: Engine, batch: Batch, tried: Tried) -> Iterator[str]:
                 f"the {train.batch // train.accumulate} images of a piece where they would look "
                 f"across {train.batch}: {', '.join(names)}."
             )
-    conditional = [p for p in (recipe.decoder, recipe.discriminator) if p and p.conditional]
+    networks = (recipe.encoder, recipe.decoder, recipe.discriminator)
+    conditional = [part for part in networks if part and part.conditional]
     if recipe.image.classes > 1 and not conditional and not tried.reads_labels:
         yield (
             f"The images have labels of {recipe.image.classes} classes, and no network and no loss "

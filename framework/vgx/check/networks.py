@@ -102,7 +102,7 @@ def outputs_of(
     """Return the tensors that a network gives. Raises `BrokenError` when it breaks its contract."""
     recipe, part = engine.recipe, getattr(engine.recipe, name)
     few = None if labels is None else labels[: len(inputs)]
-    further = () if name == "encoder" else label_inputs(part, few)
+    further = label_inputs(part, few)
     given: Any = call(part, network, inputs, *further)
     image = (len(inputs), *recipe.image.shape)
     latent = (len(inputs), *recipe.latent.shape)

@@ -16,10 +16,11 @@ from vgx import rng
 from vgx.engine.memory import MemoryLimit
 from vgx.engine.surroundings import untouched
 from vgx.errors import RecipeError
-from vgx.parts.kinds import Decoder, Discriminator
+from vgx.parts.kinds import Decoder, Discriminator, Encoder
 from vgx.recipe.model import Recipe
 
 NETWORKS = ("encoder", "decoder", "discriminator")
+Labelling = Encoder | Decoder | Discriminator  # parts that may take labels
 
 
 def build_network(recipe: Recipe, name: str) -> nn.Module | None:
@@ -61,7 +62,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def label_inputs(part: Decoder | Discriminator | None, labels: Tensor | None) -> tuple[Tensor, ...]:
+def label_inputs(part: Labelling | None, labels: Tensor | None) -> tuple[Tensor, ...]:
     """Return the labels as further inputs of a network: nothing unless its part is conditional."""
     if part is None or labels is None or not part.conditional:
         return ()

@@ -66,7 +66,7 @@ class Forward:
             if "prior" in self.recipe.train.fakes or "encoder" not in self.networks:
                 outputs["prior"] = sigmoid(self.decode(z, batch.labels))  # [B, C, H, W]
             if "encoder" in self.networks:
-                outputs["posterior"] = self.encode(real)
+                outputs["posterior"] = self.encode(real, batch.labels)
                 z = outputs["posterior"].sample(streams("posterior"))  # [B, *Z]
                 outputs["recon_logits"] = self.decode(z, batch.labels)  # [B, C, H, W]
                 outputs["recon"] = sigmoid(outputs["recon_logits"])  # [B, C, H, W]
@@ -114,10 +114,11 @@ class Forward:
         again = self.scored(step.but(**detached), streams)
         return step.but(real_score=again.real_score, fake_score=again.fake_score)
 
-    def encode(self, images: Tensor) -> Posterior:
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
         """Return the encoder's posterior over [B, *Z] of images [B, C, H, W]."""
+        further = label_inputs(self.recipe.encoder, labels)
         with record_function("vgx: encode"):
-            posterior: Posterior = self._call("encoder", images)
+            posterior: Posterior = self._call("encoder", images, *further)
         return posterior
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

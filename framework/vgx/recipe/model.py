@@ -282,7 +282,7 @@ class Recipe(Fields):
             message = "two losses are called '{name}': give one of them a name, 'name: ...'"
             raise PydanticCustomError("losses", message, {"name": twice[0]})
         self._require_networks()
-        for part in (self.decoder, self.discriminator):
+        for part in (self.encoder, self.decoder, self.discriminator):
             if part is not None and part.conditional and not self.image.classes:
                 message = "the {kind} {type} takes labels: give the number of labels, image.classes"
                 raise PydanticCustomError("labels", message, {"kind": part.kind, "type": part.type})
@@ -356,6 +356,12 @@ class Recipe(Fields):
             message = "train.freeze leaves nothing of the generator to train; take {names} out"
             choice = {"names": " or ".join(sorted(generator))}
             raise PydanticCustomError("networks", message, choice)
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether an image needs a label to be reconstructed: encoder or decoder takes labels."""
+        encoder = self.encoder is not None and self.encoder.conditional
+        return encoder or self.decoder.conditional
 
     @property
     def trains_discriminator(self) -> bool:
