@@ -118,16 +118,30 @@ class Model:
         ]
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device."""
-        return torch.cat([self.posterior(part).mean for part in torch.split(images, CHUNK)])
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device.
+
+        A conditional encoder also needs their `labels` [N].
+        """
+        parts = torch.split(images, CHUNK)
+        own = [None] * len(parts) if labels is None else torch.split(labels, CHUNK)
+        pairs = zip(parts, own, strict=True)
+        return torch.cat([self.posterior(part, some).mean for part, some in pairs])
 
     @torch.no_grad()
-    def posterior(self, images: Tensor) -> Posterior:
-        """Return the posterior over [N, *Z] of images [N, C, H, W] in [0, 1], all at once."""
-        if self.encoder is None:
+    def posterior(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
+        """Return the posterior over [N, *Z] of images [N, C, H, W] in [0, 1], all at once.
+
+        A conditional encoder also needs their `labels` [N].
+        """
+        part, device = self.recipe.encoder, self.codes.device
+        if part is None or self.encoder is None:
             raise RecipeError(f"{self.recipe.name} has no encoder")
-        posterior: Posterior = self.encoder(images.to(self.codes.device))
+        if part.conditional and labels is None:
+            text = f"{self.recipe.name}: the encoder {part.type} takes labels"
+            raise RecipeError(f"{text}; give those of the images: model.encode(images, labels)")
+        further = () if labels is None else label_inputs(part, labels.to(device))
+        posterior: Posterior = self.encoder(images.to(device), *further)
         return posterior
 
     def latents_of(self, codes: Tensor) -> Tensor:
