@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import logging
+import math
 import signal
 import textwrap
 from pathlib import Path
@@ -14,9 +16,11 @@ import torch
 
 import vgx
 from vgx.cli import run_program
+from vgx.console import Console
 from vgx.errors import Stopped
 from vgx.notebook.training import _interrupted
 from vgx.runs import checkpoint, directory
+from vgx.training import session
 from vgx.training.loop import Training
 from vgx.training.signals import NUMBERS
 
@@ -290,6 +294,34 @@ def test_without_quiet_it_prints_and_the_log_is_silent(tmp_path, capfd):
     out, err = capfd.readouterr()
     assert f"Run {run.path} on" in out
     assert err == ""
+
+
+@pytest.mark.slow
+def test_a_schedule_without_steps_lasts_as_long_as_the_training(tmp_path):
+    """A cosine from 3e-4 to 0; the number of steps is written once."""
+    cosine = {"train.optimizers.generator.lr": {"from": 3e-4, "to": 0, "shape": "cosine"}}
+    late = {"losses.1.weight": {"from": 1, "to": 3, "after": 2}}
+    recipe = vgx.load_recipe("tiny", FAST | cosine | late | {"train.log_every": 1})
+    run = vgx.run(recipe, {"train.steps": 4}, out=tmp_path, quiet=True)
+    wanted = [3e-4 * (1 + math.cos(math.pi * done / 4)) / 2 for done in range(4)]
+    assert [line["rates"]["generator"] for line in run.read_log()] == pytest.approx(wanted)
+    assert run.recipe.train.optimizers.generator.lr.steps == 4
+    weight = run.recipe.losses[1].weight
+    assert [weight.at(done) for done in range(5)] == [1, 1, 1, 2, 3]
+
+    # The same recipe changes nothing in a run that goes on, and neither does a longer training.
+    longer = recipe.with_({"train.steps": 6})
+    session.resume(run.path, longer, console=Console(io.StringIO()))
+    assert run.recipe.train.optimizers.generator.lr.steps == 4
+    assert [line["rates"]["generator"] for line in run.read_log()[4:]] == [0.0, 0.0]
+
+    epochs = {"train.epochs": 2, "train.steps": None, "eval.holdout": 0.4}
+    short = vgx.run(recipe, epochs, out=tmp_path, quiet=True)  # fewer images than there are
+    steps = short.step
+    assert 0 < steps < 4
+    assert short.recipe.train.optimizers.generator.lr.steps == steps
+    with pytest.raises(vgx.RecipeError, match="has values in a training alone"):
+        recipe.losses[1].weight.at(3)
 
 
 LOUD = """

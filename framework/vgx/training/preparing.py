@@ -33,6 +33,7 @@ from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.parts.kinds import Grouped, Sampler, Source
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
+from vgx.recipe.lengths import with_length
 from vgx.recipe.model import Recipe
 from vgx.runs.weights import Weights, read_weights
 from vgx.training.trackers import require_libraries
@@ -163,7 +164,7 @@ def build(
     length = length_of(recipe, minibatches(images, recipe.train.batch))
     new: list[str] = []
     with console.phase("Building the networks"), noticing(new):
-        engine = Engine(recipe, *length, device)
+        engine = Engine(with_length(recipe, length[0]), *length, device)
     for notice in new:
         console.warn(notice)
     notices += new

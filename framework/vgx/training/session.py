@@ -24,6 +24,7 @@ from vgx.errors import PluginError, RecipeError, Stopped, StorageError, noticing
 from vgx.files import require_writable, write_file
 from vgx.parts.base import noting_reads
 from vgx.parts.registry import Registry, discover
+from vgx.recipe.lengths import with_length
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames, reading
@@ -110,8 +111,13 @@ def steps(
         notices += store.look.notices(store.image, len(store.images))
         batches, first = batches_of(recipe, store, chosen), as_batch(store, CHECKED, chosen)
         if (length := length_of(recipe, batches.per_epoch)) != engine.length:  # fewer are usable
-            engine.set_length(*length)
-            findings = examine(engine, registry, first, reads)
+            if with_length(recipe, length[0]) is recipe:
+                engine.set_length(*length)
+                findings = examine(engine, registry, first, reads)
+            else:  # its schedules end earlier
+                engine, findings = try_recipe(
+                    recipe, registry, source, store, reads, chosen, notices, console, weights
+                )
     findings.show(console)
 
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
