@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
-from vgx_builtin.posteriors import NoisyGaussian, NoisyPoint, Point, Quantised
+from vgx_builtin.posteriors import NoisyGaussian, NoisyPoint, Point
 
 MOST_PLACES = 2**18  # of one scale in the logits of a multi-scale discriminator
 
@@ -33,8 +33,11 @@ def output_on_black(network: nn.Module, image: vgx.ImageSpec) -> Any:
 def freeze_all_but_mean(encoder: nn.Module, image: vgx.ImageSpec) -> nn.Module:
     """Freeze the weights that the posterior's mean does not depend on, and return the encoder.
 
-    Their gradients show which these are, so this works for every encoder.
+    Their gradients show which these are, so this works for every encoder. Raises `RecipeError` for
+    one that takes labels, which it would not get.
     """
+    if isinstance(encoder, ConditionalEncoder):
+        raise vgx.RecipeError("inner: 'labelled' takes labels itself; put it outside, not inside")
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     if not weights:
         return encoder
@@ -75,34 +78,20 @@ class NoisyEncoder(nn.Module):
         raise vgx.RecipeError(f"encoder noisy: {given}; it takes a Gaussian, or deterministic")
 
 
-class QuantisedEncoder(nn.Module):
-    """An encoder whose means are replaced by the nearest vectors of a codebook."""
+class ConditionalEncoder(nn.Module):
+    """An encoder whose images are extended by a vector for the label at every place."""
 
-    def __init__(
-        self, inner: nn.Module, codes: int, channels: int, *, normalised: bool = False
-    ) -> None:
+    def __init__(self, inner: nn.Module, classes: int, embedding: int) -> None:
         super().__init__()
-        self.inner, self.codes, self.normalised = inner, codes, normalised
-        self.codebook = nn.Embedding(codes, channels)  # drawn from N(0, I), so in any direction
-        if not normalised:
-            nn.init.uniform_(self.codebook.weight, -1 / codes, 1 / codes)
+        self.embedding = nn.Embedding(classes, embedding)
+        self.inner = inner
 
-    def forward(self, images: Tensor) -> Quantised:
-        """Images [B, C, H, W] -> means [B, *Z] and their nearest vectors, place by place."""
-        encoded, book = self.inner(images).mean, self.codebook.weight  # [B, *Z], [codes, F]
-        if self.normalised:
-            encoded, book = F.normalize(encoded, dim=1), F.normalize(book, dim=1)
-        vectors = encoded.flatten(2) if encoded.dim() > 2 else encoded.unsqueeze(2)  # [B, F, P]
-        with torch.no_grad():
-            indices = torch.cdist(vectors.mT.flatten(0, 1), book).argmin(1)  # [B*P]
-        indices = indices.view(len(encoded), *encoded.shape[2:])  # [B, *places]
-        return Quantised(encoded, F.embedding(indices, book).movedim(-1, 1), indices)
-
-    def from_indices(self, indices: Tensor) -> Tensor:
-        """[n, *Z]  The vectors of the codebook with these indices [n, *places]."""
-        book = self.codebook.weight  # [codes, F]
-        book = F.normalize(book, dim=1) if self.normalised else book
-        return F.embedding(indices, book).movedim(-1, 1)
+    def forward(self, images: Tensor, labels: Tensor) -> vgx.Posterior:
+        """Images [B, C, H, W], labels [B] -> a posterior over [B, *Z]."""
+        vectors = self.embedding(labels).to(images.dtype)  # [B, E]
+        planes = vectors[:, :, None, None].expand(-1, -1, *images.shape[2:])  # [B, E, H, W]
+        posterior: vgx.Posterior = self.inner(torch.cat([images, planes], 1))
+        return posterior
 
 
 class ConditionalDecoder(nn.Module):
@@ -169,7 +158,7 @@ class MultiScaleDiscriminator(nn.Module):
         return vgx.Score(torch.cat(repeated, 1)[:, None, :, None], tuple(features))
 
 
-def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
+def unconditional(part: str, inner: vgx.Encoder | vgx.Decoder | vgx.Discriminator) -> None:
     """Raise `RecipeError` for an inner part that takes labels or latents: it would get none."""
     if isinstance(inner, vgx.Discriminator) and inner.judges != "images":
         message = f"'{inner.type}' judges {inner.judges}; put one that judges images inside"

@@ -4,6 +4,7 @@ run_page   the page of a run, written when its training ends and by `vgx report`
 run_data   what the files of a run contain, as plain data for its page
 panels     what a page shows that must be computed: samples, latents, nearest neighbours
 watch      the page of a run while it trains, on a server of this machine: `vgx watch`
+overview   the runs of a folder, live: `vgx watch` without a run
 curves     the numbers of logs as charts
 compare    several runs side by side: `vgx compare` and its page
 comparison `vgx.compare`, in Python

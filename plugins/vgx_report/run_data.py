@@ -18,7 +18,7 @@ from vgx.runs.reading import unless_damaged
 from vgx_report import curves
 from vgx_report import panels as computing
 from vgx_report.curves import Lines
-from vgx_report.family import origin
+from vgx_report.family import branch, origin
 from vgx_report.tables import listed, number, time_of
 
 FRAMES = 24  # most grids of training
@@ -59,6 +59,7 @@ def gather(
         metrics = _metrics(run)
         drawing = _drawing(run) if audit else None
         note = unless_damaged(reading.note, run.path)
+        forked = branch(run, environment, lines[-1]["step"] if lines else 0)
     last = frames[-1] if frames else {}
     without_step = [{"step": None, "text": text} for text in dict.fromkeys(notices)]
     all_warnings = _warnings(lines) + without_step
@@ -68,7 +69,7 @@ def gather(
         "summary": _summary(recipe, environment, lines, ended, audit, panels, all_warnings),
         "facts": [("Note", note)] * bool(note) + _facts(environment, lines, ended, audit, panels),
         "warnings": all_warnings,
-        "curves": curves.of_run(lines, audit),
+        "curves": curves.of_run(lines, audit, forked),
         "progress": {
             "frames": frames,
             "titles": computing.grid_titles([recipe.sampler.type]),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import vgx
-from vgx_builtin.wrapping import QuantisedEncoder
+from vgx_builtin.quantisers.encoder import QuantisedEncoder
 from vgx_share import onnx
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +52,18 @@ def test_a_decoder_of_labels_ends_in_the_image(tmp_path):
     # The exporter puts the lines of the source into the file.
     assert names(path.read_bytes()) == set()
     assert str(Path(sys.prefix)).encode() not in path.read_bytes()
+
+
+@pytest.mark.slow
+def test_an_encoder_of_labels_takes_them_in_its_file(tmp_path):
+    labelled = {"type": "labelled", "inner": {"type": "conv", "widths": [8, 16]}}
+    model = untrained(**{"encoder": labelled, "image.classes": 3})
+    path = tmp_path / "encoder.onnx"
+    onnx.write_encoder(model, path)
+    for n in (1, 7):
+        images, labels = torch.rand(n, 3, 16, 16), torch.arange(n) % 3
+        wanted = model.encoder(images, labels).mean.detach().numpy()
+        assert np.abs(run(path, images=images, labels=labels) - wanted).max() < 1e-5
 
 
 @pytest.mark.slow

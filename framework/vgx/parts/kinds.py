@@ -221,6 +221,8 @@ class Encoder(Component):
     """A network from images to posterior distributions of the latents."""
 
     kind: ClassVar[str] = "encoder"
+    conditional: ClassVar[bool] = False
+    """Whether the module also takes labels [B]: `module(images, labels)`."""
 
     @abstractmethod
     def build(self, image: ImageSpec, latent: LatentSpec) -> nn.Module:

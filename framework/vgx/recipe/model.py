@@ -365,10 +365,9 @@ class Recipe(Fields):
         return {f"discriminator {name}": part for name, part in self.discriminators.items()}
 
     @property
-    def conditional(self) -> list[Decoder | Discriminator]:
+    def conditional(self) -> list[Encoder | Decoder | Discriminator]:
         """The parts of networks that take labels."""
-        parts: list[Decoder | Discriminator] = [self.decoder, *self.judges.values()]
-        return [part for part in parts if part.conditional]
+        return [part for part in self.networks.values() if part.conditional]
 
     def judge_of(self, loss: Loss) -> str | None:
         """Return the network of the discriminator that a loss is about, if there is one."""
@@ -428,6 +427,12 @@ class Recipe(Fields):
             message = "train.freeze leaves nothing of the generator to train; take {names} out"
             choice = {"names": " or ".join(sorted(generator))}
             raise PydanticCustomError("networks", message, choice)
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether an image needs a label to be reconstructed: encoder or decoder takes labels."""
+        encoder = self.encoder is not None and self.encoder.conditional
+        return encoder or self.decoder.conditional
 
     @property
     def trains_discriminator(self) -> bool:

@@ -6,10 +6,10 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K stored latent
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ class Model:
     kl: Tensor | None = None  # [*Z]  mean KL of the run's posteriors by dimension, if it is known
     # Those of a recipe with several, by "discriminator NAME".
     discriminators: Mapping[str, nn.Module] = field(default_factory=dict)
+    known: exported.Scale = field(default_factory=exported.Scale)  # of an exported one's latents
     prior: Any = None  # the module of the second stage, once it is trained
     sha256: str = ""  # of the file with the weights
 
@@ -67,6 +68,33 @@ class Model:
         """The networks that were loaded, by their names in checkpoints."""
         single = {name: getattr(self, name) for name in NETWORKS}
         return {name: n for name, n in single.items() if n is not None} | {**self.discriminators}
+
+    @property
+    def latent_mean(self) -> Tensor:
+        """[C, 1, ...]  The mean of the stored latents by channel; 0 where nothing is known of them.
+
+        Of an exported model it is the one that `vgx.json` has.
+        """
+        shift = self.known.get("shift_factor", 0.0)
+        return self._by_channel(lambda codes: codes.mean(1), "mean", shift)
+
+    @property
+    def latent_std(self) -> Tensor:
+        """[C, 1, ...]  The deviation of the stored latents by channel, as `latent_mean`; else 1."""
+        scale = self.known.get("scaling_factor") or 1.0
+        return self._by_channel(lambda codes: codes.std(1, correction=0), "std", 1 / scale)
+
+    def _by_channel(
+        self, of_codes: Callable[[Tensor], Tensor], name: Literal["mean", "std"], default: float
+    ) -> Tensor:
+        channels, *places = self.recipe.latent.shape
+        if len(self.codes) >= 2:
+            values = of_codes(self.codes.movedim(1, 0).flatten(1))  # [C]
+        else:
+            listed = self.known.get(name, [])
+            listed = listed if len(listed) == channels else [default] * channels
+            values = torch.tensor(listed, device=self.codes.device)
+        return values.float().reshape(channels, *[1] * len(places))
 
     def __repr__(self) -> str:
         parts = (f"{name} {part} {size:,} weights" for name, part, size in self._rows())
@@ -90,16 +118,30 @@ class Model:
         ]
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device."""
-        return torch.cat([self.posterior(part).mean for part in torch.split(images, CHUNK)])
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device.
+
+        A conditional encoder also needs their `labels` [N].
+        """
+        parts = torch.split(images, CHUNK)
+        own = [None] * len(parts) if labels is None else torch.split(labels, CHUNK)
+        pairs = zip(parts, own, strict=True)
+        return torch.cat([self.posterior(part, some).mean for part, some in pairs])
 
     @torch.no_grad()
-    def posterior(self, images: Tensor) -> Posterior:
-        """Return the posterior over [N, *Z] of images [N, C, H, W] in [0, 1], all at once."""
-        if self.encoder is None:
+    def posterior(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
+        """Return the posterior over [N, *Z] of images [N, C, H, W] in [0, 1], all at once.
+
+        A conditional encoder also needs their `labels` [N].
+        """
+        part, device = self.recipe.encoder, self.codes.device
+        if part is None or self.encoder is None:
             raise RecipeError(f"{self.recipe.name} has no encoder")
-        posterior: Posterior = self.encoder(images.to(self.codes.device))
+        if part.conditional and labels is None:
+            text = f"{self.recipe.name}: the encoder {part.type} takes labels"
+            raise RecipeError(f"{text}; give those of the images: model.encode(images, labels)")
+        further = () if labels is None else label_inputs(part, labels.to(device))
+        posterior: Posterior = self.encoder(images.to(device), *further)
         return posterior
 
     def latents_of(self, codes: Tensor) -> Tensor:
@@ -229,11 +271,13 @@ def load_model(
     if codes is None or codes.shape[1:] != recipe.latent.shape or not codes.is_floating_point():
         raise StorageError(f"{path}: its latents do not have the recipe's shape")
     loaded |= {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
+    known = state.numbers.get("latents")
+    scale = exported.scale_of(known if isinstance(known, dict) else {})
     sums = exported.about(path)["files"] if is_exported else checkpoint.sums(path)
     sha256 = sums["model.safetensors"]["sha256"]
     # Only who decodes draws with a prior.
     prior = _prior(run, recipe, sha256, device) if "decoder" in networks else None
-    return Model(recipe, state.numbers["step"], **loaded, prior=prior, sha256=sha256)
+    return Model(recipe, state.numbers["step"], known=scale, prior=prior, sha256=sha256, **loaded)
 
 
 def _prior(run: Run, recipe: Recipe, sha256: str, device: torch.device) -> nn.Module | None:
