@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import MetricState as MetricState
     from vgx.parts.kinds import Named as Named
     from vgx.parts.kinds import OpenTracker as OpenTracker
+    from vgx.parts.kinds import PerImage as PerImage
     from vgx.parts.kinds import Quantising as Quantising
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
@@ -116,7 +117,7 @@ _PUBLIC = {
     "vgx.parts.kinds": (
         "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
         "Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Metric "
-        "MetricState Named OpenTracker Quantising Sampler Source Tracker UsesModel"
+        "MetricState Named OpenTracker PerImage Quantising Sampler Source Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Share Weight at",
