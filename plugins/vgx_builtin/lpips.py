@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -118,11 +118,9 @@ def _trunk(network: Network) -> nn.Sequential:
     """Return the convolutional layers of torchvision's network up to the last that is compared."""
     from torchvision.models import alexnet, vgg
 
-    if network == "vgg":
-        layers = vgg.make_layers(vgg.cfgs["D"])
-    else:
-        layers = cast("nn.Sequential", alexnet(weights=None).features)
-    return nn.Sequential(*layers[: LAYERS[network][-1] + 1])
+    layers: Iterable[nn.Module]
+    layers = vgg.make_layers(vgg.cfgs["D"]) if network == "vgg" else alexnet(weights=None).features
+    return nn.Sequential(*[*layers][: LAYERS[network][-1] + 1])
 
 
 def _learned_factors(network: Network) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Posteriors that are points: an encoder's mean, and the nearest vector of a codebook.
+"""Posteriors that are points: an encoder's mean, and a vector of a codebook.
 
 Letters: B images, Z the latent shape.
 """
@@ -6,7 +6,7 @@ Letters: B images, Z the latent shape.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import vgx
 
@@ -28,11 +28,14 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """An encoder's output and the nearest vectors of a codebook (van den Oord et al. 2017)."""
+    """An encoder's output and the vectors that replace it (van den Oord et al. 2017)."""
 
     encoded: Tensor  # [B, *Z]  before quantisation; its gradient goes to the encoder
-    codes: Tensor  # [B, *Z]  the nearest vectors; their gradient goes to the codebook
-    indices: Tensor  # [B, *places]  which vectors; the places are Z without its channels
+    codes: Tensor  # [B, *Z]  the vectors; the gradient of learned ones goes to the codebook
+    indices: Tensor  # [B, *places] or [B, *places, levels]; the places are Z without its channels
+    # What moves the vectors: a loss, a moving average, or nothing.
+    book: Literal["learned", "averaged", "grid", "corners"] = "learned"
+    sums: Tensor | None = None  # [levels, B, *Z]  of the vectors of the first 1, 2, ... levels
 
     @property
     def mean(self) -> Tensor:

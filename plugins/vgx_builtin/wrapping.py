@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
-from vgx_builtin.posteriors import NoisyGaussian, NoisyPoint, Point, Quantised
+from vgx_builtin.posteriors import NoisyGaussian, NoisyPoint, Point
 
 MOST_PLACES = 2**18  # of one scale in the logits of a multi-scale discriminator
 
@@ -73,36 +73,6 @@ class NoisyEncoder(nn.Module):
             return NoisyPoint(posterior.mean, self.sigma)
         given = f"inner gives a {type(posterior).__name__}"
         raise vgx.RecipeError(f"encoder noisy: {given}; it takes a Gaussian, or deterministic")
-
-
-class QuantisedEncoder(nn.Module):
-    """An encoder whose means are replaced by the nearest vectors of a codebook."""
-
-    def __init__(
-        self, inner: nn.Module, codes: int, channels: int, *, normalised: bool = False
-    ) -> None:
-        super().__init__()
-        self.inner, self.codes, self.normalised = inner, codes, normalised
-        self.codebook = nn.Embedding(codes, channels)  # drawn from N(0, I), so in any direction
-        if not normalised:
-            nn.init.uniform_(self.codebook.weight, -1 / codes, 1 / codes)
-
-    def forward(self, images: Tensor) -> Quantised:
-        """Images [B, C, H, W] -> means [B, *Z] and their nearest vectors, place by place."""
-        encoded, book = self.inner(images).mean, self.codebook.weight  # [B, *Z], [codes, F]
-        if self.normalised:
-            encoded, book = F.normalize(encoded, dim=1), F.normalize(book, dim=1)
-        vectors = encoded.flatten(2) if encoded.dim() > 2 else encoded.unsqueeze(2)  # [B, F, P]
-        with torch.no_grad():
-            indices = torch.cdist(vectors.mT.flatten(0, 1), book).argmin(1)  # [B*P]
-        indices = indices.view(len(encoded), *encoded.shape[2:])  # [B, *places]
-        return Quantised(encoded, F.embedding(indices, book).movedim(-1, 1), indices)
-
-    def from_indices(self, indices: Tensor) -> Tensor:
-        """[n, *Z]  The vectors of the codebook with these indices [n, *places]."""
-        book = self.codebook.weight  # [codes, F]
-        book = F.normalize(book, dim=1) if self.normalised else book
-        return F.embedding(indices, book).movedim(-1, 1)
 
 
 class ConditionalDecoder(nn.Module):

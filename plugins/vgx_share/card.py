@@ -20,6 +20,7 @@ NAME = "OWNER/NAME"  # which `vgx push` replaces by the name on the hub
 _TERMS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
 _HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _PATH = re.compile(r"[\w.-]/|/[\w.-]|[~\\]")  # a slash beside a name, or what paths begin with
+_AGAIN = ["latents = model.encode(images)", "again = model.decode(latents)"]
 CODES = (
     "`codes.safetensors` has the stored latents of the training, which are derived from the "
     "training images: decoded, they show reconstructions of these."
@@ -41,9 +42,13 @@ def text(
     model: Model,
     about: About,
     files: Sequence[str],
+    drawn: str,
     wishes: Wishes,
 ) -> str:
-    """Return the card. `recipe` names no path; `files` are the others in the folder."""
+    """Return the card. `recipe` names no path; `files` are the others in the folder.
+
+    `drawn` says how the images of samples.webp were drawn.
+    """
     from huggingface_hub import ModelCardData
 
     measured = _measured(run, model.step)
@@ -61,7 +66,7 @@ def text(
         f"---\n{data.to_yaml()}\n---",
         f"# {recipe.name}",
         _what(run, recipe, model),
-        "![Drawn images](samples.webp)",
+        f"![Drawn images](samples.webp)\n\nThese images are drawn {drawn}.",
         _use(recipe, about, files),
         _figures(measured),
         _audit(run, recipe),
@@ -106,13 +111,13 @@ def _what(run: Run, recipe: vgx.Recipe, model: Model) -> str:
 
 
 def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
-    shape = ", ".join(map(str, recipe.latent.shape))
+    draws, how = _drawing(recipe, about, files)
     lines = [
-        "## Use", "```python", "import torch, vgx", "",
+        "## Use", "```python", "import torch", "import vgx", "",
         f'model = vgx.load("{NAME}")',
-        f"images = model.decode(torch.randn(16, {shape}))  # [16, C, H, W] in [0, 1]",
-        *(["latents = model.encode(images)"] if recipe.encoder else []),
-        "```",
+        *draws,
+        *(_AGAIN if recipe.encoder else []),
+        "```", "", how,
     ]  # fmt: skip
     if needed := [plugin for plugin in about["plugins"] if plugin["name"] != "builtin"]:
         named = ", ".join(f"{plugin['name']} {plugin['version']}" for plugin in needed)
@@ -133,6 +138,29 @@ def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
             "images = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)", "```",
         ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _drawing(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> tuple[list[str], str]:
+    """Return the lines of code that give images, and a sentence that says how these are drawn."""
+    part, shape = recipe.sampler, ", ".join(map(str, recipe.latent.shape))
+    get = "  # [16, C, H, W] in [0, 1]"
+    if not part.own_images and (exported.CODES in files or part.least_codes == 0):
+        how = f"The images are drawn by the recipe's sampler `{part.type}`."
+        return [f'images = vgx.sample("{NAME}", n=16){get}'], how
+    if _task(recipe) == "image-to-image":
+        size = f"{recipe.image.channels}, {recipe.image.height}, {recipe.image.width}"
+        text = "The model encodes and decodes images; nothing in this folder draws new ones."
+        return [f"images = torch.rand(16, {size})  # yours, in [0, 1]"], text
+    noise = f"noise = torch.randn(16, {shape})"
+    if not {"mean", "scaling_factor"} & {*about["latents"]}:
+        return [noise, f"images = model.decode(noise){get}"], "Latents are drawn from N(0, I)."
+    lines = [noise, "latents = model.latent_mean + model.latent_std * noise"]
+    text = (
+        f"The recipe's sampler `{part.type}` needs latents that are not in this folder. So latents "
+        "are drawn from the Gaussian with the mean and the deviation of the stored latents of the "
+        "training, by channel, which `vgx.json` has. The decoder may know nothing of N(0, I)."
+    )
+    return [*lines, f"images = model.decode(latents){get}"], text
 
 
 # --- what was measured ---------------------------------------------------------------------------

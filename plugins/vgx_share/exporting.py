@@ -30,7 +30,7 @@ from vgx import __version__
 from vgx.engine.build import untrained
 from vgx.files import storage, user_path, write_file
 from vgx.images import as_pil, as_pixels, grid
-from vgx.runs import checkpoint, exported, reading
+from vgx.runs import exported, reading
 from vgx.runs.checkpoint import tensor_bytes
 from vgx.runs.directory import Run
 from vgx.runs.trust import registry_of
@@ -40,6 +40,7 @@ from vgx_share import card, diffusers, onnx
 from vgx_share.latents import far_from_stored
 
 SAMPLES = 64  # images in samples.webp, in 8 rows
+_GAUSSIAN = "from the Gaussian with the mean and the deviation of the stored latents, by channel"
 NO_PATH = "left-out"  # in place of a path of this machine
 # A name or an address of a data set of the hub, as `dataset.path` takes it.
 _ON_HUB = re.compile(
@@ -104,11 +105,12 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
     shared = without_paths(recipe, run)
     environment = reading.unless_damaged(reading.environment, run.path) or {}
     tensors = _tensors(model, discriminator=wishes.discriminator)
-    statistics = latent_statistics(run, model)
+    statistics = latent_statistics(model)
+    samples, drawn = _samples(model)
     written: dict[str, bytes] = {
         exported.RECIPE: vgx.dump_recipe(shared).encode(),
         exported.MODEL: tensor_bytes(tensors, {"format": "pt"}),
-        "samples.webp": _samples(model),
+        "samples.webp": samples,
     }
     if wishes.codes:
         written[exported.CODES] = tensor_bytes(_latents(model))
@@ -139,7 +141,8 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
         about["classes"] = counts or [
             {"name": name, "count": 0} for name in class_names(run, recipe)
         ]
-    written[exported.CARD] = card.text(run, shared, model, about, [*written], wishes).encode()
+    text = card.text(run, shared, model, about, [*written], drawn, wishes)
+    written[exported.CARD] = text.encode()
     about["files"] = {name: exported.summed(data) for name, data in sorted(written.items())}
     written[exported.ABOUT] = json.dumps(about, indent=1, ensure_ascii=False).encode()
     for name, data in written.items():
@@ -165,18 +168,14 @@ def _latents(model: Model) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in known.items() if tensor is not None}
 
 
-def latent_statistics(run: Run, model: Model) -> exported.Scale:
+def latent_statistics(model: Model) -> exported.Scale:
     """Return mean and deviation of the stored latents by channel, and the scaling factor.
 
     The scaling factor is 1 over the deviation of all latents (Rombach et al. 2022, section D.1). An
     empty dict for a model without stored latents, unless it came with them.
     """
     if len(model.codes) < 2:
-        if exported.is_exported(run.path):
-            known: dict[str, Any] = {**exported.about(run.path)["latents"]}
-        else:
-            known = checkpoint.load(run)[1].numbers.get("latents", {})
-        return exported.scale_of(known)
+        return model.known
     channels = model.codes.double().movedim(1, 0).flatten(1)  # [C, K * places]
     std = channels.std(1, correction=0)
     whole = float((channels - channels.mean()).square().mean().sqrt())
@@ -233,15 +232,17 @@ def _is_path(text: str, field: str, folder: Path) -> bool:
     return False
 
 
-def _samples(model: Model) -> bytes:
-    """Return drawn images as a file: by the recipe's sampler, unless it shows training images.
+def _samples(model: Model) -> tuple[bytes, str]:
+    """Return drawn images as a file, and how they were drawn.
 
-    A sampler that decodes stored latents as they are, or images of its own, shows reconstructions.
-    Then latents are drawn from N(0, I).
+    They are drawn by the recipe's sampler, unless it shows training images: one that decodes stored
+    latents as they are, or images of its own, shows reconstructions. Then latents are drawn from a
+    Gaussian, with the mean and the deviation of the stored latents.
     """
     recipe = model.recipe
     codes, drawn = model.codes, None
     part = recipe.sampler
+    how = f"by the recipe's sampler `{part.type}`"
     if not part.own_images and len(codes) >= part.least_codes:
         with suppress(vgx.RecipeError):  # it cannot draw from these latents
             latents = draw_latents(prepare(model), 2 * SAMPLES, 0)
@@ -250,12 +251,14 @@ def _samples(model: Model) -> bytes:
             drawn = (latents.z[far], labels)
     if drawn is None or len(drawn[0]) < SAMPLES:
         generator = torch.Generator().manual_seed(0)
-        z = torch.randn(SAMPLES, *recipe.latent.shape, generator=generator)  # [n, *Z]
-        drawn = (z, None)
+        noise = torch.randn(SAMPLES, *recipe.latent.shape, generator=generator)  # [n, *Z]
+        drawn, how = (model.latent_mean + model.latent_std * noise, None), _GAUSSIAN
+        if not latent_statistics(model):
+            how = "from N(0, I)"
     images = torch.cat([*decoded(model, *drawn)])  # [n, C, H, W]
     file = io.BytesIO()
     as_pil(as_pixels(grid(images, 8)[None])[0]).save(file, "WEBP", lossless=True)
-    return file.getvalue()
+    return file.getvalue(), how
 
 
 def _onnx_files(model: Model) -> dict[str, bytes]:

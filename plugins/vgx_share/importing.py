@@ -43,9 +43,6 @@ def make_run(
     if exported.is_exported(folder):
         state = exported.load(folder)
         recipe = vgx.load_recipe(folder / exported.RECIPE, overrides, registry, data)
-        scale = exported.scale_of(exported.about(folder)["latents"])
-        numbers = {**state.numbers, "latents": scale}
-        state = State(state.model, {}, state.latents, numbers)
     else:
         recipe, state = _from_diffusers(folder, overrides, data, registry)
     _require_fit(recipe, state, folder)

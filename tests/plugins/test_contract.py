@@ -19,10 +19,13 @@ SMALL = {"widths": [4, 8]}
 # Fields of the parts that want some here, as a recipe gives them; the others are tried as they are.
 FIELDS = {
     "encoder/autoencoder-kl": {**SMALL, "groups": 2},
+    "encoder/binary-spherical": {"inner": {"type": "conv", **SMALL}},
     "encoder/conv": SMALL,
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
     "encoder/noisy": {"inner": {"type": "conv", **SMALL}},
+    "encoder/finite-scalar": {"inner": {"type": "conv", **SMALL}, "levels": [3] * 8},
     "encoder/residual": SMALL,
+    "encoder/residual-quantised": {"inner": {"type": "conv", **SMALL}, "codes": 4, "levels": 2},
     "encoder/timm": {"backbone": "test_resnet"},
     "encoder/vector-quantised": {"inner": {"type": "conv", **SMALL}},
     "decoder/autoencoder-kl": {**SMALL, "groups": 2},
@@ -86,7 +89,7 @@ def in_the_box():
 def test_a_part_keeps_the_contract_of_its_kind(part, fields):
     name = f"{part.kind}/{part.type}"
     image = vgx.ImageSpec(SIZES[name]) if name in SIZES else None
-    step = quantised_step() if name == "loss/vq" else None
+    step = quantised_step(QUANTISERS[name]) if name in QUANTISERS else None
     latent = vgx.LatentSpec(LATENTS[name]) if name in LATENTS else None
     made = validate(part, fields.get(name, {}), REGISTRY)
     check_part(made, image=image, latent=latent, step=step)
@@ -106,7 +109,7 @@ def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels,
     side = SIZES.get(name, 16)
     classes = 3 if getattr(part, "conditional", False) else 0
     image = vgx.ImageSpec((2 * side, side), channels, classes)
-    step = quantised_step() if name == "loss/vq" else None
+    step = quantised_step(QUANTISERS[name]) if name in QUANTISERS else None
     refuses = channels == 5 and name in OF_FILES
     refusal = pytest.raises(AssertionError, match="write --set image.channels=3")
     latent = None
@@ -118,9 +121,12 @@ def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels,
         check_part(made, image=image, latent=latent, step=step)
 
 
-def quantised_step():
+# The encoders of losses on quantised latents.
+QUANTISERS = {"loss/vq": "vector-quantised", "loss/bit-entropy": "binary-spherical"}
+
+
+def quantised_step(name):
     step = full_step()
-    encoder = validate(
-        REGISTRY.part("encoder", "vector-quantised"), FIELDS["encoder/vector-quantised"], REGISTRY
-    ).build(vgx.ImageSpec(16), vgx.LatentSpec((8,)))
+    part = validate(REGISTRY.part("encoder", name), FIELDS[f"encoder/{name}"], REGISTRY)
+    encoder = part.build(vgx.ImageSpec(16), vgx.LatentSpec((8,)))
     return dataclasses.replace(step, posterior=encoder(step.real))

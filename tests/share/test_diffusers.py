@@ -126,7 +126,9 @@ def test_it_is_read_as_it_was_written(tmp_path):
     assert torch.allclose(loaded.encode(images), made.encode(images), atol=1e-5)
     z = torch.randn(2, 2, 16, 16)
     assert torch.allclose(loaded.decode(z), made.decode(z), atol=1e-5)
-    assert exporting.latent_statistics(run, loaded) == SCALE
+    assert exporting.latent_statistics(loaded) == SCALE
+    assert loaded.latent_mean.shape == loaded.latent_std.shape == (2, 1, 1)
+    assert loaded.latent_std.flatten().tolist() == SCALE["std"]
     assert vgx.sample(run, n=2).shape == (2, 3, 32, 32)
 
 
@@ -143,7 +145,7 @@ def test_a_shift_of_the_latents_is_kept(tmp_path, shift):
     config = json.loads((folder / "vae" / "config.json").read_text())
     assert config["scaling_factor"] == known["scaling_factor"] == 0.25
     assert config["shift_factor"] == known.get("shift_factor") == shift
-    assert exporting.latent_statistics(vgx.Run(folder), vgx.load(folder)) == {
+    assert exporting.latent_statistics(vgx.load(folder)) == {
         name: known[name] for name in ("scaling_factor", "shift_factor") if name in known
     }
 

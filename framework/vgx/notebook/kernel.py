@@ -35,5 +35,10 @@ class ShownOnce:
         return self
 
     def _ipython_display_(self) -> None:
-        if self._shown_in is None or self._shown_in != cell():
-            raise NotImplementedError  # then IPython shows it as HTML
+        require_new(self._shown_in)
+
+
+def require_new(shown_in: int | None) -> None:
+    """Raise `NotImplementedError`, so that IPython shows a value, if this cell did not show it."""
+    if shown_in is None or shown_in != cell():
+        raise NotImplementedError

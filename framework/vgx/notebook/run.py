@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from vgx.notebook.curves import charts
 from vgx.notebook.given import Given, read
 from vgx.notebook.history import history
 from vgx.notebook.images import Images, as_webp, enlarged
-from vgx.notebook.kernel import ShownOnce
+from vgx.notebook.kernel import cell, require_new
 from vgx.output import short, visible_lines
 from vgx.parts.values import LARGEST
 from vgx.recipe.load import load_recipe
@@ -51,12 +51,14 @@ class Page:
         return html.block(frame, html.link(self.path, self.path.name))
 
 
-class Run(ShownOnce, directory.Run):
+class Run(directory.Run):
     """A run: its history, its images, and what can be drawn with it.
 
     `vgx.Run(7)`, `vgx.Run("quickstart")` and `vgx.Run()` find a run by its number, its name, or the
     newest one, as commands do. A `pathlib.Path` is its folder.
     """
+
+    _shown_in: int | None = None  # the cell of the notebook that shows it already
 
     def __init__(self, path: directory.Run | str | Path | int | None = None) -> None:
         """Find the run. Raises `StorageError` that lists the newest runs."""
@@ -192,6 +194,14 @@ class Run(ShownOnce, directory.Run):
         losses = [f"{short(name)} {value:.3g}" for name, value in _last(self).items()]
         shown = ", ".join(losses[:TERMS]) or "no losses yet"
         return visible_lines(f"Run {facts}\n{shown} · {self.path}")
+
+    def shown(self) -> Self:
+        """Note that the cell that is executed now shows the run already; return the run."""
+        object.__setattr__(self, "_shown_in", cell())
+        return self
+
+    def _ipython_display_(self) -> None:
+        require_new(self._shown_in)
 
     def _repr_html_(self) -> str:
         notices: list[str] = []

@@ -5,10 +5,10 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K stored latent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,7 @@ class Model:
     kl: Tensor | None = None  # [*Z]  mean KL of the run's posteriors by dimension, if it is known
     # Those of a recipe with several, by "discriminator NAME".
     discriminators: Mapping[str, nn.Module] = field(default_factory=dict)
+    known: exported.Scale = field(default_factory=exported.Scale)  # of an exported one's latents
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -62,6 +63,33 @@ class Model:
         """The networks that were loaded, by their names in checkpoints."""
         single = {name: getattr(self, name) for name in NETWORKS}
         return {name: n for name, n in single.items() if n is not None} | {**self.discriminators}
+
+    @property
+    def latent_mean(self) -> Tensor:
+        """[C, 1, ...]  The mean of the stored latents by channel; 0 where nothing is known of them.
+
+        Of an exported model it is the one that `vgx.json` has.
+        """
+        shift = self.known.get("shift_factor", 0.0)
+        return self._by_channel(lambda codes: codes.mean(1), "mean", shift)
+
+    @property
+    def latent_std(self) -> Tensor:
+        """[C, 1, ...]  The deviation of the stored latents by channel, as `latent_mean`; else 1."""
+        scale = self.known.get("scaling_factor") or 1.0
+        return self._by_channel(lambda codes: codes.std(1, correction=0), "std", 1 / scale)
+
+    def _by_channel(
+        self, of_codes: Callable[[Tensor], Tensor], name: Literal["mean", "std"], default: float
+    ) -> Tensor:
+        channels, *places = self.recipe.latent.shape
+        if len(self.codes) >= 2:
+            values = of_codes(self.codes.movedim(1, 0).flatten(1))  # [C]
+        else:
+            listed = self.known.get(name, [])
+            listed = listed if len(listed) == channels else [default] * channels
+            values = torch.tensor(listed, device=self.codes.device)
+        return values.float().reshape(channels, *[1] * len(places))
 
     def __repr__(self) -> str:
         parts = (f"{name} {part} {size:,} weights" for name, part, size in self._rows())
@@ -217,7 +245,9 @@ def load_model(
     if codes is None or codes.shape[1:] != recipe.latent.shape or not codes.is_floating_point():
         raise StorageError(f"{path}: its latents do not have the recipe's shape")
     loaded |= {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
-    return Model(recipe, state.numbers["step"], **loaded)
+    known = state.numbers.get("latents")
+    scale = exported.scale_of(known if isinstance(known, dict) else {})
+    return Model(recipe, state.numbers["step"], known=scale, **loaded)
 
 
 def _best(run: Run, recipe: Recipe, newest: checkpoint.State) -> tuple[Path, checkpoint.State]:

@@ -46,7 +46,7 @@ class Inception(vgx.Features, type="inception"):
         from vgx_builtin.features.networks import InceptionNetwork, require_colours
 
         require_colours("features inception", image)
-        file, data = self._file()
+        file, data = self._content()
         try:
             network = InceptionNetwork(_tensors(data))
         # A file of another kind makes its readers raise any kind of error.
@@ -58,13 +58,13 @@ class Inception(vgx.Features, type="inception"):
 
     def classifier(self) -> Tensor:
         """[1008, 2048]  The weight of the classifier, which gives logits without a bias."""
-        file, data = self._file()
+        file, data = self._content()
         try:
             return _tensors(data)["fc.weight"]
         except Exception as error:
             raise _other(file, error) from error
 
-    def _file(self) -> tuple[Path, bytes]:
+    def _content(self) -> tuple[Path, bytes]:
         """Return the file of weights and its content."""
         file = self.weights or fetched(WEIGHTS, "features inception", INSTEAD)
         try:

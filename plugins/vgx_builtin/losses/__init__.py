@@ -7,11 +7,12 @@ from vgx_builtin.losses.adversarial import Minimax as Minimax
 from vgx_builtin.losses.adversarial import Relativistic as Relativistic
 from vgx_builtin.losses.adversarial import Wasserstein as Wasserstein
 from vgx_builtin.losses.alignment import Alignment as Alignment
+from vgx_builtin.losses.codebooks import BitEntropy as BitEntropy
+from vgx_builtin.losses.codebooks import Vq as Vq
 from vgx_builtin.losses.density_ratio import DensityRatioTc as DensityRatioTc
 from vgx_builtin.losses.dip_vae import DipVae as DipVae
 from vgx_builtin.losses.divergence import Mmd as Mmd
 from vgx_builtin.losses.divergence import TotalCorrelation as TotalCorrelation
-from vgx_builtin.losses.divergence import Vq as Vq
 from vgx_builtin.losses.equivariance import Equivariance as Equivariance
 from vgx_builtin.losses.iwae import Iwae as Iwae
 from vgx_builtin.losses.latent import Kl as Kl

@@ -37,6 +37,7 @@ class Alignment(vgx.Loss, type="alignment"):
         """Make a module that holds the frozen backbone and has the generator's term."""
         from vgx_builtin.backbones import create, reduction, statistics
         from vgx_builtin.losses.alignment_term import AlignmentTerm
+        from vgx_builtin.modules import smaller
 
         if len(latent.shape) != 3:
             message = f"it needs spatial latents, as latent: [4, 8, 8], not {list(latent.shape)}"
@@ -45,8 +46,8 @@ class Alignment(vgx.Loss, type="alignment"):
             message = "its backbone takes RGB or grey images; leave it out, or use image.channels=3"
             raise vgx.RecipeError(f"loss {self.label}: {message}")
         factor = reduction(self.backbone)
-        sides = tuple(factor * side for side in latent.shape[1:])
-        colour = vgx.ImageSpec(size=sides[0] if sides[0] == sides[1] else sides)
+        height, width = (factor * side for side in latent.shape[1:])
+        colour = smaller(vgx.ImageSpec(size=224), height, width)
         backbone = create(
             self.backbone,
             colour,
@@ -58,7 +59,7 @@ class Alignment(vgx.Loss, type="alignment"):
         return AlignmentTerm(
             backbone,
             *statistics(backbone, colour),
-            sides,
+            (height, width),
             latent.shape[0],
             (self.cosine_margin, self.distance_margin),
         )

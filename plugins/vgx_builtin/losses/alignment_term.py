@@ -26,7 +26,7 @@ class AlignmentTerm(nn.Module):
         backbone: Any,
         mean: Sequence[float],
         std: Sequence[float],
-        sides: tuple[int, ...],
+        sides: tuple[int, int],
         channels: int,
         margins: tuple[float, float],
     ) -> None:

@@ -1,4 +1,4 @@
-"""Losses on the latents of a batch taken together, and on a codebook.
+"""Losses on the latents of a batch taken together.
 
 Letters: B images, Z the latents of an image, flattened.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 import vgx
@@ -114,31 +114,3 @@ def stratified_weights(batch: int, images: int) -> Tensor:
     weights[place, place] = 1 / images
     weights[place, (place + 1) % batch] = (images - others) / (images * others)
     return weights
-
-
-class Vq(vgx.Loss, type="vq"):
-    """Move a codebook to the encoder's output, and keep that near it (van den Oord et al. 2017).
-
-    Equation 3: mean (sg[e] - c)^2 + commitment * mean (e - sg[c])^2, with e the encoder's output, c
-    the nearest vectors of the codebook and sg a stop of the gradient; means over the batch and the
-    latents. It needs the encoder `vector-quantised`.
-    """
-
-    commitment: NonNegativeFloat = 0.25
-    """Beta in the paper: how strongly the encoder is kept near the codebook."""
-
-    def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar >= 0; 0 when the encoder's outputs are vectors of the codebook."""
-        from torch.nn import functional as F
-
-        from vgx_builtin.posteriors import Quantised
-
-        posterior = step.posterior
-        if not isinstance(posterior, Quantised):
-            given = type(posterior).__name__
-            raise vgx.RecipeError(
-                f"vq needs the encoder vector-quantised; the encoder gives a {given}"
-            )
-        encoded, codes = posterior.encoded, posterior.codes  # [B, *Z]
-        codebook = F.mse_loss(codes, encoded.detach())
-        return codebook + self.commitment * F.mse_loss(encoded, codes.detach())

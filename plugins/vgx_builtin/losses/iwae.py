@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ class Iwae(vgx.Loss, type="iwae"):
     """Minus the importance-weighted bound on log p(x) (Burda et al. 2016, eq. 8).
 
     It takes the place of `bce` and `kl`: -mean log 1/K sum_k w_k with w_k = p(x | z_k) p(z_k) /
-    q(z_k | x), K samples z_k of a Gaussian posterior, N(0, I) as the prior and each pixel value as a
+    q(z_k | x), K samples z_k of a Gaussian posterior, N(0, I) as the prior, and each pixel value a
     probability, as in `bce`. With K = 1 it is `bce` plus `kl`, both in the same unit.
 
     `plain` follows the gradient of this value. `dreg` has another estimate of the encoder's
@@ -44,17 +44,18 @@ class Iwae(vgx.Loss, type="iwae"):
         z = mu + (logvar / 2).exp() * noise  # [K, B, *Z]
         if self.gradient == "dreg":  # z alone carries the gradient
             mu, logvar = mu.detach(), logvar.detach()
-        logits = step.decode_logits(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # [K, B, C, H, W]
-        real = step.real.expand_as(logits)
+        logits = step.decode_logits(z.flatten(0, 1))  # [K*B, C, H, W]
+        real = step.real.repeat(self.samples, 1, 1, 1)
         nats = F.binary_cross_entropy_with_logits(logits, real, reduction="none")
         weights = log_normal(z, mu * 0, logvar * 0) - log_normal(z, mu, logvar)
-        weights = weights - nats.flatten(2).sum(2)  # [K, B]  log w
+        weights = weights - nats.flatten(1).sum(1).view(weights.shape)  # [K, B]  log w
         value = math.log(self.samples) - weights.logsumexp(0).mean()
         if self.gradient == "dreg":
             shares = weights.detach().softmax(0)  # [K, B]
             if z.requires_grad:
                 each = shares.view(*shares.shape, *[1] * (z.dim() - 2))
-                z.register_hook(lambda gradient: each * gradient)
+                hooked: Any = z
+                hooked.register_hook(lambda gradient: each * gradient)
             surrogate = -(shares * weights).sum(0).mean()
             value = surrogate + (value - surrogate).detach()
         return value / (step.real[0].numel() if self.unit == "pixel" else 1)

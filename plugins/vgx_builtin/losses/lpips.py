@@ -28,7 +28,6 @@ class LpipsLoss(vgx.Loss, type="lpips"):
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> Any:
         """Make a module that holds the network and has the generator's term."""
-        del image, latent
         from vgx_builtin.losses.modules import LpipsTerm
         from vgx_builtin.lpips import Lpips, trunk_weights
 
