@@ -32,6 +32,7 @@ from vgx.evaluation.metrics import (
 )
 from vgx.evaluation.tables import LATENT
 from vgx.files import write_file
+from vgx.notebook import run as people
 from vgx.parts.kinds import Dataset, Factored, Features, Metric, PerImage, Sampler, Source
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
@@ -74,7 +75,10 @@ def evaluate_run(
     device: torch.device,
     console: Console,
 ) -> dict[str, Any]:
-    """Measure a run's checkpoint, write `evaluation.json` and return its content."""
+    """Measure a run's checkpoint, write `evaluation.json` and return its content.
+
+    Then `run_evaluated` of each plugin is called; an error there is a warning.
+    """
     started, notices = time.perf_counter(), list[str]()
     place, dataset = run.place("evaluation.json"), settings.against or recipe.dataset
     if settings.against is None and not recipe.eval.holdout:
@@ -129,6 +133,11 @@ def evaluate_run(
         "notices": list(dict.fromkeys(notices)),
     }
     write_file(place, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    for plugin in registry.plugins:
+        if failure := plugin.call("run_evaluated", run=people.Run(run.path)):
+            console.warn(
+                f"plugin {plugin.title} failed after the evaluation of {run.path}: {failure}"
+            )
     return results
 
 
