@@ -52,6 +52,7 @@ PAGE_OF = {
     "decoder": "decoder",
     "discriminator": "discriminator",
     "loss": "losses",
+    "prior": "prior",
     "sampler": "sampler",
     "metric": "eval",
     "features": "eval",
@@ -258,8 +259,8 @@ def test_an_example_trains_from_its_file(file):
 
     registry = vgx.discover([file])
     (part,) = registry.plugins[-1].parts
-    fields = {"augmentation": "augment.0", "sampler": "sampler", "loss": "losses.1"}
-    field = fields[part.kind]
+    fields = {"augmentation": "augment.0", "loss": "losses.1"}
+    field = fields.get(part.kind, part.kind)
     recipe = vgx.load_recipe("recipes/tiny.yaml", {field: part.type}, registry)
     engine = Engine(recipe, steps=2)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -414,7 +415,8 @@ def builtin_parts():
 
 @pytest.mark.parametrize(("kind", "part"), list(builtin_parts()))
 def test_a_built_in_part_is_described_as_it_is(kind, part):
-    shared = {"loss": components.Loss.model_fields, "dataset": components.Dataset.model_fields}
+    bases = {"loss": components.Loss, "dataset": components.Dataset, "prior": components.Prior}
+    shared = {name: base.model_fields for name, base in bases.items()}
     rows = [row for row in schema.fields(part) if row[0] not in shared.get(kind, ())]
     text = section(DOCS / "recipe" / f"{PAGE_OF[kind]}.md", part.type)
     assert [row[:3] for row in table(text)] == expected(rows)
@@ -443,6 +445,13 @@ def test_every_field_of_every_data_set_is_described():
     rows = [row for row in rows if row[0] in components.Dataset.model_fields]
     page = DOCS / "recipe" / "dataset.md"
     assert [row[:3] for row in table(section(page, "Every data set"))] == expected(rows)
+
+
+def test_every_field_of_every_prior_is_described():
+    rows = schema.fields(vgx.discover().part("prior", "transformer"))
+    rows = [row for row in rows if row[0] in components.Prior.model_fields]
+    page = DOCS / "recipe" / "prior.md"
+    assert [row[:3] for row in table(section(page, "Every prior"))] == expected(rows)
 
 
 def test_every_field_of_train_is_described():

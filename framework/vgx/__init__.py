@@ -59,8 +59,10 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Metric as Metric
     from vgx.parts.kinds import MetricState as MetricState
     from vgx.parts.kinds import Named as Named
+    from vgx.parts.kinds import OfClass as OfClass
     from vgx.parts.kinds import OpenTracker as OpenTracker
     from vgx.parts.kinds import PerImage as PerImage
+    from vgx.parts.kinds import Prior as Prior
     from vgx.parts.kinds import Quantising as Quantising
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from vgx.parts.registry import Registry as Registry
     from vgx.parts.registry import discover as discover
     from vgx.parts.values import Adaptive as Adaptive
+    from vgx.parts.values import CodeSpec as CodeSpec
     from vgx.parts.values import ImageSpec as ImageSpec
     from vgx.parts.values import LatentSpec as LatentSpec
     from vgx.parts.values import Rate as Rate
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
     from vgx.sampling.draw import sample as sample
     from vgx.sampling.model import Model as Model
     from vgx.sampling.model import load as load
+    from vgx.second.folder import load_latents as load_latents
     from vgx.step import AbsentError as AbsentError
     from vgx.step import Gaussian as Gaussian
     from vgx.step import Posterior as Posterior
@@ -116,15 +120,16 @@ _PUBLIC = {
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (
         "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
-        "Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Metric "
-        "MetricState Named OpenTracker PerImage Quantising Sampler Source Tracker UsesModel"
+        "Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Metric MetricState "
+        "Named OfClass OpenTracker PerImage Prior Quantising Sampler Source Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
-    "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Share Weight at",
+    "vgx.parts.values": "Adaptive CodeSpec ImageSpec LatentSpec Rate Schedule Share Weight at",
     "vgx.recipe.load": "dump_recipe load_recipe",
     "vgx.recipe.model": "Recipe",
     "vgx.sampling.draw": "sample",
     "vgx.sampling.model": "Model load",
+    "vgx.second.folder": "load_latents",
     "vgx.step": "AbsentError Gaussian Posterior Score Step",
     "vgx.runs.import_weights": "import_weights",
     "vgx.runs.trust": "trust_plugins",

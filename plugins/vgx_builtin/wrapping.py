@@ -33,8 +33,11 @@ def output_on_black(network: nn.Module, image: vgx.ImageSpec) -> Any:
 def freeze_all_but_mean(encoder: nn.Module, image: vgx.ImageSpec) -> nn.Module:
     """Freeze the weights that the posterior's mean does not depend on, and return the encoder.
 
-    Their gradients show which these are, so this works for every encoder.
+    Their gradients show which these are, so this works for every encoder. Raises `RecipeError` for
+    one that takes labels, which it would not get.
     """
+    if isinstance(encoder, ConditionalEncoder):
+        raise vgx.RecipeError("inner: 'labelled' takes labels itself; put it outside, not inside")
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     if not weights:
         return encoder
@@ -73,6 +76,22 @@ class NoisyEncoder(nn.Module):
             return NoisyPoint(posterior.mean, self.sigma)
         given = f"inner gives a {type(posterior).__name__}"
         raise vgx.RecipeError(f"encoder noisy: {given}; it takes a Gaussian, or deterministic")
+
+
+class ConditionalEncoder(nn.Module):
+    """An encoder whose images are extended by a vector for the label at every place."""
+
+    def __init__(self, inner: nn.Module, classes: int, embedding: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(classes, embedding)
+        self.inner = inner
+
+    def forward(self, images: Tensor, labels: Tensor) -> vgx.Posterior:
+        """Images [B, C, H, W], labels [B] -> a posterior over [B, *Z]."""
+        vectors = self.embedding(labels).to(images.dtype)  # [B, E]
+        planes = vectors[:, :, None, None].expand(-1, -1, *images.shape[2:])  # [B, E, H, W]
+        posterior: vgx.Posterior = self.inner(torch.cat([images, planes], 1))
+        return posterior
 
 
 class ConditionalDecoder(nn.Module):
@@ -139,7 +158,7 @@ class MultiScaleDiscriminator(nn.Module):
         return vgx.Score(torch.cat(repeated, 1)[:, None, :, None], tuple(features))
 
 
-def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
+def unconditional(part: str, inner: vgx.Encoder | vgx.Decoder | vgx.Discriminator) -> None:
     """Raise `RecipeError` for an inner part that takes labels or latents: it would get none."""
     if isinstance(inner, vgx.Discriminator) and inner.judges != "images":
         message = f"'{inner.type}' judges {inner.judges}; put one that judges images inside"

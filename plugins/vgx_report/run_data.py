@@ -31,8 +31,8 @@ PRIOR = (
     "of images; the further these are from N(0, I), the less it makes of such draws."
 )
 NOT_EVALUATED = (
-    "Not evaluated yet. vgx eval {run} measures reconstructions, samples and latents, and writes this "
-    "page again, with the figures."
+    "Not evaluated yet. vgx eval {run} measures reconstructions, samples and latents, and writes "
+    "this page again, with the figures."
 )
 OFFLINE = "This page loads nothing from a network."
 

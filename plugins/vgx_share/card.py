@@ -20,7 +20,6 @@ NAME = "OWNER/NAME"  # which `vgx push` replaces by the name on the hub
 _TERMS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
 _HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _PATH = re.compile(r"[\w.-]/|/[\w.-]|[~\\]")  # a slash beside a name, or what paths begin with
-_AGAIN = ["latents = model.encode(images)", "again = model.decode(latents)"]
 CODES = (
     "`codes.safetensors` has the stored latents of the training, which are derived from the "
     "training images: decoded, they show reconstructions of these."
@@ -115,8 +114,9 @@ def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
     lines = [
         "## Use", "```python", "import torch", "import vgx", "",
         f'model = vgx.load("{NAME}")',
+        *(["labels = torch.zeros(16, dtype=torch.long)  # class 0"] if recipe.takes_labels else []),
         *draws,
-        *(_AGAIN if recipe.encoder else []),
+        *_again(recipe),
         "```", "", how,
     ]  # fmt: skip
     if needed := [plugin for plugin in about["plugins"] if plugin["name"] != "builtin"]:
@@ -124,10 +124,12 @@ def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
         lines += ["", f"It needs plugins that are not in this folder: {named}."]
     if "decoder.onnx" in files:
         inputs = "`latents` and `labels`" if recipe.decoder.conditional else "`latents`"
+        labels = " and their `labels`" if recipe.encoder and recipe.encoder.conditional else ""
         lines += [
             "", "Without PyTorch, by onnxruntime: `decoder.onnx` takes "
             f"{inputs} and ends in images in [0, 1]"
-            + ("; `encoder.onnx` gives latents of images in [0, 1]." if recipe.encoder else "."),
+            + (f"; `encoder.onnx` gives latents of images in [0, 1]{labels}."
+               if recipe.encoder else "."),
         ]  # fmt: skip
     if "vae/config.json" in files:
         lines += [
@@ -140,27 +142,43 @@ def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def _labels(part: vgx.Encoder | vgx.Decoder) -> str:
+    """Return the further argument of a network that takes labels."""
+    return ", labels" if part.conditional else ""
+
+
+def _again(recipe: vgx.Recipe) -> list[str]:
+    """Return the lines of code that encode images and decode their latents."""
+    if recipe.encoder is None:
+        return []
+    return [
+        f"latents = model.encode(images{_labels(recipe.encoder)})",
+        f"again = model.decode(latents{_labels(recipe.decoder)})",
+    ]
+
+
 def _drawing(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> tuple[list[str], str]:
     """Return the lines of code that give images, and a sentence that says how these are drawn."""
     part, shape = recipe.sampler, ", ".join(map(str, recipe.latent.shape))
-    get = "  # [16, C, H, W] in [0, 1]"
+    get, own = "  # [16, C, H, W] in [0, 1]", _labels(recipe.decoder)
     if not part.own_images and (exported.CODES in files or part.least_codes == 0):
         how = f"The images are drawn by the recipe's sampler `{part.type}`."
-        return [f'images = vgx.sample("{NAME}", n=16){get}'], how
+        label = ", label=0" if own else ""
+        return [f'images = vgx.sample("{NAME}", n=16{label}){get}'], how
     if _task(recipe) == "image-to-image":
         size = f"{recipe.image.channels}, {recipe.image.height}, {recipe.image.width}"
         text = "The model encodes and decodes images; nothing in this folder draws new ones."
         return [f"images = torch.rand(16, {size})  # yours, in [0, 1]"], text
     noise = f"noise = torch.randn(16, {shape})"
     if not {"mean", "scaling_factor"} & {*about["latents"]}:
-        return [noise, f"images = model.decode(noise){get}"], "Latents are drawn from N(0, I)."
+        return [noise, f"images = model.decode(noise{own}){get}"], "Latents are drawn from N(0, I)."
     lines = [noise, "latents = model.latent_mean + model.latent_std * noise"]
     text = (
         f"The recipe's sampler `{part.type}` needs latents that are not in this folder. So latents "
         "are drawn from the Gaussian with the mean and the deviation of the stored latents of the "
         "training, by channel, which `vgx.json` has. The decoder may know nothing of N(0, I)."
     )
-    return [*lines, f"images = model.decode(latents){get}"], text
+    return [*lines, f"images = model.decode(latents{own}){get}"], text
 
 
 # --- what was measured ---------------------------------------------------------------------------

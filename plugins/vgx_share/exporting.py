@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +25,7 @@ from torch import Tensor
 import vgx
 from vgx import __version__
 from vgx.engine.build import untrained
-from vgx.files import storage, user_path, write_file
+from vgx.files import new_folder, user_path, write_file
 from vgx.images import as_pil, as_pixels, grid
 from vgx.runs import exported, reading
 from vgx.runs.checkpoint import tensor_bytes
@@ -36,6 +33,7 @@ from vgx.runs.directory import Run
 from vgx.runs.trust import registry_of
 from vgx.sampling.draw import class_names, decoded, draw_latents, prepare
 from vgx.sampling.model import Model, load_model, located
+from vgx.second import kept
 from vgx_share import card, diffusers, onnx
 from vgx_share.latents import far_from_stored
 
@@ -65,38 +63,9 @@ def write_folder(
     """Write a run's model as a new folder, and return it. See `vgx_share.export`."""
     folder, source = user_path(folder), located(run)
     card.require_terms(wishes.license, wishes.base_model)
-    with _new_folder(folder) as place:
+    with new_folder(folder) as place:
         _export(source, place, wishes, best=best)
     return folder
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Give the block a folder beside `folder`, which gets its name when the block is done."""
-    with storage(folder):
-        if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and _empty(folder))):
-            message = "there already, and not an empty folder; give another one"
-            raise vgx.StorageError(f"{folder}: {message}")
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.absolute().parent))
-    try:
-        yield place
-        with storage(folder):
-            place.chmod(0o777 & ~_umask())
-            place.replace(folder)
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
-        raise
-
-
-def _empty(folder: Path) -> bool:
-    return next(folder.iterdir(), None) is None
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
@@ -114,6 +83,9 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
     }
     if wishes.codes:
         written[exported.CODES] = tensor_bytes(_latents(model))
+    if model.prior is not None and (prior := kept.read(run.path)):
+        sha256 = exported.summed(written[exported.MODEL])["sha256"]
+        written[kept.FILE] = kept.packed(kept.of_model(prior, sha256))
     written |= diffusers.files(model, statistics)
     written |= _onnx_files(model)
     if wishes.explorer:

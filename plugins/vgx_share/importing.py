@@ -17,6 +17,7 @@ from vgx.runs import checkpoint, exported, hub
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, create
 from vgx.runs.trust import remember
+from vgx.second import kept
 from vgx_share import diffusers
 
 # What a recipe needs beyond the networks. It says how the run could be trained on.
@@ -62,7 +63,10 @@ def make_run(
         "notices": [f"imported from {folder.resolve().name}"],
     }
     write_file(run.place("environment.json"), json.dumps(environment, indent=1))
-    checkpoint.save(run, state, 1)
+    saved = checkpoint.save(run, state, 1)
+    if exported.is_exported(folder) and (prior := kept.read(folder)):
+        own = kept.of_model(prior, checkpoint.sums(saved)["model.safetensors"]["sha256"])
+        write_file(run.place(kept.FOLDER, kept.FILE), kept.packed(own))
     step = state.numbers["step"]
     ended = {"how": "done", "step": step, "of": step, "message": "imported"}
     write_file(run.place("ended.json"), json.dumps(ended, indent=1))

@@ -24,6 +24,7 @@ FIELDS = {
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
     "encoder/noisy": {"inner": {"type": "conv", **SMALL}},
     "encoder/finite-scalar": {"inner": {"type": "conv", **SMALL}, "levels": [3] * 8},
+    "encoder/labelled": {"inner": {"type": "conv", **SMALL}},
     "encoder/residual": SMALL,
     "encoder/residual-quantised": {"inner": {"type": "conv", **SMALL}, "codes": 4, "levels": 2},
     "encoder/timm": {"backbone": "test_resnet"},

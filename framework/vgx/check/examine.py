@@ -21,6 +21,7 @@ from vgx.check.blame import Working, blaming, responsible, working
 from vgx.check.hidden_state import watching_state
 from vgx.check.metrics import try_metrics_of_model
 from vgx.check.networks import mixes_images, try_augmentations, try_networks, try_sampler
+from vgx.check.prior import try_prior
 from vgx.check.terms import Tried, try_terms
 from vgx.console import Console
 from vgx.data.batches import Batch
@@ -122,7 +123,7 @@ def examine(
             notes = list(_across_images(engine, batch, tried))
             if piece != len(batch):
                 _try_piece(engine, _repeated(batch, piece), len(batch), parts_at_work)
-        faults += try_sampler(engine)
+        faults += [*try_prior(engine, batch), *try_sampler(engine)]
         try_metrics_of_model(engine)
     faults = [*hidden, *_not_of_state([*faults, *tried.findings, *of_terms], hidden)]
     if reads is not None:

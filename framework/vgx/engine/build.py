@@ -19,6 +19,8 @@ from vgx.errors import RecipeError
 from vgx.parts.kinds import Decoder, Discriminator, Encoder
 from vgx.recipe.model import Recipe
 
+Labelling = Encoder | Decoder | Discriminator  # parts that may take labels
+
 
 def build_network(recipe: Recipe, name: str) -> nn.Module | None:
     """Build a network of the recipe by its name in `Recipe.networks`; None when it has none.
@@ -58,9 +60,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def label_inputs(
-    part: Encoder | Decoder | Discriminator | None, labels: Tensor | None
-) -> tuple[Tensor, ...]:
+def label_inputs(part: Labelling | None, labels: Tensor | None) -> tuple[Tensor, ...]:
     """Return the labels as further inputs of a network: nothing unless its part is conditional."""
     if labels is None or not getattr(part, "conditional", False):
         return ()

@@ -14,6 +14,7 @@ import torch
 
 from vgx.check.metrics import try_metric
 from vgx.console import Console
+from vgx.data.classes import as_labels_of
 from vgx.data.opening import store_of
 from vgx.data.store import Store, announce, open_source
 from vgx.errors import HubError, RecipeError, noticing
@@ -33,14 +34,24 @@ from vgx.evaluation.metrics import (
 from vgx.evaluation.tables import LATENT
 from vgx.files import write_file
 from vgx.notebook import run as people
-from vgx.parts.kinds import Dataset, Factored, Features, Metric, PerImage, Sampler, Source
+from vgx.parts.kinds import (
+    Dataset,
+    Factored,
+    Features,
+    Labelled,
+    Metric,
+    PerImage,
+    Sampler,
+    Source,
+)
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Recipe, value_names
 from vgx.runs.directory import Run
 from vgx.runs.moved import looking_back
-from vgx.sampling.draw import draw, prepare
+from vgx.sampling.draw import class_names, draw, prepare
 from vgx.sampling.model import Model, load_model
+from vgx.step import Posterior
 
 # Of evaluation.json. From 2 on, factors that are classes are measured as such. From 3 on, `fid` and
 # `kid` are in Inception's features alone; ssim, mig, disentanglement and completeness changed.
@@ -50,6 +61,11 @@ PUBLISHED = 50_000  # generated images that published distances compare with all
 TRAINED_ON = (
     "nothing was held out (eval.holdout: 0), so reconstructions and latents are measured on images "
     "that the run was trained on; they say nothing about other images"
+)
+
+UNLABELLED = (
+    "the networks take labels, and these images have none that the run knows; give images with "
+    "labels, as --against '{type: image-folder, path: FOLDER, label: folder}'"
 )
 
 
@@ -87,16 +103,19 @@ def evaluate_run(
         cache = FeatureCache(recipe.image, device, lambda part: registry.owner(type(part)).version)
         announce(dataset, settings.samplers, console)
         with looking_back(run, recipe):
-            source, image = _open(dataset, recipe)
+            source, image = _open(dataset, recipe, console)
+        labelled = image.classes > 0 or not recipe.takes_labels
         counts = _counts_before(settings, recipe, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
-        settings = _possible(settings, recipe, counts, cache, console)
+        settings = _possible(settings, recipe, counts, cache, console, labelled=labelled)
         model = _model(run, recipe, device, settings)
         holdout = None if settings.against else recipe.eval.holdout
         store = store_of(source, dataset, image, console, holdout or 0.0)
+        if settings.against is not None:
+            store = _with_labels_of(store, run, recipe)
         sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
-        settings = _possible(settings, recipe, counts, cache, console, model)
+        settings = _possible(settings, recipe, counts, cache, console, model, labelled=labelled)
         with console.progress("Evaluating", _work(settings, sets, model)) as update:
 
             def advance(more: int) -> None:
@@ -152,11 +171,29 @@ def _model(run: Run, recipe: Recipe, device: torch.device, settings: Settings) -
     return load_model(run, recipe, device, best=settings.best, step=settings.step)
 
 
-def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:
-    # The decoder does not know the labels of another data set.
-    image = recipe.image if dataset == recipe.dataset else replace(recipe.image, classes=0)
+def _open(dataset: Dataset, recipe: Recipe, console: Console) -> tuple[Source, ImageSpec]:
+    """Open the images; those of another data set have labels only if the networks take them."""
+    if dataset == recipe.dataset or recipe.takes_labels:
+        try:
+            source, _ = open_source(dataset, recipe.image)
+        except RecipeError as error:  # it has other classes
+            if dataset == recipe.dataset:
+                raise
+            console.print(f"The labels of these images are not used: {str(error).splitlines()[0]}")
+        else:
+            if dataset == recipe.dataset or isinstance(source, Labelled):
+                return source, recipe.image
+    image = replace(recipe.image, classes=0)
     source, _ = open_source(dataset, image)
     return source, image
+
+
+def _with_labels_of(store: Store, run: Run, recipe: Recipe) -> Store:
+    """Return the images with the labels that the run has for classes of the same names."""
+    if store.labels is None:
+        return store
+    labels = as_labels_of(store.labels[: len(store.images)], store.names, class_names(run, recipe))
+    return replace(store, labels=labels)
 
 
 def _possible(
@@ -166,16 +203,21 @@ def _possible(
     cache: FeatureCache,
     console: Console,
     model: Model | None = None,
+    *,
+    labelled: bool = True,
 ) -> Settings:
     """Return the settings with the metrics that can be computed, whose networks are then built.
 
     The reason why one cannot be computed is printed, or raised if the metric was named. Metrics
-    that use the model are tried when it is there.
+    that use the model are tried when it is there. `labelled` says whether the images have the
+    labels that the networks take.
     """
     check_names(settings.metrics)
     image, metrics = recipe.image, list[Metric]()
     for metric in settings.metrics:
         try:
+            if metric.pairs and not labelled:
+                raise RecipeError(f"metric {metric.type}: {UNLABELLED}")
             check_metric(metric, image, counts)
             try_metric(metric, image, cache.network, model)
         except (RecipeError, HubError) as error:
@@ -323,11 +365,14 @@ def _latent(
     store: Store,
     advance: Advance,
 ) -> dict[str, Any] | None:
-    if model.encoder is None:
+    part, labels = model.recipe.encoder, real.labels_on(model.codes.device)
+    if part is None or (part.conditional and labels is None):
         return None
-    posteriors = []
+    posteriors, done = list[Posterior](), 0
     for images in real.batches(model.codes.device):
-        posteriors.append(model.encoder(images))
+        own = None if labels is None else labels[done : done + len(images)]
+        posteriors.append(model.posterior(images, own))
+        done += len(images)
         advance(len(images))
     encoded = latents.Latents.of(posteriors)
     factors: dict[str, list[float]] = {}

@@ -148,7 +148,7 @@ def reconstruction_states(
     all_labels, done = real.labels_on(device), 0
     for images in real.batches(device):
         labels = None if all_labels is None else all_labels[done : done + len(images)]
-        recon = as_saved(model.decode(model.encode(images), labels))
+        recon = as_saved(model.decode(model.encode(images, labels), labels))
         for state in states:
             update(state, (images, recon), labels)
         done += len(images)

@@ -43,6 +43,7 @@ class Images:
     originals: Tensor | None = None  # [N, C, H, W]  shown above the images, row by row
     about: str = ""  # what they are
     notices: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # the class of each image, if they are known
 
     def __post_init__(self) -> None:
         """Check the shapes."""
@@ -66,7 +67,8 @@ class Images:
             raise IndexError(f"there are {len(self)} images")
         above = None if self.originals is None else self.originals[index]
         part = self.tensor[index]
-        return replace(self, tensor=part, originals=above, columns=None, captions=())
+        own = self.classes[index]
+        return replace(self, tensor=part, originals=above, columns=None, captions=(), classes=own)
 
     def numpy(self) -> NDArray[np.uint8]:
         """[N, H, W, C]  The images as bytes from 0 to 255, as matplotlib and Pillow take them."""

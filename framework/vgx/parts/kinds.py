@@ -1,4 +1,4 @@
-"""The ten kinds of part that a recipe is made of: read this page before you write a plugin.
+"""The eleven kinds of part that a recipe is made of: read this page before you write a plugin.
 
 A part is one final pydantic class. Its fields are what a recipe can set, its docstring is its
 documentation, and its `build` makes the object that works:
@@ -31,12 +31,12 @@ from typing import (
     runtime_checkable,
 )
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from vgx.errors import Notice
 from vgx.parts.base import Component
-from vgx.parts.values import ImageSpec, LatentSpec, Weight
+from vgx.parts.values import CodeSpec, ImageSpec, LatentSpec, Weight
 from vgx.step import Judges, Posterior, Step
 
 if TYPE_CHECKING:
@@ -221,6 +221,8 @@ class Encoder(Component):
     """A network from images to posterior distributions of the latents."""
 
     kind: ClassVar[str] = "encoder"
+    conditional: ClassVar[bool] = False
+    """Whether the module also takes labels [B]: `module(images, labels)`."""
 
     @abstractmethod
     def build(self, image: ImageSpec, latent: LatentSpec) -> nn.Module:
@@ -427,6 +429,45 @@ class Loss(Component):
         return ""
 
 
+# --- the second stage ------------------------------------------------------------------------
+
+
+class Prior(Component):
+    """A model of the codes of a finished autoencoder, which is trained after it.
+
+    The final encoder encodes all images that were trained on, and the prior learns the distribution
+    of these codes, so that a sampler can draw new ones. Its training is plain: Adam at one learning
+    rate, and averaged weights for drawing.
+    """
+
+    kind: ClassVar[str] = "prior"
+    of: ClassVar[Literal["latents", "indices"]] = "latents"
+    """What it learns: latents [*Z], or the indices of an encoder whose module is `Quantising`."""
+    conditional: ClassVar[bool] = False
+    """Whether `loss` and `draw` also take labels [B]: `loss(codes, labels, generator)`. The labels
+    are None when the recipe has none."""
+
+    steps: PositiveInt = 4000
+    """Number of updates."""
+    batch: PositiveInt = 64
+    """Number of images in a minibatch; all of them if there are fewer."""
+    lr: PositiveFloat = 3e-4
+    """Learning rate of Adam. It rises to this value in the first 100 steps."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the averaged weights that draw; after n steps it is at most (1 + n) / (10 + n)."""
+
+    @abstractmethod
+    def build(self, latent: LatentSpec, codes: CodeSpec) -> nn.Module:
+        """Make a module with two methods; `codes` describes what it learns.
+
+        `loss(codes, generator)` returns the loss of codes, a scalar, the mean over the batch:
+        latents [B, *Z], or indices [B, *places] of int64. `draw(n, generator)` returns n new codes
+        of the same shape; its noise is drawn on the generator's device. What else `draw` takes are
+        keywords with defaults, such as a temperature: samplers may set them. A conditional prior
+        takes labels before the generator.
+        """
+
+
 # --- sampling --------------------------------------------------------------------------------
 
 
@@ -480,10 +521,24 @@ class UsesModel(Protocol):
         ...
 
 
+@runtime_checkable
+class OfClass(LatentSampler, Protocol):
+    """Draws new latents of one class, when the recipe has labels."""
+
+    def draw_class(self, label: int, n: int, codes: Tensor, generator: Generator) -> Tensor:
+        """Return new latents [n, *Z] of a class; otherwise as `draw`, in whose place it is called.
+
+        `codes` may be empty.
+        """
+        ...
+
+
 class Sampler(Component):
     """A way to draw latents from a trained run."""
 
     kind: ClassVar[str] = "sampler"
+    needs_prior: ClassVar[bool] = False
+    """Whether it draws with the run's prior, so that there must be one: `prior` in the recipe."""
     one_label: ClassVar[bool] = False
     """Whether all images of one drawing have the same label, when the decoder takes labels. If
     not, each row of images has a label of its own, or each image where there are no rows."""
@@ -674,6 +729,7 @@ KINDS: tuple[type[Component], ...] = (
     Decoder,
     Discriminator,
     Loss,
+    Prior,
     Sampler,
     Features,
     Metric,

@@ -146,6 +146,22 @@ class LatentSpec:
         return math.prod(self.shape)
 
 
+@dataclass(frozen=True)
+class CodeSpec:
+    """What a prior learns: the codes of images, which are latents or indices of a codebook."""
+
+    shape: tuple[int, ...]
+    """Of one image: Z of latents; the places of indices, and their levels if there are several."""
+    codes: int = 0
+    """Number of values of an index; 0 for latents."""
+    classes: int = 0
+    """Number of labels; 0 when the images have none."""
+    mean: tuple[float, ...] = ()
+    """Mean of the latents by channel, over all images and places; empty for indices."""
+    deviation: tuple[float, ...] = ()
+    """Standard deviation of the latents by channel, above 0; empty for indices."""
+
+
 class Schedule(BaseModel):
     """A number that changes with the step."""
 

@@ -29,6 +29,7 @@ from vgx.parts.kinds import (
     Encoder,
     Loss,
     Metric,
+    Prior,
     Sampler,
     Tracker,
 )
@@ -264,6 +265,8 @@ class Recipe(Fields):
     """Weights of another training with which the networks begin: `{run: 7}`. `null`: new ones."""
     losses: tuple[Loss, ...]
     """The terms that the players minimise."""
+    prior: Prior | None = None
+    """A model of the latents or indices, trained after the networks. `null`: none."""
     sampler: Sampler
     """How `vgx sample` draws latents by default."""
     train: Train
@@ -287,6 +290,7 @@ class Recipe(Fields):
             message = "two losses are called '{name}': give one of them a name, 'name: ...'"
             raise PydanticCustomError("losses", message, {"name": twice[0]})
         self._require_networks()
+        self._require_prior()
         for part in self.conditional:
             if not self.image.classes:
                 message = "the {kind} {type} takes labels: give the number of labels, image.classes"
@@ -361,10 +365,9 @@ class Recipe(Fields):
         return {f"discriminator {name}": part for name, part in self.discriminators.items()}
 
     @property
-    def conditional(self) -> list[Decoder | Discriminator]:
+    def conditional(self) -> list[Encoder | Decoder | Discriminator]:
         """The parts of networks that take labels."""
-        parts: list[Decoder | Discriminator] = [self.decoder, *self.judges.values()]
-        return [part for part in parts if part.conditional]
+        return [part for part in self.networks.values() if part.conditional]
 
     def judge_of(self, loss: Loss) -> str | None:
         """Return the network of the discriminator that a loss is about, if there is one."""
@@ -401,6 +404,15 @@ class Recipe(Fields):
                 values = {"name": loss.label, "about": loss.about, "names": names}
                 raise PydanticCustomError("networks", message, values)
 
+    def _require_prior(self) -> None:
+        """Raise when a prior has nothing to learn, or a sampler no prior to draw with."""
+        if self.prior is not None and self.encoder is None:
+            message = "prior: it learns the codes of an encoder, but there is no encoder"
+            raise PydanticCustomError("prior", message)
+        if self.sampler.needs_prior and self.prior is None:
+            message = "the sampler {name} draws with a prior: give one, prior: {{type: ...}}"
+            raise PydanticCustomError("prior", message, {"name": self.sampler.type})
+
     def _require_networks(self) -> None:
         """Raise when `start` or `train.freeze` name a network that the recipe does not have."""
         self._require_discriminators()
@@ -415,6 +427,12 @@ class Recipe(Fields):
             message = "train.freeze leaves nothing of the generator to train; take {names} out"
             choice = {"names": " or ".join(sorted(generator))}
             raise PydanticCustomError("networks", message, choice)
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether an image needs a label to be reconstructed: encoder or decoder takes labels."""
+        encoder = self.encoder is not None and self.encoder.conditional
+        return encoder or self.decoder.conditional
 
     @property
     def trains_discriminator(self) -> bool:
@@ -444,5 +462,5 @@ class Recipe(Fields):
 CHANGEABLE = (
     "train.epochs", "train.steps", "train.log_every", "train.draw_every", "train.save_every",
     "train.on_nonfinite", "train.optimizers.generator.lr", "train.optimizers.discriminator.lr",
-    "eval.every", "eval.n", "trackers", "dataset", "sampler.path",
+    "eval.every", "eval.n", "trackers", "dataset", "sampler.path", "prior",
 )  # fmt: skip

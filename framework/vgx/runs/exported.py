@@ -30,7 +30,7 @@ MODEL, CODES = "model.safetensors", "codes.safetensors"
 NEEDED = (RECIPE, MODEL, CODES)  # what a model is loaded from, besides vgx.json
 # All files that an exported folder can have.
 NAMES = re.compile(
-    r"vgx\.json|README\.md|recipe\.yaml|(model|codes)\.safetensors|samples\.webp|"
+    r"vgx\.json|README\.md|recipe\.yaml|(model|codes|prior)\.safetensors|samples\.webp|"
     r"(encoder|decoder)\.onnx|vae/(config\.json|diffusion_pytorch_model\.safetensors)|"
     r"explorer/index\.html"
 )

@@ -5,6 +5,7 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K stored latent
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,9 @@ from vgx.engine.build import (
     untrained,
 )
 from vgx.engine.engine import Engine
-from vgx.errors import RecipeError, StorageError
+from vgx.errors import Notice, RecipeError, StorageError
 from vgx.notebook import html
+from vgx.parts.kinds import Quantising
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, exported, hub
@@ -31,6 +33,7 @@ from vgx.runs.best import measured_until
 from vgx.runs.checkpoint import OTHER_VERSION
 from vgx.runs.directory import Run, find
 from vgx.runs.trust import registry_of
+from vgx.second import kept
 from vgx.step import Posterior
 
 NETWORKS = ("encoder", "decoder", "discriminator")
@@ -52,6 +55,8 @@ class Model:
     # Those of a recipe with several, by "discriminator NAME".
     discriminators: Mapping[str, nn.Module] = field(default_factory=dict)
     known: exported.Scale = field(default_factory=exported.Scale)  # of an exported one's latents
+    prior: Any = None  # the module of the second stage, once it is trained
+    sha256: str = ""  # of the file with the weights
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -113,17 +118,38 @@ class Model:
         ]
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device."""
-        return torch.cat([self.posterior(part).mean for part in torch.split(images, CHUNK)])
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device.
+
+        A conditional encoder also needs their `labels` [N].
+        """
+        parts = torch.split(images, CHUNK)
+        own = [None] * len(parts) if labels is None else torch.split(labels, CHUNK)
+        pairs = zip(parts, own, strict=True)
+        return torch.cat([self.posterior(part, some).mean for part, some in pairs])
 
     @torch.no_grad()
-    def posterior(self, images: Tensor) -> Posterior:
-        """Return the posterior over [N, *Z] of images [N, C, H, W] in [0, 1], all at once."""
-        if self.encoder is None:
+    def posterior(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
+        """Return the posterior over [N, *Z] of images [N, C, H, W] in [0, 1], all at once.
+
+        A conditional encoder also needs their `labels` [N].
+        """
+        part, device = self.recipe.encoder, self.codes.device
+        if part is None or self.encoder is None:
             raise RecipeError(f"{self.recipe.name} has no encoder")
-        posterior: Posterior = self.encoder(images.to(self.codes.device))
+        if part.conditional and labels is None:
+            text = f"{self.recipe.name}: the encoder {part.type} takes labels"
+            raise RecipeError(f"{text}; give those of the images: model.encode(images, labels)")
+        further = () if labels is None else label_inputs(part, labels.to(device))
+        posterior: Posterior = self.encoder(images.to(device), *further)
         return posterior
+
+    def latents_of(self, codes: Tensor) -> Tensor:
+        """[N, *Z]  The latents of codes that the prior draws: latents already, or indices."""
+        if self.recipe.prior is None or self.recipe.prior.of == "latents":
+            return codes
+        assert isinstance(self.encoder, Quantising)  # or there would be no such prior
+        return self.encoder.from_indices(codes)
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -217,7 +243,7 @@ def load_model(
     device = pick_device(device)
     if best and step is not None:
         raise RecipeError(f"{run.path}: the best checkpoint or that of step {step}: choose one")
-    if exported.is_exported(run.path):
+    if is_exported := exported.is_exported(run.path):
         path, state = run.path, exported.load(run.path)
         if step not in (None, here := state.numbers["step"]):
             raise StorageError(f"{path}: an exported model, which has step {here:,} alone")
@@ -247,7 +273,22 @@ def load_model(
     loaded |= {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
     known = state.numbers.get("latents")
     scale = exported.scale_of(known if isinstance(known, dict) else {})
-    return Model(recipe, state.numbers["step"], known=scale, **loaded)
+    sums = exported.about(path)["files"] if is_exported else checkpoint.sums(path)
+    sha256 = sums["model.safetensors"]["sha256"]
+    # Only who decodes draws with a prior.
+    prior = _prior(run, recipe, sha256, device) if "decoder" in networks else None
+    return Model(recipe, state.numbers["step"], known=scale, prior=prior, sha256=sha256, **loaded)
+
+
+def _prior(run: Run, recipe: Recipe, sha256: str, device: torch.device) -> nn.Module | None:
+    """Return the trained prior of a run or an exported folder; None, with a notice, if it fails."""
+    try:
+        prior = kept.load(run.path, recipe, sha256)
+    except StorageError as error:
+        text = f"the prior is left out: {error}; train it again: vgx fit {run.short}"
+        warnings.warn(text, Notice, stacklevel=2)
+        return None
+    return prior and prior.to(device)
 
 
 def _best(run: Run, recipe: Recipe, newest: checkpoint.State) -> tuple[Path, checkpoint.State]:

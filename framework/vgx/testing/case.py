@@ -35,7 +35,7 @@ class Case:
 
     @property
     def conditional(self) -> bool:
-        """Whether the part takes labels; only decoders and discriminators may."""
+        """Whether the part takes labels; only networks may."""
         return bool(getattr(self.part, "conditional", False))
 
     def check(self, condition: object, fault: str) -> None:

@@ -34,6 +34,7 @@ from vgx.testing.data import check_augmentation, check_dataset
 from vgx.testing.losses import check_loss
 from vgx.testing.metrics import check_features, check_metric, check_tracker
 from vgx.testing.networks import check_decoder, check_discriminator, check_encoder
+from vgx.testing.priors import check_prior
 from vgx.testing.samplers import check_sampler
 
 CHECKS: dict[str, Callable[[Case], None]] = {
@@ -43,6 +44,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "decoder": check_decoder,
     "discriminator": check_discriminator,
     "loss": check_loss,
+    "prior": check_prior,
     "sampler": check_sampler,
     "features": check_features,
     "metric": check_metric,

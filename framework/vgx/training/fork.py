@@ -34,9 +34,10 @@ from vgx.runs.checkpoint import State, under
 from vgx.runs.directory import Run, create, find, runs_dir
 from vgx.runs.moved import Command
 from vgx.runs.trust import registry_of
+from vgx.second.fitting import train_all
 from vgx.training import environment
 from vgx.training.ending import closing
-from vgx.training.loop import Training, train
+from vgx.training.loop import Training
 from vgx.training.preparing import (
     CHECKED,
     configure,
@@ -118,7 +119,7 @@ def fork(
             registry, working(training.engine), lambda: training.when, memory.ADVICE
         )
         with closing(training, registry, console), attribution:
-            for _ in train(training, console):
+            for _ in train_all(training, registry, console):
                 pass
     return new
 

@@ -79,6 +79,11 @@ class Training:
         return self.stop > 0 or self.left
 
     @property
+    def finished(self) -> bool:
+        """Whether it is trained to the end and saved."""
+        return self.done == self.saved == self.engine.steps
+
+    @property
     def images(self) -> int:
         """The number of images that the run has been trained on, counted each time."""
         return self.done * self.recipe.images_per_step

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vgx.data.batches import as_images
 from vgx.data.store import Store
-from vgx.engine.build import evaluating, sigmoid
+from vgx.engine.build import evaluating, label_inputs, sigmoid
 from vgx.engine.engine import Engine
 from vgx.engine.losses import owner_of, player_of
 from vgx.evaluation.latents import ACTIVE, active_dimensions
@@ -75,7 +75,8 @@ class Monitor:
             fake = sigmoid(engine.forward.decode(z, in_turn))  # [N, C, H, W]
             faults["alike"] = mode_collapse(real, fake)
             if "encoder" in engine.networks:
-                mean = engine.networks["encoder"](real.to(engine.dtype)).mean  # [N, *Z]
+                further = label_inputs(engine.recipe.encoder, own)
+                mean = engine.networks["encoder"](real.to(engine.dtype), *further).mean  # [N, *Z]
                 faults["posterior"] = posterior_collapse(mean)
             both = None if own is None else torch.cat([own, in_turn])
             for name, part in engine.recipe.judges.items():

@@ -33,9 +33,10 @@ from vgx.runs.exported import is_exported
 from vgx.runs.moved import Command, keep_place, looking_back, other_images
 from vgx.runs.trust import registry_of, remember
 from vgx.runs.weights import Weights
+from vgx.second import fitting
 from vgx.training import environment
 from vgx.training.ending import closing
-from vgx.training.loop import TrainedStep, Training, train
+from vgx.training.loop import TrainedStep, Training
 from vgx.training.preparing import (
     CHECKED,
     batches_of,
@@ -262,7 +263,7 @@ def _train(
     profiler = profiled(training, console) if profile else nullcontext()
     try:
         with closing(training, registry, console), attribution, profiler:
-            yield from train(training, console)
+            yield from fitting.train_all(training, registry, console)
     except Stopped:
         if not training.left:
             raise
@@ -331,7 +332,8 @@ def _nothing_left(training: Training) -> str:
         message = f"{done:,} steps are done, and train.{field}={length} makes {steps:,}"
         raise RecipeError(f"{run.path}: {message}; nothing was changed; give more")
     ended = reading.unless_damaged(reading.ended, run.path)
-    if done < steps or ended is None or ended["how"] != "done":
+    noted = ended is not None and ended["how"] == "done"
+    if done < steps or not (noted and fitting.finished(run, training.recipe)):
         return ""
     longer = f"vgx run --resume {run.short} --set train.{field}={2 * length}"
     return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
