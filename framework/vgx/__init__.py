@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Named as Named
     from vgx.parts.kinds import OfClass as OfClass
     from vgx.parts.kinds import OpenTracker as OpenTracker
+    from vgx.parts.kinds import PerImage as PerImage
     from vgx.parts.kinds import Prior as Prior
     from vgx.parts.kinds import Quantising as Quantising
     from vgx.parts.kinds import Sampler as Sampler
@@ -120,7 +121,7 @@ _PUBLIC = {
     "vgx.parts.kinds": (
         "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
         "Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Metric MetricState "
-        "Named OfClass OpenTracker Prior Quantising Sampler Source Tracker UsesModel"
+        "Named OfClass OpenTracker PerImage Prior Quantising Sampler Source Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive CodeSpec ImageSpec LatentSpec Rate Schedule Share Weight at",

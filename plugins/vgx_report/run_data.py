@@ -11,7 +11,7 @@ from typing import Any
 import vgx
 from vgx.data.classes import summary
 from vgx.errors import noticing
-from vgx.evaluation.tables import tables
+from vgx.evaluation.tables import spread_of, tables
 from vgx.runs import reading
 from vgx.runs.directory import Run
 from vgx.runs.reading import unless_damaged
@@ -31,8 +31,8 @@ PRIOR = (
     "of images; the further these are from N(0, I), the less it makes of such draws."
 )
 NOT_EVALUATED = (
-    "Not evaluated yet. vgx eval {run} measures reconstructions, samples and latents; vgx report "
-    "{run} then writes this page again, with the figures."
+    "Not evaluated yet. vgx eval {run} measures reconstructions, samples and latents, and writes "
+    "this page again, with the figures."
 )
 OFFLINE = "This page loads nothing from a network."
 
@@ -301,7 +301,7 @@ def _metrics(run: Run) -> dict[str, Any] | None:
         text = f"left out: {run.path / 'evaluation.json'}: {error}: missing"
         warnings.warn(text, vgx.Notice, stacklevel=2)
         return None
-    note = f"Measured at step {step:,}; ± is the standard deviation over {seeds} seeds."
+    note = f"Measured at step {step:,}; {spread_of(seeds)}."
     return {"notes": [note, *results.get("notices", [])], "tables": rows}
 
 

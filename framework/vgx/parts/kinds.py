@@ -608,7 +608,8 @@ class Features(Component):
 class MetricState(Protocol):
     """The state of a metric, updated with one batch after another.
 
-    One that needs the trained networks also has `use`: see `UsesModel`.
+    One that needs the trained networks also has `use`: see `UsesModel`. One whose values are means
+    over images may have `per_image`: see `PerImage`.
     """
 
     def update(self, real: Tensor, fake: Tensor) -> None:
@@ -617,6 +618,18 @@ class MetricState(Protocol):
 
     def compute(self) -> dict[str, float]:
         """Return the values of the metric by name."""
+        ...
+
+
+@runtime_checkable
+class PerImage(Protocol):
+    """What a metric of pairs builds, if its values are means over the images.
+
+    Then `vgx eval` knows how much the images differ, and so how exact the means are.
+    """
+
+    def per_image(self) -> dict[str, Sequence[float]]:
+        """Return the value of each image, in the order of the updates, by the name of its mean."""
         ...
 
 

@@ -175,6 +175,7 @@ class Figure(TypedDict, total=False):
     mean: Required[float]  # a metric may give a value that is not finite
     spread: float
     values: Annotated[list[float], FailFast()]
+    groups: Annotated[list[float], FailFast()]  # means of parts of the reconstructed images
     better: Literal["higher", "lower"] | None
     features: str | None
     meaning: str | None
