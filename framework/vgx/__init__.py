@@ -55,9 +55,11 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Metric as Metric
     from vgx.parts.kinds import MetricState as MetricState
     from vgx.parts.kinds import Named as Named
+    from vgx.parts.kinds import Observing as Observing
     from vgx.parts.kinds import OpenTracker as OpenTracker
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
+    from vgx.parts.kinds import Timed as Timed
     from vgx.parts.kinds import Tracker as Tracker
     from vgx.parts.kinds import UsesModel as UsesModel
     from vgx.parts.registry import Plugin as Plugin
@@ -108,7 +110,7 @@ _PUBLIC = {
     "vgx.parts.kinds": (
         "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
         "Features Fitted Grouped Labelled LatentSampler Loss LossTerm Metric MetricState Named "
-        "OpenTracker Sampler Source Tracker UsesModel"
+        "Observing OpenTracker Sampler Source Timed Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",

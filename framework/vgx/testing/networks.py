@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from vgx import rng
 from vgx.check.attempt import same_tensors
+from vgx.check.changing import faults_of_change
 from vgx.parts.contract import check_posterior, check_score, check_tensor
 from vgx.testing.case import (
+    LAST,
     ROUNDING,
     B,
     Case,
@@ -86,6 +88,7 @@ def _check_network(
     unchanged("its input", inputs, lambda: forward(network.train(), inputs))
     _check_gradients(case, network, inputs, forward)
     forward(network, inputs[:2])
+    case.faults.extend(faults_of_change(case.part, network, LAST, case.step))
     copy.deepcopy(network)  # averaged weights start as a copy
     other = built(build, case.part.untrained(), 1)
     other.load_state_dict(saved_and_loaded(network.state_dict()))

@@ -192,6 +192,7 @@ def _update(
         step = engine.forward(micro_batch, number, streams, train_generator=train_generator)
         if train_generator:
             _keep(micro_batch, step, discriminator, streams, result)
+        engine.observe(players, step)
         for player in players:
             if player is not players[0]:
                 step = engine.forward.with_other_dropout(step, streams)
@@ -291,6 +292,7 @@ def _copy_of_discriminator(engine: Engine) -> Forward | None:
     networks = {"discriminator": network}
     forward = Forward(engine.recipe, networks, engine.steps, engine.device, engine.dtype)
     forward.bf16 = engine.forward.bf16
+    forward.share_augmentations(engine.forward)
     return forward
 
 
