@@ -146,7 +146,7 @@ def clear(one: Figure, other: Figure) -> bool:
     if len(groups[0]) == len(groups[1]) >= 2:
         differences = [a - b for a, b in zip(*groups, strict=True)]
         error = statistics.stdev(differences) / math.sqrt(len(differences))
-        return abs(statistics.fmean(differences)) > 2 * error
+        return bool(abs(statistics.fmean(differences)) > 2 * error)
     if any(len(figure.get("values", ())) < 2 for figure in (one, other)):
         return False
     spreads = one.get("spread", 0.0) + other.get("spread", 0.0)

@@ -104,18 +104,16 @@ def evaluate_run(
         announce(dataset, settings.samplers, console)
         with looking_back(run, recipe):
             source, image = _open(dataset, recipe, console)
-        labelled = image.classes > 0 or not recipe.takes_labels
         counts = _counts_before(settings, recipe, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
-        settings = _possible(settings, recipe, counts, cache, console, labelled=labelled)
+        settings = _possible(settings, recipe, image, counts, cache, console)
         model = _model(run, recipe, device, settings)
         holdout = None if settings.against else recipe.eval.holdout
         store = store_of(source, dataset, image, console, holdout or 0.0)
-        if settings.against is not None:
-            store = _with_labels_of(store, run, recipe)
+        store = _with_labels_of(store, run, recipe) if settings.against else store
         sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
-        settings = _possible(settings, recipe, counts, cache, console, model, labelled=labelled)
+        settings = _possible(settings, recipe, image, counts, cache, console, model)
         with console.progress("Evaluating", _work(settings, sets, model)) as update:
 
             def advance(more: int) -> None:
@@ -199,20 +197,19 @@ def _with_labels_of(store: Store, run: Run, recipe: Recipe) -> Store:
 def _possible(
     settings: Settings,
     recipe: Recipe,
+    given: ImageSpec,
     counts: Counts,
     cache: FeatureCache,
     console: Console,
     model: Model | None = None,
-    *,
-    labelled: bool = True,
 ) -> Settings:
     """Return the settings with the metrics that can be computed, whose networks are then built.
 
     The reason why one cannot be computed is printed, or raised if the metric was named. Metrics
-    that use the model are tried when it is there. `labelled` says whether the images have the
-    labels that the networks take.
+    that use the model are tried when it is there. `given` says whether the images have labels.
     """
     check_names(settings.metrics)
+    labelled = given.classes > 0 or not recipe.takes_labels
     image, metrics = recipe.image, list[Metric]()
     for metric in settings.metrics:
         try:

@@ -210,7 +210,8 @@ class Augmentation(Component):
     def build(self, image: ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
         """Make a callable: images [B, C, H, W] in [0, 1] and a generator -> the same shape.
 
-        It gets whole batches on the training device, and draws for each image independently.
+        It gets whole batches on the training device, and draws for each image independently. It may
+        be an `nn.Module`, whose buffers are saved with the run; see `Timed` and `Observing`.
         """
 
 
@@ -325,6 +326,38 @@ def _accept_old_build(cls: type[Component]) -> None:
         return build(self, *shapes[:taken])
 
     type.__setattr__(cls, "build", accepting)
+
+
+# --- what changes with time ------------------------------------------------------------------
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A network, a module in it, or an augmentation that changes with the step."""
+
+    def at(self, number: int, progress: float) -> None:
+        """Become what it is in step `number`, counted from 0; `progress` goes from 0 to 1.
+
+        It is called before each forward pass of a training. The result is a function of these two
+        numbers alone, and is kept in buffers, so that a checkpoint has it for sampling.
+        """
+        ...
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """An augmentation that sees each step of a training, and changes with what it sees.
+
+    What it keeps are buffers of the `nn.Module` that `build` returns: they are saved with the run.
+    """
+
+    def observe(self, step: Step) -> None:
+        """See a step after its forward pass, before its losses: once for each minibatch.
+
+        In a recipe with a discriminator it is the pass in which that is trained. With
+        `train.accumulate` it is called for each piece of the minibatch. Gradients are off.
+        """
+        ...
 
 
 # --- losses ----------------------------------------------------------------------------------

@@ -296,7 +296,10 @@ def _fitted(parent: Run, stored: Recipe, engine: Engine, state: State) -> tuple[
     fresh = engine.state({})
     losses = (loss.label for recipe in (stored, engine.recipe) for loss in recipe.losses)
     networks = {**stored.networks, **engine.recipe.networks}
-    names = (*networks, "average", *dict.fromkeys(f"loss {label}" for label in losses))
+    names = (
+        *networks, "average", *dict.fromkeys(f"loss {label}" for label in losses),
+        *engine.forward.saved_augmentations,
+    )  # fmt: skip
     model: dict[str, Tensor] = {}
     notices: list[str] = []
     for name in names:
