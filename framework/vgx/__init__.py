@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import MetricState as MetricState
     from vgx.parts.kinds import Named as Named
     from vgx.parts.kinds import OpenTracker as OpenTracker
+    from vgx.parts.kinds import Published as Published
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
     from vgx.parts.kinds import Tracker as Tracker
@@ -107,7 +108,7 @@ _PUBLIC = {
     "vgx.parts.kinds": (
         "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
         "Features Fitted Grouped Labelled LatentSampler Loss LossTerm Metric MetricState Named "
-        "OpenTracker Sampler Source Tracker"
+        "OpenTracker Published Sampler Source Tracker"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",

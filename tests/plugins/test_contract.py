@@ -19,12 +19,14 @@ SMALL = {"widths": [4, 8]}
 # Fields of the parts that want some here, as a recipe gives them; the others are tried as they are.
 FIELDS = {
     "encoder/autoencoder-kl": {**SMALL, "groups": 2},
+    "encoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1]},
     "encoder/conv": SMALL,
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
     "encoder/residual": SMALL,
     "encoder/timm": {"backbone": "test_resnet"},
     "encoder/vector-quantised": {"inner": {"type": "conv", **SMALL}},
     "decoder/autoencoder-kl": {**SMALL, "groups": 2},
+    "decoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1], "recompute": True},
     "decoder/conv-transpose": SMALL,
     "decoder/dcgan": SMALL,
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
@@ -46,7 +48,11 @@ SIZES = {
     "metric/ms-ssim": 64,
 }
 # The latents of those that want no flat ones.
-LATENTS = {"encoder/autoencoder-kl": (4, 8, 8), "decoder/autoencoder-kl": (4, 8, 8)}
+LATENTS = {
+    f"{kind}/{part}": (4, 8, 8)
+    for kind in ("encoder", "decoder")
+    for part in ("autoencoder-kl", "autoencoder-tiny")
+}
 # These want a file of weights: tests/plugins/test_features.py makes some.
 OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid")
 # And these a service, which tests/plugins/test_trackers.py starts.

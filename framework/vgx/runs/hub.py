@@ -1,11 +1,14 @@
 """Models on the Hugging Face hub: their names, and their files, which are fetched once.
 
 Of a repository only the files of an exported model are fetched, by name, with the sizes and sums
-that its `vgx.json` has of them. What a hub sends beyond that is not read.
+that its `vgx.json` has of them; or the two files of an autoencoder of diffusers, with the sizes and
+sums that the hub lists. What a hub sends beyond that is not read.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import time
 import warnings
@@ -14,15 +17,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from vgx.errors import HubError, Notice, StorageError
 from vgx.files import cache_dir, read_file, replacing, write_file
 from vgx.output import short, visible
-from vgx.runs import exported
+from vgx.runs import checkpoint, diffusers, exported
+from vgx.runs.reading import Summed, parsed
 
 SECONDS = 10  # the longest wait for an answer of the hub
+INSIDE = ("", f"{diffusers.SUBFOLDER}/")  # where an autoencoder of diffusers may be
+FETCHED = "fetched.json"  # sizes and sums of what was fetched of an autoencoder of diffusers
 WAITS = (1, 3)  # seconds before a request is repeated
 _ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/")
 _NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
+_SUMS = TypeAdapter(dict[str, Summed])
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
 
@@ -40,8 +49,9 @@ def is_name(text: object) -> bool:
 def model_folder(name: str) -> Path:
     """Return a folder with the files of a model of the hub, which are fetched once.
 
-    Without a network it is the newest that was fetched before, with a `Notice`. Raises `HubError`
-    when there is none, and `StorageError` for files that are not those of an exported model.
+    They are those of an exported model, or `config.json` and weights of diffusers. Without a
+    network it is the newest that was fetched before, with a `Notice`. Raises `HubError` when there
+    is none, and `StorageError` for files that are not those of a model.
     """
     match = _NAME.fullmatch(_ADDRESS.sub("", name))
     if match is None:
@@ -50,17 +60,21 @@ def model_folder(name: str) -> Path:
     place = cache_dir() / "models" / repository.replace("/", "--")
     newest = place / f"{revision.replace('/', '--')}.txt"
     try:
-        commit = _commit(repository, revision)
+        commit, listed = _listing(repository, revision)
     except HubError as error:
         with suppress(OSError, StorageError):
             commit = read_file(newest, 100).decode(errors="replace").strip()
-            if _COMMIT.fullmatch(commit) and (place / commit / exported.ABOUT).is_file():
+            if _COMMIT.fullmatch(commit) and _is_there(place / commit):
                 text = f"{error}; the files of commit {commit[:12]}, fetched before, are used"
                 warnings.warn(text, Notice, stacklevel=2)
                 return place / commit
         raise
     folder = place / commit
-    _fetch_all(repository, commit, folder)
+    inside = next((each for each in INSIDE if each + diffusers.CONFIG in listed), None)
+    if exported.ABOUT in listed or inside is None:
+        _fetch_all(repository, commit, folder)
+    elif not _whole(folder):
+        _fetch_autoencoder(repository, commit, folder, listed, inside)
     write_file(newest, commit)
     return folder
 
@@ -92,15 +106,63 @@ def _fetch_all(repository: str, commit: str, folder: Path) -> None:
         write_file(about, data)
 
 
-def _commit(repository: str, revision: str) -> str:
-    """Return the commit that a revision is at now. Raises `HubError`."""
+def _fetch_autoencoder(
+    repository: str, commit: str, folder: Path, listed: dict[str, Any], inside: str
+) -> None:
+    """Fetch the two files of an autoencoder of diffusers; `FETCHED` comes last into place."""
+    limits = {diffusers.CONFIG: diffusers.MAX_CONFIG, diffusers.WEIGHTS: checkpoint.MAX_TENSORS}
+    sums: dict[str, Summed] = {}
+    for name, most in limits.items():
+        if (entry := listed.get(inside + name)) is None:
+            there = [each.removeprefix(inside) for each in listed if each.startswith(inside)]
+            raise StorageError(f"{repository}: {diffusers.why_not(there)}")
+        size = (entry.lfs or entry).size or 0
+        if size > most:
+            raise StorageError(f"{repository}: {name}: {size:,} bytes; at most {most:,} are read")
+        content = _fetched(repository, commit, inside + name, size)
+        if not _is_listed(content, entry):
+            raise StorageError(f"{repository}: {name}: not as the hub lists it; nothing is loaded")
+        sums[inside + name] = exported.summed(content)
+        with replacing(folder / inside / name) as file:
+            file.write(content)
+    write_file(folder / FETCHED, json.dumps(sums))
+
+
+def _is_listed(content: bytes, entry: Any) -> bool:
+    """Return whether content has the sum in a hub's list: SHA-256, or git's for a small file."""
+    if entry.lfs is not None:
+        return exported.summed(content)["sha256"] == str(entry.lfs.sha256)
+    blob = b"blob %d\0" % len(content) + content
+    return hashlib.sha1(blob, usedforsecurity=False).hexdigest() == str(entry.blob_id)
+
+
+def _is_there(folder: Path) -> bool:
+    return (folder / exported.ABOUT).is_file() or _whole(folder)
+
+
+def _whole(folder: Path) -> bool:
+    """Return whether the autoencoder in a folder was fetched, and is as it was then."""
+    file = folder / FETCHED
+    with suppress(OSError, StorageError):
+        known = parsed(read_file(file, exported.MAX_ABOUT), file, _SUMS)
+        names = (each + name for each in INSIDE for name in (diffusers.CONFIG, diffusers.WEIGHTS))
+        sums = {name: known[name] for name in names if name in known}
+        return len(sums) == 2 and all(checkpoint.contents(folder / n, sums[n]) for n in sums)
+    return False
+
+
+def _listing(repository: str, revision: str) -> tuple[str, dict[str, Any]]:
+    """Return the commit that a revision is at now, and its files by name. Raises `HubError`."""
     from huggingface_hub import HfApi
 
     with _hub_errors(repository):
-        commit = str(HfApi().model_info(repository, revision=revision, timeout=SECONDS).sha)
+        about = HfApi().model_info(
+            repository, revision=revision, timeout=SECONDS, files_metadata=True
+        )
+    commit = str(about.sha)
     if not _COMMIT.fullmatch(commit):
         raise HubError(f"{repository}: the hub says no commit")
-    return commit
+    return commit, {each.rfilename: each for each in about.siblings or ()}
 
 
 def _fetched(repository: str, commit: str, name: str, most: int) -> bytes:
@@ -133,7 +195,7 @@ def _request(repository: str, commit: str, name: str, most: int) -> bytes:
             if code in (408, 429) or code >= 500:
                 raise _AgainError(f"the hub answers {code}")
             if code == 404 and name == exported.ABOUT:
-                what = "has no vgx.json, so it is no model that vgx export wrote"
+                what = "has neither vgx.json (vgx export) nor an autoencoder of diffusers"
                 raise HubError(f"{repository}: {what}")
             if code != 200:
                 raise HubError(f"{repository}: {name}: the hub answers {code}")
