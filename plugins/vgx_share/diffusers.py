@@ -11,13 +11,21 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic import with_config as configured
 from typing_extensions import TypedDict
 
 import vgx
 from vgx.runs import checkpoint
-from vgx.runs.diffusers import CONFIG, SUBFOLDER, WEIGHTS, Autoencoder, fields_for, unlike
+from vgx.runs.diffusers import (
+    CONFIG,
+    SUBFOLDER,
+    WEIGHTS,
+    Autoencoder,
+    checked,
+    fields_for,
+    unlike,
+)
 from vgx.runs.exported import Scale
 from vgx.sampling.model import Model
 
@@ -28,15 +36,11 @@ Side = Annotated[int, Field(ge=4, le=4096)]
 
 @configured(ConfigDict(extra="allow"))
 class Config(TypedDict, total=False):
-    """Those fields of `config.json` that are no part's: sizes and the scale of the latents."""
+    """Those fields of `config.json` that are no part's: the sizes."""
 
     in_channels: Annotated[int, Field(gt=0, le=256)]
     latent_channels: Annotated[int, Field(gt=0, lt=2**16)]
     sample_size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
-    scaling_factor: FiniteFloat
-    shift_factor: FiniteFloat | None
-    latents_mean: list[FiniteFloat] | None
-    latents_std: list[FiniteFloat] | None
 
 
 _CONFIG = TypeAdapter(Config)
@@ -100,7 +104,7 @@ def fields(found: Autoencoder, registry: vgx.Registry) -> dict[str, Any]:
     """
     try:
         parts = {kind: _part(kind, found.config, registry) for kind in ("encoder", "decoder")}
-        known = _checked(found.config)
+        known = checked(found.config, _CONFIG)
     except vgx.StorageError as error:
         raise vgx.StorageError(f"{found.file}: {error}") from error
     return {
@@ -125,27 +129,3 @@ def _part(kind: str, config: Mapping[str, Any], registry: vgx.Registry) -> dict[
             return {"type": part.type, **found}
     name = ascii(config.get("_class_name"))[:100]
     raise vgx.StorageError(f"_class_name: no installed {kind} is that of {name}")
-
-
-def _checked(config: Mapping[str, Any]) -> Config:
-    try:
-        return _CONFIG.validate_python(config, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise vgx.StorageError(f"{place}: {first['msg']}") from None
-
-
-def scale_of(found: Autoencoder) -> Scale:
-    """Return mean and deviation of the latents by channel, and both factors; see `_scale`."""
-    known = _checked(found.config)
-    factor, shift = known.get("scaling_factor"), known.get("shift_factor")
-    mean, std = known.get("latents_mean"), known.get("latents_std")
-    if not factor or factor < 0:
-        return {}
-    scale: Scale = {"scaling_factor": factor}
-    if shift is not None:
-        scale["shift_factor"] = shift
-    if mean and std and len(mean) == len(std) == known.get("latent_channels", 4):
-        scale |= {"mean": mean, "std": [s / factor for s in std]}
-    return scale

@@ -171,8 +171,14 @@ def latent_statistics(run: Run, model: Model) -> exported.Scale:
     """Return mean and deviation of the stored latents by channel, and the scaling factor.
 
     The scaling factor is 1 over the deviation of all latents (Rombach et al. 2022, section D.1). An
-    empty dict for a model without stored latents, unless it came with them.
+    empty dict for a model without stored latents, unless it came with them. An encoder that was
+    frozen keeps the scale of the model that it is from.
     """
+    environment = reading.unless_damaged(reading.environment, run.path) or {}
+    parent = environment.get("parent", {})
+    kept = exported.scale_of(parent.get("latents", {}))
+    if kept and "encoder" in model.recipe.train.freeze and "encoder" in parent.get("networks", ()):
+        return kept
     if len(model.codes) < 2:
         if exported.is_exported(run.path):
             known: dict[str, Any] = {**exported.about(run.path)["latents"]}

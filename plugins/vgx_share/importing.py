@@ -98,7 +98,7 @@ def _from_diffusers(
         recipe = vgx.load_recipe(file, overrides, registry, data)
     recipe = diffusers.with_latent(recipe)
     latents = {"codes": torch.zeros(0, *recipe.latent.shape)}  # [0, *Z]
-    numbers = {"step": 0, "imported": True, "latents": diffusers.scale_of(found)}
+    numbers = {"step": 0, "imported": True, "latents": found.scale}
     return recipe, State(found.tensors, {}, latents, numbers)
 
 

@@ -269,6 +269,31 @@ def test_weights_that_are_no_weights_are_refused(tmp_path):
         vgx.import_model(tmp_path, out=tmp_path / "runs")
 
 
+@pytest.mark.slow
+def test_a_decoder_alone_is_trained_and_the_scale_of_the_latents_is_kept(tmp_path):
+    made = written(tmp_path / "theirs")
+    recipe = made.recipe.with_({
+        "start": {"run": str(tmp_path / "theirs")}, "train.freeze": ["encoder"], "train.steps": 5,
+        "train.ema": None, "encoder.recompute": True, "decoder.recompute": True,
+    })  # fmt: skip
+    run = vgx.run(recipe, out=tmp_path / "runs")
+    first, last = (run.read_log()[at]["losses"]["l1"] for at in (0, -1))
+    assert last < first
+    folder = vgx.export(run, tmp_path / "out")
+    places = [each / "vae" for each in (tmp_path / "theirs", folder)]
+    before, after = (load_file(each / diffusers.WEIGHTS) for each in places)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        kept = name.startswith(("encoder.", "quant_conv."))
+        assert torch.equal(tensor, after[name]) == kept, name
+    theirs, known = (json.loads((each / "config.json").read_text()) for each in places)
+    assert known == theirs
+    # Another start from what was exported keeps it too; one with a trained encoder does not.
+    for changes, kept in (({"start.run": str(folder)}, True), ({"train.freeze": []}, False)):
+        other = vgx.run(recipe.with_({**changes, "train.steps": 1}), out=tmp_path / "runs")
+        assert (exporting.latent_statistics(other, vgx.load(other)) == SCALE) == kept
+
+
 # --- diffusers and onnxruntime, where there is no vgx ---------------------------------------------
 
 ALONE = r"""

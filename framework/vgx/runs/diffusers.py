@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import with_config as configured
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from vgx.errors import StorageError
 from vgx.files import read_file, storage
@@ -22,6 +24,7 @@ from vgx.output import short, visible
 from vgx.parts.base import Component, components_in
 from vgx.parts.kinds import Published
 from vgx.runs import checkpoint
+from vgx.runs.exported import Scale
 from vgx.runs.reading import parsed
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -34,6 +37,21 @@ _OF = {"encoder": ("encoder.", "quant_conv."), "decoder": ("decoder.", "post_qua
 # Names of attention in weights that were written before diffusers 0.13.
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _CONFIG = TypeAdapter(dict[str, Any])
+T = TypeVar("T")
+
+
+@configured(ConfigDict(extra="allow"))
+class ScaleFields(TypedDict, total=False):
+    """The fields of `config.json` for the scale of the latents."""
+
+    latent_channels: int
+    scaling_factor: FiniteFloat
+    shift_factor: FiniteFloat | None
+    latents_mean: list[FiniteFloat] | None
+    latents_std: list[FiniteFloat] | None
+
+
+_SCALE = TypeAdapter(ScaleFields)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +62,7 @@ class Autoencoder:
     tensors: dict[str, Tensor]  # named as in a run: encoder.*, decoder.*; in float32
     sha256: str  # of the file with the tensors
     file: Path  # config.json, for messages
+    scale: Scale  # of the latents
 
 
 def folder_of(place: Path) -> Path | None:
@@ -61,7 +80,38 @@ def read(folder: Path) -> Autoencoder:
     with storage(weights):
         data = read_file(weights, checkpoint.MAX_TENSORS)
     tensors = _named(checkpoint.tensors(data, weights), weights)
-    return Autoencoder(config, tensors, hashlib.sha256(data).hexdigest(), file)
+    try:
+        scale = _scale(checked(config, _SCALE))
+    except StorageError as error:
+        raise StorageError(f"{file}: {error}") from error
+    return Autoencoder(config, tensors, hashlib.sha256(data).hexdigest(), file, scale)
+
+
+def checked(config: Mapping[str, Any], adapter: TypeAdapter[T]) -> T:
+    """Return fields of `config.json` as the adapter has them. Raises `StorageError`."""
+    try:
+        return adapter.validate_python(config, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise StorageError(f"{place}: {first['msg']}") from None
+
+
+def _scale(known: ScaleFields) -> Scale:
+    """Return mean and deviation of the latents by channel, and both factors.
+
+    `latents_std` is the deviation times the scaling factor: diffusers multiplies by both.
+    """
+    factor, shift = known.get("scaling_factor"), known.get("shift_factor")
+    mean, std = known.get("latents_mean"), known.get("latents_std")
+    if not factor or factor < 0:
+        return {}
+    scale: Scale = {"scaling_factor": factor}
+    if shift is not None:
+        scale["shift_factor"] = shift
+    if mean and std and len(mean) == len(std) == known.get("latent_channels", 4):
+        scale |= {"mean": mean, "std": [s / factor for s in std]}
+    return scale
 
 
 def why_not(names: Iterable[str]) -> str:

@@ -39,12 +39,14 @@ class Weights:
     networks: dict[str, dict[str, Tensor]]  # by the names that they have in the network
     averaged: bool  # whether some of them are averaged ones
     config: dict[str, Any] | None = None  # of a folder of diffusers: which networks they are of
+    scale: exported.Scale | None = None  # of the latents, where it is known
 
     def lineage(self) -> dict[str, Any]:
         """Return what `environment.json` holds under `parent`."""
         return {
             "run": self.name, "step": self.step, "sha256": self.sha256,
             "networks": [*self.networks], "how": "start",
+            **({"latents": self.scale} if self.scale else {}),
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -81,7 +83,7 @@ def read_weights(start: Start, present: list[str], out: str | Path | None = None
             + (f"it has: {', '.join(there)}" if there else _nameless(found.tensors, lost))
         )
     averaged = start.averaged and any(AVERAGE in key for key in found.tensors)
-    return Weights(found.name, found.step, found.sha256, kept, averaged, found.config)
+    return Weights(found.name, found.step, found.sha256, kept, averaged, *found[4:])
 
 
 def _of(network: str, tensors: dict[str, Tensor], start: Start) -> dict[str, Tensor]:
@@ -112,6 +114,7 @@ class _Found(NamedTuple):
     sha256: str
     tensors: dict[str, Tensor]
     config: dict[str, Any] | None = None
+    scale: exported.Scale | None = None
 
 
 def _found(start: Start, out: str | Path | None) -> _Found:
@@ -126,7 +129,7 @@ def _found(start: Start, out: str | Path | None) -> _Found:
         return _exported(place, name)
     if folder := diffusers.folder_of(place):
         found = diffusers.read(folder)
-        return _Found(name, 0, found.sha256, found.tensors, found.config)
+        return _Found(name, 0, found.sha256, found.tensors, found.config, found.scale)
     run = find(start.run, out)
     path, state = checkpoint.load(run)
     sha256 = checkpoint.sums(path)[TENSORS]["sha256"]
@@ -135,9 +138,9 @@ def _found(start: Start, out: str | Path | None) -> _Found:
 
 def _exported(folder: Path, name: str) -> _Found:
     """Return the tensors of an exported folder, whose files have the sums in its `vgx.json`."""
-    sha256 = exported.about(folder)["files"][TENSORS]["sha256"]
-    state = exported.load(folder)
-    return _Found(name, state.numbers["step"], sha256, state.model)
+    known, state = exported.about(folder), exported.load(folder)
+    sha256, scale = known["files"][TENSORS]["sha256"], exported.scale_of(known["latents"])
+    return _Found(name, state.numbers["step"], sha256, state.model, None, scale)
 
 
 def _file(file: Path, name: str) -> _Found:
