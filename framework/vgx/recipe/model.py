@@ -46,8 +46,9 @@ class Start(BaseModel):
     model_config = STRICT
 
     run: Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]
-    """Where they are: a run, by its number, name or folder; a folder that `vgx export` wrote; the
-    name of such a model on the hub, `owner/name`; or a file that ends in .safetensors."""
+    """Where they are: a run, by its number, name or folder; a folder that `vgx export` wrote; a
+    folder of diffusers; the name of either on the hub, `owner/name`; or a file that ends in
+    .safetensors."""
     networks: Annotated[tuple[NetworkName, ...], Field(min_length=1)] | None = None
     """The networks that begin with them. `null`: each one that is there and in the recipe."""
     averaged: bool = True
