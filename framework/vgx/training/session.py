@@ -346,8 +346,12 @@ def _nothing_left(training: Training) -> str:
         message = f"{done:,} steps are done, and train.{field}={length} makes {steps:,}"
         raise RecipeError(f"{run.path}: {message}; nothing was changed; give more")
     ended = reading.unless_damaged(reading.ended, run.path)
-    if done < steps or ended is None or ended["how"] != "done":
+    if (done < steps and not training.exhausted) or ended is None or ended["how"] != "done":
         return ""
+    if why := training.exhausted:
+        patience = 2 * (training.recipe.eval.patience or 1)
+        longer = f"vgx run --resume {run.short} --set eval.patience={patience}"
+        return f"Run {run.path} is done at step {done:,}: {why}. To go on: {longer}"
     longer = f"vgx run --resume {run.short} --set train.{field}={2 * length}"
     return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
 
