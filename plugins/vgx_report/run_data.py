@@ -211,6 +211,8 @@ def _ending(ended: reading.Ended | None, lines: Lines) -> str:
     step, of = ended["step"], ended["of"]
     if ended["how"] == "done":
         time = f" in {time_of(lines[-1].get('seconds', 0.0))}" if lines else ""
+        if step < of:
+            return f"It ended early at step {step:,} of {of:,}{time}: {ended.get('message', '')}."
         return f"It ran to its end: {step:,} steps{time}."
     if ended["how"] == "stopped":
         number = ended.get("signal") or 0
