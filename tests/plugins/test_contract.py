@@ -30,11 +30,14 @@ FIELDS = {
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
     "decoder/residual": SMALL,
     "discriminator/dcgan": SMALL,
+    "discriminator/latent-mlp": SMALL,
     "discriminator/multi-scale": {"inner": {"type": "patchgan", **SMALL}},
+    "discriminator/pair-conv": {**SMALL, "joint": 8},
     "discriminator/patchgan": SMALL,
     "discriminator/projection": {"inner": {"type": "patchgan", **SMALL}},
     "discriminator/residual": SMALL,
     "discriminator/timm-patchgan": {"backbone": "test_resnet"},
+    "loss/density-ratio-tc": SMALL,
     "loss/perceptual": {"backbone": "test_resnet"},
 }
 # The image size of those that want more than 16 pixels.
