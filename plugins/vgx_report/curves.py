@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from vgx.runs import reading
 from vgx.runs.frames import evenly
+from vgx_report import diagram
 from vgx_report.family import Branch
 from vgx_report.tables import listed, number
 
@@ -44,7 +45,11 @@ def _norms(line: reading.Line) -> Values:
 
 
 def _accuracy(line: reading.Line) -> Values:
-    return {f"{kind} images": share for kind, share in line.get("accuracy", {}).items()}
+    shares = line.get("accuracy", {}).items()  # those of latents and pairs say what they are of
+    return {
+        kind if kind.endswith((" latents", " pairs")) else f"{kind} images": share
+        for kind, share in shares
+    }
 
 
 def _speed(line: reading.Line) -> Values:
@@ -69,7 +74,8 @@ def of_run(
 
     def of_discriminator(name: str) -> bool:
         moved = {network for network, norm in norms.get(name, {}).items() if norm is not None}
-        return moved == {"discriminator"} or name.endswith(".discriminator")
+        own = bool(moved) and all(map(diagram.of_discriminator, moved))
+        return own or name.endswith(".discriminator")
 
     # Rates that never change are named in the note, not drawn.
     rates: dict[str, set[float]] = {}

@@ -139,8 +139,7 @@ def _summary(
     warnings: list[dict[str, Any]],
 ) -> list[str | list[str]]:
     """Return the sentences of the head: a text, or a verdict and the figures that decide it."""
-    parts = (recipe.encoder, recipe.decoder, recipe.discriminator)
-    names = [f"{part.kind} {part.type}" for part in parts if part is not None]
+    names = [f"{name} {part.type}" for name, part in recipe.networks.items()]
     parameters = sum(row["parameters"] for row in audit.get("rows", []))
     size = f", {_short(parameters)} parameters in all" if parameters else ""
     kept = environment.get("data", {}).get("kept")

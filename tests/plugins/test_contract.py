@@ -37,7 +37,9 @@ FIELDS = {
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
     "decoder/residual": SMALL,
     "discriminator/dcgan": SMALL,
+    "discriminator/latent-mlp": SMALL,
     "discriminator/multi-scale": {"inner": {"type": "patchgan", **SMALL}},
+    "discriminator/pair-conv": {**SMALL, "joint": 8},
     "discriminator/patchgan": SMALL,
     "discriminator/projection": {"inner": {"type": "patchgan", **SMALL}},
     "discriminator/residual": SMALL,
@@ -45,6 +47,7 @@ FIELDS = {
     "loss/alignment": {"backbone": "test_resnet", "pretrained": False},
     "loss/equivariance": {"smallest": 1.0},
     "loss/lpips": {"pretrained": False},
+    "loss/density-ratio-tc": SMALL,
     "loss/perceptual": {"backbone": "test_resnet"},
 }
 # The image size of those that want more than 16 pixels.
