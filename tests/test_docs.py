@@ -260,8 +260,10 @@ def test_an_example_trains_from_its_file(file):
     registry = vgx.discover([file])
     (part,) = registry.plugins[-1].parts
     fields = {"augmentation": "augment.0", "loss": "losses.1"}
-    field = fields.get(part.kind, part.kind)
-    recipe = vgx.load_recipe("recipes/tiny.yaml", {field: part.type}, registry)
+    field, given = fields.get(part.kind, part.kind), {"type": part.type}
+    if "inner" in part.model_fields:
+        given["inner"] = {"type": "conv-transpose", "widths": [16, 8]}
+    recipe = vgx.load_recipe("recipes/tiny.yaml", {field: given}, registry)
     engine = Engine(recipe, steps=2)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     examine(engine, registry, Batch(real))

@@ -38,9 +38,9 @@ OPEN = {
     "data.cache", "data.classes", "data.decode", "data.peek", "data.split", "data.store",
     "engine.build", "errors", "evaluation.latents", "evaluation.tables", "files", "images",
     "notebook.html", "notebook.kernel", "notebook.live", "output", "recipe.library",
-    "runs.checkpoint", "runs.directory", "runs.exported", "runs.frames", "runs.hub", "runs.reading",
-    "runs.summary", "runs.trust", "sampling.draw", "sampling.model", "second.kept",
-    "training.fork", "training.preparing", "training.replay", "training.session",
+    "runs.checkpoint", "runs.diffusers", "runs.directory", "runs.exported", "runs.frames",
+    "runs.hub", "runs.reading", "runs.summary", "runs.trust", "sampling.draw", "sampling.model",
+    "second.kept", "training.fork", "training.preparing", "training.replay", "training.session",
 }  # fmt: skip
 # Values for people: their methods call functions of `vgx` that stand above them.
 FOR_PEOPLE = {"recipe.model", "notebook.run"}

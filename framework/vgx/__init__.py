@@ -59,12 +59,16 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Metric as Metric
     from vgx.parts.kinds import MetricState as MetricState
     from vgx.parts.kinds import Named as Named
+    from vgx.parts.kinds import Observing as Observing
     from vgx.parts.kinds import OfClass as OfClass
     from vgx.parts.kinds import OpenTracker as OpenTracker
+    from vgx.parts.kinds import PerImage as PerImage
     from vgx.parts.kinds import Prior as Prior
+    from vgx.parts.kinds import Published as Published
     from vgx.parts.kinds import Quantising as Quantising
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
+    from vgx.parts.kinds import Timed as Timed
     from vgx.parts.kinds import Tracker as Tracker
     from vgx.parts.kinds import UsesModel as UsesModel
     from vgx.parts.registry import Plugin as Plugin
@@ -120,7 +124,8 @@ _PUBLIC = {
     "vgx.parts.kinds": (
         "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
         "Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Metric MetricState "
-        "Named OfClass OpenTracker Prior Quantising Sampler Source Tracker UsesModel"
+        "Named Observing OfClass OpenTracker PerImage Prior Published Quantising Sampler Source "
+        "Timed Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive CodeSpec ImageSpec LatentSpec Rate Schedule Share Weight at",

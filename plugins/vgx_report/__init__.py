@@ -18,6 +18,8 @@ commands   the commands
 
 from __future__ import annotations
 
+import io
+
 import click
 
 import vgx
@@ -40,3 +42,13 @@ def run_ended(run: vgx.Run) -> None:
 
     console = Console()
     console.print(f"Report {write_page(run, console)}")
+
+
+@vgx.hookimpl
+def run_evaluated(run: vgx.Run) -> None:
+    """Write the page of a run again with its new figures, if there is a page."""
+    from vgx.console import Console
+    from vgx_report.run_page import write_page
+
+    if (run.path / "report.html").is_file():
+        write_page(run, Console(io.StringIO()))

@@ -34,8 +34,10 @@ MAX_SIDE = 4096  # pixels of an image's side that a recipe can ask for
 PLACES = 12  # most places of the slider through the grids
 MARKED = (
     "A figure is marked where it is better than every other one by more than the sum of the two "
-    "spreads. ± is the standard deviation over seeds of drawing, not of training: a recipe that is "
-    "trained again may differ by more."
+    "spreads. ± is the standard deviation over seeds of drawing. For reconstructions ± is the "
+    "standard error over images; they are of the same images, so the mark says that the difference "
+    "is more than two of its standard errors. None of this is the spread of training: a recipe "
+    "that is trained again may differ by more."
 )
 
 

@@ -104,5 +104,5 @@ def of_recipe(
         f"{engine.device}: {diagram.duration(step)} a step, measured on {trials.STEPS} steps of "
         f"{count:,} random images; drawing, saving and evaluation take more time."
     )
-    plain = recipe.model_dump(mode="json")
+    plain = engine.recipe.model_dump(mode="json")  # with lengths of schedules
     return diagram.explain(plain, asdict(findings), engine.steps, pace)

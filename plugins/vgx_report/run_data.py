@@ -11,7 +11,7 @@ from typing import Any
 import vgx
 from vgx.data.classes import summary
 from vgx.errors import noticing
-from vgx.evaluation.tables import tables
+from vgx.evaluation.tables import spread_of, tables
 from vgx.runs import reading
 from vgx.runs.directory import Run
 from vgx.runs.reading import unless_damaged
@@ -31,8 +31,8 @@ PRIOR = (
     "of images; the further these are from N(0, I), the less it makes of such draws."
 )
 NOT_EVALUATED = (
-    "Not evaluated yet. vgx eval {run} measures reconstructions, samples and latents; vgx report "
-    "{run} then writes this page again, with the figures."
+    "Not evaluated yet. vgx eval {run} measures reconstructions, samples and latents, and writes "
+    "this page again, with the figures."
 )
 OFFLINE = "This page loads nothing from a network."
 
@@ -213,6 +213,8 @@ def _ending(ended: reading.Ended | None, lines: Lines) -> str:
     step, of = ended["step"], ended["of"]
     if ended["how"] == "done":
         time = f" in {time_of(lines[-1].get('seconds', 0.0))}" if lines else ""
+        if step < of:
+            return f"It ended early at step {step:,} of {of:,}{time}: {ended.get('message', '')}."
         return f"It ran to its end: {step:,} steps{time}."
     if ended["how"] == "stopped":
         number = ended.get("signal") or 0
@@ -303,7 +305,7 @@ def _metrics(run: Run) -> dict[str, Any] | None:
         text = f"left out: {run.path / 'evaluation.json'}: {error}: missing"
         warnings.warn(text, vgx.Notice, stacklevel=2)
         return None
-    note = f"Measured at step {step:,}; ± is the standard deviation over {seeds} seeds."
+    note = f"Measured at step {step:,}; {spread_of(seeds)}."
     return {"notes": [note, *results.get("notices", [])], "tables": rows}
 
 

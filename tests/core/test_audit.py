@@ -210,7 +210,8 @@ def examined(tmp_path):
             size = loaded.image.size
             real = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
             loaded.dataset.build(loaded.image)
-            return examine(engine, registry, Batch(real), reads)
+            labels = torch.arange(4) % loaded.image.classes if loaded.image.classes else None
+            return examine(engine, registry, Batch(real, labels), reads)
 
     return call
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import logging
+import math
 import signal
 import textwrap
 from pathlib import Path
@@ -14,9 +16,11 @@ import torch
 
 import vgx
 from vgx.cli import run_program
+from vgx.console import Console
 from vgx.errors import Stopped
 from vgx.notebook.training import _interrupted
 from vgx.runs import checkpoint, directory
+from vgx.training import session
 from vgx.training.loop import Training
 from vgx.training.signals import NUMBERS
 
@@ -290,6 +294,56 @@ def test_without_quiet_it_prints_and_the_log_is_silent(tmp_path, capfd):
     out, err = capfd.readouterr()
     assert f"Run {run.path} on" in out
     assert err == ""
+
+
+@pytest.mark.slow
+def test_a_schedule_without_steps_lasts_as_long_as_the_training(tmp_path):
+    """A cosine from 3e-4 to 0; the number of steps is written once."""
+    cosine = {"train.optimizers.generator.lr": {"from": 3e-4, "to": 0, "shape": "cosine"}}
+    late = {"losses.1.weight": {"from": 1, "to": 3, "after": 2}}
+    recipe = vgx.load_recipe("tiny", FAST | cosine | late | {"train.log_every": 1})
+    run = vgx.run(recipe, {"train.steps": 4}, out=tmp_path, quiet=True)
+    wanted = [3e-4 * (1 + math.cos(math.pi * done / 4)) / 2 for done in range(4)]
+    assert [line["rates"]["generator"] for line in run.read_log()] == pytest.approx(wanted)
+    assert run.recipe.train.optimizers.generator.lr.steps == 4
+    weight = run.recipe.losses[1].weight
+    assert [weight.at(done) for done in range(5)] == [1, 1, 1, 2, 3]
+
+    # The same recipe changes nothing in a run that goes on, and neither does a longer training.
+    longer = recipe.with_({"train.steps": 6})
+    session.resume(run.path, longer, console=Console(io.StringIO()))
+    assert run.recipe.train.optimizers.generator.lr.steps == 4
+    assert [line["rates"]["generator"] for line in run.read_log()[4:]] == [0.0, 0.0]
+
+    epochs = {"train.epochs": 2, "train.steps": None, "eval.holdout": 0.4}
+    short = vgx.run(recipe, epochs, out=tmp_path, quiet=True)  # fewer images than there are
+    steps = short.step
+    assert 0 < steps < 4
+    assert short.recipe.train.optimizers.generator.lr.steps == steps
+    with pytest.raises(vgx.RecipeError, match="has values in a training alone"):
+        recipe.losses[1].weight.at(3)
+
+
+@pytest.mark.slow
+def test_a_training_ends_when_its_best_becomes_no_better(tmp_path, monkeypatch, capfd):
+    """Evaluations after steps 2, 4, 6, ...; step 4 is the best for two of them."""
+    values = {2: 10.0, 4: 12.0, 6: 11.0, 8: 12.0, 10: 13.0, 12: 9.0}
+    scripted = lambda engine, store, step, cache: {"psnr": values[step]}  # noqa: E731
+    monkeypatch.setattr("vgx.training.loop.measure_training", scripted)
+    early = {"eval.metrics": ["psnr"], "eval.every": 2, "eval.best": "psnr", "eval.patience": 2}
+    run = vgx.run("tiny", FAST | early | {"train.steps": 12}, out=tmp_path, quiet=True)
+    assert (run.state, run.step) == ("done", 8)
+    assert run.model("cpu", best=True).step == 4
+    why = "psnr has not become better since step 4 (eval.patience)"
+    assert json.loads((run.path / "ended.json").read_text())["message"] == why
+    assert "It ended early at step 8 of 12" in (run.path / "report.html").read_text()
+    assert vgx.resume(run).step == 8
+    printed = capfd.readouterr().out
+    assert f"is done at step 8: {why}. To go on: vgx run --resume" in printed
+    assert "--set eval.patience=4" in printed
+    assert vgx.resume(run, {"eval.patience": 3}, quiet=True).step == 12
+    with pytest.raises(vgx.RecipeError, match="patience: nothing says what is better; give best"):
+        vgx.load_recipe("tiny", {"eval.patience": 2})
 
 
 LOUD = """

@@ -48,6 +48,20 @@ def test_l1_and_psnr_are_means_over_images():
     assert measured(metric("psnr"), *random_images())["psnr"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_metrics_of_pairs_know_the_value_of_each_image():
+    """Unlike distances of sets, which are no means over images."""
+    real, fake = random_images()
+    names = ("psnr", "ssim", "ms-ssim", "l1", "perceptual")
+    for name in names:
+        state = metric(name).build(IMAGE)
+        state.update(real[:2], fake[:2])
+        state.update(real[2:], fake[2:])
+        assert isinstance(state, vgx.PerImage)
+        alone = [measured(metric(name), real[i : i + 1], fake[i : i + 1])[name] for i in range(5)]
+        assert state.per_image()[name] == pytest.approx(alone, rel=1e-5)
+    assert not isinstance(metric("reconstruction-frechet").build(IMAGE), vgx.PerImage)
+
+
 def test_psnr_by_hand():
     """A difference of a tenth everywhere is 20 dB; no difference counts 100."""
     grey = torch.full((2, 3, 8, 8), 0.5)

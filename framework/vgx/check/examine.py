@@ -18,6 +18,7 @@ from vgx.check import audit
 from vgx.check.attempt import keeping_buffers
 from vgx.check.audit import Finding
 from vgx.check.blame import Working, blaming, responsible, working
+from vgx.check.changing import try_changing
 from vgx.check.hidden_state import watching_state
 from vgx.check.metrics import try_metrics_of_model
 from vgx.check.networks import mixes_images, try_augmentations, try_networks, try_sampler
@@ -110,6 +111,7 @@ def examine(
     """
     recipe, piece = engine.recipe, engine.recipe.train.batch // engine.recipe.train.accumulate
     parts_at_work = working(engine)
+    engine.forward.at(0)
     with blaming(registry, parts_at_work):
         with (
             _unchanged(engine),
@@ -123,6 +125,7 @@ def examine(
             notes = list(_across_images(engine, batch, tried))
             if piece != len(batch):
                 _try_piece(engine, _repeated(batch, piece), len(batch), parts_at_work)
+            faults += try_changing(engine, step)
         faults += [*try_prior(engine, batch), *try_sampler(engine)]
         try_metrics_of_model(engine)
     faults = [*hidden, *_not_of_state([*faults, *tried.findings, *of_terms], hidden)]
@@ -157,7 +160,8 @@ def _unchanged(engine: Engine) -> Iterator[None]:
     """Restore buffers after the block, and raise `PluginError` when a loss changed a weight."""
     networks = engine.networks.items()
     weights = [(name, p, p._version) for name, network in networks for p in network.parameters()]  # noqa: SLF001
-    with keeping_buffers(engine.networks.values()):
+    augmentations = engine.forward.saved_augmentations.values()
+    with keeping_buffers([*engine.networks.values(), *augmentations]):
         yield
     for name, parameter, version in weights:
         changed, gradient = parameter._version != version, parameter.grad  # noqa: SLF001

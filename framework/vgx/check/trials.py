@@ -13,6 +13,7 @@ from vgx import rng
 from vgx.check.attempt import keeping_buffers
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
+from vgx.recipe.lengths import with_length
 from vgx.recipe.model import Recipe
 
 FEW = 4  # images on which precisions are compared
@@ -43,6 +44,7 @@ def as_before(recipe: Recipe, stored: Recipe) -> Recipe:
         range=before.range if image.range == "auto" else image.range,
     )
     recipe = recipe.model_copy(update={"image": image})
+    recipe = with_length(recipe, recipe.train.steps, stored)
     return settled(recipe, stored.train.precision, compiled=compiled is True)
 
 

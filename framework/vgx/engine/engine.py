@@ -35,7 +35,8 @@ from vgx.engine.starting import Fit, begin
 from vgx.engine.stored_latents import MAX_LATENTS, StoredLatents
 from vgx.errors import StorageError
 from vgx.recipe.model import Recipe, Train
-from vgx.runs.checkpoint import OTHER_VERSION, State
+from vgx.runs.checkpoint import OTHER_VERSION, State, under
+from vgx.step import Step
 
 ROLLBACK_LR = 0.5  # what each rollback multiplies the learning rates by
 
@@ -114,6 +115,7 @@ class Engine:
         for position, micro_batch in enumerate(micro_batches):
             streams = self.streams(number, index, position)
             step = self.forward(micro_batch, number, streams, train_generator=train_generator)
+            self.observe(players, step)
             if train_generator:
                 self.latents.add(step)
             for player in players:
@@ -129,6 +131,11 @@ class Engine:
         for name, summed in gradients.items():
             self.players[name].step_optimizer(number, summed, self.lr_scale, self.guard.found_inf)
         return terms
+
+    def observe(self, players: list[Player], step: Step) -> None:
+        """Let augmentations see a pass: once for each minibatch, when the discriminator learns."""
+        if self.players.get("discriminator", self.players["generator"]) in players:
+            self.forward.observe(step)
 
     # --- random numbers and learning rates ---------------------------------------------------
 
@@ -216,6 +223,7 @@ class Engine:
             return
         forward = Forward(self.recipe, networks, self.steps, self.device, self.dtype)
         forward.bf16 = self.forward.bf16
+        forward.share_augmentations(self.forward)  # and the networks stay as in the last step
         seed = rng.key(self.seed, "statistics", number)
         with rng.ambient(seed, "pass"), new_statistics(renewed):
             for index, batch in enumerate(batches):
@@ -279,7 +287,11 @@ class Engine:
     def restore(self, state: State) -> None:
         """Take up a checkpoint's state. Raises `StorageError` when it is of another recipe."""
         try:
-            states.load_networks(self._saved_networks(), state.model)
+            networks = self._saved_networks()
+            for name in self.forward.saved_augmentations:
+                if not under(state.model, name):  # of an earlier vgx
+                    del networks[name]
+            states.load_networks(networks, state.model)
             states.load_optimizers(self.players, state.optimizer, state.numbers["optimizers"])
             self.latents.load(state.latents)
         # A checkpoint of another recipe makes the loaders raise many kinds of error.
@@ -289,4 +301,4 @@ class Engine:
 
     def _saved_networks(self) -> dict[str, nn.Module]:
         average = {} if self.ema is None else {"average": self.ema}
-        return {**self.networks, **average}
+        return {**self.networks, **average, **self.forward.saved_augmentations}

@@ -8,13 +8,13 @@ Letters: B images, C channels, H x W pixels, Z the latent shape, F kinds of fake
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.profiler import record_function
 
 from vgx import rng
@@ -22,6 +22,7 @@ from vgx.data.batches import Batch
 from vgx.engine.build import at_least_float32, label_inputs, sigmoid
 from vgx.engine.surroundings import untouched
 from vgx.errors import Notice
+from vgx.parts.kinds import Augmentation, Observing, Timed
 from vgx.recipe.model import Recipe
 from vgx.rng import Streams
 from vgx.step import Posterior, Score, Step
@@ -43,8 +44,9 @@ class Forward:
         self.device, self.dtype = device, dtype
         self.parts = recipe.networks
         self.judges = {name: part for name, part in recipe.judges.items() if name in networks}
-        self.augment = [part.build(recipe.image) for part in recipe.augment]
-        self.diff_augment = [part.build(recipe.image) for part in recipe.diff_augment]
+        self.augment = [self._built(part) for part in recipe.augment]
+        self.diff_augment = [self._built(part) for part in recipe.diff_augment]
+        self.timed = [each for each in self._changing() if isinstance(each, Timed)]
         self.bf16 = recipe.train.precision == "bf16"  # not for `auto`: see Engine.configure
         self.compiled: dict[str, Callable[..., Any]] = {}  # called instead of the networks
         self.dropout = False  # whether a discriminator drew dropout masks in the last pass
@@ -60,6 +62,7 @@ class Forward:
         Random numbers come from `streams`. Without `train_generator` no gradient leads to the
         generator.
         """
+        self.at(number)
         real = self.augmented(batch.images, streams)  # [B, C, H, W]
         z = torch.randn(
             (len(real), *self.recipe.latent.shape),
@@ -86,6 +89,53 @@ class Forward:
             **outputs,
         )
         return self.scored(step, streams) if self.judges else step
+
+    # --- what changes with time ------------------------------------------------------------
+
+    def _built(self, part: Augmentation) -> Callable[[Tensor, Generator], Tensor]:
+        augment = part.build(self.recipe.image)
+        if isinstance(augment, nn.Module):
+            augment.to(self.device, self.dtype).requires_grad_(requires_grad=False)
+        return augment
+
+    def _changing(self) -> Iterator[object]:
+        """Go through the networks with all modules in them, and the augmentations."""
+        for network in self.networks.values():
+            yield from network.modules()
+        for augment in (*self.augment, *self.diff_augment):
+            yield from augment.modules() if isinstance(augment, nn.Module) else [augment]
+
+    def at(self, number: int) -> None:
+        """Let networks and augmentations become what they are in a step."""
+        with torch.no_grad():
+            for each in self.timed:
+                each.at(number, number / self.steps)
+
+    def observe(self, step: Step) -> None:
+        """Let augmentations see a step after its forward pass."""
+        with torch.no_grad():
+            for augment in (*self.augment, *self.diff_augment):
+                if isinstance(augment, Observing):
+                    augment.observe(step)
+
+    @property
+    def saved_augmentations(self) -> dict[str, nn.Module]:
+        """The augmentations that are modules, by the names that checkpoints have for them."""
+        return {
+            f"{field} {index} {part.type}": augment
+            for field, built in (("augment", self.augment), ("diff_augment", self.diff_augment))
+            for index, (part, augment) in enumerate(
+                zip(getattr(self.recipe, field), built, strict=True)
+            )
+            if isinstance(augment, nn.Module)
+        }
+
+    def share_augmentations(self, other: Forward) -> None:
+        """Use the augmentations of another pass, with what they keep, and change nothing of it."""
+        self.augment, self.diff_augment = other.augment, other.diff_augment
+        self.timed = []
+
+    # --- one network at a time -------------------------------------------------------------
 
     def augmented(self, images: Tensor, streams: Streams) -> Tensor:
         """[B, C, H, W]  Images after the recipe's augmentations."""

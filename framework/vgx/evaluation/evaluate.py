@@ -27,12 +27,23 @@ from vgx.evaluation.metrics import (
     check_sampler,
     counts_of,
     feature_parts,
-    measure_reconstructions,
     measure_samples,
+    reconstruction_states,
+    values_of,
 )
 from vgx.evaluation.tables import LATENT
 from vgx.files import write_file
-from vgx.parts.kinds import Dataset, Factored, Features, Labelled, Metric, Sampler, Source
+from vgx.notebook import run as people
+from vgx.parts.kinds import (
+    Dataset,
+    Factored,
+    Features,
+    Labelled,
+    Metric,
+    PerImage,
+    Sampler,
+    Source,
+)
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Recipe, value_names
@@ -45,6 +56,7 @@ from vgx.step import Posterior
 # Of evaluation.json. From 2 on, factors that are classes are measured as such. From 3 on, `fid` and
 # `kid` are in Inception's features alone; ssim, mig, disentanglement and completeness changed.
 FORMAT = 3
+GROUPS = 10  # parts of the reconstructed images, of which each has a mean
 PUBLISHED = 50_000  # generated images that published distances compare with all training images
 TRAINED_ON = (
     "nothing was held out (eval.holdout: 0), so reconstructions and latents are measured on images "
@@ -79,7 +91,10 @@ def evaluate_run(
     device: torch.device,
     console: Console,
 ) -> dict[str, Any]:
-    """Measure a run's checkpoint, write `evaluation.json` and return its content."""
+    """Measure a run's checkpoint, write `evaluation.json` and return its content.
+
+    Then `run_evaluated` of each plugin is called; an error there is a warning.
+    """
     started, notices = time.perf_counter(), list[str]()
     place, dataset = run.place("evaluation.json"), settings.against or recipe.dataset
     if settings.against is None and not recipe.eval.holdout:
@@ -89,18 +104,16 @@ def evaluate_run(
         announce(dataset, settings.samplers, console)
         with looking_back(run, recipe):
             source, image = _open(dataset, recipe, console)
-        labelled = image.classes > 0 or not recipe.takes_labels
         counts = _counts_before(settings, recipe, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
-        settings = _possible(settings, recipe, counts, cache, console, labelled=labelled)
+        settings = _possible(settings, recipe, image, counts, cache, console)
         model = _model(run, recipe, device, settings)
         holdout = None if settings.against else recipe.eval.holdout
         store = store_of(source, dataset, image, console, holdout or 0.0)
-        if settings.against is not None:
-            store = _with_labels_of(store, run, recipe)
+        store = _with_labels_of(store, run, recipe) if settings.against else store
         sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
-        settings = _possible(settings, recipe, counts, cache, console, model, labelled=labelled)
+        settings = _possible(settings, recipe, image, counts, cache, console, model)
         with console.progress("Evaluating", _work(settings, sets, model)) as update:
 
             def advance(more: int) -> None:
@@ -137,6 +150,11 @@ def evaluate_run(
         "notices": list(dict.fromkeys(notices)),
     }
     write_file(place, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    for plugin in registry.plugins:
+        if failure := plugin.call("run_evaluated", run=people.Run(run.path)):
+            console.warn(
+                f"plugin {plugin.title} failed after the evaluation of {run.path}: {failure}"
+            )
     return results
 
 
@@ -179,20 +197,19 @@ def _with_labels_of(store: Store, run: Run, recipe: Recipe) -> Store:
 def _possible(
     settings: Settings,
     recipe: Recipe,
+    given: ImageSpec,
     counts: Counts,
     cache: FeatureCache,
     console: Console,
     model: Model | None = None,
-    *,
-    labelled: bool = True,
 ) -> Settings:
     """Return the settings with the metrics that can be computed, whose networks are then built.
 
     The reason why one cannot be computed is printed, or raised if the metric was named. Metrics
-    that use the model are tried when it is there. `labelled` says whether the images have the
-    labels that the networks take.
+    that use the model are tried when it is there. `given` says whether the images have labels.
     """
     check_names(settings.metrics)
+    labelled = given.classes > 0 or not recipe.takes_labels
     image, metrics = recipe.image, list[Metric]()
     for metric in settings.metrics:
         try:
@@ -280,11 +297,25 @@ def _reconstruction(
     metrics = [metric for metric in settings.metrics if metric.pairs]
     if model.encoder is None or not metrics:
         return None
-    values = measure_reconstructions(model, real, metrics, advance)
+    states = reconstruction_states(model, real, metrics, advance)
+    figures = _statistics([values_of(states)], metrics)
+    for state in states:
+        if isinstance(state, PerImage):
+            for name, values in state.per_image().items():
+                figures[name] |= over_images(values)
+    return {"pictures": len(real), "split": real.split, "figures": figures}
+
+
+def over_images(values: Sequence[float]) -> dict[str, Any]:
+    """Return the standard error of a mean over images, and the means of `GROUPS` parts of these.
+
+    The parts are of the same images for every run that is measured on these images, so two runs can
+    be compared part by part.
+    """
+    groups = min(GROUPS, len(values))
     return {
-        "pictures": len(real),
-        "split": real.split,
-        "figures": _statistics([values], metrics),
+        "spread": statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0,
+        "groups": [statistics.fmean(values[i::groups]) for i in range(groups)],
     }
 
 

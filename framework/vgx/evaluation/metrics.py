@@ -26,7 +26,7 @@ from vgx.evaluation.features import (
     real_sets,
 )
 from vgx.images import levels
-from vgx.parts.kinds import Comparison, Features, Metric, Sampler
+from vgx.parts.kinds import Comparison, Features, Metric, MetricState, Sampler
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Eval, Recipe, value_names
 from vgx.sampling.draw import draw, prepare
@@ -121,7 +121,6 @@ def measure_training(
     return values
 
 
-@torch.no_grad()
 def measure_reconstructions(
     model: Model, real: RealImages, metrics: Sequence[Metric], advance: Advance = ignore
 ) -> dict[str, float]:
@@ -129,9 +128,22 @@ def measure_reconstructions(
 
     Metrics that compare sets of images are left out.
     """
+    return values_of(reconstruction_states(model, real, metrics, advance))
+
+
+def values_of(states: Sequence[MetricState]) -> dict[str, float]:
+    """Return the values of the metrics that have these states."""
+    return _merged(*(state.compute() for state in states))
+
+
+@torch.no_grad()
+def reconstruction_states(
+    model: Model, real: RealImages, metrics: Sequence[Metric], advance: Advance = ignore
+) -> list[MetricState]:
+    """Return states of metrics after all real images and what the decoder makes of them."""
     states = [state_of(metric, model.recipe.image, model) for metric in metrics if metric.pairs]
     if not states:
-        return {}
+        return []
     device = model.codes.device
     all_labels, done = real.labels_on(device), 0
     for images in real.batches(device):
@@ -141,7 +153,7 @@ def measure_reconstructions(
             update(state, (images, recon), labels)
         done += len(images)
         advance(len(images))
-    return _merged(*(state.compute() for state in states))
+    return states
 
 
 @torch.no_grad()

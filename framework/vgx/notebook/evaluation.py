@@ -14,7 +14,7 @@ from vgx.console import Console, aligned
 from vgx.engine.build import pick_device
 from vgx.evaluation.choice import settings_for
 from vgx.evaluation.evaluate import evaluate_run
-from vgx.evaluation.tables import meanings, tables
+from vgx.evaluation.tables import meanings, spread_of, tables
 from vgx.notebook import html
 from vgx.notebook.kernel import ShownOnce
 from vgx.notebook.live import chosen_console, showing, shown
@@ -66,7 +66,8 @@ class Evaluation(ShownOnce):
             html.block(html.escaped(title), html.table(header, rows))
             for title, header, rows in self._tables
         ]
-        notices = html.lines([f"NOTICE: {text}" for text in self.results["notices"]])
+        lines = [spread_of(len(self.results["seeds"]))]
+        notices = html.lines([*lines, *(f"NOTICE: {text}" for text in self.results["notices"])])
         explained = html.table(("figure", "meaning"), meanings({**self.results}))
         folded = html.folded("what the figures mean", explained)
         return html.block(html.title(self._title), *parts, notices, folded)
@@ -74,7 +75,7 @@ class Evaluation(ShownOnce):
     @property
     def _title(self) -> str:
         seeds, step = len(self.results["seeds"]), f"step {self.results['step']:,}"
-        spread = f"spread over {seeds} seeds" if seeds > 1 else "one seed"
+        spread = f"{seeds} seeds" if seeds > 1 else "one seed"
         return f"Evaluation of run {self.run.path.name}, {step}; {spread}"
 
     @property

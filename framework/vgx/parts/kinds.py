@@ -210,7 +210,8 @@ class Augmentation(Component):
     def build(self, image: ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
         """Make a callable: images [B, C, H, W] in [0, 1] and a generator -> the same shape.
 
-        It gets whole batches on the training device, and draws for each image independently.
+        It gets whole batches on the training device, and draws for each image independently. It may
+        be an `nn.Module`, whose buffers are saved with the run; see `Timed` and `Observing`.
         """
 
 
@@ -274,6 +275,33 @@ class Decoder(Component):
         """Make a module: z [B, *Z] -> logits [B, C, H, W]. The engine applies the sigmoid."""
 
 
+@runtime_checkable
+class Published(Protocol):
+    """An encoder or decoder whose network is that of a class of diffusers.
+
+    Its weights have the names of that class, those before the latent in the encoder (`encoder.*`,
+    `quant_conv.*`), the others in the decoder (`decoder.*`, `post_quant_conv.*`). So `vgx export`
+    and `vgx import` exchange them, and a training can start from them.
+    """
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the fields with which this part is the network that a `config.json` describes.
+
+        `None` for a class (`config["_class_name"]`) that is not this part. Raises `StorageError`
+        for a `config.json` of this class that the part cannot be. The file may come from anybody.
+        """
+        ...
+
+    def config(self, image: ImageSpec, latent: LatentSpec) -> dict[str, Any]:
+        """Return what `config.json` says of this part: fields that diffusers' class takes."""
+        ...
+
+    def halvings(self) -> int:
+        """Return how often an encoder halves the images, or a decoder doubles the latents."""
+        ...
+
+
 class Discriminator(Component):
     """A network that scores images, latents, or pairs of both: whether they look real."""
 
@@ -325,6 +353,38 @@ def _accept_old_build(cls: type[Component]) -> None:
         return build(self, *shapes[:taken])
 
     type.__setattr__(cls, "build", accepting)
+
+
+# --- what changes with time ------------------------------------------------------------------
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A network, a module in it, or an augmentation that changes with the step."""
+
+    def at(self, number: int, progress: float) -> None:
+        """Become what it is in step `number`, counted from 0; `progress` goes from 0 to 1.
+
+        It is called before each forward pass of a training. The result is a function of these two
+        numbers alone, and is kept in buffers, so that a checkpoint has it for sampling.
+        """
+        ...
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """An augmentation that sees each step of a training, and changes with what it sees.
+
+    What it keeps are buffers of the `nn.Module` that `build` returns: they are saved with the run.
+    """
+
+    def observe(self, step: Step) -> None:
+        """See a step after its forward pass, before its losses: once for each minibatch.
+
+        In a recipe with a discriminator it is the pass in which that is trained. With
+        `train.accumulate` it is called for each piece of the minibatch. Gradients are off.
+        """
+        ...
 
 
 # --- losses ----------------------------------------------------------------------------------
@@ -608,7 +668,8 @@ class Features(Component):
 class MetricState(Protocol):
     """The state of a metric, updated with one batch after another.
 
-    One that needs the trained networks also has `use`: see `UsesModel`.
+    One that needs the trained networks also has `use`: see `UsesModel`. One whose values are means
+    over images may have `per_image`: see `PerImage`.
     """
 
     def update(self, real: Tensor, fake: Tensor) -> None:
@@ -617,6 +678,18 @@ class MetricState(Protocol):
 
     def compute(self) -> dict[str, float]:
         """Return the values of the metric by name."""
+        ...
+
+
+@runtime_checkable
+class PerImage(Protocol):
+    """What a metric of pairs builds, if its values are means over the images.
+
+    Then `vgx eval` knows how much the images differ, and so how exact the means are.
+    """
+
+    def per_image(self) -> dict[str, Sequence[float]]:
+        """Return the value of each image, in the order of the updates, by the name of its mean."""
         ...
 
 

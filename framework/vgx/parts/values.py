@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from vgx.errors import RecipeError
+
 SMALLEST, LARGEST = 4, 4096  # pixels of an image's sides
 _MOST = 3.4e38  # which a float of 32 bits can hold
 # What all models of a recipe share. Serialization by alias: YAML says `from`, not `start`.
@@ -171,8 +173,9 @@ class Schedule(BaseModel):
     """The value at the first step."""
     to: float
     """The value after `steps`. With `cyclical`, the largest value of each cycle."""
-    steps: PositiveInt
-    """Length of the change, or of one cycle, in training steps."""
+    steps: PositiveInt | None = None
+    """Length of the change, or of one cycle, in training steps. `null`: from `after` to the end of
+    the training."""
     after: NonNegativeInt = 0
     """The step at which the change begins. Until then the value is `from`."""
     shape: Literal["linear", "cosine", "cyclical"] = "linear"
@@ -180,6 +183,8 @@ class Schedule(BaseModel):
 
     def at(self, number: int) -> float:
         """Return the value after `number` steps of training."""
+        if self.steps is None:
+            raise RecipeError("a schedule without steps has values in a training alone")
         number = max(number - self.after, 0)
         if self.shape == "cyclical":
             done = min(2 * (number % self.steps) / self.steps, 1.0)

@@ -20,6 +20,7 @@ from vgx.runs import checkpoint
 from vgx.step import Gaussian, Step
 
 B = 8  # images in a batch, and at most so many of a data set
+LAST = 99  # the number of the last step, for parts that change with time
 ROUNDING = 1e-4  # allowed difference between an image in one batch and in another
 
 

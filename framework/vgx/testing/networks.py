@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from vgx import rng
 from vgx.check.attempt import same_tensors
+from vgx.check.changing import faults_of_change
 from vgx.parts.contract import check_indices, check_posterior, check_score, check_tensor
 from vgx.parts.kinds import Quantising
 from vgx.testing.case import (
+    LAST,
     ROUNDING,
     B,
     Case,
@@ -45,9 +47,9 @@ def check_encoder(case: Case) -> None:
 
     _check_network(case, lambda part: part.build(case.image, case.latent), [case.images()], check)
     network = built(lambda part: part.build(case.image, case.latent), case.part).eval()
-    posterior = network(case.images())
-    if isinstance(network, Quantising):
-        check_indices(network, posterior, case.latent.shape)
+    quantising = isinstance(network, Quantising)
+    if quantising:
+        check_indices(network, network(case.images()), case.latent.shape)
 
 
 def check_decoder(case: Case) -> None:
@@ -97,6 +99,7 @@ def _check_network(
     _check_gradients(case, network, inputs, forward)
     two = [each[:2] for each in inputs]
     forward(network, two)
+    case.faults.extend(faults_of_change(case.part, network, LAST, case.step))
     copy.deepcopy(network)  # averaged weights start as a copy
     other = built(build, case.part.untrained(), 1)
     other.load_state_dict(saved_and_loaded(network.state_dict()))

@@ -27,6 +27,7 @@ from vgx.engine.engine import Engine
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.files import read_file, replacing, require_writable, storage, write_file
 from vgx.parts.registry import Registry
+from vgx.recipe.lengths import with_length
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames, reading
@@ -79,6 +80,7 @@ def fork(
     if "optimizers" not in state.numbers:
         raise RecipeError(f"{parent.path}: {NO_OPTIMIZER}, since it was imported")
     recipe = recipe or stored
+    recipe = with_length(recipe, recipe.train.steps, stored)
     recipe = recipe.model_copy(update={"image": trials.as_before(recipe, stored).image})
     changed = _changes(parent, stored, recipe)
     require_writable(runs_dir(out))
@@ -294,7 +296,10 @@ def _fitted(parent: Run, stored: Recipe, engine: Engine, state: State) -> tuple[
     fresh = engine.state({})
     losses = (loss.label for recipe in (stored, engine.recipe) for loss in recipe.losses)
     networks = {**stored.networks, **engine.recipe.networks}
-    names = (*networks, "average", *dict.fromkeys(f"loss {label}" for label in losses))
+    names = (
+        *networks, "average", *dict.fromkeys(f"loss {label}" for label in losses),
+        *engine.forward.saved_augmentations,
+    )  # fmt: skip
     model: dict[str, Tensor] = {}
     notices: list[str] = []
     for name in names:

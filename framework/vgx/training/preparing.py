@@ -33,7 +33,9 @@ from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.parts.kinds import Grouped, Sampler, Source
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
+from vgx.recipe.lengths import with_length
 from vgx.recipe.model import Recipe
+from vgx.runs.diffusers import require_like
 from vgx.runs.weights import Weights, read_weights
 from vgx.training.trackers import require_libraries
 
@@ -54,7 +56,11 @@ def weights_for(recipe: Recipe, out: str | Path | None, console: Console) -> Wei
     if recipe.start is None:
         return None
     with console.phase("Reading the weights to start from"):
-        return read_weights(recipe.start, [*recipe.networks], out)
+        weights = read_weights(recipe.start, [*recipe.networks], out)
+    if weights.config is not None:
+        parts = [getattr(recipe, name) for name in weights.networks]
+        require_like(parts, recipe.latent.shape[0], weights.config, f"start.run: {weights.name}")
+    return weights
 
 
 def open_images(
@@ -163,7 +169,7 @@ def build(
     length = length_of(recipe, minibatches(images, recipe.train.batch))
     new: list[str] = []
     with console.phase("Building the networks"), noticing(new):
-        engine = Engine(recipe, *length, device)
+        engine = Engine(with_length(recipe, length[0]), *length, device)
     for notice in new:
         console.warn(notice)
     notices += new

@@ -191,6 +191,7 @@ def _update(
         step = engine.forward(micro_batch, number, streams, train_generator=train_generator)
         if train_generator:
             _keep(micro_batch, step, judges, streams, result)
+        engine.observe(players, step)
         for player in players:
             if player is not players[0]:
                 step = engine.forward.for_discriminator(step, streams)
@@ -282,6 +283,7 @@ def _copied_judges(engine: Engine) -> Forward | None:
         return None
     forward = Forward(engine.recipe, networks, engine.steps, engine.device, engine.dtype)
     forward.bf16 = engine.forward.bf16
+    forward.share_augmentations(engine.forward)
     return forward
 
 

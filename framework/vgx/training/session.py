@@ -24,6 +24,7 @@ from vgx.errors import PluginError, RecipeError, Stopped, StorageError, noticing
 from vgx.files import require_writable, write_file
 from vgx.parts.base import noting_reads
 from vgx.parts.registry import Registry, discover
+from vgx.recipe.lengths import with_length
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames, reading
@@ -110,8 +111,13 @@ def steps(
         notices += store.look.notices(store.image, len(store.images))
         batches, first = batches_of(recipe, store, chosen), as_batch(store, CHECKED, chosen)
         if (length := length_of(recipe, batches.per_epoch)) != engine.length:  # fewer are usable
-            engine.set_length(*length)
-            findings = examine(engine, registry, first, reads)
+            if with_length(recipe, length[0]) is recipe:
+                engine.set_length(*length)
+                findings = examine(engine, registry, first, reads)
+            else:  # its schedules end earlier
+                engine, findings = try_recipe(
+                    recipe, registry, source, store, reads, chosen, notices, console, weights
+                )
     findings.show(console)
 
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
@@ -333,8 +339,13 @@ def _nothing_left(training: Training) -> str:
         raise RecipeError(f"{run.path}: {message}; nothing was changed; give more")
     ended = reading.unless_damaged(reading.ended, run.path)
     noted = ended is not None and ended["how"] == "done"
-    if done < steps or not (noted and fitting.finished(run, training.recipe)):
+    trained = done == steps or bool(training.exhausted)
+    if not (trained and noted and fitting.finished(run, training.recipe)):
         return ""
+    if why := training.exhausted:
+        patience = 2 * (training.recipe.eval.patience or 1)
+        longer = f"vgx run --resume {run.short} --set eval.patience={patience}"
+        return f"Run {run.path} is done at step {done:,}: {why}. To go on: {longer}"
     longer = f"vgx run --resume {run.short} --set train.{field}={2 * length}"
     return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
 

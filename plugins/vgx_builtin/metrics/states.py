@@ -5,7 +5,8 @@ Letters: B images in a batch, N and M images in all, C channels, H x W pixels, F
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +17,20 @@ class Mean:
 
     def __init__(self, name: str, measure: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.name, self.measure = name, measure
-        self.total, self.count = 0.0, 0
+        self.values: list[float] = []  # of each image
 
     @torch.no_grad()
     def update(self, real: Tensor, fake: Tensor) -> None:
         """Add images [B, C, H, W] and their reconstructions."""
-        self.total += self.measure(real, fake).double().sum().item()
-        self.count += len(real)
+        self.values += self.measure(real, fake).double().tolist()
 
     def compute(self) -> dict[str, float]:
         """Return the mean over all images."""
-        return {self.name: self.total / self.count}
+        return {self.name: statistics.fmean(self.values)}
+
+    def per_image(self) -> dict[str, Sequence[float]]:
+        """Return the number of each image."""
+        return {self.name: self.values}
 
 
 class GatheredFeatures:
