@@ -107,6 +107,22 @@ def of_run(
     return _page(axes, charts, f"{note} {_forked(branch)} {HOW}") | _mark(lines, branch)
 
 
+def of_prior(lines: Lines) -> dict[str, Any] | None:
+    """Return the numbers of the log of a prior as charts; None for a log without numbers."""
+    chosen = evenly([line for line in lines if line.get("losses")], LINES)
+    if not chosen:
+        return None
+    title = f"Loss of {listed(list(_losses(chosen[-1])))}"
+    charts = [
+        _group(title, TERM, 0, chosen, _losses),
+        _group("Gradient norm", NORM, 0, chosen, _norms),
+    ]
+    note = (
+        f"Trained for {chosen[-1]['step']:,} steps after the networks, on the codes of the images."
+    )
+    return _page([chosen], charts, f"{note} {HOW}")
+
+
 READERS: dict[str, Read] = {
     TERM: _losses, NORM: _norms, SHARE: _accuracy, RATE: _rates, METRIC: _metrics,
     SPEED: _speed,

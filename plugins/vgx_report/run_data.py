@@ -58,6 +58,7 @@ def gather(
         frames, count = computing.frames(run, environment, FRAMES, read)
         metrics = _metrics(run)
         drawing = _drawing(run) if audit else None
+        prior = curves.of_prior(Run(run.path / "prior").read_log()) if recipe.prior else None
         note = unless_damaged(reading.note, run.path)
         forked = branch(run, environment, lines[-1]["step"] if lines else 0)
     last = frames[-1] if frames else {}
@@ -70,9 +71,10 @@ def gather(
         "facts": [("Note", note)] * bool(note) + _facts(environment, lines, ended, audit, panels),
         "warnings": all_warnings,
         "curves": curves.of_run(lines, audit, forked),
+        "prior": prior,
         "progress": {
             "frames": frames,
-            "titles": computing.grid_titles([recipe.sampler.type]),
+            "titles": computing.grid_titles([environment.get("grids", recipe.sampler.type)]),
             "notes": _progress(frames, count),
         },
         "hero": _hero(recipe, panels),
