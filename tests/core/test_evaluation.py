@@ -17,12 +17,12 @@ from vgx.console import Console
 from vgx.data.pieces import hash_of
 from vgx.data.split import held_out
 from vgx.data.store import open_store
-from vgx.errors import DataError
+from vgx.errors import DataError, RecipeError
 from vgx.evaluation import latents
 from vgx.evaluation.evaluate import over_images
 from vgx.evaluation.features import FeatureCache, real_sets
 from vgx.evaluation.latents import Latents
-from vgx.evaluation.metrics import measure_samples
+from vgx.evaluation.metrics import check_metric, counts_of, measure_samples
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 CPU = torch.device("cpu")
@@ -473,3 +473,36 @@ def test_a_mean_over_images_has_a_standard_error_and_the_means_of_ten_parts():
     assert found["spread"] == pytest.approx((25 * 26 / 12 / 25) ** 0.5)
     assert over_images([2.0, 4.0]) == {"spread": 1.0, "groups": [2.0, 4.0]}
     assert over_images([2.0]) == {"spread": 0.0, "groups": [2.0]}
+
+
+# --- metrics with held-out images ----------------------------------------------------------------
+
+
+def test_samples_that_are_training_images_are_told_by_the_held_out_ones():
+    """The metric gets the images that the split held out; without these it is refused."""
+    recipe = vgx.load_recipe(TINY, {"dataset.count": 120})
+    store = open_store(recipe.dataset.build(recipe.image), recipe.image)
+    sets = real_sets(store, 0.2, 200)
+    trained, held = sets.reference, sets.held_out
+    assert held is not None
+    part = vgx.discover().part("metric", "memorisation")()
+    generator = torch.Generator().manual_seed(0)
+
+    def p_value(samples):
+        cache = FeatureCache(recipe.image, CPU)
+        noisy = (samples + 0.02 * torch.randn(samples.shape, generator=generator)).clamp(0, 1)
+        return measure_samples(iter(noisy.split(50)), trained, [part], cache, held=held)
+
+    copies = p_value(trained.batch(0, 200, CPU))
+    assert copies["memorisation_p"] < 0.01
+    assert copies["novelty"] < 0.1
+    fresh = vgx.load_recipe(TINY, {"dataset.count": 220}).dataset.build(recipe.image)
+    others = torch.stack([torch.from_numpy(np.array(fresh[n])) for n in range(120, 220)])
+    new = others.permute(0, 3, 1, 2) / 255
+    blurred = torch.nn.functional.avg_pool2d(new, 5, 1, 2, count_include_pad=False)
+    for innocent in (new, blurred):
+        assert p_value(innocent)["memorisation_p"] > 0.01
+    without = real_sets(store, 0.0, 200)
+    assert without.held_out is None
+    with pytest.raises(RecipeError, match=r"metric memorisation: .* --set eval.holdout=0.1"):
+        check_metric(part, recipe.image, counts_of(without, 50))

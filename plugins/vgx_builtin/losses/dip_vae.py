@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 class DipVae(vgx.Loss, type="dip-vae"):
     """Match the covariance of the latents to the identity: DIP-VAE (Kumar et al. 2018).
 
-    sum_{i != j} C_ij^2 + diagonal * sum_i (C_ii - 1)^2 with the covariance C of a minibatch.
-    DIP-VAE-I (equation 6) has that of the posterior means, cov(mu); DIP-VAE-II (equation 7) has
-    that of the latents, cov(mu) + E[sigma^2]. Its `weight` is lambda_od in the paper. It belongs
-    beside a `kl` of weight 1. As in the authors' formula, a covariance is a mean over the images,
-    with no correction for their number; the paper also follows it by a moving average, this not.
+    The loss is sum_{i != j} C_ij^2 + diagonal * sum_i (C_ii - 1)^2 with the covariance C of a
+    minibatch. DIP-VAE-I (equation 6) has that of the posterior means, cov(mu); DIP-VAE-II (equation
+    7) has that of the latents, cov(mu) + E[sigma^2]. Its `weight` is lambda_od in the paper. It
+    belongs beside a `kl` of weight 1. As in the authors' formula, a covariance is a mean over the
+    images, with no correction for their number; the paper also follows it by a moving average, this
+    not.
     """
 
     variant: Literal[1, 2] = 2

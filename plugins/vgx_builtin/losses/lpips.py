@@ -11,11 +11,11 @@ import vgx
 class LpipsLoss(vgx.Loss, type="lpips"):
     """LPIPS of image and reconstruction, version 0.1, with its learned factors (Zhang et al. 2018).
 
-    sum over layers of mean w (f(recon) - f(real))^2, with f a layer's map, each place of it scaled
-    to length 1, and w the learned factors of its channels; the square is summed over channels, the
-    mean is over places and the batch (eq. 1). Greyscale images are expanded to three channels. The
-    weights of the network are fetched once (VGG-16: 553 MB, AlexNet: 244 MB); the factors come with
-    torchmetrics.
+    The sum over layers of mean w (f(recon) - f(real))^2, with f a layer's map, each place of it
+    scaled to length 1, and w the learned factors of its channels; the square is summed over
+    channels, the mean is over places and the batch (eq. 1). Greyscale images are expanded to three
+    channels. The weights of the network are fetched once (VGG-16: 553 MB, AlexNet: 244 MB); the
+    factors come with torchmetrics.
     """
 
     network: Literal["vgg", "alex"] = "vgg"

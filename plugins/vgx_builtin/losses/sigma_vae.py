@@ -15,10 +15,10 @@ FLOOR = -6.0  # of log sigma, as in the authors' program
 class SigmaVae(vgx.Loss, type="sigma-vae"):
     """Negative log-likelihood of a Gaussian with one variance for all pixels (Rybkin et al. 2021).
 
-    mean (recon - real)^2 / (2 sigma^2) + log sigma + 1/2 log(2 pi), over batch, channels and
-    pixels, in nats for each pixel value. `fitted`: sigma^2 is the mean squared error of
-    the minibatch, where the likelihood is largest. `learned`: log sigma is a weight that begins at
-    0. Beside a `kl` of weight 1 it makes the sigma-VAE, which needs no weight chosen by hand.
+    The mean of (recon - real)^2 / (2 sigma^2) + log sigma + 1/2 log(2 pi), over batch, channels and
+    pixels, in nats for each pixel value. `fitted`: sigma^2 is the mean squared error of the
+    minibatch, where the likelihood is largest. `learned`: log sigma is a weight that begins at 0.
+    Beside a `kl` of weight 1 it makes the sigma-VAE, which needs no weight chosen by hand.
 
     As in the authors' program, log sigma is -6 + softplus(log sigma + 6): it stays above -6.
     """

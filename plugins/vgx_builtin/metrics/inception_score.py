@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 class InceptionScore(FeatureMetric, type="inception-score"):
     """Inception score of generated images: how sure and how varied their classes are; 1 to 1008.
 
-    exp(E KL(p(y|x) || p(y))) with the classes y of Inception v3 of 2015, its logits without a bias
-    as in the authors' program (Salimans et al. 2016, section 4). Images are dealt to `splits` sets
-    of equal size in turn, and the value is the mean over sets; published values have 10 of 5,000
-    images. Real images are not looked at. It says little about images unlike those of ImageNet.
+    It is exp(E KL(p(y|x) || p(y))) with the classes y of Inception v3 of 2015, its logits without a
+    bias as in the authors' program (Salimans et al. 2016, section 4). Images are dealt to `splits`
+    sets of equal size in turn, and the value is the mean over sets; published values have 10 of
+    5,000 images. Real images are not looked at. It says little about images unlike those of
+    ImageNet.
     """
 
     better: ClassVar[Literal["higher", "lower"]] = "higher"

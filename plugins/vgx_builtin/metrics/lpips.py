@@ -11,7 +11,7 @@ import vgx
 class LpipsMetric(vgx.Metric, type="lpips"):
     """Perceptual distance of image and reconstruction: LPIPS, version 0.1 (Zhang et al. 2018).
 
-    sum over layers of mean w (f(x) - f(y))^2, with f a layer's map, each place of it scaled to
+    The sum over layers of mean w (f(x) - f(y))^2, with f a layer's map, each place of it scaled to
     length 1, and w the learned factors of its channels (eq. 1); mean over all images. Values in
     `alex` and `vgg` do not compare with each other.
     """
