@@ -52,6 +52,7 @@ PAGE_OF = {
     "decoder": "decoder",
     "discriminator": "discriminator",
     "loss": "losses",
+    "prior": "prior",
     "sampler": "sampler",
     "metric": "eval",
     "features": "eval",
@@ -416,7 +417,8 @@ def builtin_parts():
 
 @pytest.mark.parametrize(("kind", "part"), list(builtin_parts()))
 def test_a_built_in_part_is_described_as_it_is(kind, part):
-    shared = {"loss": components.Loss.model_fields, "dataset": components.Dataset.model_fields}
+    bases = {"loss": components.Loss, "dataset": components.Dataset, "prior": components.Prior}
+    shared = {name: base.model_fields for name, base in bases.items()}
     rows = [row for row in schema.fields(part) if row[0] not in shared.get(kind, ())]
     text = section(DOCS / "recipe" / f"{PAGE_OF[kind]}.md", part.type)
     assert [row[:3] for row in table(text)] == expected(rows)
@@ -445,6 +447,13 @@ def test_every_field_of_every_data_set_is_described():
     rows = [row for row in rows if row[0] in components.Dataset.model_fields]
     page = DOCS / "recipe" / "dataset.md"
     assert [row[:3] for row in table(section(page, "Every data set"))] == expected(rows)
+
+
+def test_every_field_of_every_prior_is_described():
+    rows = schema.fields(vgx.discover().part("prior", "transformer"))
+    rows = [row for row in rows if row[0] in components.Prior.model_fields]
+    page = DOCS / "recipe" / "prior.md"
+    assert [row[:3] for row in table(section(page, "Every prior"))] == expected(rows)
 
 
 def test_every_field_of_train_is_described():

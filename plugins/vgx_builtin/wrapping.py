@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
-from vgx_builtin.posteriors import Point, Quantised
+from vgx_builtin.posteriors import NoisyGaussian, NoisyPoint, Point
 
 MOST_PLACES = 2**18  # of one scale in the logits of a multi-scale discriminator
 
@@ -60,29 +60,22 @@ class PointEncoder(nn.Module):
         return Point(self.inner(images).mean)
 
 
-class QuantisedEncoder(nn.Module):
-    """An encoder whose means are replaced by the nearest vectors of a codebook."""
+class NoisyEncoder(nn.Module):
+    """An encoder whose posterior's samples have noise in addition."""
 
-    def __init__(
-        self, inner: nn.Module, codes: int, channels: int, *, normalised: bool = False
-    ) -> None:
+    def __init__(self, inner: nn.Module, sigma: float) -> None:
         super().__init__()
-        self.inner, self.normalised = inner, normalised
-        self.codebook = nn.Embedding(codes, channels)  # drawn from N(0, I), so in any direction
-        if not normalised:
-            nn.init.uniform_(self.codebook.weight, -1 / codes, 1 / codes)
+        self.inner, self.sigma = inner, sigma
 
-    def forward(self, images: Tensor) -> Quantised:
-        """Images [B, C, H, W] -> means [B, *Z] and their nearest vectors, place by place."""
-        encoded, book = self.inner(images).mean, self.codebook.weight  # [B, *Z], [codes, F]
-        if self.normalised:
-            encoded, book = F.normalize(encoded, dim=1), F.normalize(book, dim=1)
-        vectors = encoded.flatten(2) if encoded.dim() > 2 else encoded.unsqueeze(2)  # [B, F, P]
-        with torch.no_grad():
-            indices = torch.cdist(vectors.mT.flatten(0, 1), book).argmin(1)  # [B*P]
-        indices = indices.view(len(encoded), -1)  # [B, P]
-        codes = F.embedding(indices, book).mT.reshape(encoded.shape)  # [B, *Z]
-        return Quantised(encoded, codes, indices.view(len(encoded), *encoded.shape[2:]))
+    def forward(self, images: Tensor) -> NoisyGaussian | NoisyPoint:
+        """Images [B, C, H, W] -> the inner posterior [B, *Z] with noisy samples."""
+        posterior = self.inner(images)
+        if isinstance(posterior, vgx.Gaussian):
+            return NoisyGaussian(posterior.mu, posterior.logvar, self.sigma)
+        if isinstance(posterior, Point):
+            return NoisyPoint(posterior.mean, self.sigma)
+        given = f"inner gives a {type(posterior).__name__}"
+        raise vgx.RecipeError(f"encoder noisy: {given}; it takes a Gaussian, or deterministic")
 
 
 class ConditionalEncoder(nn.Module):
@@ -166,7 +159,10 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 def unconditional(part: str, inner: vgx.Encoder | vgx.Decoder | vgx.Discriminator) -> None:
-    """Raise `RecipeError` for an inner part that takes labels, which it would not get."""
+    """Raise `RecipeError` for an inner part that takes labels or latents: it would get none."""
+    if isinstance(inner, vgx.Discriminator) and inner.judges != "images":
+        message = f"'{inner.type}' judges {inner.judges}; put one that judges images inside"
+        raise vgx.RecipeError(f"{part}: inner: {message}")
     if inner.conditional:
         raise vgx.RecipeError(
             f"{part}: inner: '{inner.type}' takes labels itself; put it outside, not inside"

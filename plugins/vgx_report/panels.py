@@ -130,6 +130,7 @@ def _samples(
     """
     own = recipe.sampler
     parts = [part for _, part in registry.offers("sampler") if issubclass(part, vgx.Sampler)]
+    parts = [part for part in parts if not part.needs_prior or model.prior is not None]
     others = with_defaults([part for part in parts if part.type != own.type])
     panels: list[dict[str, Any]] = []
     first = None

@@ -19,13 +19,19 @@ SMALL = {"widths": [4, 8]}
 # Fields of the parts that want some here, as a recipe gives them; the others are tried as they are.
 FIELDS = {
     "encoder/autoencoder-kl": {**SMALL, "groups": 2},
+    "encoder/binary-spherical": {"inner": {"type": "conv", **SMALL}},
+    "encoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1]},
     "encoder/conv": SMALL,
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
+    "encoder/noisy": {"inner": {"type": "conv", **SMALL}},
+    "encoder/finite-scalar": {"inner": {"type": "conv", **SMALL}, "levels": [3] * 8},
     "encoder/labelled": {"inner": {"type": "conv", **SMALL}},
     "encoder/residual": SMALL,
+    "encoder/residual-quantised": {"inner": {"type": "conv", **SMALL}, "codes": 4, "levels": 2},
     "encoder/timm": {"backbone": "test_resnet"},
     "encoder/vector-quantised": {"inner": {"type": "conv", **SMALL}},
     "decoder/autoencoder-kl": {**SMALL, "groups": 2},
+    "decoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1], "recompute": True},
     "decoder/conv-transpose": SMALL,
     "decoder/dcgan": SMALL,
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
@@ -36,6 +42,9 @@ FIELDS = {
     "discriminator/projection": {"inner": {"type": "patchgan", **SMALL}},
     "discriminator/residual": SMALL,
     "discriminator/timm-patchgan": {"backbone": "test_resnet"},
+    "loss/alignment": {"backbone": "test_resnet", "pretrained": False},
+    "loss/equivariance": {"smallest": 1.0},
+    "loss/lpips": {"pretrained": False},
     "loss/perceptual": {"backbone": "test_resnet"},
 }
 # The image size of those that want more than 16 pixels.
@@ -47,9 +56,15 @@ SIZES = {
     "metric/ms-ssim": 64,
 }
 # The latents of those that want no flat ones.
-LATENTS = {"encoder/autoencoder-kl": (4, 8, 8), "decoder/autoencoder-kl": (4, 8, 8)}
+LATENTS = {
+    f"{kind}/{part}": (4, 8, 8)
+    for kind in ("encoder", "decoder")
+    for part in ("autoencoder-kl", "autoencoder-tiny")
+}
+LATENTS |= {"loss/alignment": (4, 2, 2), "loss/equivariance": (4, 8, 8)}
 # These want a file of weights: tests/plugins/test_features.py makes some.
-OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid")
+OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid", "metric/lpips")
+OUTSIDE += ("metric/inception-score", "metric/rfid")
 # And these a service, which tests/plugins/test_trackers.py starts.
 OUTSIDE += ("tracker/mlflow", "tracker/wandb")
 
@@ -81,7 +96,7 @@ def in_the_box():
 def test_a_part_keeps_the_contract_of_its_kind(part, fields):
     name = f"{part.kind}/{part.type}"
     image = vgx.ImageSpec(SIZES[name]) if name in SIZES else None
-    step = quantised_step() if name == "loss/vq" else None
+    step = quantised_step(QUANTISERS[name]) if name in QUANTISERS else None
     latent = vgx.LatentSpec(LATENTS[name]) if name in LATENTS else None
     made = validate(part, fields.get(name, {}), REGISTRY)
     check_part(made, image=image, latent=latent, step=step)
@@ -96,12 +111,12 @@ OF_FILES = {"dataset/image-folder", "dataset/huggingface", "sampler/reconstruct"
 @pytest.mark.parametrize("part", in_the_box(), ids=lambda part: f"{part.kind}/{part.type}")
 def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels, fields):
     name = f"{part.kind}/{part.type}"
-    if name == "loss/perceptual" and channels > 1:
+    if name in ("loss/alignment", "loss/lpips", "loss/perceptual") and channels > 1:
         pytest.skip("its backbone takes RGB and grey images")
     side = SIZES.get(name, 16)
     classes = 3 if getattr(part, "conditional", False) else 0
     image = vgx.ImageSpec((2 * side, side), channels, classes)
-    step = quantised_step() if name == "loss/vq" else None
+    step = quantised_step(QUANTISERS[name]) if name in QUANTISERS else None
     refuses = channels == 5 and name in OF_FILES
     refusal = pytest.raises(AssertionError, match="write --set image.channels=3")
     latent = None
@@ -113,9 +128,12 @@ def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels,
         check_part(made, image=image, latent=latent, step=step)
 
 
-def quantised_step():
+# The encoders of losses on quantised latents.
+QUANTISERS = {"loss/vq": "vector-quantised", "loss/bit-entropy": "binary-spherical"}
+
+
+def quantised_step(name):
     step = full_step()
-    encoder = validate(
-        REGISTRY.part("encoder", "vector-quantised"), FIELDS["encoder/vector-quantised"], REGISTRY
-    ).build(vgx.ImageSpec(16), vgx.LatentSpec((8,)))
+    part = validate(REGISTRY.part("encoder", name), FIELDS[f"encoder/{name}"], REGISTRY)
+    encoder = part.build(vgx.ImageSpec(16), vgx.LatentSpec((8,)))
     return dataclasses.replace(step, posterior=encoder(step.real))

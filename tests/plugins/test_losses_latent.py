@@ -179,7 +179,9 @@ def test_vq_draws_the_codebook_to_the_encoder_and_less_so_the_other_way():
 
 
 def test_vq_names_the_encoder_that_it_needs():
-    expected = "vq needs the encoder vector-quantised; the encoder gives a Gaussian"
+    expected = (
+        "vq needs the encoder vector-quantised or residual-quantised; the encoder gives a Gaussian"
+    )
     with pytest.raises(RecipeError, match=expected):
         loss("vq").generator(encoded(normal(4, 3)))
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import vgx
-from vgx_builtin.wrapping import QuantisedEncoder
+from vgx_builtin.quantisers.encoder import QuantisedEncoder
 from vgx_share import onnx
 
 ROOT = Path(__file__).parents[2]

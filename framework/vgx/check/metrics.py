@@ -5,7 +5,7 @@ Letters: N images, C channels, H x W pixels, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -32,11 +32,14 @@ def state_of(part: Metric, image: ImageSpec, model: Model | None) -> MetricState
     return cast("MetricState", state)
 
 
-def update(state: MetricState, real: Tensor, fake: Tensor, labels: Tensor | None) -> None:
-    """Add a batch; a state that uses the model also gets the labels [B] of the real images."""
+def update(state: MetricState, sets: Sequence[Tensor], labels: Tensor | None) -> None:
+    """Add a batch of each set; a state that uses the model also gets the labels [B] of the first.
+
+    The sets are real images [B, C, H, W], generated ones, and for some metrics held-out ones.
+    """
     further = (labels,) if isinstance(state, UsesModel) else ()
     add: Callable[..., None] = state.update
-    add(real, fake, *further)
+    add(*sets, *further)
 
 
 def try_metric(
@@ -44,55 +47,58 @@ def try_metric(
     image: ImageSpec,
     network_of: Callable[[Features], nn.Module] | None = None,
     model: Model | None = None,
-) -> None:
+) -> int:
     """Compute a metric of random images twice, before any image of the run is drawn.
 
     `network_of` returns the network of its features; by default it is built. A metric that uses the
-    model is built, and computed only if there is a `model`. Raises `BrokenError` for a metric, or
-    for features, that break their contract.
+    model is built, and computed only if there is a `model`. Returns how many features the metric
+    compares, 0 for one that compares images. Raises `BrokenError` for a metric, or for features,
+    that break their contract.
     """
     shape = (IMAGES, *image.shape)
     generator = rng.generator(0, "check")
-    real, fake = (torch.rand(shape, generator=generator) for _ in range(2))  # [N, C, H, W]
+    count = 3 if part.held_out else 2  # real and generated images, and held-out ones
+    sets = [torch.rand(shape, generator=generator) for _ in range(count)]  # [N, C, H, W] each
     in_features = part if isinstance(part, Comparison) and not part.pairs else None
     if in_features:
         features = in_features.features
         build = network_of or (lambda part: part.build(image))
         network = built_features(features, build)
-        device = next((tensor.device for tensor in network.state_dict().values()), real.device)
-        sides = (side.to(device) for side in (real, fake))
-        real, fake = (try_features(features, network, side) for side in sides)  # [N, F]
+        device = next((tensor.device for tensor in network.state_dict().values()), sets[0].device)
+        sets = [try_features(features, network, images.to(device)) for images in sets]  # [N, F]
+    width = sets[0].shape[1] if in_features else 0
     if part.why_not(image, IMAGES, IMAGES):
-        return  # it needs more images
+        return width  # it needs more images
 
     uses = not in_features and isinstance(state_of(part, image, None), UsesModel)
     if uses and model is None:
-        return  # tried again when the networks are there
+        return 0  # tried again when the networks are there
     labels = torch.arange(IMAGES) % image.classes if image.classes else None  # [N]
     if uses and model is not None:
         device = model.codes.device
-        real, fake = real.to(device), fake.to(device)
+        sets = [images.to(device) for images in sets]
         labels = None if labels is None else labels.to(device)
 
     def computed(ambient: int) -> dict[str, float]:
-        sides = real.clone(), fake.clone()
+        given = [each.clone() for each in sets]
         with rng.ambient(ambient, "check"), torch.no_grad():
             if in_features:
-                values = call(part, in_features.compare, *sides)
+                values = call(part, in_features.compare, *given)
             else:
                 state = state_of(part, image, model)
                 _require(part, state, "update", "compute")
-                call(part, update, state, *sides, labels)
+                call(part, update, state, given, labels)
                 values = call(part, state.compute)
         with contract(part):
             check_values(values, value_names(part))
-        if not (torch.equal(sides[0], real) and torch.equal(sides[1], fake)):
+        if not all(map(torch.equal, given, sets)):
             raise BrokenError(part, "it changes the images that it is given in place")
         return dict(values)
 
     with read_only(part, model.networks if uses and model else ()):
         if computed(0) != computed(1):
             raise BrokenError(part, "the same images give other numbers: draw no random ones")
+    return width
 
 
 def try_metrics_of_model(engine: Engine) -> None:

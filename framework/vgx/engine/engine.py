@@ -17,10 +17,18 @@ from vgx import rng
 from vgx.data.batches import Batch
 from vgx.engine import state as states
 from vgx.engine.averages import averaged, new_statistics, statistics_layers
-from vgx.engine.build import NETWORKS, build_network, evaluating, label_inputs
+from vgx.engine.build import build_network, evaluating, label_inputs
 from vgx.engine.finite import Guard
 from vgx.engine.forward import Forward
-from vgx.engine.losses import PlayerName, build_losses, last_layer_of, terms_of, weighted_losses
+from vgx.engine.losses import (
+    PlayerName,
+    build_losses,
+    last_layer_of,
+    owner_of,
+    player_of,
+    terms_of,
+    weighted_losses,
+)
 from vgx.engine.optimizers import make_optimizer
 from vgx.engine.players import Gradients, Player, add_gradients
 from vgx.engine.starting import Fit, begin
@@ -111,8 +119,8 @@ class Engine:
             if train_generator:
                 self.latents.add(step)
             for player in players:
-                if player is not players[0]:  # as in a pass of its own, for networks with dropout
-                    step = self.forward.with_other_dropout(step, streams)
+                if player is not players[0]:
+                    step = self.forward.for_discriminator(step, streams)
                 losses = weighted_losses(player.terms, step, self.last_layer)
                 for label, value in losses.terms.items():
                     terms[label] = terms.get(label, 0) + value.detach() / len(micro_batches)
@@ -150,7 +158,7 @@ class Engine:
 
     def _build_networks(self) -> dict[str, nn.Module]:
         networks: dict[str, nn.Module] = {}
-        for name in NETWORKS:
+        for name in self.recipe.networks:
             network = build_network(self.recipe, name)
             if network is not None:
                 networks[name] = network
@@ -159,7 +167,7 @@ class Engine:
                 networks[f"loss {part.label}"] = module
         for network in networks.values():
             network.to(self.device, self.dtype, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        for name in self.recipe.train.freeze:
+        for name in self.recipe.frozen:
             networks[name].eval().requires_grad_(False)
         return networks
 
@@ -180,12 +188,12 @@ class Engine:
         return Player(name, trained, terms, optimizer, settings, train.clip)
 
     def named_parameters(self, player: PlayerName) -> dict[str, nn.Parameter]:
-        """Return a player's parameters by name; those of losses belong to the generator."""
+        """Return a player's parameters by name."""
         return {
             f"{name}.{inner}": parameter
             for name, network in self.networks.items()
-            if (name == "discriminator") == (player == "discriminator")
             for inner, parameter in network.named_parameters()
+            if player_of(owner_of(f"{name}.{inner}")) == player
         }
 
     def networks_to_average(self) -> nn.ModuleDict:

@@ -27,12 +27,23 @@ from vgx.evaluation.metrics import (
     check_sampler,
     counts_of,
     feature_parts,
-    measure_reconstructions,
     measure_samples,
+    reconstruction_states,
+    values_of,
 )
 from vgx.evaluation.tables import LATENT
 from vgx.files import write_file
-from vgx.parts.kinds import Dataset, Factored, Features, Labelled, Metric, Sampler, Source
+from vgx.notebook import run as people
+from vgx.parts.kinds import (
+    Dataset,
+    Factored,
+    Features,
+    Labelled,
+    Metric,
+    PerImage,
+    Sampler,
+    Source,
+)
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Recipe, value_names
@@ -45,6 +56,7 @@ from vgx.step import Posterior
 # Of evaluation.json. From 2 on, factors that are classes are measured as such. From 3 on, `fid` and
 # `kid` are in Inception's features alone; ssim, mig, disentanglement and completeness changed.
 FORMAT = 3
+GROUPS = 10  # parts of the reconstructed images, of which each has a mean
 PUBLISHED = 50_000  # generated images that published distances compare with all training images
 TRAINED_ON = (
     "nothing was held out (eval.holdout: 0), so reconstructions and latents are measured on images "
@@ -79,7 +91,10 @@ def evaluate_run(
     device: torch.device,
     console: Console,
 ) -> dict[str, Any]:
-    """Measure a run's checkpoint, write `evaluation.json` and return its content."""
+    """Measure a run's checkpoint, write `evaluation.json` and return its content.
+
+    Then `run_evaluated` of each plugin is called; an error there is a warning.
+    """
     started, notices = time.perf_counter(), list[str]()
     place, dataset = run.place("evaluation.json"), settings.against or recipe.dataset
     if settings.against is None and not recipe.eval.holdout:
@@ -89,11 +104,9 @@ def evaluate_run(
         announce(dataset, settings.samplers, console)
         with looking_back(run, recipe):
             source, image = _open(dataset, recipe, console)
-        most = min(settings.n, len(source))
+        counts = _counts_before(settings, recipe, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
-        settings = _possible(
-            settings, recipe, image, Counts(most, most, settings.n), cache, console
-        )
+        settings = _possible(settings, recipe, image, counts, cache, console)
         model = _model(run, recipe, device, settings)
         holdout = None if settings.against else recipe.eval.holdout
         store = store_of(source, dataset, image, console, holdout or 0.0)
@@ -108,7 +121,9 @@ def evaluate_run(
 
             measured = {
                 "reconstruction": _reconstruction(model, sets.reconstructed, settings, advance),
-                "generation": measure_generation(model, sets.reference, settings, cache, advance),
+                "generation": measure_generation(
+                    model, sets.reference, settings, cache, advance, sets.held_out
+                ),
                 "latent": _latent(model, sets.reconstructed, settings, source, store, advance),
             }
     parts = feature_parts(settings.metrics).values()
@@ -135,7 +150,19 @@ def evaluate_run(
         "notices": list(dict.fromkeys(notices)),
     }
     write_file(place, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    for plugin in registry.plugins:
+        if failure := plugin.call("run_evaluated", run=people.Run(run.path)):
+            console.warn(
+                f"plugin {plugin.title} failed after the evaluation of {run.path}: {failure}"
+            )
     return results
+
+
+def _counts_before(settings: Settings, recipe: Recipe, images: int) -> Counts:
+    """Return the largest counts that there can be, before the images are split."""
+    most = min(settings.n, images)
+    held = most if recipe.eval.holdout and settings.against is None else 0
+    return Counts(most, most, settings.n, held)
 
 
 def _model(run: Run, recipe: Recipe, device: torch.device, settings: Settings) -> Model:
@@ -204,13 +231,13 @@ def _possible(
 
 def _few(settings: Settings, sets: RealSets) -> list[str]:
     """Return notices about metrics of sets that get fewer images than they need."""
-    least = min(settings.n, len(sets.reference))
+    sizes = {False: min(settings.n, len(sets.reference)), True: len(sets.reconstructed)}
     notices = [
-        f"{metric.type} of {least:,} images a side means little by itself: with fewer than "
-        f"{metric.wants:,} it is far from its value for many images; compare it only with values "
-        "for as many images"
+        f"{metric.type} of {sizes[metric.pairs]:,} images a side means little by itself: with "
+        f"fewer than {metric.wants:,} it is far from its value for many images; compare it only "
+        "with values for as many images"
         for metric in settings.metrics
-        if not metric.pairs and least < metric.wants
+        if sizes[metric.pairs] < metric.wants
     ]
     real, generated = sets.reference, settings.n
     only_pairs = all(metric.pairs for metric in settings.metrics)
@@ -270,16 +297,35 @@ def _reconstruction(
     metrics = [metric for metric in settings.metrics if metric.pairs]
     if model.encoder is None or not metrics:
         return None
-    values = measure_reconstructions(model, real, metrics, advance)
+    states = reconstruction_states(model, real, metrics, advance)
+    figures = _statistics([values_of(states)], metrics)
+    for state in states:
+        if isinstance(state, PerImage):
+            for name, values in state.per_image().items():
+                figures[name] |= over_images(values)
+    return {"pictures": len(real), "split": real.split, "figures": figures}
+
+
+def over_images(values: Sequence[float]) -> dict[str, Any]:
+    """Return the standard error of a mean over images, and the means of `GROUPS` parts of these.
+
+    The parts are of the same images for every run that is measured on these images, so two runs can
+    be compared part by part.
+    """
+    groups = min(GROUPS, len(values))
     return {
-        "pictures": len(real),
-        "split": real.split,
-        "figures": _statistics([values], metrics),
+        "spread": statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0,
+        "groups": [statistics.fmean(values[i::groups]) for i in range(groups)],
     }
 
 
 def measure_generation(
-    model: Model, real: RealImages, settings: Settings, cache: FeatureCache, advance: Advance
+    model: Model,
+    real: RealImages,
+    settings: Settings,
+    cache: FeatureCache,
+    advance: Advance,
+    held: RealImages | None = None,
 ) -> list[dict[str, Any]]:
     """Return the values of each sampler's images against real ones, with their spread."""
     metrics = [metric for metric in settings.metrics if not metric.pairs]
@@ -295,7 +341,7 @@ def measure_generation(
         values = []
         for seed in range(settings.seeds):
             samples = draw(drawing, prepared, settings.n, seed, counts)
-            values.append(measure_samples(samples, real, metrics, cache, advance, drawing))
+            values.append(measure_samples(samples, real, metrics, cache, advance, drawing, held))
         results.append({
             "sampler": sampler.model_dump(mode="json"),
             "pictures": settings.n,

@@ -5,7 +5,7 @@ Letters: N images, C channels, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from vgx.files import open_regular, user_path
 from vgx.notebook.images import Images
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
-from vgx.recipe.load import load_recipe, with_part
+from vgx.recipe.load import AnyRecipe, load_recipe, with_part
 from vgx.recipe.model import Recipe
 from vgx.recipe.places import dataset_at
 
@@ -41,19 +41,19 @@ MAX_PIXELS = 2**26  # of an image file: 8,192 x 8,192
 Given = str | Path | Image.Image | NDArray[Any] | Tensor | Images
 
 
-def peek(recipe: Recipe | Mapping[str, Any] | str | Path, n: int = 64) -> Images:
+def peek(recipe: AnyRecipe, n: int = 64) -> Images:
     """Return at most n images of a recipe's data set, evenly chosen, as the networks get them.
 
     `recipe` is what `vgx.load_recipe` takes. Nothing is stored or trained.
     """
-    recipe, notices = load_recipe(recipe), list[str]()
+    loaded, notices = load_recipe(recipe), list[str]()
     with noticing(notices):
-        source, new = open_source(recipe.dataset, recipe.image)
-        skip_bad = recipe.dataset.tolerated is not None
+        source, new = open_source(loaded.dataset, loaded.image)
+        skip_bad = loaded.dataset.tolerated is not None
         rows = spread(len(source), n)
-        store = decoded(source, recipe.image, n, rows, skip_bad=skip_bad)
-    about = f"{recipe.dataset.type}, {len(source):,} in all"
-    names = store.names or names_of(source, recipe.image)
+        store = decoded(source, loaded.image, n, rows, skip_bad=skip_bad)
+    about = f"{loaded.dataset.type}, {len(source):,} in all"
+    names = store.names or names_of(source, loaded.image)
     known = () if store.labels is None else tuple(_called(names, n) for n in store.labels[:n])
     images = as_images(_all(store.images), "cpu")
     return Images(images, about=about, notices=(*new, *notices), classes=known)

@@ -77,12 +77,13 @@ class Images:
     def save(self, path: str | Path) -> Path:
         """Write the grid to a file, and return it: .png, .jpg, .webp or .pdf.
 
+        A data set of a folder leaves grids out, but not a single image.
         Raises `RecipeError` for another ending, and `StorageError` when it cannot be written.
         """
         file = user_path(path)
         rows, columns = self._rows()
         require_image_file(file, len(rows), (rows.shape[-2], rows.shape[-1]), columns)
-        save_image(self.grid(), file)
+        save_image(self.grid(), file, marked=len(rows) > 1)
         return file
 
     def grid(self) -> Tensor:
@@ -133,14 +134,14 @@ class Images:
         return html.block(shown, html.lines([f"NOTICE: {text}" for text in self.notices]))
 
     def _shown(self) -> tuple[bytes | None, bytes | None]:
-        image = shown(as_pil(as_pixels(self.grid()[None])[0]))
+        image = enlarged(as_pil(as_pixels(self.grid()[None])[0]))
         png = _file(image, "PNG")
         if len(png) <= MOST:
             return png, None
         return None, _small(image, lambda each: _file(each, "JPEG", quality=92))
 
 
-def shown(image: Image.Image) -> Image.Image:
+def enlarged(image: Image.Image) -> Image.Image:
     """Return an image in the size in which a notebook shows it: small ones enlarged."""
     image = enlarge(image.convert("RGB"))
     image.thumbnail((SIDE, SIDE))

@@ -20,8 +20,8 @@ from vgx.notebook import html
 from vgx.notebook.curves import charts
 from vgx.notebook.given import Given, labels_for, read
 from vgx.notebook.history import history
-from vgx.notebook.images import Images, as_webp, shown
-from vgx.notebook.kernel import cell
+from vgx.notebook.images import Images, as_webp, enlarged
+from vgx.notebook.kernel import cell, require_new
 from vgx.output import short, visible_lines
 from vgx.parts.values import LARGEST
 from vgx.recipe.load import load_recipe
@@ -210,8 +210,7 @@ class Run(directory.Run):
         return self
 
     def _ipython_display_(self) -> None:
-        if self._shown_in is None or self._shown_in != cell():
-            raise NotImplementedError  # then IPython shows it as HTML
+        require_new(self._shown_in)
 
     def _repr_html_(self) -> str:
         notices: list[str] = []
@@ -266,7 +265,7 @@ def newest_grid(run: directory.Run) -> tuple[bytes, str, str] | None:
     image = reading.unless_damaged(lambda path: reading.grid(path, pixels), drawn[-1])
     if image is None:
         return None
-    return as_webp(shown(image)), "webp", f"samples at step {frames.step_of(drawn[-1]):,}"
+    return as_webp(enlarged(image)), "webp", f"samples at step {frames.step_of(drawn[-1]):,}"
 
 
 def _pixels(recipe: Mapping[str, Any]) -> int:

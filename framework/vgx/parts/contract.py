@@ -14,6 +14,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from vgx.parts.base import Component
+from vgx.parts.kinds import Quantising
 from vgx.step import Score, Step
 
 SLACK = 1e-3  # how far augmented images may leave [0, 1]
@@ -56,6 +57,26 @@ def check_posterior(posterior: Any, shape: tuple[int, ...]) -> None:
     check_tensor("its posterior's mean", mean, shape)
 
 
+def check_indices(network: Quantising, posterior: Any, latent: tuple[int, ...]) -> None:
+    """Raise `ContractError` unless the indices of a quantising encoder give its posterior's mean.
+
+    The encoder is in evaluation mode, and `latent` is Z.
+    """
+    indices = getattr(posterior, "indices", None)
+    if not isinstance(indices, Tensor) or indices.is_floating_point():
+        raise ContractError("its module has from_indices, and its posterior no integers `indices`")
+    shape, places = tuple(indices.shape), (len(posterior.mean), *latent[1:])
+    if shape != places and (shape[:-1] != places or 0 in shape):
+        given = f"its posterior's indices are {shape}"
+        raise ContractError(f"{given}, not {places} or that with the levels behind")
+    if not 0 <= indices.min() <= indices.max() < network.codes:
+        raise ContractError(f"its posterior's indices leave 0 to {network.codes - 1}, its codes")
+    vectors = network.from_indices(indices)
+    check_tensor("what its from_indices gives", vectors, tuple(posterior.mean.shape))
+    if not vectors.allclose(posterior.mean.to(vectors), rtol=EXACT, atol=EXACT):
+        raise ContractError("from_indices of its posterior's indices is not the posterior's mean")
+
+
 def out_of_range(images: Tensor) -> str:
     """Return what is wrong with augmented images that leave [0, 1], else an empty string."""
     low, high = images.min().item(), images.max().item()
@@ -81,6 +102,25 @@ def check_score(score: Any, batch: int) -> None:
     for index, feature in enumerate(score.features):
         expected = (batch, *getattr(feature, "shape", ())[1:])
         check_tensor(f"its features[{index}]", feature, expected)
+
+
+def check_loss_of_prior(loss: Any) -> None:
+    """Raise `ContractError` unless a prior's loss is a finite scalar that leads to weights."""
+    check_tensor("its loss", loss, ())
+    if not loss.requires_grad:
+        raise ContractError("its loss leads to no weight: is it computed in no_grad?")
+
+
+def check_drawn(codes: Any, like: Tensor, values: int) -> None:
+    """Raise `ContractError` unless a prior drew codes of the shape and type of others.
+
+    Indices are below `values`, which is 0 for latents.
+    """
+    check_tensor("what it draws", codes, tuple(like.shape))
+    if codes.dtype != like.dtype:
+        raise ContractError(f"it draws {codes.dtype}, not {like.dtype}")
+    if values and not 0 <= int(codes.min()) <= int(codes.max()) < values:
+        raise ContractError(f"it draws indices that are not in 0 to {values - 1}")
 
 
 def check_features(features: Any, images: int) -> None:

@@ -25,10 +25,9 @@ from vgx import rng
 from vgx.data.batches import as_images
 from vgx.data.classes import as_labels_of, label_called, listed
 from vgx.data.store import name_of, open_store
-from vgx.engine.build import NETWORKS
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.images import ahead, threads
-from vgx.parts.kinds import Fitted, Labelled, LatentSampler, Sampler, Source, UsesModel
+from vgx.parts.kinds import Fitted, Labelled, LatentSampler, OfClass, Sampler, Source, UsesModel
 from vgx.parts.registry import Registry
 from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
@@ -37,7 +36,7 @@ from vgx.runs.directory import Run
 from vgx.runs.exported import about, is_exported
 from vgx.runs.moved import looking_back
 from vgx.runs.trust import registry_of
-from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model, located
+from vgx.sampling.model import CHUNK, NETWORKS, Model, labels_in_turn, load_model, located
 
 VALUES = 2**21  # pixel values decoded at once, at most
 MAX_FIT = 2**28  # bytes of a file with what a sampler learned
@@ -154,7 +153,7 @@ def _classes(run: Run) -> list[reading.Class]:
 
 def _label(run: Run, recipe: Recipe, wanted: str | int) -> int:
     """Return the label of a class. Raises `RecipeError` for networks that take no labels."""
-    if not (recipe.decoder.conditional or (recipe.takes_labels and recipe.sampler.own_images)):
+    if not (_takes_labels(recipe) or (recipe.takes_labels and recipe.sampler.own_images)):
         takes = f"the decoder {recipe.decoder.type} takes no labels, so it draws no single class"
         raise RecipeError(f"{run.path}: {takes}; leave out the class")
     label = label_called(wanted, class_names(run, recipe))
@@ -163,6 +162,12 @@ def _label(run: Run, recipe: Recipe, wanted: str | int) -> int:
         text = f"no image of class {classes[label]['name']} was there to train on"
         warnings.warn(text, Notice, stacklevel=2)
     return label
+
+
+def _takes_labels(recipe: Recipe) -> bool:
+    """Return whether what is drawn depends on labels: the decoder takes them, or the prior."""
+    by_prior = recipe.sampler.needs_prior and recipe.prior is not None and recipe.prior.conditional
+    return recipe.decoder.conditional or by_prior
 
 
 def with_sampler(
@@ -192,6 +197,10 @@ def prepare(
     names = class_names(run, recipe) if run and recipe.takes_labels else ()
     if model.kl is not None:
         part = part.for_kl(model.kl.cpu())
+    if part.needs_prior and model.prior is None and model.sha256:  # not while it is trained
+        setting = "" if recipe.prior else " --set prior=TYPE"
+        command = f"vgx fit {run.short if run else 'RUN'}{setting}"
+        raise RecipeError(f"sampler {part.type}: there is no trained prior; train one: {command}")
     sampler = built_sampler(part, model)
     if source is None:
         codes, labels = model.codes.cpu(), model.labels
@@ -203,7 +212,7 @@ def prepare(
         else:
             name = f"{part.type}-{model.step:08}"
             sampler = _fit_once(part, model, codes, run, name)
-    classes = recipe.image.classes if recipe.decoder.conditional else 0
+    classes = recipe.image.classes if _takes_labels(recipe) else 0
     if classes and labels is None and part.least_codes:
         text = "the run's stored latents have no labels, so they are decoded with labels that may"
         text += " not be theirs"
@@ -283,21 +292,27 @@ def draw_latents(
     part, row = prepared.part, prepared.part.row_length or n
 
     def drawn(count: int, codes: Tensor, *label: int) -> tuple[Tensor, tuple[str, ...]]:
-        z = prepared.sampler.draw(count, codes, rng.generator(seed, "sampler", *label))
+        sampler, generator = prepared.sampler, rng.generator(seed, "sampler", *label)
+        if label and isinstance(sampler, OfClass):
+            z = sampler.draw_class(label[0], count, codes, generator)
+        else:
+            z = sampler.draw(count, codes, generator)
         return z, tuple(part.captions(count, codes, prepared.kl))
 
     if not prepared.classes:
         z, captions = drawn(n, prepared.codes)
         return Latents(z, None, captions)
     labels = draw_labels(prepared, n, seed, counts)  # [n]
-    if prepared.labels is None:
+    if prepared.labels is None and not isinstance(prepared.sampler, OfClass):
         z, captions = drawn(n, prepared.codes)
         return Latents(z, labels, _with_classes(prepared, labels, captions))
     z = prepared.codes.new_empty(n, *prepared.codes.shape[1:])  # [n, *Z]
     rows = [""] * math.ceil(n / row)
     for label in np.unique(labels.numpy()).tolist():
         places = (labels == label).nonzero()[:, 0]
-        codes = prepared.codes[prepared.labels == label]
+        codes = prepared.codes
+        if prepared.labels is not None:
+            codes = codes[prepared.labels == label]
         z[places], captions = drawn(len(places), codes, label)
         # A row has one label, so every `row`-th place begins one.
         for place, caption in zip(places[::row].tolist(), captions, strict=False):

@@ -51,7 +51,8 @@ def check_metric(case: Case) -> None:
 
     One that uses the model is given a small one.
     """
-    real, fake = case.images(), case.images(1)
+    count = 3 if case.part.held_out else 2  # real and generated images, and held-out ones
+    sets = torch.stack([case.images(seed) for seed in range(count)])  # [sets, B, C, H, W]
     reason = case.part.why_not(case.image, B, B)
     require(isinstance(reason, str), f"why_not() gives {reason!r}, no text")
     pixels = f"{case.image.height} x {case.image.width} pixels"
@@ -66,14 +67,14 @@ def check_metric(case: Case) -> None:
             for start in range(0, B, batch):
                 some = slice(start, start + batch)
                 own = None if labels is None else labels[some]
-                update(state, real[some], fake[some], own)
+                update(state, [*sets[:, some]], own)
             numbers = state.compute()
             contract.check_values(numbers, value_names(case.part))
             same = numbers == state.compute()
             case.check(same, "compute() gives something else the second time")
         return numbers
 
-    numbers = unchanged("images", fake, lambda: unchanged("images", real, lambda: measure(4)))
+    numbers = unchanged("images", sets, lambda: measure(4))
     case.check(numbers == measure(4, ambient=1), "the same images give other numbers")
     for name, value in measure(2).items():
         near = math.isclose(value, numbers[name], rel_tol=10 * ROUNDING, abs_tol=ROUNDING)

@@ -1,0 +1,50 @@
+"""An encoder whose latents are points of a grid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class FiniteScalar(vgx.Encoder, type="finite-scalar"):
+    """FSQ: another encoder's means, each channel rounded to a level (Mentzer et al. 2023).
+
+    A channel e with L levels is bounded and rounded: z = round(h tanh(e + s) - o) / floor(L / 2),
+    with h = (L - 1)(1 - 0.001) / 2, o = 1/2 for an even L and else 0, and s = tan(o / h), as in the
+    paper's appendix A.1. So z is in [-1, 1], and the gradient goes straight through the rounding.
+    The codebook is all combinations of levels, is never learned and needs no loss. Weights that the
+    mean does not depend on, those of logvar, are frozen.
+    """
+
+    inner: vgx.Encoder
+    """The encoder whose mean is quantised."""
+    levels: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (8, 5, 5, 5)
+    """Levels of each channel of the latent; the codebook has as many vectors as their product, here
+    1,000. The paper advises 5 or more for each."""
+
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
+        """Make a module: images [B, C, H, W] -> a posterior with `encoded`, `codes` [B, *Z]."""
+        from vgx_builtin.quantisers.encoder import QuantisedEncoder, mean_of
+        from vgx_builtin.quantisers.grids import Grid
+
+        if latent.shape[0] != len(self.levels):
+            shape = [len(self.levels), *latent.shape[1:]]
+            raise vgx.RecipeError(
+                f"latent: finite-scalar has levels for {len(self.levels)} channels, and the latent "
+                f"has {latent.shape[0]}; try latent={str(shape).replace(' ', '')}"
+            )
+        return QuantisedEncoder(mean_of(self.inner, image, latent), Grid(self.levels))
+
+    def note(self, image: vgx.ImageSpec) -> str:
+        """Return the inner encoder's note."""
+        return self.inner.note(image)
+
+    def untrained(self) -> Self:
+        """Return the same encoder without outside weights."""
+        return self.model_copy(update={"inner": self.inner.untrained()})
