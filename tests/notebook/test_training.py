@@ -219,6 +219,7 @@ def test_a_run_that_is_done_is_trained_longer(whole, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_recipe_is_checked_as_by_the_command(capfd):
     checked = vgx.check("tiny", FAST | {"train.steps": 3}, device="cpu", quiet=True)
     assert checked.recipe.train.steps == 3
