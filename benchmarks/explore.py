@@ -24,10 +24,16 @@ from tables import table
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 COLUMNS, ROWS = 6, 4  # of the sheet of frames
-# Moves the point before each frame, as a hand does, and notes when there is a new image.
+# Drags the point before each frame, as a hand does, and notes when there is a new image.
 DRAG = """async (seconds) => {
   const frames = [], images = [], lasted = [];
   const next = () => new Promise(requestAnimationFrame);
+  const triangle = $("triangle"), box = triangle.getBoundingClientRect();
+  triangle.setPointerCapture = () => {}; // there is no real pointer
+  triangle.hasPointerCapture = () => true;
+  const at = (type, x, y) => triangle.dispatchEvent(new PointerEvent(type, { bubbles: true,
+    clientX: box.left + (x * box.width) / 300, clientY: box.top + (y * box.height) / 260 }));
+  at("pointerdown", 150, 165);
   let before = $("image").dataset.shown, now = await next();
   const end = now + 1000 * seconds;
   for (; now < end; now = await next()) {
@@ -38,8 +44,10 @@ DRAG = """async (seconds) => {
       lasted.push(times.at(-1));
     }
     const angle = 2.2e-3 * now;
-    weigh(weightsAt(150 + 60 * Math.sin(angle), 165 + 45 * Math.sin(1.3 * angle)));
+    at("pointermove", 150 + 60 * Math.sin(angle), 165 + 45 * Math.sin(1.3 * angle));
   }
+  delete triangle.setPointerCapture;
+  delete triangle.hasPointerCapture;
   return { frames, images, lasted };
 }"""
 

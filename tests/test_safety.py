@@ -78,6 +78,9 @@ HELD = {
     "| what samplers learned": (
         "nothing_that_a_sampler_learned_is_executed damage_of_what_a_sampler_learned_is_noticed"
     ),
+    "| trained priors": (
+        "a_damaged_prior_costs_the_prior_alone a_folder_of_latents_of_a_stranger_is_refused"
+    ),
     "| logs and the other files": (
         "nothing_else_in_a_run_is_executed no_file_of_a_run_costs_more_than_itself "
         "no_value_in_a_file_of_a_run_costs_more what_is_no_file_of_a_run_is_not_waited_for"

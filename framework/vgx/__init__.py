@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import OpenTracker as OpenTracker
     from vgx.parts.kinds import PerImage as PerImage
     from vgx.parts.kinds import Prior as Prior
+    from vgx.parts.kinds import Published as Published
     from vgx.parts.kinds import Quantising as Quantising
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
@@ -123,8 +124,8 @@ _PUBLIC = {
     "vgx.parts.kinds": (
         "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
         "Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Metric MetricState "
-        "Named Observing OfClass OpenTracker PerImage Prior Quantising Sampler Source Timed "
-        "Tracker UsesModel"
+        "Named Observing OfClass OpenTracker PerImage Prior Published Quantising Sampler Source "
+        "Timed Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive CodeSpec ImageSpec LatentSpec Rate Schedule Share Weight at",

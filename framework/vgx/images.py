@@ -188,14 +188,15 @@ def _columns(n: int) -> int:
     return math.ceil(math.sqrt(n))
 
 
-def save_image(image: Tensor, path: Path) -> None:
+def save_image(image: Tensor, path: Path, *, marked: bool = True) -> None:
     """Write an image [C, H, W] in [0, 1] in the format of the file's ending.
 
-    It is marked as made by vgx, so that a data set of its folder leaves it out. Raises
+    A grid is marked as made by vgx, so that a data set of its folder leaves it out. Raises
     `StorageError`, and `RecipeError` for an unknown ending.
     """
     ending = require_ending(path, "a still image", IMAGES)
-    write_file(path, encode_image(as_pixels(image[None])[0], ending, exif=_mark()))
+    more = {"exif": _mark()} if marked else {}
+    write_file(path, encode_image(as_pixels(image[None])[0], ending, **more))
 
 
 def save_separately(chunks: Iterable[Tensor], folder: Path) -> Iterator[int]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from vgx.runs import reading
 from vgx.runs.frames import evenly
+from vgx_report import diagram
 from vgx_report.family import Branch
 from vgx_report.tables import listed, number
 
@@ -44,7 +45,11 @@ def _norms(line: reading.Line) -> Values:
 
 
 def _accuracy(line: reading.Line) -> Values:
-    return {f"{kind} images": share for kind, share in line.get("accuracy", {}).items()}
+    shares = line.get("accuracy", {}).items()  # those of latents and pairs say what they are of
+    return {
+        kind if kind.endswith((" latents", " pairs")) else f"{kind} images": share
+        for kind, share in shares
+    }
 
 
 def _speed(line: reading.Line) -> Values:
@@ -69,7 +74,8 @@ def of_run(
 
     def of_discriminator(name: str) -> bool:
         moved = {network for network, norm in norms.get(name, {}).items() if norm is not None}
-        return moved == {"discriminator"} or name.endswith(".discriminator")
+        own = bool(moved) and all(map(diagram.of_discriminator, moved))
+        return own or name.endswith(".discriminator")
 
     # Rates that never change are named in the note, not drawn.
     rates: dict[str, set[float]] = {}
@@ -99,6 +105,22 @@ def of_run(
         return _page([chosen, also], charts, f"{note} {HOW}")
     axes = [chosen, also, *_branches(charts, branch)]
     return _page(axes, charts, f"{note} {_forked(branch)} {HOW}") | _mark(lines, branch)
+
+
+def of_prior(lines: Lines) -> dict[str, Any] | None:
+    """Return the numbers of the log of a prior as charts; None for a log without numbers."""
+    chosen = evenly([line for line in lines if line.get("losses")], LINES)
+    if not chosen:
+        return None
+    title = f"Loss of {listed(list(_losses(chosen[-1])))}"
+    charts = [
+        _group(title, TERM, 0, chosen, _losses),
+        _group("Gradient norm", NORM, 0, chosen, _norms),
+    ]
+    note = (
+        f"Trained for {chosen[-1]['step']:,} steps after the networks, on the codes of the images."
+    )
+    return _page([chosen], charts, f"{note} {HOW}")
 
 
 READERS: dict[str, Read] = {

@@ -74,7 +74,7 @@ def explain(
             str(plain["name"]),
             _boxes(plain, {row["network"]: row for row in measured["rows"]}),
             [_term(plain, flow, steps) for flow in measured["flows"]],
-            _movers(plain, steps),
+            _movers(plain, [row["network"] for row in measured["rows"]], steps),
             [*_memory(plain, measured["need"]), *([pace] if pace else [])],
             [str(note) for note in measured["notes"]],
         )
@@ -126,10 +126,10 @@ def _boxes(recipe: dict[str, Any], rows: dict[str, Any]) -> list[Box]:
     latents = Box("latent", shape, prior, network=False)
     names = {"recon": "reconstructions", "prior": "decoded N(0, I)"}
     fakes = " and ".join(names[fake] for fake in recipe["train"]["fakes"])
-    scored = f"; real: images, fake: {fakes}" if recipe.get("discriminator") else ""
-    order: list[Box | str] = [images, "encoder", latents, "decoder", "discriminator"]
+    judges = [name for name in rows if name not in ("encoder", "decoder")]
+    order: list[Box | str] = [images, "encoder", latents, "decoder", *judges]
     if not recipe.get("encoder"):
-        order = [latents, "decoder", "discriminator"]
+        order = [latents, "decoder", *judges]
     boxes: list[Box] = []
     for box in order:
         if isinstance(box, Box):
@@ -139,12 +139,33 @@ def _boxes(recipe: dict[str, Any], rows: dict[str, Any]) -> list[Box]:
             fixed = row["parameters"] - row["trained"]
             about = f"{row['part']}, {row['parameters']:,} parameters"
             about += f", {fixed:,} of them fixed" if fixed else ""
-            about += scored if box == "discriminator" else ""
+            about += _scored(row["shapes"], images, fakes) if of_discriminator(box) else ""
             boxes.append(Box(box, row["shapes"], about))
     return boxes
 
 
-def _type(part: dict[str, Any]) -> str:
+def of_discriminator(network: str) -> bool:
+    """Return whether the discriminator's optimizer has a network of the audit."""
+    return network.startswith(("discriminator", "loss "))
+
+
+def _scored(shapes: str, images: Box, fakes: str) -> str:
+    """Return what a discriminator should tell apart, which its shapes show."""
+    judged = shapes.partition(" -> ")[0]
+    if ", " in judged:
+        return "; real: images with latents, fake: decoded N(0, I) with these draws"
+    if judged == images.shapes:
+        return f"; real: images, fake: {fakes}"
+    return "; real: N(0, I), fake: latents" if judged else ""
+
+
+def label_of(loss: Mapping[str, Any]) -> str:
+    """Return the name of a loss of a recipe in logs."""
+    about = loss.get("discriminator")
+    return str(loss.get("name") or _type(loss) + (f"-{about}" if about else ""))
+
+
+def _type(part: Mapping[str, Any]) -> str:
     """Return the type of a part, which a recipe may name with its plugin: "plugin:type"."""
     return str(part["type"]).rpartition(":")[2]
 
@@ -152,12 +173,12 @@ def _type(part: dict[str, Any]) -> str:
 def _term(recipe: dict[str, Any], flow: dict[str, Any], steps: int) -> Term:
     label, norms = flow["label"], dict(flow["norms"])
     name, _, player = label.rpartition(".")
-    losses = {loss.get("name") or _type(loss): loss for loss in recipe["losses"]}
+    losses = {label_of(loss): loss for loss in recipe["losses"]}
     # "hinge.generator" is one of two terms of a loss; other labels are those of the losses.
     of_both = player in PLAYERS and name in losses
     if not of_both:
         moved = {network for network, norm in norms.items() if norm is not None}
-        name, player = label, PLAYERS[moved == {"discriminator"}]
+        name, player = label, PLAYERS[bool(moved) and all(map(of_discriminator, moved))]
     own = of_both and player == "discriminator"
     first, middle, last = (
         _weight(losses[name], step, unweighted=own) for step in (0, steps // 2, max(steps - 1, 0))
@@ -185,18 +206,21 @@ def _weight(loss: dict[str, Any], step: int, *, unweighted: bool) -> str:
     return f"{vgx.at(weight, step):.4g}"
 
 
-def _movers(recipe: dict[str, Any], steps: int) -> list[str]:
+def _movers(recipe: dict[str, Any], rows: Sequence[str], steps: int) -> list[str]:
     train = recipe["train"]
     frozen = train.get("freeze", [])
     trained = [name for name in ("encoder", "decoder") if recipe.get(name) and name not in frozen]
     networks = " and ".join(trained)
     moves = [f"The generator's optimizer updates {networks}: {_optimizer(train, 'generator')}."]
     moves += [f"The {name} is frozen: nothing updates it." for name in frozen]
-    if recipe.get("discriminator") and "discriminator" not in frozen:
+    judges = [name for name in rows if of_discriminator(name)]
+    if "discriminator" in frozen:
+        judges = [name for name in judges if not name.startswith("discriminator")]
+    if judges:
         each = train.get("discriminator_steps", 1)
         times = f", {each} times a step" if each > 1 else ""
         moves.append(
-            "The discriminator's optimizer updates the discriminator: "
+            f"The discriminator's optimizer updates the {' and the '.join(judges)}: "
             f"{_optimizer(train, 'discriminator')}{times}."
         )
         first = train["order"].partition("-")[0]

@@ -58,6 +58,7 @@ def gather(
         frames, count = computing.frames(run, environment, FRAMES, read)
         metrics = _metrics(run)
         drawing = _drawing(run) if audit else None
+        prior = curves.of_prior(Run(run.path / "prior").read_log()) if recipe.prior else None
         note = unless_damaged(reading.note, run.path)
         forked = branch(run, environment, lines[-1]["step"] if lines else 0)
     last = frames[-1] if frames else {}
@@ -70,9 +71,10 @@ def gather(
         "facts": [("Note", note)] * bool(note) + _facts(environment, lines, ended, audit, panels),
         "warnings": all_warnings,
         "curves": curves.of_run(lines, audit, forked),
+        "prior": prior,
         "progress": {
             "frames": frames,
-            "titles": computing.grid_titles([recipe.sampler.type]),
+            "titles": computing.grid_titles([environment.get("grids", recipe.sampler.type)]),
             "notes": _progress(frames, count),
         },
         "hero": _hero(recipe, panels),
@@ -139,8 +141,7 @@ def _summary(
     warnings: list[dict[str, Any]],
 ) -> list[str | list[str]]:
     """Return the sentences of the head: a text, or a verdict and the figures that decide it."""
-    parts = (recipe.encoder, recipe.decoder, recipe.discriminator)
-    names = [f"{part.kind} {part.type}" for part in parts if part is not None]
+    names = [f"{name} {part.type}" for name, part in recipe.networks.items()]
     parameters = sum(row["parameters"] for row in audit.get("rows", []))
     size = f", {_short(parameters)} parameters in all" if parameters else ""
     kept = environment.get("data", {}).get("kept")
@@ -211,6 +212,8 @@ def _ending(ended: reading.Ended | None, lines: Lines) -> str:
     step, of = ended["step"], ended["of"]
     if ended["how"] == "done":
         time = f" in {time_of(lines[-1].get('seconds', 0.0))}" if lines else ""
+        if step < of:
+            return f"It ended early at step {step:,} of {of:,}{time}: {ended.get('message', '')}."
         return f"It ran to its end: {step:,} steps{time}."
     if ended["how"] == "stopped":
         number = ended.get("signal") or 0

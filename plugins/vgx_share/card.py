@@ -77,8 +77,8 @@ def text(
 
 def _kind(recipe: vgx.Recipe) -> str:
     if recipe.encoder is None:
-        return "gan" if recipe.discriminator else "decoder"
-    return "vae-gan" if recipe.discriminator else "vae"
+        return "gan" if recipe.judges else "decoder"
+    return "vae-gan" if recipe.judges else "vae"
 
 
 def _task(recipe: vgx.Recipe) -> str:

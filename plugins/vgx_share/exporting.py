@@ -74,8 +74,8 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
     shared = without_paths(recipe, run)
     environment = reading.unless_damaged(reading.environment, run.path) or {}
     tensors = _tensors(model, discriminator=wishes.discriminator)
-    statistics = latent_statistics(model)
-    samples, drawn = _samples(model)
+    statistics = latent_statistics(run, model)
+    samples, drawn = _samples(model, statistics)
     written: dict[str, bytes] = {
         exported.RECIPE: vgx.dump_recipe(shared).encode(),
         exported.MODEL: tensor_bytes(tensors, {"format": "pt"}),
@@ -140,12 +140,18 @@ def _latents(model: Model) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in known.items() if tensor is not None}
 
 
-def latent_statistics(model: Model) -> exported.Scale:
+def latent_statistics(run: Run, model: Model) -> exported.Scale:
     """Return mean and deviation of the stored latents by channel, and the scaling factor.
 
     The scaling factor is 1 over the deviation of all latents (Rombach et al. 2022, section D.1). An
-    empty dict for a model without stored latents, unless it came with them.
+    empty dict for a model without stored latents, unless it came with them. An encoder that was
+    frozen keeps the scale of the model that it is from.
     """
+    environment = reading.unless_damaged(reading.environment, run.path) or {}
+    parent = environment.get("parent", {})
+    kept = exported.scale_of(parent.get("latents", {}))
+    if kept and "encoder" in model.recipe.train.freeze and "encoder" in parent.get("networks", ()):
+        return kept
     if len(model.codes) < 2:
         return model.known
     channels = model.codes.double().movedim(1, 0).flatten(1)  # [C, K * places]
@@ -204,7 +210,7 @@ def _is_path(text: str, field: str, folder: Path) -> bool:
     return False
 
 
-def _samples(model: Model) -> tuple[bytes, str]:
+def _samples(model: Model, statistics: exported.Scale) -> tuple[bytes, str]:
     """Return drawn images as a file, and how they were drawn.
 
     They are drawn by the recipe's sampler, unless it shows training images: one that decodes stored
@@ -225,7 +231,7 @@ def _samples(model: Model) -> tuple[bytes, str]:
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(SAMPLES, *recipe.latent.shape, generator=generator)  # [n, *Z]
         drawn, how = (model.latent_mean + model.latent_std * noise, None), _GAUSSIAN
-        if not latent_statistics(model):
+        if not statistics:
             how = "from N(0, I)"
     images = torch.cat([*decoded(model, *drawn)])  # [n, C, H, W]
     file = io.BytesIO()

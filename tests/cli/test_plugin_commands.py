@@ -67,8 +67,7 @@ def test_the_plugins_are_listed_with_their_commands_and_hooks(install, vgx_here)
     ) in out
     assert (
         "  commands: report, watch, compare, explain\n"
-        "  hooks: register_commands, run_ended, run_evaluated\n"
-        in out
+        "  hooks: register_commands, run_ended, run_evaluated\n" in out
     )
 
 

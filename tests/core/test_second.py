@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vgx
 from vgx.console import Console
@@ -229,6 +230,38 @@ def test_a_prior_of_indices_needs_a_codebook_and_that_is_said_before_the_first_s
     with pytest.raises(vgx.RecipeError, match="prior transformer: it learns indices"):
         run(vgx.load_recipe(recipe), tmp_path, "cpu", console=QUIET)
     assert not [*tmp_path.glob("0*")]
+
+
+@pytest.mark.slow
+def test_a_prior_draws_each_class_by_itself(tmp_path, monkeypatch):
+    """Red images are of one class and blue ones of the other; the networks take no labels."""
+    from vgx.training.session import run
+
+    monkeypatch.setenv("VGX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(vgx.Plugin, "call", lambda *_, **__: "")
+    shades = np.linspace(120, 250, 12).astype(int).tolist()
+    for name, colour in (("red", lambda n: (n, 20, 20)), ("blue", lambda n: (20, 20, n))):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number, shade in enumerate(shades):
+            file = tmp_path / "images" / name / f"{number}.png"
+            Image.new("RGB", (16, 16), colour(shade)).save(file)
+    changes = {
+        "image": {"size": 16, "classes": 2},
+        "dataset": {"type": "image-folder", "path": str(tmp_path / "images"), "label": "folder"},
+        "augment": [],
+        "prior": {**RECIPE["prior"], "steps": 250, "lr": 0.01, "ema": 0.9},
+        "train": {**RECIPE["train"], "steps": 60},
+        "eval": {},
+    }
+    made = run(vgx.load_recipe({**RECIPE, **changes}), tmp_path, "cpu", console=QUIET)
+    codes = vgx.load_latents(made.path / "prior" / "codes")
+    assert codes[:]["labels"].tolist() == [0] * 12 + [1] * 12
+    assert [each["name"] for each in codes.about["classes"]] == ["blue", "red"]
+    red, blue = (vgx.sample(made.path, n=12, label=name).mean((2, 3)) for name in ("red", "blue"))
+    assert (red[:, 0] > red[:, 2] + 0.2).float().mean() > 0.8  # [12, C]
+    assert (blue[:, 2] > blue[:, 0] + 0.2).float().mean() > 0.8
+    both = vgx.sample(made.path, n=40).mean((2, 3))
+    assert 8 < int((both[:, 0] > both[:, 2]).sum()) < 32
 
 
 # --- folders of latents --------------------------------------------------------------------------

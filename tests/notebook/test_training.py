@@ -324,6 +324,28 @@ def test_a_schedule_without_steps_lasts_as_long_as_the_training(tmp_path):
         recipe.losses[1].weight.at(3)
 
 
+@pytest.mark.slow
+def test_a_training_ends_when_its_best_becomes_no_better(tmp_path, monkeypatch, capfd):
+    """Evaluations after steps 2, 4, 6, ...; step 4 is the best for two of them."""
+    values = {2: 10.0, 4: 12.0, 6: 11.0, 8: 12.0, 10: 13.0, 12: 9.0}
+    scripted = lambda engine, store, step, cache: {"psnr": values[step]}  # noqa: E731
+    monkeypatch.setattr("vgx.training.loop.measure_training", scripted)
+    early = {"eval.metrics": ["psnr"], "eval.every": 2, "eval.best": "psnr", "eval.patience": 2}
+    run = vgx.run("tiny", FAST | early | {"train.steps": 12}, out=tmp_path, quiet=True)
+    assert (run.state, run.step) == ("done", 8)
+    assert run.model("cpu", best=True).step == 4
+    why = "psnr has not become better since step 4 (eval.patience)"
+    assert json.loads((run.path / "ended.json").read_text())["message"] == why
+    assert "It ended early at step 8 of 12" in (run.path / "report.html").read_text()
+    assert vgx.resume(run).step == 8
+    printed = capfd.readouterr().out
+    assert f"is done at step 8: {why}. To go on: vgx run --resume" in printed
+    assert "--set eval.patience=4" in printed
+    assert vgx.resume(run, {"eval.patience": 3}, quiet=True).step == 12
+    with pytest.raises(vgx.RecipeError, match="patience: nothing says what is better; give best"):
+        vgx.load_recipe("tiny", {"eval.patience": 2})
+
+
 LOUD = """
 import sys, vgx
 

@@ -20,6 +20,7 @@ SMALL = {"widths": [4, 8]}
 FIELDS = {
     "encoder/autoencoder-kl": {**SMALL, "groups": 2},
     "encoder/binary-spherical": {"inner": {"type": "conv", **SMALL}},
+    "encoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1]},
     "encoder/conv": SMALL,
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
     "encoder/noisy": {"inner": {"type": "conv", **SMALL}},
@@ -30,12 +31,15 @@ FIELDS = {
     "encoder/timm": {"backbone": "test_resnet"},
     "encoder/vector-quantised": {"inner": {"type": "conv", **SMALL}},
     "decoder/autoencoder-kl": {**SMALL, "groups": 2},
+    "decoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1], "recompute": True},
     "decoder/conv-transpose": SMALL,
     "decoder/dcgan": SMALL,
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
     "decoder/residual": SMALL,
     "discriminator/dcgan": SMALL,
+    "discriminator/latent-mlp": SMALL,
     "discriminator/multi-scale": {"inner": {"type": "patchgan", **SMALL}},
+    "discriminator/pair-conv": {**SMALL, "joint": 8},
     "discriminator/patchgan": SMALL,
     "discriminator/projection": {"inner": {"type": "patchgan", **SMALL}},
     "discriminator/residual": SMALL,
@@ -43,6 +47,7 @@ FIELDS = {
     "loss/alignment": {"backbone": "test_resnet", "pretrained": False},
     "loss/equivariance": {"smallest": 1.0},
     "loss/lpips": {"pretrained": False},
+    "loss/density-ratio-tc": SMALL,
     "loss/perceptual": {"backbone": "test_resnet"},
 }
 # The image size of those that want more than 16 pixels.
@@ -54,7 +59,11 @@ SIZES = {
     "metric/ms-ssim": 64,
 }
 # The latents of those that want no flat ones.
-LATENTS = {"encoder/autoencoder-kl": (4, 8, 8), "decoder/autoencoder-kl": (4, 8, 8)}
+LATENTS = {
+    f"{kind}/{part}": (4, 8, 8)
+    for kind in ("encoder", "decoder")
+    for part in ("autoencoder-kl", "autoencoder-tiny")
+}
 LATENTS |= {"loss/alignment": (4, 2, 2), "loss/equivariance": (4, 8, 8)}
 # These want a file of weights: tests/plugins/test_features.py makes some.
 OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid", "metric/lpips")

@@ -126,7 +126,7 @@ def test_the_statistics_of_the_latents(tmp_path):
     """Worked out by numpy: over the places by channel, and over all."""
     codes = torch.randn(6, 2, 3, 3) * torch.tensor([1.0, 4.0]).view(2, 1, 1) + 7
     model = Model(None, 0, codes, None, None, None)
-    found = exporting.latent_statistics(model)
+    found = exporting.latent_statistics(Run(tmp_path), model)
     numbers = codes.double().numpy().transpose(1, 0, 2, 3).reshape(2, -1)
     assert found["mean"] == pytest.approx(numbers.mean(1).tolist())
     assert found["std"] == pytest.approx(numbers.std(1).tolist())

@@ -33,7 +33,7 @@ def test_smaller_peaks_have_smaller_weights():
 def test_the_profile_is_the_power_of_each_ring():
     """White noise has the same power in all rings; a constant image has power in ring 0 only."""
     noise = torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    network = Spectrum(width=8).build(vgx.ImageSpec(16, channels=1))
+    network = Spectrum(width=8).build(vgx.ImageSpec(16, channels=1), vgx.LatentSpec((8,)))
     profile = network(noise).features[0]  # [64, 9]
     assert profile.shape == (64, 9)
     # If X is exponential with mean 1, the mean of log X is minus Euler's constant.

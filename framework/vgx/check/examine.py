@@ -313,10 +313,14 @@ def _rows(engine: Engine, step: Step) -> list[Row]:
     for name, logits in audit.logits_of(step).items():
         patches = "x".join(map(str, logits.shape[1:]))
         shapes[name] = f"{judged[recipe.judges[name].judges]} -> {patches}"
-    return [
+    rows = [
         Row(name, part.type, shapes[name], *_counts(engine.networks[name]))
         for name, part in recipe.networks.items()
     ]
+    for part, module in engine.losses:
+        if part.critic and isinstance(module, nn.Module):
+            rows.append(Row(f"loss {part.label}", "critic", "", *_counts(module)))
+    return rows
 
 
 def _counts(network: nn.Module) -> tuple[int, int]:

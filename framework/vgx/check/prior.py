@@ -15,7 +15,7 @@ from vgx import rng
 from vgx.check.attempt import alike, call, contract
 from vgx.check.audit import Finding
 from vgx.data.batches import Batch
-from vgx.engine.build import evaluating
+from vgx.engine.build import evaluating, label_inputs
 from vgx.engine.engine import Engine
 from vgx.parts.contract import check_drawn, check_loss_of_prior
 from vgx.second import kept
@@ -29,7 +29,8 @@ def try_prior(engine: Engine, batch: Batch) -> Iterator[Finding]:
         return
     encoder = engine.networks["encoder"]
     with torch.no_grad(), evaluating([encoder]):
-        posterior = call(recipe.encoder, encoder, batch.images.to(engine.dtype))
+        further = label_inputs(recipe.encoder, batch.labels)
+        posterior = call(recipe.encoder, encoder, batch.images.to(engine.dtype), *further)
     codes = codes_of(posterior).get(part.of)  # [B, ...]
     shape = None if codes is None else tuple(codes.shape[1:])
     classes = 0 if batch.labels is None else recipe.image.classes

@@ -113,11 +113,12 @@ def build_losses(recipe: Recipe) -> list[tuple[Loss, LossTerm]]:
         ambient = rng.ambient(recipe.train.seed, f"weights of the loss {part.label}")
         with ambient, untouched(part):
             module = part.build(recipe.image, recipe.latent)
-        if part.critic != (isinstance(module, nn.Module) and hasattr(module, "critic")):
-            there = "has no attribute" if part.critic else "has an attribute"
-            message = f"the module of its build {there} `critic`, whose weights are those of the"
-            instead = f"say so in the part: critic: ClassVar[bool] = {not part.critic}"
-            raise BrokenError(part, f"{message} discriminator's player; {instead}")
+        has = isinstance(module, nn.Module) and "critic" in dict(module.named_children())
+        if part.critic != has:
+            there = "has a" if has else "has no"
+            message = f"the module of its build {there} network `critic`, which the discriminator's"
+            instead = f"say so in the part: critic: ClassVar[bool] = {has}"
+            raise BrokenError(part, f"{message} optimizer trains; {instead}")
         built.append((part, module))
     return built
 

@@ -77,12 +77,13 @@ class Images:
     def save(self, path: str | Path) -> Path:
         """Write the grid to a file, and return it: .png, .jpg, .webp or .pdf.
 
+        A data set of a folder leaves grids out, but not a single image.
         Raises `RecipeError` for another ending, and `StorageError` when it cannot be written.
         """
         file = user_path(path)
         rows, columns = self._rows()
         require_image_file(file, len(rows), (rows.shape[-2], rows.shape[-1]), columns)
-        save_image(self.grid(), file)
+        save_image(self.grid(), file, marked=len(rows) > 1)
         return file
 
     def grid(self) -> Tensor:

@@ -275,6 +275,33 @@ class Decoder(Component):
         """Make a module: z [B, *Z] -> logits [B, C, H, W]. The engine applies the sigmoid."""
 
 
+@runtime_checkable
+class Published(Protocol):
+    """An encoder or decoder whose network is that of a class of diffusers.
+
+    Its weights have the names of that class, those before the latent in the encoder (`encoder.*`,
+    `quant_conv.*`), the others in the decoder (`decoder.*`, `post_quant_conv.*`). So `vgx export`
+    and `vgx import` exchange them, and a training can start from them.
+    """
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the fields with which this part is the network that a `config.json` describes.
+
+        `None` for a class (`config["_class_name"]`) that is not this part. Raises `StorageError`
+        for a `config.json` of this class that the part cannot be. The file may come from anybody.
+        """
+        ...
+
+    def config(self, image: ImageSpec, latent: LatentSpec) -> dict[str, Any]:
+        """Return what `config.json` says of this part: fields that diffusers' class takes."""
+        ...
+
+    def halvings(self) -> int:
+        """Return how often an encoder halves the images, or a decoder doubles the latents."""
+        ...
+
+
 class Discriminator(Component):
     """A network that scores images, latents, or pairs of both: whether they look real."""
 

@@ -24,6 +24,12 @@ from vgx.recipe.places import dataset_at
 from vgx.recipe.renamed import rename_recipe, renamed_in
 from vgx.recipe.yaml import Fault, Node
 
+# Fields of which a recipe has one: it takes the place of the other one below.
+EITHER = {
+    "": (("discriminator", "discriminators"), ("discriminators", "discriminator")),
+    "train": (("epochs", "steps"), ("steps", "epochs")),
+}
+
 
 class Described(Protocol):
     """What has a recipe: a run, or a model."""
@@ -199,10 +205,9 @@ def _merge(base: Node, over: Node, field: str = "") -> Node:
     if not isinstance(over.value, dict):
         return over
     items = dict(_as_mapping(base, over.value))
-    if field == "train":  # the length of a training is either in epochs or in steps
-        for length, other in (("epochs", "steps"), ("steps", "epochs")):
-            if length in over.value and over.value[length].value is not None:
-                items.pop(other, None)
+    for one, other in EITHER.get(field, ()):
+        if one in over.value and over.value[one].value is not None:
+            items.pop(other, None)
     if field == "dataset" and "path" in over.value and over.value["path"].value is not None:
         # A fallback belongs to the path beside it: images that a user names are never replaced.
         fallback = items.get("fallback")

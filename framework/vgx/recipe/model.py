@@ -46,8 +46,9 @@ class Start(BaseModel):
     model_config = STRICT
 
     run: Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]
-    """Where they are: a run, by its number, name or folder; a folder that `vgx export` wrote; the
-    name of such a model on the hub, `owner/name`; or a file that ends in .safetensors."""
+    """Where they are: a run, by its number, name or folder; a folder that `vgx export` wrote; a
+    folder of diffusers; the name of either on the hub, `owner/name`; or a file that ends in
+    .safetensors."""
     networks: Annotated[tuple[NetworkName, ...], Field(min_length=1)] | None = None
     """The networks that begin with them. `null`: each one that is there and in the recipe."""
     averaged: bool = True
@@ -189,6 +190,9 @@ class Eval(Fields):
     best: str | None = None
     """A value of the metrics, such as `psnr` or `recall`. The checkpoint where it was best is kept
     in addition to the newest ones."""
+    patience: PositiveInt | None = None
+    """Evaluations: the training ends when `best` has not become better in so many. `null`: it does
+    not end early."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -198,6 +202,8 @@ class Eval(Fields):
             raise PydanticCustomError(
                 "eval", "best: nothing is evaluated while training; give every"
             )
+        if self.patience is not None and self.best is None:
+            raise PydanticCustomError("eval", "patience: nothing says what is better; give best")
         values_of_each = (name for metric in self.metrics for name in directions([metric]))
         require_each_once("metrics", values_of_each)
         values = self.better
@@ -462,5 +468,5 @@ class Recipe(Fields):
 CHANGEABLE = (
     "train.epochs", "train.steps", "train.log_every", "train.draw_every", "train.save_every",
     "train.on_nonfinite", "train.optimizers.generator.lr", "train.optimizers.discriminator.lr",
-    "eval.every", "eval.n", "trackers", "dataset", "sampler.path", "prior",
+    "eval.every", "eval.n", "eval.patience", "trackers", "dataset", "sampler.path", "prior",
 )  # fmt: skip

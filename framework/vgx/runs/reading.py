@@ -101,6 +101,7 @@ class Parent(TypedDict, total=False):
     how: Required[Literal["fork", "start"]]
     sha256: str  # of the file with these weights
     networks: Annotated[list[str], FailFast()]  # whose weights were taken
+    latents: dict[str, FiniteFloat | list[FiniteFloat]]  # what was known of their scale
 
 
 class Environment(TypedDict, total=False):

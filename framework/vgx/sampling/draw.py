@@ -194,7 +194,8 @@ def prepare(
     known.
     """
     part, recipe = model.recipe.sampler, model.recipe
-    names = class_names(run, recipe) if run and recipe.takes_labels else ()
+    known = recipe.takes_labels or _takes_labels(recipe)
+    names = class_names(run, recipe) if run and known else ()
     if model.kl is not None:
         part = part.for_kl(model.kl.cpu())
     if part.needs_prior and model.prior is None and model.sha256:  # not while it is trained

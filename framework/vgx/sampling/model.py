@@ -226,7 +226,11 @@ def load(
 def located(run: Run | str | Path | int | None) -> Run:
     """Return a run, or an exported folder as one; that of a model of the hub is fetched."""
     if isinstance(run, str) and hub.is_name(run):
-        return Run(hub.model_folder(run))
+        folder = hub.model_folder(run)
+        if not exported.is_exported(folder):
+            message = "an autoencoder of diffusers, which has no recipe"
+            raise StorageError(f"{run}: {message}; make a run of it: vgx import {run}")
+        return Run(folder)
     return find(run)
 
 

@@ -85,7 +85,8 @@ def write_codes(
     @torch.no_grad()
     def pieces() -> Iterator[Codes]:
         for some in np.array_split(rows, math.ceil(len(rows) / CHUNK)):
-            codes = codes_of(encoder(as_images(store.images[some], device)))
+            labels = None if store.labels is None else torch.from_numpy(store.labels[some])
+            codes = codes_of(model.posterior(as_images(store.images[some], device), labels))
             if not all(values.isfinite().all() for values in codes.values()):
                 raise RecipeError(f"{recipe.name} encodes an image to numbers that are not finite")
             about["deviations"] = "deviations" in codes
@@ -96,8 +97,8 @@ def write_codes(
             if isinstance(store.images, StreamedImages):  # others may stand in their place
                 index = store.images.standing(some)
             codes["index"] = torch.from_numpy(index)
-            if store.labels is not None:
-                codes["labels"] = torch.from_numpy(store.labels[some])
+            if labels is not None:
+                codes["labels"] = labels
             advance(len(some))
             yield codes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vgx import rng
 from vgx.parts.contract import ContractError
@@ -49,17 +49,18 @@ class Case:
         return torch.rand((B, *self.image.shape), generator=rng.generator(seed, "testing images"))
 
 
-class Networks(nn.Module):
+class Networks:
     """An encoder and a decoder of one layer, for losses that call them."""
 
     def __init__(self, image: ImageSpec, latent: LatentSpec) -> None:
         """Draw their weights by a key."""
-        super().__init__()
         self.image, self.latent = image.shape, latent.shape
         generator, pixels = rng.generator(0, "testing networks"), image.pixel_values
-        size = torch.Size(latent.shape).numel()
-        self.encoder = nn.Parameter(torch.randn((pixels, size), generator=generator) / pixels**0.5)
-        self.decoder = nn.Parameter(torch.randn((size, pixels), generator=generator))
+        encoder = torch.randn((pixels, latent.size), generator=generator) / pixels**0.5
+        decoder = torch.randn((latent.size, pixels), generator=generator)
+        self.weights = {"encoder": encoder, "decoder": decoder}
+        for weight in self.weights.values():
+            weight.requires_grad_()
 
     def calls(self) -> dict[str, Callable[..., Any]]:
         """Return what a step has of them."""
@@ -70,7 +71,7 @@ class Networks(nn.Module):
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Gaussian:
         """Return a posterior over [N, *Z] of images [N, C, H, W]."""
         del labels
-        mu = (images.flatten(1) @ self.encoder).view(-1, *self.latent)  # [N, *Z]
+        mu = (images.flatten(1) @ self.weights["encoder"]).view(-1, *self.latent)  # [N, *Z]
         return Gaussian(mu, mu.tanh() - 1)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -80,7 +81,8 @@ class Networks(nn.Module):
     def decode_logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """[N, C, H, W]  These images before the sigmoid."""
         del labels
-        return (z.flatten(1) @ self.decoder).view(-1, *self.image)
+        logits: Tensor = z.flatten(1) @ self.weights["decoder"]  # [N, P]
+        return logits.view(-1, *self.image)
 
 
 def require(condition: object, fault: str) -> None:

@@ -17,6 +17,7 @@ from vgx.step import Step
 from vgx.testing.case import (
     ROUNDING,
     Case,
+    Networks,
     built,
     require,
     saved_and_loaded,
@@ -111,8 +112,8 @@ def _check_reach(
 
 def _called_networks(step: Step) -> dict[str, Tensor]:
     """Return the weights of the networks that `encode` and `decode` call, where they are known."""
-    network = getattr(vars(step)["decode"], "__self__", None)
-    return dict(network.named_parameters()) if isinstance(network, nn.Module) else {}
+    networks = getattr(vars(step)["decode"], "__self__", None)
+    return networks.weights if isinstance(networks, Networks) else {}
 
 
 def _evaluate(case: Case, player: PlayerName, step: Step, ambient: int = 0) -> tuple[Any, Any]:

@@ -46,11 +46,11 @@ def _close(
         "step": training.done,
         "of": training.engine.steps,
         "signal": (training.stop or None) if how == "stopped" else None,
-        "message": str(error or ""),
+        "message": str(error or training.exhausted),
     }
 
     if how in ("done", "stopped"):
-        for line in summary(training):
+        for line in filter(None, (*summary(training), training.exhausted)):
             console.print(line)
 
     def note() -> None:

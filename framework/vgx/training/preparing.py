@@ -35,6 +35,7 @@ from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
 from vgx.recipe.lengths import with_length
 from vgx.recipe.model import Recipe
+from vgx.runs.diffusers import require_like
 from vgx.runs.weights import Weights, read_weights
 from vgx.training.trackers import require_libraries
 
@@ -55,7 +56,11 @@ def weights_for(recipe: Recipe, out: str | Path | None, console: Console) -> Wei
     if recipe.start is None:
         return None
     with console.phase("Reading the weights to start from"):
-        return read_weights(recipe.start, [*recipe.networks], out)
+        weights = read_weights(recipe.start, [*recipe.networks], out)
+    if weights.config is not None:
+        parts = [getattr(recipe, name) for name in weights.networks]
+        require_like(parts, recipe.latent.shape[0], weights.config, f"start.run: {weights.name}")
+    return weights
 
 
 def open_images(

@@ -339,8 +339,13 @@ def _nothing_left(training: Training) -> str:
         raise RecipeError(f"{run.path}: {message}; nothing was changed; give more")
     ended = reading.unless_damaged(reading.ended, run.path)
     noted = ended is not None and ended["how"] == "done"
-    if done < steps or not (noted and fitting.finished(run, training.recipe)):
+    trained = done == steps or bool(training.exhausted)
+    if not (trained and noted and fitting.finished(run, training.recipe)):
         return ""
+    if why := training.exhausted:
+        patience = 2 * (training.recipe.eval.patience or 1)
+        longer = f"vgx run --resume {run.short} --set eval.patience={patience}"
+        return f"Run {run.path} is done at step {done:,}: {why}. To go on: {longer}"
     longer = f"vgx run --resume {run.short} --set train.{field}={2 * length}"
     return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
 

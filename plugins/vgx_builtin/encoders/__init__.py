@@ -1,6 +1,7 @@
 """The built-in encoders."""
 
 from vgx_builtin.encoders.autoencoder_kl import AutoencoderKLEncoder as AutoencoderKLEncoder
+from vgx_builtin.encoders.autoencoder_tiny import AutoencoderTinyEncoder as AutoencoderTinyEncoder
 from vgx_builtin.encoders.binary_spherical import BinarySpherical as BinarySpherical
 from vgx_builtin.encoders.conv import Conv as Conv
 from vgx_builtin.encoders.deterministic import Deterministic as Deterministic

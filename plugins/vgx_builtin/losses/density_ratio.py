@@ -22,7 +22,7 @@ class DensityRatioTc(vgx.Loss, type="density-ratio-tc"):
 
     Changed from the paper: z and permuted z are those of one minibatch, where the paper permutes a
     second one; the critic has one logit, not two. Beside a `kl` of weight 1 in the same unit, the
-    weight is the paper's gamma. The discriminator's optimizer trains the critic.
+    weight is the paper's gamma.
     """
 
     critic: ClassVar[bool] = True

@@ -51,10 +51,7 @@ class SoftIntroEncoder(vgx.Loss, type="soft-intro-encoder"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar in [0, 0.5]."""
-        import torch
-
-        with torch.no_grad():
-            decoded = step.decode(step.prior_z)  # [B, C, H, W]
+        decoded = step.decode(step.prior_z).detach()  # [B, C, H, W]
         terms = []
         for stream, images in (("prior", decoded), ("recon", step.recon.detach())):
             posterior = step.encode(images)

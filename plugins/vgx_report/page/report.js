@@ -121,6 +121,7 @@ function draw() {
     sections.push(section("progress", "During training", training(data.progress)));
   }
   if (data.curves) sections.push(section("curves", "Curves", curves(data.curves, data.curves.along)));
+  if (data.prior) sections.push(section("prior", "The prior", curves(data.prior, data.prior.along)));
   if (data.samples.length) {
     sections.push(section("samples", "Samples",
       h("p", { class: "soft" }, data.samples_note, h("code", {}, data.samples_command)),
