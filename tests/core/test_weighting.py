@@ -188,7 +188,7 @@ def test_an_adaptive_weight_is_against_other_losses_of_the_recipe(against):
 
 
 def test_shares_are_those_of_the_gradient_at_the_decoders_output():
-    """Defossez et al. 2022, section 3.4: 6 to 3 to 1, and the first keeps its own gradient."""
+    """Defossez et al. 2022: 6 to 3 to 1, and the first keeps its own gradient."""
     losses = [
         {"type": "l1", "weight": {"share": 0.6}},
         {"type": "bce", "weight": {"share": 0.3}},

@@ -260,7 +260,7 @@ def iwae_step(weight=WEIGHT):
 
 @pytest.mark.parametrize("gradient", ["plain", "dreg"])
 def test_iwae_is_the_bound_of_several_samples(gradient):
-    """Burda et al. 2016, eq. 8, with its own gradient or that of Tucker et al. 2019, eq. 8."""
+    """Burda et al. 2016, with the gradient of the bound, or that of Tucker et al. 2019."""
     weight = WEIGHT.clone().requires_grad_()
     at = iwae_step(weight)
     mu, logvar = at.posterior.mu, at.posterior.logvar
@@ -378,7 +378,7 @@ def test_equivariance_says_which_networks_it_wants():
 
 
 def test_alignment_is_the_papers_two_similarities():
-    """Yao et al. 2025, eq. 2 to 6, place by place, on the features of a timm model."""
+    """Yao et al. 2025, section 3, place by place, on the features of a timm model."""
     import timm
 
     part = loss(

@@ -18,7 +18,7 @@ class Noisy(vgx.Encoder, type="noisy"):
     Latents are z + sigma * e with e ~ N(0, I) and z a sample of the inner posterior. Its mean, and
     so every reconstruction after the training, has none; losses see the inner posterior without
     noise. With `deterministic` inside it is the autoencoder with Gaussian noise on its codes, of
-    constant variance (Ghosh et al. 2020, section 3); with a Gaussian inside it is for latents that
+    constant variance (Ghosh et al. 2020); with a Gaussian inside it is for latents that
     another model will generate with errors (as in Zheng et al. 2025, RAE, where sigma is drawn for
     each image, and here is fixed).
     """

@@ -16,10 +16,11 @@ class Alignment(vgx.Loss, type="alignment"):
     """Align latents with the features of a trained timm model: VA-VAE (Yao et al. 2025).
 
     The loss is mean relu(1 - cosine_margin - cos(z'_i, f_i)) over places i, plus mean
-    relu(|cos(z'_i, z'_j) - cos(f_i, f_j)| - distance_margin) over pairs of places of an image (eq.
-    2 to 6), with f the last feature map, at as many places as the latents have, and z' the latents
-    times a learned matrix. In the authors' program both terms have z'; so here. There the weight is
-    0.1 times a ratio of gradients at the encoder's last layer; here it is the loss's own `weight`.
+    relu(|cos(z'_i, z'_j) - cos(f_i, f_j)| - distance_margin) over pairs of places of an image
+    (section 3), with f the last feature map, at as many places as the latents have, and z' the
+    latents times a learned matrix. In the authors' program both terms have z'; so here. There the
+    weight is 0.1 times a ratio of gradients at the encoder's last layer; here it is the loss's own
+    `weight`.
     """
 
     backbone: str = "vit_small_patch14_dinov2.lvd142m"

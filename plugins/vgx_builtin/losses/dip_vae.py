@@ -19,8 +19,7 @@ class DipVae(vgx.Loss, type="dip-vae"):
     minibatch. DIP-VAE-I (equation 6) has that of the posterior means, cov(mu); DIP-VAE-II (equation
     7) has that of the latents, cov(mu) + E[sigma^2]. Its `weight` is lambda_od in the paper. It
     belongs beside a `kl` of weight 1. As in the authors' formula, a covariance is a mean over the
-    images, with no correction for their number; the paper also follows it by a moving average, this
-    not.
+    images, with no correction for their number.
     """
 
     variant: Literal[1, 2] = 2

@@ -18,7 +18,7 @@ class Equivariance(vgx.Loss, type="equivariance"):
     The loss is mean |decode(t(z)) - t(real)|, over batch, channels and pixels, where t makes
     latents and images smaller, by a factor from U(smallest, 1), and then turns them by a random
     multiple of 90 degrees: one t for a minibatch. In the paper this term takes the place of the
-    reconstruction's in half of the steps, with all of its parts; here it is an absolute error
+    reconstruction's in a share of the steps, with all of its parts; here it is an absolute error
     beside the other terms in each step.
 
     Latents must be spatial, and for factors below 1 the decoder must take latents of other sizes:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Iwae(vgx.Loss, type="iwae"):
-    """Minus the importance-weighted bound on log p(x) (Burda et al. 2016, eq. 8).
+    """Minus the importance-weighted bound on log p(x) (Burda et al. 2016).
 
     It takes the place of `bce` and `kl`: -mean log 1/K sum_k w_k with w_k = p(x | z_k) p(z_k) /
     q(z_k | x), K samples z_k of a Gaussian posterior, N(0, I) as the prior, and each pixel value a
@@ -22,7 +22,7 @@ class Iwae(vgx.Loss, type="iwae"):
 
     `plain` follows the gradient of this value. `dreg` has another estimate of the encoder's
     gradient, sum_k v_k^2 d log w_k / d z_k d z_k / d phi with v_k = w_k / sum w, whose signal does
-    not vanish as K grows (Tucker et al. 2019, eq. 8); the decoder's is the same.
+    not vanish as K grows (Tucker et al. 2019); the decoder's is the same.
     """
 
     samples: Annotated[int, Field(ge=1, le=1000)] = 5

@@ -16,7 +16,7 @@ class ReconstructionFrechet(Frechet, type="reconstruction-frechet"):
     """Frechet distance of reconstructions and their images in the features of a network.
 
     As `frechet-distance`, of the images that are reconstructed instead of samples (Esser et al.
-    2021, section 4). It is biased: fewer images give a larger distance, so compare only values of
+    2021). It is biased: fewer images give a larger distance, so compare only values of
     equally many images. In Inception's features it is the `rfid`.
     """
 
