@@ -21,6 +21,7 @@ from vgx.data.batches import Batch
 from vgx.engine.build import NETWORKS, at_least_float32, label_inputs, sigmoid
 from vgx.engine.surroundings import untouched
 from vgx.errors import Notice
+from vgx.parts.kinds import Indexed
 from vgx.recipe.model import Recipe
 from vgx.rng import Streams
 from vgx.step import Posterior, Score, Step
@@ -47,6 +48,8 @@ class Forward:
         self.dropout = False  # whether the discriminator drew dropout masks in the last pass
         # Logits of real and fake images in the last pass, to be read when a step is logged.
         self.logits: tuple[Tensor, Tensor] | None = None
+        # Indices of the codebook in the last pass, likewise; without a codebook there are none.
+        self.indices: Tensor | None = None
 
     def __call__(
         self, batch: Batch, number: int, streams: Streams, *, train_generator: bool = True
@@ -66,7 +69,9 @@ class Forward:
             if "prior" in self.recipe.train.fakes or "encoder" not in self.networks:
                 outputs["prior"] = sigmoid(self.decode(z, batch.labels))  # [B, C, H, W]
             if "encoder" in self.networks:
-                outputs["posterior"] = self.encode(real)
+                outputs["posterior"] = posterior = self.encode(real)
+                if isinstance(posterior, Indexed):
+                    self.indices = posterior.indices.detach()
                 z = outputs["posterior"].sample(streams("posterior"))  # [B, *Z]
                 outputs["recon_logits"] = self.decode(z, batch.labels)  # [B, C, H, W]
                 outputs["recon"] = sigmoid(outputs["recon_logits"])  # [B, C, H, W]

@@ -285,7 +285,7 @@ def _latent(
     for images in real.batches(model.codes.device):
         posteriors.append(model.encoder(images))
         advance(len(images))
-    encoded = latents.Latents.of(posteriors)
+    encoded = latents.Latents.of(posteriors, model.encoder)
     factors: dict[str, list[float]] = {}
     # When the store lacks some images, its rows are not the numbers of the source.
     if isinstance(source, Factored) and len(store.images) == len(source):
