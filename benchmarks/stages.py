@@ -7,7 +7,8 @@
 Time is that of the processor on one thread, so that other work on the machine changes little: the
 steps of both sizes are timed in turns, before and after, and each training gets as many as fit its
 time. A training from scratch has all of it at 96 pixels. One in two stages has a third of it at
-48 pixels, and the rest at 96. The PSNR is that of held-out images at 96 pixels.
+48 pixels (or `--first` sixths), and the rest at 96. The PSNR is that of held-out images at 96
+pixels. With `--decay` the learning rate falls to 0 at the end of the stage at 96 pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from vgx.engine.engine import Engine
 
 PAGE = ROOT / "docs" / "recipe" / "start.md"
 PARTS = 6  # of the time, after each of which the PSNR is measured
-FIRST = 2  # of them at the smaller size
+FIRST = 2  # of them at the smaller size, by default
+LR = 1e-3  # of the recipe vae
 BATCH, TIMED = 32, 8  # images in a minibatch; steps that are timed
 SMALL, LARGE = 48, 96
 # The larger networks have one width more, beside the image. Their other layers are the same.
@@ -64,7 +66,8 @@ def times() -> dict[int, float]:
 def train(size: int, data: str, out: Path, steps: int, every: int, *more: str) -> vgx.Run:
     print(f"{size} pixels: {steps:,} steps", flush=True)
     settings = (f"name=at-{size}", f"train.steps={steps}", f"eval.every={every}", *more)
-    return vgx.run(recipe_of(size, data, *settings), out, "cpu", console=Console(io.StringIO()))
+    recipe = recipe_of(size, data, *settings)
+    return vgx.run(recipe, out=out, device="cpu", console=Console(io.StringIO()))
 
 
 def psnr(run: vgx.Run) -> dict[int, float]:
@@ -74,27 +77,39 @@ def psnr(run: vgx.Run) -> dict[int, float]:
 
 
 def both(
-    data: str, out: Path, steps: dict[int, int], seed: int, *, first: bool
+    data: str, out: Path, steps: dict[int, int], seed: int, *, small: int, decay: bool
 ) -> list[list[float]]:
-    """Train from scratch, and in two stages; return the PSNR after each part of the time."""
+    """Train from scratch, and in two stages; return the PSNR after each part of the time.
+
+    `small` parts of the time are for the smaller size. Odd seeds begin with the two stages.
+    """
     results: dict[bool, list[float]] = {}
-    for staged in (first, not first):
-        few, many, every = steps[SMALL] * FIRST, steps[LARGE] * PARTS, steps[LARGE]
+    for staged in (bool(seed % 2), not seed % 2):
+        few, many, every = steps[SMALL] * small, steps[LARGE] * PARTS, steps[LARGE]
         more = [f"train.seed={seed}"]
         if staged:
             parent = train(SMALL, data, out, few, few, *more)
             more.append(f"start.run={parent.path}")
-            many -= every * FIRST
+            many -= every * small
+        if decay:
+            lr = f"{{from: {LR}, to: 0, steps: {many}, shape: cosine}}"
+            more.append(f"train.optimizers.generator.lr={lr}")
         results[staged] = [*psnr(train(LARGE, data, out, many, every, *more)).values()]
     return [results[False], results[True]]
 
 
-def text_of(results: list[list[list[float]]], seconds: float, before: float, after: float) -> str:
+def text_of(
+    results: list[list[list[float]]],
+    seconds: float,
+    before: float,
+    after: float,
+    small: int = FIRST,
+) -> str:
     """Return the tables of all repeats."""
     rows = []
     for part in range(PARTS):
         scratch = [repeat[0][part] for repeat in results]
-        staged = [repeat[1][part - FIRST] for repeat in results] if part >= FIRST else []
+        staged = [repeat[1][part - small] for repeat in results] if part >= small else []
         gain = [b - a for a, b in zip(scratch, staged, strict=False)]
         cells = [
             " ".join(f"{value:{form}.2f}" for value in values) or "(48 pixels)"
@@ -126,6 +141,8 @@ def main() -> None:
     parser.add_argument("data", help="as --data of vgx run: a folder of images, for instance")
     parser.add_argument("--seconds", type=float, default=180, help="of the processor, for each")
     parser.add_argument("--repeats", type=int, default=2, help="with other seeds, in turns")
+    parser.add_argument("--first", type=int, default=FIRST, help="sixths of the time at 48 pixels")
+    parser.add_argument("--decay", action="store_true", help="the learning rate falls to 0")
     parser.add_argument("--runs", type=Path, default=Path("runs/stages"))
     parser.add_argument("--page", action="store_true", help="write the table into the page")
     options = parser.parse_args()
@@ -133,10 +150,10 @@ def main() -> None:
     before = times()
     steps = {size: max(int(options.seconds / PARTS / before[size]), 1) for size in WIDTHS}
     results = [
-        both(options.data, options.runs, steps, seed, first=bool(seed % 2))
+        both(options.data, options.runs, steps, seed, small=options.first, decay=options.decay)
         for seed in range(options.repeats)
     ]
-    text = text_of(results, options.seconds, before[LARGE], times()[LARGE])
+    text = text_of(results, options.seconds, before[LARGE], times()[LARGE], options.first)
     print(text)
     if options.page:
         write(text)

@@ -18,6 +18,7 @@ class ModelHub:
 
     def __init__(self):
         self.commits = {}  # commit: {path: bytes}, the newest last
+        self.served = {}  # in place of a commit's files, though the list has those
         self.stored = {}  # uploaded bytes by their SHA-256
         self.requests = []  # method and path
         self.tokens = set()  # seen in requests
@@ -34,6 +35,16 @@ class ModelHub:
         commit = hashlib.sha1(str(len(self.commits)).encode()).hexdigest()
         self.commits[commit] = files
         return commit
+
+
+def listed(name, data):
+    """A file in the hub's list: large ones have a SHA-256 sum, the others that of git."""
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    entry = {"rfilename": name, "size": len(data), "blobId": blob}
+    if name.endswith(".safetensors"):
+        sha256 = hashlib.sha256(data).hexdigest()
+        entry["lfs"] = {"size": len(data), "sha256": sha256, "pointerSize": 134}
+    return entry
 
 
 def serving(hub):  # noqa: C901 - one server
@@ -55,8 +66,8 @@ def serving(hub):  # noqa: C901 - one server
                 return self.say({"error": f"no: {self.headers['Authorization']}"}, hub.status)
             if found := re.fullmatch(r"/api/models/o/n(?:/revision/(.*))?", path):
                 commit = hub.head if found[1] in (None, "main") else found[1]
-                names = [{"rfilename": name} for name in hub.commits[commit]]
-                return self.say({"id": "o/n", "sha": commit, "siblings": names})
+                files = [listed(name, data) for name, data in hub.commits[commit].items()]
+                return self.say({"id": "o/n", "sha": commit, "siblings": files})
             if re.fullmatch(r"/api/models/o/n/tree/main", path):
                 there = hub.commits[hub.head] if hub.commits else {}
                 return self.say([
@@ -70,7 +81,7 @@ def serving(hub):  # noqa: C901 - one server
                     return self.connection.shutdown(socket.SHUT_RDWR)
                 if hub.elsewhere:
                     return self.say(code=302, Location=hub.elsewhere + path)
-                data = hub.commits[found[1]].get(found[2])
+                data = {**hub.commits, **hub.served}[found[1]].get(found[2])
                 return self.say(b"", 404) if data is None else self.say(data)
             return self.say({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
 

@@ -31,6 +31,7 @@ RECIPES = (
     "tiny", "quickstart", "vae", "beta_vae", "infovae", "vqvae", "dcgan", "wgan_gp", "sngan_hinge",
     "r3gan", "larsen_vaegan", "kl_autoencoder", "vqgan",
 )  # fmt: skip
+WITH_PRIOR = ("vqvae", "kl_autoencoder", "vqgan")
 STEPS = 20
 SETTINGS = {"train.steps": STEPS, "train.log_every": 1, "train.save_every": 10, "train.keep": 3}
 
@@ -50,7 +51,8 @@ def vgx(*arguments: str) -> str:
 def results(recipe: str, runs: Path) -> dict[str, object]:
     """Train a recipe for a few steps; return all that came of it, but for times."""
     folder = runs / recipe
-    pairs = [f"{key}={value}" for key, value in SETTINGS.items()]
+    settings = SETTINGS | ({"prior.steps": STEPS} if recipe in WITH_PRIOR else {})
+    pairs = [f"{key}={value}" for key, value in settings.items()]
     options = [word for pair in pairs for word in ("--set", pair)]
     vgx("run", f"recipes/{recipe}.yaml", *options, "--out", str(folder), "--device", "cpu")
     (run,) = folder.iterdir()

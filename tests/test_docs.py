@@ -52,6 +52,7 @@ PAGE_OF = {
     "decoder": "decoder",
     "discriminator": "discriminator",
     "loss": "losses",
+    "prior": "prior",
     "sampler": "sampler",
     "metric": "eval",
     "features": "eval",
@@ -258,8 +259,11 @@ def test_an_example_trains_from_its_file(file):
 
     registry = vgx.discover([file])
     (part,) = registry.plugins[-1].parts
-    field = "augment.0" if part.kind == "augmentation" else "losses.1"
-    recipe = vgx.load_recipe("recipes/tiny.yaml", {field: part.type}, registry)
+    fields = {"augmentation": "augment.0", "loss": "losses.1"}
+    field, given = fields.get(part.kind, part.kind), {"type": part.type}
+    if "inner" in part.model_fields:
+        given["inner"] = {"type": "conv-transpose", "widths": [16, 8]}
+    recipe = vgx.load_recipe("recipes/tiny.yaml", {field: given}, registry)
     engine = Engine(recipe, steps=2)
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     examine(engine, registry, Batch(real))
@@ -413,7 +417,8 @@ def builtin_parts():
 
 @pytest.mark.parametrize(("kind", "part"), list(builtin_parts()))
 def test_a_built_in_part_is_described_as_it_is(kind, part):
-    shared = {"loss": components.Loss.model_fields, "dataset": components.Dataset.model_fields}
+    bases = {"loss": components.Loss, "dataset": components.Dataset, "prior": components.Prior}
+    shared = {name: base.model_fields for name, base in bases.items()}
     rows = [row for row in schema.fields(part) if row[0] not in shared.get(kind, ())]
     text = section(DOCS / "recipe" / f"{PAGE_OF[kind]}.md", part.type)
     assert [row[:3] for row in table(text)] == expected(rows)
@@ -442,6 +447,13 @@ def test_every_field_of_every_data_set_is_described():
     rows = [row for row in rows if row[0] in components.Dataset.model_fields]
     page = DOCS / "recipe" / "dataset.md"
     assert [row[:3] for row in table(section(page, "Every data set"))] == expected(rows)
+
+
+def test_every_field_of_every_prior_is_described():
+    rows = schema.fields(vgx.discover().part("prior", "transformer"))
+    rows = [row for row in rows if row[0] in components.Prior.model_fields]
+    page = DOCS / "recipe" / "prior.md"
+    assert [row[:3] for row in table(section(page, "Every prior"))] == expected(rows)
 
 
 def test_every_field_of_train_is_described():

@@ -195,7 +195,7 @@ class Critic(vgx.Discriminator, type="critic"):
     break_: str = ""
     """What is wrong."""
 
-    def build(self, image):
+    def build(self, image, latent):
         return CriticNet(image.pixel_values, 1, self.break_)
 
 
@@ -257,7 +257,7 @@ class Learned(vgx.Loss, type="learned"):
     break_: str = ""
     """What is wrong."""
 
-    def build(self):
+    def build(self, image, latent):
         return LearnedNet(self.break_)
 
 

@@ -11,7 +11,7 @@ class GaussianNll(vgx.Loss, type="gaussian-nll"):
     Mean over pixel values of error^2 / (2 sigma^2) + log sigma, without the constant.
     """
 
-    def build(self):
+    def build(self, image, latent):
         return _Likelihood()
 
 

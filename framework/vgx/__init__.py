@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from vgx.errors import VgxError as VgxError
     from vgx.files import cache_dir as cache_dir
     from vgx.files import open_regular as open_regular
+    from vgx.notebook.checking import Checked as Checked
+    from vgx.notebook.checking import check as check
     from vgx.notebook.evaluation import Evaluation as Evaluation
     from vgx.notebook.evaluation import evaluate as evaluate
     from vgx.notebook.given import peek as peek
     from vgx.notebook.images import Images as Images
+    from vgx.notebook.listing import recipes as recipes
     from vgx.notebook.listing import runs as runs
     from vgx.notebook.run import Run as Run
     from vgx.notebook.training import resume as resume
@@ -56,19 +59,28 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Metric as Metric
     from vgx.parts.kinds import MetricState as MetricState
     from vgx.parts.kinds import Named as Named
+    from vgx.parts.kinds import Observing as Observing
+    from vgx.parts.kinds import OfClass as OfClass
     from vgx.parts.kinds import OpenTracker as OpenTracker
+    from vgx.parts.kinds import PerImage as PerImage
+    from vgx.parts.kinds import Prior as Prior
+    from vgx.parts.kinds import Published as Published
     from vgx.parts.kinds import Quantising as Quantising
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
+    from vgx.parts.kinds import Timed as Timed
     from vgx.parts.kinds import Tracker as Tracker
+    from vgx.parts.kinds import UsesModel as UsesModel
     from vgx.parts.registry import Plugin as Plugin
     from vgx.parts.registry import Registry as Registry
     from vgx.parts.registry import discover as discover
     from vgx.parts.values import Adaptive as Adaptive
+    from vgx.parts.values import CodeSpec as CodeSpec
     from vgx.parts.values import ImageSpec as ImageSpec
     from vgx.parts.values import LatentSpec as LatentSpec
     from vgx.parts.values import Rate as Rate
     from vgx.parts.values import Schedule as Schedule
+    from vgx.parts.values import Share as Share
     from vgx.parts.values import Weight as Weight
     from vgx.parts.values import at as at
     from vgx.recipe.load import dump_recipe as dump_recipe
@@ -79,6 +91,7 @@ if TYPE_CHECKING:
     from vgx.sampling.draw import sample as sample
     from vgx.sampling.model import Model as Model
     from vgx.sampling.model import load as load
+    from vgx.second.folder import load_latents as load_latents
     from vgx.step import AbsentError as AbsentError
     from vgx.step import Gaussian as Gaussian
     from vgx.step import Posterior as Posterior
@@ -87,6 +100,7 @@ if TYPE_CHECKING:
     from vgx_explore import explore as explore
     from vgx_figures import plot as plot
     from vgx_report.comparison import compare as compare
+    from vgx_report.explaining import explain as explain
     from vgx_share import export as export
     from vgx_share import import_model as import_model
     from vgx_share import push as push
@@ -98,10 +112,11 @@ _PUBLIC = {
     "vgx.data.decode": "convert_image",
     "vgx.errors": "DataError Dropped HubError Notice PluginError RecipeError StorageError VgxError",
     "vgx.files": "cache_dir open_regular",
+    "vgx.notebook.checking": "Checked check",
     "vgx.notebook.given": "peek",
     "vgx.notebook.images": "Images",
     "vgx.notebook.evaluation": "Evaluation evaluate",
-    "vgx.notebook.listing": "runs",
+    "vgx.notebook.listing": "recipes runs",
     "vgx.notebook.run": "Run",
     "vgx.notebook.training": "resume run train",
     "vgx.parts.base": "BrokenError Component near",
@@ -109,20 +124,23 @@ _PUBLIC = {
     "vgx.parts.kinds": (
         "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
         "Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Metric MetricState "
-        "Named OpenTracker Quantising Sampler Source Tracker"
+        "Named Observing OfClass OpenTracker PerImage Prior Published Quantising Sampler Source "
+        "Timed Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
-    "vgx.parts.values": "Adaptive ImageSpec LatentSpec Rate Schedule Weight at",
+    "vgx.parts.values": "Adaptive CodeSpec ImageSpec LatentSpec Rate Schedule Share Weight at",
     "vgx.recipe.load": "dump_recipe load_recipe",
     "vgx.recipe.model": "Recipe",
     "vgx.sampling.draw": "sample",
     "vgx.sampling.model": "Model load",
+    "vgx.second.folder": "load_latents",
     "vgx.step": "AbsentError Gaussian Posterior Score Step",
     "vgx.runs.import_weights": "import_weights",
     "vgx.runs.trust": "trust_plugins",
     "vgx_explore": "explore",
     "vgx_figures": "plot",
     "vgx_report.comparison": "compare",
+    "vgx_report.explaining": "explain",
     "vgx_share": "export import_model push",
 }
 
@@ -148,13 +166,15 @@ def __dir__() -> list[str]:
     return [*special, *" ".join(_PUBLIC.values()).split()]
 
 
-class _Runs(ModuleType):
-    """The package `vgx.runs`, which is also a function: `vgx.runs()` lists the runs."""
+class _Called(ModuleType):
+    """A package that is a function too: `vgx.runs()` lists the runs, `vgx.check(recipe)` checks."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Call the function."""
-        return importlib.import_module("vgx.notebook.listing").runs(*arguments, **named)
+        function = getattr(importlib.import_module(_CALLED[self.__name__]), self.__name__[4:])
+        return function(*arguments, **named)
 
 
-# Its `__init__` has only a docstring, so this imports nothing else.
-importlib.import_module("vgx.runs").__class__ = _Runs
+_CALLED = {"vgx.check": "vgx.notebook.checking", "vgx.runs": "vgx.notebook.listing"}
+for _name in _CALLED:  # their `__init__` have only docstrings, so this imports nothing else
+    importlib.import_module(_name).__class__ = _Called

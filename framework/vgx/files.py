@@ -12,7 +12,9 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -233,6 +235,42 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
                 raise
         if sync:
             flush_directory(path.parent)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give the block a folder beside `folder`, which gets its name when the block is done.
+
+    There may be an empty folder in its place. However else the block is left, nothing stays. Raises
+    `StorageError` for anything else that is there.
+    """
+    require_new(folder)
+    with storage(folder):
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.absolute().parent))
+    try:
+        yield place
+        with storage(folder):
+            place.chmod(0o777 & ~_umask())
+            place.replace(folder)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def require_new(folder: Path) -> None:
+    """Raise `StorageError` unless nothing is at a path, or an empty folder."""
+    with storage(folder):
+        empty = folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
+        if os.path.lexists(folder) and not empty:
+            message = "there already, and not an empty folder; give another one"
+            raise StorageError(f"{folder}: {message}")
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def tidy(folder: Path) -> None:

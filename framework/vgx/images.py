@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from vgx.errors import RecipeError, StorageError
 from vgx.files import require_ending, storage, tidy, write_file
@@ -147,11 +148,23 @@ def grid(images: Tensor, columns: int | None = None, captions: Sequence[str] = (
     100 images make 10 x 10. They are shown as `opaque` says. `captions` are written at the left of
     the rows.
     """
-    from torchvision.utils import make_grid
-
-    columns = columns or _columns(len(images))
-    rows: Tensor = make_grid(opaque(images).cpu(), nrow=columns, padding=PADDING)
+    shown = opaque(images).cpu()
+    columns = min(columns or _columns(len(shown)), len(shown))
+    rows = _in_rows(shown, columns) if len(shown) > 1 else shown[0]  # [1 or 3, H, W]
+    rows = rows.expand(3, -1, -1).contiguous()  # [3, H, W]
     return torch.cat([_margin(captions, rows, images.shape[-2]), rows], 2) if captions else rows
+
+
+def _in_rows(images: Tensor, columns: int) -> Tensor:
+    """[C, H, W]  Images [N, C, h, w] in rows, in black frames, as torchvision's `make_grid`.
+
+    To import torchvision takes longer than all else before the first step of a small run.
+    """
+    missing = -len(images) % columns
+    framed = F.pad(images, (PADDING, 0, PADDING, 0, 0, 0, 0, missing))  # [R * columns, C, h', w']
+    rows = framed.reshape(-1, columns, *framed.shape[1:])  # [R, columns, C, h', w']
+    rows = rows.permute(2, 0, 3, 1, 4)  # [C, R, h', columns, w']
+    return F.pad(rows.flatten(3, 4).flatten(1, 2), (0, PADDING, 0, PADDING))
 
 
 def _margin(captions: Sequence[str], rows: Tensor, height: int) -> Tensor:
@@ -175,14 +188,15 @@ def _columns(n: int) -> int:
     return math.ceil(math.sqrt(n))
 
 
-def save_image(image: Tensor, path: Path) -> None:
+def save_image(image: Tensor, path: Path, *, marked: bool = True) -> None:
     """Write an image [C, H, W] in [0, 1] in the format of the file's ending.
 
-    It is marked as made by vgx, so that a data set of its folder leaves it out. Raises
+    A grid is marked as made by vgx, so that a data set of its folder leaves it out. Raises
     `StorageError`, and `RecipeError` for an unknown ending.
     """
     ending = require_ending(path, "a still image", IMAGES)
-    write_file(path, encode_image(as_pixels(image[None])[0], ending, exif=_mark()))
+    more = {"exif": _mark()} if marked else {}
+    write_file(path, encode_image(as_pixels(image[None])[0], ending, **more))
 
 
 def save_separately(chunks: Iterable[Tensor], folder: Path) -> Iterator[int]:

@@ -7,14 +7,17 @@ patches.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar, overload
 
 from vgx.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+
+Judges = Literal["images", "latents", "pairs"]  # what a discriminator judges
 
 
 class Posterior(Protocol):
@@ -61,7 +64,7 @@ class Gaussian:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What a discriminator gives for a batch of images; high logits mean real."""
+    """What a discriminator gives for a batch of what it judges; high logits mean real."""
 
     logits: Tensor  # [B, 1, h, w] or [B, 1]
     features: tuple[Tensor, ...] = ()  # activations of inner layers, shallow first
@@ -77,6 +80,7 @@ class AbsentError(RecipeError):
 
 
 T = TypeVar("T")
+JUDGE = "a discriminator"
 
 
 class Given(Generic[T]):
@@ -100,12 +104,19 @@ class Given(Generic[T]):
             return None  # the default of the dataclass field
         value: T | None = vars(step)[self.name]
         if value is None:
-            raise AbsentError(self.name, self.needs)
+            choice = _choice(step) if self.needs == JUDGE else ""
+            raise AbsentError(self.name, choice or self.needs)
         return value
 
     def __set__(self, step: object, value: T | None) -> None:
         """Take the value once, when the step is made."""
         vars(step)[self.name] = value
+
+
+def _choice(step: Any) -> str:
+    """Return what a loss must say when there are several discriminators, or an empty text."""
+    names = ", ".join(name for name, _ in step.views)
+    return f"'discriminator: NAME' in this loss, with one of: {names}" if names else ""
 
 
 def _keyed_by_stream(stream: str) -> Generator:
@@ -124,19 +135,33 @@ class Step:
 
     A loss that draws random numbers takes its generator from `rng`: `step.rng("noise")` is seeded
     by the run's seed, the step and this name, so a resumed run draws the same numbers.
+
+    A loss that needs more of the networks than the step has computed calls `encode`, `decode` or
+    `decode_logits`: further passes of the networks as they are in this step, in training mode and
+    not compiled. They take labels [B] as a last argument; by default these are the step's labels,
+    repeated where there are more inputs than labels. The n-th call of a step draws its dropout by
+    the step and n. In the discriminator's term their values have no gradient.
+
+    With several discriminators each loss sees the step of the discriminator that it names.
     """
 
     number: int  # steps done before this one
     progress: float  # 0 at the start of the training, 1 at its end
     real: Tensor  # [B, C, H, W]  images of the data set in [0, 1], augmented
     z: Tensor  # [B, *Z]  a posterior sample; without an encoder, a sample of the prior
+    prior_z: Given[Tensor] = Given("a training")  # [B, *Z]  from N(0, I); `prior` is decoded of it
     posterior: Given[Posterior] = Given("an encoder")  # .mu, .logvar [B, *Z] for a Gaussian
     recon: Given[Tensor] = Given("an encoder")  # [B, C, H, W]  decoded posterior sample, [0, 1]
     recon_logits: Given[Tensor] = Given("an encoder")  # [B, C, H, W]  recon before the sigmoid
     prior: Given[Tensor] = Given("'prior' in train.fakes")  # [B, C, H, W]  decoded N(0, I), [0, 1]
-    real_score: Given[Score] = Given("a discriminator")  # of `real`
-    fake_score: Given[Score] = Given("a discriminator")  # of `fake`
-    discriminator: Given[Callable[[Tensor], Score]] = Given("a discriminator")  # for penalties
+    encode: Given[Callable[..., Posterior]] = Given("an encoder")  # of images [.., C, H, W]
+    decode: Given[Callable[..., Tensor]] = Given("a training")  # of z: [.., C, H, W] in [0, 1]
+    decode_logits: Given[Callable[..., Tensor]] = Given("a training")  # `decode` before the sigmoid
+    real_score: Given[Score] = Given(JUDGE)  # of `judged_real`
+    fake_score: Given[Score] = Given(JUDGE)  # of `judged_fake`
+    discriminator: Given[Callable[..., Score]] = Given(JUDGE)  # for penalties
+    judges: Judges = "images"  # what the discriminator judges
+    views: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # of several discriminators, by name
     fakes: tuple[str, ...] = ("recon",)  # what `fake` consists of, in this order: recon, prior
     labels: Tensor | None = None  # [B]  of `real`, when `image.classes` says that there are labels
     rng: Callable[[str], Generator] = _keyed_by_stream  # a new generator on the step's device
@@ -147,11 +172,47 @@ class Step:
 
     @property
     def fake(self) -> Tensor:
-        """[F*B, C, H, W]  The images that `fake_score` is of, in the order of `fakes`."""
+        """[F*B, C, H, W]  The fake images of an image discriminator, in the order of `fakes`."""
         import torch
 
         images = [getattr(self, name) for name in self.fakes]
         return images[0] if len(images) == 1 else torch.cat(images)
+
+    @property
+    def judged_real(self) -> tuple[Tensor, ...]:
+        """The inputs of the discriminator that it should call real; `real_score` is of these.
+
+        `(real,)` for images, `(prior_z,)` for latents, `(real, z)` for pairs.
+        """
+        self._require_choice()
+        if self.judges == "images":
+            return (self.real,)
+        return (self.prior_z,) if self.judges == "latents" else (self.real, self.z)
+
+    @property
+    def judged_fake(self) -> tuple[Tensor, ...]:
+        """The inputs that it should call fake; `fake_score` is of these.
+
+        `(fake,)` for images, `(z,)` for latents, `(prior, prior_z)` for pairs.
+        """
+        self._require_choice()
+        if self.judges == "images":
+            return (self.fake,)
+        return (self.z,) if self.judges == "latents" else (self.prior, self.prior_z)
+
+    def _require_choice(self) -> None:
+        """Raise `AbsentError` when there are several discriminators, and none is chosen."""
+        if choice := _choice(self):
+            raise AbsentError("discriminator", choice)
+
+    def about(self, discriminator: str | None) -> Self:
+        """Return the step of one of several discriminators, as a loss that names it sees it.
+
+        `None`, and a step of a single discriminator, change nothing.
+        """
+        if discriminator is None or not self.views:
+            return self
+        return self.but(**dict(self.views)[discriminator], views=())
 
     def but(self, **changes: Any) -> Self:
         """Return a copy of the step with other values; absent values stay absent."""

@@ -14,6 +14,7 @@ from vgx_builtin import (
     features,
     losses,
     metrics,
+    priors,
     samplers,
     trackers,
 )
@@ -25,6 +26,7 @@ PACKAGES = (
     decoders,
     discriminators,
     losses,
+    priors,
     samplers,
     features,
     metrics,

@@ -1,4 +1,4 @@
-"""The blocks of latent diffusion's KL autoencoder, named as in diffusers' `AutoencoderKL`.
+"""The blocks of diffusers' `AutoencoderKL` and `AutoencoderTiny`, named as there.
 
 Letters: B images, F and G features, h x w places.
 """
@@ -8,15 +8,46 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 EPS = 1e-6  # of the norms
 
 
+def run(block: Block, x: Tensor) -> Tensor:
+    """Return `block.compute(x)`; a block with `recompute` keeps only x for its gradient."""
+    if block.recompute and torch.is_grad_enabled():
+        # Blocks draw no random numbers, so no state of a generator is kept.
+        out: Tensor = checkpoint(block.compute, x, use_reentrant=False, preserve_rng_state=False)
+        return out
+    return block.compute(x)
+
+
+def recompute_blocks(network: nn.Module) -> None:
+    """Let all blocks of a network compute their activations again for the gradient."""
+    for module in network.modules():
+        if isinstance(module, ResnetBlock | Attention | TinyBlock):
+            module.recompute = True
+
+
+class Block(Protocol):
+    """A part of a network whose activations can be computed again."""
+
+    recompute: bool
+
+    def compute(self, x: Tensor) -> Tensor:
+        """[B, F, h, w] -> [B, G, h, w]."""
+        ...
+
+
 class ResnetBlock(nn.Module):
     """Two 3x3 convolutions, each after GroupNorm and SiLU, beside a shortcut."""
+
+    recompute = False
 
     def __init__(self, before: int, after: int, groups: int) -> None:
         super().__init__()
@@ -29,6 +60,10 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, F, h, w] -> [B, G, h, w]."""
+        return run(self, x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """[B, F, h, w] -> [B, G, h, w]."""
         out = self.conv1(F.silu(self.norm1(x)))
         out = self.conv2(F.silu(self.norm2(out)))
         summed: Tensor = self.conv_shortcut(x) + out
@@ -38,6 +73,8 @@ class ResnetBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention of all places, with one head, beside a shortcut."""
 
+    recompute = False
+
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
         self.group_norm = nn.GroupNorm(groups, width, EPS)
@@ -46,6 +83,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, F, h, w] -> the same."""
+        return run(self, x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """[B, F, h, w] -> the same."""
         places = self.group_norm(x).flatten(2).mT  # [B, h*w, F]
         query, key, value = (
             layer(places).unsqueeze(1) for layer in (self.to_q, self.to_k, self.to_v)
@@ -53,6 +94,25 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(query, key, value).squeeze(1)  # [B, h*w, F]
         out: Tensor = self.to_out[0](mixed).mT.reshape(x.shape)  # [B, F, h, w]
         return x + out
+
+
+class TinyBlock(nn.Module):
+    """Three 3x3 convolutions with ReLU between them, beside a shortcut; then ReLU."""
+
+    recompute = False
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers = [nn.Conv2d(width, width, 3, padding=1) for _ in range(3)]
+        self.conv = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, F, h, w] -> the same."""
+        return run(self, x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """[B, F, h, w] -> the same."""
+        return F.relu(self.conv(x) + x)
 
 
 class MidBlock(nn.Module):

@@ -15,10 +15,14 @@ import torch
 from torch import Tensor, nn
 
 import vgx
-from vgx_builtin.autoencoder_blocks import EPS, DownBlock, MidBlock, UpBlock, levels
-from vgx_builtin.modules import pixels, smallest_sides
-
-EDGE = 1e-6  # distance of the images from 0 and 1, where their logits are infinite
+from vgx_builtin.autoencoder_blocks import (
+    EPS,
+    DownBlock,
+    MidBlock,
+    UpBlock,
+    levels,
+)
+from vgx_builtin.autoencoder_ends import image_logits, require_latent
 
 
 def require_fit(
@@ -30,13 +34,7 @@ def require_fit(
         raise vgx.RecipeError(
             f"{part}: groups: {groups} does not divide the width {odd[0]}; {most} divides all"
         )
-    height, width = smallest_sides(part, image, len(widths) - 1)
-    if latent.shape[1:] != (height, width):
-        raise vgx.RecipeError(
-            f"latent: {part} halves {pixels(image)} {len(widths) - 1} times to {height}x{width}, "
-            f"and the shape {list(latent.shape)} is not of that; "
-            f"try latent=[{latent.shape[0] if len(latent.shape) > 1 else 4},{height},{width}]"
-        )
+    require_latent(part, len(widths) - 1, image, latent)
 
 
 class Encoder(nn.Sequential):
@@ -106,12 +104,7 @@ class KLDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Latents [B, *Z] -> logits [B, C, H, W], at least in float32.
 
-        Their sigmoid is (y + 1) / 2, cut off at 0 and 1, where y is the image in [-1, 1]. The
-        gradient passes as if nothing were cut off, so that no pixel stops learning.
+        Their sigmoid is (y + 1) / 2, cut off at 0 and 1, where y is the image in [-1, 1].
         """
         y = self.decoder(self.post_quant_conv(z))
-        images = (y.to(torch.promote_types(y.dtype, torch.float32)) + 1) / 2
-        inside = images.clamp(EDGE, 1 - EDGE)
-        passing = (images - images.detach()) * (images != inside)  # 0, and its gradient is not
-        logits: Tensor = inside.logit() + passing / (inside * (1 - inside)).detach()
-        return logits
+        return image_logits((y.to(torch.promote_types(y.dtype, torch.float32)) + 1) / 2)

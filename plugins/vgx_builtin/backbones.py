@@ -31,14 +31,11 @@ def create(
     if pretrained and weights is not None:
         raise vgx.RecipeError(f"{name}: give either 'pretrained' or 'weights', not both")
     if weights is not None:
-        _check(weights)
+        check_file(weights)
     with hub.bounded() if pretrained else contextlib.nullcontext(), _quiet():
         import timm
 
-        if not timm.is_model(name):
-            close = vgx.near(name, timm.list_models())
-            hint = f"; did you mean '{close}'?" if close else ""
-            raise vgx.RecipeError(f"backbone: timm has no model '{name}'{hint}")
+        require_known(name)
         config = timm.get_pretrained_cfg(name)
         if config is not None and config.fixed_input_size:
             square = image.height == image.width
@@ -68,6 +65,33 @@ def create(
     return model
 
 
+def reduction(name: str) -> int:
+    """Return how many pixels a side a place of a backbone's last feature map stands for.
+
+    Raises `RecipeError` for a name that timm does not know, and for a backbone without such a map.
+    """
+    import timm
+    import torch
+
+    require_known(name)
+    with torch.device("meta"):  # nothing is computed
+        try:
+            model = timm.create_model(name, features_only=True, out_indices=(-1,))
+        except Exception as error:  # timm raises several kinds
+            raise vgx.RecipeError(f"backbone {name}: it gives no feature maps: {error}") from error
+        return int(model.feature_info.reduction()[-1])
+
+
+def require_known(name: str) -> None:
+    """Raise `RecipeError` for a name that timm does not know."""
+    import timm
+
+    if not timm.is_model(name):
+        close = vgx.near(name, timm.list_models())
+        hint = f"; did you mean '{close}'?" if close else ""
+        raise vgx.RecipeError(f"backbone: timm has no model '{name}'{hint}")
+
+
 def _try(model: Any, name: str, image: vgx.ImageSpec) -> None:
     """Raise `RecipeError` for a backbone that was made for images that it cannot take."""
     try:
@@ -77,7 +101,7 @@ def _try(model: Any, name: str, image: vgx.ImageSpec) -> None:
         raise vgx.RecipeError(f"{what}; use another size or another backbone") from error
 
 
-def _check(weights: Path) -> None:
+def check_file(weights: Path) -> None:
     """Raise `RecipeError` for a file that is none of weights, or that takes long to read."""
     if not weights.is_file():
         raise vgx.RecipeError(f"weights: {weights}: there is no such file")

@@ -37,14 +37,16 @@ class GaussianEncoder(nn.Module):
 class StagedDiscriminator(nn.Module):
     """Stages whose outputs are the features, and a head that scores the last."""
 
-    def __init__(self, stages: Sequence[nn.Module], head: nn.Module) -> None:
+    def __init__(self, stages: Sequence[nn.Module], head: nn.Module, halvings: int = 0) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
-        self.head = head
+        self.head, self.halvings = head, halvings
 
     def forward(self, images: Tensor) -> vgx.Score:
         """Images [B, C, H, W] in [0, 1] -> logits [B, 1, h, w] or [B, 1], every stage's output."""
         features = []
+        if self.halvings:
+            images = nn.functional.avg_pool2d(images, 2**self.halvings)
         x = images * 2 - 1  # centred, as the weights' initialisation expects
         for stage in self.stages:
             x = stage(x)

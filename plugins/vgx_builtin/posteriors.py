@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import vgx
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
@@ -44,3 +46,30 @@ class Quantised:
         """[B, *Z]  The codes, with their gradient straight through to `encoded` (section 3.2)."""
         del generator
         return self.encoded + (self.codes - self.encoded).detach()
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyGaussian(vgx.Gaussian):
+    """A Gaussian whose samples have noise of a standard deviation `sigma` in addition."""
+
+    sigma: float
+
+    def sample(self, generator: Generator) -> Tensor:
+        """[B, *Z]  A sample of the Gaussian, and N(0, sigma^2)."""
+        return with_noise(vgx.Gaussian.sample(self, generator), self.sigma, generator)
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyPoint(Point):
+    """A point whose samples have noise of a standard deviation `sigma`."""
+
+    sigma: float
+
+    def sample(self, generator: Generator) -> Tensor:
+        """[B, *Z]  The point, and N(0, sigma^2)."""
+        return with_noise(self.mean, self.sigma, generator)
+
+
+def with_noise(z: Tensor, sigma: float, generator: Generator) -> Tensor:
+    """[B, *Z]  Latents, and N(0, sigma^2)."""
+    return z + sigma * z.new_empty(z.shape).normal_(generator=generator)

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
-from vgx_builtin.posteriors import Point
+from vgx_builtin.posteriors import NoisyGaussian, NoisyPoint, Point
 
 MOST_PLACES = 2**18  # of one scale in the logits of a multi-scale discriminator
 
@@ -33,8 +33,11 @@ def output_on_black(network: nn.Module, image: vgx.ImageSpec) -> Any:
 def freeze_all_but_mean(encoder: nn.Module, image: vgx.ImageSpec) -> nn.Module:
     """Freeze the weights that the posterior's mean does not depend on, and return the encoder.
 
-    Their gradients show which these are, so this works for every encoder.
+    Their gradients show which these are, so this works for every encoder. Raises `RecipeError` for
+    one that takes labels, which it would not get.
     """
+    if isinstance(encoder, ConditionalEncoder):
+        raise vgx.RecipeError("inner: 'labelled' takes labels itself; put it outside, not inside")
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     if not weights:
         return encoder
@@ -55,6 +58,40 @@ class PointEncoder(nn.Module):
     def forward(self, images: Tensor) -> Point:
         """Images [B, C, H, W] -> a point in [B, *Z]."""
         return Point(self.inner(images).mean)
+
+
+class NoisyEncoder(nn.Module):
+    """An encoder whose posterior's samples have noise in addition."""
+
+    def __init__(self, inner: nn.Module, sigma: float) -> None:
+        super().__init__()
+        self.inner, self.sigma = inner, sigma
+
+    def forward(self, images: Tensor) -> NoisyGaussian | NoisyPoint:
+        """Images [B, C, H, W] -> the inner posterior [B, *Z] with noisy samples."""
+        posterior = self.inner(images)
+        if isinstance(posterior, vgx.Gaussian):
+            return NoisyGaussian(posterior.mu, posterior.logvar, self.sigma)
+        if isinstance(posterior, Point):
+            return NoisyPoint(posterior.mean, self.sigma)
+        given = f"inner gives a {type(posterior).__name__}"
+        raise vgx.RecipeError(f"encoder noisy: {given}; it takes a Gaussian, or deterministic")
+
+
+class ConditionalEncoder(nn.Module):
+    """An encoder whose images are extended by a vector for the label at every place."""
+
+    def __init__(self, inner: nn.Module, classes: int, embedding: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(classes, embedding)
+        self.inner = inner
+
+    def forward(self, images: Tensor, labels: Tensor) -> vgx.Posterior:
+        """Images [B, C, H, W], labels [B] -> a posterior over [B, *Z]."""
+        vectors = self.embedding(labels).to(images.dtype)  # [B, E]
+        planes = vectors[:, :, None, None].expand(-1, -1, *images.shape[2:])  # [B, E, H, W]
+        posterior: vgx.Posterior = self.inner(torch.cat([images, planes], 1))
+        return posterior
 
 
 class ConditionalDecoder(nn.Module):
@@ -121,8 +158,11 @@ class MultiScaleDiscriminator(nn.Module):
         return vgx.Score(torch.cat(repeated, 1)[:, None, :, None], tuple(features))
 
 
-def unconditional(part: str, inner: vgx.Decoder | vgx.Discriminator) -> None:
-    """Raise `RecipeError` for an inner part that takes labels, which it would not get."""
+def unconditional(part: str, inner: vgx.Encoder | vgx.Decoder | vgx.Discriminator) -> None:
+    """Raise `RecipeError` for an inner part that takes labels or latents: it would get none."""
+    if isinstance(inner, vgx.Discriminator) and inner.judges != "images":
+        message = f"'{inner.type}' judges {inner.judges}; put one that judges images inside"
+        raise vgx.RecipeError(f"{part}: inner: {message}")
     if inner.conditional:
         raise vgx.RecipeError(
             f"{part}: inner: '{inner.type}' takes labels itself; put it outside, not inside"

@@ -18,6 +18,10 @@ from vgx.cli.options import PATH, common, data_option, plugin_option, set_option
     "--out", metavar="FILE", type=PATH,
     help="The file: .png, .jpg, .webp or .pdf; by default look-NAME.png.",
 )  # fmt: skip
+@click.option(
+    "--augmented", is_flag=True,
+    help="Show up to 8 images instead, each in a row with 8 draws of the augmentations.",
+)  # fmt: skip
 @common
 def look(
     recipe: Path,
@@ -25,6 +29,7 @@ def look(
     overrides: tuple[str, ...],
     plugins: tuple[Path, ...],
     out: Path | None,
+    augmented: bool,
 ) -> None:
     """Show up to 64 images of RECIPE's data set as the networks get them.
 
@@ -37,7 +42,7 @@ def look(
     registry = vgx.discover(plugins)
     loaded = vgx.load_recipe(recipe, overrides, registry, data)
     console = Console()
-    path = write_sheet(loaded, registry, console, out)
+    path = write_sheet(loaded, registry, console, out, augmented=augmented)
     console.print(f"Picture {path}")
 
 

@@ -29,23 +29,37 @@ from vgx.training.preparing import open_images, tell_of_images
 IMAGES = 64  # on a sheet, at most
 CLASSES = 16  # on a sheet, at most
 COLUMNS = 8
+DRAWS = 8  # of the augmentations for each image, on a sheet of draws
+DRAWN = 8  # images on a sheet of draws, at most
 LONGEST = 24  # letters of the name of a class beside its images
 VALUES = 2**26  # of all images on a sheet, at most: 256 MiB
 SMALL = 64  # images with shorter sides are enlarged by a whole factor
 TITLE = 22  # pixels of the line above the images of a stage
 FONT = 13
-NARROWEST = 150  # pixels that a title takes
+NARROWEST = 150  # pixels that a title takes; that of a single column takes fewer
+COLUMN = 90
 
 
 def write_sheet(
-    recipe: vgx.Recipe, registry: vgx.Registry, console: Console, out: Path | None = None
+    recipe: vgx.Recipe,
+    registry: vgx.Registry,
+    console: Console,
+    out: Path | None = None,
+    *,
+    augmented: bool = False,
 ) -> Path:
     """Write the contact sheet of a recipe's data set, and return its file.
 
+    With `augmented` it shows fewer images, each in a row with `DRAWS` draws of the augmentations.
     The images come from the store if there is one. Otherwise only those that are shown are decoded,
-    and nothing is kept. Raises `RecipeError` for a file in the folder of the images.
+    and nothing is kept. Raises `RecipeError` for a file in the folder of the images, and when there
+    are no augmentations to draw.
     """
-    path = out or Path(f"look-{recipe.name}.png")
+    if augmented and not (recipe.augment or recipe.diff_augment):
+        advice = "give it some, as in: --set 'augment=[horizontal-flip]'"
+        raise vgx.RecipeError(f"the recipe {recipe.name} has no augmentations; {advice}")
+    path = out or Path(f"look-{recipe.name}{'-augmented' * augmented}.png")
+    most = most_images(recipe.image, augmented=augmented)
     require_image_file(path)
     _require_apart(path, recipe.dataset)
     working: dict[str, tuple[vgx.Component, object]] = {}
@@ -53,16 +67,20 @@ def write_sheet(
         recipe, source, _ = open_images(recipe, [], console)
         store = cached(source.fingerprint, recipe.image, watched_on(console))
         if store is None:
-            store = _decoded(source, recipe, console)
+            store = _decoded(source, recipe, most, console)
         else:
             console.print(f"Data: {store.summary()}{beside(files_left_out(source))}")
             if classes := store.classes(recipe.image):
                 console.print(f"Labels: {summary(classes)}")
             tell_of_images(store, recipe.image, console)
-            store = _some(store, chosen(_all(store.labels), len(store.images), _most(recipe.image)))
-        stages = _stages(recipe, as_images(store.images[:], "cpu"), working)
-    names = names_of(source, recipe.image)
-    panels = [_panel(title, images, _all(store.labels), names) for title, images in stages]
+            store = _some(store, chosen(_all(store.labels), len(store.images), most))
+        images = as_images(store.images[:], "cpu")  # [N, C, H, W]
+        stages = _stages(recipe, images.repeat_interleave(DRAWS if augmented else 1, 0), working)
+    names, labels = names_of(source, recipe.image), _all(store.labels)
+    if augmented:
+        panels = _draws(stages, labels, names)
+    else:
+        panels = [_panel(title, images, labels, names) for title, images in stages]
     # Side by side; of wide images, one below the other.
     save_image(torch.cat(panels, 1 if recipe.image.width > recipe.image.height else 2), path)
     return path
@@ -81,8 +99,10 @@ def _require_apart(path: Path, dataset: vgx.Dataset) -> None:
         raise vgx.RecipeError(f"{path}: {message}; give a file elsewhere with --out FILE")
 
 
-def _most(image: vgx.ImageSpec) -> int:
-    return max(1, min(IMAGES, VALUES // image.pixel_values))
+def most_images(image: vgx.ImageSpec, *, augmented: bool) -> int:
+    """Return how many images of this size a sheet shows, at most."""
+    count, each = (DRAWN, DRAWS) if augmented else (IMAGES, 1)
+    return max(1, min(count, VALUES // (each * image.pixel_values)))
 
 
 def chosen(labels: NDArray[np.int64] | None, count: int, most: int) -> NDArray[np.int64]:
@@ -101,12 +121,12 @@ def _spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     return values[spread(len(values), most)]
 
 
-def _decoded(source: vgx.Source, recipe: vgx.Recipe, console: Console) -> Store:
+def _decoded(source: vgx.Source, recipe: vgx.Recipe, most: int, console: Console) -> Store:
     """Decode the images to show. Raises `DataError` when none of these is usable."""
     image, labels = recipe.image, None
     if image.classes and isinstance(source, vgx.Labelled):
         labels = np.array([source.label(row) for row in range(len(source))])  # [L]
-    rows = chosen(labels, len(source), _most(image))
+    rows = chosen(labels, len(source), most)
     store = peek(source, image, len(rows), rows.tolist(), skip_bad=True)
     found = f"{len(source):,} images before filtering{beside(files_left_out(source))}"
     console.print(f"Data: {found}; {len(rows):,} were decoded: {store.summary()}")
@@ -142,8 +162,7 @@ def _panel(
     title: str, images: Tensor, labels: NDArray[np.int64] | None, names: Sequence[str]
 ) -> Tensor:
     """[C, H, W]  Images [N, C, h, w] under a title, with the class at the left of their rows."""
-    enlarged = max(1, SMALL // min(images.shape[2:]))
-    images = images.repeat_interleave(enlarged, 2).repeat_interleave(enlarged, 3)
+    images = _enlarged(images)
     if labels is None:
         return _titled(title, grid(images, min(COLUMNS, math.ceil(math.sqrt(len(images))))))
     shown = np.unique(labels)
@@ -159,19 +178,41 @@ def _panel(
     return _titled(title, grid(torch.cat(rows), columns, captions))
 
 
+def _draws(
+    stages: Sequence[tuple[str, Tensor]], labels: NDArray[np.int64] | None, names: Sequence[str]
+) -> list[Tensor]:
+    """Return a panel [C, H, W] for each stage: a row for each image, with all of its draws.
+
+    Before the augmentations all draws are the image itself, so it is shown once, with its class.
+    """
+    (title, images), *others = stages  # [N * DRAWS, C, H, W]
+    captions = [] if labels is None else [caption_of(int(label), names) for label in labels]
+    first = grid(_enlarged(images[::DRAWS]), 1, captions)
+    return [
+        _titled(title, first, COLUMN),
+        *(_titled(t, grid(_enlarged(i), DRAWS)) for t, i in others),
+    ]
+
+
+def _enlarged(images: Tensor) -> Tensor:
+    """[N, C, H, W]  Images with small sides, each pixel as a square of pixels."""
+    factor = max(1, SMALL // min(images.shape[2:]))
+    return images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+
 def caption_of(label: int, names: Sequence[str] | None) -> str:
     """Return a label with its name, if that is another one than the number itself."""
     name = names[label][:LONGEST] if names else ""
     return f"{label}" if name in ("", f"{label}") else f"{label} {name}"
 
 
-def _titled(title: str, panel: Tensor) -> Tensor:
+def _titled(title: str, panel: Tensor, narrowest: int = NARROWEST) -> Tensor:
     """[C, H, W]  The panel below its title, white on black."""
     from PIL import Image, ImageDraw, ImageFont
 
-    panel = torch.nn.functional.pad(panel, (0, max(0, NARROWEST - panel.shape[2])))
-    line = Image.new("L", (panel.shape[2], TITLE))
     font = ImageFont.load_default(FONT)
+    panel = torch.nn.functional.pad(panel, (0, max(0, narrowest - panel.shape[2])))
+    line = Image.new("L", (panel.shape[2], TITLE))
     ImageDraw.Draw(line).text((4, TITLE / 2), title, 255, font, anchor="lm")
     levels = torch.from_numpy(np.array(line)).to(panel) / 255  # [H, W]
     return torch.cat([levels.expand(len(panel), -1, -1), panel], 1)

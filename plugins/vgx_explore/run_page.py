@@ -92,7 +92,7 @@ def write_page(
         "renormalise": shown.renormalise,
         "directions": [{"left": each.left, "right": each.right} for each in directions],
         "span": SPAN,
-        "classes": list(names) if recipe.decoder.conditional else [],
+        "classes": list(names) if recipe.takes_labels else [],
         "encoder": encoder is not None,
         "facts": facts,
     }
@@ -157,10 +157,13 @@ def _encoder(model: vgx.Model, decoder: Network, images: Tensor, labels: Tensor)
         data = file.read_bytes()
 
     def reconstructed(small: bytes) -> Tensor:
-        z = precision.run(precision.opened(small), {"images": images.numpy()})
+        inputs = {"images": images.numpy()}
+        if model.recipe.encoder and model.recipe.encoder.conditional:
+            inputs["labels"] = labels.numpy()
+        z = precision.run(precision.opened(small), inputs)
         return _decoded(model, decoder.data, torch.from_numpy(z), labels)
 
-    return _smallest(data, reconstructed, model.decode(model.encode(images), labels))
+    return _smallest(data, reconstructed, model.decode(model.encode(images, labels), labels))
 
 
 def _smallest(data: bytes, images: Callable[[bytes], Tensor], wanted: Tensor) -> Network:

@@ -92,7 +92,9 @@ def _spread_of(groups: Sequence[Group]) -> str:
     several = any(len(group.runs) > 1 for group in groups)
     one = any(len(group.runs) == 1 for group in groups)
     texts = ["standard deviation over trainings with other seeds"] * several
-    texts += [f"{'of a single run ' * several}standard deviation over seeds of drawing"] * one
+    of_images = "or of reconstructions the standard error over images"
+    of_seeds = f"standard deviation over seeds of drawing, {of_images}"
+    texts += [f"{'of a single run ' * several}{of_seeds}"] * one
     return f"Error bars: {'; '.join(texts)}. Dots: single values."
 
 

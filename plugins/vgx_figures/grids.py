@@ -144,7 +144,8 @@ def draw_reconstructions(
         chosen = store.first(of, n)
         images = as_images(store.images[chosen], trained.device)  # [N, C, H, W]
         labels = None if store.labels is None else torch.from_numpy(store.labels[chosen])  # [N]
-        recon = trained.model.decode(trained.model.encode(images), labels).cpu()  # [N, C, H, W]
+        z = trained.model.encode(images, labels)  # [N, *Z]
+        recon = trained.model.decode(z, labels).cpu()  # [N, C, H, W]
         images = images.cpu()
         if real is None:
             real = images

@@ -90,5 +90,4 @@ def held_rows(trained: Trained, store: Store, data: str | None) -> tuple[NDArray
 
 def encoded(trained: Trained, store: Store, rows: NDArray[np.int64]) -> Latents:
     """Return the posteriors of some images of a store."""
-    assert trained.model.encoder is not None
-    return panels.encoded(trained.model.encoder, store, rows, trained.device)
+    return panels.encoded(trained.model, store, rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import rich_click as click
 
@@ -15,13 +14,10 @@ from vgx.cli.options import (
     device_option,
     find_trusted,
     plugin_option,
+    runs_option,
     set_option,
     trust_option,
 )
-
-if TYPE_CHECKING:
-    from vgx.console import Console
-    from vgx_report.diagram import Explanation
 
 
 @click.command()
@@ -46,28 +42,35 @@ def report(run: str | None, out: Path | None, device: str | None, trust: bool) -
     "--port", type=click.IntRange(0, 65535), default=0,
     help="The port on this machine; by default a free one.",
 )  # fmt: skip
+@runs_option
 @trust_option
 @common
-def watch(run: str | None, port: int, trust: bool) -> None:
-    """Show the page of RUN (the newest by default) in a browser, live while it trains.
+def watch(run: str | None, port: int, out: Path | None, trust: bool) -> None:
+    """Show the page of RUN in a browser, live while it trains; without RUN, a list of all runs.
 
     A server on this machine gives it to browsers on this machine alone, until Ctrl-C.
     """
-    found = find_trusted(run, trust=trust)
+    if run is None and trust:
+        raise click.UsageError("Name the run whose plugin files you trust: vgx watch RUN")
+    found = None if run is None else find_trusted(run, out, trust=trust)
     import vgx
     from vgx.console import Console
+    from vgx.runs.directory import runs_dir
     from vgx.runs.trust import registry_of
+    from vgx_report.overview import Overview
     from vgx_report.watch import Watched, server
 
-    recipe = vgx.load_recipe(found.recipe_file, (), registry_of(found))
+    shown: Overview | Watched = Overview(out)
+    if found is not None:
+        shown = Watched(found, vgx.load_recipe(found.recipe_file, (), registry_of(found)))
     try:
-        serving, address = server(Watched(found, recipe), port)
+        serving, address = server(shown, port)
     except OSError as error:
         message = f"port {port}: {error.strerror}; leave out --port for a free one"
         raise click.UsageError(message) from None
     console = Console()
-    console.print(f"Watching {found.path}: {address}")
-    console.print("Ctrl-C ends this page. The training does not depend on it.")
+    console.print(f"Watching {found.path if found else runs_dir(out)}: {address}")
+    console.print("Ctrl-C ends this page. No training depends on it.")
     with serving, suppress(KeyboardInterrupt):
         serving.serve_forever()
 
@@ -135,17 +138,21 @@ def explain(
     The argument is a file, else a run, else the name of a recipe that comes with vgx. With options
     that change a recipe it is never a run.
     """
+    import vgx
     from vgx.console import Console
     from vgx.files import require_ending, write_file
     from vgx.runs.directory import find
-    from vgx_report import diagram
+    from vgx_report import diagram, explaining
 
     if svg is not None:
         require_ending(svg, "a drawing", [".svg"])
     console = Console()
     changed = bool(data or overrides or plugins or device)
-    if what is not None and _is_recipe(what, changed=changed):
-        explanation = _of_recipe(what, data, overrides, plugins, device, console)
+    if explaining.is_recipe(what, changed=changed):
+        assert what is not None
+        registry = vgx.discover(plugins)
+        recipe = vgx.load_recipe(what, overrides, registry, data)
+        explanation = explaining.of_recipe(recipe, registry, device, console)
     elif changed:
         raise click.UsageError("A run cannot be changed; leave out all options but --svg.")
     else:
@@ -153,7 +160,7 @@ def explain(
     console.print(f"{explanation.name}\n")
     for line in diagram.chain(explanation):
         console.print(line)
-    console.print("\nGradient norm of each term in each network before the first step:")
+    console.print(f"\n{explaining.NORMS}")
     console.table(*diagram.table(explanation))
     console.print("")
     for line in (*explanation.movers, *explanation.costs, *explanation.notes):
@@ -161,49 +168,6 @@ def explain(
     if svg is not None:
         write_file(svg, diagram.svg(explanation))
         console.print(f"Drawing {svg}")
-
-
-def _is_recipe(what: str, *, changed: bool) -> bool:
-    import vgx
-    from vgx.recipe.library import find_recipe
-    from vgx.runs.directory import find
-
-    if changed or Path(what).is_file() or not find_recipe(what).is_file():
-        return find_recipe(what).is_file()
-    try:
-        find(what)
-    except vgx.StorageError:
-        return True
-    return False
-
-
-def _of_recipe(
-    name: str,
-    data: str | None,
-    overrides: tuple[str, ...],
-    plugins: tuple[Path, ...],
-    device: str | None,
-    console: Console,
-) -> Explanation:
-    from dataclasses import asdict
-
-    import vgx
-    from vgx.check import trials
-    from vgx.training.session import check
-    from vgx_report import diagram
-
-    registry = vgx.discover(plugins)
-    recipe = vgx.load_recipe(name, overrides, registry, data)
-    engine, findings = check(recipe, registry, device, console)
-    seconds, count = trials.step_time(engine, findings.forward)
-    step = seconds * recipe.train.batch / count
-    pace = (
-        f"Time: about {diagram.duration(step * engine.steps)} for {engine.steps:,} steps on "
-        f"{engine.device}: {diagram.duration(step)} a step, measured on {trials.STEPS} steps of "
-        f"{count:,} random images; drawing, saving and evaluation take more time."
-    )
-    plain = recipe.model_dump(mode="json")
-    return diagram.explain(plain, asdict(findings), engine.steps, pace)
 
 
 COMMANDS = (report, watch, compare, explain)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ MAX_SIDE = 4096  # pixels of an image's side that a recipe can ask for
 PLACES = 12  # most places of the slider through the grids
 MARKED = (
     "A figure is marked where it is better than every other one by more than the sum of the two "
-    "spreads. ± is the standard deviation over seeds of drawing, not of training: a recipe that is "
-    "trained again may differ by more."
+    "spreads. ± is the standard deviation over seeds of drawing. For reconstructions ± is the "
+    "standard error over images; they are of the same images, so the mark says that the difference "
+    "is more than two of its standard errors. None of this is the spread of training: a recipe "
+    "that is trained again may differ by more."
 )
 
 
@@ -290,7 +292,7 @@ def _progress(runs: Sequence[RunData]) -> dict[str, Any]:
             max((file for file in files if step_of(file) <= place), key=step_of, default=None)
             for place in places
         }
-        embed = embedding(_pixels(run))
+        embed = embedding(pixels_of(run.recipe))
         with noticing(run.notices):
             read = [frame(file, run.environment, embed) for file in files if file in newest]
         frames.append([each for each in read if each is not None])
@@ -298,9 +300,9 @@ def _progress(runs: Sequence[RunData]) -> dict[str, Any]:
     return {"places": places, "runs": frames, "titles": titles, "notes": _grid_notes(runs)}
 
 
-def _pixels(run: RunData) -> int:
-    """Return the number of pixels of one image of a run; 0 if its recipe does not say so."""
-    image = run.recipe.get("image")
+def pixels_of(recipe: Mapping[str, Any]) -> int:
+    """Return the number of pixels of one image of a recipe; 0 if it does not say so."""
+    image = recipe.get("image")
     size = image.get("size") if isinstance(image, dict) else None
     sides = size if isinstance(size, list) else [size, size]
     known = [min(side, MAX_SIDE) for side in sides if isinstance(side, int) and side > 0]

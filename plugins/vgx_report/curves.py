@@ -1,7 +1,8 @@
 """The numbers of logs as charts: those of one run, and of several runs in the same charts.
 
 A chart is {title, unit, lines}; a line is {name, colour, axes, values}. `axes` is the index of the
-positions of its values: steps, images seen and seconds.
+positions of its values: steps, images seen and seconds. A line that is a `branch` is what the
+parent of a fork did after the fork.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 from vgx.runs import reading
 from vgx.runs.frames import evenly
+from vgx_report.family import Branch
 from vgx_report.tables import listed, number
 
 LINES = 1500  # most log lines of a run in a curve
@@ -23,6 +25,7 @@ HOW = (
 TERM, NORM = "unweighted value", "norm of the gradient"  # titles of axes
 SHARE, SPEED = "share of logits on the right side", "images per second"
 USAGE, CODES = "share of the codes", "codes"
+RATE, METRIC = "learning rate", "value"
 AXES: tuple[Literal["step", "images", "seconds"], ...] = ("step", "images", "seconds")
 Lines = list[reading.Line]
 Values = Mapping[str, float]
@@ -61,10 +64,13 @@ def _metrics(line: reading.Line) -> Values:
     return line.get("metrics", {})
 
 
-def of_run(lines: Lines, audit: reading.Audit) -> dict[str, Any] | None:
+def of_run(
+    lines: Lines, audit: reading.Audit, branch: Branch | None = None
+) -> dict[str, Any] | None:
     """Return the numbers of a log as charts: terms by player, gradients, learning rates, metrics.
 
-    The audit says which networks a term moves, and so whose it is. None for a log without numbers.
+    The audit says which networks a term moves, and so whose it is. The log of a fork has the lines
+    of its parent up to the fork; `branch` has those after it. None for a log without numbers.
     """
     logged = [line for line in lines if line.get("losses")]
     measured = [line for line in lines if line.get("metrics")]
@@ -88,8 +94,8 @@ def of_run(lines: Lines, audit: reading.Audit) -> dict[str, Any] | None:
         _group("Discriminator's accuracy", SHARE, 0, chosen, _accuracy),
         _group("Codebook usage", USAGE, 0, chosen, _usage),
         _group("Codebook perplexity", CODES, 0, chosen, _perplexity),
-        _group("Learning rates", "learning rate", 0, chosen, _rates, lambda n: len(rates[n]) > 1),
-        _group("Metrics", "value", 1, also, _metrics),
+        _group("Learning rates", RATE, 0, chosen, _rates, lambda n: len(rates[n]) > 1),
+        _group("Metrics", METRIC, 1, also, _metrics),
         _group("Training speed", SPEED, 0, chosen, _speed),
     ]
     charts = [chart for group in groups for chart in readable(group)]
@@ -100,7 +106,49 @@ def of_run(lines: Lines, audit: reading.Audit) -> dict[str, Any] | None:
         note = f"{LINES:,} of {note}"
     if steady:
         note += f" Learning rates that never changed: {listed(steady)}."
-    return _page([chosen, also], charts, f"{note} {HOW}")
+    if branch is None:
+        return _page([chosen, also], charts, f"{note} {HOW}")
+    axes = [chosen, also, *_branches(charts, branch)]
+    return _page(axes, charts, f"{note} {_forked(branch)} {HOW}") | _mark(lines, branch)
+
+
+READERS: dict[str, Read] = {
+    TERM: _losses, NORM: _norms, SHARE: _accuracy, RATE: _rates, METRIC: _metrics,
+    SPEED: _speed,
+}  # fmt: skip
+
+
+def _branches(charts: Sequence[dict[str, Any]], branch: Branch) -> list[Lines]:
+    """Add to each line of the charts what the parent of the fork did; return the lines of its log.
+
+    They are those with losses, which have the axes 2, and those with metrics, which have 3.
+    """
+    shown = [
+        evenly([line for line in branch.lines if line.get("losses")], LINES),
+        evenly([line for line in branch.lines if line.get("metrics")], LINES),
+    ]
+    for chart in charts:
+        own = {line["name"]: line for line in chart["lines"]}
+        measured = chart["unit"] == METRIC
+        group = _group(
+            "", "", 2 + measured, shown[measured], READERS[chart["unit"]], own.__contains__
+        )
+        for line in group["lines"]:
+            name, colour = f"{line['name']}, {branch.run}", own[line["name"]]["colour"]
+            chart["lines"].append({**line, "name": name, "colour": colour, "branch": True})
+    return shown
+
+
+def _forked(branch: Branch) -> str:
+    text = f"Up to step {branch.step:,} the lines are those of {branch.run}"
+    return f"{text}; what it did after that is dotted." if branch.lines else f"{text}."
+
+
+def _mark(lines: Lines, branch: Branch) -> dict[str, Any]:
+    """Return the place of the fork on each axis."""
+    before = [line for line in lines if line["step"] <= branch.step] or lines[:1]
+    places = {axis: before[-1].get(axis, 0) for axis in AXES} | {"step": branch.step}
+    return {"mark": {"text": "fork", **places}}
 
 
 def _group(
@@ -152,7 +200,7 @@ def of_runs(names: Sequence[str], logs: Sequence[Lines]) -> dict[str, Any]:
     axes: list[Lines] = []
     fields: tuple[tuple[str, str, str, Read], ...] = (
         ("losses", "{}", TERM, _losses),
-        ("metrics", "{}", "value", _metrics),
+        ("metrics", "{}", METRIC, _metrics),
         ("losses", "Gradient norm: {}", NORM, _norms),
         ("losses", "Discriminator's accuracy: {}", SHARE, _accuracy),
         ("losses", "Codebook usage", USAGE, _usage),

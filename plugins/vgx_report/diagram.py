@@ -24,7 +24,7 @@ from vgx.runs.directory import Run
 from vgx.runs.summary import summarize
 
 PLAYERS = ("generator", "discriminator")
-WEIGHT: TypeAdapter[float | vgx.Schedule | vgx.Adaptive] = TypeAdapter(vgx.Weight)
+WEIGHT: TypeAdapter[float | vgx.Schedule | vgx.Adaptive | vgx.Share] = TypeAdapter(vgx.Weight)
 RATE: TypeAdapter[float | vgx.Schedule] = TypeAdapter(vgx.Rate)
 
 
@@ -173,13 +173,15 @@ def _weight(loss: dict[str, Any], step: int, *, unweighted: bool) -> str:
     """
     weight = WEIGHT.validate_json(json.dumps(loss.get("weight", 1.0)))
     counts = loss.get("start", 0) <= step < (loss.get("stop") or math.inf)
-    if not counts or (isinstance(weight, vgx.Adaptive) and step < weight.after):
+    if not counts or (isinstance(weight, vgx.Adaptive | vgx.Share) and step < weight.after):
         return "0"
     if unweighted:
         return "1"
     if isinstance(weight, vgx.Adaptive):
         factor = f"{weight.factor:g} x " if weight.factor != 1 else ""
         return f"{factor}level with {', '.join(weight.against)}"
+    if isinstance(weight, vgx.Share):
+        return f"share {weight.share:g}"
     return f"{vgx.at(weight, step):.4g}"
 
 

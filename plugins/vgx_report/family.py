@@ -7,6 +7,7 @@ anything, so no name leads out of the folder, and a circle ends.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vgx.errors import VgxError
@@ -26,6 +27,38 @@ def origin(parent: reading.Parent | None) -> str:
         return f"a fork of {place}"
     networks = " and ".join(parent.get("networks", []))
     return f"begun with weights of {place}" + (f": {networks}" if networks else "")
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What the parent of a fork did from the fork on."""
+
+    run: str  # the name of the parent
+    step: int  # of the fork
+    lines: list[reading.Line]  # of the parent's log, from the last one that both have
+
+
+def branch(run: Run, environment: reading.Environment, last: int) -> Branch | None:
+    """Return what the parent of a fork did after it, up to step `last`; None for no fork.
+
+    There are no lines when the parent is not in the same folder any more.
+    """
+    parent = environment.get("parent")
+    if parent is None or parent["how"] != "fork":
+        return None
+    own, at = run.path.resolve(), parent["step"]
+    lines: list[reading.Line] = []
+    for each in every(own.parent):
+        if each.path.name == parent["run"] != own.name and _elder(each, environment):
+            lines = reading.unless_damaged(lambda path: Run(path).read_log(), each.path) or []
+    shared = max((i for i, line in enumerate(lines) if line["step"] <= at), default=0)
+    return Branch(parent["run"], at, [line for line in lines[shared:] if line["step"] <= last])
+
+
+def _elder(run: Run, younger: reading.Environment) -> bool:
+    """Return whether a run was begun before another one: a name may have been given anew."""
+    made = reading.unless_damaged(reading.environment, run.path) or {}
+    return made.get("started", "") <= younger.get("started", "")
 
 
 def family(run: Run) -> list[dict[str, Any]]:

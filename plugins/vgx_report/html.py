@@ -13,6 +13,7 @@ from typing import Any
 
 PAGE = (".html", ".htm")  # endings of the files that a page is written to
 LIBRARY = ("drawing.js", "enlarge.js", "charts.js")  # in `page/`, for all kinds of page
+LIVE = ("live.js",)  # for a page that is served, before its own script
 
 
 def page(data: dict[str, Any], kind: str, *, live: bool = False) -> str:
@@ -23,7 +24,7 @@ def page(data: dict[str, Any], kind: str, *, live: bool = False) -> str:
     folder = files("vgx_report").joinpath("page")
     text, style, *scripts = (
         folder.joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", *LIBRARY, f"{kind}.js")
+        for name in ("page.html", "page.css", *LIBRARY, *(LIVE if live else ()), f"{kind}.js")
     )
     return filled(
         text,

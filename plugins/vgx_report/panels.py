@@ -78,7 +78,7 @@ def compute(
     if own is not None:
         panels["neighbours"] = neighbours(own.cpu(), store, trained)
     if model.encoder is not None:
-        panels |= _latents(model.encoder, store, trained, device)
+        panels |= _latents(model, store, trained)
     return panels
 
 
@@ -130,6 +130,7 @@ def _samples(
     """
     own = recipe.sampler
     parts = [part for _, part in registry.offers("sampler") if issubclass(part, vgx.Sampler)]
+    parts = [part for part in parts if not part.needs_prior or model.prior is not None]
     others = with_defaults([part for part in parts if part.type != own.type])
     panels: list[dict[str, Any]] = []
     first = None
@@ -180,12 +181,10 @@ def draw_samples(run: Run, model: vgx.Model, part: vgx.Sampler) -> tuple[Tensor,
 # --- latents -----------------------------------------------------------------------------------
 
 
-def _latents(
-    encoder: torch.nn.Module, store: Store, trained: NDArray[np.int64], device: torch.device
-) -> dict[str, Any]:
+def _latents(model: vgx.Model, store: Store, trained: NDArray[np.int64]) -> dict[str, Any]:
     """Encode training images, evenly chosen, for the map and the KL of each dimension."""
     rows = store.spread(trained, ENCODED)
-    latents = encoded(encoder, store, rows, device)
+    latents = encoded(model, store, rows)
     panels: dict[str, Any] = {
         "map": latent_map(latents.mean, rows, store),
         "from_prior": distance_from_prior(latents),
@@ -193,13 +192,14 @@ def _latents(
     return panels if latents.logvar is None else panels | {"kl": kl_panel(latents)}
 
 
-@torch.no_grad()
-def encoded(
-    encoder: torch.nn.Module, store: Store, rows: NDArray[np.int64], device: torch.device
-) -> Latents:
+def encoded(model: vgx.Model, store: Store, rows: NDArray[np.int64]) -> Latents:
     """Return the posteriors of some images of a store."""
-    pieces = np.array_split(rows, math.ceil(len(rows) / CHUNK))
-    return Latents.of([encoder(as_images(store.images[piece], device)) for piece in pieces])
+    posteriors = []
+    for piece in np.array_split(rows, math.ceil(len(rows) / CHUNK)):
+        images = as_images(store.images[piece], model.codes.device)  # [N, C, H, W]
+        labels = None if store.labels is None else torch.from_numpy(store.labels[piece])  # [N]
+        posteriors.append(model.posterior(images, labels))
+    return Latents.of(posteriors)
 
 
 def distance_from_prior(latents: Latents) -> float:

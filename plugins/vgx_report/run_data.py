@@ -11,14 +11,14 @@ from typing import Any
 import vgx
 from vgx.data.classes import summary
 from vgx.errors import noticing
-from vgx.evaluation.tables import tables
+from vgx.evaluation.tables import spread_of, tables
 from vgx.runs import reading
 from vgx.runs.directory import Run
 from vgx.runs.reading import unless_damaged
 from vgx_report import curves
 from vgx_report import panels as computing
 from vgx_report.curves import Lines
-from vgx_report.family import origin
+from vgx_report.family import branch, origin
 from vgx_report.tables import listed, number, time_of
 
 FRAMES = 24  # most grids of training
@@ -31,8 +31,8 @@ PRIOR = (
     "of images; the further these are from N(0, I), the less it makes of such draws."
 )
 NOT_EVALUATED = (
-    "Not evaluated yet. vgx eval {run} measures reconstructions, samples and latents; vgx report "
-    "{run} then writes this page again, with the figures."
+    "Not evaluated yet. vgx eval {run} measures reconstructions, samples and latents, and writes "
+    "this page again, with the figures."
 )
 OFFLINE = "This page loads nothing from a network."
 
@@ -59,6 +59,7 @@ def gather(
         metrics = _metrics(run)
         drawing = _drawing(run) if audit else None
         note = unless_damaged(reading.note, run.path)
+        forked = branch(run, environment, lines[-1]["step"] if lines else 0)
     last = frames[-1] if frames else {}
     without_step = [{"step": None, "text": text} for text in dict.fromkeys(notices)]
     all_warnings = _warnings(lines) + without_step
@@ -68,7 +69,7 @@ def gather(
         "summary": _summary(recipe, environment, lines, ended, audit, panels, all_warnings),
         "facts": [("Note", note)] * bool(note) + _facts(environment, lines, ended, audit, panels),
         "warnings": all_warnings,
-        "curves": curves.of_run(lines, audit),
+        "curves": curves.of_run(lines, audit, forked),
         "progress": {
             "frames": frames,
             "titles": computing.grid_titles([recipe.sampler.type]),
@@ -210,6 +211,8 @@ def _ending(ended: reading.Ended | None, lines: Lines) -> str:
     step, of = ended["step"], ended["of"]
     if ended["how"] == "done":
         time = f" in {time_of(lines[-1].get('seconds', 0.0))}" if lines else ""
+        if step < of:
+            return f"It ended early at step {step:,} of {of:,}{time}: {ended.get('message', '')}."
         return f"It ran to its end: {step:,} steps{time}."
     if ended["how"] == "stopped":
         number = ended.get("signal") or 0
@@ -300,7 +303,7 @@ def _metrics(run: Run) -> dict[str, Any] | None:
         text = f"left out: {run.path / 'evaluation.json'}: {error}: missing"
         warnings.warn(text, vgx.Notice, stacklevel=2)
         return None
-    note = f"Measured at step {step:,}; ± is the standard deviation over {seeds} seeds."
+    note = f"Measured at step {step:,}; {spread_of(seeds)}."
     return {"notes": [note, *results.get("notices", [])], "tables": rows}
 
 

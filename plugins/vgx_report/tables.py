@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +54,8 @@ class Table:
 def side_by_side(evaluations: Sequence[dict[str, Any]]) -> list[Table]:
     """Return tables of the evaluations of several runs; {} is a run without an evaluation.
 
-    A figure is the best when it is better than every other one by more than the sum of the two
-    spreads, and when all were measured in the same way.
+    A figure is the best when it is clearly better than every other one, see `clear`, and when all
+    were measured in the same way.
     """
     parts: dict[str, list[dict[str, Any] | None]] = {}
     for i, results in enumerate(evaluations):
@@ -86,12 +87,11 @@ def _table(
         figures = [None if part is None else part["figures"].get(name) for part in parts]
         first = next(figure for figure in figures if figure is not None)
         features = dict.fromkeys(f["features"] for f in figures if f and f.get("features"))
-        random = title != "reconstruction"  # reconstructions are the same with every seed
         rows.append(
             Row(
                 title_of(name, {**first, "features": " and ".join(features)}),
                 ["-" if figure is None else value_and_spread(figure) for figure in figures],
-                None if warning else _best(figures, first["better"], random=random),
+                None if warning else _best(figures, first["better"]),
             )
         )
     return Table(title, rows, warning)
@@ -124,19 +124,30 @@ def _difference(measured: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> st
     return f"Not measured alike, so none is marked: the {names} differ." if differ else ""
 
 
-def _best(figures: Sequence[Figure | None], better: str | None, *, random: bool) -> int | None:
-    """Return which figure is better than every other one by more than the sum of the spreads."""
+def _best(figures: Sequence[Figure | None], better: str | None) -> int | None:
+    """Return which figure is clearly better than every other one."""
     known = {i: figure for i, figure in enumerate(figures) if figure is not None}
     if better is None or len(known) < 2:
         return None
-    if random and any(len(figure.get("values", ())) < 2 for figure in known.values()):
-        return None  # one seed gives no spread
     sign = 1 if better == "higher" else -1
     best = max(known, key=lambda i: sign * known[i]["mean"])
-    clear = all(
-        abs(known[best]["mean"] - other["mean"])
-        > known[best].get("spread", 0.0) + other.get("spread", 0.0)
-        for i, other in known.items()
-        if i != best
-    )
-    return best if clear else None
+    others = [figure for i, figure in known.items() if i != best]
+    return best if all(clear(known[best], other) for other in others) else None
+
+
+def clear(one: Figure, other: Figure) -> bool:
+    """Return whether two figures differ by more than chance may explain.
+
+    Reconstructions are of the same images, so parts of these are compared with each other: the mean
+    of the differences must be more than two of its standard errors. Other figures must differ by
+    more than the sum of their spreads over seeds. Of one value alone no spread is known.
+    """
+    groups = [figure.get("groups", ()) for figure in (one, other)]
+    if len(groups[0]) == len(groups[1]) >= 2:
+        differences = [a - b for a, b in zip(*groups, strict=True)]
+        error = statistics.stdev(differences) / math.sqrt(len(differences))
+        return bool(abs(statistics.fmean(differences)) > 2 * error)
+    if any(len(figure.get("values", ())) < 2 for figure in (one, other)):
+        return False
+    spreads = one.get("spread", 0.0) + other.get("spread", 0.0)
+    return bool(abs(one["mean"] - other["mean"]) > spreads)

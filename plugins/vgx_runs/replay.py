@@ -41,7 +41,9 @@ def write(replay: Replay, folder: Path) -> None:
     """Write `images.png`, `replay.json` and `tensors.safetensors`. Raises `StorageError`."""
     tensors = tensors_of(replay)
     chosen = shown(tensors)
-    rows = {TITLES[name]: _images(name, tensors, chosen) for name in TITLES if name in tensors}
+    names = [name for name in TITLES if name in tensors]  # and the maps of several discriminators
+    names += [name for name in tensors if name.startswith("map of ") and name not in TITLES]
+    rows = {TITLES.get(name, name): _images(name, tensors, chosen) for name in names}
     # An image that was not augmented is the same twice.
     if torch.equal(tensors["data"], tensors["real"]):
         del rows["augmented"]

@@ -74,7 +74,7 @@ def import_model(
     data: str | None = None,
     out: str | Path | None = None,
     plugins: Sequence[str | Path] = (),
-) -> Run:
+) -> vgx.Run:
     """Make a run of an exported folder, of a model of the hub, or of a VAE folder of diffusers.
 
     The run has one checkpoint, without the state of an optimizer: it can be sampled, evaluated and
@@ -85,4 +85,4 @@ def import_model(
     """
     from vgx_share import importing
 
-    return importing.make_run(folder, overrides, data, out, plugins)
+    return vgx.Run(importing.make_run(folder, overrides, data, out, plugins))

@@ -41,9 +41,13 @@ def text(
     model: Model,
     about: About,
     files: Sequence[str],
+    drawn: str,
     wishes: Wishes,
 ) -> str:
-    """Return the card. `recipe` names no path; `files` are the others in the folder."""
+    """Return the card. `recipe` names no path; `files` are the others in the folder.
+
+    `drawn` says how the images of samples.webp were drawn.
+    """
     from huggingface_hub import ModelCardData
 
     measured = _measured(run, model.step)
@@ -61,7 +65,7 @@ def text(
         f"---\n{data.to_yaml()}\n---",
         f"# {recipe.name}",
         _what(run, recipe, model),
-        "![Drawn images](samples.webp)",
+        f"![Drawn images](samples.webp)\n\nThese images are drawn {drawn}.",
         _use(recipe, about, files),
         _figures(measured),
         _audit(run, recipe),
@@ -106,23 +110,26 @@ def _what(run: Run, recipe: vgx.Recipe, model: Model) -> str:
 
 
 def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
-    shape = ", ".join(map(str, recipe.latent.shape))
+    draws, how = _drawing(recipe, about, files)
     lines = [
-        "## Use", "```python", "import torch, vgx", "",
+        "## Use", "```python", "import torch", "import vgx", "",
         f'model = vgx.load("{NAME}")',
-        f"images = model.decode(torch.randn(16, {shape}))  # [16, C, H, W] in [0, 1]",
-        *(["latents = model.encode(images)"] if recipe.encoder else []),
-        "```",
+        *(["labels = torch.zeros(16, dtype=torch.long)  # class 0"] if recipe.takes_labels else []),
+        *draws,
+        *_again(recipe),
+        "```", "", how,
     ]  # fmt: skip
     if needed := [plugin for plugin in about["plugins"] if plugin["name"] != "builtin"]:
         named = ", ".join(f"{plugin['name']} {plugin['version']}" for plugin in needed)
         lines += ["", f"It needs plugins that are not in this folder: {named}."]
     if "decoder.onnx" in files:
         inputs = "`latents` and `labels`" if recipe.decoder.conditional else "`latents`"
+        labels = " and their `labels`" if recipe.encoder and recipe.encoder.conditional else ""
         lines += [
             "", "Without PyTorch, by onnxruntime: `decoder.onnx` takes "
             f"{inputs} and ends in images in [0, 1]"
-            + ("; `encoder.onnx` gives latents of images in [0, 1]." if recipe.encoder else "."),
+            + (f"; `encoder.onnx` gives latents of images in [0, 1]{labels}."
+               if recipe.encoder else "."),
         ]  # fmt: skip
     if "vae/config.json" in files:
         lines += [
@@ -133,6 +140,45 @@ def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
             "images = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)", "```",
         ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _labels(part: vgx.Encoder | vgx.Decoder) -> str:
+    """Return the further argument of a network that takes labels."""
+    return ", labels" if part.conditional else ""
+
+
+def _again(recipe: vgx.Recipe) -> list[str]:
+    """Return the lines of code that encode images and decode their latents."""
+    if recipe.encoder is None:
+        return []
+    return [
+        f"latents = model.encode(images{_labels(recipe.encoder)})",
+        f"again = model.decode(latents{_labels(recipe.decoder)})",
+    ]
+
+
+def _drawing(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> tuple[list[str], str]:
+    """Return the lines of code that give images, and a sentence that says how these are drawn."""
+    part, shape = recipe.sampler, ", ".join(map(str, recipe.latent.shape))
+    get, own = "  # [16, C, H, W] in [0, 1]", _labels(recipe.decoder)
+    if not part.own_images and (exported.CODES in files or part.least_codes == 0):
+        how = f"The images are drawn by the recipe's sampler `{part.type}`."
+        label = ", label=0" if own else ""
+        return [f'images = vgx.sample("{NAME}", n=16{label}){get}'], how
+    if _task(recipe) == "image-to-image":
+        size = f"{recipe.image.channels}, {recipe.image.height}, {recipe.image.width}"
+        text = "The model encodes and decodes images; nothing in this folder draws new ones."
+        return [f"images = torch.rand(16, {size})  # yours, in [0, 1]"], text
+    noise = f"noise = torch.randn(16, {shape})"
+    if not {"mean", "scaling_factor"} & {*about["latents"]}:
+        return [noise, f"images = model.decode(noise{own}){get}"], "Latents are drawn from N(0, I)."
+    lines = [noise, "latents = model.latent_mean + model.latent_std * noise"]
+    text = (
+        f"The recipe's sampler `{part.type}` needs latents that are not in this folder. So latents "
+        "are drawn from the Gaussian with the mean and the deviation of the stored latents of the "
+        "training, by channel, which `vgx.json` has. The decoder may know nothing of N(0, I)."
+    )
+    return [*lines, f"images = model.decode(latents{own}){get}"], text
 
 
 # --- what was measured ---------------------------------------------------------------------------

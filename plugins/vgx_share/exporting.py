@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,18 +25,20 @@ from torch import Tensor
 import vgx
 from vgx import __version__
 from vgx.engine.build import untrained
-from vgx.files import storage, user_path, write_file
+from vgx.files import new_folder, user_path, write_file
 from vgx.images import as_pil, as_pixels, grid
-from vgx.runs import checkpoint, exported, reading
+from vgx.runs import exported, reading
 from vgx.runs.checkpoint import tensor_bytes
 from vgx.runs.directory import Run
 from vgx.runs.trust import registry_of
 from vgx.sampling.draw import class_names, decoded, draw_latents, prepare
 from vgx.sampling.model import Model, load_model, located
+from vgx.second import kept
 from vgx_share import card, diffusers, onnx
 from vgx_share.latents import far_from_stored
 
 SAMPLES = 64  # images in samples.webp, in 8 rows
+_GAUSSIAN = "from the Gaussian with the mean and the deviation of the stored latents, by channel"
 NO_PATH = "left-out"  # in place of a path of this machine
 # A name or an address of a data set of the hub, as `dataset.path` takes it.
 _ON_HUB = re.compile(
@@ -64,38 +63,9 @@ def write_folder(
     """Write a run's model as a new folder, and return it. See `vgx_share.export`."""
     folder, source = user_path(folder), located(run)
     card.require_terms(wishes.license, wishes.base_model)
-    with _new_folder(folder) as place:
+    with new_folder(folder) as place:
         _export(source, place, wishes, best=best)
     return folder
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Give the block a folder beside `folder`, which gets its name when the block is done."""
-    with storage(folder):
-        if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and _empty(folder))):
-            message = "there already, and not an empty folder; give another one"
-            raise vgx.StorageError(f"{folder}: {message}")
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.absolute().parent))
-    try:
-        yield place
-        with storage(folder):
-            place.chmod(0o777 & ~_umask())
-            place.replace(folder)
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
-        raise
-
-
-def _empty(folder: Path) -> bool:
-    return next(folder.iterdir(), None) is None
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
@@ -105,13 +75,17 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
     environment = reading.unless_damaged(reading.environment, run.path) or {}
     tensors = _tensors(model, discriminator=wishes.discriminator)
     statistics = latent_statistics(run, model)
+    samples, drawn = _samples(model, statistics)
     written: dict[str, bytes] = {
         exported.RECIPE: vgx.dump_recipe(shared).encode(),
         exported.MODEL: tensor_bytes(tensors, {"format": "pt"}),
-        "samples.webp": _samples(model),
+        "samples.webp": samples,
     }
     if wishes.codes:
         written[exported.CODES] = tensor_bytes(_latents(model))
+    if model.prior is not None and (prior := kept.read(run.path)):
+        sha256 = exported.summed(written[exported.MODEL])["sha256"]
+        written[kept.FILE] = kept.packed(kept.of_model(prior, sha256))
     written |= diffusers.files(model, statistics)
     written |= _onnx_files(model)
     if wishes.explorer:
@@ -139,7 +113,8 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
         about["classes"] = counts or [
             {"name": name, "count": 0} for name in class_names(run, recipe)
         ]
-    written[exported.CARD] = card.text(run, shared, model, about, [*written], wishes).encode()
+    text = card.text(run, shared, model, about, [*written], drawn, wishes)
+    written[exported.CARD] = text.encode()
     about["files"] = {name: exported.summed(data) for name, data in sorted(written.items())}
     written[exported.ABOUT] = json.dumps(about, indent=1, ensure_ascii=False).encode()
     for name, data in written.items():
@@ -148,15 +123,13 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
 
 def _tensors(model: Model, *, discriminator: bool) -> dict[str, Tensor]:
     """Return the weights by the names that they have in a run."""
-    networks = {"encoder": model.encoder, "decoder": model.decoder}
-    if discriminator:
-        if model.discriminator is None:
-            raise vgx.RecipeError(f"{model.recipe.name} has no discriminator")
-        networks["discriminator"] = model.discriminator
+    judges = model.recipe.judges
+    if discriminator and not judges:
+        raise vgx.RecipeError(f"{model.recipe.name} has no discriminator")
     return {
         f"{name}.{key}": tensor
-        for name, network in networks.items()
-        if network is not None
+        for name, network in model.by_name.items()
+        if discriminator or name not in judges
         for key, tensor in network.state_dict().items()
     }
 
@@ -171,14 +144,16 @@ def latent_statistics(run: Run, model: Model) -> exported.Scale:
     """Return mean and deviation of the stored latents by channel, and the scaling factor.
 
     The scaling factor is 1 over the deviation of all latents (Rombach et al. 2022, section D.1). An
-    empty dict for a model without stored latents, unless it came with them.
+    empty dict for a model without stored latents, unless it came with them. An encoder that was
+    frozen keeps the scale of the model that it is from.
     """
+    environment = reading.unless_damaged(reading.environment, run.path) or {}
+    parent = environment.get("parent", {})
+    kept = exported.scale_of(parent.get("latents", {}))
+    if kept and "encoder" in model.recipe.train.freeze and "encoder" in parent.get("networks", ()):
+        return kept
     if len(model.codes) < 2:
-        if exported.is_exported(run.path):
-            known: dict[str, Any] = {**exported.about(run.path)["latents"]}
-        else:
-            known = checkpoint.load(run)[1].numbers.get("latents", {})
-        return exported.scale_of(known)
+        return model.known
     channels = model.codes.double().movedim(1, 0).flatten(1)  # [C, K * places]
     std = channels.std(1, correction=0)
     whole = float((channels - channels.mean()).square().mean().sqrt())
@@ -235,15 +210,17 @@ def _is_path(text: str, field: str, folder: Path) -> bool:
     return False
 
 
-def _samples(model: Model) -> bytes:
-    """Return drawn images as a file: by the recipe's sampler, unless it shows training images.
+def _samples(model: Model, statistics: exported.Scale) -> tuple[bytes, str]:
+    """Return drawn images as a file, and how they were drawn.
 
-    A sampler that decodes stored latents as they are, or images of its own, shows reconstructions.
-    Then latents are drawn from N(0, I).
+    They are drawn by the recipe's sampler, unless it shows training images: one that decodes stored
+    latents as they are, or images of its own, shows reconstructions. Then latents are drawn from a
+    Gaussian, with the mean and the deviation of the stored latents.
     """
     recipe = model.recipe
     codes, drawn = model.codes, None
     part = recipe.sampler
+    how = f"by the recipe's sampler `{part.type}`"
     if not part.own_images and len(codes) >= part.least_codes:
         with suppress(vgx.RecipeError):  # it cannot draw from these latents
             latents = draw_latents(prepare(model), 2 * SAMPLES, 0)
@@ -252,12 +229,14 @@ def _samples(model: Model) -> bytes:
             drawn = (latents.z[far], labels)
     if drawn is None or len(drawn[0]) < SAMPLES:
         generator = torch.Generator().manual_seed(0)
-        z = torch.randn(SAMPLES, *recipe.latent.shape, generator=generator)  # [n, *Z]
-        drawn = (z, None)
+        noise = torch.randn(SAMPLES, *recipe.latent.shape, generator=generator)  # [n, *Z]
+        drawn, how = (model.latent_mean + model.latent_std * noise, None), _GAUSSIAN
+        if not statistics:
+            how = "from N(0, I)"
     images = torch.cat([*decoded(model, *drawn)])  # [n, C, H, W]
     file = io.BytesIO()
     as_pil(as_pixels(grid(images, 8)[None])[0]).save(file, "WEBP", lossless=True)
-    return file.getvalue()
+    return file.getvalue(), how
 
 
 def _onnx_files(model: Model) -> dict[str, bytes]:

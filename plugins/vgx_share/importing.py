@@ -11,12 +11,14 @@ from typing import Any
 
 import vgx
 from vgx import __version__
-from vgx.engine.build import NETWORKS, build_network, untrained
+from vgx.engine.build import build_network, untrained
 from vgx.files import user_path, write_file
 from vgx.runs import checkpoint, exported, hub
+from vgx.runs import diffusers as read_diffusers
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, create
 from vgx.runs.trust import remember
+from vgx.second import kept
 from vgx_share import diffusers
 
 # What a recipe needs beyond the networks. It says how the run could be trained on.
@@ -36,18 +38,16 @@ def make_run(
     plugins: Sequence[str | Path],
 ) -> Run:
     """Make a run of a folder, or of a model of the hub. See `vgx_share.import_model`."""
-    if hub.is_name(str(folder)):
-        folder = hub.model_folder(str(folder))
-    folder = user_path(folder)
+    on_hub, folder = str(folder), user_path(folder)
+    name = folder.resolve().name
+    if hub.is_name(on_hub):
+        name, folder = on_hub.partition("@")[0].rpartition("/")[2], hub.model_folder(on_hub)
     registry = vgx.discover(plugins)
     if exported.is_exported(folder):
         state = exported.load(folder)
         recipe = vgx.load_recipe(folder / exported.RECIPE, overrides, registry, data)
-        scale = exported.scale_of(exported.about(folder)["latents"])
-        numbers = {**state.numbers, "latents": scale}
-        state = State(state.model, {}, state.latents, numbers)
     else:
-        recipe, state = _from_diffusers(folder, overrides, data, registry)
+        recipe, state = _from_diffusers(folder, name, overrides, data, registry)
     _require_fit(recipe, state, folder)
     run = create(recipe.name, out)
     for file in registry.files:
@@ -62,10 +62,13 @@ def make_run(
             if plugin.parts
         ],
         "grids": recipe.sampler.type,
-        "notices": [f"imported from {folder.resolve().name}"],
+        "notices": [f"imported from {name}"],
     }
     write_file(run.place("environment.json"), json.dumps(environment, indent=1))
-    checkpoint.save(run, state, 1)
+    saved = checkpoint.save(run, state, 1)
+    if exported.is_exported(folder) and (prior := kept.read(folder)):
+        own = kept.of_model(prior, checkpoint.sums(saved)["model.safetensors"]["sha256"])
+        write_file(run.place(kept.FOLDER, kept.FILE), kept.packed(own))
     step = state.numbers["step"]
     ended = {"how": "done", "step": step, "of": step, "message": "imported"}
     write_file(run.place("ended.json"), json.dumps(ended, indent=1))
@@ -73,39 +76,41 @@ def make_run(
 
 
 def _from_diffusers(
-    folder: Path, overrides: Sequence[str], data: str | None, registry: vgx.Registry
+    folder: Path,
+    name: str,
+    overrides: Sequence[str],
+    data: str | None,
+    registry: vgx.Registry,
 ) -> tuple[vgx.Recipe, State]:
     """Return a recipe and a state out of a folder of diffusers, or of its folder `vae`."""
     import torch
 
-    found = next((each for each in (folder, folder / "vae") if diffusers.is_vae(each)), None)
-    if found is None:
-        needs = f"vgx.json (vgx export), or {diffusers.CONFIG} and {diffusers.WEIGHTS} (diffusers)"
-        raise vgx.StorageError(f"{folder}: no model: it has neither {needs}")
-    fields, model, known = diffusers.read(found)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:64] or "vae"
+    place = read_diffusers.folder_of(folder)
+    if place is None:
+        needs = f"vgx.json (vgx export), or {read_diffusers.CONFIG} and {read_diffusers.WEIGHTS}"
+        raise vgx.StorageError(f"{folder}: no model: it has neither {needs} (diffusers)")
+    found = read_diffusers.read(place)
+    fields = diffusers.fields(found, registry)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:64] or "vae"
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "recipe.yaml"
         # JSON is YAML.
         file.write_text(json.dumps({"name": name, **fields, **_TRAINING}), encoding="utf-8")
         recipe = vgx.load_recipe(file, overrides, registry, data)
-    sides = [recipe.image.height, recipe.image.width]
-    count = len(fields["encoder"]["widths"])
-    latent = diffusers.latent_of(sides, fields["latent"][0], count)
-    recipe = recipe.model_copy(update={"latent": vgx.LatentSpec(tuple(latent))})
-    latents = {"codes": torch.zeros(0, *latent)}  # [0, *Z]
-    return recipe, State(model, {}, latents, {"step": 0, "imported": True, "latents": known})
+    recipe = diffusers.with_latent(recipe)
+    latents = {"codes": torch.zeros(0, *recipe.latent.shape)}  # [0, *Z]
+    numbers = {"step": 0, "imported": True, "latents": found.scale}
+    return recipe, State(found.tensors, {}, latents, numbers)
 
 
 def _require_fit(recipe: vgx.Recipe, state: State, folder: Path) -> None:
     """Raise `StorageError` unless the weights are those of the recipe's networks."""
-    for name in NETWORKS:
+    for name in recipe.networks:
         weights = checkpoint.under(state.model, name)
-        if name == "discriminator" and not weights:
+        if name in recipe.judges and not weights:
             continue
         network = build_network(untrained(recipe), name)
-        if network is None:
-            continue
+        assert network is not None  # the recipe has this network
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:

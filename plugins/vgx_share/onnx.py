@@ -48,9 +48,9 @@ class _Encoder(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1]."""
-        mean: Tensor = self.network(images).mean
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1] with labels [N]."""
+        mean: Tensor = self.network(images, *([] if labels is None else [labels])).mean
         return mean
 
 
@@ -79,19 +79,23 @@ def write_decoder(model: vgx.Model, path: Path, latents: Tensor | None = None) -
 def write_encoder(model: vgx.Model, path: Path, images: Tensor | None = None) -> None:
     """Write a model's encoder: `images` [N, C, H, W] in [0, 1] -> `latents` [N, *Z], in float32.
 
-    `latents` are the posterior means. N is any number; the sides of the images are too where the
-    latents are spatial and the network allows it. `images` are those that the file is compared with
-    PyTorch on; by default random ones. Raises `RecipeError` for a model without an encoder, and
-    `PluginError` as `write_decoder` does.
+    `latents` are the posterior means. An encoder that takes labels has a second input, `labels` [N]
+    of int64. N is any number; the sides of the images are too where the latents are spatial and the
+    network allows it. `images` are those that the file is compared with PyTorch on; by default
+    random ones. Raises `RecipeError` for a model without an encoder, and `PluginError` as
+    `write_decoder` does.
     """
     part, spec = model.recipe.encoder, model.recipe.image
     if part is None or model.encoder is None:
         raise vgx.RecipeError(f"{model.recipe.name} has no encoder")
     if images is None:
         images = _normal(max(BATCHES), *spec.shape).sigmoid()
+    inputs = {"images": images}
+    if part.conditional:
+        inputs["labels"] = torch.arange(len(images)) % spec.classes  # [N]
     spatial = len(model.recipe.latent.shape) > 1
     name = f"encoder {part.type}"
-    _write(name, _Encoder(model.encoder), {"images": images}, "latents", path, spatial=spatial)
+    _write(name, _Encoder(model.encoder), inputs, "latents", path, spatial=spatial)
 
 
 def _normal(*shape: int) -> Tensor:

@@ -64,7 +64,7 @@ class Forgetful(vgx.Loss, type="forgetful"):
 
     _count: int = PrivateAttr(default=0)
 
-    def build(self):
+    def build(self, image, latent):
         return {"private": self, "object": Plain(), "module": Module(), "list": Listing(),
                 "buffer": Buffered(), "none": Lazy()}[self.where]
 
@@ -140,7 +140,7 @@ class Broken(nn.Module):
 class Judge(vgx.Discriminator, type="tired"):
     """A discriminator that gives up after twenty calls."""
 
-    def build(self, image):
+    def build(self, image, latent):
         return Broken(nn.Conv2d(image.channels, 1, 4, 2))
 
 

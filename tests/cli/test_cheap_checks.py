@@ -38,7 +38,7 @@ class Fours(torch.nn.Module):
 class Grouped(vgx.Discriminator, type="grouped"):
     """A discriminator for minibatches that four divides."""
 
-    def build(self, image):
+    def build(self, image, latent):
         return Fours(image)
 
 

@@ -56,6 +56,11 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
     assert distance["spread"] == pytest.approx(abs(one - two) / 2**0.5)
     assert distance["spread"] > 0
     assert said["reconstruction"]["split"] == "trained on"
+    psnr = said["reconstruction"]["figures"]["psnr"]
+    counts = [5] * 8 + [4] * 2  # 48 images in ten parts, of each the mean
+    whole = sum(n * mean for n, mean in zip(counts, psnr["groups"], strict=True)) / 48
+    assert psnr["mean"] == pytest.approx(whole)
+    assert (psnr["values"], psnr["spread"] > 0) == ([psnr["mean"]], True)
     assert said["latent"]["dimensions"] == len(said["latent"]["kl_by_dimension"])
     assert said["checkpoint"] == "newest"
     assert "prdc of" not in done.stdout

@@ -319,7 +319,7 @@ SOUND = {
         "class N(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         "        self.norm = nn.BatchNorm2d(3)\n\n    def generator(self, step):\n"
         "        return (self.norm(step.recon) - step.real).abs().mean()\n\n\n"
-        f"{LOSS}    def build(self):\n        return N()\n"
+        f"{LOSS}    def build(self, image, latent):\n        return N()\n"
     ),
     "a value of zero": loss(f"return {ERROR}.mean() * 0"),
     "a schedule of its own": loss(f"return {ERROR}.abs().mean() if step.number > 0 else None"),

@@ -87,6 +87,45 @@ def test_beside_the_images_they_are_shown_after_augmentation(tmp_path):
     assert [pixels[:22, width * n : width * (n + 1)].max() > 128 for n in range(3)] == [True] * 3
 
 
+def test_draws_of_the_augmentations_stand_in_the_row_of_their_image(tmp_path):
+    """Images with a red left half: a draw is flipped or is not, and keeps its number, its blue."""
+    (tmp_path / "mine").mkdir()
+    for number in range(12):
+        halves = np.full((16, 16, 3), (0, 0, 20 * number), np.uint8)
+        halves[:, :8, 0] = 250
+        Image.fromarray(halves).save(tmp_path / "mine" / f"{number:02}.png")
+    flips = "augment=[{type: horizontal-flip, p: 0.5}]"
+    recipe = recipe_of(tmp_path / "mine", flips, "diff_augment=[{type: horizontal-flip, p: 1}]")
+    write_sheet(recipe, vgx.discover(), Console(), tmp_path / "sheet.png", augmented=True)
+    pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    panel = 2 + 8 * CELL
+    left = pixels.shape[1] - 2 * panel  # of the first panel: one column, and its title
+    assert pixels.shape[0] == 22 + 2 + 8 * CELL
+    assert left < 2 * CELL
+    shown = [0, 1, 3, 4, 6, 7, 9, 10]  # eight of twelve: the number k * 12 / 8, without its rest
+
+    def column(at):
+        rows = [pixels[TOP + row * CELL + 32, at] for row in range(8)]
+        assert [int(pixel[2]) for pixel in rows] == [20 * number for number in shown]
+        return [pixel[0] == 250 for pixel in rows]  # whether the red is here
+
+    assert column(2 + 16) == [True] * 8
+    drawn = [column(left + 2 + n * CELL + 16) for n in range(8)]
+    flipped = [column(left + panel + 2 + n * CELL + 16) for n in range(8)]
+    assert flipped == [[not red for red in draw] for draw in drawn]
+    assert {True, False} == {red for row in zip(*drawn, strict=True) for red in row}
+    assert len({tuple(row) for row in zip(*drawn, strict=True)}) > 4  # each with its own draws
+
+
+def test_without_augmentations_there_are_no_draws(tmp_path, vgx_here):
+    settings = ("--data", solid(tmp_path / "mine", 2), "--set", "augment=[]")
+    code, _, err = vgx_here("look", TINY, *settings, "--augmented")
+    assert code == 2
+    assert "has no augmentations; give it some, as in: --set 'augment=[horizontal-flip]'" in err
+    code, out, _ = vgx_here("look", TINY, *settings[:2], "--augmented")
+    assert (code, out.splitlines()[-1]) == (0, "Picture look-tiny-augmented.png")
+
+
 def test_rows_are_classes_with_their_number_at_the_left(tmp_path):
     solid(tmp_path / "mine" / "a", 3)
     solid(tmp_path / "mine" / "b", 2, first=100)
@@ -142,9 +181,12 @@ def test_large_images_are_fewer(tmp_path):
     """64 images of 4,096 pixels would be 13 GB."""
     solid(tmp_path / "mine", 5)
     recipe = recipe_of(tmp_path / "mine", "image.size=4096")
-    assert look._most(recipe.image) == 1
-    assert look._most(vgx.ImageSpec(1024)) == 21
-    assert look._most(vgx.ImageSpec(512)) == 64
+    assert look.most_images(recipe.image, augmented=False) == 1
+    assert look.most_images(vgx.ImageSpec(1024), augmented=False) == 21
+    assert look.most_images(vgx.ImageSpec(512), augmented=False) == 64
+    # With eight draws of each.
+    assert look.most_images(vgx.ImageSpec(1024), augmented=True) == 2
+    assert look.most_images(vgx.ImageSpec(512), augmented=True) == 8
 
 
 @pytest.mark.parametrize("arguments", [[], ["--out", "mine/deeper/x.png"], ["--out", "./x.jpg"]])

@@ -66,8 +66,8 @@ def test_the_plugins_are_listed_with_their_commands_and_hooks(install, vgx_here)
         "  hooks: register_components, register_commands\n"
     ) in out
     assert (
-        "  commands: report, watch, compare, explain\n  hooks: register_commands, run_ended\n"
-        in out
+        "  commands: report, watch, compare, explain\n"
+        "  hooks: register_commands, run_ended, run_evaluated\n" in out
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import vgx
+from vgx_report.overview import Overview
 from vgx_report.watch import Watched, server
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
@@ -395,3 +396,49 @@ def test_every_picture_and_control_has_a_name(page):
     titles = [title.inner_text() for title in page.locator("h2").all()]
     assert titles == [link.inner_text() for link in page.locator("nav a").all()]
     assert "Is it copying?" in titles
+
+
+def test_a_live_list_of_runs_shows_news_and_leads_to_each_run(browser, run, tmp_path):
+    lines = run.log_file.read_text().splitlines(keepends=True)
+    name = "0002-<img src=x onerror=alert(1)>"
+    for each in ("0001-tiny", name):
+        shutil.copytree(run.path, tmp_path / each)
+    (tmp_path / name / "log.jsonl").write_text("".join(lines[:10]))
+    (tmp_path / name / "ended.json").unlink()
+    overview = Overview(tmp_path)
+    serving, address = server(overview)
+    thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
+    thread.start()
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    faults, requests = [], []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    try:
+        page.goto(address)
+        cards = page.locator(".run")
+        assert cards.locator("h2").all_text_contents() == [name, "0001-tiny"]
+        assert cards.locator(".state").all_text_contents() == ["killed", "done"]
+        assert "step 10 of 20" in cards.first.inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        for image in cards.locator("img").all():
+            assert image.evaluate("i => i.decode().then(() => i.naturalWidth)") > 16
+        page.select_option("#curve", "kl")
+        kl = [json.loads(line)["losses"]["kl"] for line in lines if '"kl"' in line]
+        text = cards.last.locator("figcaption").inner_text()
+        assert [float(text.split()[i]) for i in (1, 3)] == pytest.approx([kl[0], kl[-1]], rel=1e-3)
+        overview.rested = 0
+        (tmp_path / name / "log.jsonl").write_text("".join(lines))
+        cards.first.locator("p", has_text="step 20 of 20").wait_for()
+        assert page.locator("#curve").input_value() == "kl"
+        cards.first.locator("h2 a").click()
+        page.locator(".kicker", has_text=name).wait_for()
+        page.locator("header nav a").click()
+        assert page.locator(".run").count() == 2
+    finally:
+        serving.shutdown()
+        thread.join()
+        serving.server_close()
+        page.close()
+    assert [text for text in faults if "ERR_CONNECTION_REFUSED" not in text] == []
+    assert [url for url in requests if not url.startswith(("data:", address))] == []

@@ -55,7 +55,7 @@ class HalfGan(vgx.Loss, type="half-gan"):
 class LogVariance(vgx.Loss, type="log-variance"):
     """A Gaussian likelihood with a learned log-variance that build does not return."""
 
-    def build(self):
+    def build(self, image, latent):
         term = Likelihood()
         term.logvar = nn.Parameter(torch.zeros(()))
         return term
@@ -70,7 +70,7 @@ class Likelihood:
 class Held(vgx.Loss, type="held"):
     """The same, done right: a module."""
 
-    def build(self):
+    def build(self, image, latent):
         return Module()
 
 
@@ -114,7 +114,7 @@ class Probabilities(vgx.Discriminator, type="probabilities"):
 
     ends: str = "sigmoid"
 
-    def build(self, image):
+    def build(self, image, latent):
         return Judge(self.ends, image)
 
 
@@ -210,7 +210,8 @@ def examined(tmp_path):
             size = loaded.image.size
             real = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
             loaded.dataset.build(loaded.image)
-            return examine(engine, registry, Batch(real), reads)
+            labels = torch.arange(4) % loaded.image.classes if loaded.image.classes else None
+            return examine(engine, registry, Batch(real, labels), reads)
 
     return call
 

@@ -311,6 +311,37 @@ def test_files_of_the_hubs_library_stay_as_long_as_it_works():
     assert len(cache.remove()) == 1
 
 
+def test_models_weights_and_the_engine_count_and_go():
+    """Folders of these names with files of somebody else stay, and so do links."""
+    for name, size in (("vgx.json", 100), ("model.safetensors", 2000), ("codes.safetensors", 7)):
+        other(f"models/some-body--faces/{'ab' * 20}/{name}", size, 30)
+    other("models/some-body--faces/main.txt", 3, 60)
+    other("weights/inception-2015.safetensors", 4000, 20)
+    other("weights/inception-2015.sha256", 64, 10)
+    other("onnxruntime-web-1.30.0/ort.wasm.bundle.min.mjs", 50, 5)
+    other("onnxruntime-web-1.30.0/ort-wasm-simd-threaded.wasm", 500, 40)
+    kept = [
+        other(f"models/my--own/{'ab' * 20}/sub/note", 1, 1),
+        other("models/my--other/thesis.tex", 1, 1),
+        other("onnxruntime-web-mine/package.json", 1, 1),
+        other("models/readme", 1, 1),
+        other("else/where/main.txt", 1, 1),
+    ]
+    (vgx.cache_dir() / "models" / "a--link").symlink_to(vgx.cache_dir() / "else" / "where")
+    listed = [(cached.source, cached.bytes, cached.used) for cached in cache.content()]
+    assert listed == [
+        ("weights of networks", 4064, 20),
+        ("engine of vgx explore: onnxruntime-web-1.30.0", 550, 40),
+        ("model of the hub: some-body/faces", 2110, 60),
+    ]
+    assert len(cache.remove(2200)) == 2  # the longest unused first
+    assert [cached.bytes for cached in cache.remove()] == [2110]
+    assert cache.content() == []
+    assert all(file.exists() for file in kept)
+    names = sorted(path.name for path in vgx.cache_dir().iterdir())
+    assert names == ["datasets.lock", "else", "models", "onnxruntime-web-mine"]
+
+
 # --- the command -------------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ class Vector(vgx.Loss, type="vector"):
 class Bare(vgx.Discriminator, type="bare"):
     """A discriminator that gives a bare tensor."""
 
-    def build(self, image):
+    def build(self, image, latent):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 1))
 
 
@@ -85,14 +85,14 @@ class Flat(vgx.Discriminator, type="flat"):
 
     shape: tuple[int, ...]
 
-    def build(self, image):
+    def build(self, image, latent):
         return Swallow(lambda n: vgx.Score(torch.zeros(n, *self.shape)))
 
 
 class Empty(vgx.Discriminator, type="empty"):
     """A discriminator with nothing to learn."""
 
-    def build(self, image):
+    def build(self, image, latent):
         return torch.nn.Identity()
 
 

@@ -204,7 +204,7 @@ def test_a_full_pipe_that_does_not_wait_gets_everything():
 
 def test_ctrl_c_is_acknowledged_before_the_step_has_ended():
     console = Console(io.StringIO())
-    training = SimpleNamespace(stop=0, done=3, saved=0, engine=SimpleNamespace(steps=10))
+    training = SimpleNamespace(stop=0, finished=False)
     threads = threading.active_count()
     with signals.signals(training, console):
         signal.raise_signal(signal.SIGINT)
@@ -221,7 +221,7 @@ def test_ctrl_c_is_acknowledged_before_the_step_has_ended():
 
 def test_a_signal_after_the_last_step_is_told_that_all_is_saved():
     console = Console(io.StringIO())
-    training = SimpleNamespace(stop=0, done=10, saved=10, engine=SimpleNamespace(steps=10))
+    training = SimpleNamespace(stop=0, finished=True)
     with signals.signals(training, console):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)

@@ -19,6 +19,7 @@ from vgx.data.split import held_out
 from vgx.data.store import open_store
 from vgx.errors import DataError
 from vgx.evaluation import latents
+from vgx.evaluation.evaluate import over_images
 from vgx.evaluation.features import FeatureCache, real_sets
 from vgx.evaluation.latents import Latents
 from vgx.evaluation.metrics import measure_samples
@@ -462,3 +463,13 @@ def test_the_weights_of_a_feature_network_are_hashed_once(monkeypatch):
     first, second = (cache.real_features(part, real) for _ in range(2))
     assert torch.equal(first, second)
     assert len(asked) == 1
+
+
+def test_a_mean_over_images_has_a_standard_error_and_the_means_of_ten_parts():
+    """By hand: 0 to 24; each part has every tenth value, the first five parts one more."""
+    found = over_images([float(value) for value in range(25)])
+    assert found["groups"] == [10, 11, 12, 13, 14, 10, 11, 12, 13, 14]
+    # The variance of n numbers in a row is n (n + 1) / 12, and of their mean a 25th of it.
+    assert found["spread"] == pytest.approx((25 * 26 / 12 / 25) ** 0.5)
+    assert over_images([2.0, 4.0]) == {"spread": 1.0, "groups": [2.0, 4.0]}
+    assert over_images([2.0]) == {"spread": 0.0, "groups": [2.0]}

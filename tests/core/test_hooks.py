@@ -73,7 +73,7 @@ def test_a_plugin_without_a_hook_has_failed_and_the_hooks_are_named(install):
     install("none", "def run_ended(run): ...\n")
     plugin = plugin_of("none")
     assert plugin.hooks == []
-    for name in ("register_components", "register_commands", "run_ended"):
+    for name in ("register_components", "register_commands", "run_ended", "run_evaluated"):
         assert name in plugin.failure
 
 
@@ -105,3 +105,23 @@ def test_a_run_that_diverged_has_ended_too_and_its_error_counts(install):
     ):
         train()
     assert json.loads((session.find().path / "seen").read_text())["how"] == "diverged"
+
+
+def test_an_evaluation_is_told_to_each_plugin_and_the_page_has_its_figures(install):
+    evaluated = ENDED.replace("ended", "evaluated").replace("evaluated.json", "evaluation.json")
+    install("b-fails", evaluated % ("b", "1 / 0"))
+    install("c-works", evaluated % ("c", "pass"))
+    run, _ = train()
+    page = run.path / "report.html"
+    assert "Not evaluated yet" in page.read_text()
+    printed = io.StringIO()
+    chosen = {"metrics": "psnr", "n": 8, "seeds": 1, "device": "cpu"}
+    figures = vgx.evaluate(run, **chosen, console=Console(file=printed, width=1000)).figures
+    assert (run.path / "b").read_text() == (run.path / "c").read_text()
+    text = f"NOTICE: plugin b-fails-plugin of b-fails failed after the evaluation of {run.path}: "
+    assert f"{text}ZeroDivisionError: division by zero" in printed.getvalue()
+    assert "Not evaluated yet" not in page.read_text()
+    assert f'"psnr (more is better)","{figures["psnr"]:.4g} ' in page.read_text()
+    page.unlink()  # who removed the page wants none
+    vgx.evaluate(run, **chosen, quiet=True)
+    assert not page.exists()

@@ -80,7 +80,7 @@ class Judge(vgx.Discriminator, type="conditional-judge"):
 
     conditional = True
 
-    def build(self, image):
+    def build(self, image, latent):
         return JudgeNetwork(image)
 
 

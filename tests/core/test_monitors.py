@@ -60,7 +60,7 @@ class Loud(nn.Module):
 class Shouting(vgx.Discriminator, type="shouting"):
     """Logits a million times too large."""
 
-    def build(self, image):
+    def build(self, image, latent):
         return Loud(image)
 
 
@@ -309,8 +309,8 @@ def test_the_accuracy_is_the_share_of_logits_on_the_right_side():
     }
     score = Forward.score
 
-    def scoring(self, images, labels, streams, stream, **further):
-        scored = score(self, images, labels, streams, stream, **further)
+    def scoring(self, *judged, stream, **further):
+        scored = score(self, *judged, stream=stream, **further)
         return vgx.Score(0 * scored.logits.mean() + torch.tensor(logits[stream])[:, None])
 
     engine = Engine(vgx.load_recipe(TINY), 20, 64)

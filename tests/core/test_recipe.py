@@ -118,8 +118,9 @@ def test_four_mistakes_of_four_kinds_are_one_error_with_four_places(faults):
         ),
         (
             "r.yaml:5:17: encoder: no installed encoder is called 'convv'; there are: "
-            "autoencoder-kl, binary-spherical, conv, deterministic, finite-scalar, residual, "
-            "residual-quantised, timm, vector-quantised; did you mean 'conv'?"
+            "autoencoder-kl, autoencoder-tiny, binary-spherical, conv, deterministic, "
+            "finite-scalar, labelled, noisy, residual, residual-quantised, timm, "
+            "vector-quantised; did you mean 'conv'?"
         ),
         "r.yaml:8:24: losses.0.weight: Input should be a valid number (here: 'heavy')",
         "r.yaml:14:1: latent: duplicate key, first at 3:1; keep one",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -202,18 +203,21 @@ def test_a_check_knows_how_many_codes_a_long_run_has():
         examine(Engine(recipe, 20, codes=64), vgx.discover(), Batch(batch))
 
 
-def test_a_check_of_the_tiny_recipe_imports_only_what_it_needs():
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_the_tiny_recipe_imports_only_what_it_needs(command, tmp_path):
     """PyTorch's compiler alone takes longer than all that the check does."""
+    tiny = [str(ROOT / "recipes" / "tiny.yaml"), "--set", "train.steps=1"]
     heavy = "torch._dynamo torch._inductor sympy timm torchvision datasets matplotlib sklearn "
     heavy += "scipy kornia torchmetrics pandas pyarrow"
     program = (
         "import sys\n"
         "from vgx.cli import run_program\n"
-        f"code = run_program(['check', {str(ROOT / 'recipes' / 'tiny.yaml')!r}])\n"
+        f"code = run_program({[command, *tiny]!r})\n"
         f"found = [name for name in {heavy.split()!r} if name in sys.modules]\n"
         "sys.exit(f'imported {found}' if found else code)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=False, env={**os.environ, "VGX_RUNS": str(tmp_path)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr

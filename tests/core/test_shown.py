@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.utils import make_grid
 
 from vgx import images as shown
 from vgx.errors import RecipeError
@@ -57,6 +58,15 @@ def test_single_files_keep_alpha(tmp_path, channels, mode):
     kept = pixels.shape[-1]
     expected = (images[1, :kept] * 255).round().permute(1, 2, 0)
     assert (pixels == expected.numpy().astype(np.uint8)).all()
+
+
+@pytest.mark.parametrize("columns", [1, 3, 8])
+@pytest.mark.parametrize(("count", "channels"), [(1, 1), (1, 3), (2, 1), (5, 3), (9, 3)])
+def test_a_grid_is_that_of_torchvision(count, channels, columns):
+    generator = torch.Generator().manual_seed(count)
+    images = torch.rand(count, channels, 5, 7, generator=generator)
+    expected = make_grid(images, nrow=columns, padding=2)
+    assert torch.equal(shown.grid(images, columns), expected)
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".pdf"])

@@ -289,7 +289,7 @@ def test_a_term_stops():
     """By hand: from step 2, every second step, until before step 6."""
     fields = {"type": "l1", "start": 2, "stop": 6, "every": 2, "weight": 3}
     recipe = vgx.load_recipe(TINY, {"losses.1": fields, "losses.0": {"type": "hinge", "stop": 1}})
-    losses = [(loss, loss.build()) for loss in recipe.losses]
+    losses = [(loss, loss.build(recipe.image, recipe.latent)) for loss in recipe.losses]
     (hinge, l1, *_) = terms_of(losses, "generator")
     assert [l1.weight(number) for number in range(9)] == [0, 0, 6, 0, 6, 0, 0, 0, 0]
     assert [hinge.weight(number) for number in range(3)] == [1, 0, 0]

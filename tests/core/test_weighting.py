@@ -187,6 +187,60 @@ def test_an_adaptive_weight_is_against_other_losses_of_the_recipe(against):
         vgx.load_recipe(TINY, {"losses": losses})
 
 
+def test_shares_are_those_of_the_gradient_at_the_decoders_output():
+    """Defossez et al. 2022, section 3.4: 6 to 3 to 1, and the first keeps its own gradient."""
+    losses = [
+        {"type": "l1", "weight": {"share": 0.6}},
+        {"type": "bce", "weight": {"share": 0.3}},
+        {"type": "hinge", "weight": {"share": 0.1, "after": 0}},
+        {"type": "kl", "weight": 100},
+    ]
+    ours, values = applied(engine_of({"losses": losses}), 0)
+    engine = engine_of()
+    step = forward(engine, 0, pictures(), (0, 0, 0))
+    l1 = (step.recon - step.real).abs().mean()
+    bce = F.binary_cross_entropy_with_logits(step.recon_logits, step.real)
+    hinge = -step.fake_score.logits.mean()
+    slopes = [
+        torch.autograd.grad(t, step.recon_logits, retain_graph=True)[0] for t in (l1, bce, hinge)
+    ]
+    own, b, h = (slope.norm().item() for slope in slopes)
+    mu, logvar = step.posterior.mu, step.posterior.logvar
+    kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum(1).mean() / 768
+    total = l1 + 0.3 / 0.6 * own / b * bce + 0.1 / 0.6 * own / h * hinge + 100 * kl
+    parameters = [
+        (f"{name}.{key}", p)
+        for name in ("encoder", "decoder")
+        for key, p in engine.networks[name].named_parameters()
+    ]
+    plain = torch.autograd.grad(total, [p for _, p in parameters])
+    for (name, _), gradient in zip(parameters, plain, strict=True):
+        assert torch.allclose(ours["generator"][name], gradient, rtol=0, atol=1e-10), name
+    assert values["bce"].item() == pytest.approx(bce.item())  # the log has the unweighted value
+
+
+def test_a_share_waits_and_the_next_term_then_keeps_its_gradient():
+    losses = [
+        {"type": "l1", "weight": {"share": 2.0, "after": 1}},
+        {"type": "l2", "weight": {"share": 5.0}},
+    ]
+    changes = {"losses": losses, "discriminator": None}
+    alone, _ = applied(engine_of(changes), 0)
+    plain, _ = applied(engine_of({**changes, "losses": ["l2"]}), 0)
+    for name, gradient in plain["generator"].items():
+        assert torch.allclose(alone["generator"][name], gradient, rtol=0, atol=1e-12)
+
+
+def test_a_share_of_a_term_without_a_gradient_at_the_reconstruction_is_refused():
+    from vgx.check.examine import examine
+    from vgx.data.batches import Batch
+
+    losses = ["l1", {"type": "kl", "weight": {"share": 0.5}}]
+    engine = engine_of({"losses": losses, "discriminator": None}, dtype=torch.float32)
+    with pytest.raises(RecipeError, match=r"losses.1: kl: weight: share: it has no gradient"):
+        examine(engine, vgx.discover(), Batch(pictures(dtype=torch.float32)))
+
+
 # --- rates and averages ------------------------------------------------------------------------
 
 

@@ -95,3 +95,14 @@ def test_a_file_is_what_its_ending_says(tmp_path):
             assert image.format == kind
     with pytest.raises(vgx.RecipeError, match="gif"):
         made.save(tmp_path / "x.gif")
+
+
+def test_single_images_can_be_a_data_set_and_grids_cannot(tmp_path):
+    """`run.reconstruct` of a folder in which somebody has put them."""
+    images = vgx.Images(ramp(3))
+    for i in range(3):
+        images[i].save(tmp_path / f"{i}.png")
+    images.save(tmp_path / "grid.png")
+    folder = {"type": "image-folder", "path": tmp_path}
+    found = vgx.peek({"extends": "tiny", "image": {"size": 8}, "dataset": folder})
+    assert np.array_equal(found.numpy(), images.numpy())

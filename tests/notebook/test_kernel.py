@@ -57,6 +57,16 @@ CELLS = {
     "history": "run.history",
     "evaluated": 'vgx.evaluate(run, "psnr", n=8, seeds=1)',
     "compared": "vgx.compare(run, 2)",
+    "failed": (
+        "class Failing(vgx.Metric, type='failing'):\n"
+        "    '''Fails when it is built.'''\n\n"
+        "    needs_features = False\n    higher_is_better = True\n\n"
+        "    def build(self, image):\n        raise vgx.RecipeError('in the middle')\n\n"
+        "vgx.evaluate(run, [Failing()], n=8, seeds=1)"
+    ),
+    "checked": 'vgx.check("tiny", FAST)',
+    "explained": 'vgx.explain("tiny", FAST)',
+    "recipes": "vgx.recipes()",
     "listed": "vgx.runs()",
     "recipe": 'vgx.load_recipe("tiny")',
     "model": "vgx.load(run)",
@@ -120,7 +130,8 @@ def outputs(tmp_path_factory):
 
 ONE = [
     "run", "shown", "at once", "resumed", "done", "sample", "history", "evaluated", "compared",
-    "listed", "recipe", "model", "kept", "interrupted", "stopped", "broken",
+    "listed", "recipe", "model", "kept", "checked", "explained", "recipes",
+    "interrupted", "stopped", "broken",
 ]  # fmt: skip
 
 
@@ -130,7 +141,7 @@ def test_a_cell_has_one_output_of_less_than_a_megabyte(outputs, name):
     assert output.output_type in ("display_data", "execute_result")
     assert sum(map(len, output.data.values())) < 1_000_000
     lines = output.data["text/plain"].splitlines()
-    assert name in ("history", "listed") or len(lines) == 2
+    assert name in ("history", "listed", "recipes") or len(lines) == 2
 
 
 def page(outputs, name):
@@ -160,6 +171,12 @@ def test_an_error_is_a_message(outputs):
     assert "did you mean 'steps'" in text
 
 
+def test_an_evaluation_that_fails_shows_its_error_and_no_bar(outputs):
+    *shown, error = outputs["failed"]
+    assert "in the middle" in "".join(error.traceback)
+    assert [each for each in shown if "border-radius" in each.data["text/html"]] == []
+
+
 def test_values_show_themselves(outputs):
     assert outputs["sample"][0].data["image/png"]
     assert "losses.l1" in page(outputs, "history")
@@ -169,6 +186,11 @@ def test_values_show_themselves(outputs):
     assert "extends" not in page(outputs, "recipe")
     assert "conv-transpose" in page(outputs, "recipe")
     assert "5,528" in page(outputs, "model")
+    assert "<b>tiny</b> ready to run" in page(outputs, "checked")
+    assert "gradient norm of" in page(outputs, "checked")
+    assert "Auditing the losses" in page(outputs, "checked")  # what it printed, folded
+    assert "data:image/svg+xml" in page(outputs, "explained")
+    assert "sngan_hinge" in page(outputs, "recipes")
 
 
 def test_ones_own_loop_prints_beside_the_training(outputs):

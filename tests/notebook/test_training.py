@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import logging
+import math
 import signal
 import textwrap
 from pathlib import Path
@@ -13,9 +15,12 @@ import pytest
 import torch
 
 import vgx
+from vgx.cli import run_program
+from vgx.console import Console
 from vgx.errors import Stopped
 from vgx.notebook.training import _interrupted
 from vgx.runs import checkpoint, directory
+from vgx.training import session
 from vgx.training.loop import Training
 from vgx.training.signals import NUMBERS
 
@@ -214,6 +219,49 @@ def test_a_run_that_is_done_is_trained_longer(whole, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_recipe_is_checked_as_by_the_command(capfd):
+    checked = vgx.check("tiny", FAST | {"train.steps": 3}, device="cpu", quiet=True)
+    assert checked.recipe.train.steps == 3
+    title, about = repr(checked).splitlines()
+    assert title == "Check of tiny: ready to run"
+    assert about.startswith("13,012 parameters are trained, 2 notes")
+    assert capfd.readouterr() == ("", "")
+    words = ["check", "tiny", "--device", "cpu", *(f"--set={k}={v}" for k, v in FAST.items())]
+    assert run_program(words) == 0
+    printed = capfd.readouterr().out.splitlines()
+    assert [line for line in str(checked).splitlines() if line not in printed] == []
+    with pytest.raises(vgx.RecipeError, match="did you mean 'steps'"):
+        vgx.check("tiny", {"train.step": 3})
+    recipe = vgx.load_recipe("tiny", FAST)
+    with pytest.raises(vgx.PluginError, match=r"losses\.4: Small.* in no plugin file"):
+        vgx.check(recipe.with_({"losses": [*recipe.losses, Small()]}), quiet=True)
+
+
+@pytest.mark.slow
+def test_an_experiment_is_explained_as_by_the_command(small_run, tmp_path, capfd):
+    explained = vgx.explain(small_run)
+    capfd.readouterr()
+    words = ["explain", str(small_run.path), "--svg", str(tmp_path / "command.svg")]
+    assert run_program(words) == 0
+    printed = capfd.readouterr().out.splitlines()
+    assert str(explained).splitlines() == printed[:-1]
+    file = explained.save(tmp_path / "python.svg")
+    assert file.read_bytes() == (tmp_path / "command.svg").read_bytes()
+    assert repr(explained).splitlines()[0] == "Explanation of tiny: print() shows all"
+    of_recipe = vgx.explain("tiny", FAST, device="cpu", quiet=True)
+    assert [term.label for term in of_recipe.explanation.terms][2:] == ["l1", "bce", "kl"]
+    with pytest.raises(vgx.RecipeError, match="a run cannot be changed"):
+        vgx.explain(small_run, {"train.steps": 3})
+
+
+def test_the_recipes_are_listed_by_name():
+    recipes = vgx.recipes()
+    names = {path.stem for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml")}
+    assert {*recipes} == names
+    assert recipes["dcgan"] == "DCGAN (Radford et al. 2016)."
+    assert "dcgan                  DCGAN (Radford et al. 2016)." in repr(recipes).splitlines()
+
+
 @pytest.mark.slow
 def test_what_is_not_shown_is_logged(tmp_path, capfd, caplog, install):
     """Lines, notices, and what a plugin prints, for programs that use vgx as a library."""
@@ -246,6 +294,112 @@ def test_without_quiet_it_prints_and_the_log_is_silent(tmp_path, capfd):
     out, err = capfd.readouterr()
     assert f"Run {run.path} on" in out
     assert err == ""
+
+
+@pytest.mark.slow
+def test_a_schedule_without_steps_lasts_as_long_as_the_training(tmp_path):
+    """A cosine from 3e-4 to 0; the number of steps is written once."""
+    cosine = {"train.optimizers.generator.lr": {"from": 3e-4, "to": 0, "shape": "cosine"}}
+    late = {"losses.1.weight": {"from": 1, "to": 3, "after": 2}}
+    recipe = vgx.load_recipe("tiny", FAST | cosine | late | {"train.log_every": 1})
+    run = vgx.run(recipe, {"train.steps": 4}, out=tmp_path, quiet=True)
+    wanted = [3e-4 * (1 + math.cos(math.pi * done / 4)) / 2 for done in range(4)]
+    assert [line["rates"]["generator"] for line in run.read_log()] == pytest.approx(wanted)
+    assert run.recipe.train.optimizers.generator.lr.steps == 4
+    weight = run.recipe.losses[1].weight
+    assert [weight.at(done) for done in range(5)] == [1, 1, 1, 2, 3]
+
+    # The same recipe changes nothing in a run that goes on, and neither does a longer training.
+    longer = recipe.with_({"train.steps": 6})
+    session.resume(run.path, longer, console=Console(io.StringIO()))
+    assert run.recipe.train.optimizers.generator.lr.steps == 4
+    assert [line["rates"]["generator"] for line in run.read_log()[4:]] == [0.0, 0.0]
+
+    epochs = {"train.epochs": 2, "train.steps": None, "eval.holdout": 0.4}
+    short = vgx.run(recipe, epochs, out=tmp_path, quiet=True)  # fewer images than there are
+    steps = short.step
+    assert 0 < steps < 4
+    assert short.recipe.train.optimizers.generator.lr.steps == steps
+    with pytest.raises(vgx.RecipeError, match="has values in a training alone"):
+        recipe.losses[1].weight.at(3)
+
+
+@pytest.mark.slow
+def test_a_training_ends_when_its_best_becomes_no_better(tmp_path, monkeypatch, capfd):
+    """Evaluations after steps 2, 4, 6, ...; step 4 is the best for two of them."""
+    values = {2: 10.0, 4: 12.0, 6: 11.0, 8: 12.0, 10: 13.0, 12: 9.0}
+    scripted = lambda engine, store, step, cache: {"psnr": values[step]}  # noqa: E731
+    monkeypatch.setattr("vgx.training.loop.measure_training", scripted)
+    early = {"eval.metrics": ["psnr"], "eval.every": 2, "eval.best": "psnr", "eval.patience": 2}
+    run = vgx.run("tiny", FAST | early | {"train.steps": 12}, out=tmp_path, quiet=True)
+    assert (run.state, run.step) == ("done", 8)
+    assert run.model("cpu", best=True).step == 4
+    why = "psnr has not become better since step 4 (eval.patience)"
+    assert json.loads((run.path / "ended.json").read_text())["message"] == why
+    assert "It ended early at step 8 of 12" in (run.path / "report.html").read_text()
+    assert vgx.resume(run).step == 8
+    printed = capfd.readouterr().out
+    assert f"is done at step 8: {why}. To go on: vgx run --resume" in printed
+    assert "--set eval.patience=4" in printed
+    assert vgx.resume(run, {"eval.patience": 3}, quiet=True).step == 12
+    with pytest.raises(vgx.RecipeError, match="patience: nothing says what is better; give best"):
+        vgx.load_recipe("tiny", {"eval.patience": 2})
+
+
+LOUD = """
+import sys, vgx
+
+KEPT = []
+
+class Loud(vgx.Loss, type="loud"):
+    '''The brightness of the reconstructions.'''
+
+    power: int = 1
+    '''The exponent.'''
+
+    def generator(self, step):
+        KEPT.append(sys.stderr)
+        return step.recon.mean() ** self.power
+
+@vgx.hookimpl
+def register_components(register):
+    register(Loud)
+
+@vgx.hookimpl
+def run_ended(run):
+    print("late", file=KEPT[0])
+"""
+
+
+@pytest.mark.slow
+def test_the_recipe_of_a_run_with_a_plugin_file_is_varied(tmp_path, capfd):
+    """Nobody names the file again: the run has it. A part of it keeps the stream of a step."""
+    (tmp_path / "loud.py").write_text(LOUD)
+    own = vgx.load_recipe("tiny", FAST | {"train.steps": 1}).model_dump(mode="json")
+    own["losses"].append({"type": "loud"})
+    first = vgx.run(own, plugins=[tmp_path / "loud.py"], out=tmp_path / "1", quiet=True)
+    (tmp_path / "loud.py").unlink()
+    assert first.state == "done"
+    assert capfd.readouterr() == ("", "")
+
+    again = (vgx.load_recipe(first), vgx.load_recipe(first.model("cpu")))
+    assert [*map(str, again)] == [str(first.recipe)] * 2
+    assert vgx.load_recipe(first, {"train.steps": 3}).train.steps == 3
+    varied = first.recipe.with_({"losses.4.power": 2, "image.size": 8})
+    assert len(vgx.peek(varied, 2)) == 2
+    second = vgx.run(varied, out=tmp_path / "2", quiet=True)
+    assert (second.state, second.recipe.losses[4].power) == ("done", 2)
+    (file,) = second.plugin_files
+    assert file.data.decode() == LOUD
+    # Copies of one file are one plugin; another file with its name is none.
+    losses = [*second.recipe.losses, first.recipe.losses[4].model_copy(update={"name": "again"})]
+    assert len(second.recipe.with_({"losses": losses}).losses) == 6
+    (second.path / "plugins" / "loud.py").write_text(LOUD + "# another one")
+    vgx.trust_plugins(second)
+    with pytest.raises(vgx.PluginError, match=r"there is already one called loud\.py"):
+        first.recipe.with_({"losses": [*first.recipe.losses, second.recipe.losses[4]]})
+    with pytest.raises(vgx.RecipeError, match="int: give a name, a path, a dictionary, a Recipe"):
+        vgx.load_recipe(7)
 
 
 def test_the_folder_in_the_second_place_still_works(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torchvision.transforms.v2 import InterpolationMode
@@ -17,6 +18,7 @@ from torchvision.transforms.v2.functional import (
 )
 
 import vgx
+from vgx.testing import full_step
 
 IMAGE = vgx.ImageSpec(size=16)
 
@@ -216,3 +218,89 @@ def test_the_gradient_of_grey_images_is_finite(colour):
     changed = part("color-jitter", hue=0.5).build(IMAGE)(images, generator())
     (grad,) = torch.autograd.grad(changed.sum(), images)
     assert grad.isfinite().all()
+
+
+# --- ada -----------------------------------------------------------------------------------------
+
+
+def ada(p=None, **settings):
+    built = part("ada", **settings).build(IMAGE)
+    if p is not None:
+        built.p.fill_(p)
+    return built
+
+
+def test_the_probability_follows_the_signs_as_in_the_authors_program():
+    """Their training loop, in numpy: `adjust` after every 4 minibatches."""
+    draws = np.random.default_rng(0)
+    # First the discriminator is sure of all real images, then of none.
+    logits = draws.normal(np.repeat([3.0, -3.0], 40)[:, None], 1, (80, 32)).astype(np.float32)
+    built, p, signs = ada(thousands=1.0, most=0.5), 0.0, []
+    for number, some in enumerate(logits):
+        step = full_step().but(real_score=vgx.Score(torch.from_numpy(some)[:, None]))
+        built.observe(step)
+        signs.append(np.sign(some).mean())
+        if number % 4 == 3:
+            p = np.clip(p + np.sign(np.mean(signs) - 0.6) * (32 * 4) / (1 * 1000), 0, 0.5)
+            signs = []
+        assert built.p.item() == pytest.approx(p, abs=1e-6)
+        if number == 39:
+            assert p == 0.5
+    assert p == 0
+
+
+def test_ada_changes_nothing_at_first_and_all_images_at_last():
+    images = batch(64)
+    assert torch.equal(ada()(images, generator()), images)
+    changed = ada(1.0)(images, generator())
+    assert (changed - images).flatten(1).abs().amax(1).min() > 0.01
+    half = ada(0.5, changes=("colour",))(images, generator())
+    moved = (half - images).flatten(1).abs().amax(1) > 0
+    assert 0.25 < moved.float().mean() < 0.75
+
+
+@pytest.mark.parametrize("change", ["flip", "rotate", "translate"])
+def test_exact_changes_of_ada_are_those_of_numpy(change):
+    images = batch(48)
+    changed = ada(1.0, changes=(change,))(images, generator()).numpy()
+    found = set()
+    for image, new in zip(images.numpy(), changed, strict=True):
+        wanted = {
+            "flip": {0: image, 1: image[:, :, ::-1]},
+            "rotate": {k: np.rot90(image, k, (1, 2)) for k in range(4)},
+            "translate": {
+                (y, x): np.pad(image, [(0, 0), (2, 2), (2, 2)], "reflect")[
+                    :, 2 - y : 18 - y, 2 - x : 18 - x
+                ]
+                for y in range(-2, 3)
+                for x in range(-2, 3)
+            },
+        }[change]
+        same = [key for key, array in wanted.items() if np.array_equal(array, new)]
+        assert len(same) == 1
+        found |= {*same}
+    assert len(found) >= {"flip": 2, "rotate": 4, "translate": 15}[change]
+
+
+def test_ada_scales_about_the_middle():
+    """A scaled ramp is a ramp of another slope, but where it is reflected."""
+    ramp = torch.linspace(0.25, 0.75, 16).expand(64, 1, 16, 16).contiguous()
+    built = part("ada", changes=("scale",)).build(vgx.ImageSpec(size=16, channels=1))
+    built.p.fill_(1)
+    changed = built(ramp, generator())
+    slope = (changed[:, 0, 8, 9] - changed[:, 0, 8, 6]) / (ramp[0, 0, 8, 9] - ramp[0, 0, 8, 6])
+    assert torch.allclose(changed[:, 0, 8, 7] + changed[:, 0, 8, 8], torch.ones(64), atol=1e-5)
+    logs = -slope.log2()
+    assert logs.mean().item() == pytest.approx(0, abs=3 * 0.2 / 8)
+    assert logs.std().item() == pytest.approx(0.2, rel=0.25)
+
+
+def test_ada_keeps_alpha_and_rotates_wide_images_by_180_degrees():
+    images = torch.rand(32, 4, 8, 16)
+    built = part("ada", changes=("rotate", "colour")).build(vgx.ImageSpec(size=(8, 16), channels=4))
+    built.p.fill_(1)
+    changed = built(images, generator())
+    alpha = [images[:, 3], images[:, 3].rot90(2, (1, 2))]
+    same = torch.stack([(changed[:, 3] == each).flatten(1).all(1) for each in alpha])
+    assert same.any(0).all()
+    assert same.any(1).all()

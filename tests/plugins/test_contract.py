@@ -20,14 +20,18 @@ SMALL = {"widths": [4, 8]}
 FIELDS = {
     "encoder/autoencoder-kl": {**SMALL, "groups": 2},
     "encoder/binary-spherical": {"inner": {"type": "conv", **SMALL}},
+    "encoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1]},
     "encoder/conv": SMALL,
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
+    "encoder/noisy": {"inner": {"type": "conv", **SMALL}},
     "encoder/finite-scalar": {"inner": {"type": "conv", **SMALL}, "levels": [3] * 8},
+    "encoder/labelled": {"inner": {"type": "conv", **SMALL}},
     "encoder/residual": SMALL,
     "encoder/residual-quantised": {"inner": {"type": "conv", **SMALL}, "codes": 4, "levels": 2},
     "encoder/timm": {"backbone": "test_resnet"},
     "encoder/vector-quantised": {"inner": {"type": "conv", **SMALL}},
     "decoder/autoencoder-kl": {**SMALL, "groups": 2},
+    "decoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1], "recompute": True},
     "decoder/conv-transpose": SMALL,
     "decoder/dcgan": SMALL,
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
@@ -38,6 +42,9 @@ FIELDS = {
     "discriminator/projection": {"inner": {"type": "patchgan", **SMALL}},
     "discriminator/residual": SMALL,
     "discriminator/timm-patchgan": {"backbone": "test_resnet"},
+    "loss/alignment": {"backbone": "test_resnet", "pretrained": False},
+    "loss/equivariance": {"smallest": 1.0},
+    "loss/lpips": {"pretrained": False},
     "loss/perceptual": {"backbone": "test_resnet"},
 }
 # The image size of those that want more than 16 pixels.
@@ -49,9 +56,15 @@ SIZES = {
     "metric/ms-ssim": 64,
 }
 # The latents of those that want no flat ones.
-LATENTS = {"encoder/autoencoder-kl": (4, 8, 8), "decoder/autoencoder-kl": (4, 8, 8)}
+LATENTS = {
+    f"{kind}/{part}": (4, 8, 8)
+    for kind in ("encoder", "decoder")
+    for part in ("autoencoder-kl", "autoencoder-tiny")
+}
+LATENTS |= {"loss/alignment": (4, 2, 2), "loss/equivariance": (4, 8, 8)}
 # These want a file of weights: tests/plugins/test_features.py makes some.
-OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid")
+OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid", "metric/lpips")
+OUTSIDE += ("metric/inception-score", "metric/rfid")
 # And these a service, which tests/plugins/test_trackers.py starts.
 OUTSIDE += ("tracker/mlflow", "tracker/wandb")
 
@@ -98,7 +111,7 @@ OF_FILES = {"dataset/image-folder", "dataset/huggingface", "sampler/reconstruct"
 @pytest.mark.parametrize("part", in_the_box(), ids=lambda part: f"{part.kind}/{part.type}")
 def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels, fields):
     name = f"{part.kind}/{part.type}"
-    if name == "loss/perceptual" and channels > 1:
+    if name in ("loss/alignment", "loss/lpips", "loss/perceptual") and channels > 1:
         pytest.skip("its backbone takes RGB and grey images")
     side = SIZES.get(name, 16)
     classes = 3 if getattr(part, "conditional", False) else 0

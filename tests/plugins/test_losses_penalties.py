@@ -100,7 +100,7 @@ def test_slopes_of_a_built_in_network_are_those_of_the_papers(network, settings)
     discriminator = (
         vgx.discover()
         .part("discriminator", network)(widths=(8, 16), **settings)
-        .build(vgx.ImageSpec(16))
+        .build(vgx.ImageSpec(16), vgx.LatentSpec((8,)))
         .double()
         .eval()
     )
@@ -248,7 +248,7 @@ def scored(real, fake):
 
 
 def test_lecam_by_hand():
-    term = loss("lecam", decay=0.5).build()
+    term = loss("lecam", decay=0.5).build(vgx.ImageSpec(16), vgx.LatentSpec((8,)))
     # Means 3 and 0: ((2 - 0)^2 + (4 - 0)^2) / 2 + ((1 - 3)^2 + (-1 - 3)^2) / 2
     first = scored([2.0, 4.0], [1.0, -1.0])
     assert term.discriminator(first).item() == pytest.approx(10 + 10)
@@ -262,7 +262,7 @@ def test_lecam_by_hand():
 
 
 def test_lecams_graph_outlives_its_next_update():
-    term = loss("lecam").build()
+    term = loss("lecam").build(vgx.ImageSpec(16), vgx.LatentSpec((8,)))
     real, fake = (torch.randn(3, 1, generator=rng.generator(0, n)) for n in ("a", "b"))
     real.requires_grad_()
     at = step(random_images(3), None, real_score=vgx.Score(real), fake_score=vgx.Score(fake))

@@ -164,7 +164,7 @@ SMALL = {"backbone": "test_resnet", "layers": (0, 2)}
 
 def built(part, seed=0):
     with rng.ambient(seed, "weights"):
-        return part.build()
+        return part.build(vgx.ImageSpec(16), vgx.LatentSpec((8,)))
 
 
 def test_perceptual_is_the_cosine_distance_of_feature_maps():

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.special
+import scipy.stats
 import torch
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
@@ -44,6 +46,20 @@ def test_l1_and_psnr_are_means_over_images():
     errors = ((real - fake) ** 2).mean((1, 2, 3))
     expected = np.mean([-10 * math.log10(error) for error in errors])
     assert measured(metric("psnr"), *random_images())["psnr"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_metrics_of_pairs_know_the_value_of_each_image():
+    """Unlike distances of sets, which are no means over images."""
+    real, fake = random_images()
+    names = ("psnr", "ssim", "ms-ssim", "l1", "perceptual")
+    for name in names:
+        state = metric(name).build(IMAGE)
+        state.update(real[:2], fake[:2])
+        state.update(real[2:], fake[2:])
+        assert isinstance(state, vgx.PerImage)
+        alone = [measured(metric(name), real[i : i + 1], fake[i : i + 1])[name] for i in range(5)]
+        assert state.per_image()[name] == pytest.approx(alone, rel=1e-5)
+    assert not isinstance(metric("reconstruction-frechet").build(IMAGE), vgx.PerImage)
 
 
 def test_psnr_by_hand():
@@ -244,11 +260,13 @@ def independent_prdc(real, fake, k):
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_prdc_are_the_papers_balls(k, monkeypatch):
-    """Also when distances are taken in pieces; to 1e-6, and none of the four is trivial."""
+    """With k = 3 for precision and recall; also when distances are taken in pieces; to 1e-6."""
     from vgx_builtin.metrics import prdc
 
     real, fake = features()
     expected = independent_prdc(real.double().numpy(), fake.double().numpy(), k)
+    of_balls = independent_prdc(real.double().numpy(), fake.double().numpy(), 3)
+    expected |= {name: of_balls[name] for name in ("precision", "recall")}
     assert metric("prdc", k=k).compare(real, fake) == pytest.approx(expected, abs=1e-6)
     monkeypatch.setattr(prdc, "ROWS", 7)
     assert metric("prdc", k=k).compare(real, fake) == pytest.approx(expected, abs=1e-6)
@@ -261,7 +279,7 @@ def test_prdc_by_hand():
     real = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
     fake = torch.tensor([[0.5], [0.6], [20.0]])
     # 0.5 and 0.6 are in the balls of 0 and 1; 20 in none. Their own balls have radius 0.1 and 19.4.
-    assert metric("prdc", k=1).compare(real, fake) == pytest.approx(
+    assert metric("prdc", k=1, k_precision=1).compare(real, fake) == pytest.approx(
         {"precision": 2 / 3, "recall": 3 / 4, "density": 4 / 3, "coverage": 2 / 4}, abs=1e-9
     )
 
@@ -318,7 +336,9 @@ def test_a_set_has_no_distance_from_itself():
     assert abs(value) < 1e-8  # where the two traces are about 10^5 each
 
 
-@pytest.mark.parametrize("name", ["frechet-distance", "kernel-distance", "prdc"])
+@pytest.mark.parametrize(
+    "name", ["frechet-distance", "kernel-distance", "prdc", "reconstruction-frechet"]
+)
 def test_images_are_compared_in_the_features_of_the_part(name):
     """The gauge of images gives what `compare` gives for their features."""
     real, fake = random_images(12, 16)
@@ -330,7 +350,8 @@ def test_images_are_compared_in_the_features_of_the_part(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("fid", "frechet-distance"), ("kid", "kernel-distance")]
+    ("name", "other"),
+    [("fid", "frechet-distance"), ("kid", "kernel-distance"), ("rfid", "reconstruction-frechet")],
 )
 def test_what_is_called_after_inception_is_in_its_features(name, other):
     """Also by default; in other features it has another name, and gives the same number."""
@@ -350,11 +371,93 @@ def test_each_metric_says_what_it_compares_and_what_is_better():
         "fid": (False, "lower"),
         "frechet-distance": (False, "lower"),
         "kernel-distance": (False, "lower"),
+        "inception-score": (False, "higher"),
         "kid": (False, "lower"),
         "l1": (True, "lower"),
+        "lpips": (True, "lower"),
+        "memorisation": (False, "higher"),
         "ms-ssim": (True, "higher"),
         "perceptual": (True, "lower"),
         "prdc": (False, "higher"),
         "psnr": (True, "higher"),
+        "reconstruction-frechet": (True, "lower"),
+        "rfid": (True, "lower"),
         "ssim": (True, "higher"),
     }
+
+
+# --- inception score ---------------------------------------------------------------------------
+
+
+def test_the_inception_score_is_that_of_scipy():
+    """The mean over sets, which get every fourth image: some of each class, as these are sorted."""
+    from vgx_builtin.metrics.inception_score import inception_score
+
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(60, 7, generator=generator, dtype=torch.float64)
+    classifier = torch.randn(12, 7, generator=generator, dtype=torch.float64)
+    scores = []
+    for split in range(4):
+        classes = scipy.special.softmax((features[split::4] @ classifier.T).numpy(), 1)
+        apart = scipy.stats.entropy(classes, classes.mean(0, keepdims=True), axis=1)
+        scores.append(np.exp(apart.mean()))
+    assert inception_score(features, classifier, 4) == pytest.approx(np.mean(scores))
+    # Three classes, which are certain, make a score of 3.
+    certain = torch.eye(3, dtype=torch.float64).repeat_interleave(20, 0) * 100
+    assert inception_score(certain, torch.eye(3), 4) == pytest.approx(3)
+    assert metric("inception-score").why_not(IMAGE, 5, 19)
+    assert not metric("inception-score").why_not(IMAGE, 5, 20)
+
+
+# --- memorisation ------------------------------------------------------------------------------
+
+
+def faces(count, seed):
+    """Points of a distribution of three clusters in 12 dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    middles = 3 * torch.randn(3, 12, generator=torch.Generator().manual_seed(0))
+    which = torch.randint(3, (count,), generator=generator)
+    return middles[which] + torch.randn(count, 12, generator=generator), middles[which]
+
+
+def test_a_memoriser_is_caught_and_a_blurred_model_is_not():
+    trained, (held, _) = faces(600, 1)[0], faces(60, 2)
+    generator = torch.Generator().manual_seed(3)
+    few = trained[torch.randint(150, (300,), generator=generator)]  # copies of a quarter of them
+    copies = few + 0.1 * torch.randn(300, 12, generator=generator)
+    true, middles = faces(300, 4)
+    blurred = middles + 0.2 * (true - middles)  # nearer to the images than these are to each other
+    part = metric("memorisation")
+    assert part.compare(trained, copies, held)["memorisation_p"] < 0.01
+    assert part.compare(trained, copies, held)["novelty"] < 0.1
+    for innocent in (true, blurred):
+        values = part.compare(trained, innocent, held)
+        assert values["memorisation_p"] > 0.05
+        assert values["novelty"] > 0.4
+
+
+def test_the_p_value_is_that_of_all_choices_of_the_held_out_images():
+    """Six real images, of which two are held out: 15 choices, counted by hand."""
+    from itertools import combinations
+
+    from vgx_builtin.metrics.memorisation import held_out_part
+
+    counts = [5, 3, 0, 4, 1, 1]
+    sums = [counts[a] + counts[b] for a, b in combinations(range(6), 2)]
+    values = held_out_part(torch.tensor(counts), 2)
+    exact = sum(value <= 2 for value in sums) / 15  # the true part is 1 + 1
+    assert values["memorisation_p"] == pytest.approx(exact, abs=0.015)
+    assert values["novelty"] == pytest.approx(2 / (14 * 2 / 6))
+
+
+def test_the_p_value_is_below_a_level_as_seldom_as_it_says():
+    """Of models that copy nothing, 200 times: about a tenth are below 0.1, whatever they draw."""
+    from vgx_builtin.metrics.memorisation import held_out_part
+
+    generator = torch.Generator().manual_seed(0)
+    below = 0
+    for _ in range(200):
+        real = torch.randn(80, 2, generator=generator)
+        near = torch.cdist(0.3 * torch.randn(400, 2, generator=generator), real).argmin(1)
+        below += held_out_part(torch.bincount(near, minlength=80), 20)["memorisation_p"] < 0.1
+    assert below / 200 <= 0.1 + 3 * (0.09 / 200) ** 0.5

@@ -81,7 +81,7 @@ def test_any_backbone_of_timm_encodes(backbone):
 
 
 def test_resnet50_judges_three_by_three_patches_at_96_pixels():
-    discriminator = part("discriminator", "timm-patchgan").build(IMAGE).eval()
+    discriminator = part("discriminator", "timm-patchgan").build(IMAGE, LATENT).eval()
     with torch.no_grad():
         score = discriminator(torch.rand(1, 3, 96, 96))
     assert score.logits.shape == (1, 1, 3, 3)
@@ -91,7 +91,7 @@ def test_resnet50_judges_three_by_three_patches_at_96_pixels():
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
 def test_any_backbone_with_feature_maps_judges(backbone):
-    score = part("discriminator", "timm-patchgan", backbone=backbone).build(SMALL)(
+    score = part("discriminator", "timm-patchgan", backbone=backbone).build(SMALL, LATENT)(
         torch.rand(2, 3, 32, 32)
     )
     assert score.logits.shape[:2] == (2, 1)
@@ -101,7 +101,7 @@ def test_any_backbone_with_feature_maps_judges(backbone):
 
 def test_frozen_stages_get_no_gradient():
     discriminator = part("discriminator", "timm-patchgan", backbone="resnet10t", freeze=2).build(
-        SMALL
+        SMALL, LATENT
     )
     score = discriminator(torch.rand(2, 3, 32, 32))
     score.logits.sum().backward()
@@ -110,14 +110,14 @@ def test_frozen_stages_get_no_gradient():
     }
     assert moved == {"layer2", "layer3", "layer4", "weight", "bias"}  # the head's are the last
     with pytest.raises(RecipeError, match="freeze: 9"):
-        part("discriminator", "timm-patchgan", backbone="resnet10t", freeze=9).build(SMALL)
+        part("discriminator", "timm-patchgan", backbone="resnet10t", freeze=9).build(SMALL, LATENT)
 
 
 @pytest.mark.parametrize(("mode", "moves"), [("train", True), ("frozen", False)])
 def test_batch_norm_frozen_keeps_its_statistics(mode, moves):
     discriminator = part(
         "discriminator", "timm-patchgan", backbone="test_resnet", batch_norm=mode
-    ).build(SMALL).train()  # fmt: skip
+    ).build(SMALL, LATENT).train()  # fmt: skip
     before = {name: buffer.clone() for name, buffer in discriminator.named_buffers()}
     discriminator(torch.rand(4, 3, 32, 32))
     changed = [n for n, b in discriminator.named_buffers() if not torch.equal(b, before[n])]
@@ -129,7 +129,7 @@ def test_weights_come_from_a_local_safetensors_file(tmp_path):
     donor = timm.create_model("test_resnet", pretrained=False)
     save_file(donor.state_dict(), tmp_path / "donor.safetensors")
     settings = {"backbone": "test_resnet", "weights": tmp_path / "donor.safetensors"}
-    discriminator = part("discriminator", "timm-patchgan", **settings).build(SMALL)
+    discriminator = part("discriminator", "timm-patchgan", **settings).build(SMALL, LATENT)
     ours = list(discriminator.backbone.state_dict().values())
     theirs = list(donor.state_dict().values())
     assert len(ours) == len(theirs) - 2  # all but the classifier's weight and bias
@@ -144,7 +144,7 @@ def test_a_file_that_lacks_weights_is_refused(tmp_path):
     save_file(donor, tmp_path / "part.safetensors")
     settings = {"backbone": "test_resnet", "weights": tmp_path / "part.safetensors"}
     with pytest.raises(RecipeError, match=f"1 tensors are missing in it, such as {lost}"):
-        part("discriminator", "timm-patchgan", **settings).build(SMALL)
+        part("discriminator", "timm-patchgan", **settings).build(SMALL, LATENT)
 
 
 def test_a_file_of_strange_tensors_is_refused_at_once_and_in_silence(tmp_path, capfd):
@@ -159,13 +159,15 @@ def test_a_file_of_strange_tensors_is_refused_at_once_and_in_silence(tmp_path, c
         header = json.dumps(dict.fromkeys(names, empty)).encode()
         (tmp_path / "odd.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
         with pytest.raises(RecipeError, match=message):
-            part("discriminator", "timm-patchgan", **settings).build(SMALL)
+            part("discriminator", "timm-patchgan", **settings).build(SMALL, LATENT)
     assert capfd.readouterr() == ("", "")
 
 
 def test_freezing_more_stages_than_there_are_names_them():
     with pytest.raises(RecipeError, match=r"freeze: 9: test_resnet has \d stages .*layer"):
-        part("discriminator", "timm-patchgan", backbone="test_resnet", freeze=9).build(SMALL)
+        part("discriminator", "timm-patchgan", backbone="test_resnet", freeze=9).build(
+            SMALL, LATENT
+        )
 
 
 @pytest.mark.parametrize(
@@ -175,16 +177,18 @@ def test_other_files_are_refused(tmp_path, name, expected):
     (tmp_path / "w.pth").write_bytes(b"")
     settings = {"backbone": "test_resnet", "weights": tmp_path / name}
     with pytest.raises(RecipeError, match=expected):
-        part("discriminator", "timm-patchgan", **settings).build(SMALL)
+        part("discriminator", "timm-patchgan", **settings).build(SMALL, LATENT)
 
 
 def test_a_misspelt_backbone_names_near_ones():
     with pytest.raises(RecipeError, match="no model 'resnet5'; did you mean 'resnet"):
-        part("discriminator", "timm-patchgan", backbone="resnet5").build(SMALL)
+        part("discriminator", "timm-patchgan", backbone="resnet5").build(SMALL, LATENT)
 
 
 def test_the_plain_patchgan_is_isolas():
-    discriminator = part("discriminator", "patchgan").build(vgx.ImageSpec(size=256))
+    discriminator = part("discriminator", "patchgan").build(
+        vgx.ImageSpec(size=256), vgx.LatentSpec((8,))
+    )
     # Isola et al. 2017: 256 pixels, 70x70 patches, a 30x30 grid.
     with torch.no_grad():
         score = discriminator(torch.rand(1, 3, 256, 256))
@@ -194,4 +198,4 @@ def test_the_plain_patchgan_is_isolas():
     biases, norms = 64 + 1, 2 * (128 + 256 + 512)
     assert sum(p.numel() for p in discriminator.parameters()) == convs + biases + norms
     with pytest.raises(RecipeError, match="leave no patch"):
-        part("discriminator", "patchgan").build(vgx.ImageSpec(size=16))
+        part("discriminator", "patchgan").build(vgx.ImageSpec(size=16), vgx.LatentSpec((8,)))

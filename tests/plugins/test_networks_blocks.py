@@ -214,7 +214,7 @@ SPECTRAL = [
 
 
 def build(kind, name, settings):
-    given = {"encoder": (IMAGE, FLAT), "decoder": (FLAT, IMAGE), "discriminator": (IMAGE,)}
+    given = {"encoder": (IMAGE, FLAT), "decoder": (FLAT, IMAGE), "discriminator": (IMAGE, FLAT)}
     return part(kind, name, **settings).build(*given[kind])
 
 
@@ -249,7 +249,9 @@ def test_spectral_norm_divides_by_the_largest_singular_value():
 
 
 def test_the_residual_discriminator_by_hand():
-    discriminator = part("discriminator", "residual", widths=(4, 6), spectral=False).build(IMAGE)
+    discriminator = part("discriminator", "residual", widths=(4, 6), spectral=False).build(
+        IMAGE, vgx.LatentSpec((8,))
+    )
     first = conv(3, 4) + conv(4, 4) + conv(3, 4, 1)
     second = conv(4, 4) + conv(4, 6) + conv(4, 6, 1)
     assert count(discriminator) == first + second + 2 * conv(6, 6) + 6 + 1
@@ -266,7 +268,9 @@ def test_the_residual_discriminator_by_hand():
 
 
 def test_the_residual_discriminator_at_96_pixels():
-    discriminator = part("discriminator", "residual").build(vgx.ImageSpec(size=96))
+    discriminator = part("discriminator", "residual").build(
+        vgx.ImageSpec(size=96), vgx.LatentSpec((8,))
+    )
     with torch.no_grad():
         score = discriminator(random_images(1, 96))
     assert [f.shape[-1] for f in score.features] == [48, 24, 12, 6, 6]
@@ -299,7 +303,7 @@ def test_the_dcgan_projection_is_a_linear_layer():
 
 def test_the_dcgan_discriminator_by_hand():
     settings = {"widths": (4, 6), "norm": "batch"}
-    discriminator = part("discriminator", "dcgan", **settings).build(IMAGE)
+    discriminator = part("discriminator", "dcgan", **settings).build(IMAGE, vgx.LatentSpec((8,)))
     # The first layer has a bias and no norm, the second BatchNorm, the head is 4x4 on 4x4.
     assert count(discriminator) == 16 * (3 * 4 + 4 * 6 + 6) + 4 + 2 * 6 + 1
     score = discriminator(random_images())
@@ -344,7 +348,9 @@ def test_without_batch_norm_every_image_is_alone(kind, name):
 
 
 def test_dcgan_halves_what_it_is_given():
-    discriminator = part("discriminator", "dcgan", widths=(4, 6)).build(vgx.ImageSpec(size=18))
+    discriminator = part("discriminator", "dcgan", widths=(4, 6)).build(
+        vgx.ImageSpec(size=18), vgx.LatentSpec((8,))
+    )
     assert discriminator(random_images(2, 18)).logits.shape == (2, 1)
     decoder = part("decoder", "dcgan", widths=(6, 4)).build(FLAT, vgx.ImageSpec(size=24))
     assert decoder(torch.randn(2, 5)).shape == (2, 3, 24, 24)
@@ -357,8 +363,8 @@ def test_dcgan_halves_what_it_is_given():
 @pytest.mark.parametrize("name", ["dcgan", "residual"])
 def test_a_discriminator_with_nothing_left_to_see_says_so(name):
     with pytest.raises(RecipeError, match=f"{name}: nothing is left of 16 pixels.*at most 4 "):
-        part("discriminator", name, widths=(1,) * 5).build(IMAGE)
-    part("discriminator", name, widths=(1,) * 4, spectral=False).build(IMAGE)
+        part("discriminator", name, widths=(1,) * 5).build(IMAGE, vgx.LatentSpec((8,)))
+    part("discriminator", name, widths=(1,) * 4, spectral=False).build(IMAGE, vgx.LatentSpec((8,)))
 
 
 # --- PatchGAN ----------------------------------------------------------------------------------
@@ -366,7 +372,9 @@ def test_a_discriminator_with_nothing_left_to_see_says_so(name):
 
 def test_instance_norm_in_the_patchgan_looks_at_one_image():
     torch.manual_seed(0)
-    discriminator = part("discriminator", "patchgan", widths=(4, 6), norm="instance").build(IMAGE)
+    discriminator = part("discriminator", "patchgan", widths=(4, 6), norm="instance").build(
+        IMAGE, vgx.LatentSpec((8,))
+    )
     assert count(discriminator) == 16 * (3 * 4 + 4 * 6 + 6) + 4 + 2 * 6 + 1
     both, alone = discriminator(random_images()), discriminator(random_images()[:1])
     assert torch.allclose(both.logits[:1], alone.logits, atol=1e-6)

@@ -55,7 +55,7 @@ class MeanDiscriminator(vgx.Discriminator, type="mean"):
     features: bool = True
     outside: str = "yes"
 
-    def build(self, image):
+    def build(self, image, latent):
         return Judge(self.grid, self.features, image)
 
     def note(self, image):
@@ -100,6 +100,33 @@ def test_a_deterministic_posterior_is_its_mean(latent):
     assert torch.equal(posterior.sample(drawn_from), posterior.mean)
     assert torch.equal(drawn_from.get_state(), generator().get_state())
     assert torch.equal(posterior.mean, encoder.inner(random_images()).mu)
+
+
+@pytest.mark.parametrize("point", [False, True])
+def test_a_noisy_posterior_is_the_inner_one_but_for_its_samples(point):
+    """The variance of a sample is the inner one's and 0.09 more; the mean has no noise."""
+    inner = part("encoder", "deterministic", inner=Means()) if point else Means()
+    encoder = part("encoder", "noisy", inner=inner, sigma=0.3).build(IMAGE, FLAT)
+    images = random_images()
+    posterior, plain = encoder(images), encoder.inner(images)
+    assert torch.equal(posterior.mean, plain.mean)
+    if not point:
+        assert isinstance(posterior, vgx.Gaussian)
+        assert torch.equal(posterior.logvar, plain.logvar)
+    draws = generator()
+    samples = torch.stack([posterior.sample(draws) for _ in range(4000)])
+    expected = 0.09 if point else 0.09 + plain.logvar.exp()
+    assert torch.allclose(
+        samples.var(0), torch.as_tensor(expected).expand(len(images), 2), rtol=0.1
+    )
+    assert torch.allclose(samples.mean(0), plain.mean, atol=0.1)
+
+
+def test_noise_is_for_posteriors_that_are_not_quantised():
+    inner = part("encoder", "vector-quantised", inner=Means(), codes=4)
+    encoder = part("encoder", "noisy", inner=inner).build(IMAGE, FLAT)
+    with pytest.raises(RecipeError, match="inner gives a Quantised"):
+        encoder(random_images())
 
 
 WRAPPED = [("deterministic", {}), ("vector-quantised", {"codes": 4})]
@@ -251,7 +278,9 @@ def test_projection_around_residual_is_the_authors_discriminator(spectral):
     """pfnet-research/sngan_projection: h = sum relu(block), l(h) + <w_y / sigma, h>."""
     torch.manual_seed(0)
     inner = part("discriminator", "residual", widths=(8, 16), spectral=spectral)
-    discriminator = part("discriminator", "projection", inner=inner).build(IMAGE).double()
+    discriminator = (
+        part("discriminator", "projection", inner=inner).build(IMAGE, vgx.LatentSpec((8,))).double()
+    )
     images, labels = random_images(4).double(), torch.tensor([1, 1, 0, 2])
     if spectral:
         for _ in range(300):  # one power iteration each
@@ -275,7 +304,7 @@ def test_projection_around_residual_is_the_authors_discriminator(spectral):
 def test_projection_adds_an_inner_product_to_each_logit(grid, pool):
     """Of the sum over places for single logits, and of the mean for patches."""
     built = part("discriminator", "projection", inner=MeanDiscriminator(grid=grid), pool=pool)
-    discriminator = built.build(IMAGE)
+    discriminator = built.build(IMAGE, vgx.LatentSpec((8,)))
     # Labels, and channels of the last feature map.
     assert discriminator.embedding.weight.shape == (3, 3)
     images, labels = random_images(4) - 0.5, torch.tensor([1, 1, 0, 2])
@@ -295,7 +324,7 @@ def test_projection_adds_an_inner_product_to_each_logit(grid, pool):
 )
 def test_labels_are_needed(kind, name, inner):
     bare = vgx.ImageSpec(size=8)
-    given = (FLAT, bare) if kind == "decoder" else (bare,)
+    given = (FLAT, bare) if kind == "decoder" else (bare, FLAT)
     with pytest.raises(RecipeError, match=rf"{name}: image\.classes is 0, .* use the inner part"):
         part(kind, name, inner=inner()).build(*given)
 
@@ -304,7 +333,7 @@ def test_a_part_that_is_told_labels_stands_outside():
     within = part("discriminator", "projection", inner=MeanDiscriminator())
     for name in ("projection", "multi-scale"):
         with pytest.raises(RecipeError, match=f"{name}: inner: 'projection' takes labels"):
-            part("discriminator", name, inner=within).build(IMAGE)
+            part("discriminator", name, inner=within).build(IMAGE, vgx.LatentSpec((8,)))
     within = part("decoder", "labelled", inner=Echo())
     with pytest.raises(RecipeError, match="labelled: inner: 'labelled' takes labels"):
         part("decoder", "labelled", inner=within).build(FLAT, IMAGE)
@@ -313,7 +342,7 @@ def test_a_part_that_is_told_labels_stands_outside():
 def test_projection_wants_features():
     discriminator = part("discriminator", "projection", inner=MeanDiscriminator(features=False))
     with pytest.raises(RecipeError, match="'mean' gives no features"):
-        discriminator.build(IMAGE)
+        discriminator.build(IMAGE, vgx.LatentSpec((8,)))
 
 
 # --- scales ------------------------------------------------------------------------------------
@@ -326,7 +355,9 @@ def halved(images):
 
 def test_scales_have_the_same_share_of_the_mean():
     settings = {"inner": MeanDiscriminator(grid=True), "scales": 2}
-    discriminator = part("discriminator", "multi-scale", **settings).build(IMAGE)
+    discriminator = part("discriminator", "multi-scale", **settings).build(
+        IMAGE, vgx.LatentSpec((8,))
+    )
     one, two = discriminator.networks
     assert (one.size, two.size) == (8, 4)
     assert not torch.equal(one.factor, two.factor)
@@ -352,7 +383,7 @@ def test_any_loss_is_the_mean_over_scales_of_the_default_patchgan(size, scales, 
     torch.manual_seed(0)
     inner = part("discriminator", "patchgan", norm="none", widths=(4, 8, 16, 32))
     built = part("discriminator", "multi-scale", inner=inner, scales=scales)
-    discriminator = built.build(vgx.ImageSpec(size=size)).double()
+    discriminator = built.build(vgx.ImageSpec(size=size), vgx.LatentSpec((8,))).double()
     with torch.no_grad():
         for parameter in discriminator.parameters():  # logits on both sides of the hinge
             parameter.mul_(9)
@@ -378,11 +409,15 @@ def test_scales_have_equal_shares_where_their_multiple_is_too_large(monkeypatch)
     monkeypatch.setattr("vgx_builtin.wrapping.MOST_PLACES", 60)
     inner = part("discriminator", "patchgan", norm="none", widths=(2, 2, 2, 2))
     built = part("discriminator", "multi-scale", inner=inner)
-    discriminator = built.build(vgx.ImageSpec(size=64))  # 6x6 and 2x2: at most 60 places each
+    discriminator = built.build(
+        vgx.ImageSpec(size=64), vgx.LatentSpec((8,))
+    )  # 6x6 and 2x2: at most 60 places each
     images = random_images(1, 64)
     grids = [discriminator.networks[0](images), discriminator.networks[1](halved(images))]
     column = discriminator(images).logits.flatten()
-    discriminator_of_96 = built.build(vgx.ImageSpec(size=96))  # 10x10 and 4x4, not 400 each
+    discriminator_of_96 = built.build(
+        vgx.ImageSpec(size=96), vgx.LatentSpec((8,))
+    )  # 10x10 and 4x4, not 400 each
     assert len(column) == 2 * 36
     assert torch.allclose(column[36:].mean(), grids[1].logits.mean())
     column = discriminator_of_96(random_images(1, 96)).logits.flatten()
@@ -396,7 +431,7 @@ def test_repeated_logits_are_summed_in_full_precision():
     torch.manual_seed(0)
     inner = part("discriminator", "patchgan", norm="none", widths=(2, 2, 2, 2))
     built = part("discriminator", "multi-scale", inner=inner, scales=3)
-    discriminator = built.build(vgx.ImageSpec(size=128))
+    discriminator = built.build(vgx.ImageSpec(size=128), vgx.LatentSpec((8,)))
     bias = discriminator.networks[2].head.bias
     with torch.autocast("cpu", torch.bfloat16):
         logits = discriminator(random_images(1, 128)).logits
@@ -406,7 +441,7 @@ def test_repeated_logits_are_summed_in_full_precision():
 
 def test_scales_of_single_logits_stand_below_each_other():
     discriminator = part("discriminator", "multi-scale", inner=MeanDiscriminator(), scales=2).build(
-        IMAGE
+        IMAGE, FLAT
     )
     score = discriminator(random_images())
     assert score.logits.shape == (2, 1, 2, 1)
@@ -417,16 +452,22 @@ def test_scales_of_single_logits_stand_below_each_other():
 
 def test_a_label_can_be_told_to_all_scales():
     scales = part("discriminator", "multi-scale", inner=MeanDiscriminator(grid=True))
-    discriminator = part("discriminator", "projection", inner=scales).build(IMAGE)
+    discriminator = part("discriminator", "projection", inner=scales).build(
+        IMAGE, vgx.LatentSpec((8,))
+    )
     assert discriminator(random_images(), torch.tensor([0, 2])).logits.shape == (2, 1, 128, 1)
 
 
 def test_the_scale_that_does_not_fit_is_named():
     with pytest.raises(RecipeError, match="scales: 3: they leave less than 4 of 8 .* at most 2"):
-        part("discriminator", "multi-scale", inner=MeanDiscriminator(), scales=3).build(IMAGE)
+        part("discriminator", "multi-scale", inner=MeanDiscriminator(), scales=3).build(
+            IMAGE, vgx.LatentSpec((8,))
+        )
     inner = part("discriminator", "patchgan", widths=(4, 4, 4))
     with pytest.raises(RecipeError, match="scale 2 of 2: discriminator patchgan: 8 pixels leave"):
-        part("discriminator", "multi-scale", inner=inner).build(vgx.ImageSpec(size=16))
+        part("discriminator", "multi-scale", inner=inner).build(
+            vgx.ImageSpec(size=16), vgx.LatentSpec((8,))
+        )
 
 
 # --- what is passed on -------------------------------------------------------------------------
@@ -461,6 +502,7 @@ INSIDE = {
     ("kind", "name"),
     [
         ("encoder", "deterministic"),
+        ("encoder", "noisy"),
         ("encoder", "vector-quantised"),
         ("decoder", "labelled"),
         ("discriminator", "projection"),
@@ -480,6 +522,7 @@ def test_outside_weights_are_left_out_inside_too(kind, name):
     ("kind", "name", "inner", "expected"),
     [
         ("encoder", "deterministic", Means, "8 pixels"),
+        ("encoder", "noisy", Means, "8 pixels"),
         ("encoder", "vector-quantised", Means, "8 pixels"),
         ("decoder", "labelled", Weighty, "8 pixels"),
         ("discriminator", "projection", MeanDiscriminator, "8 pixels, outside: yes"),

@@ -180,6 +180,10 @@ def test_a_latent_that_does_not_fit_is_named():
         part("finite-scalar", levels=(5, 5, 5)).build(IMAGE, vgx.LatentSpec((4, 4, 4)))
     with pytest.raises(RecipeError, match="at most 62 bits; the latent has 63 channels"):
         part("binary-spherical").build(IMAGE, vgx.LatentSpec((63,)))
+    labelled = vgx.discover().part("encoder", "labelled")(inner=Means())
+    quantiser = vgx.discover().part("encoder", "vector-quantised")(inner=labelled)
+    with pytest.raises(RecipeError, match="vector-quantised: inner: 'labelled' takes labels"):
+        quantiser.build(vgx.ImageSpec(8, classes=3), vgx.LatentSpec((4,)))
 
 
 # --- codebooks that move -----------------------------------------------------------------------

@@ -56,14 +56,14 @@ def test_a_latent_has_the_proportions_of_the_image():
 
 def test_patches_have_the_proportions_of_the_image():
     """16 x 32 pixels: one halving, to 8 x 16, and two convolutions that take one place each."""
-    discriminator = part("discriminator", "patchgan", widths=[4, 6]).build(WIDE)
+    discriminator = part("discriminator", "patchgan", widths=[4, 6]).build(WIDE, FLAT)
     assert discriminator(random_images(2, 3, 16, 32)).logits.shape == (2, 1, 6, 14)
     backbone = part("discriminator", "timm-patchgan", backbone="test_resnet")
     image = vgx.ImageSpec((64, 160), 4)
-    logits = backbone.build(image)(random_images(2, 4, 64, 160)).logits
+    logits = backbone.build(image, FLAT)(random_images(2, 4, 64, 160)).logits
     assert logits.shape == (2, 1, 2, 5)  # a place for 32 x 32 pixels
     inner = {"type": "patchgan", "widths": [4, 6]}
-    both = part("discriminator", "multi-scale", inner=inner).build(WIDE)
+    both = part("discriminator", "multi-scale", inner=inner).build(WIDE, FLAT)
     # The grids are 6 x 14 and 2 x 6: 84 is a multiple of 12.
     assert both(random_images(2, 3, 16, 32)).logits.shape == (2, 1, 2 * 84, 1)
 
@@ -104,7 +104,7 @@ def test_a_backbone_that_takes_square_images_only_says_so():
 )
 def test_a_message_has_height_and_width_and_what_fits(kind, name, fields, image, expected):
     chosen = part(kind, name, **({"widths": [4, 6]} if name == "conv" else fields))
-    given = (vgx.ImageSpec(image), FLAT) if kind == "encoder" else (vgx.ImageSpec(image),)
+    given = (vgx.ImageSpec(image), FLAT)
     with pytest.raises(RecipeError, match=expected):
         chosen.build(*given)
 
@@ -206,7 +206,7 @@ def test_networks_of_rgb_images_say_so_before_they_are_fetched(channels):
     for name in ("fid", "kid"):
         with pytest.raises(RecipeError, match=expected):
             part("metric", name).build(image)
-    loss = part("loss", "perceptual", backbone="test_resnet").build()
+    loss = part("loss", "perceptual", backbone="test_resnet").build(image, FLAT)
     with pytest.raises(RecipeError, match=f"RGB or grey images, and these have {channels} "):
         loss.generator(full_step(image))
 

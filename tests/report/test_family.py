@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+from vgx.runs import reading
 from vgx.runs.directory import Run
-from vgx_report.family import family, origin
+from vgx_report import curves
+from vgx_report.family import branch, family, origin
 
 
 def made(folder, name, parent=None, step=0, how="fork"):
@@ -65,3 +67,56 @@ def test_what_a_stranger_s_files_claim_leads_nowhere(tmp_path):
     (tmp_path / "runs" / "0002-b" / "environment.json").write_text("[")
     damaged = next(row for row in family(one) if row["run"] == "0002-b")
     assert damaged["state"].startswith("broken: environment.json")
+
+
+def logged(run, values, **more):
+    """Give a run a log: a loss by step, every two steps, and what else the lines have."""
+    lines = [
+        {"step": step, "images": 8 * step, "seconds": step / 2, "losses": {"l1": value, **more}}
+        for step, value in values.items()
+    ]
+    run.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def branched(run):
+    """The charts of a run with what its parent did, as its page has them."""
+    lines = run.read_log()
+    found = branch(run, reading.environment(run.path), lines[-1]["step"])
+    return curves.of_run(lines, {}, found), found
+
+
+def test_the_curves_of_a_fork_branch_where_it_left_its_parent(tmp_path):
+    """By hand: the fork is of step 5, between the logged steps 4 and 6."""
+    logged(made(tmp_path, "0001-a"), {2: 0.9, 4: 0.8, 6: 0.7, 8: 0.6, 10: 0.5, 12: 0.4}, kl=1.0)
+    fork = logged(made(tmp_path, "0002-b", "0001-a", 5), {2: 0.9, 4: 0.8, 6: 0.3, 8: 0.2, 10: 0.1})
+    page, _ = branched(fork)
+    (chart,) = page["groups"]
+    own, parent = chart["lines"]
+    assert (own["name"], own["values"]) == ("l1", [0.9, 0.8, 0.3, 0.2, 0.1])
+    # From the last line that both have, and as far as the fork is.
+    assert (parent["name"], parent["values"]) == ("l1, 0001-a", [0.8, 0.7, 0.6, 0.5])
+    assert page["axes"][parent["axes"]]["step"] == [4, 6, 8, 10]
+    assert page["axes"][parent["axes"]]["seconds"] == [2, 3, 4, 5]
+    assert (parent["branch"], parent["colour"]) == (True, own["colour"])
+    assert page["mark"] == {"text": "fork", "step": 5, "images": 32, "seconds": 2.0}
+    assert "Up to step 5 the lines are those of 0001-a; what it did after that is" in page["note"]
+
+
+def test_what_is_no_parent_any_more_has_no_branch(tmp_path):
+    values = {2: 0.9, 4: 0.8}
+    begun = logged(made(tmp_path, "0001-a", "0003-c", 2, "start"), values)
+    assert branched(begun)[1] is None
+    assert "mark" not in branched(begun)[0]
+    fork = logged(made(tmp_path, "0002-b", "0003-c", 2), values)
+    page, found = branched(fork)
+    assert (found.lines, page["mark"]["step"]) == ([], 2)
+    assert len(page["groups"][0]["lines"]) == 1
+    logged(made(tmp_path, "0003-c"), values)  # begun later: it has the name of the removed parent
+    assert branched(fork)[1].lines == []
+    own = logged(made(tmp_path, "0004-d", "0004-d", 2), values)
+    assert branched(own)[1].lines == []
+    (tmp_path / "elsewhere").mkdir()
+    logged(made(tmp_path / "elsewhere", "0001-x"), values)
+    outside = logged(made(tmp_path, "0005-e", "elsewhere/0001-x", 2), values)
+    assert branched(outside)[1].lines == []

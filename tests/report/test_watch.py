@@ -26,7 +26,8 @@ from vgx.console import Console
 from vgx.runs import reading
 from vgx.runs.directory import Run
 from vgx.training import session
-from vgx_report.watch import Watched, _png, server
+from vgx_report.overview import Overview
+from vgx_report.watch import Watched, png_of, server
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
@@ -47,8 +48,12 @@ def run(made, tmp_path):
 
 @contextmanager
 def watching(run):
-    """Serve the page of a run; give a function that asks for a place below the secret."""
-    watched = Watched(run, vgx.load_recipe(run.recipe_file))
+    """Serve the page of a run, or the list of a folder; give a function that asks for a place.
+
+    Places are below the secret.
+    """
+    listed = isinstance(run, Path)
+    watched = Overview(run) if listed else Watched(run, vgx.load_recipe(run.recipe_file))
     serving, address = server(watched)
     thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
     thread.start()
@@ -150,8 +155,8 @@ def test_grids_are_made_one_at_a_time(run, monkeypatch):
         return whole(*given)
 
     monkeypatch.setattr(reading, "grid", slow)
-    watched = Watched(run, vgx.load_recipe(run.recipe_file))
-    made = [threading.Thread(target=_png, args=(watched, "step-00000006.png")) for _ in range(4)]
+    given = run, "step-00000006.png", 16 * 16, threading.Lock()
+    made = [threading.Thread(target=png_of, args=given) for _ in range(4)]
     for each in made:
         each.start()
     for each in made:
@@ -197,6 +202,93 @@ def test_only_who_knows_the_address_and_asks_this_machine_is_answered(run):
         # Nobody on the network reaches it: it listens on the loopback device alone.
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", port), timeout=5)
+
+
+def listed(ask):
+    """The state of a list, whose files are looked at again."""
+    ask.watched.rested = 0
+    return state(ask)
+
+
+def test_the_runs_of_a_folder_are_listed_with_their_newest_grids_and_curves(run, tmp_path):
+    lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
+    with watching(tmp_path) as ask:
+        first = listed(ask)
+        (row,) = first["runs"]
+        assert (row["name"], row["state"], row["step"], row["of"]) == ("0001-tiny", "done", 6, 6)
+        for name in ("l1", "kl"):
+            values = [line["losses"][name] for line in lines]
+            assert row["curves"][name]["steps"] == [1, 2, 3, 4, 5, 6]
+            assert row["curves"][name]["values"] == pytest.approx(values, rel=1e-5)
+        code, body, _ = ask(row["page"] + row["grid"]["uri"])
+        file = Image.open(run.samples / "step-00000006.png")
+        assert (code, Image.open(io.BytesIO(body)).tobytes()) == (200, file.tobytes())
+        # A run that begins is listed first, and one that goes on has another line.
+        assert state(ask, first["live"]["version"]) == 204
+        new = Run(Path(shutil.copytree(run.path, tmp_path / "0002-new")))
+        (new.path / "ended.json").unlink()
+        new.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines[:4]))
+        with new.held():
+            second = listed(ask)
+            shown = [(each["name"], each["state"], each["step"]) for each in second["runs"]]
+            assert shown == [("0002-new", "running", 4), ("0001-tiny", "done", 6)]
+            seconds = 2 * lines[3]["seconds"] / 4  # for the two that are left
+            left = float(second["runs"][0]["left"].removesuffix(" s"))
+            assert left == pytest.approx(seconds, abs=0.051)
+            assert second["runs"][1] == row
+            new.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            third = listed(ask)
+            assert third["runs"][0]["step"] == 6
+            assert third["live"]["version"] > second["live"]["version"]
+        # The page of each is that of `vgx watch RUN`, and leads back.
+        data = json.loads(ask("0002-new/state")[1])
+        assert (data["kicker"], data["live"]["up"]) == ("Run 0002-new, killed", "../")
+        code, body, headers = ask("0002-new/")
+        assert (code, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+        assert ask("0002-new/" + data["progress"]["frames"][-1]["recon"]["uri"])[0] == 200
+        shutil.rmtree(new.path)
+        assert [each["name"] for each in listed(ask)["runs"]] == ["0001-tiny"]
+        assert ask("0002-new/")[0] == 404
+
+
+def test_a_list_shows_runs_of_strangers_and_executes_nothing(run, tmp_path):
+    hostile = "<b>a%2f..#?\u00e9"
+    run.path.rename(tmp_path / hostile)
+    run = Run(tmp_path / hostile)
+    with run.log_file.open("a") as log:
+        many = {f"term {i} {'x' * i}": 1.0 for i in range(200)}
+        log.write(json.dumps({"step": 7, "losses": many}) + "\n")
+    (run.samples / "step-00000099.png").symlink_to("/etc/passwd")
+    plugin = run.path / "plugins" / "mine.py"
+    plugin.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n")
+    (tmp_path / "0007-empty").mkdir()
+    (tmp_path / "outside").mkdir()
+    with watching(tmp_path) as ask:
+        rows = {row["name"]: row for row in listed(ask)["runs"]}
+        assert rows.keys() == {hostile, "0007-empty"}
+        assert rows["0007-empty"]["state"].startswith("broken: no recipe.yaml")
+        row = rows[hostile]
+        assert len(row["curves"]) == 24
+        assert row["grid"]["uri"].startswith("grids/step-00000006.png?")  # the newest is a link
+        assert row["page"] == "%3Cb%3Ea%252f..%23%3F%C3%A9/"
+        assert ask(row["page"] + "grids/step-00000006.png")[0] == 200
+        code, body, headers = ask(row["page"])
+        assert (code, headers["Content-Type"]) == (409, "text/plain; charset=utf-8")
+        assert "you have not trusted these yet, so they were not executed" in body.decode()
+        places = [
+            row["page"] + "grids/step-00000099.png", row["page"] + "grids/../../x", "outside/",
+            row["page"].rstrip("/"), "..%2f", "../", "%2e%2e/", "0007-empty/grids/x.png", "x/state",
+        ]  # fmt: skip
+        codes = {place: ask(place)[0] for place in places}
+        assert codes.pop("0007-empty/grids/x.png") == 409  # without a recipe
+        assert codes == dict.fromkeys(codes, 404)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_without_runs_is_waited_for(tmp_path):
+    with watching(tmp_path / "later") as ask:
+        assert state(ask)["runs"] == []
+        assert b"Make one with vgx run RECIPE" in ask()[1]
 
 
 @pytest.mark.slow

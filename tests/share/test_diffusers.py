@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vgx
+from vgx.console import Console
+from vgx.recipe.model import Start
+from vgx.runs.weights import read_weights
 from vgx.sampling.model import Model
+from vgx.testing import full_step
+from vgx.training.preparing import weights_for
+from vgx_builtin.losses import L1, Kl
 from vgx_share import diffusers, exporting
 
 ROOT = Path(__file__).parents[2]
@@ -46,13 +53,19 @@ FIELDS = [
 SCALE = {"mean": [1.0, 2.0], "std": [0.5, 4.0], "scaling_factor": 0.25}
 
 
+def part(fields, widths):
+    """The fields of a part: of the type autoencoder-kl unless they say another."""
+    fields = fields or {}
+    return fields if "type" in fields else {**PARTS, "widths": widths, **fields}
+
+
 def model(encoder=None, decoder=None):
     recipe = vgx.load_recipe(
         ROOT / "recipes" / "tiny.yaml",
         {
             "latent": [2, 8, 8], "sampler": "prior", "losses": ["l1"], "discriminator": None,
-            "encoder": {**PARTS, "widths": [8, 16], **(encoder or {})},
-            "decoder": {**PARTS, "widths": [16, 8], **(decoder or {})},
+            "encoder": part(encoder, [8, 16]),
+            "decoder": part(decoder, [16, 8]),
         },
     )  # fmt: skip
     torch.manual_seed(0)
@@ -127,6 +140,8 @@ def test_it_is_read_as_it_was_written(tmp_path):
     z = torch.randn(2, 2, 16, 16)
     assert torch.allclose(loaded.decode(z), made.decode(z), atol=1e-5)
     assert exporting.latent_statistics(run, loaded) == SCALE
+    assert loaded.latent_mean.shape == loaded.latent_std.shape == (2, 1, 1)
+    assert loaded.latent_std.flatten().tolist() == SCALE["std"]
     assert vgx.sample(run, n=2).shape == (2, 3, 32, 32)
 
 
@@ -174,7 +189,7 @@ def test_networks_that_are_not_alike_make_no_folder():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("_class_name", "AutoencoderTiny"),
+        ("_class_name", "AutoencoderDC"),
         ("act_fn", "relu"),
         ("down_block_types", ["AttnDownEncoderBlock2D"] * 2),
         ("out_channels", 1),
@@ -195,12 +210,56 @@ def test_other_networks_are_refused(tmp_path, field, value):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_training_starts_from_a_folder_of_diffusers_whose_networks_it_has(tmp_path):
+    """And says what to write when it has others, also where no shape of a weight shows it."""
+    plain = {"quant_conv": False}
+    made = written(tmp_path / "theirs", encoder=plain, decoder=plain)
+    same = {"start": {"run": str(tmp_path / "theirs")}, "train.steps": 1, "train.ema": None}
+    recipe = made.recipe.with_(same)
+    weights = weights_for(recipe, None, Console(quiet=True))
+    assert weights.networks.keys() == {"encoder", "decoder"}
+    for name, network in (("encoder", made.encoder), ("decoder", made.decoder)):
+        tensors = network.state_dict()
+        assert tensors.keys() == weights.networks[name].keys()
+        assert all(torch.equal(weights.networks[name][key], tensors[key]) for key in tensors)
+    file = tmp_path / "theirs" / "vae" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "norm_num_groups": 2, "latent_channels": 16}))
+    with pytest.raises(vgx.StorageError) as caught:
+        weights_for(recipe, None, Console(quiet=True))
+    text = (ROOT / "docs" / "recipe" / "start.md").read_text()
+    (shown,) = re.findall(r"<!-- unlike -->\n```text\nvgx: (.*?)\n```", text, re.DOTALL)
+    assert str(caught.value) == shown
+    # A part inside of another one is compared too.
+    inner = recipe.model_dump(mode="json")["encoder"]
+    wrapped = recipe.with_({"encoder": {"type": "deterministic", "inner": inner}})
+    with pytest.raises(vgx.StorageError, match="encoder: groups"):
+        weights_for(wrapped, None, Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("diffusion_pytorch_model.bin", "a pickle file, which is not read"),
+        ("diffusion_pytorch_model.safetensors.index.json", "in several files"),
+        ("other.safetensors", r"no diffusion_pytorch_model\.safetensors"),
+    ],
+)
+def test_weights_in_other_files_are_refused(tmp_path, name, message):
+    written(tmp_path)
+    (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "vae" / name)
+    with pytest.raises(vgx.StorageError, match=message):
+        vgx.import_model(tmp_path, out=tmp_path / "runs")
+    with pytest.raises(vgx.StorageError, match=rf"start\.run: .*{message}"):
+        read_weights(Start(run=str(tmp_path)), ["encoder"])
+
+
 def test_weights_that_are_no_weights_are_refused(tmp_path):
     written(tmp_path)
     file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
     whole = load_file(file)
     save_file({**whole, "lora.weight": torch.zeros(1)}, file)
-    with pytest.raises(vgx.StorageError, match=r"lora\.weight is no weight of AutoencoderKL"):
+    with pytest.raises(vgx.StorageError, match=r"lora\.weight is no weight of an encoder"):
         vgx.import_model(tmp_path, out=tmp_path / "runs")
     whole.pop("quant_conv.bias")
     save_file(whole, file)
@@ -208,14 +267,39 @@ def test_weights_that_are_no_weights_are_refused(tmp_path):
         vgx.import_model(tmp_path, out=tmp_path / "runs")
     file.unlink()
     os.mkfifo(file)
-    with pytest.raises(vgx.StorageError, match="no model"):
+    with pytest.raises(vgx.StorageError, match=r"safetensors: not a regular file"):
         vgx.import_model(tmp_path, out=tmp_path / "runs")
+
+
+@pytest.mark.slow
+def test_a_decoder_alone_is_trained_and_the_scale_of_the_latents_is_kept(tmp_path):
+    made = written(tmp_path / "theirs")
+    recipe = made.recipe.with_({
+        "start": {"run": str(tmp_path / "theirs")}, "train.freeze": ["encoder"], "train.steps": 5,
+        "train.ema": None, "encoder.recompute": True, "decoder.recompute": True,
+    })  # fmt: skip
+    run = vgx.run(recipe, out=tmp_path / "runs")
+    first, last = (run.read_log()[at]["losses"]["l1"] for at in (0, -1))
+    assert last < first
+    folder = vgx.export(run, tmp_path / "out")
+    places = [each / "vae" for each in (tmp_path / "theirs", folder)]
+    before, after = (load_file(each / diffusers.WEIGHTS) for each in places)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        kept = name.startswith(("encoder.", "quant_conv."))
+        assert torch.equal(tensor, after[name]) == kept, name
+    theirs, known = (json.loads((each / "config.json").read_text()) for each in places)
+    assert known == theirs
+    # Another start from what was exported keeps it too; one with a trained encoder does not.
+    for changes, kept in (({"start.run": str(folder)}, True), ({"train.freeze": []}, False)):
+        other = vgx.run(recipe.with_({**changes, "train.steps": 1}), out=tmp_path / "runs")
+        assert (exporting.latent_statistics(other, vgx.load(other)) == SCALE) == kept
 
 
 # --- diffusers and onnxruntime, where there is no vgx ---------------------------------------------
 
 ALONE = r"""
-import sys
+import json, re, sys
 
 class NoVgx:
     def find_spec(self, name, path=None, target=None):
@@ -224,16 +308,41 @@ class NoVgx:
 
 sys.meta_path.insert(0, NoVgx())
 sys.path.append(sys.argv[2])
-import numpy as np, onnxruntime, torch
-from diffusers import AutoencoderKL
+import logging
+import numpy as np, onnxruntime, torch, diffusers
 
-folder, given = sys.argv[1], np.load(sys.argv[3])
-vae, about = AutoencoderKL.from_pretrained(folder, subfolder="vae", output_loading_info=True)
+warned = []
+logging.getLogger("diffusers").handlers = [logging.Handler()]
+logging.getLogger("diffusers").handlers[0].emit = lambda record: warned.append(record.getMessage())
+folder, given, place = sys.argv[1], np.load(sys.argv[3]), sys.argv[4]
+x, eps = torch.tensor(given["images"]), torch.tensor(given["eps"])
+
+def encoded(vae):
+    if isinstance(vae, diffusers.AutoencoderTiny):
+        latents = vae.encode(x * 2 - 1).latents
+        return latents, latents, torch.zeros(len(x))
+    posterior = vae.encode(x * 2 - 1).latent_dist
+    noise = eps[:, : posterior.mean.shape[1]]
+    return posterior.mean, posterior.mean + posterior.std * noise, posterior.kl()
+
+def written(vae, name):
+    mean, z, kl = encoded(vae)
+    images = vae.decode(z).sample / 2 + 0.5
+    images = images + (images.clamp(1e-6, 1 - 1e-6) - images).detach()
+    loss = (images - x).abs().mean() + 0.01 * kl.mean()
+    loss.backward()
+    values = {"mean": mean, "images": images, "kl": kl, "loss": loss}
+    values |= {f"grad {key}": weight.grad for key, weight in vae.named_parameters()}
+    np.savez(f"{place}/{name}.npz", **{key: value.detach() for key, value in values.items()})
+
+# What vgx exported.
+vae, about = diffusers.AutoencoderKL.from_pretrained(
+    folder, subfolder="vae", output_loading_info=True
+)
 assert not any(about.values()), about
-x, z = torch.tensor(given["images"]), torch.tensor(given["z"])
 with torch.no_grad():
-    latents = vae.encode(x * 2 - 1).latent_dist.mode()
-    images = (vae.decode(z).sample / 2 + 0.5).clamp(0, 1)
+    latents = encoded(vae)[0]
+    images = (vae.decode(torch.tensor(given["z"])).sample / 2 + 0.5).clamp(0, 1)
 for found, name in ((latents, "latents"), (images, "decoded")):
     print(np.abs(found.numpy() - given[name]).max())
 for n in (1, 7):
@@ -241,18 +350,44 @@ for n in (1, 7):
         session = onnxruntime.InferenceSession(f"{folder}/{file}.onnx")
         (found,) = session.run(None, {session.get_inputs()[0].name: given[name][:n]})
         print(np.abs(found - given[output][:n]).max())
-torch.manual_seed(1)
-AutoencoderKL(
-    block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
-    up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, sample_size=16,
-    mid_block_add_attention=False,
-).save_pretrained(sys.argv[4])
-theirs = AutoencoderKL.from_pretrained(sys.argv[4])
-with torch.no_grad():
-    latents = theirs.encode(x * 2 - 1).latent_dist.mode()
-    images = (theirs.decode(latents).sample / 2 + 0.5).clamp(0, 1)
-np.savez(sys.argv[4] + ".npz", latents=latents, images=images)
+for name in ("kl", "tiny"):
+    kind = diffusers.AutoencoderTiny if name == "tiny" else diffusers.AutoencoderKL
+    vae, about = kind.from_pretrained(f"{place}/{name}/vae", output_loading_info=True)
+    assert not any(about.values()), about
+    written(vae, name)
+    vae.save_pretrained(f"{place}/{name}-again")
+# What diffusers makes itself.
+for name, fields in json.loads(sys.argv[5]).items():
+    torch.manual_seed(1)
+    vae = getattr(diffusers, fields.pop("class"))(**fields)
+    vae.save_pretrained(f"{place}/{name}")
+    written(type(vae).from_pretrained(f"{place}/{name}"), name)
+# It also says this of a folder that it wrote itself.
+own = re.compile(r"The config attributes {'block_out_channels': [^}]*\]} were passed to")
+warned = [text for text in warned if "`accelerate`" not in text and not own.match(text)]
+assert not warned, warned
 """
+
+BLOCKS = {
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+}
+SMALL = {"class": "AutoencoderKL", "block_out_channels": [8, 16], "norm_num_groups": 4, **BLOCKS}
+# Small ones of the forms that are published.
+THEIRS = {
+    "sd-1": {**SMALL, "layers_per_block": 2, "sample_size": 16, "scaling_factor": 0.18215},
+    "sd-3": {
+        **SMALL, "layers_per_block": 2, "sample_size": 16, "latent_channels": 16,
+        "use_quant_conv": False, "use_post_quant_conv": False, "scaling_factor": 1.5305,
+        "shift_factor": 0.0609,
+    },
+    "plain": {**SMALL, "sample_size": 16, "mid_block_add_attention": False},
+    "taesd": {
+        "class": "AutoencoderTiny", "encoder_block_out_channels": [8] * 3,
+        "decoder_block_out_channels": [8] * 3, "num_encoder_blocks": [1, 2, 1],
+        "num_decoder_blocks": [2, 1, 1],
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -282,20 +417,61 @@ def test_diffusers_and_onnxruntime_give_the_same_without_vgx(tmp_path, library):
     folder = vgx.export(vgx.run(vgx.load_recipe(recipe)), tmp_path / "out")
     model = vgx.load(folder)
     images, z = torch.rand(7, 3, 16, 16), 2 * torch.randn(7, 4, 8, 8)
-    given, theirs = tmp_path / "given.npz", tmp_path / "theirs"
-    np.savez(given, images=images, z=z, latents=model.encode(images), decoded=model.decode(z))
+    eps = torch.randn(7, 16, 8, 8)
+    given, place = tmp_path / "given.npz", tmp_path / "theirs"
+    np.savez(
+        given, images=images, z=z, eps=eps, latents=model.encode(images), decoded=model.decode(z)
+    )
+    tiny = {"type": "autoencoder-tiny", "width": 8, "blocks": [1, 2]}
+    ours = {
+        "kl": written(place / "kl"),
+        "tiny": written(place / "tiny", encoder=tiny, decoder={**tiny, "blocks": [2, 1]}),
+    }
     script = tmp_path / "alone.py"
     script.write_text(ALONE)
-    command = [sys.executable, str(script), str(folder), str(library), str(given), str(theirs)]
+    command = [sys.executable, str(script), str(folder), str(library), str(given), str(place)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path
-    )
+        [*command, json.dumps(THEIRS)],
+        capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     differences = [float(number) for number in done.stdout.split()]
     assert len(differences) == 6
     assert max(differences) < 1e-5
+    for name, made in ours.items():
+        agrees(made, images, eps, np.load(place / f"{name}.npz"))
+        mine, again = (
+            json.loads((place / each / "config.json").read_text())
+            for each in (f"{name}/vae", f"{name}-again")
+        )
+        assert {*again} - {"_name_or_path"} == {*mine}
     # And what diffusers wrote, in vgx.
-    found, wanted = vgx.load(vgx.import_model(theirs)), np.load(f"{theirs}.npz")
-    latents = found.encode(images)
-    assert np.abs(latents.numpy() - wanted["latents"]).max() < 1e-5
-    assert np.abs(found.decode(latents).numpy() - wanted["images"]).max() < 1e-5
+    for name in THEIRS:
+        fields = ["image.size=16"]
+        found = vgx.load(vgx.import_model(place / name, fields, out=tmp_path / "runs"))
+        agrees(found, images, eps, np.load(place / f"{name}.npz"))
+
+
+def agrees(model, images, eps, wanted):
+    """Latents, images, losses and the gradient of each weight are those of diffusers."""
+    encoder, decoder = (net.requires_grad_() for net in (model.encoder, model.decoder))
+    posterior = encoder(images)
+    shape = posterior.mean.shape
+    step = full_step(model.recipe.image, model.recipe.latent)
+    variational = isinstance(posterior, vgx.Gaussian)
+    noise = eps[:, : shape[1]]
+    z = posterior.mu + (posterior.logvar / 2).exp() * noise if variational else posterior.mean
+    recon = decoder(z).sigmoid()
+    step = dataclasses.replace(step, real=images, posterior=posterior, z=z, recon=recon)
+    loss = L1().generator(step)
+    if variational:
+        kl = posterior.kl().flatten(1).sum(1)
+        assert torch.allclose(kl, torch.tensor(wanted["kl"]), rtol=1e-5)
+        loss = loss + 0.01 * Kl(unit="sample").generator(step)
+    for found, name in ((posterior.mean, "mean"), (recon, "images"), (loss, "loss")):
+        assert np.abs(found.detach().numpy() - wanted[name]).max() < 1e-5, name
+    weights = {**dict(encoder.named_parameters()), **dict(decoder.named_parameters())}
+    gradients = torch.autograd.grad(loss, [*weights.values()])
+    assert {f"grad {name}" for name in weights} == {n for n in wanted if n.startswith("grad")}
+    for name, gradient in zip(weights, gradients, strict=True):
+        assert np.abs(gradient.numpy() - wanted[f"grad {name}"]).max() < 1e-5, name

@@ -7,9 +7,11 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -17,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load, load_file, save
 
 import vgx
+from vgx.errors import StorageError
 from vgx.runs import checkpoint, exported
 from vgx.runs.directory import Run
 from vgx.sampling.model import Model
@@ -130,6 +133,53 @@ def test_the_statistics_of_the_latents(tmp_path):
     assert found["scaling_factor"] == pytest.approx(1 / numbers.std())
 
 
+def card_of(folder):
+    """The text of the card, and what its code makes."""
+    text = (folder / "README.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    names = {}
+    exec(code.replace("OWNER/NAME", str(folder)), names)
+    return " ".join(text.split()), names
+
+
+def test_the_code_of_the_card_draws_what_the_card_says(run, tmp_path):
+    folder = export(run, tmp_path / "out")
+    text, made = card_of(folder)
+    assert "These images are drawn by the recipe's sampler `weighted-mix`." in text
+    assert "sampler `weighted-mix` needs latents that are not in this folder" in text
+    codes = vgx.load(run).codes.double().numpy()
+    model, noise = made["model"], made["noise"]
+    z = model.latent_mean.numpy() + model.latent_std.numpy() * noise.numpy()
+    assert np.allclose(model.latent_mean, codes.mean(0), atol=1e-6)
+    assert np.allclose(model.latent_std, codes.std(0), atol=1e-6)
+    assert torch.equal(made["images"], model.decode(torch.from_numpy(z).float()))
+    assert made["images"].shape == made["again"].shape == (16, 3, 8, 8)
+
+    text, made = card_of(export(run, tmp_path / "whole", codes=True))
+    assert "The images are drawn by the recipe's sampler `weighted-mix`." in text
+    assert torch.equal(made["images"], vgx.sample(run, n=16))
+    assert torch.equal(made["model"].latent_mean, vgx.load(run).latent_mean)
+
+    own = "{type: weighted-mix, of: 3, concentration: 1.0, anchors: shared}"
+    with_recipe(run, (own, "posterior"))  # whose images are reconstructions of training images
+    text, _ = card_of(export(run, tmp_path / "posterior"))
+    assert "These images are drawn from the Gaussian with the mean and the deviation" in text
+
+    again = vgx.import_model(folder, ["sampler=prior"])
+    text, made = card_of(export(again, tmp_path / "again"))
+    assert "The images are drawn by the recipe's sampler `prior`." in text
+    assert np.allclose(made["model"].latent_std, codes.std(0), atol=1e-6)  # it came with them
+
+
+@pytest.mark.parametrize(
+    "scale", [{"mean": "x" * 9}, {"std": [float("inf")]}, {"scaling_factor": [1.0]}]
+)
+def test_a_scale_that_is_none_is_refused(scale):
+    """A stranger's run may say anything."""
+    with pytest.raises(StorageError, match="mean and deviation of the latents"):
+        exported.scale_of(scale)
+
+
 def test_no_file_names_a_path_a_host_or_a_user(run, tmp_path, monkeypatch):
     """All bytes of all files are searched; the recipe stays one that can be read."""
     monkeypatch.setattr(platform, "node", lambda: "secrethost")
@@ -215,7 +265,7 @@ def test_a_sampler_that_cannot_draw_does_not_stop_an_export(run, tmp_path, monke
     def refusing(*_):
         raise vgx.RecipeError("fewer stored latents than dimensions")
 
-    drawn = exporting._samples(vgx.load(run, "cpu"))
+    drawn = exporting._samples(vgx.load(run, "cpu"))[0]
     monkeypatch.setattr(exporting, "prepare", refusing)
     folder = export(run, tmp_path / "out")
     with Image.open(folder / "samples.webp") as image, Image.open(io.BytesIO(drawn)) as mixed:

@@ -12,7 +12,9 @@ import torch
 from model_hub import ModelHub, asked, serving
 
 import vgx
+from vgx.recipe.model import Start
 from vgx.runs import exported, hub
+from vgx.runs.weights import read_weights
 from vgx_share import exporting
 
 # A habit of huggingface_hub that its own HTTP library warns of.
@@ -121,15 +123,69 @@ def test_a_connection_that_fails_is_tried_three_times(online, folder, resets):
     assert len(fetched(online)) == (6 if resets == 2 else 3)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "vgx.json"])
+def as_another_step(file):
+    """Valid, and not what was exported."""
+    file.write_text(file.read_text().replace('"step": 4', '"step": 5'))
+
+
+def with_another_sum(file):
+    """A sum that no model on the hub has: what is fetched would never fit it."""
+    about = json.loads(file.read_text())
+    about["files"]["model.safetensors"]["sha256"] = "0" * 64
+    file.write_text(json.dumps(about))
+
+
+def as_a_folder(file):
+    file.unlink()
+    (file / "inner").mkdir(parents=True)
+
+
+def as_a_pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def as_a_link(file):
+    file.rename(file.with_name("elsewhere"))
+    file.with_name("elsewhere").write_bytes(b"mine")
+    file.symlink_to("elsewhere")
+
+
+DAMAGES = {
+    "vgx.json": [as_another_step, with_another_sum, as_a_folder, lambda file: file.write_text("x")],
+    "model.safetensors": [as_a_pipe, as_a_link, lambda file: file.write_bytes(b"x"), Path.unlink],
+    "../main.txt": [as_a_folder, lambda file: file.write_text("x" * 999)],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
 def test_a_file_that_is_damaged_in_the_cache_is_fetched_again(online, folder, name):
     vgx.push(folder, "o/n")
     file = hub.model_folder("o/n") / name
-    whole = file.read_bytes()
-    file.write_bytes(b"x")
-    vgx.load("o/n")
-    assert len(fetched(online)) == 5
-    assert file.read_bytes() == whole
+    whole, step = file.read_bytes(), vgx.load(folder).step
+    for damage in DAMAGES[name]:
+        before = len(fetched(online))
+        damage(file)
+        assert vgx.load("o/n").step == step
+        assert len(fetched(online)) == before + 1  # of the four files
+        assert file.is_file()  # and no pipe, which would be waited for
+        assert not file.is_symlink()
+        assert file.read_bytes() == whole
+        if damage is as_a_link:
+            assert file.with_name("elsewhere").read_bytes() == b"mine"
+
+
+def test_a_damaged_list_of_files_is_not_used_without_a_network(online, folder):
+    vgx.push(folder, "o/n")
+    file = hub.model_folder("o/n") / "vgx.json"
+    whole = file.read_text()
+    as_another_step(file)
+    assert file.read_text() != whole
+    online.status = 503
+    with pytest.raises(vgx.HubError, match="what was fetched before is damaged"):
+        vgx.load("o/n")
+    online.status = 0
+    assert vgx.load("o/n").step == json.loads(whole)["step"]
 
 
 def large(files):
@@ -219,3 +275,95 @@ def test_a_path_of_this_machine_is_no_name_of_the_hub(online, tmp_path, monkeypa
     assert online.requests == []
     assert hub.is_name("o/n@v1.0")
     assert not any(map(hub.is_name, ("/o/n", "o", "./o", "o/n/m", "7", 7, None, "o/..")))
+
+
+# --- autoencoders of diffusers --------------------------------------------------------------------
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """The two files of a small `AutoencoderTiny`, as diffusers has them."""
+    from safetensors.torch import save
+
+    from vgx_builtin.decoders import AutoencoderTinyDecoder
+    from vgx_builtin.encoders import AutoencoderTinyEncoder
+
+    image, latent = vgx.ImageSpec(16), vgx.LatentSpec((2, 8, 8))
+    encoder = AutoencoderTinyEncoder(width=4, blocks=(1, 1)).build(image, latent)
+    decoder = AutoencoderTinyDecoder(width=4, blocks=(1, 1)).build(latent, image)
+    config = {
+        "_class_name": "AutoencoderTiny", "encoder_block_out_channels": [4, 4],
+        "decoder_block_out_channels": [4, 4], "num_encoder_blocks": [1, 1],
+        "num_decoder_blocks": [1, 1], "latent_channels": 2,
+    }  # fmt: skip
+    tensors = save({**encoder.state_dict(), **decoder.state_dict()})
+    return {"config.json": json.dumps(config).encode(), WEIGHTS: tensors}
+
+
+@pytest.mark.parametrize("inside", ["", "vae/"])
+def test_an_autoencoder_of_diffusers_is_fetched_once_and_verified(online, theirs, inside, tmp_path):
+    files = {inside + name: data for name, data in theirs.items()}
+    commit = online.add({**files, "pipeline.py": b"raise SystemExit", "unet/config.json": b"{}"})
+    for _ in range(2):
+        run = vgx.import_model("o/n", ["image.size=16"], out=tmp_path / "runs")
+    assert run.path.name == "0002-n"
+    assert vgx.load(run).recipe.encoder.type == "autoencoder-tiny"
+    start = read_weights(Start(run="o/n"), ["encoder", "decoder"])
+    assert start.config == json.loads(theirs["config.json"])
+    asked = [each.partition(commit)[2].removeprefix("/") for each in fetched(online)]
+    assert asked == [inside + name for name in theirs]
+    with pytest.raises(vgx.StorageError, match=r"no recipe; .*: vgx import o/n"):
+        vgx.load("o/n")
+    # Without a network; and a byte of it has changed on the disk.
+    online.status = 503
+    with pytest.warns(vgx.Notice, match="fetched before, are used"):
+        folder = hub.model_folder("o/n")
+    file = folder / inside / WEIGHTS
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    with pytest.raises(vgx.HubError):
+        hub.model_folder("o/n")
+    online.status = 0
+    assert (hub.model_folder("o/n") / inside / WEIGHTS).read_bytes() == theirs[WEIGHTS]
+
+
+def huge(files):
+    files["config.json"] = b" " * (2**20 + 1)
+
+
+HOSTILE = {
+    "a huge config": (huge, r"config\.json: 1,048,577 bytes; at most 1,048,576"),
+    "a pickle": (
+        lambda files: files.update({"diffusion_pytorch_model.bin": files.pop(WEIGHTS)}),
+        "a pickle file, which is not read",
+    ),
+    "several files": (
+        lambda files: files.update({f"{WEIGHTS}.index.json": files.pop(WEIGHTS)}),
+        "in several files",
+    ),
+    "no weights": (lambda files: files.pop(WEIGHTS), "has config.json and no"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=list(HOSTILE))
+def test_an_autoencoder_that_is_none_is_not_fetched(online, theirs, change, message):
+    files = dict(theirs)
+    change(files)
+    online.add(files)
+    with pytest.raises(vgx.StorageError, match=message):
+        hub.model_folder("o/n")
+    assert len(fetched(online)) <= 1
+
+
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS])
+def test_what_is_not_as_the_hub_lists_it_is_not_kept(online, theirs, name, tmp_path):
+    """Of as many bytes, so that the sum alone tells."""
+    commit = online.add(dict(theirs))
+    whole = theirs[name]
+    online.served[commit] = {**theirs, name: whole[:-1] + bytes([whole[-1] ^ 1])}
+    with pytest.raises(vgx.StorageError, match=f"{name}: not as the hub lists it"):
+        hub.model_folder("o/n")
+    kept = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert name not in kept
+    assert hub.FETCHED not in kept

@@ -55,6 +55,18 @@ def test_a_decoder_of_labels_ends_in_the_image(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_encoder_of_labels_takes_them_in_its_file(tmp_path):
+    labelled = {"type": "labelled", "inner": {"type": "conv", "widths": [8, 16]}}
+    model = untrained(**{"encoder": labelled, "image.classes": 3})
+    path = tmp_path / "encoder.onnx"
+    onnx.write_encoder(model, path)
+    for n in (1, 7):
+        images, labels = torch.rand(n, 3, 16, 16), torch.arange(n) % 3
+        wanted = model.encoder(images, labels).mean.detach().numpy()
+        assert np.abs(run(path, images=images, labels=labels) - wanted).max() < 1e-5
+
+
+@pytest.mark.slow
 def test_spatial_networks_take_images_of_any_size(tmp_path):
     residual = {"type": "residual", "widths": [8, 8], "norm": "group"}
     quantised = {"type": "vector-quantised", "codes": 8, "inner": residual}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vgx.engine import memory
+from vgx.engine.build import evaluating
 from vgx.engine.surroundings import untouched
 from vgx.errors import RecipeError, VgxError
 from vgx.parts.base import BrokenError, Component
@@ -66,6 +67,21 @@ def keeping_buffers(networks: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for module, name, buffer in buffers:
             setattr(module, name, buffer)
+
+
+@contextmanager
+def read_only(part: Component, networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Put networks into evaluation mode in the block, for a part that is given them.
+
+    Raises `BrokenError` when it changes one of their weights or buffers.
+    """
+    networks = list(networks)
+    tensors = [t for n in networks for t in (*n.parameters(), *n.buffers())]
+    before = [tensor._version for tensor in tensors]  # noqa: SLF001
+    with evaluating(networks):
+        yield
+    if before != [tensor._version for tensor in tensors]:  # noqa: SLF001
+        raise BrokenError(part, "it changes the model that it is given; it may only read it")
 
 
 def alike(one: Tensor, other: Tensor, rounding: float = 1e-4) -> bool:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from vgx.engine.engine import Engine
-from vgx.engine.losses import Term, leaves
+from vgx.engine.losses import Term, leaves, owner_of
 from vgx.engine.players import is_trained_by
 from vgx.errors import RecipeError
 from vgx.parts.base import Component
@@ -30,7 +30,8 @@ from vgx.recipe.model import Recipe
 from vgx.step import Step
 
 MOST = 8  # findings in one message
-FROM_GENERATOR = ("recon", "recon_logits", "prior", "z")  # values that the generator computes
+# Values that the generator computes. `prior_z` is none: it leads to no network.
+FROM_GENERATOR = ("recon", "recon_logits", "prior", "z")
 # Last operations of a network that gives probabilities, or at least no logits.
 _SQUASHING = re.compile(
     r"(Sigmoid|LogSigmoid|Tanh|Softmax|LogSoftmax|Hardsigmoid|Hardtanh)Backward"
@@ -163,8 +164,9 @@ def _norms(engine: Engine, gradients: dict[str, Tensor | None]) -> dict[str, flo
 
 def _dead(value: TermValue, engine: Engine) -> Finding:
     term = value.term
-    if term.player == "generator" and "discriminator" in engine.networks:
-        others = [p for p in engine.networks["discriminator"].parameters() if p.requires_grad]
+    if term.player == "generator":
+        own = engine.named_parameters("discriminator").values()
+        others = [p for p in own if p.requires_grad]
         if any(gradient is not None for gradient in _gradients(value.value, others)):
             message = "reaches only the discriminator: the generator's term must read the fakes"
             return Finding(f"dead:{term.label}", message)
@@ -236,8 +238,8 @@ def never_counts(term: Term, steps: int) -> str:
     It is not a fault: a recipe for a long training may be tried for a few steps.
     """
     weight, first = term.part.weight, term.part.start
-    if term.adaptive is not None:
-        first = max(first, term.adaptive.after)
+    if ratio := term.adaptive or term.share:
+        first = max(first, ratio.after)
     if term.weighted and isinstance(weight, Schedule) and weight.start == 0:
         first = max(first, weight.after + 1)
     if first >= steps:
@@ -268,7 +270,7 @@ def _unreached(engine: Engine, values: list[TermValue], reached: set[int]) -> It
             continue
         by_network: dict[str, dict[str, nn.Parameter]] = {}
         for name, parameter in player.trained.items():
-            by_network.setdefault(name.partition(".")[0], {})[name] = parameter
+            by_network.setdefault(owner_of(name), {})[name] = parameter
         for network, named in by_network.items():
             lost = [name for name, parameter in named.items() if id(parameter) not in reached]
             if len(lost) == len(named):
@@ -289,8 +291,8 @@ def _unstepped(engine: Engine) -> Iterator[Finding]:
 def _fresh(engine: Engine) -> Iterator[Finding]:
     """Find frozen networks with initial weights, which are random numbers that nothing trains."""
     fresh = {fit.network: fit.fresh for fit in engine.fits}
-    for name in engine.recipe.train.freeze:
-        part, own = getattr(engine.recipe, name), engine.networks[name].state_dict()
+    for name in engine.recipe.frozen:
+        part, own = engine.recipe.networks[name], engine.networks[name].state_dict()
         if name not in fresh and part.untrained() != part:  # it begins with weights of its own
             continue
         if lost := fresh.get(name, [*own]):
@@ -308,8 +310,7 @@ def _squashed(engine: Engine, step: Step) -> Iterator[Finding]:
         logits = {"decoder": step.recon_logits}
     else:
         logits = {"decoder": engine.forward.decode(step.z, step.labels)}
-    if step.has("real_score"):
-        logits["discriminator"] = step.real_score.logits
+    logits |= logits_of(step)
     for network, output in logits.items():
         node: Any = output.grad_fn
         while node is not None and _LAYOUT.match(node.name()):
@@ -322,6 +323,14 @@ def _squashed(engine: Engine, step: Step) -> Iterator[Finding]:
             yield Finding(f"squashed:{network}", message)
 
 
+def logits_of(step: Step) -> dict[str, Tensor]:
+    """Return the logits of what is real, by the name of the discriminator's network."""
+    if step.has("real_score"):
+        return {"discriminator": step.real_score.logits}
+    named = step.views
+    return {f"discriminator {name}": view["real_score"].logits for name, view in named}
+
+
 # --- values that nothing read --------------------------------------------------------------------
 
 
@@ -329,7 +338,7 @@ def unread(recipe: Recipe, reads: set[tuple[int, str]]) -> Iterator[Finding]:
     """Find fields of parts that the recipe sets but that nothing read while all was built."""
     if recipe.train.ema_warmup and recipe.train.ema is None:
         yield Finding("unread:train.ema_warmup", "there is no average to warm up; set train.ema")
-    if recipe.diff_augment and recipe.discriminator is None:
+    if recipe.diff_augment and all(p.judges == "latents" for p in recipe.judges.values()):
         yield Finding("unread:diff_augment", "there is no discriminator that would see its images")
     for place, part in parts_of(recipe):
         inside = part.__dict__.values()

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from vgx.engine.build import NETWORKS
 from vgx.engine.engine import Engine
 from vgx.engine.memory import ADVICE, is_out_of_memory
 from vgx.errors import PluginError, RecipeError, VgxError, by_user
@@ -23,9 +22,7 @@ def working(engine: Engine) -> dict[str, tuple[Component, Any]]:
     """Return the parts that a step uses and what they built, by the name that findings have."""
     recipe = engine.recipe
     parts: dict[str, tuple[Component, Any]] = {
-        name: (getattr(recipe, name), engine.networks[name])
-        for name in NETWORKS
-        if name in engine.networks
+        name: (part, engine.networks[name]) for name, part in recipe.networks.items()
     }
     parts |= {part.label: (part, module) for part, module in engine.losses}
     for field in ("augment", "diff_augment"):

@@ -11,20 +11,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vgx import rng
 from vgx.check import audit
 from vgx.check.attempt import keeping_buffers
 from vgx.check.audit import Finding
 from vgx.check.blame import Working, blaming, responsible, working
+from vgx.check.changing import try_changing
 from vgx.check.hidden_state import watching_state
+from vgx.check.metrics import try_metrics_of_model
 from vgx.check.networks import mixes_images, try_augmentations, try_networks, try_sampler
+from vgx.check.prior import try_prior
 from vgx.check.terms import Tried, try_terms
+from vgx.console import Console
 from vgx.data.batches import Batch
 from vgx.engine import memory
-from vgx.engine.build import NETWORKS
 from vgx.engine.engine import Engine
+from vgx.engine.losses import Term
 from vgx.errors import PluginError, RecipeError
 from vgx.parts.base import BrokenError
 from vgx.parts.contract import documentation_faults
@@ -33,6 +37,9 @@ from vgx.recipe.model import Recipe
 from vgx.step import Step
 
 FEW_TRAINED = 0.1  # share of a network's parameters; a note says when fewer are trained
+
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,38 @@ class Findings:
     forward: float  # seconds per image of the forward pass
     need: memory.Need
 
+    def show(self, console: Console) -> None:
+        """Print the networks, the losses of the first batch, the gradient norms and the notes."""
+        console.table(*self.networks)
+        console.print(self.first_losses)
+        console.table(*self.norms)
+        for note in self.notes:
+            console.print(note)
+
+    @property
+    def networks(self) -> Table:
+        """A header and a row for each network."""
+        rows: list[tuple[str, ...]] = [
+            (row.network, row.part, row.shapes, f"{row.parameters:,}", f"{row.trained:,}")
+            for row in self.rows
+        ]
+        return ("network", "part", "shapes", "parameters", "trained"), rows
+
+    @property
+    def norms(self) -> Table:
+        """A header and a row for each term: the norms of its gradient in each network."""
+        names = list(self.flows[0].norms) if self.flows else []
+        norms = [[flow.norms[name] for name in names] for flow in self.flows]
+        cells = [("-" if norm is None else f"{norm:.3g}" for norm in row) for row in norms]
+        rows = [(flow.label, *row) for flow, row in zip(self.flows, cells, strict=True)]
+        return ("gradient norm of", *names), rows
+
+    @property
+    def first_losses(self) -> str:
+        """The unweighted losses as one line."""
+        losses = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+        return f"Losses of the first batch: {losses}"
+
 
 def examine(
     engine: Engine,
@@ -72,6 +111,7 @@ def examine(
     """
     recipe, piece = engine.recipe, engine.recipe.train.batch // engine.recipe.train.accumulate
     parts_at_work = working(engine)
+    engine.forward.at(0)
     with blaming(registry, parts_at_work):
         with (
             _unchanged(engine),
@@ -85,7 +125,9 @@ def examine(
             notes = list(_across_images(engine, batch, tried))
             if piece != len(batch):
                 _try_piece(engine, _repeated(batch, piece), len(batch), parts_at_work)
-        faults += try_sampler(engine)
+            faults += try_changing(engine, step)
+        faults += [*try_prior(engine, batch), *try_sampler(engine)]
+        try_metrics_of_model(engine)
     faults = [*hidden, *_not_of_state([*faults, *tried.findings, *of_terms], hidden)]
     if reads is not None:
         faults += audit.unread(recipe, reads)
@@ -118,7 +160,8 @@ def _unchanged(engine: Engine) -> Iterator[None]:
     """Restore buffers after the block, and raise `PluginError` when a loss changed a weight."""
     networks = engine.networks.items()
     weights = [(name, p, p._version) for name, network in networks for p in network.parameters()]  # noqa: SLF001
-    with keeping_buffers(engine.networks.values()):
+    augmentations = engine.forward.saved_augmentations.values()
+    with keeping_buffers([*engine.networks.values(), *augmentations]):
         yield
     for name, parameter, version in weights:
         changed, gradient = parameter._version != version, parameter.grad  # noqa: SLF001
@@ -165,10 +208,15 @@ def _try_piece(engine: Engine, batch: Batch, tried: int, parts: Working) -> None
     Raises `RecipeError` when that fails, although it worked with the `tried` images of the first
     batch: one is too few for BatchNorm, for instance.
     """
+    values: list[tuple[Term, Tensor | None]] = []
     try:
-        step = engine.forward(batch, 0, engine.streams())
-        for term in (term for player in engine.players.values() for term in player.terms):
-            value = term.value(step)
+        streams = engine.streams()
+        step = engine.forward(batch, 0, streams)
+        for player in engine.players.values():  # the generator is the first
+            if player.name == "discriminator":
+                step = engine.forward.for_discriminator(step, streams)
+            values += [(term, term.value(step)) for term in player.terms]
+        for term, value in values:
             if value is not None and not value.isfinite():
                 raise BrokenError(term.part, "its value is not finite")
     except Exception as error:
@@ -193,8 +241,8 @@ def _try_piece(engine: Engine, batch: Batch, tried: int, parts: Working) -> None
 
 
 def _notes_of_parts(recipe: Recipe) -> Iterator[str]:
-    parts = [recipe.encoder, recipe.decoder, recipe.discriminator, *recipe.losses]
-    yield from (note for part in parts if part is not None and (note := part.note(recipe.image)))
+    parts = [*recipe.networks.values(), *recipe.losses]
+    yield from (note for part in parts if (note := part.note(recipe.image)))
     beside = (loss.note_beside(recipe.losses, recipe.image) for loss in recipe.losses)
     yield from (note for note in beside if note)
     for place, part in audit.parts_of(recipe):
@@ -203,10 +251,10 @@ def _notes_of_parts(recipe: Recipe) -> Iterator[str]:
 
 
 def _notes_of_networks(rows: list[Row], step: Step) -> Iterator[str]:
-    if step.has("real_score") and step.real_score.logits.dim() == 4:
-        height, width = step.real_score.logits.shape[2:]
-        if width > 1 or height == 1:  # a column has the patches of several grids
-            yield f"The discriminator scores a grid of {height}x{width} patches."
+    for name, logits in audit.logits_of(step).items():
+        height, width = logits.shape[2:] or (1, 1)
+        if logits.dim() == 4 and (width > 1 or height == 1):  # a column: patches of several grids
+            yield f"The {name} scores a grid of {height}x{width} patches."
     for row in rows:
         if 0 < row.trained < FEW_TRAINED * row.parameters:
             yield (
@@ -218,22 +266,27 @@ def _notes_of_networks(rows: list[Row], step: Step) -> Iterator[str]:
 def _across_images(engine: Engine, batch: Batch, tried: Tried) -> Iterator[str]:
     """Note where images of a minibatch influence each other, and that nothing reads the labels."""
     recipe, train = engine.recipe, engine.recipe.train
-    slopes = [
-        value.term.label
-        for value in tried.values
-        if value.takes_gradients and value.term.player == "discriminator"
-    ]
-    if slopes and len(batch) > 1 and mixes_images(engine, "discriminator", batch):
-        yield (
-            f"{' and '.join(slopes)}: in the discriminator the score of an image depends on the "
-            "others of its minibatch (BatchNorm), so its slope is not that of one image: use "
-            "another normalisation, or none."
-        )
+    for name in recipe.judges if len(batch) > 1 else ():
+        slopes = [
+            value.term.label
+            for value in tried.values
+            if value.takes_gradients
+            and value.term.player == "discriminator"
+            and recipe.judge_of(value.term.part) == name
+        ]
+        if slopes and mixes_images(engine, name, batch):
+            yield (
+                f"{' and '.join(slopes)}: in the {name} the score of an image depends on the "
+                "others of its minibatch (BatchNorm), so its slope is not that of one image: use "
+                "another normalisation, or none."
+            )
     if train.accumulate > 1:
         names = [
-            value.term.label for value in tried.values if value.across_batch or value.term.adaptive
+            value.term.label
+            for value in tried.values
+            if value.across_batch or value.term.adaptive or value.term.share
         ]
-        names += [n for n in NETWORKS if n in engine.networks and mixes_images(engine, n, batch)]
+        names += [name for name in recipe.networks if mixes_images(engine, name, batch)]
         if names:
             pieces = f"train.accumulate={train.accumulate}: the {train.accumulate} pieces"
             yield (
@@ -241,8 +294,7 @@ def _across_images(engine: Engine, batch: Batch, tried: Tried) -> Iterator[str]:
                 f"the {train.batch // train.accumulate} images of a piece where they would look "
                 f"across {train.batch}: {', '.join(names)}."
             )
-    conditional = [p for p in (recipe.decoder, recipe.discriminator) if p and p.conditional]
-    if recipe.image.classes > 1 and not conditional and not tried.reads_labels:
+    if recipe.image.classes > 1 and not recipe.conditional and not tried.reads_labels:
         yield (
             f"The images have labels of {recipe.image.classes} classes, and no network and no loss "
             "reads them: use networks that take labels, or leave image.classes out."
@@ -256,18 +308,14 @@ def _rows(engine: Engine, step: Step) -> list[Row]:
     recipe = engine.recipe
     image = "x".join(map(str, step.real.shape[1:]))
     latent = "x".join(map(str, recipe.latent.shape))
-    patches = ""
-    if step.has("real_score"):
-        patches = "x".join(map(str, step.real_score.logits.shape[1:]))
-    shapes = {
-        "encoder": f"{image} -> {latent}",
-        "decoder": f"{latent} -> {image}",
-        "discriminator": f"{image} -> {patches}",
-    }
+    judged = {"images": image, "latents": latent, "pairs": f"{image}, {latent}"}
+    shapes = {"encoder": f"{image} -> {latent}", "decoder": f"{latent} -> {image}"}
+    for name, logits in audit.logits_of(step).items():
+        patches = "x".join(map(str, logits.shape[1:]))
+        shapes[name] = f"{judged[recipe.judges[name].judges]} -> {patches}"
     return [
-        Row(name, getattr(recipe, name).type, shapes[name], *_counts(engine.networks[name]))
-        for name in shapes
-        if name in engine.networks
+        Row(name, part.type, shapes[name], *_counts(engine.networks[name]))
+        for name, part in recipe.networks.items()
     ]
 
 

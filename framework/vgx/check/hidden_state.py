@@ -37,7 +37,8 @@ def watching_state(parts: Working) -> Iterator[list[Finding]]:
 def _message(part: Component, key: str) -> str:
     attribute = key.rpartition(".")[2]
     advice = (
-        "draw from the generator that it is given, and keep nothing between batches"
+        "draw from the generator that it is given; what is kept between batches are buffers of an "
+        "nn.Module that change in observe(step) or at(number, progress)"
         if isinstance(part, Augmentation)
         else "make it a buffer of a module that build() returns"
     )
@@ -47,10 +48,13 @@ def _message(part: Component, key: str) -> str:
     )
 
 
-def state_of(part: Component, built: Any) -> dict[str, str]:
-    """Return digests of the attributes of what a part built that no checkpoint saves, by name."""
+def state_of(part: Component, built: Any, *, between: bool = False) -> dict[str, str]:
+    """Return digests of the attributes of what a part built that no checkpoint saves, by name.
+
+    Those of an augmentation are also its buffers, which may change only `between` the passes.
+    """
     modules = built.named_modules() if isinstance(built, nn.Module) else [("", built)]
-    saved = not isinstance(part, Augmentation)
+    saved = between or not isinstance(part, Augmentation)
     return {
         f"{path}.{name}".lstrip("."): digest
         for path, module in modules

@@ -6,17 +6,18 @@ Letters: B images, C channels, H x W pixels, Z the latent shape, K stored latent
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vgx import rng
-from vgx.check.attempt import alike, call, contract, same_tensors
+from vgx.check.attempt import alike, call, contract, read_only, same_tensors
 from vgx.check.audit import Finding
 from vgx.data.batches import Batch
 from vgx.data.decode import guarded
-from vgx.engine.build import NETWORKS, build_network, evaluating, label_inputs, untrained
+from vgx.engine.build import build_network, evaluating, label_inputs, untrained
 from vgx.engine.engine import Engine
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.contract import (
@@ -27,7 +28,9 @@ from vgx.parts.contract import (
     check_tensor,
     out_of_range,
 )
-from vgx.parts.kinds import Fitted, Named, Quantising, Source
+from vgx.parts.kinds import Discriminator, Fitted, Named, Quantising, Source
+from vgx.sampling.draw import built_sampler
+from vgx.sampling.model import Model, current_model
 
 FITTED = 1000  # the most latents that a sampler is fitted to, because fitting takes long
 # Relative. For another number of images, and for a network that was built anew, a GPU may choose
@@ -80,36 +83,35 @@ def try_networks(engine: Engine, batch: Batch) -> Iterator[Finding]:
 
     Raises `BrokenError` for outputs that break the contract.
     """
-    for name in NETWORKS:
-        if name not in engine.networks:
-            continue
+    for name in engine.recipe.networks:
         network, inputs = engine.networks[name], inputs_of(engine, name, batch)
-        kept = inputs.clone()  # [B, ...]
+        kept = [each.clone() for each in inputs]  # [B, ...]
         outputs_of(engine, name, network, inputs, batch.labels)
-        if not torch.equal(kept, inputs):
+        if not all(map(torch.equal, kept, inputs)):
             yield Finding(f"contract:{name}", "it changes its input in place")
         yield from _evaluated(engine, name, kept, batch.labels)
 
 
-def inputs_of(engine: Engine, name: str, batch: Batch) -> Tensor:
-    """Return images [B, C, H, W], or for the decoder latents [B, *Z]."""
-    if name != "decoder":
-        return batch.images.to(engine.dtype)
+def inputs_of(engine: Engine, name: str, batch: Batch) -> list[Tensor]:
+    """Return images [B, C, H, W], latents [B, *Z] or both: what a network takes."""
     shape = (len(batch), *engine.recipe.latent.shape)
     z = torch.randn(shape, generator=rng.generator(0, "check"))
-    return z.to(engine.device, engine.dtype)  # [B, *Z]
+    z = z.to(engine.device, engine.dtype)  # [B, *Z]
+    images = batch.images.to(engine.dtype)
+    if isinstance(part := engine.recipe.networks[name], Discriminator):
+        return {"images": [images], "latents": [z], "pairs": [images, z]}[part.judges]
+    return [z] if name == "decoder" else [images]
 
 
 def outputs_of(
-    engine: Engine, name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None
+    engine: Engine, name: str, network: nn.Module, inputs: list[Tensor], labels: Tensor | None
 ) -> dict[str, Tensor]:
     """Return the tensors that a network gives. Raises `BrokenError` when it breaks its contract."""
-    recipe, part = engine.recipe, getattr(engine.recipe, name)
-    few = None if labels is None else labels[: len(inputs)]
-    further = () if name == "encoder" else label_inputs(part, few)
-    given: Any = call(part, network, inputs, *further)
-    image = (len(inputs), *recipe.image.shape)
-    latent = (len(inputs), *recipe.latent.shape)
+    recipe, part = engine.recipe, engine.recipe.networks[name]
+    count = len(inputs[0])
+    few = None if labels is None else labels[:count]
+    given: Any = call(part, network, *inputs, *label_inputs(part, few))
+    image, latent = (count, *recipe.image.shape), (count, *recipe.latent.shape)
     with contract(part):
         if name == "encoder":
             check_posterior(given, latent)
@@ -121,18 +123,19 @@ def outputs_of(
         if name == "decoder":
             check_tensor("the logits", given, image)
             return {"logits": given}
-        check_score(given, len(inputs))
+        check_score(given, count)
         return {"logits": given.logits}
 
 
 def _evaluated(
-    engine: Engine, name: str, inputs: Tensor, labels: Tensor | None
+    engine: Engine, name: str, inputs: list[Tensor], labels: Tensor | None
 ) -> Iterator[Finding]:
     """Compare outputs in evaluation mode: twice, on one image, and of a network built anew."""
 
-    def outputs(network: nn.Module, ambient: int, few: int = len(inputs)) -> dict[str, Tensor]:
+    def outputs(network: nn.Module, ambient: int, few: int | None = None) -> dict[str, Tensor]:
+        first = [each[:few] for each in inputs]
         with torch.no_grad(), evaluating([network]), rng.ambient(ambient, "check"):
-            return outputs_of(engine, name, network, inputs[:few], labels)
+            return outputs_of(engine, name, network, first, labels)
 
     network = engine.networks[name]
     once, again = outputs(network, 0), outputs(network, 1)
@@ -141,7 +144,7 @@ def _evaluated(
         yield _random(name, f"{source}, in evaluation mode")
         return
     few, key = outputs(network, 0, 1), next(iter(once))
-    if name != "discriminator" and not alike(few[key], once[key][:1], ROUNDING):
+    if name not in engine.recipe.judges and not alike(few[key], once[key][:1], ROUNDING):
         message = f"in evaluation mode its {key} for an image depends on the others in its batch"
         yield Finding(f"contract:{name}", message)
     yield from _rebuilt(
@@ -153,7 +156,8 @@ def _rebuilt(
     engine: Engine, name: str, same_output: Callable[[nn.Module], bool]
 ) -> Iterator[Finding]:
     """Build a network a second time and load its state, as a resumed run does."""
-    part, network, recipe = getattr(engine.recipe, name), engine.networks[name], engine.recipe
+    recipe, network = engine.recipe, engine.networks[name]
+    part = recipe.networks[name]
 
     def build() -> nn.Module:
         other = build_network(untrained(recipe), name)
@@ -180,13 +184,13 @@ def mixes_images(engine: Engine, name: str, batch: Batch) -> bool:
 
     It is measured in training mode: the gradient of the output for image 0 by the other images.
     """
-    inputs = inputs_of(engine, name, batch).clone().requires_grad_()  # [B, ...]
+    inputs = [each.clone().requires_grad_() for each in inputs_of(engine, name, batch)]  # [B, ...]
     outputs = outputs_of(engine, name, engine.networks[name], inputs, batch.labels)
     first = next(iter(outputs.values()))[0].sum()
     if not first.requires_grad:
         return False
-    (gradient,) = torch.autograd.grad(first, [inputs], allow_unused=True)
-    return gradient is not None and bool(gradient[1:].any())
+    gradients = torch.autograd.grad(first, inputs, allow_unused=True)
+    return any(gradient is not None and bool(gradient[1:].any()) for gradient in gradients)
 
 
 def _random(name: str, source: str) -> Finding:
@@ -204,10 +208,6 @@ def try_sampler(engine: Engine) -> Iterator[Finding]:
     most 1,000, because fitting takes long.
     """
     recipe, part = engine.recipe, engine.recipe.sampler
-    sampler = call(part, part.build, recipe.latent)
-    if not callable(getattr(sampler, "draw", None)):
-        given = type(sampler).__name__
-        raise BrokenError(part, f"its build() gives a {given} without draw(n, codes, generator)")
     source = call(part, part.pictures, recipe.image)
     count = min(len(engine.latents.ring), engine.steps * recipe.train.batch)
     count = count if source is None else len(source)
@@ -215,6 +215,20 @@ def try_sampler(engine: Engine) -> Iterator[Finding]:
         min(count, FITTED), *recipe.latent.shape, generator=rng.generator(0, "check")
     )
     codes = different[torch.arange(count) % len(different)]  # [K, *Z]
+    model = replace(current_model(engine, 0), codes=codes.to(engine.device))
+    with read_only(part, model.networks):
+        yield from _try_drawing(engine, model, codes, different)
+
+
+def _try_drawing(
+    engine: Engine, model: Model, codes: Tensor, different: Tensor
+) -> Iterator[Finding]:
+    """Draw from latents [K, *Z]; a fitted sampler is fitted to those that are `different`."""
+    recipe, part = engine.recipe, engine.recipe.sampler
+    sampler: Any = call(part, built_sampler, part, model)
+    if not callable(getattr(sampler, "draw", None)):
+        given = type(sampler).__name__
+        raise BrokenError(part, f"its build() gives a {given} without draw(n, codes, generator)")
     if isinstance(sampler, Fitted):
         call(part, sampler.fit, different)
 
@@ -231,7 +245,7 @@ def try_sampler(engine: Engine) -> Iterator[Finding]:
     elif not alike(z[:2], drawn(sampler, 2)):
         yield Finding("contract:sampler", "its latent i depends on how many are drawn: 5 or 2")
     if isinstance(sampler, Fitted):
-        loaded = call(part, part.build, recipe.latent)
+        loaded = call(part, built_sampler, part, model)
         call(part, loaded.load_state_dict, call(part, sampler.state_dict))
         if not alike(z, drawn(loaded, 5)):
             yield Finding("contract:sampler", "saved and loaded it draws something else")

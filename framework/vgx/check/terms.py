@@ -19,7 +19,7 @@ from vgx.check.attempt import alike, call, failed, keeping_buffers
 from vgx.check.audit import Finding, TermValue
 from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
-from vgx.engine.losses import PlayerName, Term, gradient_ratio, terms_of
+from vgx.engine.losses import PlayerName, Term, gradient_ratio, share_ratios, terms_of
 from vgx.errors import RecipeError
 from vgx.parts.base import BrokenError, near
 from vgx.parts.contract import NO_TERM, images_of, reduction
@@ -62,7 +62,7 @@ def try_terms(engine: Engine, steps: Steps) -> Tried:
     tried = Tried()
     for index, (part, module) in enumerate(engine.losses):
         terms = [
-            (term, step)
+            (term, step.about(part.about))
             for player, step in steps.items()
             for term in terms_of([(part, module)], player)
         ]
@@ -80,6 +80,7 @@ def try_terms(engine: Engine, steps: Steps) -> Tried:
         elif silent:
             tried.notes.append(f"{part.label}: {names} returns None: is a return missing?")
     _try_adaptive(engine, tried.values)
+    _try_shares(engine, tried.values)
     return tried
 
 
@@ -127,8 +128,9 @@ def _rebuilt(
     engine: Engine, part: Loss, module: Any, terms: list[tuple[Term, Step]]
 ) -> Iterator[Finding]:
     """Build a loss a second time and load its state, as a resumed run does."""
-    with rng.ambient(engine.recipe.train.seed, "check"):
-        other: Any = call(part, part.untrained().build)
+    recipe = engine.recipe
+    with rng.ambient(recipe.train.seed, "check"):
+        other: Any = call(part, part.untrained().build, recipe.image, recipe.latent)
     call(part, other.to(engine.device, engine.dtype).load_state_dict, module.state_dict())
     for term, step in terms:
         values = []
@@ -191,7 +193,7 @@ def _measured(engine: Engine, term: Term, step: Step) -> Dependence:
         if step.labels is not None and classes > 1:
             labels = (step.labels + 1) % classes  # [B]
             relabelled = _value(term, step.but(labels=labels))
-        halves = [] if drawn else [_value(term, half) for half in _halves(engine, step)]
+        halves = [] if drawn else [_value(term, half) for half in _halves(engine, term, step)]
     if not once.isfinite():
         return Dependence()
     depends = Dependence(random=not _same(once, again), reads_labels=not alike(once, relabelled))
@@ -225,27 +227,31 @@ def _noting_draws(engine: Engine, step: Step, drawn: list[str]) -> Step:
         drawn.append(stream)
         return step.rng(stream)
 
-    def scores(images: Tensor) -> Score:
+    def scores(*judged: Tensor) -> Score:
         drawn.extend(part.type for part in engine.recipe.diff_augment)
-        return step.discriminator(images)
+        return step.discriminator(*judged)
 
     noting = step.but(rng=draws)
     return noting.but(discriminator=scores) if step.has("discriminator") else noting
 
 
-def _halves(engine: Engine, step: Step) -> list[Step]:
+def _halves(engine: Engine, term: Term, step: Step) -> list[Step]:
     """Return the step with each half of its images; nothing when a half would be one image."""
     images = len(step.real)
     if images < 4 or images % 2:
         return []
-    halves = [images_of(step, part) for part in (slice(images // 2), slice(images // 2, images))]
-    if not step.has("discriminator"):
-        return halves
-    score = engine.forward.score
-    return [
-        half.but(discriminator=partial(score, labels=half.labels, streams=engine.streams()))
-        for half in halves
-    ]
+    forward, streams = engine.forward, engine.streams()
+    learns = term.player == "generator"
+    network = engine.recipe.judge_of(term.part)
+    halves = []
+    for part in (slice(images // 2), slice(images // 2, images)):
+        half = images_of(step, part)
+        half = half.but(**forward.calls(half.labels, streams, train_generator=learns))
+        if network is not None and step.has("discriminator"):
+            score = partial(forward.score, network=network, labels=half.labels, streams=streams)
+            half = half.but(discriminator=score)
+        halves.append(half)
+    return halves
 
 
 def _try_adaptive(engine: Engine, values: list[TermValue]) -> None:
@@ -273,4 +279,20 @@ def _try_adaptive(engine: Engine, values: list[TermValue]) -> None:
         raise RecipeError(
             f"losses.{index}: {term.part.label}: weight: against [{names}]: {wrong} has no "
             f"gradient in the decoder's last layer, where gradients are compared; {instead}"
+        )
+
+
+def _try_shares(engine: Engine, values: list[TermValue]) -> None:
+    """Take the gradients that shares are of. Raises `RecipeError` for a term without one."""
+    for value in values:
+        term = value.term
+        if term.share is None:
+            continue
+        own = {term.label: (value.value, 1.0)}
+        if value.step.has("recon_logits") and share_ratios(own, value.step)[term.label] is not None:
+            continue
+        index = [part for part, _ in engine.losses].index(term.part)
+        raise RecipeError(
+            f"losses.{index}: {term.part.label}: weight: share: it has no gradient in the "
+            "reconstruction, where gradients are compared; give it a number as its weight"
         )

@@ -7,11 +7,13 @@ import math
 import time
 
 import torch
+from torch import Tensor
 
 from vgx import rng
 from vgx.check.attempt import keeping_buffers
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
+from vgx.recipe.lengths import with_length
 from vgx.recipe.model import Recipe
 
 FEW = 4  # images on which precisions are compared
@@ -42,6 +44,7 @@ def as_before(recipe: Recipe, stored: Recipe) -> Recipe:
         range=before.range if image.range == "auto" else image.range,
     )
     recipe = recipe.model_copy(update={"image": image})
+    recipe = with_length(recipe, recipe.train.steps, stored)
     return settled(recipe, stored.train.precision, compiled=compiled is True)
 
 
@@ -77,9 +80,12 @@ def first_losses(engine: Engine, batch: Batch, *, bf16: bool) -> dict[str, float
     """Return the terms of a minibatch at the first weights, by name."""
     engine.forward.bf16 = bf16
     with keeping_buffers(engine.networks.values()), rng.ambient(engine.seed, "precision"):
-        step = engine.forward(batch, 0, engine.streams())
-        terms = [term for player in engine.players.values() for term in player.terms]
-        values = {term.label: term.value(step) for term in terms}
+        streams, values = engine.streams(), dict[str, Tensor | None]()
+        step = engine.forward(batch, 0, streams)
+        for player in engine.players.values():  # the generator is the first
+            if player.name == "discriminator":
+                step = engine.forward.for_discriminator(step, streams)
+            values |= {term.label: term.value(step) for term in player.terms}
     engine.forward.bf16 = False  # until the engine is configured
     return {name: value.item() for name, value in values.items() if value is not None}
 

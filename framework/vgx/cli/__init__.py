@@ -19,7 +19,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from vgx import __version__
-from vgx.cli import evaluate, inspect, runs, sample, train
+from vgx.cli import evaluate, inspect, runs, sample, second, train
 from vgx.cli.options import common
 from vgx.cli.plugin_commands import PluginCommands, plugin_commands
 from vgx.errors import Notice, PluginError, StorageError, VgxError
@@ -27,10 +27,11 @@ from vgx.files import HELPS, refusal
 from vgx.output import cut, lost, short, visible_lines
 
 READER_LEFT = (errno.EPIPE, errno.EIO)  # the latter is a terminal that was closed
-TRAINING = ("run", "resume")  # commands
+TRAINING = ("run", "resume", "fit")  # commands
 
 COMMANDS = (
-    *train.COMMANDS, *sample.COMMANDS, *evaluate.COMMANDS, *runs.COMMANDS, *inspect.COMMANDS,
+    *train.COMMANDS, *second.COMMANDS, *sample.COMMANDS, *evaluate.COMMANDS, *runs.COMMANDS,
+    *inspect.COMMANDS,
 )  # fmt: skip
 
 

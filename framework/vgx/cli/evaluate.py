@@ -51,7 +51,7 @@ def evaluate(
     from vgx.engine.build import pick_device
     from vgx.evaluation.choice import settings_for
     from vgx.evaluation.evaluate import evaluate_run
-    from vgx.evaluation.tables import meanings, tables
+    from vgx.evaluation.tables import meanings, spread_of, tables
     from vgx.recipe.load import load_recipe
     from vgx.runs.trust import registry_of
     from vgx.training import environment
@@ -67,7 +67,7 @@ def evaluate(
         results = evaluate_run(trained, recipe, settings, registry, pick_device(device), console)
     for notice in results["notices"]:
         console.warn(notice)
-    console.print(f"{trained.path}, step {results['step']:,}; spread over {seeds} seeds")
+    console.print(f"{trained.path}, step {results['step']:,}; {spread_of(seeds)}")
     for title, header, rows in tables(results):
         console.print(f"\n{title}")
         console.table(header, rows)

@@ -52,7 +52,7 @@ def check(
 
     console = Console()
     _, findings = session.check(loaded, registry, device, console)
-    session.print_findings(findings, console)
+    findings.show(console)
     console.print(f"{recipe}: ready to run")
 
 

@@ -37,6 +37,12 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of vgx: all can be made again.\n"
 _NAME = re.compile(r"[0-9a-f]{32}")
 _HIDDEN = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # folders of builders, and what is being removed
+# Folders with what was fetched: where they lie, the only files they have, how a list calls them.
+_FETCHED = (
+    ("models/*--*", r"[\w.-]+\.txt|[0-9a-f]{7,64}/[\w.-]+", "model of the hub: {}"),
+    ("weights", r"[\w-]+\.(safetensors|sha256|pth)", "weights of networks"),
+    ("onnxruntime-web-*", r"ort[\w.-]+", "engine of vgx explore: {}"),
+)
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 
 
@@ -308,7 +314,10 @@ def stores() -> list[Cached]:
 
 
 def others() -> list[Cached]:
-    """Return what else the cache can lose: files of the hub's library, features, hashes."""
+    """Return what else the cache can lose: files of the hub's library, features, hashes, and more.
+
+    Folders of models, weights and engines that have files of somebody else are passed over.
+    """
     data, features = cache_dir() / "datasets", cache_dir() / "features"
     hashes = cache_dir() / "streams"
     # Of a data set that the library has prepared, and of one whose preparation was broken off.
@@ -318,16 +327,28 @@ def others() -> list[Cached]:
     for path in (*found, *features.glob("*.safetensors"), *hashes.glob("[0-9a-f]*")):
         with suppress(OSError):  # it was just removed
             files = [*path.iterdir()] if path.is_dir() else [path]
-            status = [file.lstat() for file in files]
-            used = max((max(each.st_atime, each.st_mtime) for each in status), default=0.0)
             name = "features of real images"
             if path.is_relative_to(hashes):
                 name = "hashes of streamed images"
             if path.is_relative_to(data):
                 name = f"files of the hub's library: {'/'.join(path.relative_to(data).parts[:2])}"
-            size = sum(each.st_size for each in status)
-            cached.append(Cached(path, name, 0, (0, 0, 0), size, used))
+            cached.append(_cached(path, name, files))
+    for pattern, own, name in _FETCHED:
+        for path in cache_dir().glob(pattern):
+            with suppress(OSError):
+                files = [file for file in path.rglob("*") if file.is_symlink() or file.is_file()]
+                names = [file.relative_to(path).as_posix() for file in files]
+                strange = [each for each in names if not re.fullmatch(own, each)]
+                if path.is_dir() and not path.is_symlink() and not strange:
+                    shown = name.format(path.name.replace("--", "/", 1))
+                    cached.append(_cached(path, shown, files))
     return cached
+
+
+def _cached(path: Path, name: str, files: list[Path]) -> Cached:
+    status = [file.lstat() for file in files]
+    used = max((max(each.st_atime, each.st_mtime) for each in status), default=0.0)
+    return Cached(path, name, 0, (0, 0, 0), sum(each.st_size for each in status), used)
 
 
 def _size(path: Path) -> int:

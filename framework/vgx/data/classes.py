@@ -77,6 +77,19 @@ def label_called(wanted: str | int, names: Sequence[str]) -> int:
     raise RecipeError(f"no class '{short(text)}'; {there}{hint}")
 
 
+def as_labels_of(
+    labels: Sequence[int] | NDArray[np.int64], names: Sequence[str], of_run: Sequence[str]
+) -> NDArray[np.int64]:
+    """[N]  Return labels of a data set as the labels of a run whose classes have the same names.
+
+    Without names they are the same numbers. Raises `RecipeError` for a class that the run lacks.
+    """
+    numbers: NDArray[np.int64] = np.asarray(labels, np.int64)
+    if not len(names):
+        return numbers
+    return np.array([label_called(name, of_run) for name in names], np.int64)[numbers]
+
+
 def listed(texts: Sequence[str], most: int = LISTED) -> str:
     """Return the first texts of a list as a text, and how many more there are."""
     more = f" and {len(texts) - most:,} more" if len(texts) > most else ""

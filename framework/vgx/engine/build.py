@@ -16,36 +16,35 @@ from vgx import rng
 from vgx.engine.memory import MemoryLimit
 from vgx.engine.surroundings import untouched
 from vgx.errors import RecipeError
-from vgx.parts.kinds import Decoder, Discriminator
+from vgx.parts.kinds import Decoder, Discriminator, Encoder
 from vgx.recipe.model import Recipe
 
-NETWORKS = ("encoder", "decoder", "discriminator")
+Labelling = Encoder | Decoder | Discriminator  # parts that may take labels
 
 
 def build_network(recipe: Recipe, name: str) -> nn.Module | None:
-    """Build the recipe's encoder, decoder or discriminator; None when the recipe has none.
+    """Build a network of the recipe by its name in `Recipe.networks`; None when it has none.
 
     The initial weights of each network are drawn with their own key, so changing one network does
     not change the weights of the others.
     """
-    if (part := getattr(recipe, name)) is None:
+    part: Any = recipe.networks.get(name)
+    if part is None:
         return None
+    shapes = (recipe.latent, recipe.image) if name == "decoder" else (recipe.image, recipe.latent)
     ambient = rng.ambient(recipe.train.seed, f"weights of the {name}")
     with ambient, MemoryLimit(name), untouched(part):
-        if name == "encoder":
-            network = part.build(recipe.image, recipe.latent)
-        elif name == "decoder":
-            network = part.build(recipe.latent, recipe.image)
-        else:
-            network = part.build(recipe.image)
-    built: nn.Module = network
-    return built
+        network: nn.Module = part.build(*shapes)
+    return network
 
 
 def untrained(recipe: Recipe) -> Recipe:
     """Return the recipe without outside weights, for networks that load a checkpoint."""
-    parts = {name: getattr(recipe, name) for name in NETWORKS}
+    names = ("encoder", "decoder", "discriminator")
+    parts = {name: getattr(recipe, name) for name in names}
     changed: dict[str, Any] = {name: part and part.untrained() for name, part in parts.items()}
+    several = recipe.discriminators.items()
+    changed["discriminators"] = {name: part.untrained() for name, part in several}
     changed["start"] = None
     changed["losses"] = tuple(loss.untrained() for loss in recipe.losses)
     return recipe.model_copy(update=changed)
@@ -61,9 +60,9 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def label_inputs(part: Decoder | Discriminator | None, labels: Tensor | None) -> tuple[Tensor, ...]:
+def label_inputs(part: Labelling | None, labels: Tensor | None) -> tuple[Tensor, ...]:
     """Return the labels as further inputs of a network: nothing unless its part is conditional."""
-    if part is None or labels is None or not part.conditional:
+    if labels is None or not getattr(part, "conditional", False):
         return ()
     return (labels,)
 

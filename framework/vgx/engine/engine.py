@@ -17,17 +17,26 @@ from vgx import rng
 from vgx.data.batches import Batch
 from vgx.engine import state as states
 from vgx.engine.averages import averaged, new_statistics, statistics_layers
-from vgx.engine.build import NETWORKS, build_network, evaluating, label_inputs
+from vgx.engine.build import build_network, evaluating, label_inputs
 from vgx.engine.finite import Guard
 from vgx.engine.forward import Forward
-from vgx.engine.losses import PlayerName, build_losses, last_layer_of, terms_of, weighted_losses
+from vgx.engine.losses import (
+    PlayerName,
+    build_losses,
+    last_layer_of,
+    owner_of,
+    player_of,
+    terms_of,
+    weighted_losses,
+)
 from vgx.engine.optimizers import make_optimizer
 from vgx.engine.players import Gradients, Player, add_gradients
 from vgx.engine.starting import Fit, begin
 from vgx.engine.stored_latents import MAX_LATENTS, StoredLatents
 from vgx.errors import StorageError
 from vgx.recipe.model import Recipe, Train
-from vgx.runs.checkpoint import OTHER_VERSION, State
+from vgx.runs.checkpoint import OTHER_VERSION, State, under
+from vgx.step import Step
 
 ROLLBACK_LR = 0.5  # what each rollback multiplies the learning rates by
 
@@ -106,11 +115,12 @@ class Engine:
         for position, micro_batch in enumerate(micro_batches):
             streams = self.streams(number, index, position)
             step = self.forward(micro_batch, number, streams, train_generator=train_generator)
+            self.observe(players, step)
             if train_generator:
                 self.latents.add(step)
             for player in players:
-                if player is not players[0]:  # as in a pass of its own, for networks with dropout
-                    step = self.forward.with_other_dropout(step, streams)
+                if player is not players[0]:
+                    step = self.forward.for_discriminator(step, streams)
                 losses = weighted_losses(player.terms, step, self.last_layer)
                 for label, value in losses.terms.items():
                     terms[label] = terms.get(label, 0) + value.detach() / len(micro_batches)
@@ -121,6 +131,11 @@ class Engine:
         for name, summed in gradients.items():
             self.players[name].step_optimizer(number, summed, self.lr_scale, self.guard.found_inf)
         return terms
+
+    def observe(self, players: list[Player], step: Step) -> None:
+        """Let augmentations see a pass: once for each minibatch, when the discriminator learns."""
+        if self.players.get("discriminator", self.players["generator"]) in players:
+            self.forward.observe(step)
 
     # --- random numbers and learning rates ---------------------------------------------------
 
@@ -143,7 +158,7 @@ class Engine:
 
     def _build_networks(self) -> dict[str, nn.Module]:
         networks: dict[str, nn.Module] = {}
-        for name in NETWORKS:
+        for name in self.recipe.networks:
             network = build_network(self.recipe, name)
             if network is not None:
                 networks[name] = network
@@ -152,7 +167,7 @@ class Engine:
                 networks[f"loss {part.label}"] = module
         for network in networks.values():
             network.to(self.device, self.dtype, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        for name in self.recipe.train.freeze:
+        for name in self.recipe.frozen:
             networks[name].eval().requires_grad_(False)
         return networks
 
@@ -173,12 +188,12 @@ class Engine:
         return Player(name, trained, terms, optimizer, settings, train.clip)
 
     def named_parameters(self, player: PlayerName) -> dict[str, nn.Parameter]:
-        """Return a player's parameters by name; those of losses belong to the generator."""
+        """Return a player's parameters by name."""
         return {
             f"{name}.{inner}": parameter
             for name, network in self.networks.items()
-            if (name == "discriminator") == (player == "discriminator")
             for inner, parameter in network.named_parameters()
+            if player_of(owner_of(f"{name}.{inner}")) == player
         }
 
     def networks_to_average(self) -> nn.ModuleDict:
@@ -208,6 +223,7 @@ class Engine:
             return
         forward = Forward(self.recipe, networks, self.steps, self.device, self.dtype)
         forward.bf16 = self.forward.bf16
+        forward.share_augmentations(self.forward)  # and the networks stay as in the last step
         seed = rng.key(self.seed, "statistics", number)
         with rng.ambient(seed, "pass"), new_statistics(renewed):
             for index, batch in enumerate(batches):
@@ -271,7 +287,11 @@ class Engine:
     def restore(self, state: State) -> None:
         """Take up a checkpoint's state. Raises `StorageError` when it is of another recipe."""
         try:
-            states.load_networks(self._saved_networks(), state.model)
+            networks = self._saved_networks()
+            for name in self.forward.saved_augmentations:
+                if not under(state.model, name):  # of an earlier vgx
+                    del networks[name]
+            states.load_networks(networks, state.model)
             states.load_optimizers(self.players, state.optimizer, state.numbers["optimizers"])
             self.latents.load(state.latents)
         # A checkpoint of another recipe makes the loaders raise many kinds of error.
@@ -281,4 +301,4 @@ class Engine:
 
     def _saved_networks(self) -> dict[str, nn.Module]:
         average = {} if self.ema is None else {"average": self.ema}
-        return {**self.networks, **average}
+        return {**self.networks, **average, **self.forward.saved_augmentations}

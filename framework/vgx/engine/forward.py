@@ -8,20 +8,21 @@ Letters: B images, C channels, H x W pixels, Z the latent shape, F kinds of fake
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.profiler import record_function
 
 from vgx import rng
 from vgx.data.batches import Batch
-from vgx.engine.build import NETWORKS, at_least_float32, label_inputs, sigmoid
+from vgx.engine.build import at_least_float32, label_inputs, sigmoid
 from vgx.engine.surroundings import untouched
 from vgx.errors import Notice
-from vgx.parts.kinds import Indexed
+from vgx.parts.kinds import Augmentation, Indexed, Observing, Timed
 from vgx.recipe.model import Recipe
 from vgx.rng import Streams
 from vgx.step import Posterior, Score, Step
@@ -41,13 +42,17 @@ class Forward:
         """Call these networks as the recipe says, in a training of so many steps."""
         self.recipe, self.networks, self.steps = recipe, networks, steps
         self.device, self.dtype = device, dtype
-        self.augment = [part.build(recipe.image) for part in recipe.augment]
-        self.diff_augment = [part.build(recipe.image) for part in recipe.diff_augment]
+        self.parts = recipe.networks
+        self.judges = {name: part for name, part in recipe.judges.items() if name in networks}
+        self.augment = [self._built(part) for part in recipe.augment]
+        self.diff_augment = [self._built(part) for part in recipe.diff_augment]
+        self.timed = [each for each in self._changing() if isinstance(each, Timed)]
         self.bf16 = recipe.train.precision == "bf16"  # not for `auto`: see Engine.configure
         self.compiled: dict[str, Callable[..., Any]] = {}  # called instead of the networks
-        self.dropout = False  # whether the discriminator drew dropout masks in the last pass
-        # Logits of real and fake images in the last pass, to be read when a step is logged.
-        self.logits: tuple[Tensor, Tensor] | None = None
+        self.dropout = False  # whether a discriminator drew dropout masks in the last pass
+        # Each discriminator's logits of what is real and fake in the last pass, to be read when a
+        # step is logged.
+        self.logits: dict[str, tuple[Tensor, Tensor]] = {}
         # Indices of the codebook in the last pass, likewise; without a codebook there are none.
         self.indices: Tensor | None = None
 
@@ -59,17 +64,19 @@ class Forward:
         Random numbers come from `streams`. Without `train_generator` no gradient leads to the
         generator.
         """
+        self.at(number)
         real = self.augmented(batch.images, streams)  # [B, C, H, W]
         z = torch.randn(
             (len(real), *self.recipe.latent.shape),
             generator=streams("prior"), device=self.device, dtype=self.dtype,
         )  # [B, *Z]  # fmt: skip
-        outputs: dict[str, Any] = {}
+        calls = self.calls(batch.labels, streams, train_generator=train_generator)
+        outputs: dict[str, Any] = {"prior_z": z, **calls}
         with self.autocast(), torch.set_grad_enabled(train_generator):
-            if "prior" in self.recipe.train.fakes or "encoder" not in self.networks:
+            if self.recipe.decodes_prior:
                 outputs["prior"] = sigmoid(self.decode(z, batch.labels))  # [B, C, H, W]
             if "encoder" in self.networks:
-                outputs["posterior"] = posterior = self.encode(real)
+                outputs["posterior"] = posterior = self.encode(real, batch.labels)
                 if isinstance(posterior, Indexed):
                     self.indices = posterior.indices.detach()
                 z = outputs["posterior"].sample(streams("posterior"))  # [B, *Z]
@@ -85,7 +92,54 @@ class Forward:
             rng=lambda stream: streams(f"loss {stream}"),
             **outputs,
         )
-        return self.scored(step, streams) if "discriminator" in self.networks else step
+        return self.scored(step, streams) if self.judges else step
+
+    # --- what changes with time ------------------------------------------------------------
+
+    def _built(self, part: Augmentation) -> Callable[[Tensor, Generator], Tensor]:
+        augment = part.build(self.recipe.image)
+        if isinstance(augment, nn.Module):
+            augment.to(self.device, self.dtype).requires_grad_(requires_grad=False)
+        return augment
+
+    def _changing(self) -> Iterator[object]:
+        """Go through the networks with all modules in them, and the augmentations."""
+        for network in self.networks.values():
+            yield from network.modules()
+        for augment in (*self.augment, *self.diff_augment):
+            yield from augment.modules() if isinstance(augment, nn.Module) else [augment]
+
+    def at(self, number: int) -> None:
+        """Let networks and augmentations become what they are in a step."""
+        with torch.no_grad():
+            for each in self.timed:
+                each.at(number, number / self.steps)
+
+    def observe(self, step: Step) -> None:
+        """Let augmentations see a step after its forward pass."""
+        with torch.no_grad():
+            for augment in (*self.augment, *self.diff_augment):
+                if isinstance(augment, Observing):
+                    augment.observe(step)
+
+    @property
+    def saved_augmentations(self) -> dict[str, nn.Module]:
+        """The augmentations that are modules, by the names that checkpoints have for them."""
+        return {
+            f"{field} {index} {part.type}": augment
+            for field, built in (("augment", self.augment), ("diff_augment", self.diff_augment))
+            for index, (part, augment) in enumerate(
+                zip(getattr(self.recipe, field), built, strict=True)
+            )
+            if isinstance(augment, nn.Module)
+        }
+
+    def share_augmentations(self, other: Forward) -> None:
+        """Use the augmentations of another pass, with what they keep, and change nothing of it."""
+        self.augment, self.diff_augment = other.augment, other.diff_augment
+        self.timed = []
+
+    # --- one network at a time -------------------------------------------------------------
 
     def augmented(self, images: Tensor, streams: Streams) -> Tensor:
         """[B, C, H, W]  Images after the recipe's augmentations."""
@@ -97,64 +151,119 @@ class Forward:
         return images
 
     def scored(self, step: Step, streams: Streams) -> Step:
-        """Return the step with the discriminator's scores of its real and fake images."""
+        """Return the step with the score that each discriminator gives of what it judges."""
         before = rng.global_state(self.device)
-        with self.autocast():
-            real_score = self.score(step.real, step.labels, streams, "real", compiled=True)
-            fake_score = self.score(step.fake, step.labels, streams, "fake", compiled=True)
+        views: dict[str, dict[str, Any]] = {}
+        for name, part in self.judges.items():
+            judged = step.but(judges=part.judges)
+            score = partial(self.score, network=name, labels=step.labels, streams=streams)
+            with self.autocast():
+                real = score(*judged.judged_real, stream="real", compiled=True)
+                fake = score(*judged.judged_fake, stream="fake", compiled=True)
+            self.logits[name] = real.logits.detach(), fake.logits.detach()
+            views[name.partition(" ")[2]] = {
+                "judges": part.judges, "real_score": real, "fake_score": fake,
+                "discriminator": score,
+            }  # fmt: skip
         # Dropout draws from the global generator.
         self.dropout = not torch.equal(before, rng.global_state(self.device))
-        self.logits = real_score.logits.detach(), fake_score.logits.detach()
-        score = partial(self.score, labels=step.labels, streams=streams)
-        return step.but(real_score=real_score, fake_score=fake_score, discriminator=score)
+        if len(views) > 1:
+            return step.but(views=tuple(views.items()))
+        return step.but(**next(iter(views.values())))
 
-    def with_other_dropout(self, step: Step, streams: Streams) -> Step:
-        """Return the step with scores under other dropout masks, for the discriminator's losses.
+    def for_discriminator(self, step: Step, streams: Streams) -> Step:
+        """Return the step for the discriminator's losses, when the generator's have used it.
 
-        The fake images are detached from the generator. Without dropout the step stays the same.
+        What they call of the networks gives no gradient. Where a discriminator has dropout, the
+        scores are taken again with other masks, as in a pass of its own, of what is detached from
+        the generator.
         """
+        step = step.but(**self.calls(step.labels, streams, train_generator=False))
         if not self.dropout:
             return step
-        detached = {name: getattr(step, name).detach() for name in step.fakes}
+        computed = [name for name in ("recon", "prior", "z") if step.has(name)]
+        detached = {name: getattr(step, name).detach() for name in computed}
         again = self.scored(step.but(**detached), streams)
+        if again.views:
+            return step.but(views=again.views)
         return step.but(real_score=again.real_score, fake_score=again.fake_score)
 
-    def encode(self, images: Tensor) -> Posterior:
+    def calls(
+        self, labels: Tensor | None, streams: Streams, *, train_generator: bool
+    ) -> dict[str, Callable[..., Any]]:
+        """Return what losses call of a step: `encode`, `decode` and `decode_logits`.
+
+        `labels` [B] are those of the step.
+        """
+        numbers = count()
+
+        def call(function: Callable[..., Any], inputs: Tensor, own: Tensor | None = None) -> Any:
+            if own is None and labels is not None:
+                own = labels.repeat(len(inputs) // len(labels))  # [n*B]
+            keyed = rng.ambient(streams.seed, "call of a loss", *streams.numbers, next(numbers))
+            learns = train_generator and torch.is_grad_enabled()
+            with keyed, self.autocast(), torch.set_grad_enabled(learns):
+                return function(inputs, own)
+
+        encode = partial(self.encode, compiled=False)
+        logits = partial(self.decode, compiled=False)
+
+        def decode(z: Tensor, own: Tensor | None) -> Tensor:
+            return sigmoid(logits(z, own))
+
+        named: dict[str, Callable[..., Any]]
+        named = {"encode": encode, "decode": decode, "decode_logits": logits}
+        if "encoder" not in self.networks:
+            del named["encode"]
+        return {name: partial(call, function) for name, function in named.items()}
+
+    def encode(
+        self, images: Tensor, labels: Tensor | None = None, *, compiled: bool = True
+    ) -> Posterior:
         """Return the encoder's posterior over [B, *Z] of images [B, C, H, W]."""
+        further = label_inputs(self.recipe.encoder, labels)
         with record_function("vgx: encode"):
-            posterior: Posterior = self._call("encoder", images)
+            posterior: Posterior = self._call("encoder", images, *further, compiled=compiled)
         return posterior
 
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, labels: Tensor | None = None, *, compiled: bool = True) -> Tensor:
         """[B, C, H, W]  The decoder's logits of latents [B, *Z], in float32 at least."""
+        further = label_inputs(self.recipe.decoder, labels)
         with record_function("vgx: decode"):
-            logits = self._call("decoder", z, *label_inputs(self.recipe.decoder, labels))
+            logits = self._call("decoder", z, *further, compiled=compiled)
         return at_least_float32(logits)
 
     def score(
         self,
-        images: Tensor,
+        *judged: Tensor,
+        network: str = "discriminator",
         labels: Tensor | None = None,
         streams: Streams = Streams(0),  # noqa: B008 - a frozen value
         stream: str = "penalty",
-        *,
         compiled: bool = False,
     ) -> Score:
-        """Return the discriminator's score of images [F*B, C, H, W], logits in float32 at least.
+        """Return a discriminator's score of what it judges, logits in float32 at least.
 
-        The labels [B] are repeated F times. Compiled networks have no second derivatives, which
-        penalties need.
+        That is images [F*B, C, H, W], latents [B, *Z] or both. The labels [B] are repeated F times.
+        Compiled networks have no second derivatives, which penalties need.
         """
+        part = self.judges[network]
+        if part.judges != "latents":
+            judged = (self._diff_augmented(judged[0], streams, stream), *judged[1:])
+        if labels is not None:
+            labels = labels.repeat(len(judged[0]) // len(labels))  # [F*B]
+        further = label_inputs(part, labels)
+        with record_function(f"vgx: score {stream}"):
+            score: Score = self._call(network, *judged, *further, compiled=compiled)
+        return Score(at_least_float32(score.logits), score.features)
+
+    def _diff_augmented(self, images: Tensor, streams: Streams, stream: str) -> Tensor:
+        """[F*B, C, H, W]  Images after `diff_augment`."""
         generator = streams(f"augmentation of the {stream}")
         for part, augment in zip(self.recipe.diff_augment, self.diff_augment, strict=True):
             with untouched(part, {"its input": images}):
                 images = augment(images, generator)
-        if labels is not None:
-            labels = labels.repeat(len(images) // len(labels))  # [F*B]
-        further = label_inputs(self.recipe.discriminator, labels)
-        with record_function(f"vgx: score {stream}"):
-            score: Score = self._call("discriminator", images, *further, compiled=compiled)
-        return Score(at_least_float32(score.logits), score.features)
+        return images
 
     def autocast(self) -> torch.autocast:
         """Run the networks in bfloat16 inside the block, when that is chosen."""
@@ -171,9 +280,8 @@ class Forward:
 
         # The gradient of one player must not use up what the other's gradient still needs.
         config.donated_buffer = False
-        for name in NETWORKS:
-            if name in self.networks:
-                self.compiled[name] = self._compiled(name)
+        for name in self.parts:
+            self.compiled[name] = self._compiled(name)
 
     def _compiled(self, name: str) -> Callable[..., Any]:
         from torch._dynamo.exc import TorchDynamoException
@@ -196,8 +304,8 @@ class Forward:
 
         return call
 
-    def _call(self, name: str, inputs: Tensor, *further: Tensor, compiled: bool = True) -> Any:
+    def _call(self, name: str, *inputs: Tensor, compiled: bool = True) -> Any:
         """Call a network, or what it was compiled to."""
         network = self.compiled.get(name) if compiled else None
-        with untouched(getattr(self.recipe, name), {"its input": inputs}):
-            return (network or self.networks[name])(inputs, *further)
+        with untouched(self.parts[name], {"its input": inputs[0], "its other input": inputs[-1]}):
+            return (network or self.networks[name])(*inputs)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import record_function
 
 from vgx import rng
@@ -16,11 +16,12 @@ from vgx.engine.surroundings import untouched
 from vgx.parts.base import BrokenError
 from vgx.parts.contract import fault_of_term, tensors_in
 from vgx.parts.kinds import Loss, LossTerm
-from vgx.parts.values import Adaptive, at
+from vgx.parts.values import Adaptive, Share, at
 from vgx.recipe.model import Recipe
 from vgx.step import Step
 
 PlayerName = Literal["generator", "discriminator"]
+MOST_RATIO = 1e4  # of two gradient norms, for weights that are shares
 Reaches = tuple[str, ...] | None  # names of networks; None is all networks of the player
 
 
@@ -37,7 +38,7 @@ class Term:
     def weight(self, number: int) -> float:
         """Return the weight at a step; 0 when the term does not count then.
 
-        An adaptive weight is this number times a ratio of gradient norms.
+        An adaptive weight, or a share, is this number times a ratio of gradient norms.
         """
         part, weight = self.part, self.part.weight
         stopped = part.stop is not None and number >= part.stop
@@ -47,6 +48,8 @@ class Term:
             return float(part.every)
         if isinstance(weight, Adaptive):
             return part.every * weight.factor if number >= weight.after else 0.0
+        if isinstance(weight, Share):
+            return part.every * weight.share if number >= weight.after else 0.0
         return part.every * at(weight, number)
 
     @property
@@ -54,6 +57,12 @@ class Term:
         """The adaptive weight, when the term has one."""
         weight = self.part.weight
         return weight if self.weighted and isinstance(weight, Adaptive) else None
+
+    @property
+    def share(self) -> Share | None:
+        """The share of the gradient, when the weight is one."""
+        weight = self.part.weight
+        return weight if self.weighted and isinstance(weight, Share) else None
 
     @property
     def reaches(self) -> Reaches:
@@ -65,6 +74,7 @@ class Term:
 
         Raises `BrokenError` when the loss gives anything else, or changes what is not its own.
         """
+        step = step.about(self.part.about)
         with untouched(self.part, tensors_in(step)):
             value: Tensor | None = getattr(self.module, self.player)(step)
         if value is None:
@@ -72,6 +82,22 @@ class Term:
         if fault := fault_of_term(value, step):
             raise BrokenError(self.part, f"its {self.player}'s term is {fault}")
         return value
+
+
+def owner_of(parameter: str) -> str:
+    """Return the network that a parameter is of, by its name; "loss L.critic" for a critic."""
+    network, _, inner = parameter.partition(".")
+    critic = network.startswith("loss ") and inner.startswith("critic.")
+    return f"{network}.critic" if critic else network
+
+
+def player_of(owner: str) -> PlayerName:
+    """Return who trains a network: the discriminator its own and critics, the generator the rest.
+
+    `owner` is what `owner_of` returns.
+    """
+    judge = owner.startswith("discriminator") or owner.endswith(".critic")
+    return "discriminator" if judge else "generator"
 
 
 def has_term(loss: object, player: PlayerName) -> bool:
@@ -86,7 +112,13 @@ def build_losses(recipe: Recipe) -> list[tuple[Loss, LossTerm]]:
     for part in recipe.losses:
         ambient = rng.ambient(recipe.train.seed, f"weights of the loss {part.label}")
         with ambient, untouched(part):
-            built.append((part, part.build()))
+            module = part.build(recipe.image, recipe.latent)
+        if part.critic != (isinstance(module, nn.Module) and hasattr(module, "critic")):
+            there = "has no attribute" if part.critic else "has an attribute"
+            message = f"the module of its build {there} `critic`, whose weights are those of the"
+            instead = f"say so in the part: critic: ClassVar[bool] = {not part.critic}"
+            raise BrokenError(part, f"{message} discriminator's player; {instead}")
+        built.append((part, module))
     return built
 
 
@@ -107,6 +139,7 @@ class Losses:
     """A player's losses of one forward pass."""
 
     terms: dict[str, Tensor]  # unweighted, by label
+    ratios: dict[str, Tensor] = field(default_factory=dict)  # of gradient norms, by label
     sums: dict[Reaches, Tensor] = field(default_factory=dict)  # weighted, by what they reach
 
 
@@ -121,18 +154,54 @@ def weighted_losses(
         weights = [(term, term.weight(step.number)) for term in terms]
         values = [(term, term.value(step), weight) for term, weight in weights if weight]
         counted = [(term, value, weight) for term, value, weight in values if value is not None]
-        losses = Losses({term.label: value for term, value, _ in counted})
+        terms_values = {term.label: value for term, value, _ in counted}
+        losses = Losses(terms_values, _ratios(counted, step, last_layer))
         for term, value, weight in counted:
             weighted = weight * value
-            if term.adaptive is not None:
-                names = term.adaptive.against
-                others = [w * v for other, v, w in counted if other.part.label in names]
-                # With none of them at this step the weight is the factor alone.
-                ratio = gradient_ratio(others, value, last_layer(), term.adaptive.most)
-                weighted = weighted if ratio is None else weighted * ratio
+            if (ratio := losses.ratios.get(term.label)) is not None:
+                weighted = weighted * ratio
             previous = losses.sums.get(term.reaches)
             losses.sums[term.reaches] = weighted if previous is None else previous + weighted
     return losses
+
+
+def _ratios(
+    counted: list[tuple[Term, Tensor, float]], step: Step, last_layer: Callable[[], Tensor | None]
+) -> dict[str, Tensor]:
+    """Return what multiplies each weight that is adaptive or a share, by label.
+
+    It lacks a term whose gradients cannot be compared at this step: its weight is the factor, or
+    the share, alone.
+    """
+    ratios: dict[str, Tensor | None] = {}
+    for term, value, _ in counted:
+        if term.adaptive is not None:
+            names = term.adaptive.against
+            others = [w * v for other, v, w in counted if other.part.label in names]
+            ratios[term.label] = gradient_ratio(others, value, last_layer(), term.adaptive.most)
+    shared = {term.label: (value, term.share.share) for term, value, _ in counted if term.share}
+    ratios |= share_ratios(shared, step) if shared else {}
+    return {label: ratio for label, ratio in ratios.items() if ratio is not None}
+
+
+def share_ratios(shared: dict[str, tuple[Tensor, float]], step: Step) -> dict[str, Tensor | None]:
+    """Return what multiplies each share, by label, from values and shares in the recipe's order.
+
+    With it the gradients of all terms at the decoder's output are as their shares, and the first
+    one's is its own. None for a term without a gradient there, and for all when the first has none.
+    """
+    output = step.recon_logits
+    norms = {label: _gradient_norm([value], output) for label, (value, _) in shared.items()}
+    first, *_ = shared
+    (_, share), length = shared[first], norms[first]
+    if length is None:
+        return dict.fromkeys(shared)
+    ratios: dict[str, Tensor | None] = {
+        label: None if norm is None else (length / (norm + 1e-12)).clamp(max=MOST_RATIO) / share
+        for label, norm in norms.items()
+    }
+    ratios[first] = torch.ones_like(length) / share
+    return ratios
 
 
 def gradient_ratio(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from vgx.errors import RecipeError
 from vgx.parts.base import near
 from vgx.parts.values import at
 from vgx.recipe.model import Optimizer
+
+T = TypeVar("T")
 
 SECOND_ORDER = ("adahessian",)
 ADAM_BETAS = (0.9, 0.999)  # the default of Adam
@@ -86,6 +89,15 @@ def _no_compiler() -> Iterator[None]:
         yield
     finally:
         kind.add_param_group = wrapped
+
+
+def unwrapped(method: Callable[..., T]) -> Callable[..., T]:
+    """Return a method of an optimizer without PyTorch's wrappers.
+
+    They import the compiler, only to disable it, as in `_no_compiler`.
+    """
+    bound: Any = method
+    return partial(inspect.unwrap(bound.__func__), bound.__self__)
 
 
 def learning_rate(settings: Optimizer, number: int) -> float:

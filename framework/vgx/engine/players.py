@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from vgx.engine.losses import Losses, PlayerName, Reaches, Term
-from vgx.engine.optimizers import laid_out, learning_rate
+from vgx.engine.optimizers import laid_out, learning_rate, unwrapped
 from vgx.recipe.model import Optimizer
 
 Gradients = dict[str, Tensor]  # by the name of the parameter, where a term has one
@@ -18,7 +18,7 @@ Gradients = dict[str, Tensor]  # by the name of the parameter, where a term has 
 
 @dataclass(frozen=True, eq=False)
 class Player:
-    """The generator (encoder, decoder and losses with weights) or the discriminator."""
+    """The generator (encoder, decoder, weights of losses) or the discriminator (and critics)."""
 
     name: PlayerName
     trained: dict[str, nn.Parameter]  # by name, such as "decoder.0.weight"
@@ -66,7 +66,8 @@ class Player:
                 nn.utils.clip_grad_norm_(self.parameters, self.clip)
             if found_inf is not None:
                 self.optimizer.found_inf = found_inf.float()  # type: ignore[attr-defined]
-            self.optimizer.step()
+            with torch.no_grad():
+                unwrapped(self.optimizer.step)()
             for parameter in self.parameters:
                 parameter.grad = None
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vgx.engine.losses import PlayerName
-from vgx.engine.optimizers import laid_out
+from vgx.engine.optimizers import laid_out, unwrapped
 from vgx.engine.players import Player
 from vgx.runs.checkpoint import under
 
@@ -42,7 +42,7 @@ def optimizer_tensors(players: Iterable[Player]) -> tuple[dict[str, Tensor], dic
     plain: dict[str, Any] = {}
     for player in players:
         names = [*player.trained]
-        state = player.optimizer.state_dict()
+        state = unwrapped(player.optimizer.state_dict)()
         groups = [{k: v for k, v in g.items() if k != "params"} for g in state["param_groups"]]
         numbers: dict[str, Any] = {}
         for index, values in state["state"].items():
@@ -69,12 +69,12 @@ def load_optimizers(
             names = [*players[owner].trained]
             states[owner].setdefault(names.index(name), {})[key] = value
     for player in players.values():
-        new = player.optimizer.state_dict()["param_groups"]
+        new = unwrapped(player.optimizer.state_dict)()["param_groups"]
         groups = [
             _group(old, group) for old, group in zip(plain[player.name]["groups"], new, strict=True)
         ]
         state = {"state": states[player.name], "param_groups": groups}
-        player.optimizer.load_state_dict(state)
+        unwrapped(player.optimizer.load_state_dict)(state)
         for parameter, kept in player.optimizer.state.items():
             for key, value in kept.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:

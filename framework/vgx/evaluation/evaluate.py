@@ -14,6 +14,7 @@ import torch
 
 from vgx.check.metrics import try_metric
 from vgx.console import Console
+from vgx.data.classes import as_labels_of
 from vgx.data.opening import store_of
 from vgx.data.store import Store, announce, open_source
 from vgx.errors import HubError, RecipeError, noticing
@@ -26,27 +27,45 @@ from vgx.evaluation.metrics import (
     check_sampler,
     counts_of,
     feature_parts,
-    measure_reconstructions,
     measure_samples,
+    reconstruction_states,
+    values_of,
 )
 from vgx.evaluation.tables import LATENT
 from vgx.files import write_file
-from vgx.parts.kinds import Dataset, Factored, Features, Metric, Sampler, Source
+from vgx.notebook import run as people
+from vgx.parts.kinds import (
+    Dataset,
+    Factored,
+    Features,
+    Labelled,
+    Metric,
+    PerImage,
+    Sampler,
+    Source,
+)
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Recipe, value_names
 from vgx.runs.directory import Run
 from vgx.runs.moved import looking_back
-from vgx.sampling.draw import draw, prepare
+from vgx.sampling.draw import class_names, draw, prepare
 from vgx.sampling.model import Model, load_model
+from vgx.step import Posterior
 
 # Of evaluation.json. From 2 on, factors that are classes are measured as such. From 3 on, `fid` and
 # `kid` are in Inception's features alone; ssim, mig, disentanglement and completeness changed.
 FORMAT = 3
+GROUPS = 10  # parts of the reconstructed images, of which each has a mean
 PUBLISHED = 50_000  # generated images that published distances compare with all training images
 TRAINED_ON = (
     "nothing was held out (eval.holdout: 0), so reconstructions and latents are measured on images "
     "that the run was trained on; they say nothing about other images"
+)
+
+UNLABELLED = (
+    "the networks take labels, and these images have none that the run knows; give images with "
+    "labels, as --against '{type: image-folder, path: FOLDER, label: folder}'"
 )
 
 
@@ -72,7 +91,10 @@ def evaluate_run(
     device: torch.device,
     console: Console,
 ) -> dict[str, Any]:
-    """Measure a run's checkpoint, write `evaluation.json` and return its content."""
+    """Measure a run's checkpoint, write `evaluation.json` and return its content.
+
+    Then `run_evaluated` of each plugin is called; an error there is a warning.
+    """
     started, notices = time.perf_counter(), list[str]()
     place, dataset = run.place("evaluation.json"), settings.against or recipe.dataset
     if settings.against is None and not recipe.eval.holdout:
@@ -81,16 +103,17 @@ def evaluate_run(
         cache = FeatureCache(recipe.image, device, lambda part: registry.owner(type(part)).version)
         announce(dataset, settings.samplers, console)
         with looking_back(run, recipe):
-            source, image = _open(dataset, recipe)
-        most = min(settings.n, len(source))
+            source, image = _open(dataset, recipe, console)
+        counts = _counts_before(settings, recipe, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
-        settings = _possible(settings, recipe, Counts(most, most, settings.n), cache, console)
+        settings = _possible(settings, recipe, image, counts, cache, console)
         model = _model(run, recipe, device, settings)
         holdout = None if settings.against else recipe.eval.holdout
         store = store_of(source, dataset, image, console, holdout or 0.0)
+        store = _with_labels_of(store, run, recipe) if settings.against else store
         sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
-        settings = _possible(settings, recipe, counts, cache, console)
+        settings = _possible(settings, recipe, image, counts, cache, console, model)
         with console.progress("Evaluating", _work(settings, sets, model)) as update:
 
             def advance(more: int) -> None:
@@ -98,7 +121,9 @@ def evaluate_run(
 
             measured = {
                 "reconstruction": _reconstruction(model, sets.reconstructed, settings, advance),
-                "generation": measure_generation(model, sets.reference, settings, cache, advance),
+                "generation": measure_generation(
+                    model, sets.reference, settings, cache, advance, sets.held_out
+                ),
                 "latent": _latent(model, sets.reconstructed, settings, source, store, advance),
             }
     parts = feature_parts(settings.metrics).values()
@@ -125,34 +150,73 @@ def evaluate_run(
         "notices": list(dict.fromkeys(notices)),
     }
     write_file(place, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    for plugin in registry.plugins:
+        if failure := plugin.call("run_evaluated", run=people.Run(run.path)):
+            console.warn(
+                f"plugin {plugin.title} failed after the evaluation of {run.path}: {failure}"
+            )
     return results
 
 
+def _counts_before(settings: Settings, recipe: Recipe, images: int) -> Counts:
+    """Return the largest counts that there can be, before the images are split."""
+    most = min(settings.n, images)
+    held = most if recipe.eval.holdout and settings.against is None else 0
+    return Counts(most, most, settings.n, held)
+
+
 def _model(run: Run, recipe: Recipe, device: torch.device, settings: Settings) -> Model:
-    networks = ("encoder", "decoder")
-    return load_model(run, recipe, device, networks, best=settings.best, step=settings.step)
+    return load_model(run, recipe, device, best=settings.best, step=settings.step)
 
 
-def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:
-    # The decoder does not know the labels of another data set.
-    image = recipe.image if dataset == recipe.dataset else replace(recipe.image, classes=0)
+def _open(dataset: Dataset, recipe: Recipe, console: Console) -> tuple[Source, ImageSpec]:
+    """Open the images; those of another data set have labels only if the networks take them."""
+    if dataset == recipe.dataset or recipe.takes_labels:
+        try:
+            source, _ = open_source(dataset, recipe.image)
+        except RecipeError as error:  # it has other classes
+            if dataset == recipe.dataset:
+                raise
+            console.print(f"The labels of these images are not used: {str(error).splitlines()[0]}")
+        else:
+            if dataset == recipe.dataset or isinstance(source, Labelled):
+                return source, recipe.image
+    image = replace(recipe.image, classes=0)
     source, _ = open_source(dataset, image)
     return source, image
 
 
+def _with_labels_of(store: Store, run: Run, recipe: Recipe) -> Store:
+    """Return the images with the labels that the run has for classes of the same names."""
+    if store.labels is None:
+        return store
+    labels = as_labels_of(store.labels[: len(store.images)], store.names, class_names(run, recipe))
+    return replace(store, labels=labels)
+
+
 def _possible(
-    settings: Settings, recipe: Recipe, counts: Counts, cache: FeatureCache, console: Console
+    settings: Settings,
+    recipe: Recipe,
+    given: ImageSpec,
+    counts: Counts,
+    cache: FeatureCache,
+    console: Console,
+    model: Model | None = None,
 ) -> Settings:
     """Return the settings with the metrics that can be computed, whose networks are then built.
 
-    The reason why one cannot be computed is printed, or raised if the metric was named.
+    The reason why one cannot be computed is printed, or raised if the metric was named. Metrics
+    that use the model are tried when it is there. `given` says whether the images have labels.
     """
     check_names(settings.metrics)
+    labelled = given.classes > 0 or not recipe.takes_labels
     image, metrics = recipe.image, list[Metric]()
     for metric in settings.metrics:
         try:
+            if metric.pairs and not labelled:
+                raise RecipeError(f"metric {metric.type}: {UNLABELLED}")
             check_metric(metric, image, counts)
-            try_metric(metric, image, cache.network)
+            try_metric(metric, image, cache.network, model)
         except (RecipeError, HubError) as error:
             if settings.named:
                 raise
@@ -167,13 +231,13 @@ def _possible(
 
 def _few(settings: Settings, sets: RealSets) -> list[str]:
     """Return notices about metrics of sets that get fewer images than they need."""
-    least = min(settings.n, len(sets.reference))
+    sizes = {False: min(settings.n, len(sets.reference)), True: len(sets.reconstructed)}
     notices = [
-        f"{metric.type} of {least:,} images a side means little by itself: with fewer than "
-        f"{metric.wants:,} it is far from its value for many images; compare it only with values "
-        "for as many images"
+        f"{metric.type} of {sizes[metric.pairs]:,} images a side means little by itself: with "
+        f"fewer than {metric.wants:,} it is far from its value for many images; compare it only "
+        "with values for as many images"
         for metric in settings.metrics
-        if not metric.pairs and least < metric.wants
+        if sizes[metric.pairs] < metric.wants
     ]
     real, generated = sets.reference, settings.n
     only_pairs = all(metric.pairs for metric in settings.metrics)
@@ -233,16 +297,35 @@ def _reconstruction(
     metrics = [metric for metric in settings.metrics if metric.pairs]
     if model.encoder is None or not metrics:
         return None
-    values = measure_reconstructions(model, real, metrics, advance)
+    states = reconstruction_states(model, real, metrics, advance)
+    figures = _statistics([values_of(states)], metrics)
+    for state in states:
+        if isinstance(state, PerImage):
+            for name, values in state.per_image().items():
+                figures[name] |= over_images(values)
+    return {"pictures": len(real), "split": real.split, "figures": figures}
+
+
+def over_images(values: Sequence[float]) -> dict[str, Any]:
+    """Return the standard error of a mean over images, and the means of `GROUPS` parts of these.
+
+    The parts are of the same images for every run that is measured on these images, so two runs can
+    be compared part by part.
+    """
+    groups = min(GROUPS, len(values))
     return {
-        "pictures": len(real),
-        "split": real.split,
-        "figures": _statistics([values], metrics),
+        "spread": statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0,
+        "groups": [statistics.fmean(values[i::groups]) for i in range(groups)],
     }
 
 
 def measure_generation(
-    model: Model, real: RealImages, settings: Settings, cache: FeatureCache, advance: Advance
+    model: Model,
+    real: RealImages,
+    settings: Settings,
+    cache: FeatureCache,
+    advance: Advance,
+    held: RealImages | None = None,
 ) -> list[dict[str, Any]]:
     """Return the values of each sampler's images against real ones, with their spread."""
     metrics = [metric for metric in settings.metrics if not metric.pairs]
@@ -258,7 +341,7 @@ def measure_generation(
         values = []
         for seed in range(settings.seeds):
             samples = draw(drawing, prepared, settings.n, seed, counts)
-            values.append(measure_samples(samples, real, metrics, cache, advance))
+            values.append(measure_samples(samples, real, metrics, cache, advance, drawing, held))
         results.append({
             "sampler": sampler.model_dump(mode="json"),
             "pictures": settings.n,
@@ -279,11 +362,14 @@ def _latent(
     store: Store,
     advance: Advance,
 ) -> dict[str, Any] | None:
-    if model.encoder is None:
+    part, labels = model.recipe.encoder, real.labels_on(model.codes.device)
+    if part is None or (part.conditional and labels is None):
         return None
-    posteriors = []
+    posteriors, done = list[Posterior](), 0
     for images in real.batches(model.codes.device):
-        posteriors.append(model.encoder(images))
+        own = None if labels is None else labels[done : done + len(images)]
+        posteriors.append(model.posterior(images, own))
+        done += len(images)
         advance(len(images))
     encoded = latents.Latents.of(posteriors, model.encoder)
     factors: dict[str, list[float]] = {}

@@ -29,6 +29,7 @@ from vgx.runs import summed
 from vgx.sampling.model import CHUNK
 
 MOST = 2**34  # bytes of a file of features: two million images in the features of Inception
+HELD_OUT = "held out"  # the split of such images
 Advance = Callable[[int], None]  # is called with the number of images just processed
 
 
@@ -79,6 +80,11 @@ class RealSets(NamedTuple):
     reconstructed: RealImages  # these are encoded and decoded
     reference: RealImages  # samples are compared with these
 
+    @property
+    def held_out(self) -> RealImages | None:
+        """The images that are reconstructed, if the training did not see them but their others."""
+        return self.reconstructed if self.reconstructed.split == HELD_OUT else None
+
 
 def real_sets(store: Store, holdout: float | None, n: int) -> RealSets:
     """Choose at most `n` images for each set by their hashes, so the order of files has no effect.
@@ -97,7 +103,7 @@ def real_sets(store: Store, holdout: float | None, n: int) -> RealSets:
         return RealSets(others, others)
     held = held_out(store.hashes, holdout)
     trained = some(~held, "trained on")
-    return RealSets(some(held, "held out") if held.any() else trained, trained)
+    return RealSets(some(held, HELD_OUT) if held.any() else trained, trained)
 
 
 @dataclass(eq=False)

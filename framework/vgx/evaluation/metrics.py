@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vgx import rng
-from vgx.check.metrics import try_metric
+from vgx.check.metrics import state_of, try_metric, update
 from vgx.data.store import Store
 from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
@@ -26,7 +26,7 @@ from vgx.evaluation.features import (
     real_sets,
 )
 from vgx.images import levels
-from vgx.parts.kinds import Comparison, Features, Metric, Sampler
+from vgx.parts.kinds import Comparison, Features, Metric, MetricState, Sampler
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import Eval, Recipe, value_names
 from vgx.sampling.draw import draw, prepare
@@ -39,6 +39,7 @@ class Counts(NamedTuple):
     reconstructed: int
     real: int  # that generated images are compared with
     generated: int
+    held_out: int = 0
 
 
 def check_metric(metric: Metric, image: ImageSpec, counts: Counts) -> None:
@@ -46,6 +47,9 @@ def check_metric(metric: Metric, image: ImageSpec, counts: Counts) -> None:
     sides = (counts.reconstructed,) * 2 if metric.pairs else (counts.real, counts.generated)
     if reason := metric.why_not(image, *sides):
         raise RecipeError(f"metric {metric.type}: {reason}")
+    if metric.held_out and not counts.held_out:
+        message = "it compares with images that the training did not see, and there are none here"
+        raise RecipeError(f"metric {metric.type}: {message}; train with --set eval.holdout=0.1")
 
 
 def check_names(metrics: Sequence[Metric]) -> None:
@@ -72,16 +76,16 @@ def try_metrics(recipe: Recipe, images: int | None = None) -> None:
     if settings.every is None:
         return
     real = settings.n if images is None else min(settings.n, images)
-    check_metrics(settings.metrics, image, Counts(real, real, settings.n))
+    held = real if settings.holdout else 0
+    check_metrics(settings.metrics, image, Counts(real, real, settings.n, held))
     if any(not metric.pairs for metric in settings.metrics):
         check_sampler(recipe.sampler, image)
-    for metric in settings.metrics:
-        try_metric(metric, image)
     generator = rng.generator(0, "check")
-    features = [torch.rand(settings.n, 8, generator=generator) for _ in range(2)]  # [N, F]
     for metric in settings.metrics:
+        shape = settings.n, try_metric(metric, image)  # N, F
         if isinstance(metric, Comparison) and not metric.pairs:
-            metric.compare(*features)
+            sets = range(3 if metric.held_out else 2)
+            metric.compare(*[torch.rand(shape, generator=generator) for _ in sets])
 
 
 def check_images(settings: Eval, image: ImageSpec, store: Store) -> None:
@@ -93,7 +97,8 @@ def check_images(settings: Eval, image: ImageSpec, store: Store) -> None:
 
 def counts_of(sets: RealSets, generated: int) -> Counts:
     """Return how many images there are with these real ones."""
-    return Counts(len(sets.reconstructed), len(sets.reference), generated)
+    held = sets.held_out
+    return Counts(len(sets.reconstructed), len(sets.reference), generated, len(held or ()))
 
 
 def measure_training(
@@ -102,18 +107,20 @@ def measure_training(
     """Measure the recipe's metrics after a step; the training is left as it was."""
     recipe, settings = engine.recipe, engine.recipe.eval
     model = current_model(engine, step)
-    reconstructed, reference = real_sets(store, settings.holdout, settings.n)
+    sets = real_sets(store, settings.holdout, settings.n)
+    reconstructed, reference = sets
     with rng.ambient(recipe.train.seed, "evaluation", step), evaluating(model.networks):
         values = measure_reconstructions(model, reconstructed, settings.metrics)
         if any(not metric.pairs for metric in settings.metrics):
             counts = reference.label_counts(recipe.image)
             samples = draw(model, prepare(model), settings.n, 0, counts)
-            of_samples = measure_samples(samples, reference, settings.metrics, cache)
+            of_samples = measure_samples(
+                samples, reference, settings.metrics, cache, model=model, held=sets.held_out
+            )
             values = _merged(values, of_samples)
     return values
 
 
-@torch.no_grad()
 def measure_reconstructions(
     model: Model, real: RealImages, metrics: Sequence[Metric], advance: Advance = ignore
 ) -> dict[str, float]:
@@ -121,19 +128,32 @@ def measure_reconstructions(
 
     Metrics that compare sets of images are left out.
     """
-    states = [metric.build(model.recipe.image) for metric in metrics if metric.pairs]
+    return values_of(reconstruction_states(model, real, metrics, advance))
+
+
+def values_of(states: Sequence[MetricState]) -> dict[str, float]:
+    """Return the values of the metrics that have these states."""
+    return _merged(*(state.compute() for state in states))
+
+
+@torch.no_grad()
+def reconstruction_states(
+    model: Model, real: RealImages, metrics: Sequence[Metric], advance: Advance = ignore
+) -> list[MetricState]:
+    """Return states of metrics after all real images and what the decoder makes of them."""
+    states = [state_of(metric, model.recipe.image, model) for metric in metrics if metric.pairs]
     if not states:
-        return {}
+        return []
     device = model.codes.device
     all_labels, done = real.labels_on(device), 0
     for images in real.batches(device):
         labels = None if all_labels is None else all_labels[done : done + len(images)]
-        recon = as_saved(model.decode(model.encode(images), labels))
+        recon = as_saved(model.decode(model.encode(images, labels), labels))
         for state in states:
-            state.update(images, recon)
+            update(state, (images, recon), labels)
         done += len(images)
         advance(len(images))
-    return _merged(*(state.compute() for state in states))
+    return states
 
 
 @torch.no_grad()
@@ -143,15 +163,19 @@ def measure_samples(
     metrics: Sequence[Metric],
     cache: FeatureCache,
     advance: Advance = ignore,
+    model: Model | None = None,
+    held: RealImages | None = None,
 ) -> dict[str, float]:
     """Compare real images with samples, which come in batches [N, C, H, W] in [0, 1].
 
-    Metrics that compare pairs of images are left out.
+    Metrics that compare pairs of images are left out. `model` made the samples, and `held` are
+    images that were held out; only metrics that use them need them.
     """
     of_sets = [metric for metric in metrics if not metric.pairs]
     compared = [metric for metric in of_sets if isinstance(metric, Comparison)]
     others = [metric for metric in of_sets if not isinstance(metric, Comparison)]
-    states = [metric.build(cache.image) for metric in others]
+    states = [state_of(metric, cache.image, model) for metric in others]
+    labels = real.labels_on(cache.device)
     parts = feature_parts(metrics)
     features: dict[str, list[Tensor]] = {name: [] for name in parts}
     done = 0
@@ -161,15 +185,19 @@ def measure_samples(
             features[name].append(cache.features(part, images))
         if states and done < len(real):
             beside = real.batch(done, len(images), cache.device)  # as many of each side
+            own = None if labels is None else labels[done : done + len(beside)]
             for state in states:
-                state.update(beside, images[: len(beside)])
+                update(state, (beside, images[: len(beside)]), own)
         done += len(images)
         advance(len(images))
     values = []
     for metric in compared:
         expected = cache.real_features(metric.features, real).to(cache.device)  # [N, F]
         generated = torch.cat(features[metric.features.model_dump_json()]).to(cache.device)
-        values.append(metric.compare(expected, generated))
+        sets = [expected, generated]
+        if metric.held_out and held is not None:
+            sets.append(cache.real_features(metric.features, held).to(cache.device))  # [K, F]
+        values.append(metric.compare(*sets))
     return _merged(*values, *(state.compute() for state in states))
 
 

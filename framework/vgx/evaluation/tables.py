@@ -66,7 +66,13 @@ def title_of(name: str, figure: Figure) -> str:
     return name + features + directions[figure.get("better")]
 
 
+def spread_of(seeds: int) -> str:
+    """Return what ± means in the tables of an evaluation with so many seeds."""
+    text = "± is the standard error over images for reconstructions"
+    return f"{text}, else the standard deviation over {seeds} seeds" if seeds > 1 else text
+
+
 def value_and_spread(figure: Figure) -> str:
-    """Return a mean with four significant digits and its spread over seeds."""
+    """Return a mean with four significant digits and its spread."""
     text = f"{figure['mean']:.4g}"
     return f"{text} ± {figure['spread']:.2g}" if figure.get("spread") else text

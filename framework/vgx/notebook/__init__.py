@@ -10,6 +10,7 @@ run         a run: its history, its images, and how it shows itself
 live        a training in a notebook: one output, replaced as it goes on
 defined     parts that a cell or a script defined: their source as a plugin file
 training    `vgx.run`, `vgx.resume`, `vgx.train`
+checking    `vgx.check`, and what it gives
 evaluation  `vgx.evaluate`, and what it gives
-listing     `vgx.runs`
+listing     `vgx.runs`, `vgx.recipes`
 """

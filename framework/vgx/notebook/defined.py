@@ -57,7 +57,7 @@ def keep(recipe: Recipe, registry: Registry) -> tuple[Recipe, Registry]:
     first, place = next(iter(lost.items()))
     named = f"{place}: {first.__name__} cannot be kept with the run"
     try:
-        file = PluginFile(Path(FILE), _source([*lost]).encode())
+        file = PluginFile(_new_name(registry), _source([*lost]).encode())
         kept = discover([*registry.files, file])
         again = load_recipe(recipe.model_dump(mode="json"), (), kept)
     except VgxError as error:
@@ -66,6 +66,15 @@ def keep(recipe: Recipe, registry: Registry) -> tuple[Recipe, Registry]:
     if again.model_dump(mode="json") != recipe.model_dump(mode="json"):
         raise PluginError(f"{named}: its source makes another part of the same fields")
     return again, kept
+
+
+def _new_name(registry: Registry) -> Path:
+    """Return a name that no plugin file has: the recipe may be that of another such run."""
+    names, path, number = [file.path.name for file in registry.files], Path(FILE), 1
+    while path.name in names:
+        number += 1
+        path = Path(FILE).with_stem(f"{Path(FILE).stem}_{number}")
+    return path
 
 
 def _source(parts: list[type[Component]]) -> str:

@@ -14,10 +14,10 @@ from vgx.console import Console, aligned
 from vgx.engine.build import pick_device
 from vgx.evaluation.choice import settings_for
 from vgx.evaluation.evaluate import evaluate_run
-from vgx.evaluation.tables import meanings, tables
+from vgx.evaluation.tables import meanings, spread_of, tables
 from vgx.notebook import html
-from vgx.notebook.kernel import cell
-from vgx.notebook.live import Live, captured, chosen_console
+from vgx.notebook.kernel import ShownOnce
+from vgx.notebook.live import chosen_console, showing, shown
 from vgx.notebook.run import Run
 from vgx.notebook.training import AnyRun
 from vgx.parts.kinds import Dataset, Sampler
@@ -27,12 +27,11 @@ from vgx.training import environment
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation:
+class Evaluation(ShownOnce):
     """What was measured of a run. In a notebook it is shown as tables."""
 
     run: Run
     results: Mapping[str, Any]  # the content of evaluation.json
-    shown_in: int | None = None  # the cell of the notebook that shows it already
 
     @property
     def figures(self) -> dict[str, float]:
@@ -67,19 +66,16 @@ class Evaluation:
             html.block(html.escaped(title), html.table(header, rows))
             for title, header, rows in self._tables
         ]
-        notices = html.lines([f"NOTICE: {text}" for text in self.results["notices"]])
+        lines = [spread_of(len(self.results["seeds"]))]
+        notices = html.lines([*lines, *(f"NOTICE: {text}" for text in self.results["notices"])])
         explained = html.table(("figure", "meaning"), meanings({**self.results}))
         folded = html.folded("what the figures mean", explained)
         return html.block(html.title(self._title), *parts, notices, folded)
 
-    def _ipython_display_(self) -> None:
-        if self.shown_in is None or self.shown_in != cell():
-            raise NotImplementedError  # then IPython shows it as HTML
-
     @property
     def _title(self) -> str:
         seeds, step = len(self.results["seeds"]), f"step {self.results['step']:,}"
-        spread = f"spread over {seeds} seeds" if seeds > 1 else "one seed"
+        spread = f"{seeds} seeds" if seeds > 1 else "one seed"
         return f"Evaluation of run {self.run.path.name}, {step}; {spread}"
 
     @property
@@ -115,10 +111,6 @@ def evaluate(
     settings = settings_for(
         recipe, registry, console, metrics, other, samplers, n, seeds, best, step
     )
-    with captured(console), blaming(registry):
+    with showing(console), blaming(registry):
         results = evaluate_run(found, recipe, settings, registry, pick_device(device), console)
-    if not isinstance(console, Live):
-        return Evaluation(found, results)
-    evaluation = Evaluation(found, results, cell())
-    console.end(None, evaluation._repr_html_(), repr(evaluation))
-    return evaluation
+    return shown(console, Evaluation(found, results))

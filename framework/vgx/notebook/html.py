@@ -71,3 +71,9 @@ def picture(data: bytes, kind: str, alt: str) -> str:
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     style = "max-width:100%;height:auto;image-rendering:pixelated"
     return f'<img src="{source}" alt="{escaped(alt)}" style="{style}">'
+
+
+def vector(svg: str, alt: str) -> str:
+    """Return an SVG drawing as an image: its style is its own, and nothing in it is executed."""
+    source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+    return f'<img src="{source}" alt="{escaped(alt)}" style="max-width:100%;height:auto">'

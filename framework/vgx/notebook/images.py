@@ -43,6 +43,7 @@ class Images:
     originals: Tensor | None = None  # [N, C, H, W]  shown above the images, row by row
     about: str = ""  # what they are
     notices: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # the class of each image, if they are known
 
     def __post_init__(self) -> None:
         """Check the shapes."""
@@ -66,7 +67,8 @@ class Images:
             raise IndexError(f"there are {len(self)} images")
         above = None if self.originals is None else self.originals[index]
         part = self.tensor[index]
-        return replace(self, tensor=part, originals=above, columns=None, captions=())
+        own = self.classes[index]
+        return replace(self, tensor=part, originals=above, columns=None, captions=(), classes=own)
 
     def numpy(self) -> NDArray[np.uint8]:
         """[N, H, W, C]  The images as bytes from 0 to 255, as matplotlib and Pillow take them."""
@@ -75,12 +77,13 @@ class Images:
     def save(self, path: str | Path) -> Path:
         """Write the grid to a file, and return it: .png, .jpg, .webp or .pdf.
 
+        A data set of a folder leaves grids out, but not a single image.
         Raises `RecipeError` for another ending, and `StorageError` when it cannot be written.
         """
         file = user_path(path)
         rows, columns = self._rows()
         require_image_file(file, len(rows), (rows.shape[-2], rows.shape[-1]), columns)
-        save_image(self.grid(), file)
+        save_image(self.grid(), file, marked=len(rows) > 1)
         return file
 
     def grid(self) -> Tensor:
@@ -131,14 +134,14 @@ class Images:
         return html.block(shown, html.lines([f"NOTICE: {text}" for text in self.notices]))
 
     def _shown(self) -> tuple[bytes | None, bytes | None]:
-        image = shown(as_pil(as_pixels(self.grid()[None])[0]))
+        image = enlarged(as_pil(as_pixels(self.grid()[None])[0]))
         png = _file(image, "PNG")
         if len(png) <= MOST:
             return png, None
         return None, _small(image, lambda each: _file(each, "JPEG", quality=92))
 
 
-def shown(image: Image.Image) -> Image.Image:
+def enlarged(image: Image.Image) -> Image.Image:
     """Return an image in the size in which a notebook shows it: small ones enlarged."""
     image = enlarge(image.convert("RGB"))
     image.thumbnail((SIDE, SIDE))

@@ -1,9 +1,9 @@
-"""The runs of a folder, as a list that shows itself."""
+"""Runs and recipes, as lists that show themselves."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,6 +12,7 @@ from vgx.notebook import html
 from vgx.notebook.history import frame
 from vgx.notebook.run import Run
 from vgx.output import short
+from vgx.recipe import library
 from vgx.runs import directory
 from vgx.runs.summary import Summary, age, summarize
 
@@ -70,3 +71,33 @@ def runs(out: str | Path | None = None) -> Runs:
     """Return the runs in a folder of runs, newest first."""
     every = [Run(run.path) for run in reversed(directory.every(out))]
     return Runs(directory.runs_dir(out), every)
+
+
+class Recipes(Mapping[str, str]):
+    """Names of recipes, and what each is in one sentence. In a notebook they are a table."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        """Keep the names and the first sentences of some files."""
+        self._about = {name: library.about(file) for name, file in files.items()}
+
+    def __getitem__(self, name: str) -> str:
+        """Return what a recipe is; `vgx.load_recipe(name)` is the recipe."""
+        return self._about[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._about)
+
+    def __len__(self) -> int:
+        return len(self._about)
+
+    def __repr__(self) -> str:
+        count = f"{len(self):,} recipes come with vgx; train one with vgx.run(NAME)"
+        return "\n".join([count, *aligned([*self.items()])])
+
+    def _repr_html_(self) -> str:
+        return html.table(("recipe", "what it is"), self.items())
+
+
+def recipes() -> Recipes:
+    """Return the recipes that come with vgx: their names, and what each is in one sentence."""
+    return Recipes(library.recipes())

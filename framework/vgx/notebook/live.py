@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, Self, TextIO, TypeVar
 
 from vgx.console import LOG, Console, Progress, aligned
 from vgx.images import as_pil, as_pixels
 from vgx.notebook import html
 from vgx.notebook.curves import charts
-from vgx.notebook.images import as_webp, shown
+from vgx.notebook.images import as_webp, enlarged
 from vgx.notebook.kernel import in_notebook
 from vgx.notebook.run import Run, heading, newest_grid
 from vgx.output import visible_lines
@@ -24,6 +25,19 @@ SECONDS = 1.0  # between two updates, at least
 LINES = 2000  # of the log that are kept for the curves; of more, every second one
 MESSAGES = 400  # lines that are kept
 TRACK = "height:8px;border-radius:4px;background:rgba(128,128,128,.25);max-width:480px"
+
+
+class Shows(Protocol):
+    """A value that shows itself, but not twice in a cell: see `kernel.ShownOnce`."""
+
+    def _repr_html_(self) -> str: ...
+
+    def shown(self) -> Self:
+        """Note that the cell shows it already."""
+        ...
+
+
+Value = TypeVar("Value", bound=Shows)
 
 
 class Live(Console):
@@ -43,6 +57,11 @@ class Live(Console):
         self._handle: Any = None
         self._last = 0.0
         self._lock = threading.RLock()  # a thread prints the lines of signals
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was shown."""
+        return self._handle is not None
 
     # --- what a console does ---------------------------------------------------------------------
 
@@ -69,8 +88,10 @@ class Live(Console):
         """Show what the program does in the block."""
         self.doing = text
         self.print(text)
-        yield
-        self.doing = ""
+        try:
+            yield
+        finally:
+            self.doing = ""
 
     @contextlib.contextmanager
     def progress(
@@ -101,7 +122,7 @@ class Live(Console):
         self.run = step.run
         if step.grids:
             name, grid = next(iter(step.grids.items()))
-            image = as_webp(shown(as_pil(as_pixels(grid[None])[0])))
+            image = as_webp(enlarged(as_pil(as_pixels(grid[None])[0])))
             self.image = image, "webp", f"{name} at step {step.number:,}"
         self.update()
 
@@ -110,7 +131,7 @@ class Live(Console):
 
         Nothing is shown when nothing was shown before.
         """
-        if self._handle is None:
+        if not self.begun:
             return
         self.run, self.doing, self.bar, self.result = run or self.run, "", None, result
         self.plain = plain
@@ -180,29 +201,71 @@ def chosen_console(*, quiet: bool) -> Console:
     return Live() if in_notebook() else Console()
 
 
+def shown(console: Console, value: Value) -> Value:
+    """Show a value as the last state of a console's output; return it, to be shown once."""
+    if isinstance(console, Live) and console.begun:
+        console.end(None, value._repr_html_(), repr(value))
+        value.shown()
+    return value
+
+
+class Captured:
+    """Prints what anything prints in a block on a console that shows itself, or is quiet.
+
+    It can be entered again. A part or a logger may keep the stream that it found in the block and
+    print there at any time: outside of the blocks it gets the stream that was there before.
+    """
+
+    def __init__(self, console: Console) -> None:
+        """Capture for a console of a notebook or a quiet one; for others do nothing."""
+        shown = isinstance(console, Live) or console.rich.quiet
+        self._streams = {name: _Lines(console.print) for name in ("stdout", "stderr") if shown}
+
+    def __enter__(self) -> None:
+        for name, stream in self._streams.items():
+            if (outer := getattr(sys, name)) is not stream:
+                stream.outer = outer
+            stream.open = True
+            setattr(sys, name, stream)
+
+    def __exit__(self, *error: object) -> None:
+        for name, stream in self._streams.items():
+            setattr(sys, name, stream.outer)
+            stream.flush_rest()
+            stream.open = False
+
+
 @contextlib.contextmanager
-def captured(console: Console) -> Iterator[None]:
-    """Print what anything prints in the block on a console that shows itself, or is quiet."""
-    if not (isinstance(console, Live) or console.rich.quiet):
-        yield
-        return
-    with _Lines(console.print) as lines:
-        with contextlib.redirect_stdout(lines), contextlib.redirect_stderr(lines):
+def showing(console: Console) -> Iterator[None]:
+    """Print what anything prints in the block on a console, which shows no bar after a failure."""
+    with Captured(console):
+        try:
             yield
-        lines.flush_rest()
+        except BaseException:
+            if isinstance(console, Live):
+                console.end()
+            raise
 
 
 class _Lines(io.TextIOBase):
-    """A stream that passes on whole lines."""
+    """A stream that passes on whole lines while it is open, and stands for another one then."""
+
+    outer: TextIO
 
     def __init__(self, give: Callable[[str], None]) -> None:
-        self.give, self.rest = give, ""
+        self.give, self.rest, self.open = give, "", False
 
     def write(self, text: str) -> int:
+        if not self.open:
+            return self.outer.write(text)
         *whole, self.rest = (self.rest + text).split("\n")
         for line in whole:
             self._pass_on(line)
         return len(text)
+
+    def flush(self) -> None:
+        if not self.open:
+            self.outer.flush()
 
     def writable(self) -> bool:
         return True

@@ -18,10 +18,10 @@ from vgx import rng
 from vgx.errors import RecipeError, VgxError, noticing
 from vgx.notebook import html
 from vgx.notebook.curves import charts
-from vgx.notebook.given import Given, read
+from vgx.notebook.given import Given, labels_for, read
 from vgx.notebook.history import history
-from vgx.notebook.images import Images, as_webp, shown
-from vgx.notebook.kernel import cell
+from vgx.notebook.images import Images, as_webp, enlarged
+from vgx.notebook.kernel import cell, require_new
 from vgx.output import short, visible_lines
 from vgx.parts.values import LARGEST
 from vgx.recipe.load import load_recipe
@@ -29,9 +29,10 @@ from vgx.recipe.model import Recipe
 from vgx.runs import directory, frames, reading
 from vgx.runs.summary import Summary, summarize
 from vgx.runs.trust import registry_of
-from vgx.sampling.draw import decoded, draw_rows, open_sampler, require_numbers
+from vgx.sampling.draw import class_names, decoded, draw_rows, open_sampler, require_numbers
 from vgx.sampling.model import Model, load
 
+Labels = str | int | Sequence[str | int] | None  # of images: for all, or one for each
 TERMS = 12  # of the losses in a line of text, at most
 
 
@@ -131,6 +132,7 @@ class Run(directory.Run):
         images: Given | Sequence[Given],
         n: int = 32,
         *,
+        labels: Labels = None,
         device: torch.device | str | None = None,
         best: bool = False,
         step: int | None = None,
@@ -138,13 +140,16 @@ class Run(directory.Run):
         """Encode and decode at most n images; they are shown below the given ones.
 
         `images` is a folder, a file, a PIL image, an array, a tensor [N, C, H, W] in [0, 1], or a
-        list of these.
+        list of these. A model that takes labels needs their classes: `labels` is the name or the
+        number of one class, or a list with one for each image. It may be left out for images whose
+        classes are known: those of `vgx.peek`, and a folder that is read as the recipe's data set.
         """
         notices: list[str] = []
         with noticing(notices):
             model = load(self, device, ("encoder", "decoder"), best=best, step=step)
-            real = read(images, model.recipe, registry_of(self), n)  # [N, C, H, W]
-            made = _decoded(model, model.encode(real.to(model.codes.device)))  # [N, C, H, W]
+            real, known = read(images, model.recipe, registry_of(self), n)  # [N, C, H, W]
+            own = labels_for(labels, known, model.recipe, class_names(self, model.recipe))  # [N]
+            made = _decoded(model, model.encode(real, own), own)  # [N, C, H, W]
         about = f"reconstructions below their originals, run {self.path.name}, step {model.step:,}"
         return Images(made, None, (), real, about, tuple(notices))
 
@@ -153,6 +158,7 @@ class Run(directory.Run):
         *images: Given,
         n: int = 100,
         weights: Sequence[float] | None = None,
+        labels: Labels = None,
         seed: int = 0,
         device: torch.device | str | None = None,
         best: bool = False,
@@ -161,17 +167,20 @@ class Run(directory.Run):
         """Encode two images or more, and decode weighted means of their latents.
 
         With `weights`, one for each image, one image is made. Without, n images are made with
-        weights that are drawn uniformly from all that sum to 1.
+        weights that are drawn uniformly from all that sum to 1. `labels` as in `reconstruct`; a
+        mixture is decoded with the class of the image that has the largest weight in it.
         """
         notices: list[str] = []
         with noticing(notices):
             model = load(self, device, ("encoder", "decoder"), best=best, step=step)
-            real = read(images, model.recipe, registry_of(self), 10**6)  # [K, C, H, W]
+            real, known = read(images, model.recipe, registry_of(self), 10**6)  # [K, C, H, W]
             if len(real) < 2:
                 raise RecipeError("a mixture needs two images or more")
-            codes = model.encode(real.to(model.codes.device)).cpu()  # [K, *Z]
+            own = labels_for(labels, known, model.recipe, class_names(self, model.recipe))  # [K]
+            codes = model.encode(real, own).cpu()  # [K, *Z]
             share = _weights(weights, n, len(real), seed).to(codes)  # [N, K]
-            made = _decoded(model, torch.tensordot(share, codes, 1))  # [N, C, H, W]
+            of_each = None if own is None else own[share.argmax(1)]  # [N]
+            made = _decoded(model, torch.tensordot(share, codes, 1), of_each)  # [N, C, H, W]
         about = f"mixtures of {len(real)} images, run {self.path.name}, step {model.step:,}"
         return Images(made, None, (), None, about, tuple(notices))
 
@@ -201,8 +210,7 @@ class Run(directory.Run):
         return self
 
     def _ipython_display_(self) -> None:
-        if self._shown_in is None or self._shown_in != cell():
-            raise NotImplementedError  # then IPython shows it as HTML
+        require_new(self._shown_in)
 
     def _repr_html_(self) -> str:
         notices: list[str] = []
@@ -257,7 +265,7 @@ def newest_grid(run: directory.Run) -> tuple[bytes, str, str] | None:
     image = reading.unless_damaged(lambda path: reading.grid(path, pixels), drawn[-1])
     if image is None:
         return None
-    return as_webp(shown(image)), "webp", f"samples at step {frames.step_of(drawn[-1]):,}"
+    return as_webp(enlarged(image)), "webp", f"samples at step {frames.step_of(drawn[-1]):,}"
 
 
 def _pixels(recipe: Mapping[str, Any]) -> int:
@@ -269,9 +277,9 @@ def _pixels(recipe: Mapping[str, Any]) -> int:
     return math.prod(known) if len(known) == len(sides) == 2 else 0
 
 
-def _decoded(model: Model, z: Tensor) -> Tensor:
-    """[N, C, H, W]  Decode latents [N, *Z]; the images are on the CPU."""
-    return torch.cat([part.cpu() for part in decoded(model, z)])
+def _decoded(model: Model, z: Tensor, labels: Tensor | None) -> Tensor:
+    """[N, C, H, W]  Decode latents [N, *Z] with their labels [N]; the images are on the CPU."""
+    return torch.cat([part.cpu() for part in decoded(model, z, labels)])
 
 
 def _weights(weights: Sequence[float] | None, n: int, of: int, seed: int) -> Tensor:

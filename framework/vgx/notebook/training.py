@@ -12,11 +12,11 @@ from vgx.errors import Interrupted, Stopped
 from vgx.files import user_path
 from vgx.notebook.defined import keep
 from vgx.notebook.kernel import in_notebook
-from vgx.notebook.live import Live, captured, chosen_console
+from vgx.notebook.live import Captured, Live, chosen_console
 from vgx.notebook.run import Run
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.library import find_recipe
-from vgx.recipe.load import load_recipe
+from vgx.recipe.load import AnyRecipe, load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import directory
 from vgx.runs.trust import registry_of
@@ -24,7 +24,6 @@ from vgx.training import session
 from vgx.training.loop import TrainedStep
 from vgx.training.signals import only_in_steps
 
-AnyRecipe = Recipe | Mapping[str, Any] | str | Path
 AnyRun = directory.Run | str | Path | int | None
 Overrides = Mapping[str, Any] | Sequence[str]
 Steps = Generator[TrainedStep, None, Run]
@@ -102,10 +101,7 @@ def _steps(
 ) -> Steps:
     """Give each step of a new training; `options` are more arguments of `session.steps`."""
     console = console or chosen_console(quiet=quiet)
-    registry = registry or discover(plugins)
-    place = None if data is None else str(data)
-    loaded = load_recipe(recipe, overrides, registry, place)
-    loaded, registry = keep(loaded, registry)
+    loaded, registry = complete(recipe, overrides, data, plugins, registry)
     folder = None
     if isinstance(recipe, str | Path):
         folder = find_recipe(user_path(recipe)).parent
@@ -113,6 +109,19 @@ def _steps(
         loaded, plugins=plugins, registry=registry, console=console, folder=folder, **options
     )
     return (yield from followed(steps, console))
+
+
+def complete(
+    recipe: AnyRecipe,
+    overrides: Overrides,
+    data: str | Path | None,
+    plugins: Sequence[str | Path],
+    registry: Registry | None,
+) -> tuple[Recipe, Registry]:
+    """Return a recipe and the plugins that a run of it keeps; see `run` for the arguments."""
+    registry, place = registry or discover(plugins), None if data is None else str(data)
+    loaded = load_recipe(recipe, overrides, registry, place)
+    return keep(loaded, registry.with_parts(loaded))
 
 
 def resume(
@@ -149,9 +158,10 @@ def followed(
 ) -> Steps:
     """Give each step, shown in a notebook. There an interrupt ends it without an error."""
     shown = console if isinstance(console, Live) else None
+    capturing = Captured(console)
     try:
         while True:
-            with captured(console):  # and not what the caller prints between two steps
+            with capturing:  # and not what the caller prints between two steps
                 step = next(steps, None)
             if step is None:
                 break
@@ -167,7 +177,7 @@ def followed(
             raise
         raise Stopped(_interrupted(error, run), 2) from None
     finally:
-        with captured(console):
+        with capturing:
             steps.close()
         if shown:
             shown.end(run)

@@ -104,6 +104,25 @@ def check_score(score: Any, batch: int) -> None:
         check_tensor(f"its features[{index}]", feature, expected)
 
 
+def check_loss_of_prior(loss: Any) -> None:
+    """Raise `ContractError` unless a prior's loss is a finite scalar that leads to weights."""
+    check_tensor("its loss", loss, ())
+    if not loss.requires_grad:
+        raise ContractError("its loss leads to no weight: is it computed in no_grad?")
+
+
+def check_drawn(codes: Any, like: Tensor, values: int) -> None:
+    """Raise `ContractError` unless a prior drew codes of the shape and type of others.
+
+    Indices are below `values`, which is 0 for latents.
+    """
+    check_tensor("what it draws", codes, tuple(like.shape))
+    if codes.dtype != like.dtype:
+        raise ContractError(f"it draws {codes.dtype}, not {like.dtype}")
+    if values and not 0 <= int(codes.min()) <= int(codes.max()) < values:
+        raise ContractError(f"it draws indices that are not in 0 to {values - 1}")
+
+
 def check_features(features: Any, images: int) -> None:
     """Raise `ContractError` unless features of so many images are [N, F] and finite."""
     if not isinstance(features, Tensor) or features.dim() != 2:

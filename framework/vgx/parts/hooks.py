@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import click
 
 PROJECT = "vgx"
-HOOKS = ("register_components", "register_commands", "run_ended")
+HOOKS = ("register_components", "register_commands", "run_ended", "run_evaluated")
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -38,4 +38,12 @@ def run_ended(run: Any) -> None:
 
     `ended.json` is written by then, and says how it ended. An error becomes a warning: the run's
     own end and the exit code stay as they are.
+    """
+
+
+@hookspec
+def run_evaluated(run: Any) -> None:
+    """Do something with a run, a `vgx.Run`, whose `evaluation.json` was written anew.
+
+    An error becomes a warning.
     """

@@ -1,4 +1,4 @@
-"""The ten kinds of part that a recipe is made of: read this page before you write a plugin.
+"""The eleven kinds of part that a recipe is made of: read this page before you write a plugin.
 
 A part is one final pydantic class. Its fields are what a recipe can set, its docstring is its
 documentation, and its `build` makes the object that works:
@@ -15,6 +15,9 @@ Letters: B images, C channels, H x W pixels, Z the latent shape. Images are [B, 
 
 from __future__ import annotations
 
+import functools
+import inspect
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import (
@@ -28,12 +31,13 @@ from typing import (
     runtime_checkable,
 )
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
+from vgx.errors import Notice
 from vgx.parts.base import Component
-from vgx.parts.values import ImageSpec, LatentSpec, Weight
-from vgx.step import Posterior, Step
+from vgx.parts.values import CodeSpec, ImageSpec, LatentSpec, Weight
+from vgx.step import Judges, Posterior, Step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +45,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
     from torch import Generator, Tensor, nn
+
+
+NAME = r"^[A-Za-z0-9_-]+$"  # of a loss or a discriminator
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -203,7 +210,8 @@ class Augmentation(Component):
     def build(self, image: ImageSpec) -> Callable[[Tensor, Generator], Tensor]:
         """Make a callable: images [B, C, H, W] in [0, 1] and a generator -> the same shape.
 
-        It gets whole batches on the training device, and draws for each image independently.
+        It gets whole batches on the training device, and draws for each image independently. It may
+        be an `nn.Module`, whose buffers are saved with the run; see `Timed` and `Observing`.
         """
 
 
@@ -214,6 +222,8 @@ class Encoder(Component):
     """A network from images to posterior distributions of the latents."""
 
     kind: ClassVar[str] = "encoder"
+    conditional: ClassVar[bool] = False
+    """Whether the module also takes labels [B]: `module(images, labels)`."""
 
     @abstractmethod
     def build(self, image: ImageSpec, latent: LatentSpec) -> nn.Module:
@@ -265,16 +275,116 @@ class Decoder(Component):
         """Make a module: z [B, *Z] -> logits [B, C, H, W]. The engine applies the sigmoid."""
 
 
+@runtime_checkable
+class Published(Protocol):
+    """An encoder or decoder whose network is that of a class of diffusers.
+
+    Its weights have the names of that class, those before the latent in the encoder (`encoder.*`,
+    `quant_conv.*`), the others in the decoder (`decoder.*`, `post_quant_conv.*`). So `vgx export`
+    and `vgx import` exchange them, and a training can start from them.
+    """
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the fields with which this part is the network that a `config.json` describes.
+
+        `None` for a class (`config["_class_name"]`) that is not this part. Raises `StorageError`
+        for a `config.json` of this class that the part cannot be. The file may come from anybody.
+        """
+        ...
+
+    def config(self, image: ImageSpec, latent: LatentSpec) -> dict[str, Any]:
+        """Return what `config.json` says of this part: fields that diffusers' class takes."""
+        ...
+
+    def halvings(self) -> int:
+        """Return how often an encoder halves the images, or a decoder doubles the latents."""
+        ...
+
+
 class Discriminator(Component):
-    """A network from images to scores: whether an image looks real."""
+    """A network that scores images, latents, or pairs of both: whether they look real."""
 
     kind: ClassVar[str] = "discriminator"
+    judges: ClassVar[Judges] = "images"
+    """What the module takes, and what it should tell apart:
+
+    `images`: `module(images)`; images of the data set from the fakes of `train.fakes`.
+    `latents`: `module(z)`; draws from N(0, I) from the encoder's latents.
+    `pairs`: `module(images, z)`; images of the data set with their latents from decoded draws of
+    N(0, I) with these draws."""
     conditional: ClassVar[bool] = False
-    """Whether the module also takes labels [B]: `module(images, labels)`."""
+    """Whether the module also takes labels [B] after that: `module(images, labels)`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Accept a `build` of earlier versions."""
+        super().__init_subclass__(**kwargs)
+        _accept_old_build(cls)
 
     @abstractmethod
-    def build(self, image: ImageSpec) -> nn.Module:
-        """Make a module: images [B, C, H, W] in [0, 1] -> `Score`. High logits mean real."""
+    def build(self, image: ImageSpec, latent: LatentSpec) -> nn.Module:
+        """Make a module that gives a `Score` of what it judges. High logits mean real.
+
+        Images are [B, C, H, W] in [0, 1], latents [B, *Z].
+        """
+
+
+def _accept_old_build(cls: type[Component]) -> None:
+    """Let a `build` that takes fewer shapes than `(image, latent)` be called with both.
+
+    This is for parts that were written for earlier versions, and goes with the next release.
+    """
+    build: Any = cls.__dict__.get("build")
+    if build is None:
+        return
+    parameters = [*inspect.signature(build).parameters.values()]
+    taken = len(parameters) - 1
+    if taken >= 2 or any(each.kind == each.VAR_POSITIONAL for each in parameters):
+        return
+
+    told: list[str] = []
+
+    @functools.wraps(build)
+    def accepting(self: Component, *shapes: Any) -> Any:
+        if not told:  # once, however often it is built
+            message = f"{cls.kind} '{cls.type}': write def build(self, image, latent) in its class"
+            warnings.warn(f"{message}; the next release refuses the old form", Notice, stacklevel=2)
+            told.append(message)
+        return build(self, *shapes[:taken])
+
+    type.__setattr__(cls, "build", accepting)
+
+
+# --- what changes with time ------------------------------------------------------------------
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A network, a module in it, or an augmentation that changes with the step."""
+
+    def at(self, number: int, progress: float) -> None:
+        """Become what it is in step `number`, counted from 0; `progress` goes from 0 to 1.
+
+        It is called before each forward pass of a training. The result is a function of these two
+        numbers alone, and is kept in buffers, so that a checkpoint has it for sampling.
+        """
+        ...
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """An augmentation that sees each step of a training, and changes with what it sees.
+
+    What it keeps are buffers of the `nn.Module` that `build` returns: they are saved with the run.
+    """
+
+    def observe(self, step: Step) -> None:
+        """See a step after its forward pass, before its losses: once for each minibatch.
+
+        In a recipe with a discriminator it is the pass in which that is trained. With
+        `train.accumulate` it is called for each piece of the minibatch. Gradients are off.
+        """
+        ...
 
 
 # --- losses ----------------------------------------------------------------------------------
@@ -300,6 +410,9 @@ class Loss(Component):
     """
 
     kind: ClassVar[str] = "loss"
+    critic: ClassVar[bool] = False
+    """Whether the module that `build` returns has a network of the discriminator's player, in its
+    attribute `critic`."""
     pixelwise: ClassVar[bool] = False
     """Whether the value is the mean over pixel values of a distance between image and
     reconstruction. The effective beta of `kl` is its weight over the sum of their weights."""
@@ -308,8 +421,9 @@ class Loss(Component):
     `vgx check` measures that, unless the loss draws random numbers."""
 
     weight: Weight = 1.0
-    """A number; a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`; or `{against: [l1]}`,
-    which keeps the gradient as large as that of other terms."""
+    """A number; a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`; `{against: [l1]}`,
+    which keeps the gradient as large as that of other terms; or `{share: 0.3}`, a share of the
+    gradient at the decoder's output."""
     start: NonNegativeInt = 0
     """The step from which the term counts."""
     stop: PositiveInt | None = None
@@ -320,13 +434,17 @@ class Loss(Component):
     reaches: Annotated[tuple[Literal["encoder", "decoder"], ...], Field(min_length=1)] | None = None
     """The networks that the generator's term trains; `null` is both. The discriminator's term
     trains the discriminator."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] | None = None
-    """The name in the log: letters, digits, - and _. By default it is the type."""
+    # Its name in Python is another one, because `discriminator` is the method below.
+    about: Annotated[str, Field(pattern=NAME)] | None = Field(None, alias="discriminator")
+    """The discriminator that the loss is about, when the recipe has several."""
+    name: Annotated[str, Field(pattern=NAME)] | None = None
+    """The name in the log: letters, digits, - and _. By default it is the type, followed by the
+    name of the discriminator if one is given."""
 
     @property
     def label(self) -> str:
         """The name in logs and messages."""
-        return self.name or self.type
+        return self.name or "-".join(filter(None, (self.type, self.about)))
 
     @model_validator(mode="after")
     def _stops_after_its_start(self) -> Self:
@@ -335,12 +453,20 @@ class Loss(Component):
             raise PydanticCustomError("stop", message, {"stop": self.stop, "start": self.start})
         return self
 
-    def build(self) -> LossTerm:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Accept a `build` of earlier versions."""
+        super().__init_subclass__(**kwargs)
+        _accept_old_build(cls)
+
+    def build(self, image: ImageSpec, latent: LatentSpec) -> LossTerm:
         """Return the object that computes the terms in each step; by default, the loss itself.
 
         A loss with parameters returns a module with the methods `generator` and `discriminator`.
-        The generator's optimizer trains these parameters, and they are saved with the run.
+        The generator's optimizer trains these parameters, and they are saved with the run. Those of
+        its attribute `critic` are trained by the discriminator's optimizer instead: by the term
+        `discriminator`, in each of its steps. The term `generator` leaves them as they are.
         """
+        del image, latent
         return self
 
     def generator(self, step: Step) -> Tensor | None:
@@ -363,6 +489,45 @@ class Loss(Component):
         return ""
 
 
+# --- the second stage ------------------------------------------------------------------------
+
+
+class Prior(Component):
+    """A model of the codes of a finished autoencoder, which is trained after it.
+
+    The final encoder encodes all images that were trained on, and the prior learns the distribution
+    of these codes, so that a sampler can draw new ones. Its training is plain: Adam at one learning
+    rate, and averaged weights for drawing.
+    """
+
+    kind: ClassVar[str] = "prior"
+    of: ClassVar[Literal["latents", "indices"]] = "latents"
+    """What it learns: latents [*Z], or the indices of an encoder whose module is `Quantising`."""
+    conditional: ClassVar[bool] = False
+    """Whether `loss` and `draw` also take labels [B]: `loss(codes, labels, generator)`. The labels
+    are None when the recipe has none."""
+
+    steps: PositiveInt = 4000
+    """Number of updates."""
+    batch: PositiveInt = 64
+    """Number of images in a minibatch; all of them if there are fewer."""
+    lr: PositiveFloat = 3e-4
+    """Learning rate of Adam. It rises to this value in the first 100 steps."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the averaged weights that draw; after n steps it is at most (1 + n) / (10 + n)."""
+
+    @abstractmethod
+    def build(self, latent: LatentSpec, codes: CodeSpec) -> nn.Module:
+        """Make a module with two methods; `codes` describes what it learns.
+
+        `loss(codes, generator)` returns the loss of codes, a scalar, the mean over the batch:
+        latents [B, *Z], or indices [B, *places] of int64. `draw(n, generator)` returns n new codes
+        of the same shape; its noise is drawn on the generator's device. What else `draw` takes are
+        keywords with defaults, such as a temperature: samplers may set them. A conditional prior
+        takes labels before the generator.
+        """
+
+
 # --- sampling --------------------------------------------------------------------------------
 
 
@@ -375,6 +540,8 @@ class LatentSampler(Protocol):
         Latent i depends on the generator's seed and on i alone, never on n. When the decoder takes
         labels, `draw` is called once for each label: `codes` are then the latents of images with
         that label, and the new latents are decoded with it.
+
+        A sampler that needs the trained networks also has `use`: see `UsesModel`.
         """
         ...
 
@@ -396,10 +563,42 @@ class Fitted(LatentSampler, Protocol):
         ...
 
 
+@runtime_checkable
+class UsesModel(Protocol):
+    """What a sampler or a metric builds, if it is given the trained networks.
+
+    The `update` of a metric's state that has `use` also takes labels: `update(real, fake, labels)`.
+    They are those of the real images [B], or `None` where they have none.
+    """
+
+    def use(self, model: Any) -> None:
+        """Take the `vgx.Model`, once, before anything is fitted, loaded, drawn or measured.
+
+        Its networks are in evaluation mode; they are read and never changed. They may be on a GPU,
+        while the stored latents that a sampler gets, and the latents that it draws, are on the CPU.
+        Raises `RecipeError` for a model that cannot be used, such as one without an encoder.
+        """
+        ...
+
+
+@runtime_checkable
+class OfClass(LatentSampler, Protocol):
+    """Draws new latents of one class, when the recipe has labels."""
+
+    def draw_class(self, label: int, n: int, codes: Tensor, generator: Generator) -> Tensor:
+        """Return new latents [n, *Z] of a class; otherwise as `draw`, in whose place it is called.
+
+        `codes` may be empty.
+        """
+        ...
+
+
 class Sampler(Component):
     """A way to draw latents from a trained run."""
 
     kind: ClassVar[str] = "sampler"
+    needs_prior: ClassVar[bool] = False
+    """Whether it draws with the run's prior, so that there must be one: `prior` in the recipe."""
     one_label: ClassVar[bool] = False
     """Whether all images of one drawing have the same label, when the decoder takes labels. If
     not, each row of images has a label of its own, or each image where there are no rows."""
@@ -467,7 +666,11 @@ class Features(Component):
 
 
 class MetricState(Protocol):
-    """The state of a metric, updated with one batch after another."""
+    """The state of a metric, updated with one batch after another.
+
+    One that needs the trained networks also has `use`: see `UsesModel`. One whose values are means
+    over images may have `per_image`: see `PerImage`.
+    """
 
     def update(self, real: Tensor, fake: Tensor) -> None:
         """Add a batch: real and generated images, each [B, C, H, W] in [0, 1]."""
@@ -475,6 +678,18 @@ class MetricState(Protocol):
 
     def compute(self) -> dict[str, float]:
         """Return the values of the metric by name."""
+        ...
+
+
+@runtime_checkable
+class PerImage(Protocol):
+    """What a metric of pairs builds, if its values are means over the images.
+
+    Then `vgx eval` knows how much the images differ, and so how exact the means are.
+    """
+
+    def per_image(self) -> dict[str, Sequence[float]]:
+        """Return the value of each image, in the order of the updates, by the name of its mean."""
         ...
 
 
@@ -494,6 +709,9 @@ class Metric(Component):
     `vgx eval` prints a notice."""
     on_request: ClassVar[bool] = False
     """True: `vgx eval` leaves it out unless it is named, because it fetches weights."""
+    held_out: ClassVar[bool] = False
+    """True, of a `Comparison` of two sets: it also gets the features of images that were held out
+    from the training: `compare(real, fake, held_out)`, and `update(real, fake, held_out)`."""
 
     @abstractmethod
     def build(self, image: ImageSpec) -> MetricState:
@@ -571,6 +789,7 @@ KINDS: tuple[type[Component], ...] = (
     Decoder,
     Discriminator,
     Loss,
+    Prior,
     Sampler,
     Features,
     Metric,

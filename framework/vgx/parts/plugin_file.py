@@ -71,9 +71,8 @@ class PluginFile:
     @property
     def executed(self) -> bool:
         """Whether this process has executed the same bytes before."""
-        modules = [module for name, module in [*sys.modules.items()] if name.startswith(_PREFIX)]
-        loaders = [getattr(module, "__loader__", None) for module in modules]
-        return any(isinstance(each, _Loader) and each.file.data == self.data for each in loaders)
+        files = [file_of(name) for name in [*sys.modules] if name.startswith(_PREFIX)]
+        return any(file is not None and file.data == self.data for file in files)
 
 
 class _Loader(importlib.abc.InspectLoader):
@@ -93,6 +92,12 @@ class _Loader(importlib.abc.InspectLoader):
         lines = self.get_source(fullname).splitlines(keepends=True)
         linecache.cache[path] = (len(self.file.data), None, lines, path)
         return code
+
+
+def file_of(module: str) -> PluginFile | None:
+    """Return the plugin file that a module of this process was made of; None for other modules."""
+    loader = getattr(sys.modules.get(module), "__loader__", None)
+    return loader.file if isinstance(loader, _Loader) else None
 
 
 def read(path: str | Path) -> PluginFile:

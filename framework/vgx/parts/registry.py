@@ -12,7 +12,7 @@ import importlib.metadata
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ import pluggy
 from pydantic_core import PydanticCustomError
 
 from vgx.errors import PluginError, by_user
-from vgx.parts import hooks
-from vgx.parts.base import Component, near
+from vgx.parts import hooks, plugin_file
+from vgx.parts.base import Component, components_in, near
 from vgx.parts.kinds import KINDS
-from vgx.parts.plugin_file import PluginFile, read
+from vgx.parts.plugin_file import PluginFile
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,24 @@ class Registry:
                 return plugin
         return Plugin(part.__module__, "(no plugin)", part.__module__)
 
-    def with_parts(self, parts: Iterable[type[Component]]) -> Registry:
-        """Return a registry that has these classes too, as parts of no plugin."""
-        known = {_origin_of(part) for plugin in self.plugins for part in plugin.parts}
-        new = tuple(part for part in dict.fromkeys(parts) if _origin_of(part) not in known)
-        if not new:
-            return self
-        return Registry((*self.plugins, Plugin("program", "(no plugin)", "program", new)))
+    def with_parts(self, value: object) -> Registry:
+        """Return a registry that has the classes of all parts in a value too, such as a recipe.
+
+        A class of a plugin file brings its file. Others become parts of no plugin. Raises
+        `PluginError` for a file of which there is another one with the same name.
+        """
+        plugins, new = self.plugins, list[type[Component]]()
+        for part in dict.fromkeys(map(type, components_in(value))):
+            known = {_origin_of(each) for plugin in plugins for each in (*plugin.parts, *new)}
+            if _origin_of(part) in known:
+                continue
+            if file := plugin_file.file_of(part.__module__):
+                plugins = (*plugins, _of_file(file, plugins))
+            else:
+                new.append(part)
+        if new:
+            plugins = (*plugins, Plugin("program", "(no plugin)", "program", tuple(new)))
+        return Registry(plugins)
 
     def describe(self, part: Component) -> str:
         """Return a part with its plugin for a message: "loss 'kl' of vgx 1.0"."""
@@ -145,7 +156,12 @@ class Registry:
 
 
 def _origin_of(part: type[Component]) -> tuple[str, str]:
-    """Return file and name of a class: a file that is imported twice makes its classes twice."""
+    """Return file and name of a class: a file that is imported twice makes its classes twice.
+
+    Copies of a plugin file, as runs have them, are one file.
+    """
+    if copied := plugin_file.file_of(part.__module__):
+        return copied.sha256, part.__qualname__
     file = getattr(sys.modules.get(part.__module__), "__file__", None)
     return str(Path(file).resolve()) if file else part.__module__, part.__qualname__
 
@@ -165,15 +181,20 @@ def discover(files: Iterable[str | Path | PluginFile] = ()) -> Registry:
         origin = (distribution, version, point.name)
         plugins.append(_load(origin, point.module, point.load, taken))
     for given in files:
-        file = given if isinstance(given, PluginFile) else read(given)
-        name = file.path.name
-        if name in [plugin.name for plugin in plugins]:  # "file:type" would be ambiguous
-            raise PluginError(f"plugin {file.path}: there is already one called {name}")
-        plugin = _load((name, file.version, name), file.module_name, file.load, [])
-        if plugin.failure:
-            raise PluginError(f"plugin {file.path}: {plugin.failure}")
-        plugins.append(replace(plugin, file=file))
+        file = given if isinstance(given, PluginFile) else plugin_file.read(given)
+        plugins.append(_of_file(file, plugins))
     return Registry(tuple(plugins))
+
+
+def _of_file(file: PluginFile, others: Sequence[Plugin]) -> Plugin:
+    """Execute a plugin file. Raises `PluginError` if it fails, or has the name of another one."""
+    name = file.path.name
+    if name in [plugin.name for plugin in others]:  # "file:type" would be ambiguous
+        raise PluginError(f"plugin {file.path}: there is already one called {name}")
+    plugin = _load((name, file.version, name), file.module_name, file.load, [])
+    if plugin.failure:
+        raise PluginError(f"plugin {file.path}: {plugin.failure}")
+    return replace(plugin, file=file)
 
 
 def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:

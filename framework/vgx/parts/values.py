@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from vgx.errors import RecipeError
+
 SMALLEST, LARGEST = 4, 4096  # pixels of an image's sides
 _MOST = 3.4e38  # which a float of 32 bits can hold
 # What all models of a recipe share. Serialization by alias: YAML says `from`, not `start`.
@@ -140,6 +142,27 @@ class LatentSpec:
 
     shape: tuple[int, ...]
 
+    @property
+    def size(self) -> int:
+        """Numbers in the latents of one image."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class CodeSpec:
+    """What a prior learns: the codes of images, which are latents or indices of a codebook."""
+
+    shape: tuple[int, ...]
+    """Of one image: Z of latents; the places of indices, and their levels if there are several."""
+    codes: int = 0
+    """Number of values of an index; 0 for latents."""
+    classes: int = 0
+    """Number of labels; 0 when the images have none."""
+    mean: tuple[float, ...] = ()
+    """Mean of the latents by channel, over all images and places; empty for indices."""
+    deviation: tuple[float, ...] = ()
+    """Standard deviation of the latents by channel, above 0; empty for indices."""
+
 
 class Schedule(BaseModel):
     """A number that changes with the step."""
@@ -150,8 +173,9 @@ class Schedule(BaseModel):
     """The value at the first step."""
     to: float
     """The value after `steps`. With `cyclical`, the largest value of each cycle."""
-    steps: PositiveInt
-    """Length of the change, or of one cycle, in training steps."""
+    steps: PositiveInt | None = None
+    """Length of the change, or of one cycle, in training steps. `null`: from `after` to the end of
+    the training."""
     after: NonNegativeInt = 0
     """The step at which the change begins. Until then the value is `from`."""
     shape: Literal["linear", "cosine", "cyclical"] = "linear"
@@ -159,6 +183,8 @@ class Schedule(BaseModel):
 
     def at(self, number: int) -> float:
         """Return the value after `number` steps of training."""
+        if self.steps is None:
+            raise RecipeError("a schedule without steps has values in a training alone")
         number = max(number - self.after, 0)
         if self.shape == "cyclical":
             done = min(2 * (number % self.steps) / self.steps, 1.0)
@@ -190,9 +216,30 @@ class Adaptive(BaseModel):
     first step."""
 
 
+class Share(BaseModel):
+    """A weight that is a share of the gradient at the decoder's output (Defossez et al. 2022).
+
+    All terms of the generator with such a weight are balanced: the norms of their gradients there,
+    before the sigmoid, are as these numbers, whatever the terms' own sizes. The first of them in
+    the recipe keeps its own gradient, so that beside it a number as a weight means what it does
+    elsewhere. In the paper the sum of the norms is constant, and norms are moving averages; here
+    they are those of the minibatch, so that a step depends on nothing that was before it.
+    """
+
+    model_config = STRICT
+
+    share: PositiveFloat
+    """How large the gradient is beside the other terms' shares, which need not have a sum of 1."""
+    after: NonNegativeInt = 0
+    """The step from which the generator's term counts. The discriminator's term counts from the
+    first step."""
+
+
 def _kind_of_number(value: object) -> str:
     if isinstance(value, Adaptive) or (isinstance(value, dict) and "against" in value):
         return "adaptive"
+    if isinstance(value, Share) or (isinstance(value, dict) and "share" in value):
+        return "share"
     return "schedule" if isinstance(value, dict | Schedule) else "number"
 
 
@@ -203,7 +250,8 @@ Rate = Annotated[
 Weight = Annotated[
     Annotated[float, Tag("number")]
     | Annotated[Schedule, Tag("schedule")]
-    | Annotated[Adaptive, Tag("adaptive")],
+    | Annotated[Adaptive, Tag("adaptive")]
+    | Annotated[Share, Tag("share")],
     Choose(_kind_of_number),
 ]
 

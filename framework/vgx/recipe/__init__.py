@@ -2,6 +2,7 @@
 
 yaml     YAML as plain data with the place of every value
 model    the fields of a recipe, as pydantic models
+lengths  schedules that last as long as the training
 renamed  metrics that earlier versions called `fid` and `kid`, whatever features they compared
 library  the recipes that come with vgx, by name
 places   `--data`: which data set opens a path or a name

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from vgx.errors import Notice, PluginError, RecipeError, StorageError
 from vgx.files import read_file, user_path
 from vgx.output import short
-from vgx.parts.base import components_in, near, validate
+from vgx.parts.base import near, validate
 from vgx.parts.registry import Registry, discover
 from vgx.recipe import library, yaml
 from vgx.recipe.faults import TEXT, fault_of, find, message_of, type_of
@@ -25,8 +25,20 @@ from vgx.recipe.renamed import rename_recipe, renamed_in
 from vgx.recipe.yaml import Fault, Node
 
 
+class Described(Protocol):
+    """What has a recipe: a run, or a model."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        ...
+
+
+AnyRecipe = Recipe | Described | Mapping[str, Any] | str | Path
+
+
 def load_recipe(
-    path: str | Path | Mapping[str, Any] | Recipe,
+    path: AnyRecipe,
     overrides: Mapping[str, Any] | Sequence[str] | str = (),
     registry: Registry | None = None,
     data: str | None = None,
@@ -36,7 +48,8 @@ def load_recipe(
     """Read a recipe, merge it with the recipes that it extends, apply overrides and validate.
 
     `path` is a file, or the name of a recipe that comes with vgx, such as "quickstart"; in Python
-    also a dictionary of a recipe's fields, in which `extends` may name another, or a `Recipe`.
+    also a dictionary of a recipe's fields, in which `extends` may name another, a `Recipe`, or the
+    run or model that has one.
     `overrides` are `{"train.steps": 10}` or `["train.steps=10"]`. In the second form the values are
     YAML; a field that takes a text or a path gets the text as it stands. Their order does not
     matter, but of two values for one field the last counts. `data` replaces the data set: a folder
@@ -45,6 +58,8 @@ def load_recipe(
     all errors with their places.
     """
     faults: list[Fault] = []
+    if not isinstance(path, str | Path | Mapping | Recipe):
+        path = _recipe_of(path)
     if isinstance(path, str | Path):
         tree = _read_file(library.find_recipe(user_path(path)), faults, ())
     else:
@@ -52,8 +67,7 @@ def load_recipe(
     if faults and not tree.value:  # nothing could be read, so "field required" would be no help
         raise RecipeError(message_of(faults))
     # Parts that were given as objects need not be installed.
-    given = (type(part) for part in components_in((path, overrides)))
-    registry = (registry or discover()).with_parts(given)
+    registry = (registry or discover()).with_parts((path, overrides))
     if data is not None:
         dataset = replace(_node(dataset_at(data, registry), "--data"), key_place="--data")
         if moved and "dataset" in tree.value:
@@ -75,6 +89,14 @@ def load_recipe(
             continue
         tree = _set(tree, key.split("."), value, faults)
     return _validated(tree, registry, faults)
+
+
+def _recipe_of(value: Any) -> Recipe:
+    recipe = getattr(value, "recipe", None)
+    if not isinstance(recipe, Recipe):
+        message = "give a name, a path, a dictionary, a Recipe or a run"
+        raise RecipeError(f"{type(value).__name__}: {message}")
+    return recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from vgx.errors import RecipeError
 from vgx.notebook import html
 from vgx.parts.kinds import (
+    NAME,
     Augmentation,
     Dataset,
     Decoder,
@@ -28,6 +29,7 @@ from vgx.parts.kinds import (
     Encoder,
     Loss,
     Metric,
+    Prior,
     Sampler,
     Tracker,
 )
@@ -44,8 +46,9 @@ class Start(BaseModel):
     model_config = STRICT
 
     run: Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]
-    """Where they are: a run, by its number, name or folder; a folder that `vgx export` wrote; the
-    name of such a model on the hub, `owner/name`; or a file that ends in .safetensors."""
+    """Where they are: a run, by its number, name or folder; a folder that `vgx export` wrote; a
+    folder of diffusers; the name of either on the hub, `owner/name`; or a file that ends in
+    .safetensors."""
     networks: Annotated[tuple[NetworkName, ...], Field(min_length=1)] | None = None
     """The networks that begin with them. `null`: each one that is there and in the recipe."""
     averaged: bool = True
@@ -187,6 +190,9 @@ class Eval(Fields):
     best: str | None = None
     """A value of the metrics, such as `psnr` or `recall`. The checkpoint where it was best is kept
     in addition to the newest ones."""
+    patience: PositiveInt | None = None
+    """Evaluations: the training ends when `best` has not become better in so many. `null`: it does
+    not end early."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -196,6 +202,8 @@ class Eval(Fields):
             raise PydanticCustomError(
                 "eval", "best: nothing is evaluated while training; give every"
             )
+        if self.patience is not None and self.best is None:
+            raise PydanticCustomError("eval", "patience: nothing says what is better; give best")
         values_of_each = (name for metric in self.metrics for name in directions([metric]))
         require_each_once("metrics", values_of_each)
         values = self.better
@@ -254,11 +262,17 @@ class Recipe(Fields):
     decoder: Decoder
     """The network from latents to images."""
     discriminator: Discriminator | None = None
-    """The network from images to scores. Without a discriminator the experiment is a VAE."""
+    """The network that scores images, latents or pairs. Without a discriminator the experiment is
+    a VAE."""
+    discriminators: dict[Annotated[str, Field(pattern=NAME)], Discriminator] = {}
+    """Several discriminators by name, in place of `discriminator`. A loss says which one it is
+    about: `{type: hinge, discriminator: NAME}`."""
     start: Start | None = None
     """Weights of another training with which the networks begin: `{run: 7}`. `null`: new ones."""
     losses: tuple[Loss, ...]
     """The terms that the players minimise."""
+    prior: Prior | None = None
+    """A model of the latents or indices, trained after the networks. `null`: none."""
     sampler: Sampler
     """How `vgx sample` draws latents by default."""
     train: Train
@@ -282,8 +296,9 @@ class Recipe(Fields):
             message = "two losses are called '{name}': give one of them a name, 'name: ...'"
             raise PydanticCustomError("losses", message, {"name": twice[0]})
         self._require_networks()
-        for part in (self.decoder, self.discriminator):
-            if part is not None and part.conditional and not self.image.classes:
+        self._require_prior()
+        for part in self.conditional:
+            if not self.image.classes:
                 message = "the {kind} {type} takes labels: give the number of labels, image.classes"
                 raise PydanticCustomError("labels", message, {"kind": part.kind, "type": part.type})
         for loss in self.losses:
@@ -328,11 +343,7 @@ class Recipe(Fields):
         train = self.train
         length = f"{train.steps:,} steps" if train.steps else f"{train.epochs:,} epochs"
         size = f"{self.image.height} x {self.image.width} pixels"
-        networks = [
-            f"{part.kind} {part.type}"
-            for part in (self.encoder, self.decoder, self.discriminator)
-            if part is not None
-        ]
+        networks = [f"{name} {part.type}" for name, part in self.networks.items()]
         losses = " + ".join(loss.label for loss in self.losses)
         what = f"Recipe {self.name}: {size}, {length} of {self.images_per_step:,} images"
         return what, f"{', '.join(networks)}; {losses}; data {self.dataset.type}"
@@ -343,24 +354,103 @@ class Recipe(Fields):
         whole = html.folded("the whole recipe as YAML", html.lines(str(self).splitlines()))
         return html.block(html.title(name, facts), html.escaped(second), whole)
 
+    @property
+    def networks(self) -> dict[str, Encoder | Decoder | Discriminator]:
+        """The parts of the networks by name: "encoder", "decoder", and those in `judges`."""
+        generator = {"encoder": self.encoder, "decoder": self.decoder}
+        return {name: part for name, part in generator.items() if part} | self.judges
+
+    @property
+    def judges(self) -> dict[str, Discriminator]:
+        """The discriminators by the names of their networks.
+
+        "discriminator" for the short form, "discriminator NAME" for one of several.
+        """
+        if self.discriminator is not None:
+            return {"discriminator": self.discriminator}
+        return {f"discriminator {name}": part for name, part in self.discriminators.items()}
+
+    @property
+    def conditional(self) -> list[Encoder | Decoder | Discriminator]:
+        """The parts of networks that take labels."""
+        return [part for part in self.networks.values() if part.conditional]
+
+    def judge_of(self, loss: Loss) -> str | None:
+        """Return the network of the discriminator that a loss is about, if there is one."""
+        if loss.about is not None:
+            return f"discriminator {loss.about}"
+        return next(iter(self.judges)) if len(self.judges) == 1 else None
+
+    def named(self, network: str) -> list[str]:
+        """Return the networks that `start.networks` or `train.freeze` mean by a name.
+
+        "discriminator" is every discriminator.
+        """
+        return [name for name in self.networks if name.partition(" ")[0] == network]
+
+    @property
+    def frozen(self) -> list[str]:
+        """The networks that `train.freeze` means."""
+        return [name for each in self.train.freeze for name in self.named(each)]
+
+    def _require_discriminators(self) -> None:
+        """Raise when discriminators are ambiguous, or lack what they judge."""
+        if self.discriminator is not None and self.discriminators:
+            message = "there are 'discriminator' and 'discriminators'; write all below the second"
+            raise PydanticCustomError("networks", message)
+        for network, part in self.judges.items():
+            if self.encoder is None and part.judges != "images":
+                message = "the {network} {type} judges {judges}, which need an encoder"
+                values = {"network": network, "type": part.type, "judges": part.judges}
+                raise PydanticCustomError("networks", message, values)
+        for loss in self.losses:
+            if loss.about is not None and loss.about not in self.discriminators:
+                message = "the loss '{name}' is about the discriminator '{about}'; there is {names}"
+                names = ", ".join(self.discriminators) or "none with a name"
+                values = {"name": loss.label, "about": loss.about, "names": names}
+                raise PydanticCustomError("networks", message, values)
+
+    def _require_prior(self) -> None:
+        """Raise when a prior has nothing to learn, or a sampler no prior to draw with."""
+        if self.prior is not None and self.encoder is None:
+            message = "prior: it learns the codes of an encoder, but there is no encoder"
+            raise PydanticCustomError("prior", message)
+        if self.sampler.needs_prior and self.prior is None:
+            message = "the sampler {name} draws with a prior: give one, prior: {{type: ...}}"
+            raise PydanticCustomError("prior", message, {"name": self.sampler.type})
+
     def _require_networks(self) -> None:
         """Raise when `start` or `train.freeze` name a network that the recipe does not have."""
+        self._require_discriminators()
         started = (self.start.networks if self.start else None) or ()
         for field, names in (("start.networks", started), ("train.freeze", self.train.freeze)):
             require_each_once(field, names)
-            if lost := [name for name in names if getattr(self, name) is None]:
+            if lost := [name for name in names if not self.named(name)]:
                 message = "{field} names the {network}, which this recipe does not have"
                 raise PydanticCustomError("networks", message, {"field": field, "network": lost[0]})
-        generator = {name for name in ("encoder", "decoder") if getattr(self, name) is not None}
+        generator = {*self.networks} - {*self.judges}
         if generator <= {*self.train.freeze}:
             message = "train.freeze leaves nothing of the generator to train; take {names} out"
             choice = {"names": " or ".join(sorted(generator))}
             raise PydanticCustomError("networks", message, choice)
 
     @property
+    def takes_labels(self) -> bool:
+        """Whether an image needs a label to be reconstructed: encoder or decoder takes labels."""
+        encoder = self.encoder is not None and self.encoder.conditional
+        return encoder or self.decoder.conditional
+
+    @property
     def trains_discriminator(self) -> bool:
-        """Whether the discriminator is a player: it is there, and not frozen."""
-        return self.discriminator is not None and "discriminator" not in self.train.freeze
+        """Whether the discriminator is a player: there is one that is not frozen, or a critic."""
+        frozen = "discriminator" in self.train.freeze
+        return bool(self.judges and not frozen) or any(loss.critic for loss in self.losses)
+
+    @property
+    def decodes_prior(self) -> bool:
+        """Whether each step decodes draws from N(0, I)."""
+        pairs = any(part.judges == "pairs" for part in self.judges.values())
+        return self.encoder is None or "prior" in self.train.fakes or pairs
 
     @property
     def batches_per_step(self) -> int:
@@ -378,5 +468,5 @@ class Recipe(Fields):
 CHANGEABLE = (
     "train.epochs", "train.steps", "train.log_every", "train.draw_every", "train.save_every",
     "train.on_nonfinite", "train.optimizers.generator.lr", "train.optimizers.discriminator.lr",
-    "eval.every", "eval.n", "trackers", "dataset", "sampler.path",
+    "eval.every", "eval.n", "eval.patience", "trackers", "dataset", "sampler.path", "prior",
 )  # fmt: skip

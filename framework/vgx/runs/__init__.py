@@ -7,8 +7,9 @@ trust            which plugin files of a run are imported: those that this user 
 best             the best measurement of each metric, in a log and in checkpoints
 checkpoint       states, committed by a rename and verified before they are used
 exported         folders that `vgx export` writes: a model without its run, verified
+diffusers        autoencoders in folders of diffusers, read with bounds
 hub              models of the hub: fetched once, bounded, verified
-weights          weights to start from: of a run, an exported folder or a file
+weights          weights to start from: of a run, a folder of vgx or diffusers, or a file
 summed           tensors in files with a sum of their own
 summary          each run as one line of a list
 frames           grids drawn while training: which there are, and a time-lapse of them

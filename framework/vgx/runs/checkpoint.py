@@ -14,8 +14,9 @@ import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,13 @@ def sums(path: Path) -> dict[str, reading.Summed]:
 
 def contents(file: Path, expected: reading.Summed) -> bytes:
     """Return the content of a file that has this size and sum."""
+    with as_summed(file, expected) as data:
+        return data.read(expected["bytes"])
+
+
+@contextlib.contextmanager
+def as_summed(file: Path, expected: reading.Summed) -> Iterator[BufferedReader]:
+    """Give the block a file that has this size and sum. Raises `StorageError` for another one."""
     with opened(file, MAX_JSON if file.suffix == ".json" else MAX_TENSORS) as data:
         size = os.fstat(data.fileno()).st_size
         if size != expected["bytes"]:
@@ -211,7 +219,7 @@ def contents(file: Path, expected: reading.Summed) -> bytes:
             wanted = expected["sha256"]
             raise StorageError(f"{file}: SHA-256 is {actual[:12]}..., not {wanted[:12]}...")
         data.seek(0)
-        return data.read(size)
+        yield data
 
 
 def _manifest(manifest: Mapping[str, Any]) -> bytes:
@@ -227,13 +235,17 @@ def tensor_bytes(tensors: dict[str, Tensor], metadata: dict[str, str] | None = N
 
 def tensors(data: bytes, name: Path) -> dict[str, Tensor]:
     """Return the tensors in the bytes of a safetensors file. Raises `StorageError` for others."""
-    header = int.from_bytes(data[:8], "little")
-    if header > MAX_JSON:
-        raise StorageError(f"{name}: a header of {header:,} bytes; at most {MAX_JSON:,} are read")
+    require_header(data[:8], name)
     try:
         return safetensors.torch.load(data)
     except Exception as error:
         raise StorageError(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def require_header(first: bytes, name: Path) -> None:
+    """Raise `StorageError` when the first 8 bytes of safetensors say that their header is huge."""
+    if (header := int.from_bytes(first, "little")) > MAX_JSON:
+        raise StorageError(f"{name}: a header of {header:,} bytes; at most {MAX_JSON:,} are read")
 
 
 def under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ _FILES = (
     "note.txt",
 )  # fmt: skip
 _APPENDED = ("lock", "log.jsonl", reading.DAMAGED, "nonfinite.jsonl")
-_FOLDERS = ("checkpoints", "plugins", "replays", "samplers", "samples", "trackers")
+_FOLDERS = ("checkpoints", "plugins", "prior", "replays", "samplers", "samples", "trackers")
 # Unfinished files of the first edition: the name of the file and the number of a process.
 _OLD_UNFINISHED = re.compile(r"\..+\.(json|jsonl|yaml|html|png|webp|gif|safetensors)\.\d+")
 _HOLDER = re.compile(r"\d+ \(on (.*) since .*\)")

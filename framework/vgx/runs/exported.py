@@ -10,10 +10,10 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Required, cast
+from typing import Annotated, Any, Required
 
 import torch
-from pydantic import FailFast, Field, FiniteFloat, TypeAdapter
+from pydantic import FailFast, Field, FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from vgx.errors import StorageError
@@ -30,7 +30,7 @@ MODEL, CODES = "model.safetensors", "codes.safetensors"
 NEEDED = (RECIPE, MODEL, CODES)  # what a model is loaded from, besides vgx.json
 # All files that an exported folder can have.
 NAMES = re.compile(
-    r"vgx\.json|README\.md|recipe\.yaml|(model|codes)\.safetensors|samples\.webp|"
+    r"vgx\.json|README\.md|recipe\.yaml|(model|codes|prior)\.safetensors|samples\.webp|"
     r"(encoder|decoder)\.onnx|vae/(config\.json|diffusion_pytorch_model\.safetensors)|"
     r"explorer/index\.html"
 )
@@ -78,6 +78,7 @@ class About(TypedDict, total=False):
 
 
 ABOUT_ADAPTER = TypeAdapter(About)
+SCALE = TypeAdapter(Scale)
 
 
 def is_exported(folder: Path) -> bool:
@@ -130,13 +131,18 @@ def load(folder: Path) -> State:
     latents = {"codes": torch.zeros(0, *known["latents"]["shape"])}  # [0, *Z]
     if CODES in known["files"]:
         latents = checkpoint.tensors(content(folder, known, CODES), folder / CODES)
-    return State(model, {}, latents, {"step": known["step"], "imported": True})
+    numbers = {"step": known["step"], "imported": True, "latents": scale_of(known["latents"])}
+    return State(model, {}, latents, numbers)
 
 
 def scale_of(known: Mapping[str, Any]) -> Scale:
-    """Return what is known of the values of latents, without the rest."""
+    """Return what is known of the values of latents, without the rest. Raises `StorageError`."""
     names = ("mean", "std", "scaling_factor", "shift_factor")
-    return cast("Scale", {name: known[name] for name in names if name in known})
+    try:
+        return SCALE.validate_python({name: known[name] for name in names if name in known})
+    except ValidationError as error:
+        first = short(visible(error.errors()[0]["msg"]))
+        raise StorageError(f"mean and deviation of the latents: {first}") from None
 
 
 def summed(data: bytes) -> Summed:

@@ -101,6 +101,7 @@ class Parent(TypedDict, total=False):
     how: Required[Literal["fork", "start"]]
     sha256: str  # of the file with these weights
     networks: Annotated[list[str], FailFast()]  # whose weights were taken
+    latents: dict[str, FiniteFloat | list[FiniteFloat]]  # what was known of their scale
 
 
 class Environment(TypedDict, total=False):
@@ -175,6 +176,7 @@ class Figure(TypedDict, total=False):
     mean: Required[float]  # a metric may give a value that is not finite
     spread: float
     values: Annotated[list[float], FailFast()]
+    groups: Annotated[list[float], FailFast()]  # means of parts of the reconstructed images
     better: Literal["higher", "lower"] | None
     features: str | None
     meaning: str | None

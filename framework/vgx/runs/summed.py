@@ -21,9 +21,14 @@ def write(file: Path, named: dict[str, Tensor], of: str) -> None:
 
     Raises `StorageError`.
     """
-    data = tensor_bytes(named, {"sha256": _NONE.decode()})
     with replacing(file) as new:  # whatever is there: a pipe would be waited for
-        new.write(data.replace(_NONE, _sum(data, of), 1))
+        new.write(packed(named, of))
+
+
+def packed(named: dict[str, Tensor], of: str) -> bytes:
+    """Return the content of such a file."""
+    data = tensor_bytes(named, {"sha256": _NONE.decode()})
+    return data.replace(_NONE, _sum(data, of), 1)
 
 
 def read(file: Path, of: str, most: int) -> dict[str, Tensor]:
@@ -31,7 +36,11 @@ def read(file: Path, of: str, most: int) -> dict[str, Tensor]:
 
     Raises `OSError`, and `StorageError` when a byte of it, or the text, is another.
     """
-    data = read_file(file, most)
+    return unpacked(read_file(file, most), file, of)
+
+
+def unpacked(data: bytes, file: Path, of: str) -> dict[str, Tensor]:
+    """Return the tensors in what `packed` returned for the same text. Raises `StorageError`."""
     match = _SUM.search(data)
     if match is None:
         raise StorageError(f"{file}: damaged, or of an earlier version: it has no sum")

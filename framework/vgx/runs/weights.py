@@ -1,4 +1,4 @@
-"""Weights to start from: of a run, of an exported folder, also one of the hub, or of a file.
+"""Weights to start from: of a run, a folder of vgx or diffusers, the hub, or a file.
 
 All are safetensors. No part is built and no program is executed to read them.
 """
@@ -19,7 +19,7 @@ from vgx.errors import HubError, RecipeError, StorageError
 from vgx.files import opened, storage, user_path
 from vgx.output import short, visible
 from vgx.recipe.model import NetworkName, Start
-from vgx.runs import checkpoint, exported, hub
+from vgx.runs import checkpoint, diffusers, exported, hub
 from vgx.runs.directory import find
 
 TENSORS = "model.safetensors"  # of a checkpoint, and of an exported folder
@@ -38,12 +38,15 @@ class Weights:
     sha256: str  # of the file with the tensors
     networks: dict[str, dict[str, Tensor]]  # by the names that they have in the network
     averaged: bool  # whether some of them are averaged ones
+    config: dict[str, Any] | None = None  # of a folder of diffusers: which networks they are of
+    scale: exported.Scale | None = None  # of the latents, where it is known
 
     def lineage(self) -> dict[str, Any]:
         """Return what `environment.json` holds under `parent`."""
         return {
             "run": self.name, "step": self.step, "sha256": self.sha256,
             "networks": [*self.networks], "how": "start",
+            **({"latents": self.scale} if self.scale else {}),
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -70,7 +73,10 @@ def read_weights(start: Start, present: list[str], out: str | Path | None = None
             most = f"at most {LONGEST} characters and {DOTS} dots are read"
             shown = short(visible(name[:LONGEST]))
             raise StorageError(f"start.run: {found.name}: the tensor name {shown}: {most}")
-    networks = {name: _of(name, found.tensors, start) for name in start.networks or present}
+    named: list[str] = []
+    for each in start.networks or ():  # "discriminator" is each of several, too
+        named += [name for name in present if name.partition(" ")[0] == each] or [each]
+    networks = {name: _of(name, found.tensors, start) for name in named or present}
     kept = {name: own for name, own in networks.items() if own}
     if not kept or (start.networks and len(kept) < len(networks)):
         lost = next(name for name in networks if name not in kept)
@@ -80,7 +86,7 @@ def read_weights(start: Start, present: list[str], out: str | Path | None = None
             + (f"it has: {', '.join(there)}" if there else _nameless(found.tensors, lost))
         )
     averaged = start.averaged and any(AVERAGE in key for key in found.tensors)
-    return Weights(found.name, found.step, found.sha256, kept, averaged)
+    return Weights(found.name, found.step, found.sha256, kept, averaged, *found[4:])
 
 
 def _of(network: str, tensors: dict[str, Tensor], start: Start) -> dict[str, Tensor]:
@@ -110,6 +116,8 @@ class _Found(NamedTuple):
     step: int
     sha256: str
     tensors: dict[str, Tensor]
+    config: dict[str, Any] | None = None
+    scale: exported.Scale | None = None
 
 
 def _found(start: Start, out: str | Path | None) -> _Found:
@@ -117,10 +125,14 @@ def _found(start: Start, out: str | Path | None) -> _Found:
     place = user_path(str(start.run))
     if place.suffix == ".safetensors" or place.is_file():
         return _file(place, place.name)
-    if exported.is_exported(place):
-        return _exported(place, place.resolve().name)
+    name = place.resolve().name
     if hub.is_name(start.run):
-        return _exported(hub.model_folder(str(start.run)), str(start.run))
+        place, name = hub.model_folder(str(start.run)), str(start.run)
+    if exported.is_exported(place):
+        return _exported(place, name)
+    if folder := diffusers.folder_of(place):
+        found = diffusers.read(folder)
+        return _Found(name, 0, found.sha256, found.tensors, found.config, found.scale)
     run = find(start.run, out)
     path, state = checkpoint.load(run)
     sha256 = checkpoint.sums(path)[TENSORS]["sha256"]
@@ -129,9 +141,9 @@ def _found(start: Start, out: str | Path | None) -> _Found:
 
 def _exported(folder: Path, name: str) -> _Found:
     """Return the tensors of an exported folder, whose files have the sums in its `vgx.json`."""
-    sha256 = exported.about(folder)["files"][TENSORS]["sha256"]
-    state = exported.load(folder)
-    return _Found(name, state.numbers["step"], sha256, state.model)
+    known, state = exported.about(folder), exported.load(folder)
+    sha256, scale = known["files"][TENSORS]["sha256"], exported.scale_of(known["latents"])
+    return _Found(name, state.numbers["step"], sha256, state.model, None, scale)
 
 
 def _file(file: Path, name: str) -> _Found:

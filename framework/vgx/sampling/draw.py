@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -23,11 +23,11 @@ from torch.nn import functional as F
 
 from vgx import rng
 from vgx.data.batches import as_images
-from vgx.data.classes import label_called, listed
+from vgx.data.classes import as_labels_of, label_called, listed
 from vgx.data.store import name_of, open_store
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.images import ahead, threads
-from vgx.parts.kinds import Fitted, LatentSampler, Sampler, Source
+from vgx.parts.kinds import Fitted, Labelled, LatentSampler, OfClass, Sampler, Source, UsesModel
 from vgx.parts.registry import Registry
 from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
@@ -36,7 +36,7 @@ from vgx.runs.directory import Run
 from vgx.runs.exported import about, is_exported
 from vgx.runs.moved import looking_back
 from vgx.runs.trust import registry_of
-from vgx.sampling.model import CHUNK, Model, labels_in_turn, load_model, located
+from vgx.sampling.model import CHUNK, NETWORKS, Model, labels_in_turn, load_model, located
 
 VALUES = 2**21  # pixel values decoded at once, at most
 MAX_FIT = 2**28  # bytes of a file with what a sampler learned
@@ -56,6 +56,7 @@ class Prepared:
     classes: int  # labels that the decoder takes, or 0
     names: tuple[str, ...] = ()  # of these labels, if they are known
     label: int | None = None  # the only one that is drawn, if it was asked for
+    in_order: bool = False  # image i has the label of image i that the sampler was given
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,23 +116,25 @@ def open_sampler(
     run = located(run)
     registry = registry_of(run)
     recipe = load_recipe(run.recipe_file, (), registry)
-    wanted = None if label is None else _label(run, recipe, label)
     own = sampler in (None, recipe.sampler.type)
     if sampler is not None or settings:
         recipe = with_sampler(recipe, sampler, settings or {}, registry)
+    wanted = None if label is None else _label(run, recipe, label)
     if own and recipe.sampler.own_images:  # the recipe says where, and may be a stranger's
         text = f"opening the images of the sampler {name_of(recipe.sampler)}"
         warnings.warn(text, Notice, stacklevel=2)
     with looking_back(run, recipe):
         source = recipe.sampler.pictures(recipe.image)
-    networks = ("decoder",) if source is None else ("encoder", "decoder")
+    networks: tuple[str, ...] = ("decoder",) if source is None else ("encoder", "decoder")
+    if isinstance(recipe.sampler.build(recipe.latent), UsesModel):
+        networks = NETWORKS
     model = load_model(run, recipe, device, networks, best=best, step=step)
     needed = source is None and recipe.sampler.least_codes > 0
     if needed and not len(model.codes) and is_exported(run.path):
         text = "the model was exported without its stored latents (vgx export --codes)"
         other = "another sampler draws without them: prior"
         raise RecipeError(f"sampler {recipe.sampler.type}: {text}; {other}")
-    return model, replace(prepare(model, run, source), label=wanted)
+    return model, prepare(model, run, source, label=wanted)
 
 
 def class_names(run: Run, recipe: Recipe) -> tuple[str, ...]:
@@ -149,8 +152,8 @@ def _classes(run: Run) -> list[reading.Class]:
 
 
 def _label(run: Run, recipe: Recipe, wanted: str | int) -> int:
-    """Return the label of a class. Raises `RecipeError` for a decoder that takes no labels."""
-    if not recipe.decoder.conditional:
+    """Return the label of a class. Raises `RecipeError` for networks that take no labels."""
+    if not (_takes_labels(recipe) or (recipe.takes_labels and recipe.sampler.own_images)):
         takes = f"the decoder {recipe.decoder.type} takes no labels, so it draws no single class"
         raise RecipeError(f"{run.path}: {takes}; leave out the class")
     label = label_called(wanted, class_names(run, recipe))
@@ -159,6 +162,12 @@ def _label(run: Run, recipe: Recipe, wanted: str | int) -> int:
         text = f"no image of class {classes[label]['name']} was there to train on"
         warnings.warn(text, Notice, stacklevel=2)
     return label
+
+
+def _takes_labels(recipe: Recipe) -> bool:
+    """Return whether what is drawn depends on labels: the decoder takes them, or the prior."""
+    by_prior = recipe.sampler.needs_prior and recipe.prior is not None and recipe.prior.conditional
+    return recipe.decoder.conditional or by_prior
 
 
 def with_sampler(
@@ -171,44 +180,85 @@ def with_sampler(
 
 
 def prepare(
-    model: Model, run: Run | None = None, source: Source | None = None, most: int | None = None
+    model: Model,
+    run: Run | None = None,
+    source: Source | None = None,
+    most: int | None = None,
+    label: int | None = None,
 ) -> Prepared:
-    """Return the recipe's sampler, ready to draw.
+    """Return the recipe's sampler, ready to draw; with a `label`, images of that class alone.
 
     A sampler of its own images, `source`, draws from the latents of these, or of the first `most`;
     others draw from the run's. A fitted sampler learns from these; with a run, what it learned is
-    kept there and used again.
+    kept there and used again. Raises `RecipeError` for own images whose labels are needed and not
+    known.
     """
     part, recipe = model.recipe.sampler, model.recipe
+    names = class_names(run, recipe) if run and recipe.takes_labels else ()
     if model.kl is not None:
         part = part.for_kl(model.kl.cpu())
-    sampler = part.build(recipe.latent)
+    if part.needs_prior and model.prior is None and model.sha256:  # not while it is trained
+        setting = "" if recipe.prior else " --set prior=TYPE"
+        command = f"vgx fit {run.short if run else 'RUN'}{setting}"
+        raise RecipeError(f"sampler {part.type}: there is no trained prior; train one: {command}")
+    sampler = built_sampler(part, model)
     if source is None:
-        codes, labels, lacks = model.codes.cpu(), model.labels, "the run's stored latents"
+        codes, labels = model.codes.cpu(), model.labels
     else:
-        codes, labels, lacks = encode_images(model, source, most), None, "the sampler's own images"
+        codes, labels = encode_images(model, source, most, names, label)
     if isinstance(sampler, Fitted):
         if run is None or source is not None or is_exported(run.path):
             sampler.fit(codes)
         else:
             name = f"{part.type}-{model.step:08}"
-            sampler = _fit_once(part, recipe, codes, run, name)
-    classes = recipe.image.classes if recipe.decoder.conditional else 0
+            sampler = _fit_once(part, model, codes, run, name)
+    classes = recipe.image.classes if _takes_labels(recipe) else 0
     if classes and labels is None and part.least_codes:
-        text = f"{lacks} have no labels, so they are decoded with labels that may not be theirs"
+        text = "the run's stored latents have no labels, so they are decoded with labels that may"
+        text += " not be theirs"
         warnings.warn(f"sampler {part.type}: {text}", Notice, stacklevel=2)
     labels = labels.cpu() if classes and labels is not None else None
-    names = class_names(run, recipe) if run and classes else ()
-    return Prepared(part, sampler, codes, labels, model.kl, classes, names)
+    own = source is not None
+    return Prepared(part, sampler, codes, labels, model.kl, classes, names, label, in_order=own)
 
 
-def encode_images(model: Model, source: Source, most: int | None = None) -> Tensor:
-    """[K, *Z]  The posterior means of a sampler's own images, which it draws from; on the CPU."""
-    image = replace(model.recipe.image, classes=0)
-    stored = open_store(source, image, advice="Remove them from the sampler's path").images[:most]
-    pieces = (stored[start : start + CHUNK] for start in range(0, len(stored), CHUNK))
-    device = model.codes.device
-    return torch.cat([model.encode(as_images(piece, device)).cpu() for piece in pieces])
+def built_sampler(part: Sampler, model: Model) -> LatentSampler:
+    """Return what a sampler builds, which is given the networks if it uses them."""
+    sampler = part.build(model.recipe.latent)
+    if isinstance(sampler, UsesModel):
+        sampler.use(model)
+    return sampler
+
+
+def encode_images(
+    model: Model, source: Source, most: int | None, names: Sequence[str], label: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """[K, *Z], [K]  The posterior means of a sampler's own images, and their labels; on the CPU.
+
+    The labels are those of the images, by their names, else all are `label`. Raises `RecipeError`
+    when the model takes labels and there are neither.
+    """
+    recipe = model.recipe
+    known = recipe.takes_labels and isinstance(source, Labelled)
+    image = recipe.image if known else replace(recipe.image, classes=0)
+    store = open_store(source, image, advice="Remove them from the sampler's path")
+    stored, labels = store.images[:most], None
+    if recipe.takes_labels:
+        if store.labels is not None:
+            own = as_labels_of(store.labels[: len(stored)], store.names, names or store.names)
+            labels = torch.from_numpy(own)  # [K]
+        elif label is not None:
+            labels = torch.full((len(stored),), label)  # [K]
+        else:
+            text = "the model takes labels, and those of the sampler's own images are not known"
+            advice = "give one class for all of them: --class NAME (in Python: label=)"
+            raise RecipeError(f"sampler {recipe.sampler.type}: {text}; {advice}")
+    device, codes = model.codes.device, []
+    for start in range(0, len(stored), CHUNK):
+        images = as_images(stored[start : start + CHUNK], device)  # [N, C, H, W]
+        some = None if labels is None else labels[start : start + CHUNK]
+        codes.append(model.encode(images, some).cpu())
+    return torch.cat(codes), labels
 
 
 def whole_rows(part: Sampler, most: int) -> int:
@@ -242,21 +292,27 @@ def draw_latents(
     part, row = prepared.part, prepared.part.row_length or n
 
     def drawn(count: int, codes: Tensor, *label: int) -> tuple[Tensor, tuple[str, ...]]:
-        z = prepared.sampler.draw(count, codes, rng.generator(seed, "sampler", *label))
+        sampler, generator = prepared.sampler, rng.generator(seed, "sampler", *label)
+        if label and isinstance(sampler, OfClass):
+            z = sampler.draw_class(label[0], count, codes, generator)
+        else:
+            z = sampler.draw(count, codes, generator)
         return z, tuple(part.captions(count, codes, prepared.kl))
 
     if not prepared.classes:
         z, captions = drawn(n, prepared.codes)
         return Latents(z, None, captions)
     labels = draw_labels(prepared, n, seed, counts)  # [n]
-    if prepared.labels is None:
+    if prepared.labels is None and not isinstance(prepared.sampler, OfClass):
         z, captions = drawn(n, prepared.codes)
         return Latents(z, labels, _with_classes(prepared, labels, captions))
     z = prepared.codes.new_empty(n, *prepared.codes.shape[1:])  # [n, *Z]
     rows = [""] * math.ceil(n / row)
     for label in np.unique(labels.numpy()).tolist():
         places = (labels == label).nonzero()[:, 0]
-        codes = prepared.codes[prepared.labels == label]
+        codes = prepared.codes
+        if prepared.labels is not None:
+            codes = codes[prepared.labels == label]
         z[places], captions = drawn(len(places), codes, label)
         # A row has one label, so every `row`-th place begins one.
         for place, caption in zip(places[::row].tolist(), captions, strict=False):
@@ -276,10 +332,15 @@ def _with_classes(prepared: Prepared, labels: Tensor, captions: Captions) -> Cap
 def draw_labels(prepared: Prepared, n: int, seed: int, counts: LabelCounts | None = None) -> Tensor:
     """[n]  Draw labels by their shares in `counts`: one for each row, each image, or for all.
 
-    A label of which too few latents are stored for the sampler is left out, with a notice. Without
-    stored labels and `counts`, all labels are equally likely.
+    Those of a sampler's own images are in the order of these. A label of which too few latents are
+    stored for the sampler is left out, with a notice. Without stored labels and `counts`, all
+    labels are equally likely.
     """
     part = prepared.part
+    together = n if part.one_label else part.row_length or 1
+    if prepared.in_order and prepared.labels is not None and prepared.label is None:
+        rows = torch.arange(math.ceil(n / together)) % len(prepared.labels)
+        return prepared.labels[rows].repeat_interleave(together)[:n]
     if prepared.label is not None:
         counts = np.bincount([prepared.label], minlength=prepared.classes)
     if prepared.labels is not None:
@@ -296,7 +357,7 @@ def draw_labels(prepared: Prepared, n: int, seed: int, counts: LabelCounts | Non
         counts = counts * enough
     elif counts is None:
         counts = np.ones(prepared.classes, np.int64)
-    return random_labels(counts, n, seed, n if part.one_label else part.row_length or 1)
+    return random_labels(counts, n, seed, together)
 
 
 def random_labels(counts: LabelCounts, n: int, seed: int, together: int = 1) -> Tensor:
@@ -329,16 +390,17 @@ def decoded(model: Model, z: Tensor, labels: Tensor | None = None) -> Iterator[T
     return ahead(decode, range(0, len(z), size), 1 if device.type == "cuda" else threads())
 
 
-def _fit_once(part: Sampler, recipe: Recipe, codes: Tensor, run: Run, name: str) -> LatentSampler:
+def _fit_once(part: Sampler, model: Model, codes: Tensor, run: Run, name: str) -> LatentSampler:
     """Return a sampler that learned from codes [K, *Z]; what it learned is kept in a file.
 
     A file that is damaged, or of other codes, is replaced with a `Notice`; there is a notice too
     when it cannot be written.
     """
-    settings = hashlib.sha256(recipe.sampler.model_dump_json().encode()).hexdigest()[:8]
+    own = model.recipe.sampler
+    settings = hashlib.sha256(own.model_dump_json().encode()).hexdigest()[:8]
     file = run.fits / f"{name}-{settings}.safetensors"
     of = f"{settings} {hashlib.sha256(codes.contiguous().numpy().tobytes()).hexdigest()}"
-    sampler = cast("Fitted", part.build(recipe.latent))
+    sampler = cast("Fitted", built_sampler(part, model))
     try:
         _load_fit(sampler, summed.read(file, of, MAX_FIT), codes, file)
     except FileNotFoundError:
@@ -346,7 +408,7 @@ def _fit_once(part: Sampler, recipe: Recipe, codes: Tensor, run: Run, name: str)
     except (OSError, StorageError) as error:
         text = f"sampler {part.type}: learned again from the stored latents: {error}"
         warnings.warn(text, Notice, stacklevel=2)
-        sampler = cast("Fitted", part.build(recipe.latent))  # the other one may be half loaded
+        sampler = cast("Fitted", built_sampler(part, model))  # the other one may be half loaded
     else:
         return sampler
     sampler.fit(codes)

@@ -5,14 +5,17 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K stored latent
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from vgx.engine.build import (
-    NETWORKS,
+    at_least_float32,
     build_network,
     label_inputs,
     pick_device,
@@ -20,8 +23,9 @@ from vgx.engine.build import (
     untrained,
 )
 from vgx.engine.engine import Engine
-from vgx.errors import RecipeError, StorageError
+from vgx.errors import Notice, RecipeError, StorageError
 from vgx.notebook import html
+from vgx.parts.kinds import Quantising
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, exported, hub
@@ -29,7 +33,10 @@ from vgx.runs.best import measured_until
 from vgx.runs.checkpoint import OTHER_VERSION
 from vgx.runs.directory import Run, find
 from vgx.runs.trust import registry_of
+from vgx.second import kept
+from vgx.step import Posterior
 
+NETWORKS = ("encoder", "decoder", "discriminator")
 CHUNK = 64  # images that a network processes at once
 
 
@@ -45,11 +52,49 @@ class Model:
     discriminator: nn.Module | None
     labels: Tensor | None = None  # [K]  of the stored latents; None if there are or were none
     kl: Tensor | None = None  # [*Z]  mean KL of the run's posteriors by dimension, if it is known
+    # Those of a recipe with several, by "discriminator NAME".
+    discriminators: Mapping[str, nn.Module] = field(default_factory=dict)
+    known: exported.Scale = field(default_factory=exported.Scale)  # of an exported one's latents
+    prior: Any = None  # the module of the second stage, once it is trained
+    sha256: str = ""  # of the file with the weights
 
     @property
     def networks(self) -> list[nn.Module]:
         """The networks that were loaded."""
-        return [n for n in (self.encoder, self.decoder, self.discriminator) if n is not None]
+        return [*self.by_name.values()]
+
+    @property
+    def by_name(self) -> dict[str, nn.Module]:
+        """The networks that were loaded, by their names in checkpoints."""
+        single = {name: getattr(self, name) for name in NETWORKS}
+        return {name: n for name, n in single.items() if n is not None} | {**self.discriminators}
+
+    @property
+    def latent_mean(self) -> Tensor:
+        """[C, 1, ...]  The mean of the stored latents by channel; 0 where nothing is known of them.
+
+        Of an exported model it is the one that `vgx.json` has.
+        """
+        shift = self.known.get("shift_factor", 0.0)
+        return self._by_channel(lambda codes: codes.mean(1), "mean", shift)
+
+    @property
+    def latent_std(self) -> Tensor:
+        """[C, 1, ...]  The deviation of the stored latents by channel, as `latent_mean`; else 1."""
+        scale = self.known.get("scaling_factor") or 1.0
+        return self._by_channel(lambda codes: codes.std(1, correction=0), "std", 1 / scale)
+
+    def _by_channel(
+        self, of_codes: Callable[[Tensor], Tensor], name: Literal["mean", "std"], default: float
+    ) -> Tensor:
+        channels, *places = self.recipe.latent.shape
+        if len(self.codes) >= 2:
+            values = of_codes(self.codes.movedim(1, 0).flatten(1))  # [C]
+        else:
+            listed = self.known.get(name, [])
+            listed = listed if len(listed) == channels else [default] * channels
+            values = torch.tensor(listed, device=self.codes.device)
+        return values.float().reshape(channels, *[1] * len(places))
 
     def __repr__(self) -> str:
         parts = (f"{name} {part} {size:,} weights" for name, part, size in self._rows())
@@ -66,19 +111,45 @@ class Model:
         return f"Model {self.recipe.name} at step {self.step:,}: {stored}"
 
     def _rows(self) -> list[tuple[str, str, int]]:
+        parts = self.recipe.networks
         return [
-            (name, getattr(self.recipe, name).type, sum(p.numel() for p in network.parameters()))
-            for name in NETWORKS
-            if (network := getattr(self, name)) is not None
+            (name, parts[name].type, sum(p.numel() for p in network.parameters()))
+            for name, network in self.by_name.items()
         ]
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device."""
-        if self.encoder is None:
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1], on the model's device.
+
+        A conditional encoder also needs their `labels` [N].
+        """
+        parts = torch.split(images, CHUNK)
+        own = [None] * len(parts) if labels is None else torch.split(labels, CHUNK)
+        pairs = zip(parts, own, strict=True)
+        return torch.cat([self.posterior(part, some).mean for part, some in pairs])
+
+    @torch.no_grad()
+    def posterior(self, images: Tensor, labels: Tensor | None = None) -> Posterior:
+        """Return the posterior over [N, *Z] of images [N, C, H, W] in [0, 1], all at once.
+
+        A conditional encoder also needs their `labels` [N].
+        """
+        part, device = self.recipe.encoder, self.codes.device
+        if part is None or self.encoder is None:
             raise RecipeError(f"{self.recipe.name} has no encoder")
-        images = images.to(self.codes.device)
-        return torch.cat([self.encoder(part).mean for part in torch.split(images, CHUNK)])
+        if part.conditional and labels is None:
+            text = f"{self.recipe.name}: the encoder {part.type} takes labels"
+            raise RecipeError(f"{text}; give those of the images: model.encode(images, labels)")
+        further = () if labels is None else label_inputs(part, labels.to(device))
+        posterior: Posterior = self.encoder(images.to(device), *further)
+        return posterior
+
+    def latents_of(self, codes: Tensor) -> Tensor:
+        """[N, *Z]  The latents of codes that the prior draws: latents already, or indices."""
+        if self.recipe.prior is None or self.recipe.prior.of == "latents":
+            return codes
+        assert isinstance(self.encoder, Quantising)  # or there would be no such prior
+        return self.encoder.from_indices(codes)
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -86,22 +157,35 @@ class Model:
 
         A conditional decoder also gets `labels` [N]; by default each class in turn.
         """
-        z = z.to(self.codes.device)
         labels = labels_in_turn(len(z), self.recipe, z.device) if labels is None else labels
-        labels = labels.to(z.device)
-        part, images = self.recipe.decoder, []
-        for some, own in zip(torch.split(z, CHUNK), torch.split(labels, CHUNK), strict=True):
-            images.append(sigmoid(self.decoder(some, *label_inputs(part, own))))
-        return torch.cat(images)
+        pairs = zip(torch.split(z, CHUNK), torch.split(labels, CHUNK), strict=True)
+        return torch.cat([sigmoid(self.decode_logits(some, own)) for some, own in pairs])
+
+    @torch.no_grad()
+    def decode_logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, C, H, W]  The decoder's logits of latents [N, *Z], all at once, in float32."""
+        if labels is None:
+            labels = labels_in_turn(len(z), self.recipe, z.device)  # [N]
+        device = self.codes.device
+        further = label_inputs(self.recipe.decoder, labels.to(device))
+        return at_least_float32(self.decoder(z.to(device), *further))
 
 
 def current_model(engine: Engine, step: int) -> Model:
     """Return the networks of a training after a step, for use inside `evaluating`."""
     encoder = engine.network_for_sampling("encoder") if "encoder" in engine.networks else None
     decoder = engine.network_for_sampling("decoder")
-    latents = _known(engine.latents.state())
+    names = engine.recipe.judges.keys() & engine.networks.keys()
+    named = {name: engine.networks[name] for name in sorted(names - {"discriminator"})}
+    latents: dict[str, Any] = _known(engine.latents.state())
     return Model(
-        engine.recipe, step, encoder=encoder, decoder=decoder, discriminator=None, **latents
+        engine.recipe,
+        step,
+        encoder=encoder,
+        decoder=decoder,
+        discriminator=engine.networks.get("discriminator"),
+        discriminators=named,
+        **latents,
     )
 
 
@@ -142,7 +226,11 @@ def load(
 def located(run: Run | str | Path | int | None) -> Run:
     """Return a run, or an exported folder as one; that of a model of the hub is fetched."""
     if isinstance(run, str) and hub.is_name(run):
-        return Run(hub.model_folder(run))
+        folder = hub.model_folder(run)
+        if not exported.is_exported(folder):
+            message = "an autoencoder of diffusers, which has no recipe"
+            raise StorageError(f"{run}: {message}; make a run of it: vgx import {run}")
+        return Run(folder)
     return find(run)
 
 
@@ -159,7 +247,7 @@ def load_model(
     device = pick_device(device)
     if best and step is not None:
         raise RecipeError(f"{run.path}: the best checkpoint or that of step {step}: choose one")
-    if exported.is_exported(run.path):
+    if is_exported := exported.is_exported(run.path):
         path, state = run.path, exported.load(run.path)
         if step not in (None, here := state.numbers["step"]):
             raise StorageError(f"{path}: an exported model, which has step {here:,} alone")
@@ -167,14 +255,13 @@ def load_model(
         path, state = checkpoint.load(run) if step is None else checkpoint.load_step(run, step)
     if best:
         path, state = _best(run, recipe, state)
-    loaded: dict[str, nn.Module | None] = dict.fromkeys(NETWORKS)
-    for name in networks:
+    loaded: dict[str, Any] = {**dict.fromkeys(NETWORKS), "discriminators": {}}
+    for name in (name for each in networks for name in recipe.named(each)):
         network = build_network(untrained(recipe), name)
-        if network is None:
-            continue
+        assert network is not None  # the recipe has this network
         averaged = checkpoint.under(state.model, f"average.module.{name}")
         weights = averaged or checkpoint.under(state.model, name)
-        if name == "discriminator" and not weights and state.numbers.get("imported"):
+        if name in recipe.judges and not weights and state.numbers.get("imported"):
             continue  # it was left out of the export
         try:
             network.load_state_dict(weights)
@@ -182,12 +269,30 @@ def load_model(
             message = f"{path}: does not fit the {name} of the recipe: {error}\n{OTHER_VERSION}"
             raise StorageError(message) from error
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loaded[name] = network.eval().requires_grad_(False)
+        place = loaded if name in NETWORKS else loaded["discriminators"]
+        place[name] = network.eval().requires_grad_(False)
     codes = state.latents.get("codes")
     if codes is None or codes.shape[1:] != recipe.latent.shape or not codes.is_floating_point():
         raise StorageError(f"{path}: its latents do not have the recipe's shape")
-    latents = {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
-    return Model(recipe, state.numbers["step"], **latents, **loaded)  # type: ignore[arg-type]
+    loaded |= {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
+    known = state.numbers.get("latents")
+    scale = exported.scale_of(known if isinstance(known, dict) else {})
+    sums = exported.about(path)["files"] if is_exported else checkpoint.sums(path)
+    sha256 = sums["model.safetensors"]["sha256"]
+    # Only who decodes draws with a prior.
+    prior = _prior(run, recipe, sha256, device) if "decoder" in networks else None
+    return Model(recipe, state.numbers["step"], known=scale, prior=prior, sha256=sha256, **loaded)
+
+
+def _prior(run: Run, recipe: Recipe, sha256: str, device: torch.device) -> nn.Module | None:
+    """Return the trained prior of a run or an exported folder; None, with a notice, if it fails."""
+    try:
+        prior = kept.load(run.path, recipe, sha256)
+    except StorageError as error:
+        text = f"the prior is left out: {error}; train it again: vgx fit {run.short}"
+        warnings.warn(text, Notice, stacklevel=2)
+        return None
+    return prior and prior.to(device)
 
 
 def _best(run: Run, recipe: Recipe, newest: checkpoint.State) -> tuple[Path, checkpoint.State]:

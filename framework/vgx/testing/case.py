@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgx import rng
 from vgx.parts.contract import ContractError
 from vgx.parts.values import ImageSpec, LatentSpec
 from vgx.runs import checkpoint
-from vgx.step import Step
+from vgx.step import Gaussian, Step
 
 B = 8  # images in a batch, and at most so many of a data set
+LAST = 99  # the number of the last step, for parts that change with time
 ROUNDING = 1e-4  # allowed difference between an image in one batch and in another
 
 
@@ -35,7 +36,7 @@ class Case:
 
     @property
     def conditional(self) -> bool:
-        """Whether the part takes labels; only decoders and discriminators may."""
+        """Whether the part takes labels; only networks may."""
         return bool(getattr(self.part, "conditional", False))
 
     def check(self, condition: object, fault: str) -> None:
@@ -46,6 +47,40 @@ class Case:
     def images(self, seed: int = 0) -> Tensor:
         """[B, C, H, W]  Return random images in [0, 1]."""
         return torch.rand((B, *self.image.shape), generator=rng.generator(seed, "testing images"))
+
+
+class Networks(nn.Module):
+    """An encoder and a decoder of one layer, for losses that call them."""
+
+    def __init__(self, image: ImageSpec, latent: LatentSpec) -> None:
+        """Draw their weights by a key."""
+        super().__init__()
+        self.image, self.latent = image.shape, latent.shape
+        generator, pixels = rng.generator(0, "testing networks"), image.pixel_values
+        size = torch.Size(latent.shape).numel()
+        self.encoder = nn.Parameter(torch.randn((pixels, size), generator=generator) / pixels**0.5)
+        self.decoder = nn.Parameter(torch.randn((size, pixels), generator=generator))
+
+    def calls(self) -> dict[str, Callable[..., Any]]:
+        """Return what a step has of them."""
+        return {
+            "encode": self.encode, "decode": self.decode, "decode_logits": self.decode_logits
+        }  # fmt: skip
+
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Gaussian:
+        """Return a posterior over [N, *Z] of images [N, C, H, W]."""
+        del labels
+        mu = (images.flatten(1) @ self.encoder).view(-1, *self.latent)  # [N, *Z]
+        return Gaussian(mu, mu.tanh() - 1)
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, C, H, W]  Images in [0, 1] of latents [N, *Z]."""
+        return self.decode_logits(z, labels).sigmoid()
+
+    def decode_logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, C, H, W]  These images before the sigmoid."""
+        del labels
+        return (z.flatten(1) @ self.decoder).view(-1, *self.image)
 
 
 def require(condition: object, fault: str) -> None:

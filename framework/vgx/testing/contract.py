@@ -29,11 +29,12 @@ from vgx.parts.registry import Plugin, Registry
 from vgx.parts.values import STRICT, ImageSpec, LatentSpec
 from vgx.recipe import schema, yaml
 from vgx.step import Gaussian, Score, Step
-from vgx.testing.case import B, Case
+from vgx.testing.case import B, Case, Networks
 from vgx.testing.data import check_augmentation, check_dataset
 from vgx.testing.losses import check_loss
 from vgx.testing.metrics import check_features, check_metric, check_tracker
 from vgx.testing.networks import check_decoder, check_discriminator, check_encoder
+from vgx.testing.priors import check_prior
 from vgx.testing.samplers import check_sampler
 
 CHECKS: dict[str, Callable[[Case], None]] = {
@@ -43,6 +44,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "decoder": check_decoder,
     "discriminator": check_discriminator,
     "loss": check_loss,
+    "prior": check_prior,
     "sampler": check_sampler,
     "features": check_features,
     "metric": check_metric,
@@ -106,6 +108,8 @@ def _check_wide(case: Case) -> Exception | None:
         latent=LatentSpec((*latent[:-1], 2 * latent[-1])) if len(latent) == 3 else case.latent,
         step=with_tensors(case.step, mirrored),
     )
+    calls = Networks(wide.image, wide.latent).calls()
+    wide = replace(wide, step=wide.step.but(**calls))
     part = case.part
     if isinstance(part, Metric) and part.why_not(wide.image, B, B):
         return None
@@ -121,6 +125,8 @@ def full_step(image: ImageSpec | None = None, latent: LatentSpec | None = None) 
     """Return a step of 8 images in which nothing is absent, for tests of losses."""
     image, latent = image or ImageSpec(16), latent or LatentSpec((8,))
     generator, size = rng.generator(0, "testing"), image.shape
+
+    calls: dict[str, Any] = Networks(image, latent).calls()
 
     def leaf(*shape: int, n: int = B) -> Tensor:
         return torch.randn((n, *shape), generator=generator).requires_grad_()
@@ -138,6 +144,8 @@ def full_step(image: ImageSpec | None = None, latent: LatentSpec | None = None) 
         real=torch.rand((B, *size), generator=generator),
         posterior=posterior,
         z=posterior.sample(generator),
+        prior_z=torch.randn((B, *latent.shape), generator=generator),
+        **calls,
         recon=logits.sigmoid(),
         recon_logits=logits,
         prior=prior.sigmoid(),

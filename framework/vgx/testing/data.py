@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from vgx.check.changing import faults_of_change
 from vgx.errors import Dropped
 from vgx.parts.contract import are_texts, check_tensor, out_of_range
 from vgx.parts.kinds import Labelled, Named
-from vgx.testing.case import B, Case, require, unchanged, with_generator
+from vgx.testing.case import LAST, B, Case, require, saved_and_loaded, unchanged, with_generator
 
 
 def check_dataset(case: Case) -> None:
@@ -100,3 +102,9 @@ def check_augmentation(case: Case) -> None:
     require(changed.requires_grad, "no gradient passes through it, as diff_augment needs")
     (gradient,) = torch.autograd.grad(changed.sum(), images)
     case.check(gradient.isfinite().all(), "the gradient that passes through it is not finite")
+    case.faults.extend(faults_of_change(case.part, augment, LAST, case.step))
+    if isinstance(augment, nn.Module):
+        other = case.part.build(case.image)
+        other.load_state_dict(saved_and_loaded(augment.state_dict()))
+        ours, theirs = (with_generator(each, images) for each in (augment, other))
+        case.check(torch.equal(ours, theirs), "saved and loaded it changes images in another way")

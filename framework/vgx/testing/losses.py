@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,20 +28,29 @@ def check_loss(case: Case) -> None:
     """Check the generator's and the discriminator's term of a loss."""
     # Leaves throughout, so that the gradient of each tensor is its own.
     step = replace(with_tensors(case.step, _leaf), real=case.step.real.detach().clone())
+    if step.has("prior_z"):  # which leads to no network
+        step = replace(step, prior_z=step.prior_z.detach())
     before = tensors_of(with_tensors(step, lambda tensor: tensor.detach().clone()))
     players: tuple[PlayerName, ...] = ("generator", "discriminator")
     terms = 0
     for player in players:
-        if has_term(built(_build, case.part), player):
-            loss_module, value = _evaluate(case, player, step)
+        if has_term(built(partial(_build, case), case.part), player):
+            own = step if player == "generator" else _without_gradients(step)
+            loss_module, value = _evaluate(case, player, own)
             same = same_tensors(before, tensors_of(step))
             case.check(same, f"its {player}'s term changes the step in place")
             terms += value is not None
             if value is not None:
-                _check_term(case, player, step, loss_module, value)
+                _check_term(case, player, own, loss_module, value)
     beside = case.part.note_beside((case.part,), case.image)
     case.check(isinstance(beside, str), "note_beside() gives no string")
     case.check(terms, NO_TERM)
+
+
+def _without_gradients(step: Step) -> Step:
+    """Return the step whose `encode` and `decode` give no gradient, as for the discriminator."""
+    names = [name for name in ("encode", "decode", "decode_logits") if step.has(name)]
+    return step.but(**{name: torch.no_grad()(getattr(step, name)) for name in names})
 
 
 def _check_term(case: Case, player: PlayerName, step: Step, loss_module: Any, value: Any) -> None:
@@ -60,7 +70,7 @@ def _check_term(case: Case, player: PlayerName, step: Step, loss_module: Any, va
     require(value.requires_grad, f"{term} has no gradient: is it computed in no_grad?")
     _check_reach(case, player, step, loss_module, value)
     if isinstance(loss_module, nn.Module):
-        other = built(_build, case.part.untrained(), 1)
+        other = built(partial(_build, case), case.part.untrained(), 1)
         other.load_state_dict(saved_and_loaded(loss_module.state_dict()))
         same = torch.equal(getattr(other, player)(step), getattr(loss_module, player)(step))
         case.check(same, f"saved and loaded {term} is another")
@@ -71,8 +81,13 @@ def _check_reach(
 ) -> None:
     """Check which tensors of the step, and which weights of the loss, get a gradient."""
     inputs = {name: tensor for name, tensor in tensors_of(step).items() if tensor.requires_grad}
-    own = loss_module.named_parameters() if isinstance(loss_module, nn.Module) else ()
-    weights = {f"its weight {name}": p for name, p in own if p.requires_grad}
+    inputs |= _called_networks(step)
+    own = dict(loss_module.named_parameters()) if isinstance(loss_module, nn.Module) else {}
+    weights = {
+        f"its weight {name}": p
+        for name, p in own.items()
+        if p.requires_grad and name.startswith("critic.") == (player == "discriminator")
+    }
     tensors = {**inputs, **weights}
     gradients = torch.autograd.grad(
         value, list(tensors.values()), retain_graph=True, allow_unused=True
@@ -85,6 +100,8 @@ def _check_reach(
         for name in generated:
             fixed = f"step.{name}.detach()"
             case.faults.append(f"its discriminator's term leads into the generator: use {fixed}")
+        for name in weights:
+            case.check(name in reached, f"no gradient of its discriminator's term reaches {name}")
         return
     good = generated or any(name.startswith("fake_score") for name in reached)
     case.check(good, "its generator's term reaches no output of the generator")
@@ -92,15 +109,21 @@ def _check_reach(
         case.check(name in reached, f"no gradient of its generator's term reaches {name}")
 
 
+def _called_networks(step: Step) -> dict[str, Tensor]:
+    """Return the weights of the networks that `encode` and `decode` call, where they are known."""
+    network = getattr(vars(step)["decode"], "__self__", None)
+    return dict(network.named_parameters()) if isinstance(network, nn.Module) else {}
+
+
 def _evaluate(case: Case, player: PlayerName, step: Step, ambient: int = 0) -> tuple[Any, Any]:
     """Build the loss anew; return it and the value of one of its terms."""
-    loss_module = built(_build, case.part)
+    loss_module = built(partial(_build, case), case.part)
     with rng.ambient(ambient, "testing"):
         return loss_module, getattr(loss_module, player)(step)
 
 
-def _build(loss: Any) -> Any:
-    return loss.build()
+def _build(case: Case, loss: Any) -> Any:
+    return loss.build(case.image, case.latent)
 
 
 def _twice(tensor: Tensor, n: int) -> Tensor:

@@ -16,10 +16,13 @@ import torch
 from torch import nn
 
 from vgx import rng
+from vgx.check.attempt import read_only
+from vgx.check.metrics import state_of, update
 from vgx.images import grid
 from vgx.parts import contract
 from vgx.recipe.model import value_names
 from vgx.testing.case import ROUNDING, B, Case, built, require, unchanged, with_generator
+from vgx.testing.model import small_model
 
 
 def check_features(case: Case) -> None:
@@ -44,25 +47,34 @@ def check_features(case: Case) -> None:
 
 
 def check_metric(case: Case) -> None:
-    """Check that a metric gives finite numbers that depend on the images alone."""
-    real, fake = case.images(), case.images(1)
+    """Check that a metric gives finite numbers that depend on the images alone.
+
+    One that uses the model is given a small one.
+    """
+    count = 3 if case.part.held_out else 2  # real and generated images, and held-out ones
+    sets = torch.stack([case.images(seed) for seed in range(count)])  # [sets, B, C, H, W]
     reason = case.part.why_not(case.image, B, B)
     require(isinstance(reason, str), f"why_not() gives {reason!r}, no text")
     pixels = f"{case.image.height} x {case.image.width} pixels"
     require(not reason, f"it cannot compare {B} images of {pixels}: {reason}")
 
+    model = small_model(case.image, case.latent)
+    labels = torch.arange(B) % case.image.classes if case.image.classes else None  # [B]
+
     def measure(batch: int, ambient: int = 0) -> Any:
-        with rng.ambient(ambient, "testing"):
-            state = case.part.build(case.image)
+        with rng.ambient(ambient, "testing"), read_only(case.part, model.networks):
+            state = state_of(case.part, case.image, model)
             for start in range(0, B, batch):
-                state.update(real[start : start + batch], fake[start : start + batch])
+                some = slice(start, start + batch)
+                own = None if labels is None else labels[some]
+                update(state, [*sets[:, some]], own)
             numbers = state.compute()
             contract.check_values(numbers, value_names(case.part))
             same = numbers == state.compute()
             case.check(same, "compute() gives something else the second time")
         return numbers
 
-    numbers = unchanged("images", fake, lambda: unchanged("images", real, lambda: measure(4)))
+    numbers = unchanged("images", sets, lambda: measure(4))
     case.check(numbers == measure(4, ambient=1), "the same images give other numbers")
     for name, value in measure(2).items():
         near = math.isclose(value, numbers[name], rel_tol=10 * ROUNDING, abs_tol=ROUNDING)

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from vgx import rng
 from vgx.check.attempt import same_tensors
+from vgx.check.changing import faults_of_change
 from vgx.parts.contract import check_indices, check_posterior, check_score, check_tensor
 from vgx.parts.kinds import Quantising
 from vgx.testing.case import (
+    LAST,
     ROUNDING,
     B,
     Case,
@@ -43,11 +45,11 @@ def check_encoder(case: Case) -> None:
         require(same, "its posterior's sample draws from something else than the generator")
         return {**tensors_of(posterior), "sample": sample}
 
-    _check_network(case, lambda part: part.build(case.image, case.latent), case.images(), check)
+    _check_network(case, lambda part: part.build(case.image, case.latent), [case.images()], check)
     network = built(lambda part: part.build(case.image, case.latent), case.part).eval()
-    posterior = network(case.images())
-    if isinstance(network, Quantising):
-        check_indices(network, posterior, case.latent.shape)
+    quantising = isinstance(network, Quantising)
+    if quantising:
+        check_indices(network, network(case.images()), case.latent.shape)
 
 
 def check_decoder(case: Case) -> None:
@@ -58,7 +60,7 @@ def check_decoder(case: Case) -> None:
         return {"logits": logits}
 
     z = torch.randn((B, *case.latent.shape), generator=rng.generator(0, "testing z"))  # [B, *Z]
-    outputs = _check_network(case, lambda part: part.build(case.latent, case.image), z, check)
+    outputs = _check_network(case, lambda part: part.build(case.latent, case.image), [z], check)
     squashed = 0 <= outputs["logits"].min() <= outputs["logits"].max() <= 1
     case.check(not squashed, "it gives images in [0, 1]: the engine applies the sigmoid")
 
@@ -70,27 +72,34 @@ def check_discriminator(case: Case) -> None:
         check_score(score, n)
         return {"logits": score.logits}
 
-    _check_network(case, lambda part: part.build(case.image), case.images(), check)
+    z = torch.randn((B, *case.latent.shape), generator=rng.generator(0, "testing z"))  # [B, *Z]
+    judged = {"images": [case.images()], "latents": [z], "pairs": [case.images(), z]}
+    inputs = judged[case.part.judges]
+    _check_network(case, lambda part: part.build(case.image, case.latent), inputs, check)
 
 
 def _check_network(
-    case: Case, build: Callable[[Any], Any], inputs: Tensor, check: Check
+    case: Case, build: Callable[[Any], Any], inputs: list[Tensor], check: Check
 ) -> dict[str, Tensor]:
     """Check what every network must do; return its outputs in evaluation mode."""
     labels = torch.arange(B) % max(case.image.classes, 1)  # [B]
 
-    def forward(network: Any, inputs: Tensor) -> dict[str, Tensor]:
-        label_inputs = (labels[: len(inputs)],) if case.conditional else ()
-        return check(network(inputs, *label_inputs), len(inputs))
+    def forward(network: Any, inputs: list[Tensor]) -> dict[str, Tensor]:
+        label_inputs = (labels[: len(inputs[0])],) if case.conditional else ()
+        return check(network(*inputs, *label_inputs), len(inputs[0]))
 
     network = built(build, case.part)
     require(isinstance(network, nn.Module), "build does not give a torch.nn.Module")
     again = built(build, case.part).state_dict()
     same = same_tensors(network.state_dict(), again)
     case.check(same, "its first weights draw not only from torch")
-    unchanged("its input", inputs, lambda: forward(network.train(), inputs))
+    network.train()
+    for each in inputs:
+        unchanged("its input", each, lambda: forward(network, inputs))
     _check_gradients(case, network, inputs, forward)
-    forward(network, inputs[:2])
+    two = [each[:2] for each in inputs]
+    forward(network, two)
+    case.faults.extend(faults_of_change(case.part, network, LAST, case.step))
     copy.deepcopy(network)  # averaged weights start as a copy
     other = built(build, case.part.untrained(), 1)
     other.load_state_dict(saved_and_loaded(network.state_dict()))
@@ -100,7 +109,7 @@ def _check_network(
         case.check(same, "in evaluation mode the same input gives another output")
         same = same_tensors(outputs, forward(other.eval(), inputs))
         case.check(same, "saved and loaded it gives another output")
-        few = forward(network, inputs[:2])
+        few = forward(network, two)
     for name in ("mean", "logits") if case.part.kind != "discriminator" else ():
         near = name not in few or torch.allclose(few[name], outputs[name][:2], atol=ROUNDING)
         case.check(near, f"in evaluation mode its {name} depends on the batch's other images")
@@ -110,15 +119,16 @@ def _check_network(
 def _check_gradients(
     case: Case,
     network: nn.Module,
-    inputs: Tensor,
-    forward: Callable[[Any, Tensor], dict[str, Tensor]],
+    inputs: list[Tensor],
+    forward: Callable[[Any, list[Tensor]], dict[str, Tensor]],
 ) -> None:
     """Check that a finite gradient reaches every weight, and the input unless it is an image."""
-    inputs = inputs.clone().requires_grad_()
+    inputs = [each.clone().requires_grad_() for each in inputs]
     tensors: dict[str, Tensor]
     tensors = {f"its {name}": p for name, p in network.named_parameters() if p.requires_grad}
     if case.part.kind != "encoder":
-        tensors["its input"] = inputs
+        names = ["its input", "its latents"]
+        tensors |= dict(zip(names, inputs, strict=False))
     outputs = [tensor for tensor in forward(network, inputs).values() if tensor.requires_grad]
     require(outputs, "its output leads to no weight: is it computed in no_grad?")
     with rng.ambient(0, "testing"):

@@ -6,28 +6,50 @@ Letters: Z the latent shape, K stored latents.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vgx import rng
-from vgx.check.attempt import same_tensors
+from vgx.check.attempt import read_only, same_tensors
 from vgx.parts.contract import check_tensor
 from vgx.parts.kinds import Fitted, Sampler
+from vgx.sampling.draw import built_sampler
 from vgx.testing.case import Case, require, saved_and_loaded, unchanged, with_generator
 from vgx.testing.data import check_source
+from vgx.testing.model import small_model
 
 
 def check_sampler(case: Case) -> None:
-    """Check the latents that a sampler draws, what it learns, and the images it may name."""
+    """Check the latents that a sampler draws, what it learns, and the images it may name.
+
+    One that uses the model is given a small one.
+    """
     shape, part = case.latent.shape, case.part
     codes = torch.randn((64, *shape), generator=rng.generator(0, "testing codes"))  # [K, *Z]
-    sampler = part.build(case.latent)
+    model = replace(small_model(case.image, case.latent), codes=codes)
+
+    def build() -> Any:
+        return built_sampler(part, model)
+
+    with read_only(part, model.networks):
+        _check_drawing(case, build, codes)
+    source = part.pictures(case.image)
+    if source is not None:
+        check_source(case, source)
+
+
+def _check_drawing(case: Case, build: Callable[[], Any], codes: Tensor) -> None:
+    """Check the latents that it draws, and what it learns from codes [K, *Z]."""
+    shape, sampler = case.latent.shape, build()
     complete = getattr(sampler, "fit", None) is None or isinstance(sampler, Fitted)
     case.check(complete, "it has fit, but not state_dict and load_state_dict: fit is never called")
     if isinstance(sampler, Fitted):
         unchanged("codes", codes, lambda: sampler.fit(codes))
-        again, loaded = part.build(case.latent), part.build(case.latent)
+        again, loaded = build(), build()
         with rng.ambient(1, "testing"):
             again.fit(codes)
         same = same_tensors(sampler.state_dict(), again.state_dict())
@@ -43,13 +65,10 @@ def check_sampler(case: Case) -> None:
     for n in (2, 100):
         same = torch.equal(z[:2], with_generator(sampler.draw, n, codes)[:2])
         case.check(same, f"its latent i depends on how many are drawn: 5 or {n}")
-    _check_rows(case, codes)
-    source = part.pictures(case.image)
-    if source is not None:
-        check_source(case, source)
+    _check_rows(case, build, codes)
 
 
-def _check_rows(case: Case, codes: Tensor) -> None:
+def _check_rows(case: Case, build: Callable[[], Any], codes: Tensor) -> None:
     """Check `row_length`, `least_codes`, `for_kl` and `captions`."""
     part, shape = case.part, case.latent.shape
     row, least = part.row_length, part.least_codes
@@ -65,9 +84,9 @@ def _check_rows(case: Case, codes: Tensor) -> None:
             len(captions) in (0, wanted) and all(isinstance(text, str) for text in captions),
             f"it gives {len(captions)} captions for {wanted} rows; they are texts, one for each",
         )
-    if least != 1 and not isinstance(part.build(case.latent), Fitted):
+    if least != 1 and not isinstance(build(), Fitted):
         few = codes[:least]
         try:
-            with_generator(part.build(case.latent).draw, 1, few)
+            with_generator(build().draw, 1, few)
         except Exception as error:  # noqa: BLE001 - whatever it raises, it needs more
             case.check(False, f"its least_codes is {least}, but that number fails: {error!r}")

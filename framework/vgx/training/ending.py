@@ -12,6 +12,7 @@ from vgx.files import storage, write_file
 from vgx.notebook import run as people
 from vgx.parts.registry import Registry, failure_of
 from vgx.runs import reading
+from vgx.runs.directory import Run
 from vgx.runs.frames import timelapse
 from vgx.training.loop import Training, short
 
@@ -45,11 +46,11 @@ def _close(
         "step": training.done,
         "of": training.engine.steps,
         "signal": (training.stop or None) if how == "stopped" else None,
-        "message": str(error or ""),
+        "message": str(error or training.exhausted),
     }
 
     if how in ("done", "stopped"):
-        for line in summary(training):
+        for line in filter(None, (*summary(training), training.exhausted)):
             console.print(line)
 
     def note() -> None:
@@ -59,9 +60,22 @@ def _close(
 
     if failure := failure_of(note):
         console.warn(f"the end of {run.path} is not noted: {failure}")
+    call_plugins(run, registry, console)
+
+
+def call_plugins(run: Run, registry: Registry, console: Console) -> None:
+    """Call the hook `run_ended` of each plugin; a failure there is a warning."""
     for plugin in registry.plugins:
         if failure := plugin.call("run_ended", run=people.Run(run.path)):
             console.warn(f"plugin {plugin.title} failed at the end of {run.path}: {failure}")
+
+
+def note_done(run: Run) -> None:
+    """Note that a run is done whose networks were trained to the end, and now its prior is too."""
+    ended = reading.unless_damaged(reading.ended, run.path)
+    if ended is not None and ended["how"] == "stopped" and ended["step"] == ended["of"]:
+        done = {**ended, "how": "done", "signal": None, "message": ""}
+        write_file(run.place("ended.json"), json.dumps(done, indent=1) + "\n")
 
 
 def summary(training: Training) -> list[str]:

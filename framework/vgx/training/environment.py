@@ -72,7 +72,8 @@ def describe(
             **({"classes": classes} if classes else {}),
         },
         "better": recipe.eval.better,  # higher or lower, for readers without the plugins
-        "grids": recipe.sampler.type,  # what step-*.png show; without it, latents from N(0, I)
+        # What step-*.png show; without it, latents from N(0, I), as while there is no prior.
+        "grids": "prior" if recipe.sampler.needs_prior else recipe.sampler.type,
         "notices": notices,
         **({"parent": weights.lineage()} if weights else {}),
     }

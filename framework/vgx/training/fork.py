@@ -22,11 +22,12 @@ from vgx.check.examine import Findings, examine
 from vgx.console import Console
 from vgx.data.batches import as_batch
 from vgx.engine import memory
-from vgx.engine.build import NETWORKS, untrained
+from vgx.engine.build import untrained
 from vgx.engine.engine import Engine
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.files import read_file, replacing, require_writable, storage, write_file
 from vgx.parts.registry import Registry
+from vgx.recipe.lengths import with_length
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames, reading
@@ -34,15 +35,16 @@ from vgx.runs.checkpoint import State, under
 from vgx.runs.directory import Run, create, find, runs_dir
 from vgx.runs.moved import Command
 from vgx.runs.trust import registry_of
+from vgx.second.fitting import train_all
 from vgx.training import environment
 from vgx.training.ending import closing
-from vgx.training.loop import Training, train
+from vgx.training.loop import Training
 from vgx.training.preparing import (
     CHECKED,
     configure,
     require_parts,
 )
-from vgx.training.session import NO_OPTIMIZER, print_findings, set_to, with_its_images
+from vgx.training.session import NO_OPTIMIZER, set_to, with_its_images
 from vgx.training.signals import signals
 
 # With another value of these, the weights would not fit, or the steps that are done would have been
@@ -78,6 +80,7 @@ def fork(
     if "optimizers" not in state.numbers:
         raise RecipeError(f"{parent.path}: {NO_OPTIMIZER}, since it was imported")
     recipe = recipe or stored
+    recipe = with_length(recipe, recipe.train.steps, stored)
     recipe = recipe.model_copy(update={"image": trials.as_before(recipe, stored).image})
     changed = _changes(parent, stored, recipe)
     require_writable(runs_dir(out))
@@ -90,7 +93,7 @@ def fork(
     for text in new_parts:
         console.warn(text)
     if changed:
-        print_findings(findings, console)
+        findings.show(console)
     new = create(training.recipe.name, out)
     training.run = new
     with new.held(), signals(training, console):
@@ -118,7 +121,7 @@ def fork(
             registry, working(training.engine), lambda: training.when, memory.ADVICE
         )
         with closing(training, registry, console), attribution:
-            for _ in train(training, console):
+            for _ in train_all(training, registry, console):
                 pass
     return new
 
@@ -202,7 +205,7 @@ def _parent(parent: Run, path: Path, engine: Engine) -> reading.Parent:
         "run": parent.path.resolve().name,
         "step": int(path.name.removesuffix(".old").removeprefix("step-")),
         "sha256": manifest["model.safetensors"]["sha256"],
-        "networks": [name for name in NETWORKS if name in engine.networks],
+        "networks": [*engine.recipe.networks],
         "how": "fork",
     }
 
@@ -292,13 +295,17 @@ def _fitted(parent: Run, stored: Recipe, engine: Engine, state: State) -> tuple[
     """
     fresh = engine.state({})
     losses = (loss.label for recipe in (stored, engine.recipe) for loss in recipe.losses)
-    names = (*NETWORKS, "average", *dict.fromkeys(f"loss {label}" for label in losses))
+    networks = {**stored.networks, **engine.recipe.networks}
+    names = (
+        *networks, "average", *dict.fromkeys(f"loss {label}" for label in losses),
+        *engine.forward.saved_augmentations,
+    )  # fmt: skip
     model: dict[str, Tensor] = {}
     notices: list[str] = []
     for name in names:
         owner = _Owner(name, under(fresh.model, name), under(state.model, name))
         taken, wrong = owner.saved, list(owner.differing)
-        if wrong and name in NETWORKS:
+        if wrong and name in networks:
             listed = "\n  ".join(wrong[:SHOWN])
             raise RecipeError(
                 f"{parent.path}: a fork keeps its networks, and these tensors differ:\n  {listed}"

@@ -79,6 +79,22 @@ class Training:
         return self.stop > 0 or self.left
 
     @property
+    def finished(self) -> bool:
+        """Whether it is trained to the end and saved."""
+        ended = self.done == self.engine.steps or bool(self.exhausted)
+        return ended and self.done == self.saved
+
+    @property
+    def exhausted(self) -> str:
+        """Why the training ends early: `eval.best` has not become better; "" if it goes on."""
+        settings, best = self.recipe.eval, _best_step(self)
+        if settings.patience is None or settings.every is None or best is None:
+            return ""
+        if self.done // settings.every - best // settings.every < settings.patience:
+            return ""
+        return f"{settings.best} has not become better since step {best:,} (eval.patience)"
+
+    @property
     def images(self) -> int:
         """The number of images that the run has been trained on, counted each time."""
         return self.done * self.recipe.images_per_step
@@ -181,7 +197,7 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
         advanced = training.done
         start = time.perf_counter() - training.seconds
         training.since = training.images, training.seconds
-        while training.done < engine.steps and not training.ending:
+        while training.done < engine.steps and not training.ending and not training.exhausted:
             try:
                 terms = training.step()
                 due = _due(training)
@@ -203,7 +219,7 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
                 yield _trained(training, terms)
         if training.saved != training.done:
             _save(training, console)
-        if training.ending and training.done:
+        if (training.ending or training.exhausted) and training.done:
             _draw(training, console)  # after saving, because the process may soon be killed
     if training.ending:
         name = signal.Signals(training.stop).name if training.stop else "the loop was left"
@@ -217,7 +233,7 @@ def _leaving(training: Training) -> Iterator[None]:
     try:
         yield
     except GeneratorExit:
-        training.left = training.done < training.engine.steps
+        training.left = training.done < training.engine.steps and not training.exhausted
 
 
 def _trained(training: Training, terms: dict[str, Tensor]) -> TrainedStep:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from vgx.data.batches import as_images
 from vgx.data.store import Store
-from vgx.engine.build import evaluating, sigmoid
+from vgx.engine.build import evaluating, label_inputs, sigmoid
 from vgx.engine.engine import Engine
+from vgx.engine.losses import owner_of, player_of
 from vgx.evaluation.latents import ACTIVE, active_dimensions, by_level, codebook_metrics
 from vgx.parts.kinds import Quantising
 from vgx.sampling.model import labels_in_turn
@@ -52,7 +53,7 @@ class Monitor:
         """Check the terms and gradients of the last step; return new warnings."""
         faults: dict[str, str] = {f"wins {loss}": text for loss, text in discriminator_wins(losses)}
         for network, norm in gradient_norms(self.engine).items():
-            player = "discriminator" if network == "discriminator" else "generator"
+            player = player_of(network)
             text = (
                 f"the {network} learns nothing: its gradient has been below {DEAD:g} for "
                 f"{PATIENCE} steps ({norm:.2g} now); look at the weights of the losses that "
@@ -76,18 +77,26 @@ class Monitor:
             fake = sigmoid(engine.forward.decode(z, in_turn))  # [N, C, H, W]
             faults["alike"] = mode_collapse(real, fake)
             if "encoder" in engine.networks:
+                further = label_inputs(engine.recipe.encoder, own)
                 encoder = engine.networks["encoder"]
-                posterior = encoder(real.to(engine.dtype))
+                posterior = encoder(real.to(engine.dtype), *further)
                 if isinstance(encoder, Quantising):
                     indices = by_level(posterior.indices, posterior.mean.dim())
                     faults["codebook"] = codebook_collapse(indices, encoder.codes)
                 else:
                     faults["posterior"] = posterior_collapse(posterior.mean)
-            if "discriminator" in engine.networks:
-                both = None if own is None else torch.cat([own, in_turn])
-                streams = engine.streams()
-                score = engine.forward.score(torch.cat([real.to(fake), fake]), both, streams)
-                faults["logits"] = large_logits(score.logits)
+            both = None if own is None else torch.cat([own, in_turn])
+            for name, part in engine.recipe.judges.items():
+                if part.judges == "images":
+                    images = torch.cat([real.to(fake), fake])  # [2*N, C, H, W]
+                    streams = engine.streams()
+                    score = engine.forward.score(images, network=name, labels=both, streams=streams)
+                    logits = score.logits
+                elif name in engine.forward.logits:
+                    logits = torch.cat(engine.forward.logits[name])
+                else:
+                    continue
+                faults[f"logits of the {name}"] = large_logits(logits, name)
         return self._new(step, faults)
 
     def state(self) -> dict[str, Any]:
@@ -108,7 +117,7 @@ class Monitor:
                 self.reported.discard(name)
                 continue
             lasted = step - self.since.setdefault(name, step)
-            if name not in self.reported and (lasted >= PATIENCE or name == "logits"):
+            if name not in self.reported and (lasted >= PATIENCE or name.startswith("logits")):
                 self.reported.add(name)
                 texts.append(text)
         return texts
@@ -119,19 +128,24 @@ def gradient_norms(engine: Engine) -> dict[str, float]:
     norms: dict[str, list[Tensor]] = {}
     for named in engine.guard.norms.values():
         for name, norm in named.items():
-            norms.setdefault(name.partition(".")[0], []).append(norm)
+            norms.setdefault(owner_of(name), []).append(norm)
     return {network: torch.stack(inside).norm().item() for network, inside in norms.items()}
 
 
 def accuracy(engine: Engine) -> dict[str, float]:
     """Return the shares of real and of fake logits of the last pass that are on the right side.
 
-    Logits above 0 say real, those below say fake. Without a discriminator there are none.
+    Logits above 0 say real, those below say fake. Without a discriminator there are none. Of one
+    that judges images they are called "real" and "fake", of one that judges latents "real latents"
+    and "fake latents"; of several each name has that of the discriminator before it.
     """
-    if engine.forward.logits is None:
-        return {}
-    real, fake = engine.forward.logits
-    return {"real": (real > 0).float().mean().item(), "fake": (fake < 0).float().mean().item()}
+    shares: dict[str, float] = {}
+    for network, (real, fake) in engine.forward.logits.items():
+        judges = engine.recipe.judges[network].judges
+        name, what = network.partition(" ")[2], "" if judges == "images" else judges
+        for kind, right in (("real", real > 0), ("fake", fake < 0)):
+            shares[f"{name} {kind} {what}".strip()] = right.float().mean().item()
+    return shares
 
 
 def codebook_use(engine: Engine) -> dict[str, float]:
@@ -204,12 +218,12 @@ def codebook_collapse(indices: Tensor, codes: int) -> str:
     )
 
 
-def large_logits(logits: Tensor) -> str:
-    """Return a warning when the largest logit is too large; else an empty text."""
+def large_logits(logits: Tensor, network: str = "discriminator") -> str:
+    """Return a warning when the largest logit of a network is too large; else an empty text."""
     largest = logits.abs().max().item()
     if largest <= LARGE:
         return ""
     return (
-        f"the discriminator's logits reach {largest:.2g}, where tens would do; lower "
+        f"the {network}'s logits reach {largest:.2g}, where tens would do; lower "
         "train.optimizers.discriminator.lr, set train.clip, or add a gradient penalty to the losses"
     )

@@ -26,7 +26,6 @@ from vgx.data.store import (
     require_writable_cache,
 )
 from vgx.engine import memory
-from vgx.engine.build import NETWORKS
 from vgx.engine.engine import Engine
 from vgx.engine.starting import COLUMNS
 from vgx.errors import StorageError, noticing
@@ -34,7 +33,9 @@ from vgx.evaluation.metrics import check_images, try_metrics
 from vgx.parts.kinds import Grouped, Sampler, Source
 from vgx.parts.registry import Registry
 from vgx.parts.values import ImageSpec
+from vgx.recipe.lengths import with_length
 from vgx.recipe.model import Recipe
+from vgx.runs.diffusers import require_like
 from vgx.runs.weights import Weights, read_weights
 from vgx.training.trackers import require_libraries
 
@@ -54,9 +55,12 @@ def weights_for(recipe: Recipe, out: str | Path | None, console: Console) -> Wei
     """Read the weights that a recipe starts from; None when it starts from new ones."""
     if recipe.start is None:
         return None
-    present = [name for name in NETWORKS if getattr(recipe, name) is not None]
     with console.phase("Reading the weights to start from"):
-        return read_weights(recipe.start, present, out)
+        weights = read_weights(recipe.start, [*recipe.networks], out)
+    if weights.config is not None:
+        parts = [getattr(recipe, name) for name in weights.networks]
+        require_like(parts, recipe.latent.shape[0], weights.config, f"start.run: {weights.name}")
+    return weights
 
 
 def open_images(
@@ -165,7 +169,7 @@ def build(
     length = length_of(recipe, minibatches(images, recipe.train.batch))
     new: list[str] = []
     with console.phase("Building the networks"), noticing(new):
-        engine = Engine(recipe, *length, device)
+        engine = Engine(with_length(recipe, length[0]), *length, device)
     for notice in new:
         console.warn(notice)
     notices += new
@@ -179,7 +183,7 @@ def print_start(engine: Engine, weights: Weights, console: Console) -> None:
     """Print which tensors of other weights the networks took, and what is new."""
     console.print(f"Start: {weights}")
     started = {fit.network for fit in engine.fits}
-    others = [name for name in NETWORKS if name in engine.networks and name not in started]
+    others = [name for name in engine.recipe.networks if name not in started]
     rows = [
         *(fit.row for fit in engine.fits),
         *((name, "nothing: it is new", "-") for name in others),

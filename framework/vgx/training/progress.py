@@ -60,7 +60,7 @@ def draw(engine: Engine, store: Store, run: Run, step: int) -> dict[str, Tensor]
         if model.encoder is not None:
             batch = as_batch(store, RECONSTRUCTED, engine.device)
             real = batch.images  # [N, C, H, W]
-            recon = model.decode(model.encode(real), batch.labels)  # [N, C, H, W]
+            recon = model.decode(model.encode(real, batch.labels), batch.labels)  # [N, C, H, W]
             half = math.ceil(len(real) / 2)
             rows = torch.cat([real[:half], recon[:half], real[half:], recon[half:]])
             grids["recon"] = save_grid(rows, files["recon"], columns=half)
@@ -89,10 +89,11 @@ def _encoded(model: Model, engine: Engine, store: Store) -> Model:
         return replace(model, codes=fixed_latents(engine, count), labels=labels)
     generator = rng.generator(engine.recipe.train.seed, "fixed latents", device=engine.device)
     pieces = np.array_split(rows, math.ceil(count / CHUNK))
-    codes = [
-        model.encoder(as_images(store.images[piece], engine.device)).sample(generator)
-        for piece in pieces
-    ]
+    codes = []
+    for piece in pieces:
+        images = as_images(store.images[piece], engine.device)  # [N, C, H, W]
+        own = None if store.labels is None else torch.from_numpy(store.labels[piece])  # [N]
+        codes.append(model.posterior(images, own).sample(generator))  # [N, *Z]
     return replace(model, codes=torch.cat(codes), labels=labels)  # codes [K, *Z]
 
 

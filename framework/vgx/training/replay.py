@@ -20,10 +20,9 @@ from vgx.data.batches import Batch
 from vgx.engine.build import build_network, untrained
 from vgx.engine.engine import Engine
 from vgx.engine.forward import Forward
-from vgx.engine.losses import Losses, PlayerName, Term, gradient_ratio, weighted_losses
+from vgx.engine.losses import Losses, PlayerName, weighted_losses
 from vgx.engine.players import Gradients, Player, add_gradients, is_trained_by
 from vgx.errors import StorageError, noticing
-from vgx.parts.values import Adaptive
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.rng import Streams
@@ -52,7 +51,7 @@ class TermRecord:
 
     @property
     def weight(self) -> float:
-        """The mean of its weights, with the ratios of an adaptive weight."""
+        """The mean of its weights, with the ratios of an adaptive weight or a share."""
         return sum(self.weights) / len(self.weights)
 
     def norms(self, networks: Sequence[str]) -> dict[str, float | None]:
@@ -188,17 +187,18 @@ def _update(
         result.terms.pop(term.label, None)  # of several minibatches the last one counts
     for position, micro_batch in enumerate(micro_batches):
         streams = engine.streams(number, index, position)
-        discriminator = _copy_of_discriminator(engine) if train_generator else None
+        judges = _copied_judges(engine) if train_generator else None
         step = engine.forward(micro_batch, number, streams, train_generator=train_generator)
         if train_generator:
-            _keep(micro_batch, step, discriminator, streams, result)
+            _keep(micro_batch, step, judges, streams, result)
+        engine.observe(players, step)
         for player in players:
             if player is not players[0]:
-                step = engine.forward.with_other_dropout(step, streams)
+                step = engine.forward.for_discriminator(step, streams)
             losses = weighted_losses(player.terms, step, engine.last_layer)
             for label, value in losses.terms.items():
                 terms[label] = terms.get(label, 0) + value.detach() / len(micro_batches)
-            _keep_terms(engine, player, losses, number, len(micro_batches), result)
+            _keep_terms(player, losses, number, len(micro_batches), result)
             keep_graph = player is not players[-1]
             for new in player.gradients(losses, len(micro_batches), keep_graph=keep_graph):
                 gradients[player.name] = add_gradients(gradients.get(player.name, {}), new)
@@ -207,15 +207,14 @@ def _update(
     return terms
 
 
-def _keep_terms(
-    engine: Engine, player: Player, losses: Losses, number: int, count: int, result: Replay
-) -> None:
+def _keep_terms(player: Player, losses: Losses, number: int, count: int, result: Replay) -> None:
     for term in player.terms:
         value = losses.terms.get(term.label)
         if value is None:
             continue
         record = result.terms.setdefault(term.label, TermRecord(term.label, player.name))
-        record.weights.append(_weight(engine, player, term, losses, number))
+        ratio = losses.ratios.get(term.label)
+        record.weights.append(term.weight(number) * (1.0 if ratio is None else ratio.item()))
         named = {n: p for n, p in player.trained.items() if is_trained_by(n, term.reaches)}
         if value.requires_grad and named:
             found = torch.autograd.grad(
@@ -226,31 +225,17 @@ def _keep_terms(
             record.gradients = add_gradients(record.gradients, new)
 
 
-def _weight(engine: Engine, player: Player, term: Term, losses: Losses, number: int) -> float:
-    weight, adaptive = term.weight(number), term.adaptive
-    if isinstance(adaptive, Adaptive):
-        others = [
-            other.weight(number) * losses.terms[other.label]
-            for other in player.terms
-            if other.part.label in adaptive.against and other.label in losses.terms
-        ]
-        value = losses.terms[term.label]
-        ratio = gradient_ratio(others, value, engine.last_layer(), adaptive.most)
-        weight *= 1.0 if ratio is None else ratio.item()
-    return weight
-
-
 # --- what is shown -------------------------------------------------------------------------------
 
 
 def _keep(
     batch: Batch,
     step: Step,
-    discriminator: Forward | None,
+    judges: Forward | None,
     streams: Streams,
     result: Replay,
 ) -> None:
-    """Keep the images of a pass, its latents, and what the discriminator says of them."""
+    """Keep the images of a pass, its latents, and what each image discriminator says of them."""
     result.keep("data", batch.images)
     result.keep("real", step.real)
     result.keep("z", step.z)
@@ -262,49 +247,59 @@ def _keep(
     for name in ("recon", "prior"):
         if step.has(name):
             result.keep(name, getattr(step, name))
-    if discriminator is None:
+    if judges is None:
         return
-    scores = {"real": step.real_score.logits}
-    kinds = step.fake_score.logits.chunk(len(step.fakes))
-    scores |= dict(zip(step.fakes, kinds, strict=True))
-    for name, logits in scores.items():
-        result.keep(f"logit of {name}", logits.flatten(1).mean(1))
-    result.keep("map of real", _looked_at(discriminator, step.real, step, streams, "real"))
-    fakes = _looked_at(discriminator, step.fake, step, streams, "fake")  # [F*B, H, W]
-    for name, found in zip(step.fakes, fakes.chunk(len(step.fakes)), strict=True):
-        result.keep(f"map of {name}", found)
+    for network in judges.judges:
+        about = network.partition(" ")[2]
+        own, among = step.about(about), f", {about}" if about else ""
+        scores = {"real": own.real_score.logits}
+        kinds = own.fake_score.logits.chunk(len(step.fakes))
+        scores |= dict(zip(step.fakes, kinds, strict=True))
+        for name, logits in scores.items():
+            result.keep(f"logit of {name}{among}", logits.flatten(1).mean(1))
+        real = _looked_at(judges, network, step.real, step, streams, "real")
+        result.keep(f"map of real{among}", real)
+        fakes = _looked_at(judges, network, step.fake, step, streams, "fake")  # [F*B, H, W]
+        for name, found in zip(step.fakes, fakes.chunk(len(step.fakes)), strict=True):
+            result.keep(f"map of {name}{among}", found)
 
 
-def _copy_of_discriminator(engine: Engine) -> Forward | None:
-    """Return a copy of the discriminator as it is now; what it is used for changes nothing.
+def _copied_judges(engine: Engine) -> Forward | None:
+    """Return copies of the image discriminators as they are now; their use changes nothing.
 
-    It is in training mode, as in the step, but drops nothing out.
+    They are in training mode, as in the step, but drop nothing out. None if there are none.
     """
-    network = build_network(untrained(engine.recipe), "discriminator")
-    if network is None:
+    networks: dict[str, nn.Module] = {}
+    for name, part in engine.recipe.judges.items():
+        network = build_network(untrained(engine.recipe), name)
+        if network is None or part.judges != "images":
+            continue
+        network.load_state_dict(engine.networks[name].state_dict())
+        networks[name] = network.to(engine.device, engine.dtype).train()
+        for module in network.modules():
+            if isinstance(module, DROPOUT):
+                module.eval()
+    if not networks:
         return None
-    network.load_state_dict(engine.networks["discriminator"].state_dict())
-    network.to(engine.device, engine.dtype).train()
-    for module in network.modules():
-        if isinstance(module, DROPOUT):
-            module.eval()
-    networks = {"discriminator": network}
     forward = Forward(engine.recipe, networks, engine.steps, engine.device, engine.dtype)
     forward.bf16 = engine.forward.bf16
+    forward.share_augmentations(engine.forward)
     return forward
 
 
 def _looked_at(
-    discriminator: Forward, images: Tensor, step: Step, streams: Streams, stream: str
+    judges: Forward, network: str, images: Tensor, step: Step, streams: Streams, stream: str
 ) -> Tensor:
     """[N, H, W]  How much each pixel of images [N, C, H, W] moves their mean logit.
 
     The largest of its channels' absolute gradients (Simonyan et al. 2013, section 3.1).
     """
     seed = rng.key(0, "looked at")
-    with rng.ambient(seed, stream), torch.enable_grad(), discriminator.autocast():
+    with rng.ambient(seed, stream), torch.enable_grad(), judges.autocast():
         leaf = images.detach().clone().requires_grad_()
-        score = discriminator.score(leaf, step.labels, streams, stream)
+        score = judges.score(
+            leaf, network=network, labels=step.labels, streams=streams, stream=stream
+        )
         mean = score.logits.flatten(1).mean(1).sum()
     (gradient,) = torch.autograd.grad(mean, [leaf])  # [N, C, H, W]
     return gradient.abs().amax(1)

@@ -24,6 +24,7 @@ from vgx.errors import PluginError, RecipeError, Stopped, StorageError, noticing
 from vgx.files import require_writable, write_file
 from vgx.parts.base import noting_reads
 from vgx.parts.registry import Registry, discover
+from vgx.recipe.lengths import with_length
 from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames, reading
@@ -33,9 +34,10 @@ from vgx.runs.exported import is_exported
 from vgx.runs.moved import Command, keep_place, looking_back, other_images
 from vgx.runs.trust import registry_of, remember
 from vgx.runs.weights import Weights
+from vgx.second import fitting
 from vgx.training import environment
 from vgx.training.ending import closing
-from vgx.training.loop import TrainedStep, Training, train
+from vgx.training.loop import TrainedStep, Training
 from vgx.training.preparing import (
     CHECKED,
     batches_of,
@@ -109,9 +111,14 @@ def steps(
         notices += store.look.notices(store.image, len(store.images))
         batches, first = batches_of(recipe, store, chosen), as_batch(store, CHECKED, chosen)
         if (length := length_of(recipe, batches.per_epoch)) != engine.length:  # fewer are usable
-            engine.set_length(*length)
-            findings = examine(engine, registry, first, reads)
-    print_findings(findings, console)
+            if with_length(recipe, length[0]) is recipe:
+                engine.set_length(*length)
+                findings = examine(engine, registry, first, reads)
+            else:  # its schedules end earlier
+                engine, findings = try_recipe(
+                    recipe, registry, source, store, reads, chosen, notices, console, weights
+                )
+    findings.show(console)
 
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
     with blaming(registry, working(engine), advice=advice):
@@ -233,25 +240,6 @@ def check(
     return engine, findings
 
 
-def print_findings(findings: Findings, console: Console) -> None:
-    """Print the networks, the losses of the first batch, the gradient norms and the notes."""
-    rows = [
-        (row.network, row.part, row.shapes, f"{row.parameters:,}", f"{row.trained:,}")
-        for row in findings.rows
-    ]
-    console.table(("network", "part", "shapes", "parameters", "trained"), rows)
-    losses = ", ".join(f"{name} {value:.4g}" for name, value in findings.losses.items())
-    console.print(f"Losses of the first batch: {losses}")
-    networks = list(findings.flows[0].norms) if findings.flows else []
-    norms = [
-        (flow.label, *("-" if flow.norms[n] is None else f"{flow.norms[n]:.3g}" for n in networks))
-        for flow in findings.flows
-    ]
-    console.table(("gradient norm of", *networks), norms)
-    for note in findings.notes:
-        console.print(note)
-
-
 def refuse_lost_parts(recipe: Recipe, registry: Registry) -> None:
     """Raise `PluginError` for a part that no later command could find, so that the run is lost."""
     for place, part in parts_of(recipe):
@@ -281,7 +269,7 @@ def _train(
     profiler = profiled(training, console) if profile else nullcontext()
     try:
         with closing(training, registry, console), attribution, profiler:
-            yield from train(training, console)
+            yield from fitting.train_all(training, registry, console)
     except Stopped:
         if not training.left:
             raise
@@ -350,8 +338,14 @@ def _nothing_left(training: Training) -> str:
         message = f"{done:,} steps are done, and train.{field}={length} makes {steps:,}"
         raise RecipeError(f"{run.path}: {message}; nothing was changed; give more")
     ended = reading.unless_damaged(reading.ended, run.path)
-    if done < steps or ended is None or ended["how"] != "done":
+    noted = ended is not None and ended["how"] == "done"
+    trained = done == steps or bool(training.exhausted)
+    if not (trained and noted and fitting.finished(run, training.recipe)):
         return ""
+    if why := training.exhausted:
+        patience = 2 * (training.recipe.eval.patience or 1)
+        longer = f"vgx run --resume {run.short} --set eval.patience={patience}"
+        return f"Run {run.path} is done at step {done:,}: {why}. To go on: {longer}"
     longer = f"vgx run --resume {run.short} --set train.{field}={2 * length}"
     return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
 

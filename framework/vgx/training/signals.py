@@ -7,18 +7,29 @@ import queue
 import signal
 import threading
 from collections.abc import Generator, Iterator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from vgx.console import Console
 from vgx.errors import Interrupted
-from vgx.training.loop import TrainedStep, Training
+from vgx.training.loop import TrainedStep
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 T = TypeVar("T")
 
 
+class Stoppable(Protocol):
+    """A training that a signal ends after its current step."""
+
+    stop: int  # the number of the signal, or 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is trained to the end and saved."""
+        ...
+
+
 @contextlib.contextmanager
-def signals(training: Training, console: Console) -> Iterator[None]:
+def signals(training: Stoppable, console: Console) -> Iterator[None]:
     """Let a signal end the training after the current step; print that at once.
 
     The signals are SIGINT, SIGTERM, SIGHUP (its terminal was closed) and SIGUSR1, the warning of
@@ -103,10 +114,10 @@ def _may_set_handlers() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _acknowledged(training: Training, number: int) -> str:
+def _acknowledged(training: Stoppable, number: int) -> str:
     """Return what the first signal does, for people."""
     again = " again" if number == signal.SIGINT else ""
-    if training.done == training.saved == training.engine.steps:
+    if training.finished:
         what = f"the run is trained and saved already; Ctrl-C{again} ends the program at once"
     else:
         what = f"stopping after this step; Ctrl-C{again} ends the program at once, without saving"

@@ -1,6 +1,7 @@
 """The built-in decoders."""
 
 from vgx_builtin.decoders.autoencoder_kl import AutoencoderKLDecoder as AutoencoderKLDecoder
+from vgx_builtin.decoders.autoencoder_tiny import AutoencoderTinyDecoder as AutoencoderTinyDecoder
 from vgx_builtin.decoders.conv_transpose import ConvTranspose as ConvTranspose
 from vgx_builtin.decoders.dcgan import DcganDecoder as DcganDecoder
 from vgx_builtin.decoders.labelled import LabelledDecoder as LabelledDecoder

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PositiveInt
 
@@ -32,9 +33,13 @@ class AutoencoderKLDecoder(vgx.Decoder, type="autoencoder-kl"):
     """Self-attention at the first resolution."""
     quant_conv: bool = True
     """A 1x1 convolution of the latents at the beginning."""
+    recompute: bool = False
+    """Compute the activations of each block again for the gradient instead of keeping them
+    (activation checkpointing): less memory, and more time."""
 
     def build(self, latent: vgx.LatentSpec, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: z [B, *Z] -> logits [B, C, H, W]."""
+        from vgx_builtin.autoencoder_blocks import recompute_blocks
         from vgx_builtin.autoencoder_kl import Decoder, KLDecoder, require_fit
 
         require_fit("decoder autoencoder-kl", self.widths, self.groups, image, latent)
@@ -43,4 +48,44 @@ class AutoencoderKLDecoder(vgx.Decoder, type="autoencoder-kl"):
             image.channels, channels, self.widths, self.blocks, self.groups,
             attention=self.attention,
         )  # fmt: skip
-        return KLDecoder(decoder, channels, quant_conv=self.quant_conv)
+        network = KLDecoder(decoder, channels, quant_conv=self.quant_conv)
+        if self.recompute:
+            recompute_blocks(network)
+        return network
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the fields for an `AutoencoderKL`. See `vgx.Published`."""
+        from vgx_builtin import autoencoder_config
+
+        if (known := autoencoder_config.kl(config)) is None:
+            return None
+        return {
+            "widths": known.block_out_channels[::-1],
+            "blocks": known.layers_per_block,
+            "groups": known.norm_num_groups,
+            "attention": known.mid_block_add_attention,
+            "quant_conv": known.use_post_quant_conv,
+        }
+
+    def config(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> dict[str, Any]:
+        """Return what `config.json` says of this decoder. See `vgx.Published`."""
+        from vgx_builtin.autoencoder_config import KL, UP
+
+        return {
+            "_class_name": KL,
+            "act_fn": "silu",
+            "block_out_channels": [*self.widths[::-1]],
+            "up_block_types": [UP] * len(self.widths),
+            "force_upcast": True,
+            "out_channels": image.channels,
+            "latent_channels": latent.shape[0],
+            "layers_per_block": self.blocks,
+            "mid_block_add_attention": self.attention,
+            "norm_num_groups": self.groups,
+            "use_post_quant_conv": self.quant_conv,
+        }
+
+    def halvings(self) -> int:
+        """Return how often it doubles the latents."""
+        return len(self.widths) - 1

@@ -27,8 +27,9 @@ class DcganDiscriminator(vgx.Discriminator, type="dcgan"):
     spectral: bool = False
     """Spectral norm of every convolution (Miyato et al. 2018)."""
 
-    def build(self, image: vgx.ImageSpec) -> nn.Module:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1]."""
+        del latent
         from torch import nn
 
         from vgx_builtin.modules import (

@@ -28,7 +28,7 @@ class MultiScale(vgx.Discriminator, type="multi-scale"):
     scales: Annotated[int, Field(ge=2)] = 2
     """Number of scales."""
 
-    def build(self, image: vgx.ImageSpec) -> nn.Module:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, S*P, 1]."""
         from vgx_builtin.modules import pixels, smaller
         from vgx_builtin.wrapping import MultiScaleDiscriminator, unconditional
@@ -44,7 +44,7 @@ class MultiScale(vgx.Discriminator, type="multi-scale"):
         for scale in range(self.scales):
             half = smaller(image, image.height // 2**scale, image.width // 2**scale)
             try:
-                networks.append(self.inner.build(half))
+                networks.append(self.inner.build(half, latent))
             except vgx.RecipeError as error:
                 where = f"discriminator multi-scale: scale {scale + 1} of {self.scales}"
                 raise vgx.RecipeError(f"{where}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 import vgx
 
@@ -27,9 +27,13 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
     `batch`."""
     spectral: bool = False
     """Spectral norm of every convolution (Miyato et al. 2018)."""
+    halvings: NonNegativeInt = 0
+    """How often the image is halved before, by means of 2x2 pixels: for one of several
+    discriminators, which sees coarser things (Wang et al. 2018)."""
 
-    def build(self, image: vgx.ImageSpec) -> nn.Module:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, h, w]."""
+        del latent
         from torch import nn
 
         from vgx_builtin.modules import (
@@ -42,10 +46,12 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
         )
 
         # Two convolutions of stride 1 take one pixel each from what the halvings leave.
-        if min(image.height, image.width) // 2 ** (len(self.widths) - 1) < 3:
+        halvings = len(self.widths) - 1 + self.halvings
+        if min(image.height, image.width) // 2**halvings < 3:
+            fewer = "fewer widths or halvings" if self.halvings else "fewer widths"
             raise vgx.RecipeError(
-                f"discriminator patchgan: {pixels(image)} leave no patch after "
-                f"{len(self.widths) - 1} halvings; give fewer widths"
+                f"discriminator patchgan: {pixels(image)} leave no patch after {halvings} "
+                f"halvings; give {fewer}"
             )
         stages: list[nn.Module] = []
         before: int = image.channels
@@ -56,5 +62,6 @@ class PatchGan(vgx.Discriminator, type="patchgan"):
             conv = nn.Conv2d(before, width, 4, stride=stride, padding=1, bias=not norm)
             stages.append(nn.Sequential(conv, *norm, nn.LeakyReLU(SLOPE)))
             before = width
-        network = draw_as_dcgan(StagedDiscriminator(stages, nn.Conv2d(before, 1, 4, padding=1)))
+        head = nn.Conv2d(before, 1, 4, padding=1)
+        network = draw_as_dcgan(StagedDiscriminator(stages, head, self.halvings))
         return spectrally_normed(network) if self.spectral else network

@@ -27,7 +27,7 @@ class Projection(vgx.Discriminator, type="projection"):
     """`sum` over places is that of the paper; `mean` suits grids of patches of any size. `auto`:
     the sum when the inner discriminator gives one logit for the image, else the mean."""
 
-    def build(self, image: vgx.ImageSpec) -> nn.Module:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1], labels [B] -> the inner one's Score."""
         from vgx_builtin.wrapping import (
             ProjectionDiscriminator,
@@ -38,7 +38,7 @@ class Projection(vgx.Discriminator, type="projection"):
 
         unconditional("discriminator projection", self.inner)
         count = classes("discriminator projection", image)
-        network = self.inner.build(image)
+        network = self.inner.build(image, latent)
         score = output_on_black(network, image)
         if not score.features:
             raise vgx.RecipeError(

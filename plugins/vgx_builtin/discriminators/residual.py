@@ -26,8 +26,9 @@ class ResidualDiscriminator(vgx.Discriminator, type="residual"):
     spectral: bool = True
     """Spectral norm of every convolution and linear layer; not needed with gradient penalties."""
 
-    def build(self, image: vgx.ImageSpec) -> nn.Module:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1]."""
+        del latent
         from torch import nn
 
         from vgx_builtin.modules import StagedDiscriminator, glorot, last_sides, spectrally_normed

@@ -31,8 +31,9 @@ class TimmPatchGan(vgx.Discriminator, type="timm-patchgan"):
     batch_norm: Literal["train", "frozen"] = "train"
     """`frozen` keeps the initial statistics and factors of the backbone's BatchNorm."""
 
-    def build(self, image: vgx.ImageSpec) -> nn.Module:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, h, w]."""
+        del latent
         from vgx_builtin.backbones import create, statistics
         from vgx_builtin.modules import TimmPatchDiscriminator
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PositiveInt
 
@@ -31,9 +32,13 @@ class AutoencoderKLEncoder(vgx.Encoder, type="autoencoder-kl"):
     """Self-attention at the last resolution."""
     quant_conv: bool = True
     """A 1x1 convolution of mean and logvar at the end."""
+    recompute: bool = False
+    """Compute the activations of each block again for the gradient instead of keeping them
+    (activation checkpointing): less memory, and more time."""
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] -> Gaussian over [B, *Z]."""
+        from vgx_builtin.autoencoder_blocks import recompute_blocks
         from vgx_builtin.autoencoder_kl import Encoder, KLEncoder, require_fit
 
         require_fit("encoder autoencoder-kl", self.widths, self.groups, image, latent)
@@ -42,4 +47,49 @@ class AutoencoderKLEncoder(vgx.Encoder, type="autoencoder-kl"):
             image.channels, channels, self.widths, self.blocks, self.groups,
             attention=self.attention,
         )  # fmt: skip
-        return KLEncoder(encoder, channels, quant_conv=self.quant_conv)
+        network = KLEncoder(encoder, channels, quant_conv=self.quant_conv)
+        if self.recompute:
+            recompute_blocks(network)
+        return network
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the fields for an `AutoencoderKL`. See `vgx.Published`."""
+        from vgx_builtin import autoencoder_config
+
+        if (known := autoencoder_config.kl(config)) is None:
+            return None
+        return {
+            "widths": known.block_out_channels,
+            "blocks": known.layers_per_block,
+            "groups": known.norm_num_groups,
+            "attention": known.mid_block_add_attention,
+            "quant_conv": known.use_quant_conv,
+        }
+
+    def config(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> dict[str, Any]:
+        """Return what `config.json` says of this encoder. See `vgx.Published`."""
+        from vgx_builtin.autoencoder_config import DOWN, KL
+
+        return {
+            "_class_name": KL,
+            "act_fn": "silu",
+            "block_out_channels": [*self.widths],
+            "down_block_types": [DOWN] * len(self.widths),
+            "force_upcast": True,
+            "in_channels": image.channels,
+            "latent_channels": latent.shape[0],
+            "latents_mean": None,
+            "latents_std": None,
+            "layers_per_block": self.blocks,
+            "mid_block_add_attention": self.attention,
+            "norm_num_groups": self.groups,
+            "sample_size": image.size if isinstance(image.size, int) else [*image.size],
+            "scaling_factor": 1.0,
+            "shift_factor": None,
+            "use_quant_conv": self.quant_conv,
+        }
+
+    def halvings(self) -> int:
+        """Return how often it halves the images."""
+        return len(self.widths) - 1

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import urllib.error
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vgx
 from vgx_builtin.files.image_files import open_regular
+from vgx_builtin.published import Published, fetched
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 # The weights of TensorFlow's network of 2015, as torch-fidelity and torchmetrics use them.
-URL = (
+WEIGHTS = Published(
+    "inception-2015",
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-    "weights-inception-2015-12-05-6726825d.pth"
+    "weights-inception-2015-12-05-6726825d.pth",
+    "6726825d",
 )
-DIGEST = "6726825d"  # how the file's SHA-256 begins
+INSTEAD = (
+    "a local file works too: features: {type: inception, weights: FILE.safetensors}; the metrics "
+    "frechet-distance and kernel-distance need no weights"
+)
 MAX_BYTES = 2**27
 """More of a file is not read: these weights are 95 MB."""
 
@@ -39,61 +43,45 @@ class Inception(vgx.Features, type="inception"):
 
     def build(self, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: images [N, C, H, W] -> features [N, 2048]."""
-        from safetensors.torch import load
-
         from vgx_builtin.features.networks import InceptionNetwork, require_colours
 
         require_colours("features inception", image)
-        file = self.weights or _fetched()
+        file, data = self._content()
         try:
-            with open_regular(file, file.name) as opened:
-                data = opened.read(MAX_BYTES)
-            network = InceptionNetwork(load(data))
+            network = InceptionNetwork(_tensors(data))
         # A file of another kind makes its readers raise any kind of error.
         except Exception as error:
-            first = str(error).partition("\n")[0]
-            wanted = "safetensors of the network of 2015 are needed"
-            raise vgx.RecipeError(f"features inception: {file}: {wanted}: {first}") from error
+            raise _other(file, error) from error
         digest = hashlib.sha256(data).hexdigest()
         warnings.warn(f"inception: {file}, SHA-256 {digest}", vgx.Notice, stacklevel=2)
         return network
 
+    def classifier(self) -> Tensor:
+        """[1008, 2048]  The weight of the classifier, which gives logits without a bias."""
+        file, data = self._content()
+        try:
+            return _tensors(data)["fc.weight"]
+        except Exception as error:
+            raise _other(file, error) from error
 
-def _fetched() -> Path:
-    """Return the file of weights in the cache; fetch it first when it is missing or damaged."""
-    from huggingface_hub import constants
-    from torch.hub import download_url_to_file
-
-    folder = vgx.cache_dir() / "weights"
-    file, download = folder / "inception-2015.safetensors", folder / "inception-2015.pth"
-    if file.is_file():
-        if _as_noted(file):
-            return file
-        text = f"inception: {file}: damaged, so it is fetched again"
-        warnings.warn(text, vgx.Notice, stacklevel=3)
-    local = "a local file works too: features: {type: inception, weights: FILE.safetensors}"
-    instead = f"{local}; the metrics frechet-distance and kernel-distance need no weights"
-    if constants.HF_HUB_OFFLINE:  # what --offline sets
-        raise vgx.HubError(f"features inception: its weights are not cached; {instead}")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        download_url_to_file(URL, str(download), hash_prefix=DIGEST, progress=False)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        message = f"features inception: {URL} can't be fetched: {error}"
-        raise vgx.HubError(f"{message}; {instead}") from error
-    for old in (file, file.with_suffix(".sha256")):
-        old.unlink(missing_ok=True)
-    vgx.import_weights(download, file)
-    download.unlink()
-    _as_noted(file)
-    return file
+    def _content(self) -> tuple[Path, bytes]:
+        """Return the file of weights and its content."""
+        file = self.weights or fetched(WEIGHTS, "features inception", INSTEAD)
+        try:
+            with open_regular(file, file.name) as opened:
+                return file, opened.read(MAX_BYTES)
+        except Exception as error:
+            raise _other(file, error) from error
 
 
-def _as_noted(file: Path) -> bool:
-    """Return whether a file has the SHA-256 in the text beside it; note that when there is none."""
-    digest, beside = hashlib.sha256(file.read_bytes()).hexdigest(), file.with_suffix(".sha256")
-    if beside.is_file():
-        return beside.read_bytes() == digest.encode()
-    with suppress(OSError):  # a cache that cannot be written
-        beside.write_text(digest)
-    return True
+def _tensors(data: bytes) -> dict[str, Tensor]:
+    from safetensors.torch import load
+
+    return load(data)
+
+
+def _other(file: Path, error: Exception) -> vgx.RecipeError:
+    """Return the error for a file of another kind."""
+    first = str(error).partition("\n")[0]
+    wanted = "safetensors of the network of 2015 are needed"
+    return vgx.RecipeError(f"features inception: {file}: {wanted}: {first}")

@@ -6,11 +6,20 @@ from vgx_builtin.losses.adversarial import LeastSquares as LeastSquares
 from vgx_builtin.losses.adversarial import Minimax as Minimax
 from vgx_builtin.losses.adversarial import Relativistic as Relativistic
 from vgx_builtin.losses.adversarial import Wasserstein as Wasserstein
+from vgx_builtin.losses.alignment import Alignment as Alignment
 from vgx_builtin.losses.codebooks import BitEntropy as BitEntropy
 from vgx_builtin.losses.codebooks import Vq as Vq
+from vgx_builtin.losses.density_ratio import DensityRatioTc as DensityRatioTc
+from vgx_builtin.losses.dip_vae import DipVae as DipVae
 from vgx_builtin.losses.divergence import Mmd as Mmd
 from vgx_builtin.losses.divergence import TotalCorrelation as TotalCorrelation
+from vgx_builtin.losses.equivariance import Equivariance as Equivariance
+from vgx_builtin.losses.iwae import Iwae as Iwae
 from vgx_builtin.losses.latent import Kl as Kl
+from vgx_builtin.losses.lpips import LpipsLoss as LpipsLoss
+from vgx_builtin.losses.networks import LatentRegression as LatentRegression
+from vgx_builtin.losses.networks import SoftIntroDecoder as SoftIntroDecoder
+from vgx_builtin.losses.networks import SoftIntroEncoder as SoftIntroEncoder
 from vgx_builtin.losses.penalties import R1 as R1
 from vgx_builtin.losses.penalties import R2 as R2
 from vgx_builtin.losses.penalties import Dragan as Dragan
@@ -22,5 +31,6 @@ from vgx_builtin.losses.reconstruction import L1 as L1
 from vgx_builtin.losses.reconstruction import L2 as L2
 from vgx_builtin.losses.reconstruction import Bce as Bce
 from vgx_builtin.losses.reconstruction import Charbonnier as Charbonnier
+from vgx_builtin.losses.sigma_vae import SigmaVae as SigmaVae
 from vgx_builtin.losses.similarity import MsSsim as MsSsim
 from vgx_builtin.losses.similarity import Ssim as Ssim

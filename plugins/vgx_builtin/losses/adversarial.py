@@ -1,6 +1,7 @@
 """Adversarial losses: terms of both players, computed from the discriminator's logits.
 
-High logits mean real. Means are over the batch and over patches.
+High logits mean real. Means are over the batch and over patches. "Real" and "fake" are what the
+discriminator judges: images, latents, or pairs of both.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ class BceAdversarial(vgx.Loss, type="bce-adversarial"):
                  = mean softplus(-D(real)) + mean softplus(D(fake)).
     """
 
+    both_sides: bool = False
+    """Add BCE(D(real), 0) to the generator's term. For a discriminator of pairs, whose real side
+    holds the encoder's latents (BiGAN, Donahue et al. 2017)."""
+
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar > 0; ln 2 when the discriminator cannot tell real from fake."""
+        """Return a scalar > 0; ln 2 a side when the discriminator cannot tell real from fake."""
         from torch.nn import functional as F
 
-        return F.softplus(-step.fake_score.logits).mean()
+        value = F.softplus(-step.fake_score.logits).mean()
+        return value + F.softplus(step.real_score.logits).mean() if self.both_sides else value
 
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar > 0; 2 ln 2 when the discriminator cannot tell real from fake."""

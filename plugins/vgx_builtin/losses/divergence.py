@@ -6,7 +6,10 @@ Letters: B images, Z the latents of an image, flattened.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 import vgx
 
@@ -52,14 +55,28 @@ class Mmd(vgx.Loss, type="mmd"):
 class TotalCorrelation(vgx.Loss, type="total-correlation"):
     """How far the latents are from independent: KL(q(z) || prod_j q(z_j)), beta-TCVAE's term.
 
-    mean_i [log 1/B sum_k q(z_i | x_k) - sum_j log 1/B sum_k q(z_ij | x_k)] in nats: q(z) is
-    estimated by the minibatch that z was drawn with (Chen et al. 2018). The paper's estimate has
-    N * B in place of B, with N images in the data set: (Z - 1) log N more, which changes no
-    gradient. Beside a `kl` of weight 1, a weight of beta - 1 makes beta-TCVAE's loss.
+    mean_i [log sum_k w_ik q(z_i | x_k) - sum_j log sum_k w_ik q(z_ij | x_k)] in nats, with q(z)
+    estimated by the minibatch that z was drawn with (Chen et al. 2018). `weighted` has w = 1/B; the
+    paper's weights are 1 / (N * B), with N images in the data set: (Z - 1) log N more, which
+    changes no gradient. `stratified` (appendix C.2) has an estimate of q(z) without bias: with M =
+    B - 1, w_ii = 1/N, one other weight of each image is (N - M) / (N * M), the rest are 1/M. In the
+    authors' program the weight 1/N stands in the first column; here it stands where the formula
+    has it. Beside a `kl` of weight 1, a weight of beta - 1 makes beta-TCVAE's loss.
     """
 
     unit: Literal["pixel", "sample"] = "pixel"
     """`pixel`: nats for each pixel value; `sample`: nats for each image; as in `kl`."""
+    estimator: Literal["weighted", "stratified"] = "weighted"
+    """How q(z) is estimated: minibatch-weighted or minibatch stratified sampling."""
+    images: Annotated[int, Field(ge=2)] | None = None
+    """N, the number of images that are trained on; `stratified` needs it."""
+
+    @model_validator(mode="after")
+    def _knows_the_images(self) -> Self:
+        if (self.estimator == "stratified") != (self.images is not None):
+            message = "stratified needs 'images', the number of images that are trained on"
+            raise PydanticCustomError("images", message + "; weighted takes none")
+        return self
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar of any sign, near 0 when the latents are independent."""
@@ -69,6 +86,31 @@ class TotalCorrelation(vgx.Loss, type="total-correlation"):
         mu, logvar = posterior.mu.flatten(1), posterior.logvar.flatten(1)  # [B, Z]
         squares = (step.z.flatten(1)[:, None] - mu[None]) ** 2  # [B, B, Z]
         densities = -0.5 * (math.log(2 * math.pi) + logvar + squares * (-logvar).exp())
-        together = densities.sum(2).logsumexp(1) - math.log(len(mu))  # [B]
-        alone = (densities.logsumexp(1) - math.log(len(mu))).sum(1)  # [B]
+        if self.images is None:
+            together = densities.sum(2).logsumexp(1) - math.log(len(mu))  # [B]
+            alone = (densities.logsumexp(1) - math.log(len(mu))).sum(1)  # [B]
+        else:
+            weights = stratified_weights(len(mu), self.images).log().type_as(mu)  # [B, B]
+            together = (densities.sum(2) + weights).logsumexp(1)
+            alone = (densities + weights[:, :, None]).logsumexp(1).sum(1)
         return (together - alone).mean() / (step.real[0].numel() if self.unit == "pixel" else 1)
+
+
+def stratified_weights(batch: int, images: int) -> Tensor:
+    """[B, B]  The weight of each image k in the estimate of q(z_i), which sum to 1 over k.
+
+    Raises `RecipeError` for a minibatch of one image, or of more images than there are.
+    """
+    import torch
+
+    if not 2 <= batch <= images:
+        raise vgx.RecipeError(
+            f"total-correlation: stratified needs a minibatch of 2 to {images} images ('images'), "
+            f"and this one has {batch}"
+        )
+    others = batch - 1  # M
+    weights = torch.full((batch, batch), 1 / others, dtype=torch.float64)
+    place = torch.arange(batch)
+    weights[place, place] = 1 / images
+    weights[place, (place + 1) % batch] = (images - others) / (images * others)
+    return weights

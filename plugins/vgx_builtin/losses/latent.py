@@ -69,7 +69,7 @@ class Kl(vgx.Loss, type="kl"):
 
 
 def _number(weight: vgx.Weight) -> float | None:
-    if isinstance(weight, vgx.Adaptive):
+    if isinstance(weight, vgx.Adaptive | vgx.Share):
         return None
     return weight.to if isinstance(weight, vgx.Schedule) else weight
 
@@ -77,6 +77,8 @@ def _number(weight: vgx.Weight) -> float | None:
 def _weight(loss: vgx.Loss) -> str:
     if isinstance(loss.weight, vgx.Schedule):
         return f"{loss.weight.start:g} to {loss.weight.to:g}"
+    if isinstance(loss.weight, vgx.Share):
+        return f"a share of {loss.weight.share:g} of"
     return "adaptive" if isinstance(loss.weight, vgx.Adaptive) else f"{loss.weight:g}"
 
 

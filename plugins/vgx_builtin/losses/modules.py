@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import vgx
+from vgx_builtin.losses.sigma_vae import gaussian_nats
 
 
 class LeCamTerm(nn.Module):
@@ -36,6 +37,31 @@ class LeCamTerm(nn.Module):
         self.seen.add_(1)
         mean_real, mean_fake = self.means
         value: Tensor = ((real - mean_fake) ** 2).mean() + ((fake - mean_real) ** 2).mean()
+        return value
+
+
+class LearnedVariance(nn.Module):
+    """The term of `sigma-vae` with a variance that is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.zeros(()))
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar of any sign, at least -5.1."""
+        return gaussian_nats((step.recon - step.real).square().mean(), self.log_sigma)
+
+
+class LpipsTerm(nn.Module):
+    """The term of `lpips`."""
+
+    def __init__(self, distance: nn.Module) -> None:
+        super().__init__()
+        self.distance = distance
+
+    def generator(self, step: vgx.Step) -> Tensor:
+        """Return a scalar >= 0; 0 when the images have the same features."""
+        value: Tensor = self.distance(step.recon, step.real.detach()).mean()
         return value
 
 

@@ -2,8 +2,10 @@
 
 The slope of an image is the gradient of its mean logit: the mean over the patches that the
 discriminator scores, so that the penalty does not depend on their number. It is the gradient by
-pixels of [-1, 1], as in the papers, so that their weights have the same effect here. Letters: B
-images, C channels, H x W pixels, P = C*H*W pixel values, F fakes for each image.
+pixels of [-1, 1], as in the papers, so that their weights have the same effect here. For a
+discriminator of latents or of pairs it is the gradient by the latents, or by both. Letters: B
+images, C channels, H x W pixels, Z the latent shape, P = all numbers that the discriminator judges
+of an image, F fakes for each image.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from pydantic import Field
 import vgx
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -31,10 +35,17 @@ class GradientPenalty(vgx.Loss, type="gradient-penalty"):
         """Return a scalar >= 0; 0 when every slope has length 1."""
         import torch
 
-        fakes = step.fake.detach()  # [F*B, C, H, W]
-        real = torch.cat([step.real] * (len(fakes) // len(step.real)))  # [F*B, C, H, W]
-        eps = real.new_empty(len(real), 1, 1, 1).uniform_(generator=step.rng("gradient-penalty"))
-        return _distance_from_1(step, eps * real + (1 - eps) * fakes)
+        pairs = [
+            (torch.cat([real] * (len(fake) // len(real))), fake.detach())  # [F*B, ...] each
+            for real, fake in zip(step.judged_real, step.judged_fake, strict=True)
+        ]
+        first = pairs[0][0]
+        eps = first.new_empty(len(first)).uniform_(generator=step.rng("gradient-penalty"))
+        mixed = []
+        for real, fake in pairs:
+            share = eps.view(-1, *[1] * (real.dim() - 1))  # [F*B, 1, ...]
+            mixed.append(share * real + (1 - share) * fake)
+        return _distance_from_1(step, mixed)
 
 
 class R1(vgx.Loss, type="r1"):
@@ -48,7 +59,7 @@ class R1(vgx.Loss, type="r1"):
 
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the discriminator is flat there."""
-        return 0.5 * _slopes(step, step.real).square().sum(1).mean()
+        return 0.5 * _slopes(step, step.judged_real).square().sum(1).mean()
 
 
 class R2(vgx.Loss, type="r2"):
@@ -63,14 +74,15 @@ class R2(vgx.Loss, type="r2"):
 
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the discriminator is flat there."""
-        return 0.5 * _slopes(step, step.fake).square().sum(1).mean()
+        return 0.5 * _slopes(step, step.judged_fake).square().sum(1).mean()
 
 
 class Dragan(vgx.Loss, type="dragan"):
     """Slopes of length 1 around real images: DRAGAN (Kodali et al. 2017).
 
     mean (|grad D(x)| - 1)^2 at x = real + alpha * 0.5 * s * u, with s the standard deviation of all
-    pixel values of the batch, u ~ U(0, 1) for each pixel value and alpha ~ U(0, 1) for each image.
+    pixel values of the batch, u ~ U(0, 1) for each pixel value and alpha ~ U(0, 1) for each image;
+    of latents likewise.
     These are the points of the authors' program; its pixels (of MNIST) are in [0, 1].
     """
 
@@ -81,11 +93,15 @@ class Dragan(vgx.Loss, type="dragan"):
 
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when every slope has length 1."""
-        real = step.real
+        judged = [real.detach() for real in step.judged_real]
         generator = step.rng("dragan")
-        noise = real.new_empty(real.shape).uniform_(generator=generator)  # [B, C, H, W]
-        alpha = real.new_empty(len(real), 1, 1, 1).uniform_(generator=generator)  # [B, 1, 1, 1]
-        return _distance_from_1(step, real + alpha * 0.5 * real.std(correction=0) * noise)
+        noises = [real.new_empty(real.shape).uniform_(generator=generator) for real in judged]
+        alpha = judged[0].new_empty(len(judged[0])).uniform_(generator=generator)  # [B]
+        moved = []
+        for real, noise in zip(judged, noises, strict=True):
+            share = alpha.view(-1, *[1] * (real.dim() - 1))  # [B, 1, ...]
+            moved.append(real + share * 0.5 * real.std(correction=0) * noise)
+        return _distance_from_1(step, moved)
 
 
 class LeCam(vgx.Loss, type="lecam"):
@@ -102,27 +118,31 @@ class LeCam(vgx.Loss, type="lecam"):
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """The decay of the moving averages in each step."""
 
-    def build(self) -> Any:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> Any:
         """Make a module that holds the averages and has the discriminator's term."""
+        del image, latent
         from vgx_builtin.losses.modules import LeCamTerm
 
         return LeCamTerm(self.decay)
 
 
-def _slopes(step: vgx.Step, images: Tensor) -> Tensor:
-    """[B, P]  The gradient of each image's mean logit by its pixels of [-1, 1].
+def _slopes(step: vgx.Step, judged: Sequence[Tensor]) -> Tensor:
+    """[B, P]  The gradient of each mean logit by what is judged, images as pixels of [-1, 1].
 
     It is differentiable.
     """
     import torch
 
-    inputs = images.detach().requires_grad_()
-    logits = step.discriminator(inputs).logits  # [B, 1, h, w] or [B, 1]
-    (slopes,) = torch.autograd.grad(logits.flatten(1).mean(1).sum(), inputs, create_graph=True)
-    return slopes.flatten(1) / 2  # images are in [0, 1]: d/d(2x - 1) is half of d/dx
+    inputs = [each.detach().requires_grad_() for each in judged]
+    logits = step.discriminator(*inputs).logits  # [B, 1, h, w] or [B, 1]
+    slopes = torch.autograd.grad(logits.flatten(1).mean(1).sum(), inputs, create_graph=True)
+    flat = [slope.flatten(1) for slope in slopes]
+    if step.judges != "latents":
+        flat[0] = flat[0] / 2  # images are in [0, 1]: d/d(2x - 1) is half of d/dx
+    return torch.cat(flat, 1) if len(flat) > 1 else flat[0]
 
 
-def _distance_from_1(step: vgx.Step, images: Tensor) -> Tensor:
+def _distance_from_1(step: vgx.Step, judged: Sequence[Tensor]) -> Tensor:
     """Return mean (|slope| - 1)^2; the small number keeps the root's derivative finite at 0."""
-    lengths = (_slopes(step, images).square().sum(1) + 1e-12).sqrt()  # [B]
+    lengths = (_slopes(step, judged).square().sum(1) + 1e-12).sqrt()  # [B]
     return ((lengths - 1) ** 2).mean()

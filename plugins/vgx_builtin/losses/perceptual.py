@@ -74,8 +74,9 @@ class Perceptual(vgx.Loss, type="perceptual"):
     """The backbone's feature maps to compare, 0 being the shallowest. In VGG16 the default is
     relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3, as in LPIPS."""
 
-    def build(self) -> Any:
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> Any:
         """Make a module that holds the frozen backbone and has the generator's term."""
+        del image, latent
         from vgx_builtin.backbones import create, statistics
         from vgx_builtin.losses.modules import FeatureDistance
 

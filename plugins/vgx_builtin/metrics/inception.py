@@ -27,7 +27,7 @@ class Fid(Frechet, type="fid"):
     @field_validator("features")
     @classmethod
     def _only_inception(cls, features: vgx.Features) -> vgx.Features:
-        return _inception(features, "fid", "frechet-distance")
+        return only_inception(features, "fid", "frechet-distance")
 
 
 class Kid(Kernel, type="kid"):
@@ -44,12 +44,14 @@ class Kid(Kernel, type="kid"):
     @field_validator("features")
     @classmethod
     def _only_inception(cls, features: vgx.Features) -> vgx.Features:
-        return _inception(features, "kid", "kernel-distance")
+        return only_inception(features, "kid", "kernel-distance")
 
 
-def _inception(features: vgx.Features, name: str, instead: str) -> vgx.Features:
+def only_inception(features: vgx.Features, name: str, instead: str) -> vgx.Features:
     """Return the features of `name`; an error for others says what to write instead."""
     if features.type != Inception.type:
-        message = "{name} is in Inception's features alone; in others write 'type: {instead}'"
+        message = "{name} is in Inception's features alone"
+        if instead:
+            message += "; in others write 'type: {instead}'"
         raise PydanticCustomError("inception", message, {"name": name, "instead": instead})
     return features

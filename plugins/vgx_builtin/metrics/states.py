@@ -5,7 +5,8 @@ Letters: B images in a batch, N and M images in all, C channels, H x W pixels, F
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,36 +17,35 @@ class Mean:
 
     def __init__(self, name: str, measure: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.name, self.measure = name, measure
-        self.total, self.count = 0.0, 0
+        self.values: list[float] = []  # of each image
 
     @torch.no_grad()
     def update(self, real: Tensor, fake: Tensor) -> None:
         """Add images [B, C, H, W] and their reconstructions."""
-        self.total += self.measure(real, fake).double().sum().item()
-        self.count += len(real)
+        self.values += self.measure(real, fake).double().tolist()
 
     def compute(self) -> dict[str, float]:
         """Return the mean over all images."""
-        return {self.name: self.total / self.count}
+        return {self.name: statistics.fmean(self.values)}
+
+    def per_image(self) -> dict[str, Sequence[float]]:
+        """Return the number of each image."""
+        return {self.name: self.values}
 
 
 class GatheredFeatures:
     """The features of all images, which are compared at the end."""
 
-    def __init__(
-        self, network: nn.Module, compare: Callable[[Tensor, Tensor], dict[str, float]]
-    ) -> None:
+    def __init__(self, network: nn.Module, compare: Callable[..., dict[str, float]]) -> None:
         self.network, self.compare = network, compare
-        self.real: list[Tensor] = []
-        self.fake: list[Tensor] = []
+        self.features: list[list[Tensor]] = []  # of each batch: of each set of images
 
     @torch.no_grad()
-    def update(self, real: Tensor, fake: Tensor) -> None:
-        """Add real and generated images [B, C, H, W]."""
-        self.network.to(real.device)
-        self.real.append(self.network(real).cpu())
-        self.fake.append(self.network(fake).cpu())
+    def update(self, *sets: Tensor) -> None:
+        """Add images [B, C, H, W] of each set: real, generated and, for some metrics, held out."""
+        self.network.to(sets[0].device)
+        self.features.append([self.network(images).cpu() for images in sets])
 
     def compute(self) -> dict[str, float]:
         """Compare features [N, F] with [M, F]."""
-        return self.compare(torch.cat(self.real), torch.cat(self.fake))
+        return self.compare(*map(torch.cat, zip(*self.features, strict=True)))

@@ -3,6 +3,7 @@
 from vgx_builtin.samplers.fitted import AggregateGaussian as AggregateGaussian
 from vgx_builtin.samplers.fitted import GaussianMixture as GaussianMixture
 from vgx_builtin.samplers.interpolate import Interpolate as Interpolate
+from vgx_builtin.samplers.learned_prior import LearnedPrior as LearnedPrior
 from vgx_builtin.samplers.posterior import PosteriorCodes as PosteriorCodes
 from vgx_builtin.samplers.prior import Prior as Prior
 from vgx_builtin.samplers.stored import Neighbours as Neighbours

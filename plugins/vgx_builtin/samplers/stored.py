@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import vgx
 from vgx_builtin.datasets.image_folder import ImageFolder
@@ -17,12 +17,15 @@ class Reconstruct(vgx.Sampler, type="reconstruct"):
 
     The latents are the posterior means, in the order of the files' names; when more are wanted,
     they repeat from the first. Files are read as `image-folder` reads them. Nothing is drawn: the
-    seed changes nothing. Needs an encoder. The images have no labels: a decoder that takes labels
-    gets random ones, with a notice.
+    seed changes nothing. Needs an encoder. A model that takes labels gets those of the folders in
+    it with `label: folder`, else the class that `vgx sample --class` names.
     """
 
     path: Path
     """The folder; it is searched through all levels."""
+    label: Literal["folder"] | None = None
+    """The label of an image: `folder`, the folder that it lies in, which has the name of a class;
+    `null`: no labels."""
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
@@ -31,7 +34,7 @@ class Reconstruct(vgx.Sampler, type="reconstruct"):
 
     def pictures(self, image: vgx.ImageSpec) -> vgx.Source | None:
         """Open the folder. Raises `DataError` when it has no images."""
-        return ImageFolder(path=self.path).build(image)
+        return ImageFolder(path=self.path, label=self.label).build(image)
 
 
 class _InOrder:

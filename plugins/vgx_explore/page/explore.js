@@ -386,7 +386,7 @@ function latentIn(text) {
 async function encoded(file) {
   if (!data.encoder) throw new Error("this model has no encoder");
   const image = await fitted(file);
-  const { result } = await ask("encode", { image, shape: [channels, height, width] });
+  const { result } = await ask("encode", { image, shape: [channels, height, width], label: state.label });
   paint($("photo-image"), image);
   return result;
 }

@@ -12,17 +12,21 @@ async function open({ wasm, networks }) {
   }
 }
 
-async function decode({ latent, shape, label }) {
-  const inputs = { latents: new ort.Tensor("float32", latent, [1, ...shape]) };
-  if (sessions.decoder.inputNames.includes("labels")) {
+function withLabel(session, inputs, label) {
+  if (session.inputNames.includes("labels")) {
     inputs.labels = new ort.Tensor("int64", BigInt64Array.of(BigInt(label)), [1]);
   }
-  return (await sessions.decoder.run(inputs)).images.data;
+  return inputs;
 }
 
-async function encode({ image, shape }) {
+async function decode({ latent, shape, label }) {
+  const inputs = { latents: new ort.Tensor("float32", latent, [1, ...shape]) };
+  return (await sessions.decoder.run(withLabel(sessions.decoder, inputs, label))).images.data;
+}
+
+async function encode({ image, shape, label }) {
   const inputs = { images: new ort.Tensor("float32", image, [1, ...shape]) };
-  return (await sessions.encoder.run(inputs)).latents.data;
+  return (await sessions.encoder.run(withLabel(sessions.encoder, inputs, label))).latents.data;
 }
 
 const jobs = { open, decode, encode };

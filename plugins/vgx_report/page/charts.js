@@ -83,7 +83,8 @@ const CURVE = { class: "curve", fill: "none", "stroke-width": 1.75, "stroke-line
 const RAW = { class: "raw", fill: "none", "stroke-width": 1, opacity: 0.28 };
 const TEXT = { fill: "var(--soft)", "font-size": 12 };
 const ink = (line) => ({ stroke: `var(--line-${(line.colour % 6) + 1})`,
-  "stroke-dasharray": line.colour < 6 ? null : "5 3" });
+  "stroke-dasharray": line.branch ? "2 3" : line.colour < 6 ? null : "5 3",
+  opacity: line.branch ? 0.75 : null });
 const sample = (line) => s("path", { d: "M0 4H18", ...CURVE, ...ink(line) });
 
 // The pixels of a chart: a position on an axis and a value as places in a box.
@@ -123,8 +124,20 @@ function frame(box, wide, tall, { x, y }, [first, end], marks, texts, unit) {
   ];
 }
 
+// A place of the axis with its name: where a run left its parent.
+function marker(box, place, text) {
+  if (place < box.left || place > box.right) return null;
+  const end = place > (box.left + box.right) / 2;
+  return [
+    s("path", { d: `M${place.toFixed(1)} ${box.top}V${box.bottom}`, class: "fork",
+      stroke: "var(--soft)", "stroke-width": 1, opacity: 0.6 }),
+    s("text", { ...TEXT, x: place + (end ? -5 : 5), y: box.top + 10, "text-anchor": end ? "end" : "start",
+      stroke: "var(--background)", "stroke-width": 4, "paint-order": "stroke" }, text),
+  ];
+}
+
 // Lines have a key, a name, a colour, values, and the positions of the values on each axis.
-function chart(title, unit, lines, again) {
+function chart(title, unit, lines, again, mark) {
   const plot = responsive("chart", () => draw());
   plot.tabIndex = 0;
   plot.setAttribute("role", "group");
@@ -208,7 +221,8 @@ function chart(title, unit, lines, again) {
       frame(box, wide, tall, to, [first, end], marks, texts, unit),
       s("clipPath", { id }, s("rect", { x: box.left - 4, y: box.top - 4,
         width: box.right - box.left + 8, height: box.bottom - box.top + 8 })),
-      s("g", { "clip-path": `url(#${id})` }, curves), marking, cursor));
+      s("g", { "clip-path": `url(#${id})` }, curves),
+      mark ? marker(box, to.x(mark[settings.axis]), mark.text) : null, marking, cursor));
     entries.forEach((entry, i) =>
       entry.setAttribute("aria-pressed", String(!hidden.has(lines[i].key))));
     whole.hidden = !zoomed.has(title);
@@ -295,7 +309,8 @@ function curves(logs, axes) {
   if (!axes.includes(settings.axis)) settings.axis = axes[0];
   const again = () => charts.forEach((each) => each.draw());
   charts = logs.groups.map((group) => chart(group.title, group.unit, group.lines.map((line) =>
-    ({ ...line, axes: logs.axes[line.axes], key: line.key ?? `${group.title}: ${line.name}` })), again));
+    ({ ...line, axes: logs.axes[line.axes], key: line.key ?? `${group.title}: ${line.name}` })), again,
+  logs.mark));
   const log = h("input", { type: "checkbox", id: "log" });
   log.checked = settings.log;
   log.addEventListener("change", () => { settings.log = log.checked; again(); });

@@ -175,6 +175,7 @@ function assemble(sections, ...opening) {
     ? h("p", {}, h("a", { href: data.explorer }, "Explore the model: mix and change images by hand"))
     : null;
   document.getElementById("head").replaceChildren(...[
+    data.live?.up ? h("nav", {}, h("a", { href: data.live.up }, "All runs")) : null,
     h("p", { class: "kicker" }, data.kicker),
     h("h1", {}, data.name),
     data.hero ? h("div", { class: "hero" }, enlarged(data.samples[0].image, data.hero, data.hero)) : null,

@@ -37,7 +37,7 @@ class Spectrum(vgx.Discriminator, type="spectrum"):
     width: PositiveInt = 64
     """Number of hidden values."""
 
-    def build(self, image: vgx.ImageSpec):
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec):
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1]."""
         from vgx_spectra.networks import SpectrumNetwork
 

@@ -1,0 +1,362 @@
+"""The second stage: the final encoder encodes all images, and a prior learns their codes.
+
+Everything lies in the folder `prior` of the run: `codes`, the codes of the images; `log.jsonl`, in
+the form of the run's own log; and `prior.safetensors`, the newest state. A training that goes on
+does what it would have done without a stop, to the bit: random numbers are keyed by the step.
+
+Letters: B images in a minibatch, Z the latent shape.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vgx import rng
+from vgx.check.blame import blaming
+from vgx.console import Console
+from vgx.data.order import Shuffled
+from vgx.data.split import held_out
+from vgx.data.store import Store
+from vgx.errors import DivergedError, RecipeError, Stopped, StorageError, noticing
+from vgx.files import storage, write_file
+from vgx.parts.kinds import Prior
+from vgx.parts.registry import Registry
+from vgx.parts.values import CodeSpec
+from vgx.recipe.model import Recipe
+from vgx.runs import checkpoint
+from vgx.runs.checkpoint import under
+from vgx.runs.directory import Run
+from vgx.sampling.model import Model, load_model
+from vgx.second import kept
+from vgx.second.codes import spec_of, write_codes
+from vgx.second.folder import Codes, Latents, load_latents, posterior_sample
+from vgx.training.loop import TrainedStep, Training, train
+from vgx.training.signals import signals
+
+LOG_EVERY, SAVE_EVERY = 10, 500  # steps
+WARMUP = 100  # steps in which the learning rate rises
+CLIP = 1.0  # the largest norm of the gradient
+BETAS = (0.9, 0.99)  # of Adam
+CODES = "codes"
+
+
+@dataclass(eq=False)
+class Fitting:
+    """The training of one prior."""
+
+    run: Run
+    part: Prior
+    latents: Latents
+    network: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    about: kept.About
+    seed: int
+    device: torch.device
+    done: int = 0  # steps
+    saved: int = -1
+    seconds: float = 0.0
+    stop: int = 0  # the number of the signal that ends it, or 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done and saved."""
+        return self.done == self.saved >= self.part.steps
+
+    @property
+    def log(self) -> Run:
+        """The folder of the prior, whose log is written as that of a run."""
+        return Run(self.run.place(kept.FOLDER))
+
+
+def train_all(training: Training, registry: Registry, console: Console) -> Iterator[TrainedStep]:
+    """Train a run's networks to their end or to a signal, then the recipe's prior, if it has one.
+
+    Gives each step of the networks, as `train` does.
+    """
+    yield from train(training, console)
+    run, recipe, device = training.run, training.recipe, training.engine.device
+    if recipe.prior is not None:
+        fit(run, recipe, lambda: training.store, registry, device, console)
+
+
+def finished(run: Run, recipe: Recipe) -> bool:
+    """Return whether the recipe has no prior, or the run's is trained as it says.
+
+    It must be of the newest checkpoint. Raises `StorageError` for a damaged one of these.
+    """
+    if recipe.prior is None:
+        return True
+    try:
+        state = kept.read(run.path)
+    except StorageError:
+        return False
+    newest = next(iter(checkpoint.committed(run)), None)
+    if state is None or newest is None:
+        return False
+    sha256 = checkpoint.sums(newest)["model.safetensors"]["sha256"]
+    of = state.about["model_sha256"], state.about["settings"]
+    same = of == (sha256, kept.settings_of(recipe.prior))
+    return same and state.about["steps"] >= recipe.prior.steps
+
+
+def fit(
+    run: Run,
+    recipe: Recipe,
+    images: Callable[[], Store],
+    registry: Registry,
+    device: torch.device,
+    console: Console,
+) -> None:
+    """Train the recipe's prior on the codes of the run's newest checkpoint, or go on with it.
+
+    `images` opens the images of the run; it is called when they must be encoded. The caller holds
+    the run. Raises `Stopped` after a signal, with everything saved, and `DivergedError`.
+    """
+    part = recipe.prior
+    if part is None:
+        raise RecipeError(f"{run.path}: its recipe has no prior")
+    model = load_model(run, recipe, device, ("encoder",))
+    latents = _codes(run, model, images, console)
+    notices: list[str] = []
+    with blaming(registry, {"prior": (part, None)}), noticing(notices):
+        fitting = _begun(run, model, latents, device)
+        _restore(fitting, console)
+    for notice in notices:
+        console.warn(notice)
+    working = {"prior": (part, fitting.network)}
+    with (
+        signals(fitting, console),
+        blaming(registry, working, lambda: f"{run.path}: prior: step {fitting.done + 1}"),
+        console.progress("Prior", part.steps, fitting.done, "steps", _batch(fitting)) as advance,
+    ):
+        _train(fitting, advance)
+    if fitting.stop:
+        name = signal.Signals(fitting.stop).name
+        what = f"{name}: the prior is stopped at step {fitting.done:,} of {part.steps:,} and saved"
+        raise Stopped(f"{what}; go on with: vgx fit {run.short}", fitting.stop)
+    console.print(_summary(fitting))
+
+
+# --- the codes -----------------------------------------------------------------------------------
+
+
+def _codes(run: Run, model: Model, images: Callable[[], Store], console: Console) -> Latents:
+    """Return the codes of the run's images; encode them unless those of this model are there."""
+    folder = run.place(kept.FOLDER, CODES)
+    for left in folder.parent.glob(".unfinished-*"):  # of an encoding that was killed
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+    if folder.exists():
+        try:
+            latents = load_latents(folder)
+        except StorageError as error:
+            console.warn(f"encoded again: {error}")
+        else:
+            if latents.about["model"]["sha256"] == model.sha256:
+                return latents
+        with storage(folder):
+            shutil.rmtree(folder)
+    store = images()
+    rows = np.flatnonzero(~held_out(store.hashes, model.recipe.eval.holdout))
+    with console.progress("Encoding", len(rows)) as advance:
+        dataset = model.recipe.dataset
+        write_codes(model, store, rows, dataset, folder, lambda more: advance(more, ()))
+    return load_latents(folder)
+
+
+def learned(part: Prior, codes: Codes, generator: torch.Generator) -> Tensor:
+    """[B, ...]  What a prior learns of codes: posterior samples, or indices."""
+    return codes["indices"] if part.of == "indices" else posterior_sample(codes, generator)
+
+
+# --- the beginning -------------------------------------------------------------------------------
+
+
+def _begun(run: Run, model: Model, latents: Latents, device: torch.device) -> Fitting:
+    """Return the training of a prior before its first step."""
+    recipe, part, about = model.recipe, model.recipe.prior, latents.about
+    assert part is not None  # checked by `fit`
+    shape = about["shape"] if part.of == "latents" else about.get("indices")
+    classes = recipe.image.classes if about.get("classes") else 0
+    spec = spec_of(part, None if shape is None else tuple(shape), about.get("codes", 0), classes)
+    if part.of == "latents":
+        channels = about["channels"]
+        deviation = tuple(value or 1.0 for value in channels["deviation"])
+        spec = dataclasses.replace(spec, mean=tuple(channels["mean"]), deviation=deviation)
+    network = kept.build(part, recipe.latent, spec, recipe.train.seed).to(device)
+    average = copy.deepcopy(network).eval().requires_grad_(False)
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(weights, lr=part.lr, betas=BETAS)
+    return Fitting(
+        run, part, latents, network, average, optimizer, _about(model, part, spec),
+        recipe.train.seed, device,
+    )  # fmt: skip
+
+
+def _about(model: Model, part: Prior, spec: CodeSpec) -> kept.About:
+    return {
+        "format": kept.FORMAT,
+        "model_step": model.step,
+        "model_sha256": model.sha256,
+        "settings": kept.settings_of(part),
+        "shape": [*spec.shape],
+        "codes": spec.codes,
+        "classes": spec.classes,
+        "steps": 0,
+        "seconds": 0.0,
+    }
+
+
+def _restore(fitting: Fitting, console: Console) -> None:
+    """Set a training to the state in the run, if there is one of the same prior and model."""
+    try:
+        state = kept.read(fitting.run.path)
+        if state and {**state.about, "steps": 0, "seconds": 0.0} == fitting.about:
+            _load(fitting, state)
+            console.print(f"The prior goes on from step {fitting.done:,}")
+    except StorageError as error:
+        console.warn(f"the prior begins again: {error}")
+    fitting.log.rewind_log(fitting.done or -1)
+
+
+def _load(fitting: Fitting, state: kept.Kept) -> None:
+    """Load a state. Raises `StorageError` when it does not fit; then nothing of it is loaded."""
+    saved = under(state.tensors, "optimizer")
+    if not saved:
+        raise StorageError(f"{kept.FILE}: has no state of an optimizer, since it was imported")
+    groups = fitting.optimizer.state_dict()
+    for number in range(len(groups["param_groups"][0]["params"])):
+        groups["state"][number] = under(saved, str(number))
+    networks = copy.deepcopy(fitting.network), copy.deepcopy(fitting.average)
+    try:
+        for network, name in zip(networks, ("network", "average"), strict=True):
+            network.load_state_dict(under(state.tensors, name))
+        fitting.optimizer.load_state_dict(groups)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise StorageError(f"{kept.FILE}: does not fit the prior: {error}") from error
+    fitting.network.load_state_dict(networks[0].state_dict())
+    fitting.average.load_state_dict(networks[1].state_dict())
+    fitting.done = fitting.saved = state.about["steps"]
+    fitting.seconds = state.about["seconds"]
+
+
+# --- the steps -----------------------------------------------------------------------------------
+
+
+def _train(fitting: Fitting, advance: Callable[[int, list[str]], None]) -> None:
+    """Train to the end or to a signal; log and save on the way."""
+    part = fitting.part
+    order = Shuffled(np.arange(len(fitting.latents)))
+    start = time.perf_counter() - fitting.seconds
+    while fitting.done < part.steps and not fitting.stop:
+        loss, norm = _step(fitting, order)
+        fitting.done += 1
+        fitting.seconds = time.perf_counter() - start
+        last = fitting.done == part.steps
+        values: list[str] = []
+        if fitting.done % LOG_EVERY == 0 or fitting.done == 1 or last:
+            _log(fitting, _finite(fitting, loss), norm.item())
+            values = [f"{part.type} {loss.item():.4g}"]
+        if fitting.done % SAVE_EVERY == 0 or last or fitting.stop:
+            _finite(fitting, loss)
+            _save(fitting)
+        advance(1, values)
+
+
+def _batch(fitting: Fitting) -> int:
+    """Return the number of images in a minibatch."""
+    return min(fitting.part.batch, len(fitting.latents))
+
+
+def _step(fitting: Fitting, order: Shuffled) -> tuple[Tensor, Tensor]:
+    """Do one step; return the loss, and the norm of its gradient."""
+    part, number, batch = fitting.part, fitting.done, _batch(fitting)
+    epoch, place = divmod(number, len(order) // batch)
+    seed = rng.key(fitting.seed, "prior")
+    rows = order.rows(seed, epoch, place * batch, (place + 1) * batch)
+    streams = rng.Streams(seed, (number,), fitting.device)
+    read = fitting.latents[torch.from_numpy(rows)]
+    codes = {name: values.to(fitting.device) for name, values in read.items()}
+    given = (codes.get("labels"),) if part.conditional else ()
+    fitting.network.train()
+    with rng.ambient(seed, "dropout", number):
+        learned_codes = learned(part, codes, streams("posterior"))
+        loss: Tensor = fitting.network.loss(learned_codes, *given, streams("loss"))  # type: ignore[operator]
+    weights = fitting.optimizer.param_groups[0]["params"]
+    for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+        weight.grad = gradient
+    norm = nn.utils.clip_grad_norm_(weights, CLIP)
+    fitting.optimizer.param_groups[0]["lr"] = part.lr * min((number + 1) / WARMUP, 1.0)
+    fitting.optimizer.step()
+    _average(fitting)
+    return loss.detach(), norm
+
+
+@torch.no_grad()
+def _average(fitting: Fitting) -> None:
+    """Move the averaged weights towards those of now; buffers are copied."""
+    decay = min(fitting.part.ema, (1 + fitting.done) / (10 + fitting.done))
+    pairs = zip(fitting.average.parameters(), fitting.network.parameters(), strict=True)
+    for averaged, weight in pairs:
+        averaged.lerp_(weight, 1 - decay)
+    for copied, buffer in zip(fitting.average.buffers(), fitting.network.buffers(), strict=True):
+        copied.copy_(buffer)
+
+
+def _finite(fitting: Fitting, loss: Tensor) -> float:
+    """Return the loss as a number. Raises `DivergedError` when it is not finite."""
+    if not math.isfinite(value := loss.item()):
+        advice = "a lower rate may help: --set prior.lr=1e-4"
+        what = f"prior: step {fitting.done:,}: the loss is not finite"
+        raise DivergedError(f"{fitting.run.path}: {what}; {advice}")
+    return value
+
+
+def _log(fitting: Fitting, loss: float, norm: float) -> None:
+    name = fitting.part.type
+    fitting.log.log(
+        {
+            "step": fitting.done,
+            "images": fitting.done * _batch(fitting),
+            "seconds": round(fitting.seconds, 3),
+            "losses": {name: loss},
+            "rates": {name: fitting.optimizer.param_groups[0]["lr"]},
+            "grad_norm": {name: norm},
+        }
+    )
+
+
+def _save(fitting: Fitting) -> None:
+    """Write the state. Raises `StorageError`; the old file stays then."""
+    tensors: dict[str, Tensor] = {}
+    for name, network in (("network", fitting.network), ("average", fitting.average)):
+        tensors |= {f"{name}.{key}": tensor for key, tensor in network.state_dict().items()}
+    for number, state in fitting.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{key}": tensor for key, tensor in state.items()}
+    about: kept.About = {
+        **fitting.about, "steps": fitting.done, "seconds": round(fitting.seconds, 3),
+    }  # fmt: skip
+    file = fitting.run.place(kept.FOLDER, kept.FILE)
+    write_file(file, kept.packed(kept.Kept(about, tensors)))
+    fitting.saved = fitting.done
+
+
+def _summary(fitting: Fitting) -> str:
+    lines = fitting.log.read_log()
+    name = fitting.part.type
+    ends = [line["losses"][name] for line in (lines[0], lines[-1])] if lines else []
+    losses = f", loss {ends[0]:.3g} -> {ends[1]:.3g}" if ends else ""
+    steps = f"{fitting.done:,} steps in {fitting.seconds:,.0f} s"
+    return f"Prior: {name}, {steps}, on {len(fitting.latents):,} images{losses}"

@@ -1,0 +1,95 @@
+"""`vgx fit` and `vgx encode`: the second stage of a trained run, and the codes of any images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vgx.console import Console
+from vgx.data.store import Store
+from vgx.engine.build import pick_device
+from vgx.errors import RecipeError
+from vgx.files import require_new, write_file
+from vgx.recipe.load import differences, dump_recipe, load_recipe
+from vgx.recipe.model import Eval, Recipe
+from vgx.runs import exported
+from vgx.runs.directory import Run
+from vgx.runs.moved import Command, looking_back, other_images
+from vgx.runs.trust import registry_of
+from vgx.sampling.model import load_model
+from vgx.second.codes import write_codes
+from vgx.second.fitting import fit
+from vgx.training import environment
+from vgx.training.ending import call_plugins, note_done
+from vgx.training.preparing import open_images, read_images
+
+SETS = ("prior", "sampler")  # fields of a recipe that `vgx fit` may set
+
+
+def fit_run(
+    run: Run, overrides: Sequence[str], data: str | None, device: str | None, console: Console
+) -> Recipe:
+    """Train the prior of a run that is trained; `vgx fit`. Return the run's recipe, as it is now.
+
+    `overrides` may set fields of the prior and of the sampler, which the run keeps. `data` is where
+    its images lie now. Raises `RecipeError` for other fields, and for a run without a prior.
+    """
+    environment.one_process()
+    registry = registry_of(run)
+    stored = load_recipe(run.recipe_file, (), registry)
+    recipe = load_recipe(run.recipe_file, overrides, registry, data, moved=True)
+    kept = recipe.model_copy(update={"dataset": stored.dataset})
+    fields = differences(stored, kept)
+    if wrong := [name for name in fields if name.partition(".")[0] not in SETS]:
+        text = f"vgx fit sets fields of prior and sampler alone, not {wrong[0]}"
+        raise RecipeError(f"{run.path}: {text}; start a new run for that")
+    if recipe.prior is None:
+        offered = ", ".join(part.type for _, part in registry.offers("prior"))
+        text = f"its recipe has no prior; add one: vgx fit {run.short} --set prior=TYPE"
+        raise RecipeError(f"{run.path}: {text}. There are: {offered}")
+    if exported.is_exported(run.path):
+        raise RecipeError(f"{run.path}: an exported model; make a run of it first: vgx import")
+
+    with run.held():
+        if fields:
+            write_file(run.place("recipe.yaml"), dump_recipe(kept))
+        chosen = pick_device(device)
+        fit(run, kept, lambda: _images(run, recipe, console), registry, chosen, console)
+        note_done(run)
+    call_plugins(run, registry, console)
+    return kept
+
+
+def _images(run: Run, recipe: Recipe, console: Console) -> Store:
+    """Return the images of a run. Raises `RecipeError` when they are others now."""
+    with looking_back(run, recipe):
+        _, source, _ = open_images(recipe, [], console)
+    store = read_images(recipe, source, console)
+    before = run.environment()["data"]
+    if store.content != before["content"]:
+        again = Command(f"vgx fit {run.short}", takes_set=False)
+        raise RecipeError(other_images(run, recipe.dataset, before, store, again))
+    return store
+
+
+def encode(
+    run: Run, data: str, out: Path, device: str | None, console: Console, *, best: bool
+) -> int:
+    """Write the codes of all images of a place as a new folder, and return how many there are.
+
+    `vgx encode`. Raises `StorageError` for a folder that has something in it.
+    """
+    require_new(out)
+    registry = registry_of(run)
+    recipe = load_recipe(run.recipe_file, (), registry, data)
+    model = load_model(run, recipe, pick_device(device), ("encoder",), best=best)
+    _, source, _ = open_images(recipe, [], console)
+    whole = recipe.model_copy(update={"eval": Eval()})  # nothing is held out
+    store = read_images(whole, source, console)
+    count = len(store.images)
+    with console.progress("Encoding", count) as advance:
+        rows = np.arange(count)
+        write_codes(model, store, rows, recipe.dataset, out, lambda more: advance(more, ()))
+    return count

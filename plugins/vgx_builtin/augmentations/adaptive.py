@@ -1,0 +1,122 @@
+"""Changes of images that happen with a probability, and what steers the probability.
+
+Letters: B images, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+import vgx
+
+SHIFT = 0.125  # of each side, the largest translation
+GREY = (0.299, 0.587, 0.114)  # luma of ITU-R 601, as in the other colour augmentations
+
+
+class Adaptive(nn.Module):
+    """Changes with probability `p`, which follows the discriminator's logits on real images."""
+
+    p: Tensor
+    signs: Tensor  # sum of the mean signs of minibatches since p moved
+    seen: Tensor  # [2]  minibatches and images since p moved
+
+    def __init__(
+        self, target: float, images: float, every: int, most: float, changes: Collection[str]
+    ) -> None:
+        super().__init__()
+        self.target, self.images, self.every, self.most = target, images, every, most
+        self.changes = [change for name, change in CHANGES.items() if name in changes]
+        self.register_buffer("p", torch.zeros(()))
+        self.register_buffer("signs", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(2))
+
+    def forward(self, images: Tensor, generator: Generator) -> Tensor:
+        """Images [B, C, H, W] in [0, 1] -> the same shape; the gradient passes through."""
+        for change in self.changes:
+            happens = uniform(images, generator) < self.p  # [B]
+            changed = change(images, generator)  # [B, C, H, W]
+            images = changed.where(happens[:, None, None, None], images)
+        return images.clamp(0, 1)
+
+    def observe(self, step: vgx.Step) -> None:
+        """Count the signs of the logits on real images, and move p when it is due."""
+        logits = step.real_score.logits
+        self.signs += logits.sign().mean()
+        self.seen += self.seen.new_tensor([1.0, len(logits)])
+        due = self.seen[0] >= self.every
+        towards = (self.signs / self.seen[0] - self.target).sign()
+        moved = (self.p + towards * self.seen[1] / self.images).clamp(0, self.most)
+        self.p.copy_(moved.where(due, self.p))
+        self.signs.mul_(~due)
+        self.seen.mul_(~due)
+
+
+def uniform(images: Tensor, generator: Generator) -> Tensor:
+    """[B]  A draw from [0, 1) for each image."""
+    return images.new_empty(len(images)).uniform_(generator=generator)
+
+
+def normal(images: Tensor, generator: Generator) -> Tensor:
+    """[B, 1, 1, 1]  A draw from N(0, 1) for each image."""
+    return images.new_empty(len(images), 1, 1, 1).normal_(generator=generator)
+
+
+def flip(images: Tensor, generator: Generator) -> Tensor:
+    """Mirror each image or not, with equal chances."""
+    mirrored = uniform(images, generator)[:, None, None, None] < 0.5  # [B, 1, 1, 1]
+    return images.flip(3).where(mirrored, images)
+
+
+def rotate(images: Tensor, generator: Generator) -> Tensor:
+    """Rotate each image by 0, 90, 180 or 270 degrees; by 0 or 180 where it is not square."""
+    turns = [1, 2, 3] if images.shape[2] == images.shape[3] else [2]
+    drawn = (uniform(images, generator) * (len(turns) + 1)).floor()[:, None, None, None]
+    result = images
+    for number, turn in enumerate(turns):
+        result = images.rot90(turn, (2, 3)).where(drawn == number + 1, result)
+    return result
+
+
+def translate(images: Tensor, generator: Generator) -> Tensor:
+    """Shift each image by whole pixels along both axes, reflecting it at its edges."""
+    for axis in (2, 3):
+        size = images.shape[axis]
+        most = int(size * SHIFT)
+        shift = ((2 * most + 1) * uniform(images, generator)).floor() - most  # [B]
+        old = torch.arange(size, device=images.device) - shift[:, None].long()  # [B, size]
+        old = (size - 1) - ((size - 1) - old.abs()).abs()
+        shape = (-1, 1, size, 1) if axis == 2 else (-1, 1, 1, size)
+        images = images.gather(axis, old.view(shape).expand_as(images))
+    return images
+
+
+def scale(images: Tensor, generator: Generator) -> Tensor:
+    """Scale each image about its middle by 2^N(0, 0.2^2)."""
+    factor = (0.2 * normal(images, generator)).exp2().view(-1, 1, 1)  # [B, 1, 1]
+    theta = torch.eye(2, 3, device=images.device, dtype=images.dtype) / factor  # [B, 2, 3]
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)  # [B, H, W, 2]
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def colour(images: Tensor, generator: Generator) -> Tensor:
+    """Change brightness, contrast and, of RGB, the saturation of each image; alpha stays."""
+    colours, alpha = images, images[:, :0]
+    if images.shape[1] in (3, 4):
+        colours, alpha = images[:, :3], images[:, 3:]
+    colours = colours + 0.1 * normal(images, generator)
+    colours = 0.5 + (colours - 0.5) * (0.5 * normal(images, generator)).exp2()
+    saturation = normal(images, generator).exp2()  # [B, 1, 1, 1]
+    if colours.shape[1] == 3:
+        weights = colours.new_tensor(GREY).view(1, 3, 1, 1)
+        grey = (colours * weights).sum(1, keepdim=True)  # [B, 1, H, W]
+        colours = grey + (colours - grey) * saturation
+    return torch.cat([colours, alpha], 1)
+
+
+CHANGES: dict[str, Callable[[Tensor, Generator], Tensor]] = {
+    "flip": flip, "rotate": rotate, "translate": translate, "scale": scale, "colour": colour,
+}  # fmt: skip

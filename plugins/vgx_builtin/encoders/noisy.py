@@ -1,0 +1,43 @@
+"""An encoder whose latents get noise, so that the decoder learns to do with latents nearby."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from pydantic import PositiveFloat
+
+import vgx
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Noisy(vgx.Encoder, type="noisy"):
+    """Noise on the latents that another encoder draws, while training.
+
+    z + sigma * e with e ~ N(0, I) and z a sample of the inner posterior. Its mean, and so every
+    reconstruction after the training, has none; losses see the inner posterior without noise. With
+    `deterministic` inside it is the autoencoder with Gaussian noise on its codes, of constant
+    variance (Ghosh et al. 2020, section 3); with a Gaussian inside it is for latents that another
+    model will generate with errors (as in Zheng et al. 2025, RAE, where sigma is drawn for each
+    image, and here is fixed).
+    """
+
+    inner: vgx.Encoder
+    """The encoder: one with a Gaussian posterior, or `deterministic`."""
+    sigma: PositiveFloat = 0.1
+    """The standard deviation of the noise."""
+
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
+        """Make a module: images [B, C, H, W] -> a posterior with noisy samples [B, *Z]."""
+        from vgx_builtin.wrapping import NoisyEncoder
+
+        return NoisyEncoder(self.inner.build(image, latent), self.sigma)
+
+    def note(self, image: vgx.ImageSpec) -> str:
+        """Return the inner encoder's note."""
+        return self.inner.note(image)
+
+    def untrained(self) -> Self:
+        """Return the same encoder without outside weights."""
+        return self.model_copy(update={"inner": self.inner.untrained()})

@@ -1,0 +1,373 @@
+"""The second stage: codes of the final encoder, a prior that learns them, folders of latents."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import vgx
+from vgx.console import Console
+from vgx.data.split import held_out
+from vgx.errors import Stopped
+from vgx.runs.checkpoint import tensors as read_tensors
+from vgx.runs.trust import registry_of
+from vgx.second import fitting, running
+from vgx.training.session import resume
+
+RECIPE = {
+    "extends": "vqvae",
+    "name": "small",
+    "image": {"size": 16, "classes": 2},
+    "latent": [4, 4, 4],
+    "dataset": {"type": "drawn-faces", "count": 96},
+    "encoder": {
+        "type": "vector-quantised",
+        "codes": 16,
+        "normalised": True,
+        "inner": {"type": "residual", "widths": [8, 16]},
+    },
+    "decoder": {"type": "residual", "widths": [16, 8]},
+    "prior": {"type": "transformer", "steps": 30, "batch": 16, "width": 16, "depth": 1},
+    "sampler": "learned-prior",
+    "train": {"steps": 6, "batch": 8, "ema": 0.5, "draw_every": 6, "precision": "fp32"},
+    "eval": {"holdout": 0.2},
+}
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run with a prior, and its images."""
+    folder = tmp_path_factory.mktemp("second")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VGX_CACHE", str(folder / "cache"))
+        patch.setattr(fitting, "SAVE_EVERY", 10)
+        # The page of a run takes longer than many of these trainings.
+        patch.setattr(vgx.Plugin, "call", lambda *_, **__: "")
+        recipe = vgx.load_recipe({**RECIPE, "image": {"size": 16}})
+        from vgx.training.session import run
+
+        yield run(recipe, folder / "runs", "cpu", console=QUIET)
+
+
+def copy_of(run, folder):
+    shutil.copytree(run.path, folder / run.path.name)
+    return vgx.Run(folder / run.path.name)
+
+
+def tensors_of(run):
+    data = (run.path / "prior" / "prior.safetensors").read_bytes()
+    return read_tensors(data, run.path)
+
+
+def images_of(recipe):
+    from vgx.data.store import open_store
+
+    return open_store(recipe.dataset.build(recipe.image), recipe.image)
+
+
+@pytest.mark.slow
+def test_codes_are_those_of_the_averaged_encoder_for_every_image_that_is_trained_on(made):
+    recipe, model = vgx.Run(made.path).recipe, vgx.load(made.path)
+    store = images_of(recipe)
+    latents = vgx.load_latents(made.path / "prior" / "codes")
+    rows = np.flatnonzero(~held_out(store.hashes, 0.2))
+    assert 0 < len(rows) < 96
+    codes = latents[:]
+    assert codes["index"].tolist() == rows.tolist()
+    images = torch.from_numpy(np.asarray(store.images[rows])).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        posterior = model.encoder(images)
+    assert torch.equal(codes["indices"], posterior.indices)
+    assert torch.allclose(codes["latents"], posterior.mean, atol=1e-6)
+    assert codes["indices"].dtype == torch.int64
+    assert latents.about["model"]["sha256"] == model.sha256
+
+
+@pytest.mark.slow
+def test_a_prior_that_was_stopped_goes_on_to_the_same_bits(made, tmp_path):
+    """Stopped twice, between two checkpoints; nothing asks for the images again."""
+    run = copy_of(made, tmp_path)
+    recipe, registry = run.recipe, registry_of(run)
+    (run.path / "prior" / "prior.safetensors").unlink()
+
+    def stopping_at(step):
+        def train(fitted, advance):
+            def counted(more, values):
+                advance(more, values)
+                fitted.stop = signal.SIGINT if fitted.done == step else 0
+
+            return original(fitted, counted)
+
+        return train
+
+    original = fitting._train
+    for step in (7, 23):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fitting, "_train", stopping_at(step))
+            with pytest.raises(Stopped, match=f"stopped at step {step} of 30 and saved"):
+                fitting.fit(run, recipe, None, registry, torch.device("cpu"), QUIET)
+        assert not fitting.finished(run, recipe)
+    fitting.fit(run, recipe, None, registry, torch.device("cpu"), QUIET)
+    assert fitting.finished(run, recipe)
+    ours, theirs = tensors_of(run), tensors_of(made)
+    assert ours.keys() == theirs.keys()
+    different = {name for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert different <= {"about"}  # it has the seconds
+    ours, theirs = (vgx.Run(each.path / "prior").read_log() for each in (run, made))
+    assert [line["step"] for line in ours] == [1, 10, 20, 30]
+    assert [line["losses"] for line in ours] == [line["losses"] for line in theirs]
+
+
+@pytest.mark.slow
+def test_more_steps_go_on_and_other_settings_begin_again(made, tmp_path):
+    run = copy_of(made, tmp_path)
+    longer = running.fit_run(run, ["prior.steps=40"], None, "cpu", QUIET)
+    assert longer.prior.steps == 40
+    assert vgx.Run(run.path).recipe.prior.steps == 40
+    first = vgx.Run(run.path / "prior").read_log()
+    assert [line["step"] for line in first] == [1, 10, 20, 30, 40]
+    running.fit_run(run, ["prior.width=8", "prior.heads=2", "prior.steps=5"], None, "cpu", QUIET)
+    assert [line["step"] for line in vgx.Run(run.path / "prior").read_log()] == [1, 5]
+    with pytest.raises(vgx.RecipeError, match=r"prior and sampler alone, not train\.steps"):
+        running.fit_run(run, ["train.steps=9"], None, "cpu", QUIET)
+
+
+@pytest.mark.slow
+def test_its_samples_are_new_images_and_image_i_depends_on_i_alone(made):
+    few, many = vgx.sample(made.path, n=3, seed=5), vgx.sample(made.path, n=70, seed=5)
+    assert torch.equal(few, many[:3])
+    assert not torch.equal(few, vgx.sample(made.path, n=3, seed=6))
+    model = vgx.load(made.path)
+    from vgx.sampling.draw import draw_latents, prepare
+
+    z = draw_latents(prepare(model, made), 40, 0).z
+    book = torch.nn.functional.normalize(model.encoder.codebook.weight, dim=1)
+    nearest = torch.cdist(z.movedim(1, -1).reshape(-1, 4), book).amin(1)
+    assert nearest.max() < 1e-3  # vectors of the codebook, each
+
+
+@pytest.mark.slow
+def test_a_damaged_prior_costs_the_prior_alone(made, tmp_path):
+    run = copy_of(made, tmp_path)
+    file = run.path / "prior" / "prior.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.warns(vgx.Notice, match="left out.*not as it was written; train it again: vgx fit"):
+        assert vgx.load(run.path).prior is None
+    with (
+        pytest.warns(vgx.Notice),
+        pytest.raises(vgx.RecipeError, match="no trained prior; train one: vgx fit"),
+    ):
+        vgx.sample(run.path, n=1)
+    with pytest.warns(vgx.Notice):
+        assert vgx.sample(run.path, "posterior", n=1).shape == (1, 3, 16, 16)
+    running.fit_run(run, [], None, "cpu", QUIET)
+    assert torch.equal(vgx.sample(run.path, n=2), vgx.sample(made.path, n=2))
+
+
+@pytest.mark.slow
+def test_a_prior_of_another_checkpoint_is_not_used(made, tmp_path):
+    """Trained further, the run has another encoder: its codes are made anew."""
+    run = copy_of(made, tmp_path)
+    changed = run.recipe.with_({"train.steps": 8})
+    before = vgx.load_latents(run.path / "prior" / "codes").about["model"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "fit", lambda *_: None)
+        resume(run, changed, "cpu", QUIET)
+    with pytest.warns(vgx.Notice, match="trained on the codes of step 6, and this is another"):
+        assert vgx.load(run.path).prior is None
+    assert vgx.load(run.path, step=6).prior is not None
+    resume(run, None, "cpu", QUIET)  # the second stage that is left
+    after = vgx.load_latents(run.path / "prior" / "codes").about["model"]
+    assert (before["step"], after["step"]) == (6, 8)
+    assert vgx.load(run.path).prior is not None
+
+
+@pytest.mark.slow
+def test_an_exported_model_has_its_prior_and_so_has_its_import(made, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vgx_share.exporting._onnx_files", lambda _: {})  # these take long
+        folder = vgx.export(made.path, tmp_path / "model")
+    expected = vgx.sample(made.path, n=4, seed=1)
+    assert torch.equal(vgx.sample(folder, n=4, seed=1), expected)
+    again = vgx.import_model(folder, out=tmp_path / "runs")
+    assert torch.equal(vgx.sample(again.path, n=4, seed=1), expected)
+    names = {path.name for path in folder.iterdir()}
+    assert "prior.safetensors" in names
+    assert not any("latents" in name or "codes" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prior": None}, "learned-prior draws with a prior: give one"),
+        ({"encoder": None, "losses": ["hinge"], "sampler": "prior"}, "there is no encoder"),
+    ],
+)
+def test_a_recipe_whose_prior_cannot_be_is_refused(changes, message):
+    with pytest.raises(vgx.RecipeError, match=message):
+        vgx.load_recipe({**RECIPE, **changes})
+
+
+def test_a_prior_of_indices_needs_a_codebook_and_that_is_said_before_the_first_step(tmp_path):
+    recipe = {
+        **RECIPE,
+        "image": {"size": 16},
+        "encoder": {"type": "residual", "widths": [8, 16]},
+        "losses": ["l2", "kl"],
+    }
+    from vgx.training.session import run
+
+    with pytest.raises(vgx.RecipeError, match="prior transformer: it learns indices"):
+        run(vgx.load_recipe(recipe), tmp_path, "cpu", console=QUIET)
+    assert not [*tmp_path.glob("0*")]
+
+
+# --- folders of latents --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gaussian(tmp_path_factory):
+    """Latents of a Gaussian encoder: pieces that are known, written in several shards."""
+    from vgx.second import folder as folders
+
+    place = tmp_path_factory.mktemp("latents") / "out"
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(50, 2, 3, 3, generator=generator) * torch.tensor([[[1.0]], [[3.0]]])
+    deviations = torch.rand(50, 2, 3, 3, generator=generator)
+    labels = torch.arange(50) % 3
+    pieces = [
+        {
+            "index": torch.arange(50)[at : at + 7] * 2,
+            "latents": mean[at : at + 7],
+            "deviations": deviations[at : at + 7],
+            "labels": labels[at : at + 7],
+        }
+        for at in range(0, 50, 7)
+    ]
+    about = {
+        "shape": [2, 3, 3],
+        "deviations": True,
+        "classes": [{"name": name, "count": 1} for name in "abc"],
+        "model": {"name": "x", "step": 3, "sha256": "0" * 64},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folders, "SHARD", 3000)
+        folders.write_latents(place, iter(pieces), about)
+    return place, mean, deviations
+
+
+def test_a_folder_of_latents_is_read_as_it_was_written(gaussian):
+    place, mean, deviations = gaussian
+    assert len([*place.glob("*.safetensors")]) > 2
+    latents = vgx.load_latents(place)
+    assert len(latents) == 50
+    rows = torch.tensor([49, 0, 17, 17, 8])
+    codes = latents[rows]
+    assert torch.equal(codes["latents"], mean[rows])
+    assert torch.equal(codes["deviations"], deviations[rows])
+    assert codes["index"].tolist() == [98, 0, 34, 34, 16]
+    assert codes["labels"].tolist() == [1, 0, 2, 2, 2]
+    assert torch.equal(latents[-1]["latents"], mean[49])
+    for wrong in (50, [50], [-1]):
+        with pytest.raises(IndexError):
+            latents[wrong]
+    numbers = latents.about["channels"]
+    flat = mean.double().movedim(1, 0).flatten(1).numpy()
+    variance = flat.var(1) + deviations.double().square().movedim(1, 0).flatten(1).mean(1).numpy()
+    assert np.allclose(numbers["mean"], flat.mean(1))
+    assert np.allclose(numbers["deviation"], np.sqrt(variance))
+    assert np.allclose(numbers["scaling_factor"], 1 / np.sqrt(variance))
+    whole = np.sqrt((variance + flat.mean(1) ** 2).mean() - flat.mean() ** 2)
+    assert latents.about["all"]["scaling_factor"] == pytest.approx(1 / whole)
+    sample = latents.posterior(slice(0, 50), torch.Generator().manual_seed(1))
+    error = (sample - mean) / deviations
+    assert error.std() == pytest.approx(1, abs=0.06)
+    assert latents.mean.shape == latents.deviation.shape == (2, 1, 1)
+
+
+def test_a_folder_of_latents_of_a_stranger_is_refused(gaussian, tmp_path):
+    """Each change is noticed; only files of the folder itself are ever opened."""
+    place, mean, _ = gaussian
+    secret = tmp_path / "latents-00009.safetensors"
+    first = place / "latents-00000.safetensors"
+    shutil.copy(first, secret)
+
+    def about(change):
+        def changed(folder):
+            data = json.loads((folder / "latents.json").read_text())
+            change(data)
+            (folder / "latents.json").write_text(json.dumps(data))
+
+        return changed
+
+    def shard(data, **changes):
+        data["shards"]["latents-00000.safetensors"].update(changes)
+
+    def resummed(tensors):
+        def changed(folder):
+            from vgx.runs.checkpoint import tensor_bytes
+            from vgx.runs.exported import summed
+
+            file = folder / "latents-00000.safetensors"
+            new = tensor_bytes(tensors(read_tensors(file.read_bytes(), file)))
+            file.write_bytes(new)
+            about(lambda data: shard(data, **summed(new)))(folder)
+
+        return changed
+
+    def flipped(folder):
+        file = folder / "latents-00001.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-5] ^= 1
+        file.write_bytes(data)
+
+    def piped(folder):
+        import os
+
+        (folder / "latents-00000.safetensors").unlink()
+        os.mkfifo(folder / "latents-00000.safetensors")
+
+    cases = {
+        "SHA-256": flipped,
+        "not a regular file": piped,
+        "no file of latents": about(
+            lambda d: d["shards"].update({f"../{secret.name}": d["shards"].pop(first.name)})
+        ),
+        "its shards have not": about(lambda d: shard(d, count=9)),
+        "bytes, not": about(lambda d: shard(d, bytes=10**15)),
+        "newer vgx": about(lambda d: d.update(format=99)),
+        "its channels": about(lambda d: d["channels"]["mean"].append(0.0)),
+        "not those that latents.json describes": about(lambda d: d.update(shape=[2, 3, 4])),
+        "Input should be": about(lambda d: d.update(shape=[10**9, 3, 3])),
+        "not in 0 to 2": resummed(lambda t: {**t, "labels": t["labels"] + 7}),
+        "not finite": resummed(lambda t: {**t, "latents": t["latents"] / 0}),
+        "JSON": lambda folder: (folder / "latents.json").write_text("{" * 10**6),
+        "missing|No such file": lambda folder: (folder / "latents.json").unlink(),
+    }
+    for message, change in cases.items():
+        folder = tmp_path / "stranger"
+        shutil.copytree(place, folder)
+        change(folder)
+        with pytest.raises(vgx.StorageError, match=message):
+            vgx.load_latents(folder)
+        shutil.rmtree(folder)
+    assert len(mean)
+
+
+@pytest.mark.slow
+def test_latents_are_written_to_a_new_folder_alone(made, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x")
+    with pytest.raises(vgx.StorageError, match="not an empty folder"):
+        running.encode(made, "nowhere", tmp_path / "out", "cpu", QUIET, best=False)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    assert replace(made).path == made.path
