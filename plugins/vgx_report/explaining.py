@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import vgx
-from vgx.check import trials
 from vgx.console import Console, aligned
 from vgx.files import require_ending, user_path, write_file
 from vgx.notebook import html
@@ -16,7 +15,6 @@ from vgx.notebook.kernel import ShownOnce
 from vgx.notebook.live import chosen_console, showing, shown
 from vgx.recipe.library import find_recipe
 from vgx.runs.directory import Run, find
-from vgx.training import session
 from vgx_report import diagram
 
 NORMS = "Gradient norm of each term in each network before the first step:"
@@ -96,6 +94,9 @@ def of_recipe(
     recipe: vgx.Recipe, registry: vgx.Registry, device: str | None, console: Console
 ) -> diagram.Explanation:
     """Explain a recipe by its check, and by a few steps, whose time is measured."""
+    from vgx.check import trials
+    from vgx.training import session
+
     engine, findings = session.check(recipe, registry, device, console)
     seconds, count = trials.step_time(engine, findings.forward)
     step = seconds * recipe.train.batch / count

@@ -720,7 +720,7 @@ def test_the_home_directory_has_its_sign_in_every_path(tmp_path, monkeypatch):
         ("train.precision=BF16", "did you mean 'bf16'?"),
         ("dataset.path=x", "those with dataset.type huggingface or image-folder have it"),
         ("encoder.backbone=x", "those with encoder.type timm have it"),
-        ("losses.1.backbone=x", "those with losses.1.type perceptual have it"),
+        ("losses.1.backbone=x", "those with losses.1.type alignment or perceptual have it"),
     ],
 )
 def test_near_names_are_looked_for_in_the_whole_recipe(faults, setting, hint):

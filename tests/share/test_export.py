@@ -265,7 +265,7 @@ def test_a_sampler_that_cannot_draw_does_not_stop_an_export(run, tmp_path, monke
     def refusing(*_):
         raise vgx.RecipeError("fewer stored latents than dimensions")
 
-    drawn = exporting._samples(vgx.load(run, "cpu"))[0]
+    drawn = exporting._samples(vgx.load(run, "cpu"), {})[0]
     monkeypatch.setattr(exporting, "prepare", refusing)
     folder = export(run, tmp_path / "out")
     with Image.open(folder / "samples.webp") as image, Image.open(io.BytesIO(drawn)) as mixed:

@@ -5,6 +5,7 @@ attempt       calls of parts: whatever fails names the part
 trials        what `auto` is in precision and compiling; the time of a step
 audit         which term trains which network, and faults in that
 hidden_state  what parts change while they work and no checkpoint holds
+changing      networks and augmentations that change with time: what they change is saved
 networks      augmentations, networks and the sampler on a few images
 prior         the prior of the second stage on a few images
 terms         the terms of the losses, and what each depends on

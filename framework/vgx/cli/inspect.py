@@ -169,8 +169,8 @@ def schema(plugins: tuple[Path, ...]) -> None:
 @click.argument("name")
 @click.option(
     "--kind", default="loss", show_default=True,
-    help="dataset, augmentation, encoder, decoder, discriminator, loss, sampler, features, metric, "
-    "tracker.",
+    help="dataset, augmentation, encoder, decoder, discriminator, loss, prior, sampler, features, "
+    "metric, tracker.",
 )  # fmt: skip
 @common
 def new_plugin(name: str, kind: str) -> None:

@@ -104,8 +104,8 @@ class Forward:
 
     def _changing(self) -> Iterator[object]:
         """Go through the networks with all modules in them, and the augmentations."""
-        for network in self.networks.values():
-            yield from network.modules()
+        for name in self.parts.keys() & self.networks.keys():
+            yield from self.networks[name].modules()
         for augment in (*self.augment, *self.diff_augment):
             yield from augment.modules() if isinstance(augment, nn.Module) else [augment]
 
@@ -125,12 +125,11 @@ class Forward:
     @property
     def saved_augmentations(self) -> dict[str, nn.Module]:
         """The augmentations that are modules, by the names that checkpoints have for them."""
+        built = {"augment": self.augment, "diff_augment": self.diff_augment}
         return {
-            f"{field} {index} {part.type}": augment
-            for field, built in (("augment", self.augment), ("diff_augment", self.diff_augment))
-            for index, (part, augment) in enumerate(
-                zip(getattr(self.recipe, field), built, strict=True)
-            )
+            f"{field} {index} {getattr(self.recipe, field)[index].type}": augment
+            for field, augmentations in built.items()
+            for index, augment in enumerate(augmentations)
             if isinstance(augment, nn.Module)
         }
 
@@ -161,10 +160,8 @@ class Forward:
                 real = score(*judged.judged_real, stream="real", compiled=True)
                 fake = score(*judged.judged_fake, stream="fake", compiled=True)
             self.logits[name] = real.logits.detach(), fake.logits.detach()
-            views[name.partition(" ")[2]] = {
-                "judges": part.judges, "real_score": real, "fake_score": fake,
-                "discriminator": score,
-            }  # fmt: skip
+            scores = {"real_score": real, "fake_score": fake, "discriminator": score}
+            views[name.partition(" ")[2]] = {"judges": part.judges, **scores}
         # Dropout draws from the global generator.
         self.dropout = not torch.equal(before, rng.global_state(self.device))
         if len(views) > 1:
@@ -205,16 +202,14 @@ class Forward:
             with keyed, self.autocast(), torch.set_grad_enabled(learns):
                 return function(inputs, own)
 
-        encode = partial(self.encode, compiled=False)
         logits = partial(self.decode, compiled=False)
 
         def decode(z: Tensor, own: Tensor | None) -> Tensor:
             return sigmoid(logits(z, own))
 
-        named: dict[str, Callable[..., Any]]
-        named = {"encode": encode, "decode": decode, "decode_logits": logits}
-        if "encoder" not in self.networks:
-            del named["encode"]
+        named: dict[str, Callable[..., Any]] = {"decode": decode, "decode_logits": logits}
+        if "encoder" in self.networks:
+            named["encode"] = partial(self.encode, compiled=False)
         return {name: partial(call, function) for name, function in named.items()}
 
     def encode(

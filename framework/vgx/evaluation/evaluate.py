@@ -127,8 +127,7 @@ def evaluate_run(
                 "latent": _latent(model, sets.reconstructed, settings, source, store, advance),
             }
     parts = feature_parts(settings.metrics).values()
-    notices += [note for part in parts if (note := part.note(recipe.image))]
-    notices += _few(settings, sets)
+    notices += [*filter(None, (part.note(recipe.image) for part in parts)), *_few(settings, sets)]
     results = {
         "format": FORMAT,
         "step": model.step,
@@ -137,11 +136,7 @@ def evaluate_run(
         "seconds": round(time.perf_counter() - started, 3),
         "device": str(device),
         "seeds": list(range(settings.seeds)),
-        "data": {
-            "dataset": dataset.model_dump(mode="json"),
-            "content": store.content,
-            "pictures": len(store.images),
-        },
+        "data": _data_of(dataset, store),
         "features": [
             {"part": part.model_dump(mode="json"), "sha256": cache.digest(part)} for part in parts
         ],
@@ -152,10 +147,14 @@ def evaluate_run(
     write_file(place, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     for plugin in registry.plugins:
         if failure := plugin.call("run_evaluated", run=people.Run(run.path)):
-            console.warn(
-                f"plugin {plugin.title} failed after the evaluation of {run.path}: {failure}"
-            )
+            text = f"plugin {plugin.title} failed after the evaluation of {run.path}: {failure}"
+            console.warn(text)
     return results
+
+
+def _data_of(dataset: Dataset, store: Store) -> dict[str, Any]:
+    dumped = dataset.model_dump(mode="json")
+    return {"dataset": dumped, "content": store.content, "pictures": len(store.images)}
 
 
 def _counts_before(settings: Settings, recipe: Recipe, images: int) -> Counts:

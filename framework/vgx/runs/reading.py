@@ -24,13 +24,7 @@ from typing_extensions import TypedDict
 from vgx.errors import Notice, StorageError
 from vgx.files import opened, read_file
 from vgx.output import short
-from vgx.recipe.renamed import (
-    RENAMED,
-    rename_evaluation,
-    rename_keys,
-    rename_recipe,
-    renamed_in,
-)
+from vgx.recipe.renamed import RENAMED, rename_evaluation, rename_keys, rename_recipe, renamed_in
 from vgx.recipe.yaml import MAX_BYTES, read
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -15,13 +16,14 @@ from typing import Any
 
 import torch
 
+from vgx.check.examine import Findings
 from vgx.data.classes import KEPT
 from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.data.stream import StreamedImages
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
-from vgx.files import working_folder
+from vgx.files import working_folder, write_file
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe
 from vgx.runs.directory import Run
@@ -37,6 +39,15 @@ def one_process() -> None:
             "each do the same; start vgx without torchrun or another launcher, with "
             "--device cuda:1 for another GPU than the first"
         )
+
+
+def write(run: Run, registry: Registry, about: dict[str, Any], findings: Findings) -> None:
+    """Write what a run begins with, beside its recipe: plugin files, `about`, and the audit."""
+    for file in registry.files:
+        write_file(run.place("plugins", file.path.name), file.data)
+    for name, content in (("environment", about), ("audit", dataclasses.asdict(findings))):
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        write_file(run.place(f"{name}.json"), f"{text}\n")
 
 
 def describe(

@@ -5,9 +5,7 @@ The new run needs nothing of the old one: it has a copy of its log, its grids an
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,8 +95,6 @@ def fork(
     new = create(training.recipe.name, out)
     training.run = new
     with new.held(), signals(training, console):
-        for file in registry.files:
-            write_file(new.place("plugins", file.path.name), file.data)
         about = environment.describe(
             training.recipe,
             registry,
@@ -109,8 +105,7 @@ def fork(
         )
         about["git"] = parent.environment().get("git")  # of its recipe
         about["parent"] = _parent(parent, path, training.engine)
-        write_file(new.place("environment.json"), _json(about))
-        write_file(new.place("audit.json"), _json(dataclasses.asdict(findings)))
+        environment.write(new, registry, about, findings)
         _copy_past(parent, new, at, stored)
         _keep_best(parent, training, state)
         checkpoint.save(new, training.engine.state(state.numbers), training.recipe.train.keep)
@@ -124,10 +119,6 @@ def fork(
             for _ in train_all(training, registry, console):
                 pass
     return new
-
-
-def _json(data: object) -> str:
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
 def _changes(parent: Run, stored: Recipe, recipe: Recipe) -> list[str]:

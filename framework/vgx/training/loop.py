@@ -81,8 +81,7 @@ class Training:
     @property
     def finished(self) -> bool:
         """Whether it is trained to the end and saved."""
-        ended = self.done == self.engine.steps or bool(self.exhausted)
-        return ended and self.done == self.saved
+        return self.done == self.saved and (self.done == self.engine.steps or self.exhausted != "")
 
     @property
     def exhausted(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -91,8 +90,7 @@ def steps(
     """
     console = console or Console()
     environment.one_process()
-    chosen = pick_device(device)
-    registry = registry or discover(plugins)
+    chosen, registry = pick_device(device), registry or discover(plugins)
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, (), registry)
     refuse_lost_parts(recipe, registry)
@@ -131,14 +129,11 @@ def steps(
     new = create(recipe.name, out)
     training = Training(recipe, new, engine, batches, store, notices)
     with new.held(), signals(training, console):
-        for file in registry.files:
-            write_file(new.place("plugins", file.path.name), file.data)
         remember(registry.files)
         about = environment.describe(
             recipe, registry, engine.device, store, notices, folder, weights
         )
-        write_file(new.place("environment.json"), _json(about))
-        write_file(new.place("audit.json"), _json(dataclasses.asdict(findings)))
+        environment.write(new, registry, about, findings)
         write_file(new.place("recipe.yaml"), dump_recipe(recipe))  # only now can the run be resumed
         console.print(f"Run {new.path} on {engine.device}")
         if device is None and (text := unused_gpu(engine.device)):
@@ -273,10 +268,6 @@ def _train(
     except Stopped:
         if not training.left:
             raise
-
-
-def _json(data: object) -> str:
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
 # --- resuming ------------------------------------------------------------------------------------
