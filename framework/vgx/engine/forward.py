@@ -8,7 +8,7 @@ Letters: B images, C channels, H x W pixels, Z the latent shape, F kinds of fake
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
 from typing import Any
@@ -46,7 +46,8 @@ class Forward:
         self.judges = {name: part for name, part in recipe.judges.items() if name in networks}
         self.augment = [self._built(part) for part in recipe.augment]
         self.diff_augment = [self._built(part) for part in recipe.diff_augment]
-        self.timed = [each for each in self._changing() if isinstance(each, Timed)]
+        built = (*networks.values(), *self.augment, *self.diff_augment)
+        self.timed = [each for each in modules_in(built) if isinstance(each, Timed)]
         self.bf16 = recipe.train.precision == "bf16"  # not for `auto`: see Engine.configure
         self.compiled: dict[str, Callable[..., Any]] = {}  # called instead of the networks
         self.dropout = False  # whether a discriminator drew dropout masks in the last pass
@@ -101,13 +102,6 @@ class Forward:
         if isinstance(augment, nn.Module):
             augment.to(self.device, self.dtype).requires_grad_(requires_grad=False)
         return augment
-
-    def _changing(self) -> Iterator[object]:
-        """Go through the networks with all modules in them, and the augmentations."""
-        for name in self.parts.keys() & self.networks.keys():
-            yield from self.networks[name].modules()
-        for augment in (*self.augment, *self.diff_augment):
-            yield from augment.modules() if isinstance(augment, nn.Module) else [augment]
 
     def at(self, number: int) -> None:
         """Let networks and augmentations become what they are in a step."""
@@ -304,3 +298,9 @@ class Forward:
         network = self.compiled.get(name) if compiled else None
         with untouched(self.parts[name], {"its input": inputs[0], "its other input": inputs[-1]}):
             return (network or self.networks[name])(*inputs)
+
+
+def modules_in(built: Iterable[object]) -> Iterator[object]:
+    """Go through what parts built, and through all modules inside of it."""
+    for each in built:
+        yield from each.modules() if isinstance(each, nn.Module) else [each]

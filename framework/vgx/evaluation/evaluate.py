@@ -114,18 +114,7 @@ def evaluate_run(
         sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
         settings = _possible(settings, recipe, image, counts, cache, console, model)
-        with console.progress("Evaluating", _work(settings, sets, model)) as update:
-
-            def advance(more: int) -> None:
-                update(more, ())
-
-            measured = {
-                "reconstruction": _reconstruction(model, sets.reconstructed, settings, advance),
-                "generation": measure_generation(
-                    model, sets.reference, settings, cache, advance, sets.held_out
-                ),
-                "latent": _latent(model, sets.reconstructed, settings, source, store, advance),
-            }
+        measured = _measured(model, sets, settings, cache, source, store, console)
     parts = feature_parts(settings.metrics).values()
     notices += [*filter(None, (part.note(recipe.image) for part in parts)), *_few(settings, sets)]
     results = {
@@ -162,6 +151,30 @@ def _counts_before(settings: Settings, recipe: Recipe, images: int) -> Counts:
     most = min(settings.n, images)
     held = most if recipe.eval.holdout and settings.against is None else 0
     return Counts(most, most, settings.n, held)
+
+
+def _measured(
+    model: Model,
+    sets: RealSets,
+    settings: Settings,
+    cache: FeatureCache,
+    source: Source,
+    store: Store,
+    console: Console,
+) -> dict[str, Any]:
+    """Return all values: of reconstructions, of each sampler's images, of the latents."""
+    with console.progress("Evaluating", _work(settings, sets, model)) as update:
+
+        def advance(more: int) -> None:
+            update(more, ())
+
+        return {
+            "reconstruction": _reconstruction(model, sets.reconstructed, settings, advance),
+            "generation": measure_generation(
+                model, sets.reference, settings, cache, advance, sets.held_out
+            ),
+            "latent": _latent(model, sets.reconstructed, settings, source, store, advance),
+        }
 
 
 def _model(run: Run, recipe: Recipe, device: torch.device, settings: Settings) -> Model:
