@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vgx.parts.kinds import Indexed
 from vgx.step import Gaussian, Step
 
 MAX_LATENTS = 10_000  # latents that a run stores: those of the last epoch, or of its last part
@@ -30,6 +31,8 @@ class StoredLatents:
             torch.full((len(self.ring),), UNKNOWN, device=device) if labelled else None
         )  # [K]
         self.kl: Tensor | None = None  # [*Z]  nats; only Gaussians have it
+        # Of the last step, to be read when it is logged, and not saved; only a codebook has them.
+        self.indices: Tensor | None = None
         self.written = 0  # latents so far
 
     @torch.no_grad()
@@ -41,6 +44,8 @@ class StoredLatents:
         if self.labels is not None and step.labels is not None:
             self.labels[places] = step.labels[-len(self.ring) :]
         self.written += len(z)
+        if step.has("posterior") and isinstance(step.posterior, Indexed):
+            self.indices = step.posterior.indices
         if step.has("posterior") and isinstance(step.posterior, Gaussian):
             mu, logvar = (t.to(self.ring.dtype) for t in (step.posterior.mu, step.posterior.logvar))
             kl = Gaussian(mu, logvar).kl().mean(0)  # [*Z]

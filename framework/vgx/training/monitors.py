@@ -149,11 +149,11 @@ def accuracy(engine: Engine) -> dict[str, float]:
 
 
 def codebook_use(engine: Engine) -> dict[str, float]:
-    """Return how much of the codebook the minibatch of the last pass used, if there is a codebook.
+    """Return how much of the codebook the last minibatch used, if there is a codebook.
 
     With `train.accumulate` the last piece of the minibatch counts.
     """
-    encoder, indices = engine.networks.get("encoder"), engine.forward.indices
+    encoder, indices = engine.networks.get("encoder"), engine.latents.indices
     if indices is None or not isinstance(encoder, Quantising):
         return {}
     return codebook_metrics(by_level(indices, 1 + len(engine.recipe.latent.shape)), encoder.codes)
