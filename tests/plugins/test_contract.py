@@ -19,14 +19,14 @@ SMALL = {"widths": [4, 8]}
 # Fields of the parts that want some here, as a recipe gives them; the others are tried as they are.
 FIELDS = {
     "encoder/autoencoder-kl": {**SMALL, "groups": 2},
-    "encoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1]},
+    "encoder/autoencoder-tiny": {"channels": 4, "blocks": [1, 1]},
     "encoder/conv": SMALL,
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
     "encoder/residual": SMALL,
     "encoder/timm": {"backbone": "test_resnet"},
     "encoder/vector-quantised": {"inner": {"type": "conv", **SMALL}},
     "decoder/autoencoder-kl": {**SMALL, "groups": 2},
-    "decoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1], "recompute": True},
+    "decoder/autoencoder-tiny": {"channels": 4, "blocks": [1, 1], "recompute": True},
     "decoder/conv-transpose": SMALL,
     "decoder/dcgan": SMALL,
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
