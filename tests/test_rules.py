@@ -501,8 +501,8 @@ def full_step(part):
     calls = Networks(vgx.ImageSpec(64), vgx.LatentSpec(latent)).calls()
     if part.type in SPATIAL:
         calls |= {"decode": lambda z: painted(z).sigmoid(), "decode_logits": painted}
-    if part.type == "vq":
-        posterior = Quantised(leaf(6), leaf(6), torch.zeros(3, dtype=torch.long))
+    if book := {"vq": "learned", "bit-entropy": "corners"}.get(part.type):
+        posterior = Quantised(leaf(6), leaf(6), torch.zeros(3, dtype=torch.long), book)
     return vgx.Step(
         number=5,
         progress=0.5,

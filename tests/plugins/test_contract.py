@@ -19,8 +19,8 @@ SMALL = {"widths": [4, 8]}
 # Fields of the parts that want some here, as a recipe gives them; the others are tried as they are.
 FIELDS = {
     "encoder/autoencoder-kl": {**SMALL, "groups": 2},
+    "encoder/autoencoder-tiny": {"channels": 4, "blocks": [1, 1]},
     "encoder/binary-spherical": {"inner": {"type": "conv", **SMALL}},
-    "encoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1]},
     "encoder/conv": SMALL,
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
     "encoder/noisy": {"inner": {"type": "conv", **SMALL}},
@@ -31,7 +31,7 @@ FIELDS = {
     "encoder/timm": {"backbone": "test_resnet"},
     "encoder/vector-quantised": {"inner": {"type": "conv", **SMALL}},
     "decoder/autoencoder-kl": {**SMALL, "groups": 2},
-    "decoder/autoencoder-tiny": {"width": 4, "blocks": [1, 1], "recompute": True},
+    "decoder/autoencoder-tiny": {"channels": 4, "blocks": [1, 1], "recompute": True},
     "decoder/conv-transpose": SMALL,
     "decoder/dcgan": SMALL,
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},

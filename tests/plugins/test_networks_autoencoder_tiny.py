@@ -59,8 +59,8 @@ UP = [(0, "r"), (2, "b"), (4, "u"), (5, "b"), (6, "b"), (8, "u"), (9, "b"), (10,
 
 def test_both_networks_are_their_formula_and_so_are_their_gradients():
     torch.manual_seed(0)
-    encoder = AutoencoderTinyEncoder(width=6, blocks=BLOCKS).build(IMAGE, LATENT).double()
-    decoder = AutoencoderTinyDecoder(width=6, blocks=BLOCKS).build(LATENT, IMAGE).double()
+    encoder = AutoencoderTinyEncoder(channels=6, blocks=BLOCKS).build(IMAGE, LATENT).double()
+    decoder = AutoencoderTinyDecoder(channels=6, blocks=BLOCKS).build(LATENT, IMAGE).double()
     with torch.no_grad():
         decoder.decoder.layers[-1].bias.fill_(0.5)  # so that nothing is cut off
     images = torch.rand(3, 3, 16, 16, dtype=torch.float64)
@@ -90,8 +90,8 @@ PAIRS = {
         lambda **more: AutoencoderKLDecoder(widths=(8, 4, 4), **KL, **more),
     ),
     "tiny": (
-        lambda **more: AutoencoderTinyEncoder(width=6, blocks=BLOCKS, **more),
-        lambda **more: AutoencoderTinyDecoder(width=6, blocks=BLOCKS, **more),
+        lambda **more: AutoencoderTinyEncoder(channels=6, blocks=BLOCKS, **more),
+        lambda **more: AutoencoderTinyDecoder(channels=6, blocks=BLOCKS, **more),
     ),
 }
 
@@ -144,8 +144,8 @@ def test_the_published_configurations_are_known():
     assert AutoencoderKLEncoder.from_config(FLUX) == {**wide, "quant_conv": False}
     reverse = {"widths": [512, 512, 256, 128], **shared}
     assert AutoencoderKLDecoder.from_config(FLUX) == {**reverse, "quant_conv": False}
-    assert AutoencoderTinyEncoder.from_config(TAESD) == {"width": 64, "blocks": [1, 3, 3, 3]}
-    assert AutoencoderTinyDecoder.from_config(TAESD) == {"width": 64, "blocks": [3, 3, 3, 1]}
+    assert AutoencoderTinyEncoder.from_config(TAESD) == {"channels": 64, "blocks": [1, 3, 3, 3]}
+    assert AutoencoderTinyDecoder.from_config(TAESD) == {"channels": 64, "blocks": [3, 3, 3, 1]}
     assert AutoencoderTinyEncoder.from_config(FLUX) is None
     assert AutoencoderKLDecoder.from_config(TAESD) is None
     image = vgx.ImageSpec(512)

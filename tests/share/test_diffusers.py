@@ -430,7 +430,7 @@ def test_diffusers_and_onnxruntime_give_the_same_without_vgx(tmp_path, library):
     np.savez(
         given, images=images, z=z, eps=eps, latents=model.encode(images), decoded=model.decode(z)
     )
-    tiny = {"type": "autoencoder-tiny", "width": 8, "blocks": [1, 2]}
+    tiny = {"type": "autoencoder-tiny", "channels": 8, "blocks": [1, 2]}
     ours = {
         "kl": written(place / "kl"),
         "tiny": written(place / "tiny", encoder=tiny, decoder={**tiny, "blocks": [2, 1]}),

@@ -291,8 +291,8 @@ def theirs():
     from vgx_builtin.encoders import AutoencoderTinyEncoder
 
     image, latent = vgx.ImageSpec(16), vgx.LatentSpec((2, 8, 8))
-    encoder = AutoencoderTinyEncoder(width=4, blocks=(1, 1)).build(image, latent)
-    decoder = AutoencoderTinyDecoder(width=4, blocks=(1, 1)).build(latent, image)
+    encoder = AutoencoderTinyEncoder(channels=4, blocks=(1, 1)).build(image, latent)
+    decoder = AutoencoderTinyDecoder(channels=4, blocks=(1, 1)).build(latent, image)
     config = {
         "_class_name": "AutoencoderTiny", "encoder_block_out_channels": [4, 4],
         "decoder_block_out_channels": [4, 4], "num_encoder_blocks": [1, 1],

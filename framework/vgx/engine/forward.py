@@ -46,7 +46,8 @@ class Forward:
         self.judges = {name: part for name, part in recipe.judges.items() if name in networks}
         self.augment = [self._built(part) for part in recipe.augment]
         self.diff_augment = [self._built(part) for part in recipe.diff_augment]
-        built = (*networks.values(), *self.augment, *self.diff_augment)
+        named = (network for name, network in networks.items() if name in self.parts)
+        built = (*named, *self.augment, *self.diff_augment)
         self.timed = [each for each in modules_in(built) if isinstance(each, Timed)]
         self.bf16 = recipe.train.precision == "bf16"  # not for `auto`: see Engine.configure
         self.compiled: dict[str, Callable[..., Any]] = {}  # called instead of the networks

@@ -23,7 +23,7 @@ class AutoencoderTinyDecoder(vgx.Decoder, type="autoencoder-tiny"):
     [channels, height, width] of the first resolution.
     """
 
-    width: PositiveInt = 64
+    channels: PositiveInt = 64
     """Channels at every resolution."""
     blocks: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (3, 3, 3, 1)
     """Residual blocks at each resolution; n numbers double the latent n - 1 times."""
@@ -38,7 +38,7 @@ class AutoencoderTinyDecoder(vgx.Decoder, type="autoencoder-tiny"):
         from vgx_builtin.autoencoder_tiny import TinyDecoder
 
         require_latent("decoder autoencoder-tiny", self.halvings(), image, latent)
-        network = TinyDecoder(image.channels, latent.shape[0], self.width, self.blocks)
+        network = TinyDecoder(image.channels, latent.shape[0], self.channels, self.blocks)
         if self.recompute:
             recompute_blocks(network)
         return network
@@ -50,7 +50,7 @@ class AutoencoderTinyDecoder(vgx.Decoder, type="autoencoder-tiny"):
 
         if (known := autoencoder_config.tiny(config)) is None:
             return None
-        return {"width": known.decoder_block_out_channels[0], "blocks": known.num_decoder_blocks}
+        return {"channels": known.decoder_block_out_channels[0], "blocks": known.num_decoder_blocks}
 
     def config(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> dict[str, Any]:
         """Return what `config.json` says of this decoder. See `vgx.Published`."""
@@ -60,8 +60,8 @@ class AutoencoderTinyDecoder(vgx.Decoder, type="autoencoder-tiny"):
             "_class_name": TINY,
             "out_channels": image.channels,
             "latent_channels": latent.shape[0],
-            "decoder_block_out_channels": [self.width] * len(self.blocks),
-            "block_out_channels": [self.width] * len(self.blocks),
+            "decoder_block_out_channels": [self.channels] * len(self.blocks),
+            "block_out_channels": [self.channels] * len(self.blocks),
             "num_decoder_blocks": list(self.blocks),
         }
 

@@ -23,7 +23,7 @@ class AutoencoderTinyEncoder(vgx.Encoder, type="autoencoder-tiny"):
     width] of the last resolution.
     """
 
-    width: PositiveInt = 64
+    channels: PositiveInt = 64
     """Channels at every resolution."""
     blocks: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (1, 3, 3, 3)
     """Residual blocks at each resolution; n numbers halve the image n - 1 times."""
@@ -38,7 +38,7 @@ class AutoencoderTinyEncoder(vgx.Encoder, type="autoencoder-tiny"):
         from vgx_builtin.autoencoder_tiny import TinyEncoder
 
         require_latent("encoder autoencoder-tiny", self.halvings(), image, latent)
-        network = TinyEncoder(image.channels, latent.shape[0], self.width, self.blocks)
+        network = TinyEncoder(image.channels, latent.shape[0], self.channels, self.blocks)
         if self.recompute:
             recompute_blocks(network)
         return network
@@ -50,7 +50,7 @@ class AutoencoderTinyEncoder(vgx.Encoder, type="autoencoder-tiny"):
 
         if (known := autoencoder_config.tiny(config)) is None:
             return None
-        return {"width": known.encoder_block_out_channels[0], "blocks": known.num_encoder_blocks}
+        return {"channels": known.encoder_block_out_channels[0], "blocks": known.num_encoder_blocks}
 
     def config(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> dict[str, Any]:
         """Return what `config.json` says of this encoder. See `vgx.Published`."""
@@ -59,7 +59,7 @@ class AutoencoderTinyEncoder(vgx.Encoder, type="autoencoder-tiny"):
         return {
             "_class_name": TINY,
             "act_fn": "relu",
-            "encoder_block_out_channels": [self.width] * len(self.blocks),
+            "encoder_block_out_channels": [self.channels] * len(self.blocks),
             "force_upcast": False,
             "in_channels": image.channels,
             "latent_channels": latent.shape[0],
