@@ -38,9 +38,11 @@ from vgx_figures.groups import Group, named
 
 LINES = 2000  # most steps in a curve
 AXES = {"step": "step", "images": "images", "seconds": "time (s)"}
-Field = Literal["losses", "metrics", "rates", "grad_norm", "accuracy", "images_per_second"]
+Field = Literal[
+    "losses", "metrics", "rates", "grad_norm", "accuracy", "codebook", "images_per_second"
+]
 FIELDS: tuple[Field, ...] = (
-    "losses", "metrics", "rates", "grad_norm", "accuracy", "images_per_second",
+    "losses", "metrics", "rates", "grad_norm", "accuracy", "codebook", "images_per_second",
 )  # fmt: skip
 By = Literal["step", "images", "seconds"]
 Rows = NDArray[np.float64]

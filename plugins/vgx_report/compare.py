@@ -278,7 +278,7 @@ def _summary(
                 best.setdefault(row.best, []).append(row.name.partition(" (")[0])
         texts = [f"{runs[i].name} in {', '.join(names)}" for i, names in sorted(best.items())]
         if texts:
-            summary.append(f"Better by more than the spread, {table.title}: {'; '.join(texts)}.")
+            summary.append(f"Clearly better, {table.title}: {'; '.join(texts)}.")
     return summary
 
 

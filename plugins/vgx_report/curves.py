@@ -25,6 +25,7 @@ HOW = (
 )
 TERM, NORM = "unweighted value", "norm of the gradient"  # titles of axes
 SHARE, SPEED = "share of logits on the right side", "images per second"
+USAGE, CODES = "share of the codes", "codes"
 RATE, METRIC = "learning rate", "value"
 AXES: tuple[Literal["step", "images", "seconds"], ...] = ("step", "images", "seconds")
 Lines = list[reading.Line]
@@ -50,6 +51,14 @@ def _accuracy(line: reading.Line) -> Values:
         kind if kind.endswith((" latents", " pairs")) else f"{kind} images": share
         for kind, share in shares
     }
+
+
+def _usage(line: reading.Line) -> Values:
+    return {n: v for n, v in line.get("codebook", {}).items() if n == "codebook_usage"}
+
+
+def _perplexity(line: reading.Line) -> Values:
+    return {n: v for n, v in line.get("codebook", {}).items() if n == "perplexity"}
 
 
 def _speed(line: reading.Line) -> Values:
@@ -89,6 +98,8 @@ def of_run(
         _group("Discriminator's terms", TERM, 0, chosen, _losses, of_discriminator),
         _group("Gradient norms", NORM, 0, chosen, _norms),
         _group("Discriminator's accuracy", SHARE, 0, chosen, _accuracy),
+        _group("Codebook usage", USAGE, 0, chosen, _usage),
+        _group("Codebook perplexity", CODES, 0, chosen, _perplexity),
         _group("Learning rates", RATE, 0, chosen, _rates, lambda n: len(rates[n]) > 1),
         _group("Metrics", METRIC, 1, also, _metrics),
         _group("Training speed", SPEED, 0, chosen, _speed),
@@ -214,6 +225,8 @@ def of_runs(names: Sequence[str], logs: Sequence[Lines]) -> dict[str, Any]:
         ("metrics", "{}", METRIC, _metrics),
         ("losses", "Gradient norm: {}", NORM, _norms),
         ("losses", "Discriminator's accuracy: {}", SHARE, _accuracy),
+        ("losses", "Codebook usage", USAGE, _usage),
+        ("losses", "Codebook perplexity", CODES, _perplexity),
         ("losses", "Training {}", SPEED, _speed),
     )
     for run, log in enumerate(logs):

@@ -96,6 +96,21 @@ FAULTS = {
         ["mode collapse: decoded latents differ 0.0% as much"],
         "diff_augment",
     ),
+    "a codebook that few of its vectors are used of": (
+        {
+            **VAE,
+            "latent": [4, 4, 4],
+            "encoder": {
+                "type": "vector-quantised",
+                "codes": 512,
+                "inner": {"type": "residual", "widths": [4, 8]},
+            },
+            "decoder": {"type": "residual", "widths": [8, 4]},
+            "losses": ["l2", "vq"],
+        },
+        ["codebook collapse:"],
+        "decay=0.99",
+    ),
     "logits in the millions": (
         {**GAN, "losses": ["wasserstein"], "discriminator": "shouting", "train.steps": 2},
         ["the discriminator's logits reach"],

@@ -26,6 +26,7 @@ def live():
     return console
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_fails_leaves_no_bar(live, small_run, monkeypatch):
     def fails(run, recipe, settings, registry, device, console):
         with console.phase("Drawing"), console.progress("Measuring", 10) as advance:

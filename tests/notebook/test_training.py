@@ -219,6 +219,7 @@ def test_a_run_that_is_done_is_trained_longer(whole, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_recipe_is_checked_as_by_the_command(capfd):
     checked = vgx.check("tiny", FAST | {"train.steps": 3}, device="cpu", quiet=True)
     assert checked.recipe.train.steps == 3
@@ -320,6 +321,10 @@ def test_a_schedule_without_steps_lasts_as_long_as_the_training(tmp_path):
     steps = short.step
     assert 0 < steps < 4
     assert short.recipe.train.optimizers.generator.lr.steps == steps
+    with pytest.raises(
+        vgx.RecipeError, match="write a schedule: .from: 3e-4, to: 0, shape: cosine"
+    ):
+        vgx.load_recipe("tiny", ["train.optimizers.generator.lr=cosine"])
     with pytest.raises(vgx.RecipeError, match="has values in a training alone"):
         recipe.losses[1].weight.at(3)
 

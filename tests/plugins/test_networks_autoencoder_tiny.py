@@ -114,3 +114,70 @@ def test_activations_computed_again_take_less_memory_and_give_the_same_bits(pair
     for plain, again in zip(*gradients, strict=True):
         assert all(map(torch.equal, plain, again))
     assert kept[1] < kept[0] * 2 / 3
+
+
+FOUR = {
+    "_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2, "norm_num_groups": 32, "act_fn": "silu", "in_channels": 3,
+    "out_channels": 3, "sample_size": 1024, "force_upcast": True,
+}  # fmt: skip
+SDXL = {**FOUR, "latent_channels": 4, "scaling_factor": 0.13025}
+FLUX = {
+    **FOUR, "latent_channels": 16, "scaling_factor": 0.3611, "shift_factor": 0.1159,
+    "use_quant_conv": False, "use_post_quant_conv": False, "mid_block_add_attention": True,
+}  # fmt: skip
+TAESD = {
+    "_class_name": "AutoencoderTiny", "act_fn": "relu", "upsample_fn": "nearest",
+    "encoder_block_out_channels": [64] * 4, "decoder_block_out_channels": [64] * 4,
+    "num_encoder_blocks": [1, 3, 3, 3], "num_decoder_blocks": [3, 3, 3, 1], "latent_channels": 4,
+    "upsampling_scaling_factor": 2, "latent_magnitude": 3, "latent_shift": 0.5,
+    "scaling_factor": 1.0, "shift_factor": 0.0, "force_upcast": False,
+}  # fmt: skip
+
+
+def test_the_published_configurations_are_known():
+    """And the parts write what they read, but for the sizes and the scale."""
+    shared = {"blocks": 2, "groups": 32, "attention": True}
+    wide = {"widths": [128, 256, 512, 512], **shared}
+    assert AutoencoderKLEncoder.from_config(SDXL) == {**wide, "quant_conv": True}
+    assert AutoencoderKLEncoder.from_config(FLUX) == {**wide, "quant_conv": False}
+    reverse = {"widths": [512, 512, 256, 128], **shared}
+    assert AutoencoderKLDecoder.from_config(FLUX) == {**reverse, "quant_conv": False}
+    assert AutoencoderTinyEncoder.from_config(TAESD) == {"width": 64, "blocks": [1, 3, 3, 3]}
+    assert AutoencoderTinyDecoder.from_config(TAESD) == {"width": 64, "blocks": [3, 3, 3, 1]}
+    assert AutoencoderTinyEncoder.from_config(FLUX) is None
+    assert AutoencoderKLDecoder.from_config(TAESD) is None
+    image = vgx.ImageSpec(512)
+    for pair, channels, published in (
+        ((AutoencoderKLEncoder, AutoencoderKLDecoder), 16, FLUX),
+        ((AutoencoderTinyEncoder, AutoencoderTinyDecoder), 4, TAESD),
+    ):
+        latent = vgx.LatentSpec((channels, 64, 64))
+        made = {}
+        for part in pair:
+            fields = {key: tuple(value) if isinstance(value, list) else value
+                      for key, value in part.from_config(published).items()}  # fmt: skip
+            made |= part(**fields).config(image, latent)
+        scale = {"sample_size", "scaling_factor", "shift_factor"}
+        assert {key: made[key] for key in published if key not in scale} == {
+            key: value for key, value in published.items() if key not in scale
+        }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("act_fn", "gelu"),
+        ("upsample_fn", "bilinear"),
+        ("upsampling_scaling_factor", 3),
+        ("encoder_block_out_channels", [64, 64, 64, 32]),
+        ("num_decoder_blocks", [3] * 50),
+        ("num_encoder_blocks", [10**9]),
+        ("out_channels", 4),
+        ("latent_channels", 2.5),
+    ],
+)
+def test_other_tiny_autoencoders_are_refused(field, value):
+    with pytest.raises(vgx.StorageError, match=rf"^{field}\b"):
+        AutoencoderTinyEncoder.from_config({**TAESD, field: value})

@@ -180,6 +180,10 @@ def test_a_latent_that_does_not_fit_is_named():
         part("finite-scalar", levels=(5, 5, 5)).build(IMAGE, vgx.LatentSpec((4, 4, 4)))
     with pytest.raises(RecipeError, match="at most 62 bits; the latent has 63 channels"):
         part("binary-spherical").build(IMAGE, vgx.LatentSpec((63,)))
+    labelled = vgx.discover().part("encoder", "labelled")(inner=Means())
+    quantiser = vgx.discover().part("encoder", "vector-quantised")(inner=labelled)
+    with pytest.raises(RecipeError, match="vector-quantised: inner: 'labelled' takes labels"):
+        quantiser.build(vgx.ImageSpec(8, classes=3), vgx.LatentSpec((4,)))
 
 
 # --- codebooks that move -----------------------------------------------------------------------
@@ -412,6 +416,33 @@ def test_corners_are_those_of_vector_quantize_pytorch():
     # Their first channel is the highest bit.
     backwards = [int(f"{index:05b}"[::-1], 2) for index in indices[0].tolist()]
     assert posterior.indices.tolist() == backwards
+
+
+def test_why_the_library_is_not_the_quantiser():
+    """As docs/design.md says: what moves in it in passes where nothing may, and its precision."""
+
+    def changed(book, means):
+        before = {name: t.clone() for name, t in book.state_dict().items()}
+        book(means)
+        return {
+            name.rpartition(".")[2]
+            for name, t in book.state_dict().items()
+            if not torch.equal(t, before[name])
+        }
+
+    make = library().VectorQuantize
+    with torch.no_grad():
+        started = changed(
+            make(dim=2, codebook_size=4, kmeans_init=True).eval(), torch.rand(1, 9, 2)
+        )
+        moved = changed(make(dim=2, codebook_size=4).train(), torch.rand(1, 9, 2))
+    assert started == {"initted", "cluster_size", "embed", "embed_avg"}
+    assert moved == {"cluster_size", "embed", "embed_avg"}
+    book = make(dim=2, codebook_size=1, threshold_ema_dead_code=0).double().train()
+    sums, means = book._codebook.embed_avg[0, 0].clone(), random_means(1, 9, 2)
+    book(means)
+    error = (book._codebook.embed_avg[0, 0] - 0.8 * sums - 0.2 * means[0].sum(0)).abs().max()
+    assert error > 1e-9  # float32; ours is exact, as by hand above
 
 
 # --- the contract ------------------------------------------------------------------------------

@@ -145,6 +145,13 @@ def test_it_is_read_as_it_was_written(tmp_path):
     assert vgx.sample(run, n=2).shape == (2, 3, 32, 32)
 
 
+@pytest.fixture
+def no_onnx(monkeypatch):
+    """ONNX files take seconds to write, and are not what is looked at."""
+    monkeypatch.setattr(exporting, "_onnx_files", lambda _: {})
+
+
+@pytest.mark.usefixtures("no_onnx")
 @pytest.mark.parametrize("shift", [0.0609, 0.0, None])
 def test_a_shift_of_the_latents_is_kept(tmp_path, shift):
     written(tmp_path)
@@ -272,6 +279,7 @@ def test_weights_that_are_no_weights_are_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_onnx")
 def test_a_decoder_alone_is_trained_and_the_scale_of_the_latents_is_kept(tmp_path):
     made = written(tmp_path / "theirs")
     recipe = made.recipe.with_({
@@ -474,4 +482,7 @@ def agrees(model, images, eps, wanted):
     gradients = torch.autograd.grad(loss, [*weights.values()])
     assert {f"grad {name}" for name in weights} == {n for n in wanted if n.startswith("grad")}
     for name, gradient in zip(weights, gradients, strict=True):
-        assert np.abs(gradient.numpy() - wanted[f"grad {name}"]).max() < 1e-5, name
+        right = wanted[f"grad {name}"]
+        away = np.abs(gradient.numpy() - right).max()
+        # The gradient of a key's bias is 0 but for rounding: softmax does not change with it.
+        assert away < 1e-5 * max(np.abs(right).max(), 1e-3), name

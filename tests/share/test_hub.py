@@ -333,7 +333,7 @@ def huge(files):
 
 
 HOSTILE = {
-    "a huge config": (huge, r"config\.json: 1,048,577 bytes; at most 1,048,576"),
+    "a huge config": (huge, r"config\.json: its size is 1048577; at most 1,048,576 bytes"),
     "a pickle": (
         lambda files: files.update({"diffusion_pytorch_model.bin": files.pop(WEIGHTS)}),
         "a pickle file, which is not read",

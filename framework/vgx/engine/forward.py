@@ -22,7 +22,7 @@ from vgx.data.batches import Batch
 from vgx.engine.build import at_least_float32, label_inputs, sigmoid
 from vgx.engine.surroundings import untouched
 from vgx.errors import Notice
-from vgx.parts.kinds import Augmentation, Observing, Timed
+from vgx.parts.kinds import Augmentation, Indexed, Observing, Timed
 from vgx.recipe.model import Recipe
 from vgx.rng import Streams
 from vgx.step import Posterior, Score, Step
@@ -53,6 +53,8 @@ class Forward:
         # Each discriminator's logits of what is real and fake in the last pass, to be read when a
         # step is logged.
         self.logits: dict[str, tuple[Tensor, Tensor]] = {}
+        # Indices of the codebook in the last pass, likewise; without a codebook there are none.
+        self.indices: Tensor | None = None
 
     def __call__(
         self, batch: Batch, number: int, streams: Streams, *, train_generator: bool = True
@@ -74,7 +76,9 @@ class Forward:
             if self.recipe.decodes_prior:
                 outputs["prior"] = sigmoid(self.decode(z, batch.labels))  # [B, C, H, W]
             if "encoder" in self.networks:
-                outputs["posterior"] = self.encode(real, batch.labels)
+                outputs["posterior"] = posterior = self.encode(real, batch.labels)
+                if isinstance(posterior, Indexed):
+                    self.indices = posterior.indices.detach()
                 z = outputs["posterior"].sample(streams("posterior"))  # [B, *Z]
                 outputs["recon_logits"] = self.decode(z, batch.labels)  # [B, C, H, W]
                 outputs["recon"] = sigmoid(outputs["recon_logits"])  # [B, C, H, W]

@@ -371,7 +371,7 @@ def _latent(
         posteriors.append(model.posterior(images, own))
         done += len(images)
         advance(len(images))
-    encoded = latents.Latents.of(posteriors)
+    encoded = latents.Latents.of(posteriors, model.encoder)
     factors: dict[str, list[float]] = {}
     # When the store lacks some images, its rows are not the numbers of the source.
     if isinstance(source, Factored) and len(store.images) == len(source):

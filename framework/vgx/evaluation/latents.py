@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgx import rng
+from vgx.parts.kinds import Indexed, Quantising
 from vgx.step import Gaussian, Posterior
 
 ACTIVE = 0.01  # the variance of mu from which a dimension is active (Burda et al. 2016)
@@ -34,15 +35,43 @@ class Latents:
 
     mean: Tensor  # [N, D]
     logvar: Tensor | None  # [N, D]  if they are Gaussians
+    indices: Tensor | None = None  # [N*P, levels]  if they are vectors of a codebook
+    codes: int = 0  # values that an index can have
 
     @staticmethod
-    def of(posteriors: list[Posterior]) -> Latents:
+    def of(posteriors: list[Posterior], encoder: nn.Module | None = None) -> Latents:
         """Gather the posteriors of minibatches, in float64 on the CPU."""
         means = [p.mean.flatten(1).double().cpu() for p in posteriors]
         logvars = [
             p.logvar.flatten(1).double().cpu() for p in posteriors if isinstance(p, Gaussian)
         ]
-        return Latents(torch.cat(means), torch.cat(logvars) if logvars else None)
+        logvar = torch.cat(logvars) if logvars else None
+        if not isinstance(encoder, Quantising):
+            return Latents(torch.cat(means), logvar)
+        dims = posteriors[0].mean.dim()
+        indices = [by_level(p.indices, dims).cpu() for p in posteriors if isinstance(p, Indexed)]
+        return Latents(torch.cat(means), logvar, torch.cat(indices), encoder.codes)
+
+
+def by_level(indices: Tensor, dims: int) -> Tensor:
+    """[B*P, levels]  The indices of all places, of latents [B, *Z] with so many dimensions."""
+    return indices.flatten(0, -2) if indices.dim() == dims else indices.flatten()[:, None]
+
+
+def codebook_metrics(indices: Tensor, codes: int) -> dict[str, float]:
+    """Return how much of a codebook indices [N, levels] from 0 to `codes` - 1 use.
+
+    `codebook_usage`: the share of the codes that occur. `perplexity`: exp of the entropy of how
+    often each occurs, from 1 (always the same code) to `codes` (all equally often). Of several
+    levels they are means.
+    """
+    usage, perplexity = list[float](), list[float]()
+    for level in indices.cpu().numpy().T:
+        counts = np.unique(level, return_counts=True)[1]
+        share = counts / counts.sum()
+        usage.append(len(counts) / codes)
+        perplexity.append(float(np.exp(-(share * np.log(share)).sum())))
+    return {"codebook_usage": float(np.mean(usage)), "perplexity": float(np.mean(perplexity))}
 
 
 def kl_by_dimension(latents: Latents) -> list[float]:
@@ -74,10 +103,12 @@ def latent_metrics(latents: Latents, seed: int) -> dict[str, float]:
     `marginal_kl`: the sum over dimensions of KL(N(m, s^2) || N(0, 1)) in nats, where m and s^2 are
     the mean and variance of posterior samples z. `mmd`: the unbiased MMD^2 between posterior
     samples and the prior, with the kernel C / (C + |x - y|^2), C = 2 D (Tolstikhin et al. 2018).
-    The last three need two images.
+    The last three need two images. For those of `codebook_metrics`, latents are of a codebook.
     """
     mean = latents.mean
     values: dict[str, float] = {}
+    if latents.indices is not None:
+        values |= codebook_metrics(latents.indices, latents.codes)
     z = mean
     if latents.logvar is not None:
         values["kl"] = sum(kl_by_dimension(latents))

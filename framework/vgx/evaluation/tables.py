@@ -15,6 +15,8 @@ LATENT = {
     "active_units": "number of dimensions in which the posterior's mean has a variance above 0.01",
     "marginal_kl": "distance of the aggregate posterior from the prior, dimension by dimension",
     "mmd": "distance of the aggregate posterior from the prior, by a kernel; 0 for the same",
+    "codebook_usage": "share of the codes that these images use; of several levels the mean",
+    "perplexity": "number of codes that would be as diverse if all were equally frequent",
     "disentanglement": "whether each dimension represents one factor; 0 to 1",
     "completeness": "whether each factor is represented by one dimension; 0 to 1",
     "mig": "how much more the best dimension knows of a factor than the second best; 0 to 1",

@@ -567,8 +567,8 @@ class Fitted(LatentSampler, Protocol):
 class UsesModel(Protocol):
     """What a sampler or a metric builds, if it is given the trained networks.
 
-    The `update` of a metric's state that has `use` also takes labels: `update(real, fake, labels)`.
-    They are those of the real images [B], or `None` where they have none.
+    The `update` of a metric's state that has `use` also takes the labels [B] of the real images,
+    `update(real, fake, labels=None)`; they are `None` where there are none.
     """
 
     def use(self, model: Any) -> None:

@@ -17,6 +17,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    model_validator,
 )
 from pydantic import (
     Discriminator as Choose,
@@ -181,6 +182,16 @@ class Schedule(BaseModel):
     shape: Literal["linear", "cosine", "cyclical"] = "linear"
     """`cyclical` rises in the first half of each cycle and holds in the second (Fu et al. 2019)."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_shape_alone(cls, value: object) -> object:
+        if isinstance(value, str):
+            example = f"{{from: 3e-4, to: 0, shape: {value}}}"
+            raise PydanticCustomError(
+                "schedule", "write a schedule: {example}", {"example": example}
+            )
+        return value
+
     def at(self, number: int) -> float:
         """Return the value after `number` steps of training."""
         if self.steps is None:
@@ -240,7 +251,8 @@ def _kind_of_number(value: object) -> str:
         return "adaptive"
     if isinstance(value, Share) or (isinstance(value, dict) and "share" in value):
         return "share"
-    return "schedule" if isinstance(value, dict | Schedule) else "number"
+    shape = isinstance(value, str) and value in ("linear", "cosine", "cyclical")
+    return "schedule" if shape or isinstance(value, dict | Schedule) else "number"
 
 
 Rate = Annotated[

@@ -163,9 +163,10 @@ def _fetch_autoencoder(
         if (entry := listed.get(inside + name)) is None:
             there = [each.removeprefix(inside) for each in listed if each.startswith(inside)]
             raise StorageError(f"{repository}: {diffusers.why_not(there)}")
-        size = (entry.lfs or entry).size or 0
-        if size > most:
-            raise StorageError(f"{repository}: {name}: {size:,} bytes; at most {most:,} are read")
+        size = (entry.lfs or entry).size
+        if not isinstance(size, int) or size > most:
+            given = f"its size is {short(visible(str(size)))}; at most {most:,} bytes are read"
+            raise StorageError(f"{repository}: {name}: {given}")
         content = _fetched(repository, commit, inside + name, size)
         if not _is_listed(content, entry):
             raise StorageError(f"{repository}: {name}: not as the hub lists it; nothing is loaded")

@@ -220,6 +220,7 @@ class Line(TypedDict, total=False):
     rates: dict[str, FiniteFloat]
     grad_norm: dict[str, FiniteFloat]  # of each network, before clipping
     accuracy: dict[str, FiniteFloat]  # of the discriminator, on real and on fake images
+    codebook: dict[str, FiniteFloat]  # how much of it the last minibatch used
     images_per_second: Amount  # since the line before
     metrics: dict[str, float]
     warnings: Annotated[list[str], FailFast()]

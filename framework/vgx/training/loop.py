@@ -36,7 +36,7 @@ from vgx.runs.checkpoint import State, last_good
 from vgx.runs.directory import Run
 from vgx.runs.reading import Line
 from vgx.training import environment
-from vgx.training.monitors import Monitor, accuracy, gradient_norms
+from vgx.training.monitors import Monitor, accuracy, codebook_use, gradient_norms
 from vgx.training.progress import draw
 from vgx.training.trackers import Trackers, open_trackers
 
@@ -421,6 +421,8 @@ def _line(training: Training, losses: dict[str, float]) -> Line:
         line["grad_norm"] = gradient_norms(training.engine)
     if losses and (shares := accuracy(training.engine)):
         line["accuracy"] = shares
+    if losses and (used := codebook_use(training.engine)):
+        line["codebook"] = used
     if speed := _speed(training):
         line["images_per_second"] = speed
     if training.metrics:

@@ -20,7 +20,8 @@ from vgx.data.store import Store
 from vgx.engine.build import evaluating, label_inputs, sigmoid
 from vgx.engine.engine import Engine
 from vgx.engine.losses import owner_of, player_of
-from vgx.evaluation.latents import ACTIVE, active_dimensions
+from vgx.evaluation.latents import ACTIVE, active_dimensions, by_level, codebook_metrics
+from vgx.parts.kinds import Quantising
 from vgx.sampling.model import labels_in_turn
 from vgx.training.progress import fixed_latents
 
@@ -36,6 +37,7 @@ LARGE = 1e4  # logits; the sigmoid of 90 is 1 in float32 already
 # after 200 steps; an R3GAN that failed was at 0.005 after 500.
 ALIKE = 0.05
 FEW = 0.02  # share of active latents; a good beta-VAE kept 19 of 32
+FEW_CODES = 0.2  # share of the codes that could occur
 
 
 @dataclass
@@ -76,8 +78,13 @@ class Monitor:
             faults["alike"] = mode_collapse(real, fake)
             if "encoder" in engine.networks:
                 further = label_inputs(engine.recipe.encoder, own)
-                mean = engine.networks["encoder"](real.to(engine.dtype), *further).mean  # [N, *Z]
-                faults["posterior"] = posterior_collapse(mean)
+                encoder = engine.networks["encoder"]
+                posterior = encoder(real.to(engine.dtype), *further)
+                if isinstance(encoder, Quantising):
+                    indices = by_level(posterior.indices, posterior.mean.dim())
+                    faults["codebook"] = codebook_collapse(indices, encoder.codes)
+                else:
+                    faults["posterior"] = posterior_collapse(posterior.mean)
             both = None if own is None else torch.cat([own, in_turn])
             for name, part in engine.recipe.judges.items():
                 if part.judges == "images":
@@ -141,6 +148,17 @@ def accuracy(engine: Engine) -> dict[str, float]:
     return shares
 
 
+def codebook_use(engine: Engine) -> dict[str, float]:
+    """Return how much of the codebook the minibatch of the last pass used, if there is a codebook.
+
+    With `train.accumulate` the last piece of the minibatch counts.
+    """
+    encoder, indices = engine.networks.get("encoder"), engine.forward.indices
+    if indices is None or not isinstance(encoder, Quantising):
+        return {}
+    return codebook_metrics(by_level(indices, 1 + len(engine.recipe.latent.shape)), encoder.codes)
+
+
 def discriminator_wins(losses: dict[str, float]) -> Iterator[tuple[str, str]]:
     """Give each loss that has terms for both players, and its warning or an empty text."""
     for name, value in losses.items():
@@ -184,6 +202,19 @@ def posterior_collapse(mean: Tensor) -> str:
         f"over images is above {ACTIVE:g}), and so few for {PATIENCE} steps; lower the weight of "
         "the loss that keeps the posterior near the prior, or let it rise: "
         "weight: {from: 0, to: 1, steps: 5000}"
+    )
+
+
+def codebook_collapse(indices: Tensor, codes: int) -> str:
+    """Return a warning when indices [N, levels] use too few of the codes; else an empty text."""
+    places = len(indices)
+    used = codebook_metrics(indices, codes)["codebook_usage"] * codes
+    if used > FEW_CODES * min(codes, places):
+        return ""
+    return (
+        f"codebook collapse: {used:.3g} of {codes:,} codes are used by {places:,} places of real "
+        f"images, and so few for {PATIENCE} steps; in vector-quantised set decay=0.99, which "
+        "restarts codes, or normalised=true, or use the encoder finite-scalar, or fewer codes"
     )
 
 

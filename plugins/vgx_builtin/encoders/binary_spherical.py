@@ -35,7 +35,9 @@ class BinarySpherical(vgx.Encoder, type="binary-spherical"):
                 f"latent: binary-spherical makes a bit of each channel, and an index has at most "
                 f"{MOST_BITS} bits; the latent has {latent.shape[0]} channels"
             )
-        return QuantisedEncoder(mean_of(self.inner, image, latent), Corners(latent.shape[0]))
+        return QuantisedEncoder(
+            mean_of(self.type, self.inner, image, latent), Corners(latent.shape[0])
+        )
 
     def note(self, image: vgx.ImageSpec) -> str:
         """Return the inner encoder's note."""

@@ -39,7 +39,7 @@ class FiniteScalar(vgx.Encoder, type="finite-scalar"):
                 f"latent: finite-scalar has levels for {len(self.levels)} channels, and the latent "
                 f"has {latent.shape[0]}; try latent={str(shape).replace(' ', '')}"
             )
-        return QuantisedEncoder(mean_of(self.inner, image, latent), Grid(self.levels))
+        return QuantisedEncoder(mean_of(self.type, self.inner, image, latent), Grid(self.levels))
 
     def note(self, image: vgx.ImageSpec) -> str:
         """Return the inner encoder's note."""

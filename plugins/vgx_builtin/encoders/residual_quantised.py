@@ -41,7 +41,7 @@ class ResidualQuantised(vgx.Encoder, type="residual-quantised"):
         from vgx_builtin.quantisers.codebooks import MovingCodebook, ResidualCodebooks
         from vgx_builtin.quantisers.encoder import QuantisedEncoder, mean_of
 
-        inner, size = mean_of(self.inner, image, latent), (self.codes, latent.shape[0])
+        inner, size = mean_of(self.type, self.inner, image, latent), (self.codes, latent.shape[0])
         books = [MovingCodebook(*size, self.decay, self.restart) for _ in range(self.levels)]
         return QuantisedEncoder(inner, ResidualCodebooks(books))
 

@@ -48,7 +48,7 @@ class VectorQuantised(vgx.Encoder, type="vector-quantised"):
         from vgx_builtin.quantisers.codebooks import Codebook, MovingCodebook
         from vgx_builtin.quantisers.encoder import QuantisedEncoder, mean_of
 
-        inner, size = mean_of(self.inner, image, latent), (self.codes, latent.shape[0])
+        inner, size = mean_of(self.type, self.inner, image, latent), (self.codes, latent.shape[0])
         if self.decay is None:
             return QuantisedEncoder(inner, Codebook(*size, normalised=self.normalised))
         book = MovingCodebook(*size, self.decay, self.restart, normalised=self.normalised)

@@ -3,8 +3,10 @@
 from vgx_builtin.metrics.inception import Fid as Fid
 from vgx_builtin.metrics.inception import Kid as Kid
 from vgx_builtin.metrics.inception_score import InceptionScore as InceptionScore
+from vgx_builtin.metrics.likelihood import BitsPerDim as BitsPerDim
 from vgx_builtin.metrics.lpips import LpipsMetric as LpipsMetric
 from vgx_builtin.metrics.memorisation import Memorisation as Memorisation
+from vgx_builtin.metrics.path_length import PathLength as PathLength
 from vgx_builtin.metrics.perceptual import Perceptual as Perceptual
 from vgx_builtin.metrics.pixels import Difference as Difference
 from vgx_builtin.metrics.pixels import MsSsim as MsSsim

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import vgx
 from vgx_builtin.posteriors import Quantised
-from vgx_builtin.wrapping import freeze_all_but_mean
+from vgx_builtin.wrapping import freeze_all_but_mean, unconditional
 
 
 class Quantiser(Protocol):
@@ -46,6 +46,12 @@ class QuantisedEncoder(nn.Module):
         return cast("Quantiser", self.codebook).vectors(indices)
 
 
-def mean_of(encoder: vgx.Encoder, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
-    """Build an encoder without the weights that its mean does not depend on: they are frozen."""
-    return freeze_all_but_mean(encoder.build(image, latent), image)
+def mean_of(
+    part: str, inner: vgx.Encoder, image: vgx.ImageSpec, latent: vgx.LatentSpec
+) -> nn.Module:
+    """Build the inner encoder of a part; weights that its mean does not depend on are frozen.
+
+    Raises `RecipeError` for an inner encoder that takes labels.
+    """
+    unconditional(f"encoder {part}", inner)
+    return freeze_all_but_mean(inner.build(image, latent), image)

@@ -14,6 +14,11 @@ function beside(first, rows, numbers) {
     numbers ? data.runs.map((_, run) => run + 1) : []);
 }
 
+// The name of a field, which on a phone may be cut after its dots.
+function breakable(field) {
+  return h("span", {}, field.split(/(?<=\.)/).map((part, i) => [i ? h("wbr", {}) : null, part]));
+}
+
 function evaluated(measured) {
   const rows = measured.rows.map((row) => [row.name, ...row.cells.map((cell, run) =>
     run === row.best ? h("strong", { class: "best" }, h("span", { class: "mark" }, "best "), cell) : cell)]);
@@ -52,7 +57,7 @@ function training(progress) {
 
 const sections = [section("facts", "The runs", beside("", data.facts, false))];
 sections.push(section("differences", "Recipe differences", data.differences.length
-  ? beside("field", data.differences, false)
+  ? beside("field", data.differences.map(([field, ...values]) => [breakable(field), ...values]), false)
   : h("p", {}, "None: all runs have the same recipe.")));
 sections.push(section("metrics", "Metrics", data.metrics.tables.length
   ? [h("p", { class: "soft" }, data.metrics.note), data.metrics.tables.map(evaluated)]
