@@ -423,7 +423,7 @@ def faces(count, seed):
 def test_a_memoriser_is_caught_and_a_blurred_model_is_not():
     trained, (held, _) = faces(600, 1)[0], faces(60, 2)
     generator = torch.Generator().manual_seed(3)
-    few = trained[torch.randint(150, (300,), generator=generator)]  # copies of a quarter of them
+    few = trained[-1 - torch.randint(150, (300,), generator=generator)]  # of a quarter of them
     copies = few + 0.1 * torch.randn(300, 12, generator=generator)
     true, middles = faces(300, 4)
     blurred = middles + 0.2 * (true - middles)  # nearer to the images than these are to each other
