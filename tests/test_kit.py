@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -273,6 +274,43 @@ class LearnedNet(nn.Module):
         return (step.recon - step.real).abs().mean() * scale.exp() + scale
 
 
+DRAWN = itertools.count(1.0)
+
+
+class Spread(vgx.Prior, type="spread"):
+    """A Gaussian with a learned deviation."""
+
+    break_: str = ""
+    """What is wrong."""
+
+    def build(self, latent, codes):
+        return Wide(self.break_, codes.shape)
+
+
+class Wide(nn.Module):
+    def __init__(self, wrong, shape):
+        super().__init__()
+        self.wrong, self.shape = wrong, shape
+        self.logs = nn.Parameter(torch.full(shape, next(DRAWN) if wrong == "drawn" else 0.0))
+        self.spare = nn.Parameter(torch.ones(1)) if wrong == "unused" else None
+
+    def loss(self, codes, generator):
+        if self.wrong == "noise":
+            codes = codes + torch.rand_like(codes)
+        each = (codes / self.logs.exp()) ** 2 / 2 + self.logs
+        if self.wrong == "detached":
+            return each.mean().detach()
+        return each.mean((1,)) if self.wrong == "vector" else each.mean()
+
+    def draw(self, n, generator):
+        noise = torch.randn((n, *self.shape), generator=generator)
+        if self.wrong == "ambient":
+            noise = torch.randn(n, *self.shape)
+        if self.wrong == "few":
+            noise = noise[:-1]
+        return noise * self.logs.exp().detach()
+
+
 class Near(vgx.Sampler, type="near"):
     """A Gaussian about the mean of the codes."""
 
@@ -453,6 +491,7 @@ class Pages:
 
 
 GOOD = [Dots, Dim, Flat, Painter, Labelled, Critic, Gap, Learned, Near, Means, Brightness, Diary]
+GOOD += [Spread]
 
 
 @pytest.mark.parametrize("cls", GOOD, ids=lambda cls: cls.type)
@@ -549,6 +588,13 @@ BROKEN = [
     (Diary, "inside", "it writes into the run's directory"),
     (Diary, "log", "it writes into the run's directory"),
     (Diary, "once", "it raises FileExistsError"),
+    (Spread, "drawn", "its first weights draw not only from torch"),
+    (Spread, "unused", "no gradient reaches its spare"),
+    (Spread, "noise", "its loss draws from something else than the generator"),
+    (Spread, "detached", "its loss leads to no weight"),
+    (Spread, "vector", r"its loss: shape \(8,\), not \(\)"),
+    (Spread, "ambient", "it draws from something else than the generator"),
+    (Spread, "few", r"what it draws: shape \(7, 8\), not \(8, 8\)"),
     (Diary, "values", "it changes the values that it is given"),
     (Diary, "grid", "changes its image in place"),
 ]

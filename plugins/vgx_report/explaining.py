@@ -12,7 +12,6 @@ from vgx.console import Console, aligned
 from vgx.files import require_ending, user_path, write_file
 from vgx.notebook import html
 from vgx.notebook.kernel import ShownOnce
-from vgx.notebook.live import chosen_console, showing, shown
 from vgx.recipe.library import find_recipe
 from vgx.runs.directory import Run, find
 from vgx_report import diagram
@@ -68,6 +67,8 @@ def explain(
         if changed:
             raise vgx.RecipeError("a run cannot be changed; its recipe can: vgx.Run(7).recipe")
         return Explained(diagram.of_run(find(what)))
+    from vgx.notebook.live import chosen_console, showing, shown
+
     console = console or chosen_console(quiet=quiet)
     registry = vgx.discover(plugins)
     place = None if data is None else str(data)

@@ -788,7 +788,15 @@ def again(recipe, tmp_path):
     "overrides",
     [
         [],
-        ["encoder=null", "train.fakes=[prior]", "latent=[4, 2, 2]"],
+        [
+            "encoder=null",
+            "prior=null",
+            "sampler=prior",
+            "discriminators=null",
+            "discriminator=null",
+            "train.fakes=[prior]",
+            "latent=[4, 2, 2]",
+        ],
         ["discriminator=null", "train.steps=3", "train.ema=null", "train.clip=0.5"],
         ["losses=[{type: l1, name: no, weight: {from: 0, to: 1e-9, steps: 5, shape: cyclical}}]"],
         ["train.optimizers.generator={type: sgd, lr: 1e-30, momentum: 0.9}", "name='0x10'"],

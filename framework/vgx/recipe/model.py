@@ -416,7 +416,7 @@ class Recipe(Fields):
             message = "prior: it learns the codes of an encoder, but there is no encoder"
             raise PydanticCustomError("prior", message)
         if self.sampler.needs_prior and self.prior is None:
-            message = "the sampler {name} draws with a prior: give one, prior: {{type: ...}}"
+            message = "the sampler {name} draws with a prior: give one of those in: vgx parts prior"
             raise PydanticCustomError("prior", message, {"name": self.sampler.type})
 
     def _require_networks(self) -> None:
