@@ -340,20 +340,18 @@ def _nothing_left(training: Training) -> str:
     Raises `RecipeError` when the recipe has fewer steps than are done.
     """
     run, done, steps = training.run, training.done, training.engine.steps
-    epochs = training.recipe.train.epochs
-    field, length = ("steps", steps) if epochs is None else ("epochs", epochs)
+    length = training.recipe.train.epochs or steps
+    field = "epochs" if training.recipe.train.epochs else "steps"
     if done > steps:
         message = f"{done:,} steps are done, and train.{field}={length} makes {steps:,}"
         raise RecipeError(f"{run.path}: {message}; nothing was changed; give more")
     ended = reading.unless_damaged(reading.ended, run.path)
     if (done < steps and not training.exhausted) or ended is None or ended["how"] != "done":
         return ""
-    if why := training.exhausted:
-        patience = 2 * (training.recipe.eval.patience or 1)
-        longer = f"vgx run --resume {run.short} --set eval.patience={patience}"
-        return f"Run {run.path} is done at step {done:,}: {why}. To go on: {longer}"
-    longer = f"vgx run --resume {run.short} --set train.{field}={2 * length}"
-    return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
+    why = training.exhausted or "nothing is left to do"
+    setting = f"train.{field}={2 * length}" if done == steps else "eval.patience=null"
+    done_at = f"Run {run.path} is done at step {done:,}; {why}"
+    return f"{done_at}. To go on: vgx run --resume {run.short} --set {setting}"
 
 
 def _require_begun(run: Run) -> None:
