@@ -16,7 +16,8 @@ def with_length(recipe: Recipe, steps: int | None, before: Recipe | None = None)
 
     `steps` is the length of the training, by default `train.steps`. In a recipe `before`, that of
     the run that goes on, a schedule at the same place has its length already. What has no such
-    schedule stays the same object. Raises `RecipeError` when a schedule needs a length and there is none.
+    schedule stays the same object. Raises `RecipeError` when a schedule needs a length and there is
+    none.
     """
     settled: Recipe = _settled(recipe, steps or recipe.train.steps, before)
     return settled

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -103,20 +104,16 @@ def steps(
             recipe, source, notices = open_images(recipe, [recipe.sampler], console)
             # Decoding takes long, so it is the last thing that may fail.
             store = read_images(recipe, source, console) if exists(source, recipe.image) else None
-            engine, findings = try_recipe(
-                recipe, registry, source, store, reads, chosen, notices, console, weights
-            )
+            attempt = partial(try_recipe, recipe, registry, source)
+            engine, findings = attempt(store, reads, chosen, notices, console, weights)
         store = store or read_images(recipe, source, console)
         notices += store.look.notices(store.image, len(store.images))
         batches, first = batches_of(recipe, store, chosen), as_batch(store, CHECKED, chosen)
         if (length := length_of(recipe, batches.per_epoch)) != engine.length:  # fewer are usable
-            if with_length(recipe, length[0]) is recipe:
-                engine.set_length(*length)
-                findings = examine(engine, registry, first, reads)
-            else:  # its schedules end earlier
-                engine, findings = try_recipe(
-                    recipe, registry, source, store, reads, chosen, notices, console, weights
-                )
+            engine.set_length(*length)
+            findings = examine(engine, registry, first, reads)
+        if with_length(recipe, length[0]) != engine.recipe:  # its schedules end earlier
+            engine, findings = attempt(store, reads, chosen, notices, console, weights)
     print_findings(findings, console)
 
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
@@ -348,10 +345,10 @@ def _nothing_left(training: Training) -> str:
     ended = reading.unless_damaged(reading.ended, run.path)
     if (done < steps and not training.exhausted) or ended is None or ended["how"] != "done":
         return ""
-    why = training.exhausted or "nothing is left to do"
     setting = f"train.{field}={2 * length}" if done == steps else "eval.patience=null"
-    done_at = f"Run {run.path} is done at step {done:,}; {why}"
-    return f"{done_at}. To go on: vgx run --resume {run.short} --set {setting}"
+    why = training.exhausted or "nothing is left to do"
+    why += f". To go on: vgx run --resume {run.short} --set {setting}"
+    return f"Run {run.path} is done at step {done:,}; {why}"
 
 
 def _require_begun(run: Run) -> None:
