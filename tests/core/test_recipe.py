@@ -796,6 +796,7 @@ def again(recipe, tmp_path):
             "discriminator=null",
             "train.fakes=[prior]",
             "latent=[4, 2, 2]",
+            "losses=[l1]",
         ],
         ["discriminator=null", "train.steps=3", "train.ema=null", "train.clip=0.5"],
         ["losses=[{type: l1, name: no, weight: {from: 0, to: 1e-9, steps: 5, shape: cyclical}}]"],

@@ -344,8 +344,8 @@ def test_a_training_ends_when_its_best_becomes_no_better(tmp_path, monkeypatch, 
     assert "It ended early at step 8 of 12" in (run.path / "report.html").read_text()
     assert vgx.resume(run).step == 8
     printed = capfd.readouterr().out
-    assert f"is done at step 8: {why}. To go on: vgx run --resume" in printed
-    assert "--set eval.patience=4" in printed
+    assert f"is done at step 8; {why}. To go on: vgx run --resume" in printed
+    assert "--set eval.patience=null" in printed
     assert vgx.resume(run, {"eval.patience": 3}, quiet=True).step == 12
     with pytest.raises(vgx.RecipeError, match="patience: nothing says what is better; give best"):
         vgx.load_recipe("tiny", {"eval.patience": 2})

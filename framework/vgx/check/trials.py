@@ -44,7 +44,7 @@ def as_before(recipe: Recipe, stored: Recipe) -> Recipe:
         range=before.range if image.range == "auto" else image.range,
     )
     recipe = recipe.model_copy(update={"image": image})
-    recipe = with_length(recipe, recipe.train.steps, stored)
+    recipe = with_length(recipe, None, stored)
     return settled(recipe, stored.train.precision, compiled=compiled is True)
 
 

@@ -14,11 +14,12 @@ from vgx.recipe.model import Recipe
 def with_length(recipe: Recipe, steps: int | None, before: Recipe | None = None) -> Recipe:
     """Return a recipe in which each schedule without `steps` ends when the training does.
 
-    `steps` is the length of the training. In a recipe `before`, that of the run that goes on, a
-    schedule at the same place has its length already. What has no such schedule stays the same
-    object. Raises `RecipeError` when `steps` is None and a schedule needs it.
+    `steps` is the length of the training, by default `train.steps`. In a recipe `before`, that of
+    the run that goes on, a schedule at the same place has its length already. What has no such
+    schedule stays the same object. Raises `RecipeError` when a schedule needs a length and there is
+    none.
     """
-    settled: Recipe = _settled(recipe, steps, before)
+    settled: Recipe = _settled(recipe, steps or recipe.train.steps, before)
     return settled
 
 

@@ -77,8 +77,7 @@ def fork(
     path, state = checkpoint.load_step(parent, at)
     if "optimizers" not in state.numbers:
         raise RecipeError(f"{parent.path}: {NO_OPTIMIZER}, since it was imported")
-    recipe = recipe or stored
-    recipe = with_length(recipe, recipe.train.steps, stored)
+    recipe = with_length(recipe or stored, None, stored)
     recipe = recipe.model_copy(update={"image": trials.as_before(recipe, stored).image})
     changed = _changes(parent, stored, recipe)
     require_writable(runs_dir(out))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -102,20 +103,16 @@ def steps(
             recipe, source, notices = open_images(recipe, [recipe.sampler], console)
             # Decoding takes long, so it is the last thing that may fail.
             store = read_images(recipe, source, console) if exists(source, recipe.image) else None
-            engine, findings = try_recipe(
-                recipe, registry, source, store, reads, chosen, notices, console, weights
-            )
+            attempt = partial(try_recipe, recipe, registry, source)
+            engine, findings = attempt(store, reads, chosen, notices, console, weights)
         store = store or read_images(recipe, source, console)
         notices += store.look.notices(store.image, len(store.images))
         batches, first = batches_of(recipe, store, chosen), as_batch(store, CHECKED, chosen)
         if (length := length_of(recipe, batches.per_epoch)) != engine.length:  # fewer are usable
-            if with_length(recipe, length[0]) is recipe:
-                engine.set_length(*length)
-                findings = examine(engine, registry, first, reads)
-            else:  # its schedules end earlier
-                engine, findings = try_recipe(
-                    recipe, registry, source, store, reads, chosen, notices, console, weights
-                )
+            engine.set_length(*length)
+            findings = examine(engine, registry, first, reads)
+        if with_length(recipe, length[0]) != engine.recipe:  # its schedules end earlier
+            engine, findings = attempt(store, reads, chosen, notices, console, weights)
     findings.show(console)
 
     advice = findings.need.advice(recipe.train.batch, recipe.train.accumulate)
@@ -323,8 +320,8 @@ def _nothing_left(training: Training) -> str:
     Raises `RecipeError` when the recipe has fewer steps than are done.
     """
     run, done, steps = training.run, training.done, training.engine.steps
-    epochs = training.recipe.train.epochs
-    field, length = ("steps", steps) if epochs is None else ("epochs", epochs)
+    length = training.recipe.train.epochs or steps
+    field = "epochs" if training.recipe.train.epochs else "steps"
     if done > steps:
         message = f"{done:,} steps are done, and train.{field}={length} makes {steps:,}"
         raise RecipeError(f"{run.path}: {message}; nothing was changed; give more")
@@ -333,12 +330,10 @@ def _nothing_left(training: Training) -> str:
     trained = done == steps or bool(training.exhausted)
     if not (trained and noted and fitting.finished(run, training.recipe)):
         return ""
-    if why := training.exhausted:
-        patience = 2 * (training.recipe.eval.patience or 1)
-        longer = f"vgx run --resume {run.short} --set eval.patience={patience}"
-        return f"Run {run.path} is done at step {done:,}: {why}. To go on: {longer}"
-    longer = f"vgx run --resume {run.short} --set train.{field}={2 * length}"
-    return f"Run {run.path} is done at step {done:,}; nothing is left to do. To go on: {longer}"
+    setting = f"train.{field}={2 * length}" if done == steps else "eval.patience=null"
+    why = training.exhausted or "nothing is left to do"
+    why += f". To go on: vgx run --resume {run.short} --set {setting}"
+    return f"Run {run.path} is done at step {done:,}; {why}"
 
 
 def _require_begun(run: Run) -> None:
