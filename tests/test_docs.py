@@ -207,9 +207,8 @@ def test_a_quoted_file_is_the_file(block):
 
 
 def test_every_file_of_the_examples_is_quoted():
-    quoted = {
-        (DOCS / block.note).resolve() for block in blocks("python", DOCS / "plugin-tutorial.md")
-    }
+    pages = [DOCS / "plugin-tutorial.md", DOCS / "from-a-paper.md"]
+    quoted = {(DOCS / block.note).resolve() for page in pages for block in blocks("python", page)}
     assert {file for file in EXAMPLES.rglob("*.py") if "__pycache__" not in file.parts} <= quoted
 
 

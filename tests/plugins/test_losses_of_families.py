@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 from dataclasses import MISSING, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 import vgx
 from vgx.errors import HubError, RecipeError
 from vgx.parts.base import validate
+from vgx.testing import full_step
 
 WIDE = torch.float64
 REGISTRY = vgx.discover()
@@ -424,3 +426,33 @@ def test_alignment_resizes_images_to_the_places_of_the_latents():
         part.build(vgx.ImageSpec(40), LATENT)
     with pytest.raises(RecipeError, match="timm has no model 'resnet1'"):
         loss("alignment", backbone="resnet1").build(IMAGE, vgx.LatentSpec((5, 3, 3)))
+
+
+# --- a paper's method in one file of an example --------------------------------------------------
+
+
+def test_the_example_of_a_learned_prior_is_that_of_distributions():
+    """log q(z | x) - log 1/K sum_k q(z | u_k), by PyTorch's mixture of Gaussians."""
+    file = Path(__file__).parents[2] / "docs" / "examples" / "vamp_prior.py"
+    part = vgx.discover([file]).part("loss", "vamp-prior")
+    module = part(components=3).build(IMAGE, LATENT).to(WIDE)
+    draws = torch.Generator().manual_seed(0)
+
+    def leaf(*shape):
+        return torch.randn(shape, generator=draws, dtype=WIDE, requires_grad=True)
+
+    own, others = vgx.Gaussian(leaf(5, 4), leaf(5, 4)), vgx.Gaussian(leaf(3, 4), leaf(3, 4))
+    z, asked = leaf(5, 4), []
+    step = full_step(image=IMAGE, latent=LATENT).but(
+        posterior=own, z=z, encode=lambda images: asked.append(images) or others
+    )
+    normal = distributions.Normal(others.mu, (others.logvar / 2).exp())
+    mixture = distributions.MixtureSameFamily(
+        distributions.Categorical(torch.ones(3, dtype=WIDE)), distributions.Independent(normal, 1)
+    )
+    density = distributions.Normal(own.mu, (own.logvar / 2).exp()).log_prob(z).sum(1)
+    expected = (density - mixture.log_prob(z)).mean() / (3 * 8 * 8)
+    assert module.generator(step).item() == pytest.approx(expected.item(), rel=1e-9)
+    (images,) = asked
+    assert images.shape == (3, 3, 8, 8)
+    assert torch.equal(images, module.logits.sigmoid())
