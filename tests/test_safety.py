@@ -171,6 +171,11 @@ HELD = {
     "Pickle files are not read": (
         "a_pickle_is_never_read what_is_not_as_it_was_exported_is_not_loaded"
     ),
+    "Of a folder of diffusers": (
+        "weights_in_other_files_are_refused an_autoencoder_that_is_none_is_not_fetched "
+        "what_is_not_as_the_hub_lists_it_is_not_kept"
+    ),
+    "They are verified again": "an_autoencoder_of_diffusers_is_fetched_once_and_verified",
     '`vgx.load("OWNER/NAME")` reads no more': "what_is_not_as_it_was_exported_is_not_loaded",
     "Your token goes to the hub": "the_token_goes_to_the_hub_alone",
     # Models that leave

@@ -268,11 +268,11 @@ def test_plugins_and_parts_say_what_there_is(vgx_here):
     code, out, _ = vgx_here("plugins")
     assert code == 0
     assert "builtin  (vgx " in out
-    assert "loss: bce, bce-adversarial, charbonnier" in out
+    assert "loss: alignment, bce, bce-adversarial, bit-entropy, charbonnier" in out
     code, out, _ = vgx_here("parts", "sampler")
     assert [line.split()[1] for line in out.splitlines()[1:]] == [
-        "aggregate-gaussian", "gaussian-mixture", "interpolate", "neighbours", "posterior", "prior",
-        "reconstruct", "traversal", "truncation", "weighted-mix",
+        "aggregate-gaussian", "gaussian-mixture", "interpolate", "learned-prior", "neighbours",
+        "posterior", "prior", "reconstruct", "traversal", "truncation", "weighted-mix",
     ]  # fmt: skip
     code, out, _ = vgx_here("parts", "sampler/weighted-mix")
     assert "concentration" in out

@@ -18,6 +18,7 @@ from vgx.console import Console
 from vgx.errors import PluginError, RecipeError, StorageError
 from vgx.runs import checkpoint, reading
 from vgx.runs.directory import Run
+from vgx.second import fitting
 from vgx.training import fork as forking
 from vgx.training import session
 from vgx.training.fork import fork
@@ -140,7 +141,7 @@ def test_images_of_an_earlier_step_are_drawn_and_measured(copy, vgx_here):
 
 def test_a_fork_that_is_killed_at_once_goes_on_and_ends_like_its_parent(copy):
     gone = StorageError("the disk is gone")
-    with mock.patch.object(forking, "train", side_effect=gone), pytest.raises(StorageError):
+    with mock.patch.object(fitting, "train", side_effect=gone), pytest.raises(StorageError):
         fork(copy, 8, console=quiet())
     (new,) = (Run(path) for path in Path(vgx.runs.directory.runs_dir()).iterdir())
     session.resume(new, console=quiet())

@@ -17,6 +17,7 @@ from vgx.engine.engine import Engine
 from vgx.errors import Stopped, StorageError
 from vgx.runs import checkpoint
 from vgx.runs.directory import find
+from vgx.second import fitting
 from vgx.training import environment, session
 from vgx.training.loop import Training
 
@@ -168,7 +169,7 @@ def test_a_learning_rate_that_changes_at_a_resume_holds_from_there_on_and_is_not
     )
     run, gone = find(), StorageError("the disk is gone")
     changed = vgx.load_recipe(run.recipe_file, {name: after})
-    with mock.patch.object(session, "train", side_effect=gone), pytest.raises(StorageError):
+    with mock.patch.object(fitting, "train", side_effect=gone), pytest.raises(StorageError):
         session.resume(run, changed, console=quiet())
     session.resume(run, console=quiet())
     state, log = end_of(run)

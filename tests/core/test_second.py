@@ -18,7 +18,7 @@ from vgx.data.split import held_out
 from vgx.errors import Stopped
 from vgx.runs.checkpoint import tensors as read_tensors
 from vgx.runs.trust import registry_of
-from vgx.second import fitting, running
+from vgx.second import fitting, kept, running
 from vgx.training.session import resume
 
 RECIPE = {
@@ -102,7 +102,8 @@ def test_a_prior_that_was_stopped_goes_on_to_the_same_bits(made, tmp_path):
         def train(fitted, advance):
             def counted(more, values):
                 advance(more, values)
-                fitted.stop = signal.SIGINT if fitted.done == step else 0
+                if fitted.done == step:  # when the step is done, and nothing of it was saved
+                    fitted.stop = signal.SIGINT
 
             return original(fitted, counted)
 
@@ -112,9 +113,10 @@ def test_a_prior_that_was_stopped_goes_on_to_the_same_bits(made, tmp_path):
     for step in (7, 23):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fitting, "_train", stopping_at(step))
-            with pytest.raises(Stopped, match=f"stopped at step {step} of 30 and saved"):
+            with pytest.raises(Stopped, match=f"stopped at step {step + 1} of 30 and saved"):
                 fitting.fit(run, recipe, None, registry, torch.device("cpu"), QUIET)
         assert not fitting.finished(run, recipe)
+        assert kept.read(run.path).about["steps"] == step + 1
     fitting.fit(run, recipe, None, registry, torch.device("cpu"), QUIET)
     assert fitting.finished(run, recipe)
     ours, theirs = tensors_of(run), tensors_of(made)

@@ -60,7 +60,6 @@ CELLS = {
     "failed": (
         "class Failing(vgx.Metric, type='failing'):\n"
         "    '''Fails when it is built.'''\n\n"
-        "    needs_features = False\n    higher_is_better = True\n\n"
         "    def build(self, image):\n        raise vgx.RecipeError('in the middle')\n\n"
         "vgx.evaluate(run, [Failing()], n=8, seeds=1)"
     ),

@@ -368,6 +368,8 @@ def test_what_is_called_after_inception_is_in_its_features(name, other):
 def test_each_metric_says_what_it_compares_and_what_is_better():
     expected = {p.type: (p.pairs, p.better) for _, p in REGISTRY.offers("metric")}
     assert expected == {
+        "bits-per-dim": (True, "lower"),
+        "path-length": (False, "lower"),
         "fid": (False, "lower"),
         "frechet-distance": (False, "lower"),
         "kernel-distance": (False, "lower"),

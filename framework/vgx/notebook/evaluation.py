@@ -105,7 +105,7 @@ def evaluate(
     """
     environment.one_process()
     console, found = console or chosen_console(quiet=quiet), Run(run)
-    registry = registry_of(found)
+    registry = registry_of(found).with_parts((metrics, samplers, against))
     recipe = load_recipe(found.recipe_file, (), registry)
     other = str(against) if isinstance(against, Path) else against
     settings = settings_for(

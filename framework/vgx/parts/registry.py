@@ -119,7 +119,7 @@ class Registry:
     def owner(self, part: type[Component]) -> Plugin:
         """Return the plugin that a part comes from; an empty one if no plugin offers the class."""
         for plugin in self.plugins:
-            if _origin_of(part) in map(_origin_of, plugin.parts):
+            if any(_origins(part) & _origins(each) for each in plugin.parts):
                 return plugin
         return Plugin(part.__module__, "(no plugin)", part.__module__)
 
@@ -131,8 +131,8 @@ class Registry:
         """
         plugins, new = self.plugins, list[type[Component]]()
         for part in dict.fromkeys(map(type, components_in(value))):
-            known = {_origin_of(each) for plugin in plugins for each in (*plugin.parts, *new)}
-            if _origin_of(part) in known:
+            offered = (*new, *(each for plugin in plugins for each in plugin.parts))
+            if any(_origins(part) & _origins(each) for each in offered):
                 continue
             if file := plugin_file.file_of(part.__module__):
                 plugins = (*plugins, _of_file(file, plugins))
@@ -155,15 +155,18 @@ class Registry:
         return self.owner(type(part)).hook is not None
 
 
-def _origin_of(part: type[Component]) -> tuple[str, str]:
+def _origins(part: type[Component]) -> set[tuple[str, str]]:
     """Return file and name of a class: a file that is imported twice makes its classes twice.
 
-    Copies of a plugin file, as runs have them, are one file.
+    A plugin file is known by its path and by its content: its copies in runs are the same file.
     """
-    if copied := plugin_file.file_of(part.__module__):
-        return copied.sha256, part.__qualname__
+    copied = plugin_file.file_of(part.__module__)
     file = getattr(sys.modules.get(part.__module__), "__file__", None)
-    return str(Path(file).resolve()) if file else part.__module__, part.__qualname__
+    path = copied.path if copied else file and Path(file)
+    places = {str(path.resolve()) if path else part.__module__}
+    if copied:
+        places.add(copied.sha256)
+    return {(place, part.__qualname__) for place in places}
 
 
 def discover(files: Iterable[str | Path | PluginFile] = ()) -> Registry:

@@ -260,16 +260,18 @@ def _train(fitting: Fitting, advance: Callable[[int, list[str]], None]) -> None:
     part = fitting.part
     order = Shuffled(np.arange(len(fitting.latents)))
     start = time.perf_counter() - fitting.seconds
-    while fitting.done < part.steps and not fitting.stop:
+    ending = fitting.done >= part.steps
+    while not ending:
         loss, norm = _step(fitting, order)
         fitting.done += 1
         fitting.seconds = time.perf_counter() - start
         last = fitting.done == part.steps
+        ending = last or fitting.stop > 0  # asked once: a later signal ends it after the next step
         values: list[str] = []
         if fitting.done % LOG_EVERY == 0 or fitting.done == 1 or last:
             _log(fitting, _finite(fitting, loss), norm.item())
             values = [f"{part.type} {loss.item():.4g}"]
-        if fitting.done % SAVE_EVERY == 0 or last or fitting.stop:
+        if fitting.done % SAVE_EVERY == 0 or ending:
             _finite(fitting, loss)
             _save(fitting)
         advance(1, values)
