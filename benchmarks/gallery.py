@@ -27,7 +27,7 @@ COUNT = 40
 
 def train(name: str, runs: str) -> None:
     recipe = vgx.load_recipe(ROOT / "recipes" / f"{name}.yaml")
-    run = vgx.run(recipe, runs, folder=ROOT / "recipes")
+    run = vgx.run(recipe, out=runs)
     model, prepared = open_sampler(run)
     drawn, captions = draw_rows(model, prepared, COUNT, 0)
     columns = prepared.part.row_length or 10
