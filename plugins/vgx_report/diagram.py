@@ -291,6 +291,7 @@ def _norm(norm: float | None) -> str:
 # --- as SVG ------------------------------------------------------------------------------------
 
 WIDE, LEFT, ROW, GAP = 1100, 240, 26, 16
+LETTER = 8.5  # pixels that a letter of a name takes, about
 STYLE = """
 text{font:13px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:#1c1d1f}
 .name{font-weight:650;font-size:14px}.soft{fill:#5a5e63;font-size:12px}
@@ -311,7 +312,7 @@ def svg(explanation: Explanation) -> str:
     for i, (box, x) in enumerate(zip(explanation.boxes, middles, strict=True)):
         kind = "box" if box.network else "latent"
         half = width / 2 - 14
-        if i:
+        if i and _follows(explanation, i):
             parts.append(
                 f'<path class="arrow" d="M{x - width / 2 - 13:.1f} 46h22l-5 -4m5 4l-5 4"/>'
             )
@@ -319,8 +320,7 @@ def svg(explanation: Explanation) -> str:
             f'<rect class="{kind}" x="{x - half:.1f}" y="18" width="{2 * half:.1f}" height="56" '
             f'rx="4"/>'
         )
-        parts.append(_text(x, 41, box.name, "name middle"))
-        parts.append(_text(x, 61, box.shapes, "soft middle"))
+        parts += _in_box(box, x, int(2 * half / LETTER))
         about = box.about.partition(";")[0].split(", ")
         parts += [_text(x, 92 + 16 * n, line, "soft middle") for n, line in enumerate(about)]
     y = 170
@@ -355,6 +355,28 @@ def svg(explanation: Explanation) -> str:
         f'height="{y}" role="img">{title}<style>{STYLE}</style>'
         f'<rect class="ground" width="{WIDE}" height="{y}"/>{"".join(parts)}</svg>\n'
     )
+
+
+def _follows(explanation: Explanation, place: int) -> bool:
+    """Return whether a box takes what the box before it gives.
+
+    Discriminators stand side by side, and only one that takes images follows the decoder.
+    """
+    before, box = explanation.boxes[place - 1], explanation.boxes[place]
+    if not of_discriminator(box.name):
+        return True
+    images = before.shapes.rpartition(" ")[2]
+    return before.name == "decoder" and box.shapes.startswith(images)
+
+
+def _in_box(box: Box, x: float, letters: int) -> list[str]:
+    """Return the texts in a box: what it is, its own name if it has one, and its shapes."""
+    kind, _, own = box.name.partition(" ")
+    if not own:
+        return [_text(x, 41, kind, "name middle"), _text(x, 61, box.shapes, "soft middle")]
+    shown = own if len(own) <= letters else f"{own[: letters - 1]}\u2026"
+    lines = ((34, kind, "soft middle"), (50, shown, "name middle"), (66, box.shapes, "soft middle"))
+    return [_text(x, y, text, style) for y, text, style in lines]
 
 
 def _text(x: float, y: float, text: str, kind: str = "") -> str:

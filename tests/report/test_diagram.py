@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -253,3 +253,23 @@ def test_a_recipe_that_is_wrong_is_told_as_ever():
     with pytest.raises(RecipeError):
         found({"losses.1": "hing"})
     assert torch.is_grad_enabled()
+
+
+def test_discriminators_stand_side_by_side_with_their_own_names(tiny):
+    """An arrow leads from the decoder to one that takes its images, and to no other."""
+    known = shown(tiny)
+    boxes = [*known.boxes[:-1]]
+    for name, shapes in (
+        ("discriminator image", "3x16x16 -> 1x6x6"),
+        ("discriminator of-many-latents", "8 -> 1"),
+    ):
+        boxes.append(replace(known.boxes[-1], name=name, shapes=shapes))
+    drawn = diagram.svg(replace(known, boxes=boxes))
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+    assert texts.count("discriminator") == 2
+    assert "image" in texts
+    assert [text for text in texts if text.startswith("of-many")] == ["of-many-late\u2026"]
+    assert drawn.count('class="arrow"') == 4  # images, encoder, latent, decoder, discriminator
+    assert diagram.svg(known).count('class="arrow"') == 4
+    apart = [box for box in boxes if box.name != "discriminator image"]
+    assert diagram.svg(replace(known, boxes=apart)).count('class="arrow"') == 3
