@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vgx import rng
 from vgx.check import audit
-from vgx.check.attempt import keeping_buffers
+from vgx.check.attempt import keeping_buffers, values_of_terms
 from vgx.check.audit import Finding
 from vgx.check.blame import Working, blaming, responsible, working
 from vgx.check.changing import try_changing
@@ -28,7 +28,6 @@ from vgx.console import Console
 from vgx.data.batches import Batch
 from vgx.engine import memory
 from vgx.engine.engine import Engine
-from vgx.engine.losses import Term
 from vgx.errors import PluginError, RecipeError
 from vgx.parts.base import BrokenError
 from vgx.parts.contract import documentation_faults
@@ -208,15 +207,8 @@ def _try_piece(engine: Engine, batch: Batch, tried: int, parts: Working) -> None
     Raises `RecipeError` when that fails, although it worked with the `tried` images of the first
     batch: one is too few for BatchNorm, for instance.
     """
-    values: list[tuple[Term, Tensor | None]] = []
     try:
-        streams = engine.streams()
-        step = engine.forward(batch, 0, streams)
-        for player in engine.players.values():  # the generator is the first
-            if player.name == "discriminator":
-                step = engine.forward.for_discriminator(step, streams)
-            values += [(term, term.value(step)) for term in player.terms]
-        for term, value in values:
+        for term, value in values_of_terms(engine, batch):
             if value is not None and not value.isfinite():
                 raise BrokenError(term.part, "its value is not finite")
     except Exception as error:
