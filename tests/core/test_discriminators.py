@@ -407,6 +407,8 @@ def test_of_several_discriminators_a_loss_names_one():
     ]  # fmt: skip
     assert [row.shapes for row in found.rows[2:]] == ["3x16x16 -> 1x6x6", "3x16x16 -> 1x2x2"]
     assert {"hinge-fine.generator", "hinge-coarse.discriminator"} < {*found.losses}
+    found = examined([*named[:1], "l1"], discriminators={"fine": IMAGE})
+    assert found.rows[2].network == "discriminator fine"
     alone = Engine(recipe(["hinge"], discriminators={"fine": IMAGE}), 1)
     assert set(alone.step(0, batches(images(0).float()))) == {
         "hinge.generator", "hinge.discriminator"

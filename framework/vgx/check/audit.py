@@ -310,7 +310,7 @@ def _squashed(engine: Engine, step: Step) -> Iterator[Finding]:
         logits = {"decoder": step.recon_logits}
     else:
         logits = {"decoder": engine.forward.decode(step.z, step.labels)}
-    logits |= logits_of(step)
+    logits |= logits_of(engine, step)
     for network, output in logits.items():
         node: Any = output.grad_fn
         while node is not None and _LAYOUT.match(node.name()):
@@ -323,12 +323,11 @@ def _squashed(engine: Engine, step: Step) -> Iterator[Finding]:
             yield Finding(f"squashed:{network}", message)
 
 
-def logits_of(step: Step) -> dict[str, Tensor]:
+def logits_of(engine: Engine, step: Step) -> dict[str, Tensor]:
     """Return the logits of what is real, by the name of the discriminator's network."""
-    if step.has("real_score"):
-        return {"discriminator": step.real_score.logits}
-    named = step.views
-    return {f"discriminator {name}": view["real_score"].logits for name, view in named}
+    judges = engine.recipe.judges
+    steps = [step.about(name.partition(" ")[2]) for name in judges]
+    return {name: own.real_score.logits for name, own in zip(judges, steps, strict=True)}
 
 
 # --- values that nothing read --------------------------------------------------------------------

@@ -131,7 +131,8 @@ def examine(
     if reads is not None:
         faults += audit.unread(recipe, reads)
     rows = _rows(engine, step)
-    notes = [*_notes_of_parts(recipe), *_notes_of_networks(rows, step), *tried.notes, *notes]
+    notes = [*_notes_of_networks(engine, rows, step), *tried.notes, *notes]
+    notes = [*_notes_of_parts(recipe), *notes]
     notes += [note for v in tried.values if (note := audit.never_counts(v.term, engine.steps))]
     notes += audit.allowed(recipe, faults)
     losses = {value.term.label: value.value.item() for value in tried.values}
@@ -242,8 +243,8 @@ def _notes_of_parts(recipe: Recipe) -> Iterator[str]:
             yield f"{place}: {part.kind} '{part.type}': {fault}"
 
 
-def _notes_of_networks(rows: list[Row], step: Step) -> Iterator[str]:
-    for name, logits in audit.logits_of(step).items():
+def _notes_of_networks(engine: Engine, rows: list[Row], step: Step) -> Iterator[str]:
+    for name, logits in audit.logits_of(engine, step).items():
         height, width = logits.shape[2:] or (1, 1)
         if logits.dim() == 4 and (width > 1 or height == 1):  # a column: patches of several grids
             yield f"The {name} scores a grid of {height}x{width} patches."
@@ -302,7 +303,7 @@ def _rows(engine: Engine, step: Step) -> list[Row]:
     latent = "x".join(map(str, recipe.latent.shape))
     judged = {"images": image, "latents": latent, "pairs": f"{image}, {latent}"}
     shapes = {"encoder": f"{image} -> {latent}", "decoder": f"{latent} -> {image}"}
-    for name, logits in audit.logits_of(step).items():
+    for name, logits in audit.logits_of(engine, step).items():
         patches = "x".join(map(str, logits.shape[1:]))
         shapes[name] = f"{judged[recipe.judges[name].judges]} -> {patches}"
     rows = [
