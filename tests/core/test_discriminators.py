@@ -16,6 +16,7 @@ from torch import nn
 
 import vgx
 from vgx import rng
+from vgx.check.audit import parts_of
 from vgx.check.examine import examine
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
@@ -445,6 +446,15 @@ def test_frozen_and_started_discriminators_are_all_of_them():
     assert list(engine.players) == ["generator"]
     assert whole.frozen == ["discriminator fine", "discriminator latent"]
     assert not any(p.requires_grad for p in engine.named_parameters("discriminator").values())
+    with pytest.raises(
+        RecipeError, match=r"dead:bce-adversarial-fine\.discriminator: train\.freeze has the"
+    ):
+        examine(engine, vgx.discover(), Batch(images(0, 4).float(), None))
+
+
+def test_the_places_of_several_discriminators_are_those_of_the_recipe():
+    places = dict(parts_of(recipe(["l1"], discriminators={"fine": IMAGE, "coarse": LATENT})))
+    assert {"discriminators.fine", "discriminators.coarse"} < {*places}
 
 
 def test_both_forms_in_one_file_are_an_error(tmp_path):

@@ -186,7 +186,7 @@ def _without_player(term: Term, engine: Engine) -> Finding:
         f"the recipe has no {term.player}, so it counts in no step: add a {term.player}, or remove "
         "the loss"
     )
-    if term.player in engine.networks:
+    if engine.recipe.judges:
         message = f"train.freeze has the {term.player}, so it counts in no step: remove the loss"
     return Finding(f"dead:{term.label}", message)
 
@@ -363,5 +363,6 @@ def parts_of(recipe: Recipe) -> Iterator[tuple[str, Component]]:
             yield place, value
         if isinstance(value, tuple):
             pending += [(f"{place}.{index}", inner) for index, inner in enumerate(value)]
-        elif isinstance(value, BaseModel):
-            pending += [(f"{place}.{name}", inner) for name, inner in value.__dict__.items()]
+        elif isinstance(value, BaseModel | dict):
+            named = value if isinstance(value, dict) else value.__dict__
+            pending += [(f"{place}.{name}", inner) for name, inner in named.items()]
