@@ -272,7 +272,7 @@ def test_each_network_gets_the_gradient_of_a_plain_loop(family, order, monkeypat
 )
 def test_penalties_act_on_what_is_judged(judge, names):
     """Slopes by latents are plain; by images they are by pixels of [-1, 1], half as steep."""
-    whole = recipe([GAN, "r1", "r2", "gradient-penalty"], discriminator=judge)
+    whole = recipe([GAN, "r1", "r2", "gradient-penalty", "dragan"], discriminator=judge)
     engine = Engine(whole, 1, dtype=WIDE)
     step = forward(engine, 0, images(0))
     network = engine.networks["discriminator"]
@@ -295,6 +295,13 @@ def test_penalties_act_on_what_is_judged(judge, names):
     ]
     lengths = slopes(mixed).norm(dim=1)
     assert terms["gradient-penalty"] == pytest.approx((lengths - 1).square().mean().item())
+    generator = rng.generator(0, "loss dragan")
+    noises = [torch.empty_like(a).uniform_(generator=generator) for a in real]
+    alpha = torch.empty(8, dtype=WIDE).uniform_(generator=generator)
+    shares = [0.5 * alpha.view(-1, *[1] * (a.dim() - 1)) * a.std(correction=0) for a in real]
+    moved = [a + e * u for a, e, u in zip(real, shares, noises, strict=True)]
+    lengths = slopes(moved).norm(dim=1)
+    assert terms["dragan"] == pytest.approx((lengths - 1).square().mean().item())
 
 
 @pytest.mark.parametrize("judge", [LATENT, PAIR], ids=["latents", "pairs"])
