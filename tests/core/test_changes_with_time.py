@@ -135,6 +135,21 @@ def test_a_checkpoint_of_an_earlier_vgx_begins_with_new_buffers():
     assert engine.state({}).model["diff_augment 0 ada.p"] == 0
 
 
+def test_of_several_discriminators_ada_follows_those_that_judge_images():
+    judge = {"type": "patchgan", "widths": [4, 6]}
+    judges = {"latent": {"type": "latent-mlp"}, "fine": judge, "coarse": judge}
+    losses = [{"type": "hinge", "discriminator": name} for name in judges]
+    changes = {"discriminator": None, "discriminators": judges, "losses": ["l1", *losses]}
+    engine = engine_of({**changes, "augment": [], "diff_augment": [{**ADA, "every": 2}]})
+    examine(engine, vgx.discover(), Batch(images(0, 4)))
+    trained(engine, 0, 1)
+    means = [engine.forward.logits[f"discriminator {name}"][0].sign().mean() for name in judges]
+    (ada,) = engine.forward.diff_augment
+    assert ada.signs.item() == pytest.approx(sum(means[1:]).item() / 2)
+    assert means[0] != ada.signs
+    assert ada.seen.tolist() == [1, 8]
+
+
 @pytest.mark.parametrize("order", ["generator-first", "discriminator-first"])
 @pytest.mark.parametrize(("several", "pieces"), [(1, 1), (2, 1), (1, 2)])
 def test_each_minibatch_is_seen_once(order, several, pieces):

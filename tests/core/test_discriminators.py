@@ -16,6 +16,7 @@ from torch import nn
 
 import vgx
 from vgx import rng
+from vgx.check.audit import parts_of
 from vgx.check.examine import examine
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
@@ -271,7 +272,7 @@ def test_each_network_gets_the_gradient_of_a_plain_loop(family, order, monkeypat
 )
 def test_penalties_act_on_what_is_judged(judge, names):
     """Slopes by latents are plain; by images they are by pixels of [-1, 1], half as steep."""
-    whole = recipe([GAN, "r1", "r2", "gradient-penalty"], discriminator=judge)
+    whole = recipe([GAN, "r1", "r2", "gradient-penalty", "dragan"], discriminator=judge)
     engine = Engine(whole, 1, dtype=WIDE)
     step = forward(engine, 0, images(0))
     network = engine.networks["discriminator"]
@@ -294,6 +295,13 @@ def test_penalties_act_on_what_is_judged(judge, names):
     ]
     lengths = slopes(mixed).norm(dim=1)
     assert terms["gradient-penalty"] == pytest.approx((lengths - 1).square().mean().item())
+    generator = rng.generator(0, "loss dragan")
+    noises = [torch.empty_like(a).uniform_(generator=generator) for a in real]
+    alpha = torch.empty(8, dtype=WIDE).uniform_(generator=generator)
+    shares = [0.5 * alpha.view(-1, *[1] * (a.dim() - 1)) * a.std(correction=0) for a in real]
+    moved = [a + e * u for a, e, u in zip(real, shares, noises, strict=True)]
+    lengths = slopes(moved).norm(dim=1)
+    assert terms["dragan"] == pytest.approx((lengths - 1).square().mean().item())
 
 
 @pytest.mark.parametrize("judge", [LATENT, PAIR], ids=["latents", "pairs"])
@@ -407,6 +415,8 @@ def test_of_several_discriminators_a_loss_names_one():
     ]  # fmt: skip
     assert [row.shapes for row in found.rows[2:]] == ["3x16x16 -> 1x6x6", "3x16x16 -> 1x2x2"]
     assert {"hinge-fine.generator", "hinge-coarse.discriminator"} < {*found.losses}
+    found = examined([*named[:1], "l1"], discriminators={"fine": IMAGE})
+    assert found.rows[2].network == "discriminator fine"
     alone = Engine(recipe(["hinge"], discriminators={"fine": IMAGE}), 1)
     assert set(alone.step(0, batches(images(0).float()))) == {
         "hinge.generator", "hinge.discriminator"
@@ -443,6 +453,15 @@ def test_frozen_and_started_discriminators_are_all_of_them():
     assert list(engine.players) == ["generator"]
     assert whole.frozen == ["discriminator fine", "discriminator latent"]
     assert not any(p.requires_grad for p in engine.named_parameters("discriminator").values())
+    with pytest.raises(
+        RecipeError, match=r"dead:bce-adversarial-fine\.discriminator: train\.freeze has the"
+    ):
+        examine(engine, vgx.discover(), Batch(images(0, 4).float(), None))
+
+
+def test_the_places_of_several_discriminators_are_those_of_the_recipe():
+    places = dict(parts_of(recipe(["l1"], discriminators={"fine": IMAGE, "coarse": LATENT})))
+    assert {"discriminators.fine", "discriminators.coarse"} < {*places}
 
 
 def test_both_forms_in_one_file_are_an_error(tmp_path):

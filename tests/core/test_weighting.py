@@ -15,6 +15,7 @@ import vgx
 from vgx.engine.engine import Engine
 from vgx.engine.players import Player
 from vgx.errors import RecipeError
+from vgx.recipe.lengths import with_length
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 RECON = {"losses": [{"type": "l1"}], "discriminator": None}
@@ -115,6 +116,31 @@ def test_a_schedule_may_begin_later():
     assert {number: schedule.at(number) for number in values} == values
     cycles = schedule.model_copy(update={"shape": "cyclical"})
     assert [cycles.at(n) for n in (99, 102, 105, 109, 110, 112)] == [0, 0.8, 2, 2, 0, 0.8]
+
+
+class Softened(vgx.Discriminator, type="softened"):
+    """A discriminator with a number that changes."""
+
+    share: vgx.Rate = 1.0
+    """A number or a schedule."""
+
+    def build(self, image, latent):
+        raise NotImplementedError
+
+
+def test_a_schedule_without_steps_ends_with_the_training_wherever_it_is():
+    rise = {"from": 0.0, "to": 1.0}
+    losses = [{"type": "hinge", "discriminator": "a", "weight": {**rise, "after": 3}}, "l1"]
+    judges = {"a": Softened(share=rise)}
+    changes = {"losses": losses, "discriminators": judges, "train.steps": 9}
+    recipe = vgx.load_recipe(TINY, {"discriminator": None, **changes})
+    settled = with_length(recipe, None)
+    assert settled.discriminators["a"].share.steps == 9
+    assert settled.losses[0].weight.steps == 6
+    assert settled.losses[1] is recipe.losses[1]
+    assert with_length(settled, 20) is settled
+    longer = with_length(recipe, 20, settled)  # a run that goes on keeps its lengths
+    assert longer == settled
 
 
 def test_the_discriminator_learns_before_its_term_counts():

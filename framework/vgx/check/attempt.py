@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vgx.data.batches import Batch
 from vgx.engine import memory
 from vgx.engine.build import evaluating
+from vgx.engine.engine import Engine
+from vgx.engine.losses import Term
 from vgx.engine.surroundings import untouched
 from vgx.errors import RecipeError, VgxError
 from vgx.parts.base import BrokenError, Component
@@ -82,6 +85,17 @@ def read_only(part: Component, networks: Iterable[nn.Module]) -> Iterator[None]:
         yield
     if before != [tensor._version for tensor in tensors]:  # noqa: SLF001
         raise BrokenError(part, "it changes the model that it is given; it may only read it")
+
+
+def values_of_terms(engine: Engine, batch: Batch) -> list[tuple[Term, Tensor | None]]:
+    """Compute the terms of both players in one pass of a batch, as in the first step."""
+    streams, values = engine.streams(), list[tuple[Term, Tensor | None]]()
+    step = engine.forward(batch, 0, streams)
+    for player in engine.players.values():  # the generator is the first
+        if player.name == "discriminator":
+            step = engine.forward.for_discriminator(step, streams)
+        values += [(term, term.value(step)) for term in player.terms]
+    return values
 
 
 def alike(one: Tensor, other: Tensor, rounding: float = 1e-4) -> bool:

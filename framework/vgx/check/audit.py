@@ -186,7 +186,7 @@ def _without_player(term: Term, engine: Engine) -> Finding:
         f"the recipe has no {term.player}, so it counts in no step: add a {term.player}, or remove "
         "the loss"
     )
-    if term.player in engine.networks:
+    if engine.recipe.judges:
         message = f"train.freeze has the {term.player}, so it counts in no step: remove the loss"
     return Finding(f"dead:{term.label}", message)
 
@@ -310,7 +310,7 @@ def _squashed(engine: Engine, step: Step) -> Iterator[Finding]:
         logits = {"decoder": step.recon_logits}
     else:
         logits = {"decoder": engine.forward.decode(step.z, step.labels)}
-    logits |= logits_of(step)
+    logits |= logits_of(engine, step)
     for network, output in logits.items():
         node: Any = output.grad_fn
         while node is not None and _LAYOUT.match(node.name()):
@@ -323,12 +323,11 @@ def _squashed(engine: Engine, step: Step) -> Iterator[Finding]:
             yield Finding(f"squashed:{network}", message)
 
 
-def logits_of(step: Step) -> dict[str, Tensor]:
+def logits_of(engine: Engine, step: Step) -> dict[str, Tensor]:
     """Return the logits of what is real, by the name of the discriminator's network."""
-    if step.has("real_score"):
-        return {"discriminator": step.real_score.logits}
-    named = step.views
-    return {f"discriminator {name}": view["real_score"].logits for name, view in named}
+    judges = engine.recipe.judges
+    steps = [step.about(name.partition(" ")[2]) for name in judges]
+    return {name: own.real_score.logits for name, own in zip(judges, steps, strict=True)}
 
 
 # --- values that nothing read --------------------------------------------------------------------
@@ -364,5 +363,6 @@ def parts_of(recipe: Recipe) -> Iterator[tuple[str, Component]]:
             yield place, value
         if isinstance(value, tuple):
             pending += [(f"{place}.{index}", inner) for index, inner in enumerate(value)]
-        elif isinstance(value, BaseModel):
-            pending += [(f"{place}.{name}", inner) for name, inner in value.__dict__.items()]
+        elif isinstance(value, BaseModel | dict):
+            named = value if isinstance(value, dict) else value.__dict__
+            pending += [(f"{place}.{name}", inner) for name, inner in named.items()]

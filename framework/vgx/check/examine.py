@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vgx import rng
 from vgx.check import audit
-from vgx.check.attempt import keeping_buffers
+from vgx.check.attempt import keeping_buffers, values_of_terms
 from vgx.check.audit import Finding
 from vgx.check.blame import Working, blaming, responsible, working
 from vgx.check.changing import try_changing
@@ -28,7 +28,6 @@ from vgx.console import Console
 from vgx.data.batches import Batch
 from vgx.engine import memory
 from vgx.engine.engine import Engine
-from vgx.engine.losses import Term
 from vgx.errors import PluginError, RecipeError
 from vgx.parts.base import BrokenError
 from vgx.parts.contract import documentation_faults
@@ -132,7 +131,8 @@ def examine(
     if reads is not None:
         faults += audit.unread(recipe, reads)
     rows = _rows(engine, step)
-    notes = [*_notes_of_parts(recipe), *_notes_of_networks(rows, step), *tried.notes, *notes]
+    notes = [*_notes_of_networks(engine, rows, step), *tried.notes, *notes]
+    notes = [*_notes_of_parts(recipe), *notes]
     notes += [note for v in tried.values if (note := audit.never_counts(v.term, engine.steps))]
     notes += audit.allowed(recipe, faults)
     losses = {value.term.label: value.value.item() for value in tried.values}
@@ -208,15 +208,8 @@ def _try_piece(engine: Engine, batch: Batch, tried: int, parts: Working) -> None
     Raises `RecipeError` when that fails, although it worked with the `tried` images of the first
     batch: one is too few for BatchNorm, for instance.
     """
-    values: list[tuple[Term, Tensor | None]] = []
     try:
-        streams = engine.streams()
-        step = engine.forward(batch, 0, streams)
-        for player in engine.players.values():  # the generator is the first
-            if player.name == "discriminator":
-                step = engine.forward.for_discriminator(step, streams)
-            values += [(term, term.value(step)) for term in player.terms]
-        for term, value in values:
+        for term, value in values_of_terms(engine, batch):
             if value is not None and not value.isfinite():
                 raise BrokenError(term.part, "its value is not finite")
     except Exception as error:
@@ -250,8 +243,8 @@ def _notes_of_parts(recipe: Recipe) -> Iterator[str]:
             yield f"{place}: {part.kind} '{part.type}': {fault}"
 
 
-def _notes_of_networks(rows: list[Row], step: Step) -> Iterator[str]:
-    for name, logits in audit.logits_of(step).items():
+def _notes_of_networks(engine: Engine, rows: list[Row], step: Step) -> Iterator[str]:
+    for name, logits in audit.logits_of(engine, step).items():
         height, width = logits.shape[2:] or (1, 1)
         if logits.dim() == 4 and (width > 1 or height == 1):  # a column: patches of several grids
             yield f"The {name} scores a grid of {height}x{width} patches."
@@ -310,7 +303,7 @@ def _rows(engine: Engine, step: Step) -> list[Row]:
     latent = "x".join(map(str, recipe.latent.shape))
     judged = {"images": image, "latents": latent, "pairs": f"{image}, {latent}"}
     shapes = {"encoder": f"{image} -> {latent}", "decoder": f"{latent} -> {image}"}
-    for name, logits in audit.logits_of(step).items():
+    for name, logits in audit.logits_of(engine, step).items():
         patches = "x".join(map(str, logits.shape[1:]))
         shapes[name] = f"{judged[recipe.judges[name].judges]} -> {patches}"
     rows = [

@@ -7,10 +7,9 @@ import math
 import time
 
 import torch
-from torch import Tensor
 
 from vgx import rng
-from vgx.check.attempt import keeping_buffers
+from vgx.check.attempt import keeping_buffers, values_of_terms
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.recipe.lengths import with_length
@@ -80,14 +79,9 @@ def first_losses(engine: Engine, batch: Batch, *, bf16: bool) -> dict[str, float
     """Return the terms of a minibatch at the first weights, by name."""
     engine.forward.bf16 = bf16
     with keeping_buffers(engine.networks.values()), rng.ambient(engine.seed, "precision"):
-        streams, values = engine.streams(), dict[str, Tensor | None]()
-        step = engine.forward(batch, 0, streams)
-        for player in engine.players.values():  # the generator is the first
-            if player.name == "discriminator":
-                step = engine.forward.for_discriminator(step, streams)
-            values |= {term.label: term.value(step) for term in player.terms}
+        values = values_of_terms(engine, batch)
     engine.forward.bf16 = False  # until the engine is configured
-    return {name: value.item() for name, value in values.items() if value is not None}
+    return {term.label: value.item() for term, value in values if value is not None}
 
 
 def agree(losses: dict[str, float], reference: dict[str, float]) -> bool:

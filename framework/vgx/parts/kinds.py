@@ -342,14 +342,14 @@ def _accept_old_build(cls: type[Component]) -> None:
     if taken >= 2 or any(each.kind == each.VAR_POSITIONAL for each in parameters):
         return
 
-    told: list[str] = []
+    warned: list[str] = []
 
     @functools.wraps(build)
     def accepting(self: Component, *shapes: Any) -> Any:
-        if not told:  # once, however often it is built
+        if not warned:  # once, however often it is built
             message = f"{cls.kind} '{cls.type}': write def build(self, image, latent) in its class"
             warnings.warn(f"{message}; the next release refuses the old form", Notice, stacklevel=2)
-            told.append(message)
+            warned.append(message)
         return build(self, *shapes[:taken])
 
     type.__setattr__(cls, "build", accepting)
@@ -382,7 +382,8 @@ class Observing(Protocol):
         """See a step after its forward pass, before its losses: once for each minibatch.
 
         In a recipe with a discriminator it is the pass in which that is trained. With
-        `train.accumulate` it is called for each piece of the minibatch. Gradients are off.
+        `train.accumulate` it is called for each piece of the minibatch. Gradients are off. With
+        several discriminators `step.about(name)` has the scores of one; `step.views` has the names.
         """
         ...
 

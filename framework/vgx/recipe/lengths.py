@@ -32,19 +32,23 @@ def _settled(value: Any, steps: int | None, before: Any) -> Any:
                 "a schedule without steps: give it, or train.steps in place of epochs"
             )
         return value.model_copy(update={"steps": max(steps - value.after, 1)})
-    if isinstance(value, BaseModel):
-        known = before.__dict__ if isinstance(before, BaseModel) else {}
-        fields = {
-            name: new
-            for name, old in value.__dict__.items()
-            if (new := _settled(old, steps, known.get(name))) is not old
-        }
-        return value.model_copy(update=fields) if fields else value
+    if isinstance(value, BaseModel | dict):
+        own, known = _named(value), _named(before)
+        settled = {name: _settled(old, steps, known.get(name)) for name, old in own.items()}
+        fields = {name: new for name, new in settled.items() if new is not own[name]}
+        if not fields:
+            return value
+        return value | fields if isinstance(value, dict) else value.model_copy(update=fields)
     if isinstance(value, tuple):
-        others = before if isinstance(before, tuple) and len(before) == len(value) else value
-        items = [
-            _settled(each, steps, None if others is value else other)
-            for each, other in zip(value, others, strict=True)
-        ]
-        return tuple(items) if any(a is not b for a, b in zip(items, value, strict=True)) else value
+        same = isinstance(before, tuple) and len(before) == len(value)
+        others = before if same else (None,) * len(value)
+        items = tuple(_settled(each, steps, b) for each, b in zip(value, others, strict=True))
+        return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
     return value
+
+
+def _named(value: Any) -> dict[str, Any]:
+    """Return the fields of a part or the entries of a mapping; nothing for other values."""
+    if isinstance(value, BaseModel):
+        return value.__dict__
+    return value if isinstance(value, dict) else {}

@@ -39,6 +39,11 @@ class Case:
         """Whether the part takes labels; only networks may."""
         return bool(getattr(self.part, "conditional", False))
 
+    @property
+    def labels(self) -> Tensor:
+        """[B]  One label after the other; 0 where there are no classes."""
+        return torch.arange(B) % max(self.image.classes, 1)
+
     def check(self, condition: object, fault: str) -> None:
         """Note a fault unless the condition holds, and go on."""
         if not condition:

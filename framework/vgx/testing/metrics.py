@@ -59,7 +59,7 @@ def check_metric(case: Case) -> None:
     require(not reason, f"it cannot compare {B} images of {pixels}: {reason}")
 
     model = small_model(case.image, case.latent)
-    labels = torch.arange(B) % case.image.classes if case.image.classes else None  # [B]
+    labels = case.labels if case.image.classes else None  # [B]
 
     def measure(batch: int, ambient: int = 0) -> Any:
         with rng.ambient(ambient, "testing"), read_only(case.part, model.networks):

@@ -47,9 +47,9 @@ def check_encoder(case: Case) -> None:
 
     _check_network(case, lambda part: part.build(case.image, case.latent), [case.images()], check)
     network = built(lambda part: part.build(case.image, case.latent), case.part).eval()
-    quantising = isinstance(network, Quantising)
-    if quantising:
-        check_indices(network, network(case.images()), case.latent.shape)
+    posterior = network(case.images(), *((case.labels,) if case.conditional else ()))
+    if isinstance(network, Quantising):
+        check_indices(network, posterior, case.latent.shape)
 
 
 def check_decoder(case: Case) -> None:
@@ -82,10 +82,9 @@ def _check_network(
     case: Case, build: Callable[[Any], Any], inputs: list[Tensor], check: Check
 ) -> dict[str, Tensor]:
     """Check what every network must do; return its outputs in evaluation mode."""
-    labels = torch.arange(B) % max(case.image.classes, 1)  # [B]
 
     def forward(network: Any, inputs: list[Tensor]) -> dict[str, Tensor]:
-        label_inputs = (labels[: len(inputs[0])],) if case.conditional else ()
+        label_inputs = (case.labels[: len(inputs[0])],) if case.conditional else ()
         return check(network(*inputs, *label_inputs), len(inputs[0]))
 
     network = built(build, case.part)

@@ -24,14 +24,14 @@ def check_prior(case: Case) -> None:
     """Check the loss of a prior, its gradients, and what it draws."""
     part, latent = case.part, case.latent
     channels = latent.shape[0]
-    ones = (0.0,) * channels, (1.0,) * channels
-    spec = CodeSpec(latent.shape, 0, case.image.classes, *ones)
+    mean, deviation = (0.0,) * channels, (1.0,) * channels
+    spec = CodeSpec(latent.shape, 0, case.image.classes, mean, deviation)
     generator = rng.generator(0, "testing codes")
     codes = torch.randn((B, *latent.shape), generator=generator)  # [B, *Z]
     if part.of == "indices":
         spec = CodeSpec(latent.shape[1:], VALUES, case.image.classes)
         codes = torch.randint(VALUES, (B, *spec.shape), generator=generator)  # [B, *places]
-    labels = (torch.arange(B) % case.image.classes,) if case.conditional else ()
+    labels = (case.labels if case.image.classes else None,) if case.conditional else ()
 
     def build(part: Any) -> Any:
         return part.build(latent, spec)

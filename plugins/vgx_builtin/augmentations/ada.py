@@ -23,7 +23,8 @@ class Ada(vgx.Augmentation, type="ada"):
     `diff_augment`. Each change happens to each image with probability p, independently. With r the
     mean sign of the discriminator's logits on real images over `every` minibatches, p rises when
     r > target and falls when r < target, so fast that it could go from 0 to 1 in
-    `thousands` * 1,000 images; it is saved with the run.
+    `thousands` * 1,000 images; it is saved with the run. Of several discriminators, r is the mean
+    over those that judge images or pairs.
 
     The changes, in the paper's order (appendix B): x-flip; rotation by a multiple of 90 degrees, of
     180 where images are not square; translation by whole pixels up to 1/8 of each side; scaling by

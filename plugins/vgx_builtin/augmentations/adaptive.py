@@ -44,9 +44,11 @@ class Adaptive(nn.Module):
 
     def observe(self, step: vgx.Step) -> None:
         """Count the signs of the logits on real images, and move p when it is due."""
-        logits = step.real_score.logits
-        self.signs += logits.sign().mean()
-        self.seen += self.seen.new_tensor([1.0, len(logits)])
+        several = [step.about(name) for name, _ in step.views]
+        seeing = [each for each in several if each.judges != "latents"] or [step]
+        logits = [each.real_score.logits for each in seeing]
+        self.signs += torch.stack([each.sign().mean() for each in logits]).mean()
+        self.seen += self.seen.new_tensor([1.0, len(logits[0])])
         due = self.seen[0] >= self.every
         towards = (self.signs / self.seen[0] - self.target).sign()
         moved = (self.p + towards * self.seen[1] / self.images).clamp(0, self.most)
