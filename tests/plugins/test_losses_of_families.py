@@ -376,6 +376,23 @@ def test_equivariance_says_which_networks_it_wants():
         loss("equivariance", smallest=0.3).generator(at)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes"),
+    ],
+)
+def test_equivariance_does_not_hide_that_memory_ran_out(error):
+    def decode(z):
+        raise error
+
+    at = step(z=images(0, 2, 4), real=images(1, 2, 16), decode=decode)
+    with pytest.raises(RuntimeError) as caught:
+        loss("equivariance").generator(at.but(rng=lambda _: torch.Generator().manual_seed(0)))
+    assert caught.value is error
+
+
 # --- alignment ---------------------------------------------------------------------------------
 
 
