@@ -57,24 +57,41 @@ class StagedDiscriminator(nn.Module):
 class TimmPatchDiscriminator(nn.Module):
     """A timm backbone's feature maps, and a 1x1 convolution that scores each place of the last."""
 
+    def __init__(self, backbone: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.backbone, self.standardise = backbone, Standardise(mean, std)
+        self.head = nn.Conv2d(backbone.feature_info.channels()[-1], 1, 1)
+
+    def forward(self, images: Tensor) -> vgx.Score:
+        """Images [B, C, H, W] in [0, 1] -> logits [B, 1, h, w] and every stage's feature map."""
+        features = self.backbone(self.standardise(images))
+        return vgx.Score(self.head(features[-1]), tuple(features))
+
+
+class Standardise(nn.Module):
+    """Images -> (images - mean) / std, with the statistics of a pretraining's images."""
+
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.head = nn.Conv2d(backbone.feature_info.channels()[-1], 1, 1)
-        # Mean and standard deviation of the pretraining's images; not part of a run's state. In
-        # float64, so that a network cast to it computes with the exact numbers.
+        # Not part of a run's state. In float64, so that a network cast to it computes with the
+        # exact numbers.
         for name, values in (("mean", mean), ("std", std)):
             statistic = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)  # [1, C, 1, 1]
             self.register_buffer(name, statistic, persistent=False)
 
-    def forward(self, images: Tensor) -> vgx.Score:
-        """Images [B, C, H, W] in [0, 1] -> logits [B, 1, h, w] and every stage's feature map."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] -> the same shape; greyscale is broadcast to three channels."""
         mean, std = self.mean.to(images.dtype), self.std.to(images.dtype)
-        features = self.backbone((images - mean) / std)
-        return vgx.Score(self.head(features[-1]), tuple(features))
+        return (images - mean) / std
+
+
+def unit_vectors(maps: Tensor) -> Tensor:
+    """Feature maps [B, F, h, w] -> the same, the vector of each place divided by its length."""
+    # Added inside the root, so that its derivative stays finite where all features are 0.
+    return maps / (maps.square().sum(1, keepdim=True) + 1e-8).sqrt()
 
 
 def normalisation(kind: str, width: int) -> list[nn.Module]:
