@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import vgx
 from vgx_builtin.backbones import check_file
 from vgx_builtin.modules import Standardise, unit_vectors
-from vgx_builtin.published import Published, fetched
+from vgx_builtin.weight_files import WeightFile, fetched
 
 Network = Literal["vgg", "alex"]
 # The layers of a trunk whose outputs are compared: the last ReLU before each pooling in VGG-16, and
@@ -29,8 +29,8 @@ LAYERS = {"vgg": (3, 8, 15, 22, 29), "alex": (1, 4, 7, 9, 11)}
 LEAST = {"vgg": 16, "alex": 31}  # pixels a side
 SITE = "https://download.pytorch.org/models"
 WEIGHTS = {
-    "vgg": Published("vgg16-torchvision", f"{SITE}/vgg16-397923af.pth", "397923af"),
-    "alex": Published("alexnet-torchvision", f"{SITE}/alexnet-owt-7be5be79.pth", "7be5be79"),
+    "vgg": WeightFile("vgg16-torchvision", f"{SITE}/vgg16-397923af.pth", "397923af"),
+    "alex": WeightFile("alexnet-torchvision", f"{SITE}/alexnet-owt-7be5be79.pth", "7be5be79"),
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pretraining's images
 
