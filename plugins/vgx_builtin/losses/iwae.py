@@ -38,7 +38,7 @@ class Iwae(vgx.Loss, type="iwae"):
 
         from vgx_builtin.losses.latent import gaussian
 
-        posterior = gaussian(self.type, step)
+        posterior = gaussian(self.type, step.posterior)
         mu, logvar = posterior.mu, posterior.logvar  # [B, *Z]
         noise = mu.new_empty((self.samples, *mu.shape)).normal_(generator=step.rng(self.type))
         z = mu + (logvar / 2).exp() * noise  # [K, B, *Z]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import NonNegativeFloat, PositiveInt
 
 import vgx
+from vgx_builtin.losses.latent import gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +89,4 @@ def divergence(name: str, posterior: vgx.Posterior) -> Tensor:
 
     Raises `RecipeError` when the posterior is not Gaussian.
     """
-    if not isinstance(posterior, vgx.Gaussian):
-        given = type(posterior).__name__
-        raise vgx.RecipeError(f"{name} needs a Gaussian posterior; the encoder gives a {given}")
-    return posterior.kl().flatten(1).sum(1)
+    return gaussian(name, posterior).kl().flatten(1).sum(1)
