@@ -459,9 +459,9 @@ def test_the_example_of_a_learned_prior_is_that_of_distributions():
         return torch.randn(shape, generator=draws, dtype=WIDE, requires_grad=True)
 
     own, others = vgx.Gaussian(leaf(5, 4), leaf(5, 4)), vgx.Gaussian(leaf(3, 4), leaf(3, 4))
-    z, asked = leaf(5, 4), []
+    z, encoded = leaf(5, 4), []
     step = full_step(image=IMAGE, latent=LATENT).but(
-        posterior=own, z=z, encode=lambda images: asked.append(images) or others
+        posterior=own, z=z, encode=lambda images: encoded.append(images) or others
     )
     normal = distributions.Normal(others.mu, (others.logvar / 2).exp())
     mixture = distributions.MixtureSameFamily(
@@ -470,6 +470,6 @@ def test_the_example_of_a_learned_prior_is_that_of_distributions():
     density = distributions.Normal(own.mu, (own.logvar / 2).exp()).log_prob(z).sum(1)
     expected = (density - mixture.log_prob(z)).mean() / (3 * 8 * 8)
     assert module.generator(step).item() == pytest.approx(expected.item(), rel=1e-9)
-    (images,) = asked
+    (images,) = encoded
     assert images.shape == (3, 3, 8, 8)
     assert torch.equal(images, module.logits.sigmoid())

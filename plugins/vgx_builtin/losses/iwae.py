@@ -33,7 +33,7 @@ class Iwae(vgx.Loss, type="iwae"):
     """`pixel`: nats for each pixel value; `sample`: nats for each image; as in `kl`."""
 
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar >= 0."""
+        """Return a scalar; its mean over the samples is >= 0."""
         from torch.nn import functional as F
 
         from vgx_builtin.losses.latent import gaussian

@@ -23,8 +23,8 @@ class LatentRegression(vgx.Loss, type="latent-regression"):
     """
 
     latents: PositiveInt | None = None
-    """How many latents the image should tell of, the first ones; `null` is all. The others are
-    noise, as in the paper."""
+    """How many latents the encoder must find, the first ones; `null` is all. The others are noise,
+    as in the paper."""
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the encoder inverts the decoder."""
