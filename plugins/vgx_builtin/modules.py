@@ -107,6 +107,18 @@ def normalisation(kind: str, width: int) -> list[nn.Module]:
     return []
 
 
+def halving_stages(before: int, widths: Sequence[int], norm: str) -> list[nn.Module]:
+    """Return DCGAN's 4x4 convolutions of stride 2 with LeakyReLU; the first has no norm."""
+    stages: list[nn.Module] = []
+    for width in widths:
+        # BatchNorm takes the mean away, and a bias with it.
+        layers = normalisation(norm, width) if stages else []
+        conv = nn.Conv2d(before, width, 4, stride=2, padding=1, bias=not layers)
+        stages.append(nn.Sequential(conv, *layers, nn.LeakyReLU(SLOPE)))
+        before = width
+    return stages
+
+
 def spectrally_normed(network: nn.Module) -> nn.Module:
     """Divide every convolution's and linear layer's weight by its largest singular value."""
     for module in list(network.modules()):
