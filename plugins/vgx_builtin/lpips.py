@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import vgx
 from vgx_builtin.backbones import check_file
-from vgx_builtin.modules import Standardise, unit_vectors
+from vgx_builtin.pretrained import Standardise, unit_vectors
 from vgx_builtin.weight_files import WeightFile, fetched
 
 Network = Literal["vgg", "alex"]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
+from vgx_builtin.pretrained import Standardise
 
 SLOPE = 0.2  # of LeakyReLU, as in DCGAN (Radford et al. 2016)
 
@@ -66,32 +67,6 @@ class TimmPatchDiscriminator(nn.Module):
         """Images [B, C, H, W] in [0, 1] -> logits [B, 1, h, w] and every stage's feature map."""
         features = self.backbone(self.standardise(images))
         return vgx.Score(self.head(features[-1]), tuple(features))
-
-
-class Standardise(nn.Module):
-    """Images -> (images - mean) / std, with the statistics of a pretraining's images."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        # Not part of a run's state. In float64, so that a network cast to it computes with the
-        # exact numbers.
-        for name, values in (("mean", mean), ("std", std)):
-            statistic = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)  # [1, C, 1, 1]
-            self.register_buffer(name, statistic, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] -> the same shape; greyscale is broadcast to three channels."""
-        mean, std = self.mean.to(images.dtype), self.std.to(images.dtype)
-        return (images - mean) / std
-
-
-def unit_vectors(maps: Tensor) -> Tensor:
-    """Feature maps [B, F, h, w] -> the same, the vector of each place divided by its length."""
-    # Added inside the root, so that its derivative stays finite where all features are 0.
-    return maps / (maps.square().sum(1, keepdim=True) + 1e-8).sqrt()
 
 
 def normalisation(kind: str, width: int) -> list[nn.Module]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vgx
-from vgx_builtin.modules import Standardise
+from vgx_builtin.pretrained import Standardise
 
 
 class AlignmentTerm(nn.Module):

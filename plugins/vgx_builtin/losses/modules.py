@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import vgx
 from vgx_builtin.losses.sigma_vae import gaussian_nats
-from vgx_builtin.modules import Standardise, unit_vectors
+from vgx_builtin.pretrained import Standardise, unit_vectors
 
 
 class LeCamTerm(nn.Module):
