@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-import torch
 from torch import Tensor, nn
 
 import vgx
 from vgx_builtin.backbones import check_file
-from vgx_builtin.published import Published, fetched
+from vgx_builtin.pretrained import Standardise, unit_vectors
+from vgx_builtin.weight_files import WeightFile, fetched
 
 Network = Literal["vgg", "alex"]
 # The layers of a trunk whose outputs are compared: the last ReLU before each pooling in VGG-16, and
@@ -29,17 +29,14 @@ LAYERS = {"vgg": (3, 8, 15, 22, 29), "alex": (1, 4, 7, 9, 11)}
 LEAST = {"vgg": 16, "alex": 31}  # pixels a side
 SITE = "https://download.pytorch.org/models"
 WEIGHTS = {
-    "vgg": Published("vgg16-torchvision", f"{SITE}/vgg16-397923af.pth", "397923af"),
-    "alex": Published("alexnet-torchvision", f"{SITE}/alexnet-owt-7be5be79.pth", "7be5be79"),
+    "vgg": WeightFile("vgg16-torchvision", f"{SITE}/vgg16-397923af.pth", "397923af"),
+    "alex": WeightFile("alexnet-torchvision", f"{SITE}/alexnet-owt-7be5be79.pth", "7be5be79"),
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pretraining's images
 
 
 class Lpips(nn.Module):
     """The distance of two images, which no training changes."""
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, network: Network, weights: Mapping[str, Tensor] | None) -> None:
         """Take the weights of the trunk; None leaves them random."""
@@ -50,9 +47,7 @@ class Lpips(nn.Module):
             self.trunk.load_state_dict(dict(weights))
         for index, factors in enumerate(_learned_factors(network)):
             self.register_buffer(f"factors_{index}", factors)  # [1, C, 1, 1]
-        for name, values in (("mean", MEAN), ("std", STD)):
-            statistic = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)  # [1, 3, 1, 1]
-            self.register_buffer(name, statistic, persistent=False)
+        self.standardise = Standardise(MEAN, STD)
         self.trunk.eval()
         self.requires_grad_(False)
 
@@ -78,13 +73,11 @@ class Lpips(nn.Module):
         if side < self.least:
             message = f"an image has {side} pixels a side, and its network needs {self.least}"
             raise vgx.RecipeError(f"{message}; vgg needs {LEAST['vgg']}")
-        mean, std = self.mean.to(images.dtype), self.std.to(images.dtype)
-        x, maps = (images - mean) / std, []  # greyscale is broadcast to three channels
+        x, maps = self.standardise(images), []
         for index, layer in enumerate(self.trunk):
             x = layer(x)
             if index in self.layers:
-                # Added inside the root, so that its derivative stays finite where all are 0.
-                maps.append(x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt())
+                maps.append(unit_vectors(x))
         return maps
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
+from vgx_builtin.pretrained import Standardise
 
 SLOPE = 0.2  # of LeakyReLU, as in DCGAN (Radford et al. 2016)
 
@@ -57,23 +58,14 @@ class StagedDiscriminator(nn.Module):
 class TimmPatchDiscriminator(nn.Module):
     """A timm backbone's feature maps, and a 1x1 convolution that scores each place of the last."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, backbone: Any, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.standardise = backbone, Standardise(mean, std)
         self.head = nn.Conv2d(backbone.feature_info.channels()[-1], 1, 1)
-        # Mean and standard deviation of the pretraining's images; not part of a run's state. In
-        # float64, so that a network cast to it computes with the exact numbers.
-        for name, values in (("mean", mean), ("std", std)):
-            statistic = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)  # [1, C, 1, 1]
-            self.register_buffer(name, statistic, persistent=False)
 
     def forward(self, images: Tensor) -> vgx.Score:
         """Images [B, C, H, W] in [0, 1] -> logits [B, 1, h, w] and every stage's feature map."""
-        mean, std = self.mean.to(images.dtype), self.std.to(images.dtype)
-        features = self.backbone((images - mean) / std)
+        features = self.backbone(self.standardise(images))
         return vgx.Score(self.head(features[-1]), tuple(features))
 
 
@@ -88,6 +80,18 @@ def normalisation(kind: str, width: int) -> list[nn.Module]:
         # be normalised to nothing. A width that 8 does not divide is one group.
         return [nn.GroupNorm(max(math.gcd(128, width) // 4, 1), width)]
     return []
+
+
+def halving_stages(before: int, widths: Sequence[int], norm: str) -> list[nn.Module]:
+    """Return DCGAN's 4x4 convolutions of stride 2 with LeakyReLU; the first has no norm."""
+    stages: list[nn.Module] = []
+    for width in widths:
+        # BatchNorm takes the mean away, and a bias with it.
+        layers = normalisation(norm, width) if stages else []
+        conv = nn.Conv2d(before, width, 4, stride=2, padding=1, bias=not layers)
+        stages.append(nn.Sequential(conv, *layers, nn.LeakyReLU(SLOPE)))
+        before = width
+    return stages
 
 
 def spectrally_normed(network: nn.Module) -> nn.Module:

@@ -30,14 +30,16 @@ def output_on_black(network: nn.Module, image: vgx.ImageSpec) -> Any:
     return output
 
 
-def freeze_all_but_mean(encoder: nn.Module, image: vgx.ImageSpec) -> nn.Module:
-    """Freeze the weights that the posterior's mean does not depend on, and return the encoder.
+def mean_of(
+    part: str, inner: vgx.Encoder, image: vgx.ImageSpec, latent: vgx.LatentSpec
+) -> nn.Module:
+    """Build the inner encoder of a part, and freeze what its posterior's mean does not depend on.
 
-    Their gradients show which these are, so this works for every encoder. Raises `RecipeError` for
-    one that takes labels, which it would not get.
+    The gradients of the weights show which these are, so this works for every encoder. Raises
+    `RecipeError` for one that takes labels.
     """
-    if isinstance(encoder, ConditionalEncoder):
-        raise vgx.RecipeError("inner: 'labelled' takes labels itself; put it outside, not inside")
+    unconditional(f"encoder {part}", inner)
+    encoder = inner.build(image, latent)
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     if not weights:
         return encoder

@@ -376,6 +376,23 @@ def test_equivariance_says_which_networks_it_wants():
         loss("equivariance", smallest=0.3).generator(at)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes"),
+    ],
+)
+def test_equivariance_does_not_hide_that_memory_ran_out(error):
+    def decode(z):
+        raise error
+
+    at = step(z=images(0, 2, 4), real=images(1, 2, 16), decode=decode)
+    with pytest.raises(RuntimeError) as caught:
+        loss("equivariance").generator(at.but(rng=lambda _: torch.Generator().manual_seed(0)))
+    assert caught.value is error
+
+
 # --- alignment ---------------------------------------------------------------------------------
 
 
@@ -442,9 +459,9 @@ def test_the_example_of_a_learned_prior_is_that_of_distributions():
         return torch.randn(shape, generator=draws, dtype=WIDE, requires_grad=True)
 
     own, others = vgx.Gaussian(leaf(5, 4), leaf(5, 4)), vgx.Gaussian(leaf(3, 4), leaf(3, 4))
-    z, asked = leaf(5, 4), []
+    z, encoded = leaf(5, 4), []
     step = full_step(image=IMAGE, latent=LATENT).but(
-        posterior=own, z=z, encode=lambda images: asked.append(images) or others
+        posterior=own, z=z, encode=lambda images: encoded.append(images) or others
     )
     normal = distributions.Normal(others.mu, (others.logvar / 2).exp())
     mixture = distributions.MixtureSameFamily(
@@ -453,6 +470,6 @@ def test_the_example_of_a_learned_prior_is_that_of_distributions():
     density = distributions.Normal(own.mu, (own.logvar / 2).exp()).log_prob(z).sum(1)
     expected = (density - mixture.log_prob(z)).mean() / (3 * 8 * 8)
     assert module.generator(step).item() == pytest.approx(expected.item(), rel=1e-9)
-    (images,) = asked
+    (images,) = encoded
     assert images.shape == (3, 3, 8, 8)
     assert torch.equal(images, module.logits.sigmoid())

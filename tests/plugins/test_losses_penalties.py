@@ -166,10 +166,10 @@ def test_the_gradient_penalty_is_finite_where_nothing_slopes():
     assert torch.autograd.grad(value, flat)[0].isfinite()
 
 
-def dragan_program(images, chance):
+def dragan_program(images, draws):
     """The authors' program (kodalinaveen3/DRAGAN) in numpy, for D(v) = |v|^2 / 16."""
-    perturbed = images + 0.5 * images.std() * chance.random(images.shape)
-    alpha = chance.random((len(images), 1))
+    perturbed = images + 0.5 * images.std() * draws.random(images.shape)
+    alpha = draws.random((len(images), 1))
     points = images + alpha * (perturbed - images)
     slopes = np.sqrt(np.sum((points / 8) ** 2, axis=1))
     return np.mean((slopes - 1) ** 2)

@@ -92,8 +92,8 @@ def test_ms_ssim_is_that_of_another_implementation(scales, side):
 def test_ms_ssim_of_similar_images_is_the_papers(noise):
     """Value and gradient of 1 - MS-SSIM without (1 + v) / 2: published weights transfer."""
     x = random_images(64)
-    chance = torch.Generator().manual_seed(2)
-    y = x + noise * torch.randn(x.shape, generator=chance, dtype=WIDE)
+    generator = torch.Generator().manual_seed(2)
+    y = x + noise * torch.randn(x.shape, generator=generator, dtype=WIDE)
     y.requires_grad_()
     betas = tuple(exponent / 0.6305 for exponent in (0.0448, 0.2856, 0.3001))
     papers = 1 - multiscale_structural_similarity_index_measure(

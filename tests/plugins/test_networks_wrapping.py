@@ -329,7 +329,7 @@ def test_labels_are_needed(kind, name, inner):
         part(kind, name, inner=inner()).build(*given)
 
 
-def test_a_part_that_is_told_labels_stands_outside():
+def test_a_part_that_takes_labels_stands_outside():
     within = part("discriminator", "projection", inner=MeanDiscriminator())
     for name in ("projection", "multi-scale"):
         with pytest.raises(RecipeError, match=f"{name}: inner: 'projection' takes labels"):
@@ -337,6 +337,10 @@ def test_a_part_that_is_told_labels_stands_outside():
     within = part("decoder", "labelled", inner=Echo())
     with pytest.raises(RecipeError, match="labelled: inner: 'labelled' takes labels"):
         part("decoder", "labelled", inner=within).build(FLAT, IMAGE)
+    within = part("encoder", "labelled", inner=Means())
+    for name in ("labelled", "deterministic", "noisy", "vector-quantised"):
+        with pytest.raises(RecipeError, match=f"{name}: inner: 'labelled' takes labels"):
+            part("encoder", name, inner=within).build(IMAGE, FLAT)
 
 
 def test_projection_wants_features():

@@ -114,7 +114,7 @@ def test_the_attention_is_that_of_a_plain_computation():
 
 
 def test_it_learns_a_sequence_that_follows_from_its_label():
-    """Two labels with one grid each: nothing is left to chance, so the loss goes to 0."""
+    """Two labels with one grid each: nothing is random, so the loss goes to 0."""
     grids = torch.tensor([[[0, 1, 2], [3, 4, 0]], [[4, 4, 1], [0, 2, 3]]])  # [2, 2, 3]
     labels = torch.tensor([0, 1])
     network = sequences(shape=(2, 3), codes=5, classes=2)

@@ -36,7 +36,7 @@ class Ada(vgx.Augmentation, type="ada"):
 
     target: Annotated[float, Field(gt=-1, lt=1)] = 0.6
     """The mean sign of the logits on real images that p is steered to: 0 where the discriminator
-    cannot tell them, 1 where it is sure of all of them."""
+    takes half of them for real, 1 where it takes all of them for real."""
     thousands: PositiveFloat = 500.0
     """Thousands of real images in which p can go from 0 to 1."""
     every: PositiveInt = 4

@@ -68,7 +68,7 @@ def normal(images: Tensor, generator: Generator) -> Tensor:
 
 
 def flip(images: Tensor, generator: Generator) -> Tensor:
-    """Mirror each image or not, with equal chances."""
+    """Mirror each image with probability 1/2."""
     mirrored = uniform(images, generator)[:, None, None, None] < 0.5  # [B, 1, 1, 1]
     return images.flip(3).where(mirrored, images)
 

@@ -33,23 +33,15 @@ class DcganDiscriminator(vgx.Discriminator, type="dcgan"):
         from torch import nn
 
         from vgx_builtin.modules import (
-            SLOPE,
             StagedDiscriminator,
             draw_as_dcgan,
+            halving_stages,
             last_sides,
-            normalisation,
             spectrally_normed,
         )
 
         sides = last_sides("discriminator dcgan", image, len(self.widths))
-        before: int = image.channels
-        stages: list[nn.Module] = []
-        for width in self.widths:
-            # BatchNorm takes the mean away, and a bias with it.
-            norm = normalisation(self.norm, width) if stages else []
-            conv = nn.Conv2d(before, width, 4, stride=2, padding=1, bias=not norm)
-            stages.append(nn.Sequential(conv, *norm, nn.LeakyReLU(SLOPE)))
-            before = width
-        head = nn.Sequential(nn.Conv2d(before, 1, sides), nn.Flatten())
+        stages = halving_stages(image.channels, self.widths, self.norm)
+        head = nn.Sequential(nn.Conv2d(self.widths[-1], 1, sides), nn.Flatten())
         network = draw_as_dcgan(StagedDiscriminator(stages, head))
         return spectrally_normed(network) if self.spectral else network

@@ -37,23 +37,16 @@ class PairConv(vgx.Discriminator, type="pair-conv"):
 
         from vgx_builtin.critics import PairDiscriminator, linear_stages
         from vgx_builtin.modules import (
-            SLOPE,
             draw_as_dcgan,
+            halving_stages,
             last_sides,
-            normalisation,
             spectrally_normed,
         )
 
         height, width = last_sides("discriminator pair-conv", image, len(self.widths))
-        before: int = image.channels
-        stages: list[nn.Module] = []
-        for channels in self.widths:
-            norm = normalisation(self.norm, channels) if stages else []
-            conv = nn.Conv2d(before, channels, 4, stride=2, padding=1, bias=not norm)
-            stages.append(nn.Sequential(conv, *norm, nn.LeakyReLU(SLOPE)))
-            before = channels
+        stages = halving_stages(image.channels, self.widths, self.norm)
         of_latents = nn.Sequential(*linear_stages(latent.size, [self.joint]))
-        both = before * height * width + self.joint
+        both = self.widths[-1] * height * width + self.joint
         joint = nn.Sequential(*linear_stages(both, [self.joint]), nn.Linear(self.joint, 1))
         network = draw_as_dcgan(PairDiscriminator(stages, of_latents, joint))
         return spectrally_normed(network) if self.spectral else network

@@ -27,8 +27,9 @@ class BinarySpherical(vgx.Encoder, type="binary-spherical"):
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] -> a posterior with `encoded`, `codes` [B, *Z]."""
-        from vgx_builtin.quantisers.encoder import QuantisedEncoder, mean_of
+        from vgx_builtin.quantisers.encoder import QuantisedEncoder
         from vgx_builtin.quantisers.grids import Corners
+        from vgx_builtin.wrapping import mean_of
 
         if latent.shape[0] > MOST_BITS:
             raise vgx.RecipeError(

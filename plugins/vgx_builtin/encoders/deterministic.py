@@ -21,9 +21,9 @@ class Deterministic(vgx.Encoder, type="deterministic"):
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] -> a posterior whose sample is its mean [B, *Z]."""
-        from vgx_builtin.wrapping import PointEncoder, freeze_all_but_mean
+        from vgx_builtin.wrapping import PointEncoder, mean_of
 
-        return PointEncoder(freeze_all_but_mean(self.inner.build(image, latent), image))
+        return PointEncoder(mean_of(self.type, self.inner, image, latent))
 
     def note(self, image: vgx.ImageSpec) -> str:
         """Return the inner encoder's note."""

@@ -30,8 +30,9 @@ class FiniteScalar(vgx.Encoder, type="finite-scalar"):
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] -> a posterior with `encoded`, `codes` [B, *Z]."""
-        from vgx_builtin.quantisers.encoder import QuantisedEncoder, mean_of
+        from vgx_builtin.quantisers.encoder import QuantisedEncoder
         from vgx_builtin.quantisers.grids import Grid
+        from vgx_builtin.wrapping import mean_of
 
         if latent.shape[0] != len(self.levels):
             shape = [len(self.levels), *latent.shape[1:]]

@@ -30,8 +30,9 @@ class Noisy(vgx.Encoder, type="noisy"):
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] -> a posterior with noisy samples [B, *Z]."""
-        from vgx_builtin.wrapping import NoisyEncoder
+        from vgx_builtin.wrapping import NoisyEncoder, unconditional
 
+        unconditional("encoder noisy", self.inner)
         return NoisyEncoder(self.inner.build(image, latent), self.sigma)
 
     def note(self, image: vgx.ImageSpec) -> str:

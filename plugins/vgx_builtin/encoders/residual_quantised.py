@@ -39,7 +39,8 @@ class ResidualQuantised(vgx.Encoder, type="residual-quantised"):
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] -> a posterior with `encoded`, `codes` [B, *Z]."""
         from vgx_builtin.quantisers.codebooks import MovingCodebook, ResidualCodebooks
-        from vgx_builtin.quantisers.encoder import QuantisedEncoder, mean_of
+        from vgx_builtin.quantisers.encoder import QuantisedEncoder
+        from vgx_builtin.wrapping import mean_of
 
         inner, size = mean_of(self.type, self.inner, image, latent), (self.codes, latent.shape[0])
         books = [MovingCodebook(*size, self.decay, self.restart) for _ in range(self.levels)]

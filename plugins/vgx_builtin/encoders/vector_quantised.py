@@ -46,7 +46,8 @@ class VectorQuantised(vgx.Encoder, type="vector-quantised"):
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] -> a posterior with `encoded`, `codes` [B, *Z]."""
         from vgx_builtin.quantisers.codebooks import Codebook, MovingCodebook
-        from vgx_builtin.quantisers.encoder import QuantisedEncoder, mean_of
+        from vgx_builtin.quantisers.encoder import QuantisedEncoder
+        from vgx_builtin.wrapping import mean_of
 
         inner, size = mean_of(self.type, self.inner, image, latent), (self.codes, latent.shape[0])
         if self.decay is None:

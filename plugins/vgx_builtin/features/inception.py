@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import vgx
 from vgx_builtin.files.image_files import open_regular
-from vgx_builtin.published import Published, fetched
+from vgx_builtin.weight_files import WeightFile, fetched
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # The weights of TensorFlow's network of 2015, as torch-fidelity and torchmetrics use them.
-WEIGHTS = Published(
+WEIGHTS = WeightFile(
     "inception-2015",
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
     "weights-inception-2015-12-05-6726825d.pth",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vgx
+from vgx_builtin.pretrained import Standardise
 
 WIDTHS = (32, 64, 128, 256)
 SIDE = 299  # pixels that Inception was trained with
@@ -51,21 +52,17 @@ class RandomNetwork(nn.Module):
 class TimmNetwork(nn.Module):
     """A timm backbone without its classifier; images are prepared as in its pretraining."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self, backbone: Any, mean: Sequence[float], std: Sequence[float], size: tuple[int, int]
     ) -> None:
         super().__init__()
         self.backbone, self.size = backbone.eval().requires_grad_(False), size
-        for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+        self.standardise = Standardise(mean, std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] in [0, 1] -> features [N, F]."""
         x = F.interpolate(images, self.size, mode="bicubic", antialias=True)
-        features: Tensor = self.backbone((x.clamp(0, 1) - self.mean) / self.std)
+        features: Tensor = self.backbone(self.standardise(x.clamp(0, 1)))
         return features
 
 

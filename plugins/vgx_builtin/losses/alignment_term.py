@@ -13,13 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vgx
+from vgx_builtin.pretrained import Standardise
 
 
 class AlignmentTerm(nn.Module):
     """The term of `alignment`: a frozen backbone, and the matrix that takes latents to features."""
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -35,9 +33,7 @@ class AlignmentTerm(nn.Module):
         self.backbone = backbone.eval().requires_grad_(False)
         self.sides, self.margins = sides, margins
         self.projection = nn.Conv2d(channels, backbone.feature_info.channels()[-1], 1, bias=False)
-        for name, values in (("mean", mean), ("std", std)):
-            statistic = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)  # [1, 3, 1, 1]
-            self.register_buffer(name, statistic, persistent=False)
+        self.standardise = Standardise(mean, std)
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 where the latents are as similar as the features, by margins."""
@@ -57,6 +53,5 @@ class AlignmentTerm(nn.Module):
         """[B, F, h, w]  The last feature map of images [B, C, H, W]."""
         self.backbone.eval()  # whatever mode the networks that are trained are in
         images = F.interpolate(real, self.sides, mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = self.mean.to(images.dtype), self.std.to(images.dtype)
-        features: Tensor = self.backbone((images - mean) / std)[-1]
+        features: Tensor = self.backbone(self.standardise(images))[-1]
         return features

@@ -34,7 +34,7 @@ class DipVae(vgx.Loss, type="dip-vae"):
         """Return a scalar >= 0; 0 when the covariance is the identity."""
         from vgx_builtin.losses.latent import gaussian
 
-        posterior = gaussian(self.type, step)
+        posterior = gaussian(self.type, step.posterior)
         mu, logvar = posterior.mu.flatten(1), posterior.logvar.flatten(1)  # [B, Z]
         centred = mu - mu.mean(0)
         covariance = centred.T @ centred / len(mu)  # [Z, Z]

@@ -82,7 +82,7 @@ class TotalCorrelation(vgx.Loss, type="total-correlation"):
         """Return a scalar of any sign, near 0 when the latents are independent."""
         from vgx_builtin.losses.latent import gaussian
 
-        posterior = gaussian(self.type, step)
+        posterior = gaussian(self.type, step.posterior)
         mu, logvar = posterior.mu.flatten(1), posterior.logvar.flatten(1)  # [B, Z]
         squares = (step.z.flatten(1)[:, None] - mu[None]) ** 2  # [B, B, Z]
         densities = -0.5 * (math.log(2 * math.pi) + logvar + squares * (-logvar).exp())

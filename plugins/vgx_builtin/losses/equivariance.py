@@ -45,6 +45,8 @@ class Equivariance(vgx.Loss, type="equivariance"):
         try:
             decoded = step.decode(changed)
         except RuntimeError as error:
+            if "memory" in str(error):  # it ran out, which the engine has its own message for
+                raise
             raise vgx.RecipeError(self._other_sizes(changed)) from error
         if decoded.shape != target.shape:
             raise vgx.RecipeError(self._other_sizes(changed))

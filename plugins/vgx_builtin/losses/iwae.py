@@ -33,12 +33,12 @@ class Iwae(vgx.Loss, type="iwae"):
     """`pixel`: nats for each pixel value; `sample`: nats for each image; as in `kl`."""
 
     def generator(self, step: vgx.Step) -> Tensor:
-        """Return a scalar >= 0."""
+        """Return a scalar; its mean over the samples is >= 0."""
         from torch.nn import functional as F
 
         from vgx_builtin.losses.latent import gaussian
 
-        posterior = gaussian(self.type, step)
+        posterior = gaussian(self.type, step.posterior)
         mu, logvar = posterior.mu, posterior.logvar  # [B, *Z]
         noise = mu.new_empty((self.samples, *mu.shape)).normal_(generator=step.rng(self.type))
         z = mu + (logvar / 2).exp() * noise  # [K, B, *Z]

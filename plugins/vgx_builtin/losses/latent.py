@@ -35,7 +35,7 @@ class Kl(vgx.Loss, type="kl"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the posterior is the prior, without `capacity`."""
-        posterior = gaussian(self.type, step)
+        posterior = gaussian(self.type, step.posterior)
         mu, logvar = posterior.mu, posterior.logvar  # [B, *Z]
         nats = -0.5 * (1 + logvar - mu**2 - logvar.exp()).flatten(1).mean(0)  # [Z]
         if self.free_bits:
@@ -87,9 +87,9 @@ def _since(loss: vgx.Loss) -> str:
     return since + (f" until step {loss.stop:,}" if loss.stop else "")
 
 
-def gaussian(name: str, step: vgx.Step) -> vgx.Gaussian:
-    """Return the step's posterior. Raises `RecipeError` when it is not Gaussian."""
-    if not isinstance(step.posterior, vgx.Gaussian):
-        given = type(step.posterior).__name__
+def gaussian(name: str, posterior: vgx.Posterior) -> vgx.Gaussian:
+    """Return the posterior. Raises `RecipeError` when it is not Gaussian."""
+    if not isinstance(posterior, vgx.Gaussian):
+        given = type(posterior).__name__
         raise vgx.RecipeError(f"{name} needs a Gaussian posterior; the encoder gives a {given}")
-    return step.posterior
+    return posterior

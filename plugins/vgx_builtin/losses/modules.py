@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import vgx
 from vgx_builtin.losses.sigma_vae import gaussian_nats
+from vgx_builtin.pretrained import Standardise, unit_vectors
 
 
 class LeCamTerm(nn.Module):
@@ -68,15 +69,10 @@ class LpipsTerm(nn.Module):
 class FeatureDistance(nn.Module):
     """The term of `perceptual`: the distance of two images in a frozen backbone."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, backbone: Any, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.backbone = backbone.eval().requires_grad_(False)
-        for name, values in (("mean", mean), ("std", std)):
-            statistic = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)  # [1, 3, 1, 1]
-            self.register_buffer(name, statistic, persistent=False)
+        self.standardise = Standardise(mean, std)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: the distance must not change while networks are trained."""
@@ -95,7 +91,4 @@ class FeatureDistance(nn.Module):
 
     def _features(self, images: Any) -> list[Tensor]:
         """Return feature maps [B, C, h, w]; each place is a vector of length 1."""
-        mean, std = self.mean.to(images.dtype), self.std.to(images.dtype)
-        maps = self.backbone((images - mean) / std)  # greyscale is broadcast to three channels
-        # Added inside the root, so that its derivative stays finite where all features are 0.
-        return [x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt() for x in maps]
+        return [unit_vectors(maps) for maps in self.backbone(self.standardise(images))]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import NonNegativeFloat, PositiveInt
 
 import vgx
+from vgx_builtin.losses.latent import gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +23,8 @@ class LatentRegression(vgx.Loss, type="latent-regression"):
     """
 
     latents: PositiveInt | None = None
-    """How many latents the image should tell of, the first ones; `null` is all. The others are
-    noise, as in the paper."""
+    """How many latents the encoder must find, the first ones; `null` is all. The others are noise,
+    as in the paper."""
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the encoder inverts the decoder."""
@@ -88,7 +89,4 @@ def divergence(name: str, posterior: vgx.Posterior) -> Tensor:
 
     Raises `RecipeError` when the posterior is not Gaussian.
     """
-    if not isinstance(posterior, vgx.Gaussian):
-        given = type(posterior).__name__
-        raise vgx.RecipeError(f"{name} needs a Gaussian posterior; the encoder gives a {given}")
-    return posterior.kl().flatten(1).sum(1)
+    return gaussian(name, posterior).kl().flatten(1).sum(1)

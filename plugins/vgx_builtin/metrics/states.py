@@ -47,5 +47,5 @@ class GatheredFeatures:
         self.features.append([self.network(images).cpu() for images in sets])
 
     def compute(self) -> dict[str, float]:
-        """Compare features [N, F] with [M, F]."""
+        """Compare the features of the sets, [N, F] and [M, F] and so on."""
         return self.compare(*map(torch.cat, zip(*self.features, strict=True)))

@@ -38,8 +38,8 @@ class RectifiedFlow(vgx.Prior, type="rectified-flow"):
         `draw` also takes `steps`, `solver` ("euler" or "heun") and `temperature`, by which the
         noise is multiplied.
         """
-        from vgx_builtin.flows import FlatField, Flow
-        from vgx_builtin.flows_spatial import SpatialField
+        from vgx_builtin.priors.flow_network import FlatField, Flow
+        from vgx_builtin.priors.flow_network_spatial import SpatialField
 
         if len(latent.shape) == 1:
             field: nn.Module = FlatField(

@@ -52,7 +52,7 @@ class Transformer(vgx.Prior, type="transformer"):
         from so many of the likeliest alone.
         """
         del latent
-        from vgx_builtin.sequences import SequenceModel
+        from vgx_builtin.priors.transformer_network import SequenceModel
 
         return SequenceModel(
             codes.shape, codes.codes, codes.classes, self.width, self.depth, self.heads,

@@ -9,9 +9,7 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
-import vgx
 from vgx_builtin.posteriors import Quantised
-from vgx_builtin.wrapping import freeze_all_but_mean, unconditional
 
 
 class Quantiser(Protocol):
@@ -44,14 +42,3 @@ class QuantisedEncoder(nn.Module):
     def from_indices(self, indices: Tensor) -> Tensor:
         """[n, *Z]  The latents of indices [n, *places] or [n, *places, levels]."""
         return cast("Quantiser", self.codebook).vectors(indices)
-
-
-def mean_of(
-    part: str, inner: vgx.Encoder, image: vgx.ImageSpec, latent: vgx.LatentSpec
-) -> nn.Module:
-    """Build the inner encoder of a part; weights that its mean does not depend on are frozen.
-
-    Raises `RecipeError` for an inner encoder that takes labels.
-    """
-    unconditional(f"encoder {part}", inner)
-    return freeze_all_but_mean(inner.build(image, latent), image)

@@ -13,7 +13,7 @@ import vgx
 
 
 @dataclass(frozen=True)
-class Published:
+class WeightFile:
     """A file of weights at an address."""
 
     name: str  # of its file in the cache, without an ending
@@ -21,7 +21,7 @@ class Published:
     digest: str  # how the SHA-256 of the file at this address begins
 
 
-def fetched(weights: Published, part: str, instead: str) -> Path:
+def fetched(weights: WeightFile, part: str, instead: str) -> Path:
     """Return the safetensors file in the cache; fetch it first when it is missing or damaged.
 
     Raises `HubError` when it is neither cached nor to be fetched: `part` begins the message and

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vgx_builtin.flows import Conditions
 from vgx_builtin.modules import normalisation
+from vgx_builtin.priors.flow_network import Conditions
 
 
 class SpatialBlock(nn.Module):
