@@ -80,3 +80,21 @@ def test_at_most_2000_bars_are_drawn(dimensions, drawn):
       return made.filter((tag) => tag === "rect").length;
     }})()"""
     assert answer(f"(() => {{ {bars} return {script} }})()", "charts.js") == drawn
+
+
+def test_only_what_went_wrong_stands_in_the_colour_of_an_alarm():
+    source = (PAGE / "report.js").read_text(encoding="utf-8")
+    notes = (
+        "function notes(" + source.partition("function notes(")[2].partition("\n}\n")[0] + "\n}\n"
+    )
+    script = """(() => {
+      const h = (tag, { class: kind }, ...children) =>
+        (kind ? [kind, ...children.flat()] : children.flat().join(""));
+      const given = [[0, "the fallback"], [1200, "collapsed"], [null, "left out: x"]];
+      return [[], given].map((some) => notes(some.map(([step, text]) => ({ step, text }))));
+    })()"""
+    script = script.replace("(() => {", "(() => {" + notes, 1)
+    assert answer(script) == [
+        [None, None],
+        [["alarm", "Step 1200: collapsed", "left out: x"], ["notice", "Notice: the fallback"]],
+    ]
