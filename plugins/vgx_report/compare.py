@@ -229,7 +229,7 @@ def _behind(run: RunData) -> str:
     """Return a notice when a run was evaluated at another step than its last one."""
     if not (run.evaluation and run.log) or run.evaluation["step"] == run.log[-1]["step"]:
         return ""
-    chosen = {"best": "its best checkpoint", "step": "as was asked for"}
+    chosen = {"best": "its best checkpoint", "step": "the chosen one"}
     why = chosen.get(run.evaluation.get("checkpoint", ""), "and was trained further since")
     return f"{run.name} was evaluated at step {run.evaluation['step']:,}, {why}."
 

@@ -30,7 +30,6 @@ RATE, METRIC = "learning rate", "value"
 AXES: tuple[Literal["step", "images", "seconds"], ...] = ("step", "images", "seconds")
 Lines = list[reading.Line]
 Values = Mapping[str, float]
-Read = Callable[[reading.Line], Values]
 
 
 def _losses(line: reading.Line) -> Values:
@@ -69,6 +68,13 @@ def _metrics(line: reading.Line) -> Values:
     return line.get("metrics", {})
 
 
+# By the title of an axis, so that no chart has values of another kind.
+READERS: dict[str, Callable[[reading.Line], Values]] = {
+    TERM: _losses, NORM: _norms, SHARE: _accuracy, USAGE: _usage, CODES: _perplexity, RATE: _rates,
+    METRIC: _metrics, SPEED: _speed,
+}  # fmt: skip
+
+
 def of_run(
     lines: Lines, audit: reading.Audit, branch: Branch | None = None
 ) -> dict[str, Any] | None:
@@ -94,15 +100,15 @@ def of_run(
     steady = [f"{name} {min(values):g}" for name, values in rates.items() if len(values) == 1]
     chosen, also = evenly(logged, LINES), evenly(measured, LINES)
     groups = [
-        _group("Generator's terms", TERM, 0, chosen, _losses, lambda n: not of_discriminator(n)),
-        _group("Discriminator's terms", TERM, 0, chosen, _losses, of_discriminator),
-        _group("Gradient norms", NORM, 0, chosen, _norms),
-        _group("Discriminator's accuracy", SHARE, 0, chosen, _accuracy),
-        _group("Codebook usage", USAGE, 0, chosen, _usage),
-        _group("Codebook perplexity", CODES, 0, chosen, _perplexity),
-        _group("Learning rates", RATE, 0, chosen, _rates, lambda n: len(rates[n]) > 1),
-        _group("Metrics", METRIC, 1, also, _metrics),
-        _group("Training speed", SPEED, 0, chosen, _speed),
+        _group("Generator's terms", TERM, 0, chosen, lambda n: not of_discriminator(n)),
+        _group("Discriminator's terms", TERM, 0, chosen, of_discriminator),
+        _group("Gradient norms", NORM, 0, chosen),
+        _group("Discriminator's accuracy", SHARE, 0, chosen),
+        _group("Codebook usage", USAGE, 0, chosen),
+        _group("Codebook perplexity", CODES, 0, chosen),
+        _group("Learning rates", RATE, 0, chosen, lambda n: len(rates[n]) > 1),
+        _group("Metrics", METRIC, 1, also),
+        _group("Training speed", SPEED, 0, chosen),
     ]
     charts = [chart for group in groups for chart in readable(group)]
     if not charts:
@@ -125,19 +131,13 @@ def of_prior(lines: Lines) -> dict[str, Any] | None:
         return None
     title = f"Loss of {listed(list(_losses(chosen[-1])))}"
     charts = [
-        _group(title, TERM, 0, chosen, _losses),
-        _group("Gradient norm", NORM, 0, chosen, _norms),
+        _group(title, TERM, 0, chosen),
+        _group("Gradient norm", NORM, 0, chosen),
     ]
     note = (
         f"Trained for {chosen[-1]['step']:,} steps after the networks, on the codes of the images."
     )
     return _page([chosen], charts, f"{note} {HOW}")
-
-
-READERS: dict[str, Read] = {
-    TERM: _losses, NORM: _norms, SHARE: _accuracy, RATE: _rates, METRIC: _metrics,
-    SPEED: _speed,
-}  # fmt: skip
 
 
 def _branches(charts: Sequence[dict[str, Any]], branch: Branch) -> list[Lines]:
@@ -152,9 +152,7 @@ def _branches(charts: Sequence[dict[str, Any]], branch: Branch) -> list[Lines]:
     for chart in charts:
         own = {line["name"]: line for line in chart["lines"]}
         measured = chart["unit"] == METRIC
-        group = _group(
-            "", "", 2 + measured, shown[measured], READERS[chart["unit"]], own.__contains__
-        )
+        group = _group("", chart["unit"], 2 + measured, shown[measured], own.__contains__)
         for line in group["lines"]:
             name, colour = f"{line['name']}, {branch.run}", own[line["name"]]["colour"]
             chart["lines"].append({**line, "name": name, "colour": colour, "branch": True})
@@ -178,11 +176,10 @@ def _group(
     unit: str,
     axes: int,
     lines: Lines,
-    read: Read,
     belongs: Callable[[str], bool] = lambda _: True,
 ) -> dict[str, Any]:
     """Return one chart: the numbers of each line of the log whose names belong."""
-    each = [read(line) for line in lines]
+    each = [READERS[unit](line) for line in lines]
     names = dict.fromkeys(name for values in each for name in values if belongs(name))
     values = {name: [number(numbers.get(name)) for numbers in each] for name in names}
     known = {name: row for name, row in values.items() if any(v is not None for v in row)}
@@ -220,23 +217,23 @@ def of_runs(names: Sequence[str], logs: Sequence[Lines]) -> dict[str, Any]:
     """
     charts: dict[str, dict[str, Any]] = {}
     axes: list[Lines] = []
-    fields: tuple[tuple[str, str, str, Read], ...] = (
-        ("losses", "{}", TERM, _losses),
-        ("metrics", "{}", METRIC, _metrics),
-        ("losses", "Gradient norm: {}", NORM, _norms),
-        ("losses", "Discriminator's accuracy: {}", SHARE, _accuracy),
-        ("losses", "Codebook usage", USAGE, _usage),
-        ("losses", "Codebook perplexity", CODES, _perplexity),
-        ("losses", "Training {}", SPEED, _speed),
+    fields: tuple[tuple[str, str, str], ...] = (
+        ("losses", "{}", TERM),
+        ("metrics", "{}", METRIC),
+        ("losses", "Gradient norm: {}", NORM),
+        ("losses", "Discriminator's accuracy: {}", SHARE),
+        ("losses", "Codebook usage", USAGE),
+        ("losses", "Codebook perplexity", CODES),
+        ("losses", "Training {}", SPEED),
     )
     for run, log in enumerate(logs):
         numbers: dict[str, int] = {}  # the axes of the lines that have a field
-        for having, title, unit, read in fields:
+        for having, title, unit in fields:
             lines = evenly([line for line in log if line.get(having)], SEVERAL)
             if lines and having not in numbers:
                 numbers[having] = len(axes)
                 axes.append(lines)
-            for line in _group("", "", numbers.get(having, 0), lines, read)["lines"]:
+            for line in _group("", unit, numbers.get(having, 0), lines)["lines"]:
                 name = title.format(line["name"])
                 chart = charts.setdefault(name, {"title": name, "unit": unit, "lines": []})
                 own = {"name": names[run], "key": f"run {run}", "run": run, "colour": run}

@@ -144,6 +144,23 @@ def test_whether_latents_and_pictures_are_the_same_is_said(runs):
     assert compare.notices(read(runs))[0] == "They were not trained on the same images."
 
 
+def test_the_summary_says_which_run_is_clearly_better_in_what(runs):
+    two = read(runs)
+    for run, psnr, ssim in zip(two, (20.0, 20.1), (0.5, 0.9), strict=True):
+        figures = {
+            name: {"mean": mean, "spread": 0.1, "values": [mean - 0.1, mean + 0.1]}
+            | {"better": "higher"}
+            for name, mean in (("psnr", psnr), ("ssim", ssim))
+        }
+        part = {"pictures": 10, "split": "held out", "figures": figures}
+        run.evaluation.update(
+            {"step": 20, "format": 3, "data": {"content": "x"}, "metrics": [], "features": []},
+            reconstruction=part,
+        )
+    summary = compare.gather(two)["summary"]
+    assert summary[1:] == ["Clearly better, reconstruction: 0002-b in ssim."]
+
+
 def test_a_run_that_went_on_after_it_was_judged_is_named(runs):
     (runs[0].path / "evaluation.json").write_text(json.dumps({"step": 10}))
     assert compare.notices(read(runs)) == [

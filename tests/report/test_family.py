@@ -103,6 +103,34 @@ def test_the_curves_of_a_fork_branch_where_it_left_its_parent(tmp_path):
     assert "Up to step 5 the lines are those of 0001-a; what it did after that is" in page["note"]
 
 
+def test_each_chart_of_a_fork_has_the_branch_of_its_parent(tmp_path):
+    """Whatever a line of the log may have. It begins at the fork, which is at a logged step."""
+    runs = made(tmp_path, "0001-a"), made(tmp_path, "0002-b", "0001-a", 4)
+    for run in runs:
+        logged(run, {2: 0.9, 4: 0.8, 6: 0.7})
+        lines = [
+            line
+            | {"grad_norm": {"decoder": line["step"]}, "accuracy": {"real": 0.5}}
+            | {"codebook": {"codebook_usage": 0.5, "perplexity": line["step"]}}
+            | {"rates": {"generator": line["step"]}, "metrics": {"psnr": 9.0}}
+            | {"images_per_second": 7.0}
+            for line in run.read_log()
+        ]
+        run.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page, _ = branched(runs[1])
+    shown = {each["title"]: [line["values"] for line in each["lines"]] for each in page["groups"]}
+    assert shown == {
+        "Generator's terms": [[0.9, 0.8, 0.7], [0.8, 0.7]],
+        "Gradient norms": [[2, 4, 6], [4, 6]],
+        "Discriminator's accuracy": [[0.5] * 3, [0.5] * 2],
+        "Codebook usage": [[0.5] * 3, [0.5] * 2],
+        "Codebook perplexity": [[2, 4, 6], [4, 6]],
+        "Learning rates": [[2, 4, 6], [4, 6]],
+        "Metrics": [[9.0] * 3, [9.0] * 2],
+        "Training speed": [[7.0] * 3, [7.0] * 2],
+    }
+
+
 def test_what_is_no_parent_any_more_has_no_branch(tmp_path):
     values = {2: 0.9, 4: 0.8}
     begun = logged(made(tmp_path, "0001-a", "0003-c", 2, "start"), values)

@@ -14,8 +14,9 @@ import vgx_report
 PAGE = Path(vgx_report.__file__).parent / "page"
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 ELEMENTS = """
-const made = [];
-const h = (tag) => {
+const made = [], given = [];
+const h = (tag, attributes) => {
+  given.push({ tag, ...attributes });
   const element = { tag, children: [], clientWidth: 400, setAttribute() {}, addEventListener() {},
     replaceChildren(...given) { this.children = given; } };
   made.push(tag);
@@ -69,6 +70,27 @@ def test_a_key_that_is_held_down_stops_zooming():
     assert 1e-3 <= last < 2e-3  # a millionth of the whole
 
 
+def test_the_branch_of_a_parent_is_dotted_and_a_line_marks_the_fork():
+    script = """(() => {
+      const places = [0, 100, 400];
+      const line = { key: "a", name: "a", colour: 0, values: [1, 2, 3],
+        axes: { step: places, images: places, seconds: places } };
+      const branch = { ...line, key: "b", branch: true };
+      const mark = { step: 100, images: 100, seconds: 100, text: "fork" };
+      const api = chart("a", "", [line, branch], () => {}, mark);
+      charts = [api];
+      api.draw();
+      const [fork, ...more] = given.filter((each) => each.class === "fork");
+      const lines = given.filter((each) => each.class === "curve" && each.d.includes("L"));
+      const place = (path) => Number(path.split(/[ML]/)[2].split(" ")[0]);
+      return [more.length, lines.map((each) => each["stroke-dasharray"] ?? null),
+        Number(fork.d.slice(1).split(" ")[0]) - place(lines[0].d)];
+    })()"""
+    others, dashes, off = answer(script, "charts.js")
+    assert (others, dashes[:2]) == (0, [None, "2 3"])
+    assert abs(off) <= 0.1
+
+
 @pytest.mark.parametrize(("dimensions", "drawn"), [(3, 3), (300_000, 2000)])
 def test_at_most_2000_bars_are_drawn(dimensions, drawn):
     source = (PAGE / "report.js").read_text(encoding="utf-8")
@@ -80,3 +102,21 @@ def test_at_most_2000_bars_are_drawn(dimensions, drawn):
       return made.filter((tag) => tag === "rect").length;
     }})()"""
     assert answer(f"(() => {{ {bars} return {script} }})()", "charts.js") == drawn
+
+
+def test_only_what_went_wrong_stands_in_the_colour_of_an_alarm():
+    source = (PAGE / "report.js").read_text(encoding="utf-8")
+    notes = (
+        "function notes(" + source.partition("function notes(")[2].partition("\n}\n")[0] + "\n}\n"
+    )
+    script = """(() => {
+      const h = (tag, { class: kind }, ...children) =>
+        (kind ? [kind, ...children.flat()] : children.flat().join(""));
+      const texts = [[0, "the fallback"], [1200, "collapsed"], [null, "left out: x"]];
+      return [[], texts].map((some) => notes(some.map(([step, text]) => ({ step, text }))));
+    })()"""
+    script = script.replace("(() => {", "(() => {" + notes, 1)
+    assert answer(script) == [
+        [None, None],
+        [["alarm", "Step 1200: collapsed", "left out: x"], ["notice", "Notice: the fallback"]],
+    ]

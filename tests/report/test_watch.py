@@ -26,6 +26,7 @@ from vgx.console import Console
 from vgx.runs import reading
 from vgx.runs.directory import Run
 from vgx.training import session
+from vgx_report import overview as listing
 from vgx_report.overview import Overview
 from vgx_report.watch import Watched, png_of, server
 
@@ -249,6 +250,33 @@ def test_the_runs_of_a_folder_are_listed_with_their_newest_grids_and_curves(run,
         shutil.rmtree(new.path)
         assert [each["name"] for each in listed(ask)["runs"]] == ["0001-tiny"]
         assert ask("0002-new/")[0] == 404
+
+
+def test_a_run_is_listed_with_its_metrics_its_note_and_its_parent(run, tmp_path):
+    file = run.path / "environment.json"
+    parent = {"parent": {"run": "0007-other", "step": 3, "how": "fork"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | parent))
+    (run.path / "note.txt").write_text("less KL")
+    lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
+    lines[2]["metrics"], lines[4]["metrics"] = {"psnr": 20.0}, {"psnr": 21.0}
+    run.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (row,) = Overview(tmp_path).newest()[1]["runs"]
+    assert (row["note"], row["origin"]) == ("less KL", "a fork of 0007-other at step 3")
+    curve = row["curves"]["psnr"]
+    assert curve == {"kind": "metrics", "steps": [lines[2]["step"], lines[4]["step"]],
+                     "values": [20.0, 21.0]}  # fmt: skip
+
+
+def test_a_long_list_has_the_newest_runs_and_keeps_few_pages(run, tmp_path, monkeypatch):
+    shutil.copytree(run.path, tmp_path / "0002-new")
+    monkeypatch.setattr(listing, "MOST", 1)
+    monkeypatch.setattr(listing, "OPEN", 1)
+    overview = Overview(tmp_path)
+    data = overview.newest()[1]
+    assert ([row["name"] for row in data["runs"]], data["count"]) == (["0002-new"], 2)
+    for each in (run, Run(tmp_path / "0002-new"), run):
+        assert overview.page(each).run.path == each.path
+        assert [*overview.pages] == [each.path.name]
 
 
 def test_a_list_shows_runs_of_strangers_and_executes_nothing(run, tmp_path):

@@ -115,6 +115,15 @@ function checked(audit) {
   ];
 }
 
+// What the log says of step 0 are notices about the data and the networks: nothing went wrong.
+function notes(all) {
+  const place = (step) => (step === null ? "" : step ? `Step ${count(step)}: ` : "Notice: ");
+  const box = (kind, some) => (some.length ? h("div", { class: kind, role: "note" },
+    some.map(({ step, text }) => h("p", {}, h("b", {}, place(step)), text))) : null);
+  return [box("alarm", all.filter(({ step }) => step !== 0)),
+    box("notice", all.filter(({ step }) => step === 0))];
+}
+
 function draw() {
   const sections = [];
   if (data.progress.frames.length) {
@@ -169,8 +178,7 @@ function draw() {
 
   assemble(
     sections,
-    data.warnings.length ? h("div", { class: "alarm", role: "note" }, data.warnings.map((warning) =>
-      h("p", {}, h("b", {}, warning.step === null ? "" : `Step ${count(warning.step)}: `), warning.text))) : null,
+    ...notes(data.warnings),
     pairs(data.facts, "facts"),
   );
 }
