@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import vgx
 from vgx.runs import exported, reading
 from vgx.runs.directory import Run
+from vgx.second.kept import FILE as PRIOR
 
 if TYPE_CHECKING:
     from vgx.runs.exported import About
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 NAME = "OWNER/NAME"  # which `vgx push` replaces by the name on the hub
 _TERMS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
+_SHAPES = r"[\dx >-]{1,60}"
 _HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _PATH = re.compile(r"[\w.-]/|/[\w.-]|[~\\]")  # a slash beside a name, or what paths begin with
 CODES = (
@@ -161,7 +163,7 @@ def _drawing(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> tuple[li
     """Return the lines of code that give images, and a sentence that says how these are drawn."""
     part, shape = recipe.sampler, ", ".join(map(str, recipe.latent.shape))
     get, own = "  # [16, C, H, W] in [0, 1]", _labels(recipe.decoder)
-    if not part.own_images and (exported.CODES in files or part.least_codes == 0):
+    if not (needed := _lacking(part, files)):
         how = f"The images are drawn by the recipe's sampler `{part.type}`."
         label = ", label=0" if own else ""
         return [f'images = vgx.sample("{NAME}", n=16{label}){get}'], how
@@ -174,11 +176,20 @@ def _drawing(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> tuple[li
         return [noise, f"images = model.decode(noise{own}){get}"], "Latents are drawn from N(0, I)."
     lines = [noise, "latents = model.latent_mean + model.latent_std * noise"]
     text = (
-        f"The recipe's sampler `{part.type}` needs latents that are not in this folder. So latents "
-        "are drawn from the Gaussian with the mean and the deviation of the stored latents of the "
-        "training, by channel, which `vgx.json` has. The decoder may know nothing of N(0, I)."
+        f"The recipe's sampler `{part.type}` needs {needed}. So latents are drawn from the "
+        "Gaussian with the mean and the deviation of the stored latents of the training, by "
+        "channel, which `vgx.json` has. The decoder may know nothing of N(0, I)."
     )
     return [*lines, f"images = model.decode(latents{own}){get}"], text
+
+
+def _lacking(part: vgx.Sampler, files: Sequence[str]) -> str:
+    """Return what a sampler needs that is not in the folder; "" when it draws."""
+    if part.needs_prior and PRIOR not in files:
+        return "a trained prior, which is not in this folder"
+    if part.own_images or (part.least_codes and exported.CODES not in files):
+        return "latents that are not in this folder"
+    return ""
 
 
 # --- what was measured ---------------------------------------------------------------------------
@@ -203,9 +214,9 @@ def _parts(measured: reading.Evaluation) -> Iterator[tuple[str, str, reading.Par
         yield "latents", f"{part.get('pictures', 0):,} images", part
 
 
-def _word(value: Any) -> str:
+def _word(value: Any, pattern: str = r"[\w.@/+-]{1,60}") -> str:
     """Return a name out of a file, as long as it is one."""
-    return value if isinstance(value, str) and re.fullmatch(r"[\w.@/+-]{1,60}", value) else "?"
+    return value if isinstance(value, str) and re.fullmatch(pattern, value) else "?"
 
 
 def _rows(measured: reading.Evaluation) -> Iterator[tuple[str, str, str, str, str, float]]:
@@ -254,15 +265,11 @@ def _audit(run: Run, recipe: vgx.Recipe) -> str:
     if rows := audit.get("rows", []):
         lines += ["", "| network | part | from -> to | parameters |", "|---|---|---|---|"]
         lines += [
-            f"| {_word(row['network'])} | {_word(row['part'])} | {_shapes(row['shapes'])} "
+            f"| {_word(row['network'])} | {_word(row['part'])} | {_word(row['shapes'], _SHAPES)} "
             f"| {row['parameters']:,} |"
             for row in rows[:10]
         ]
     return "\n".join(lines)
-
-
-def _shapes(shapes: str) -> str:
-    return shapes if re.fullmatch(r"[\dx >-]{1,60}", shapes) else "?"
 
 
 def _latents(about: About) -> str:

@@ -217,8 +217,7 @@ def _samples(model: Model, statistics: exported.Scale) -> tuple[bytes, str]:
     latents as they are, or images of its own, shows reconstructions. Then latents are drawn from a
     Gaussian, with the mean and the deviation of the stored latents.
     """
-    recipe = model.recipe
-    codes, drawn = model.codes, None
+    recipe, codes, drawn = model.recipe, model.codes, None
     part = recipe.sampler
     how = f"by the recipe's sampler `{part.type}`"
     if not part.own_images and len(codes) >= part.least_codes:
@@ -230,9 +229,8 @@ def _samples(model: Model, statistics: exported.Scale) -> tuple[bytes, str]:
     if drawn is None or len(drawn[0]) < SAMPLES:
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(SAMPLES, *recipe.latent.shape, generator=generator)  # [n, *Z]
-        drawn, how = (model.latent_mean + model.latent_std * noise, None), _GAUSSIAN
-        if not statistics:
-            how = "from N(0, I)"
+        drawn = (model.latent_mean + model.latent_std * noise, None)
+        how = _GAUSSIAN if statistics else "from N(0, I)"
     images = torch.cat([*decoded(model, *drawn)])  # [n, C, H, W]
     file = io.BytesIO()
     as_pil(as_pixels(grid(images, 8)[None])[0]).save(file, "WEBP", lossless=True)

@@ -165,6 +165,12 @@ def test_the_code_of_the_card_draws_what_the_card_says(run, tmp_path):
     text, _ = card_of(export(run, tmp_path / "posterior"))
     assert "These images are drawn from the Gaussian with the mean and the deviation" in text
 
+    # A prior that is not trained yet draws nothing.
+    with_recipe(run, ("sampler: posterior", "sampler: learned-prior\nprior: rectified-flow"))
+    text, made = card_of(export(run, tmp_path / "untrained"))
+    assert "sampler `learned-prior` needs a trained prior, which is not in this folder" in text
+    assert made["images"].shape == (16, 3, 8, 8)
+
     again = vgx.import_model(folder, ["sampler=prior"])
     text, made = card_of(export(again, tmp_path / "again"))
     assert "The images are drawn by the recipe's sampler `prior`." in text
