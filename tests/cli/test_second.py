@@ -49,8 +49,8 @@ def test_ctrl_c_saves_the_prior_and_resume_goes_on_with_it(stopped):
     ended = json.loads((run / "ended.json").read_text())
     assert (ended["how"], ended["step"], ended["of"]) == ("stopped", 4, 4)
     last = json.loads((run / "prior" / "log.jsonl").read_text().splitlines()[-1])["step"]
-    asked = program("sample", "1", "-n", "4", "--set", "steps=3")  # it may be drawn with already
-    assert "learned-prior-00000004-seed-0.png" in asked.stdout
+    drawn = program("sample", "1", "-n", "4", "--set", "steps=3")  # it may be drawn with already
+    assert "learned-prior-00000004-seed-0.png" in drawn.stdout
 
     steps = last + 60
     done = program("run", "--resume", "1", "--set", f"prior.steps={steps}")

@@ -92,12 +92,12 @@ def test_the_log_has_what_the_last_minibatch_used():
 def test_a_codebook_collapses_when_a_fifth_of_what_could_occur_is_used():
     places = torch.arange(200)
     assert monitors.codebook_collapse((places % 41)[:, None], 2**20) == ""  # 200 could occur
-    said = monitors.codebook_collapse((places % 40)[:, None], 2**20)
-    assert said.startswith("codebook collapse: 40 of 1,048,576 codes are used by 200 places")
+    warning = monitors.codebook_collapse((places % 40)[:, None], 2**20)
+    assert warning.startswith("codebook collapse: 40 of 1,048,576 codes are used by 200 places")
     assert monitors.codebook_collapse((places % 5)[:, None], 20) == ""
-    said = monitors.codebook_collapse((places % 4)[:, None], 20)
-    assert said.startswith("codebook collapse: 4 of 20 codes")
-    assert "decay=0.99" in said
+    warning = monitors.codebook_collapse((places % 4)[:, None], 20)
+    assert warning.startswith("codebook collapse: 4 of 20 codes")
+    assert "decay=0.99" in warning
 
 
 @pytest.fixture(scope="module")

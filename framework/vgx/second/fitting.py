@@ -266,7 +266,7 @@ def _train(fitting: Fitting, advance: Callable[[int, list[str]], None]) -> None:
         fitting.done += 1
         fitting.seconds = time.perf_counter() - start
         last = fitting.done == part.steps
-        ending = last or fitting.stop > 0  # asked once: a later signal ends it after the next step
+        ending = last or fitting.stop > 0  # read once: after a later signal one more step is done
         values: list[str] = []
         if fitting.done % LOG_EVERY == 0 or fitting.done == 1 or last:
             _log(fitting, _finite(fitting, loss), norm.item())
