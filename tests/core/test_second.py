@@ -235,6 +235,25 @@ def test_a_prior_of_indices_needs_a_codebook_and_that_is_said_before_the_first_s
 
 
 @pytest.mark.slow
+def test_a_run_keeps_its_recipe_when_its_codes_fit_no_such_prior(tmp_path, monkeypatch):
+    from vgx.training.session import run
+
+    monkeypatch.setattr(vgx.Plugin, "call", lambda *_, **__: "")
+    changes = {
+        "image": {"size": 16},
+        "encoder": {"type": "residual", "widths": [8, 16]},
+        "losses": ["l2", "kl"],
+        "prior": None,
+        "sampler": "prior",
+    }
+    made = run(vgx.load_recipe({**RECIPE, **changes}), tmp_path, "cpu", console=QUIET)
+    before = made.recipe_file.read_text()
+    with pytest.raises(vgx.RecipeError, match="prior transformer: it learns indices"):
+        running.fit_run(made, ["prior=transformer"], None, "cpu", QUIET)
+    assert made.recipe_file.read_text() == before
+
+
+@pytest.mark.slow
 def test_a_prior_draws_each_class_by_itself(tmp_path, monkeypatch):
     """Red images are of one class and blue ones of the other; the networks take no labels."""
     from vgx.training.session import run
