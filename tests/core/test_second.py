@@ -15,7 +15,7 @@ from PIL import Image
 import vgx
 from vgx.console import Console
 from vgx.data.split import held_out
-from vgx.errors import Stopped
+from vgx.errors import DivergedError, Stopped
 from vgx.runs.checkpoint import tensors as read_tensors
 from vgx.runs.trust import registry_of
 from vgx.second import fitting, kept, running
@@ -195,6 +195,44 @@ def test_a_prior_of_another_checkpoint_is_not_used(made, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_prior_that_draws_has_the_averaged_weights(made, tmp_path, monkeypatch):
+    run, expected, original = copy_of(made, tmp_path), {}, fitting._average
+
+    def followed(fitted):
+        decay = min(0.5, (1 + fitted.done) / (10 + fitted.done))
+        for name, weight in fitted.network.named_parameters():
+            before = expected.get(name, fitted.average.get_parameter(name))
+            expected[name] = decay * before + (1 - decay) * weight.detach()
+        original(fitted)
+
+    monkeypatch.setattr(fitting, "_average", followed)
+    running.fit_run(run, ["prior.ema=0.5"], None, "cpu", QUIET)
+    weights = dict(vgx.load(run.path).prior.named_parameters())
+    assert weights.keys() == expected.keys()
+    for name, weight in weights.items():
+        assert torch.allclose(weight, expected[name], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_prior_of_other_settings_is_not_used(made, tmp_path):
+    run = copy_of(made, tmp_path)
+    run.recipe_file.write_text(vgx.dump_recipe(run.recipe.with_({"prior.lr": 0.5})))
+    with pytest.warns(vgx.Notice, match="trained with other settings than the recipe has"):
+        assert vgx.load(run.path).prior is None
+
+
+@pytest.mark.slow
+def test_a_prior_that_diverges_is_not_saved(made, tmp_path, monkeypatch):
+    run = copy_of(made, tmp_path)
+    file = run.path / "prior" / "prior.safetensors"
+    before = file.read_bytes()
+    monkeypatch.setattr(fitting, "_step", lambda *_: (torch.tensor(torch.nan), torch.ones(())))
+    with pytest.raises(DivergedError, match="prior: step 31: the loss is not finite"):
+        running.fit_run(run, ["prior.steps=31"], None, "cpu", QUIET)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.slow
 def test_an_exported_model_has_its_prior_and_so_has_its_import(made, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vgx_share.exporting._onnx_files", lambda _: {})  # these take long
@@ -232,6 +270,25 @@ def test_a_prior_of_indices_needs_a_codebook_and_that_is_said_before_the_first_s
     with pytest.raises(vgx.RecipeError, match="prior transformer: it learns indices"):
         run(vgx.load_recipe(recipe), tmp_path, "cpu", console=QUIET)
     assert not [*tmp_path.glob("0*")]
+
+
+@pytest.mark.slow
+def test_a_run_keeps_its_recipe_when_its_codes_fit_no_such_prior(tmp_path, monkeypatch):
+    from vgx.training.session import run
+
+    monkeypatch.setattr(vgx.Plugin, "call", lambda *_, **__: "")
+    changes = {
+        "image": {"size": 16},
+        "encoder": {"type": "residual", "widths": [8, 16]},
+        "losses": ["l2", "kl"],
+        "prior": None,
+        "sampler": "prior",
+    }
+    made = run(vgx.load_recipe({**RECIPE, **changes}), tmp_path, "cpu", console=QUIET)
+    before = made.recipe_file.read_text()
+    with pytest.raises(vgx.RecipeError, match="prior transformer: it learns indices"):
+        running.fit_run(made, ["prior=transformer"], None, "cpu", QUIET)
+    assert made.recipe_file.read_text() == before
 
 
 @pytest.mark.slow

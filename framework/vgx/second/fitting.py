@@ -118,10 +118,12 @@ def fit(
     registry: Registry,
     device: torch.device,
     console: Console,
+    built: Callable[[], None] = lambda: None,
 ) -> None:
     """Train the recipe's prior on the codes of the run's newest checkpoint, or go on with it.
 
-    `images` opens the images of the run; it is called when they must be encoded. The caller holds
+    `images` opens the images of the run; it is called when they must be encoded. `built` is called
+    when the prior could be built, before anything of an earlier one is changed. The caller holds
     the run. Raises `Stopped` after a signal, with everything saved, and `DivergedError`.
     """
     part = recipe.prior
@@ -132,6 +134,7 @@ def fit(
     notices: list[str] = []
     with blaming(registry, {"prior": (part, None)}), noticing(notices):
         fitting = _begun(run, model, latents, device)
+        built()
         _restore(fitting, console)
     for notice in notices:
         console.warn(notice)
@@ -328,16 +331,15 @@ def _finite(fitting: Fitting, loss: Tensor) -> float:
 
 def _log(fitting: Fitting, loss: float, norm: float) -> None:
     name = fitting.part.type
-    fitting.log.log(
-        {
-            "step": fitting.done,
-            "images": fitting.done * _batch(fitting),
-            "seconds": round(fitting.seconds, 3),
-            "losses": {name: loss},
-            "rates": {name: fitting.optimizer.param_groups[0]["lr"]},
-            "grad_norm": {name: norm},
-        }
-    )
+    line = {
+        "step": fitting.done,
+        "images": fitting.done * _batch(fitting),
+        "seconds": round(fitting.seconds, 3),
+        "losses": {name: loss},
+        "rates": {name: fitting.optimizer.param_groups[0]["lr"]},
+        "grad_norm": {name: norm},
+    }
+    fitting.log.log(line)
 
 
 def _save(fitting: Fitting) -> None:
@@ -356,8 +358,7 @@ def _save(fitting: Fitting) -> None:
 
 
 def _summary(fitting: Fitting) -> str:
-    lines = fitting.log.read_log()
-    name = fitting.part.type
+    lines, name = fitting.log.read_log(), fitting.part.type
     ends = [line["losses"][name] for line in (lines[0], lines[-1])] if lines else []
     losses = f", loss {ends[0]:.3g} -> {ends[1]:.3g}" if ends else ""
     steps = f"{fitting.done:,} steps in {fitting.seconds:,.0f} s"

@@ -52,11 +52,13 @@ def fit_run(
     if exported.is_exported(run.path):
         raise RecipeError(f"{run.path}: an exported model; make a run of it first: vgx import")
 
-    with run.held():
+    def keep() -> None:
         if fields:
             write_file(run.place("recipe.yaml"), dump_recipe(kept))
+
+    with run.held():
         chosen = pick_device(device)
-        fit(run, kept, lambda: _images(run, recipe, console), registry, chosen, console)
+        fit(run, kept, lambda: _images(run, recipe, console), registry, chosen, console, keep)
         note_done(run)
     call_plugins(run, registry, console)
     return kept
@@ -86,8 +88,8 @@ def encode(
     recipe = load_recipe(run.recipe_file, (), registry, data)
     model = load_model(run, recipe, pick_device(device), ("encoder",), best=best)
     _, source, _ = open_images(recipe, [], console)
-    whole = recipe.model_copy(update={"eval": Eval()})  # nothing is held out
-    store = read_images(whole, source, console)
+    # Nothing is held out.
+    store = read_images(recipe.model_copy(update={"eval": Eval()}), source, console)
     count = len(store.images)
     with console.progress("Encoding", count) as advance:
         rows = np.arange(count)
