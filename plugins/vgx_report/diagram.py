@@ -291,7 +291,6 @@ def _norm(norm: float | None) -> str:
 # --- as SVG ------------------------------------------------------------------------------------
 
 WIDE, LEFT, ROW, GAP = 1100, 240, 26, 16
-LETTER = 8.5  # pixels that a letter of a name takes, about
 STYLE = """
 text{font:13px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:#1c1d1f}
 .name{font-weight:650;font-size:14px}.soft{fill:#5a5e63;font-size:12px}
@@ -310,17 +309,13 @@ def svg(explanation: Explanation) -> str:
     middles = [LEFT + (i + 0.5) * width for i in range(len(explanation.boxes))]
     parts = [_text(GAP, 40, explanation.name, "name")]
     for i, (box, x) in enumerate(zip(explanation.boxes, middles, strict=True)):
-        kind = "box" if box.network else "latent"
         half = width / 2 - 14
-        if i and _follows(explanation, i):
-            parts.append(
-                f'<path class="arrow" d="M{x - width / 2 - 13:.1f} 46h22l-5 -4m5 4l-5 4"/>'
-            )
-        parts.append(
-            f'<rect class="{kind}" x="{x - half:.1f}" y="18" width="{2 * half:.1f}" height="56" '
-            f'rx="4"/>'
-        )
-        parts += _in_box(box, x, int(2 * half / LETTER))
+        arrow = f'<path class="arrow" d="M{x - half - 27:.1f} 46h22l-5 -4m5 4l-5 4"/>'
+        parts += [arrow] if i and _follows(explanation, i) else []
+        parts.append(f'<rect class="{"box" if box.network else "latent"}" x="{x - half:.1f}" '
+                     f'y="18" width="{2 * half:.1f}" height="56" rx="4"/>')  # fmt: skip
+        # A letter of a name takes about 8.5 pixels.
+        parts += _in_box(box, x, int(2 * half / 8.5))
         about = box.about.partition(";")[0].split(", ")
         parts += [_text(x, 92 + 16 * n, line, "soft middle") for n, line in enumerate(about)]
     y = 170
@@ -363,10 +358,9 @@ def _follows(explanation: Explanation, place: int) -> bool:
     Discriminators stand side by side, and only one that takes images follows the decoder.
     """
     before, box = explanation.boxes[place - 1], explanation.boxes[place]
-    if not of_discriminator(box.name):
-        return True
     images = before.shapes.rpartition(" ")[2]
-    return before.name == "decoder" and box.shapes.startswith(images)
+    first = before.name == "decoder" and box.shapes.startswith(images)
+    return first or not of_discriminator(box.name)
 
 
 def _in_box(box: Box, x: float, letters: int) -> list[str]:

@@ -92,12 +92,14 @@ def _no_compiler() -> Iterator[None]:
 
 
 def unwrapped(method: Callable[..., T]) -> Callable[..., T]:
-    """Return a method of an optimizer without PyTorch's wrappers.
+    """Return a method of an optimizer without PyTorch's wrappers, to be called without gradients.
 
     They import the compiler, only to disable it, as in `_no_compiler`.
     """
     bound: Any = method
-    return partial(inspect.unwrap(bound.__func__), bound.__self__)
+    plain: Any = partial(inspect.unwrap(bound.__func__), bound.__self__)
+    without_gradients: Callable[..., T] = torch.no_grad()(plain)
+    return without_gradients
 
 
 def learning_rate(settings: Optimizer, number: int) -> float:

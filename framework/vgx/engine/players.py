@@ -66,8 +66,7 @@ class Player:
                 nn.utils.clip_grad_norm_(self.parameters, self.clip)
             if found_inf is not None:
                 self.optimizer.found_inf = found_inf.float()  # type: ignore[attr-defined]
-            with torch.no_grad():
-                unwrapped(self.optimizer.step)()
+            unwrapped(self.optimizer.step)()
             for parameter in self.parameters:
                 parameter.grad = None
 

@@ -28,6 +28,7 @@ from vgx.console import Console
 from vgx.data.order import Shuffled
 from vgx.data.split import held_out
 from vgx.data.store import Store
+from vgx.engine.optimizers import unwrapped
 from vgx.errors import DivergedError, RecipeError, Stopped, StorageError, noticing
 from vgx.files import storage, write_file
 from vgx.parts.kinds import Prior
@@ -239,14 +240,14 @@ def _load(fitting: Fitting, state: kept.Kept) -> None:
     saved = under(state.tensors, "optimizer")
     if not saved:
         raise StorageError(f"{kept.FILE}: has no state of an optimizer, since it was imported")
-    groups = fitting.optimizer.state_dict()
+    groups = unwrapped(fitting.optimizer.state_dict)()
     for number in range(len(groups["param_groups"][0]["params"])):
         groups["state"][number] = under(saved, str(number))
     networks = copy.deepcopy(fitting.network), copy.deepcopy(fitting.average)
     try:
         for network, name in zip(networks, ("network", "average"), strict=True):
             network.load_state_dict(under(state.tensors, name))
-        fitting.optimizer.load_state_dict(groups)
+        unwrapped(fitting.optimizer.load_state_dict)(groups)
     except (RuntimeError, ValueError, KeyError) as error:
         raise StorageError(f"{kept.FILE}: does not fit the prior: {error}") from error
     fitting.network.load_state_dict(networks[0].state_dict())
@@ -290,10 +291,9 @@ def _step(fitting: Fitting, order: Shuffled) -> tuple[Tensor, Tensor]:
     part, number, batch = fitting.part, fitting.done, _batch(fitting)
     epoch, place = divmod(number, len(order) // batch)
     seed = rng.key(fitting.seed, "prior")
-    rows = order.rows(seed, epoch, place * batch, (place + 1) * batch)
+    rows = torch.from_numpy(order.rows(seed, epoch, place * batch, (place + 1) * batch))
     streams = rng.Streams(seed, (number,), fitting.device)
-    read = fitting.latents[torch.from_numpy(rows)]
-    codes = {name: values.to(fitting.device) for name, values in read.items()}
+    codes = {name: values.to(fitting.device) for name, values in fitting.latents[rows].items()}
     given = (codes.get("labels"),) if part.conditional else ()
     fitting.network.train()
     with rng.ambient(seed, "dropout", number):
@@ -304,7 +304,7 @@ def _step(fitting: Fitting, order: Shuffled) -> tuple[Tensor, Tensor]:
         weight.grad = gradient
     norm = nn.utils.clip_grad_norm_(weights, CLIP)
     fitting.optimizer.param_groups[0]["lr"] = part.lr * min((number + 1) / WARMUP, 1.0)
-    fitting.optimizer.step()
+    unwrapped(fitting.optimizer.step)()
     _average(fitting)
     return loss.detach(), norm
 
@@ -347,7 +347,7 @@ def _save(fitting: Fitting) -> None:
     tensors: dict[str, Tensor] = {}
     for name, network in (("network", fitting.network), ("average", fitting.average)):
         tensors |= {f"{name}.{key}": tensor for key, tensor in network.state_dict().items()}
-    for number, state in fitting.optimizer.state_dict()["state"].items():
+    for number, state in unwrapped(fitting.optimizer.state_dict)()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": tensor for key, tensor in state.items()}
     about: kept.About = {
         **fitting.about, "steps": fitting.done, "seconds": round(fitting.seconds, 3),
