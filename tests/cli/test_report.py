@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -346,21 +347,36 @@ def test_the_experiment_s_drawing_is_seen(page):
     assert drawing.evaluate("image => image.naturalWidth") == 1100
 
 
-def test_a_live_page_has_the_newest_lines_and_keeps_what_was_chosen(browser, run, tmp_path):
-    copy = vgx.Run(shutil.copytree(run.path, tmp_path / run.path.name))
-    lines = copy.log_file.read_text().splitlines(keepends=True)
-    copy.log_file.write_text("".join(lines[:10]))
-    watched = Watched(copy, vgx.load_recipe(copy.recipe_file))
+@contextlib.contextmanager
+def live(browser, watched, width, height):
+    """A page of the server of `vgx watch`, until this ends; it asks nobody else for anything."""
     serving, address = server(watched)
     thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
     thread.start()
-    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page = browser.new_page(viewport={"width": width, "height": height})
     faults, requests = [], []
     page.on("console", lambda message: faults.append(message.text))
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     try:
         page.goto(address)
+        yield page
+    finally:
+        serving.shutdown()
+        thread.join()
+        serving.server_close()
+    page.locator(".live", has_text="Not connected").wait_for()
+    page.close()
+    assert [text for text in faults if "ERR_CONNECTION_REFUSED" not in text] == []
+    assert [url for url in requests if not url.startswith(("data:", address))] == []
+
+
+def test_a_live_page_has_the_newest_lines_and_keeps_what_was_chosen(browser, run, tmp_path):
+    copy = vgx.Run(shutil.copytree(run.path, tmp_path / run.path.name))
+    lines = copy.log_file.read_text().splitlines(keepends=True)
+    copy.log_file.write_text("".join(lines[:10]))
+    watched = Watched(copy, vgx.load_recipe(copy.recipe_file))
+    with live(browser, watched, 1100, 900) as page:
         figure = chart_of(page, ACCURACY)
         assert values_in(figure)[0] == ["step", "10"]
         assert page.locator("#progress img").first.evaluate("i => i.decode().then(() => true)")
@@ -379,14 +395,6 @@ def test_a_live_page_has_the_newest_lines_and_keeps_what_was_chosen(browser, run
         assert page.locator("#smooth").input_value() == "0.98"
         assert page.locator("#recipe pre").is_visible()
         assert "vgx report writes the page" in page.locator(".live").inner_text()
-    finally:
-        serving.shutdown()
-        thread.join()
-        serving.server_close()
-    page.locator(".live", has_text="Not connected").wait_for()
-    page.close()
-    assert [text for text in faults if "ERR_CONNECTION_REFUSED" not in text] == []
-    assert [url for url in requests if not url.startswith(("data:", address))] == []
 
 
 def test_every_picture_and_control_has_a_name(page):
@@ -406,16 +414,7 @@ def test_a_live_list_of_runs_shows_news_and_leads_to_each_run(browser, run, tmp_
     (tmp_path / name / "log.jsonl").write_text("".join(lines[:10]))
     (tmp_path / name / "ended.json").unlink()
     overview = Overview(tmp_path)
-    serving, address = server(overview)
-    thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
-    thread.start()
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    faults, requests = [], []
-    page.on("console", lambda message: faults.append(message.text))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    try:
-        page.goto(address)
+    with live(browser, overview, 390, 844) as page:
         cards = page.locator(".run")
         assert cards.locator("h2").all_text_contents() == [name, "0001-tiny"]
         assert cards.locator(".state").all_text_contents() == ["killed", "done"]
@@ -435,10 +434,3 @@ def test_a_live_list_of_runs_shows_news_and_leads_to_each_run(browser, run, tmp_
         page.locator(".kicker", has_text=name).wait_for()
         page.locator("header nav a").click()
         assert page.locator(".run").count() == 2
-    finally:
-        serving.shutdown()
-        thread.join()
-        serving.server_close()
-        page.close()
-    assert [text for text in faults if "ERR_CONNECTION_REFUSED" not in text] == []
-    assert [url for url in requests if not url.startswith(("data:", address))] == []
