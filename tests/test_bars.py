@@ -132,7 +132,7 @@ def test_two_processes_write_one_table(tmp_path):
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
     (line,) = [line for line in target.read_text().splitlines() if line.startswith("| R4 |")]
     n, failures, _, control = [cell.strip() for cell in line.strip("|").split("|")][2:]
     assert (n, failures) == ("2", "0")
