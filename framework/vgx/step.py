@@ -142,6 +142,10 @@ class Step:
     repeated where there are more inputs than labels. The n-th call of a step draws its dropout by
     the step and n. In the discriminator's term their values have no gradient.
 
+    A loss on the weights of a network calls `parameters("decoder")`: the parameters by the names
+    that they have in its module, to be read and never changed. The term of a player trains its own
+    networks alone; in the discriminator's term those of encoder and decoder have no gradient.
+
     With several discriminators each loss sees the step of the discriminator that it names.
     """
 
@@ -157,6 +161,7 @@ class Step:
     encode: Given[Callable[..., Posterior]] = Given("an encoder")  # of images [.., C, H, W]
     decode: Given[Callable[..., Tensor]] = Given("a training")  # of z: [.., C, H, W] in [0, 1]
     decode_logits: Given[Callable[..., Tensor]] = Given("a training")  # `decode` before the sigmoid
+    parameters: Given[Callable[[str], Mapping[str, Tensor]]] = Given("a training")  # of a network
     real_score: Given[Score] = Given(JUDGE)  # of `judged_real`
     fake_score: Given[Score] = Given(JUDGE)  # of `judged_fake`
     discriminator: Given[Callable[..., Score]] = Given(JUDGE)  # for penalties
@@ -212,7 +217,13 @@ class Step:
         """
         if discriminator is None or not self.views:
             return self
-        return self.but(**dict(self.views)[discriminator], views=())
+
+        def parameters(network: str) -> Mapping[str, Tensor]:
+            judge = network == "discriminator"
+            return self.parameters(f"{network} {discriminator}" if judge else network)
+
+        given = {"parameters": parameters if self.has("parameters") else None}
+        return self.but(**dict(self.views)[discriminator], **given, views=())
 
     def but(self, **changes: Any) -> Self:
         """Return a copy of the step with other values; absent values stay absent."""

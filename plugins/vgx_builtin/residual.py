@@ -27,11 +27,22 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, before: int, after: int, scale: Scale, norm: str = "none", *, first: bool = False
+        self,
+        before: int,
+        after: int,
+        scale: Scale,
+        norm: str = "none",
+        *,
+        first: bool = False,
+        wide: bool = False,
     ) -> None:
-        """Make the block; the `first` one, on an image, begins with its convolution."""
+        """Make the block; the `first` one, on an image, begins with its convolution.
+
+        A `wide` halving block has as many features between its convolutions as after, as in BigGAN
+        (Brock et al. 2019, appendix B).
+        """
         super().__init__()
-        between = before if scale == "halve" and not first else after
+        between = before if scale == "halve" and not (first or wide) else after
         body = [] if first else [*normalisation(norm, before), nn.ReLU()]
         body += [nn.Upsample(scale_factor=2)] if scale == "double" else []
         # BatchNorm takes the mean away, and a bias with it.

@@ -1,4 +1,4 @@
-"""What a loss calls of the networks: `prior_z`, `encode`, `decode`, `decode_logits`."""
+"""What a loss has of networks: `prior_z`, `encode`, `decode`, `decode_logits`, `parameters`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,25 @@ class Regression(vgx.Loss, type="test-regression"):
         assert not images.requires_grad
         assert not step.encode(images).mean.requires_grad
         return step.discriminator(images).logits.square().mean()
+
+
+class Decay(vgx.Loss, type="test-decay"):
+    """Half the squares of the weights of one network of each player; reads the other's too."""
+
+    network: str = "decoder"
+
+    def generator(self, step):
+        judge = squares(step.parameters("discriminator"))
+        return squares(step.parameters(self.network)) + judge
+
+    def discriminator(self, step):
+        for network in ("encoder", "decoder"):
+            assert not any(each.requires_grad for each in step.parameters(network).values())
+        return squares(step.parameters("discriminator"))
+
+
+def squares(parameters):
+    return sum(each.square().sum() for each in parameters.values()) / 2
 
 
 class LabelledDecoder(vgx.Decoder, type="test-labelled-decoder"):
@@ -144,6 +163,49 @@ def test_each_call_drops_out_by_its_key_and_moves_no_other_draw():
     assert decoder[1].training
 
 
+@pytest.mark.parametrize("order", ["generator-first", "discriminator-first"])
+def test_a_loss_on_weights_adds_its_gradient_to_the_network_of_its_player_alone(order, monkeypatch):
+    """The gradient of |w|^2 / 2 is w: beside the others' it is the weight times w, and nothing."""
+    losses, train = [ADVERSARIAL, "l1"], {"order": order}
+    whole = Engine(recipe([Decay(weight=3), *losses], train=train), 1, dtype=WIDE)
+    plain = Engine(recipe(losses, train=train), 1, dtype=WIDE)
+    before = {
+        f"{network}.{name}": each.detach().clone()
+        for network in ("encoder", "decoder", "discriminator")
+        for name, each in whole.networks[network].named_parameters()
+    }
+    given = gradients(whole, monkeypatch, images(0))
+    without = gradients(plain, monkeypatch, images(0))
+    factor = {"encoder": 0, "decoder": 3, "discriminator": 1}
+    seen = set()
+    for player in ("generator", "discriminator"):
+        for name, ours in given[player].items():
+            network = name.partition(".")[0]
+            added = factor[network] * before[name]
+            assert torch.allclose(ours, without[player][name] + added, rtol=0, atol=1e-12), name
+            seen.add(name)
+    assert seen == {*before}
+
+
+def test_parameters_are_those_of_the_network_by_their_names():
+    judge = {"type": "patchgan", "widths": [4, 6]}
+    judges = {"discriminator": None, "discriminators": {"a": judge, "b": judge}}
+    named = [{"type": ADVERSARIAL, "discriminator": name} for name in "ab"]
+    engine = Engine(recipe([*named, "l1"], **judges), 1, dtype=WIDE)
+    step = forward(engine, 0, images(0))
+    for network, of in (("decoder", step), ("discriminator a", step), ("discriminator", "b")):
+        own = step.about(of).parameters(network) if of == "b" else of.parameters(network)
+        name = "discriminator b" if of == "b" else network
+        expected = dict(engine.networks[name].named_parameters())
+        assert [*own] == [*expected]
+        assert all(own[key] is expected[key] for key in expected)
+    for wrong in ("decoer", "discriminator", "loss l1"):
+        with pytest.raises(vgx.AbsentError, match=r"one network of this name; it has encoder, dec"):
+            step.parameters(wrong)
+    with pytest.raises(vgx.AbsentError, match="step.parameters is absent"):
+        step.but(parameters=None).about("b").parameters("decoder")
+
+
 def test_labels_are_those_of_the_step_or_those_given():
     changes = {"image.classes": 3, "decoder": LabelledDecoder(), "discriminator": None}
     changes["dataset"] = {"type": "drawn-faces", "count": 8, "label": "hair_style"}
@@ -166,6 +228,20 @@ def test_the_audit_sees_what_a_call_trains():
     norms = {flow.label: flow.norms for flow in found.flows}["test-regression.discriminator"]
     assert norms["discriminator"] > 0
     assert norms["encoder"] is norms["decoder"] is None
+
+
+def test_the_audit_sees_what_a_loss_on_weights_trains():
+    engine = Engine(recipe([Decay(), ADVERSARIAL, "l1"]), 10)
+    found = examine(engine, vgx.discover(), Batch(images(0, 4).float(), None))
+    norms = {flow.label: flow.norms for flow in found.flows}
+    for term, trained in (("generator", "decoder"), ("discriminator", "discriminator")):
+        of_term = norms[f"test-decay.{term}"]
+        assert [name for name, norm in of_term.items() if norm is not None] == [trained]
+        own = torch.cat([p.flatten() for p in engine.networks[trained].parameters()])
+        assert of_term[trained] == pytest.approx(own.norm().item(), rel=1e-5)
+    engine = Engine(recipe([Decay(network="discriminator"), ADVERSARIAL, "l1"]), 10)
+    with pytest.raises(vgx.RecipeError, match=r"dead:test-decay.generator: reaches only the disc"):
+        examine(engine, vgx.discover(), Batch(images(0, 4).float(), None))
 
 
 def test_a_build_of_earlier_versions_works_with_one_notice():

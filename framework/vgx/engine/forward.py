@@ -8,7 +8,7 @@ Letters: B images, C channels, H x W pixels, Z the latent shape, F kinds of fake
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from itertools import count
 from typing import Any
@@ -25,7 +25,7 @@ from vgx.errors import Notice
 from vgx.parts.kinds import Augmentation, Observing, Timed
 from vgx.recipe.model import Recipe
 from vgx.rng import Streams
-from vgx.step import Posterior, Score, Step
+from vgx.step import AbsentError, Posterior, Score, Step
 
 
 class Forward:
@@ -179,7 +179,7 @@ class Forward:
     def calls(
         self, labels: Tensor | None, streams: Streams, *, train_generator: bool
     ) -> dict[str, Callable[..., Any]]:
-        """Return what losses call of a step: `encode`, `decode` and `decode_logits`.
+        """Return what losses call of a step: `encode`, `decode`, `decode_logits`, `parameters`.
 
         `labels` [B] are those of the step.
         """
@@ -201,7 +201,10 @@ class Forward:
         named: dict[str, Callable[..., Any]] = {"decode": decode, "decode_logits": logits}
         if "encoder" in self.networks:
             named["encode"] = partial(self.encode, compiled=False)
-        return {name: partial(call, function) for name, function in named.items()}
+        keyed = {name: partial(call, function) for name, function in named.items()}
+        networks = {name: self.networks[name] for name in self.parts if name in self.networks}
+        learning = self.parts if train_generator else self.judges
+        return {**keyed, "parameters": partial(parameters_of, networks, learning)}
 
     def encode(
         self, images: Tensor, labels: Tensor | None = None, *, compiled: bool = True
@@ -295,6 +298,21 @@ class Forward:
         network = self.compiled.get(name) if compiled else None
         with untouched(self.parts[name], {"its input": inputs[0], "its other input": inputs[-1]}):
             return (network or self.networks[name])(*inputs)
+
+
+def parameters_of(
+    networks: dict[str, nn.Module], learning: Container[str], network: str
+) -> dict[str, Tensor]:
+    """Return the parameters of a network by name, without a gradient unless it is `learning`.
+
+    "discriminator" is the only one of these. Raises `AbsentError` for another name.
+    """
+    names = [name for name in networks if network in (name, name.partition(" ")[0])]
+    if len(names) != 1:
+        has = f"one network of this name; it has {', '.join(networks)}"
+        raise AbsentError(f"parameters({network!r})", has)
+    own = networks[names[0]].named_parameters()
+    return {name: each if names[0] in learning else each.detach() for name, each in own}
 
 
 def modules_in(built: Iterable[object]) -> Iterator[object]:

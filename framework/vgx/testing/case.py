@@ -55,7 +55,7 @@ class Case:
 
 
 class Networks:
-    """An encoder and a decoder of one layer, for losses that call them."""
+    """An encoder and a decoder of one layer, for losses that call them or read their weights."""
 
     def __init__(self, image: ImageSpec, latent: LatentSpec) -> None:
         """Draw their weights by a key."""
@@ -63,15 +63,21 @@ class Networks:
         generator, pixels = rng.generator(0, "testing networks"), image.pixel_values
         encoder = torch.randn((pixels, latent.size), generator=generator) / pixels**0.5
         decoder = torch.randn((latent.size, pixels), generator=generator)
-        self.weights = {"encoder": encoder, "decoder": decoder}
+        judge = torch.randn((2, pixels), generator=generator)  # read by losses on weights alone
+        self.weights = {"encoder": encoder, "decoder": decoder, "discriminator": judge}
         for weight in self.weights.values():
             weight.requires_grad_()
 
     def calls(self) -> dict[str, Callable[..., Any]]:
         """Return what a step has of them."""
         return {
-            "encode": self.encode, "decode": self.decode, "decode_logits": self.decode_logits
+            "encode": self.encode, "decode": self.decode, "decode_logits": self.decode_logits,
+            "parameters": self.parameters,
         }  # fmt: skip
+
+    def parameters(self, network: str) -> dict[str, Tensor]:
+        """Return the parameters of a network by name."""
+        return {"weight": self.weights[network.partition(" ")[0]]}
 
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Gaussian:
         """Return a posterior over [N, *Z] of images [N, C, H, W]."""

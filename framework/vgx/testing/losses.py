@@ -51,7 +51,15 @@ def check_loss(case: Case) -> None:
 def _without_gradients(step: Step) -> Step:
     """Return the step whose `encode` and `decode` give no gradient, as for the discriminator."""
     names = [name for name in ("encode", "decode", "decode_logits") if step.has(name)]
-    return step.but(**{name: torch.no_grad()(getattr(step, name)) for name in names})
+    calls = {name: torch.no_grad()(getattr(step, name)) for name in names}
+
+    def parameters(network: str) -> dict[str, Tensor]:
+        judge = network.startswith("discriminator")
+        own = step.parameters(network)
+        return {name: each if judge else each.detach() for name, each in own.items()}
+
+    given = {"parameters": parameters} if step.has("parameters") else {}
+    return step.but(**calls, **given)
 
 
 def _check_term(case: Case, player: PlayerName, step: Step, loss_module: Any, value: Any) -> None:
@@ -96,7 +104,8 @@ def _check_reach(
     reached = {n: g for n, g in zip(tensors, gradients, strict=True) if g is not None}
     for name, gradient in reached.items():
         case.check(gradient.isfinite().all(), f"the gradient in {name} is not finite")
-    generated = [n for n in reached if not n.startswith(("real_score", "fake_score", "its"))]
+    judges = ("real_score", "fake_score", "discriminator", "its")
+    generated = [name for name in reached if not name.startswith(judges)]
     if player == "discriminator":
         for name in generated:
             fixed = f"step.{name}.detach()"

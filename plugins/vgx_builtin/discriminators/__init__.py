@@ -1,5 +1,6 @@
 """The built-in discriminators."""
 
+from vgx_builtin.discriminators.biggan import BigGanDiscriminator as BigGanDiscriminator
 from vgx_builtin.discriminators.dcgan import DcganDiscriminator as DcganDiscriminator
 from vgx_builtin.discriminators.latent_mlp import LatentMlp as LatentMlp
 from vgx_builtin.discriminators.multi_scale import MultiScale as MultiScale
