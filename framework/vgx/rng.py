@@ -44,7 +44,10 @@ def ambient(seed: int, stream: str, *numbers: int) -> Iterator[None]:
     Weight initialisation and dropout can only draw from the global generators.
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(key(seed, stream, *numbers))
+        # Where there is no accelerator, torch.manual_seed notes the whole stack for its first use.
+        alone = not torch.accelerator.is_available()
+        seeding = torch.default_generator.manual_seed if alone else torch.manual_seed
+        seeding(key(seed, stream, *numbers))
         yield
 
 

@@ -330,9 +330,10 @@ def test_faces_with_labels_keep_their_factors():
 
 
 def test_the_meaning_of_labels_is_that_of_the_documentation():
+    from vgx.parts.documented import field_docstrings
     from vgx_builtin.datasets.drawn_faces import DrawnFaces
 
-    expected = " ".join(DrawnFaces.model_fields["label"].description.split())
+    expected = " ".join(field_docstrings(DrawnFaces)["label"].split())
     for kinds in (HAIR_STYLES, ACCESSORIES):
         assert ", ".join(f"{number} {kind}" for number, kind in enumerate(kinds)) in expected
 

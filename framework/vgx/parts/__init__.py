@@ -1,5 +1,6 @@
 """Parts: the classes that a recipe names, and where they come from.
 
+documented   models whose fields are documented by the docstrings below them
 values       shapes, and numbers that change with the step
 base         what all kinds of part share: fields, validation, near names
 kinds        the eleven kinds of part: read it before you write a plugin

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from vgx.files import user_path
+from vgx.parts.documented import Documented, described
 from vgx.parts.values import STRICT, ImageSpec
 
 KIND_MARK = "vgx-kind"  # in a JSON Schema, stands for any part of a kind
@@ -46,7 +47,7 @@ class Resolver(Protocol):
         ...
 
 
-class Component(BaseModel):
+class Component(Documented):
     """The base of all parts: strict and frozen fields, a kind and a type."""
 
     model_config = STRICT
@@ -92,7 +93,7 @@ class Component(BaseModel):
     ) -> dict[str, Any]:
         """Mark the place of a kind. `vgx schema` replaces the mark by the registered parts."""
         if cls.type or not cls.kind:
-            return handler(schema)
+            return described(cls, schema, handler)
         return {KIND_MARK: cls.kind}
 
     @classmethod

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from vgx.parts.base import Component
+from vgx.parts.documented import field_docstrings
 from vgx.parts.kinds import Quantising
 from vgx.step import Score, Step
 
@@ -163,7 +164,8 @@ def documentation_faults(part: Component) -> list[str]:
     cls, faults = type(part), list[str]()
     if len((cls.__doc__ or "").split()) < 4 and sys.flags.optimize < 2:  # -OO removes docstrings
         faults.append("its docstring is its documentation, and has fewer than four words")
-    undocumented = [name for name, info in cls.model_fields.items() if not info.description]
+    documented = field_docstrings(cls)
+    undocumented = [name for name in cls.model_fields if name not in documented]
     return faults + [f"its field {name} has no docstring below it" for name in undocumented]
 
 

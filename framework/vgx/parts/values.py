@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -25,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from vgx.errors import RecipeError
+from vgx.parts.documented import Documented
 
 SMALLEST, LARGEST = 4, 4096  # pixels of an image's sides
 _MOST = 3.4e38  # which a float of 32 bits can hold
@@ -34,7 +34,6 @@ STRICT = ConfigDict(
     extra="forbid",
     frozen=True,
     allow_inf_nan=False,
-    use_attribute_docstrings=True,
     serialize_by_alias=True,
 )
 
@@ -95,7 +94,7 @@ Range = Annotated[
 class ImageSpec:
     """The images of an experiment."""
 
-    __pydantic_config__ = STRICT
+    __pydantic_config__ = ConfigDict(**STRICT, use_attribute_docstrings=True)
 
     size: Size
     """Height and width in pixels: a number for square images, or `[height, width]`."""
@@ -165,7 +164,7 @@ class CodeSpec:
     """Standard deviation of the latents by channel, above 0; empty for indices."""
 
 
-class Schedule(BaseModel):
+class Schedule(Documented):
     """A number that changes with the step."""
 
     model_config = STRICT
@@ -206,7 +205,7 @@ class Schedule(BaseModel):
         return self.start + (self.to - self.start) * done
 
 
-class Adaptive(BaseModel):
+class Adaptive(Documented):
     """A weight that scales a term's gradient to the size of other terms' gradient.
 
     The weight is |d others / d w| / (|d term / d w| + 1e-4), where w is the weight of the decoder's
@@ -227,7 +226,7 @@ class Adaptive(BaseModel):
     first step."""
 
 
-class Share(BaseModel):
+class Share(Documented):
     """A weight that is a share of the gradient at the decoder's output (Defossez et al. 2022).
 
     All terms of the generator with such a weight are balanced: the norms of their gradients there,

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -20,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from vgx.errors import RecipeError
 from vgx.notebook import html
+from vgx.parts.documented import Documented
 from vgx.parts.kinds import (
     NAME,
     Augmentation,
@@ -40,7 +40,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 NetworkName = Literal["encoder", "decoder", "discriminator"]
 
 
-class Start(BaseModel):
+class Start(Documented):
     """Weights of another training with which networks begin."""
 
     model_config = STRICT
@@ -56,7 +56,7 @@ class Start(BaseModel):
     that were trained."""
 
 
-class Fields(BaseModel):
+class Fields(Documented):
     """Fields that are strict and frozen."""
 
     model_config = STRICT
@@ -264,7 +264,7 @@ class Recipe(Fields):
     discriminator: Discriminator | None = None
     """The network that scores images, latents or pairs. Without a discriminator the experiment is
     a VAE."""
-    discriminators: dict[Annotated[str, Field(pattern=NAME)], Discriminator] = {}
+    discriminators: dict[Annotated[str, Field(pattern=NAME)], Discriminator] = {}  # noqa: RUF012 - pydantic copies it
     """Several discriminators by name, in place of `discriminator`. A loss says which one it is
     about: `{type: hinge, discriminator: NAME}`."""
     start: Start | None = None
