@@ -904,7 +904,7 @@ def test_the_example_packages_install_and_pass_their_own_tests(tmp_path):
     line = run.read_log()[-1]
     assert set(line["losses"]) == {"began.generator", "began.discriminator"}
     saved = load_file(run.path / "checkpoints" / "step-00000002" / "model.safetensors")
-    assert 0 < saved["loss began.k"].item() < 0.002  # two steps of at most 0.001
+    assert line["figures"]["began.k"] == saved["loss began.k"].item() > 0
     assert any((run.path / "samples").glob("prior-*.png"))
 
 

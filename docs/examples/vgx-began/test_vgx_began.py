@@ -10,7 +10,7 @@ IMAGE, LATENT = vgx.ImageSpec(16), vgx.LatentSpec((4,))
 @pytest.mark.parametrize("part", [BeganDecoder(width=4), BeganDiscriminator(width=4), Began()])
 def test_each_part_keeps_the_contract_of_its_kind(part):
     check_part(part)
-    check_part(part, image=vgx.ImageSpec((9, 20), channels=1))
+    check_part(part, image=vgx.ImageSpec((17, 20), channels=1))
 
 
 def test_the_logit_is_minus_the_error_of_the_reconstruction():
@@ -56,7 +56,9 @@ def test_the_balance_follows_the_errors():
     assert balances == pytest.approx([0.02, 0.04, 0.0, 0.0])
     # real - k fake, with the k before it moves
     assert values == pytest.approx([0.6, 0.598, 0.52, 0.6])
-    assert loss.state_dict() == {"k": loss.k}
+    # The measure of the last step: 0.6 + |0.5 x 0.6 - 2|.
+    assert loss.figures() == pytest.approx({"k": 0.0, "measure": 2.3})
+    assert set(loss.state_dict()) == {"k", "measure"}
 
 
 def test_k_is_at_most_one():

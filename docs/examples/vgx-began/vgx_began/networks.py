@@ -78,6 +78,7 @@ class Equilibrium(nn.Module):
         super().__init__()
         self.diversity, self.rate = diversity, rate
         self.register_buffer("k", torch.zeros(()))
+        self.register_buffer("measure", torch.zeros(()))
 
     def generator(self, step: vgx.Step):
         """Return a scalar >= 0: how badly fakes are reconstructed."""
@@ -88,5 +89,11 @@ class Equilibrium(nn.Module):
         real, fake = -step.real_score.logits.mean(), -step.fake_score.logits.mean()
         value = real - self.k.clone() * fake  # a copy: k moves before the gradient is taken
         with torch.no_grad():
-            self.k.add_(self.rate * (self.diversity * real - fake)).clamp_(0, 1)
+            off = self.diversity * real - fake
+            self.k.add_(self.rate * off).clamp_(0, 1)
+            self.measure.copy_(real + off.abs())
         return value
+
+    def figures(self):
+        """Return k, and the measure of convergence of section 3.4.1: both are logged."""
+        return {"k": self.k.item(), "measure": self.measure.item()}
