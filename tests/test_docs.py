@@ -43,6 +43,7 @@ EXAMPLES = DOCS / "examples"
 HUBER = EXAMPLES / "vgx-huber"
 SPECTRA = EXAMPLES / "vgx-spectra"
 LOSSES = EXAMPLES / "vgx-losses"
+BEGAN = EXAMPLES / "vgx-began"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 RECIPE_PAGES = sorted((DOCS / "recipe").glob("*.md"))
 # Where each kind of part that a recipe can name is described.
@@ -142,21 +143,21 @@ def _places(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     before = set(sys.modules)
     yield
+    packages = ("vgx_huber", "vgx_spectra", "vgx_losses", "vgx_began", "shift")
     for name in set(sys.modules) - before:
-        if name.startswith(("vgx_plugin_file_", "doc_block_")) or (
-            name.partition(".")[0] in ("vgx_huber", "vgx_spectra", "vgx_losses", "shift")
-        ):
+        made = name.startswith(("vgx_plugin_file_", "doc_block_"))
+        if made or name.partition(".")[0] in packages:
             del sys.modules[name]
 
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
     """Make the example packages look as after `pip install -e`: their metadata on the path."""
-    for package in (HUBER, SPECTRA, LOSSES):
+    for package in (HUBER, SPECTRA, LOSSES, BEGAN):
         project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
         name, version = project["name"], project["version"]
         lay(tmp_path / "site", name, version, project["entry-points"]["vgx"])
-    for place in (EXAMPLES, HUBER, SPECTRA, LOSSES, tmp_path / "site"):
+    for place in (EXAMPLES, HUBER, SPECTRA, LOSSES, BEGAN, tmp_path / "site"):
         monkeypatch.syspath_prepend(str(place))
 
 

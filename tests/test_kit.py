@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ConfigDict, PositiveFloat
+from safetensors.torch import load_file
 from torch import nn
 
 import vgx
@@ -879,17 +880,32 @@ def test_what_is_made_is_typed_out_whole_and_keeps_its_contract(vgx_here, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_example_with_two_parts_installs_and_passes_its_own_tests(tmp_path):
+def test_the_example_packages_install_and_pass_their_own_tests(tmp_path):
+    examples = Path(__file__).parents[1] / "docs" / "examples"
+    spectra, began = examples / "vgx-spectra", examples / "vgx-began"
     site = tmp_path / "site"
-    package = Path(__file__).parents[1] / "docs" / "examples" / "vgx-spectra"
-    install(site, package)
+    install(site, spectra, began)
     python = within(site, tmp_path)
-    listed = "spectra  (vgx-spectra 1.0.0)\n  loss: focal-frequency\n  discriminator: spectrum\n"
-    assert listed in python("vgx", "plugins")
+    listed = python("vgx", "plugins")
+    parts = "loss: focal-frequency\n  discriminator: spectrum\n"
+    assert f"spectra  (vgx-spectra 1.0.0)\n  {parts}" in listed
+    parts = "decoder: began\n  discriminator: began\n  loss: began\n"
+    assert f"began  (vgx-began 1.0.0)\n  {parts}" in listed
     assert "Jiang et al. 2021" in python("vgx", "parts", "loss/focal-frequency")
-    assert "spectrum" in python("vgx", "check", str(package / "recipe.yaml"))
-    tests = shutil.copy(package / "test_vgx_spectra.py", tmp_path)
-    assert "7 passed" in python("pytest", "-q", "-p", "no:cacheprovider", str(tests))
+    assert "spectrum" in python("vgx", "check", str(spectra / "recipe.yaml"))
+    tests = [spectra / "test_vgx_spectra.py", began / "test_vgx_began.py"]
+    copies = [shutil.copy(file, tmp_path) for file in tests]
+    assert "18 passed" in python("pytest", "-q", "-p", "no:cacheprovider", *copies)
+
+    recipe, little = str(began / "recipe.yaml"), ("--set", "dataset.count=32")
+    assert "ready to run" in python("vgx", "check", recipe)
+    python("vgx", "run", recipe, *little, "--set", "train.steps=2")
+    run = vgx.Run(tmp_path / "runs" / "0001-began")
+    line = run.read_log()[-1]
+    assert set(line["losses"]) == {"began.generator", "began.discriminator"}
+    saved = load_file(run.path / "checkpoints" / "step-00000002" / "model.safetensors")
+    assert line["figures"]["began.k"] == saved["loss began.k"].item() > 0
+    assert any((run.path / "samples").glob("prior-*.png"))
 
 
 def install(site, *packages):

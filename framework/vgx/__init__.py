@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Prior as Prior
     from vgx.parts.kinds import Published as Published
     from vgx.parts.kinds import Quantising as Quantising
+    from vgx.parts.kinds import Reporting as Reporting
     from vgx.parts.kinds import Sampler as Sampler
     from vgx.parts.kinds import Source as Source
     from vgx.parts.kinds import Timed as Timed
@@ -124,8 +125,8 @@ _PUBLIC = {
     "vgx.parts.kinds": (
         "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
         "Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Metric MetricState "
-        "Named Observing OfClass OpenTracker PerImage Prior Published Quantising Sampler Source "
-        "Timed Tracker UsesModel"
+        "Named Observing OfClass OpenTracker PerImage Prior Published Quantising Reporting "
+        "Sampler Source Timed Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive CodeSpec ImageSpec LatentSpec Rate Schedule Share Weight at",

@@ -39,10 +39,12 @@ from vgx_figures.groups import Group, named
 LINES = 2000  # most steps in a curve
 AXES = {"step": "step", "images": "images", "seconds": "time (s)"}
 Field = Literal[
-    "losses", "metrics", "rates", "grad_norm", "accuracy", "codebook", "images_per_second"
-]
+    "losses", "metrics", "rates", "grad_norm", "accuracy", "codebook", "figures",
+    "images_per_second",
+]  # fmt: skip
 FIELDS: tuple[Field, ...] = (
-    "losses", "metrics", "rates", "grad_norm", "accuracy", "codebook", "images_per_second",
+    "losses", "metrics", "rates", "grad_norm", "accuracy", "codebook", "figures",
+    "images_per_second",
 )  # fmt: skip
 By = Literal["step", "images", "seconds"]
 Rows = NDArray[np.float64]

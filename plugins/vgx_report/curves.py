@@ -26,7 +26,7 @@ HOW = (
 TERM, NORM = "unweighted value", "norm of the gradient"  # titles of axes
 SHARE, SPEED = "share of logits on the right side", "images per second"
 USAGE, CODES = "share of the codes", "codes"
-RATE, METRIC = "learning rate", "value"
+RATE, METRIC, FIGURE = "learning rate", "value", "figure"
 AXES: tuple[Literal["step", "images", "seconds"], ...] = ("step", "images", "seconds")
 Lines = list[reading.Line]
 Values = Mapping[str, float]
@@ -60,6 +60,10 @@ def _perplexity(line: reading.Line) -> Values:
     return {n: v for n, v in line.get("codebook", {}).items() if n == "perplexity"}
 
 
+def _figures(line: reading.Line) -> Values:
+    return line.get("figures", {})
+
+
 def _speed(line: reading.Line) -> Values:
     return {"speed": line["images_per_second"]} if "images_per_second" in line else {}
 
@@ -71,7 +75,7 @@ def _metrics(line: reading.Line) -> Values:
 # By the title of an axis, so that no chart has values of another kind.
 READERS: dict[str, Callable[[reading.Line], Values]] = {
     TERM: _losses, NORM: _norms, SHARE: _accuracy, USAGE: _usage, CODES: _perplexity, RATE: _rates,
-    METRIC: _metrics, SPEED: _speed,
+    METRIC: _metrics, FIGURE: _figures, SPEED: _speed,
 }  # fmt: skip
 
 
@@ -106,6 +110,7 @@ def of_run(
         _group("Discriminator's accuracy", SHARE, 0, chosen),
         _group("Codebook usage", USAGE, 0, chosen),
         _group("Codebook perplexity", CODES, 0, chosen),
+        _group("Figures of parts", FIGURE, 0, chosen),
         _group("Learning rates", RATE, 0, chosen, lambda n: len(rates[n]) > 1),
         _group("Metrics", METRIC, 1, also),
         _group("Training speed", SPEED, 0, chosen),
@@ -224,6 +229,7 @@ def of_runs(names: Sequence[str], logs: Sequence[Lines]) -> dict[str, Any]:
         ("losses", "Discriminator's accuracy: {}", SHARE),
         ("losses", "Codebook usage", USAGE),
         ("losses", "Codebook perplexity", CODES),
+        ("losses", "{}", FIGURE),
         ("losses", "Training {}", SPEED),
     )
     for run, log in enumerate(logs):

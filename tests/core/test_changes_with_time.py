@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 from pathlib import Path
@@ -17,12 +18,16 @@ from vgx.console import Console
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
+from vgx.notebook.curves import charts
 from vgx.runs import checkpoint
 from vgx.testing import check_part
 from vgx.training import session as training
 from vgx.training.fork import fork
+from vgx.training.monitors import figures
 from vgx.training.replay import replay
 from vgx.training.verify import verify
+from vgx_figures.curves import logged
+from vgx_report import curves
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 STEPS = 8
@@ -68,6 +73,27 @@ class Share(nn.Module):
 
     def forward(self, logits):
         return logits * (0.1 + self.share)
+
+    def figures(self):
+        if self.fault == "moves":
+            self.share += 1
+        faulty = {"list": [1.0], "tensor": {"share": self.share}, "not finite": {"share": math.nan}}
+        return faulty.get(self.fault, {"share": self.share.item()})
+
+
+class Tuned(vgx.Loss, type="tuned"):
+    """L1 with a number that it keeps."""
+
+    fault: str = ""
+    """What is wrong."""
+
+    def build(self, image, latent):
+        return Scale(self.fault)
+
+
+class Scale(Share):
+    def generator(self, step):
+        return (step.recon - step.real).abs().mean() * (1 + self.share)
 
 
 class Watching(vgx.Augmentation, type="watching"):
@@ -186,6 +212,8 @@ def test_the_check_finds_what_no_checkpoint_would_hold():
         ({"decoder": Fading(fault="sum")}, r"contract:decoder: at\(.*depends on earlier calls"),
         ({"augment": (Watching(fault="log"),)}, r"contract:augment.0: observe\(.*an attribute"),
         ({"diff_augment": (Watching(fault="random"),)}, r"observe\(step\) gives something else"),
+        ({"decoder": Fading(fault="list")}, r"decoder: figures\(\) gives a list, not a dict"),
+        ({"losses": (Tuned(fault="tensor"),)}, r"figures\(\) gives 'share'.* use .item\(\)"),
     ):
         with pytest.raises(RecipeError, match=message):
             checked(**parts)
@@ -198,17 +226,49 @@ def test_the_kit_finds_it_too():
         (Fading(fault="sum"), "depends on earlier calls"),
         (Watching(fault="log"), r"observe\(step\) changes an attribute"),
         (Watching(fault="random"), "gives something else"),
+        (Fading(fault="tensor"), r"figures\(\) gives 'share'.* use .item\(\)"),
+        (Tuned(fault="moves"), r"figures\(\) changes what the part has learned or kept"),
     ):
         with pytest.raises(AssertionError, match=message):
             check_part(part)
+
+
+def test_figures_have_the_names_of_their_parts():
+    losses = Tuned(), Tuned(fault="not finite", name="b")
+    engine = engine_of({"diff_augment": [ADA, ADA]}, losses=losses)
+    engine.forward.diff_augment[1].p.fill_(0.25)
+    ada = {"diff_augment 0 ada.p": 0.0, "diff_augment 1 ada.p": 0.25}
+    assert figures(engine) == {"tuned.share": 0.0, **ada}
+    engine = engine_of({"diff_augment": [ADA]}, decoder=Fading())
+    trained(engine, 0, 3)  # the last step is number 2
+    p = engine.state({}).model["diff_augment 0 ada.p"].item()
+    assert figures(engine) == {"decoder.inner.share": 2 / STEPS, "ada.p": p}
+    assert p > 0
 
 
 @pytest.mark.slow
 def test_a_run_is_replayed_verified_and_forked_with_what_it_learned(tmp_path):
     quiet = {"console": Console(file=io.StringIO())}
     changes = {"diff_augment": [ADA], "train.steps": STEPS, "train.save_every": 3, "train.keep": 9}
+    changes |= {"train.log_every": 1, "trackers": ["csv"]}
     run = training.run(vgx.load_recipe(TINY, changes), **quiet)
     saved = {step: checkpoint.load_step(run, step)[1] for step in (3, 6, 8)}
+    lines = {line["step"]: line for line in run.read_log() if line["losses"]}
+    for step, state in saved.items():  # where everybody looks for it
+        p = pytest.approx(state.model["diff_augment 0 ada.p"].item(), rel=1e-3)
+        assert lines[step]["figures"] == {"ada.p": p}
+    log = [*lines.values()]
+    shown = pytest.approx([line["figures"]["ada.p"] for line in log], rel=1e-3)
+    with (run.path / "trackers" / "values.csv").open() as table:
+        assert [float(row["figures/ada.p"]) for row in csv.DictReader(table)] == shown
+    for page, title in (
+        (curves.of_run(log, {}), "Figures of parts"),
+        (curves.of_runs(["a"], [log]), "ada.p"),
+    ):
+        (chart,) = [chart for chart in page["groups"] if chart["title"] == title]
+        assert chart["lines"][0]["values"] == shown
+    assert ">ada.p</text>" in charts(log)
+    assert [*logged(run, "step", everything=True)["figures/ada.p"]] == [*lines]
     moved = [saved[step].model["diff_augment 0 ada.p"].item() for step in saved]
     assert len({*moved}) > 1
     assert verify(run, **quiet) == (7, 8)

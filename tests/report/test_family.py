@@ -112,6 +112,7 @@ def test_each_chart_of_a_fork_has_the_branch_of_its_parent(tmp_path):
             line
             | {"grad_norm": {"decoder": line["step"]}, "accuracy": {"real": 0.5}}
             | {"codebook": {"codebook_usage": 0.5, "perplexity": line["step"]}}
+            | {"figures": {"ada.p": 0.1}}
             | {"rates": {"generator": line["step"]}, "metrics": {"psnr": 9.0}}
             | {"images_per_second": 7.0}
             for line in run.read_log()
@@ -125,6 +126,7 @@ def test_each_chart_of_a_fork_has_the_branch_of_its_parent(tmp_path):
         "Discriminator's accuracy": [[0.5] * 3, [0.5] * 2],
         "Codebook usage": [[0.5] * 3, [0.5] * 2],
         "Codebook perplexity": [[2, 4, 6], [4, 6]],
+        "Figures of parts": [[0.1] * 3, [0.1] * 2],
         "Learning rates": [[2, 4, 6], [4, 6]],
         "Metrics": [[9.0] * 3, [9.0] * 2],
         "Training speed": [[7.0] * 3, [7.0] * 2],

@@ -1,6 +1,7 @@
 """Parts that change with time: a resumed run must be as if it had not been interrupted.
 
-What `at` and `observe` change must be saved, and must follow from their arguments.
+What `at` and `observe` change must be saved, and must follow from their arguments. What `figures`
+gives must be numbers.
 """
 
 from __future__ import annotations
@@ -16,25 +17,44 @@ from vgx.check.audit import Finding
 from vgx.check.blame import working
 from vgx.check.hidden_state import state_of
 from vgx.engine.engine import Engine
+from vgx.engine.forward import modules_in
 from vgx.parts.base import Component
-from vgx.parts.kinds import Observing, Timed
+from vgx.parts.contract import fault_of_figures
+from vgx.parts.kinds import Observing, Reporting, Timed
 from vgx.step import Step
 
 SAVED = "make it a buffer of the nn.Module that build() returns, which is saved with the run"
 
 
 def try_changing(engine: Engine, step: Step) -> Iterator[Finding]:
-    """Call `at` and `observe` of networks and augmentations, which may change their buffers."""
+    """Call `at` and `observe` of networks and augmentations, which may change their buffers.
+
+    And `figures`, which may not.
+    """
     last = engine.steps - 1
     for name, (part, built) in working(engine).items():
         if part.kind == "loss":  # it reads the number of the step
-            continue
-        for fault in faults_of_change(part, built, last, step):
+            faults = faults_of_figures(part, built)
+        else:
+            faults = faults_of_change(part, built, last, step)
+        for fault in faults:
             yield Finding(f"contract:{name}", fault)
 
 
+def faults_of_figures(part: Component, built: Any) -> Iterator[str]:
+    """Yield what is wrong with the `figures` of what a part built, in words."""
+    for module in modules_in([built]):
+        if isinstance(module, Reporting):
+            before = _saved(built)
+            if fault := fault_of_figures(call(part, module.figures)):
+                yield fault
+            if not same_tensors(before, _saved(built)):
+                yield "figures() changes what the part has learned or kept"
+
+
 def faults_of_change(part: Component, built: Any, last: int, step: Step) -> Iterator[str]:
-    """Yield what is wrong with `at` and `observe` of what a part built, in words."""
+    """Yield what is wrong with `figures`, `at` and `observe` of what a part built, in words."""
+    yield from faults_of_figures(part, built)
     modules = list(built.modules()) if isinstance(built, nn.Module) else [built]
     timed = [module for module in modules if isinstance(module, Timed)]
 

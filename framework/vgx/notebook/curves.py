@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from vgx.notebook.html import escaped
 from vgx.output import short
@@ -17,14 +18,19 @@ WIDTH, HEIGHT, LEFT, TOP = 220, 96, 4, 20  # pixels of a chart, and of its margi
 POINTS = 160  # of a curve, at most
 CHARTS = 12  # at most
 SMOOTH = 0.9  # share of the former mean in the mean that is drawn over many points
+Kind = Literal["losses", "metrics", "figures"]
+KINDS: tuple[Kind, ...] = ("losses", "metrics", "figures")
 MANY = 40  # points from which on a mean is drawn
 
 
 def charts(lines: Sequence[Line]) -> str:
-    """Return a chart for each term of the losses and each metric; "" when nothing was logged."""
+    """Return a chart for each term of the losses, each metric and each figure of a part.
+
+    An empty text when nothing was logged.
+    """
     drawn = [
         _chart(name, points)
-        for kind in ("losses", "metrics")
+        for kind in KINDS
         for name, points in _series(lines, kind).items()
         if len(points) > 1
     ]
@@ -32,12 +38,11 @@ def charts(lines: Sequence[Line]) -> str:
     return f'<div style="{style}">{"".join(drawn[:CHARTS])}</div>' if drawn else ""
 
 
-def _series(lines: Sequence[Line], kind: str) -> dict[str, list[tuple[int, float]]]:
+def _series(lines: Sequence[Line], kind: Kind) -> dict[str, list[tuple[int, float]]]:
     """Return steps and finite values of each number of a kind."""
     series: dict[str, list[tuple[int, float]]] = {}
     for line in lines:
-        values = line.get("losses", {}) if kind == "losses" else line.get("metrics", {})
-        for name, value in values.items():
+        for name, value in line.get(kind, {}).items():
             if math.isfinite(value):
                 series.setdefault(name, []).append((line["step"], value))
     return series

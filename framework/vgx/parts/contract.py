@@ -58,6 +58,16 @@ def check_posterior(posterior: Any, shape: tuple[int, ...]) -> None:
     check_tensor("its posterior's mean", mean, shape)
 
 
+def fault_of_figures(figures: Any) -> str:
+    """Return what is wrong with what `figures()` of a part gives; "" if nothing is."""
+    if not isinstance(figures, dict):
+        return f"figures() gives a {type(figures).__name__}, not a dictionary"
+    for name, value in figures.items():
+        if not isinstance(name, str) or not isinstance(value, int | float):
+            return f"figures() gives {name!r}: {value!r}, not a text and a number; use .item()"
+    return ""
+
+
 def check_indices(network: Quantising, posterior: Any, latent: tuple[int, ...]) -> None:
     """Raise `ContractError` unless the indices of a quantising encoder give its posterior's mean.
 

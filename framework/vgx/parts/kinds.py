@@ -388,6 +388,19 @@ class Observing(Protocol):
         ...
 
 
+@runtime_checkable
+class Reporting(Protocol):
+    """A network, a module in it, a loss or an augmentation that has figures of its own."""
+
+    def figures(self) -> dict[str, float]:
+        """Return numbers by name, such as a probability that it adapts: they are logged.
+
+        It is called when a step is logged, after that step, and changes nothing. A value that is
+        not finite is left out of the log.
+        """
+        ...
+
+
 # --- losses ----------------------------------------------------------------------------------
 
 

@@ -214,6 +214,7 @@ class Line(TypedDict, total=False):
     grad_norm: dict[str, FiniteFloat]  # of each network, before clipping
     accuracy: dict[str, FiniteFloat]  # of the discriminator, on real and on fake images
     codebook: dict[str, FiniteFloat]  # how much of it the last minibatch used
+    figures: dict[str, FiniteFloat]  # that parts have of themselves, by part and name
     images_per_second: Amount  # since the line before
     metrics: dict[str, float]
     warnings: Annotated[list[str], FailFast()]

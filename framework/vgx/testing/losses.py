@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vgx import rng
 from vgx.check.attempt import same_tensors
+from vgx.check.changing import faults_of_figures
 from vgx.engine.losses import PlayerName, has_term
 from vgx.parts.contract import NO_TERM, fault_of_term, with_tensors
 from vgx.step import Step
@@ -43,6 +44,8 @@ def check_loss(case: Case) -> None:
             terms += value is not None
             if value is not None:
                 _check_term(case, player, own, loss_module, value)
+    module = built(partial(_build, case), case.part)
+    case.faults.extend(faults_of_figures(case.part, module))
     beside = case.part.note_beside((case.part,), case.image)
     case.check(isinstance(beside, str), "note_beside() gives no string")
     case.check(terms, NO_TERM)

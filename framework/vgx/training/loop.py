@@ -36,7 +36,7 @@ from vgx.runs.checkpoint import State, last_good
 from vgx.runs.directory import Run
 from vgx.runs.reading import Line
 from vgx.training import environment
-from vgx.training.monitors import Monitor, accuracy, codebook_use, gradient_norms
+from vgx.training.monitors import Monitor, accuracy, codebook_use, figures, gradient_norms
 from vgx.training.progress import draw
 from vgx.training.trackers import Trackers, open_trackers
 
@@ -422,6 +422,8 @@ def _line(training: Training, losses: dict[str, float]) -> Line:
         line["accuracy"] = shares
     if losses and (used := codebook_use(training.engine)):
         line["codebook"] = used
+    if losses and (own := figures(training.engine)):
+        line["figures"] = own
     if speed := _speed(training):
         line["images_per_second"] = speed
     if training.metrics:

@@ -7,6 +7,8 @@ Letters: N images, C channels, H x W pixels, Z the latent shape.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +23,7 @@ from vgx.engine.build import evaluating, label_inputs, sigmoid
 from vgx.engine.engine import Engine
 from vgx.engine.losses import owner_of, player_of
 from vgx.evaluation.latents import ACTIVE, active_dimensions, by_level, codebook_metrics
-from vgx.parts.kinds import Quantising
+from vgx.parts.kinds import Quantising, Reporting
 from vgx.sampling.model import labels_in_turn
 from vgx.training.progress import fixed_latents
 
@@ -157,6 +159,25 @@ def codebook_use(engine: Engine) -> dict[str, float]:
     if indices is None or not isinstance(encoder, Quantising):
         return {}
     return codebook_metrics(by_level(indices, 1 + len(engine.recipe.latent.shape)), encoder.codes)
+
+
+def figures(engine: Engine) -> dict[str, float]:
+    """Return the figures that networks, losses and augmentations have of themselves.
+
+    The names are those of the part, of the module inside of it if it is one, and of the figure:
+    "ada.p". Where two parts have the same name, their whole names are used: "augment 0 ada.p".
+    """
+    built = engine.networks | engine.forward.saved_augmentations
+    short = Counter(name.rpartition(" ")[2] for name in built)
+    found: dict[str, float] = {}
+    for whole, network in built.items():
+        name = whole.rpartition(" ")[2]
+        owner = name if short[name] == 1 else whole
+        for inside, module in network.named_modules():
+            if isinstance(module, Reporting):
+                for figure, value in module.figures().items():
+                    found[".".join(filter(None, (owner, inside, figure)))] = float(value)
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def discriminator_wins(losses: dict[str, float]) -> Iterator[tuple[str, str]]:

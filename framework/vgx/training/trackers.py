@@ -18,7 +18,8 @@ from vgx.errors import RecipeError, by_user
 from vgx.parts.kinds import OpenTracker, Tracker
 from vgx.parts.registry import line_of
 
-GROUPS = ("losses", "rates", "grad_norm", "accuracy", "codebook", "metrics")  # of a line of the log
+# Of a line of the log.
+GROUPS = ("losses", "rates", "grad_norm", "accuracy", "codebook", "figures", "metrics")
 SPEED = "images_per_second"
 
 

@@ -56,6 +56,10 @@ class Adaptive(nn.Module):
         self.signs.mul_(~due)
         self.seen.mul_(~due)
 
+    def figures(self) -> dict[str, float]:
+        """Return the probability of now."""
+        return {"p": self.p.item()}
+
 
 def uniform(images: Tensor, generator: Generator) -> Tensor:
     """[B]  A draw from [0, 1) for each image."""
