@@ -1,84 +1,301 @@
 """Train the recipes of the gallery, draw forty images with each, and write the gallery's page.
 
-python benchmarks/gallery.py                  # all of them: about half an hour on two cores
-python benchmarks/gallery.py vae dcgan        # only these; the page keeps the others
-python benchmarks/gallery.py --page           # only the page, from earlier results
+python benchmarks/gallery.py --jobs 8 --results made       # all of them, on a GPU if there is one
+python benchmarks/gallery.py vae dcgan --results made      # only these
+python benchmarks/gallery.py --take made                   # copy what succeeded; write the page
+python benchmarks/gallery.py --page                        # only the page
+python benchmarks/gallery.py --share 0.005 --n 100 --results trial     # does each of them work?
+
+Each training is a process of its own. One that fails leaves its error in NAME.json, and the command
+ends with 1 after all others.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from gallery_entries import ENTRIES
+from tables import ROOT
 
 import vgx
-from vgx.images import save_grid
-from vgx.sampling.draw import draw_rows, open_sampler
 
-ROOT = Path(__file__).parents[1]
-PAGE, FOLDER = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery"
-RECIPES = (
-    "vae", "beta_vae", "infovae", "vqvae", "dcgan", "wgan_gp", "sngan_hinge", "r3gan",
-    "larsen_vaegan", "kl_autoencoder", "vqgan",
-)  # fmt: skip
-COUNT = 40
+FOLDER = ROOT / "docs" / "gallery"
+COUNT, COLUMNS = 40, 10
+LEAST = 64  # pixels of an image on the page
+HELD, OTHERS = 1, 2  # seeds of faces that no training sees
+METRICS = ("frechet-distance", "prdc")  # of drawn images
 
 
-def train(name: str, runs: str) -> None:
-    recipe = vgx.load_recipe(ROOT / "recipes" / f"{name}.yaml")
-    run = vgx.run(recipe, out=runs)
-    model, prepared = open_sampler(run)
-    drawn, captions = draw_rows(model, prepared, COUNT, 0)
-    columns = prepared.part.row_length or 10
-    save_grid(drawn, FOLDER / f"{name}.png", columns, captions)
+# --- one training ------------------------------------------------------------------------------
+
+
+def make(name: str, options: argparse.Namespace) -> None:
+    """Train one entry, and write NAME.png and NAME.json."""
+    from vgx.evaluation.features import FeatureCache
+    from vgx.sampling.model import load_model
+
+    entry = ENTRIES[name]
+    given = {
+        text.partition("=")[0]: text for text in (*entry.overrides(options.share), *options.set)
+    }
+    overrides = [*given.values()]  # of each field the last one
+    recipe = vgx.load_recipe(ROOT / "recipes" / f"{entry.recipe or name}.yaml", overrides)
+    # How often it draws and saves changes nothing of the training.
+    seldom = {"train.draw_every": 10**9, "train.save_every": 10**9}
+    recipe = vgx.load_recipe(recipe, seldom)
+    run = trained(recipe, options)
+    model = load_model(run, recipe, None)
+    cache = FeatureCache(recipe.image, model.codes.device)
+    results = about(run, model)
+    results |= {"settings": overrides, **figures(run, model, cache, options.n)}
+    draw_all(name, run, model, options)
+    write(options.results / f"{name}.json", results)
+
+
+def trained(recipe: Any, options: argparse.Namespace) -> Any:
+    """Train a recipe; after `--seconds` of its first stage, go on with what is learned then."""
+    from vgx.console import Console
+    from vgx.second.running import fit_run
+
+    start, run = time.monotonic(), None
+    for step in vgx.train(recipe, out=options.runs):
+        run = step.run
+        if options.seconds and time.monotonic() - start > options.seconds:
+            break
+    assert run is not None
+    if step.number < step.of and recipe.prior is not None:
+        fit_run(run, (), None, None, Console())
+    return run
+
+
+def about(run: Any, model: Any) -> dict[str, Any]:
+    """Return how it was trained."""
+    import torch
+
     lines = [line for line in run.read_log() if line["losses"]]
     losses: dict[str, list[float]] = {}  # by term: its first and its last value
     for line in lines:
         for term, value in line["losses"].items():
             losses.setdefault(term, [value, value])[1] = value
+    device, prior = model.codes.device, model.recipe.prior
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     results = {
-        "sampler": recipe.sampler.type,
+        "sampler": model.recipe.sampler.type,
         "steps": model.step,
+        "of": model.recipe.train.steps,
         "images": lines[-1]["images"],
         "seconds": round(lines[-1]["seconds"]),
+        "device": gpu or f"{os.cpu_count()} CPU cores",
+        "size": model.recipe.image.size,
         "losses": losses,
     }
-    (FOLDER / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    if prior is not None:
+        log = vgx.Run(run.path / "prior").read_log()
+        first, last = (line["losses"][prior.type] for line in (log[0], log[-1]))
+        second = {"type": prior.type, "steps": log[-1]["step"], "losses": [first, last]}
+        results["prior"] = {**second, "seconds": round(log[-1]["seconds"])}
+    return results
 
 
-def section(name: str) -> str:
-    results = json.loads((FOLDER / f"{name}.json").read_text())
-    comment = re.findall(r"^# (.*)", (ROOT / "recipes" / f"{name}.yaml").read_text(), re.MULTILINE)
-    intro = " ".join(line for line in comment if not line.startswith("Other images"))
-    rows = [f"| `{t}` | {a:.4g} | {b:.4g} |" for t, (a, b) in results["losses"].items()]
-    trained = (
-        f"{results['steps']:,} steps, {results['images']:,} images, {results['seconds']} s; "
-        f"images drawn by `{results['sampler']}`."
-    )
-    table = ["| term | at the start | at the end |", "|---|---|---|", *rows]
-    title = f"## [`{name}`](../recipes/{name}.yaml)"
-    return "\n\n".join([title, intro, f"![{name}](gallery/{name}.png)", trained, "\n".join(table)])
+# --- figures -----------------------------------------------------------------------------------
 
 
-def write_page() -> None:
-    head = PAGE.read_text().partition("\n## ")[0].rstrip()
-    trained = [name for name in RECIPES if (FOLDER / f"{name}.json").exists()]
-    PAGE.write_text("\n\n".join([head, *map(section, trained)]) + "\n")
+def figures(run: Any, model: Any, cache: Any, n: int) -> dict[str, Any]:
+    """Compare with faces that no training saw: reconstructions, and images of each sampler."""
+    from vgx.evaluation.metrics import measure_reconstructions, measure_samples
+    from vgx.sampling.draw import draw, prepare
+
+    recipe, found = model.recipe, {}
+    held, others = (faces(recipe, seed, n) for seed in (HELD, OTHERS))
+    pairs, sets = (vgx.load_recipe(recipe, {"eval.metrics": [*names]}).eval.metrics
+                   for names in (("psnr",), METRICS))  # fmt: skip
+    if model.encoder is not None:
+        found["reconstruction"] = measure_reconstructions(model, held, pairs)
+        found["reconstruction"] |= codebook(model, held)
+    counts = held.label_counts(recipe.image)
+    for sampler in samplers(recipe):
+        drawing = replace(model, recipe=vgx.load_recipe(recipe, {"sampler": sampler}))
+        drawn = draw(drawing, prepare(drawing, run), n, 0, counts)
+        found[sampler] = measure_samples(drawn, held, sets, cache, model=drawing)
+    real: dict[str, float] = {}
+    for metric in sets:
+        features = (cache.real_features(metric.features, each) for each in (held, others))
+        real |= metric.compare(*features)
+    return {"n": n, "figures": {**found, "real images": real}}
 
 
-def main() -> None:
+def faces(recipe: Any, seed: int, n: int) -> Any:
+    """Return drawn faces of another seed than that of the training."""
+    from vgx.console import Console
+    from vgx.data.opening import store_of
+    from vgx.data.store import open_source
+    from vgx.evaluation.features import real_sets
+
+    drawn: dict[str, Any] = {"type": "drawn-faces", "seed": seed, "count": n}
+    if recipe.image.classes:
+        drawn["label"] = recipe.dataset.label
+    dataset = vgx.load_recipe(recipe, {"dataset": drawn}).dataset
+    source, _ = open_source(dataset, recipe.image)
+    return real_sets(store_of(source, dataset, recipe.image, Console()), None, n).reference
+
+
+def samplers(recipe: Any) -> list[str]:
+    """Return the samplers that are measured: those that draw new images, the recipe's first."""
+    own = recipe.sampler.type
+    if own == "posterior":  # it decodes latents of images, which is no drawing
+        return []
+    if own == "traversal":
+        return ["prior"]
+    return [own, "aggregate-gaussian"] if own == "learned-prior" else [own]
+
+
+def codebook(model: Any, held: Any) -> dict[str, float]:
+    """Return how much of its codebook a model uses for images, if it has one."""
+    import torch
+
+    from vgx.evaluation.latents import by_level, codebook_metrics
+    from vgx.parts.kinds import Quantising
+
+    if not isinstance(model.encoder, Quantising):
+        return {}
+    images = held.batches(model.codes.device)
+    indices = torch.cat([model.posterior(some, None).indices for some in images])
+    return codebook_metrics(by_level(indices, model.codes.dim()), model.encoder.codes)
+
+
+# --- images ------------------------------------------------------------------------------------
+
+
+def draw_all(name: str, run: Any, model: Any, options: argparse.Namespace) -> None:
+    """Write the images of the recipe's sampler, and those from before the second stage.
+
+    An autoencoder that draws no new images shows held-out ones above their reconstructions.
+    """
+    from vgx.sampling.draw import draw_rows, prepare
+
+    recipe, file = model.recipe, options.results / f"{name}.png"
+    if not samplers(recipe):
+        real = faces(recipe, HELD, options.n).batch(0, COUNT // 2, model.codes.device)
+        rows = [part for pair in zip(real.split(COLUMNS), reconstructed(model, real), strict=True)
+                for part in pair]  # fmt: skip
+        save(rows, file, COLUMNS, ("image", "reconstruction") * (COUNT // 2 // COLUMNS))
+        return
+    drawn, captions = draw_rows(model, prepare(model, run), COUNT, 0)
+    save([drawn], file, recipe.sampler.row_length or COLUMNS, captions)
+    if recipe.sampler.type == "learned-prior":
+        before = replace(model, recipe=vgx.load_recipe(recipe, {"sampler": "aggregate-gaussian"}))
+        drawn, captions = draw_rows(before, prepare(before, run), COUNT // 2, 0)
+        save([drawn], options.results / f"{name}.before.png", COLUMNS, captions)
+
+
+def reconstructed(model: Any, real: Any) -> Any:
+    return model.decode(model.encode(real)).split(COLUMNS)
+
+
+def save(images: Sequence[Any], file: Path, columns: int, captions: Sequence[str]) -> None:
+    """Write images as a grid of at least 64 pixels an image, in 256 colours."""
+    import torch
+    from PIL import Image
+
+    from vgx.images import as_pixels, grid
+
+    shown = torch.cat([*images])  # [N, C, H, W]
+    factor = -(-LEAST // shown.shape[3])
+    shown = shown.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    (pixels,) = as_pixels(grid(shown, columns, captions)[None])  # [H, W, 3]
+    made = Image.fromarray(pixels).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    made.save(file, optimize=True)
+
+
+# --- all of them -------------------------------------------------------------------------------
+
+
+def start(name: str, options: argparse.Namespace) -> bool:
+    """Make an entry in a process of its own; return whether it succeeded."""
+    command = [sys.executable, __file__, name, "--one", "--results", options.results]
+    command += ["--runs", options.runs, "--share", options.share, "--n", options.n]
+    command += ["--seconds", options.seconds]
+    command += [part for setting in options.set for part in ("--set", setting)]
+    threads = max((os.cpu_count() or 1) // options.jobs, 1)
+    began, log = time.monotonic(), options.results / f"{name}.log"
+    with log.open("w") as output:
+        try:
+            done = subprocess.run(  # noqa: S603
+                [*map(str, command)], check=False, stdout=output, stderr=output,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)}, timeout=options.timeout,
+            )  # fmt: skip
+            error = "" if done.returncode == 0 else f"exit code {done.returncode}"
+        except subprocess.TimeoutExpired:
+            error = f"it was ended after {options.timeout:g} s"
+    if error:
+        last = (log.read_text().strip().splitlines() or [""])[-1]
+        write(options.results / f"{name}.json", {"failed": f"{error}: {last}"})
+    print(f"{name}: {error or 'done'}, {time.monotonic() - began:.0f} s", flush=True)
+    return not error
+
+
+def write(file: Path, results: dict[str, Any]) -> None:
+    file.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def take(folder: Path) -> None:
+    """Copy the results that did not fail into the documentation."""
+    for file in sorted(folder.glob("*.json")):
+        if "failed" not in json.loads(file.read_text()):
+            for made in (file, *folder.glob(f"{file.stem}*.png")):
+                if made.stem in (file.stem, f"{file.stem}.before"):
+                    shutil.copy(made, FOLDER / made.name)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help="names of recipes without .yaml; all by default")
-    parser.add_argument("--runs", default="runs/gallery")
+    there = [n for n in ENTRIES if (ROOT / "recipes" / f"{ENTRIES[n].recipe or n}.yaml").is_file()]
+    parser.add_argument("names", nargs="*", metavar="NAME", help="entries; all by default")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
+    parser.add_argument("--results", type=Path, default=FOLDER, help="the folder of what is made")
+    parser.add_argument("--runs", type=Path, default=Path("runs/gallery"))
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps of each entry")
+    parser.add_argument("--seconds", type=float, default=0, help="end the first stage after these")
+    parser.add_argument("--timeout", type=float, help="seconds after which an entry has failed")
+    parser.add_argument("--n", type=int, default=2000, help="images of each side of a comparison")
+    parser.add_argument("--set", action="append", default=[], help="as for vgx run, for all")
     parser.add_argument("--page", action="store_true", help="train nothing")
+    parser.add_argument("--take", type=Path, help="results that are copied into the documentation")
+    parser.add_argument("--one", action="store_true", help="in this process, without the page")
     options = parser.parse_args()
-    for name in [] if options.page else options.names or RECIPES:
-        train(name, options.runs)
-    write_page()
+    names = options.names or there
+    if unknown := sorted({*names} - {*there}):
+        parser.error(f"no such entry: {', '.join(unknown)}; there are: {', '.join(there)}")
+    failed = False
+    if options.one:
+        for name in names:
+            make(name, options)
+        return 0
+    if options.take:
+        take(options.take)
+    elif not options.page:
+        options.results.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            failed = not all([*pool.map(lambda name: start(name, options), names)])
+    if options.results == FOLDER:
+        import gallery_page
+
+        gallery_page.write()
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -53,12 +53,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.rounds = options.steps = 1
-    measured = [options.only] if options.only else list(SECTIONS)
-    kept = options.only and options.out.is_file()
-    page = sections(options.out.read_text()) if kept else {}
-    page |= {name: f"{SECTIONS[name](options)}\n\n{conditions(options)}" for name in measured}
-    page = {name: page[name] for name in SECTIONS if name in page}
-    options.out.write_text("\n\n".join([ABOUT, *page.values()]) + "\n")
+    for name in [options.only] if options.only else list(SECTIONS):
+        text = f"{SECTIONS[name](options)}\n\n{conditions(options)}"
+        options.out.write_text(replaced(options.out, name, text))
+
+
+def replaced(file: Path, name: str, text: str) -> str:
+    """Return a page with another text of one section; all others stay, in the order of the page."""
+    page = sections(file.read_text()) if file.is_file() else {}
+    page[name] = text
+    ordered = [*(n for n in SECTIONS if n in page), *(n for n in page if n not in SECTIONS)]
+    return "\n\n".join([ABOUT, *(page[each] for each in ordered)]) + "\n"
 
 
 def sections(text: str) -> dict[str, str]:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 
-import datasets
 import timm
 import torch
 import torch.nn.functional as F
@@ -28,6 +27,8 @@ class Faces(Dataset):
     """RGB images of a folder in hub layout, transformed each time they are read."""
 
     def __init__(self, path: str, size: int) -> None:
+        import datasets  # not needed by who brings images of another kind
+
         rows = datasets.load_dataset(path, split="train")
         self.rows = rows.filter(lambda row: row["image"].mode == "RGB")
         resize, flip = transforms.Resize((size, size)), transforms.RandomHorizontalFlip(0.5)

@@ -78,14 +78,14 @@ class Batches:
         """Return minibatch `number` on the device."""
         rows = self.rows(number)
         if self.resident is not None:
-            images = as_floats(self.resident[torch.from_numpy(rows).to(self.device)])
+            images = as_floats(self.resident[sent(torch.from_numpy(rows), self.device)])
         else:
             if isinstance(self.images, StreamedImages):
                 self._look_ahead(number, self.images)
             images = as_images(self.images[rows], self.device)
         if self._labels is None:
             return Batch(images)
-        return Batch(images, torch.from_numpy(self._labels[rows]).to(self.device))
+        return Batch(images, sent(torch.from_numpy(self._labels[rows]), self.device))
 
     def _look_ahead(self, number: int, images: StreamedImages) -> None:
         """Begin to read and decode what a minibatch and the next ones need."""
@@ -140,10 +140,14 @@ def as_images(pixels: NDArray[Any], device: torch.device | str) -> Tensor:
     """
     # A gathered array is a copy already; a view of a store is read-only, which PyTorch refuses.
     own = np.require(pixels, requirements=["C", "W"])
-    batch = torch.from_numpy(own)  # [B, H, W, C]
+    return as_floats(sent(torch.from_numpy(own), device))  # [B, C, H, W]
+
+
+def sent(values: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on a device, without waiting for a GPU."""
     if torch.device(device).type == "cuda":
-        batch = batch.pin_memory()  # without this the copy waits for the device
-    return as_floats(batch.to(device, non_blocking=True))
+        values = values.pin_memory()  # without this the copy waits for the device
+    return values.to(device, non_blocking=True)
 
 
 def as_floats(pixels: Tensor) -> Tensor:

@@ -110,6 +110,17 @@ def pick_device(name: str | torch.device | None) -> torch.device:
         raise RecipeError(f"device '{name}': {first}") from error
 
 
+def use_same_kernels() -> None:
+    """Let a GPU compute in TF32, and with kernels that give the same bits each time."""
+    # Convolutions and products in TF32: their float32 inputs lose 13 bits.
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.deterministic = True
+    # The gradients of these two are sums in any order.
+    torch.backends.cuda.enable_flash_sdp(enabled=False)
+    torch.backends.cuda.enable_mem_efficient_sdp(enabled=False)
+
+
 def unused_gpu(device: torch.device) -> str:
     """Return why a GPU without CUDA is not used; an empty text if there is none."""
     others = devices()[1:2]

@@ -28,6 +28,7 @@ from vgx.console import Console
 from vgx.data.order import Shuffled
 from vgx.data.split import held_out
 from vgx.data.store import Store
+from vgx.engine.build import use_same_kernels
 from vgx.engine.optimizers import unwrapped
 from vgx.errors import DivergedError, RecipeError, Stopped, StorageError, noticing
 from vgx.files import storage, write_file
@@ -140,6 +141,8 @@ def fit(
     for notice in notices:
         console.warn(notice)
     working = {"prior": (part, fitting.network)}
+    if device.type != "cpu":
+        use_same_kernels()
     with (
         signals(fitting, console),
         blaming(registry, working, lambda: f"{run.path}: prior: step {fitting.done + 1}"),

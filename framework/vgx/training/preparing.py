@@ -26,6 +26,7 @@ from vgx.data.store import (
     require_writable_cache,
 )
 from vgx.engine import memory
+from vgx.engine.build import use_same_kernels
 from vgx.engine.engine import Engine
 from vgx.engine.starting import COLUMNS
 from vgx.errors import StorageError, noticing
@@ -218,14 +219,11 @@ def length_of(recipe: Recipe, per_epoch: int) -> tuple[int, int]:
 
 
 def configure(engine: Engine, batches: Batches, recipe: Recipe) -> None:
-    """Set precision, compiling and memory for many steps; on a GPU PyTorch's switches too."""
+    """Set precision, compiling and memory for many steps; on a GPU the kernels too."""
     engine.configure(recipe.train)
     if engine.device.type == "cpu":
         memory.keep_freed()
     else:
         if batches.images.nbytes < RESIDENT * memory.total_memory(engine.device):
             batches.reside()
-        # Convolutions and products in TF32: their float32 inputs lose 13 bits.
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.deterministic = True  # a run repeats to the bit
+        use_same_kernels()

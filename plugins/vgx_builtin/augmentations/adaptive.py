@@ -48,7 +48,8 @@ class Adaptive(nn.Module):
         seeing = [each for each in several if each.judges != "latents"] or [step]
         logits = [each.real_score.logits for each in seeing]
         self.signs += torch.stack([each.sign().mean() for each in logits]).mean()
-        self.seen += self.seen.new_tensor([1.0, len(logits[0])])
+        self.seen[0].add_(1)
+        self.seen[1].add_(len(logits[0]))
         due = self.seen[0] >= self.every
         towards = (self.signs / self.seen[0] - self.target).sign()
         moved = (self.p + towards * self.seen[1] / self.images).clamp(0, self.most)
@@ -117,7 +118,7 @@ def colour(images: Tensor, generator: Generator) -> Tensor:
     colours = 0.5 + (colours - 0.5) * (0.5 * normal(images, generator)).exp2()
     saturation = normal(images, generator).exp2()  # [B, 1, 1, 1]
     if colours.shape[1] == 3:
-        weights = colours.new_tensor(GREY).view(1, 3, 1, 1)
+        weights = torch.cat([colours.new_full((1, 1, 1, 1), share) for share in GREY], 1)
         grey = (colours * weights).sum(1, keepdim=True)  # [B, 1, H, W]
         colours = grey + (colours - grey) * saturation
     return torch.cat([colours, alpha], 1)

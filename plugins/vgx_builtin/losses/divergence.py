@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 import vgx
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -90,13 +91,14 @@ class TotalCorrelation(vgx.Loss, type="total-correlation"):
             together = densities.sum(2).logsumexp(1) - math.log(len(mu))  # [B]
             alone = (densities.logsumexp(1) - math.log(len(mu))).sum(1)  # [B]
         else:
-            weights = stratified_weights(len(mu), self.images).log().type_as(mu)  # [B, B]
+            weights = stratified_weights(len(mu), self.images, mu.device)  # [B, B]
+            weights = weights.log().type_as(mu)
             together = (densities.sum(2) + weights).logsumexp(1)
             alone = (densities + weights[:, :, None]).logsumexp(1).sum(1)
         return (together - alone).mean() / (step.real[0].numel() if self.unit == "pixel" else 1)
 
 
-def stratified_weights(batch: int, images: int) -> Tensor:
+def stratified_weights(batch: int, images: int, device: torch.device | str = "cpu") -> Tensor:
     """[B, B]  The weight of each image k in the estimate of q(z_i), which sum to 1 over k.
 
     Raises `RecipeError` for a minibatch of one image, or of more images than there are.
@@ -109,8 +111,8 @@ def stratified_weights(batch: int, images: int) -> Tensor:
             f"and this one has {batch}"
         )
     others = batch - 1  # M
-    weights = torch.full((batch, batch), 1 / others, dtype=torch.float64)
-    place = torch.arange(batch)
+    weights = torch.full((batch, batch), 1 / others, dtype=torch.float64, device=device)
+    place = torch.arange(batch, device=device)
     weights[place, place] = 1 / images
     weights[place, (place + 1) % batch] = (images - others) / (images * others)
     return weights

@@ -54,7 +54,11 @@ class Equivariance(vgx.Loss, type="equivariance"):
 
     def _draw(self, generator: Generator, z: Tensor, real: Tensor) -> tuple[int, int, int]:
         """Draw the height and width of the smaller latents, and the number of quarter turns."""
-        drawn = real.new_empty(2).uniform_(generator=generator).tolist()
+        import torch
+
+        # On the CPU, with the same key: the host needs the sizes, and must not wait for a GPU.
+        own = torch.Generator().manual_seed(generator.initial_seed())
+        drawn = torch.empty(2, dtype=real.dtype, device="cpu").uniform_(generator=own).tolist()
         factor = self.smallest + (1 - self.smallest) * drawn[0]
         height, width = (max(round(factor * side), 1) for side in z.shape[2:])
         square = real.shape[2] == real.shape[3] and z.shape[2] == z.shape[3]
@@ -77,7 +81,7 @@ def resized(images: Tensor, height: int, width: int) -> Tensor:
 
     matrices = []
     for before, after in zip(images.shape[2:], (height, width), strict=True):
-        identity = torch.eye(before)[None, None]  # [1, 1, H, H]
+        identity = torch.eye(before, device=images.device)[None, None]  # [1, 1, H, H]
         size = (after, before)
         matrix = F.interpolate(identity, size, mode="bilinear", antialias=True)[0, 0]  # [h, H]
         matrices.append(matrix.type_as(images))

@@ -5,8 +5,8 @@ Letters: B images, Z the latent shape, F its channels, N vectors (one for each p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,13 @@ class MovingCodebook(nn.Module):
         self.register_buffer("sizes", torch.zeros(codes))  # N_i in the paper
         self.register_buffer("sums", torch.zeros(codes, channels))  # m_i in the paper
         self.register_buffer("started", torch.zeros((), dtype=torch.int64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Leave `started` on the CPU: it is read in each step, which must not wait for a GPU."""
+        started, parent = self.started, cast("Any", super())
+        parent._apply(fn, recurse)  # noqa: SLF001
+        self.started = started
+        return self
 
     def forward(self, means: Tensor) -> Quantised:
         """Means [B, *Z] -> the nearest vectors, place by place; then the vectors move."""
@@ -160,7 +167,7 @@ def clusters(rows: Tensor, indices: Tensor, codes: int) -> tuple[Tensor, Tensor]
 
     They are sorted first: sums by `index_add_` are in another order each time on a GPU.
     """
-    sizes = torch.bincount(indices, minlength=codes)
+    sizes = indices.new_zeros(codes).scatter_add_(0, indices, torch.ones_like(indices))
     ordered = rows[indices.argsort(stable=True)]
     return sizes.to(rows), torch.segment_reduce(ordered, "sum", lengths=sizes, unsafe=True)
 

@@ -1,0 +1,122 @@
+"""What the gallery trains: recipes at 64 pixels and for more steps than their files say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+FACES = "dataset.fallback.count=8000"
+AT_64 = ("image.size=64", FACES)
+DECODER = "decoder.widths=[256, 128, 64, 32]"
+JUDGE = "discriminator.widths=[32, 64, 128, 256]"
+VAE = (*AT_64, "encoder.widths=[32, 64, 128, 256]", DECODER)
+POINT = (*AT_64, "encoder.inner.widths=[32, 64, 128, 256]", DECODER)
+GAN = (*AT_64, DECODER, JUDGE)
+FEW = ("image.size=64", DECODER, JUDGE)
+GRID = (*AT_64, "latent=[8, 16, 16]", "prior.width=128", "prior.depth=4")
+MOVING = (
+    *AT_64, "latent=[8, 16, 16]", "encoder.normalised=false", "encoder.decay=0.99", "prior=null",
+    "sampler=aggregate-gaussian",
+)  # fmt: skip
+KL = (*AT_64, "latent=[4, 16, 16]", "prior.width=64")
+LABELLED = ("image.size=64", "dataset.count=8000")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One training."""
+
+    steps: int
+    settings: tuple[str, ...] = ()  # besides the steps, what differs from the recipe
+    prior: int = 0  # steps of the second stage
+    lasting: tuple[str, ...] = ()  # schedules that last as long as the training, with {steps}
+    recipe: str = ""  # whose section it is in; its own if it is empty
+    what: str = ""  # how it differs from the entry of that recipe
+    why: str = ""  # for the page: what its reader must know
+
+    def overrides(self, share: float = 1.0) -> list[str]:
+        """Return the settings as for `--set`, with a share of the steps."""
+        steps = {"train.steps": self.steps, "prior.steps": self.prior}
+        counted = [f"{name}={max(round(share * n), 1)}" for name, n in steps.items() if n]
+        lasting = [text.replace("STEPS", counted[0].partition("=")[2]) for text in self.lasting]
+        return [*self.settings, *counted, *lasting]
+
+
+def cosine(start: float, end: float) -> str:
+    return f"{{from: {start:g}, to: {end:g}, steps: STEPS, shape: cosine}}"
+
+
+ENTRIES = {
+    "vae": Entry(6000, VAE),
+    "beta_vae": Entry(6000, VAE),
+    "infovae": Entry(6000, VAE),
+    "cvae": Entry(
+        6000,
+        (*LABELLED, "encoder.inner.widths=[32, 64, 128, 256]", f"decoder.inner.{DECODER[8:]}"),
+    ),
+    "iwae": Entry(6000, VAE),
+    "sigma_vae": Entry(6000, VAE),
+    "dip_vae": Entry(6000, VAE),
+    "factor_vae": Entry(6000, VAE),
+    "vamp_prior": Entry(6000),
+    "hierarchical_vae": Entry(6000),
+    "wae_mmd": Entry(6000, POINT),
+    "wae_gan": Entry(6000, POINT),
+    "aae": Entry(6000, POINT),
+    "soft_intro_vae": Entry(8000, VAE),
+    "dcgan": Entry(8000, GAN),
+    "dcgan_ada": Entry(8000, FEW),
+    "dcgan_ada.without": Entry(
+        8000, (*FEW, "diff_augment=[]"), recipe="dcgan_ada", what="without ADA"
+    ),
+    "wgan_gp": Entry(2500, GAN),
+    "sngan_hinge": Entry(
+        8000,
+        (*AT_64, "decoder.widths=[128, 128, 64, 32]", "discriminator.widths=[32, 64, 128, 128]"),
+    ),
+    "r3gan": Entry(
+        8000,
+        (*AT_64, "decoder.widths=[256, 128, 64, 32]", "discriminator.widths=[32, 64, 128, 256]"),
+        lasting=(
+            f"losses.1.weight={cosine(0.05, 0.005)}",
+            f"losses.2.weight={cosine(0.05, 0.005)}",
+            f"train.optimizers.generator.lr={cosine(2e-4, 5e-5)}",
+            f"train.optimizers.discriminator.lr={cosine(2e-4, 5e-5)}",
+        ),
+    ),
+    "infogan": Entry(8000, (*GAN, "encoder.inner.widths=[32, 64, 128, 256]")),
+    "stylegan2_ada": Entry(10000),
+    "biggan": Entry(10000),
+    "projected_gan": Entry(4000),
+    "unet_gan": Entry(8000),
+    "bigan": Entry(10000, (*VAE, JUDGE)),
+    "alpha_gan": Entry(6000, (*POINT, "discriminators.image.widths=[32, 64, 128, 256]")),
+    "larsen_vaegan": Entry(6000, (*VAE, JUDGE)),
+    "vqvae": Entry(4000, GRID, prior=4000),
+    "vqvae.restart": Entry(4000, MOVING, recipe="vqvae", what="moving averages with restart"),
+    "vqvae.without": Entry(
+        4000, (*MOVING, "encoder.restart=0"), recipe="vqvae", what="moving averages, no restart"
+    ),
+    "vqgan": Entry(4000, GRID, prior=4000),
+    "fsq_autoencoder": Entry(4000, (*GRID, "latent=[3, 16, 16]"), prior=4000),
+    "residual_autoencoder": Entry(
+        4000, (*AT_64, "latent=[8, 8, 8]", "prior.width=128", "prior.depth=4"), prior=4000
+    ),
+    "kl_autoencoder": Entry(4000, KL, prior=6000),
+    "eq_vae": Entry(4000, KL, prior=6000),
+    "tiny_autoencoder": Entry(4000, (*AT_64, "latent=[4, 16, 16]")),
+    "finetune_autoencoder": Entry(
+        2000,
+        (
+            *AT_64, "latent=[4, 16, 16]", "start=null", "train.batch=16", "train.ema=0.99",
+            "encoder.widths=[32, 64, 64]", "decoder.widths=[64, 64, 32]",
+            "train.optimizers.generator.lr=0.0003",
+        ),
+        why="This machine has no network, so here small networks begin with new weights.",
+    ),
+}  # fmt: skip
+
+
+def of_recipe(recipe: str, names: Iterable[str] = ENTRIES) -> list[str]:
+    """Return the entries in the section of a recipe, its own first."""
+    return [name for name in names if recipe in (name, ENTRIES[name].recipe)]

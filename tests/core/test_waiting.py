@@ -1,0 +1,105 @@
+"""A step that is not logged waits for no GPU: on the CPU these operations can be counted."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import vgx
+from vgx.data.batches import Batch
+from vgx.engine.engine import Engine
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+SMALL = {
+    "anime_vaegan": {"image.size": 32, "discriminator.backbone": "test_resnet"},
+    "anime_vaegan_finetune": {
+        "image.size": 32, "discriminator.backbone": "test_resnet",
+        "discriminator.pretrained": False, "discriminator.freeze": 0,
+    },
+    "anime_vaegan_seed": {"image.size": 32, "discriminator.backbone": "test_resnet"},
+    "finetune_autoencoder": {
+        "start": None, "image.size": 32, "latent": [4, 4, 4],
+        "encoder.widths": [32, 32, 32, 32], "decoder.widths": [32, 32, 32, 32],
+    },
+}  # fmt: skip
+# Operations for which the host reads a result of the device.
+WAITING = {
+    "_local_scalar_dense", "_unique2", "bincount", "equal", "histc", "is_nonzero", "masked_select",
+    "nonzero", "repeat_interleave", "unique_consecutive", "unique_dim",
+}  # fmt: skip
+# Tensors that are read in each step, and are on the CPU whatever the device is.
+ON_THE_HOST = {
+    "engine/forward.py": "torch.equal(before, rng.global_state(self.device))",
+    "engine/engine.py": "self.ema.update_parameters(",
+    "quantisers/codebooks.py": "not self.started",
+}
+MAKERS = {
+    torch.arange, torch.as_tensor, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones,
+    torch.rand, torch.randint, torch.randn, torch.randperm, torch.scalar_tensor, torch.tensor,
+    torch.zeros,
+}  # fmt: skip
+
+
+def of_vgx():
+    """The file and the line of vgx, or of its parts, that called."""
+    for frame in reversed(traceback.extract_stack()):
+        if "vgx" in Path(frame.filename).parts or "vgx_builtin" in Path(frame.filename).parts:
+            return frame.filename, frame.line
+    return "", ""
+
+
+class Waits(TorchDispatchMode):
+    """Notes operations that wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        indices = args[1] if name in {"index", "index_put", "index_put_"} else ()
+        masks = any(i is not None and i.dtype == torch.bool for i in indices)
+        if name in WAITING or masks:
+            file, line = of_vgx()
+            if not any(file.endswith(f) and text in line for f, text in ON_THE_HOST.items()):
+                self.found.append(f"{file}: {line}: {name}")
+        return function(*args, **(kwargs or {}))
+
+
+class Makes(TorchFunctionMode):
+    """Notes tensors that are made without a device: on a GPU they would have to be copied there."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        made = function in MAKERS and (kwargs or {}).get("device") is None
+        if made or function is torch.Tensor.new_tensor:
+            file, line = of_vgx()
+            if not file.endswith("engine/surroundings.py"):
+                self.found.append(f"{file}: {line}")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_step_of_a_recipe_waits_for_a_device(name):
+    settings = {"train.batch": 4, **SMALL.get(name, {})}
+    recipe = vgx.load_recipe(ROOT / "recipes" / f"{name}.yaml", settings)
+    engine = Engine(recipe, 100)
+    engine.guard.deferred = True  # as on a GPU
+    classes = recipe.image.classes
+    labels = torch.arange(4) % classes if classes else None
+    images = torch.rand(4, *recipe.image.shape, generator=torch.Generator().manual_seed(0))
+    batches = [Batch(images, labels)] * recipe.batches_per_step
+    engine.step(0, batches)
+    with Waits() as waits, Makes() as makes:
+        engine.step(1, batches)
+    assert waits.found == []
+    assert makes.found == []
