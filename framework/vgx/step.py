@@ -81,6 +81,7 @@ class AbsentError(RecipeError):
 
 T = TypeVar("T")
 JUDGE = "a discriminator"
+MAPPED = "a decoder with a mapping network"
 
 
 class Given(Generic[T]):
@@ -140,7 +141,8 @@ class Step:
     `decode_logits`: further passes of the networks as they are in this step, in training mode and
     not compiled. They take labels [B] as a last argument; by default these are the step's labels,
     repeated where there are more inputs than labels. The n-th call of a step draws its dropout by
-    the step and n. In the discriminator's term their values have no gradient.
+    the step and n. In the discriminator's term their values have no gradient. The same holds for
+    the two halves of a decoder with a mapping network, `map` and `decode_mapped`.
 
     With several discriminators each loss sees the step of the discriminator that it names.
     """
@@ -157,6 +159,8 @@ class Step:
     encode: Given[Callable[..., Posterior]] = Given("an encoder")  # of images [.., C, H, W]
     decode: Given[Callable[..., Tensor]] = Given("a training")  # of z: [.., C, H, W] in [0, 1]
     decode_logits: Given[Callable[..., Tensor]] = Given("a training")  # `decode` before the sigmoid
+    map: Given[Callable[..., Tensor]] = Given(MAPPED)  # of z: w [.., *W], as the decoder maps it
+    decode_mapped: Given[Callable[..., Tensor]] = Given(MAPPED)  # of w: [.., C, H, W] in [0, 1]
     real_score: Given[Score] = Given(JUDGE)  # of `judged_real`
     fake_score: Given[Score] = Given(JUDGE)  # of `judged_fake`
     discriminator: Given[Callable[..., Score]] = Given(JUDGE)  # for penalties

@@ -63,14 +63,15 @@ class Networks:
         generator, pixels = rng.generator(0, "testing networks"), image.pixel_values
         encoder = torch.randn((pixels, latent.size), generator=generator) / pixels**0.5
         decoder = torch.randn((latent.size, pixels), generator=generator)
-        self.weights = {"encoder": encoder, "decoder": decoder}
+        self.weights = {"encoder": encoder, "map": torch.eye(latent.size), "decoder": decoder}
         for weight in self.weights.values():
             weight.requires_grad_()
 
     def calls(self) -> dict[str, Callable[..., Any]]:
         """Return what a step has of them."""
         return {
-            "encode": self.encode, "decode": self.decode, "decode_logits": self.decode_logits
+            "encode": self.encode, "decode": self.decode, "decode_logits": self.decode_logits,
+            "map": self.map, "decode_mapped": self.decode_mapped,
         }  # fmt: skip
 
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Gaussian:
@@ -85,8 +86,20 @@ class Networks:
 
     def decode_logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """[N, C, H, W]  These images before the sigmoid."""
+        return self._logits(self.map(z, labels))
+
+    def map(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, Z]  What the decoder makes of latents [N, *Z] at first: the same numbers."""
         del labels
-        logits: Tensor = z.flatten(1) @ self.weights["decoder"]  # [N, P]
+        w: Tensor = z.flatten(1) @ self.weights["map"]
+        return w
+
+    def decode_mapped(self, w: Tensor) -> Tensor:
+        """[N, C, H, W]  Images in [0, 1] of w [N, Z]."""
+        return self._logits(w).sigmoid()
+
+    def _logits(self, w: Tensor) -> Tensor:
+        logits: Tensor = w @ self.weights["decoder"]  # [N, P]
         return logits.view(-1, *self.image)
 
 

@@ -50,7 +50,8 @@ def check_loss(case: Case) -> None:
 
 def _without_gradients(step: Step) -> Step:
     """Return the step whose `encode` and `decode` give no gradient, as for the discriminator."""
-    names = [name for name in ("encode", "decode", "decode_logits") if step.has(name)]
+    calls = ("encode", "decode", "decode_logits", "map", "decode_mapped")
+    names = [name for name in calls if step.has(name)]
     return step.but(**{name: torch.no_grad()(getattr(step, name)) for name in names})
 
 
