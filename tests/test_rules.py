@@ -565,7 +565,7 @@ def test_a_loss_is_a_scalar_that_depends_on_the_step_alone(part):
 
 # An unbiased estimate leaves out what a latent has in common with itself, but not with its double.
 # The others draw other numbers for the double, or for more images.
-DRAWN = ("mmd", "density-ratio-tc", "soft-intro-encoder", "iwae")
+DRAWN = ("mmd", "density-ratio-tc", "soft-intro-encoder", "iwae", "path-length")
 MEANS = [part for part in LOSSES if part.type not in DRAWN]
 
 

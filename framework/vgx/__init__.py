@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import Counted as Counted
     from vgx.parts.kinds import Dataset as Dataset
     from vgx.parts.kinds import Decoder as Decoder
+    from vgx.parts.kinds import Decodes as Decodes
     from vgx.parts.kinds import Discriminator as Discriminator
     from vgx.parts.kinds import Encoded as Encoded
     from vgx.parts.kinds import Encoder as Encoder
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from vgx.parts.kinds import LatentSampler as LatentSampler
     from vgx.parts.kinds import Loss as Loss
     from vgx.parts.kinds import LossTerm as LossTerm
+    from vgx.parts.kinds import Mapped as Mapped
     from vgx.parts.kinds import Metric as Metric
     from vgx.parts.kinds import MetricState as MetricState
     from vgx.parts.kinds import Named as Named
@@ -123,10 +125,10 @@ _PUBLIC = {
     "vgx.parts.base": "BrokenError Component near",
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (
-        "Augmentation Comparison Counted Dataset Decoder Discriminator Encoded Encoder Factored "
-        "Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Metric MetricState "
-        "Named Observing OfClass OpenTracker PerImage Prior Published Quantising Reporting "
-        "Sampler Source Timed Tracker UsesModel"
+        "Augmentation Comparison Counted Dataset Decoder Decodes Discriminator Encoded Encoder "
+        "Factored Features Fitted Grouped Indexed Labelled LatentSampler Loss LossTerm Mapped "
+        "Metric MetricState Named Observing OfClass OpenTracker PerImage Prior Published "
+        "Quantising Reporting Sampler Source Timed Tracker UsesModel"
     ),
     "vgx.parts.registry": "Plugin Registry discover",
     "vgx.parts.values": "Adaptive CodeSpec ImageSpec LatentSpec Rate Schedule Share Weight at",

@@ -81,6 +81,7 @@ class AbsentError(RecipeError):
 
 T = TypeVar("T")
 JUDGE = "a discriminator"
+MAPPED = "a decoder with a mapping network"
 
 
 class Given(Generic[T]):
@@ -140,7 +141,8 @@ class Step:
     `decode_logits`: further passes of the networks as they are in this step, in training mode and
     not compiled. They take labels [B] as a last argument; by default these are the step's labels,
     repeated where there are more inputs than labels. The n-th call of a step draws its dropout by
-    the step and n. In the discriminator's term their values have no gradient.
+    the step and n. In the discriminator's term their values have no gradient. The same holds for
+    the two halves of a decoder with a mapping network, `map` and `decode_mapped`.
 
     A loss on the weights of a network calls `parameters("decoder")`: the parameters by the names
     that they have in its module, to be read and never changed. The term of a player trains its own
@@ -162,6 +164,8 @@ class Step:
     decode: Given[Callable[..., Tensor]] = Given("a training")  # of z: [.., C, H, W] in [0, 1]
     decode_logits: Given[Callable[..., Tensor]] = Given("a training")  # `decode` before the sigmoid
     parameters: Given[Callable[[str], Mapping[str, Tensor]]] = Given("a training")  # of a network
+    map: Given[Callable[..., Tensor]] = Given(MAPPED)  # of z: w [.., *W], as the decoder maps it
+    decode_mapped: Given[Callable[..., Tensor]] = Given(MAPPED)  # of w: [.., C, H, W] in [0, 1]
     real_score: Given[Score] = Given(JUDGE)  # of `judged_real`
     fake_score: Given[Score] = Given(JUDGE)  # of `judged_fake`
     discriminator: Given[Callable[..., Score]] = Given(JUDGE)  # for penalties

@@ -84,6 +84,8 @@ def _faces(prepared: Prepared, drawn: Sequence[Latents], refused: Sequence[str])
     part = prepared.part
     labels = [each.labels for each in drawn if each.labels is not None]
     origin = f"drawn by the sampler {part.type}" + "".join(f" ({why})" for why in refused)
+    if isinstance(prepared.sampler, vgx.Decodes):
+        origin += ", and decoded without what this sampler changes in decoding"
     return Faces(
         z=torch.cat([each.z for each in drawn]),
         labels=torch.cat(labels) if labels else None,

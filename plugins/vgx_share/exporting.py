@@ -217,21 +217,22 @@ def _samples(model: Model, statistics: exported.Scale) -> tuple[bytes, str]:
     latents as they are, or images of its own, shows reconstructions. Then latents are drawn from a
     Gaussian, with the mean and the deviation of the stored latents.
     """
-    recipe, codes, drawn = model.recipe, model.codes, None
+    recipe, codes, drawn, sampler = model.recipe, model.codes, None, None
     part = recipe.sampler
     how = f"by the recipe's sampler `{part.type}`"
     if not part.own_images and len(codes) >= part.least_codes:
         with suppress(vgx.RecipeError):  # it cannot draw from these latents
-            latents = draw_latents(prepare(model), 2 * SAMPLES, 0)
+            prepared = prepare(model)
+            latents = draw_latents(prepared, 2 * SAMPLES, 0)
             far = far_from_stored(latents.z, codes).nonzero()[:SAMPLES, 0]
             labels = None if latents.labels is None else latents.labels[far]
-            drawn = (latents.z[far], labels)
+            drawn, sampler = (latents.z[far], labels), prepared.sampler
     if drawn is None or len(drawn[0]) < SAMPLES:
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(SAMPLES, *recipe.latent.shape, generator=generator)  # [n, *Z]
-        drawn = (model.latent_mean + model.latent_std * noise, None)
+        drawn, sampler = (model.latent_mean + model.latent_std * noise, None), None
         how = _GAUSSIAN if statistics else "from N(0, I)"
-    images = torch.cat([*decoded(model, *drawn)])  # [n, C, H, W]
+    images = torch.cat([*decoded(model, *drawn, sampler)])  # [n, C, H, W]
     file = io.BytesIO()
     as_pil(as_pixels(grid(images, 8)[None])[0]).save(file, "WEBP", lossless=True)
     return file.getvalue(), how

@@ -37,6 +37,7 @@ FIELDS = {
     "decoder/dcgan": SMALL,
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
     "decoder/residual": SMALL,
+    "decoder/style": {**SMALL, "styles": 6, "mapping": 2},
     "discriminator/biggan": {**SMALL, "attention": 8},
     "discriminator/dcgan": SMALL,
     "discriminator/latent-mlp": SMALL,
@@ -45,11 +46,13 @@ FIELDS = {
     "discriminator/patchgan": SMALL,
     "discriminator/projection": {"inner": {"type": "patchgan", **SMALL}},
     "discriminator/residual": SMALL,
+    "discriminator/style": SMALL,
     "discriminator/timm-patchgan": {"backbone": "test_resnet"},
     "loss/alignment": {"backbone": "test_resnet", "pretrained": False},
     "loss/equivariance": {"smallest": 1.0},
     "loss/lpips": {"pretrained": False},
     "loss/density-ratio-tc": SMALL,
+    "loss/path-length": {"shrink": 1},  # half of the few images is too few for a mean
     "loss/perceptual": {"backbone": "test_resnet"},
 }
 # The image size of those that want more than 16 pixels.

@@ -270,8 +270,8 @@ def _across_images(engine: Engine, batch: Batch, tried: Tried) -> Iterator[str]:
         if slopes and mixes_images(engine, name, batch):
             yield (
                 f"{' and '.join(slopes)}: in the {name} the score of an image depends on the "
-                "others of its minibatch (BatchNorm), so its slope is not that of one image: use "
-                "another normalisation, or none."
+                "others of its minibatch, so its slope is not that of one image: in place of "
+                "BatchNorm, use another normalisation, or none."
             )
     if train.accumulate > 1:
         names = [

@@ -22,15 +22,25 @@ from vgx.engine.engine import Engine
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.contract import (
     are_texts,
+    check_decoded,
     check_indices,
+    check_mapped,
     check_posterior,
     check_score,
     check_tensor,
     out_of_range,
 )
-from vgx.parts.kinds import Discriminator, Fitted, Named, Quantising, Source
-from vgx.sampling.draw import built_sampler
-from vgx.sampling.model import Model, current_model
+from vgx.parts.kinds import (
+    Decodes,
+    Discriminator,
+    Fitted,
+    Mapped,
+    Named,
+    Quantising,
+    Source,
+)
+from vgx.sampling.draw import built_sampler, decode
+from vgx.sampling.model import Model, current_model, labels_in_turn
 
 FITTED = 1000  # the most latents that a sampler is fitted to, because fitting takes long
 # Relative. For another number of images, and for a network that was built anew, a GPU may choose
@@ -122,6 +132,8 @@ def outputs_of(
             return {"mean": given.mean, "sample": sample}
         if name == "decoder":
             check_tensor("the logits", given, image)
+            if isinstance(network, Mapped) and not network.training:
+                check_mapped(network, [*inputs, *label_inputs(part, few)], given)
             return {"logits": given}
         check_score(given, count)
         return {"logits": given.logits}
@@ -244,6 +256,11 @@ def _try_drawing(
         yield _random("sampler", "the generator that draw() is given")
     elif not alike(z[:2], drawn(sampler, 2)):
         yield Finding("contract:sampler", "its latent i depends on how many are drawn: 5 or 2")
+    if isinstance(sampler, Decodes):
+        with rng.ambient(0, "check"), contract(part):
+            labels = labels_in_turn(len(z), recipe, engine.device)  # [5]
+            images = call(part, decode, model, sampler, z.to(engine.device), labels)
+            check_decoded(images, (len(z), *recipe.image.shape))
     if isinstance(sampler, Fitted):
         loaded = call(part, built_sampler, part, model)
         call(part, loaded.load_state_dict, call(part, sampler.state_dict))

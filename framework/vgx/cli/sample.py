@@ -90,7 +90,8 @@ def sample(
             require_free_folder(separate, n)
         latents = draw_latents(prepared, n, seed)
         with console.progress("Drawing", n) as advance:
-            for more in save_separately(decoded(model, latents.z, latents.labels), separate):
+            images = decoded(model, latents.z, latents.labels, prepared.sampler)
+            for more in save_separately(images, separate):
                 advance(more, ())
         if latents.labels is not None:
             names = [prepared.names[label] for label in latents.labels.tolist()]

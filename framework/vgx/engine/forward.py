@@ -22,7 +22,7 @@ from vgx.data.batches import Batch
 from vgx.engine.build import at_least_float32, label_inputs, sigmoid
 from vgx.engine.surroundings import untouched
 from vgx.errors import Notice
-from vgx.parts.kinds import Augmentation, Observing, Timed
+from vgx.parts.kinds import Augmentation, Mapped, Observing, Timed
 from vgx.recipe.model import Recipe
 from vgx.rng import Streams
 from vgx.step import AbsentError, Posterior, Score, Step
@@ -179,7 +179,7 @@ class Forward:
     def calls(
         self, labels: Tensor | None, streams: Streams, *, train_generator: bool
     ) -> dict[str, Callable[..., Any]]:
-        """Return what losses call of a step: `encode`, `decode`, `decode_logits`, `parameters`.
+        """Return what losses call of a step: `encode`, `decode`, `decode_logits`, and so on.
 
         `labels` [B] are those of the step.
         """
@@ -201,6 +201,10 @@ class Forward:
         named: dict[str, Callable[..., Any]] = {"decode": decode, "decode_logits": logits}
         if "encoder" in self.networks:
             named["encode"] = partial(self.encode, compiled=False)
+        if isinstance(self.networks["decoder"], Mapped):
+            named["map"] = partial(logits, method="map")
+            # The labels are in w already.
+            named["decode_mapped"] = lambda w, _: sigmoid(logits(w, method="decode_mapped"))
         keyed = {name: partial(call, function) for name, function in named.items()}
         networks = {name: self.networks[name] for name in self.parts if name in self.networks}
         learning = self.parts if train_generator else self.judges
@@ -215,12 +219,17 @@ class Forward:
             posterior: Posterior = self._call("encoder", images, *further, compiled=compiled)
         return posterior
 
-    def decode(self, z: Tensor, labels: Tensor | None = None, *, compiled: bool = True) -> Tensor:
-        """[B, C, H, W]  The decoder's logits of latents [B, *Z], in float32 at least."""
+    def decode(
+        self, z: Tensor, labels: Tensor | None = None, *, method: str = "", compiled: bool = True
+    ) -> Tensor:
+        """[B, C, H, W]  The decoder's logits of latents [B, *Z], in float32 at least.
+
+        Or what a method of a decoder that is `Mapped` gives: w of z, or logits of w.
+        """
         further = label_inputs(self.recipe.decoder, labels)
         with record_function("vgx: decode"):
-            logits = self._call("decoder", z, *further, compiled=compiled)
-        return at_least_float32(logits)
+            output = self._call("decoder", z, *further, method=method, compiled=compiled)
+        return at_least_float32(output)
 
     def score(
         self,
@@ -293,11 +302,11 @@ class Forward:
 
         return call
 
-    def _call(self, name: str, *inputs: Tensor, compiled: bool = True) -> Any:
-        """Call a network, or what it was compiled to."""
-        network = self.compiled.get(name) if compiled else None
+    def _call(self, name: str, *inputs: Tensor, method: str = "", compiled: bool = True) -> Any:
+        """Call a network or a method of it, or what the network was compiled to."""
+        network = (self.compiled.get(name) if compiled else None) or self.networks[name]
         with untouched(self.parts[name], {"its input": inputs[0], "its other input": inputs[-1]}):
-            return (network or self.networks[name])(*inputs)
+            return (getattr(network, method) if method else network)(*inputs)
 
 
 def parameters_of(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vgx.parts.base import Component
 from vgx.parts.documented import field_docstrings
-from vgx.parts.kinds import Quantising
+from vgx.parts.kinds import Mapped, Quantising
 from vgx.step import Score, Step
 
 SLACK = 1e-3  # how far augmented images may leave [0, 1]
@@ -88,8 +88,32 @@ def check_indices(network: Quantising, posterior: Any, latent: tuple[int, ...]) 
         raise ContractError("from_indices of its posterior's indices is not the posterior's mean")
 
 
+def check_decoded(images: Any, shape: tuple[int, ...]) -> None:
+    """Raise `ContractError` unless a sampler decoded images [n, C, H, W] in [0, 1]."""
+    check_tensor("what its decode gives", images, shape)
+    if fault := out_of_range(images):
+        raise ContractError(f"what its decode gives: {fault}")
+
+
+def check_mapped(decoder: Mapped, inputs: Sequence[Tensor], logits: Tensor) -> None:
+    """Raise `ContractError` unless `map` and `decode_mapped` together give a decoder's logits.
+
+    The decoder is in evaluation mode; `inputs` are latents [B, *Z], and labels if it takes any.
+    """
+    w = decoder.map(*inputs)
+    shape = (len(logits), *getattr(w, "shape", ())[1:])
+    check_tensor("what its map gives", w, shape)
+    mean = tuple(decoder.w_mean.shape)
+    if mean != shape[len(shape) - len(mean) :] or len(mean) == len(shape):
+        raise ContractError(f"its w_mean is {mean}, which does not extend to w, {shape}")
+    again = decoder.decode_mapped(w)
+    check_tensor("what its decode_mapped gives", again, tuple(logits.shape))
+    if not again.allclose(logits.to(again), rtol=EXACT, atol=EXACT):
+        raise ContractError("decode_mapped(map(z)) is not what the module gives for z")
+
+
 def out_of_range(images: Tensor) -> str:
-    """Return what is wrong with augmented images that leave [0, 1], else an empty string."""
+    """Return what is wrong with images that leave [0, 1], else an empty string."""
     low, high = images.min().item(), images.max().item()
     leaves = low < -SLACK or high > 1 + SLACK
     return f"images leave [0, 1]: they go from {low:.3g} to {high:.3g}" if leaves else ""

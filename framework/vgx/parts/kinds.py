@@ -272,7 +272,31 @@ class Decoder(Component):
 
     @abstractmethod
     def build(self, latent: LatentSpec, image: ImageSpec) -> nn.Module:
-        """Make a module: z [B, *Z] -> logits [B, C, H, W]. The engine applies the sigmoid."""
+        """Make a module: z [B, *Z] -> logits [B, C, H, W]. The engine applies the sigmoid.
+
+        A module that maps its latents before it decodes them may be `Mapped`.
+        """
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """The module of a decoder with a mapping network, such as StyleGAN's (Karras et al. 2019).
+
+    `module(z)` is `module.decode_mapped(module.map(z))`.
+    """
+
+    @property
+    def w_mean(self) -> Tensor:
+        """The mean of w over the latents of the training, of a shape that extends to [B, *W]."""
+        ...
+
+    def map(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return w [B, *W] of latents [B, *Z]. Only a conditional decoder gets labels [B]."""
+        ...
+
+    def decode_mapped(self, w: Tensor) -> Tensor:
+        """Return the logits [B, C, H, W] of w [B, *W]."""
+        ...
 
 
 @runtime_checkable
@@ -603,6 +627,20 @@ class OfClass(LatentSampler, Protocol):
         """Return new latents [n, *Z] of a class; otherwise as `draw`, in whose place it is called.
 
         `codes` may be empty.
+        """
+        ...
+
+
+@runtime_checkable
+class Decodes(LatentSampler, Protocol):
+    """Draws latents, and decodes them in a way of its own, with a model that it got by `use`."""
+
+    def decode(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the images [n, C, H, W] in [0, 1] of latents [n, *Z] that `draw` returned.
+
+        It is called in place of `vgx.Model.decode`, with gradients off, and with tensors on the
+        model's device. `labels` [n] are `None` for a decoder that takes none. Image i depends on
+        latent i and its label alone.
         """
         ...
 

@@ -27,7 +27,16 @@ from vgx.data.classes import as_labels_of, label_called, listed
 from vgx.data.store import name_of, open_store
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.images import ahead, threads
-from vgx.parts.kinds import Fitted, Labelled, LatentSampler, OfClass, Sampler, Source, UsesModel
+from vgx.parts.kinds import (
+    Decodes,
+    Fitted,
+    Labelled,
+    LatentSampler,
+    OfClass,
+    Sampler,
+    Source,
+    UsesModel,
+)
 from vgx.parts.registry import Registry
 from vgx.recipe.load import load_recipe, with_part
 from vgx.recipe.model import Recipe
@@ -273,13 +282,14 @@ def draw(
 ) -> Iterator[Tensor]:
     """Draw n latents and give their images [N, C, H, W] in [0, 1], chunk by chunk."""
     latents = draw_latents(prepared, n, seed, counts)
-    return decoded(model, latents.z, latents.labels)
+    return decoded(model, latents.z, latents.labels, prepared.sampler)
 
 
 def draw_rows(model: Model, prepared: Prepared, n: int, seed: int) -> tuple[Tensor, Captions]:
     """Draw images [n, C, H, W] in [0, 1] for a grid, with the captions of its rows."""
     latents = draw_latents(prepared, n, seed)
-    return torch.cat(list(decoded(model, latents.z, latents.labels))), latents.captions
+    images = decoded(model, latents.z, latents.labels, prepared.sampler)
+    return torch.cat(list(images)), latents.captions
 
 
 def draw_latents(
@@ -369,26 +379,40 @@ def random_labels(counts: LabelCounts, n: int, seed: int, together: int = 1) -> 
     return labels.repeat_interleave(together)[:n]
 
 
-def decoded(model: Model, z: Tensor, labels: Tensor | None = None) -> Iterator[Tensor]:
+@torch.no_grad()
+def decode(model: Model, sampler: LatentSampler | None, z: Tensor, labels: Tensor | None) -> Tensor:
+    """[N, C, H, W]  Images in [0, 1] of latents [N, *Z], which are on the model's device.
+
+    A sampler that decodes by itself does so; by default the model decodes.
+    """
+    if not isinstance(sampler, Decodes):
+        return model.decode(z, labels)
+    return sampler.decode(z, labels if model.recipe.decoder.conditional else None)
+
+
+def decoded(
+    model: Model, z: Tensor, labels: Tensor | None = None, sampler: LatentSampler | None = None
+) -> Iterator[Tensor]:
     """Give the images [N, C, H, W] in [0, 1] of latents [n, *Z], chunk by chunk.
 
-    Without labels [n], a conditional decoder gets each one in turn. The last chunk is padded:
-    another number of images may be summed in another order, and image i must not depend on n, to
-    the last bit.
+    `sampler` is the one that drew the latents, for one that decodes by itself. Without labels [n],
+    a conditional decoder gets each one in turn. The last chunk is padded: another number of images
+    may be summed in another order, and image i must not depend on n, to the last bit.
     """
     if labels is None:
         labels = labels_in_turn(len(z), model.recipe, z.device)  # [n]
     size = max(1, min(CHUNK, VALUES // model.recipe.image.pixel_values))
     device = model.codes.device
 
-    def decode(start: int) -> Tensor:
+    def chunk(start: int) -> Tensor:
         part, own = z[start : start + size], labels[start : start + size]
         missing = size - len(part)
         padded = F.pad(part, (0, 0) * (z.dim() - 1) + (0, missing)).to(device)  # [size, *Z]
-        return model.decode(padded, F.pad(own, (0, missing)).to(device))[: len(part)]
+        given = F.pad(own, (0, missing)).to(device)  # [size]
+        return decode(model, sampler, padded, given)[: len(part)]
 
     # A GPU runs one operation after another; the cores of a CPU run side by side.
-    return ahead(decode, range(0, len(z), size), 1 if device.type == "cuda" else threads())
+    return ahead(chunk, range(0, len(z), size), 1 if device.type == "cuda" else threads())
 
 
 def _fit_once(part: Sampler, model: Model, codes: Tensor, run: Run, name: str) -> LatentSampler:

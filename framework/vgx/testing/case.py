@@ -64,7 +64,10 @@ class Networks:
         encoder = torch.randn((pixels, latent.size), generator=generator) / pixels**0.5
         decoder = torch.randn((latent.size, pixels), generator=generator)
         judge = torch.randn((2, pixels), generator=generator)  # read by losses on weights alone
-        self.weights = {"encoder": encoder, "decoder": decoder, "discriminator": judge}
+        self.weights = {
+            "encoder": encoder, "map": torch.eye(latent.size), "decoder": decoder,
+            "discriminator": judge,
+        }  # fmt: skip
         for weight in self.weights.values():
             weight.requires_grad_()
 
@@ -72,7 +75,7 @@ class Networks:
         """Return what a step has of them."""
         return {
             "encode": self.encode, "decode": self.decode, "decode_logits": self.decode_logits,
-            "parameters": self.parameters,
+            "map": self.map, "decode_mapped": self.decode_mapped, "parameters": self.parameters,
         }  # fmt: skip
 
     def parameters(self, network: str) -> dict[str, Tensor]:
@@ -91,8 +94,20 @@ class Networks:
 
     def decode_logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """[N, C, H, W]  These images before the sigmoid."""
+        return self._logits(self.map(z, labels))
+
+    def map(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[N, Z]  What the decoder makes of latents [N, *Z] at first: the same numbers."""
         del labels
-        logits: Tensor = z.flatten(1) @ self.weights["decoder"]  # [N, P]
+        w: Tensor = z.flatten(1) @ self.weights["map"]
+        return w
+
+    def decode_mapped(self, w: Tensor) -> Tensor:
+        """[N, C, H, W]  Images in [0, 1] of w [N, Z]."""
+        return self._logits(w).sigmoid()
+
+    def _logits(self, w: Tensor) -> Tensor:
+        logits: Tensor = w @ self.weights["decoder"]  # [N, P]
         return logits.view(-1, *self.image)
 
 

@@ -53,8 +53,9 @@ def check_loss(case: Case) -> None:
 
 def _without_gradients(step: Step) -> Step:
     """Return the step whose `encode` and `decode` give no gradient, as for the discriminator."""
-    names = [name for name in ("encode", "decode", "decode_logits") if step.has(name)]
-    calls = {name: torch.no_grad()(getattr(step, name)) for name in names}
+    calls = ("encode", "decode", "decode_logits", "map", "decode_mapped")
+    names = [name for name in calls if step.has(name)]
+    without = {name: torch.no_grad()(getattr(step, name)) for name in names}
 
     def parameters(network: str) -> dict[str, Tensor]:
         judge = network.startswith("discriminator")
@@ -62,7 +63,7 @@ def _without_gradients(step: Step) -> Step:
         return {name: each if judge else each.detach() for name, each in own.items()}
 
     given = {"parameters": parameters} if step.has("parameters") else {}
-    return step.but(**calls, **given)
+    return step.but(**without, **given)
 
 
 def _check_term(case: Case, player: PlayerName, step: Step, loss_module: Any, value: Any) -> None:

@@ -38,11 +38,15 @@ def _gaussian(module: nn.Module, inputs: object, mean: Tensor) -> Gaussian:
 
 
 class _Decoder(Decoder, type="testing"):
-    """One linear layer from latents to logits."""
+    """One linear layer from latents to logits, with a mapping that only flattens the latents."""
 
     def build(self, latent: LatentSpec, image: ImageSpec) -> nn.Module:
         layer = nn.Linear(math.prod(latent.shape), math.prod(image.shape))
-        return nn.Sequential(nn.Flatten(), layer, nn.Unflatten(1, image.shape))
+        network = nn.Sequential(nn.Flatten(), layer, nn.Unflatten(1, image.shape))
+        mapped: Any = network
+        mapped.map, mapped.decode_mapped = network[:1].forward, network[1:].forward
+        network.register_buffer("w_mean", torch.zeros(math.prod(latent.shape)))
+        return network
 
 
 def small_model(image: ImageSpec | None = None, latent: LatentSpec | None = None) -> Model:

@@ -15,8 +15,14 @@ from torch import Tensor, nn
 from vgx import rng
 from vgx.check.attempt import same_tensors
 from vgx.check.changing import faults_of_change
-from vgx.parts.contract import check_indices, check_posterior, check_score, check_tensor
-from vgx.parts.kinds import Quantising
+from vgx.parts.contract import (
+    check_indices,
+    check_mapped,
+    check_posterior,
+    check_score,
+    check_tensor,
+)
+from vgx.parts.kinds import Mapped, Quantising
 from vgx.testing.case import (
     LAST,
     ROUNDING,
@@ -63,6 +69,11 @@ def check_decoder(case: Case) -> None:
     outputs = _check_network(case, lambda part: part.build(case.latent, case.image), [z], check)
     squashed = 0 <= outputs["logits"].min() <= outputs["logits"].max() <= 1
     case.check(not squashed, "it gives images in [0, 1]: the engine applies the sigmoid")
+    network = built(lambda part: part.build(case.latent, case.image), case.part).eval()
+    inputs = [z, case.labels] if case.conditional else [z]
+    logits = network(*inputs)
+    if isinstance(network, Mapped):
+        check_mapped(network, inputs, logits)
 
 
 def check_discriminator(case: Case) -> None:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from vgx import rng
 from vgx.check.attempt import read_only, same_tensors
-from vgx.parts.contract import check_tensor
-from vgx.parts.kinds import Fitted, Sampler
-from vgx.sampling.draw import built_sampler
-from vgx.testing.case import Case, require, saved_and_loaded, unchanged, with_generator
+from vgx.parts.contract import check_decoded, check_tensor
+from vgx.parts.kinds import Decodes, Fitted, Sampler
+from vgx.sampling.draw import built_sampler, decode
+from vgx.sampling.model import Model
+from vgx.testing.case import ROUNDING, Case, require, saved_and_loaded, unchanged, with_generator
 from vgx.testing.data import check_source
 from vgx.testing.model import small_model
 
@@ -37,6 +38,7 @@ def check_sampler(case: Case) -> None:
 
     with read_only(part, model.networks):
         _check_drawing(case, build, codes)
+        _check_decoding(case, build(), model, codes[:5])
     source = part.pictures(case.image)
     if source is not None:
         check_source(case, source)
@@ -66,6 +68,20 @@ def _check_drawing(case: Case, build: Callable[[], Any], codes: Tensor) -> None:
         same = torch.equal(z[:2], with_generator(sampler.draw, n, codes)[:2])
         case.check(same, f"its latent i depends on how many are drawn: 5 or {n}")
     _check_rows(case, build, codes)
+
+
+def _check_decoding(case: Case, sampler: Any, model: Model, z: Tensor) -> None:
+    """Check the images of latents [n, *Z], where a sampler decodes by itself."""
+    if not isinstance(sampler, Decodes):
+        return
+    images = unchanged("its latents", z, lambda: decode(model, sampler, z, None))
+    check_decoded(images, (len(z), *case.image.shape))
+    with rng.ambient(1, "testing"):
+        again = decode(model, sampler, z, None)
+    case.check(torch.equal(images, again), "it decodes the same latents in another way")
+    few = decode(model, sampler, z[:2], None)
+    near = torch.allclose(few, images[:2], atol=ROUNDING)
+    case.check(near, "an image that it decodes depends on the other latents")
 
 
 def _check_rows(case: Case, build: Callable[[], Any], codes: Tensor) -> None:

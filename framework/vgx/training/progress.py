@@ -23,7 +23,7 @@ from vgx.errors import Notice, noticing
 from vgx.images import save_grid
 from vgx.runs import frames
 from vgx.runs.directory import Run
-from vgx.sampling.draw import Latents, draw_latents, prepare, random_labels, whole_rows
+from vgx.sampling.draw import Captions, decode, draw_latents, prepare, random_labels, whole_rows
 from vgx.sampling.model import CHUNK, Model, current_model
 
 SAMPLES = 64  # images in a grid of samples, at most in whole rows
@@ -46,12 +46,11 @@ def draw(engine: Engine, store: Store, run: Run, step: int) -> dict[str, Tensor]
     model = current_model(engine, step)
     with rng.ambient(seed, "grids", step), evaluating(model.networks):
         encoded = _encoded(model, engine, store)
-        latents = _own_latents(encoded, store)
-        if latents is not None:
-            images = model.decode(latents.z.to(engine.device), latents.labels)  # [N, C, H, W]
-            columns, captions = part.row_length, latents.captions
-            grids["samples"] = save_grid(images, files["samples"], columns, captions)
-        if part.least_codes or latents is None:
+        drawn = _own_images(encoded, engine, store)
+        if drawn is not None:
+            images, captions = drawn  # [N, C, H, W]
+            grids["samples"] = save_grid(images, files["samples"], part.row_length, captions)
+        if part.least_codes or drawn is None:
             labels = None
             if encoded.labels is not None:
                 labels = random_labels(encoded.labels.bincount().numpy(), SAMPLES, seed)  # [N]
@@ -97,8 +96,8 @@ def _encoded(model: Model, engine: Engine, store: Store) -> Model:
     return replace(model, codes=torch.cat(codes), labels=labels)  # codes [K, *Z]
 
 
-def _own_latents(model: Model, store: Store) -> Latents | None:
-    """Draw with the recipe's sampler; None, with a notice, when it fails."""
+def _own_images(model: Model, engine: Engine, store: Store) -> tuple[Tensor, Captions] | None:
+    """[N, C, H, W]  Draw with the recipe's sampler; None, with a notice, when it fails."""
     part, seed = model.recipe.sampler, model.recipe.train.seed
     try:
         with noticing([]):  # its notices are shown when samples are drawn after the training
@@ -107,7 +106,9 @@ def _own_latents(model: Model, store: Store) -> Latents | None:
             if prepared.classes:
                 names = tuple(name for name, _ in store.classes(model.recipe.image))
                 prepared = replace(prepared, names=names)
-            return draw_latents(prepared, whole_rows(part, SAMPLES), seed)
+            latents = draw_latents(prepared, whole_rows(part, SAMPLES), seed)
+            z = latents.z.to(engine.device)  # [N, *Z]
+            return decode(model, prepared.sampler, z, latents.labels), latents.captions
     except Exception as error:  # noqa: BLE001 - a faulty sampler costs its own grid only
         text = f"the sampler {part.type} draws nothing for the grids of training: {error}"
         warnings.warn(text, Notice, stacklevel=2)

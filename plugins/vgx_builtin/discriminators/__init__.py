@@ -8,4 +8,5 @@ from vgx_builtin.discriminators.pair_conv import PairConv as PairConv
 from vgx_builtin.discriminators.patchgan import PatchGan as PatchGan
 from vgx_builtin.discriminators.projection import Projection as Projection
 from vgx_builtin.discriminators.residual import ResidualDiscriminator as ResidualDiscriminator
+from vgx_builtin.discriminators.style import StyleDiscriminator as StyleDiscriminator
 from vgx_builtin.discriminators.timm_patchgan import TimmPatchGan as TimmPatchGan

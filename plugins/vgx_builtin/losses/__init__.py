@@ -21,6 +21,7 @@ from vgx_builtin.losses.networks import LatentRegression as LatentRegression
 from vgx_builtin.losses.networks import SoftIntroDecoder as SoftIntroDecoder
 from vgx_builtin.losses.networks import SoftIntroEncoder as SoftIntroEncoder
 from vgx_builtin.losses.orthogonal import Orthogonal as Orthogonal
+from vgx_builtin.losses.path_length import PathLength as PathLength
 from vgx_builtin.losses.penalties import R1 as R1
 from vgx_builtin.losses.penalties import R2 as R2
 from vgx_builtin.losses.penalties import Dragan as Dragan
