@@ -68,8 +68,11 @@ def trained(recipe: Any, options: argparse.Namespace) -> Any:
     from vgx.console import Console
     from vgx.second.running import fit_run
 
+    registry = vgx.discover()
+    # The page of a run would take as long as a short training.
+    others = tuple(plugin for plugin in registry.plugins if plugin.name != "report")
     start, run = time.monotonic(), None
-    for step in vgx.train(recipe, out=options.runs):
+    for step in vgx.train(recipe, out=options.runs, registry=replace(registry, plugins=others)):
         run = step.run
         if options.seconds and time.monotonic() - start > options.seconds:
             break
