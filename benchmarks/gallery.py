@@ -16,16 +16,16 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gallery_entries import ENTRIES
+from side_by_side import run_all, write
 from tables import ROOT
 
 import vgx
@@ -68,8 +68,11 @@ def trained(recipe: Any, options: argparse.Namespace) -> Any:
     from vgx.console import Console
     from vgx.second.running import fit_run
 
+    registry = vgx.discover()
+    # The page of a run would take as long as a short training.
+    others = tuple(plugin for plugin in registry.plugins if plugin.name != "report")
     start, run = time.monotonic(), None
-    for step in vgx.train(recipe, out=options.runs):
+    for step in vgx.train(recipe, out=options.runs, registry=replace(registry, plugins=others)):
         run = step.run
         if options.seconds and time.monotonic() - start > options.seconds:
             break
@@ -221,32 +224,11 @@ def save(images: Sequence[Any], file: Path, columns: int, captions: Sequence[str
 # --- all of them -------------------------------------------------------------------------------
 
 
-def start(name: str, options: argparse.Namespace) -> bool:
-    """Make an entry in a process of its own; return whether it succeeded."""
-    command = [sys.executable, __file__, name, "--one", "--results", options.results]
-    command += ["--runs", options.runs, "--share", options.share, "--n", options.n]
-    command += ["--seconds", options.seconds]
-    command += [part for setting in options.set for part in ("--set", setting)]
-    threads = max((os.cpu_count() or 1) // options.jobs, 1)
-    began, log = time.monotonic(), options.results / f"{name}.log"
-    with log.open("w") as output:
-        try:
-            done = subprocess.run(  # noqa: S603
-                [*map(str, command)], check=False, stdout=output, stderr=output,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)}, timeout=options.timeout,
-            )  # fmt: skip
-            error = "" if done.returncode == 0 else f"exit code {done.returncode}"
-        except subprocess.TimeoutExpired:
-            error = f"it was ended after {options.timeout:g} s"
-    if error:
-        last = (log.read_text().strip().splitlines() or [""])[-1]
-        write(options.results / f"{name}.json", {"failed": f"{error}: {last}"})
-    print(f"{name}: {error or 'done'}, {time.monotonic() - began:.0f} s", flush=True)
-    return not error
-
-
-def write(file: Path, results: dict[str, Any]) -> None:
-    file.write_text(json.dumps(results, indent=1) + "\n")
+def command(name: str, options: argparse.Namespace) -> list[object]:
+    """Return the command that makes one entry in this process."""
+    given = [__file__, name, "--one", "--results", options.results, "--runs", options.runs]
+    given += ["--share", options.share, "--n", options.n, "--seconds", options.seconds]
+    return given + [part for setting in options.set for part in ("--set", setting)]
 
 
 def take(folder: Path) -> None:
@@ -287,9 +269,8 @@ def main() -> int:
     if options.take:
         take(options.take)
     elif not options.page:
-        options.results.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(options.jobs) as pool:
-            failed = not all([*pool.map(lambda name: start(name, options), names)])
+        one = partial(command, options=options)
+        failed = not run_all(names, one, options.results, options.jobs, options.timeout)
     if options.results == FOLDER:
         import gallery_page
 

@@ -372,7 +372,7 @@ def section(options: argparse.Namespace) -> str:
     add(f"A step of `{recipe}` with {batch} images and `precision: bf16` that is not logged:")
     add(table(["what", "value"], profiled(last, real, device)))
     if device.type == "cuda":
-        add(all_waits(device, 60))
+        add(all_waits(device, 25))
     if options.compile:
         start = time.perf_counter()
         compiled = ours(COMPILED, recipe, options, precision="bf16", compile=True)
