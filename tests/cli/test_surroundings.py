@@ -18,6 +18,13 @@ ASCII = {
 }  # fmt: skip
 
 
+AT_TERMINAL = """
+import os
+for number in range(3):
+    os.dup2(os.open({path!r}, os.O_RDWR), number)
+"""
+
+
 def shell(program, text, **settings):
     """Run a line of shell in the program's folder, in which `vgx` is the program."""
     folder = program.folder / "bin"
@@ -143,20 +150,18 @@ def test_at_a_terminal_the_same_is_said_in_colour(fresh_program):
 
 @pytest.mark.bar("Q2")
 @pytest.mark.parametrize("columns", [60, 80])
-def test_a_narrow_terminal_shows_the_whole_progress_and_its_end_stays(fresh_program, columns):
+def test_a_narrow_terminal_shows_the_whole_progress_and_its_end_stays(nursery, tmp_path, columns):
     mine, its = pty.openpty()
-    environment = {**fresh_program.environment, "TERM": "xterm", "COLUMNS": str(columns)}
     words = ("run", TINY, "--set", "train.steps=60", "--set", "train.draw_every=60")
-    shown = b""
-    with subprocess.Popen(
-        [sys.executable, "-m", "vgx", *map(str, words)],
-        cwd=fresh_program.folder, env=environment, stdin=its, stdout=its, stderr=its,
-    ) as process:  # fmt: skip
-        os.close(its)
-        while more := read(mine):
-            shown += more
+    settings = {"TERM": "xterm", "COLUMNS": str(columns)}
+    hook = AT_TERMINAL.format(path=os.ttyname(its))
+    child = nursery.start(tmp_path, *words, hook=hook, **settings)
+    shown = read(mine)  # the program has it open now
+    os.close(its)
+    while more := read(mine):
+        shown += more
     os.close(mine)
-    assert process.returncode == 0, shown.decode()
+    assert child.wait() == 0, shown.decode()
     text = re.sub(r"\x1b\[[\d;?]*\w", "", shown.decode())
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", text)]
     frames = [line for line in lines if line.startswith("Training")]
