@@ -10,6 +10,7 @@ import pytest
 from bars import Table
 from distributions import lay
 from hypothesis import settings
+from nursery import Nursery
 
 # The networks here are small, so a second thread gains nothing; and on a machine with other work
 # each small operation would wait until both threads get a core.
@@ -37,6 +38,14 @@ def _own_places(tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(scope="session")
+def nursery():
+    made = Nursery()
+    made.ask({"warm": True})
+    yield made
+    made.process.communicate()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tokenize
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def module(path):
 def imported(path):
     """Every module of vgx that a file imports, inside functions too; `vgx` itself is the face."""
     known, names = {module(p) for p in CORE}, set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vgx":
             base = node.module.removeprefix("vgx").lstrip(".")
             inside = {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
@@ -79,12 +80,19 @@ def imported(path):
     return names - {""}
 
 
+@cache
+def tree_of(path):
+    """The syntax tree of a file, which many tests walk through."""
+    return ast.parse(path.read_text())
+
+
+@cache
 def lines_of_code(path):
     """The numbers of the lines that hold code: no blank ones, no comments, no docstrings."""
     text = path.read_text()
     strings = {
         line
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
@@ -109,7 +117,7 @@ def lengths(path):
     """Lines of code of each class and function in a file, by name."""
     lines = lines_of_code(path)
     kinds = {ast.ClassDef: "class", ast.FunctionDef: "function"}
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if type(node) in kinds:
             length = len(lines & set(range(node.lineno, node.end_lineno + 1)))
             yield kinds[type(node)], node.name, length
@@ -154,7 +162,7 @@ def test_the_public_names_are_the_same_for_people_and_for_type_checkers():
 @pytest.mark.parametrize("path", BOX, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_the_box_needs_no_name_that_is_not_public(path):
     assert imported(path) <= {"the face"}
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom):  # `import vgx`, and then vgx.Name
             assert node.module != "vgx"
 
@@ -163,7 +171,7 @@ def test_the_box_needs_no_name_that_is_not_public(path):
 def test_the_core_knows_no_plugin(path):
     if path != CORE_ROOT / "__init__.py":  # the table of public names, some of the box's plugins
         assert not re.search("|".join(["builtin", *PLUGINS]), path.read_text())
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ClassDef):
             bases = {ast.unparse(base) for base in node.bases}
             assert bases.isdisjoint({"nn.Module", "Module", "torch.nn.Module"}), node.name
@@ -179,7 +187,7 @@ def test_no_class_of_the_core_is_a_network():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_no_module_has_state_that_changes(path):
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Global)]
     # A drawing may remember its tables; the core remembers nothing.
     if path not in BOX:
@@ -253,7 +261,7 @@ READS_BYTECODE = {
 @pytest.mark.bar("S2")
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_nothing_executes_what_it_reads(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name.partition(".")[0] for alias in node.names}
             names |= {(node.module or "").partition(".")[0]} if hasattr(node, "module") else set()

@@ -1,4 +1,4 @@
-"""The program as a person starts it: a process of its own, with folders of its own."""
+"""The program in a process of its own, with folders of its own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
+from nursery import Nursery
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -17,7 +19,23 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @dataclass
 class Program:
-    """Starts `python -m vgx` in a folder; runs and cache lie there."""
+    """Starts `vgx` in a folder; runs and cache lie there."""
+
+    nursery: Nursery
+    folder: Path
+
+    def start(self, *arguments):
+        return self.nursery.start(self.folder, *arguments)
+
+    def __call__(self, *arguments, code=0):
+        child = self.nursery.run(self.folder, *arguments, code=code)
+        said = child.out.read_text(), child.err.read_text()
+        return subprocess.CompletedProcess(arguments, code, *said)
+
+
+@dataclass
+class FreshProgram:
+    """Starts `python -m vgx` as a person does: a Python of its own, which imports everything."""
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
@@ -28,33 +46,34 @@ class Program:
         plain = {"COLUMNS": "120", "OMP_NUM_THREADS": "1"}
         return {**os.environ, **places, **plain, **self.settings}
 
-    def start(self, *arguments):
-        command = [sys.executable, "-m", "vgx", *map(str, arguments)]
-        return subprocess.Popen(
-            command,
+    def __call__(self, *arguments, code=0):
+        done = subprocess.run(
+            [sys.executable, "-m", "vgx", *map(str, arguments)],
             cwd=self.folder,
             env=self.environment,
+            capture_output=True,
             text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            timeout=300,
+            check=False,
         )
-
-    def __call__(self, *arguments, code=0):
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == code, out + err
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
 
 
 @pytest.fixture
-def vgx_program(tmp_path):
-    return Program(tmp_path)
+def vgx_program(nursery, tmp_path):
+    return Program(nursery, tmp_path)
+
+
+@pytest.fixture
+def fresh_program(tmp_path):
+    return FreshProgram(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def program_in():
+def program_in(nursery):
     """For a run that several tests share: `program_in(folder)` starts the program there."""
-    return Program
+    return partial(Program, nursery)
 
 
 @pytest.fixture
@@ -73,9 +92,9 @@ def vgx_here(tmp_path, monkeypatch, capfd):
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
+def tiny_run(program_in, tmp_path_factory):
     """A finished run of the tiny recipe: (program, what it printed, run directory)."""
-    program = Program(tmp_path_factory.mktemp("tiny"))
+    program = program_in(tmp_path_factory.mktemp("tiny"))
     done = program("run", ROOT / "recipes" / "tiny.yaml")
     (run,) = (program.folder / "runs").iterdir()
     return program, done, run

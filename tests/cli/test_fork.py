@@ -40,7 +40,6 @@ def quiet():
 def parent(tmp_path_factory, program_in):
     """A run of twelve steps with checkpoints of the steps 4, 8 and 12: (program, directory)."""
     program = program_in(tmp_path_factory.mktemp("parent"))
-    program.settings["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # on which bits depend
     recipe = vgx.load_recipe(TINY, SETTINGS)
     with mock.patch.object(session, "closing", return_value=contextlib.nullcontext()):
         run = session.run(recipe, program.folder / "runs", console=quiet())

@@ -46,11 +46,11 @@ def whole(tiny_run):
 )
 def test_a_run_that_was_stopped_and_resumed_ends_bit_for_bit_alike(vgx_program, whole, kind, code):
     stopped = vgx_program.folder / "runs" / "0001-tiny"
-    process = vgx_program.start("run", TINY, *LONG)
+    child = vgx_program.start("run", TINY, *LONG)
     wait_for_step(stopped, 5)
-    process.send_signal(kind)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
+    child.kill(kind)
+    assert child.wait() == code, child.err.read_text()
+    out, err = child.out.read_text(), child.err.read_text()
     assert "Traceback" not in err
     assert f"{kind.name}: stopping after this step; Ctrl-C" in out
     assert re.search(r"^Trained \d+ of 60 steps in ", out, re.MULTILINE)

@@ -36,17 +36,17 @@ def test_a_plugin_file_trains_and_its_run_stands_alone(vgx_program):
 
 
 @pytest.mark.slow
-def test_an_installed_package_is_like_the_box_itself(vgx_program):
-    site = vgx_program.folder / "site"
+def test_an_installed_package_is_like_the_box_itself(fresh_program):
+    site = fresh_program.folder / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site]
     subprocess.run([*install, PACKAGE], check=True, timeout=240)
-    vgx_program.settings["PYTHONPATH"] = str(site)
-    out = vgx_program("plugins").stdout
+    fresh_program.settings["PYTHONPATH"] = str(site)
+    out = fresh_program("plugins").stdout
     assert "huber  (vgx-huber " in out
     assert "  loss: huber" in out
-    assert "Huber 1964" in vgx_program("parts", "loss/huber").stdout
-    vgx_program("run", TINY, "--set", LOSSES, "--set", "train.steps=2")
-    run = vgx_program.folder / "runs" / "0001-tiny"
+    assert "Huber 1964" in fresh_program("parts", "loss/huber").stdout
+    fresh_program("run", TINY, "--set", LOSSES, "--set", "train.steps=2")
+    run = fresh_program.folder / "runs" / "0001-tiny"
     plugins = json.loads((run / "environment.json").read_text())["plugins"]
     assert "vgx-huber" in {plugin["distribution"] for plugin in plugins}
     assert list((run / "plugins").iterdir()) == []

@@ -27,15 +27,15 @@ def stopped(tmp_path_factory, program_in):
     """A run that was stopped by Ctrl-C while its prior was trained."""
     program = program_in(tmp_path_factory.mktemp("second"))
     (program.folder / "two.yaml").write_text(RECIPE)
-    process = program.start("run", "two.yaml")
+    child = program.start("run", "two.yaml")
     log = program.folder / "runs" / "0001-two" / "prior" / "log.jsonl"
     deadline = time.monotonic() + 120
     while not (log.exists() and len(log.read_text().splitlines()) > 3):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    return program, process.returncode, out, err
+    child.kill(signal.SIGINT)
+    code = child.wait()
+    return program, code, child.out.read_text(), child.err.read_text()
 
 
 @pytest.mark.slow

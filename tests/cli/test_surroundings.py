@@ -18,6 +18,13 @@ ASCII = {
 }  # fmt: skip
 
 
+AT_TERMINAL = """
+import os
+for number in range(3):
+    os.dup2(os.open({path!r}, os.O_RDWR), number)
+"""
+
+
 def shell(program, text, **settings):
     """Run a line of shell in the program's folder, in which `vgx` is the program."""
     folder = program.folder / "bin"
@@ -39,18 +46,18 @@ def shell(program, text, **settings):
 
 @pytest.mark.bar("Q2")
 @pytest.mark.parametrize("command", ["parts", pytest.param("schema", marks=pytest.mark.chaos)])
-def test_a_reader_that_leaves_is_no_error_of_anybody(vgx_program, command):
-    done = shell(vgx_program, f"vgx {command} | true; exit ${{PIPESTATUS[0]}}")
+def test_a_reader_that_leaves_is_no_error_of_anybody(fresh_program, command):
+    done = shell(fresh_program, f"vgx {command} | true; exit ${{PIPESTATUS[0]}}")
     assert done.returncode == 0
     assert done.stderr == ""
 
 
 @pytest.mark.bar("Q2")
-def test_a_reader_that_leaves_ends_no_training(vgx_program):
-    done = shell(vgx_program, f"vgx run {TINY} | head -1; exit ${{PIPESTATUS[0]}}")
+def test_a_reader_that_leaves_ends_no_training(fresh_program):
+    done = shell(fresh_program, f"vgx run {TINY} | head -1; exit ${{PIPESTATUS[0]}}")
     assert done.returncode == 0
     assert done.stderr == ""
-    run = vgx_program.folder / "runs" / "0001-tiny"
+    run = fresh_program.folder / "runs" / "0001-tiny"
     assert (run / "checkpoints" / "step-00000020" / "manifest.json").is_file()
     assert (run / "report.html").is_file()
 
@@ -65,31 +72,31 @@ def test_a_reader_that_leaves_ends_no_training(vgx_program):
         "<&- >&- 2>&-",
     ],
 )
-def test_closed_streams_are_no_error(vgx_program, closed):
-    assert shell(vgx_program, f"vgx parts loss {closed}").returncode == 0
-    assert shell(vgx_program, f"vgx check absent.yaml {closed}").returncode == 2
+def test_closed_streams_are_no_error(fresh_program, closed):
+    assert shell(fresh_program, f"vgx parts loss {closed}").returncode == 0
+    assert shell(fresh_program, f"vgx check absent.yaml {closed}").returncode == 2
 
 
 @pytest.mark.bar("Q2")
 @pytest.mark.parametrize("command", ["schema", "list"])
-def test_a_full_disk_behind_standard_output_is_a_storage_error(vgx_program, command):
-    done = shell(vgx_program, f"vgx {command} > /dev/full")
+def test_a_full_disk_behind_standard_output_is_a_storage_error(fresh_program, command):
+    done = shell(fresh_program, f"vgx {command} > /dev/full")
     assert done.returncode == 5
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.bar("Q2")
-def test_letters_that_the_terminal_lacks_are_written_by_number(vgx_program):
-    folder = vgx_program.folder / "Ünïcode 😀 with spaces"
+def test_letters_that_the_terminal_lacks_are_written_by_number(fresh_program):
+    folder = fresh_program.folder / "Ünïcode 😀 with spaces"
     folder.mkdir()
     (folder / "reçipe.yaml").write_text(TINY.read_text(), encoding="utf-8")
     line = "vgx run */re*.yaml --set train.steps=1 --out *with*/ | cat; exit ${PIPESTATUS[0]}"
-    done = shell(vgx_program, line, **ASCII)
+    done = shell(fresh_program, line, **ASCII)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "0001-tiny" / "checkpoints" / "step-00000001").is_dir()
     assert "Picture " in done.stdout
-    done = shell(vgx_program, "vgx check */absent.yaml", **ASCII)
+    done = shell(fresh_program, "vgx check */absent.yaml", **ASCII)
     assert done.returncode == 2
     assert "absent.yaml: No such file" in done.stderr
 
@@ -97,11 +104,11 @@ def test_letters_that_the_terminal_lacks_are_written_by_number(vgx_program):
 @pytest.mark.bar("Q2")
 @pytest.mark.chaos
 @pytest.mark.parametrize("home", ["/proc", "/dev/null"])
-def test_a_home_that_cannot_be_written_is_not_needed_to_look(vgx_program, home):
-    done = shell(vgx_program, f"vgx check {TINY}", HOME=home, XDG_CACHE_HOME="", VGX_CACHE="")
+def test_a_home_that_cannot_be_written_is_not_needed_to_look(fresh_program, home):
+    done = shell(fresh_program, f"vgx check {TINY}", HOME=home, XDG_CACHE_HOME="", VGX_CACHE="")
     assert done.returncode == 0, done.stderr
     assert ("vgx run would end here" in done.stdout) == (home == "/dev/null")
-    done = shell(vgx_program, f"vgx run {TINY}", HOME=home, XDG_CACHE_HOME="", VGX_CACHE="")
+    done = shell(fresh_program, f"vgx run {TINY}", HOME=home, XDG_CACHE_HOME="", VGX_CACHE="")
     assert done.returncode == 5, done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 10
@@ -111,22 +118,22 @@ def test_a_home_that_cannot_be_written_is_not_needed_to_look(vgx_program, home):
 @pytest.mark.parametrize(
     "place", ["/dev/null/runs", pytest.param("/proc/runs", marks=pytest.mark.chaos)]
 )
-def test_a_place_for_runs_that_cannot_be_written_is_said(vgx_program, place):
-    done = shell(vgx_program, f"vgx run {TINY} --out {place}")
+def test_a_place_for_runs_that_cannot_be_written_is_said(fresh_program, place):
+    done = shell(fresh_program, f"vgx run {TINY} --out {place}")
     assert done.returncode == 5
     assert place in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.bar("Q2")
-def test_at_a_terminal_the_same_is_said_in_colour(vgx_program):
+def test_at_a_terminal_the_same_is_said_in_colour(fresh_program):
     """A terminal of one's own: nothing breaks where lines are drawn over."""
     mine, its = pty.openpty()
     try:
         done = subprocess.run(
             [sys.executable, "-m", "vgx", "parts", "sampler"],
-            cwd=vgx_program.folder,
-            env={**vgx_program.environment, "TERM": "xterm", "COLUMNS": "100"},
+            cwd=fresh_program.folder,
+            env={**fresh_program.environment, "TERM": "xterm", "COLUMNS": "100"},
             stdin=its,
             stdout=its,
             stderr=subprocess.PIPE,
@@ -143,20 +150,18 @@ def test_at_a_terminal_the_same_is_said_in_colour(vgx_program):
 
 @pytest.mark.bar("Q2")
 @pytest.mark.parametrize("columns", [60, 80])
-def test_a_narrow_terminal_shows_the_whole_progress_and_its_end_stays(vgx_program, columns):
+def test_a_narrow_terminal_shows_the_whole_progress_and_its_end_stays(nursery, tmp_path, columns):
     mine, its = pty.openpty()
-    environment = {**vgx_program.environment, "TERM": "xterm", "COLUMNS": str(columns)}
     words = ("run", TINY, "--set", "train.steps=60", "--set", "train.draw_every=60")
-    shown = b""
-    with subprocess.Popen(
-        [sys.executable, "-m", "vgx", *map(str, words)],
-        cwd=vgx_program.folder, env=environment, stdin=its, stdout=its, stderr=its,
-    ) as process:  # fmt: skip
-        os.close(its)
-        while more := read(mine):
-            shown += more
+    settings = {"TERM": "xterm", "COLUMNS": str(columns)}
+    hook = AT_TERMINAL.format(path=os.ttyname(its))
+    child = nursery.start(tmp_path, *words, hook=hook, **settings)
+    shown = read(mine)  # the program has it open now
+    os.close(its)
+    while more := read(mine):
+        shown += more
     os.close(mine)
-    assert process.returncode == 0, shown.decode()
+    assert child.wait() == 0, shown.decode()
     text = re.sub(r"\x1b\[[\d;?]*\w", "", shown.decode())
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", text)]
     frames = [line for line in lines if line.startswith("Training")]
@@ -175,14 +180,14 @@ def read(terminal):
 
 
 @pytest.mark.bar("Q2", control="a program that ignores a closed output is noticed")
-def test_these_tests_see_a_traceback(vgx_program):
+def test_these_tests_see_a_traceback(fresh_program):
     """The control: a program that is careless about its reader is seen to be."""
-    done = shell(vgx_program, f"{sys.executable} -c 'while True: print(1)' | head -1")
+    done = shell(fresh_program, f"{sys.executable} -c 'while True: print(1)' | head -1")
     assert "Traceback" in done.stderr
 
 
 @pytest.mark.bar("Q2")
-def test_python_without_docstrings_and_asserts_trains_as_well(vgx_program):
-    done = shell(vgx_program, f"vgx run {TINY} --set train.steps=1", PYTHONOPTIMIZE="2")
+def test_python_without_docstrings_and_asserts_trains_as_well(fresh_program):
+    done = shell(fresh_program, f"vgx run {TINY} --set train.steps=1", PYTHONOPTIMIZE="2")
     assert done.returncode == 0, done.stderr
-    assert (vgx_program.folder / "runs" / "0001-tiny" / "report.html").is_file()
+    assert (fresh_program.folder / "runs" / "0001-tiny" / "report.html").is_file()

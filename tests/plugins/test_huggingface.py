@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -550,10 +548,7 @@ def test_without_hub_and_fallback_it_says_what_would_work(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_data_set_that_the_hub_does_not_have_is_no_reason_for_the_fallback(tmp_path):
-    program = (
-        "import sys, vgx\nfrom vgx.cli import run_program\nsys.exit(run_program(sys.argv[1:]))\n"
-    )
+def test_a_data_set_that_the_hub_does_not_have_is_no_reason_for_the_fallback(nursery, tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
         "name: t\nimage: {size: 8}\nlatent: 4\nencoder: {type: conv, widths: [8]}\n"
@@ -562,11 +557,7 @@ def test_a_data_set_that_the_hub_does_not_have_is_no_reason_for_the_fallback(tmp
         "train: {steps: 1, batch: 2}\n"
     )
     with refusing() as address:
-        done = subprocess.run(
-            [sys.executable, "-c", program, "check", str(recipe)],
-            env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)},
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-    assert done.returncode == 8, done.stdout + done.stderr
-    assert "someone/faces" in done.stderr
-    assert "Traceback" not in done.stderr
+        hub = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
+        err = nursery.run(tmp_path, "check", recipe, code=8, **hub).err.read_text()
+    assert "someone/faces" in err
+    assert "Traceback" not in err

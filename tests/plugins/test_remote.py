@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -166,31 +163,24 @@ sampler: prior
 dataset: {type: huggingface, path: o/n, stream: true}
 train: {steps: 40, batch: 20, save_every: 10, log_every: 1, precision: fp32}
 """
-PROGRAM = """
-import sys
-from vgx_builtin.rows import ranges
-ranges.WAITS = (0.05,) * 5
-from vgx.cli import run_program
-sys.exit(run_program(sys.argv[1:]))
-"""
+IMPATIENT = "from vgx_builtin.rows import ranges; ranges.WAITS = (0.05,) * 5"
 
 
-def start(address, tmp_path, *words):
-    recipe = tmp_path / "r.yaml"
-    recipe.write_text(RECIPE)
-    environment = {
-        **os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "COLUMNS": "300",
-    }  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, words)], env=environment, cwd=tmp_path,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def start(nursery):
+    def started(address, folder, *words):
+        (folder / "r.yaml").write_text(RECIPE)
+        hub = {"HF_ENDPOINT": address, "HF_HOME": str(folder / "hf"), "COLUMNS": "300"}
+        return nursery.start(folder, *words, hook=IMPATIENT, **hub)
+
+    return started
 
 
-def ended(process, code):
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == code, out + err
-    return out + err
+def ended(child, code):
+    ending = child.wait()
+    text = child.out.read_text() + child.err.read_text()
+    assert ending == code, text
+    return text
 
 
 def weights(run):
@@ -198,14 +188,14 @@ def weights(run):
     return last.name, (last / "model.safetensors").read_bytes()
 
 
-def started(address, tmp_path, lines):
+def started(start, address, tmp_path, lines):
     """Start a run, and wait until it has logged so many lines."""
-    process = start(address, tmp_path, "run", "r.yaml", "--out", tmp_path / "runs")
+    child = start(address, tmp_path, "run", "r.yaml", "--out", tmp_path / "runs")
     until = time.monotonic() + 100
     while True:
         logs = [*(tmp_path / "runs").glob("0*/log.jsonl")]
         if logs and len(logs[0].read_text().splitlines()) >= lines:
-            return process, logs[0].parent
+            return child, logs[0].parent
         assert time.monotonic() < until
         time.sleep(0.01)
 
@@ -216,7 +206,7 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, data):
+def whole(start, tmp_path_factory, data):
     """A run that nothing stopped."""
     folder = tmp_path_factory.mktemp("whole")
     with serving(Hub({"c" * 40: dict(data)}, "c" * 40)) as address:
@@ -226,12 +216,12 @@ def whole(tmp_path_factory, data):
 
 
 @pytest.mark.slow
-def test_a_hub_that_breaks_off_ends_the_run_with_everything_saved(tmp_path, data, whole):
+def test_a_hub_that_breaks_off_ends_the_run_with_everything_saved(start, tmp_path, data, whole):
     hub = Hub({"c" * 40: dict(data)}, "c" * 40)
     with serving(hub) as address:
-        process, run = started(address, tmp_path, 12)
+        child, run = started(start, address, tmp_path, 12)
         hub.down = True
-        text = ended(process, 8)
+        text = ended(child, 8)
         name, _ = weights(run)
         assert "the hub answers 503, in 6 tries; stopped at step" in text
         assert f"saved; go on with: vgx resume {run.name[:4].lstrip('0')}" in text
@@ -244,16 +234,16 @@ def test_a_hub_that_breaks_off_ends_the_run_with_everything_saved(tmp_path, data
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_a_group_loads_saves_the_run(tmp_path, data, whole, number):
+def test_a_signal_while_a_group_loads_saves_the_run(start, tmp_path, data, whole, number):
     hub = Hub({"c" * 40: dict(data)}, "c" * 40)
     with serving(hub) as address:
-        process, run = started(address, tmp_path, 5)
+        child, run = started(start, address, tmp_path, 5)
         hub.slow = 1.0
         requests = len(hub.requests)
-        while len(hub.requests) == requests and process.poll() is None:
+        while len(hub.requests) == requests and child.kill(0):
             time.sleep(0.01)
-        process.send_signal(number)
-        text = ended(process, 128 + number)
+        child.kill(number)
+        text = ended(child, 128 + number)
         assert "stopped at step" in text
         hub.slow = 0.0
         ended(start(address, tmp_path, "resume", run), 0)
@@ -261,7 +251,7 @@ def test_a_signal_while_a_group_loads_saves_the_run(tmp_path, data, whole, numbe
 
 
 @pytest.mark.slow
-def test_a_branch_that_moved_is_told_with_what_to_write(tmp_path, data, whole):
+def test_a_branch_that_moved_is_told_with_what_to_write(start, tmp_path, data, whole):
     hub = Hub({"c" * 40: dict(data), "d" * 40: files(range(300))}, "c" * 40)
     with serving(hub) as address:
         short = ["--set", "train.steps=20"]

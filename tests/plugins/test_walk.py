@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
@@ -150,16 +148,14 @@ def test_the_cache_that_vgx_makes_has_the_mark_of_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_training_in_the_folder_of_the_images_leaves_its_own_out(tmp_path, monkeypatch):
+def test_a_training_in_the_folder_of_the_images_leaves_its_own_out(nursery, tmp_path):
     for number in range(9):
         save(tmp_path / f"{number}.png", colour=(number, 9, 9))
     write(tmp_path / "small.yaml", SMALL)
-    command = [sys.executable, "-m", "vgx", "run", "small.yaml", "--device", "cpu"]
-    monkeypatch.delenv("VGX_RUNS", raising=False)
-    monkeypatch.setenv("VGX_CACHE", "cache")
+    settings = {"VGX_RUNS": "", "VGX_CACHE": "cache"}  # beside the images, as without settings
     for runs in (0, 1, 2):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        (line,) = [line for line in done.stdout.splitlines() if line.startswith("Data: ")]
+        child = nursery.run(tmp_path, "run", "small.yaml", "--device", "cpu", **settings)
+        (line,) = [line for line in child.out.read_text().splitlines() if line.startswith("Data: ")]
         assert line.startswith("Data: 9 images, ")
         assert ("run of vgx" in line, "runs of vgx" in line) == (runs == 1, runs == 2)
 

@@ -21,6 +21,7 @@ class Documented(BaseModel):
     """
 
     _written_at: ClassVar[tuple[str, int]] = ("", 0)
+    _docstrings: ClassVar[dict[str, str]] = {}  # of the class alone, when they have been read
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep the file and the line of the class statement."""
@@ -54,7 +55,9 @@ def field_docstrings(cls: type[Documented]) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in cls.__mro__:
         if issubclass(base, Documented) and not found.keys() >= cls.model_fields.keys():
-            found = _written_in(base) | found
+            if "_docstrings" not in vars(base):
+                base._docstrings = _written_in(base)  # noqa: SLF001
+            found = base._docstrings | found  # noqa: SLF001
     return {name: found[name] for name in cls.model_fields if name in found}
 
 
