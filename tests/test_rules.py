@@ -42,6 +42,7 @@ OPEN = {
     "data.cache", "data.classes", "data.decode", "data.peek", "data.split", "data.store",
     "engine.build", "errors", "evaluation.latents", "evaluation.tables", "files", "images",
     "notebook.html", "notebook.kernel", "notebook.live", "output", "recipe.library",
+    "recipe.yaml",
     "runs.checkpoint", "runs.diffusers", "runs.directory", "runs.exported", "runs.frames",
     "runs.hub", "runs.reading", "runs.summary", "runs.trust", "sampling.draw", "sampling.model",
     "second.kept", "training.fork", "training.preparing", "training.replay", "training.session",
@@ -349,7 +350,7 @@ BUDGETS = {
 }  # fmt: skip
 PLUGIN_BUDGETS = {
     "vgx_data": 460, "vgx_explore": 520, "vgx_figures": 1190, "vgx_report": 2195, "vgx_runs": 310,
-    "vgx_share": 965,
+    "vgx_share": 965, "vgx_sweep": 1620,
 }  # fmt: skip
 
 

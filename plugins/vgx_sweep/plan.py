@@ -1,0 +1,186 @@
+"""The plan of a study: what `vgx sweep` was asked for. It lies in the study's storage, as JSON.
+
+A storage may be a stranger's, so a plan that is read is validated like a recipe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+import vgx
+from vgx.output import short
+from vgx.recipe.yaml import MAX_BYTES, read
+from vgx_sweep.space import MAX_POINTS, STRICT, Axis, Range, Values, grid
+
+MAX_SEEDS = 100
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+VARIANT = "left out"  # the parameter of an ablation
+WHOLE = "nothing"  # its value for the recipe as it is
+END = 10**9  # of `eval.every`: measured at the end alone
+
+Search = Literal["grid", "tpe", "random"]
+Prune = Literal["halving", "hyperband"]
+
+
+class Plan(BaseModel):
+    """What a study tries, and what is better."""
+
+    model_config = STRICT
+
+    recipe: Annotated[str, Field(max_length=MAX_BYTES)]
+    """The resolved recipe, as YAML."""
+    over: Annotated[tuple[Axis, ...], Field(min_length=1, max_length=50)]
+    """The fields that are varied."""
+    changes: dict[str, dict[str, Any]] = {}
+    """Of an ablation: the settings of each variant, by its name."""
+    points: Annotated[int, Field(ge=1, le=MAX_POINTS)]
+    """The number of points that are tried."""
+    seeds: Annotated[int, Field(ge=1, le=MAX_SEEDS)] = 1
+    """The number of runs of each point, with the recipe's seed and those after it."""
+    by: Annotated[str, Field(max_length=200)]
+    """The value of a metric that says which point is better."""
+    better: Literal["higher", "lower"]
+    search: Search = "grid"
+    prune: Prune | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        fields = [axis.field for axis in self.over]
+        if len(fields) != len(set(fields)):
+            raise ValueError("a field occurs twice")
+        if self.search == "grid" and len(self.grid) != self.points:
+            raise ValueError("the number of points is not that of the grid")
+        return self
+
+    @property
+    def grid(self) -> list[dict[str, Any]]:
+        """The parameters of all points, of a grid; else an empty list."""
+        lists = [axis for axis in self.over if isinstance(axis, Values)]
+        return grid(lists) if self.search == "grid" and len(lists) == len(self.over) else []
+
+    @property
+    def sign(self) -> int:
+        """1 if higher values are better, -1 if lower ones are."""
+        return 1 if self.better == "higher" else -1
+
+    def base(self, registry: vgx.Registry | None = None) -> vgx.Recipe:
+        """Return the recipe that is varied. Raises `vgx.RecipeError`."""
+        tree, faults = read(self.recipe, "the study's recipe")
+        plain = tree.plain()
+        if faults or not isinstance(plain, dict) or "extends" in plain:
+            why = faults[0].message if faults else "no resolved recipe"
+            raise vgx.RecipeError(f"the study's recipe: {why}")
+        return vgx.load_recipe(plain, (), registry)
+
+    def settings(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a point changes in the recipe, as for `vgx.load_recipe`.
+
+        Raises `vgx.StorageError` for parameters that are not those of the plan.
+        """
+        try:
+            values = {axis.field: axis.value(parameters[axis.field]) for axis in self.over}
+            if self.changes:
+                return {**self.changes[values[VARIANT]]}
+        except (LookupError, TypeError):
+            raise vgx.StorageError(
+                f"a trial has other parameters than its study: {short(str(dict(parameters)))}"
+            ) from None
+        return values
+
+    def recipes(
+        self, base: vgx.Recipe, parameters: Mapping[str, Any], registry: vgx.Registry | None = None
+    ) -> list[vgx.Recipe]:
+        """Return the recipe of each seed of a point. Raises `vgx.RecipeError`."""
+        settings, tree = self.settings(parameters), base.model_dump(mode="json")
+        return [
+            vgx.load_recipe(tree, {**settings, "train.seed": base.train.seed + number}, registry)
+            for number in range(self.seeds)
+        ]
+
+
+def read_plan(value: Any) -> Plan:
+    """Return the plan that a storage has, which is JSON as text. Raises `vgx.StorageError`."""
+    try:
+        return Plan.model_validate_json(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise vgx.StorageError(
+            f"the study was not made by vgx sweep: {short(place)}: {first['msg']}"
+        ) from None
+
+
+def require_name(name: str) -> None:
+    """Raise `vgx.RecipeError` for what cannot be the name of a study and of a folder."""
+    if not NAME.fullmatch(name):
+        raise vgx.RecipeError(
+            f"{short(name)}: the name of a study has up to 64 letters, digits, dots, hyphens and "
+            "underscores, and begins with a letter or a digit"
+        )
+
+
+def with_metric(
+    recipe: vgx.Recipe, by: str, registry: vgx.Registry, *, often: bool = False
+) -> vgx.Recipe:
+    """Return a recipe that measures `by`: the metric that gives it is added where it is missing.
+
+    Without `eval.every` it is measured at the end. With `often` it must be measured while training,
+    since trials are ended by it. Raises `vgx.RecipeError`.
+    """
+    if by not in recipe.eval.better:
+        parts = [cast("type[vgx.Metric]", part) for _, part in registry.offers("metric")]
+        giving = {name: part for part in parts for name in (*part.gives, part.type)}
+        if by not in giving:
+            similar = vgx.near(by, giving)
+            hint = f"; did you mean '{similar}'?" if similar else ""
+            known = ", ".join(sorted({*recipe.eval.better, *giving}))
+            where = f"--by {short(by)}"
+            raise vgx.RecipeError(f"{where}: no metric gives this{hint}; there are: {known}")
+        metrics = [*recipe.eval.metrics, giving[by]()]
+        recipe = vgx.load_recipe(recipe, {"eval.metrics": metrics}, registry)
+        if by not in recipe.eval.better:
+            names = ", ".join(recipe.eval.better)
+            raise vgx.RecipeError(f"--by {by}: choose one value of this metric: {names}")
+    if recipe.eval.every is None:
+        if often:
+            names = ", ".join(metric.type for metric in recipe.eval.metrics)
+            raise vgx.RecipeError(
+                "--prune ends trials by what is measured while they train; say after how many "
+                f"steps: --set 'eval.metrics=[{names}]' --set eval.every=500"
+            )
+        recipe = vgx.load_recipe(recipe, {"eval.every": recipe.train.steps or END}, registry)
+    return recipe
+
+
+def fitted(axes: list[Axis], recipe: vgx.Recipe, registry: vgx.Registry) -> list[Axis]:
+    """Return the axes with ranges of whole numbers only for fields that take no others.
+
+    Raises `vgx.RecipeError` when an end of a range, or a value of a list, is wrong for its field.
+    """
+    found: list[Axis] = []
+    for given in axes:
+        axis = given
+        if isinstance(axis, Range) and axis.whole and _takes_fractions(axis, recipe, registry):
+            axis = axis.model_copy(update={"whole": False})
+        if isinstance(axis, Range):
+            values: list[Any] = [axis.value(end) for end in (axis.low, axis.high)]
+        else:
+            values = [*axis.values]
+        if len(axes) == 1 or isinstance(axis, Range):
+            for value in values:
+                vgx.load_recipe(recipe, {axis.field: value}, registry)
+        found.append(axis)
+    return found
+
+
+def _takes_fractions(axis: Range, recipe: vgx.Recipe, registry: vgx.Registry) -> bool:
+    between = axis.low + 0.5
+    try:
+        vgx.load_recipe(recipe, {axis.field: between}, registry)
+    except vgx.RecipeError:
+        return False
+    return True

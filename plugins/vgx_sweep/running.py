@@ -1,0 +1,318 @@
+"""A study from its plan to its page: planned, worked on, shown."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import vgx
+from vgx.console import Console
+from vgx.engine.build import pick_device
+from vgx.errors import Stopped
+from vgx.files import storage, write_file
+from vgx.output import short
+from vgx.recipe.library import find_recipe
+from vgx_sweep import ablation, results
+from vgx_sweep import storage as storing
+from vgx_sweep.plan import VARIANT, WHOLE, Plan, Prune, Search, fitted, with_metric
+from vgx_sweep.results import Row, cell, shown
+from vgx_sweep.space import Values, grid, parsed
+from vgx_sweep.storage import Study, sweeps_dir
+from vgx_sweep.training import Place, train
+from vgx_sweep.work import Ended, work
+from vgx_sweep.workers import run_workers
+
+FIRST = 3  # failures that are explained
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a worker needs besides the study."""
+
+    out: Path | None
+    device: str | None
+    plugins: Sequence[Path]
+    registry: vgx.Registry
+    data: str | None
+    console: Console = field(default_factory=Console)
+
+
+# --- planning ------------------------------------------------------------------------------------
+
+
+def planned(
+    recipe: vgx.Recipe,
+    registry: vgx.Registry,
+    over: Sequence[str],
+    trials: int | None,
+    seeds: int,
+    by: str | None,
+    search: str | None,
+    prune: str | None,
+) -> Plan:
+    """Return the plan of a sweep. Raises `vgx.RecipeError` for what cannot be tried."""
+    if not over:
+        raise vgx.RecipeError("what is varied? Give --over FIELD=a,b,c or --over FIELD=low:high")
+    by = _by(recipe, by, registry)
+    recipe = with_metric(recipe, by, registry, often=prune is not None)
+    axes = [parsed(text) for text in over]
+    fields = [axis.field for axis in axes]
+    if twice := [name for name in fields if fields.count(name) > 1]:
+        raise vgx.RecipeError(f"--over {short(twice[0])} occurs twice; give all its values once")
+    if "train.seed" in fields:
+        raise vgx.RecipeError("--over train.seed: for runs with other seeds, give --seeds N")
+    axes = fitted(axes, recipe, registry)
+    lists = all(isinstance(axis, Values) for axis in axes)
+    if trials is None and not lists:
+        raise vgx.RecipeError("a range has no end of values: say how many to try, --trials 20")
+    if trials is None and search is not None:
+        raise vgx.RecipeError(
+            f"--search {search} chooses points of --trials N; a grid is tried whole"
+        )
+    how = "grid" if trials is None else search or "tpe"
+    plan = _plan(recipe, axes, by, seeds, trials or 1, how, prune, {})
+    for parameters in plan.grid:
+        plan.recipes(recipe, parameters, registry)  # a wrong one is told before anything is trained
+    return plan
+
+
+def planned_ablation(recipe: vgx.Recipe, machine: Machine, seeds: int, by: str | None) -> Plan:
+    """Return the plan of an ablation; print what cannot be left out."""
+    by = _by(recipe, by, machine.registry)
+    recipe = with_metric(recipe, by, machine.registry)
+    every = ablation.variants(recipe)
+    with machine.console.phase(f"Checking {len(every)} variants"):
+        allowed, refused = ablation.possible(recipe, every, machine.registry, machine.device)
+    for name, why in refused.items():
+        machine.console.warn(f"{name} cannot be left out: {why}")
+    if not allowed:
+        raise vgx.RecipeError("nothing of this recipe can be left out")
+    changes = {WHOLE: {}, **allowed}
+    axis = Values(field=VARIANT, values=tuple(changes))
+    return _plan(recipe, [axis], by, seeds, 1, "grid", None, changes)
+
+
+def _plan(
+    recipe: vgx.Recipe,
+    axes: Sequence[Any],
+    by: str,
+    seeds: int,
+    points: int,
+    search: str,
+    prune: str | None,
+    changes: dict[str, dict[str, Any]],
+) -> Plan:
+    if search == "grid":
+        points = len(grid(axes))
+    return Plan(
+        recipe=vgx.dump_recipe(recipe),
+        over=tuple(axes),
+        changes=changes,
+        points=points,
+        seeds=seeds,
+        by=by,
+        better=cast("Any", recipe.eval.better[by]),
+        search=cast("Search", search),
+        prune=cast("Prune | None", prune),
+    )
+
+
+def _by(recipe: vgx.Recipe, by: str | None, registry: vgx.Registry) -> str:
+    if by or recipe.eval.best:
+        return by or cast("str", recipe.eval.best)
+    known = sorted({*recipe.eval.better} or {part.type for _, part in registry.offers("metric")})
+    raise vgx.RecipeError(f"what says which is better? Give --by METRIC: {', '.join(known)}")
+
+
+def unused(name: str) -> str:
+    """Return a name for a study that no study in the folder of sweeps has."""
+    number, found = 1, name
+    while (sweeps_dir() / found).exists():
+        number += 1
+        found = f"{name[:60]}-{number}"
+    return found
+
+
+def newest() -> str:
+    """Return the name of the newest study in the folder of sweeps."""
+    if known := storing.names():
+        return known[-1]
+    raise vgx.StorageError(f"{sweeps_dir()}: no studies here yet; make one with: vgx sweep RECIPE")
+
+
+# --- working -------------------------------------------------------------------------------------
+
+
+def go(
+    study: Study,
+    machine: Machine,
+    workers: int,
+    server: str | None,
+    recipe: Path | None = None,
+    *,
+    worker: bool = False,
+) -> None:
+    """Work on a study until nothing of it is left, then show what came of it."""
+    console, plan = machine.console, study.plan
+    if not worker:
+        runs = f" x {plan.seeds} seeds" if plan.seeds > 1 else ""
+        console.print(f"Study {study.name}: {plan.points:,} points{runs}, by {plan.by}")
+        for axis in plan.over:
+            console.print(f"  {axis.field}: {axis.text}")
+        console.print(f"One more worker, here or elsewhere: {_again(study, server)}")
+    try:
+        if workers > 1:
+            _several(study, machine, workers, server)
+        else:
+            _alone(study, machine, recipe, worker=worker)
+    except Stopped as error:
+        message = f"{error}; go on with: {_again(study, server)}" if not worker else str(error)
+        raise Stopped(message, error.exit_code - 128) from None
+    if not worker:
+        show(study, machine)
+
+
+def _again(study: Study, server: str | None) -> str:
+    where = "" if server is None else f" --storage {storing.hidden(server)}"
+    return f"vgx sweep --join {study.name}{where}"
+
+
+def _alone(study: Study, machine: Machine, recipe: Path | None, *, worker: bool) -> None:
+    """Be one worker; the lines of trainings go to a file, or, of one of several, where all goes."""
+    pick_device(machine.device)
+    base = _base(study, machine)
+    folder = find_recipe(recipe).parent if recipe else None
+    tell = partial(_tell, study.plan, machine.console)
+    if worker:
+        place = Place(machine.out, machine.device, machine.registry, Console(), folder)
+        work(study, base, machine.registry, _trainer(study, place), tell)
+        return
+    with _log(study, "").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        place = Place(machine.out, machine.device, machine.registry, Console(log), folder)
+        work(study, base, machine.registry, _trainer(study, place), tell)
+
+
+def _trainer(study: Study, place: Place) -> Any:
+    return lambda recipe, report: train(recipe, study.plan.by, place, report)
+
+
+def _base(study: Study, machine: Machine) -> vgx.Recipe:
+    """Return the recipe that is varied, with the place of its images on this machine."""
+    base = study.plan.base(machine.registry)
+    if machine.data is None:
+        return base
+    return vgx.load_recipe(base, (), machine.registry, machine.data, moved=True)
+
+
+def _log(study: Study, number: str) -> Path:
+    """Return a file in the folder of the study for the lines of a worker's trainings."""
+    name = f"{platform.node() or 'worker'}-{os.getpid()}{number}.txt"
+    path = sweeps_dir() / study.name / "logs" / name
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _tell(plan: Plan, console: Console, ended: Ended | str) -> None:
+    """Print how a trial ended."""
+    if isinstance(ended, str):
+        console.print(ended)
+        return
+    what = shown(ended.parameters)
+    came = f"{plan.by} {ended.figure:.4g}" if ended.figure is not None else ended.state
+    why = f": {ended.reason}" if ended.reason else ""
+    console.print(f"Trial {ended.number}, {ended.seconds:.0f} s, {what}: {came}{why}")
+
+
+def _several(study: Study, machine: Machine, workers: int, server: str | None) -> None:
+    """Start several workers, and print what they finish."""
+    arguments = ["sweep", "--join", study.name, "--worker"]
+    arguments += [f"--plugin={path.absolute()}" for path in machine.plugins]
+    options = {"--out": machine.out, "--device": machine.device, "--data": machine.data}
+    arguments += [f"{name}={value}" for name, value in options.items() if value is not None]
+    told = {trial.number for trial in study.trials() if trial.state.is_finished()}
+
+    def look() -> None:
+        for trial in study.trials():
+            if trial.state.is_finished() and trial.number not in told:
+                told.add(trial.number)
+                machine.console.print(_line(study.plan, trial))
+
+    logs = [_log(study, f"-{number}") for number in range(1, workers + 1)]
+    codes, number = run_workers(arguments, {"VGX_STORAGE": server} if server else {}, logs, look)
+    look()
+    if number:
+        raise Stopped("all workers have ended, and their runs are saved", number)
+    ended = [(code, log) for code, log in zip(codes, logs, strict=True) if code]
+    for code, log in ended:
+        machine.console.warn(f"a worker ended with code {code}: {_last(log)} ({log})")
+    if len(ended) == workers:
+        again = _again(study, server)
+        raise vgx.StorageError(f"no worker is left; go on with: {again}")
+
+
+def _line(plan: Plan, trial: Any) -> str:
+    """Return how a trial of another process ended, as a line."""
+    row = results.row_of(plan, trial)
+    came = f"{plan.by} {row.text}" if row.mean is not None else row.state
+    why = f": {row.reason}" if row.reason else ""
+    return f"Trial {row.trial}, {row.seconds or 0:.0f} s, {shown(row.parameters)}: {came}{why}"
+
+
+def _last(log: Path) -> str:
+    """Return the last line of a worker's file."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return short(lines[-1]) if lines else "it has printed nothing"
+
+
+# --- showing -------------------------------------------------------------------------------------
+
+
+def show(study: Study, machine: Machine) -> None:
+    """Print what came of a study so far, and write its best recipe and its page."""
+    from vgx_sweep.sweep_page import write
+
+    console, plan = machine.console, study.plan
+    rows = results.rows_of(study)
+    console.print("")
+    console.table(header(plan), [cells(plan, row) for row in rows])
+    for row in [row for row in rows if row.reason][:FIRST]:
+        console.print(f"Trial {row.trial} failed: {row.reason}")
+    found, sentence = results.importances(plan, rows), ""
+    if found:
+        console.print("\nImportance of each field, ± over other points and seeds")
+        console.table(("field", "share"), [(each.field, each.text) for each in found])
+    left_out = ablation.differences(plan, rows) if plan.changes else []
+    if left_out:
+        sentence = ablation.pairing(left_out)
+        console.print(f"\n{plan.by} of {plan.seeds} seeds, {plan.better} is better")
+        console.table(ablation.HEADER, ablation.table(left_out))
+        console.print(sentence)
+    folder = sweeps_dir() / study.name
+    best = results.best_recipe(plan, rows, plan.base(machine.registry))
+    if best is not None and not plan.changes:
+        write_file(folder / "best.yaml", vgx.dump_recipe(best))
+        console.print(f"\nBest: trial {rows[0].trial}, {shown(rows[0].parameters)}, "
+                      f"{plan.by} {rows[0].text}")  # fmt: skip
+        console.print(f"Its recipe {folder / 'best.yaml'}")
+    page = folder / "sweep.html"
+    write(study, rows, found, left_out, best, machine.out, machine.registry, page)
+    console.print(f"Page {page}")
+
+
+def header(plan: Plan) -> tuple[str, ...]:
+    """Return the header of the table of points."""
+    return ("trial", "state", *(axis.field for axis in plan.over), plan.by, "runs")
+
+
+def cells(plan: Plan, row: Row) -> tuple[str, ...]:
+    """Return the cells of a point."""
+    state = row.state if row.tries == 1 else f"{row.state}, try {row.tries}"
+    values = [cell(row.parameters[a.field]) if row.parameters else "-" for a in plan.over]
+    return (str(row.trial), state, *values, row.text, " ".join(row.runs.values()) or "-")

@@ -1,0 +1,141 @@
+"""One run of a trial: an ordinary run directory, trained, resumed, or found as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import vgx
+from vgx.check.trials import as_before
+from vgx.console import Console
+from vgx.errors import DivergedError
+from vgx.runs import reading
+from vgx.runs.directory import Run, every
+from vgx.training import session
+
+POLL = 2.0  # seconds between two looks at a run that another process trains
+
+Report = Callable[[int, float], bool]  # takes a step and a value; says whether to end the training
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run."""
+
+    run: Run
+    values: dict[str, float]  # the last measurement of each metric
+    figure: float  # of the metric that the study is about
+    ended: bool = True  # False: its training was ended early, and can go on
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how the runs of a study are trained on this machine."""
+
+    out: Path | None
+    device: str | None
+    registry: vgx.Registry
+    console: Console  # of the trainings
+    folder: Path | None = None  # of the recipe, whose git commit a run notes
+
+
+def train(recipe: vgx.Recipe, by: str, place: Place, report: Report) -> Trained:
+    """Train a recipe, unless a run of it is done; go on with one that was stopped.
+
+    `report` gets each measurement of `by`, also those of an earlier process. Raises a `VgxError`:
+    `Stopped` after a signal, with everything saved.
+    """
+    run, how, message = _earlier(recipe, place)
+    if run is not None and how == "diverged":
+        raise DivergedError(message or f"{run.path}: it diverged before")
+    before = reading.measured(run.path, by) if run is not None else []
+    pruned = [report(line["step"], line["metrics"][by]) for line in before]
+    if run is not None and how == "done":
+        return _figures(run, recipe, by)
+    if run is not None and any(pruned):
+        return Trained(run, {}, math.nan, ended=False)
+    steps: Generator[Any, None, Any]
+    if run is None:
+        steps = session.steps(
+            recipe, place.out, place.device, (), place.registry, place.console, place.folder
+        )
+    else:
+        steps = session.further_steps(run, None, place.device, place.console)
+    with contextlib.closing(steps):  # whatever ends the loop, the run is saved
+        for step in steps:
+            run = Run(step.run.path)
+            value = step.line and step.line.get("metrics", {}).get(by)
+            if value is not None and report(step.number, value) and step.number < step.of:
+                return Trained(run, {}, math.nan, ended=False)
+    assert run is not None
+    return _figures(run, recipe, by)
+
+
+def _earlier(recipe: vgx.Recipe, place: Place) -> tuple[Run | None, str, str]:
+    """Return a run of the recipe to use or to go on with, how it ended, and its message.
+
+    A run that another process trains is waited for. One that another machine trains, or trained
+    before it was switched off, is left alone, and so is one without a checkpoint.
+    """
+    run = found(recipe, place)
+    while run is not None and (holder := run.holder()):
+        if run.advice(holder):
+            return None, "", ""
+        time.sleep(POLL)
+    if run is None:
+        return None, "", ""
+    ended = reading.unless_damaged(reading.ended, run.path)
+    how, message = (ended["how"], ended.get("message", "")) if ended else ("killed", "")
+    kept = how in ("done", "diverged") or any(run.checkpoints.glob("step-*"))
+    return (run if kept else None), how, message
+
+
+def _figures(run: Run, recipe: vgx.Recipe, by: str) -> Trained:
+    """Return what a run measured; of `eval.best` the best value, whose checkpoint is kept."""
+    lines = reading.measured(run.path, by)
+    values = [line["metrics"][by] for line in lines if math.isfinite(line["metrics"][by])]
+    if not lines or not values:
+        raise DivergedError(f"{run.path}: {by} was not measured, or is not finite")
+    best = max(values) if recipe.eval.better[by] == "higher" else min(values)
+    last = lines[-1]["metrics"]
+    figure = best if recipe.eval.best == by else last[by]
+    if not math.isfinite(figure):
+        raise DivergedError(f"{run.path}: {by} is not finite at the end")
+    return Trained(run, {name: v for name, v in last.items() if math.isfinite(v)}, figure)
+
+
+def found(recipe: vgx.Recipe, place: Place) -> Run | None:
+    """Return a run of the same resolved recipe: one that is done before others, the newest first.
+
+    Its name may be another one, and what was `auto` may have been settled.
+    """
+    key = coarse(vgx.dump_recipe(recipe))
+    runs: list[tuple[bool, Run]] = []
+    for run in reversed(every(place.out)):
+        try:
+            if coarse(reading.recipe_text(run.path)) != key:
+                continue
+            stored = vgx.load_recipe(run.recipe_file, (), place.registry)
+            ended = reading.ended(run.path)
+        except vgx.VgxError:  # a damaged one is no run of this recipe
+            continue
+        if as_before(recipe, stored).model_copy(update={"name": stored.name}) == stored:
+            runs.append((ended is not None and ended["how"] == "done", run))
+    return max(runs, key=lambda pair: pair[0], default=(False, None))[1]
+
+
+def coarse(text: str) -> str:
+    """Return the text of a recipe without what may be settled when a run begins.
+
+    Of two texts that differ here the recipes differ too; reading all YAML takes a thousand times as
+    long.
+    """
+    words = " ".join(text.split())
+    words = re.sub(r"(^| )image: .*? latent: ", " latent: ", words, count=1)
+    return re.sub(r"\b(name|steps|precision|compile): [^\s,}]+", r"\1", words)

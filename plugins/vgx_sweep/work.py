@@ -1,0 +1,187 @@
+"""A worker: takes a trial that waits, trains its runs, notes what came of it; and so on."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import vgx
+from vgx.errors import DivergedError, RecipeError
+from vgx.output import cut
+from vgx_sweep.plan import Plan
+from vgx_sweep.storage import (
+    POINT,
+    Study,
+    UnreachableError,
+    alive,
+    claim,
+    finish,
+    give_back,
+    lost,
+    put_again,
+    reaching,
+    require_optuna,
+)
+
+if TYPE_CHECKING:
+    from vgx_sweep.training import Report, Trained
+
+FIGURES, VALUES, RUNS, REASON = "figures", "values", "runs", "reason"  # attributes of a trial
+POLL = 1.0  # seconds between two looks at trials of other workers
+SAME = 3  # trials that fail for one reason before a worker ends
+AWAY = 10  # times that the storage may not answer, one after the other
+
+TrainOne = Callable[[vgx.Recipe, "Report"], "Trained"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended."""
+
+    number: int
+    point: int
+    parameters: dict[str, Any]
+    state: str  # complete, pruned, failed
+    figure: float | None = None
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def work(
+    study: Study,
+    base: vgx.Recipe,
+    registry: vgx.Registry | None,
+    train: TrainOne,
+    tell: Callable[[Ended | str], None],
+) -> None:
+    """Work until no trial waits and none runs elsewhere; `tell` gets each trial that has ended.
+
+    An error that is not the fault of a point ends the worker, and its trial waits again. So do
+    three trials that fail one after the other for the same reason.
+    """
+    study.optuna.pruner = pruner(study.plan, base)
+    reasons: list[str] = []
+    away, told = 0, False
+    while True:
+        try:
+            trial = claim(study, lambda number: sampler(study.plan, base.train.seed, number))
+            if trial is None and not (told := _waits(study, tell, told=told)):
+                return
+            if trial is not None:
+                ended = attempt(study, trial, base, registry, train)
+                tell(ended)
+                reasons = [*reasons, ended.reason][-SAME:]
+                told = False
+            away = 0
+        except UnreachableError as error:
+            away += 1
+            if away == AWAY:
+                raise
+            tell(f"{error}; trying again")
+            time.sleep(POLL)
+        if len(reasons) == SAME and len({*reasons}) == 1 and reasons[0]:
+            raise RecipeError(f"{SAME} trials failed for the same reason: {reasons[0]}")
+
+
+def _waits(study: Study, tell: Callable[[Ended | str], None], *, told: bool) -> bool:
+    """Wait a moment for trials of other workers; return False when nothing is left to do."""
+    if running := study.trials("RUNNING"):
+        if not told:
+            numbers = ", ".join(str(each.number) for each in running[:5])
+            tell(f"No trial waits; other workers do trial {numbers}. Ctrl-C ends this one")
+        time.sleep(POLL)
+    elif points := lost(study):
+        put_again(study, points[0])
+    else:
+        return False
+    return True
+
+
+def attempt(
+    study: Study,
+    trial: Any,
+    base: vgx.Recipe,
+    registry: vgx.Registry | None,
+    train: TrainOne,
+) -> Ended:
+    """Do one trial: all runs of a point, one after the other."""
+    plan, start, point = study.plan, time.monotonic(), trial.user_attrs.get(POINT, -1)
+
+    def ended(state: str, told: str, figure: float | None = None, reason: str = "") -> Ended:
+        if reason:
+            trial.set_user_attr(REASON, reason)
+        if not finish(study, trial, told, figure):
+            state, reason = "failed", "taken for dead by another worker; it is tried again"
+        spent = time.monotonic() - start
+        return Ended(trial.number, point, trial.params, state, figure, reason, spent)
+
+    with reaching(study.name), alive(study, trial):
+        try:
+            parameters = {axis.field: axis.suggest(trial) for axis in plan.over}
+            recipes = plan.recipes(base, parameters, registry)
+            figures: dict[str, float] = {}
+            for number, recipe in enumerate(recipes):
+                # Of the first seed alone, so that it is compared with the first seed of others.
+                report = reporting(study, trial) if number == 0 else _no_report
+                done = train(recipe, report)
+                seed = str(recipe.train.seed)
+                note(trial, RUNS, seed, done.run.path.name)
+                if not done.ended:
+                    return ended("pruned", "PRUNED")
+                note(trial, VALUES, seed, done.values)
+                figures[seed] = done.figure
+                trial.set_user_attr(FIGURES, figures)
+        except (RecipeError, DivergedError) as error:
+            return ended("failed", "FAIL", reason=cut(str(error))[0])
+        except BaseException:
+            give_back(study, trial)
+            raise
+    mean = statistics.fmean(figures.values())
+    return ended("complete", "COMPLETE", mean)
+
+
+def note(trial: Any, attribute: str, seed: str, value: Any) -> None:
+    """Note something of a trial's run with a seed."""
+    trial.set_user_attr(attribute, {**trial.user_attrs.get(attribute, {}), seed: value})
+
+
+def reporting(study: Study, trial: Any) -> Report:
+    """Return a function that reports a measurement, and says whether the trial is pruned."""
+    known = {*study.optuna.get_trials(deepcopy=False)[trial.number].intermediate_values}
+
+    def report(step: int, value: float) -> bool:
+        if step not in known:  # a trial that is tried again has reported it before
+            known.add(step)
+            trial.report(value, step)
+        return bool(trial.should_prune())
+
+    return report
+
+
+def _no_report(step: int, value: float) -> bool:
+    del step, value
+    return False
+
+
+def sampler(plan: Plan, seed: int, number: int) -> Any:
+    """Return Optuna's sampler for a trial: its random numbers depend on the trial alone."""
+    samplers = require_optuna().samplers
+    own = (seed * 1_000_003 + number) % 2**32
+    if plan.search == "tpe":
+        return samplers.TPESampler(seed=own, constant_liar=True)
+    return samplers.RandomSampler(seed=own)
+
+
+def pruner(plan: Plan, base: vgx.Recipe) -> Any:
+    """Return Optuna's pruner of a plan; its unit is a measurement."""
+    pruners = require_optuna().pruners
+    every = base.eval.every or 1
+    if plan.prune == "halving":
+        return pruners.SuccessiveHalvingPruner(min_resource=every, reduction_factor=3)
+    if plan.prune == "hyperband":
+        most = base.train.steps or "auto"
+        return pruners.HyperbandPruner(min_resource=every, max_resource=most, reduction_factor=3)
+    return pruners.NopPruner()

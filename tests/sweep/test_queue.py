@@ -1,0 +1,234 @@
+"""Workers that share a study and are killed: each trial is done once, or failed and tried again.
+
+What is trained here is a stub of a few milliseconds; `work` and the storage are the real ones. The
+workers are forked, so that they are there at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import vgx
+from vgx.runs.directory import Run
+from vgx_sweep import storage as storing
+from vgx_sweep.plan import Plan
+from vgx_sweep.results import rows_of
+from vgx_sweep.running import planned
+from vgx_sweep.training import Trained
+from vgx_sweep.work import work
+
+optuna = pytest.importorskip("optuna")
+REGISTRY = vgx.discover()
+TINY = vgx.load_recipe("tiny", (), REGISTRY)
+FORK = multiprocessing.get_context("fork")
+LIMIT = 300  # seconds that workers may take
+SOON = {"heartbeat": 1}  # a killed worker is noticed after 4 s
+
+
+@pytest.fixture
+def opened():
+    """Open studies, and close them at the end."""
+    with ExitStack() as stack:
+
+        def closing(open_study):
+            return lambda *given, **more: stack.enter_context(
+                contextlib.closing(open_study(*given, **more))
+            )
+
+        yield SimpleNamespace(create=closing(storing.create), join=closing(storing.join))
+
+
+def plan_of(points, seeds=1, **more):
+    over = ["losses.1.weight=" + ",".join(str(n) for n in range(1, points + 1))]
+    plan = planned(TINY, REGISTRY, over, None, seeds, "psnr", None, None)
+    return Plan.model_validate({**dict(plan), **more})
+
+
+def value_of(recipe):
+    return recipe.losses[1].weight + recipe.train.seed / 100
+
+
+def worker(name, server, done, seconds):
+    """Work like `vgx sweep --join`; note each training that was done in a file."""
+    study = storing.join(name, server, **SOON)
+
+    def train(recipe, report):
+        time.sleep(seconds * random.random())
+        value = value_of(recipe)
+        report(1, value)
+        with done.open("a") as lines:  # of less than a page: written whole
+            lines.write(f"{recipe.losses[1].weight:g} {recipe.train.seed}\n")
+        return Trained(Run(Path("0001-tiny")), {"psnr": value}, value)
+
+    work(study, study.plan.base(REGISTRY), REGISTRY, train, lambda _: None)
+
+
+def begin(*arguments):
+    process = FORK.Process(target=worker, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def ends(processes, limit=LIMIT):
+    end = time.monotonic() + limit
+    for process in processes:
+        process.join(max(end - time.monotonic(), 0.1))
+    assert not [process for process in processes if process.is_alive()]
+
+
+def killed_at_random(name, server, done, workers, kills, seconds, between=lambda _: None):
+    """Start workers, kill some of them and start others in their place, wait for the end."""
+    chance, processes = random.Random(0), []
+    processes = [begin(name, server, done, seconds) for _ in range(workers)]
+    killed = 0
+    for number in range(kills):
+        time.sleep(0.2 + chance.random())
+        between(number)
+        alive = [process for process in processes if process.is_alive()]
+        if not alive:
+            break
+        victim = chance.choice(alive)
+        os.kill(victim.pid, signal.SIGKILL)
+        killed += 1
+        processes.append(begin(name, server, done, seconds))
+    ends(processes)
+    return killed
+
+
+def each_once(opened, name, server, points):
+    """Each point is complete in one trial; the others of it failed, before."""
+    study = opened.join(name, server, **SOON)
+    states = {}
+    for trial in study.trials():
+        states.setdefault(trial.user_attrs["point"], []).append(trial.state.name)
+    assert sorted(states) == list(range(points))
+    assert Counter(each.count("COMPLETE") for each in states.values()) == {1: points}
+    assert {*itertools.chain(*states.values())} <= {"COMPLETE", "FAIL"}
+    assert Counter(trial.number for trial in study.trials()).most_common(1)[0][1] == 1
+    rows = rows_of(study)
+    assert [row.mean for row in rows] == sorted((row.mean for row in rows), reverse=True)
+    assert len(rows) == points
+    return sum(each.count("FAIL") for each in states.values())
+
+
+def test_trials_are_done_once_by_several_workers(opened, server, study_name, tmp_path):
+    study = opened.create(study_name, plan_of(12, 2), server, **SOON)
+    assert [trial.state.name for trial in study.trials()] == ["WAITING"] * 12
+    done = tmp_path / "done"
+    ends([begin(study_name, server, done, 0.01) for _ in range(3)])
+    assert each_once(opened, study_name, server, 12) == 0
+    expected = {f"{weight} {seed}": 1 for weight in range(1, 13) for seed in (0, 1)}
+    assert Counter(done.read_text().splitlines()) == expected
+    best = rows_of(opened.join(study_name, server))[0]
+    assert best.figures == {"0": 12.0, "1": 12.01}
+    assert best.mean == pytest.approx(12.005)
+
+
+def test_the_trial_of_a_killed_worker_is_tried_again(opened, server, study_name, tmp_path):
+    opened.create(study_name, plan_of(3), server, **SOON)
+    done = tmp_path / "done"
+    first = begin(study_name, server, done, 1000)
+    study = opened.join(study_name, server, **SOON)
+    while not study.trials("RUNNING"):
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    ends([begin(study_name, server, done, 0.01)])
+    assert each_once(opened, study_name, server, 3) == 1
+    (failed,) = study.trials("FAIL")
+    (again,) = [t for t in study.trials("COMPLETE") if t.user_attrs["point"] == 0]
+    assert again.system_attrs["retry_history"] == [failed.number]  # Optuna's own callback
+
+
+def test_a_point_that_was_lost_before_its_retry_is_found(opened, server, study_name, tmp_path):
+    """As if the worker that noted the failure had been killed before it queued the trial again."""
+    study = opened.create(study_name, plan_of(2), server, **SOON)
+    trial = storing.claim(study, lambda _: optuna.samplers.RandomSampler())
+    study.optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
+    ends([begin(study_name, server, tmp_path / "done", 0.01)])
+    assert each_once(opened, study_name, server, 2) == 1
+
+
+def test_a_trial_that_is_given_back_waits_for_the_next(opened, server, study_name):
+    study = opened.create(study_name, plan_of(1), server, heartbeat=1)
+    first = storing.claim(study, lambda _: optuna.samplers.RandomSampler())
+    assert storing.claim(study, lambda _: optuna.samplers.RandomSampler()) is None
+    storing.give_back(study, first)
+    time.sleep(5)  # longer than a killed worker is waited for: nobody's trial is not failed
+    second = storing.claim(study, lambda _: optuna.samplers.RandomSampler())
+    assert (second.number, len(study.trials())) == (first.number, 1)
+    # Its heartbeat is new before it runs, so no other worker takes this one for dead.
+    assert storing.claim(study, lambda _: optuna.samplers.RandomSampler()) is None
+    assert [trial.state.name for trial in study.trials()] == ["RUNNING"]
+
+
+def test_a_worker_that_was_taken_for_dead_notes_nothing(opened, server, study_name):
+    study = opened.create(study_name, plan_of(1), server, **SOON)
+    trial = storing.claim(study, lambda _: optuna.samplers.RandomSampler())
+    study.optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    assert not storing.finish(study, trial, "COMPLETE", 1.0)
+    storing.give_back(study, trial)
+    assert study.trials()[0].state.name == "FAIL"
+
+
+def test_fresh_points_of_a_search_are_as_many_as_asked(opened, server, study_name, tmp_path):
+    """And random ones are the same whoever draws them."""
+    plan = planned(TINY, REGISTRY, ["losses.1.weight=0.1:10:log"], 12, 1, "psnr", "random", None)
+    for name, workers in ((study_name, 3), (f"{study_name[:60]}-b", 1)):
+        opened.create(name, plan, server, **SOON)
+        ends([begin(name, server, tmp_path / name, 0.01) for _ in range(workers)])
+        assert each_once(opened, name, server, 12) == 0
+    drawn = [
+        {trial.user_attrs["point"]: trial.params["losses.1.weight"] for trial in study.trials()}
+        for study in (
+            opened.join(study_name, server),
+            opened.join(f"{study_name[:60]}-b", server),
+        )
+    ]
+    assert drawn[0] == drawn[1]
+    assert len({*drawn[0].values()}) == 12
+    assert all(0.1 <= weight <= 10 for weight in drawn[0].values())
+
+
+def test_a_name_that_is_taken_is_refused(opened, server, study_name):
+    opened.create(study_name, plan_of(1), server)
+    with pytest.raises(vgx.StorageError, match=f"vgx sweep --join {study_name}"):
+        opened.create(study_name, plan_of(2), server)
+    with pytest.raises(vgx.StorageError, match="no study other"):
+        opened.join("other", server)
+
+
+@pytest.mark.chaos
+def test_eight_workers_that_are_killed_do_200_trials_once(opened, server, study_name, tmp_path):
+    opened.create(study_name, plan_of(200), server, **SOON)
+    done = tmp_path / "done"
+    assert killed_at_random(study_name, server, done, workers=8, kills=20, seconds=0.3) >= 10
+    assert each_once(opened, study_name, server, 200) > 0
+
+
+@pytest.mark.chaos
+def test_a_server_that_is_stopped_and_started_meanwhile_loses_nothing(
+    opened, postgres, study_name, tmp_path
+):
+    def restart(number):
+        if number in (3, 8):
+            postgres.stop()
+            time.sleep(6)  # longer than a worker may be silent
+            postgres.start()
+
+    opened.create(study_name, plan_of(200), postgres.url, **SOON)
+    done = tmp_path / "done"
+    killed_at_random(study_name, postgres.url, done, 8, 12, 0.3, between=restart)
+    each_once(opened, study_name, postgres.url, 200)
