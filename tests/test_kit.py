@@ -234,6 +234,8 @@ class Gap(vgx.Loss, type="gap"):
             return difference.mean().detach()
         if self.break_ == "wrong player":
             return step.real_score.logits.mean()
+        if self.break_ == "weights":
+            return step.parameters("discriminator")["weight"].mean()
         if self.break_ == "ambient":
             return (difference * torch.rand_like(difference)).mean()
         if self.break_ == "in place":
@@ -251,6 +253,8 @@ class Gap(vgx.Loss, type="gap"):
             return None
         if self.break_ == "leak":
             return step.discriminator(step.recon).logits.mean()
+        if self.break_ == "weights leak":
+            return step.parameters("decoder")["weight"].mean()
         return step.fake_score.logits.mean()
 
 
@@ -555,6 +559,8 @@ BROKEN = [
     (Gap, "root", "the gradient in recon is not finite"),
     (Gap, "misspelt", "it raises AttributeError: .*reconstruction"),
     (Gap, "leak", r"leads into the generator: use step\.recon\.detach\(\)"),
+    (Gap, "weights", "its generator's term reaches no output of the generator"),
+    (Gap, "weights leak", "its discriminator's term has no gradient"),
     (Gap, "silent", "it has no term"),
     (Learned, "state", "saved and loaded its generator's term is another"),
     (Learned, "untrained", "no gradient of its generator's term reaches its weight log_scale"),

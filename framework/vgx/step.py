@@ -226,8 +226,7 @@ class Step:
             judge = network == "discriminator"
             return self.parameters(f"{network} {discriminator}" if judge else network)
 
-        given = {"parameters": parameters if self.has("parameters") else None}
-        return self.but(**dict(self.views)[discriminator], **given, views=())
+        return self.but(**dict(self.views)[discriminator], parameters=parameters, views=())
 
     def but(self, **changes: Any) -> Self:
         """Return a copy of the step with other values; absent values stay absent."""

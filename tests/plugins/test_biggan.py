@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 import vgx
-from vgx.engine.averages import statistics_layers
+from vgx.engine.averages import new_statistics, statistics_layers
 from vgx.errors import RecipeError
 from vgx.testing import check_part, full_step
 
@@ -166,9 +168,26 @@ def test_spectral_norm_is_of_every_layer_but_the_generators_vectors_for_labels(m
         assert plain == (largest != pytest.approx(1, abs=1e-3))
 
 
-def test_averaged_weights_get_statistics_of_their_own():
-    """Two norms in each of two blocks, and the last one."""
-    assert len(statistics_layers(decoder())) == 5
+def test_statistics_are_taken_anew_and_truncated_latents_vary_less_than_they_say():
+    """The first map is linear in the latent: a share of its variance is left, that of one number.
+
+    Of a normal number within -t..t it is 1 - 2 t phi(t) / (2 Phi(t) - 1).
+    """
+    network = decoder()
+    assert len(statistics_layers(network)) == 5  # two in each of two blocks, and the last one
+    labels = torch.arange(2000) % 3
+    with torch.no_grad(), new_statistics([network]):
+        network(torch.randn(2000, 11, dtype=WIDE), labels)
+    network.eval()
+    maps = []
+    network.blocks[0].norm1.norm.register_forward_hook(lambda *given: maps.append(given[2]))
+    for threshold in (0.3, 1.0):
+        sampler = part("sampler", "truncation", threshold=threshold).build(LATENT)
+        z = sampler.draw(2000, torch.zeros(0, 11, dtype=WIDE), torch.Generator().manual_seed(0))
+        network(z, labels)
+        density = math.exp(-(threshold**2) / 2) / math.sqrt(2 * math.pi)
+        left = 1 - 2 * threshold * density / math.erf(threshold / math.sqrt(2))
+        assert maps.pop().var().item() == pytest.approx(left, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -206,9 +206,8 @@ class Forward:
             # The labels are in w already.
             named["decode_mapped"] = lambda w, _: sigmoid(logits(w, method="decode_mapped"))
         keyed = {name: partial(call, function) for name, function in named.items()}
-        networks = {name: self.networks[name] for name in self.parts if name in self.networks}
         learning = self.parts if train_generator else self.judges
-        return {**keyed, "parameters": partial(parameters_of, networks, learning)}
+        return {**keyed, "parameters": partial(parameters_of, self.networks, learning)}
 
     def encode(
         self, images: Tensor, labels: Tensor | None = None, *, compiled: bool = True

@@ -24,7 +24,8 @@ class BigGanDecoder(vgx.Decoder, type="biggan"):
 
     Images are drawn with BatchNorm's averages. With `train.ema` these are means over many passes,
     taken anew for each checkpoint: the "standing statistics" of the paper. The authors' models have
-    some for each truncation. Here they are of N(0, I), also for the sampler `truncation`.
+    some for each truncation. Here they are of N(0, I), also for the sampler `truncation`: the maps
+    of truncated latents vary less than they say, so a small `threshold` costs contrast.
     """
 
     conditional: ClassVar[bool] = True
