@@ -217,7 +217,13 @@ def test_noise_is_drawn_for_each_image_in_training_and_constant_in_evaluation():
         for layer in network.convolutions:
             layer.strength.zero_()
     with rng.ambient(3, "noise"):
-        assert torch.allclose(network(z), network.eval()(z))
+        plain = network(z)
+    assert torch.allclose(plain, network.eval()(z))
+    without = drawn(TINY.model_copy(update={"mixing": 0.0, "noise": False}), *SHAPES).train()
+    state = network.state_dict()
+    noisy = {name for name in state if name.endswith(("strength", "noise"))}
+    without.load_state_dict({name: state[name] for name in state if name not in noisy})
+    assert torch.equal(without(z), plain)
 
 
 def test_the_mean_of_w_is_plain_at_first_and_then_exponential():

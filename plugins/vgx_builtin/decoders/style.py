@@ -35,6 +35,9 @@ class StyleDecoder(vgx.Decoder, type="style"):
     """Numbers of a style."""
     mapping: PositiveInt = 8
     """Layers of the mapping network."""
+    noise: bool = True
+    """Noise of a learned strength after each convolution, for detail that is random in the
+    images. Without it one latent is always one image, also in training."""
     mixing: Annotated[float, Field(ge=0, le=1)] = 0.9
     """The probability that an image mixes two styles in training. Choose 0 beside an encoder: the
     other style has nothing of the image."""
@@ -53,6 +56,7 @@ class StyleDecoder(vgx.Decoder, type="style"):
             self.widths,
             styles=self.styles,
             mapping=self.mapping,
+            noise=self.noise,
             mixing=self.mixing,
             decay=self.decay,
         )

@@ -7,8 +7,8 @@ numbers of a style, L layers that take a style.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class StyleNetwork(nn.Module):
 
     def __init__(
         self, latent: int, channels: int, sides: tuple[int, int], widths: Sequence[int],
-        *, styles: int, mapping: int, mixing: float, decay: float,
+        *, styles: int, mapping: int, noise: bool, mixing: float, decay: float,
     ) -> None:  # fmt: skip
         """Make both; `sides` are h x w of the first feature map, whose width comes first."""
         super().__init__()
@@ -39,11 +39,12 @@ class StyleNetwork(nn.Module):
         self.register_buffer("w_mean", torch.zeros(styles))
         self.register_buffer("seen", torch.zeros(()))  # batches
         self.start = nn.Parameter(torch.randn(1, widths[0], *sides))
-        self.convolutions = nn.ModuleList([StyleConv(widths[0], widths[0], styles, sides)])
+        layer = partial(StyleConv, styles=styles, noise=noise)
+        self.convolutions = nn.ModuleList([layer(widths[0], widths[0], sides)])
         for before, after in pairwise(widths):
             sides = 2 * sides[0], 2 * sides[1]
-            self.convolutions.append(StyleConv(before, after, styles, sides, double=True))
-            self.convolutions.append(StyleConv(after, after, styles, sides))
+            self.convolutions.append(layer(before, after, sides, double=True))
+            self.convolutions.append(layer(after, after, sides))
         self.colours = nn.ModuleList(
             ModulatedConv(width, channels, 1, styles, demodulate=False) for width in widths
         )
@@ -104,25 +105,29 @@ class StyleNetwork(nn.Module):
 
 
 class StyleConv(nn.Module):
-    """A modulated 3x3 convolution, noise of learned strength, and LeakyReLU."""
+    """A modulated 3x3 convolution, noise of learned strength if there is any, and LeakyReLU."""
 
     noise: Tensor  # [h, w]  in evaluation mode
 
     def __init__(
-        self, before: int, after: int, styles: int, sides: tuple[int, int], **settings: Any
-    ) -> None:
+        self, before: int, after: int, sides: tuple[int, int],
+        *, styles: int, noise: bool, double: bool = False,
+    ) -> None:  # fmt: skip
         """Make the layer, which gives h x w places, `sides`."""
         super().__init__()
-        self.conv = ModulatedConv(before, after, 3, styles, **settings)
-        self.strength = nn.Parameter(torch.zeros(()))
-        self.register_buffer("noise", torch.randn(sides))
+        self.conv = ModulatedConv(before, after, 3, styles, double=double)
+        self.strength = nn.Parameter(torch.zeros(())) if noise else None
+        if noise:
+            self.register_buffer("noise", torch.randn(sides))
         self.activation = Leaky()
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """[B, F, h, w] or half of h and w, styles [B, S] -> [B, F', h, w]."""
         x = self.conv(x, w)
-        noise = self.noise.to(x.dtype)
-        if self.training:  # other noise for each image
-            noise = torch.randn(len(x), 1, *noise.shape, device=x.device, dtype=x.dtype)
-        activated: Tensor = self.activation(x + noise * self.strength)
+        if self.strength is not None:
+            noise = self.noise.to(x.dtype)
+            if self.training:  # other noise for each image
+                noise = torch.randn(len(x), 1, *noise.shape, device=x.device, dtype=x.dtype)
+            x = x + noise * self.strength
+        activated: Tensor = self.activation(x)
         return activated
