@@ -19,7 +19,7 @@ from torch.profiler import record_function
 
 from vgx import rng
 from vgx.data.batches import Batch
-from vgx.engine.build import at_least_float32, label_inputs, sigmoid
+from vgx.engine.build import at_least_float32, encoder_inputs, label_inputs, sigmoid
 from vgx.engine.surroundings import untouched
 from vgx.errors import Notice
 from vgx.parts.kinds import Augmentation, Observing, Timed
@@ -207,7 +207,7 @@ class Forward:
         self, images: Tensor, labels: Tensor | None = None, *, compiled: bool = True
     ) -> Posterior:
         """Return the encoder's posterior over [B, *Z] of images [B, C, H, W]."""
-        further = label_inputs(self.recipe.encoder, labels)
+        further = encoder_inputs(self.recipe.encoder, labels, self.networks["decoder"])
         with record_function("vgx: encode"):
             posterior: Posterior = self._call("encoder", images, *further, compiled=compiled)
         return posterior
@@ -275,7 +275,7 @@ class Forward:
         network = self.networks[name]
         compiled = torch.compile(network, dynamic=False)
 
-        def call(*inputs: Tensor) -> Any:
+        def call(*inputs: Tensor | nn.Module) -> Any:
             try:
                 with warnings.catch_warnings():  # PyTorch reads attributes that it warns about
                     warnings.filterwarnings("ignore", "The .grad attribute")
@@ -290,10 +290,12 @@ class Forward:
 
         return call
 
-    def _call(self, name: str, *inputs: Tensor, compiled: bool = True) -> Any:
+    def _call(self, name: str, *inputs: Tensor | nn.Module, compiled: bool = True) -> Any:
         """Call a network, or what it was compiled to."""
         network = self.compiled.get(name) if compiled else None
-        with untouched(self.parts[name], {"its input": inputs[0], "its other input": inputs[-1]}):
+        given = {"its input": inputs[0], "its other input": inputs[-1]}
+        tensors = {name: each for name, each in given.items() if isinstance(each, Tensor)}
+        with untouched(self.parts[name], tensors):
             return (network or self.networks[name])(*inputs)
 
 

@@ -5,4 +5,5 @@ from vgx_builtin.decoders.autoencoder_tiny import AutoencoderTinyDecoder as Auto
 from vgx_builtin.decoders.conv_transpose import ConvTranspose as ConvTranspose
 from vgx_builtin.decoders.dcgan import DcganDecoder as DcganDecoder
 from vgx_builtin.decoders.labelled import LabelledDecoder as LabelledDecoder
+from vgx_builtin.decoders.ladder import LadderDecoder as LadderDecoder
 from vgx_builtin.decoders.residual import ResidualDecoder as ResidualDecoder
