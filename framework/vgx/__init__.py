@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from vgx.second.folder import load_latents as load_latents
     from vgx.step import AbsentError as AbsentError
     from vgx.step import Gaussian as Gaussian
+    from vgx.step import KnowsKl as KnowsKl
     from vgx.step import Posterior as Posterior
     from vgx.step import Score as Score
     from vgx.step import Step as Step
@@ -137,7 +138,7 @@ _PUBLIC = {
     "vgx.sampling.draw": "sample",
     "vgx.sampling.model": "Model load",
     "vgx.second.folder": "load_latents",
-    "vgx.step": "AbsentError Gaussian Posterior Score Step",
+    "vgx.step": "AbsentError Gaussian KnowsKl Posterior Score Step",
     "vgx.runs.import_weights": "import_weights",
     "vgx.runs.trust": "trust_plugins",
     "vgx_explore": "explore",

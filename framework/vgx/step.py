@@ -9,7 +9,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    Protocol,
+    Self,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 
 from vgx.errors import RecipeError
 
@@ -30,6 +40,18 @@ class Posterior(Protocol):
 
     def sample(self, generator: Generator) -> Tensor:
         """[B, *Z]  One sample for each image, differentiable where the family allows it."""
+        ...
+
+
+@runtime_checkable
+class KnowsKl(Protocol):
+    """A posterior that computes its KL from N(0, I); `Gaussian` is one."""
+
+    def kl(self) -> Tensor:
+        """[B, *Z]  The KL of each dimension in nats; the sum is that of the whole.
+
+        Where it depends on other latents, as in a hierarchy, these are those of the last `sample`.
+        """
         ...
 
 

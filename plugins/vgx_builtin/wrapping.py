@@ -165,6 +165,8 @@ def unconditional(part: str, inner: vgx.Encoder | vgx.Decoder | vgx.Discriminato
     if isinstance(inner, vgx.Discriminator) and inner.judges != "images":
         message = f"'{inner.type}' judges {inner.judges}; put one that judges images inside"
         raise vgx.RecipeError(f"{part}: inner: {message}")
+    if isinstance(inner, vgx.Encoder) and inner.uses_decoder:
+        raise vgx.RecipeError(f"{part}: inner: '{inner.type}' uses the decoder; use it by itself")
     if inner.conditional:
         raise vgx.RecipeError(
             f"{part}: inner: '{inner.type}' takes labels itself; put it outside, not inside"

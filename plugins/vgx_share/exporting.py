@@ -126,10 +126,16 @@ def _tensors(model: Model, *, discriminator: bool) -> dict[str, Tensor]:
     judges = model.recipe.judges
     if discriminator and not judges:
         raise vgx.RecipeError(f"{model.recipe.name} has no discriminator")
-    return {
-        f"{name}.{key}": tensor
+    networks = {
+        name: network
         for name, network in model.by_name.items()
         if discriminator or name not in judges
+    }
+    if model.recipe.sampler.needs_losses:
+        networks |= {f"loss {label}": module for label, module in model.losses.items()}
+    return {
+        f"{name}.{key}": tensor
+        for name, network in networks.items()
         for key, tensor in network.state_dict().items()
     }
 

@@ -36,6 +36,19 @@ FAMILIES = {
         "train.discriminator_steps": 3,
     },
     "vae": {"discriminator": None, "losses": ["bce", "kl"], "train.ema": None},
+    "ladder": {
+        "latent": 20,
+        "discriminator": None,
+        "losses": ["bce", "kl"],
+        "sampler": "prior",
+        "encoder": {"type": "ladder", "widths": [8, 8, 8], "top": 4},
+        "decoder": {"type": "ladder", "widths": [8, 8, 8], "top": 4},
+    },
+    "vamp-prior": {
+        "discriminator": None,
+        "sampler": "vamp-prior",
+        "losses": ["bce", {"type": "vamp-prior", "components": 5}],
+    },
     "schedules": {
         "train.optimizers.generator": {"type": "adam", "lr": SCHEDULE, "warmup": 5},
         "train.optimizers.discriminator": {"type": "adamw", "lr": SCHEDULE, "weight_decay": 0.1},

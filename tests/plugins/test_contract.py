@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ from PIL import Image
 
 import vgx
 from vgx.parts.base import validate
-from vgx.testing import check_part, full_step
+from vgx.testing import check_part, full_step, small_model
 
 REGISTRY = vgx.discover()
 SMALL = {"widths": [4, 8]}
@@ -25,6 +26,7 @@ FIELDS = {
     "encoder/deterministic": {"inner": {"type": "conv", **SMALL}},
     "encoder/noisy": {"inner": {"type": "conv", **SMALL}},
     "encoder/finite-scalar": {"inner": {"type": "conv", **SMALL}, "levels": [3] * 8},
+    "encoder/ladder": {"widths": [4, 8, 8], "top": 4},
     "encoder/labelled": {"inner": {"type": "conv", **SMALL}},
     "encoder/residual": SMALL,
     "encoder/residual-quantised": {"inner": {"type": "conv", **SMALL}, "codes": 4, "levels": 2},
@@ -35,6 +37,7 @@ FIELDS = {
     "decoder/biggan": {"widths": [4, 8, 8], "attention": 8, "embedding": 4},
     "decoder/conv-transpose": SMALL,
     "decoder/dcgan": SMALL,
+    "decoder/ladder": {"widths": [8, 8, 4], "top": 4},
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
     "decoder/residual": SMALL,
     "decoder/style": {**SMALL, "styles": 6, "mapping": 2},
@@ -70,6 +73,7 @@ LATENTS = {
     for part in ("autoencoder-kl", "autoencoder-tiny")
 }
 LATENTS |= {"loss/alignment": (4, 2, 2), "loss/equivariance": (4, 8, 8)}
+LATENTS |= {"encoder/ladder": (4 + 4 * 4,), "decoder/ladder": (4 + 4 * 4,)}
 # These want a file of weights: tests/plugins/test_features.py makes some.
 OUTSIDE = ("features/inception", "features/timm", "metric/fid", "metric/kid", "metric/lpips")
 OUTSIDE += ("metric/inception-score", "metric/rfid")
@@ -107,7 +111,19 @@ def test_a_part_keeps_the_contract_of_its_kind(part, fields):
     step = quantised_step(QUANTISERS[name]) if name in QUANTISERS else None
     latent = vgx.LatentSpec(LATENTS[name]) if name in LATENTS else None
     made = validate(part, fields.get(name, {}), REGISTRY)
-    check_part(made, image=image, latent=latent, step=step)
+    check_part(made, image=image, latent=latent, step=step, **beside(name, image, latent))
+
+
+def beside(name, image, latent):
+    """What is beside a part: the decoder that an encoder uses, and losses in a sampler's model."""
+    if name == "encoder/ladder":
+        ladder = REGISTRY.part("decoder", "ladder")
+        return {"decoder": validate(ladder, FIELDS["decoder/ladder"], REGISTRY)}
+    if name != "sampler/vamp-prior":
+        return {}
+    model = small_model(image, latent)
+    term = REGISTRY.part("loss", "vamp-prior")(components=3).build(model.recipe.image, latent)
+    return {"model": replace(model, open_losses=lambda: {"vamp-prior": term.requires_grad_(False)})}
 
 
 # Their images are files of 3 channels.
@@ -128,12 +144,14 @@ def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels,
     refuses = channels == 5 and name in OF_FILES
     refusal = pytest.raises(AssertionError, match="write --set image.channels=3")
     latent = None
-    if name in LATENTS:  # of the smaller side, and twice as high
+    if name in LATENTS and len(LATENTS[name]) == 1:  # the lower level is twice as high
+        latent = vgx.LatentSpec((4 + 8 * 4,))
+    elif name in LATENTS:  # of the smaller side, and twice as high
         features, _, width = LATENTS[name]
         latent = vgx.LatentSpec((features, 2 * width, width))
     made = validate(part, fields.get(name, {}), REGISTRY)
     with refusal if refuses else nullcontext():
-        check_part(made, image=image, latent=latent, step=step)
+        check_part(made, image=image, latent=latent, step=step, **beside(name, image, latent))
 
 
 # The encoders of losses on quantised latents.

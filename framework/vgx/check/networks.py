@@ -17,7 +17,7 @@ from vgx.check.attempt import alike, call, contract, read_only, same_tensors
 from vgx.check.audit import Finding
 from vgx.data.batches import Batch
 from vgx.data.decode import guarded
-from vgx.engine.build import build_network, evaluating, label_inputs, untrained
+from vgx.engine.build import build_network, encoder_inputs, evaluating, label_inputs, untrained
 from vgx.engine.engine import Engine
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.contract import (
@@ -33,6 +33,7 @@ from vgx.parts.contract import (
 from vgx.parts.kinds import (
     Decodes,
     Discriminator,
+    Encoder,
     Fitted,
     Mapped,
     Named,
@@ -120,7 +121,10 @@ def outputs_of(
     recipe, part = engine.recipe, engine.recipe.networks[name]
     count = len(inputs[0])
     few = None if labels is None else labels[:count]
-    given: Any = call(part, network, *inputs, *label_inputs(part, few))
+    further: tuple[Any, ...] = label_inputs(part, few)
+    if isinstance(part, Encoder):
+        further = encoder_inputs(part, few, engine.networks["decoder"])
+    given: Any = call(part, network, *inputs, *further)
     image, latent = (count, *recipe.image.shape), (count, *recipe.latent.shape)
     with contract(part):
         if name == "encoder":
@@ -146,7 +150,8 @@ def _evaluated(
 
     def outputs(network: nn.Module, ambient: int, few: int | None = None) -> dict[str, Tensor]:
         first = [each[:few] for each in inputs]
-        with torch.no_grad(), evaluating([network]), rng.ambient(ambient, "check"):
+        networks = [network, *engine.networks.values()]
+        with torch.no_grad(), evaluating(networks), rng.ambient(ambient, "check"):
             return outputs_of(engine, name, network, first, labels)
 
     network = engine.networks[name]

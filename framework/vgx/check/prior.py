@@ -15,7 +15,7 @@ from vgx import rng
 from vgx.check.attempt import alike, call, contract
 from vgx.check.audit import Finding
 from vgx.data.batches import Batch
-from vgx.engine.build import evaluating, label_inputs
+from vgx.engine.build import encoder_inputs, evaluating
 from vgx.engine.engine import Engine
 from vgx.parts.contract import check_drawn, check_loss_of_prior
 from vgx.second import kept
@@ -27,9 +27,9 @@ def try_prior(engine: Engine, batch: Batch) -> Iterator[Finding]:
     recipe, part = engine.recipe, engine.recipe.prior
     if part is None or recipe.encoder is None:
         return
-    encoder = engine.networks["encoder"]
-    with torch.no_grad(), evaluating([encoder]):
-        further = label_inputs(recipe.encoder, batch.labels)
+    encoder, decoder = (engine.networks[name] for name in ("encoder", "decoder"))
+    with torch.no_grad(), evaluating([encoder, decoder]):
+        further = encoder_inputs(recipe.encoder, batch.labels, decoder)
         posterior = call(recipe.encoder, encoder, batch.images.to(engine.dtype), *further)
     codes = codes_of(posterior).get(part.of)  # [B, ...]
     shape = None if codes is None else tuple(codes.shape[1:])

@@ -67,6 +67,14 @@ def label_inputs(part: Labelling | None, labels: Tensor | None) -> tuple[Tensor,
     return (labels,)
 
 
+def encoder_inputs(
+    part: Encoder | None, labels: Tensor | None, decoder: nn.Module
+) -> tuple[Tensor | nn.Module, ...]:
+    """Return what an encoder takes beside images: labels if it is conditional, then the decoder."""
+    further = label_inputs(part, labels)
+    return (*further, decoder) if part is not None and part.uses_decoder else further
+
+
 @contextmanager
 def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
     """Put networks into evaluation mode in the block, and restore the mode of each module after it.

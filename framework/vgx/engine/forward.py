@@ -19,7 +19,7 @@ from torch.profiler import record_function
 
 from vgx import rng
 from vgx.data.batches import Batch
-from vgx.engine.build import at_least_float32, label_inputs, sigmoid
+from vgx.engine.build import at_least_float32, encoder_inputs, label_inputs, sigmoid
 from vgx.engine.surroundings import untouched
 from vgx.errors import Notice
 from vgx.parts.kinds import Augmentation, Mapped, Observing, Timed
@@ -213,7 +213,7 @@ class Forward:
         self, images: Tensor, labels: Tensor | None = None, *, compiled: bool = True
     ) -> Posterior:
         """Return the encoder's posterior over [B, *Z] of images [B, C, H, W]."""
-        further = label_inputs(self.recipe.encoder, labels)
+        further = encoder_inputs(self.recipe.encoder, labels, self.networks["decoder"])
         with record_function("vgx: encode"):
             posterior: Posterior = self._call("encoder", images, *further, compiled=compiled)
         return posterior
@@ -286,7 +286,7 @@ class Forward:
         network = self.networks[name]
         compiled = torch.compile(network, dynamic=False)
 
-        def call(*inputs: Tensor) -> Any:
+        def call(*inputs: Tensor | nn.Module) -> Any:
             try:
                 with warnings.catch_warnings():  # PyTorch reads attributes that it warns about
                     warnings.filterwarnings("ignore", "The .grad attribute")
@@ -301,10 +301,14 @@ class Forward:
 
         return call
 
-    def _call(self, name: str, *inputs: Tensor, method: str = "", compiled: bool = True) -> Any:
+    def _call(
+        self, name: str, *inputs: Tensor | nn.Module, method: str = "", compiled: bool = True
+    ) -> Any:
         """Call a network or a method of it, or what the network was compiled to."""
         network = (self.compiled.get(name) if compiled else None) or self.networks[name]
-        with untouched(self.parts[name], {"its input": inputs[0], "its other input": inputs[-1]}):
+        given = {"its input": inputs[0], "its other input": inputs[-1]}
+        tensors = {what: each for what, each in given.items() if isinstance(each, Tensor)}
+        with untouched(self.parts[name], tensors):
             return (getattr(network, method) if method else network)(*inputs)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vgx.parts.kinds import Indexed
-from vgx.step import Gaussian, Step
+from vgx.step import Gaussian, KnowsKl, Step
 
 MAX_LATENTS = 10_000  # latents that a run stores: those of the last epoch, or of its last part
 UNKNOWN = -1  # the label of a latent from a checkpoint without labels
@@ -30,7 +30,7 @@ class StoredLatents:
         self.labels = (
             torch.full((len(self.ring),), UNKNOWN, device=device) if labelled else None
         )  # [K]
-        self.kl: Tensor | None = None  # [*Z]  nats; only Gaussians have it
+        self.kl: Tensor | None = None  # [*Z]  nats; of posteriors that know it
         # Of the last step, to be read when it is logged, and not saved; only a codebook has them.
         self.indices: Tensor | None = None
         self.written = 0  # latents so far
@@ -46,9 +46,11 @@ class StoredLatents:
         self.written += len(z)
         if step.has("posterior") and isinstance(step.posterior, Indexed):
             self.indices = step.posterior.indices
-        if step.has("posterior") and isinstance(step.posterior, Gaussian):
-            mu, logvar = (t.to(self.ring.dtype) for t in (step.posterior.mu, step.posterior.logvar))
-            kl = Gaussian(mu, logvar).kl().mean(0)  # [*Z]
+        if step.has("posterior") and isinstance(posterior := step.posterior, KnowsKl):
+            if isinstance(posterior, Gaussian):
+                mu, logvar = (t.to(self.ring.dtype) for t in (posterior.mu, posterior.logvar))
+                posterior = Gaussian(mu, logvar)
+            kl = posterior.kl().to(self.ring.dtype).mean(0)  # [*Z]
             share = len(z) / min(self.written, len(self.ring))
             self.kl = kl if self.kl is None else self.kl + share * (kl - self.kl)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vgx import rng
 from vgx.parts.kinds import Indexed, Quantising
-from vgx.step import Gaussian, Posterior
+from vgx.step import Gaussian, KnowsKl, Posterior
 
 ACTIVE = 0.01  # the variance of mu from which a dimension is active (Burda et al. 2016)
 RIDGE = 1.0  # penalty of the linear readouts, for latents of variance 1
@@ -34,23 +34,40 @@ class Latents:
     """The posteriors of N images."""
 
     mean: Tensor  # [N, D]
-    logvar: Tensor | None  # [N, D]  if they are Gaussians
+    logvar: Tensor | None = None  # [N, D]  if they are Gaussians
     indices: Tensor | None = None  # [N*P, levels]  if they are vectors of a codebook
     codes: int = 0  # values that an index can have
+    # Of posteriors that are no Gaussians but know their KL: a sample of each, and the KL with it.
+    drawn: Tensor | None = None  # [N, D]
+    kl: Tensor | None = None  # [N, D]  nats
 
     @staticmethod
     def of(posteriors: list[Posterior], encoder: nn.Module | None = None) -> Latents:
         """Gather the posteriors of minibatches, in float64 on the CPU."""
-        means = [p.mean.flatten(1).double().cpu() for p in posteriors]
+
+        def together(tensors: list[Tensor]) -> Tensor:
+            return torch.cat([tensor.flatten(1).double().cpu() for tensor in tensors])
+
+        mean = together([p.mean for p in posteriors])
         logvars = [
             p.logvar.flatten(1).double().cpu() for p in posteriors if isinstance(p, Gaussian)
         ]
         logvar = torch.cat(logvars) if logvars else None
         if not isinstance(encoder, Quantising):
-            return Latents(torch.cat(means), logvar)
+            drawn, nats = list[Tensor](), list[Tensor]()
+            for p in posteriors:
+                if isinstance(p, KnowsKl) and not isinstance(p, Gaussian):
+                    device = p.mean.device
+                    number = len(drawn)
+                    generator = rng.generator(0, "evaluation posterior", number, device=device)
+                    drawn.append(p.sample(generator))
+                    nats.append(p.kl())  # with this sample
+            if drawn:
+                return Latents(mean, drawn=together(drawn), kl=together(nats))
+            return Latents(mean, logvar)
         dims = posteriors[0].mean.dim()
         indices = [by_level(p.indices, dims).cpu() for p in posteriors if isinstance(p, Indexed)]
-        return Latents(torch.cat(means), logvar, torch.cat(indices), encoder.codes)
+        return Latents(mean, logvar, torch.cat(indices), encoder.codes)
 
 
 def by_level(indices: Tensor, dims: int) -> Tensor:
@@ -77,8 +94,11 @@ def codebook_metrics(indices: Tensor, codes: int) -> dict[str, float]:
 def kl_by_dimension(latents: Latents) -> list[float]:
     """Return KL(q(z|x) || N(0, I)) of each dimension in nats, mean over images: [D] numbers.
 
-    The list is empty when the posteriors are no Gaussians.
+    The list is empty when the posteriors do not know it.
     """
+    if latents.kl is not None:
+        own: list[float] = latents.kl.mean(0).tolist()
+        return own
     if latents.logvar is None:
         return []
     values: list[float] = Gaussian(latents.mean, latents.logvar).kl().mean(0).tolist()
@@ -110,9 +130,12 @@ def latent_metrics(latents: Latents, seed: int) -> dict[str, float]:
     if latents.indices is not None:
         values |= codebook_metrics(latents.indices, latents.codes)
     z = mean
-    if latents.logvar is not None:
-        values["kl"] = sum(kl_by_dimension(latents))
+    if kl := kl_by_dimension(latents):
+        values["kl"] = sum(kl)
         values["prior_gap"] = max(values["kl"] - math.log(len(mean)), 0.0)
+    if latents.drawn is not None:
+        z = latents.drawn
+    if latents.logvar is not None:
         z = _sample(mean, latents.logvar, seed)
     if len(z) > 1:
         values["active_units"] = float(active_dimensions(mean).sum())
@@ -162,8 +185,9 @@ def factor_metrics(
     changing = np.ptp(means, 0) > 0  # [D]
     if len(means) < FEWEST or not (quantities or classes) or not changing.any():
         return {}
-    # Latents that are no Gaussians have no scale by which a variance would be small.
-    active = changing if latents.logvar is None else active_dimensions(latents.mean).numpy()
+    # Latents without a KL from N(0, I) have no scale by which a variance would be small.
+    scaled = latents.logvar is not None or latents.kl is not None
+    active = active_dimensions(latents.mean).numpy() if scaled else changing
     one_hot = [np.eye(column.max() + 1)[column] for column in classes]  # [N, classes] each
     columns = [column[:, None] for column in quantities] + one_hot
     values = _importance(means[:, active], columns) if active.any() else {}

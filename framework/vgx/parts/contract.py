@@ -16,7 +16,7 @@ from torch import Tensor
 from vgx.parts.base import Component
 from vgx.parts.documented import field_docstrings
 from vgx.parts.kinds import Mapped, Quantising
-from vgx.step import Score, Step
+from vgx.step import KnowsKl, Score, Step
 
 SLACK = 1e-3  # how far augmented images may leave [0, 1]
 EXACT = 1e-5  # relative difference of two values that are meant to be equal
@@ -56,6 +56,8 @@ def check_posterior(posterior: Any, shape: tuple[int, ...]) -> None:
             ".sample(generator)"
         )
     check_tensor("its posterior's mean", mean, shape)
+    if isinstance(posterior, KnowsKl):
+        check_tensor("its posterior's kl", posterior.kl(), shape)
 
 
 def fault_of_figures(figures: Any) -> str:

@@ -224,12 +224,17 @@ class Encoder(Component):
     kind: ClassVar[str] = "encoder"
     conditional: ClassVar[bool] = False
     """Whether the module also takes labels [B]: `module(images, labels)`."""
+    uses_decoder: ClassVar[bool] = False
+    """Whether the module also takes the decoder's module, as its last argument: the one that
+    belongs to it, with averaged weights beside averaged ones. It may call it, and its losses train
+    it; it does not keep it, or the weights would be saved twice."""
 
     @abstractmethod
     def build(self, image: ImageSpec, latent: LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] -> `Posterior` over [B, *Z].
 
-        A module whose latents are vectors of a codebook is `Quantising`.
+        A module whose latents are vectors of a codebook is `Quantising`. A posterior that computes
+        its KL from N(0, I) is `KnowsKl`.
         """
 
 
@@ -651,6 +656,9 @@ class Sampler(Component):
     kind: ClassVar[str] = "sampler"
     needs_prior: ClassVar[bool] = False
     """Whether it draws with the run's prior, so that there must be one: `prior` in the recipe."""
+    needs_losses: ClassVar[bool] = False
+    """Whether it draws with the weights of losses, `model.losses`, so that `vgx export` keeps them.
+    What `build` returns has `use`: see `UsesModel`."""
     one_label: ClassVar[bool] = False
     """Whether all images of one drawing have the same label, when the decoder takes labels. If
     not, each row of images has a label of its own, or each image where there are no rows."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 from vgx.engine.build import (
     at_least_float32,
     build_network,
+    encoder_inputs,
     label_inputs,
     pick_device,
     sigmoid,
     untrained,
 )
 from vgx.engine.engine import Engine
+from vgx.engine.losses import build_losses
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.notebook import html
 from vgx.parts.kinds import Quantising
@@ -37,6 +40,7 @@ from vgx.second import kept
 from vgx.step import Posterior
 
 NETWORKS = ("encoder", "decoder", "discriminator")
+LOSS = "loss "  # what the name of a loss with weights begins with in a checkpoint
 CHUNK = 64  # images that a network processes at once
 
 
@@ -57,6 +61,7 @@ class Model:
     known: exported.Scale = field(default_factory=exported.Scale)  # of an exported one's latents
     prior: Any = None  # the module of the second stage, once it is trained
     sha256: str = ""  # of the file with the weights
+    open_losses: Callable[[], Mapping[str, nn.Module]] = dict
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -68,6 +73,14 @@ class Model:
         """The networks that were loaded, by their names in checkpoints."""
         single = {name: getattr(self, name) for name in NETWORKS}
         return {name: n for name, n in single.items() if n is not None} | {**self.discriminators}
+
+    @property
+    def losses(self) -> Mapping[str, nn.Module]:
+        """What the losses with weights built, by label; loaded each time that it is asked for.
+
+        An exported model has those that its recipe's sampler needs. Raises `StorageError`.
+        """
+        return self.open_losses()
 
     @property
     def latent_mean(self) -> Tensor:
@@ -140,7 +153,8 @@ class Model:
         if part.conditional and labels is None:
             text = f"{self.recipe.name}: the encoder {part.type} takes labels"
             raise RecipeError(f"{text}; give those of the images: model.encode(images, labels)")
-        further = () if labels is None else label_inputs(part, labels.to(device))
+        labels = None if labels is None else labels.to(device)
+        further = encoder_inputs(part, labels, self.decoder)
         posterior: Posterior = self.encoder(images.to(device), *further)
         return posterior
 
@@ -185,8 +199,37 @@ def current_model(engine: Engine, step: int) -> Model:
         decoder=decoder,
         discriminator=engine.networks.get("discriminator"),
         discriminators=named,
+        open_losses=partial(_of_losses, engine.networks),
         **latents,
     )
+
+
+def _of_losses(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Return the modules of losses among the networks of a training, by label."""
+    own = {name: each for name, each in networks.items() if name.startswith(LOSS)}
+    return {name.removeprefix(LOSS): each for name, each in own.items()}
+
+
+def _load_losses(
+    recipe: Recipe, path: Path, weights: dict[str, Tensor], device: torch.device
+) -> dict[str, nn.Module]:
+    """Return the modules of losses whose weights are given, by label."""
+    named = {part.label: checkpoint.under(weights, f"{LOSS}{part.label}") for part in recipe.losses}
+    parts = tuple(part for part in untrained(recipe).losses if named[part.label])
+    losses: dict[str, nn.Module] = {}
+    for part, module in build_losses(recipe.model_copy(update={"losses": parts})):
+        assert isinstance(module, nn.Module)  # or it would have no weights
+        _load_weights(module, named[part.label], path, f"loss {part.label}")
+        losses[part.label] = module.to(device).eval().requires_grad_(False)
+    return losses
+
+
+def _load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path, name: str) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        message = f"{path}: does not fit the {name} of the recipe: {error}\n{OTHER_VERSION}"
+        raise StorageError(message) from error
 
 
 def _known(latents: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -256,18 +299,16 @@ def load_model(
     if best:
         path, state = _best(run, recipe, state)
     loaded: dict[str, Any] = {**dict.fromkeys(NETWORKS), "discriminators": {}}
-    for name in (name for each in networks for name in recipe.named(each)):
+    beside = recipe.encoder is not None and recipe.encoder.uses_decoder and "encoder" in networks
+    wanted = dict.fromkeys((*networks, "decoder") if beside else networks)
+    for name in (name for each in wanted for name in recipe.named(each)):
         network = build_network(untrained(recipe), name)
         assert network is not None  # the recipe has this network
         averaged = checkpoint.under(state.model, f"average.module.{name}")
         weights = averaged or checkpoint.under(state.model, name)
         if name in recipe.judges and not weights and state.numbers.get("imported"):
             continue  # it was left out of the export
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            message = f"{path}: does not fit the {name} of the recipe: {error}\n{OTHER_VERSION}"
-            raise StorageError(message) from error
+        _load_weights(network, weights, path, name)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         place = loaded if name in NETWORKS else loaded["discriminators"]
         place[name] = network.eval().requires_grad_(False)
@@ -281,7 +322,16 @@ def load_model(
     sha256 = sums["model.safetensors"]["sha256"]
     # Only who decodes draws with a prior.
     prior = _prior(run, recipe, sha256, device) if "decoder" in networks else None
-    return Model(recipe, state.numbers["step"], known=scale, prior=prior, sha256=sha256, **loaded)
+    of_losses = {name: tensor for name, tensor in state.model.items() if name.startswith(LOSS)}
+    return Model(
+        recipe,
+        state.numbers["step"],
+        known=scale,
+        prior=prior,
+        sha256=sha256,
+        open_losses=partial(_load_losses, recipe, path, of_losses, device),
+        **loaded,
+    )
 
 
 def _prior(run: Run, recipe: Recipe, sha256: str, device: torch.device) -> nn.Module | None:

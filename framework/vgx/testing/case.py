@@ -32,6 +32,8 @@ class Case:
     image: ImageSpec
     latent: LatentSpec
     step: Step
+    decoder: Any = None  # the part beside an encoder that uses it
+    model: Any = None  # for a sampler that uses it, in place of a small one
     faults: list[str] = field(default_factory=list)
 
     @property

@@ -24,10 +24,11 @@ from vgx import rng
 from vgx.errors import RecipeError
 from vgx.parts.base import Component, validate
 from vgx.parts.contract import ContractError, documentation_faults, with_tensors
-from vgx.parts.kinds import Metric
+from vgx.parts.kinds import Decoder, Metric
 from vgx.parts.registry import Plugin, Registry
 from vgx.parts.values import STRICT, ImageSpec, LatentSpec
 from vgx.recipe import schema, yaml
+from vgx.sampling.model import Model
 from vgx.step import Gaussian, Score, Step
 from vgx.testing.case import B, Case, Networks
 from vgx.testing.data import check_augmentation, check_dataset
@@ -58,22 +59,25 @@ def check_part(
     image: ImageSpec | None = None,
     latent: LatentSpec | None = None,
     step: Step | None = None,
+    decoder: Decoder | None = None,
+    model: Model | None = None,
 ) -> None:
     """Hold a part to the contract of its kind.
 
     By default images are 16x16 RGB (with 3 labels for a conditional part), latents are 8 numbers,
-    and a loss is evaluated on `full_step`; pass others to a part that needs them. Unless `step` is
-    given, a part that passes for square images is also checked with images that are twice as wide,
-    and with a spatial latent that is. There it may raise `RecipeError`, and a metric may say why
-    not: that is how a part declares that its images must be square. Raises `AssertionError` that
-    names the part and lists all that is wrong.
+    a loss is evaluated on `full_step`, and a sampler that uses the model is given `small_model`;
+    pass others to a part that needs them. An encoder that uses the decoder needs its `decoder`.
+    Unless `step` or `model` is given, a part that passes for square images is also checked with
+    images that are twice as wide, and with a spatial latent that is. There it may raise
+    `RecipeError`, and a metric may say why not: that is how a part declares that its images must be
+    square. Raises `AssertionError` that names the part and lists all that is wrong.
     """
     __tracebackhide__ = True
     image = image or ImageSpec(16, classes=3 if getattr(part, "conditional", False) else 0)
     latent = latent or LatentSpec((8,))
-    case = Case(part, image, latent, step or full_step(image, latent))
+    case = Case(part, image, latent, step or full_step(image, latent), decoder, model)
     cause = _faults(case, _check_documentation, _check_recipe, CHECKS[part.kind])
-    if not case.faults and step is None and image.height == image.width:
+    if not case.faults and step is None and model is None and image.height == image.width:
         cause = _check_wide(case)
     if case.faults:
         name = f"{part.kind} {part.type!r} ({type(part).__name__})"
@@ -107,6 +111,7 @@ def _check_wide(case: Case) -> Exception | None:
         image=replace(case.image, size=(height, 2 * height)),
         latent=LatentSpec((*latent[:-1], 2 * latent[-1])) if len(latent) == 3 else case.latent,
         step=with_tensors(case.step, mirrored),
+        decoder=case.decoder,
     )
     calls = Networks(wide.image, wide.latent).calls()
     wide = replace(wide, step=wide.step.but(**calls))

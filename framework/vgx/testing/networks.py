@@ -53,9 +53,19 @@ def check_encoder(case: Case) -> None:
 
     _check_network(case, lambda part: part.build(case.image, case.latent), [case.images()], check)
     network = built(lambda part: part.build(case.image, case.latent), case.part).eval()
-    posterior = network(case.images(), *((case.labels,) if case.conditional else ()))
+    posterior = network(case.images(), *_further(case, B))
     if isinstance(network, Quantising):
         check_indices(network, posterior, case.latent.shape)
+
+
+def _further(case: Case, n: int) -> tuple[Any, ...]:
+    """Return what a network takes beside its inputs: n labels, and the decoder."""
+    further = (case.labels[:n],) if case.conditional else ()
+    if not getattr(case.part, "uses_decoder", False):
+        return further
+    require(case.decoder, "it uses the decoder: give one, check_part(part, decoder=...)")
+    decoder = built(lambda part: part.build(case.latent, case.image), case.decoder)
+    return (*further, decoder.eval())
 
 
 def check_decoder(case: Case) -> None:
@@ -95,8 +105,7 @@ def _check_network(
     """Check what every network must do; return its outputs in evaluation mode."""
 
     def forward(network: Any, inputs: list[Tensor]) -> dict[str, Tensor]:
-        label_inputs = (case.labels[: len(inputs[0])],) if case.conditional else ()
-        return check(network(*inputs, *label_inputs), len(inputs[0]))
+        return check(network(*inputs, *_further(case, len(inputs[0]))), len(inputs[0]))
 
     network = built(build, case.part)
     require(isinstance(network, nn.Module), "build does not give a torch.nn.Module")

@@ -27,11 +27,11 @@ from vgx.testing.model import small_model
 def check_sampler(case: Case) -> None:
     """Check the latents that a sampler draws, what it learns, and the images it may name.
 
-    One that uses the model is given a small one.
+    One that uses the model is given a small one, or that of the case.
     """
     shape, part = case.latent.shape, case.part
     codes = torch.randn((64, *shape), generator=rng.generator(0, "testing codes"))  # [K, *Z]
-    model = replace(small_model(case.image, case.latent), codes=codes)
+    model = replace(case.model or small_model(case.image, case.latent), codes=codes)
 
     def build() -> Any:
         return built_sampler(part, model)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vgx.data.batches import as_images
 from vgx.data.store import Store
-from vgx.engine.build import evaluating, label_inputs, sigmoid
+from vgx.engine.build import encoder_inputs, evaluating, sigmoid
 from vgx.engine.engine import Engine
 from vgx.engine.losses import owner_of, player_of
 from vgx.evaluation.latents import ACTIVE, active_dimensions, by_level, codebook_metrics
@@ -79,8 +79,8 @@ class Monitor:
             fake = sigmoid(engine.forward.decode(z, in_turn))  # [N, C, H, W]
             faults["alike"] = mode_collapse(real, fake)
             if "encoder" in engine.networks:
-                further = label_inputs(engine.recipe.encoder, own)
-                encoder = engine.networks["encoder"]
+                encoder, decoder = (engine.networks[name] for name in ("encoder", "decoder"))
+                further = encoder_inputs(engine.recipe.encoder, own, decoder)
                 posterior = encoder(real.to(engine.dtype), *further)
                 if isinstance(encoder, Quantising):
                     indices = by_level(posterior.indices, posterior.mean.dim())

@@ -7,6 +7,7 @@ from vgx_builtin.encoders.conv import Conv as Conv
 from vgx_builtin.encoders.deterministic import Deterministic as Deterministic
 from vgx_builtin.encoders.finite_scalar import FiniteScalar as FiniteScalar
 from vgx_builtin.encoders.labelled import LabelledEncoder as LabelledEncoder
+from vgx_builtin.encoders.ladder import Ladder as Ladder
 from vgx_builtin.encoders.noisy import Noisy as Noisy
 from vgx_builtin.encoders.residual import ResidualEncoder as ResidualEncoder
 from vgx_builtin.encoders.residual_quantised import ResidualQuantised as ResidualQuantised

@@ -36,3 +36,4 @@ from vgx_builtin.losses.reconstruction import Charbonnier as Charbonnier
 from vgx_builtin.losses.sigma_vae import SigmaVae as SigmaVae
 from vgx_builtin.losses.similarity import MsSsim as MsSsim
 from vgx_builtin.losses.similarity import Ssim as Ssim
+from vgx_builtin.losses.vamp_prior import VampPrior as VampPrior

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 import vgx
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class Kl(vgx.Loss, type="kl"):
-    """Kullback-Leibler divergence of a Gaussian posterior from N(0, I).
+    """Kullback-Leibler divergence of the posterior from N(0, I).
 
-    -1/2 sum(1 + logvar - mu^2 - exp(logvar)), summed over the latents, mean over the batch (Kingma
-    and Welling 2014, appendix B). In unit `pixel` it is divided by the number of pixel values: the
-    right scale beside reconstruction terms that are means over pixels.
+    Of a Gaussian -1/2 sum(1 + logvar - mu^2 - exp(logvar)), summed over the latents, mean over the
+    batch (Kingma and Welling 2014, appendix B); of another posterior what its `kl` gives. In unit
+    `pixel` it is divided by the number of pixel values: the right scale beside reconstruction terms
+    that are means over pixels.
 
     With `free_bits` it is sum_j max(free_bits, KL_j), where KL_j is latent j's share, mean over the
     batch (Kingma et al. 2016). With `capacity` C it is |KL - C| (Burgess et al. 2018, eq. 8).
@@ -32,12 +33,30 @@ class Kl(vgx.Loss, type="kl"):
     capacity: vgx.Rate | None = None
     """The divergence to keep to, in nats for each image whatever the unit: a number, or a schedule
     `{from: 0, to: 25, steps: 100000}`. `null` is 0."""
+    latents: Annotated[tuple[NonNegativeInt, ...], Field(min_length=2, max_length=2)] | None = None
+    """The latents that count, in the flattened latent: `[0, 32]` are the first 32. `null` is all.
+    So the levels of a hierarchy have terms of their own."""
+
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> vgx.LossTerm:
+        """Return the loss itself. Raises `RecipeError` for latents that are not there."""
+        del image
+        first, end = self.latents or (0, latent.size)
+        if not first < end <= latent.size:
+            message = f"there are the latents 0 to {latent.size}; write [first, end] within them"
+            raise vgx.RecipeError(f"loss {self.label}: latents: [{first}, {end}]: {message}")
+        return self
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the posterior is the prior, without `capacity`."""
-        posterior = gaussian(self.type, step.posterior)
-        mu, logvar = posterior.mu, posterior.logvar  # [B, *Z]
-        nats = -0.5 * (1 + logvar - mu**2 - logvar.exp()).flatten(1).mean(0)  # [Z]
+        posterior = step.posterior
+        if isinstance(posterior, vgx.KnowsKl) and not isinstance(posterior, vgx.Gaussian):
+            nats = posterior.kl().flatten(1).mean(0)  # [Z]
+        else:
+            posterior = gaussian(self.type, posterior)
+            mu, logvar = posterior.mu, posterior.logvar  # [B, *Z]
+            nats = -0.5 * (1 + logvar - mu**2 - logvar.exp()).flatten(1).mean(0)  # [Z]
+        if self.latents is not None:
+            nats = nats[slice(*self.latents)]
         if self.free_bits:
             nats = nats.clamp(min=self.free_bits)
         value: Tensor = nats.sum()

@@ -11,4 +11,5 @@ from vgx_builtin.samplers.stored import Reconstruct as Reconstruct
 from vgx_builtin.samplers.style_truncation import StyleTruncation as StyleTruncation
 from vgx_builtin.samplers.traversal import Traversal as Traversal
 from vgx_builtin.samplers.truncation import Truncation as Truncation
+from vgx_builtin.samplers.vamp_prior import VampPriorSampler as VampPriorSampler
 from vgx_builtin.samplers.weighted_mix import WeightedMix as WeightedMix
