@@ -45,8 +45,8 @@ class _Truncated:
         decoder = model.decoder
         if not isinstance(decoder, vgx.Mapped):
             text = f"the decoder {model.recipe.decoder.type} has no mapping network"
-            other = "draw with another sampler: prior, truncation"
-            raise vgx.RecipeError(f"sampler style-truncation: {text}, as style has; {other}")
+            instead = "write 'sampler: prior', or train a decoder that has one, as 'style'"
+            raise vgx.RecipeError(f"sampler style-truncation: {text}; {instead}")
         self.decoder: vgx.Mapped = decoder
 
     def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
