@@ -125,6 +125,7 @@ def test_the_generator_is_that_of_the_authors_program():
 def test_the_discriminator_is_that_of_the_authors_program():
     network = discriminator(spectral=False, attention=2)
     weights = scattered(network)
+    assert weights["inner.stages.1.0.body.1.weight"].shape[:2] == (16, 8)  # as wide as the second
     images, labels = torch.rand(3, 3, 8, 16, dtype=WIDE), torch.tensor([1, 2, 0])
     first = d_block(weights, "inner.stages.0", images * 2 - 1, first=True)
     second = attention(weights, "inner.stages.1.1", d_block(weights, "inner.stages.1.0", first))

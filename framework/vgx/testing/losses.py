@@ -62,8 +62,7 @@ def _without_gradients(step: Step) -> Step:
         own = step.parameters(network)
         return {name: each if judge else each.detach() for name, each in own.items()}
 
-    given = {"parameters": parameters} if step.has("parameters") else {}
-    return step.but(**without, **given)
+    return step.but(**without, parameters=parameters)
 
 
 def _check_term(case: Case, player: PlayerName, step: Step, loss_module: Any, value: Any) -> None:
