@@ -483,6 +483,7 @@ def test_looking_imports_nothing_heavy(arguments):
 
 
 LOSSES = [part for part in parts() if part.kind == "loss"]
+OF_PIXELS = {"cutmix-consistency"}  # they want logits [B, 1, 2H, W]
 
 
 @pytest.mark.parametrize("part", LOSSES, ids=lambda part: part.type)
@@ -499,8 +500,11 @@ def full_step(part):
         return torch.randn(3, *shape, generator=chance).requires_grad_()
 
     def judge(images):
+        if part.type in OF_PIXELS:
+            return vgx.Score(torch.cat([slope * images] * 2, 2).mean(1, keepdim=True), (images,))
         return vgx.Score((slope * images).mean((1, 2, 3)).view(-1, 1), (images,))
 
+    places = (128, 64) if part.type in OF_PIXELS else (2, 2)
     chance = torch.Generator().manual_seed(0)
     # A few scales of a picture's structure need 64 pixels.
     logits, prior, slope = leaf(3, 64, 64), leaf(3, 64, 64), leaf()[0]
@@ -522,13 +526,14 @@ def full_step(part):
         recon=logits.sigmoid(),
         recon_logits=logits,
         prior=prior.sigmoid(),
-        real_score=vgx.Score(leaf(1, 2, 2), (leaf(5, 2, 2),)),
+        real_score=vgx.Score(leaf(1, *places), (leaf(5, 2, 2),)),
         # Of reconstructions, and then of decoded noise.
         fake_score=vgx.Score(
-            torch.cat([leaf(1, 2, 2), leaf(1, 2, 2)]),
+            torch.cat([leaf(1, *places), leaf(1, *places)]),
             (torch.cat([leaf(5, 2, 2), leaf(5, 2, 2)]),),
         ),
         discriminator=judge,
+        fakes=("recon", "prior"),
     )
 
 
@@ -574,7 +579,9 @@ def test_a_loss_is_a_scalar_that_depends_on_the_step_alone(part):
 
 # An unbiased estimate leaves out what a latent has in common with itself, but not with its double.
 # The others draw other numbers for the double, or for more images.
-DRAWN = ("mmd", "density-ratio-tc", "soft-intro-encoder", "iwae", "path-length")
+DRAWN = (
+    "mmd", "density-ratio-tc", "soft-intro-encoder", "iwae", "path-length", "cutmix-consistency",
+)  # fmt: skip
 MEANS = [part for part in LOSSES if part.type not in DRAWN]
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 import vgx
@@ -47,10 +48,13 @@ FIELDS = {
     "discriminator/multi-scale": {"inner": {"type": "patchgan", **SMALL}},
     "discriminator/pair-conv": {**SMALL, "joint": 8},
     "discriminator/patchgan": SMALL,
+    "discriminator/projected": {"backbone": "test_resnet", "size": 32, "width": 8},
+    "discriminator/projected-vit": {"backbone": "test_vit", "size": 32, "blocks": [2, 5]},
     "discriminator/projection": {"inner": {"type": "patchgan", **SMALL}},
     "discriminator/residual": SMALL,
     "discriminator/style": SMALL,
     "discriminator/timm-patchgan": {"backbone": "test_resnet"},
+    "discriminator/unet": SMALL,
     "loss/alignment": {"backbone": "test_resnet", "pretrained": False},
     "loss/equivariance": {"smallest": 1.0},
     "loss/lpips": {"pretrained": False},
@@ -108,7 +112,7 @@ def in_the_box():
 def test_a_part_keeps_the_contract_of_its_kind(part, fields):
     name = f"{part.kind}/{part.type}"
     image = vgx.ImageSpec(SIZES[name]) if name in SIZES else None
-    step = quantised_step(QUANTISERS[name]) if name in QUANTISERS else None
+    step = step_for(name)
     latent = vgx.LatentSpec(LATENTS[name]) if name in LATENTS else None
     made = validate(part, fields.get(name, {}), REGISTRY)
     check_part(made, image=image, latent=latent, step=step, **beside(name, image, latent))
@@ -140,7 +144,7 @@ def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels,
     side = SIZES.get(name, 16)
     classes = 3 if getattr(part, "conditional", False) else 0
     image = vgx.ImageSpec((2 * side, side), channels, classes)
-    step = quantised_step(QUANTISERS[name]) if name in QUANTISERS else None
+    step = step_for(name)
     refuses = channels == 5 and name in OF_FILES
     refusal = pytest.raises(AssertionError, match="write --set image.channels=3")
     latent = None
@@ -156,6 +160,26 @@ def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels,
 
 # The encoders of losses on quantised latents.
 QUANTISERS = {"loss/vq": "vector-quantised", "loss/bit-entropy": "binary-spherical"}
+
+
+def step_for(name):
+    """A step for losses that want another one than `full_step()`, else None."""
+    if name == "loss/cutmix-consistency":
+        step = full_step()
+        return dataclasses.replace(
+            step,
+            real_score=pixelwise(step.real * step.recon.detach()),
+            fake_score=pixelwise(step.fake),
+            discriminator=pixelwise,
+        )
+    return quantised_step(QUANTISERS[name]) if name in QUANTISERS else None
+
+
+def pixelwise(images):
+    """A discriminator of pixels without weights: the image's logit above those of its pixels."""
+    pixels = images.tanh().mean(1, keepdim=True)
+    whole = images.mean((1, 2, 3), keepdim=True).expand_as(pixels)
+    return vgx.Score(torch.cat([whole, pixels], 2))
 
 
 def quantised_step(name):

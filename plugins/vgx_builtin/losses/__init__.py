@@ -9,6 +9,7 @@ from vgx_builtin.losses.adversarial import Wasserstein as Wasserstein
 from vgx_builtin.losses.alignment import Alignment as Alignment
 from vgx_builtin.losses.codebooks import BitEntropy as BitEntropy
 from vgx_builtin.losses.codebooks import Vq as Vq
+from vgx_builtin.losses.cutmix import CutmixConsistency as CutmixConsistency
 from vgx_builtin.losses.density_ratio import DensityRatioTc as DensityRatioTc
 from vgx_builtin.losses.dip_vae import DipVae as DipVae
 from vgx_builtin.losses.divergence import Mmd as Mmd
