@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vgx.notebook.listing import recipes as recipes
     from vgx.notebook.listing import runs as runs
     from vgx.notebook.run import Run as Run
+    from vgx.notebook.training import fit as fit
     from vgx.notebook.training import resume as resume
     from vgx.notebook.training import run as run
     from vgx.notebook.training import train as train
@@ -122,7 +123,7 @@ _PUBLIC = {
     "vgx.notebook.evaluation": "Evaluation evaluate",
     "vgx.notebook.listing": "recipes runs",
     "vgx.notebook.run": "Run",
-    "vgx.notebook.training": "resume run train",
+    "vgx.notebook.training": "fit resume run train",
     "vgx.parts.base": "BrokenError Component near",
     "vgx.parts.hooks": "hookimpl",
     "vgx.parts.kinds": (

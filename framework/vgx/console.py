@@ -10,10 +10,10 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from textwrap import TextWrapper
-from typing import IO
+from typing import IO, Any
 
 from rich import console as rich_console
 from rich.live import Live
@@ -90,6 +90,9 @@ class Console:
             return
         self.print(text)
         yield
+
+    def logged(self, line: Mapping[str, Any]) -> None:
+        """Take a line of the log of a second stage. A terminal shows its progress alone."""
 
     @contextmanager
     def progress(

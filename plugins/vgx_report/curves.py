@@ -142,7 +142,14 @@ def of_prior(lines: Lines) -> dict[str, Any] | None:
     note = (
         f"Trained for {chosen[-1]['step']:,} steps after the networks, on the codes of the images."
     )
-    return _page([chosen], charts, f"{note} {HOW}")
+    also = evenly([line for line in lines if line.get("metrics")], LINES)
+    if not also:
+        return _page([chosen], charts, f"{note} {HOW}")
+    for line in _group("", METRIC, 1, also)["lines"]:
+        name, colour = line["name"].replace("_", " "), len(charts[0]["lines"])
+        charts[0]["lines"].append({**line, "name": name, "colour": colour})
+    note += " The loss of held-out images is that of the averaged weights, which draw."
+    return _page([chosen, also], charts, f"{note} {HOW}")
 
 
 def _branches(charts: Sequence[dict[str, Any]], branch: Branch) -> list[Lines]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +15,16 @@ import torch
 from PIL import Image
 
 import vgx
+from vgx import rng
 from vgx.console import Console
+from vgx.data.order import Shuffled
 from vgx.data.split import held_out
 from vgx.errors import DivergedError, Stopped
 from vgx.runs.checkpoint import tensors as read_tensors
 from vgx.runs.trust import registry_of
 from vgx.second import fitting, kept, running
 from vgx.training.session import resume
+from vgx_report import curves
 
 RECIPE = {
     "extends": "vqvae",
@@ -49,6 +54,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VGX_CACHE", str(folder / "cache"))
         patch.setattr(fitting, "SAVE_EVERY", 10)
+        patch.setattr(fitting, "MEASURE_EVERY", 10)
         # The page of a run takes longer than many of these trainings.
         patch.setattr(vgx.Plugin, "call", lambda *_, **__: "")
         recipe = vgx.load_recipe({**RECIPE, "image": {"size": 16}})
@@ -92,6 +98,30 @@ def test_codes_are_those_of_the_averaged_encoder_for_every_image_that_is_trained
 
 
 @pytest.mark.slow
+def test_the_loss_of_held_out_images_is_that_of_the_weights_that_draw(made):
+    """Of indices it draws nothing, so it is the mean over all of them at once."""
+    recipe, model = vgx.Run(made.path).recipe, vgx.load(made.path)
+    store = images_of(recipe)
+    rows = np.flatnonzero(held_out(store.hashes, 0.2))
+    unseen = vgx.load_latents(made.path / "prior" / "held-out")[:]
+    assert unseen["index"].tolist() == rows.tolist()
+    images = torch.from_numpy(np.asarray(store.images[rows])).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        indices = model.encoder(images).indices
+        expected = model.prior.loss(indices, None, torch.Generator()).item()
+    lines = vgx.Run(made.path / "prior").read_log()
+    assert [line["step"] for line in lines if "metrics" in line] == [10, 20, 30]
+    measured = [line["metrics"]["held_out"] for line in lines if "metrics" in line]
+    assert measured[-1] == pytest.approx(expected, rel=1e-5)
+    assert measured[0] != measured[1] != measured[2]
+    page = curves.of_prior(lines)
+    loss, shown = page["groups"][0]["lines"]
+    assert (loss["name"], shown["name"]) == ("transformer", "held out")
+    assert shown["values"] == pytest.approx(measured, rel=1e-3)
+    assert page["axes"][shown["axes"]]["step"] == [10, 20, 30]
+
+
+@pytest.mark.slow
 def test_a_prior_that_was_stopped_goes_on_to_the_same_bits(made, tmp_path):
     """Stopped twice, between two checkpoints; nothing asks for the images again."""
     run = copy_of(made, tmp_path)
@@ -99,25 +129,28 @@ def test_a_prior_that_was_stopped_goes_on_to_the_same_bits(made, tmp_path):
     (run.path / "prior" / "prior.safetensors").unlink()
 
     def stopping_at(step):
-        def train(fitted, advance):
+        def train(fitted, console, advance):
             def counted(more, values):
                 advance(more, values)
                 if fitted.done == step:  # when the step is done, and nothing of it was saved
                     fitted.stop = signal.SIGINT
 
-            return original(fitted, counted)
+            return original(fitted, console, counted)
 
         return train
+
+    def unasked():
+        raise AssertionError("the images are asked for")
 
     original = fitting._train
     for step in (7, 23):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fitting, "_train", stopping_at(step))
             with pytest.raises(Stopped, match=f"stopped at step {step + 1} of 30 and saved"):
-                fitting.fit(run, recipe, None, registry, torch.device("cpu"), QUIET)
+                fitting.fit(run, recipe, unasked, registry, torch.device("cpu"), QUIET)
         assert not fitting.finished(run, recipe)
         assert kept.read(run.path).about["steps"] == step + 1
-    fitting.fit(run, recipe, None, registry, torch.device("cpu"), QUIET)
+    fitting.fit(run, recipe, unasked, registry, torch.device("cpu"), QUIET)
     assert fitting.finished(run, recipe)
     ours, theirs = tensors_of(run), tensors_of(made)
     assert ours.keys() == theirs.keys()
@@ -125,7 +158,8 @@ def test_a_prior_that_was_stopped_goes_on_to_the_same_bits(made, tmp_path):
     assert different <= {"about"}  # it has the seconds
     ours, theirs = (vgx.Run(each.path / "prior").read_log() for each in (run, made))
     assert [line["step"] for line in ours] == [1, 10, 20, 30]
-    assert [line["losses"] for line in ours] == [line["losses"] for line in theirs]
+    for field in ("losses", "metrics"):
+        assert [line.get(field) for line in ours] == [line.get(field) for line in theirs]
 
 
 @pytest.mark.slow
@@ -136,6 +170,11 @@ def test_more_steps_go_on_and_other_settings_begin_again(made, tmp_path):
     assert vgx.Run(run.path).recipe.prior.steps == 40
     first = vgx.Run(run.path / "prior").read_log()
     assert [line["step"] for line in first] == [1, 10, 20, 30, 40]
+    before = [line["losses"] for line in first]
+    running.fit_run(run, ["prior.steps=20"], None, "cpu", QUIET)
+    again = vgx.Run(run.path / "prior").read_log()
+    assert [line["losses"] for line in again] == before[:3]
+    assert fitting.finished(run, vgx.Run(run.path).recipe)
     running.fit_run(run, ["prior.width=8", "prior.heads=2", "prior.steps=5"], None, "cpu", QUIET)
     assert [line["step"] for line in vgx.Run(run.path / "prior").read_log()] == [1, 5]
     with pytest.raises(vgx.RecipeError, match=r"prior and sampler alone, not train\.steps"):
@@ -211,6 +250,86 @@ def test_the_prior_that_draws_has_the_averaged_weights(made, tmp_path, monkeypat
     assert weights.keys() == expected.keys()
     for name, weight in weights.items():
         assert torch.allclose(weight, expected[name], atol=1e-6)
+
+
+class Slope(vgx.Prior, type="slope"):
+    """Its loss is a line with the slopes 0.3 and 0.4, times `scale`, and it keeps its codes."""
+
+    scale: float = 1.0
+    """What the slopes are multiplied by."""
+
+    def build(self, latent, codes):
+        return Line(self.scale)
+
+
+class Line(torch.nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale, self.weight, self.seen = scale, torch.nn.Parameter(torch.zeros(2)), []
+
+    def loss(self, codes, generator):
+        self.seen.append(codes)
+        return self.scale * (self.weight * torch.tensor([0.3, 0.4])).sum() + 0 * codes.mean()
+
+    def draw(self, n, generator):
+        return torch.zeros(n, 2, 3, 3)
+
+
+def stepped(latents, scale, numbers):
+    """Do steps of these numbers, each from the first weights; return what they left."""
+    part, left = Slope(scale=scale, lr=0.01, batch=50), []
+    network, device = part.build(None, None), torch.device("cpu")
+    for number in numbers:
+        average, optimizer = copy.deepcopy(network), torch.optim.SGD([network.weight], lr=7.0)
+        network.weight.data.zero_()
+        state = fitting.Fitting(
+            None, part, latents, None, network, average, optimizer, {}, 3, device, number
+        )  # fmt: skip
+        _, norm = fitting._step(state, Shuffled(np.arange(len(latents))))
+        left.append((norm.item(), network.weight.detach().clone()))
+    return left, network.seen
+
+
+@pytest.mark.parametrize(("scale", "gradient"), [(1.0, [0.3, 0.4]), (10.0, [0.6, 0.8])])
+def test_a_step_is_cut_at_one_and_its_rate_rises_in_a_hundred_steps(gaussian, scale, gradient):
+    """Plain gradient descent, so the weights that were 0 are minus the rate times the gradient."""
+    numbers = (0, 49, 98, 99, 100, 5000)
+    left, _ = stepped(vgx.load_latents(gaussian[0]), scale, numbers)
+    for (norm, weight), rate in zip(left, (1e-4, 5e-3, 9.9e-3, 0.01, 0.01, 0.01), strict=True):
+        assert norm == pytest.approx(0.5 * scale)  # before it is cut
+        assert weight.tolist() == pytest.approx([-rate * each for each in gradient], rel=1e-5)
+
+
+def test_each_step_learns_from_other_posterior_samples(gaussian):
+    latents = vgx.load_latents(gaussian[0])
+    _, (first, again, other) = stepped(latents, 1.0, (0, 0, 1))
+    assert torch.equal(first, again)
+    order = Shuffled(np.arange(50))
+    noise = []
+    for step, codes in enumerate((first, other)):  # all 50 images in each
+        rows = torch.from_numpy(order.rows(rng.key(3, "prior"), step, 0, 50))
+        noise.append((codes - latents[rows]["latents"]) / latents[rows]["deviations"])
+    for each in noise:  # of 900 values
+        assert abs(each.mean().item()) < 0.15
+        assert each.std().item() == pytest.approx(1, abs=0.1)
+    assert abs((noise[0] * noise[1]).mean().item()) < 0.15
+
+
+ENDED_BEFORE = "and 1 at step 200; to end there: vgx fit 7 --set prior.steps=200"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, ""),
+        ({100: 1.2, 200: 1.0, 300: 1.01}, ", of held-out images 1.01"),
+        ({90: 1.2, 200: 1.0, 300: 1.3}, f", of held-out images 1.3, {ENDED_BEFORE}"),
+    ],
+)
+def test_the_end_says_when_held_out_images_were_predicted_better(values, text):
+    lines = [{"step": step, "metrics": {"held_out": value}} for step, value in values.items()]
+    ended = SimpleNamespace(run=SimpleNamespace(short="7"))
+    assert fitting._unseen(ended, [{"step": 1}, *lines]) == text
 
 
 @pytest.mark.slow
@@ -316,6 +435,7 @@ def test_a_prior_draws_each_class_by_itself(tmp_path, monkeypatch):
     codes = vgx.load_latents(made.path / "prior" / "codes")
     assert codes[:]["labels"].tolist() == [0] * 12 + [1] * 12
     assert [each["name"] for each in codes.about["classes"]] == ["blue", "red"]
+    assert not (made.path / "prior" / "held-out").exists()  # no image was held out
     red, blue = (vgx.sample(made.path, n=12, label=name).mean((2, 3)) for name in ("red", "blue"))
     assert (red[:, 0] > red[:, 2] + 0.2).float().mean() > 0.8  # [12, C]
     assert (blue[:, 2] > blue[:, 0] + 0.2).float().mean() > 0.8

@@ -43,6 +43,46 @@ def test_an_evaluation_that_fails_leaves_no_bar(live, small_run, monkeypatch):
     assert live._handle.text == "Drawing"  # what it did last
 
 
+@pytest.mark.slow
+def test_the_second_stage_is_shown_as_the_first_one(live, tmp_path, monkeypatch):
+    """Its bar and its curves, below those of the networks; also by `vgx.fit`."""
+    monkeypatch.setattr(vgx.Plugin, "call", lambda *_, **__: "")  # the page takes longer
+    bars, html = [], live.html
+
+    def kept():
+        page = html()
+        if live.bar is not None and live.bar.label == "Prior":
+            bars.append(page)
+        return page
+
+    monkeypatch.setattr(live, "html", kept)
+    monkeypatch.setattr("vgx.notebook.live.SECONDS", 0.0)
+    prior = {"type": "rectified-flow", "width": 8, "depth": 1, "steps": 30}
+    changes = {
+        "train.steps": 4,
+        "dataset.count": 24,
+        "train.precision": "fp32",
+        "eval.holdout": 0.3,
+    }
+    recipe = vgx.load_recipe("tiny", {**changes, "prior": prior})
+    run = vgx.run(recipe, out=tmp_path, console=live)
+    assert any("Prior 20/30 steps" in page for page in bars)
+    for page in (bars[-1], live._handle.page, run._repr_html_()):
+        networks, _, second = page.partition(">prior<")
+        assert ">l1</text>" in networks
+        assert ">rectified-flow</text>" in second
+    assert ">rectified-flow</text>" not in bars[0]  # a curve has two points
+
+    again = Live()
+    again._handle = Output()
+    run = vgx.fit(run, {"prior.steps": 110}, console=again)
+    _, _, second = again._handle.page.partition(">prior<")
+    assert "steps 1 to 110" in second
+    assert ">held_out</text>" in second  # measured twice by now
+    assert run.recipe.prior.steps == 110
+    assert "Prior: rectified-flow, 110 steps" in again._handle.page
+
+
 def test_a_stream_that_somebody_keeps_is_never_closed(live, capsys):
     """A logger finds the stream of a step, and uses it in the next step, between both and after."""
     capturing, logger = Captured(live), logging.getLogger("of a part")

@@ -127,6 +127,20 @@ def test_a_new_state_is_sent_when_the_run_has_one(run):
         assert state(ask, first["live"]["version"])["curves"]["axes"][0]["step"][-1] == 6
 
 
+def test_a_new_state_is_made_when_the_prior_is_trained(run):
+    recipe = vgx.load_recipe(run.recipe_file, {"prior": "rectified-flow"})
+    watched = Watched(run, recipe)
+    before, data = watched.newest()
+    assert data["prior"] is None
+    (run.path / "prior").mkdir()
+    line = {"step": 10, "losses": {"rectified-flow": 2.0}, "metrics": {"held_out": 1.5}}
+    Run(run.path / "prior").log(line)
+    watched.rested = 0
+    after, data = watched.newest()
+    assert after > before
+    assert [line["values"] for line in data["prior"]["groups"][0]["lines"]] == [[2.0], [1.5]]
+
+
 def test_a_training_that_is_killed_is_noticed(run):
     """Its lock ends with it, and no file changes."""
     (run.path / "ended.json").unlink()

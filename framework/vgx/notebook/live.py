@@ -16,7 +16,7 @@ from vgx.notebook import html
 from vgx.notebook.curves import charts
 from vgx.notebook.images import as_webp, enlarged
 from vgx.notebook.kernel import in_notebook
-from vgx.notebook.run import Run, heading, newest_grid
+from vgx.notebook.run import Run, heading, newest_grid, second_stage
 from vgx.output import visible_lines
 from vgx.runs.reading import Line
 from vgx.training.loop import TrainedStep
@@ -51,6 +51,7 @@ class Live(Console):
         self.messages: list[str] = []
         self.notices: list[str] = []
         self.lines: list[Line] = []
+        self.second: list[Line] = []  # of the log of the second stage
         self.run: Run | None = None
         self.result = self.plain = ""
         self.image: tuple[bytes, str, str] | None = None
@@ -109,7 +110,15 @@ class Live(Console):
         finally:
             self.bar = None
 
+    def logged(self, line: Any) -> None:
+        """Draw a line of the log of the second stage."""
+        self.second = _fewer([*self.second, line])
+
     # --- what a training shows -------------------------------------------------------------------
+
+    def begin(self, run: Run) -> None:
+        """Show a run whose second stage is trained."""
+        self.run, self.lines = run, _fewer(run.read_log())
 
     def step(self, step: TrainedStep) -> None:
         """Show what is new after a step."""
@@ -117,8 +126,7 @@ class Live(Console):
             self.lines = step.run.read_log()  # also of the time before it was resumed
         elif step.line is not None:
             self.lines.append(step.line)
-        if len(self.lines) > LINES:
-            self.lines = [*self.lines[:-1:2], self.lines[-1]]
+        self.lines = _fewer(self.lines)
         self.run = step.run
         if step.grids:
             name, grid = next(iter(step.grids.items()))
@@ -173,6 +181,7 @@ class Live(Console):
             self._bar(),
             html.picture(*self.image) if self.image else "",
             charts(self.lines),
+            second_stage(self.second),
             self.result,
             html.lines([f"NOTICE: {text}" for text in self.notices[-10:]]),
             html.folded("what it printed", html.lines(self.messages)),
@@ -192,6 +201,11 @@ class Live(Console):
         share = 100 * self.bar.done / max(self.bar.total, 1)
         inner = f'<div style="width:{share:.1f}%;height:8px;border-radius:4px;background:#2f86c9">'
         return f'{html.escaped(self.bar.line)}<div style="{TRACK}">{inner}</div></div>'
+
+
+def _fewer(lines: list[Line]) -> list[Line]:
+    """Return the lines, or every second one and the last of too many."""
+    return lines if len(lines) <= LINES else [*lines[:-1:2], lines[-1]]
 
 
 def chosen_console(*, quiet: bool) -> Console:

@@ -216,6 +216,7 @@ class Run(directory.Run):
         notices: list[str] = []
         with noticing(notices):
             log = reading.unless_damaged(_log, self.path) or []
+            second = reading.unless_damaged(_log, self.path / "prior") or []
             image = newest_grid(self)
         grid = html.picture(*image) if image else ""
         page = self.path / "report.html"
@@ -225,6 +226,7 @@ class Run(directory.Run):
             heading(self),
             grid,
             charts(log),
+            second_stage(second),
             html.lines([f"NOTICE: {text}" for text in notices]),
             " · ".join(filter(None, (place, link))),
         )
@@ -251,6 +253,12 @@ def _facts(summary: Summary) -> list[str]:
 def heading(run: directory.Run) -> str:
     """Return the name of a run in bold letters, with its state, as HTML."""
     return html.title(*_facts(summarize(run)))
+
+
+def second_stage(lines: Sequence[reading.Line]) -> str:
+    """Return the curves of the log of a prior as HTML; "" when there are none."""
+    drawn = charts(lines)
+    return html.title("prior") + drawn if drawn else ""
 
 
 def newest_grid(run: directory.Run) -> tuple[bytes, str, str] | None:

@@ -1,4 +1,4 @@
-"""Training from Python: `vgx.run`, `vgx.resume`, `vgx.train`."""
+"""Training from Python: `vgx.run`, `vgx.resume`, `vgx.train`, `vgx.fit`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from vgx.recipe.load import AnyRecipe, load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import directory
 from vgx.runs.trust import registry_of
+from vgx.second.running import fit_run
 from vgx.training import session
 from vgx.training.loop import TrainedStep
 from vgx.training.signals import only_in_steps
@@ -149,6 +150,38 @@ def resume(
             changed = load_recipe(changed, {"train.steps": steps}, registry)
     further = session.further_steps(found, changed, device, console)
     return session.finished(followed(further, console, found))
+
+
+def fit(
+    run: AnyRun = None,
+    overrides: Overrides = (),
+    *,
+    data: str | Path | None = None,
+    device: str | None = None,
+    quiet: bool = False,
+    console: Console | None = None,
+) -> Run:
+    """Train the prior of a trained run, or go on with it; return the run.
+
+    `overrides` may set fields of `prior` and `sampler`, which the run keeps. `data` says where the
+    run's images lie now. In a notebook an interrupt saves the prior and returns the run. Raises
+    `RecipeError` for a run without a prior, and outside of a notebook `Stopped` after a signal,
+    with everything saved.
+    """
+    console, found = console or chosen_console(quiet=quiet), Run(run)
+    shown = console if isinstance(console, Live) else None
+    if shown:
+        shown.begin(found)
+    try:
+        with Captured(console):
+            fit_run(found, overrides, None if data is None else str(data), device, console)
+    except Stopped:
+        if not in_notebook():
+            raise
+    finally:
+        if shown:
+            shown.end(found)
+    return found.shown() if shown else found
 
 
 def followed(

@@ -1,8 +1,9 @@
 """The second stage: the final encoder encodes all images, and a prior learns their codes.
 
-Everything lies in the folder `prior` of the run: `codes`, the codes of the images; `log.jsonl`, in
-the form of the run's own log; and `prior.safetensors`, the newest state. A training that goes on
-does what it would have done without a stop, to the bit: random numbers are keyed by the step.
+Everything lies in the folder `prior` of the run: `codes`, the codes of the images, and `held-out`,
+those of images that were not trained on; `log.jsonl`, in the form of the run's own log; and
+`prior.safetensors`, the newest state. A training that goes on does what it would have done without
+a stop, to the bit: random numbers are keyed by the step.
 
 Letters: B images in a minibatch, Z the latent shape.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 import shutil
 import signal
@@ -39,6 +41,8 @@ from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint
 from vgx.runs.checkpoint import under
 from vgx.runs.directory import Run
+from vgx.runs.frames import evenly
+from vgx.runs.reading import Line
 from vgx.sampling.model import Model, load_model
 from vgx.second import kept
 from vgx.second.codes import spec_of, write_codes
@@ -46,11 +50,14 @@ from vgx.second.folder import Codes, Latents, load_latents, posterior_sample
 from vgx.training.loop import TrainedStep, Training, train
 from vgx.training.signals import signals
 
-LOG_EVERY, SAVE_EVERY = 10, 500  # steps
+LOG_EVERY, MEASURE_EVERY, SAVE_EVERY = 10, 100, 500  # steps
+MEASURED = 256  # images that were held out, at most
 WARMUP = 100  # steps in which the learning rate rises
 CLIP = 1.0  # the largest norm of the gradient
 BETAS = (0.9, 0.99)  # of Adam
-CODES = "codes"
+WORSE = 1.02  # times the lowest loss of held-out images: then fewer steps are proposed
+CODES, HELD_OUT = "codes", "held-out"  # folders
+UNSEEN = "held_out"  # the loss of images that were held out, in the log
 
 
 @dataclass(eq=False)
@@ -60,6 +67,7 @@ class Fitting:
     run: Run
     part: Prior
     latents: Latents
+    unseen: Latents | None  # of images that were held out, if there are some
     network: nn.Module
     average: nn.Module
     optimizer: torch.optim.Optimizer
@@ -110,7 +118,7 @@ def finished(run: Run, recipe: Recipe) -> bool:
     sha256 = checkpoint.sums(newest)["model.safetensors"]["sha256"]
     of = state.about["model_sha256"], state.about["settings"]
     same = of == (sha256, kept.settings_of(recipe.prior))
-    return same and state.about["steps"] >= recipe.prior.steps
+    return same and state.about["steps"] == recipe.prior.steps
 
 
 def fit(
@@ -132,10 +140,12 @@ def fit(
     if part is None:
         raise RecipeError(f"{run.path}: its recipe has no prior")
     model = load_model(run, recipe, device, ("encoder",))
-    latents = _codes(run, model, images, console)
+    opened = functools.cache(images)
+    latents = _codes(run, model, opened, CODES, console)
+    unseen = _codes(run, model, opened, HELD_OUT, console) if recipe.eval.holdout else None
     notices: list[str] = []
     with blaming(registry, {"prior": (part, None)}), noticing(notices):
-        fitting = _begun(run, model, latents, device)
+        fitting = _begun(run, model, latents, unseen, device)
         built()
         _restore(fitting, console)
     for notice in notices:
@@ -148,7 +158,7 @@ def fit(
         blaming(registry, working, lambda: f"{run.path}: prior: step {fitting.done + 1}"),
         console.progress("Prior", part.steps, fitting.done, "steps", _batch(fitting)) as advance,
     ):
-        _train(fitting, advance)
+        _train(fitting, console, advance)
     if fitting.stop:
         name = signal.Signals(fitting.stop).name
         what = f"{name}: the prior is stopped at step {fitting.done:,} of {part.steps:,} and saved"
@@ -159,9 +169,14 @@ def fit(
 # --- the codes -----------------------------------------------------------------------------------
 
 
-def _codes(run: Run, model: Model, images: Callable[[], Store], console: Console) -> Latents:
-    """Return the codes of the run's images; encode them unless those of this model are there."""
-    folder = run.place(kept.FOLDER, CODES)
+def _codes(
+    run: Run, model: Model, images: Callable[[], Store], name: str, console: Console
+) -> Latents:
+    """Return the codes of the run's images that are trained on, or that were held out.
+
+    They are encoded unless those of this model are there.
+    """
+    folder = run.place(kept.FOLDER, name)
     for left in folder.parent.glob(".unfinished-*"):  # of an encoding that was killed
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
@@ -176,7 +191,10 @@ def _codes(run: Run, model: Model, images: Callable[[], Store], console: Console
         with storage(folder):
             shutil.rmtree(folder)
     store = images()
-    rows = np.flatnonzero(~held_out(store.hashes, model.recipe.eval.holdout))
+    held = held_out(store.hashes, model.recipe.eval.holdout)
+    rows = np.flatnonzero(~held)
+    if name == HELD_OUT:
+        rows = np.array(evenly(np.flatnonzero(held).tolist(), MEASURED))
     with console.progress("Encoding", len(rows)) as advance:
         dataset = model.recipe.dataset
         write_codes(model, store, rows, dataset, folder, lambda more: advance(more, ()))
@@ -191,7 +209,9 @@ def learned(part: Prior, codes: Codes, generator: torch.Generator) -> Tensor:
 # --- the beginning -------------------------------------------------------------------------------
 
 
-def _begun(run: Run, model: Model, latents: Latents, device: torch.device) -> Fitting:
+def _begun(
+    run: Run, model: Model, latents: Latents, unseen: Latents | None, device: torch.device
+) -> Fitting:
     """Return the training of a prior before its first step."""
     recipe, part, about = model.recipe, model.recipe.prior, latents.about
     assert part is not None  # checked by `fit`
@@ -207,7 +227,7 @@ def _begun(run: Run, model: Model, latents: Latents, device: torch.device) -> Fi
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     optimizer = torch.optim.Adam(weights, lr=part.lr, betas=BETAS)
     return Fitting(
-        run, part, latents, network, average, optimizer, _about(model, part, spec),
+        run, part, latents, unseen, network, average, optimizer, _about(model, part, spec),
         recipe.train.seed, device,
     )  # fmt: skip
 
@@ -227,10 +247,14 @@ def _about(model: Model, part: Prior, spec: CodeSpec) -> kept.About:
 
 
 def _restore(fitting: Fitting, console: Console) -> None:
-    """Set a training to the state in the run, if there is one of the same prior and model."""
+    """Set a training to the state in the run, if there is one of the same prior and model.
+
+    One that has done more steps than the prior has is not taken up.
+    """
     try:
         state = kept.read(fitting.run.path)
-        if state and {**state.about, "steps": 0, "seconds": 0.0} == fitting.about:
+        same = state and {**state.about, "steps": 0, "seconds": 0.0} == fitting.about
+        if state and same and state.about["steps"] <= fitting.part.steps:
             _load(fitting, state)
             console.print(f"The prior goes on from step {fitting.done:,}")
     except StorageError as error:
@@ -262,8 +286,10 @@ def _load(fitting: Fitting, state: kept.Kept) -> None:
 # --- the steps -----------------------------------------------------------------------------------
 
 
-def _train(fitting: Fitting, advance: Callable[[int, list[str]], None]) -> None:
-    """Train to the end or to a signal; log and save on the way."""
+def _train(fitting: Fitting, console: Console, advance: Callable[[int, list[str]], None]) -> None:
+    """Train to the end or to a signal; log, measure and save on the way."""
+    for line in fitting.log.read_log():  # of the time before it was stopped
+        console.logged(line)
     part = fitting.part
     order = Shuffled(np.arange(len(fitting.latents)))
     start = time.perf_counter() - fitting.seconds
@@ -276,7 +302,10 @@ def _train(fitting: Fitting, advance: Callable[[int, list[str]], None]) -> None:
         ending = last or fitting.stop > 0  # read once: after a later signal one more step is done
         values: list[str] = []
         if fitting.done % LOG_EVERY == 0 or fitting.done == 1 or last:
-            _log(fitting, _finite(fitting, loss), norm.item())
+            measured = _measured(fitting) if fitting.done % MEASURE_EVERY == 0 or last else {}
+            line = _line(fitting, _finite(fitting, loss), norm.item(), measured)
+            fitting.log.log(line)
+            console.logged(line)
             values = [f"{part.type} {loss.item():.4g}"]
         if fitting.done % SAVE_EVERY == 0 or ending:
             _finite(fitting, loss)
@@ -295,13 +324,10 @@ def _step(fitting: Fitting, order: Shuffled) -> tuple[Tensor, Tensor]:
     epoch, place = divmod(number, len(order) // batch)
     seed = rng.key(fitting.seed, "prior")
     rows = torch.from_numpy(order.rows(seed, epoch, place * batch, (place + 1) * batch))
-    streams = rng.Streams(seed, (number,), fitting.device)
-    codes = {name: values.to(fitting.device) for name, values in fitting.latents[rows].items()}
-    given = (codes.get("labels"),) if part.conditional else ()
     fitting.network.train()
     with rng.ambient(seed, "dropout", number):
-        learned_codes = learned(part, codes, streams("posterior"))
-        loss: Tensor = fitting.network.loss(learned_codes, *given, streams("loss"))  # type: ignore[operator]
+        streams = rng.Streams(seed, (number,), fitting.device)
+        loss = _loss(fitting, fitting.network, fitting.latents[rows], streams)
     weights = fitting.optimizer.param_groups[0]["params"]
     for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
         weight.grad = gradient
@@ -310,6 +336,33 @@ def _step(fitting: Fitting, order: Shuffled) -> tuple[Tensor, Tensor]:
     unwrapped(fitting.optimizer.step)()
     _average(fitting)
     return loss.detach(), norm
+
+
+def _loss(fitting: Fitting, network: nn.Module, codes: Codes, streams: rng.Streams) -> Tensor:
+    """Return the loss of codes, a scalar."""
+    codes = {name: values.to(fitting.device) for name, values in codes.items()}
+    given = (codes.get("labels"),) if fitting.part.conditional else ()
+    learned_codes = learned(fitting.part, codes, streams("posterior"))
+    loss: Tensor = network.loss(learned_codes, *given, streams("loss"))  # type: ignore[operator]
+    return loss
+
+
+@torch.no_grad()
+def _measured(fitting: Fitting) -> dict[str, float]:
+    """Return the loss of images that were held out, with the averaged weights, if it is finite.
+
+    Its random numbers are the same at every step.
+    """
+    unseen, batch = fitting.unseen, _batch(fitting)
+    if unseen is None:
+        return {}
+    seed, total = rng.key(fitting.seed, "prior of held-out images"), 0.0
+    for start in range(0, len(unseen), batch):
+        codes = unseen[start : start + batch]
+        streams = rng.Streams(seed, (start,), fitting.device)
+        with rng.ambient(seed, "dropout", start):
+            total += len(codes["index"]) * _loss(fitting, fitting.average, codes, streams).item()
+    return {UNSEEN: total / len(unseen)} if math.isfinite(total) else {}
 
 
 @torch.no_grad()
@@ -332,9 +385,10 @@ def _finite(fitting: Fitting, loss: Tensor) -> float:
     return value
 
 
-def _log(fitting: Fitting, loss: float, norm: float) -> None:
+def _line(fitting: Fitting, loss: float, norm: float, measured: dict[str, float]) -> Line:
+    """Return the line of the log for the last step."""
     name = fitting.part.type
-    line = {
+    line: Line = {
         "step": fitting.done,
         "images": fitting.done * _batch(fitting),
         "seconds": round(fitting.seconds, 3),
@@ -342,7 +396,9 @@ def _log(fitting: Fitting, loss: float, norm: float) -> None:
         "rates": {name: fitting.optimizer.param_groups[0]["lr"]},
         "grad_norm": {name: norm},
     }
-    fitting.log.log(line)
+    if measured:
+        line["metrics"] = measured
+    return line
 
 
 def _save(fitting: Fitting) -> None:
@@ -365,4 +421,18 @@ def _summary(fitting: Fitting) -> str:
     ends = [line["losses"][name] for line in (lines[0], lines[-1])] if lines else []
     losses = f", loss {ends[0]:.3g} -> {ends[1]:.3g}" if ends else ""
     steps = f"{fitting.done:,} steps in {fitting.seconds:,.0f} s"
-    return f"Prior: {name}, {steps}, on {len(fitting.latents):,} images{losses}"
+    text = f"Prior: {name}, {steps}, on {len(fitting.latents):,} images{losses}"
+    return text + _unseen(fitting, lines)
+
+
+def _unseen(fitting: Fitting, lines: list[Line]) -> str:
+    """Return the loss of held-out images at the end, and what would have been lower."""
+    values = {line["step"]: line["metrics"][UNSEEN] for line in lines if line.get("metrics")}
+    if not values:
+        return ""
+    last, best = values[max(values)], min(values, key=lambda step: values[step])
+    text = f", of held-out images {last:.3g}"
+    if last < WORSE * values[best]:
+        return text
+    again = f"vgx fit {fitting.run.short} --set prior.steps={best}"
+    return f"{text}, and {values[best]:.3g} at step {best:,}; to end there: {again}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,11 @@ SETS = ("prior", "sampler")  # fields of a recipe that `vgx fit` may set
 
 
 def fit_run(
-    run: Run, overrides: Sequence[str], data: str | None, device: str | None, console: Console
+    run: Run,
+    overrides: Mapping[str, Any] | Sequence[str],
+    data: str | None,
+    device: str | None,
+    console: Console,
 ) -> Recipe:
     """Train the prior of a run that is trained; `vgx fit`. Return the run's recipe, as it is now.
 
