@@ -546,7 +546,7 @@ def built(part):
 
 # Losses that want spatial latents, and smaller networks than by default.
 SPATIAL = ("alignment", "equivariance")
-SMALL = {"alignment": {"backbone": "test_resnet"}}
+SMALL = {name: {"backbone": "test_resnet"} for name in ("alignment", "perceptual")}
 
 
 def latent_of(part):

@@ -119,7 +119,7 @@ class Registry:
     def owner(self, part: type[Component]) -> Plugin:
         """Return the plugin that a part comes from; an empty one if no plugin offers the class."""
         for plugin in self.plugins:
-            if any(_origins(part) & _origins(each) for each in plugin.parts):
+            if _among(part, plugin.parts):
                 return plugin
         return Plugin(part.__module__, "(no plugin)", part.__module__)
 
@@ -132,7 +132,7 @@ class Registry:
         plugins, new = self.plugins, list[type[Component]]()
         for part in dict.fromkeys(map(type, components_in(value))):
             offered = (*new, *(each for plugin in plugins for each in plugin.parts))
-            if any(_origins(part) & _origins(each) for each in offered):
+            if _among(part, offered):
                 continue
             if file := plugin_file.file_of(part.__module__):
                 plugins = (*plugins, _of_file(file, plugins))
@@ -153,6 +153,14 @@ class Registry:
         A plugin that was made in a program, such as a notebook, is gone with the program.
         """
         return self.owner(type(part)).hook is not None
+
+
+def _among(part: type[Component], others: Sequence[type[Component]]) -> bool:
+    """Return whether a class is one of others, or made of the same file."""
+    if part in others:
+        return True
+    origins = _origins(part)
+    return any(origins & _origins(each) for each in others)
 
 
 def _origins(part: type[Component]) -> set[tuple[str, str]]:
@@ -176,9 +184,11 @@ def discover(files: Iterable[str | Path | PluginFile] = ()) -> Registry:
     them fails. Failures of installed plugins are recorded.
     """
     points = importlib.metadata.entry_points(group=hooks.PROJECT)
+    # To read the metadata of a distribution takes longer than to go through all its parts.
+    origins = {dist: _origin(dist) for dist in {point.dist for point in points}}
     plugins: list[Plugin] = []
-    for point in sorted(points, key=lambda point: (*_origin(point), point.name)):
-        distribution, version = _origin(point)
+    for point in sorted(points, key=lambda point: (*origins[point.dist], point.name)):
+        distribution, version = origins[point.dist]
         # Parts of two entry points of one distribution would have the same "distribution:type".
         taken = [part for p in plugins if p.distribution == distribution for part in p.parts]
         origin = (distribution, version, point.name)
@@ -200,11 +210,11 @@ def _of_file(file: PluginFile, others: Sequence[Plugin]) -> Plugin:
     return replace(plugin, file=file)
 
 
-def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    """Return distribution and version, or "unknown" if the metadata are damaged."""
-    if point.dist is None:
+def _origin(distribution: importlib.metadata.Distribution | None) -> tuple[str, str]:
+    """Return its name and version, or "unknown" if the metadata are damaged."""
+    if distribution is None:
         return "unknown", "unknown"
-    known = point.dist.metadata
+    known = distribution.metadata
     name, version = (known.get_all(key, ["unknown"])[0] for key in ("Name", "Version"))
     return name, version
 
