@@ -14,8 +14,8 @@ from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 import vgx
 from vgx_sweep.plan import MAX_SEEDS, Plan
-from vgx_sweep.storage import POINT, Study, require_optuna
-from vgx_sweep.work import FIGURES, REASON, RUNS, VALUES
+from vgx_sweep.storage import POINT, REASON, Study, require_optuna
+from vgx_sweep.work import FIGURES, RUNS, VALUES
 
 REPEATS = 8  # of the importance, each of other trials and seeds
 TREES = 32  # of its forests

@@ -29,7 +29,8 @@ HEARTBEAT = 15  # seconds between two signs of life of a worker
 RETRIES = 10  # of a trial whose worker was killed
 WAIT = 600  # seconds in which a server that was reached once may be away
 MAX_BYTES = 2**30  # of a file of SQLite
-PLAN, READY, POINT = "vgx", "vgx ready", "point"  # attributes of studies and trials
+PLAN, READY = "vgx", "vgx ready"  # attributes of a study
+POINT, REASON = "point", "reason"  # attributes of a trial
 SERVERS = ("postgresql://", "postgresql+psycopg://")
 NEEDED = "a sweep needs Optuna: pip install 'vgx[sweep]'"
 
@@ -263,10 +264,22 @@ def claim(study: Study, sampler: Any) -> Any:
                 taken = study.rdb.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
             except optuna.exceptions.UpdateFinishedTrialError:
                 continue
-            if taken:
+            if taken and _is_twice(study, waiting):
+                study.optuna.tell(waiting.number, state=optuna.trial.TrialState.FAIL)
+            elif taken:
                 study.optuna.sampler = sampler(waiting.number)
                 return optuna.trial.Trial(study.optuna, trial_id)
     return None
+
+
+def _is_twice(study: Study, trial: Any) -> bool:
+    """Return whether an earlier trial stands for the same point, and has not failed.
+
+    Several workers may have found the same point lost, and each has queued it again.
+    """
+    point = trial.user_attrs.get(POINT)
+    before = [other for other in study.trials() if other.number < trial.number]
+    return any(t.user_attrs.get(POINT) == point and t.state.name != "FAIL" for t in before)
 
 
 @contextlib.contextmanager
@@ -299,8 +312,10 @@ def give_back(study: Study, trial: Any) -> None:
         study.rdb.set_trial_state_values(study.trial_id(trial.number), waiting)
 
 
-def finish(study: Study, trial: Any, state: str, value: float | None = None) -> bool:
-    """Note how a trial ended: "COMPLETE", "PRUNED" or "FAIL".
+def finish(
+    study: Study, trial: Any, state: str, value: float | None = None, reason: str = ""
+) -> bool:
+    """Note how a trial ended: "COMPLETE", "PRUNED" or "FAIL", and why.
 
     Returns False when another worker took this one for dead: then the trial has failed already,
     and is tried again.
@@ -308,6 +323,8 @@ def finish(study: Study, trial: Any, state: str, value: float | None = None) -> 
     optuna = require_optuna()
     with reaching(study.name):
         try:
+            if reason:
+                trial.set_user_attr(REASON, reason)
             study.optuna.tell(trial, value, state=optuna.trial.TrialState[state])
         except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
             return False
@@ -327,7 +344,7 @@ def lost(study: Study) -> list[int]:
     for point in range(study.plan.points):
         trials = states.get(point, [])
         failed = [trial for trial in trials if trial.state.name == "FAIL"]
-        explained = any("reason" in trial.user_attrs for trial in failed)
+        explained = any(REASON in trial.user_attrs for trial in failed)
         if len(failed) == len(trials) and not explained and len(failed) <= RETRIES:
             found.append(point)
     return found

@@ -29,9 +29,10 @@ from vgx_sweep.storage import (
 if TYPE_CHECKING:
     from vgx_sweep.training import Report, Trained
 
-FIGURES, VALUES, RUNS, REASON = "figures", "values", "runs", "reason"  # attributes of a trial
+FIGURES, VALUES, RUNS = "figures", "values", "runs"  # attributes of a trial
 POLL = 1.0  # seconds between two looks at trials of other workers
 SAME = 3  # trials that fail for one reason before a worker ends
+DEAD = "taken for dead by another worker; it is tried again"
 AWAY = 10  # times that the storage may not answer, one after the other
 
 TrainOne = Callable[[vgx.Recipe, "Report"], "Trained"]
@@ -73,7 +74,7 @@ def work(
             if trial is not None:
                 ended = attempt(study, trial, base, registry, train)
                 tell(ended)
-                reasons = [*reasons, ended.reason][-SAME:]
+                reasons = [*reasons, ended.reason.replace(DEAD, "")][-SAME:]
                 told = False
             away = 0
         except UnreachableError as error:
@@ -111,10 +112,8 @@ def attempt(
     plan, start, point = study.plan, time.monotonic(), trial.user_attrs.get(POINT, -1)
 
     def ended(state: str, told: str, figure: float | None = None, reason: str = "") -> Ended:
-        if reason:
-            trial.set_user_attr(REASON, reason)
-        if not finish(study, trial, told, figure):
-            state, reason = "failed", "taken for dead by another worker; it is tried again"
+        if not finish(study, trial, told, figure, reason):
+            state, reason = "failed", DEAD
         spent = time.monotonic() - start
         return Ended(trial.number, point, trial.params, state, figure, reason, spent)
 
@@ -134,6 +133,8 @@ def attempt(
                 note(trial, VALUES, seed, done.values)
                 figures[seed] = done.figure
                 trial.set_user_attr(FIGURES, figures)
+        except require_optuna().exceptions.UpdateFinishedTrialError:
+            return ended("failed", "FAIL")
         except (RecipeError, DivergedError) as error:
             return ended("failed", "FAIL", reason=cut(str(error))[0])
         except BaseException:

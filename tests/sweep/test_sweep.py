@@ -1,0 +1,237 @@
+"""`vgx sweep` and `vgx ablate` as a person starts them, with real trainings of the tiny recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+import vgx
+from vgx.runs import reading
+from vgx.runs.directory import every
+
+pytest.importorskip("optuna")
+pytestmark = pytest.mark.slow
+SHORT = ["--set", "train.steps=4", "--set", "eval.metrics=[psnr]", "--set", "eval.every=2"]
+SHORT += ["--set", "train.log_every=1", "--set", "train.save_every=2"]
+
+
+@pytest.fixture
+def sweep_here(tmp_path, monkeypatch, capfd):
+    """Run a command line in this process: (exit code, out, err)."""
+    from vgx.cli import run_program
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        code = run_program([str(argument) for argument in arguments])
+        return code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """The folder of a sweep that is done: two weights, two seeds; and what it printed."""
+    folder = tmp_path_factory.mktemp("swept")
+    done = program(folder, "sweep", "tiny", *SHORT, "--over", "losses.1.weight=1,100",
+                   "--seeds", "2", "--by", "psnr")  # fmt: skip
+    out, err = done.communicate(timeout=300)
+    assert done.returncode == 0, err
+    return folder, out
+
+
+def program(folder, *arguments):
+    places = {"VGX_RUNS": str(folder / "runs"), "VGX_CACHE": str(folder / "cache")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "vgx", *map(str, arguments)], cwd=folder, text=True,
+        env={**os.environ, **places, "COLUMNS": "200", "OMP_NUM_THREADS": "2"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def cells(out, first):
+    """The cells of the line of a table that begins with a word."""
+    (line,) = [line for line in out.splitlines() if line.startswith(f"{first} ")]
+    return re.split(r"\s{2,}", line)
+
+
+def copied(swept, tmp_path, monkeypatch):
+    folder, _ = swept
+    for name in ("runs", "sweeps", "cache"):
+        shutil.copytree(folder / name, tmp_path / name)
+    monkeypatch.setenv("VGX_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("VGX_CACHE", str(tmp_path / "cache"))
+
+
+def test_each_run_is_an_ordinary_run_and_the_table_has_their_mean(swept):
+    folder, out = swept
+    runs = every(folder / "runs")
+    assert [run.path.name for run in runs] == [f"000{n}-tiny" for n in (1, 2, 3, 4)]
+    settings = [
+        (recipe["losses"][1]["weight"], recipe["train"]["seed"])
+        for recipe in (reading.recipe(run.path) for run in runs)
+    ]
+    assert settings == [(1, 0), (1, 1), (100, 0), (100, 1)]
+    assert {reading.ended(run.path)["how"] for run in runs} == {"done"}
+    measured = [reading.measured(run.path, "psnr")[-1]["metrics"]["psnr"] for run in runs]
+    for trial, (one, two) in enumerate((measured[:2], measured[2:])):
+        mean, spread = (one + two) / 2, abs(one - two) / 2**0.5
+        _, state, _, figure, names = cells(out, str(trial))
+        assert (state, figure) == ("complete", f"{mean:.4g} ± {spread:.2g}")
+        assert names == f"000{2 * trial + 1}-tiny 000{2 * trial + 2}-tiny"
+    best = vgx.load_recipe(folder / "sweeps" / "tiny" / "best.yaml")
+    first = 0 if sum(measured[:2]) > sum(measured[2:]) else 1
+    assert best.losses[1].weight == (1, 100)[first]
+    stored = vgx.load_recipe(runs[2 * first].recipe_file)
+    assert best.losses == stored.losses
+    assert best.train.steps == 4
+
+
+def test_what_was_run_to_its_end_is_not_run_again(swept, tmp_path, monkeypatch, sweep_here):
+    """In another study, whoever made the run: only what is new is trained."""
+    copied(swept, tmp_path, monkeypatch)
+    before = {run.path.name: run.log_file.read_bytes() for run in every()}
+    code, out, err = sweep_here(
+        "sweep", "tiny", *SHORT, "--over", "losses.1.weight=100,7", "--by", "psnr",
+        "--name", "again",
+    )  # fmt: skip
+    assert code == 0, err
+    after = {run.path.name: run.log_file.read_bytes() for run in every()}
+    assert after.keys() - before.keys() == {"0005-tiny"}
+    assert {name: after[name] for name in before} == before
+    assert cells(out, "0")[-1] == "0003-tiny"
+    assert "Trial 0" in out
+
+
+def test_the_page_shows_the_study_and_loads_nothing(swept, tmp_path):
+    folder, _ = swept
+    page = folder / "sweeps" / "tiny" / "sweep.html"
+    text = page.read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert [point["trial"] for point in data["points"]] in ([0, 1], [1, 0])
+    assert len(data["images"]) == 2
+    assert all(each["image"]["uri"].startswith("data:image/") for each in data["images"])
+    playing = pytest.importorskip("playwright.sync_api")
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium on this machine")
+    with playing.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            shown = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+            faults, asked = [], []
+            shown.on("console", lambda message, faults=faults: faults.append(message.text))
+            shown.on("pageerror", lambda error, faults=faults: faults.append(str(error)))
+            shown.on("request", lambda request, asked=asked: asked.append(request.url))
+            shown.goto(f"file://{page}")
+            shown.wait_for_selector("#points .chart svg path")
+            assert shown.locator("#slices svg circle").count() == 2
+            assert shown.evaluate("document.documentElement.scrollWidth") == width
+            title = shown.locator("#points title").first.text_content()
+            assert re.match(r"trial \d: losses.1.weight \d+; psnr", title)
+            assert faults == []
+            assert [url for url in asked if not url.startswith("data:")] == [f"file://{page}"]
+        browser.close()
+
+
+def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(tmp_path, monkeypatch):
+    steps = ["--set", "train.steps=100000", "--set", "eval.metrics=[psnr]", "--by", "psnr"]
+    over = ["--over", "losses.1.weight=1,2,3", "--set", "train.save_every=50000"]
+    started = program(
+        tmp_path,
+        "sweep",
+        "tiny",
+        *steps,
+        *over,
+        "--workers",
+        "2",
+        "--set",
+        "train.draw_every=100000",
+    )
+    runs, end = tmp_path / "runs", time.monotonic() + 200
+    while sum(run.log_file.is_file() for run in every(runs)) < 2:
+        assert time.monotonic() < end
+        assert started.poll() is None, started.communicate()
+        time.sleep(0.2)
+    time.sleep(1)
+    started.send_signal(signal.SIGINT)
+    out, err = started.communicate(timeout=120)
+    assert started.returncode == 130, out + err
+    assert "go on with: vgx sweep --join tiny" in err
+    for run in every(runs):
+        assert reading.ended(run.path)["how"] == "stopped"
+        assert list(run.checkpoints.glob("step-*"))
+        assert not run.holder()
+        # Each of two workers has one of two threads.
+        assert reading.environment(run.path)["threads"] == 1
+    # Nothing is failed: the trials wait, and whoever joins goes on with these runs.
+    states = sqlite3.connect(tmp_path / "sweeps/tiny/study.db").execute("SELECT state FROM trials")
+    assert [state for (state,) in states] == ["WAITING"] * 3
+    steps_before = {run.path.name: reading.ended(run.path)["step"] for run in every(runs)}
+    joined = program(tmp_path, "sweep", "--join", "tiny")
+    while all(reading.ended(run.path) for run in every(runs)):
+        assert time.monotonic() < end + 100
+        assert joined.poll() is None, joined.communicate()
+        time.sleep(0.2)
+    joined.send_signal(signal.SIGTERM)
+    out, err = joined.communicate(timeout=120)
+    assert joined.returncode == 143, out + err
+    assert {run.path.name for run in every(runs)} == steps_before.keys()
+    ends = {run.path.name: reading.ended(run.path)["step"] for run in every(runs)}
+    assert sum(ends[name] > before for name, before in steps_before.items()) == 1
+
+
+def test_a_trial_that_measures_worse_is_pruned_and_its_run_can_go_on(sweep_here, tmp_path):
+    """The rate decides: with 1e-7 nothing is learned."""
+    code, out, err = sweep_here(
+        "sweep", "tiny", "--set", "train.steps=8", "--set", "eval.metrics=[psnr]",
+        "--set", "eval.every=2", "--set", "losses=[l1]", "--set", "discriminator=null",
+        "--set", "train.ema=null", "--over",
+        "train.optimizers.generator.lr=1e-2,1e-7,1e-8", "--by", "psnr", "--prune", "halving",
+    )  # fmt: skip
+    assert code == 0, err
+    assert cells(out, "0")[1] == "complete"
+    assert [cells(out, number)[1] for number in "12"] == ["pruned"] * 2
+    stopped = [run for run in every() if reading.ended(run.path)["how"] == "stopped"]
+    assert [reading.ended(run.path)["step"] for run in stopped] == [2, 2]
+    code, out, err = sweep_here("resume", stopped[0].path)
+    assert code == 0, err
+    assert reading.ended(stopped[0].path)["how"] == "done"
+
+
+USELESS = "losses=[{type: l1, weight: 100}, {type: bce, weight: 1e-9}, {type: kl, weight: 1e-9}]"
+
+
+def test_a_planted_useless_term_is_found_useless_and_a_vital_one_vital(sweep_here):
+    code, out, err = sweep_here(
+        "ablate", "tiny", "--set", USELESS, "--set", "discriminator=null", "--set", "augment=[]",
+        "--set", "train.ema=null", "--set", "train.steps=30", "--set",
+        "train.optimizers.generator.lr=3e-3", "--set", "eval.metrics=[psnr]", "--seeds", "4",
+        "--set", "train.draw_every=1000", "--set", "train.save_every=1000",
+    )  # fmt: skip
+    assert code == 2
+    assert "--by METRIC: psnr" in err
+    code, out, err = sweep_here(
+        "ablate", "tiny", "--set", USELESS, "--set", "discriminator=null", "--set", "augment=[]",
+        "--set", "train.ema=null", "--set", "train.steps=30", "--set",
+        "train.optimizers.generator.lr=3e-3", "--by", "psnr", "--seeds", "3",
+        "--set", "train.draw_every=1000", "--set", "train.save_every=1000",
+    )  # fmt: skip
+    assert code == 0, err
+    readings = {name: cells(out, name)[-1] for name in ("loss l1", "loss bce", "loss kl")}
+    assert readings["loss l1"] == "worse without it"
+    assert readings["loss bce"] == readings["loss kl"] == "no difference seen"
+    # Pairs of runs with the same seed differ less than runs with unlike seeds.
+    for name in ("loss bce", "loss kl"):
+        paired, unpaired = (float(text) for text in cells(out, name)[4:6])
+        assert paired < unpaired
