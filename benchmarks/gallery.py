@@ -121,14 +121,14 @@ def figures(run: Any, model: Any, cache: Any, n: int) -> dict[str, Any]:
 
     recipe, found = model.recipe, {}
     held, others = (faces(recipe, seed, n) for seed in (HELD, OTHERS))
-    pairs, sets = (vgx.load_recipe(recipe, {"eval.metrics": [*names]}).eval.metrics
-                   for names in (("psnr",), METRICS))  # fmt: skip
+    sets = vgx.load_recipe(recipe, {"eval.metrics": [*METRICS]}).eval.metrics
     if model.encoder is not None:
+        pairs = vgx.load_recipe(recipe, {"eval.metrics": ["psnr"]}).eval.metrics
         found["reconstruction"] = measure_reconstructions(model, held, pairs)
         found["reconstruction"] |= codebook(model, held)
     counts = held.label_counts(recipe.image)
     for sampler in samplers(recipe):
-        drawing = replace(model, recipe=vgx.load_recipe(recipe, {"sampler": sampler}))
+        drawing = with_sampler(model, sampler)
         drawn = draw(drawing, prepare(drawing, run), n, 0, counts)
         found[sampler] = measure_samples(drawn, held, sets, cache, model=drawing)
     real: dict[str, float] = {}
@@ -151,6 +151,13 @@ def faces(recipe: Any, seed: int, n: int) -> Any:
     dataset = vgx.load_recipe(recipe, {"dataset": drawn}).dataset
     source, _ = open_source(dataset, recipe.image)
     return real_sets(store_of(source, dataset, recipe.image, Console()), None, n).reference
+
+
+def with_sampler(model: Any, sampler: str) -> Any:
+    """Return the model with another sampler; its own keeps its settings."""
+    if sampler == model.recipe.sampler.type:
+        return model
+    return replace(model, recipe=vgx.load_recipe(model.recipe, {"sampler": sampler}))
 
 
 def samplers(recipe: Any) -> list[str]:
@@ -197,7 +204,7 @@ def draw_all(name: str, run: Any, model: Any, options: argparse.Namespace) -> No
     drawn, captions = draw_rows(model, prepare(model, run), COUNT, 0)
     save([drawn], file, recipe.sampler.row_length or COLUMNS, captions)
     if recipe.sampler.type == "learned-prior":
-        before = replace(model, recipe=vgx.load_recipe(recipe, {"sampler": "aggregate-gaussian"}))
+        before = with_sampler(model, "aggregate-gaussian")
         drawn, captions = draw_rows(before, prepare(before, run), COUNT // 2, 0)
         save([drawn], options.results / f"{name}.before.png", COLUMNS, captions)
 

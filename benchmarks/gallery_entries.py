@@ -19,6 +19,10 @@ MOVING = (
     "sampler=aggregate-gaussian",
 )  # fmt: skip
 KL = (*AT_64, "latent=[4, 16, 16]", "prior.width=64")
+LADDER = (
+    *AT_64, "latent=544", "encoder.widths=[32, 64, 128, 128]", "decoder.widths=[128, 128, 64, 32]",
+    "losses.2.latents=[32, 544]",
+)  # fmt: skip
 LABELLED = ("image.size=64", "dataset.count=8000")
 
 
@@ -58,8 +62,8 @@ ENTRIES = {
     "sigma_vae": Entry(6000, VAE),
     "dip_vae": Entry(6000, VAE),
     "factor_vae": Entry(6000, VAE),
-    "vamp_prior": Entry(6000),
-    "hierarchical_vae": Entry(6000),
+    "vamp_prior": Entry(6000, VAE),
+    "hierarchical_vae": Entry(6000, LADDER),
     "wae_mmd": Entry(6000, POINT),
     "wae_gan": Entry(6000, POINT),
     "aae": Entry(6000, POINT),
@@ -85,10 +89,16 @@ ENTRIES = {
         ),
     ),
     "infogan": Entry(8000, (*GAN, "encoder.inner.widths=[32, 64, 128, 256]")),
-    "stylegan2_ada": Entry(10000),
-    "biggan": Entry(10000),
-    "projected_gan": Entry(4000),
-    "unet_gan": Entry(8000),
+    "stylegan2_ada": Entry(10000, (FACES,)),
+    "biggan": Entry(
+        10000,
+        (
+            *LABELLED, "decoder.widths=[128, 128, 128, 64, 32]",
+            "discriminator.widths=[32, 64, 128, 128]",
+        ),
+    ),
+    "projected_gan": Entry(4000, (FACES,)),
+    "unet_gan": Entry(8000, (FACES,)),
     "bigan": Entry(10000, (*VAE, JUDGE)),
     "alpha_gan": Entry(6000, (*POINT, "discriminators.image.widths=[32, 64, 128, 256]")),
     "larsen_vaegan": Entry(6000, (*VAE, JUDGE)),
