@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,14 @@ def test_a_sampler_decodes_in_place_of_the_model_and_gets_labels_where_there_are
     drawn = torch.cat(list(sampling.draw(model, prepared, 5, 0)))
     torch.testing.assert_close(drawn, (model.decode(z) + 0.25).clamp(max=1))
     assert prepared.sampler.labels == [None]
+
+
+def test_a_module_is_mapped_by_methods_of_its_class():
+    """From Python 3.12 on, comparing with a protocol does not see what `__getattr__` finds.
+
+    The buffers of a module are found by that, so the protocol must not name any.
+    """
+    members = {name for name in vars(vgx.Mapped) if not name.startswith("_")}
+    assert members == {"map", "decode_mapped"}
+    module = TwoStages(vgx.LatentSpec((3,)), vgx.ImageSpec(8), "")
+    assert all(inspect.getattr_static(module, name) for name in members)

@@ -427,6 +427,10 @@ def test_w_is_moved_towards_its_mean():
     torch.testing.assert_close(given, torch.tensor([-2 + 1.5, -2 - 1.0]))
     with pytest.raises(vgx.RecipeError, match="cutoff: the decoder's w has no layers; leave it"):
         logits(Doubling(), z, cutoff=1)
+    without = Doubling()
+    del without.w_mean
+    with pytest.raises(vgx.RecipeError, match="decoder testing has no buffer `w_mean`; write"):
+        logits(without, z)
     with pytest.raises(vgx.RecipeError, match="no mapping network; write 'sampler: prior', or"):
         logits(nn.Identity(), z)
 

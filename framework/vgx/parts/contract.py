@@ -106,7 +106,7 @@ def check_mapped(decoder: Mapped, inputs: Sequence[Tensor], logits: Tensor) -> N
     w = decoder.map(*inputs)
     shape = (len(logits), *getattr(w, "shape", ())[1:])
     check_tensor("what its map gives", w, shape)
-    mean = tuple(decoder.w_mean.shape)
+    mean = tuple(getattr(decoder, "w_mean", w[0]).shape)
     if mean != shape[len(shape) - len(mean) :] or len(mean) == len(shape):
         raise ContractError(f"its w_mean is {mean}, which does not extend to w, {shape}")
     again = decoder.decode_mapped(w)

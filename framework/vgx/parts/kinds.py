@@ -287,13 +287,10 @@ class Decoder(Component):
 class Mapped(Protocol):
     """The module of a decoder with a mapping network, such as StyleGAN's (Karras et al. 2019).
 
-    `module(z)` is `module.decode_mapped(module.map(z))`.
+    `module(z)` is `module.decode_mapped(module.map(z))`. If the module also has a buffer `w_mean`,
+    the mean of w over the latents of the training, of a shape that extends to [B, *W], then w can
+    be truncated.
     """
-
-    @property
-    def w_mean(self) -> Tensor:
-        """The mean of w over the latents of the training, of a shape that extends to [B, *W]."""
-        ...
 
     def map(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return w [B, *W] of latents [B, *Z]. Only a conditional decoder gets labels [B]."""

@@ -47,7 +47,12 @@ class _Truncated:
             text = f"the decoder {model.recipe.decoder.type} has no mapping network"
             instead = "write 'sampler: prior', or train a decoder that has one, as 'style'"
             raise vgx.RecipeError(f"sampler style-truncation: {text}; {instead}")
+        mean = getattr(decoder, "w_mean", None)
+        if mean is None:
+            text = f"the module of the decoder {model.recipe.decoder.type} has no buffer `w_mean`"
+            raise vgx.RecipeError(f"sampler style-truncation: {text}; write 'sampler: prior'")
         self.decoder: vgx.Mapped = decoder
+        self.mean: Tensor = mean
 
     def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
         """[n, *Z]  From N(0, I)."""
@@ -62,7 +67,7 @@ class _Truncated:
 
         decoder = self.decoder
         w = decoder.map(z) if labels is None else decoder.map(z, labels)  # [n, *W]
-        truncated = decoder.w_mean + self.psi * (w - decoder.w_mean)
+        truncated = self.mean + self.psi * (w - self.mean)
         if self.cutoff is not None:
             if w.dim() < 3:
                 text = "cutoff: the decoder's w has no layers; leave it out"
