@@ -19,6 +19,7 @@ from torchvision.transforms.v2.functional import (
 
 import vgx
 from vgx.testing import full_step
+from vgx_builtin.augmentations.adaptive import scale
 
 IMAGE = vgx.ImageSpec(size=16)
 
@@ -304,3 +305,15 @@ def test_ada_keeps_alpha_and_rotates_wide_images_by_180_degrees():
     same = torch.stack([(changed[:, 3] == each).flatten(1).all(1) for each in alpha])
     assert same.any(0).all()
     assert same.any(1).all()
+
+
+def test_the_gradient_of_scaled_images_has_a_gradient():
+    """Penalties on slopes need it, and PyTorch's `grid_sample` does not have it in all versions."""
+
+    def scaled(images):
+        return scale(images, torch.Generator().manual_seed(2)).sin()
+
+    images = torch.rand(2, 1, 4, 6, dtype=torch.float64, requires_grad=True)
+    assert not torch.equal(scaled(images), images.sin())
+    assert torch.autograd.gradcheck(scaled, [images])
+    assert torch.autograd.gradgradcheck(scaled, [images])

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 import vgx
+from vgx_builtin.augmentations.sampling import sampled
 
 SHIFT = 0.125  # of each side, the largest translation
 GREY = (0.299, 0.587, 0.114)  # luma of ITU-R 601, as in the other colour augmentations
@@ -106,7 +107,7 @@ def scale(images: Tensor, generator: Generator) -> Tensor:
     factor = (0.2 * normal(images, generator)).exp2().view(-1, 1, 1)  # [B, 1, 1]
     theta = torch.eye(2, 3, device=images.device, dtype=images.dtype) / factor  # [B, 2, 3]
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)  # [B, H, W, 2]
-    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return sampled(images, grid)
 
 
 def colour(images: Tensor, generator: Generator) -> Tensor:
