@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shows import Shows, ShowsLabels, shown
 from torch import nn
 
 import vgx
@@ -59,36 +60,11 @@ class TellsLabels(vgx.Encoder, type="tells-labels"):
         return Tells()
 
 
-class Shows(nn.Module):
-    """Red is the label, green the first number of the latent."""
-
-    def forward(self, z, labels):
-        red, green = labels / 10 + 0.05, z[:, 0] / 10 + 0.05
-        colour = torch.stack([red, green, torch.full_like(green, 0.5)], 1).logit()
-        return colour[:, :, None, None].expand(-1, -1, 16, 16)
-
-
-class ShowsLabels(vgx.Decoder, type="shows-labels"):
-    """Shows the label and the first number of the latent."""
-
-    conditional = True
-
-    def build(self, latent, image):
-        return Shows()
-
-
 def model(**changes):
     recipe = vgx.load_recipe(TINY, {"image.classes": 6, "sampler": "posterior"})
     parts = {"encoder": TellsLabels(), "decoder": ShowsLabels(), **changes}
     recipe = recipe.model_copy(update=parts)
     return vgx.Model(recipe, 0, torch.zeros(0, 8), Tells(), Shows(), None)
-
-
-def shown(images):
-    """The labels with which images were decoded, and their latents."""
-    return tuple(
-        ((images[:, channel, 0, 0] - 0.05) * 10).round().int().tolist() for channel in (0, 1)
-    )
 
 
 class Given:
@@ -111,7 +87,8 @@ def drawn(source, n=7, label=None):
     part = vgx.discover().part("sampler", "reconstruct")(path=Path("unused"))
     made = model(sampler=part)
     prepared = sampling.prepare(made, source=source, label=label)
-    return shown(torch.cat(list(sampling.draw(made, prepared, n, 0))))
+    images = torch.cat(list(sampling.draw(made, prepared, n, 0)))
+    return tuple(each.round().int().tolist() for each in shown(images))
 
 
 def test_a_model_never_invents_the_labels_of_images():
@@ -142,7 +119,8 @@ def test_one_class_of_own_images_is_chosen_among_them():
 def test_reconstructions_are_measured_with_the_labels_of_the_images():
     pixels = np.zeros((6, 16, 16, 3), np.uint8)
     labels = np.array([1, 5, 2, 0, 3, 4])
-    pixels[..., 0] = pixels[..., 1] = ((labels / 10 + 0.05) * 255).round()[:, None, None]
+    pixels[..., 0] = ((labels / 10 + 0.05) * 255).round()[:, None, None]
+    pixels[..., 1] = ((labels / 100 + 0.5) * 255).round()[:, None, None]
     pixels[..., 2] = 128
     real = RealImages(pixels, np.arange(6), labels, "", "trained on", 6)
     metric = vgx.discover().part("metric", "l1")()

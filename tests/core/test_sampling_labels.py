@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shows import Shows, ShowsLabels, shown
 from steps import batches
-from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 import vgx
@@ -33,22 +33,6 @@ from vgx.training.verify import verify
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 CPU = torch.device("cpu")
-
-
-class Shows(nn.Module):
-    def forward(self, z, labels):
-        red, green = labels / 10 + 0.05, z[:, 0] / 100 + 0.5
-        colour = torch.stack([red, green, torch.full_like(green, 0.5)], 1).logit()
-        return colour[:, :, None, None].expand(-1, -1, 16, 16)
-
-
-class ShowsLabels(vgx.Decoder, type="shows-labels"):
-    """Shows the label and the first number of the latent."""
-
-    conditional = True
-
-    def build(self, latent, image):
-        return Shows()
 
 
 class Oldest(vgx.Sampler, type="oldest"):
@@ -71,12 +55,6 @@ def model(sampler, labels=LABELS, **settings):
     part = Oldest() if sampler == "oldest" else vgx.discover().part("sampler", sampler)(**settings)
     recipe = recipe.model_copy(update={"decoder": ShowsLabels(), "sampler": part})
     return vgx.Model(recipe, 0, CODES, None, Shows(), None, labels)
-
-
-def shown(images):
-    """The labels and the first numbers of the latents that images show."""
-    red, green = images[:, 0, 0, 0], images[:, 1, 0, 0]
-    return ((red - 0.05) * 10).round().long(), (green - 0.5) * 100
 
 
 def drawn(sampler, n, seed=0, counts=None, **settings):

@@ -122,13 +122,24 @@ class Component(Documented):
         return part
 
     def note(self, image: ImageSpec) -> str:
-        """Return a line to print before the training, or an empty string."""
-        del image
-        return ""
+        """Return a line to print before the training, or an empty string.
+
+        By default it is that of the parts in its fields.
+        """
+        return " ".join(filter(None, (part.note(image) for part in self._parts.values())))
 
     def untrained(self) -> Self:
-        """Return the same part without pretrained weights, for a model loaded from a checkpoint."""
-        return self
+        """Return the same part without pretrained weights, for a model loaded from a checkpoint.
+
+        By default the parts in its fields are without them.
+        """
+        parts = {name: part.untrained() for name, part in self._parts.items()}
+        return self.model_copy(update=parts) if parts else self
+
+    @property
+    def _parts(self) -> dict[str, Component]:
+        """The parts in its fields, by the names of these."""
+        return {name: part for name, part in self.__dict__.items() if isinstance(part, Component)}
 
 
 def components_in(value: object) -> Iterator[Component]:

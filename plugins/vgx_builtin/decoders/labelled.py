@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveInt
 
@@ -35,11 +35,3 @@ class LabelledDecoder(vgx.Decoder, type="labelled"):
         channels, *places = latent.shape
         larger = vgx.LatentSpec((channels + self.embedding, *places))
         return ConditionalDecoder(self.inner.build(larger, image), count, self.embedding)
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner decoder's note."""
-        return self.inner.note(image)
-
-    def untrained(self) -> Self:
-        """Return the same decoder without outside weights."""
-        return self.model_copy(update={"inner": self.inner.untrained()})

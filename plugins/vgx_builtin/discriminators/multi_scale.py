@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -49,11 +49,3 @@ class MultiScale(vgx.Discriminator, type="multi-scale"):
                 where = f"discriminator multi-scale: scale {scale + 1} of {self.scales}"
                 raise vgx.RecipeError(f"{where}: {error}") from error
         return MultiScaleDiscriminator(networks)
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner discriminator's note."""
-        return self.inner.note(image)
-
-    def untrained(self) -> Self:
-        """Return the same discriminator without outside weights."""
-        return self.model_copy(update={"inner": self.inner.untrained()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import vgx
 
@@ -47,11 +47,3 @@ class Projection(vgx.Discriminator, type="projection"):
             )
         mean = score.logits.dim() > 2 if self.pool == "auto" else self.pool == "mean"
         return ProjectionDiscriminator(network, count, score.features[-1].shape[1], mean=mean)
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner discriminator's note."""
-        return self.inner.note(image)
-
-    def untrained(self) -> Self:
-        """Return the same discriminator without outside weights."""
-        return self.model_copy(update={"inner": self.inner.untrained()})

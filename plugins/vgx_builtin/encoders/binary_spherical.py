@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import vgx
 
@@ -39,11 +39,3 @@ class BinarySpherical(vgx.Encoder, type="binary-spherical"):
         return QuantisedEncoder(
             mean_of(self.type, self.inner, image, latent), Corners(latent.shape[0])
         )
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner encoder's note."""
-        return self.inner.note(image)
-
-    def untrained(self) -> Self:
-        """Return the same encoder without outside weights."""
-        return self.model_copy(update={"inner": self.inner.untrained()})

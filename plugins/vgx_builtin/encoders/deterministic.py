@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import vgx
 
@@ -24,11 +24,3 @@ class Deterministic(vgx.Encoder, type="deterministic"):
         from vgx_builtin.wrapping import PointEncoder, mean_of
 
         return PointEncoder(mean_of(self.type, self.inner, image, latent))
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner encoder's note."""
-        return self.inner.note(image)
-
-    def untrained(self) -> Self:
-        """Return the same encoder without outside weights."""
-        return self.model_copy(update={"inner": self.inner.untrained()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -41,11 +41,3 @@ class FiniteScalar(vgx.Encoder, type="finite-scalar"):
                 f"has {latent.shape[0]}; try latent={str(shape).replace(' ', '')}"
             )
         return QuantisedEncoder(mean_of(self.type, self.inner, image, latent), Grid(self.levels))
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner encoder's note."""
-        return self.inner.note(image)
-
-    def untrained(self) -> Self:
-        """Return the same encoder without outside weights."""
-        return self.model_copy(update={"inner": self.inner.untrained()})

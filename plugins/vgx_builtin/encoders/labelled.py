@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveInt
 
@@ -35,11 +35,3 @@ class LabelledEncoder(vgx.Encoder, type="labelled"):
         count = classes("encoder labelled", image)
         larger = replace(image, channels=image.channels + self.embedding)
         return ConditionalEncoder(self.inner.build(larger, latent), count, self.embedding)
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner encoder's note."""
-        return self.inner.note(image)
-
-    def untrained(self) -> Self:
-        """Return the same encoder without outside weights."""
-        return self.model_copy(update={"inner": self.inner.untrained()})

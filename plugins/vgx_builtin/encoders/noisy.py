@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from pydantic import PositiveFloat
 
@@ -34,11 +34,3 @@ class Noisy(vgx.Encoder, type="noisy"):
 
         unconditional("encoder noisy", self.inner)
         return NoisyEncoder(self.inner.build(image, latent), self.sigma)
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner encoder's note."""
-        return self.inner.note(image)
-
-    def untrained(self) -> Self:
-        """Return the same encoder without outside weights."""
-        return self.model_copy(update={"inner": self.inner.untrained()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, PositiveInt
 
@@ -45,11 +45,3 @@ class ResidualQuantised(vgx.Encoder, type="residual-quantised"):
         inner, size = mean_of(self.type, self.inner, image, latent), (self.codes, latent.shape[0])
         books = [MovingCodebook(*size, self.decay, self.restart) for _ in range(self.levels)]
         return QuantisedEncoder(inner, ResidualCodebooks(books))
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner encoder's note."""
-        return self.inner.note(image)
-
-    def untrained(self) -> Self:
-        """Return the same encoder without outside weights."""
-        return self.model_copy(update={"inner": self.inner.untrained()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -54,11 +54,3 @@ class VectorQuantised(vgx.Encoder, type="vector-quantised"):
             return QuantisedEncoder(inner, Codebook(*size, normalised=self.normalised))
         book = MovingCodebook(*size, self.decay, self.restart, normalised=self.normalised)
         return QuantisedEncoder(inner, book)
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return the inner encoder's note."""
-        return self.inner.note(image)
-
-    def untrained(self) -> Self:
-        """Return the same encoder without outside weights."""
-        return self.model_copy(update={"inner": self.inner.untrained()})
