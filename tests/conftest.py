@@ -49,6 +49,12 @@ def nursery():
 
 
 @pytest.fixture
+def no_pages(monkeypatch):
+    """For modules that train by the dozen: the page of a run takes longer than their trainings."""
+    monkeypatch.setattr("vgx.training.ending.call_plugins", lambda *_: None)
+
+
+@pytest.fixture
 def install(tmp_path, monkeypatch):
     """Install a plugin as pip does: a module, its metadata and its entry point on the path."""
     site = tmp_path / "site"

@@ -142,6 +142,7 @@ def serve():
 
 def import_all():
     """Import what a child would import."""
+    import timm
     import torchvision.utils
 
     import vgx
@@ -150,7 +151,7 @@ def import_all():
     from vgx.training import session
 
     vgx.discover()
-    del torchvision, inspect, session
+    del timm, torchvision, inspect, session
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import importlib
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,12 +63,41 @@ def test_the_gallery_page_is_what_its_files_say(tmp_path):
     assert names == [name for name in names if (ROOT / "docs" / "gallery" / f"{name}.png").exists()]
 
 
+def benchmark(name, monkeypatch):
+    """Yield a benchmark as a module, which no other test finds."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    yield importlib.import_module(name)
+    for each in (name, "tables"):
+        sys.modules.pop(each, None)
+
+
 @pytest.fixture
 def three_models(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    yield importlib.import_module("three_models")
-    for name in ("three_models", "tables"):
-        del sys.modules[name]
+    yield from benchmark("three_models", monkeypatch)
+
+
+@pytest.fixture
+def streaming(monkeypatch):
+    yield from benchmark("streaming", monkeypatch)
+
+
+class Forked:
+    """What the benchmark needs of `subprocess.Popen`, by a program that is forked."""
+
+    def __init__(self, nursery, folder, command, stdout):
+        self.child = nursery.start(folder, *command[3:])
+        self.pid, self.code = self.child.pid, None
+        self.send_signal = self.child.kill
+
+    def poll(self):
+        if self.code is None:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2]
+            self.code = self.child.wait() if state.startswith("Z") else None
+        return self.code
+
+    def wait(self):
+        self.code = self.child.wait() if self.code is None else self.code
+        return self.code
 
 
 def test_the_three_models_are_recipes_of_one_size(three_models):
@@ -117,15 +148,20 @@ def test_the_time_of_a_list_is_measured():
 
 
 @pytest.mark.slow
-def test_a_stream_that_was_killed_ends_with_the_same_bits(tmp_path):
+def test_a_stream_that_was_killed_ends_with_the_same_bits(
+    streaming, nursery, tmp_path, monkeypatch, capsys
+):
     """`--count 100000`, the default, is for people; here 640 images, and the room for 64."""
-    command = [sys.executable, ROOT / "benchmarks" / "streaming.py", "--folder", tmp_path]
-    command += ["--count", "640", "--rows-per-group", "40", "--holdout", "0.1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"Killed at step \d of 13; the last checkpoint was of \d", done.stdout)
-    assert done.stdout.rstrip().endswith(": equal")
-    assert len(re.findall(r"^\| (?:streamed|stored)", done.stdout, re.MULTILINE)) == 3
+    monkeypatch.setenv("VGX_CACHE_MAX", "")  # which the benchmark sets
+    processes = SimpleNamespace(Popen=partial(Forked, nursery, tmp_path), DEVNULL=None)
+    monkeypatch.setattr(streaming, "subprocess", processes)
+    words = ["--folder", str(tmp_path), "--count", "640", "--rows-per-group", "40"]
+    monkeypatch.setattr(sys, "argv", ["streaming.py", *words, "--holdout", "0.1"])
+    code, out = streaming.main(), capsys.readouterr().out
+    assert code == 0, out
+    assert re.search(r"Killed at step \d of 13; the last checkpoint was of \d", out)
+    assert out.rstrip().endswith(": equal")
+    assert len(re.findall(r"^\| (?:streamed|stored)", out, re.MULTILINE)) == 3
 
 
 def test_the_table_of_stages_compares_equal_times(monkeypatch):

@@ -7,8 +7,6 @@ import errno
 import io
 import os
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -176,8 +174,8 @@ def test_a_refusal_at_any_point_leaves_the_old_one_or_the_new_one(
 
 
 PROGRAM = """
-import importlib.util, os, sys
-spec = importlib.util.spec_from_file_location("write_path", sys.argv[1])
+import importlib.util, os
+spec = importlib.util.spec_from_file_location("write_path", {file!r})
 this = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(this)
 {careless}
@@ -185,7 +183,7 @@ for name, (new, allowed) in this.SAVES.items():
     seen, at = set(), 0
     while True:
         at += 1
-        run = this.fresh(this.Path(sys.argv[2]))
+        run = this.fresh(this.Path({folder!r}))
         child = os.fork()
         if child == 0:
             code = 1
@@ -230,17 +228,15 @@ old_first = pytest.mark.bar("R2", control="the old one removed first")
     ],
 )
 def test_a_process_that_ends_at_any_point_leaves_the_old_one_or_the_new_one(
-    tmp_path, record_property, careless
+    nursery, tmp_path, record_property, careless
 ):
-    command = [sys.executable, "-c", PROGRAM.format(careless=careless), __file__, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    program = PROGRAM.format(file=__file__, folder=str(tmp_path / "a"), careless=careless)
+    child = nursery.run(tmp_path, "--version", hook=program, code=1 if careless else 0)
     if careless:
-        assert done.returncode == 1
-        assert "damaged, so step-00000005 is used" in done.stderr
+        assert "damaged, so step-00000005 is used" in child.err.read_text()
         record_property("seen", "an older one than either was loaded")
         return
-    assert done.returncode == 0, done.stderr
-    points = [int(line.split()[-1]) for line in done.stdout.splitlines()]
+    points = [int(line.split()[-1]) for line in child.out.read_text().splitlines()[: len(SAVES)]]
     assert len(points) == len(SAVES)
     record_property("cases", sum(points))
     assert min(points) > 25

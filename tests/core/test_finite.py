@@ -27,6 +27,8 @@ from vgx.training import session
 from vgx.training.loop import Training
 from vgx.training.verify import verify
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 PLUGIN = """
 import vgx

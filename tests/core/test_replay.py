@@ -17,6 +17,8 @@ from vgx.runs import checkpoint
 from vgx.training import session
 from vgx.training.verify import verify
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
 

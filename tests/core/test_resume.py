@@ -21,6 +21,8 @@ from vgx.second import fitting
 from vgx.training import environment, session
 from vgx.training.loop import Training
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 # 64 pictures in minibatches of 8: an epoch is eight steps.
 STOPS = {"before the first": 0, "first": 1, "mid-epoch": 3, "last of an epoch": 7, "epoch end": 8}

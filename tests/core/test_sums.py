@@ -8,8 +8,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -353,44 +351,37 @@ def test_who_has_a_damaged_store_open_keeps_what_it_has(folder):
     assert len(list(cache.folder().iterdir())) == 1
 
 
-def test_many_that_find_the_same_damage_make_one_store(folder):
+def test_many_that_find_the_same_damage_make_one_store(folder, nursery, tmp_path):
     """All see the damage before one of them makes the store again."""
     flip(folder / "images.u8", 100, 1)
-    code = """
-import sys, vgx
-from tests_colours import Colours
+    module = Path(__file__).read_text().partition("class Colours")[2].partition("def expected")[0]
+    code = f"""
+import time
+from pathlib import Path
+from PIL import Image
+import vgx
 from vgx.data.store import open_store
+class Colours{module}
 source = Colours()
-print("ready", flush=True)
-sys.stdin.readline()
+Path("ready {{number}}").touch()
+while not Path("go").exists():
+    time.sleep(0.001)
 store = open_store(source, vgx.ImageSpec(size=4, classes=12))
 print(source.reads, store.content)
 """
-    module = Path(__file__).read_text().partition("class Colours")[2].partition("def expected")[0]
-    (folder.parents[1] / "tests_colours.py").write_text(
-        f"from PIL import Image\nclass Colours{module}"
-    )
-    path = os.pathsep.join([str(folder.parents[1]), os.environ.get("PYTHONPATH", "")])
-    pipe = subprocess.PIPE
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, text=True,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        for _ in range(4)
-    ]  # fmt: skip
-    for process in started:
-        assert process.stdout.readline() == "ready\n"
+    cache_dir = {"VGX_CACHE": os.environ["VGX_CACHE"]}
+    started = []
+    for number in range(4):
+        hook = code.replace("{number}", str(number))
+        started.append(nursery.start(tmp_path, "--version", hook=hook, **cache_dir))
+        started[-1].wait_for(tmp_path / f"ready {number}")
     with (folder / "images.u8").open("rb") as images:
         fcntl.flock(images, fcntl.LOCK_SH)
+        (tmp_path / "go").touch()
         ends = []
-        for process in started:
-            process.stdin.write("\n")
-            process.stdin.flush()
-        for process in started:
-            out, err = process.communicate(timeout=60)
-            assert process.returncode == 0, err
-            ends.append(out.split())
+        for child in started:
+            assert child.wait() == 0, child.err.read_text()
+            ends.append(child.out.read_text().splitlines()[0].split())
     assert len({content for _, content in ends}) == 1
     assert sorted(reads for reads, _ in ends) == ["0", "0", "0", "12"]
     assert [path.name[0] == "." for path in cache.folder().iterdir()] == [False]

@@ -25,6 +25,8 @@ from vgx.runs import checkpoint
 from vgx.runs.directory import find
 from vgx.training import session
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 STEPS = 20
 
