@@ -57,6 +57,7 @@ def test_a_file_extends_a_recipe_by_name_or_its_neighbour(empty):
         ("minne.yaml", "'mine.yaml'"),
         ("mine", "'mine.yaml'"),
         ("tinny.yaml", "'tinny-2.yaml' or 'tiny'"),
+        ("aea", "'aae'"),
     ],
 )
 def test_a_missing_recipe_suggests_what_is_near(empty, word, nearest):

@@ -10,6 +10,7 @@ import io
 import math
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ from vgx.data.store import open_source, open_store
 from vgx.engine.engine import Engine
 from vgx.engine.stored_latents import StoredLatents
 from vgx.errors import RecipeError
-from vgx.evaluation.features import RealImages
+from vgx.evaluation.features import RealImages, RealSets
+from vgx.recipe.model import Eval
 from vgx.runs import checkpoint
 from vgx.sampling import draw as sampling
 from vgx.training import session as training
@@ -244,24 +246,31 @@ def test_real_images_count_their_labels():
     assert without.label_counts(vgx.ImageSpec(size=4, classes=4)) is None
 
 
-def test_an_evaluation_draws_labels_by_the_shares_of_the_real_images(monkeypatch):
-    from vgx.evaluation import evaluate
+@pytest.mark.parametrize("measuring", ["vgx eval", "a training"])
+def test_what_is_measured_has_the_labels_of_the_real_images_in_their_shares(measuring, monkeypatch):
+    from vgx.evaluation import evaluate, metrics
 
     seen = []
-    monkeypatch.setattr(
-        evaluate,
-        "measure_samples",
-        lambda samples, *_: seen.append(shown(torch.cat(list(samples)))[0]) or {"x": 0.0},
-    )
-    made = model("prior")
+
+    def measured(samples, *_, **__):
+        seen.append(shown(torch.cat(list(samples)))[0])
+        return {"x": 0.0}
+
+    made, metric = model("prior"), vgx.discover().part("metric", "prdc")()
     labels = np.array([1] * 30 + [3] * 10)
-    real = RealImages(
-        np.zeros((40, 16, 16, 3), np.uint8), np.arange(40), labels, "", "trained on", 5
-    )
-    metric = vgx.discover().part("metric", "prdc")()
-    settings = evaluate.Settings((metric,), True, (made.recipe.sampler,), n=2000, seeds=1)
-    monkeypatch.setattr(evaluate, "feature_parts", lambda _: {})
-    evaluate.measure_generation(made, real, settings, None, lambda _: None)
+    pixels = np.zeros((40, 16, 16, 3), np.uint8)
+    real = RealImages(pixels, np.arange(40), labels, "", "trained on", 5)
+    if measuring == "vgx eval":
+        monkeypatch.setattr(evaluate, "measure_samples", measured)
+        monkeypatch.setattr(evaluate, "feature_parts", lambda _: {})
+        settings = evaluate.Settings((metric,), True, (made.recipe.sampler,), n=2000, seeds=1)
+        evaluate.measure_generation(made, real, settings, None, lambda _: None)
+    else:
+        recipe = made.recipe.model_copy(update={"eval": Eval(n=2000, metrics=(metric,))})
+        monkeypatch.setattr(metrics, "measure_samples", measured)
+        monkeypatch.setattr(metrics, "current_model", lambda *_: made)
+        monkeypatch.setattr(metrics, "real_sets", lambda *_: RealSets(real, real))
+        metrics.measure_training(SimpleNamespace(recipe=recipe), None, 1, None)
     shares = seen[0].bincount(minlength=4) / 2000
     assert shares.tolist() == pytest.approx([0, 0.75, 0, 0.25], abs=4 * math.sqrt(0.19 / 2000))
 

@@ -272,11 +272,17 @@ def members(annotation: Any) -> Iterator[type]:
 def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """Return the most similar of `names`, or an empty string if none is as similar as `cutoff`.
 
-    Case and punctuation do not count: `resnet_18` and `ResNet18` are `resnet18`.
+    Case and punctuation do not count: `resnet_18` and `ResNet18` are `resnet18`. Of equally similar
+    names it is the one with the most letters in common in any order: `aae` for `aea`, not `vae`.
     """
-    known = {_letters(each): each for each in reversed(list(names))}
-    close = difflib.get_close_matches(_letters(name), known, 1, cutoff)
-    return known[close[0]] if close else ""
+    known, letters = {_letters(each): each for each in reversed(list(names))}, _letters(name)
+
+    def likeness(each: str) -> tuple[float, float]:
+        compared = difflib.SequenceMatcher(None, each, letters)
+        return compared.ratio(), compared.quick_ratio()
+
+    close = difflib.get_close_matches(letters, known, 5, cutoff)
+    return known[max(close, key=likeness)] if close else ""
 
 
 def _letters(name: str) -> str:
