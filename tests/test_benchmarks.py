@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 import vgx
 from vgx_report.compare import RunData
@@ -43,10 +45,10 @@ def test_the_gallery_page_is_what_its_files_say(tmp_path):
     """`--page` writes it anew from the pictures' files: nothing on it was written by hand."""
     page = (ROOT / "docs" / "gallery.md").read_text()
     program = (
-        "import sys, gallery\n"
+        "import sys, gallery, gallery_page\n"
         "from pathlib import Path\n"
-        f"gallery.PAGE = Path({str(tmp_path / 'gallery.md')!r})\n"
-        f"gallery.PAGE.write_text(Path({str(ROOT / 'docs' / 'gallery.md')!r}).read_text())\n"
+        f"page = gallery_page.PAGE = Path({str(tmp_path / 'gallery.md')!r})\n"
+        f"page.write_text(Path({str(ROOT / 'docs' / 'gallery.md')!r}).read_text())\n"
         "sys.argv = ['gallery', '--page']\n"
         "gallery.main()\n"
     )
@@ -69,6 +71,174 @@ def benchmark(name, monkeypatch):
     yield importlib.import_module(name)
     for each in (name, "tables"):
         sys.modules.pop(each, None)
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import modules of benchmarks/, and forget them after the test."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    yield importlib.import_module
+    for file in (ROOT / "benchmarks").glob("*.py"):
+        sys.modules.pop(file.stem, None)
+
+
+def measured(device, **figures):
+    """What gallery.py writes of a training, worked out by hand."""
+    text = {"sampler": "prior", "steps": 9, "of": 9, "images": 576, "seconds": 4, "size": 64}
+    losses = {"bce": [0.75, 0.5]}
+    return {**text, "device": device, "settings": ["a.b=[1, 2]"], "losses": losses, **figures}
+
+
+def test_a_section_of_the_gallery_shows_two_trainings_and_their_figures(
+    benchmark, monkeypatch, tmp_path
+):
+    page = benchmark("gallery_page")
+    monkeypatch.setattr(page, "FOLDER", tmp_path)
+    (tmp_path / "dcgan_ada.before.png").touch()
+    real = {"frechet-distance": 0.125, "coverage": 0.9375}
+    with_ada = {"prior": {"frechet-distance": 2.0, "coverage": 0.5}, "real images": real}
+    without = {"prior": {"frechet-distance": 8.0, "coverage": 0.25}, "real images": real}
+    made = {
+        "dcgan_ada": measured("a GPU", figures=with_ada),
+        "dcgan_ada.without": measured("a GPU", figures=without, of=20),
+    }
+    text = page.section("dcgan_ada", made)
+    assert text.startswith("## [`dcgan_ada`](../recipes/dcgan_ada.yaml)\n\nDCGAN of few images")
+    assert "```sh\nvgx run dcgan_ada --set 'a.b=[1, 2]'\n```" in text
+    assert "9 steps, 576 images, 4 s, on a GPU; images drawn by `prior`." in text
+    assert "9 of 20 steps" in text
+    assert text.count("before its second stage") == 1
+    assert text.index("(gallery/dcgan_ada.png)") < text.index("Without ADA:")
+    assert text.index("Without ADA:") < text.index("(gallery/dcgan_ada.without.png)")
+    table = (
+        "| on images that were held out | `dcgan_ada` | without ADA | real images |\n"
+        "| --- | --- | --- | --- |\n"
+        "| `prior`: Frechet distance [random-conv] (less is better) | 2 | 8 | 0.125 |\n"
+        "| `prior`: coverage [random-conv] (more is better) | 0.5 | 0.25 | 0.9375 |\n\n"
+        "| term | at the start | at the end |\n| --- | --- | --- |\n| `bce` | 0.75 | 0.5 |"
+    )
+    assert text.endswith(table)
+
+
+def test_entries_of_the_gallery_are_recipes_of_64_pixels(benchmark):
+    entries = benchmark("gallery_entries").ENTRIES
+    recipes = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
+    others = {"anime_vaegan", "anime_vaegan_finetune", "anime_vaegan_seed", "quickstart", "tiny"}
+    assert recipes - others <= {*entries}
+    for name, entry in entries.items():
+        if (recipe := entry.recipe or name) in recipes:
+            loaded = vgx.load_recipe(ROOT / "recipes" / f"{recipe}.yaml", entry.overrides(0.5))
+            assert loaded.image.size == 64, name
+            assert loaded.train.steps == entry.steps // 2, name
+            assert bool(loaded.prior) == bool(entry.prior), name
+            assert loaded.prior is None or loaded.prior.steps == entry.prior // 2, name
+
+
+@pytest.mark.slow
+def test_a_training_of_the_gallery_that_fails_ends_no_other(benchmark, monkeypatch, tmp_path):
+    made = tmp_path / "made"
+    command = [sys.executable, ROOT / "benchmarks" / "gallery.py", "dcgan", "vae", "--n", "16"]
+    command += ["--results", made, "--runs", tmp_path / "runs", "--share", "0.0005"]
+    settings = {"encoder.widths": "[8, 8]", "decoder.widths": "[8, 8]", "train.batch": 8}
+    settings |= {"dataset.fallback.count": 24, "image.size": 32}
+    command += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    failed, results = (json.loads((made / f"{n}.json").read_text()) for n in ("dcgan", "vae"))
+    assert "exit code 1" in failed["failed"]
+    assert "encoder" in failed["failed"]  # dcgan has none
+    assert (results["steps"], results["images"], results["sampler"]) == (3, 24, "prior")
+    assert {*results["figures"]} == {"reconstruction", "prior", "real images"}
+    assert "train.batch=8" in results["settings"]
+    with Image.open(made / "vae.png") as image:
+        assert image.size == (10 * 66 + 2, 4 * 66 + 2)  # doubled to 64 pixels
+    gallery = benchmark("gallery")
+    monkeypatch.setattr(gallery, "FOLDER", tmp_path)
+    gallery.take(made)
+    assert {path.name for path in tmp_path.glob("*.*")} == {"vae.json", "vae.png"}
+
+
+def test_programs_that_run_side_by_side_leave_their_errors(benchmark, tmp_path):
+    side_by_side = benchmark("side_by_side")
+    programs = {
+        "good": "print('fine')",
+        "bad": "raise SystemExit('it went wrong')",
+        "slow": "import time; time.sleep(60)",
+    }
+    names = ["slow", "bad", "good"]
+    assert not side_by_side.run_all(names, lambda n: ["-c", programs[n]], tmp_path, 3, 3)
+    assert {path.name for path in tmp_path.glob("*.json")} == {"bad.json", "slow.json"}
+    said = {name: (tmp_path / f"{name}.json").read_text() for name in ("bad", "slow")}
+    assert "exit code 1: it went wrong" in said["bad"]
+    assert "it was ended after 3 s" in said["slow"]
+    assert (tmp_path / "good.log").read_text() == "fine\n"
+    assert side_by_side.run_all(["good"], lambda n: ["-c", programs[n]], tmp_path, 1, None)
+
+
+def test_the_seed_recipe_is_compared_column_by_column(benchmark, monkeypatch, tmp_path):
+    seed = benchmark("seed_recipe")
+    for number, psnr in enumerate((18.0, 18.25)):
+        trained = {"reconstruction": {"psnr": psnr}, "prior": {"coverage": 0.5}}
+        averaged = {"reconstruction": {"psnr": psnr + 1}, "prior": {"coverage": 0.75}}
+        rest = {"weighted-mix": {}, "gaussian-mixture": {}, "real images": {"coverage": 0.875}}
+        results = {"steps": 7, "images": 448, "device": "a GPU"}
+        for weights, own in (("trained", trained), ("averaged", averaged)):
+            results[weights] = {**rest, **own, "held out": 9}
+        (tmp_path / f"seed-{number}.json").write_text(json.dumps(results))
+    (tmp_path / "ours-0.json").write_text('{"failed": "exit code 1: "}')
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n<!-- figures -->\nold\n<!-- end -->\n\nSeen: a face.\n")
+    monkeypatch.setattr(seed, "PAGE", page)
+    for _ in range(2):
+        seed.write_page(tmp_path)
+        assert page.read_text() == (
+            "# Title\n\n<!-- figures -->\n\n"
+            "7 steps, 448 images seen, 9 images held out; on a GPU.\n\n"
+            "| on images that were held out | `anime_vaegan_seed` | with our average |"
+            " training images |\n| --- | --- | --- | --- |\n"
+            "| PSNR, dB (more is better) | 18, 18.25 | 19, 19.25 |  |\n"
+            "| `prior`: coverage [random-conv] (more is better) | 0.5 | 0.75 | 0.875 |\n\n"
+            "<!-- end -->\n\nSeen: a face.\n"
+        )
+
+
+def test_each_variant_of_the_seed_recipe_differs_in_one_thing(benchmark):
+    variants = benchmark("seed_recipe").VARIANTS
+    flat = {}
+    for name, (recipe, settings) in variants.items():
+        loaded = vgx.load_recipe(ROOT / "recipes" / f"{recipe}.yaml", settings)
+        flat[name] = loaded.model_dump(mode="json", exclude={"name"})
+    changed = {
+        name: {key for key in flat["seed"] if flat[name][key] != flat["seed"][key]} for name in flat
+    }
+    assert changed == {
+        "seed": set(), "rotation": {"augment"}, "rates": {"train"}, "ours": {"augment", "train"},
+    }  # fmt: skip
+    assert flat["rates"]["train"] == flat["ours"]["train"]
+    assert flat["rotation"]["augment"] == flat["ours"]["augment"]
+
+
+@pytest.mark.slow
+def test_a_plain_loop_and_vgx_take_turns_on_the_device_that_is_there(tmp_path):
+    page = tmp_path / "performance.md"
+    page.write_text("# Performance\n\n## Training\n\nBefore.\n")
+    command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--quick", "--out", page]
+    command += ["--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert re.findall(r"^## (.*)", text, re.MULTILINE) == ["Training", "On a GPU"]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith(("| `vae`, 4 |", "| `anime_vaegan`, 4 |"))
+    ]
+    assert [row[0] for row in rows] == ["`vae`, 4"] * 3 + ["`anime_vaegan`, 4"] * 3
+    assert [row[1].partition(",")[0] for row in rows] == ["plain loop", "vgx", "vgx"] * 2
+    assert all(float(row[4]) > 0 for row in rows)  # milliseconds
+    gigaflop = [row[6] for row in rows]
+    assert gigaflop[0] == gigaflop[1]  # the same networks
+    assert float(gigaflop[4]) < float(gigaflop[3])  # vgx saves a pass of the discriminator
 
 
 @pytest.fixture
