@@ -42,15 +42,16 @@ class _Decoder(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """An encoder that gives the mean of the posterior."""
+    """An encoder that gives the mean of the posterior; with the decoder, if it uses that."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, decoder: nn.Module | None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.decoder = network, decoder
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """[N, *Z]  The posterior means of images [N, C, H, W] in [0, 1] with labels [N]."""
-        mean: Tensor = self.network(images, *([] if labels is None else [labels])).mean
+        further = [each for each in (labels, self.decoder) if each is not None]
+        mean: Tensor = self.network(images, *further).mean
         return mean
 
 
@@ -95,7 +96,8 @@ def write_encoder(model: vgx.Model, path: Path, images: Tensor | None = None) ->
         inputs["labels"] = torch.arange(len(images)) % spec.classes  # [N]
     spatial = len(model.recipe.latent.shape) > 1
     name = f"encoder {part.type}"
-    _write(name, _Encoder(model.encoder), inputs, "latents", path, spatial=spatial)
+    network = _Encoder(model.encoder, model.decoder if part.uses_decoder else None)
+    _write(name, network, inputs, "latents", path, spatial=spatial)
 
 
 def _normal(*shape: int) -> Tensor:

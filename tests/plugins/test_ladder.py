@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from torch import distributions as dist
@@ -18,6 +19,7 @@ from vgx.runs import checkpoint
 from vgx.sampling.model import current_model
 from vgx.testing import check_part
 from vgx_builtin.ladder import LadderPosterior, bounded, relative
+from vgx_share.onnx import write_encoder
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = vgx.discover()
@@ -215,6 +217,11 @@ def test_a_run_resumes_to_the_bit_and_everything_reads_its_latents(tmp_path):
     assert model.encode(torch.rand(3, 3, 16, 16)).shape == (3, 38)
     assert model.kl.shape == (38,)
     assert vgx.sample(run, "traversal", n=20, device="cpu").shape == (20, 3, 16, 16)
+    write_encoder(vgx.load(run, "cpu"), tmp_path / "encoder.onnx")  # with the decoder inside
+    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
+    images = torch.rand(3, 3, 16, 16)
+    (latents,) = session.run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(latents), model.encode(images), atol=1e-4, rtol=0)
     vgx.evaluate(run, "psnr", n=16, device="cpu", quiet=True)
     latents = json.loads((run.path / "evaluation.json").read_text())["latent"]
     nats = latents["kl_by_dimension"]
