@@ -6,8 +6,7 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
-import sys
+import time
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -310,7 +309,8 @@ def test_a_data_set_says_what_may_be_bad():
 # --- builders that die, and several at once ----------------------------------------------------
 
 BUILDER = """
-import sys
+import time
+from pathlib import Path
 from contextlib import nullcontext
 from PIL import Image
 import vgx
@@ -326,9 +326,10 @@ class Slow:
 def advance(n):
     global done
     done += n
-    if sys.argv[1] == "stop" and done - n < 300 <= done:
-        print("there", flush=True)
-        sys.stdin.read()
+    if {stops} and done - n < 300 <= done:
+        Path("there").touch()
+        while not Path("go on").exists():
+            time.sleep(0.001)
 
 def report(text):
     print(text, flush=True)
@@ -337,40 +338,43 @@ done = 0
 watch = lambda *label: nullcontext(advance)
 store = open_store(Slow(), vgx.ImageSpec(size=4), watch, report=report)
 print(done, store.content)
+raise SystemExit
 """
 WAITING = "Another run decodes these images; waiting\n"
 
 
 @pytest.fixture
-def builder():
+def builder(nursery, tmp_path):
     """Builders in processes of their own; one that is told to stop does so half-way."""
-    started = []
 
-    def start(*stop):
-        command = [sys.executable, "-c", BUILDER, *(stop or ["go"])]
-        pipe = subprocess.PIPE
-        made = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        started.append(made)
-        if stop:
-            assert made.stdout.readline() == "there\n"
+    def start(*, stops=False):
+        made = nursery.start(tmp_path, hook=BUILDER.replace("{stops}", str(stops)))
+        if stops:
+            made.wait_for(tmp_path / "there")
         return made
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return start
 
 
-def ended(process):
-    out, err = process.communicate("", timeout=60)
-    assert process.returncode == 0, err
-    done, content = out.split()
+def waits(builder):
+    """Wait until a builder says that it waits for another one."""
+    deadline = time.monotonic() + 60
+    while not builder.out.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    assert builder.out.read_text() == WAITING
+
+
+def ended(builder):
+    builder.out.with_name("go on").touch()
+    assert builder.wait() == 0, builder.err.read_text()
+    done, content = builder.out.read_text().removeprefix(WAITING).split()
     return int(done), content
 
 
 def test_a_builder_that_was_killed_leaves_nothing_in_the_way(builder):
     images = vgx.cache_dir() / "images"
-    dying = builder("stop")
+    dying = builder(stops=True)
     dying.kill()
     dying.wait()
     (left,) = images.iterdir()
@@ -383,21 +387,22 @@ def test_a_builder_that_was_killed_leaves_nothing_in_the_way(builder):
 
 
 def test_who_comes_second_waits_says_so_once_and_decodes_nothing(builder):
-    first = builder("stop")
+    first = builder(stops=True)
     second = builder()
-    assert second.stdout.readline() == WAITING
-    assert second.poll() is None
+    waits(second)
+    assert second.kill(0)  # it is there
     done, content = ended(first)
     assert done == 600
     assert ended(second) == (0, content)
 
 
 def test_when_the_first_dies_one_of_those_who_wait_builds_and_the_other_waits_for_it(builder):
-    first = builder("stop")
+    first = builder(stops=True)
     others = [builder(), builder()]
     for other in others:
-        assert other.stdout.readline() == WAITING
+        waits(other)
     first.kill()
+    first.wait()
     (one, content), (two, same) = map(ended, others)
     assert sorted([one, two]) == [0, 600]
     assert content == same
