@@ -144,6 +144,22 @@ TINY = StyleDecoder(widths=(3, 4, 2), styles=5, mapping=2, mixing=0.5, decay=0.7
 SHAPES = vgx.LatentSpec((6,)), vgx.ImageSpec((8, 16), channels=3)
 
 
+def skip_generator(state, w):
+    """The colours that the authors' generator gives for the styles [6, 5] of its layers."""
+    x, colours = state["start"][0], 0
+    for layer in range(5):
+        own = below(state, f"convolutions.{layer}")
+        x = modulated(x, w[layer], below(own, "conv"), up=layer in (1, 3))
+        x = leaky(x + own["strength"] * own["noise"])
+        if layer % 2 == 0:
+            if layer:
+                up = {"up": True, "before": 2, "after": 1, "gain": 4}
+                colours = np.stack([upfirdn(plane, **up) for plane in colours])
+            conv = below(state, f"colours.{layer // 2}")
+            colours = colours + modulated(x, w[layer + 1], conv, demodulate=False)
+    return colours
+
+
 def test_the_decoder_is_the_authors_generator_with_skips():
     network = drawn(TINY, *SHAPES).eval()
     state, z = arrays(network), normal(2, 6)
@@ -153,18 +169,11 @@ def test_the_decoder_is_the_authors_generator_with_skips():
         for layer in (0, 2):
             weight, bias = state[f"mapping.{layer}.weight"], state[f"mapping.{layer}.bias"]
             w = leaky(linear(w, weight, bias, rate=0.01))
-        x, colours = state["start"][0], 0
-        for layer in range(5):
-            own = below(state, f"convolutions.{layer}")
-            x = modulated(x, w, below(own, "conv"), up=layer in (1, 3))
-            x = leaky(x + own["strength"] * own["noise"])
-            if layer % 2 == 0:
-                if layer:
-                    up = {"up": True, "before": 2, "after": 1, "gain": 4}
-                    colours = np.stack([upfirdn(plane, **up) for plane in colours])
-                conv = below(state, f"colours.{layer // 2}")
-                colours = colours + modulated(x, w, conv, demodulate=False)
-        np.testing.assert_allclose(network(z)[image].detach(), colours, atol=1e-10)
+        wanted = skip_generator(state, [w] * 6)
+        np.testing.assert_allclose(network(z)[image].detach(), wanted, atol=1e-10)
+    mixed = normal(1, 6, 5, seed=1)  # another style for each layer
+    wanted = skip_generator(state, mixed[0].numpy())
+    np.testing.assert_allclose(network.decode_mapped(mixed)[0].detach(), wanted, atol=1e-10)
 
 
 def test_new_weights_are_equalised_and_noise_begins_at_nothing():
