@@ -92,9 +92,10 @@ def test_levels_are_mixed_from_the_deepest_up():
 
 
 def test_a_level_has_the_layers_of_the_authors_program():
-    """`SingleDisc` with the sizes that it counts at 224 pixels: 128, 64, 32 and 16."""
+    """`SingleDisc` with the sizes that it counts at 224 pixels: 128, 64, 32, 16; and with 256."""
     wide = {8: 512, 16: 256, 32: 128, 64: 64, 128: 64}
-    for counted, features, side in ((128, 64, 112), (64, 64, 56), (32, 128, 28), (16, 256, 14)):
+    sizes = ((256, 64, 224), (128, 64, 112), (64, 64, 56), (32, 128, 28), (16, 256, 14))
+    for counted, features, side in sizes:
         wanted, start = [], counted
         while start > 8:
             wanted.append((features if start == counted else wide[start], wide[start // 2], 4, 4))
@@ -277,15 +278,16 @@ def convolution(x, state, name):
 
 
 def authors_unet(x, s):
-    """The authors' `Unet_Discriminator` with two halvings, without attention and classes."""
+    """The authors' `Unet_Discriminator` with three halvings, without attention and classes."""
     x = 2 * x - 1
     h = F.relu(convolution(x, s, "down.0.body.0"))
     h = F.avg_pool2d(convolution(h, s, "down.0.body.2"), 2)
     one = h + convolution(F.avg_pool2d(x, 2), s, "down.0.shortcut.1")
-    h = convolution(F.relu(one), s, "down.1.body.1")
-    h = F.avg_pool2d(convolution(F.relu(h), s, "down.1.body.3"), 2)
-    two = h + convolution(F.avg_pool2d(one, 2), s, "down.1.shortcut.1")
-    middle = F.linear(F.relu(two).sum((2, 3)), s["image.2.weight"], s["image.2.bias"])
+
+    def down(x, name):
+        h = convolution(F.relu(x), s, f"{name}.body.1")
+        h = convolution(F.relu(h), s, f"{name}.body.3")
+        return F.avg_pool2d(h, 2) + convolution(F.avg_pool2d(x, 2), s, f"{name}.shortcut.1")
 
     def up(x, name):
         repeated = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
@@ -293,30 +295,32 @@ def authors_unet(x, s):
         h = convolution(F.relu(h), s, f"{name}.body.4")
         return h + convolution(repeated, s, f"{name}.shortcut.0")
 
-    h = up(two, "up.0")
-    h = up(torch.cat([h, one], 1), "up.1")
+    two = down(one, "down.1")
+    three = down(two, "down.2")
+    middle = F.linear(F.relu(three).sum((2, 3)), s["image.2.weight"], s["image.2.bias"])
+    h = up(three, "up.0")
+    h = up(torch.cat([h, two], 1), "up.1")
+    h = up(torch.cat([h, one], 1), "up.2")
     return middle, convolution(h, s, "pixels")
 
 
 def test_the_unet_is_that_of_the_authors_program():
-    image = vgx.ImageSpec(size=(8, 12))
-    network = discriminator(image, type="unet", widths=[3, 5], spectral=False)
-    x = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    image = vgx.ImageSpec(size=(8, 16))
+    network = discriminator(image, type="unet", widths=[3, 3, 5], spectral=False)
+    x = torch.rand(2, 3, 8, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         score, (middle, pixels) = network(x), authors_unet(x, network.state_dict())
-    assert score.logits.shape == (2, 1, 16, 12)
+    assert score.logits.shape == (2, 1, 16, 16)
     assert torch.allclose(score.logits[:, :, 8:], pixels, atol=1e-5)
-    assert torch.allclose(
-        score.logits[:, :, :8], middle[:, :, None, None].expand(2, 1, 8, 12), atol=1e-5
-    )
+    assert torch.allclose(score.logits[:, :, :8], middle[:, :, None, None], atol=1e-5)
     # The mean over all logits is half the sum of the mean of the image's and of the pixels'.
     hinge = (1 - score.logits).relu().mean()
     parts = (1 - middle).relu().mean() + (1 - pixels).relu().mean()
     assert hinge.item() == pytest.approx(parts.item() / 2, rel=1e-5)
     sizes = [tuple(feature.shape[1:]) for feature in score.features]
-    assert sizes == [(3, 4, 6), (5, 2, 3), (3, 4, 6), (3, 8, 12)]
-    spectral = discriminator(image, type="unet", widths=[3, 5])
-    assert largest_singular_values(spectral) == pytest.approx([1] * 14, abs=0.1)
+    assert sizes == [(3, 4, 8), (3, 2, 4), (5, 1, 2), (3, 2, 4), (3, 4, 8), (3, 8, 16)]
+    spectral = discriminator(image, type="unet", widths=[3, 3, 5])
+    assert largest_singular_values(spectral) == pytest.approx([1] * 20, abs=0.1)
 
 
 def test_a_size_that_a_unet_does_not_halve_is_said():
