@@ -58,6 +58,21 @@ class Outer(
 
     def __lt__(self, other):
         return True
+
+
+def made():
+    class Nested(Base):
+        """A class
+of a function."""
+
+        x: int = 0
+        """A field
+of two lines."""
+
+    return Nested
+
+
+Nested = made()
 '''
 PLAIN = """
 
@@ -68,27 +83,37 @@ OURS = "from vgx.parts.documented import Documented as Base"
 
 
 @pytest.fixture
-def outer(tmp_path, monkeypatch):
+def module(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def made(name, base):
         (tmp_path / f"{name}.py").write_text(SOURCE.replace("BASE", base))
-        return importlib.import_module(name).Outer
+        return importlib.import_module(name)
 
     return made
 
 
-def test_a_schema_describes_fields_as_that_of_pydantic_does(outer):
-    ours, plain = outer("documented_by_vgx", OURS), outer("documented_by_pydantic", PLAIN)
-    expected = plain.model_json_schema()
+def test_a_schema_describes_fields_as_that_of_pydantic_does(module):
+    ours, plain = module("documented_by_vgx", OURS), module("documented_by_pydantic", PLAIN)
+    expected = plain.Outer.model_json_schema()
     assert expected["properties"]["from"]["description"] == "Where it begins,\non two lines."
     assert expected["properties"]["named"]["description"] == "Said at once."
-    assert ours.model_json_schema() == expected
+    assert ours.Outer.model_json_schema() == expected
+    assert ours.Nested.model_json_schema() == plain.Nested.model_json_schema()
 
 
-def test_a_class_whose_source_is_lost_has_no_docstrings(outer):
-    ours = outer("documented_and_deleted", OURS)
-    Path(inspect.getfile(ours)).unlink()
+@pytest.mark.parametrize(
+    "text", [None, "", "x = (\n" * 80, "class Other:\n    y: int\n    'y'\n" * 30]
+)
+def test_a_class_whose_source_is_lost_has_no_docstrings(module, text, tmp_path):
+    """Its file was deleted, or changed after the import."""
+    name = f"documented_{len(text or '')}_{text is None}"
+    ours = module(name, OURS).Outer
+    file = Path(inspect.getfile(ours))
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
     linecache.clearcache()
     assert field_docstrings(ours) == {}
     assert "description" not in ours.model_json_schema()["properties"]["inner"]

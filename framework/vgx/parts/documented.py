@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import linecache
-import textwrap
+import tokenize
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, GetJsonSchemaHandler
@@ -62,18 +63,23 @@ def field_docstrings(cls: type[Documented]) -> dict[str, str]:
 
 
 def _written_in(cls: type[Documented]) -> dict[str, str]:
-    """Return the docstrings that stand below the fields in a class statement."""
+    """Return the docstrings that stand below the fields in a class statement.
+
+    There are none when its file is gone, or was changed so that the class is no longer there.
+    """
     file, line = cls._written_at
     lines = linecache.getlines(file)[line - 1 :]
-    if not lines:
+    indented = bool(lines) and lines[0][0].isspace()
+    try:
+        source = "".join(["if True:\n" * indented, *inspect.getblock(lines)])
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError, tokenize.TokenError):
         return {}
-    source = textwrap.dedent("".join(inspect.getblock(lines)))
-    (statement,) = ast.parse(source).body
-    assert isinstance(statement, ast.ClassDef)
-    pairs = zip(statement.body, statement.body[1:], strict=False)
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    body = next((node.body for node in classes[:1] if node.name == cls.__name__), [])
     return {
         field.target.id: inspect.cleandoc(below.value.value)
-        for field, below in pairs
+        for field, below in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
         if isinstance(below.value.value, str)

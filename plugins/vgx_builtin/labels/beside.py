@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 import vgx
 from vgx_builtin.files.image_files import open_regular, whole
@@ -27,30 +27,16 @@ UNKNOWN = object()
 class Table(BaseModel):
     """A file with the labels of images."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
-    # Docstrings would be read at each start: `use_attribute_docstrings` searches for the source.
-    file: Annotated[
-        str,
-        Field(
-            description="The file, relative to the images' folder: CSV, TSV or JSON Lines, or "
-            "`dataset.json`."
-        ),
-    ]
-    picture: Annotated[
-        str | None,
-        Field(
-            description="The column with the names of the images; not needed when its values "
-            "show it."
-        ),
-    ] = None
-    label: Annotated[
-        str | None,
-        Field(
-            description="The column with the labels; not needed when there is only one beside "
-            "the names."
-        ),
-    ] = None
+    file: str
+    """The file, relative to the images' folder: CSV, TSV or JSON Lines, or `dataset.json`."""
+    picture: str | None = None
+    """The column with the names of the images; not needed when its values show it."""
+    label: str | None = None
+    """The column with the labels; not needed when there is only one beside the names."""
 
 
 def _written_short(value: object) -> object:
