@@ -159,7 +159,9 @@ def join(name: str, server: str | None, heartbeat: int = HEARTBEAT) -> Study:
             rdb = connect(url, heartbeat, new=False)
             made = optuna.load_study(study_name=name, storage=rdb)
             about = made.user_attrs
-            made.get_trials(deepcopy=False)
+            for trial in made.get_trials(deepcopy=False):
+                for value in (*(trial.values or ()), *trial.intermediate_values.values()):
+                    float(value)  # an error for what is no number
         except vgx.VgxError:
             raise
         except KeyError:

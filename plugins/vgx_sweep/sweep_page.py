@@ -155,7 +155,7 @@ def _summary(
     if close:
         count = "One other point is" if len(close) == 1 else f"{len(close):,} other points are"
         lines.append(f"{count} no further from it than the spread over seeds.")
-    if importances:
+    if importances and importances[0].mean - importances[0].spread > importances[1].mean:
         lines.append(f"The field that matters most is {importances[0].field}.")
     return lines
 

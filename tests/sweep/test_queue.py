@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sqlite3
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -203,6 +204,22 @@ def test_fresh_points_of_a_search_are_as_many_as_asked(opened, server, study_nam
     assert drawn[0] == drawn[1]
     assert len({*drawn[0].values()}) == 12
     assert all(0.1 <= weight <= 10 for weight in drawn[0].values())
+
+
+def test_a_transaction_of_sqlite_has_the_file_alone_from_its_first_statement_on(
+    opened, study_name, tmp_path, monkeypatch
+):
+    """Two workers that both read that a trial waits would both take it."""
+    monkeypatch.setenv("VGX_SWEEPS", str(tmp_path))
+    study = opened.create(study_name, plan_of(1), None, **SOON)
+    file = tmp_path / study_name / "study.db"
+    with (
+        contextlib.closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as other,
+        study.rdb.engine.begin() as connection,
+    ):
+        connection.exec_driver_sql("SELECT state FROM trials").all()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
 
 
 def test_a_name_that_is_taken_is_refused(opened, server, study_name):

@@ -50,11 +50,11 @@ def swept(tmp_path_factory):
     return folder, out
 
 
-def program(folder, *arguments):
+def program(folder, *arguments, threads=1):
     places = {"VGX_RUNS": str(folder / "runs"), "VGX_CACHE": str(folder / "cache")}
     return subprocess.Popen(
         [sys.executable, "-m", "vgx", *map(str, arguments)], cwd=folder, text=True,
-        env={**os.environ, **places, "COLUMNS": "200", "OMP_NUM_THREADS": "2"},
+        env={**os.environ, **places, "COLUMNS": "200", "OMP_NUM_THREADS": str(threads)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

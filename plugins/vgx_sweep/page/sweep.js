@@ -155,10 +155,11 @@ if (data.ablation) {
     h("p", { class: "soft" }, data.ablation.note)));
 }
 sections.push(section("trials", "Trials", table(
-  ["trial", "state", ...data.axes.map((axis) => axis.field), data.by, "runs"],
-  data.points.map((point, i) => [count(point.trial), point.state, ...point.cells,
+  ["trial", data.by, ...data.axes.map((axis) => axis.field), "state", "runs"],
+  data.points.map((point, i) => [count(point.trial),
     i === 0 && point.mean !== null && !data.ablation ? h("strong", { class: "best" }, point.text) : point.text,
-    point.runs.join(" ") || "–"]), [0, data.axes.length + 2])));
+    ...point.cells.map((text) => h("span", { class: "named" }, text)), point.state,
+    h("span", { class: "named" }, point.runs.join(" ") || "–")]), [0, 1])));
 const failed = data.points.filter((point) => point.reason);
 if (failed.length) {
   sections.push(section("failed", "Why trials failed", pairs(failed.map((point) =>
