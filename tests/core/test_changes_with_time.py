@@ -161,6 +161,24 @@ def test_a_checkpoint_of_an_earlier_vgx_begins_with_new_buffers():
     assert engine.state({}).model["diff_augment 0 ada.p"] == 0
 
 
+def test_images_are_augmented_in_full_precision():
+    """The discriminator sees the same real images, whatever precision it computes in."""
+    seen = []
+    for precision in ("fp32", "bf16"):
+        scaled = {"diff_augment": [{**ADA, "changes": ["scale"]}], "train.precision": precision}
+        engine = engine_of({**scaled, "augment": []})
+        engine.forward.diff_augment[0].p.fill_(1)
+        judge, given = engine.networks["discriminator"], []
+        hook = judge.register_forward_pre_hook(lambda module, inputs, to=given: to.append(*inputs))
+        values = engine.step(0, batches(images(0, 4)))
+        hook.remove()
+        assert all(value.isfinite() for value in values.values())
+        seen.append(given[0])
+    assert seen[0].dtype == seen[1].dtype == torch.float32
+    assert torch.equal(*seen)
+    assert not torch.allclose(seen[0], images(0, 4), atol=0.01)
+
+
 def test_of_several_discriminators_ada_follows_those_that_judge_images():
     judge = {"type": "patchgan", "widths": [4, 6]}
     judges = {"latent": {"type": "latent-mlp"}, "fine": judge, "coarse": judge}

@@ -257,9 +257,11 @@ class Forward:
     def _diff_augmented(self, images: Tensor, streams: Streams, stream: str) -> Tensor:
         """[F*B, C, H, W]  Images after `diff_augment`."""
         generator = streams(f"augmentation of the {stream}")
-        for part, augment in zip(self.recipe.diff_augment, self.diff_augment, strict=True):
-            with untouched(part, {"its input": images}):
-                images = augment(images, generator)
+        # In bfloat16, which has three digits, a place in an image would be wrong by a pixel.
+        with torch.autocast(self.device.type, enabled=False):
+            for part, augment in zip(self.recipe.diff_augment, self.diff_augment, strict=True):
+                with untouched(part, {"its input": images}):
+                    images = augment(images, generator)
         return images
 
     def autocast(self) -> torch.autocast:
