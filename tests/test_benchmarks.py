@@ -65,14 +65,6 @@ def test_the_gallery_page_is_what_its_files_say(tmp_path):
     assert names == [name for name in names if (ROOT / "docs" / "gallery" / f"{name}.png").exists()]
 
 
-def benchmark(name, monkeypatch):
-    """Yield a benchmark as a module, which no other test finds."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    yield importlib.import_module(name)
-    for each in (name, "tables"):
-        sys.modules.pop(each, None)
-
-
 @pytest.fixture
 def benchmark(monkeypatch):
     """Import modules of benchmarks/, and forget them after the test."""
@@ -242,13 +234,13 @@ def test_a_plain_loop_and_vgx_take_turns_on_the_device_that_is_there(tmp_path):
 
 
 @pytest.fixture
-def three_models(monkeypatch):
-    yield from benchmark("three_models", monkeypatch)
+def three_models(benchmark):
+    return benchmark("three_models")
 
 
 @pytest.fixture
-def streaming(monkeypatch):
-    yield from benchmark("streaming", monkeypatch)
+def streaming(benchmark):
+    return benchmark("streaming")
 
 
 class Forked:
