@@ -317,3 +317,9 @@ def test_the_gradient_of_scaled_images_has_a_gradient():
     assert not torch.equal(scaled(images), images.sin())
     assert torch.autograd.gradcheck(scaled, [images])
     assert torch.autograd.gradgradcheck(scaled, [images])
+    images = images.detach().float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):  # in which the grid is coarser
+        (slopes,) = torch.autograd.grad(scaled(images).sum(), images, create_graph=True)
+    (second,) = torch.autograd.grad(slopes.square().sum(), images)
+    assert second.dtype == torch.float32
+    assert second.abs().max() > 0

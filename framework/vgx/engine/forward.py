@@ -280,28 +280,7 @@ class Forward:
         # The gradient of one player must not use up what the other's gradient still needs.
         config.donated_buffer = False
         for name in self.parts:
-            self.compiled[name] = self._compiled(name)
-
-    def _compiled(self, name: str) -> Callable[..., Any]:
-        from torch._dynamo.exc import TorchDynamoException
-
-        network = self.networks[name]
-        compiled = torch.compile(network, dynamic=False)
-
-        def call(*inputs: Tensor | nn.Module) -> Any:
-            try:
-                with warnings.catch_warnings():  # PyTorch reads attributes that it warns about
-                    warnings.filterwarnings("ignore", "The .grad attribute")
-                    return compiled(*inputs)
-            except TorchDynamoException as error:
-                first = str(error).partition("\n")[0]
-                warnings.warn(
-                    f"the {name} cannot be compiled, so it is not: {first}", Notice, stacklevel=2
-                )
-                del self.compiled[name]
-                return network(*inputs)
-
-        return call
+            self.compiled[name] = _compiled(self, name)
 
     def _call(
         self, name: str, *inputs: Tensor | nn.Module, method: str = "", compiled: bool = True
@@ -327,6 +306,29 @@ def parameters_of(
         raise AbsentError(f"parameters({network!r})", has)
     own = networks[names[0]].named_parameters()
     return {name: each if names[0] in learning else each.detach() for name, each in own}
+
+
+def _compiled(forward: Forward, name: str) -> Callable[..., Any]:
+    """Return a network that is compiled when it is first called, if it can be."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    network = forward.networks[name]
+    compiled = torch.compile(network, dynamic=False)
+
+    def call(*inputs: Tensor | nn.Module) -> Any:
+        try:
+            with warnings.catch_warnings():  # PyTorch reads attributes that it warns about
+                warnings.filterwarnings("ignore", "The .grad attribute")
+                return compiled(*inputs)
+        except TorchDynamoException as error:
+            first = str(error).partition("\n")[0]
+            warnings.warn(
+                f"the {name} cannot be compiled, so it is not: {first}", Notice, stacklevel=2
+            )
+            del forward.compiled[name]
+            return network(*inputs)
+
+    return call
 
 
 def modules_in(built: Iterable[object]) -> Iterator[object]:

@@ -20,7 +20,8 @@ def sampled(images: Tensor, grid: Tensor) -> Tensor:
 
     The same as `grid_sample`, and its gradient by the images. The grid gets no gradient.
     """
-    result: Tensor = _Sampled.apply(images, grid)
+    # Autocast makes a grid in bfloat16, and takes it as float32 in `grid_sample`.
+    result: Tensor = _Sampled.apply(images, grid.to(images.dtype))
     return result
 
 
