@@ -121,6 +121,7 @@ def test_where_pixels_see_their_neighbours_the_borders_cost():
     assert value.item() > 0.01
 
 
+@pytest.mark.slow
 def test_it_trains_the_unet_alone_and_needs_pixels():
     changes = {"losses": ["hinge", "l1", "cutmix-consistency"], "train.fakes": ["recon", "prior"]}
     unet = {"discriminator": {"type": "unet", "widths": [4, 8]}}

@@ -197,6 +197,7 @@ def frozen(engine):
     return {name: value.clone() for name, value in state.items() if not name.startswith("heads.")}
 
 
+@pytest.mark.slow
 def test_what_is_frozen_gets_no_gradient_and_stays_over_training_and_resume(engine):
     network, before = engine.networks["discriminator"], frozen(engine)
     assert {name.partition(".")[0] for name in before} <= {"backbone", "mixing"}
