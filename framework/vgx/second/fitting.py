@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import math
 import shutil
 import signal
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vgx import rng
@@ -140,9 +140,7 @@ def fit(
     if part is None:
         raise RecipeError(f"{run.path}: its recipe has no prior")
     model = load_model(run, recipe, device, ("encoder",))
-    opened = functools.cache(images)
-    latents = _codes(run, model, opened, CODES, console)
-    unseen = _codes(run, model, opened, HELD_OUT, console) if recipe.eval.holdout else None
+    latents, unseen = _codes(run, model, images, console)
     notices: list[str] = []
     with blaming(registry, {"prior": (part, None)}), noticing(notices):
         fitting = _begun(run, model, latents, unseen, device)
@@ -170,33 +168,54 @@ def fit(
 
 
 def _codes(
-    run: Run, model: Model, images: Callable[[], Store], name: str, console: Console
-) -> Latents:
-    """Return the codes of the run's images that are trained on, or that were held out.
+    run: Run, model: Model, images: Callable[[], Store], console: Console
+) -> tuple[Latents, Latents | None]:
+    """Return the codes of the images that are trained on, and of those that were held out, if any.
 
     They are encoded unless those of this model are there.
     """
+    share = model.recipe.eval.holdout
+    names = (CODES, HELD_OUT) if share else (CODES,)
+    found = {name: _kept(run, model, name, console) for name in names}
+    missing = [name for name, latents in found.items() if latents is None]
+    if missing:
+        store = images()
+        held = held_out(store.hashes, share)
+        some = evenly(np.flatnonzero(held).tolist(), MEASURED)
+        rows = {CODES: np.flatnonzero(~held), HELD_OUT: np.array(some)}
+        for name in missing:
+            found[name] = _encoded(run, model, store, name, rows[name], console)
+    codes = found[CODES]
+    assert codes is not None
+    return codes, found.get(HELD_OUT)
+
+
+def _kept(run: Run, model: Model, name: str, console: Console) -> Latents | None:
+    """Return the codes in a folder of the prior. What is not of this model is removed."""
     folder = run.place(kept.FOLDER, name)
     for left in folder.parent.glob(".unfinished-*"):  # of an encoding that was killed
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
-    if folder.exists():
-        try:
-            latents = load_latents(folder)
-        except StorageError as error:
-            console.warn(f"encoded again: {error}")
-        else:
-            if latents.about["model"]["sha256"] == model.sha256:
-                return latents
-        with storage(folder):
-            shutil.rmtree(folder)
-    store = images()
-    held = held_out(store.hashes, model.recipe.eval.holdout)
-    rows = np.flatnonzero(~held)
-    if name == HELD_OUT:
-        rows = np.array(evenly(np.flatnonzero(held).tolist(), MEASURED))
+    if not folder.exists():
+        return None
+    try:
+        latents = load_latents(folder)
+    except StorageError as error:
+        console.warn(f"encoded again: {error}")
+    else:
+        if latents.about["model"]["sha256"] == model.sha256:
+            return latents
+    with storage(folder):
+        shutil.rmtree(folder)
+    return None
+
+
+def _encoded(
+    run: Run, model: Model, store: Store, name: str, rows: NDArray[np.int64], console: Console
+) -> Latents:
+    """Encode some images of a store into a folder of the prior, and return their codes."""
+    folder, dataset = run.place(kept.FOLDER, name), model.recipe.dataset
     with console.progress("Encoding", len(rows)) as advance:
-        dataset = model.recipe.dataset
         write_codes(model, store, rows, dataset, folder, lambda more: advance(more, ()))
     return load_latents(folder)
 

@@ -271,11 +271,9 @@ def _log(training: Training, terms: dict[str, Tensor], due: Due, console: Consol
         return []
     losses = {name: value.item() for name, value in terms.items()}
     _warn(training, training.monitor.losses(training.done, losses), console)
-    line = _line(training, losses)
+    training.logged = line = _line(training, losses)
     training.run.log(line)
-    training.logged = line
-    better = training.recipe.eval.better
-    training.measured = measured_in([line], better, training.measured)
+    training.measured = measured_in([line], training.recipe.eval.better, training.measured)
     training.trackers.log({**line})
     measured = [f"{name} {values.text}" for name, values in training.measured.items()]
     return [f"{short(name)} {value:.3g}" for name, value in losses.items()] + measured
