@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 
 import pytest
 
@@ -183,7 +184,7 @@ def test_a_plan_of_a_stranger_is_validated(changed, message):
 @pytest.mark.parametrize(
     "recipe",
     [
-        "extends: /etc/passwd",
+        "extends: tiny",
         "- 1",
         "a: &x 1\nb: *x",
         "name: !!python/object x",
@@ -283,3 +284,12 @@ def test_each_term_augmentation_and_the_average_is_left_out_once():
     assert vgx.load_recipe(recipe, found["averaged weights"], REGISTRY).train.ema is None
     one = vgx.load_recipe("vae", {"augment": [], "losses": ["bce"]}, REGISTRY)
     assert ablation.variants(one) == {}
+
+
+@pytest.mark.parametrize("command", ["sweep", "ablate"])
+def test_without_optuna_it_is_said_what_to_install(command, monkeypatch, capsys):
+    from vgx.cli import run_program
+
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert run_program([command, "tiny", "--by", "psnr"]) == 2
+    assert "pip install 'vgx[sweep]'" in capsys.readouterr().err

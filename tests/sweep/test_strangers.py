@@ -20,18 +20,30 @@ REGISTRY = vgx.discover()
 TINY = vgx.load_recipe("tiny", (), REGISTRY)
 
 
-@pytest.fixture
-def file(tmp_path, monkeypatch):
-    """The file of a study of two points, the first of them complete."""
-    monkeypatch.setenv("VGX_SWEEPS", str(tmp_path / "sweeps"))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The bytes of a study of two points, the first of them complete."""
+    folder = tmp_path_factory.mktemp("sweeps")
     plan = planned(TINY, REGISTRY, ["losses.1.weight=1,2"], None, 1, "psnr", None, None)
-    with contextlib.closing(storing.create("s", plan, None)) as study:
-        trial = storing.claim(study, lambda _: optuna.samplers.RandomSampler())
-        plan.over[0].suggest(trial)
-        trial.set_user_attr("figures", {"0": 10.5})
-        trial.set_user_attr("runs", {"0": "0001-tiny"})
-        assert storing.finish(study, trial, "COMPLETE", 10.5)
-    return tmp_path / "sweeps" / "s" / "study.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VGX_SWEEPS", str(folder))
+        with contextlib.closing(storing.create("s", plan, None)) as study:
+            trial = storing.claim(study, lambda _: optuna.samplers.RandomSampler())
+            plan.over[0].suggest(trial)
+            trial.set_user_attr("figures", {"0": 10.5})
+            trial.set_user_attr("runs", {"0": "0001-tiny"})
+            assert storing.finish(study, trial, "COMPLETE", 10.5)
+    return (folder / "s" / "study.db").read_bytes()
+
+
+@pytest.fixture
+def file(made, tmp_path, monkeypatch):
+    """The file of that study, in a folder of sweeps of its own."""
+    monkeypatch.setenv("VGX_SWEEPS", str(tmp_path / "sweeps"))
+    found = tmp_path / "sweeps" / "s" / "study.db"
+    found.parent.mkdir(parents=True)
+    found.write_bytes(made)
+    return found
 
 
 def rows():
