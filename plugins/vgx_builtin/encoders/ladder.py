@@ -22,10 +22,11 @@ class Ladder(vgx.Encoder, type="ladder"):
 
     A latent is z2 and then e1 = (z1 - mu_p) / s_p, the lower level relative to its prior, as one
     vector. So N(0, I) is the prior of the whole, every sampler can draw it, and the divergence is
-    the same in these coordinates (as in Vahdat and Kautz 2020, eq. 2 and section 3.2).
+    the same in these coordinates, as with the residual posteriors of NVAE (Vahdat and Kautz 2020,
+    section 3.2).
 
     Changed from Sonderby et al.: two levels, of which the lower one is spatial; residual blocks
-    with group norm; no deterministic path from the images to the decoder is there in either.
+    with group norm.
     """
 
     uses_decoder: ClassVar[bool] = True
