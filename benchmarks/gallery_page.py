@@ -42,7 +42,8 @@ def section(recipe: str, results: dict[str, Any]) -> str:
     parts = [f"## [`{recipe}`](../recipes/{recipe}.yaml)", intro]
     for name in names:
         parts += shown(name, results[name])
-    parts += [table(*of_figures([(name, results[name]) for name in names]))]
+    head, rows = of_figures([(name, results[name]) for name in names])
+    parts += [table(head, rows)] if rows else []
     parts += [table(["term", "at the start", "at the end"], terms(results[recipe]))]
     return "\n\n".join(part for part in parts if part)
 

@@ -36,7 +36,7 @@ WAITING = {
 # Tensors that are read in each step, and are on the CPU whatever the device is.
 ON_THE_HOST = {
     "engine/forward.py": "torch.equal(before, rng.global_state(self.device))",
-    "engine/engine.py": "self.ema.update_parameters(",
+    "engine/averages.py": "int(average.n_averaged)",
     "quantisers/codebooks.py": "not self.started",
 }
 MAKERS = {
@@ -72,16 +72,19 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-class Makes(TorchFunctionMode):
-    """Notes tensors that are made without a device: on a GPU they would have to be copied there."""
+class Copies(TorchFunctionMode):
+    """Notes tensors that are made without a device, or copied to one: the copy would wait."""
 
     def __init__(self):
         super().__init__()
         self.found = []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        made = function in MAKERS and (kwargs or {}).get("device") is None
-        if made or function is torch.Tensor.new_tensor:
+        options = kwargs or {}
+        made = function in MAKERS and options.get("device") is None
+        devices = [each for each in (*args, *options.values()) if isinstance(each, torch.device)]
+        copied = function is torch.Tensor.to and devices and not options.get("non_blocking")
+        if made or copied or function is torch.Tensor.new_tensor:
             file, line = of_vgx()
             if not file.endswith("engine/surroundings.py"):
                 self.found.append(f"{file}: {line}")
@@ -99,7 +102,7 @@ def test_no_step_of_a_recipe_waits_for_a_device(name):
     images = torch.rand(4, *recipe.image.shape, generator=torch.Generator().manual_seed(0))
     batches = [Batch(images, labels)] * recipe.batches_per_step
     engine.step(0, batches)
-    with Waits() as waits, Makes() as makes:
+    with Waits() as waits, Copies() as copies:
         engine.step(1, batches)
     assert waits.found == []
-    assert makes.found == []
+    assert copies.found == []

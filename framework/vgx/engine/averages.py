@@ -4,42 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from vgx.engine.build import evaluating
+from vgx.recipe.model import Train
 
 # Images from which statistics are taken; more of them gave no better reconstructions.
 STATISTICS_IMAGES = 512
 
 
-def averaged(networks: nn.ModuleDict, decay: float, *, warmup: bool) -> AveragedModel:
-    """Return exponential averages of the networks' weights.
-
-    Each update copies the buffers of the networks. For BatchNorm's statistics see `new_statistics`.
-    """
-    model = AveragedModel(networks, multi_avg_fn=_averaging(decay, warmup=warmup))
+def averaged(networks: nn.ModuleDict) -> AveragedModel:
+    """Return averages of the networks' weights, which `update` moves."""
+    model = AveragedModel(networks)
     model.n_averaged = model.n_averaged.cpu()  # it is read in every step
     return model
 
 
-def _averaging(decay: float, *, warmup: bool) -> Any:
-    """Return the function that `AveragedModel` calls.
+@torch.no_grad()
+def update(average: AveragedModel, networks: nn.ModuleDict, train: Train) -> None:
+    """Move averaged weights towards those of now, as a recipe says, and copy the buffers.
 
-    With `warmup` the decay rises to its value, so that the first weights are soon forgotten, as
-    with `num_updates` in TensorFlow.
+    The first update copies the weights. With `ema_warmup` the decay rises to its value, so that the
+    first weights are soon forgotten, as with `num_updates` in TensorFlow. PyTorch's own
+    `update_parameters` copies the number of updates to the device, and waits for that.
     """
-    if not warmup:
-        return get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-
-    def average(averages: Any, current: Any, number: Any) -> None:
-        now = min(decay, (1 + int(number)) / (10 + int(number)))
-        get_ema_multi_avg_fn(now)(averages, current, number)  # type: ignore[no-untyped-call]
-
-    return average
+    number, decay = int(average.n_averaged), train.ema or 0.0
+    if train.ema_warmup:
+        decay = min(decay, (1 + number) / (10 + number))
+    own: list[Tensor] = [*average.module.parameters()]
+    now: list[Tensor] = [*networks.parameters()]
+    if number:
+        torch._foreach_lerp_(own, now, 1 - decay)
+    else:
+        torch._foreach_copy_(own, now)
+    for copied, buffer in zip(average.module.buffers(), networks.buffers(), strict=True):
+        copied.copy_(buffer)
+    average.n_averaged += 1
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from torch.profiler import record_function
 
 from vgx import rng
 from vgx.data.batches import Batch
+from vgx.engine import averages
 from vgx.engine import state as states
-from vgx.engine.averages import averaged, new_statistics, statistics_layers
+from vgx.engine.averages import new_statistics, statistics_layers
 from vgx.engine.build import build_network, evaluating, label_inputs
 from vgx.engine.finite import Guard
 from vgx.engine.forward import Forward
@@ -86,7 +87,7 @@ class Engine:
                     terms |= self.update(players, number, index, batch)
         if self.ema is not None:
             with record_function("vgx: averaging"):
-                self.ema.update_parameters(self.networks_to_average())
+                averages.update(self.ema, self.networks_to_average(), self.recipe.train)
         return terms
 
     def turns(self, index: int, count: int) -> list[list[Player]]:
@@ -202,10 +203,9 @@ class Engine:
         return nn.ModuleDict({name: self.networks[name] for name in names})
 
     def _build_ema(self) -> AveragedModel | None:
-        train = self.recipe.train
-        if train.ema is None:
+        if self.recipe.train.ema is None:
             return None
-        return averaged(self.networks_to_average(), train.ema, warmup=train.ema_warmup)
+        return averages.averaged(self.networks_to_average())
 
     def refresh_average(self, number: int, batches: Iterable[Batch]) -> None:
         """Take the BatchNorm statistics of the averaged networks from minibatches of a training.
