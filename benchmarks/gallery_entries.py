@@ -13,15 +13,9 @@ VAE = (*AT_64, "encoder.widths=[32, 64, 128, 256]", DECODER)
 POINT = (*AT_64, "encoder.inner.widths=[32, 64, 128, 256]", DECODER)
 GAN = (*AT_64, DECODER, JUDGE)
 FEW = ("image.size=64", DECODER, JUDGE)
-GRID = (*AT_64, "latent=[8, 16, 16]", "prior.width=128", "prior.depth=4")
 MOVING = (
     *AT_64, "latent=[8, 16, 16]", "encoder.normalised=false", "encoder.decay=0.99", "prior=null",
     "sampler=aggregate-gaussian",
-)  # fmt: skip
-KL = (*AT_64, "latent=[4, 16, 16]", "prior.width=64")
-LADDER = (
-    *AT_64, "latent=544", "encoder.widths=[32, 64, 128, 128]", "decoder.widths=[128, 128, 64, 32]",
-    "losses.2.latents=[32, 544]",
 )  # fmt: skip
 LABELLED = ("image.size=64", "dataset.count=8000")
 
@@ -63,11 +57,11 @@ ENTRIES = {
     "dip_vae": Entry(6000, VAE),
     "factor_vae": Entry(6000, VAE),
     "vamp_prior": Entry(6000, VAE),
-    "hierarchical_vae": Entry(6000, LADDER),
+    "hierarchical_vae": Entry(4000),
     "wae_mmd": Entry(6000, POINT),
     "wae_gan": Entry(6000, POINT),
     "aae": Entry(6000, POINT),
-    "soft_intro_vae": Entry(8000, VAE),
+    "soft_intro_vae": Entry(4000),
     "dcgan": Entry(8000, GAN),
     "dcgan_ada": Entry(8000, FEW),
     "dcgan_ada.without": Entry(
@@ -88,33 +82,44 @@ ENTRIES = {
             f"train.optimizers.discriminator.lr={cosine(2e-4, 5e-5)}",
         ),
     ),
-    "infogan": Entry(8000, (*GAN, "encoder.inner.widths=[32, 64, 128, 256]")),
-    "stylegan2_ada": Entry(10000, (FACES,)),
-    "biggan": Entry(
-        10000,
+    "infogan": Entry(3000),
+    "stylegan2_ada": Entry(
+        2000,
         (
-            *LABELLED, "decoder.widths=[128, 128, 128, 64, 32]",
-            "discriminator.widths=[32, 64, 128, 128]",
+            "image.size=32", "latent=64", "decoder.widths=[64, 64, 64, 32]", "decoder.styles=64",
+            "discriminator.widths=[32, 64, 64, 64]", "diff_augment.0.thousands=20",
+            "train.batch=16",
         ),
     ),
-    "projected_gan": Entry(4000, (FACES,)),
-    "unet_gan": Entry(8000, (FACES,)),
+    "biggan": Entry(1500),
+    "projected_gan": Entry(
+        1500,
+        (
+            "image.size=32", "decoder.widths=[64, 64, 32]", "discriminator.size=64",
+            "discriminator.width=16", "train.batch=16",
+        ),
+    ),
+    "unet_gan": Entry(
+        2000,
+        (
+            "image.size=32", "decoder.widths=[64, 64, 32]", "discriminator.widths=[16, 32, 64]",
+            "train.batch=16",
+        ),
+    ),
     "bigan": Entry(10000, (*VAE, JUDGE)),
     "alpha_gan": Entry(6000, (*POINT, "discriminators.image.widths=[32, 64, 128, 256]")),
     "larsen_vaegan": Entry(6000, (*VAE, JUDGE)),
-    "vqvae": Entry(4000, GRID, prior=4000),
+    "vqvae": Entry(2000, prior=2000),
     "vqvae.restart": Entry(4000, MOVING, recipe="vqvae", what="moving averages with restart"),
     "vqvae.without": Entry(
         4000, (*MOVING, "encoder.restart=0"), recipe="vqvae", what="moving averages, no restart"
     ),
-    "vqgan": Entry(4000, GRID, prior=4000),
-    "fsq_autoencoder": Entry(4000, (*GRID, "latent=[3, 16, 16]"), prior=4000),
-    "residual_autoencoder": Entry(
-        4000, (*AT_64, "latent=[8, 8, 8]", "prior.width=128", "prior.depth=4"), prior=4000
-    ),
-    "kl_autoencoder": Entry(4000, KL, prior=6000),
-    "eq_vae": Entry(4000, KL, prior=6000),
-    "tiny_autoencoder": Entry(4000, (*AT_64, "latent=[4, 16, 16]")),
+    "vqgan": Entry(2000, prior=2000),
+    "fsq_autoencoder": Entry(2000, prior=2000),
+    "residual_autoencoder": Entry(2000, prior=2000),
+    "kl_autoencoder": Entry(1600, prior=2000),
+    "eq_vae": Entry(1600, prior=2000),
+    "tiny_autoencoder": Entry(1000),
     "finetune_autoencoder": Entry(
         2000,
         (
