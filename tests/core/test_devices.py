@@ -8,7 +8,10 @@ import pytest
 import torch
 
 import vgx
+from vgx.check.examine import examine
+from vgx.data.batches import Batch
 from vgx.engine.build import devices, pick_device, unused_gpu
+from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
 from vgx.training import environment
 
@@ -133,3 +136,25 @@ def test_one_process_is_one_process(monkeypatch, size):
     if size is not None:
         monkeypatch.setenv("WORLD_SIZE", size)
     environment.one_process()
+
+
+def test_a_check_compares_networks_without_tf32(monkeypatch):
+    """With it, another number of images changes the third digit, which a codebook rounds."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        engine = Engine(vgx.load_recipe("tiny"), 1)
+        seen = []
+
+        def note(module, inputs, output):
+            setting = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+            seen.append((module.training, *setting))
+
+        engine.networks["encoder"].register_forward_hook(note)
+        examine(engine, vgx.discover(), Batch(torch.rand(4, 3, 16, 16)))
+        assert set(seen) == {(True, "high", True), (False, "highest", False)}
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -131,7 +131,7 @@ def test_the_stratified_estimate_has_no_bias():
 
     count, batch = 5, 3
     posterior = vgx.Gaussian(normal(count, 2), normal(count, 2, seed=1))
-    weights = stratified_weights(batch, count)
+    weights = stratified_weights(normal(batch, 2), count)
     for own in range(count):  # the image that z was drawn for
         z = normal(1, 2, seed=own)
         each = densities(posterior, z)[0].prod(1)  # [N]

@@ -17,7 +17,14 @@ from vgx.check.attempt import alike, call, contract, read_only, same_tensors
 from vgx.check.audit import Finding
 from vgx.data.batches import Batch
 from vgx.data.decode import guarded
-from vgx.engine.build import build_network, encoder_inputs, evaluating, label_inputs, untrained
+from vgx.engine.build import (
+    build_network,
+    encoder_inputs,
+    evaluating,
+    in_full_precision,
+    label_inputs,
+    untrained,
+)
 from vgx.engine.engine import Engine
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.contract import (
@@ -45,7 +52,7 @@ from vgx.sampling.model import Model, current_model, labels_in_turn
 
 FITTED = 1000  # the most latents that a sampler is fitted to, because fitting takes long
 # Relative. For another number of images, and for a network that was built anew, a GPU may choose
-# another algorithm, with products in TF32.
+# another algorithm. A codebook rounds what little that changes, so no products are in TF32.
 ROUNDING = 1e-2
 IMAGES = 2  # number of images of a data set that are read twice
 
@@ -151,7 +158,8 @@ def _evaluated(
     def outputs(network: nn.Module, ambient: int, few: int | None = None) -> dict[str, Tensor]:
         first = [each[:few] for each in inputs]
         networks = [network, *engine.networks.values()]
-        with torch.no_grad(), evaluating(networks), rng.ambient(ambient, "check"):
+        exact = in_full_precision()
+        with torch.no_grad(), evaluating(networks), exact, rng.ambient(ambient, "check"):
             return outputs_of(engine, name, network, first, labels)
 
     network = engine.networks[name]

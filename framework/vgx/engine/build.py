@@ -129,6 +129,19 @@ def use_same_kernels() -> None:
     torch.backends.cuda.enable_mem_efficient_sdp(enabled=False)
 
 
+@contextmanager
+def in_full_precision() -> Iterator[None]:
+    """Let a GPU compute without TF32 in the block, so that outputs can be compared."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
 def unused_gpu(device: torch.device) -> str:
     """Return why a GPU without CUDA is not used; an empty text if there is none."""
     others = devices()[1:2]

@@ -9,10 +9,8 @@ from collections.abc import Callable, Collection
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 import vgx
-from vgx_builtin.augmentations.sampling import sampled
 
 SHIFT = 0.125  # of each side, the largest translation
 GREY = (0.299, 0.587, 0.114)  # luma of ITU-R 601, as in the other colour augmentations
@@ -95,19 +93,34 @@ def translate(images: Tensor, generator: Generator) -> Tensor:
         size = images.shape[axis]
         most = int(size * SHIFT)
         shift = ((2 * most + 1) * uniform(images, generator)).floor() - most  # [B]
-        old = torch.arange(size, device=images.device) - shift[:, None].long()  # [B, size]
-        old = (size - 1) - ((size - 1) - old.abs()).abs()
+        before = images.narrow(axis, 1, most).flip(axis)
+        after = images.narrow(axis, size - 1 - most, most).flip(axis)
+        # No place is taken twice, so a GPU gives the same bits of the gradient each time.
+        places = torch.arange(most, most + size, device=images.device) - shift[:, None].long()
         shape = (-1, 1, size, 1) if axis == 2 else (-1, 1, 1, size)
-        images = images.gather(axis, old.view(shape).expand_as(images))
+        index = places.view(shape).expand_as(images)  # [B, C, H, W]
+        images = torch.cat([before, images, after], axis).gather(axis, index)
     return images
 
 
 def scale(images: Tensor, generator: Generator) -> Tensor:
     """Scale each image about its middle by 2^N(0, 0.2^2)."""
-    factor = (0.2 * normal(images, generator)).exp2().view(-1, 1, 1)  # [B, 1, 1]
-    theta = torch.eye(2, 3, device=images.device, dtype=images.dtype) / factor  # [B, 2, 3]
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)  # [B, H, W, 2]
-    return sampled(images, grid)
+    factor = (0.2 * normal(images, generator)).exp2()[..., 0]  # [B, 1, 1]
+    rows, columns = (scaling(side, factor) for side in images.shape[2:])
+    return rows @ images @ columns.mT
+
+
+def scaling(side: int, factor: Tensor) -> Tensor:
+    """[B, 1, N, N]  The matrices that scale N pixels bilinearly by factors [B, 1, 1].
+
+    Outside of them pixels are reflected. Unlike `grid_sample`, a product of matrices has all
+    derivatives in each version of PyTorch, and the same bits of them each time on a GPU.
+    """
+    middles = torch.arange(side, device=factor.device, dtype=factor.dtype) + 0.5  # [N]
+    old = (middles - side / 2) / factor + side / 2  # [B, 1, N]
+    old = side - (side - old.abs().remainder(2 * side)).abs()
+    old = old.clamp(0.5, side - 0.5)
+    return (1 - (old[..., None] - middles).abs()).clamp(min=0)
 
 
 def colour(images: Tensor, generator: Generator) -> Tensor:

@@ -14,7 +14,6 @@ from pydantic_core import PydanticCustomError
 import vgx
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -91,28 +90,27 @@ class TotalCorrelation(vgx.Loss, type="total-correlation"):
             together = densities.sum(2).logsumexp(1) - math.log(len(mu))  # [B]
             alone = (densities.logsumexp(1) - math.log(len(mu))).sum(1)  # [B]
         else:
-            weights = stratified_weights(len(mu), self.images, mu.device)  # [B, B]
-            weights = weights.log().type_as(mu)
+            weights = stratified_weights(mu, self.images).log().type_as(mu)  # [B, B]
             together = (densities.sum(2) + weights).logsumexp(1)
             alone = (densities + weights[:, :, None]).logsumexp(1).sum(1)
         return (together - alone).mean() / (step.real[0].numel() if self.unit == "pixel" else 1)
 
 
-def stratified_weights(batch: int, images: int, device: torch.device | str = "cpu") -> Tensor:
-    """[B, B]  The weight of each image k in the estimate of q(z_i), which sum to 1 over k.
+def stratified_weights(mu: Tensor, images: int) -> Tensor:
+    """[B, B]  The weight of each image k of mu [B, ...] in the estimate of q(z_i); sums are 1.
 
     Raises `RecipeError` for a minibatch of one image, or of more images than there are.
     """
     import torch
 
+    batch = len(mu)
     if not 2 <= batch <= images:
         raise vgx.RecipeError(
             f"total-correlation: stratified needs a minibatch of 2 to {images} images ('images'), "
             f"and this one has {batch}"
         )
     others = batch - 1  # M
-    weights = torch.full((batch, batch), 1 / others, dtype=torch.float64, device=device)
-    place = torch.arange(batch, device=device)
-    weights[place, place] = 1 / images
-    weights[place, (place + 1) % batch] = (images - others) / (images * others)
-    return weights
+    same = mu.new_ones(batch, dtype=torch.float64).diag()  # [B, B]
+    following = same.roll(1, 1)  # for each image the next one
+    own, next_one = 1 / images, (images - others) / (images * others)
+    return own * same + next_one * following + (1 - same - following) / others

@@ -81,7 +81,7 @@ def resized(images: Tensor, height: int, width: int) -> Tensor:
 
     matrices = []
     for before, after in zip(images.shape[2:], (height, width), strict=True):
-        identity = torch.eye(before, device=images.device)[None, None]  # [1, 1, H, H]
+        identity = images.new_ones(before, dtype=torch.float32).diag()[None, None]  # [1, 1, H, H]
         size = (after, before)
         matrix = F.interpolate(identity, size, mode="bilinear", antialias=True)[0, 0]  # [h, H]
         matrices.append(matrix.type_as(images))
