@@ -146,7 +146,7 @@ def section(folder: Path) -> str:
         for figure, name in NAMES.items():
             cells = [cell(runs, COLUMNS[title][1], kind, figure) for title, runs in columns.items()]
             if any(cells):
-                real = cell(next(iter(columns.values())), "trained", "real images", figure)
+                real = cell(next(iter(columns.values()))[:1], "trained", "real images", figure)
                 what = name if kind == "reconstruction" else f"`{kind}`: {name}"
                 rows.append([what, *cells, real if kind != "reconstruction" else ""])
     first = next(iter(made.values()))
@@ -158,7 +158,7 @@ def section(folder: Path) -> str:
 
 def cell(runs: list[dict[str, Any]], weights: str, kind: str, figure: str) -> str:
     values = (run[weights][kind].get(figure) for run in runs)
-    return ", ".join(dict.fromkeys(f"{value:.4g}" for value in values if value is not None))
+    return ", ".join(f"{value:.4g}" for value in values if value is not None)
 
 
 def write_page(folder: Path) -> None:
