@@ -110,6 +110,9 @@ def live(order):
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
+    # It reads the environment when it is imported, and timm has imported it already.
+    for name in [each for each in sys.modules if each.partition(".")[0] == "huggingface_hub"]:
+        del sys.modules[name]
     sys.argv = ["vgx", *order["arguments"]]
     code = 0
     try:

@@ -85,6 +85,10 @@ HELD = {
         "nothing_else_in_a_run_is_executed no_file_of_a_run_costs_more_than_itself "
         "no_value_in_a_file_of_a_run_costs_more what_is_no_file_of_a_run_is_not_waited_for"
     ),
+    "| [studies of sweeps]": (
+        "values_that_no_worker_has_written_are_an_error_of_the_storage "
+        "what_is_no_file_of_a_study_is_refused_and_not_waited_for it_is_read_as_it_was_written"
+    ),
     "| pretrained weights": "pretrained_weights_are_safetensors_or_refused",
     "| other people's weights": "no_pt_file_gets_anything_executed nothing_executes_what_it_reads",
     "A file of a run that cannot": "the_field_is_named no_file_of_a_run_costs_more_than_itself",

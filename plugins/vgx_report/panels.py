@@ -141,6 +141,8 @@ def _samples(
         try:
             drawn = draw_samples(run, model, part)
         except Exception as error:  # noqa: BLE001 - a faulty sampler costs its own panel only
+            if part is not own and isinstance(error, vgx.RecipeError):
+                continue  # it does not fit the recipe, such as truncation in w without any w
             panels.append({"sampler": part.type, "note": f"Draws nothing here: {error}"})
             continue
         if drawn is None:

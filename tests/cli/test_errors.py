@@ -272,7 +272,8 @@ def test_plugins_and_parts_say_what_there_is(vgx_here):
     code, out, _ = vgx_here("parts", "sampler")
     assert [line.split()[1] for line in out.splitlines()[1:]] == [
         "aggregate-gaussian", "gaussian-mixture", "interpolate", "learned-prior", "neighbours",
-        "posterior", "prior", "reconstruct", "traversal", "truncation", "weighted-mix",
+        "posterior", "prior", "reconstruct", "style-truncation", "traversal", "truncation",
+        "vamp-prior", "weighted-mix",
     ]  # fmt: skip
     code, out, _ = vgx_here("parts", "sampler/weighted-mix")
     assert "concentration" in out

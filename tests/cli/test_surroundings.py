@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import re
 import subprocess
 import sys
@@ -142,7 +143,10 @@ def test_at_a_terminal_the_same_is_said_in_colour(fresh_program):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert "weighted-mix" in os.read(mine, 100_000).decode()
+        text = b""
+        while b"weighted-mix" not in text:  # a terminal gives a few thousand characters at once
+            assert select.select([mine], [], [], 5)[0], text.decode()
+            text += os.read(mine, 100_000)
     finally:
         os.close(mine)
         os.close(its)

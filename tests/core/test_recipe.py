@@ -119,7 +119,7 @@ def test_four_mistakes_of_four_kinds_are_one_error_with_four_places(faults):
         (
             "r.yaml:5:17: encoder: no installed encoder is called 'convv'; there are: "
             "autoencoder-kl, autoencoder-tiny, binary-spherical, conv, deterministic, "
-            "finite-scalar, labelled, noisy, residual, residual-quantised, timm, "
+            "finite-scalar, labelled, ladder, noisy, residual, residual-quantised, timm, "
             "vector-quantised; did you mean 'conv'?"
         ),
         "r.yaml:8:24: losses.0.weight: Input should be a valid number (here: 'heavy')",

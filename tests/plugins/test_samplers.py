@@ -418,6 +418,8 @@ def test_spatial_latents_keep_their_shape_and_the_codes_their_kind(name, setting
 
 
 def test_every_sampler_in_the_box_is_among_them():
-    here = {name for name, _ in [*DRAWING, *FIXED]} | {"learned-prior"}  # core/test_second.py
+    # Those that need a model of their own: core/test_second.py, test_style.py, test_vamp_prior.py.
+    others = {"learned-prior", "style-truncation", "vamp-prior"}
+    here = {name for name, _ in [*DRAWING, *FIXED]} | others
     box = {p.type for plugin, p in vgx.discover().offers("sampler") if plugin.name == "builtin"}
     assert here == box

@@ -252,9 +252,9 @@ def test_the_images_are_drawn_and_are_no_training_images(run, tmp_path, sampler,
     with_recipe(run, (own, sampler))
     drawn, decoded = [], exporting.decoded
 
-    def spy(model, z, labels):
+    def spy(model, z, *others):
         drawn.append(z)
-        return decoded(model, z, labels)
+        return decoded(model, z, *others)
 
     monkeypatch.setattr(exporting, "decoded", spy)
     folder = export(run, tmp_path / "out")
