@@ -189,7 +189,8 @@ def test_the_seed_recipe_is_compared_column_by_column(benchmark, monkeypatch, tm
             "| on images that were held out | `anime_vaegan_seed` | with our average |"
             " training images |\n| --- | --- | --- | --- |\n"
             "| PSNR, dB (more is better) | 18, 18.25 | 19, 19.25 |  |\n"
-            "| `prior`: coverage [random-conv] (more is better) | 0.5, 0.5 | 0.75, 0.75 | 0.875 |\n\n"
+            "| `prior`: coverage [random-conv] (more is better) | 0.5, 0.5 | 0.75, 0.75 |"
+            " 0.875 |\n\n"
             "<!-- end -->\n\nSeen: a face.\n"
         )
 

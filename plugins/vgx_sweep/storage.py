@@ -188,12 +188,15 @@ def names() -> list[str]:
 def connect(url: str, heartbeat: int, *, new: bool = True) -> Any:
     """Return Optuna's storage at a URL; with `new` its tables are made where they are missing."""
     optuna = require_optuna()
+    from sqlalchemy.pool import NullPool
+
     sqlite = url.startswith("sqlite")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
         options: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {
-            "pool_pre_ping": True, "connect_args": {"connect_timeout": 10},
+            # No connection is kept: it would be lost with the server, and warned of when forgotten.
+            "poolclass": NullPool, "connect_args": {"connect_timeout": 10},
         }  # fmt: skip
         try:
             rdb = optuna.storages.RDBStorage(
