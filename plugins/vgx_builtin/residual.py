@@ -65,7 +65,7 @@ class ResidualBlock(nn.Module):
 
 
 def halving_blocks(channels: int, widths: Sequence[int], *, wide: bool = False) -> list[nn.Module]:
-    """Return a discriminator's blocks, each of which halves: the first one takes the image."""
+    """Return a discriminator's blocks, each of which halves; the first one takes the image."""
     pairs = enumerate(pairwise((channels, *widths)))
     return [
         ResidualBlock(before, after, "halve", first=not index, wide=wide)
