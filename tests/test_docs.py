@@ -143,7 +143,7 @@ def _places(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     before = set(sys.modules)
     yield
-    packages = ("vgx_huber", "vgx_spectra", "vgx_losses", "vgx_began", "shift")
+    packages = ("vgx_huber", "vgx_spectra", "vgx_losses", "vgx_began", "test_vgx_began", "shift")
     for name in set(sys.modules) - before:
         made = name.startswith(("vgx_plugin_file_", "doc_block_"))
         if made or name.partition(".")[0] in packages:
@@ -207,10 +207,12 @@ def test_a_quoted_file_is_the_file(block):
     assert block.text == (root / block.note).read_text()
 
 
-def test_every_file_of_the_examples_is_quoted():
+def test_every_file_of_the_examples_is_quoted_or_linked():
     pages = [DOCS / "plugin-tutorial.md", DOCS / "from-a-paper.md"]
-    quoted = {(DOCS / block.note).resolve() for page in pages for block in blocks("python", page)}
-    assert {file for file in EXAMPLES.rglob("*.py") if "__pycache__" not in file.parts} <= quoted
+    shown = {(DOCS / block.note).resolve() for page in pages for block in blocks("python", page)}
+    linked = [link for page in pages for link in re.findall(r"\]\(([^)\s]+\.py)\)", prose(page))]
+    shown |= {(DOCS / link).resolve() for link in linked}
+    assert {file for file in EXAMPLES.rglob("*.py") if "__pycache__" not in file.parts} <= shown
 
 
 @pytest.mark.usefixtures("installed", "one_thread")
@@ -226,15 +228,24 @@ def test_the_python_of_every_page_runs(tmp_path, monkeypatch, capsys):
         spec = importlib.util.spec_from_file_location(name, file)
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        for function in [f for key, f in vars(module).items() if key.startswith("test_")]:
-            for case in cases(function):
-                function(**case)
+        run_tests(module)
     run = vgx.Run(tmp_path / "runs" / "0001-tiny")
     (shown,) = [json.loads(block.text) for block in BLOCKS if block.note == "log"]
     line = run.read_log()[-1]
     for part in (None, "losses", "rates", "grad_norm", "accuracy"):
         assert list(shown[part] if part else shown) == list(line[part] if part else line)
     assert capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_tests_of_an_example_that_a_page_only_links_pass():
+    run_tests(importlib.import_module("test_vgx_began"))
+
+
+def run_tests(module):
+    for function in [f for key, f in vars(module).items() if key.startswith("test_")]:
+        for case in cases(function):
+            function(**case)
 
 
 def cases(function):

@@ -35,11 +35,9 @@ class LadderEncoder(nn.Module):
             stages.append(ResidualBlock(before, width, "halve", "group"))
             before = width
         c, h, w = self.levels
-        self.begin, self.end = (
-            nn.Sequential(*stages[: lower + 1]),
-            nn.Sequential(
-                *stages[lower + 1 :], *normalisation("group", before), nn.ReLU(), nn.Flatten()
-            ),
+        self.begin = nn.Sequential(*stages[: lower + 1])
+        self.end = nn.Sequential(
+            *stages[lower + 1 :], *normalisation("group", before), nn.ReLU(), nn.Flatten()
         )
         features, sides = widths[lower - 1], (h * w) // 4 ** (len(widths) - lower)
         self.below = nn.Sequential(

@@ -6,6 +6,8 @@ Letters: B images, F and G features before and after, h x w places.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -60,6 +62,15 @@ class ResidualBlock(nn.Module):
         """[B, F, h, w] -> [B, G, h', w'] with half, the same or twice the places on a side."""
         out: Tensor = self.shortcut(x) + self.body(x)
         return out
+
+
+def halving_blocks(channels: int, widths: Sequence[int], *, wide: bool = False) -> list[nn.Module]:
+    """Return a discriminator's blocks, each of which halves; the first one takes the image."""
+    pairs = enumerate(pairwise((channels, *widths)))
+    return [
+        ResidualBlock(before, after, "halve", first=not index, wide=wide)
+        for index, (before, after) in pairs
+    ]
 
 
 class SumPool(nn.Module):

@@ -39,23 +39,21 @@ class BigGanDiscriminator(vgx.Discriminator, type="biggan"):
 
         from vgx_builtin.biggan import NonLocal, orthogonal, place_of
         from vgx_builtin.modules import StagedDiscriminator, last_sides, spectrally_normed
-        from vgx_builtin.residual import ResidualBlock, SumPool
+        from vgx_builtin.residual import ResidualBlock, SumPool, halving_blocks
         from vgx_builtin.wrapping import ProjectionDiscriminator, classes
 
         count = classes("discriminator biggan", image)
         last_sides("discriminator biggan", image, len(self.widths))
         maps = [min(image.height, image.width) // 2 ** (i + 1) for i in range(len(self.widths))]
         attended = place_of("discriminator biggan", self.attention, maps)
-        before: int = image.channels
-        stages: list[nn.Module] = []
-        for index, width in enumerate(self.widths):
-            block = ResidualBlock(before, width, "halve", first=not stages, wide=True)
-            stages.append(nn.Sequential(block, NonLocal(width)) if index == attended else block)
-            before = width
-        stages.append(ResidualBlock(before, before, "keep"))
-        head = nn.Sequential(nn.ReLU(), SumPool(), nn.Linear(before, 1))
+        last = self.widths[-1]
+        stages = halving_blocks(image.channels, self.widths, wide=True)
+        if attended is not None:
+            stages[attended] = nn.Sequential(stages[attended], NonLocal(self.widths[attended]))
+        stages.append(ResidualBlock(last, last, "keep"))
+        head = nn.Sequential(nn.ReLU(), SumPool(), nn.Linear(last, 1))
         inner = StagedDiscriminator(stages, head)
-        network = ProjectionDiscriminator(inner, count, before, mean=False)
+        network = ProjectionDiscriminator(inner, count, last, mean=False)
         orthogonal(network)
         if self.spectral:
             spectral_norm(network.embedding)

@@ -32,15 +32,12 @@ class ResidualDiscriminator(vgx.Discriminator, type="residual"):
         from torch import nn
 
         from vgx_builtin.modules import StagedDiscriminator, glorot, last_sides, spectrally_normed
-        from vgx_builtin.residual import ResidualBlock, SumPool
+        from vgx_builtin.residual import ResidualBlock, SumPool, halving_blocks
 
         last_sides("discriminator residual", image, len(self.widths))
-        before: int = image.channels
-        stages: list[nn.Module] = []
-        for width in self.widths:
-            stages.append(ResidualBlock(before, width, "halve", first=not stages))
-            before = width
-        stages.append(ResidualBlock(before, before, "keep"))
-        head = nn.Sequential(nn.ReLU(), SumPool(), glorot(nn.Linear(before, 1)))
+        last = self.widths[-1]
+        stages = halving_blocks(image.channels, self.widths)
+        stages.append(ResidualBlock(last, last, "keep"))
+        head = nn.Sequential(nn.ReLU(), SumPool(), glorot(nn.Linear(last, 1)))
         network = StagedDiscriminator(stages, head)
         return spectrally_normed(network) if self.spectral else network

@@ -28,7 +28,7 @@ class StyleDiscriminator(vgx.Discriminator, type="style"):
     pixels, which end at 4."""
     group: PositiveInt = 4
     """Images whose deviation is taken together: at most so many, and a number that divides the
-    minibatch. 1 does without it."""
+    minibatch. With 1 the feature tells nothing."""
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1]."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vgx
 from vgx_builtin.modules import glorot
-from vgx_builtin.residual import ResidualBlock, SumPool
+from vgx_builtin.residual import ResidualBlock, SumPool, halving_blocks
 
 
 class UnetDiscriminator(nn.Module):
@@ -21,12 +21,9 @@ class UnetDiscriminator(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         """Take the channels of images, and those after each halving."""
         super().__init__()
-        down: list[nn.Module] = []
+        down = halving_blocks(channels, widths)
         up: list[nn.Module] = []
-        before = channels
-        for width in widths:
-            down.append(ResidualBlock(before, width, "halve", first=not down))
-            before = width
+        before = widths[-1]
         for after in (*widths[-2::-1], widths[0]):
             # All but the deepest also take the encoder's output of the same size.
             up.append(ResidualBlock(before * (2 if up else 1), after, "double"))

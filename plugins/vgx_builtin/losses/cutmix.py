@@ -25,9 +25,9 @@ class CutmixConsistency(vgx.Loss, type="cutmix-consistency"):
     """
 
     fakes: Literal["none", "bce", "hinge"] = "none"
-    """Also judge the mixed images, with this loss: fake as a whole, each pixel as what it is of (as
-    in the authors' program, with `bce`). The mean over the image's logit and those of the pixels,
-    half each, is added."""
+    """Also judge the mixed images, with this loss: the whole is fake, and a pixel is what the image
+    is that it comes from (as in the authors' program, with `bce`). The mean over the image's logit
+    and those of the pixels, half each, is added."""
 
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0."""

@@ -36,7 +36,7 @@ class Iwae(vgx.Loss, type="iwae"):
         """Return a scalar; its mean over the samples is >= 0."""
         from torch.nn import functional as F
 
-        from vgx_builtin.losses.latent import gaussian
+        from vgx_builtin.losses.latent import gaussian, log_normal
 
         posterior = gaussian(self.type, step.posterior)
         mu, logvar = posterior.mu, posterior.logvar  # [B, *Z]
@@ -59,9 +59,3 @@ class Iwae(vgx.Loss, type="iwae"):
             surrogate = -(shares * weights).sum(0).mean()
             value = surrogate + (value - surrogate).detach()
         return value / (step.real[0].numel() if self.unit == "pixel" else 1)
-
-
-def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """[K, B]  The log density of latents [K, B, *Z] in a Gaussian [B, *Z]."""
-    terms = math.log(2 * math.pi) + logvar + (z - mu).square() * (-logvar).exp()
-    return -0.5 * terms.flatten(2).sum(2)

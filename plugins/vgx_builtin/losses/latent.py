@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
@@ -112,3 +113,9 @@ def gaussian(name: str, posterior: vgx.Posterior) -> vgx.Gaussian:
         given = type(posterior).__name__
         raise vgx.RecipeError(f"{name} needs a Gaussian posterior; the encoder gives a {given}")
     return posterior
+
+
+def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """[...]  The log density of latents [..., *Z] in Gaussians [B, *Z], summed over Z."""
+    terms = math.log(2 * math.pi) + logvar + (z - mu).square() * (-logvar).exp()
+    return -0.5 * terms.flatten(1 - mu.dim()).sum(-1)

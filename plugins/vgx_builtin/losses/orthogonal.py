@@ -24,7 +24,7 @@ class Orthogonal(vgx.Loss, type="orthogonal"):
     weight: vgx.Weight = 1e-4
     """Beta in the paper, which has 1e-4; a number or a schedule."""
     network: Literal["encoder", "decoder", "discriminator"] = "decoder"
-    """The network whose weights it is about, trained by the term of its player."""
+    """The network whose weights count; the player that trains it gets the term."""
     leave_out: tuple[str, ...] = ("*embedding*",)
     """Patterns of the names of parameters to leave out; by default vectors for labels, as in the
     authors' program."""

@@ -23,7 +23,7 @@ class PathLength(vgx.Loss, type="path-length"):
     weight: vgx.Weight = 2.0
     """2 in the authors' program; a number, a schedule or adaptive."""
     shrink: PositiveInt = 2
-    """It is computed for one of so many images of the minibatch, to save memory and time."""
+    """Its number of latents is the minibatch's size divided by this, to save memory and time."""
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """The decay of the moving average, which begins at 0, each time that the term is computed."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import vgx
-from vgx_builtin.losses.latent import gaussian
+from vgx_builtin.losses.latent import gaussian, log_normal
 
 NOISE = 0.1  # deviation of the first pseudo-inputs from grey
 
@@ -43,16 +43,8 @@ class VampPriorTerm(nn.Module):
         """Return a scalar of any sign; its mean over posterior samples is >= 0."""
         own = gaussian("vamp-prior", step.posterior)
         others = self.mixture(step.encode)
-        latents = step.z.dim() - 1  # 1 for flat latents, 3 for spatial ones
-        posterior = log_normal(step.z, own, latents)  # [B]
-        each = log_normal(step.z[:, None], others, latents)  # [B, K]
+        posterior = log_normal(step.z, own.mu, own.logvar)  # [B]
+        each = log_normal(step.z[:, None], others.mu, others.logvar)  # [B, K]
         prior = each.logsumexp(1) - math.log(each.shape[1])  # [B]
         nats: Tensor = (posterior - prior).mean()
         return nats / (step.real[0].numel() if self.unit == "pixel" else 1)
-
-
-def log_normal(z: Tensor, posterior: vgx.Gaussian, latents: int) -> Tensor:
-    """Return the log density of a Gaussian, summed over its last dimensions, the latents."""
-    mu, logvar = posterior.mu, posterior.logvar
-    terms = math.log(2 * math.pi) + logvar + (z - mu).square() * (-logvar).exp()
-    return -0.5 * terms.flatten(-latents).sum(-1)

@@ -20,10 +20,12 @@ class Prior(vgx.Sampler, type="prior"):
 
     def build(self, latent: vgx.LatentSpec) -> vgx.LatentSampler:
         """Return an object that draws [n, *Z]."""
-        return _Normal(latent)
+        return Normal(latent)
 
 
-class _Normal:
+class Normal:
+    """Draws from N(0, I)."""
+
     def __init__(self, latent: vgx.LatentSpec) -> None:
         self.latent = latent
 

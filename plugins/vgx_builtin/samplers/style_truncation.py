@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from pydantic import PositiveInt
 
 import vgx
+from vgx_builtin.samplers.prior import Normal
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
 
 class StyleTruncation(vgx.Sampler, type="style-truncation"):
@@ -36,9 +37,10 @@ class StyleTruncation(vgx.Sampler, type="style-truncation"):
         return _Truncated(self.psi, self.cutoff, latent)
 
 
-class _Truncated:
+class _Truncated(Normal):
     def __init__(self, psi: float, cutoff: int | None, latent: vgx.LatentSpec) -> None:
-        self.psi, self.cutoff, self.latent = psi, cutoff, latent
+        super().__init__(latent)
+        self.psi, self.cutoff = psi, cutoff
 
     def use(self, model: vgx.Model) -> None:
         """Take the decoder. Raises `RecipeError` for one without a mapping network."""
@@ -53,13 +55,6 @@ class _Truncated:
             raise vgx.RecipeError(f"sampler style-truncation: {text}; write 'sampler: prior'")
         self.decoder: vgx.Mapped = decoder
         self.mean: Tensor = mean
-
-    def draw(self, n: int, codes: Tensor, generator: Generator) -> Tensor:
-        """[n, *Z]  From N(0, I)."""
-        import torch
-
-        rows = [torch.randn(self.latent.shape, generator=generator) for _ in range(n)]
-        return torch.stack(rows).to(codes)
 
     def decode(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """[n, C, H, W]  The images in [0, 1] of latents [n, *Z], truncated."""
