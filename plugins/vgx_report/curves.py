@@ -32,16 +32,10 @@ Lines = list[reading.Line]
 Values = Mapping[str, float]
 
 
-def _losses(line: reading.Line) -> Values:
-    return line.get("losses", {})
-
-
-def _rates(line: reading.Line) -> Values:
-    return line.get("rates", {})
-
-
-def _norms(line: reading.Line) -> Values:
-    return line.get("grad_norm", {})
+def _field(
+    name: Literal["losses", "rates", "grad_norm", "figures", "metrics"],
+) -> Callable[[reading.Line], Values]:
+    return lambda line: line.get(name, {})
 
 
 def _accuracy(line: reading.Line) -> Values:
@@ -60,22 +54,15 @@ def _perplexity(line: reading.Line) -> Values:
     return {n: v for n, v in line.get("codebook", {}).items() if n == "perplexity"}
 
 
-def _figures(line: reading.Line) -> Values:
-    return line.get("figures", {})
-
-
 def _speed(line: reading.Line) -> Values:
     return {"speed": line["images_per_second"]} if "images_per_second" in line else {}
 
 
-def _metrics(line: reading.Line) -> Values:
-    return line.get("metrics", {})
-
-
 # By the title of an axis, so that no chart has values of another kind.
 READERS: dict[str, Callable[[reading.Line], Values]] = {
-    TERM: _losses, NORM: _norms, SHARE: _accuracy, USAGE: _usage, CODES: _perplexity, RATE: _rates,
-    METRIC: _metrics, FIGURE: _figures, SPEED: _speed,
+    TERM: _field("losses"), NORM: _field("grad_norm"), SHARE: _accuracy, USAGE: _usage,
+    CODES: _perplexity, RATE: _field("rates"), METRIC: _field("metrics"),
+    FIGURE: _field("figures"), SPEED: _speed,
 }  # fmt: skip
 
 
@@ -99,7 +86,7 @@ def of_run(
     # Rates that never change are named in the note, not drawn.
     rates: dict[str, set[float]] = {}
     for line in logged:
-        for name, rate in _rates(line).items():
+        for name, rate in line.get("rates", {}).items():
             rates.setdefault(name, set()).add(rate)
     steady = [f"{name} {min(values):g}" for name, values in rates.items() if len(values) == 1]
     chosen, also = evenly(logged, LINES), evenly(measured, LINES)
@@ -134,7 +121,7 @@ def of_prior(lines: Lines) -> dict[str, Any] | None:
     chosen = evenly([line for line in lines if line.get("losses")], LINES)
     if not chosen:
         return None
-    title = f"Loss of {listed(list(_losses(chosen[-1])))}"
+    title = f"Loss of {listed(list(chosen[-1]['losses']))}"
     charts = [
         _group(title, TERM, 0, chosen),
         _group("Gradient norm", NORM, 0, chosen),

@@ -191,6 +191,68 @@ def test_a_sampler_decodes_in_place_of_the_model_and_gets_labels_where_there_are
     assert prepared.sampler.labels == [None]
 
 
+class OfLabels(vgx.Decoder, type="test-of-labels"):
+    """A linear layer, and the label as brightness."""
+
+    conditional = True
+
+    def build(self, latent, image):
+        return LabelAsBrightness(latent, image)
+
+
+class LabelAsBrightness(nn.Module):
+    def __init__(self, latent, image):
+        super().__init__()
+        self.layer, self.shape = nn.Linear(latent.size, image.pixel_values), image.shape
+
+    def forward(self, z, labels):
+        return self.layer(z.flatten(1)).view(-1, *self.shape) + labels[:, None, None, None]
+
+
+class Fits(vgx.Sampler, type="test-bright-fitted"):
+    """Draws from N(0, I), and learns how much it brightens. It decodes only with labels."""
+
+    def build(self, latent):
+        return Fitting(0.25, "", latent)
+
+
+class Fitting(Brightens):
+    def fit(self, codes):
+        self.learned = codes.var().clamp(max=self.by)
+
+    def state_dict(self):
+        return {"learned": self.learned}
+
+    def load_state_dict(self, state):
+        self.learned = state["learned"]
+
+    def decode(self, z, labels):
+        assert labels.device == z.device
+        return (self.model.decode(z, labels) + self.learned).clamp(max=1)
+
+
+def model_with_labels():
+    image, latent = vgx.ImageSpec(16, classes=3), vgx.LatentSpec((8,))
+    model = small_model(image, latent)
+    changed = model.recipe.model_copy(update={"decoder": OfLabels()})
+    return dataclasses.replace(model, recipe=changed, decoder=OfLabels().build(latent, image))
+
+
+def test_the_kit_decodes_with_the_labels_of_a_model_and_with_what_was_fitted():
+    model = model_with_labels()
+    check_part(Fits(), image=model.recipe.image, latent=model.recipe.latent, model=model)
+
+
+def test_a_sampler_decodes_on_the_device_of_the_model():
+    """Latents and labels are drawn on the CPU."""
+    model, given = model_with_labels(), []
+    model = dataclasses.replace(model, codes=model.codes.to("meta"))
+    sampler = Bright().build(model.recipe.latent)
+    sampler.decode = lambda z, labels: given.extend([z, labels]) or z
+    sampling.decode(model, sampler, torch.zeros(2, 8), torch.arange(2))
+    assert [each.device.type for each in given] == ["meta", "meta"]
+
+
 def test_a_module_is_mapped_by_methods_of_its_class():
     """From Python 3.12 on, comparing with a protocol does not see what `__getattr__` finds.
 

@@ -324,6 +324,8 @@ ENDED_BEFORE = "and 1 at step 200; to end there: vgx fit 7 --set prior.steps=200
         ({}, ""),
         ({100: 1.2, 200: 1.0, 300: 1.01}, ", of held-out images 1.01"),
         ({90: 1.2, 200: 1.0, 300: 1.3}, f", of held-out images 1.3, {ENDED_BEFORE}"),
+        ({100: -2.5, 200: -3.0}, ", of held-out images -3"),  # of a prior that has a density
+        ({100: -2.5, 200: -3.0, 300: -2.99}, ", of held-out images -2.99"),
     ],
 )
 def test_the_end_says_when_held_out_images_were_predicted_better(values, text):

@@ -48,7 +48,7 @@ from vgx.parts.kinds import (
     Source,
 )
 from vgx.sampling.draw import built_sampler, decode
-from vgx.sampling.model import Model, current_model, labels_in_turn
+from vgx.sampling.model import Model, current_model
 
 FITTED = 1000  # the most latents that a sampler is fitted to, because fitting takes long
 # Relative. For another number of images, and for a network that was built anew, a GPU may choose
@@ -144,7 +144,7 @@ def outputs_of(
         if name == "decoder":
             check_tensor("the logits", given, image)
             if isinstance(network, Mapped) and not network.training:
-                check_mapped(network, [*inputs, *label_inputs(part, few)], given)
+                check_mapped(network, [*inputs, *further], given)
             return {"logits": given}
         check_score(given, count)
         return {"logits": given.logits}
@@ -271,8 +271,7 @@ def _try_drawing(
         yield Finding("contract:sampler", "its latent i depends on how many are drawn: 5 or 2")
     if isinstance(sampler, Decodes):
         with rng.ambient(0, "check"), contract(part):
-            labels = labels_in_turn(len(z), recipe, engine.device)  # [5]
-            images = call(part, decode, model, sampler, z.to(engine.device), labels)
+            images = call(part, decode, model, sampler, z, None)
             check_decoded(images, (len(z), *recipe.image.shape))
     if isinstance(sampler, Fitted):
         loaded = call(part, built_sampler, part, model)

@@ -381,13 +381,16 @@ def random_labels(counts: LabelCounts, n: int, seed: int, together: int = 1) -> 
 
 @torch.no_grad()
 def decode(model: Model, sampler: LatentSampler | None, z: Tensor, labels: Tensor | None) -> Tensor:
-    """[N, C, H, W]  Images in [0, 1] of latents [N, *Z], which are on the model's device.
+    """[N, C, H, W]  Images in [0, 1] of latents [N, *Z], on the model's device.
 
-    A sampler that decodes by itself does so; by default the model decodes.
+    A sampler that decodes by itself does so; by default the model decodes. Without labels [N], a
+    conditional decoder gets each one in turn.
     """
     if not isinstance(sampler, Decodes):
         return model.decode(z, labels)
-    return sampler.decode(z, labels if model.recipe.decoder.conditional else None)
+    device = model.codes.device
+    labels = labels_in_turn(len(z), model.recipe, device) if labels is None else labels.to(device)
+    return sampler.decode(z.to(device), labels if model.recipe.decoder.conditional else None)
 
 
 def decoded(
@@ -402,17 +405,15 @@ def decoded(
     if labels is None:
         labels = labels_in_turn(len(z), model.recipe, z.device)  # [n]
     size = max(1, min(CHUNK, VALUES // model.recipe.image.pixel_values))
-    device = model.codes.device
 
     def chunk(start: int) -> Tensor:
         part, own = z[start : start + size], labels[start : start + size]
         missing = size - len(part)
-        padded = F.pad(part, (0, 0) * (z.dim() - 1) + (0, missing)).to(device)  # [size, *Z]
-        given = F.pad(own, (0, missing)).to(device)  # [size]
-        return decode(model, sampler, padded, given)[: len(part)]
+        padded = F.pad(part, (0, 0) * (z.dim() - 1) + (0, missing))  # [size, *Z]
+        return decode(model, sampler, padded, F.pad(own, (0, missing)))[: len(part)]
 
     # A GPU runs one operation after another; the cores of a CPU run side by side.
-    return ahead(chunk, range(0, len(z), size), 1 if device.type == "cuda" else threads())
+    return ahead(chunk, range(0, len(z), size), 1 if model.codes.is_cuda else threads())
 
 
 def _fit_once(part: Sampler, model: Model, codes: Tensor, run: Run, name: str) -> LatentSampler:

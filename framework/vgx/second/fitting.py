@@ -55,7 +55,7 @@ MEASURED = 256  # images that were held out, at most
 WARMUP = 100  # steps in which the learning rate rises
 CLIP = 1.0  # the largest norm of the gradient
 BETAS = (0.9, 0.99)  # of Adam
-WORSE = 1.02  # times the lowest loss of held-out images: then fewer steps are proposed
+WORSE = 0.02  # of the lowest loss of held-out images: so far above it fewer steps are proposed
 CODES, HELD_OUT = "codes", "held-out"  # folders
 UNSEEN = "held_out"  # the loss of images that were held out, in the log
 
@@ -450,8 +450,8 @@ def _unseen(fitting: Fitting, lines: list[Line]) -> str:
     if not values:
         return ""
     last, best = values[max(values)], min(values, key=lambda step: values[step])
-    text = f", of held-out images {last:.3g}"
-    if last < WORSE * values[best]:
+    lowest, text = values[best], f", of held-out images {last:.3g}"
+    if last - lowest <= WORSE * abs(lowest):  # that of a prior with a density may be below 0
         return text
     again = f"vgx fit {fitting.run.short} --set prior.steps={best}"
-    return f"{text}, and {values[best]:.3g} at step {best:,}; to end there: {again}"
+    return f"{text}, and {lowest:.3g} at step {best:,}; to end there: {again}"

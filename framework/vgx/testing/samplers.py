@@ -37,16 +37,15 @@ def check_sampler(case: Case) -> None:
         return built_sampler(part, model)
 
     with read_only(part, model.networks):
-        _check_drawing(case, build, codes)
-        _check_decoding(case, build(), model, codes[:5])
+        _check_drawing(case, build, model)
     source = part.pictures(case.image)
     if source is not None:
         check_source(case, source)
 
 
-def _check_drawing(case: Case, build: Callable[[], Any], codes: Tensor) -> None:
-    """Check the latents that it draws, and what it learns from codes [K, *Z]."""
-    shape, sampler = case.latent.shape, build()
+def _check_drawing(case: Case, build: Callable[[], Any], model: Model) -> None:
+    """Check the latents that it draws, and what it learns from the codes [K, *Z] of a model."""
+    shape, sampler, codes = case.latent.shape, build(), model.codes
     complete = getattr(sampler, "fit", None) is None or isinstance(sampler, Fitted)
     case.check(complete, "it has fit, but not state_dict and load_state_dict: fit is never called")
     if isinstance(sampler, Fitted):
@@ -67,6 +66,7 @@ def _check_drawing(case: Case, build: Callable[[], Any], codes: Tensor) -> None:
     for n in (2, 100):
         same = torch.equal(z[:2], with_generator(sampler.draw, n, codes)[:2])
         case.check(same, f"its latent i depends on how many are drawn: 5 or {n}")
+    _check_decoding(case, sampler, model, z)
     _check_rows(case, build, codes)
 
 

@@ -46,7 +46,7 @@ def draw(engine: Engine, store: Store, run: Run, step: int) -> dict[str, Tensor]
     model = current_model(engine, step)
     with rng.ambient(seed, "grids", step), evaluating(model.networks):
         encoded = _encoded(model, engine, store)
-        drawn = _own_images(encoded, engine, store)
+        drawn = _own_images(encoded, store)
         if drawn is not None:
             images, captions = drawn  # [N, C, H, W]
             grids["samples"] = save_grid(images, files["samples"], part.row_length, captions)
@@ -96,7 +96,7 @@ def _encoded(model: Model, engine: Engine, store: Store) -> Model:
     return replace(model, codes=torch.cat(codes), labels=labels)  # codes [K, *Z]
 
 
-def _own_images(model: Model, engine: Engine, store: Store) -> tuple[Tensor, Captions] | None:
+def _own_images(model: Model, store: Store) -> tuple[Tensor, Captions] | None:
     """[N, C, H, W]  Draw with the recipe's sampler; None, with a notice, when it fails."""
     part, seed = model.recipe.sampler, model.recipe.train.seed
     try:
@@ -107,8 +107,8 @@ def _own_images(model: Model, engine: Engine, store: Store) -> tuple[Tensor, Cap
                 names = tuple(name for name, _ in store.classes(model.recipe.image))
                 prepared = replace(prepared, names=names)
             latents = draw_latents(prepared, whole_rows(part, SAMPLES), seed)
-            z = latents.z.to(engine.device)  # [N, *Z]
-            return decode(model, prepared.sampler, z, latents.labels), latents.captions
+            images = decode(model, prepared.sampler, latents.z, latents.labels)
+            return images, latents.captions
     except Exception as error:  # noqa: BLE001 - a faulty sampler costs its own grid only
         text = f"the sampler {part.type} draws nothing for the grids of training: {error}"
         warnings.warn(text, Notice, stacklevel=2)
