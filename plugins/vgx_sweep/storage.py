@@ -30,9 +30,8 @@ RETRIES = 10  # of a trial whose worker was killed
 WAIT = 600  # seconds in which a server that was reached once may be away
 MAX_BYTES = 2**30  # of a file of SQLite
 PLAN, READY = "vgx", "vgx ready"  # attributes of a study
-POINT, REASON = "point", "reason"  # attributes of a trial
+POINT, FIGURES, RUNS, REASON = "point", "figures", "runs", "reason"  # attributes of a trial
 SERVERS = ("postgresql://", "postgresql+psycopg://")
-NEEDED = "a sweep needs Optuna: pip install 'vgx[sweep]'"
 
 
 def sweeps_dir() -> Path:
@@ -45,7 +44,7 @@ def require_optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise vgx.RecipeError(NEEDED) from None
+        raise vgx.RecipeError("a sweep needs Optuna: pip install 'vgx[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -64,6 +63,7 @@ class Study:
     rdb: Any  # optuna.storages.RDBStorage
     number: int  # of the study in the storage
     heartbeat: int  # seconds
+    server: str | None  # its address; None for a file of this machine
 
     def trials(self, *states: str) -> list[Any]:
         """Return the trials in some states, such as "WAITING"; all without any."""
@@ -88,8 +88,8 @@ def address(name: str, server: str | None) -> str:
     require_name(name)
     if server is None:
         folder = sweeps_dir() / name
-        for path in (folder, folder / FILE):
-            require_own(path, alone=path.name == FILE)
+        require_own(folder)
+        require_own(folder / FILE, alone=True)
         return f"sqlite:///{quote(str((folder / FILE).absolute()))}"
     if not server.startswith(SERVERS):
         raise vgx.RecipeError(
@@ -139,7 +139,7 @@ def create(name: str, plan: Plan, server: str | None, heartbeat: int = HEARTBEAT
         for number, parameters in enumerate(plan.grid or [{}] * plan.points):
             made.enqueue_trial(parameters, user_attrs={POINT: number})
         made.set_user_attr(READY, value=True)
-        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat)
+        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat, server)
 
 
 def join(name: str, server: str | None, heartbeat: int = HEARTBEAT) -> Study:
@@ -176,7 +176,7 @@ def join(name: str, server: str | None, heartbeat: int = HEARTBEAT) -> Study:
                 f"{name}: whoever made this study ended before all of its trials were in; make it "
                 "anew under another --name"
             )
-        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat)
+        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat, server)
 
 
 def names() -> list[str]:
@@ -339,17 +339,14 @@ def lost(study: Study) -> list[int]:
     A worker that is killed after it noted the failure of another one's trial, and before it queued
     that trial again, leaves such a point.
     """
-    states: dict[int, list[Any]] = {}
+    failures = dict.fromkeys(range(study.plan.points), 0)
     for trial in study.trials():
-        states.setdefault(trial.user_attrs.get(POINT, -1), []).append(trial)
-    found = []
-    for point in range(study.plan.points):
-        trials = states.get(point, [])
-        failed = [trial for trial in trials if trial.state.name == "FAIL"]
-        explained = any(REASON in trial.user_attrs for trial in failed)
-        if len(failed) == len(trials) and not explained and len(failed) <= RETRIES:
-            found.append(point)
-    return found
+        point = trial.user_attrs.get(POINT, -1)
+        if trial.state.name == "FAIL" and REASON not in trial.user_attrs and point in failures:
+            failures[point] += 1
+        else:
+            failures.pop(point, None)
+    return [point for point, count in failures.items() if count <= RETRIES]
 
 
 def put_again(study: Study, point: int) -> None:

@@ -71,7 +71,7 @@ def worker(name, server, done, seconds):
         report(1, value)
         with done.open("a") as lines:  # of less than a page: written whole
             lines.write(f"{recipe.losses[1].weight:g} {recipe.train.seed}\n")
-        return Trained(Run(Path("0001-tiny")), {"psnr": value}, value)
+        return Trained(Run(Path("0001-tiny")), value)
 
     work(study, study.plan.base(REGISTRY), REGISTRY, train, lambda _: None)
 

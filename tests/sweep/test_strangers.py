@@ -14,6 +14,7 @@ from vgx_sweep import results
 from vgx_sweep import storage as storing
 from vgx_sweep.running import planned
 from vgx_sweep.sweep_page import gather
+from vgx_sweep.training import Machine
 
 optuna = pytest.importorskip("optuna")
 REGISTRY = vgx.discover()
@@ -163,7 +164,7 @@ def test_the_page_reads_no_run_but_the_trials_own(file, tmp_path, monkeypatch):
         change(file, ATTRIBUTE.format(json.dumps({"0": name}), "runs"))
         with contextlib.closing(storing.join("s", None)) as study:
             found = results.rows_of(study)
-            data = gather(study, found, [], [], None, None, REGISTRY)
+            data = gather(study, found, [], [], Machine(None, None, (), REGISTRY, None))
         assert data["images"] == []
         assert data["notices"] == []
 
