@@ -192,8 +192,8 @@ def _several(study: Study, machine: Machine, workers: int) -> None:
         for trial in study.trials():
             if trial.state.is_finished() and trial.number not in told:
                 told.add(trial.number)
-                plan = study.plan
-                machine.console.print(results.line(plan, results.row_of(plan, trial)))
+                row = results.row_of(study.plan, trial)
+                machine.console.print(results.line(study.plan, row))
 
     logs = [_log(study, f"-{number}") for number in range(1, workers + 1)]
     variables = {"VGX_STORAGE": study.server} if study.server else {}

@@ -70,13 +70,11 @@ class Study:
         known = require_optuna().trial.TrialState
         wanted = [known[state] for state in states] or None
         with reaching(self.name):
-            found: list[Any] = self.optuna.get_trials(deepcopy=False, states=wanted)
-        return found
+            return list(self.optuna.get_trials(deepcopy=False, states=wanted))
 
     def close(self) -> None:
         """Close the connections to the storage."""
-        self.rdb.remove_session()
-        self.rdb.engine.dispose()
+        _close(self.rdb)
 
     def trial_id(self, number: int) -> int:
         """Return by which number the storage knows a trial of the study."""
@@ -126,8 +124,9 @@ def create(name: str, plan: Plan, server: str | None, heartbeat: int = HEARTBEAT
         with storage(sweeps_dir() / name):
             (sweeps_dir() / name).mkdir(parents=True, exist_ok=True)
     direction = "maximize" if plan.better == "higher" else "minimize"
-    with reaching(name):
+    with reaching(name), contextlib.ExitStack() as refused:
         rdb = connect(url, heartbeat)
+        refused.callback(_close, rdb)
         try:
             made = optuna.create_study(storage=rdb, study_name=name, direction=direction)
         except optuna.exceptions.DuplicatedStudyError:
@@ -139,6 +138,7 @@ def create(name: str, plan: Plan, server: str | None, heartbeat: int = HEARTBEAT
         for number, parameters in enumerate(plan.grid or [{}] * plan.points):
             made.enqueue_trial(parameters, user_attrs={POINT: number})
         made.set_user_attr(READY, value=True)
+        refused.pop_all()
         return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat, server)
 
 
@@ -154,9 +154,10 @@ def join(name: str, server: str | None, heartbeat: int = HEARTBEAT) -> Study:
                 raise vgx.StorageError(f"no study {name} in {sweeps_dir()}; there are: {known}")
             if file.stat().st_size > MAX_BYTES:
                 raise vgx.StorageError(f"{file}: larger than {MAX_BYTES:,} bytes; no study")
-    with reaching(name):
+    with reaching(name), contextlib.ExitStack() as refused:
         try:
             rdb = connect(url, heartbeat, new=False)
+            refused.callback(_close, rdb)
             made = optuna.load_study(study_name=name, storage=rdb)
             about = made.user_attrs
             for trial in made.get_trials(deepcopy=False):
@@ -176,7 +177,13 @@ def join(name: str, server: str | None, heartbeat: int = HEARTBEAT) -> Study:
                 f"{name}: whoever made this study ended before all of its trials were in; make it "
                 "anew under another --name"
             )
+        refused.pop_all()
         return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat, server)
+
+
+def _close(rdb: Any) -> None:
+    rdb.remove_session()
+    rdb.engine.dispose()
 
 
 def names() -> list[str]:

@@ -137,8 +137,7 @@ def _images(
         if len(found) == SHOWN:
             break
         first = plan.recipes(base, rows[i].parameters, machine.registry)[0]
-        run = run_of(first, machine)
-        if run is None:
+        if (run := run_of(first, machine)) is None:
             continue
         made = reading.unless_damaged(reading.environment, run.path) or {}
         contents.add(made.get("data", {}).get("content", ""))

@@ -229,12 +229,22 @@ def test_a_transaction_of_sqlite_has_the_file_alone_from_its_first_statement_on(
 
 
 @pytest.mark.slow
-def test_a_name_that_is_taken_is_refused(opened, server, study_name):
+def test_a_name_that_is_taken_is_refused(opened, server, study_name, monkeypatch):
     opened.create(study_name, plan_of(1), server)
+    connect, made = storing.connect, []
+
+    def connecting(*given, **more):
+        made.append(connect(*given, **more))
+        return made[-1]
+
+    monkeypatch.setattr(storing, "connect", connecting)
     with pytest.raises(vgx.StorageError, match=f"vgx sweep --join {study_name}"):
         opened.create(study_name, plan_of(2), server)
     with pytest.raises(vgx.StorageError, match="no study other"):
         opened.join("other", server)
+    # What was refused keeps no connection.
+    assert made
+    assert {each.engine.pool.checkedin() + each.engine.pool.checkedout() for each in made} == {0}
 
 
 @pytest.mark.chaos
