@@ -350,7 +350,7 @@ BUDGETS = {
 }  # fmt: skip
 PLUGIN_BUDGETS = {
     "vgx_data": 460, "vgx_explore": 525, "vgx_figures": 1190, "vgx_report": 2210, "vgx_runs": 310,
-    "vgx_share": 975, "vgx_sweep": 1620,
+    "vgx_share": 975, "vgx_sweep": 1460,
 }  # fmt: skip
 
 

@@ -16,15 +16,17 @@ LIBRARY = ("drawing.js", "enlarge.js", "charts.js")  # in `page/`, for all kinds
 LIVE = ("live.js",)  # for a page that is served, before its own script
 
 
-def page(data: dict[str, Any], kind: str, *, live: bool = False) -> str:
-    """Return the page that the script `kind`.js draws from `data`.
+def page(
+    data: dict[str, Any], kind: str, *, live: bool = False, package: str = "vgx_report"
+) -> str:
+    """Return the page that the script `kind`.js of a package draws from `data`.
 
     A live page may load images and data from its own server, and nothing else.
     """
-    folder = files("vgx_report").joinpath("page")
+    names = ("page.html", "page.css", *LIBRARY, *(LIVE if live else ()))
+    places = [*(("vgx_report", name) for name in names), (package, f"{kind}.js")]
     text, style, *scripts = (
-        folder.joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", *LIBRARY, *(LIVE if live else ()), f"{kind}.js")
+        files(owner).joinpath("page", name).read_text(encoding="utf-8") for owner, name in places
     )
     return filled(
         text,

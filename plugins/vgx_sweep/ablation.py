@@ -106,6 +106,8 @@ def differences(plan: Plan, rows: Sequence[Row]) -> list[Difference]:
     For differences d_1 ... d_n of n seeds with standard deviation s, the interval of their mean is
     t s / sqrt(n), with the quantile t of Student's distribution of n - 1 degrees of freedom.
     """
+    from scipy import stats
+
     done = {next(iter(row.parameters.values())): row for row in rows if row.mean is not None}
     whole = done.pop(WHOLE, None)
     if whole is None:
@@ -122,21 +124,13 @@ def differences(plan: Plan, rows: Sequence[Row]) -> list[Difference]:
         if paired is not None:
             columns = zip(*pairs, strict=True)
             unpaired = math.hypot(*(statistics.stdev(column) for column in columns))
-            interval = _quantile(len(each)) * paired / math.sqrt(len(each))
+            quantile = float(stats.t.ppf((1 + SURE) / 2, len(each) - 1))
+            interval = quantile * paired / math.sqrt(len(each))
         assert row.mean is not None
         difference = statistics.fmean(each)
-        found.append(
-            Difference(
-                name, row.mean, row.spread, difference, paired, unpaired, interval, plan.better
-            )
-        )
+        about = (row.mean, row.spread, difference, paired, unpaired, interval, plan.better)
+        found.append(Difference(name, *about))
     return sorted(found, key=lambda d: plan.sign * d.difference)
-
-
-def _quantile(count: int) -> float:
-    from scipy import stats
-
-    return float(stats.t.ppf((1 + SURE) / 2, count - 1))
 
 
 HEADER = ("without", "figure", "difference", "95 % interval", "paired", "unpaired", "what it says")
@@ -144,35 +138,12 @@ HEADER = ("without", "figure", "difference", "95 % interval", "paired", "unpaire
 
 def table(found: Sequence[Difference]) -> list[tuple[str, ...]]:
     """Return the cells of a table of differences, below `HEADER`."""
-
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.2g}"
-
-    return [
-        (
-            each.name,
-            with_spread(each.mean, each.spread),
-            f"{each.difference:+.3g}",
-            "-" if each.interval is None else f"± {each.interval:.2g}",
-            number(each.paired),
-            number(each.unpaired),
-            each.reading,
-        )
-        for each in found
-    ]
-
-
-def pairing(found: Sequence[Difference]) -> str:
-    """Return what pairing the seeds was good for, as a sentence; "" where it is not known."""
-    known = [
-        (d.paired, d.unpaired) for d in found if d.paired is not None and d.unpaired is not None
-    ]
-    if not known:
-        return ""
-    paired = math.sqrt(statistics.fmean(p * p for p, _ in known))
-    unpaired = math.sqrt(statistics.fmean(u * u for _, u in known))
-    less = "less" if paired < unpaired else "not less"
-    return (
-        f"Differences seed by seed spread by {paired:.2g}, {less} than the {unpaired:.2g} of runs "
-        "with unlike seeds."
-    )
+    rows = []
+    for each in found:
+        spreads = (each.interval, each.paired, each.unpaired)
+        interval, *others = ["-" if value is None else f"{value:.2g}" for value in spreads]
+        rows.append((
+            each.name, with_spread(each.mean, each.spread), f"{each.difference:+.3g}",
+            interval if each.interval is None else f"± {interval}", *others, each.reading,
+        ))  # fmt: skip
+    return rows

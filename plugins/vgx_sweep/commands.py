@@ -9,6 +9,7 @@ import rich_click as click
 
 from vgx.cli.options import (
     PATH,
+    C,
     common,
     data_option,
     device_option,
@@ -17,25 +18,30 @@ from vgx.cli.options import (
     set_option,
 )
 
-name_option = click.option(
-    "--name", metavar="NAME", help="The name of the study; by default that of the recipe."
-)
-by_option = click.option(
-    "--by", metavar="METRIC", help="What is measured and compared; by default eval.best."
-)
-storage_option = click.option(
-    "--storage", "server", metavar="URL", envvar="VGX_STORAGE",
-    help="postgresql://USER@HOST/DATABASE, for several machines; by default a file in sweeps/.",
+_OPTIONS = (
+    click.option(
+        "--by", metavar="METRIC", help="What is measured and compared; by default eval.best."
+    ),
+    click.option(
+        "--name", metavar="NAME", help="The name of the study; by default that of the recipe."
+    ),
+    click.option(
+        "--storage", "server", metavar="URL", envvar="VGX_STORAGE",
+        help="postgresql://USER@HOST/DATABASE, for several machines; by default a file in sweeps/.",
+    ),
+    click.option(
+        "--workers", metavar="N", type=click.IntRange(1, 256), default=1, show_default=True,
+        help="Processes on this machine, which share its cores.",
+    ),
+    data_option, set_option, plugin_option, runs_option, device_option, common,
 )  # fmt: skip
-workers_option = click.option(
-    "--workers", metavar="N", type=click.IntRange(1, 256), default=1, show_default=True,
-    help="Processes on this machine, which share its cores.",
-)  # fmt: skip
-seeds_option = click.option(
-    "--seeds", metavar="N", type=click.IntRange(1, 100), default=1, show_default=True,
-    help="Runs of each point, with other seeds.",
-)  # fmt: skip
-worker_option = click.option("--worker", is_flag=True, hidden=True, help="One of several.")
+
+
+def study_options(command: C) -> C:
+    """Add the options that both commands take."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -48,28 +54,22 @@ worker_option = click.option("--worker", is_flag=True, hidden=True, help="One of
     "--trials", metavar="N", type=click.IntRange(1, 10_000),
     help="How many points to try; without it, all of a grid.",
 )  # fmt: skip
-@seeds_option
-@by_option
+@click.option(
+    "--seeds", metavar="N", type=click.IntRange(1, 100), default=1, show_default=True,
+    help="Runs of each point, with other seeds.",
+)  # fmt: skip
 @click.option("--search", type=click.Choice(["tpe", "random"]), help="How --trials chooses points.")
 @click.option(
     "--prune", type=click.Choice(["halving", "hyperband"]),
     help="End trials early that measure worse than others.",
 )  # fmt: skip
-@name_option
-@storage_option
-@workers_option
 @click.option("--join", "joined", metavar="STUDY", help="Be one more worker of a study.")
 @click.option(
     "--show", "looked", metavar="STUDY", is_flag=False, flag_value="",
     help="Show what came of a study so far; by default the newest.",
 )  # fmt: skip
-@data_option
-@set_option
-@plugin_option
-@runs_option
-@device_option
-@worker_option
-@common
+@click.option("--worker", is_flag=True, hidden=True, help="One of several.")
+@study_options
 def sweep(
     recipe: Path | None,
     over: tuple[str, ...],
@@ -101,10 +101,10 @@ def sweep(
             "A study keeps its recipe and its plan; leave out what changes them."
         )
     import vgx
-    from vgx_sweep import running, storage
+    from vgx_sweep import running, storage, training
 
     storage.require_optuna()
-    machine = running.Machine(out, device, plugins, vgx.discover(plugins), data)
+    machine = training.Machine(out, device, plugins, vgx.discover(plugins), data)
     if looked is not None:
         with closing(storage.join(looked or running.newest(), server)) as study:
             running.show(study, machine)
@@ -117,7 +117,7 @@ def sweep(
         plan = running.planned(base, machine.registry, over, trials, seeds, by, search, prune)
         study = storage.create(name or running.unused(base.name), plan, server)
     with closing(study):
-        running.go(study, machine, workers, server, recipe, worker=worker)
+        running.go(study, machine, workers, recipe, worker=worker)
 
 
 @click.command()
@@ -126,16 +126,7 @@ def sweep(
     "--seeds", metavar="N", type=click.IntRange(1, 100), default=3, show_default=True,
     help="Runs of each variant, with other seeds.",
 )  # fmt: skip
-@by_option
-@name_option
-@storage_option
-@workers_option
-@data_option
-@set_option
-@plugin_option
-@runs_option
-@device_option
-@common
+@study_options
 def ablate(
     recipe: Path,
     seeds: int,
@@ -154,15 +145,15 @@ def ablate(
     Each is left out once, with the same seeds: vgx ablate larsen_vaegan --by psnr
     """
     import vgx
-    from vgx_sweep import running, storage
+    from vgx_sweep import running, storage, training
 
     storage.require_optuna()
-    machine = running.Machine(out, device, plugins, vgx.discover(plugins), data)
+    machine = training.Machine(out, device, plugins, vgx.discover(plugins), data)
     base = vgx.load_recipe(recipe, overrides, machine.registry, data)
     plan = running.planned_ablation(base, machine, seeds, by)
     study = storage.create(name or running.unused(f"{base.name}-ablation"), plan, server)
     with closing(study):
-        running.go(study, machine, workers, server, recipe)
+        running.go(study, machine, workers, recipe)
 
 
 COMMANDS = (sweep, ablate)

@@ -5,8 +5,9 @@ A storage may be a stranger's, so a plan that is read is validated like a recipe
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -21,9 +22,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VARIANT = "left out"  # the parameter of an ablation
 WHOLE = "nothing"  # its value for the recipe as it is
 END = 10**9  # of `eval.every`: measured at the end alone
-
-Search = Literal["grid", "tpe", "random"]
-Prune = Literal["halving", "hyperband"]
 
 
 class Plan(BaseModel):
@@ -44,8 +42,8 @@ class Plan(BaseModel):
     by: Annotated[str, Field(max_length=200)]
     """The value of a metric that says which point is better."""
     better: Literal["higher", "lower"]
-    search: Search = "grid"
-    prune: Prune | None = None
+    search: Literal["grid", "tpe", "random"] = "grid"
+    prune: Literal["halving", "hyperband"] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -133,54 +131,39 @@ def with_metric(
     """
     if by not in recipe.eval.better:
         parts = [cast("type[vgx.Metric]", part) for _, part in registry.offers("metric")]
-        giving = {name: part for part in parts for name in (*part.gives, part.type)}
-        if by not in giving:
-            similar = vgx.near(by, giving)
-            hint = f"; did you mean '{similar}'?" if similar else ""
-            known = ", ".join(sorted({*recipe.eval.better, *giving}))
-            where = f"--by {short(by)}"
-            raise vgx.RecipeError(f"{where}: no metric gives this{hint}; there are: {known}")
-        metrics = [*recipe.eval.metrics, giving[by]()]
+        metric = next((part.type for part in parts if by in part.gives), by)
+        metrics = [*recipe.eval.metrics, metric]
         recipe = vgx.load_recipe(recipe, {"eval.metrics": metrics}, registry)
         if by not in recipe.eval.better:
             names = ", ".join(recipe.eval.better)
             raise vgx.RecipeError(f"--by {by}: choose one value of this metric: {names}")
-    if recipe.eval.every is None:
-        if often:
-            names = ", ".join(metric.type for metric in recipe.eval.metrics)
-            raise vgx.RecipeError(
-                "--prune ends trials by what is measured while they train; say after how many "
-                f"steps: --set 'eval.metrics=[{names}]' --set eval.every=500"
-            )
-        recipe = vgx.load_recipe(recipe, {"eval.every": recipe.train.steps or END}, registry)
-    return recipe
+    if recipe.eval.every is not None:
+        return recipe
+    if often:
+        names = ", ".join(metric.type for metric in recipe.eval.metrics)
+        raise vgx.RecipeError(
+            "--prune ends trials by what is measured while they train; say after how many "
+            f"steps: --set 'eval.metrics=[{names}]' --set eval.every=500"
+        )
+    return vgx.load_recipe(recipe, {"eval.every": recipe.train.steps or END}, registry)
 
 
-def fitted(axes: list[Axis], recipe: vgx.Recipe, registry: vgx.Registry) -> list[Axis]:
+def fitted(axes: Sequence[Axis], recipe: vgx.Recipe, registry: vgx.Registry) -> list[Axis]:
     """Return the axes with ranges of whole numbers only for fields that take no others.
 
-    Raises `vgx.RecipeError` when an end of a range, or a value of a list, is wrong for its field.
+    Raises `vgx.RecipeError` when an end of a range, or a value of the only list, is wrong for its
+    field. Of several lists some values may be right only together.
     """
     found: list[Axis] = []
-    for given in axes:
-        axis = given
-        if isinstance(axis, Range) and axis.whole and _takes_fractions(axis, recipe, registry):
-            axis = axis.model_copy(update={"whole": False})
+    for axis in axes:
+        values: Sequence[Any] = axis.values if isinstance(axis, Values) and len(axes) == 1 else ()
         if isinstance(axis, Range):
-            values: list[Any] = [axis.value(end) for end in (axis.low, axis.high)]
-        else:
-            values = [*axis.values]
-        if len(axes) == 1 or isinstance(axis, Range):
-            for value in values:
-                vgx.load_recipe(recipe, {axis.field: value}, registry)
+            if axis.whole:
+                with contextlib.suppress(vgx.RecipeError):
+                    vgx.load_recipe(recipe, {axis.field: axis.low + 0.5}, registry)
+                    axis = axis.model_copy(update={"whole": False})  # noqa: PLW2901
+            values = [axis.value(axis.low), axis.value(axis.high)]
+        for value in values:
+            vgx.load_recipe(recipe, {axis.field: value}, registry)
         found.append(axis)
     return found
-
-
-def _takes_fractions(axis: Range, recipe: vgx.Recipe, registry: vgx.Registry) -> bool:
-    between = axis.low + 0.5
-    try:
-        vgx.load_recipe(recipe, {axis.field: between}, registry)
-    except vgx.RecipeError:
-        return False
-    return True

@@ -7,27 +7,30 @@ import random
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, ValidationError
 
 import vgx
 from vgx_sweep.plan import MAX_SEEDS, Plan
-from vgx_sweep.storage import POINT, REASON, Study, require_optuna
-from vgx_sweep.work import FIGURES, RUNS, VALUES
+from vgx_sweep.storage import Study, require_optuna
 
 REPEATS = 8  # of the importance, each of other trials and seeds
 TREES = 32  # of its forests
 ENOUGH = 4  # complete trials
 _Short = Annotated[str, Field(max_length=300)]
-_FIGURES = TypeAdapter(Annotated[dict[_Short, FiniteFloat], Field(max_length=MAX_SEEDS)])
-_VALUES = TypeAdapter(
-    Annotated[dict[_Short, dict[_Short, FiniteFloat]], Field(max_length=MAX_SEEDS)]
-)
-_RUNS = TypeAdapter(Annotated[dict[_Short, _Short], Field(max_length=MAX_SEEDS)])
-_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running",
-           "WAITING": "waiting"}  # fmt: skip
+
+
+class _Notes(BaseModel):
+    """What a worker has noted of a trial; that of a stranger may be anything."""
+
+    model_config = ConfigDict(strict=True)
+
+    point: NonNegativeInt
+    figures: Annotated[dict[_Short, FiniteFloat], Field(max_length=MAX_SEEDS)] = {}
+    runs: Annotated[dict[_Short, _Short], Field(max_length=MAX_SEEDS)] = {}
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,10 @@ class Row:
     state: str
     parameters: dict[str, Any]
     figures: dict[str, float] = field(default_factory=dict)  # by seed
-    values: dict[str, dict[str, float]] = field(default_factory=dict)  # all metrics, by seed
     runs: dict[str, str] = field(default_factory=dict)  # names of run directories, by seed
     reason: str = ""  # why it failed
     tries: int = 1
-    seconds: float | None = None
+    seconds: float = 0.0
 
     @property
     def mean(self) -> float | None:
@@ -56,6 +58,10 @@ class Row:
         """The standard deviation over the seeds; None for one seed."""
         more = self.mean is not None and len(self.figures) > 1
         return statistics.stdev(self.figures.values()) if more else None
+
+    def cells(self, plan: Plan) -> list[str]:
+        """Return the parameters, for a table."""
+        return [cell(self.parameters[a.field]) if self.parameters else "-" for a in plan.over]
 
     @property
     def text(self) -> str:
@@ -77,47 +83,51 @@ def rows_of(study: Study) -> list[Row]:
     worker has written.
     """
     best: dict[int, Row] = {}
-    order = ("failed", "waiting", "running", "pruned", "complete")
+    order = ("complete", "pruned", "running", "waiting", "failed")
     for trial in study.trials():
         row = row_of(study.plan, trial)
         before = best.get(row.point)
-        tries = 1 if before is None else before.tries + 1
-        if before is not None and order.index(before.state) > order.index(row.state):
-            row = before
-        best[row.point] = Row(**{**vars(row), "tries": tries})
+        if before is not None:
+            newest = row if order.index(row.state) <= order.index(before.state) else before
+            row = replace(newest, tries=before.tries + 1)
+        best[row.point] = row
     sign = study.plan.sign
-
-    def place(row: Row) -> tuple[int, float, int]:
-        return -order.index(row.state), -sign * (row.mean or 0.0), row.point
-
-    return sorted(best.values(), key=place)
+    return sorted(
+        best.values(),
+        key=lambda row: (order.index(row.state), -sign * (row.mean or 0.0), row.point),
+    )
 
 
 def row_of(plan: Plan, trial: Any) -> Row:
-    """Return the row of a trial, whose values are those of a stranger perhaps."""
-    about, name = trial.user_attrs, f"trial {trial.number}"
-    point = about.get(POINT)
-    if not isinstance(point, int) or not 0 <= point < plan.points:
-        raise vgx.StorageError(f"{name}: it is not one that vgx sweep has made")
-    if trial.params:
-        plan.settings(trial.params)
+    """Return the row of a trial. Raises `vgx.StorageError` for one that no worker has written."""
     try:
-        figures = _FIGURES.validate_python(about.get(FIGURES, {}), strict=True)
-        values = _VALUES.validate_python(about.get(VALUES, {}), strict=True)
-        runs = _RUNS.validate_python(about.get(RUNS, {}), strict=True)
+        notes = _Notes.model_validate(trial.user_attrs)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise vgx.StorageError(f"{name}: {first['msg']}") from None
-    spent = trial.duration.total_seconds() if trial.duration is not None else None
-    reason = str(about.get(REASON, ""))[:300]
-    return Row(point, trial.number, _STATES[trial.state.name], {**trial.params}, figures, values,
-               runs, reason, 1, spent)  # fmt: skip
+        raise vgx.StorageError(f"trial {trial.number}: {first['msg']}") from None
+    if notes.point >= plan.points:
+        raise vgx.StorageError(f"trial {trial.number}: it is not one that vgx sweep has made")
+    if trial.params:
+        plan.settings(trial.params)
+    state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
+    spent = trial.duration.total_seconds() if trial.duration is not None else 0.0
+    return Row(notes.point, trial.number, state, {**trial.params}, notes.figures, notes.runs,
+               notes.reason[:300], seconds=spent)  # fmt: skip
 
 
-def best_recipe(plan: Plan, rows: Sequence[Row], base: vgx.Recipe) -> vgx.Recipe | None:
-    """Return the recipe of the best point, with the first seed; None when none is complete."""
+def line(plan: Plan, row: Row) -> str:
+    """Return how a trial ended, for people."""
+    came = f"{plan.by} {row.text}" if row.mean is not None else row.state
+    why = f": {row.reason}" if row.reason else ""
+    return f"Trial {row.trial}, {row.seconds:.0f} s, {shown(row.parameters)}: {came}{why}"
+
+
+def best_recipe(plan: Plan, rows: Sequence[Row], base: vgx.Recipe) -> str:
+    """Return the recipe of a sweep's best point, with the first seed; "" when none is complete."""
     done = [row for row in rows if row.mean is not None]
-    return plan.recipes(base, done[0].parameters)[0] if done else None
+    if plan.changes or not done:
+        return ""
+    return vgx.dump_recipe(plan.recipes(base, done[0].parameters)[0])
 
 
 @dataclass(frozen=True)
@@ -146,17 +156,18 @@ def importances(plan: Plan, rows: Sequence[Row]) -> list[Importance]:
     if len(plan.over) < 2 or len(done) < ENOUGH:
         return []
     shares: dict[str, list[float]] = {axis.field: [] for axis in plan.over}
-    distributions = {axis.field: axis.distribution(optuna.distributions) for axis in plan.over}
     for repeat in range(REPEATS):
         chance = random.Random(repeat)  # noqa: S311 - no secret
         study = optuna.create_study()
         for row in chance.choices(done, k=len(done)):
             figures = [*row.figures.values()]
             value = statistics.fmean(chance.choices(figures, k=len(figures)))
+            fixed = optuna.trial.FixedTrial(row.parameters)
+            for axis in plan.over:
+                axis.suggest(fixed)
+            kinds = fixed.distributions
             study.add_trial(
-                optuna.trial.create_trial(
-                    params=row.parameters, distributions=distributions, value=value
-                )
+                optuna.create_trial(params=fixed.params, distributions=kinds, value=value)
             )
         evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=repeat)
         with warnings.catch_warnings():

@@ -6,8 +6,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,27 +19,15 @@ from vgx.output import short
 from vgx.recipe.library import find_recipe
 from vgx_sweep import ablation, results
 from vgx_sweep import storage as storing
-from vgx_sweep.plan import VARIANT, WHOLE, Plan, Prune, Search, fitted, with_metric
-from vgx_sweep.results import Row, cell, shown
+from vgx_sweep.plan import VARIANT, WHOLE, Plan, fitted, with_metric
+from vgx_sweep.results import shown
 from vgx_sweep.space import Values, grid, parsed
 from vgx_sweep.storage import Study, sweeps_dir
-from vgx_sweep.training import Place, train
-from vgx_sweep.work import Ended, work
+from vgx_sweep.training import Machine, train
+from vgx_sweep.work import work
 from vgx_sweep.workers import run_workers
 
 FIRST = 3  # failures that are explained
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a worker needs besides the study."""
-
-    out: Path | None
-    device: str | None
-    plugins: Sequence[Path]
-    registry: vgx.Registry
-    data: str | None
-    console: Console = field(default_factory=Console)
 
 
 # --- planning ------------------------------------------------------------------------------------
@@ -76,9 +63,9 @@ def planned(
             f"--search {search} chooses points of --trials N; a grid is tried whole"
         )
     how = "grid" if trials is None else search or "tpe"
-    plan = _plan(recipe, axes, by, seeds, trials or 1, how, prune, {})
-    for parameters in plan.grid:
-        plan.recipes(recipe, parameters, registry)  # a wrong one is told before anything is trained
+    plan = _plan(recipe, axes, by, seeds, points=trials, search=how, prune=prune)
+    for parameters in plan.grid:  # a wrong one is told before anything is trained
+        vgx.load_recipe(recipe, plan.settings(parameters), registry)
     return plan
 
 
@@ -95,32 +82,14 @@ def planned_ablation(recipe: vgx.Recipe, machine: Machine, seeds: int, by: str |
         raise vgx.RecipeError("nothing of this recipe can be left out")
     changes = {WHOLE: {}, **allowed}
     axis = Values(field=VARIANT, values=tuple(changes))
-    return _plan(recipe, [axis], by, seeds, 1, "grid", None, changes)
+    return _plan(recipe, [axis], by, seeds, changes=changes)
 
 
-def _plan(
-    recipe: vgx.Recipe,
-    axes: Sequence[Any],
-    by: str,
-    seeds: int,
-    points: int,
-    search: str,
-    prune: str | None,
-    changes: dict[str, dict[str, Any]],
-) -> Plan:
-    if search == "grid":
-        points = len(grid(axes))
-    return Plan(
-        recipe=vgx.dump_recipe(recipe),
-        over=tuple(axes),
-        changes=changes,
-        points=points,
-        seeds=seeds,
-        by=by,
-        better=cast("Any", recipe.eval.better[by]),
-        search=cast("Search", search),
-        prune=cast("Prune | None", prune),
-    )
+def _plan(recipe: vgx.Recipe, axes: Sequence[Any], by: str, seeds: int, **more: Any) -> Plan:
+    """Return a plan; without `points` in `more` that of the whole grid."""
+    more["points"] = more.get("points") or len(grid(axes))
+    given = {"recipe": vgx.dump_recipe(recipe), "over": tuple(axes), "seeds": seeds, "by": by}
+    return Plan.model_validate({**given, "better": recipe.eval.better[by], **more})
 
 
 def _by(recipe: vgx.Recipe, by: str | None, registry: vgx.Registry) -> str:
@@ -153,7 +122,6 @@ def go(
     study: Study,
     machine: Machine,
     workers: int,
-    server: str | None,
     recipe: Path | None = None,
     *,
     worker: bool = False,
@@ -165,49 +133,42 @@ def go(
         console.print(f"Study {study.name}: {plan.points:,} points{runs}, by {plan.by}")
         for axis in plan.over:
             console.print(f"  {axis.field}: {axis.text}")
-        console.print(f"One more worker, here or elsewhere: {_again(study, server)}")
+        console.print(f"One more worker, here or elsewhere: {_again(study)}")
     try:
         if workers > 1:
-            _several(study, machine, workers, server)
+            _several(study, machine, workers)
         else:
-            _alone(study, machine, recipe, worker=worker)
+            folder = find_recipe(recipe).parent if recipe else None
+            _alone(study, replace(machine, folder=folder), worker=worker)
     except Stopped as error:
-        message = f"{error}; go on with: {_again(study, server)}" if not worker else str(error)
+        message = f"{error}; go on with: {_again(study)}" if not worker else str(error)
         raise Stopped(message, error.exit_code - 128) from None
     if not worker:
         show(study, machine)
 
 
-def _again(study: Study, server: str | None) -> str:
-    where = "" if server is None else f" --storage {storing.hidden(server)}"
+def _again(study: Study) -> str:
+    where = "" if study.server is None else f" --storage {storing.hidden(study.server)}"
     return f"vgx sweep --join {study.name}{where}"
 
 
-def _alone(study: Study, machine: Machine, recipe: Path | None, *, worker: bool) -> None:
+def _alone(study: Study, machine: Machine, *, worker: bool) -> None:
     """Be one worker; the lines of trainings go to a file, or, of one of several, where all goes."""
     pick_device(machine.device)
-    base = _base(study, machine)
-    folder = find_recipe(recipe).parent if recipe else None
-    tell = partial(_tell, study.plan, machine.console)
-    if worker:
-        place = Place(machine.out, machine.device, machine.registry, Console(), folder)
-        work(study, base, machine.registry, _trainer(study, place), tell)
-        return
-    with _log(study, "").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        place = Place(machine.out, machine.device, machine.registry, Console(log), folder)
-        work(study, base, machine.registry, _trainer(study, place), tell)
-
-
-def _trainer(study: Study, place: Place) -> Any:
-    return lambda recipe, report: train(recipe, study.plan.by, place, report)
-
-
-def _base(study: Study, machine: Machine) -> vgx.Recipe:
-    """Return the recipe that is varied, with the place of its images on this machine."""
-    base = study.plan.base(machine.registry)
-    if machine.data is None:
-        return base
-    return vgx.load_recipe(base, (), machine.registry, machine.data, moved=True)
+    base, registry = study.plan.base(machine.registry), machine.registry
+    if machine.data is not None:
+        base = vgx.load_recipe(base, (), registry, machine.data, moved=True)
+    with contextlib.ExitStack() as stack:
+        quiet = machine
+        if not worker:
+            log = stack.enter_context(_log(study, "").open("a", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(log))
+            quiet = replace(machine, console=Console(log))
+        work(
+            study, base, registry,
+            lambda recipe, report: train(recipe, study.plan.by, quiet, report),
+            machine.console.print,
+        )  # fmt: skip
 
 
 def _log(study: Study, number: str) -> Path:
@@ -219,18 +180,7 @@ def _log(study: Study, number: str) -> Path:
     return path
 
 
-def _tell(plan: Plan, console: Console, ended: Ended | str) -> None:
-    """Print how a trial ended."""
-    if isinstance(ended, str):
-        console.print(ended)
-        return
-    what = shown(ended.parameters)
-    came = f"{plan.by} {ended.figure:.4g}" if ended.figure is not None else ended.state
-    why = f": {ended.reason}" if ended.reason else ""
-    console.print(f"Trial {ended.number}, {ended.seconds:.0f} s, {what}: {came}{why}")
-
-
-def _several(study: Study, machine: Machine, workers: int, server: str | None) -> None:
+def _several(study: Study, machine: Machine, workers: int) -> None:
     """Start several workers, and print what they finish."""
     arguments = ["sweep", "--join", study.name, "--worker"]
     arguments += [f"--plugin={path.absolute()}" for path in machine.plugins]
@@ -242,33 +192,22 @@ def _several(study: Study, machine: Machine, workers: int, server: str | None) -
         for trial in study.trials():
             if trial.state.is_finished() and trial.number not in told:
                 told.add(trial.number)
-                machine.console.print(_line(study.plan, trial))
+                row = results.row_of(study.plan, trial)
+                machine.console.print(results.line(study.plan, row))
 
     logs = [_log(study, f"-{number}") for number in range(1, workers + 1)]
-    codes, number = run_workers(arguments, {"VGX_STORAGE": server} if server else {}, logs, look)
+    variables = {"VGX_STORAGE": study.server} if study.server else {}
+    codes, number = run_workers(arguments, variables, logs, look)
     look()
     if number:
         raise Stopped("all workers have ended, and their runs are saved", number)
-    ended = [(code, log) for code, log in zip(codes, logs, strict=True) if code]
-    for code, log in ended:
-        machine.console.warn(f"a worker ended with code {code}: {_last(log)} ({log})")
-    if len(ended) == workers:
-        again = _again(study, server)
-        raise vgx.StorageError(f"no worker is left; go on with: {again}")
-
-
-def _line(plan: Plan, trial: Any) -> str:
-    """Return how a trial of another process ended, as a line."""
-    row = results.row_of(plan, trial)
-    came = f"{plan.by} {row.text}" if row.mean is not None else row.state
-    why = f": {row.reason}" if row.reason else ""
-    return f"Trial {row.trial}, {row.seconds or 0:.0f} s, {shown(row.parameters)}: {came}{why}"
-
-
-def _last(log: Path) -> str:
-    """Return the last line of a worker's file."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return short(lines[-1]) if lines else "it has printed nothing"
+    for code, log in zip(codes, logs, strict=True):
+        if code:
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            last = short(lines[-1]) if lines else "it has printed nothing"
+            machine.console.warn(f"a worker ended with code {code}: {last} ({log})")
+    if all(codes):
+        raise vgx.StorageError(f"no worker is left; go on with: {_again(study)}")
 
 
 # --- showing -------------------------------------------------------------------------------------
@@ -276,43 +215,35 @@ def _last(log: Path) -> str:
 
 def show(study: Study, machine: Machine) -> None:
     """Print what came of a study so far, and write its best recipe and its page."""
-    from vgx_sweep.sweep_page import write
+    from vgx_report.html import page
+    from vgx_sweep.sweep_page import gather
 
     console, plan = machine.console, study.plan
     rows = results.rows_of(study)
     console.print("")
-    console.table(header(plan), [cells(plan, row) for row in rows])
+    header = ("trial", "state", *(axis.field for axis in plan.over), plan.by, "runs")
+    lines = [
+        (str(row.trial), row.state if row.tries == 1 else f"{row.state}, try {row.tries}",
+         *row.cells(plan), row.text, " ".join(row.runs.values()) or "-")
+        for row in rows
+    ]  # fmt: skip
+    console.table(header, lines)
     for row in [row for row in rows if row.reason][:FIRST]:
         console.print(f"Trial {row.trial} failed: {row.reason}")
-    found, sentence = results.importances(plan, rows), ""
+    found = results.importances(plan, rows)
     if found:
         console.print("\nImportance of each field, ± over other points and seeds")
         console.table(("field", "share"), [(each.field, each.text) for each in found])
     left_out = ablation.differences(plan, rows) if plan.changes else []
     if left_out:
-        sentence = ablation.pairing(left_out)
         console.print(f"\n{plan.by} of {plan.seeds} seeds, {plan.better} is better")
         console.table(ablation.HEADER, ablation.table(left_out))
-        console.print(sentence)
     folder = sweeps_dir() / study.name
-    best = results.best_recipe(plan, rows, plan.base(machine.registry))
-    if best is not None and not plan.changes:
-        write_file(folder / "best.yaml", vgx.dump_recipe(best))
+    data = gather(study, rows, found, left_out, machine)
+    if data["recipe"]:
+        write_file(folder / "best.yaml", data["recipe"])
         console.print(f"\nBest: trial {rows[0].trial}, {shown(rows[0].parameters)}, "
                       f"{plan.by} {rows[0].text}")  # fmt: skip
         console.print(f"Its recipe {folder / 'best.yaml'}")
-    page = folder / "sweep.html"
-    write(study, rows, found, left_out, best, machine.out, machine.registry, page)
-    console.print(f"Page {page}")
-
-
-def header(plan: Plan) -> tuple[str, ...]:
-    """Return the header of the table of points."""
-    return ("trial", "state", *(axis.field for axis in plan.over), plan.by, "runs")
-
-
-def cells(plan: Plan, row: Row) -> tuple[str, ...]:
-    """Return the cells of a point."""
-    state = row.state if row.tries == 1 else f"{row.state}, try {row.tries}"
-    values = [cell(row.parameters[a.field]) if row.parameters else "-" for a in plan.over]
-    return (str(row.trial), state, *values, row.text, " ".join(row.runs.values()) or "-")
+    write_file(folder / "sweep.html", page(data, "sweep", package="vgx_sweep"))
+    console.print(f"Page {folder / 'sweep.html'}")

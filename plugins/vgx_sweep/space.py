@@ -38,9 +38,7 @@ class Values(BaseModel):
     @property
     def choices(self) -> list[Any]:
         """The values as parameters of a trial: numbers and texts, of which no two are equal."""
-        if all(_is_number(value) for value in self.values):
-            return [*self.values]
-        if all(isinstance(value, str) for value in self.values):
+        if all(map(_is_number, self.values)) or all(isinstance(v, str) for v in self.values):
             return [*self.values]
         return [json.dumps(value, ensure_ascii=False) for value in self.values]
 
@@ -58,10 +56,6 @@ class Values(BaseModel):
     def suggest(self, trial: Any) -> Any:
         """Return the parameter that Optuna chooses for a trial."""
         return trial.suggest_categorical(self.field, self.choices)
-
-    def distribution(self, distributions: Any) -> Any:
-        """Return what it is among Optuna's distributions."""
-        return distributions.CategoricalDistribution(self.choices)
 
 
 class Range(BaseModel):
@@ -87,17 +81,11 @@ class Range(BaseModel):
             return trial.suggest_int(self.field, int(self.low), int(self.high), log=self.log)
         return trial.suggest_float(self.field, self.low, self.high, log=self.log)
 
-    def distribution(self, distributions: Any) -> Any:
-        """Return what it is among Optuna's distributions."""
-        if self.whole:
-            return distributions.IntDistribution(int(self.low), int(self.high), log=self.log)
-        return distributions.FloatDistribution(self.low, self.high, log=self.log)
-
     @property
     def text(self) -> str:
         """The range, for people."""
-        ends = f"{self.low:g} to {self.high:g}"
-        return f"{ends}{', logarithmic' * self.log}{', whole numbers' * self.whole}"
+        kind = ", logarithmic" * self.log + ", whole numbers" * self.whole
+        return f"{self.low:g} to {self.high:g}{kind}"
 
 
 Axis = Values | Range
@@ -139,12 +127,12 @@ def parsed(text: str) -> Axis:
 
 
 def _range(name: str, low: float, high: float, place: str, *, log: bool) -> Range:
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not -math.inf < low < high < math.inf:
         raise vgx.RecipeError(f"{place}: the first number must be less than the second one")
     if log and low <= 0:
         raise vgx.RecipeError(f"{place}: a logarithmic range begins above 0")
     whole = isinstance(low, int) and isinstance(high, int)
-    return Range(field=name, low=float(low), high=float(high), log=log, whole=whole)
+    return Range(field=name, low=low, high=high, log=log, whole=whole)
 
 
 def grid(axes: Sequence[Values]) -> list[dict[str, Any]]:
@@ -155,6 +143,6 @@ def grid(axes: Sequence[Values]) -> list[dict[str, Any]]:
             f"--over: the full grid has {count:,} points, more than {MAX_POINTS:,}; "
             "give fewer values, or try some of them: --trials 100"
         )
-    choices = [axis.choices for axis in axes]
     fields = [axis.field for axis in axes]
-    return [dict(zip(fields, each, strict=True)) for each in itertools.product(*choices)]
+    combined = itertools.product(*(axis.choices for axis in axes))
+    return [dict(zip(fields, each, strict=True)) for each in combined]

@@ -30,9 +30,8 @@ RETRIES = 10  # of a trial whose worker was killed
 WAIT = 600  # seconds in which a server that was reached once may be away
 MAX_BYTES = 2**30  # of a file of SQLite
 PLAN, READY = "vgx", "vgx ready"  # attributes of a study
-POINT, REASON = "point", "reason"  # attributes of a trial
+POINT, FIGURES, RUNS, REASON = "point", "figures", "runs", "reason"  # attributes of a trial
 SERVERS = ("postgresql://", "postgresql+psycopg://")
-NEEDED = "a sweep needs Optuna: pip install 'vgx[sweep]'"
 
 
 def sweeps_dir() -> Path:
@@ -45,7 +44,7 @@ def require_optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise vgx.RecipeError(NEEDED) from None
+        raise vgx.RecipeError("a sweep needs Optuna: pip install 'vgx[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -64,19 +63,18 @@ class Study:
     rdb: Any  # optuna.storages.RDBStorage
     number: int  # of the study in the storage
     heartbeat: int  # seconds
+    server: str | None  # its address; None for a file of this machine
 
     def trials(self, *states: str) -> list[Any]:
         """Return the trials in some states, such as "WAITING"; all without any."""
         known = require_optuna().trial.TrialState
         wanted = [known[state] for state in states] or None
         with reaching(self.name):
-            found: list[Any] = self.optuna.get_trials(deepcopy=False, states=wanted)
-        return found
+            return list(self.optuna.get_trials(deepcopy=False, states=wanted))
 
     def close(self) -> None:
         """Close the connections to the storage."""
-        self.rdb.remove_session()
-        self.rdb.engine.dispose()
+        _close(self.rdb)
 
     def trial_id(self, number: int) -> int:
         """Return by which number the storage knows a trial of the study."""
@@ -88,8 +86,8 @@ def address(name: str, server: str | None) -> str:
     require_name(name)
     if server is None:
         folder = sweeps_dir() / name
-        for path in (folder, folder / FILE):
-            require_own(path, alone=path.name == FILE)
+        require_own(folder)
+        require_own(folder / FILE, alone=True)
         return f"sqlite:///{quote(str((folder / FILE).absolute()))}"
     if not server.startswith(SERVERS):
         raise vgx.RecipeError(
@@ -126,8 +124,9 @@ def create(name: str, plan: Plan, server: str | None, heartbeat: int = HEARTBEAT
         with storage(sweeps_dir() / name):
             (sweeps_dir() / name).mkdir(parents=True, exist_ok=True)
     direction = "maximize" if plan.better == "higher" else "minimize"
-    with reaching(name):
+    with reaching(name), contextlib.ExitStack() as refused:
         rdb = connect(url, heartbeat)
+        refused.callback(_close, rdb)
         try:
             made = optuna.create_study(storage=rdb, study_name=name, direction=direction)
         except optuna.exceptions.DuplicatedStudyError:
@@ -139,7 +138,8 @@ def create(name: str, plan: Plan, server: str | None, heartbeat: int = HEARTBEAT
         for number, parameters in enumerate(plan.grid or [{}] * plan.points):
             made.enqueue_trial(parameters, user_attrs={POINT: number})
         made.set_user_attr(READY, value=True)
-        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat)
+        refused.pop_all()
+        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat, server)
 
 
 def join(name: str, server: str | None, heartbeat: int = HEARTBEAT) -> Study:
@@ -154,9 +154,10 @@ def join(name: str, server: str | None, heartbeat: int = HEARTBEAT) -> Study:
                 raise vgx.StorageError(f"no study {name} in {sweeps_dir()}; there are: {known}")
             if file.stat().st_size > MAX_BYTES:
                 raise vgx.StorageError(f"{file}: larger than {MAX_BYTES:,} bytes; no study")
-    with reaching(name):
+    with reaching(name), contextlib.ExitStack() as refused:
         try:
             rdb = connect(url, heartbeat, new=False)
+            refused.callback(_close, rdb)
             made = optuna.load_study(study_name=name, storage=rdb)
             about = made.user_attrs
             for trial in made.get_trials(deepcopy=False):
@@ -176,7 +177,13 @@ def join(name: str, server: str | None, heartbeat: int = HEARTBEAT) -> Study:
                 f"{name}: whoever made this study ended before all of its trials were in; make it "
                 "anew under another --name"
             )
-        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat)
+        refused.pop_all()
+        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat, server)
+
+
+def _close(rdb: Any) -> None:
+    rdb.remove_session()
+    rdb.engine.dispose()
 
 
 def names() -> list[str]:
@@ -342,17 +349,14 @@ def lost(study: Study) -> list[int]:
     A worker that is killed after it noted the failure of another one's trial, and before it queued
     that trial again, leaves such a point.
     """
-    states: dict[int, list[Any]] = {}
+    failures = dict.fromkeys(range(study.plan.points), 0)
     for trial in study.trials():
-        states.setdefault(trial.user_attrs.get(POINT, -1), []).append(trial)
-    found = []
-    for point in range(study.plan.points):
-        trials = states.get(point, [])
-        failed = [trial for trial in trials if trial.state.name == "FAIL"]
-        explained = any(REASON in trial.user_attrs for trial in failed)
-        if len(failed) == len(trials) and not explained and len(failed) <= RETRIES:
-            found.append(point)
-    return found
+        point = trial.user_attrs.get(POINT, -1)
+        if trial.state.name == "FAIL" and REASON not in trial.user_attrs and point in failures:
+            failures[point] += 1
+        else:
+            failures.pop(point, None)
+    return [point for point, count in failures.items() if count <= RETRIES]
 
 
 def put_again(study: Study, point: int) -> None:

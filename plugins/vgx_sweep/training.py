@@ -6,8 +6,8 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,65 +25,66 @@ Report = Callable[[int, float], bool]  # takes a step and a value; says whether 
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What came of a run."""
-
-    run: Run
-    values: dict[str, float]  # the last measurement of each metric
-    figure: float  # of the metric that the study is about
-    ended: bool = True  # False: its training was ended early, and can go on
-
-
-@dataclass(frozen=True)
-class Place:
+class Machine:
     """Where and how the runs of a study are trained on this machine."""
 
     out: Path | None
     device: str | None
+    plugins: Sequence[Path]
     registry: vgx.Registry
-    console: Console  # of the trainings
+    data: str | None
+    console: Console = field(default_factory=Console)
     folder: Path | None = None  # of the recipe, whose git commit a run notes
 
 
-def train(recipe: vgx.Recipe, by: str, place: Place, report: Report) -> Trained:
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run."""
+
+    run: Run
+    figure: float | None  # None: its training was ended early, and can go on
+
+
+def train(recipe: vgx.Recipe, by: str, machine: Machine, report: Report) -> Trained:
     """Train a recipe, unless a run of it is done; go on with one that was stopped.
 
     `report` gets each measurement of `by`, also those of an earlier process. Raises a `VgxError`:
     `Stopped` after a signal, with everything saved.
     """
-    run, how, message = _earlier(recipe, place)
-    if run is not None and how == "diverged":
-        raise DivergedError(message or f"{run.path}: it diverged before")
-    before = reading.measured(run.path, by) if run is not None else []
-    pruned = [report(line["step"], line["metrics"][by]) for line in before]
-    if run is not None and how == "done":
-        return _figures(run, recipe, by)
-    if run is not None and any(pruned):
-        return Trained(run, {}, math.nan, ended=False)
+    run, how, message = _earlier(recipe, machine)
     steps: Generator[Any, None, Any]
     if run is None:
         steps = session.steps(
-            recipe, place.out, place.device, (), place.registry, place.console, place.folder
-        )
+            recipe, machine.out, machine.device, (), machine.registry, machine.console,
+            machine.folder,
+        )  # fmt: skip
     else:
-        steps = session.further_steps(run, None, place.device, place.console)
+        if how == "diverged":
+            raise DivergedError(message or f"{run.path}: it diverged before")
+        before = reading.measured(run.path, by)
+        pruned = [report(line["step"], line["metrics"][by]) for line in before]
+        if how == "done":
+            return Trained(run, _figure(run, recipe, by))
+        if any(pruned):
+            return Trained(run, None)
+        steps = session.further_steps(run, None, machine.device, machine.console)
     with contextlib.closing(steps):  # whatever ends the loop, the run is saved
         for step in steps:
             run = Run(step.run.path)
             value = step.line and step.line.get("metrics", {}).get(by)
             if value is not None and report(step.number, value) and step.number < step.of:
-                return Trained(run, {}, math.nan, ended=False)
+                return Trained(run, None)
     assert run is not None
-    return _figures(run, recipe, by)
+    return Trained(run, _figure(run, recipe, by))
 
 
-def _earlier(recipe: vgx.Recipe, place: Place) -> tuple[Run | None, str, str]:
+def _earlier(recipe: vgx.Recipe, machine: Machine) -> tuple[Run | None, str, str]:
     """Return a run of the recipe to use or to go on with, how it ended, and its message.
 
     A run that another process trains is waited for. One that another machine trains, or trained
     before it was switched off, is left alone, and so is one without a checkpoint.
     """
-    run = found(recipe, place)
+    run = run_of(recipe, machine)
     while run is not None and (holder := run.holder()):
         if run.advice(holder):
             return None, "", ""
@@ -96,32 +97,31 @@ def _earlier(recipe: vgx.Recipe, place: Place) -> tuple[Run | None, str, str]:
     return (run if kept else None), how, message
 
 
-def _figures(run: Run, recipe: vgx.Recipe, by: str) -> Trained:
-    """Return what a run measured; of `eval.best` the best value, whose checkpoint is kept."""
-    lines = reading.measured(run.path, by)
-    values = [line["metrics"][by] for line in lines if math.isfinite(line["metrics"][by])]
-    if not lines or not values:
-        raise DivergedError(f"{run.path}: {by} was not measured, or is not finite")
-    best = max(values) if recipe.eval.better[by] == "higher" else min(values)
-    last = lines[-1]["metrics"]
-    figure = best if recipe.eval.best == by else last[by]
+def _figure(run: Run, recipe: vgx.Recipe, by: str) -> float:
+    """Return the last measurement; of `eval.best` the best one, whose checkpoint is kept."""
+    values: list[float] = [line["metrics"][by] for line in reading.measured(run.path, by)]
+    if recipe.eval.best == by:
+        choose = max if recipe.eval.better[by] == "higher" else min
+        figure = choose(filter(math.isfinite, values), default=math.nan)
+    else:
+        figure = values[-1] if values else math.nan
     if not math.isfinite(figure):
-        raise DivergedError(f"{run.path}: {by} is not finite at the end")
-    return Trained(run, {name: v for name, v in last.items() if math.isfinite(v)}, figure)
+        raise DivergedError(f"{run.path}: {by} was not measured, or is not finite at the end")
+    return figure
 
 
-def found(recipe: vgx.Recipe, place: Place) -> Run | None:
+def run_of(recipe: vgx.Recipe, machine: Machine) -> Run | None:
     """Return a run of the same resolved recipe: one that is done before others, the newest first.
 
     Its name may be another one, and what was `auto` may have been settled.
     """
-    key = coarse(vgx.dump_recipe(recipe))
+    key = _coarse(vgx.dump_recipe(recipe))
     runs: list[tuple[bool, Run]] = []
-    for run in reversed(every(place.out)):
+    for run in reversed(every(machine.out)):
         try:
-            if coarse(reading.recipe_text(run.path)) != key:
+            if _coarse(reading.recipe_text(run.path)) != key:
                 continue
-            stored = vgx.load_recipe(run.recipe_file, (), place.registry)
+            stored = vgx.load_recipe(run.recipe_file, (), machine.registry)
             ended = reading.ended(run.path)
         except vgx.VgxError:  # a damaged one is no run of this recipe
             continue
@@ -130,7 +130,7 @@ def found(recipe: vgx.Recipe, place: Place) -> Run | None:
     return max(runs, key=lambda pair: pair[0], default=(False, None))[1]
 
 
-def coarse(text: str) -> str:
+def _coarse(text: str) -> str:
     """Return the text of a recipe without what may be settled when a run begins.
 
     Of two texts that differ here the recipes differ too; reading all YAML takes a thousand times as

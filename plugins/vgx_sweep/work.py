@@ -5,15 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import vgx
 from vgx.errors import DivergedError, RecipeError
 from vgx.output import cut
 from vgx_sweep.plan import Plan
+from vgx_sweep.results import line, row_of
 from vgx_sweep.storage import (
-    POINT,
+    FIGURES,
+    RUNS,
     Study,
     UnreachableError,
     alive,
@@ -29,7 +31,6 @@ from vgx_sweep.storage import (
 if TYPE_CHECKING:
     from vgx_sweep.training import Report, Trained
 
-FIGURES, VALUES, RUNS = "figures", "values", "runs"  # attributes of a trial
 POLL = 1.0  # seconds between two looks at trials of other workers
 SAME = 3  # trials that fail for one reason before a worker ends
 DEAD = "taken for dead by another worker; it is tried again"
@@ -38,27 +39,14 @@ AWAY = 10  # times that the storage may not answer, one after the other
 TrainOne = Callable[[vgx.Recipe, "Report"], "Trained"]
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a trial ended."""
-
-    number: int
-    point: int
-    parameters: dict[str, Any]
-    state: str  # complete, pruned, failed
-    figure: float | None = None
-    reason: str = ""
-    seconds: float = 0.0
-
-
 def work(
     study: Study,
     base: vgx.Recipe,
     registry: vgx.Registry | None,
     train: TrainOne,
-    tell: Callable[[Ended | str], None],
+    tell: Callable[[str], None],
 ) -> None:
-    """Work until no trial waits and none runs elsewhere; `tell` gets each trial that has ended.
+    """Work until no trial waits and none runs elsewhere; `tell` gets a line for each trial.
 
     An error that is not the fault of a point ends the worker, and its trial waits again. So do
     three trials that fail one after the other for the same reason.
@@ -72,9 +60,11 @@ def work(
             if trial is None and not (told := _waits(study, tell, told=told)):
                 return
             if trial is not None:
-                ended = attempt(study, trial, base, registry, train)
-                tell(ended)
-                reasons = [*reasons, ended.reason.replace(DEAD, "")][-SAME:]
+                attempt(study, trial, base, registry, train)
+                row = row_of(study.plan, study.trials()[trial.number])
+                dead = row.state == "failed" and not row.reason
+                tell(line(study.plan, replace(row, reason=DEAD) if dead else row))
+                reasons = [*reasons, row.reason][-SAME:]
                 told = False
             away = 0
         except UnreachableError as error:
@@ -87,7 +77,7 @@ def work(
             raise RecipeError(f"{SAME} trials failed for the same reason: {reasons[0]}")
 
 
-def _waits(study: Study, tell: Callable[[Ended | str], None], *, told: bool) -> bool:
+def _waits(study: Study, tell: Callable[[str], None], *, told: bool) -> bool:
     """Wait a moment for trials of other workers; return False when nothing is left to do."""
     if running := study.trials("RUNNING"):
         if not told:
@@ -107,46 +97,34 @@ def attempt(
     base: vgx.Recipe,
     registry: vgx.Registry | None,
     train: TrainOne,
-) -> Ended:
+) -> None:
     """Do one trial: all runs of a point, one after the other."""
-    plan, start, point = study.plan, time.monotonic(), trial.user_attrs.get(POINT, -1)
-
-    def ended(state: str, told: str, figure: float | None = None, reason: str = "") -> Ended:
-        if not finish(study, trial, told, figure, reason):
-            state, reason = "failed", DEAD
-        spent = time.monotonic() - start
-        return Ended(trial.number, point, trial.params, state, figure, reason, spent)
-
+    figures: dict[str, float] = {}
+    runs: dict[str, str] = {}
     with reaching(study.name), alive(study, trial):
         try:
-            parameters = {axis.field: axis.suggest(trial) for axis in plan.over}
-            recipes = plan.recipes(base, parameters, registry)
-            figures: dict[str, float] = {}
-            for number, recipe in enumerate(recipes):
+            parameters = {axis.field: axis.suggest(trial) for axis in study.plan.over}
+            for number, recipe in enumerate(study.plan.recipes(base, parameters, registry)):
                 # Of the first seed alone, so that it is compared with the first seed of others.
-                report = reporting(study, trial) if number == 0 else _no_report
+                report = reporting(study, trial) if number == 0 else lambda *_: False
                 done = train(recipe, report)
                 seed = str(recipe.train.seed)
-                note(trial, RUNS, seed, done.run.path.name)
-                if not done.ended:
-                    return ended("pruned", "PRUNED")
-                note(trial, VALUES, seed, done.values)
+                runs[seed] = done.run.path.name
+                trial.set_user_attr(RUNS, runs)
+                if done.figure is None:
+                    finish(study, trial, "PRUNED")
+                    return
                 figures[seed] = done.figure
                 trial.set_user_attr(FIGURES, figures)
         except require_optuna().exceptions.UpdateFinishedTrialError:
-            return ended("failed", "FAIL")
+            return  # another worker took this one for dead
         except (RecipeError, DivergedError) as error:
-            return ended("failed", "FAIL", reason=cut(str(error))[0])
+            finish(study, trial, "FAIL", reason=cut(str(error))[0])
+            return
         except BaseException:
             give_back(study, trial)
             raise
-    mean = statistics.fmean(figures.values())
-    return ended("complete", "COMPLETE", mean)
-
-
-def note(trial: Any, attribute: str, seed: str, value: Any) -> None:
-    """Note something of a trial's run with a seed."""
-    trial.set_user_attr(attribute, {**trial.user_attrs.get(attribute, {}), seed: value})
+    finish(study, trial, "COMPLETE", statistics.fmean(figures.values()))
 
 
 def reporting(study: Study, trial: Any) -> Report:
@@ -160,11 +138,6 @@ def reporting(study: Study, trial: Any) -> Report:
         return bool(trial.should_prune())
 
     return report
-
-
-def _no_report(step: int, value: float) -> bool:
-    del step, value
-    return False
 
 
 def sampler(plan: Plan, seed: int, number: int) -> Any:

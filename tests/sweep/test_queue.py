@@ -71,7 +71,7 @@ def worker(name, server, done, seconds):
         report(1, value)
         with done.open("a") as lines:  # of less than a page: written whole
             lines.write(f"{recipe.losses[1].weight:g} {recipe.train.seed}\n")
-        return Trained(Run(Path("0001-tiny")), {"psnr": value}, value)
+        return Trained(Run(Path("0001-tiny")), value)
 
     work(study, study.plan.base(REGISTRY), REGISTRY, train, lambda _: None)
 
@@ -124,6 +124,7 @@ def each_once(opened, name, server, points):
     return sum(each.count("FAIL") for each in states.values())
 
 
+@pytest.mark.slow
 def test_trials_are_done_once_by_several_workers(opened, server, study_name, tmp_path):
     study = opened.create(study_name, plan_of(12, 2), server, **SOON)
     assert [trial.state.name for trial in study.trials()] == ["WAITING"] * 12
@@ -137,6 +138,7 @@ def test_trials_are_done_once_by_several_workers(opened, server, study_name, tmp
     assert best.mean == pytest.approx(12.005)
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_killed_worker_is_tried_again(opened, server, study_name, tmp_path):
     opened.create(study_name, plan_of(3), server, **SOON)
     done = tmp_path / "done"
@@ -153,6 +155,7 @@ def test_the_trial_of_a_killed_worker_is_tried_again(opened, server, study_name,
     assert again.system_attrs["retry_history"] == [failed.number]  # Optuna's own callback
 
 
+@pytest.mark.slow
 def test_a_point_that_was_lost_before_its_retry_is_found(opened, server, study_name, tmp_path):
     """As if the worker that noted the failure had been killed before it queued the trial again."""
     study = opened.create(study_name, plan_of(2), server, **SOON)
@@ -165,6 +168,7 @@ def test_a_point_that_was_lost_before_its_retry_is_found(opened, server, study_n
     assert each_once(opened, study_name, server, 2) == 3
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_given_back_waits_for_the_next(opened, server, study_name):
     study = opened.create(study_name, plan_of(1), server, heartbeat=1)
     first = storing.claim(study, lambda _: optuna.samplers.RandomSampler())
@@ -178,6 +182,7 @@ def test_a_trial_that_is_given_back_waits_for_the_next(opened, server, study_nam
     assert [trial.state.name for trial in study.trials()] == ["RUNNING"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_taken_for_dead_notes_nothing(opened, server, study_name):
     study = opened.create(study_name, plan_of(1), server, **SOON)
     trial = storing.claim(study, lambda _: optuna.samplers.RandomSampler())
@@ -187,6 +192,7 @@ def test_a_worker_that_was_taken_for_dead_notes_nothing(opened, server, study_na
     assert study.trials()[0].state.name == "FAIL"
 
 
+@pytest.mark.slow
 def test_fresh_points_of_a_search_are_as_many_as_asked(opened, server, study_name, tmp_path):
     """And random ones are the same whoever draws them."""
     plan = planned(TINY, REGISTRY, ["losses.1.weight=0.1:10:log"], 12, 1, "psnr", "random", None)
@@ -222,12 +228,23 @@ def test_a_transaction_of_sqlite_has_the_file_alone_from_its_first_statement_on(
             other.execute("BEGIN IMMEDIATE")
 
 
-def test_a_name_that_is_taken_is_refused(opened, server, study_name):
+@pytest.mark.slow
+def test_a_name_that_is_taken_is_refused(opened, server, study_name, monkeypatch):
     opened.create(study_name, plan_of(1), server)
+    connect, made = storing.connect, []
+
+    def connecting(*given, **more):
+        made.append(connect(*given, **more))
+        return made[-1]
+
+    monkeypatch.setattr(storing, "connect", connecting)
     with pytest.raises(vgx.StorageError, match=f"vgx sweep --join {study_name}"):
         opened.create(study_name, plan_of(2), server)
     with pytest.raises(vgx.StorageError, match="no study other"):
         opened.join("other", server)
+    # What was refused keeps no connection.
+    assert made
+    assert {each.engine.pool.checkedin() + each.engine.pool.checkedout() for each in made} == {0}
 
 
 @pytest.mark.chaos

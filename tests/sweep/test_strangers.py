@@ -14,6 +14,7 @@ from vgx_sweep import results
 from vgx_sweep import storage as storing
 from vgx_sweep.running import planned
 from vgx_sweep.sweep_page import gather
+from vgx_sweep.training import Machine
 
 optuna = pytest.importorskip("optuna")
 REGISTRY = vgx.discover()
@@ -132,13 +133,16 @@ def test_what_is_no_file_of_a_study_is_refused_and_not_waited_for(file, tmp_path
         "postgresql+x://h",
     ],
 )
-def test_other_storages_are_refused(server, monkeypatch):
+def test_other_storages_are_refused(server):
     """Journals unpickle what they contain."""
     with pytest.raises(vgx.RecipeError, match="PostgreSQL"):
         storing.address("s", server)
-    for name in ("../s", "", "a/b", ".hidden", "x" * 65):
-        with pytest.raises(vgx.RecipeError, match="name of a study"):
-            storing.address(name, None)
+
+
+@pytest.mark.parametrize("name", ["../s", "", "a/b", ".hidden", "x" * 65])
+def test_a_name_that_is_no_folder_is_refused(name):
+    with pytest.raises(vgx.RecipeError, match="name of a study"):
+        storing.address(name, None)
 
 
 def test_a_password_is_in_no_message():
@@ -163,7 +167,7 @@ def test_the_page_reads_no_run_but_the_trials_own(file, tmp_path, monkeypatch):
         change(file, ATTRIBUTE.format(json.dumps({"0": name}), "runs"))
         with contextlib.closing(storing.join("s", None)) as study:
             found = results.rows_of(study)
-            data = gather(study, found, [], [], None, None, REGISTRY)
+            data = gather(study, found, [], [], Machine(None, None, (), REGISTRY, None))
         assert data["images"] == []
         assert data["notices"] == []
 

@@ -151,8 +151,7 @@ if (data.ablation) {
   sections.push(section("differences", "What leaving out changes",
     h("p", { class: "soft" }, `${data.by} without it minus ${data.by} with it, mean over pairs of runs with ` +
       `the same seed; ${data.better} is better. Whiskers: the 95 % interval of each mean.`),
-    bars(rows, false), table(data.ablation.header, data.ablation.rows, [1, 2, 3, 4, 5]),
-    h("p", { class: "soft" }, data.ablation.note)));
+    bars(rows, false), table(data.ablation.header, data.ablation.rows, [1, 2, 3, 4, 5])));
 }
 sections.push(section("trials", "Trials", table(
   ["trial", data.by, ...data.axes.map((axis) => axis.field), "state", "runs"],
