@@ -49,25 +49,21 @@ class Latents:
             return torch.cat([tensor.flatten(1).double().cpu() for tensor in tensors])
 
         mean = together([p.mean for p in posteriors])
-        logvars = [
-            p.logvar.flatten(1).double().cpu() for p in posteriors if isinstance(p, Gaussian)
-        ]
-        logvar = torch.cat(logvars) if logvars else None
-        if not isinstance(encoder, Quantising):
-            drawn, nats = list[Tensor](), list[Tensor]()
-            for p in posteriors:
-                if isinstance(p, KnowsKl) and not isinstance(p, Gaussian):
-                    device = p.mean.device
-                    number = len(drawn)
-                    generator = rng.generator(0, "evaluation posterior", number, device=device)
-                    drawn.append(p.sample(generator))
-                    nats.append(p.kl())  # with this sample
-            if drawn:
-                return Latents(mean, drawn=together(drawn), kl=together(nats))
+        logvars = [p.logvar for p in posteriors if isinstance(p, Gaussian)]
+        logvar = together(logvars) if logvars else None
+        if isinstance(encoder, Quantising):
+            dims = posteriors[0].mean.dim()
+            levels = [by_level(p.indices, dims).cpu() for p in posteriors if isinstance(p, Indexed)]
+            return Latents(mean, logvar, torch.cat(levels), encoder.codes)
+        knowing = [p for p in posteriors if isinstance(p, KnowsKl)]
+        if logvar is not None or not knowing:
             return Latents(mean, logvar)
-        dims = posteriors[0].mean.dim()
-        indices = [by_level(p.indices, dims).cpu() for p in posteriors if isinstance(p, Indexed)]
-        return Latents(mean, logvar, torch.cat(indices), encoder.codes)
+        drawn, nats = list[Tensor](), list[Tensor]()
+        for number, p in enumerate(knowing):
+            generator = rng.generator(0, "evaluation posterior", number, device=p.mean.device)
+            drawn.append(p.sample(generator))
+            nats.append(p.kl())  # with this sample
+        return Latents(mean, drawn=together(drawn), kl=together(nats))
 
 
 def by_level(indices: Tensor, dims: int) -> Tensor:
