@@ -416,7 +416,7 @@ class Observing(Protocol):
 
 @runtime_checkable
 class Reporting(Protocol):
-    """A network, a module in it, a loss or an augmentation that has figures of its own."""
+    """The module of a network, loss or augmentation, or one inside, with figures of its own."""
 
     def figures(self) -> dict[str, float]:
         """Return numbers by name, such as a probability that it adapts: they are logged.
