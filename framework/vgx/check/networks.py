@@ -144,7 +144,7 @@ def outputs_of(
         if name == "decoder":
             check_tensor("the logits", given, image)
             if isinstance(network, Mapped) and not network.training:
-                check_mapped(network, [*inputs, *label_inputs(part, few)], given)
+                check_mapped(network, [*inputs, *further], given)
             return {"logits": given}
         check_score(given, count)
         return {"logits": given.logits}

@@ -51,11 +51,12 @@ def check_encoder(case: Case) -> None:
         require(same, "its posterior's sample draws from something else than the generator")
         return {**tensors_of(posterior), "sample": sample}
 
-    _check_network(case, lambda part: part.build(case.image, case.latent), [case.images()], check)
-    network = built(lambda part: part.build(case.image, case.latent), case.part).eval()
-    posterior = network(case.images(), *_further(case, B))
+    images = case.images()
+    network, _ = _check_network(
+        case, lambda part: part.build(case.image, case.latent), [images], check
+    )
     if isinstance(network, Quantising):
-        check_indices(network, posterior, case.latent.shape)
+        check_indices(network, network(images, *_further(case, B)), case.latent.shape)
 
 
 def _further(case: Case, n: int) -> tuple[Any, ...]:
@@ -76,14 +77,14 @@ def check_decoder(case: Case) -> None:
         return {"logits": logits}
 
     z = torch.randn((B, *case.latent.shape), generator=rng.generator(0, "testing z"))  # [B, *Z]
-    outputs = _check_network(case, lambda part: part.build(case.latent, case.image), [z], check)
-    squashed = 0 <= outputs["logits"].min() <= outputs["logits"].max() <= 1
+    network, outputs = _check_network(
+        case, lambda part: part.build(case.latent, case.image), [z], check
+    )
+    logits = outputs["logits"]
+    squashed = 0 <= logits.min() <= logits.max() <= 1
     case.check(not squashed, "it gives images in [0, 1]: the engine applies the sigmoid")
-    network = built(lambda part: part.build(case.latent, case.image), case.part).eval()
-    inputs = [z, case.labels] if case.conditional else [z]
-    logits = network(*inputs)
     if isinstance(network, Mapped):
-        check_mapped(network, inputs, logits)
+        check_mapped(network, [z, *_further(case, B)], logits)
 
 
 def check_discriminator(case: Case) -> None:
@@ -101,8 +102,8 @@ def check_discriminator(case: Case) -> None:
 
 def _check_network(
     case: Case, build: Callable[[Any], Any], inputs: list[Tensor], check: Check
-) -> dict[str, Tensor]:
-    """Check what every network must do; return its outputs in evaluation mode."""
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Check what every network must do; return it in evaluation mode, and its outputs."""
 
     def forward(network: Any, inputs: list[Tensor]) -> dict[str, Tensor]:
         return check(network(*inputs, *_further(case, len(inputs[0]))), len(inputs[0]))
@@ -132,7 +133,7 @@ def _check_network(
     for name in ("mean", "logits") if case.part.kind != "discriminator" else ():
         near = name not in few or torch.allclose(few[name], outputs[name][:2], atol=ROUNDING)
         case.check(near, f"in evaluation mode its {name} depends on the batch's other images")
-    return outputs
+    return network, outputs
 
 
 def _check_gradients(
