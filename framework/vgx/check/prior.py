@@ -15,7 +15,7 @@ from vgx import rng
 from vgx.check.attempt import alike, call, contract
 from vgx.check.audit import Finding
 from vgx.data.batches import Batch
-from vgx.engine.build import encoder_inputs, evaluating
+from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
 from vgx.parts.contract import check_drawn, check_loss_of_prior
 from vgx.second import kept
@@ -27,14 +27,13 @@ def try_prior(engine: Engine, batch: Batch) -> Iterator[Finding]:
     recipe, part = engine.recipe, engine.recipe.prior
     if part is None or recipe.encoder is None:
         return
-    encoder, decoder = (engine.networks[name] for name in ("encoder", "decoder"))
-    with torch.no_grad(), evaluating([encoder, decoder]):
-        further = encoder_inputs(recipe.encoder, batch.labels, decoder)
-        posterior = call(recipe.encoder, encoder, batch.images.to(engine.dtype), *further)
+    with torch.no_grad(), evaluating(engine.networks.values()):
+        images = batch.images.to(engine.dtype)
+        posterior = call(recipe.encoder, engine.forward.encode, images, batch.labels)
     codes = codes_of(posterior).get(part.of)  # [B, ...]
     shape = None if codes is None else tuple(codes.shape[1:])
     classes = 0 if batch.labels is None else recipe.image.classes
-    spec = spec_of(part, shape, values_of(encoder), classes)
+    spec = spec_of(part, shape, values_of(engine.networks["encoder"]), classes)
     assert codes is not None  # `spec_of` raises
     codes = codes if part.of == "indices" else codes.float()
     network: Any = call(part, kept.build, part, recipe.latent, spec, recipe.train.seed)

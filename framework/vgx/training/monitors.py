@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vgx.data.batches import as_images
 from vgx.data.store import Store
-from vgx.engine.build import encoder_inputs, evaluating, sigmoid
+from vgx.engine.build import evaluating, sigmoid
 from vgx.engine.engine import Engine
 from vgx.engine.losses import owner_of, player_of
 from vgx.evaluation.latents import ACTIVE, active_dimensions, by_level, codebook_metrics
@@ -79,9 +79,8 @@ class Monitor:
             fake = sigmoid(engine.forward.decode(z, in_turn))  # [N, C, H, W]
             faults["alike"] = mode_collapse(real, fake)
             if "encoder" in engine.networks:
-                encoder, decoder = (engine.networks[name] for name in ("encoder", "decoder"))
-                further = encoder_inputs(engine.recipe.encoder, own, decoder)
-                posterior = encoder(real.to(engine.dtype), *further)
+                encoder = engine.networks["encoder"]
+                posterior: Any = engine.forward.encode(real.to(engine.dtype), own, compiled=False)
                 if isinstance(encoder, Quantising):
                     indices = by_level(posterior.indices, posterior.mean.dim())
                     faults["codebook"] = codebook_collapse(indices, encoder.codes)
