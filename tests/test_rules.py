@@ -345,11 +345,11 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 # Lines of code of each package; a budget that is reached is a reason to cut.
 BUDGETS = {
     "": 1115, "parts": 1270, "recipe": 1050, "data": 2045, "runs": 1815, "engine": 1400,
-    "sampling": 595, "check": 1460, "evaluation": 960, "training": 2110, "testing": 840, "cli": 870,
+    "sampling": 595, "check": 1455, "evaluation": 955, "training": 2110, "testing": 840, "cli": 870,
     "notebook": 1415, "second": 805,
 }  # fmt: skip
 PLUGIN_BUDGETS = {
-    "vgx_data": 460, "vgx_explore": 525, "vgx_figures": 1190, "vgx_report": 2210, "vgx_runs": 310,
+    "vgx_data": 460, "vgx_explore": 525, "vgx_figures": 1190, "vgx_report": 2205, "vgx_runs": 310,
     "vgx_share": 975, "vgx_sweep": 1620,
 }  # fmt: skip
 
