@@ -345,7 +345,7 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 # Lines of code of each package; a budget that is reached is a reason to cut.
 BUDGETS = {
     "": 1115, "parts": 1270, "recipe": 1050, "data": 2045, "runs": 1815, "engine": 1400,
-    "sampling": 595, "check": 1460, "evaluation": 960, "training": 2110, "testing": 840, "cli": 870,
+    "sampling": 595, "check": 1455, "evaluation": 955, "training": 2110, "testing": 840, "cli": 870,
     "notebook": 1415, "second": 805,
 }  # fmt: skip
 PLUGIN_BUDGETS = {

@@ -80,7 +80,7 @@ class Monitor:
             faults["alike"] = mode_collapse(real, fake)
             if "encoder" in engine.networks:
                 encoder = engine.networks["encoder"]
-                posterior = engine.forward.encode(real.to(engine.dtype), own, compiled=False)
+                posterior: Any = engine.forward.encode(real.to(engine.dtype), own, compiled=False)
                 if isinstance(encoder, Quantising):
                     indices = by_level(posterior.indices, posterior.mean.dim())
                     faults["codebook"] = codebook_collapse(indices, encoder.codes)
