@@ -349,7 +349,7 @@ BUDGETS = {
     "notebook": 1415, "second": 805,
 }  # fmt: skip
 PLUGIN_BUDGETS = {
-    "vgx_data": 460, "vgx_explore": 525, "vgx_figures": 1190, "vgx_report": 2210, "vgx_runs": 310,
+    "vgx_data": 460, "vgx_explore": 525, "vgx_figures": 1190, "vgx_report": 2205, "vgx_runs": 310,
     "vgx_share": 975, "vgx_sweep": 1460,
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from vgx.files import user_path
-from vgx.parts.documented import Documented
+from vgx.parts.documented import Documented, described
 from vgx.parts.values import STRICT, ImageSpec
 
 KIND_MARK = "vgx-kind"  # in a JSON Schema, stands for any part of a kind
@@ -93,7 +93,7 @@ class Component(Documented):
     ) -> dict[str, Any]:
         """Mark the place of a kind. `vgx schema` replaces the mark by the registered parts."""
         if cls.type or not cls.kind:
-            return super().__get_pydantic_json_schema__(schema, handler)
+            return described(cls, schema, handler)
         return {KIND_MARK: cls.kind}
 
     @classmethod

@@ -37,11 +37,18 @@ class Documented(BaseModel):
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """Describe the fields."""
-        made = handler(schema)
-        properties = handler.resolve_ref_schema(made).get("properties", {})
-        for name, text in field_docstrings(cls).items():
-            properties[cls.model_fields[name].alias or name].setdefault("description", text)
-        return made
+        return described(cls, schema, handler)
+
+
+def described(
+    cls: type[Documented], schema: CoreSchema, handler: GetJsonSchemaHandler
+) -> dict[str, Any]:
+    """Return the JSON Schema of a class, with the docstrings of its fields."""
+    made = handler(schema)
+    properties = handler.resolve_ref_schema(made).get("properties", {})
+    for name, text in field_docstrings(cls).items():
+        properties[cls.model_fields[name].alias or name].setdefault("description", text)
+    return made
 
 
 def field_docstrings(cls: type[Documented]) -> dict[str, str]:
