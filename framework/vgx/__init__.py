@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vgx.data.decode import convert_image as convert_image
+    from vgx.distributed.rows import gather as gather
+    from vgx.distributed.rows import mean_over_processes as mean_over_processes
+    from vgx.distributed.rows import own_rows as own_rows
+    from vgx.distributed.rows import replicated as replicated
     from vgx.errors import DataError as DataError
     from vgx.errors import Dropped as Dropped
     from vgx.errors import HubError as HubError
@@ -115,6 +119,7 @@ __version__ = "0.1.0.dev0"
 # The same names once more: the imports above are for type checkers and editors.
 _PUBLIC = {
     "vgx.data.decode": "convert_image",
+    "vgx.distributed.rows": "gather mean_over_processes own_rows replicated",
     "vgx.errors": "DataError Dropped HubError Notice PluginError RecipeError StorageError VgxError",
     "vgx.files": "cache_dir open_regular",
     "vgx.notebook.checking": "Checked check",

@@ -67,6 +67,12 @@ class HubError(VgxError):
     exit_code = 8
 
 
+class LostError(VgxError):
+    """Another process of the same training has ended or cannot be reached."""
+
+    exit_code = 9
+
+
 class Stopped(VgxError):  # noqa: N818 - a stop on request is no error
     """A signal ended the training. The run is saved."""
 

@@ -56,7 +56,7 @@ def evaluate(
     from vgx.runs.trust import registry_of
     from vgx.training import environment
 
-    environment.one_process()
+    environment.one_process("vgx eval")
     console = Console()
     registry = registry_of(trained)
     recipe = load_recipe(trained.recipe_file, (), registry)

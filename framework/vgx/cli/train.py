@@ -61,13 +61,16 @@ def run(
     if resumed is None and trust:
         raise click.UsageError("--trust-plugins is for the plugin files of a run: --resume RUN.")
     from vgx.console import Console
+    from vgx.distributed.group import is_first
+    from vgx.distributed.processes import begin
     from vgx.parts.registry import discover
     from vgx.recipe.library import find_recipe
     from vgx.recipe.load import load_recipe
     from vgx.runs.trust import registry_of
     from vgx.training import session
 
-    console = Console()
+    begin()
+    console = Console(quiet=not is_first())
     if resumed is None:
         assert recipe is not None
         registry = discover(plugins)
@@ -107,18 +110,22 @@ def resume(
 ) -> None:
     """Go on with RUN (a path, number or name; the newest by default)."""
     from vgx.console import Console
+    from vgx.distributed.group import is_first
+    from vgx.distributed.processes import begin
     from vgx.recipe.load import load_recipe
     from vgx.runs.trust import registry_of
     from vgx.training import environment
     from vgx.training import verify as verification
 
-    environment.one_process()
-    console, stopped, changed = Console(), find_trusted(run, trust=trust), None
+    begin()
+    console = Console(quiet=not is_first())
+    stopped, changed = find_trusted(run, trust=trust), None
     if force_unlock:
         stopped.unlock()
     if data is not None:
         changed = load_recipe(stopped.recipe_file, (), registry_of(stopped), data, moved=True)
     if verify:
+        environment.one_process("vgx resume --verify")
         verification.verify(stopped, device, console, changed)
     _go_on(stopped, changed, device, console)
 
@@ -132,7 +139,11 @@ def _go_on(stopped: Run, changed: Recipe | None, device: str | None, console: Co
 
 
 def _finish(run: Run, device: str | None, console: Console) -> None:
-    """Draw a grid with the recipe's sampler, and print how to draw more."""
+    """Draw a grid with the recipe's sampler, and print how to draw more: the first process does."""
+    from vgx.distributed.group import is_first
+
+    if not is_first():
+        return
     path = save_grid(run, None, {}, 100, 0, None, device)
     console.print(f"Picture {path}")
     console.print(f"Draw more with: vgx sample {run.short}")

@@ -17,6 +17,7 @@ from torch import Tensor
 from vgx.data.order import Shuffled, Windowed
 from vgx.data.store import Images, Labels, Store
 from vgx.data.stream import StreamedImages
+from vgx.distributed.group import group
 from vgx.errors import DataError
 
 READ = 4096  # images that are copied to a device at once
@@ -76,7 +77,13 @@ class Batches:
 
     def __getitem__(self, number: int) -> Batch:
         """Return minibatch `number` on the device."""
-        rows = self.rows(number)
+        return self.shared(number, 1)
+
+    def shared(self, number: int, pieces: int) -> Batch:
+        """Return this process's share of minibatch `number`: equally much of each of its pieces."""
+        processes = group()
+        parts = self.rows(number).reshape(pieces, processes.size, -1)
+        rows = parts[:, processes.rank].ravel()
         if self.resident is not None:
             images = as_floats(self.resident[sent(torch.from_numpy(rows), self.device)])
         else:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vgx import rng
+from vgx.distributed.group import group
+from vgx.distributed.processes import local_rank
 from vgx.engine.memory import MemoryLimit
 from vgx.engine.surroundings import untouched
 from vgx.errors import RecipeError
@@ -108,6 +110,8 @@ def pick_device(name: str | torch.device | None) -> torch.device:
     names = devices()
     if name is None:
         name = "cuda" if "cuda" in names else "cpu"
+        if name == "cuda" and group().size > 1:
+            name = f"cuda:{local_rank()}"
     if str(name) not in names:
         default = "by default vgx takes cuda if there is one, else cpu"
         raise RecipeError(f"device '{name}': this machine has {', '.join(names)}; {default}")

@@ -15,6 +15,10 @@ from torch.profiler import record_function
 
 from vgx import rng
 from vgx.data.batches import Batch
+from vgx.distributed.group import averaged, group
+from vgx.distributed.minibatch import shared, whole
+from vgx.distributed.norms import over_all_processes
+from vgx.distributed.rows import replicated
 from vgx.engine import averages
 from vgx.engine import state as states
 from vgx.engine.averages import new_statistics, statistics_layers
@@ -114,20 +118,22 @@ class Engine:
         micro_batches = batch.chunk(self.recipe.train.accumulate)
         train_generator = self.players["generator"] in players
         for position, micro_batch in enumerate(micro_batches):
-            streams = self.streams(number, index, position)
-            step = self.forward(micro_batch, number, streams, train_generator=train_generator)
-            self.observe(players, step)
-            if train_generator:
-                self.latents.add(step)
-            for player in players:
-                if player is not players[0]:
-                    step = self.forward.for_discriminator(step, streams)
-                losses = weighted_losses(player.terms, step, self.last_layer)
-                for label, value in losses.terms.items():
-                    terms[label] = terms.get(label, 0) + value.detach() / len(micro_batches)
-                keep_graph = player is not players[-1]
-                for new in player.gradients(losses, len(micro_batches), keep_graph=keep_graph):
-                    gradients[player.name] = add_gradients(gradients.get(player.name, {}), new)
+            with shared(len(micro_batch)):
+                streams = self.streams(number, index, position)
+                step = self.forward(micro_batch, number, streams, train_generator=train_generator)
+                self.observe(players, step)
+                if train_generator:
+                    self.latents.add(step)
+                for player in players:
+                    if player is not players[0]:
+                        step = self.forward.for_discriminator(step, streams)
+                    losses = weighted_losses(player.terms, step, self.last_layer)
+                    for label, value in losses.terms.items():
+                        terms[label] = terms.get(label, 0) + value.detach() / len(micro_batches)
+                    keep_graph = player is not players[-1]
+                    for new in player.gradients(losses, len(micro_batches), keep_graph=keep_graph):
+                        gradients[player.name] = add_gradients(gradients.get(player.name, {}), new)
+        terms, gradients = over_processes(terms, gradients)
         self.guard.check(number, terms, gradients)  # raises when not finite
         for name, summed in gradients.items():
             self.players[name].step_optimizer(number, summed, self.lr_scale, self.guard.found_inf)
@@ -136,7 +142,9 @@ class Engine:
     def observe(self, players: list[Player], step: Step) -> None:
         """Let augmentations see a pass: once for each minibatch, when the discriminator learns."""
         if self.players.get("discriminator", self.players["generator"]) in players:
-            self.forward.observe(step)
+            seen = whole(step)
+            with replicated():
+                self.forward.observe(seen)
 
     # --- random numbers and learning rates ---------------------------------------------------
 
@@ -168,6 +176,8 @@ class Engine:
                 networks[f"loss {part.label}"] = module
         for network in networks.values():
             network.to(self.device, self.dtype, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+            if group().size > 1 and self.recipe.train.batch_norm == "global":
+                over_all_processes(network)
         for name in self.recipe.frozen:
             networks[name].eval().requires_grad_(False)
         return networks
@@ -228,7 +238,8 @@ class Engine:
         with rng.ambient(seed, "pass"), new_statistics(renewed):
             for index, batch in enumerate(batches):
                 streams = rng.Streams(seed, (index,), self.device)
-                forward(batch, number, streams, train_generator=False)
+                with shared(len(batch)):
+                    forward(batch, number, streams, train_generator=False)
 
     def network_for_sampling(self, name: str) -> nn.Module:
         """Return the network with averaged weights when there are any, else the trained one."""
@@ -302,3 +313,20 @@ class Engine:
     def _saved_networks(self) -> dict[str, nn.Module]:
         average = {} if self.ema is None else {"average": self.ema}
         return {**self.networks, **average, **self.forward.saved_augmentations}
+
+
+def over_processes(
+    terms: dict[str, Tensor], gradients: dict[PlayerName, Gradients]
+) -> tuple[dict[str, Tensor], dict[PlayerName, Gradients]]:
+    """Return the means of terms and gradients over all processes, taken together in one sum."""
+    flat = {("term", name): value for name, value in terms.items()}
+    for player, named in gradients.items():
+        flat |= {(player, name): gradient for name, gradient in named.items()}
+    means = averaged(flat)
+    return (
+        {name: means["term", name] for name in terms},
+        {
+            player: {name: means[player, name] for name in named}
+            for player, named in gradients.items()
+        },
+    )

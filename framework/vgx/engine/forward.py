@@ -19,6 +19,7 @@ from torch.profiler import record_function
 
 from vgx import rng
 from vgx.data.batches import Batch
+from vgx.distributed.rows import as_computed
 from vgx.engine.build import at_least_float32, encoder_inputs, label_inputs, sigmoid
 from vgx.engine.surroundings import untouched
 from vgx.errors import Notice
@@ -187,7 +188,7 @@ class Forward:
 
         def call(function: Callable[..., Any], inputs: Tensor, own: Tensor | None = None) -> Any:
             if own is None and labels is not None:
-                own = labels.repeat(len(inputs) // len(labels))  # [n*B]
+                own = repeated(labels, len(inputs))  # [n*B]
             keyed = rng.ambient(streams.seed, "call of a loss", *streams.numbers, next(numbers))
             learns = train_generator and torch.is_grad_enabled()
             with keyed, self.autocast(), torch.set_grad_enabled(learns):
@@ -248,7 +249,7 @@ class Forward:
         if part.judges != "latents":
             judged = (self._diff_augmented(judged[0], streams, stream), *judged[1:])
         if labels is not None:
-            labels = labels.repeat(len(judged[0]) // len(labels))  # [F*B]
+            labels = repeated(labels, len(judged[0]))  # [F*B]
         further = label_inputs(part, labels)
         with record_function(f"vgx: score {stream}"):
             score: Score = self._call(network, *judged, *further, compiled=compiled)
@@ -291,6 +292,12 @@ class Forward:
         tensors = {what: each for what, each in given.items() if isinstance(each, Tensor)}
         with untouched(self.parts[name], tensors):
             return (getattr(network, method) if method else network)(*inputs)
+
+
+def repeated(labels: Tensor, count: int) -> Tensor:
+    """[n*B]  Return the labels [B] of a step for so many images, in the same order again."""
+    labels = as_computed(labels)
+    return labels.repeat(count // len(labels))
 
 
 def parameters_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from vgx import rng
+from vgx.distributed.group import group, sum_over_processes
+from vgx.distributed.minibatch import whole
+from vgx.distributed.rows import mean_over_processes, replicated, shares
 from vgx.engine.surroundings import untouched
 from vgx.parts.base import BrokenError
 from vgx.parts.contract import fault_of_term, tensors_in
@@ -75,8 +79,12 @@ class Term:
         Raises `BrokenError` when the loss gives anything else, or changes what is not its own.
         """
         step = step.about(self.part.about)
-        with untouched(self.part, tensors_in(step)):
-            value: Tensor | None = getattr(self.module, self.player)(step)
+        seen = step
+        where: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if self.part.across_batch:  # each process computes it of the whole minibatch
+            seen, where = whole(step), replicated()
+        with untouched(self.part, tensors_in(step)), where:
+            value: Tensor | None = getattr(self.module, self.player)(seen)
         if value is None:
             return None
         if fault := fault_of_term(value, step):
@@ -192,7 +200,8 @@ def share_ratios(shared: dict[str, tuple[Tensor, float]], step: Step) -> dict[st
     one's is its own. None for a term without a gradient there, and for all when the first has none.
     """
     output = step.recon_logits
-    norms = {label: _gradient_norm([value], output) for label, (value, _) in shared.items()}
+    gradients = {label: _gradient([value], output) for label, (value, _) in shared.items()}
+    norms = {label: _norm_of_rows(gradient) for label, gradient in gradients.items()}
     first, *_ = shared
     (_, share), length = shared[first], norms[first]
     if length is None:
@@ -213,22 +222,35 @@ def gradient_ratio(
     |d sum(others) / d w| / (|d value / d w| + 1e-4) (Esser et al. 2021, eq. 7). None when one of
     the two has no gradient there.
     """
-    a, b = (_gradient_norm(terms, layer) for terms in (others, [value]))
+    a, b = (_norm(_gradient(terms, layer)) for terms in (others, [value]))
     if a is None or b is None:
         return None
     ratio: Tensor = a / (b + 1e-4)
     return ratio.clamp(max=most)
 
 
-def _gradient_norm(terms: list[Tensor], layer: Tensor | None) -> Tensor | None:
-    """Return the norm of the gradient of a sum of terms: a scalar, or None when there is none."""
+def _norm(gradient: Tensor | None) -> Tensor | None:
+    """Return the norm of the gradient of a weight: a scalar, or None when there is no gradient."""
+    return None if gradient is None else mean_over_processes(gradient).norm()
+
+
+def _norm_of_rows(gradient: Tensor | None) -> Tensor | None:
+    """Return the norm of the gradient [B, ...] of what is computed of each image, or None."""
+    if gradient is None or not shares():
+        return None if gradient is None else gradient.norm()
+    # A process has the gradient of its own loss, a mean over fewer images than the whole.
+    return sum_over_processes(gradient.square().sum()).sqrt() / group().size
+
+
+def _gradient(terms: list[Tensor], layer: Tensor | None) -> Tensor | None:
+    """Return the gradient of a sum of terms by a tensor, or None when there is none."""
     connected = [term for term in terms if term.requires_grad]
     if layer is None or not connected:
         return None
     total = sum(connected[1:], connected[0])
     (gradient,) = torch.autograd.grad(total, [layer], retain_graph=True, allow_unused=True)
-    norm: Tensor | None = None if gradient is None else gradient.norm()
-    return norm
+    found: Tensor | None = gradient
+    return found
 
 
 def leaves(value: Tensor) -> Iterator[Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vgx.distributed.rows import gather, mean_over_processes
 from vgx.parts.kinds import Indexed
 from vgx.step import Gaussian, KnowsKl, Step
 
@@ -37,20 +38,20 @@ class StoredLatents:
 
     @torch.no_grad()
     def add(self, step: Step) -> None:
-        """Write the latents [B, *Z] of a step over the oldest ones."""
-        z = step.z[-len(self.ring) :].to(self.ring.dtype)
+        """Write the latents [B, *Z] of a step, of all processes, over the oldest ones."""
+        z = gather(step.z)[-len(self.ring) :].to(self.ring.dtype)
         places = (self.written + torch.arange(len(z), device=self.ring.device)) % len(self.ring)
         self.ring[places] = z
         if self.labels is not None and step.labels is not None:
-            self.labels[places] = step.labels[-len(self.ring) :]
+            self.labels[places] = gather(step.labels)[-len(self.ring) :]
         self.written += len(z)
         if step.has("posterior") and isinstance(step.posterior, Indexed):
-            self.indices = step.posterior.indices
+            self.indices = gather(step.posterior.indices)
         if step.has("posterior") and isinstance(posterior := step.posterior, KnowsKl):
             if isinstance(posterior, Gaussian):
                 mu, logvar = (t.to(self.ring.dtype) for t in (posterior.mu, posterior.logvar))
                 posterior = Gaussian(mu, logvar)
-            kl = posterior.kl().to(self.ring.dtype).mean(0)  # [*Z]
+            kl = mean_over_processes(posterior.kl().to(self.ring.dtype).mean(0))  # [*Z]
             share = len(z) / min(self.written, len(self.ring))
             self.kl = kl if self.kl is None else self.kl + share * (kl - self.kl)
 

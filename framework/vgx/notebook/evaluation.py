@@ -103,7 +103,7 @@ def evaluate(
     images than the run's; `samplers` by default the recipe's. Of each set at most n images are
     used, and generated ones are drawn with as many `seeds`.
     """
-    environment.one_process()
+    environment.one_process("vgx eval")
     console, found = console or chosen_console(quiet=quiet), Run(run)
     registry = registry_of(found).with_parts((metrics, samplers, against))
     recipe = load_recipe(found.recipe_file, (), registry)

@@ -138,6 +138,9 @@ class Train(Fields):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the networks. Losses are always float32. `auto` is `bf16` on a device with
     instructions for it, if the losses agree with `fp32`. The run's own recipe has the choice."""
+    batch_norm: Literal["global", "local"] = "global"
+    """What BatchNorm normalises by when several processes train: the images of all of them, as one
+    process would, or each process's own, which is faster and depends on their number."""
     compile: Literal["auto"] | bool = "auto"
     """Compile the networks with `torch.compile`. `auto` is `false`."""
     log_every: PositiveInt = 10

@@ -107,6 +107,8 @@ class Environment(TypedDict, total=False):
     plugins: Annotated[list[Plugin], FailFast()]
     device: str
     threads: Count
+    processes: Count  # absent in runs of earlier versions
+    launch: str  # of a launcher, such as torchrun
     git: str | None
     folder: str  # the working directory, in which relative paths began
     started: str

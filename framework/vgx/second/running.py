@@ -41,7 +41,7 @@ def fit_run(
     `overrides` may set fields of the prior and of the sampler, which the run keeps. `data` is where
     its images lie now. Raises `RecipeError` for other fields, and for a run without a prior.
     """
-    environment.one_process()
+    environment.one_process("vgx fit")
     registry = registry_of(run)
     stored = load_recipe(run.recipe_file, (), registry)
     recipe = load_recipe(run.recipe_file, overrides, registry, data, moved=True)

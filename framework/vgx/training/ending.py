@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 
 from vgx.console import Console, images_per_second
+from vgx.distributed.group import is_first
 from vgx.errors import DivergedError, Stopped
 from vgx.files import storage, write_file
 from vgx.notebook import run as people
@@ -20,6 +21,9 @@ from vgx.training.loop import Training, short
 @contextlib.contextmanager
 def closing(training: Training, registry: Registry, console: Console) -> Iterator[None]:
     """Write how the training in the block ends, then call `run_ended` of each plugin."""
+    if not is_first():
+        yield
+        return
     ended = training.run.place("ended.json")
     with storage(ended):
         ended.unlink(missing_ok=True)

@@ -70,7 +70,7 @@ def fork(
     checkpoint does not fit the recipe, or the images are others.
     """
     console = console or Console()
-    environment.one_process()
+    environment.one_process("vgx fork")
     parent = find(run)
     registry = registry_of(parent)
     stored = trials.settled(load_recipe(parent.recipe_file, (), registry))

@@ -11,17 +11,20 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
 from torch.profiler import profile, record_function
 
 from vgx.console import Console
-from vgx.data.batches import Batches
+from vgx.data.batches import Batch, Batches
 from vgx.data.store import Store, name_of
 from vgx.data.stream import StreamedImages
+from vgx.distributed.group import group, is_first
+from vgx.distributed.processes import from_first, largest, tensors_from_first, wait_for_first
 from vgx.engine.averages import STATISTICS_IMAGES
 from vgx.engine.engine import Engine
 from vgx.errors import DataError, DivergedError, HubError, Stopped, StorageError, noticing
@@ -43,6 +46,10 @@ from vgx.training.trackers import Trackers, open_trackers
 ROLLBACKS = 3  # of one run, at most: more do not help
 
 
+class EndedElsewhere(Exception):  # noqa: N818 - no error
+    """One of several processes ends the training before the next step."""
+
+
 @dataclass
 class Training:
     """One run that is being trained."""
@@ -59,6 +66,7 @@ class Training:
     saved: int = -1  # the step of the newest checkpoint
     stop: int = 0  # the number of the signal that ends the training, or 0
     left: bool = False  # the loop around this one was left, so the training ends
+    agreed: bool = False  # all processes know that it ends
     warnings: list[str] = field(default_factory=list)  # not yet in the log
     metrics: dict[str, float] = field(default_factory=dict)  # not yet in the log
     measured: dict[str, Measured] = field(default_factory=dict)  # so far, by metric
@@ -75,8 +83,11 @@ class Training:
 
     @property
     def ending(self) -> bool:
-        """Whether it ends after the current step, because of a signal or of its caller."""
-        return self.stop > 0 or self.left
+        """Whether it ends after the current step, because of a signal or of its caller.
+
+        Of several processes all must know it.
+        """
+        return self.agreed if group().size > 1 else self.stop > 0 or self.left
 
     @property
     def finished(self) -> bool:
@@ -125,14 +136,43 @@ class Training:
         self.batches = self.batches.reseeded(self.engine.seed)
 
     def step(self) -> dict[str, Tensor]:
-        """Do the next step; return the loss terms. Raises `DivergedError`."""
+        """Do the next step; return the loss terms.
+
+        Raises `DivergedError`, `DataError` or `HubError` for images that cannot be read, and
+        `EndedElsewhere`.
+        """
+        batches: list[Batch] = []
+        missing: DataError | HubError | None = None
         with record_function("vgx: data"):
-            batches = [self.batches[number] for number in self.numbers]
+            pieces = self.recipe.train.accumulate
+            try:
+                batches = [self.batches.shared(number, pieces) for number in self.numbers]
+            except (DataError, HubError) as error:
+                missing = error
+        self._agree(missing)
+        if self.agreed:
+            raise EndedElsewhere
         terms = self.engine.step(self.done, batches)
         self.done += 1
         if self.profiler is not None:
             self.profiler.step()
         return terms
+
+    def _agree(self, missing: DataError | HubError | None) -> None:
+        """Tell the other processes what this one knows: that it ends, or misses its images.
+
+        Raises the error in all of them.
+        """
+        if group().size > 1:
+            with record_function("vgx: waiting for other processes"):
+                known = (self.stop, int(self.left), int(missing is not None))
+                self.stop, left, elsewhere = largest(known)
+            self.left = bool(left)
+            self.agreed = self.stop > 0 or self.left
+            if elsewhere and missing is None:
+                missing = DataError("another process cannot read its images; it says which")
+        if missing is not None:
+            raise missing
 
     def refresh_average(self) -> None:
         """Make the averaged networks ready to be used or saved after the last step."""
@@ -142,7 +182,7 @@ class Training:
         self.refreshed = now
         count = min(math.ceil(STATISTICS_IMAGES / self.recipe.train.batch), self.batches.per_epoch)
         first = self.numbers.start
-        batches = (self.batches[number] for number in range(first, first + count))
+        batches = (self.batches.shared(number, 1) for number in range(first, first + count))
         with record_function("vgx: averaging"):
             self.engine.refresh_average(self.done, batches)
 
@@ -182,10 +222,11 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
     engine, run = training.engine, training.run
     _begin(training, console)
     cache = FeatureCache(training.recipe.image, engine.device, on_disk=False)
-    for tracker in training.recipe.trackers:  # the recipe may be a stranger's
+    trackers = training.recipe.trackers if is_first() else ()
+    for tracker in trackers:  # the recipe may be a stranger's
         console.print(f"Opening the tracker {name_of(tracker)}")
     training.trackers = open_trackers(
-        training.recipe.trackers, run.path, lambda text: _warn(training, [text], console)
+        trackers, run.path, lambda text: _warn(training, [text], console)
     )
     with (
         contextlib.closing(training.trackers),
@@ -200,8 +241,11 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
             try:
                 terms = training.step()
                 due = _due(training)
-                if any(due) or training.stop:
+                # Of several processes all confirm the same steps.
+                if any(due) or (training.stop and group().size == 1):
                     engine.guard.confirm()
+            except EndedElsewhere:
+                continue
             except (DivergedError, DataError, HubError) as error:
                 _recover(training, error, console)
                 continue
@@ -210,10 +254,7 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
             values = _log(training, terms, due, console)
             advance(training.done - advanced, values)
             advanced = training.done
-            if due.draw:
-                _draw(training, console)
-            if due.save or (_evaluates(training) and _best_step(training) == training.done):
-                _save(training, console)
+            _draw_and_save(training, due, console)
             with _leaving(training):
                 yield _trained(training, terms)
         if training.saved != training.done:
@@ -224,6 +265,16 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
         name = signal.Signals(training.stop).name if training.stop else "the loop was left"
         done = f"{name}: stopped at step {training.done:,} and saved"
         raise Stopped(f"{done}; go on with: vgx resume {run.short}", training.stop)
+
+
+def _draw_and_save(training: Training, due: Due, console: Console) -> None:
+    """Draw and save what is due; other processes wait until the first one has."""
+    if due.draw:
+        _draw(training, console)
+    if due.save or (_evaluates(training) and _best_step(training) == training.done):
+        _save(training, console)
+    if any(due):
+        wait_for_first()
 
 
 @contextlib.contextmanager
@@ -263,7 +314,7 @@ def _due(training: Training) -> Due:
 
 def _log(training: Training, terms: dict[str, Tensor], due: Due, console: Console) -> list[str]:
     """Log the step and the monitor's warnings; return the values for the progress display."""
-    if due.draw:
+    if due.draw and is_first():
         _warn(training, training.monitor.images(training.done), console)
     if due.log and isinstance(training.store.images, StreamedImages):
         _warn(training, training.store.images.news(), console)
@@ -272,7 +323,8 @@ def _log(training: Training, terms: dict[str, Tensor], due: Due, console: Consol
     losses = {name: value.item() for name, value in terms.items()}
     _warn(training, training.monitor.losses(training.done, losses), console)
     training.logged = line = _line(training, losses)
-    training.run.log(line)
+    if is_first():
+        training.run.log(line)
     training.measured = measured_in([line], training.recipe.eval.better, training.measured)
     training.trackers.log({**line})
     measured = [f"{name} {values.text}" for name, values in training.measured.items()]
@@ -286,6 +338,8 @@ def short(term: str) -> str:
 
 def _draw(training: Training, console: Console) -> None:
     training.refresh_average()
+    if not is_first():
+        return
     notices: list[str] = []
     with noticing(notices):
         grids = draw(training.engine, training.store, training.run, training.done)
@@ -307,7 +361,8 @@ def _measure(training: Training, cache: FeatureCache) -> dict[str, float]:
     if not _evaluates(training):
         return {}
     training.refresh_average()
-    return measure_training(training.engine, training.store, training.done, cache)
+    measure = partial(measure_training, training.engine, training.store, training.done, cache)
+    return from_first(measure)
 
 
 def _best_step(training: Training) -> int | None:
@@ -317,9 +372,9 @@ def _best_step(training: Training) -> int | None:
 
 
 def _begin(training: Training, console: Console) -> None:
-    for notice in environment.room(training.run, training.engine):
+    for notice in environment.room(training.run, training.engine) if is_first() else ():
         console.warn(notice)
-    if training.notices and training.done == 0:
+    if training.notices and training.done == 0 and is_first():
         training.run.log({**_line(training, {}), "notices": training.notices})
     if training.recipe.train.on_nonfinite == "rollback" and training.saved < 0:
         _save(training, console)  # the first step can then be rolled back
@@ -360,6 +415,8 @@ def _without_images(
 
 def _note_images(training: Training, what: str) -> None:
     """Append the images of a step that was not finite to `nonfinite.jsonl`."""
+    if not is_first():
+        return
     rows = [training.batches.rows(number).tolist() for number in training.numbers]
     line = {"step": training.done + 1, "what": what, "pictures": rows}
     # The error of the step matters more than an error of the disk here.
@@ -381,22 +438,41 @@ def _roll_back(training: Training, what: str, console: Console) -> None:
         advice = "a lower learning rate or train.clip may help"
         raise _diverged(training, f"{what}, after {ROLLBACKS} rollbacks", advice)
     notices: list[str] = []
-    # Not a checkpoint of a stop: a run that was stopped must end as one that never stopped.
-    every = training.recipe.train.save_every
-    scheduled = training.done // every * every
     with noticing(notices):
-        try:
-            state = checkpoint.load(training.run, before=scheduled + 1)[1]
-        except StorageError:  # it was removed: the run was stopped too often since
-            state = checkpoint.load(training.run)[1]
+        state = state_from_first(partial(_before, training))
     training.restore(state)
     training.set_rollbacks(rollbacks + 1)
-    training.run.rewind_log(training.done)
+    if is_first():
+        training.run.rewind_log(training.done)
     where = f"rollback {rollbacks + 1} of {ROLLBACKS}: {what}; back at step {training.done:,}"
     how = f"with other random numbers and {training.engine.lr_scale:g} times the learning rates"
     _warn(training, [*notices, f"{where} {how}"], console)
     # With the number of rollbacks and this warning, so that a resume continues from here.
     _save(training, console)
+
+
+def _before(training: Training) -> State:
+    """Load the last scheduled checkpoint.
+
+    Not one of a stop: a run that was stopped must end as one that never stopped.
+    """
+    every = training.recipe.train.save_every
+    scheduled = training.done // every * every
+    try:
+        return checkpoint.load(training.run, before=scheduled + 1)[1]
+    except StorageError:  # it was removed: the run was stopped too often since
+        return checkpoint.load(training.run)[1]
+
+
+def state_from_first(load: Callable[[], State]) -> State:
+    """Return a state that the first process loads, in all processes."""
+    state = load() if is_first() else State({}, {}, {}, {})
+    return State(
+        tensors_from_first(state.model),
+        tensors_from_first(state.optimizer),
+        tensors_from_first(state.latents),
+        from_first(lambda: state.numbers),
+    )
 
 
 def _diverged(training: Training, what: str, advice: str) -> DivergedError:
@@ -463,6 +539,7 @@ def _save(training: Training, console: Console) -> None:
             what = f"step {training.done}: {name} is not finite, so it is not saved"
             _roll_back(training, what, console)
             return
-    training.run.flush_log()  # before the commit: what the log says of these steps is needed too
-    checkpoint.save(training.run, state, training.recipe.train.keep, _best_step(training))
+    if is_first():
+        training.run.flush_log()  # before the commit: what it says of these steps is needed too
+        checkpoint.save(training.run, state, training.recipe.train.keep, _best_step(training))
     training.saved = training.done

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vgx.data.batches import as_images
 from vgx.data.store import Store
+from vgx.distributed.group import averaged
 from vgx.engine.build import evaluating, sigmoid
 from vgx.engine.engine import Engine
 from vgx.engine.losses import owner_of, player_of
@@ -140,13 +141,13 @@ def accuracy(engine: Engine) -> dict[str, float]:
     that judges images they are called "real" and "fake", of one that judges latents "real latents"
     and "fake latents"; of several each name has that of the discriminator before it.
     """
-    shares: dict[str, float] = {}
+    shares: dict[str, Tensor] = {}
     for network, (real, fake) in engine.forward.logits.items():
         judges = engine.recipe.judges[network].judges
         name, what = network.partition(" ")[2], "" if judges == "images" else judges
         for kind, right in (("real", real > 0), ("fake", fake < 0)):
-            shares[f"{name} {kind} {what}".strip()] = right.float().mean().item()
-    return shares
+            shares[f"{name} {kind} {what}".strip()] = right.float().mean()
+    return {name: share.item() for name, share in averaged(shares).items()}
 
 
 def codebook_use(engine: Engine) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -17,6 +17,8 @@ from vgx.console import Console
 from vgx.data.batches import as_batch
 from vgx.data.classes import classes_of, summary
 from vgx.data.store import beside, exists, files_left_out, require_room
+from vgx.distributed.group import is_first
+from vgx.distributed.processes import begin, from_first, launch, restarts, wait_for_first
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
@@ -29,7 +31,7 @@ from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import CHANGEABLE, Recipe
 from vgx.runs import checkpoint, frames, reading
 from vgx.runs.checkpoint import State
-from vgx.runs.directory import Run, create, find, runs_dir
+from vgx.runs.directory import Run, create, find, numbered, runs_dir
 from vgx.runs.exported import is_exported
 from vgx.runs.moved import Command, keep_place, looking_back, other_images
 from vgx.runs.trust import registry_of, remember
@@ -37,7 +39,7 @@ from vgx.runs.weights import Weights
 from vgx.second import fitting
 from vgx.training import environment
 from vgx.training.ending import closing
-from vgx.training.loop import TrainedStep, Training
+from vgx.training.loop import TrainedStep, Training, state_from_first
 from vgx.training.preparing import (
     CHECKED,
     batches_of,
@@ -89,13 +91,18 @@ def steps(
     is where the recipe is, whose git commit is noted. With `profile` a few steps are profiled.
     Raises a `VgxError`: `Stopped` after a signal, with everything saved.
     """
-    console = console or Console()
-    environment.one_process()
+    begin()
+    console = console or Console(quiet=not is_first())
+    if (begun := begun_before(out)) is not None:
+        run = yield from further_steps(begun, None, device, console)
+        return run or begun
     chosen, registry = pick_device(device), registry or discover(plugins)
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, (), registry)
+    environment.require_divisible(recipe)
     refuse_lost_parts(recipe, registry)
-    require_writable(runs_dir(out))
+    if is_first():
+        require_writable(runs_dir(out))
     weights = weights_for(recipe, out, console)
     with blaming(registry):
         require_parts(recipe)
@@ -123,16 +130,19 @@ def steps(
     recipe = recipe.model_copy(update={"image": store.image})  # with numbers for `range: auto`
     configure(engine, batches, recipe)
 
-    new = create(recipe.name, out)
+    environment.require_same_images(store)
+    new = Run(Path(from_first(lambda: str(create(recipe.name, out).path))))
     training = Training(recipe, new, engine, batches, store, notices)
-    with new.held(), signals(training, console):
-        remember(registry.files)
-        about = environment.describe(
-            recipe, registry, engine.device, store, notices, folder, weights
-        )
-        environment.write(new, registry, about, findings)
-        write_file(new.place("recipe.yaml"), dump_recipe(recipe))  # only now can the run be resumed
-        console.print(f"Run {new.path} on {engine.device}")
+    with held(new), signals(training, console):
+        if is_first():
+            remember(registry.files)
+            about = environment.describe(
+                recipe, registry, engine.device, store, notices, folder, weights
+            )
+            environment.write(new, registry, about, findings)
+            # Only now can the run be resumed.
+            write_file(new.place("recipe.yaml"), dump_recipe(recipe))
+        console.print(f"Run {new.path} on {environment.where(engine.device)}")
         if device is None and (text := unused_gpu(engine.device)):
             console.print(text)
         yield from _train(training, registry, console, advice, profile=profile)
@@ -152,16 +162,17 @@ def further_steps(
     are other images, and fewer steps than are done. When a run is done, that is printed, nothing
     but the place of the images changes, and the result is None.
     """
-    console = console or Console()
-    environment.one_process()
+    begin()
+    console = console or Console(quiet=not is_first())
     stopped = find(run)
     _require_begun(stopped)
     registry = registry_of(stopped)
     stored = trials.settled(load_recipe(stopped.recipe_file, (), registry))  # old runs have `auto`
     recipe = trials.as_before(recipe or stored, stored)
+    environment.require_divisible(recipe)
     changed = _changes(stopped, stored, recipe)
     require_libraries(recipe.trackers)
-    with stopped.held():
+    with held(stopped):
         state, notices = last_state(stopped, recipe)
         for notice in notices:
             console.warn(notice)
@@ -170,23 +181,27 @@ def further_steps(
         places = {"dataset": recipe.dataset, "sampler": recipe.sampler}
         moved = any(getattr(stored, field) != part for field, part in places.items())
         if message := _nothing_left(training):
-            if moved:
+            if moved and is_first():
                 keep_place(stopped, stored.model_copy(update=places), training.store)
                 console.print("The new place of its images is kept")
             console.print(message)
             return None
         now = environment.machine(registry, training.engine.device)
         changes = environment.changes(stopped, now)
-        for notice in (*changes, *_rewound(stopped, training.done or -1)):
+        for notice in changes:
             console.warn(notice)
-        continues = training.done < training.engine.steps
-        if continues and not frames.due(training.done, stored.train.draw_every):
-            frames.forget(stopped, training.done)  # drawn only because the run was stopped there
-        if moved:
-            keep_place(stopped, recipe, training.store)
-        elif changed:
-            write_file(stopped.place("recipe.yaml"), dump_recipe(recipe))
-        _note_rates(training, stored, state, console)
+        if is_first():
+            for notice in _rewound(stopped, training.done or -1):
+                console.warn(notice)
+            continues = training.done < training.engine.steps
+            if continues and not frames.due(training.done, stored.train.draw_every):
+                frames.forget(stopped, training.done)  # drawn only because it was stopped there
+            if moved:
+                keep_place(stopped, recipe, training.store)
+            elif changed:
+                write_file(stopped.place("recipe.yaml"), dump_recipe(recipe))
+            _note_rates(training, stored, state, console)
+        wait_for_first()
         what = "goes on from" if continues else "ends at"
         console.print(f"Run {stopped.path} {what} step {training.done:,}")
         with signals(training, console):
@@ -214,7 +229,7 @@ def check(
 
     Returns the engine that was checked, which cannot be trained: only its images were opened.
     """
-    environment.one_process()
+    environment.one_process("vgx check")
     chosen = pick_device(device)
     weights = weights_for(recipe, None, console)
     with blaming(registry):
@@ -352,6 +367,31 @@ def _rewound(run: Run, step: int) -> list[str]:
     return notices
 
 
+def begun_before(out: str | Path | None) -> Run | None:
+    """Return the run that this launch began before it was started again, if it got so far."""
+    own = launch()
+    if not (restarts() and own):
+        return None
+
+    def newest() -> str | None:
+        for _, path in reversed(numbered(runs_dir(out))):
+            about = reading.unless_damaged(reading.environment, path)
+            if about is not None and about.get("launch") == own:
+                return str(path) if (path / "recipe.yaml").is_file() else None
+        return None
+
+    path = from_first(newest)
+    return None if path is None else Run(Path(path))
+
+
+@contextmanager
+def held(run: Run) -> Iterator[None]:
+    """Lock a run for the processes that train it: the first one does."""
+    with run.held() if is_first() else nullcontext():
+        wait_for_first()
+        yield
+
+
 def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
     """Return the state that a run continues from, and notices about it.
 
@@ -359,13 +399,13 @@ def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
     `StorageError` when its checkpoints are lost.
     """
     notices: list[str] = []
-    if not checkpoint.committed(run):
+    if not from_first(lambda: bool(checkpoint.committed(run))):
         lines = (entry.line for entry in reading.entries(run.path))
         reached = max((line["step"] for line in lines if line), default=0)
         if reached <= recipe.train.save_every:
             return None, [f"{run.path}: ended before its first checkpoint; begins again"]
     with noticing(notices):
-        state = checkpoint.load(run)[1]
+        state = state_from_first(lambda: checkpoint.load(run)[1])
     if state.numbers.get("imported"):
         raise RecipeError(f"{run.path}: {NO_OPTIMIZER}, since it was imported")
     return state, notices

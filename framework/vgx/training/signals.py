@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from typing import Any, Protocol, TypeVar
 
 from vgx.console import Console
+from vgx.distributed.group import group
 from vgx.errors import Interrupted
 from vgx.training.loop import TrainedStep
 
@@ -38,8 +39,9 @@ def signals(training: Stoppable, console: Console) -> Iterator[None]:
     """
 
     def note(number: int, _: object) -> None:
-        # Schedulers repeat their SIGTERM; a second Ctrl-C means that the user does not wait.
-        if training.stop and number == signal.SIGINT:
+        # Schedulers repeat their SIGTERM; a second Ctrl-C means that the user does not wait. A
+        # launcher repeats that of the terminal to each of its processes.
+        if training.stop and number == signal.SIGINT and group().size == 1:
             raise Interrupted
         if not training.stop:
             messages.put(_acknowledged(training, number))

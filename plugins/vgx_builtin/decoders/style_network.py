@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+import vgx
 from vgx_builtin.style_layers import SMALL, Blur, EqualLinear, Leaky, ModulatedConv
 
 RATE = 0.01  # of the mapping network, as a share of the learning rate
@@ -73,7 +74,7 @@ class StyleNetwork(nn.Module):
         if not (self.training and self.mixing):
             return every
         others = self._styles(torch.randn_like(z))[:, None]  # [B, 1, S]
-        drawn, mixed = torch.rand(2, len(z), 1, device=z.device)  # [B, 1] each
+        drawn, mixed = (torch.rand(len(z), 1, device=z.device) for _ in range(2))  # [B, 1] each
         first = (1 + drawn * (self.layers - 1)).floor()  # the first layer of the other latent
         layers = torch.arange(self.layers, device=z.device)  # [L]
         other = (layers >= first) & (mixed < self.mixing)  # [B, L]
@@ -87,7 +88,8 @@ class StyleNetwork(nn.Module):
     def _follow(self, w: Tensor) -> None:
         """Let the mean follow styles [B, S]: as a plain mean over the first batches."""
         share = (1 / (self.seen + 1)).clamp(min=1 - self.decay)
-        self.w_mean.lerp_(w.mean(0).to(self.w_mean.dtype), share)
+        mean = vgx.mean_over_processes(w.mean(0)).to(self.w_mean.dtype)  # [S]
+        self.w_mean.lerp_(mean, share)
         self.seen.add_(1)
 
     def decode_mapped(self, w: Tensor) -> Tensor:

@@ -153,6 +153,7 @@ class Relativistic(vgx.Loss, type="relativistic"):
 
         real, fake = step.real_score.logits, step.fake_score.logits
         if self.pairing == "average":
-            return [real - fake.mean(), real.mean() - fake]
+            means = vgx.mean_over_processes(torch.stack([real.mean(), fake.mean()]))
+            return [real - means[1], means[0] - fake]
         # Reconstructions and decoded noise are both compared with the same real images.
         return [torch.cat([real] * (len(fake) // len(real))) - fake]

@@ -53,8 +53,8 @@ class CutmixConsistency(vgx.Loss, type="cutmix-consistency"):
 def masks(images: Tensor, generator: Generator) -> Tensor:
     """[B, 1, H, W]  A mask of zeros and ones for each image [B, C, H, W]: 1 is real."""
     height, width = images.shape[2:]
-    draws = images.new_empty(4, len(images)).uniform_(generator=generator)
-    share, y, x, other = draws[:, :, None]  # [B, 1] each
+    draws = [images.new_empty(len(images), 1).uniform_(generator=generator) for _ in range(4)]
+    share, y, x, other = draws  # [B, 1] each
     inside = []
     for side, place in ((height, y), (width, x)):
         half = (side * share.sqrt()).floor() // 2

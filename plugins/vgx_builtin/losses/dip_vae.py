@@ -36,12 +36,12 @@ class DipVae(vgx.Loss, type="dip-vae"):
 
         posterior = gaussian(self.type, step.posterior)
         mu, logvar = posterior.mu.flatten(1), posterior.logvar.flatten(1)  # [B, Z]
-        centred = mu - mu.mean(0)
-        covariance = centred.T @ centred / len(mu)  # [Z, Z]
+        centred = mu - vgx.mean_over_processes(mu.mean(0))
+        covariance = vgx.mean_over_processes(centred.T @ centred / len(mu))  # [Z, Z]
         variances = covariance.diagonal()  # [Z]
         between = covariance.square().sum() - variances.square().sum()
         if self.variant == 2:  # the noise of the latents is independent: it adds to the diagonal
-            variances = variances + logvar.exp().mean(0)
+            variances = variances + vgx.mean_over_processes(logvar.exp().mean(0))
         factor = self.diagonal
         if factor is None:
             factor = 10.0 if self.variant == 1 else 1.0

@@ -64,6 +64,8 @@ class TotalCorrelation(vgx.Loss, type="total-correlation"):
     has it. Beside a `kl` of weight 1, a weight of beta - 1 makes beta-TCVAE's loss.
     """
 
+    across_batch: ClassVar[bool] = True
+
     unit: Literal["pixel", "sample"] = "pixel"
     """`pixel`: nats for each pixel value; `sample`: nats for each image; as in `kl`."""
     estimator: Literal["weighted", "stratified"] = "weighted"

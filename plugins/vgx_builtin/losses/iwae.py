@@ -34,14 +34,16 @@ class Iwae(vgx.Loss, type="iwae"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar; its mean over the samples is >= 0."""
+        import torch
         from torch.nn import functional as F
 
         from vgx_builtin.losses.latent import gaussian, log_normal
 
         posterior = gaussian(self.type, step.posterior)
         mu, logvar = posterior.mu, posterior.logvar  # [B, *Z]
-        noise = mu.new_empty((self.samples, *mu.shape)).normal_(generator=step.rng(self.type))
-        z = mu + (logvar / 2).exp() * noise  # [K, B, *Z]
+        generator = step.rng(self.type)
+        noise = [torch.empty_like(mu).normal_(generator=generator) for _ in range(self.samples)]
+        z = mu + (logvar / 2).exp() * torch.stack(noise)  # [K, B, *Z]
         if self.gradient == "dreg":  # z alone carries the gradient
             mu, logvar = mu.detach(), logvar.detach()
         logits = step.decode_logits(z.flatten(0, 1))  # [K*B, C, H, W]

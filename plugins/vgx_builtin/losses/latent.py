@@ -51,11 +51,12 @@ class Kl(vgx.Loss, type="kl"):
         """Return a scalar >= 0; 0 when the posterior is the prior, without `capacity`."""
         posterior = step.posterior
         if isinstance(posterior, vgx.KnowsKl) and not isinstance(posterior, vgx.Gaussian):
-            nats = posterior.kl().flatten(1).mean(0)  # [Z]
+            nats = posterior.kl().flatten(1)  # [B, Z]
         else:
             posterior = gaussian(self.type, posterior)
             mu, logvar = posterior.mu, posterior.logvar  # [B, *Z]
-            nats = -0.5 * (1 + logvar - mu**2 - logvar.exp()).flatten(1).mean(0)  # [Z]
+            nats = -0.5 * (1 + logvar - mu**2 - logvar.exp()).flatten(1)  # [B, Z]
+        nats = vgx.mean_over_processes(nats.mean(0))  # [Z]
         if self.latents is not None:
             nats = nats[slice(*self.latents)]
         if self.free_bits:

@@ -31,7 +31,7 @@ class LeCamTerm(nn.Module):
     def discriminator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when each logit is the average of the other kind."""
         real, fake = step.real_score.logits, step.fake_score.logits
-        new = torch.stack([real.mean(), fake.mean()]).detach()  # [2]
+        new = vgx.mean_over_processes(torch.stack([real.mean(), fake.mean()]).detach())  # [2]
         # A plain mean over the first batches: a batch's share falls from 1 to 1 - decay.
         share = (1 / (self.seen + 1)).clamp(min=1 - self.decay)
         self.means.copy_(self.means + share * (new - self.means))

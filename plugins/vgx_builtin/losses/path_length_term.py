@@ -32,7 +32,8 @@ class PathLengthTerm(nn.Module):
         w = step.map(z) if step.labels is None else step.map(z, step.labels[:n])  # [N, *W]
         images = 2 * step.decode_mapped(w) - 1  # [N, C, H, W]
         lengths = path_lengths(images, w, torch.empty_like(images).normal_(generator=generator))
-        self.average.lerp_(lengths.detach().mean(), 1 - self.decay)
+        mean = vgx.mean_over_processes(lengths.detach().mean())
+        self.average.lerp_(mean, 1 - self.decay)
         value: Tensor = (lengths - self.average).square().mean()
         return value
 

@@ -50,7 +50,8 @@ class FeatureMatching(vgx.Loss, type="feature-matching"):
                 by_kind = values.chunk(len(fake) // len(real))  # [B, ...] for each of step.fakes
                 distances.append(F.mse_loss(by_kind[step.fakes.index("recon")], target))
             else:
-                distances.append(F.mse_loss(values.mean(0), target.mean(0)))
+                own = torch.stack([values.mean(0), target.mean(0)])
+                distances.append(F.mse_loss(*vgx.mean_over_processes(own)))
         return torch.stack(distances).mean()
 
 

@@ -40,7 +40,7 @@ class SigmaVae(vgx.Loss, type="sigma-vae"):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar of any sign, at least -5.1."""
-        squares = (step.recon - step.real).square().mean()
+        squares = vgx.mean_over_processes((step.recon - step.real).square().mean())
         # Above 0, so that the logarithm and its derivative are finite.
         return gaussian_nats(squares, squares.clamp(min=1e-20).log() / 2)
 

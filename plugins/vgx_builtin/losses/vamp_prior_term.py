@@ -37,7 +37,8 @@ class VampPriorTerm(nn.Module):
         """Return the posteriors q(z | u_k) over [K, *Z], by a function of images and labels."""
         images = self.images
         labels = torch.arange(len(images), device=images.device) % max(self.classes, 1)  # [K]
-        return gaussian("vamp-prior", encode(images, labels))
+        with vgx.replicated():  # each process has all of them
+            return gaussian("vamp-prior", encode(images, labels))
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar of any sign; its mean over posterior samples is >= 0."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import vgx
 from vgx_builtin.posteriors import Quantised
 
 ROUNDS = 10  # of k-means
@@ -74,12 +75,12 @@ class MovingCodebook(nn.Module):
         rows = rows_of(means).detach()  # [N, F]
         moves = self.training and torch.is_grad_enabled()
         if moves and not self.started:
-            self._start(rows)
+            self._start(rows_of(vgx.gather(means.detach())))
         indices = nearest(rows, unit(self.weight, self.normalised))  # [N]
         placed = indices.view(len(means), *means.shape[2:])  # [B, *places]
         quantised = Quantised(means, self.vectors(placed), placed, "averaged")
         if moves:
-            self._move(rows, indices)
+            self._move(rows_of(vgx.gather(means.detach())), vgx.gather(placed).flatten())
         return quantised
 
     def vectors(self, indices: Tensor) -> Tensor:
@@ -178,5 +179,6 @@ def drawn(rows: Tensor, count: int) -> Tensor:
     They are drawn from PyTorch's own generator, as dropout masks are: its key in a training is the
     seed and the step.
     """
-    order = torch.randperm(len(rows), device=rows.device)
+    with vgx.replicated():  # of the rows of all processes
+        order = torch.randperm(len(rows), device=rows.device)
     return rows[order[torch.arange(count, device=rows.device) % len(rows)]]

@@ -1,0 +1,9 @@
+"""Several processes that train as one: who they are, and how they share a minibatch.
+
+group       the processes of a training, and sums over them
+rows        the rows of a minibatch that a process has, and values over all of its rows
+draws       random numbers that are drawn for the whole minibatch, and cut
+norms       BatchNorm over the images of all processes
+minibatch   a step whose rows the processes share, and the step of the whole minibatch
+processes   the processes of a launcher: how they begin, and what they agree on
+"""

@@ -1,0 +1,115 @@
+"""Random numbers that are the same for any number of processes: drawn for all images, and cut.
+
+Whoever draws for the images of a minibatch gives them the first dimension, whether the draw is from
+a generator or from PyTorch's own. A draw without dimensions is one number for all images.
+
+Letters: P processes, n rows of a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from vgx.distributed.group import group
+from vgx.distributed.rows import own_rows, shares
+from vgx.errors import RecipeError
+
+F = nn.functional
+Function = Callable[..., Any]
+
+
+class WholeDraws(TorchFunctionMode):
+    """Each draw in the block gives this process's rows of what a program on its own would draw."""
+
+    def __torch_function__(
+        self, func: Function, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call a function of PyTorch."""
+        del types
+        handler = HANDLERS.get(func)
+        if handler is None or not shares():
+            return func(*args, **(kwargs or {}))
+        return handler(func, *args, **(kwargs or {}))
+
+
+def _in_place(func: Function, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    if tensor.dim() == 0:
+        drawn: Tensor = func(tensor, *args, **kwargs)
+        return drawn
+    return tensor.copy_(own_rows(func(_for_all(tensor), *args, **kwargs)))
+
+
+def _like(func: Function, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    drawn: Tensor = func(tensor if tensor.dim() == 0 else _for_all(tensor), *args, **kwargs)
+    return drawn if tensor.dim() == 0 else own_rows(drawn)
+
+
+def _of_size(func: Function, *args: Any, **kwargs: Any) -> Tensor:
+    """Draw for `torch.rand(2, 3)`, `torch.rand((2, 3))` and `torch.randint(9, (2, 3))`."""
+    limits: tuple[Any, ...] = ()
+    if func is torch.randint:
+        limits = tuple(each for each in args if isinstance(each, int))
+        args = args[len(limits) :]
+    size = kwargs.pop("size", args[0] if args and isinstance(args[0], Sequence) else args)
+    if len(size) == 0:
+        drawn: Tensor = func(*limits, (), **kwargs)
+        return drawn
+    whole = (size[0] * group().size, *size[1:])
+    return own_rows(func(*limits, whole, **kwargs))
+
+
+def _dropout(
+    func: Function, tensor: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    if not training or p == 0:
+        return tensor
+    factors = own_rows(func(_for_all(tensor).fill_(1), p, True))
+    return tensor.mul_(factors) if inplace else tensor * factors
+
+
+def _unknown(func: Function, *_: Any, **__: Any) -> Any:
+    raise RecipeError(
+        f"{func.__name__} draws random numbers that several processes can't share; draw with "
+        "uniform_, normal_ or randint for the images in the first dimension, or inside of "
+        "`with vgx.replicated():`, where each process draws the same"
+    )
+
+
+def _for_all(tensor: Tensor) -> Tensor:
+    """[P*n, ...]  Return a new tensor like one [n, ...], in its memory layout."""
+    size = (group().size * len(tensor), *tensor.shape[1:])
+    plain = tensor.is_contiguous() or tensor.dim() != 4
+    layout = torch.contiguous_format if plain else torch.channels_last
+    return torch.empty(size, dtype=tensor.dtype, device=tensor.device, memory_format=layout)
+
+
+HANDLERS: dict[Any, Function] = {
+    **dict.fromkeys(
+        (
+            Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_,
+            Tensor.log_normal_, Tensor.normal_, Tensor.random_, Tensor.uniform_,
+        ),
+        _in_place,
+    ),
+    **dict.fromkeys((torch.rand_like, torch.randint_like, torch.randn_like), _like),
+    **dict.fromkeys((torch.rand, torch.randint, torch.randn), _of_size),
+    **dict.fromkeys(
+        (
+            F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout, torch.feature_dropout,
+        ),
+        _dropout,
+    ),
+    **dict.fromkeys(
+        (
+            torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.randperm,
+            torch.alpha_dropout, torch.feature_alpha_dropout, torch.rrelu, F.alpha_dropout,
+            F.feature_alpha_dropout, F.gumbel_softmax, F.rrelu,
+        ),
+        _unknown,
+    ),
+}  # fmt: skip

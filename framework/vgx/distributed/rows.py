@@ -1,0 +1,105 @@
+"""The rows of a minibatch that a process has, and values over all of its rows.
+
+While a minibatch is shared, a part sees the rows of its process. What it computes of each image by
+itself needs nothing else; what it computes of several images together, it computes of all rows
+with the functions here. In a program on its own they return what they are given.
+
+Letters: P processes, b images of a process, B = P b images of the minibatch, F kinds of fakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vgx.distributed.group import group, stacked, sum_over_processes
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How a minibatch is shared."""
+
+    images: int = 0  # b; 0: it is not shared
+    replicated: bool = False  # each process computes the whole minibatch
+
+
+_sharing = Sharing()
+
+
+def sharing_now() -> Sharing:
+    """Return how a minibatch is shared now."""
+    return _sharing
+
+
+def share_as(new: Sharing) -> None:
+    """Share a minibatch in this way from now on."""
+    global _sharing  # noqa: PLW0603 - as the group of the process
+    _sharing = new
+
+
+@contextmanager
+def sharing(new: Sharing) -> Iterator[None]:
+    """Share a minibatch in the block in another way."""
+    before = _sharing
+    share_as(new)
+    try:
+        yield
+    finally:
+        share_as(before)
+
+
+def replicated() -> AbstractContextManager[None]:
+    """Compute in the block the same in each process, of the same values, as a program on its own.
+
+    Random numbers are not cut, and BatchNorm takes the images that it is given for all there are.
+    """
+    return sharing(replace(_sharing, replicated=True))
+
+
+def shares() -> bool:
+    """Return whether what is computed now is of the rows of this process alone."""
+    return _sharing.images > 0 and not _sharing.replicated
+
+
+def gather(rows: Tensor) -> Tensor:
+    """[B, ...]  Return all rows of the minibatch, of this process's rows [b, ...]; differentiable.
+
+    Rows [F*b, ...], as those of a step's `fake`, become [F*B, ...] in the same order.
+    """
+    return all_rows(rows) if shares() else rows
+
+
+def own_rows(rows: Tensor) -> Tensor:
+    """[b, ...]  Return this process's rows of all rows [B, ...], or [F*b, ...] of [F*B, ...]."""
+    if not shares():
+        return rows
+    processes, images = group(), _sharing.images
+    each = len(rows) // processes.size
+    kinds = each // images if each % images == 0 else 1
+    parts = torch.unflatten(rows, 0, (kinds, processes.size, -1))  # [F, P, b, ...]
+    return parts[:, processes.rank].flatten(0, 1)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Return the mean of the values of all processes, such as means over their rows.
+
+    It is differentiable. In a program on its own it is the value itself.
+    """
+    return sum_over_processes(value) / group().size if shares() else value
+
+
+def as_computed(rows: Tensor) -> Tensor:
+    """Return rows of this process as they are, and all of them where each computes the whole."""
+    return all_rows(rows) if _sharing.images and _sharing.replicated else rows
+
+
+def all_rows(rows: Tensor) -> Tensor:
+    """[B, ...]  Return all rows of the minibatch that is shared, as `gather`."""
+    images = _sharing.images
+    kinds = len(rows) // images if len(rows) % images == 0 else 1
+    parts = stacked(torch.unflatten(rows, 0, (kinds, -1)))  # [P, F, b, ...]
+    return parts.transpose(0, 1).flatten(0, 2)
