@@ -17,7 +17,7 @@ from torch import Tensor
 from vgx.data.order import Shuffled, Windowed
 from vgx.data.store import Images, Labels, Store
 from vgx.data.stream import StreamedImages
-from vgx.distributed.group import group
+from vgx.distributed.state import group
 from vgx.errors import DataError
 
 READ = 4096  # images that are copied to a device at once

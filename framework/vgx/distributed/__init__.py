@@ -1,6 +1,7 @@
 """Several processes that train as one: who they are, and how they share a minibatch.
 
-group       the processes of a training, and sums over them
+state       which process this is, and how it shares a minibatch now
+group       sums over the processes of a training
 rows        the rows of a minibatch that a process has, and values over all of its rows
 draws       random numbers that are drawn for the whole minibatch, and cut
 norms       BatchNorm over the images of all processes

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vgx.distributed.group import group
 from vgx.distributed.rows import own_rows, shares
+from vgx.distributed.state import group
 from vgx.errors import RecipeError
 
 F = nn.functional

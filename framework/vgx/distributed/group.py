@@ -1,66 +1,24 @@
-"""The processes of one training, and sums over them. A program on its own is a group of one."""
+"""Sums over the processes of one training. A program on its own is a group of one."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+from vgx.distributed.state import Alone, group, join
+
 K = TypeVar("K", bound=Hashable)
-
-
-class Group(Protocol):
-    """Processes that compute the same step, each on its rows of the minibatch."""
-
-    @property
-    def rank(self) -> int:
-        """The number of this process, from 0."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """The number of processes."""
-        ...
-
-    def add_up(self, tensor: Tensor) -> None:
-        """Replace a tensor by its sum over all processes: the same bits in each."""
-        ...
-
-
-@dataclass(frozen=True)
-class Alone:
-    """A group of one process."""
-
-    rank: int = 0
-    size: int = 1
-
-    def add_up(self, tensor: Tensor) -> None:
-        """Leave the tensor as it is."""
-
-
-_group: Group = Alone()
-
-
-def group() -> Group:
-    """Return the processes that train together with this one."""
-    return _group
-
-
-def join(new: Group) -> None:
-    """Make this process one of a group."""
-    global _group  # noqa: PLW0603 - a process is in one group, as it has one default device
-    _group = new
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """Work in the block as a program on its own, whatever the other processes do."""
-    before = _group
+    before = group()
     join(Alone())
     try:
         yield
@@ -70,7 +28,7 @@ def alone() -> Iterator[None]:
 
 def is_first() -> bool:
     """Return whether this process writes, draws and measures for all."""
-    return _group.rank == 0
+    return group().rank == 0
 
 
 class _Sum(torch.autograd.Function):
@@ -85,7 +43,7 @@ class _Sum(torch.autograd.Function):
         del ctx
         total = tensor.clone(memory_format=torch.contiguous_format)
         with record_function("vgx: all-reduce"):
-            _group.add_up(total)
+            group().add_up(total)
         return total
 
     @staticmethod
@@ -97,7 +55,7 @@ class _Sum(torch.autograd.Function):
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """Return the sum of the tensors of all processes, which have one shape; differentiable."""
-    if _group.size == 1:
+    if group().size == 1:
         return tensor
     total: Tensor = _Sum.apply(tensor)
     return total
@@ -105,22 +63,22 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 
 def stacked(tensor: Tensor) -> Tensor:
     """[P, ...]  Return the tensors of all P processes, which have one shape; differentiable."""
-    places = tensor.new_zeros((_group.size, *tensor.shape))
-    places[_group.rank] = tensor
+    places = tensor.new_zeros((group().size, *tensor.shape))
+    places[group().rank] = tensor
     return sum_over_processes(places)
 
 
 def averaged(tensors: Mapping[K, Tensor]) -> dict[K, Tensor]:
     """Return the mean over processes of each tensor, by one sum for each dtype."""
-    if _group.size == 1:
+    if group().size == 1:
         return dict(tensors)
     means: dict[K, Tensor] = {}
     for dtype in {tensor.dtype: None for tensor in tensors.values()}:
         own = {name: tensor for name, tensor in tensors.items() if tensor.dtype == dtype}
         flat = torch.cat([tensor.detach().flatten() for tensor in own.values()])
         with record_function("vgx: all-reduce"):
-            _group.add_up(flat)
-        flat /= _group.size
+            group().add_up(flat)
+        flat /= group().size
         pieces = torch.split(flat, [tensor.numel() for tensor in own.values()])
         means |= {
             name: piece.view(tensor.shape)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from vgx.distributed.draws import WholeDraws
-from vgx.distributed.group import group
-from vgx.distributed.rows import Sharing, all_rows, shares, sharing
-from vgx.step import Score, Step
+from vgx.distributed.rows import all_rows, shares, sharing
+from vgx.distributed.state import Sharing, group
+from vgx.step import Gaussian, Score, Step
 
 T = TypeVar("T")
 
@@ -50,7 +49,6 @@ def _view(values: T) -> T:
     return view
 
 
-@lru_cache(None)
 def _viewing(kind: Any) -> Any:
     """Return the subclass of a class of values for `_view`."""
 
@@ -60,17 +58,17 @@ def _viewing(kind: Any) -> Any:
             return value  # a method, or a property of what is gathered
         gathered = object.__getattribute__(self, "_gathered")
         if name not in gathered:
-            gathered[name] = _gathered(value)
+            gathered[name] = _gathered(name, value)
         return gathered[name]
 
     return type(kind.__name__, (kind,), {"__getattribute__": read, "__slots__": ("_gathered",)})
 
 
-def _gathered(value: Any) -> Any:
+def _gathered(name: str, value: Any) -> Any:
     if isinstance(value, Tensor):
         return all_rows(value)
     if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
         return tuple(map(all_rows, value))
-    if isinstance(value, Score) or hasattr(value, "sample"):  # a posterior
+    if isinstance(value, Score | Gaussian) or (name == "posterior" and value is not None):
         return _view(value)
     return value

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from vgx.distributed.group import group, stacked
+from vgx.distributed.group import stacked
 from vgx.distributed.rows import shares
+from vgx.distributed.state import group
 
 
 def over_all_processes(network: nn.Module) -> None:

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vgx.distributed.group import Alone, group, is_first, join
+from vgx.distributed.group import is_first
+from vgx.distributed.state import Alone, group, join
 from vgx.errors import LostError, RecipeError
 
 T = TypeVar("T")

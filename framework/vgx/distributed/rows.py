@@ -11,40 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from vgx.distributed.group import group, stacked, sum_over_processes
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """How a minibatch is shared."""
-
-    images: int = 0  # b; 0: it is not shared
-    replicated: bool = False  # each process computes the whole minibatch
-
-
-_sharing = Sharing()
-
-
-def sharing_now() -> Sharing:
-    """Return how a minibatch is shared now."""
-    return _sharing
-
-
-def share_as(new: Sharing) -> None:
-    """Share a minibatch in this way from now on."""
-    global _sharing  # noqa: PLW0603 - as the group of the process
-    _sharing = new
+from vgx.distributed.group import stacked, sum_over_processes
+from vgx.distributed.state import Sharing, group, share_as, sharing_now
 
 
 @contextmanager
 def sharing(new: Sharing) -> Iterator[None]:
     """Share a minibatch in the block in another way."""
-    before = _sharing
+    before = sharing_now()
     share_as(new)
     try:
         yield
@@ -57,12 +36,12 @@ def replicated() -> AbstractContextManager[None]:
 
     Random numbers are not cut, and BatchNorm takes the images that it is given for all there are.
     """
-    return sharing(replace(_sharing, replicated=True))
+    return sharing(replace(sharing_now(), replicated=True))
 
 
 def shares() -> bool:
     """Return whether what is computed now is of the rows of this process alone."""
-    return _sharing.images > 0 and not _sharing.replicated
+    return sharing_now().images > 0 and not sharing_now().replicated
 
 
 def gather(rows: Tensor) -> Tensor:
@@ -77,7 +56,7 @@ def own_rows(rows: Tensor) -> Tensor:
     """[b, ...]  Return this process's rows of all rows [B, ...], or [F*b, ...] of [F*B, ...]."""
     if not shares():
         return rows
-    processes, images = group(), _sharing.images
+    processes, images = group(), sharing_now().images
     each = len(rows) // processes.size
     kinds = each // images if each % images == 0 else 1
     parts = torch.unflatten(rows, 0, (kinds, processes.size, -1))  # [F, P, b, ...]
@@ -94,12 +73,12 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 def as_computed(rows: Tensor) -> Tensor:
     """Return rows of this process as they are, and all of them where each computes the whole."""
-    return all_rows(rows) if _sharing.images and _sharing.replicated else rows
+    return all_rows(rows) if sharing_now().images and sharing_now().replicated else rows
 
 
 def all_rows(rows: Tensor) -> Tensor:
     """[B, ...]  Return all rows of the minibatch that is shared, as `gather`."""
-    images = _sharing.images
+    images = sharing_now().images
     kinds = len(rows) // images if len(rows) % images == 0 else 1
     parts = stacked(torch.unflatten(rows, 0, (kinds, -1)))  # [P, F, b, ...]
     return parts.transpose(0, 1).flatten(0, 2)

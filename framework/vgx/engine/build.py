@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vgx import rng
-from vgx.distributed.group import group
 from vgx.distributed.processes import local_rank
+from vgx.distributed.state import group
 from vgx.engine.memory import MemoryLimit
 from vgx.engine.surroundings import untouched
 from vgx.errors import RecipeError

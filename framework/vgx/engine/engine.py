@@ -15,10 +15,11 @@ from torch.profiler import record_function
 
 from vgx import rng
 from vgx.data.batches import Batch
-from vgx.distributed.group import averaged, group
+from vgx.distributed.group import averaged
 from vgx.distributed.minibatch import shared, whole
 from vgx.distributed.norms import over_all_processes
 from vgx.distributed.rows import replicated
+from vgx.distributed.state import group
 from vgx.engine import averages
 from vgx.engine import state as states
 from vgx.engine.averages import new_statistics, statistics_layers

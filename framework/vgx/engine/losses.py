@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from vgx import rng
-from vgx.distributed.group import group, sum_over_processes
+from vgx.distributed.group import sum_over_processes
 from vgx.distributed.minibatch import whole
 from vgx.distributed.rows import mean_over_processes, replicated, shares
+from vgx.distributed.state import group
 from vgx.engine.surroundings import untouched
 from vgx.parts.base import BrokenError
 from vgx.parts.contract import fault_of_term, tensors_in

@@ -19,7 +19,7 @@ from vgx.notebook.kernel import in_notebook
 from vgx.notebook.run import Run, heading, newest_grid, second_stage
 from vgx.output import visible_lines
 from vgx.runs.reading import Line
-from vgx.training.loop import TrainedStep
+from vgx.training.state import TrainedStep
 
 SECONDS = 1.0  # between two updates, at least
 LINES = 2000  # of the log that are kept for the curves; of more, every second one

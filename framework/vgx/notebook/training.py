@@ -22,8 +22,8 @@ from vgx.runs import directory
 from vgx.runs.trust import registry_of
 from vgx.second.running import fit_run
 from vgx.training import session
-from vgx.training.loop import TrainedStep
 from vgx.training.signals import only_in_steps
+from vgx.training.state import TrainedStep
 
 AnyRun = directory.Run | str | Path | int | None
 Overrides = Mapping[str, Any] | Sequence[str]

@@ -48,8 +48,9 @@ from vgx.sampling.model import Model, load_model
 from vgx.second import kept
 from vgx.second.codes import spec_of, write_codes
 from vgx.second.folder import Codes, Latents, load_latents, posterior_sample
-from vgx.training.loop import TrainedStep, Training, train
+from vgx.training.loop import train
 from vgx.training.signals import signals
+from vgx.training.state import TrainedStep, Training
 
 LOG_EVERY, MEASURE_EVERY, SAVE_EVERY = 10, 100, 500  # steps
 MEASURED = 256  # images that were held out, at most

@@ -13,8 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vgx.distributed import rows
-from vgx.distributed.group import Group, group, join
+from vgx.distributed.state import Group, Sharing, group, join, share_as, sharing_now
 
 T = TypeVar("T")
 
@@ -65,16 +64,16 @@ class _Member:
         tensor.copy_(total)
 
     def _let_others_work(self) -> None:
-        before = group(), rows.sharing_now(), torch.get_rng_state()
+        before = group(), sharing_now(), torch.get_rng_state()
         self.turns.pass_on(self.rank)
         self.turns.wait(self.rank)
         _work_as(*before)
 
 
-def _work_as(own: Group, sharing: rows.Sharing, random: Tensor) -> None:
+def _work_as(own: Group, sharing: Sharing, random: Tensor) -> None:
     """Put in place what belongs to one process."""
     join(own)
-    rows.share_as(sharing)
+    share_as(sharing)
     torch.set_rng_state(random)
 
 
@@ -86,12 +85,12 @@ def in_processes(size: int, function: Callable[[], T]) -> list[T]:
     turns = _Turns(size)
     results: dict[int, T] = {}
     errors: list[BaseException] = []
-    before = group(), rows.sharing_now(), torch.get_rng_state()
+    before = group(), sharing_now(), torch.get_rng_state()
 
     def work(rank: int) -> None:
         try:
             turns.wait(rank)
-            _work_as(_Member(turns, rank), rows.Sharing(), before[2])
+            _work_as(_Member(turns, rank), Sharing(), before[2])
             results[rank] = function()
         except BaseException as error:  # noqa: BLE001 - raised below, in the program's own thread
             errors.append(error)

@@ -15,7 +15,8 @@ from vgx.parts.registry import Registry, failure_of
 from vgx.runs import reading
 from vgx.runs.directory import Run
 from vgx.runs.frames import timelapse
-from vgx.training.loop import Training, short
+from vgx.training.loop import short
+from vgx.training.state import Training
 
 
 @contextlib.contextmanager

@@ -21,10 +21,10 @@ from vgx.data.classes import KEPT
 from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.data.stream import StreamedImages
-from vgx.distributed.group import group
-from vgx.distributed.processes import from_first, largest, launch
+from vgx.distributed.processes import launch
+from vgx.distributed.state import group
 from vgx.engine.engine import Engine
-from vgx.errors import DataError, RecipeError
+from vgx.errors import RecipeError
 from vgx.files import working_folder, write_file
 from vgx.parts.registry import Registry
 from vgx.recipe.model import Recipe
@@ -41,39 +41,6 @@ def one_process(command: str) -> None:
             "the same; start it without torchrun or another launcher, with --device cuda:1 for "
             "another GPU than the first"
         )
-
-
-def require_divisible(recipe: Recipe) -> None:
-    """Raise `RecipeError` when the processes cannot share a minibatch equally."""
-    train, size = recipe.train, group().size
-    unit = size * train.accumulate
-    if train.batch % unit:
-        below = train.batch // unit * unit
-        fitting = " or ".join(f"train.batch={n:,}" for n in (below, below + unit) if n)
-        pieces = f" in {train.accumulate} pieces each (train.accumulate)" * (train.accumulate > 1)
-        counts = [n for n in range(size, 0, -1) if train.batch % (n * train.accumulate) == 0]
-        raise RecipeError(
-            f"train.batch: {train.batch:,} images can't be shared by {size} processes{pieces}; try "
-            f"{fitting}, or {counts[0]} processes"
-        )
-
-
-def require_same_images(store: Store) -> None:
-    """Raise `DataError` when another process has other images, as on a machine with old ones."""
-    first = from_first(lambda: store.content)
-    differing = largest([int(store.content != first)])[0]
-    if differing:
-        raise DataError(
-            "the processes have different images: the data set of each machine must have the same "
-            "files; this one "
-            + ("differs from the first" if store.content != first else "is like the first")
-        )
-
-
-def where(device: torch.device) -> str:
-    """Return on what a run is trained, for people."""
-    kind, size = ("cuda" if device.type == "cuda" else str(device)), group().size
-    return str(device) if size == 1 else f"{kind}, by {size} processes"
 
 
 def write(run: Run, registry: Registry, about: dict[str, Any], findings: Findings) -> None:

@@ -36,14 +36,15 @@ from vgx.runs.trust import registry_of
 from vgx.second.fitting import train_all
 from vgx.training import environment
 from vgx.training.ending import closing
-from vgx.training.loop import Training
 from vgx.training.preparing import (
     CHECKED,
     configure,
     require_parts,
 )
-from vgx.training.session import NO_OPTIMIZER, set_to, with_its_images
+from vgx.training.resuming import NO_OPTIMIZER
+from vgx.training.session import set_to, with_its_images
 from vgx.training.signals import signals
+from vgx.training.state import Training
 
 # With another value of these, the weights would not fit, or the steps that are done would have been
 # taken on other images than the recipe says.

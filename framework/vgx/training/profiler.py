@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from vgx.console import Console
 from vgx.files import replacing
-from vgx.training.loop import Training
+from vgx.training.state import Training
 
 WARM, PROFILED = 3, 5  # steps before the profile, and steps in it
 SHOWN = 10  # operations in the table

@@ -32,8 +32,8 @@ from vgx.runs.directory import Run, find
 from vgx.runs.moved import Command
 from vgx.runs.trust import registry_of
 from vgx.step import Gaussian, Step
-from vgx.training.loop import Training
 from vgx.training.session import rebuild
+from vgx.training.state import Training
 from vgx.training.verify import difference
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)

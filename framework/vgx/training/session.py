@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -18,7 +18,7 @@ from vgx.data.batches import as_batch
 from vgx.data.classes import classes_of, summary
 from vgx.data.store import beside, exists, files_left_out, require_room
 from vgx.distributed.group import is_first
-from vgx.distributed.processes import begin, from_first, launch, restarts, wait_for_first
+from vgx.distributed.processes import begin, from_first, wait_for_first
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
@@ -27,19 +27,17 @@ from vgx.files import require_writable, write_file
 from vgx.parts.base import noting_reads
 from vgx.parts.registry import Registry, discover
 from vgx.recipe.lengths import with_length
-from vgx.recipe.load import differences, dump_recipe, load_recipe
-from vgx.recipe.model import CHANGEABLE, Recipe
+from vgx.recipe.load import dump_recipe, load_recipe
+from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames, reading
 from vgx.runs.checkpoint import State
-from vgx.runs.directory import Run, create, find, numbered, runs_dir
-from vgx.runs.exported import is_exported
+from vgx.runs.directory import Run, create, find, runs_dir
 from vgx.runs.moved import Command, keep_place, looking_back, other_images
 from vgx.runs.trust import registry_of, remember
 from vgx.runs.weights import Weights
 from vgx.second import fitting
-from vgx.training import environment
+from vgx.training import environment, resuming
 from vgx.training.ending import closing
-from vgx.training.loop import TrainedStep, Training, state_from_first
 from vgx.training.preparing import (
     CHECKED,
     batches_of,
@@ -53,13 +51,21 @@ from vgx.training.preparing import (
     try_recipe,
     weights_for,
 )
+from vgx.training.processes import (
+    begun_before,
+    held,
+    require_divisible,
+    require_same_images,
+    state_from_first,
+    where,
+)
 from vgx.training.profiler import profiled
 from vgx.training.signals import signals
+from vgx.training.state import TrainedStep, Training
 from vgx.training.trackers import require_libraries
 
 T = TypeVar("T")
 P = ParamSpec("P")
-NO_OPTIMIZER = "begin a new run from its weights (start.run): it has no state of an optimizer"
 
 
 def finished(steps: Generator[TrainedStep, None, T]) -> T:
@@ -99,7 +105,7 @@ def steps(
     chosen, registry = pick_device(device), registry or discover(plugins)
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, (), registry)
-    environment.require_divisible(recipe)
+    require_divisible(recipe)
     refuse_lost_parts(recipe, registry)
     if is_first():
         require_writable(runs_dir(out))
@@ -130,19 +136,13 @@ def steps(
     recipe = recipe.model_copy(update={"image": store.image})  # with numbers for `range: auto`
     configure(engine, batches, recipe)
 
-    environment.require_same_images(store)
+    require_same_images(store)
     new = Run(Path(from_first(lambda: str(create(recipe.name, out).path))))
     training = Training(recipe, new, engine, batches, store, notices)
     with held(new), signals(training, console):
         if is_first():
-            remember(registry.files)
-            about = environment.describe(
-                recipe, registry, engine.device, store, notices, folder, weights
-            )
-            environment.write(new, registry, about, findings)
-            # Only now can the run be resumed.
-            write_file(new.place("recipe.yaml"), dump_recipe(recipe))
-        console.print(f"Run {new.path} on {environment.where(engine.device)}")
+            _write_beginning(training, registry, findings, folder, weights)
+        console.print(f"Run {new.path} on {where(engine.device)}")
         if device is None and (text := unused_gpu(engine.device)):
             console.print(text)
         yield from _train(training, registry, console, advice, profile=profile)
@@ -165,12 +165,12 @@ def further_steps(
     begin()
     console = console or Console(quiet=not is_first())
     stopped = find(run)
-    _require_begun(stopped)
+    resuming.require_begun(stopped)
     registry = registry_of(stopped)
     stored = trials.settled(load_recipe(stopped.recipe_file, (), registry))  # old runs have `auto`
     recipe = trials.as_before(recipe or stored, stored)
-    environment.require_divisible(recipe)
-    changed = _changes(stopped, stored, recipe)
+    require_divisible(recipe)
+    changed = resuming.changes(stopped, stored, recipe)
     require_libraries(recipe.trackers)
     with held(stopped):
         state, notices = last_state(stopped, recipe)
@@ -180,7 +180,7 @@ def further_steps(
             training = rebuild(stopped, recipe, state, device, console)
         places = {"dataset": recipe.dataset, "sampler": recipe.sampler}
         moved = any(getattr(stored, field) != part for field, part in places.items())
-        if message := _nothing_left(training):
+        if message := resuming.nothing_left(training):
             if moved and is_first():
                 keep_place(stopped, stored.model_copy(update=places), training.store)
                 console.print("The new place of its images is kept")
@@ -191,7 +191,7 @@ def further_steps(
         for notice in changes:
             console.warn(notice)
         if is_first():
-            for notice in _rewound(stopped, training.done or -1):
+            for notice in resuming.rewound(stopped, training.done or -1):
                 console.warn(notice)
             continues = training.done < training.engine.steps
             if continues and not frames.due(training.done, stored.train.draw_every):
@@ -200,7 +200,7 @@ def further_steps(
                 keep_place(stopped, recipe, training.store)
             elif changed:
                 write_file(stopped.place("recipe.yaml"), dump_recipe(recipe))
-            _note_rates(training, stored, state, console)
+            resuming.note_rates(training, stored, state, console)
         wait_for_first()
         what = "goes on from" if continues else "ends at"
         console.print(f"Run {stopped.path} {what} step {training.done:,}")
@@ -220,6 +220,23 @@ def _to_the_end(steps: Callable[P, Generator[TrainedStep, None, T]]) -> Callable
 
 run = _to_the_end(steps)
 resume = _to_the_end(further_steps)
+
+
+def _write_beginning(
+    training: Training,
+    registry: Registry,
+    findings: Findings,
+    folder: Path | None,
+    weights: Weights | None,
+) -> None:
+    """Write what a run begins with; its recipe comes last, as it can be resumed from then on."""
+    run, recipe, device = training.run, training.recipe, training.engine.device
+    remember(registry.files)
+    about = environment.describe(
+        recipe, registry, device, training.store, training.notices, folder, weights
+    )
+    environment.write(run, registry, about, findings)
+    write_file(run.place("recipe.yaml"), dump_recipe(recipe))
 
 
 def check(
@@ -282,116 +299,6 @@ def _train(
             raise
 
 
-# --- resuming ------------------------------------------------------------------------------------
-
-
-def _changes(run: Run, stored: Recipe, recipe: Recipe) -> bool:
-    """Return whether a recipe differs from the stored one.
-
-    Raises `RecipeError` when a field differs that may not change in a resumed run.
-    """
-    changed = differences(stored, recipe)
-    wrong = [
-        f"{name}: {old!r} -> {new!r}"
-        for name, (old, new) in changed.items()
-        if not any(name == field or name.startswith(f"{field}.") for field in CHANGEABLE)
-    ]
-    if wrong:
-        listed = "\n  ".join(wrong[:6])
-        message = f"{run.path} was made by another recipe; start a new run for that:\n  {listed}"
-        raise RecipeError(message)
-    return bool(changed)
-
-
-def _note_rates(training: Training, stored: Recipe, state: State | None, console: Console) -> None:
-    """Note in the log which learning rates are others from the next step on.
-
-    The newest checkpoint gets the note too: a log loses its lines after it when a run is resumed.
-    """
-    old, new = (
-        recipe.model_dump(mode="json")["train"]["optimizers"]
-        for recipe in (stored, training.recipe)
-    )
-    notes = [
-        f"train.optimizers.{player}.lr: {old[player]['lr']} until step {training.done:,}, then "
-        f"{new[player]['lr']}"
-        for player in old
-        if old[player]["lr"] != new[player]["lr"]
-    ]
-    if not notes or state is None:
-        return
-    for note in notes:
-        console.warn(note)
-    training.warnings += notes
-    numbers = {**state.numbers, "warnings": training.warnings}
-    best = training.measured.get(training.recipe.eval.best or "")
-    state = dataclasses.replace(state, numbers=numbers)
-    checkpoint.save(training.run, state, training.recipe.train.keep, best and best.best.step)
-
-
-def _nothing_left(training: Training) -> str:
-    """Return a message about a run that is done; an empty text when steps are left.
-
-    Raises `RecipeError` when the recipe has fewer steps than are done.
-    """
-    run, done, steps = training.run, training.done, training.engine.steps
-    length = training.recipe.train.epochs or steps
-    field = "epochs" if training.recipe.train.epochs else "steps"
-    if done > steps:
-        message = f"{done:,} steps are done, and train.{field}={length} makes {steps:,}"
-        raise RecipeError(f"{run.path}: {message}; nothing was changed; give more")
-    ended = reading.unless_damaged(reading.ended, run.path)
-    noted = ended is not None and ended["how"] == "done"
-    trained = done == steps or bool(training.exhausted)
-    if not (trained and noted and fitting.finished(run, training.recipe)):
-        return ""
-    setting = f"train.{field}={2 * length}" if done == steps else "eval.patience=null"
-    why = training.exhausted or "nothing is left to do"
-    why += f". To go on: vgx run --resume {run.short} --set {setting}"
-    return f"Run {run.path} is done at step {done:,}; {why}"
-
-
-def _require_begun(run: Run) -> None:
-    """Raise an error for a run that cannot go on: one that never began, or an exported model."""
-    if not run.recipe_file.is_file():
-        raise StorageError(f"{run.path}: it was ended before it began; start it again")
-    if is_exported(run.path):
-        raise RecipeError(f"{run.path}: {NO_OPTIMIZER}, which vgx export leaves out")
-
-
-def _rewound(run: Run, step: int) -> list[str]:
-    """Rewind the log of a run to a step; return notices about lines that cannot be read."""
-    notices: list[str] = []
-    with noticing(notices):
-        run.rewind_log(step)
-    return notices
-
-
-def begun_before(out: str | Path | None) -> Run | None:
-    """Return the run that this launch began before it was started again, if it got so far."""
-    own = launch()
-    if not (restarts() and own):
-        return None
-
-    def newest() -> str | None:
-        for _, path in reversed(numbered(runs_dir(out))):
-            about = reading.unless_damaged(reading.environment, path)
-            if about is not None and about.get("launch") == own:
-                return str(path) if (path / "recipe.yaml").is_file() else None
-        return None
-
-    path = from_first(newest)
-    return None if path is None else Run(Path(path))
-
-
-@contextmanager
-def held(run: Run) -> Iterator[None]:
-    """Lock a run for the processes that train it: the first one does."""
-    with run.held() if is_first() else nullcontext():
-        wait_for_first()
-        yield
-
-
 def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
     """Return the state that a run continues from, and notices about it.
 
@@ -407,7 +314,7 @@ def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
     with noticing(notices):
         state = state_from_first(lambda: checkpoint.load(run)[1])
     if state.numbers.get("imported"):
-        raise RecipeError(f"{run.path}: {NO_OPTIMIZER}, since it was imported")
+        raise RecipeError(f"{run.path}: {resuming.NO_OPTIMIZER}, since it was imported")
     return state, notices
 
 

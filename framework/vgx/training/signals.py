@@ -10,9 +10,9 @@ from collections.abc import Generator, Iterator
 from typing import Any, Protocol, TypeVar
 
 from vgx.console import Console
-from vgx.distributed.group import group
+from vgx.distributed.state import group
 from vgx.errors import Interrupted
-from vgx.training.loop import TrainedStep
+from vgx.training.state import TrainedStep
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 T = TypeVar("T")
