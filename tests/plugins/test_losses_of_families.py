@@ -268,7 +268,9 @@ def test_iwae_is_the_bound_of_several_samples(gradient):
     weight = WEIGHT.clone().requires_grad_()
     at = iwae_step(weight)
     mu, logvar = at.posterior.mu, at.posterior.logvar
-    noise = torch.empty(4, 2, 3, dtype=WIDE).normal_(generator=at.rng("iwae"))
+    generator = at.rng("iwae")
+    noise = [torch.empty(2, 3, dtype=WIDE).normal_(generator=generator) for _ in range(4)]
+    noise = torch.stack(noise)
     logs, z = weighed(mu, logvar, noise, at.real, weight)
     bound = (logs.exp().sum(0) / 4).log().mean()
     value = loss("iwae", samples=4, gradient=gradient, unit="sample").generator(at)

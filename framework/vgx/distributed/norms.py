@@ -7,7 +7,7 @@ Letters: P processes, n rows of a process, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MethodType
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from vgx.distributed.group import stacked
+from vgx.distributed.group import averaged, stacked
 from vgx.distributed.rows import shares
 from vgx.distributed.state import group
 
@@ -26,6 +26,19 @@ def over_all_processes(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.forward = MethodType(_forward, module)  # type: ignore[method-assign]
+
+
+def average_statistics(networks: Iterable[nn.Module]) -> None:
+    """Make the statistics of BatchNorm layers the means of those that each process has."""
+    own = {
+        (number, name): buffer
+        for number, module in enumerate(m for network in networks for m in network.modules())
+        if isinstance(module, _BatchNorm)
+        for name, buffer in module.named_buffers()
+        if buffer.is_floating_point()
+    }
+    for key, mean in averaged(own).items():
+        own[key].copy_(mean)
 
 
 def _forward(self: _BatchNorm, x: Tensor) -> Tensor:

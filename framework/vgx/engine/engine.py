@@ -17,7 +17,7 @@ from vgx import rng
 from vgx.data.batches import Batch
 from vgx.distributed.group import averaged
 from vgx.distributed.minibatch import shared, whole
-from vgx.distributed.norms import over_all_processes
+from vgx.distributed.norms import average_statistics, over_all_processes
 from vgx.distributed.rows import replicated
 from vgx.distributed.state import group
 from vgx.engine import averages
@@ -90,6 +90,7 @@ class Engine:
             for index, batch in enumerate(batches):
                 for players in self.turns(index, len(batches)):
                     terms |= self.update(players, number, index, batch)
+        self._share_statistics(self.networks.values())
         if self.ema is not None:
             with record_function("vgx: averaging"):
                 averages.update(self.ema, self.networks_to_average(), self.recipe.train)
@@ -241,6 +242,12 @@ class Engine:
                 streams = rng.Streams(seed, (index,), self.device)
                 with shared(len(batch)):
                     forward(batch, number, streams, train_generator=False)
+        self._share_statistics(networks.values())
+
+    def _share_statistics(self, networks: Iterable[nn.Module]) -> None:
+        """Let all processes have the same statistics of BatchNorm, which each has of its images."""
+        if group().size > 1 and self.recipe.train.batch_norm == "local":
+            average_statistics(networks)
 
     def network_for_sampling(self, name: str) -> nn.Module:
         """Return the network with averaged weights when there are any, else the trained one."""
