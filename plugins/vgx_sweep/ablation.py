@@ -93,7 +93,7 @@ class Difference:
     def reading(self) -> str:
         """What it says, for people."""
         if self.interval is None:
-            return "one seed says nothing of chance"
+            return "unknown with one seed"
         if abs(self.difference) <= self.interval:
             return "no difference seen"
         rises = self.difference > 0

@@ -129,10 +129,10 @@ def test_the_page_shows_the_study_and_loads_nothing(swept, tmp_path):
         browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
         for width, scheme in ((1280, "light"), (390, "dark")):
             shown = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-            faults, asked = [], []
+            faults, requested = [], []
             shown.on("console", lambda message, faults=faults: faults.append(message.text))
             shown.on("pageerror", lambda error, faults=faults: faults.append(str(error)))
-            shown.on("request", lambda request, asked=asked: asked.append(request.url))
+            shown.on("request", lambda request, requested=requested: requested.append(request.url))
             shown.goto(f"file://{page}")
             shown.wait_for_selector("#points .chart svg path")
             assert shown.locator("#slices svg circle").count() == 2
@@ -140,7 +140,7 @@ def test_the_page_shows_the_study_and_loads_nothing(swept, tmp_path):
             title = shown.locator("#points title").first.text_content()
             assert re.match(r"trial \d: losses.1.weight \d+; psnr", title)
             assert faults == []
-            assert [url for url in asked if not url.startswith("data:")] == [f"file://{page}"]
+            assert [url for url in requested if not url.startswith("data:")] == [f"file://{page}"]
         browser.close()
 
 

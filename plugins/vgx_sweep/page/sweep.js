@@ -38,7 +38,7 @@ function label(x, y, wide, text, attributes) {
 
 // Parallel coordinates. The axes lie below one another, so that their names have room on a phone.
 function parallel() {
-  const told = h("p", { class: "soft", "aria-live": "polite" }, "Point at a line to read it.");
+  const selected = h("p", { class: "soft", "aria-live": "polite" }, "Point at a line to read it.");
   const axes = [...data.axes, figureAxis];
   const box = responsive("chart", (plot, wide) => {
     const gap = 74, left = 8, right = wide - 8;
@@ -56,7 +56,7 @@ function parallel() {
       wider.addEventListener("pointerenter", () => {
         line.setAttribute("stroke-width", 4);
         line.setAttribute("opacity", 1);
-        told.textContent = named(point);
+        selected.textContent = named(point);
       });
       wider.addEventListener("pointerleave", () => {
         line.setAttribute("stroke-width", good ? 2 : 1.25);
@@ -79,7 +79,7 @@ function parallel() {
   });
   const rows = () => [["trial", ...data.axes.map((axis) => axis.field), data.by],
     ...done.map((point) => [point.trial, ...point.cells, point.mean])];
-  return [h("p", { class: "soft" }, "A line for each point; the best fifth in colour."), box, told,
+  return [h("p", { class: "soft" }, "A line for each point; the best fifth in colour."), box, selected,
     h("p", {}, downloads("points", () => standalone(box.querySelector("svg"), "Points"), rows))];
 }
 
