@@ -19,7 +19,8 @@ function marksOf(axis, wanted) {
   const places = axis.log ? powers(Math.log10(low), Math.log10(high)).map((power) => 10 ** power)
     : ticks(low, high, wanted);
   const kept = places.length > 2 * wanted ? places.filter((_, i) => i % 3 === 0) : places;
-  return kept.map((place) => [share(axis, place), format(Number(place.toPrecision(6)))]);
+  const texts = axis.log ? kept.map((place) => format(Number(place.toPrecision(6)))) : marked(kept);
+  return kept.map((place, i) => [share(axis, place), texts[i]]);
 }
 
 const means = done.map((point) => point.mean);
