@@ -58,7 +58,7 @@ def possible(
     for name, settings in every.items():
         trials = {name: settings}
         if recipe.judges and "losses" in settings:
-            trials[f"{name}, with the discriminator"] = {**settings, **alone}
+            trials[f"{name} with the discriminator"] = {**settings, **alone}
         why = ""
         for title, changes in trials.items():
             try:

@@ -133,7 +133,8 @@ def go(
         console.print(f"Study {study.name}: {plan.points:,} points{runs}, by {plan.by}")
         for axis in plan.over:
             console.print(f"  {axis.field}: {axis.text}")
-        console.print(f"One more worker, here or elsewhere: {_again(study)}")
+        where = "in another terminal" if study.server is None else "here or on another machine"
+        console.print(f"One more worker, {where}: {_again(study)}")
     try:
         if workers > 1:
             _several(study, machine, workers)

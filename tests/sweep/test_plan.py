@@ -291,6 +291,22 @@ def test_each_term_augmentation_and_the_average_is_left_out_once():
     assert ablation.variants(one) == {}
 
 
+def test_a_variant_that_trains_nothing_is_refused_or_loses_the_discriminator():
+    gan = vgx.load_recipe("tiny", {"losses": ["bce-adversarial", "l1"]}, REGISTRY)
+    variants = {name: ablation.variants(gan)[name] for name in ("loss bce-adversarial", "loss l1")}
+    allowed, refused = ablation.possible(gan, variants, REGISTRY, "cpu")
+    title = "loss bce-adversarial with the discriminator"
+    assert allowed.keys() == {title, "loss l1"}
+    assert refused == {}
+    assert vgx.load_recipe(gan, allowed[title], REGISTRY).discriminator is None
+    vae = {"discriminator": None, "losses": ["l1", "kl"]}
+    vae = vgx.load_recipe("tiny", vae, REGISTRY)
+    variants = {"loss l1": ablation.variants(vae)["loss l1"]}
+    allowed, refused = ablation.possible(vae, variants, REGISTRY, "cpu")
+    assert allowed == {}
+    assert "decoder" in refused["loss l1"]
+
+
 @pytest.mark.parametrize("command", ["sweep", "ablate"])
 def test_without_optuna_it_is_said_what_to_install(command, monkeypatch, capsys):
     from vgx.cli import run_program
