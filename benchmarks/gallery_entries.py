@@ -27,7 +27,7 @@ class Entry:
     steps: int
     settings: tuple[str, ...] = ()  # besides the steps, what differs from the recipe
     prior: int = 0  # steps of the second stage
-    lasting: tuple[str, ...] = ()  # schedules that last as long as the training, with {steps}
+    schedules: tuple[str, ...] = ()  # as long as the training, with STEPS for its steps
     recipe: str = ""  # whose section it is in; its own if it is empty
     what: str = ""  # how it differs from the entry of that recipe
     why: str = ""  # for the page: what its reader must know
@@ -36,8 +36,8 @@ class Entry:
         """Return the settings as for `--set`, with a share of the steps."""
         steps = {"train.steps": self.steps, "prior.steps": self.prior}
         counted = [f"{name}={max(round(share * n), 1)}" for name, n in steps.items() if n]
-        lasting = [text.replace("STEPS", counted[0].partition("=")[2]) for text in self.lasting]
-        return [*self.settings, *counted, *lasting]
+        schedules = [text.replace("STEPS", counted[0].partition("=")[2]) for text in self.schedules]
+        return [*self.settings, *counted, *schedules]
 
 
 def cosine(start: float, end: float) -> str:
@@ -75,7 +75,7 @@ ENTRIES = {
     "r3gan": Entry(
         8000,
         (*AT_64, "decoder.widths=[256, 128, 64, 32]", "discriminator.widths=[32, 64, 128, 256]"),
-        lasting=(
+        schedules=(
             f"losses.1.weight={cosine(0.05, 0.005)}",
             f"losses.2.weight={cosine(0.05, 0.005)}",
             f"train.optimizers.generator.lr={cosine(2e-4, 5e-5)}",

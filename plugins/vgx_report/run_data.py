@@ -241,7 +241,8 @@ def trend(lines: Lines) -> str:
         else:
             moved = "fell" if last < first else "rose"
             texts.append(f"{name} {moved} from {first:.3g} to {last:.3g}")
-    when = f"From step {logged[0]['step']:,} to the last {len(tail):,} logged"
+    count = "one" if len(tail) == 1 else f"{len(tail):,}"
+    when = f"From step {logged[0]['step']:,} to the last {count} logged"
     return f"{when}: {listed(texts)}." if texts else ""
 
 

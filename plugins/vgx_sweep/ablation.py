@@ -58,7 +58,7 @@ def possible(
     for name, settings in every.items():
         trials = {name: settings}
         if recipe.judges and "losses" in settings:
-            trials[f"{name}, with the discriminator"] = {**settings, **alone}
+            trials[f"{name} with the discriminator"] = {**settings, **alone}
         why = ""
         for title, changes in trials.items():
             try:
@@ -93,7 +93,7 @@ class Difference:
     def reading(self) -> str:
         """What it says, for people."""
         if self.interval is None:
-            return "one seed says nothing of chance"
+            return "unknown with one seed"
         if abs(self.difference) <= self.interval:
             return "no difference seen"
         rises = self.difference > 0

@@ -65,7 +65,7 @@ def study_options(command: C) -> C:
 )  # fmt: skip
 @click.option("--join", "joined", metavar="STUDY", help="Be one more worker of a study.")
 @click.option(
-    "--show", "looked", metavar="STUDY", is_flag=False, flag_value="",
+    "--show", "shown", metavar="STUDY", is_flag=False, flag_value="",
     help="Show what came of a study so far; by default the newest.",
 )  # fmt: skip
 @click.option("--worker", is_flag=True, hidden=True, help="One of several.")
@@ -82,7 +82,7 @@ def sweep(
     server: str | None,
     workers: int,
     joined: str | None,
-    looked: str | None,
+    shown: str | None,
     data: str | None,
     overrides: tuple[str, ...],
     plugins: tuple[Path, ...],
@@ -94,7 +94,7 @@ def sweep(
 
     vgx sweep vae --over losses.1.weight=0.1:10:log --trials 20 --by psnr
     """
-    if sum(given is not None for given in (recipe, joined, looked)) != 1:
+    if sum(given is not None for given in (recipe, joined, shown)) != 1:
         raise click.UsageError("Name a RECIPE to vary, or a study: --join STUDY or --show STUDY.")
     if recipe is None and (over or overrides or trials or by or search or prune or name):
         raise click.UsageError(
@@ -105,8 +105,8 @@ def sweep(
 
     storage.require_optuna()
     machine = training.Machine(out, device, plugins, vgx.discover(plugins), data)
-    if looked is not None:
-        with closing(storage.join(looked or running.newest(), server)) as study:
+    if shown is not None:
+        with closing(storage.join(shown or running.newest(), server)) as study:
             running.show(study, machine)
         return
     if joined is not None:

@@ -1,4 +1,4 @@
-"""The plan of a study: what `vgx sweep` was asked for. It lies in the study's storage, as JSON.
+"""The plan of a study: what it varies, and what is better. The study's storage has it as JSON.
 
 A storage may be a stranger's, so a plan that is read is validated like a recipe.
 """

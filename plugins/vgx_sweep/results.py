@@ -157,11 +157,11 @@ def importances(plan: Plan, rows: Sequence[Row]) -> list[Importance]:
         return []
     shares: dict[str, list[float]] = {axis.field: [] for axis in plan.over}
     for repeat in range(REPEATS):
-        chance = random.Random(repeat)  # noqa: S311 - no secret
+        generator = random.Random(repeat)  # noqa: S311 - no secret
         study = optuna.create_study()
-        for row in chance.choices(done, k=len(done)):
+        for row in generator.choices(done, k=len(done)):
             figures = [*row.figures.values()]
-            value = statistics.fmean(chance.choices(figures, k=len(figures)))
+            value = statistics.fmean(generator.choices(figures, k=len(figures)))
             fixed = optuna.trial.FixedTrial(row.parameters)
             for axis in plan.over:
                 axis.suggest(fixed)

@@ -64,7 +64,7 @@ def planned(
         )
     how = "grid" if trials is None else search or "tpe"
     plan = _plan(recipe, axes, by, seeds, points=trials, search=how, prune=prune)
-    for parameters in plan.grid:  # a wrong one is told before anything is trained
+    for parameters in plan.grid:  # a wrong one is an error before anything is trained
         vgx.load_recipe(recipe, plan.settings(parameters), registry)
     return plan
 
@@ -133,7 +133,8 @@ def go(
         console.print(f"Study {study.name}: {plan.points:,} points{runs}, by {plan.by}")
         for axis in plan.over:
             console.print(f"  {axis.field}: {axis.text}")
-        console.print(f"One more worker, here or elsewhere: {_again(study)}")
+        where = "in another terminal" if study.server is None else "here or on another machine"
+        console.print(f"One more worker, {where}: {_again(study)}")
     try:
         if workers > 1:
             _several(study, machine, workers)
@@ -186,19 +187,19 @@ def _several(study: Study, machine: Machine, workers: int) -> None:
     arguments += [f"--plugin={path.absolute()}" for path in machine.plugins]
     options = {"--out": machine.out, "--device": machine.device, "--data": machine.data}
     arguments += [f"{name}={value}" for name, value in options.items() if value is not None]
-    told = {trial.number for trial in study.trials() if trial.state.is_finished()}
+    printed = {trial.number for trial in study.trials() if trial.state.is_finished()}
 
-    def look() -> None:
+    def print_finished() -> None:
         for trial in study.trials():
-            if trial.state.is_finished() and trial.number not in told:
-                told.add(trial.number)
+            if trial.state.is_finished() and trial.number not in printed:
+                printed.add(trial.number)
                 row = results.row_of(study.plan, trial)
                 machine.console.print(results.line(study.plan, row))
 
     logs = [_log(study, f"-{number}") for number in range(1, workers + 1)]
     variables = {"VGX_STORAGE": study.server} if study.server else {}
-    codes, number = run_workers(arguments, variables, logs, look)
-    look()
+    codes, number = run_workers(arguments, variables, logs, print_finished)
+    print_finished()
     if number:
         raise Stopped("all workers have ended, and their runs are saved", number)
     for code, log in zip(codes, logs, strict=True):

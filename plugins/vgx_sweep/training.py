@@ -93,8 +93,8 @@ def _earlier(recipe: vgx.Recipe, machine: Machine) -> tuple[Run | None, str, str
         return None, "", ""
     ended = reading.unless_damaged(reading.ended, run.path)
     how, message = (ended["how"], ended.get("message", "")) if ended else ("killed", "")
-    kept = how in ("done", "diverged") or any(run.checkpoints.glob("step-*"))
-    return (run if kept else None), how, message
+    usable = how in ("done", "diverged") or any(run.checkpoints.glob("step-*"))
+    return (run if usable else None), how, message
 
 
 def _figure(run: Run, recipe: vgx.Recipe, by: str) -> float:

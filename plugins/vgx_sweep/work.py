@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from vgx_sweep.training import Report, Trained
 
 POLL = 1.0  # seconds between two looks at trials of other workers
-SAME = 3  # trials that fail for one reason before a worker ends
+SAME_REASON = 3  # trials that fail for one reason before a worker ends
 DEAD = "taken for dead by another worker; it is tried again"
-AWAY = 10  # times that the storage may not answer, one after the other
+MAX_FAILURES = 10  # of the storage to answer, one after the other
 
 TrainOne = Callable[[vgx.Recipe, "Report"], "Trained"]
 
@@ -44,45 +44,45 @@ def work(
     base: vgx.Recipe,
     registry: vgx.Registry | None,
     train: TrainOne,
-    tell: Callable[[str], None],
+    print_line: Callable[[str], None],
 ) -> None:
-    """Work until no trial waits and none runs elsewhere; `tell` gets a line for each trial.
+    """Work until no trial waits and none runs elsewhere; `print_line` gets one for each trial.
 
     An error that is not the fault of a point ends the worker, and its trial waits again. So do
     three trials that fail one after the other for the same reason.
     """
     study.optuna.pruner = pruner(study.plan, base)
     reasons: list[str] = []
-    away, told = 0, False
+    failures, announced = 0, False  # of the storage; that this worker waits for others
     while True:
         try:
             trial = claim(study, lambda number: sampler(study.plan, base.train.seed, number))
-            if trial is None and not (told := _waits(study, tell, told=told)):
+            if trial is None and not (announced := _wait(study, print_line, announced=announced)):
                 return
             if trial is not None:
                 attempt(study, trial, base, registry, train)
                 row = row_of(study.plan, study.trials()[trial.number])
                 dead = row.state == "failed" and not row.reason
-                tell(line(study.plan, replace(row, reason=DEAD) if dead else row))
-                reasons = [*reasons, row.reason][-SAME:]
-                told = False
-            away = 0
+                print_line(line(study.plan, replace(row, reason=DEAD) if dead else row))
+                reasons = [*reasons, row.reason][-SAME_REASON:]
+                announced = False
+            failures = 0
         except UnreachableError as error:
-            away += 1
-            if away == AWAY:
+            failures += 1
+            if failures == MAX_FAILURES:
                 raise
-            tell(f"{error}; trying again")
+            print_line(f"{error}; trying again")
             time.sleep(POLL)
-        if len(reasons) == SAME and len({*reasons}) == 1 and reasons[0]:
-            raise RecipeError(f"{SAME} trials failed for the same reason: {reasons[0]}")
+        if len(reasons) == SAME_REASON and len({*reasons}) == 1 and reasons[0]:
+            raise RecipeError(f"{SAME_REASON} trials failed for the same reason: {reasons[0]}")
 
 
-def _waits(study: Study, tell: Callable[[str], None], *, told: bool) -> bool:
+def _wait(study: Study, print_line: Callable[[str], None], *, announced: bool) -> bool:
     """Wait a moment for trials of other workers; return False when nothing is left to do."""
     if running := study.trials("RUNNING"):
-        if not told:
+        if not announced:
             numbers = ", ".join(str(each.number) for each in running[:5])
-            tell(f"No trial waits; other workers do trial {numbers}. Ctrl-C ends this one")
+            print_line(f"No trial waits; other workers do trial {numbers}. Ctrl-C ends this one")
         time.sleep(POLL)
     elif points := lost(study):
         put_again(study, points[0])

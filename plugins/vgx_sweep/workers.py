@@ -31,13 +31,13 @@ def run_workers(
     arguments: Sequence[str],
     environment: Mapping[str, str],
     logs: Sequence[Path],
-    look: Callable[[], None],
+    on_poll: Callable[[], None],
 ) -> tuple[list[int], int]:
     """Start a worker for each log, which gets its output, and wait until all have ended.
 
     Each is `vgx` with these arguments. A signal to this process goes to each of them, which then
-    saves its run; a second Ctrl-C ends them at once. `look` is called now and then. Returns their
-    exit codes, negative for those that were killed, and the number of the signal, or 0.
+    saves its run; a second Ctrl-C ends them at once. `on_poll` is called twice a second. Returns
+    their exit codes, negative for those that were killed, and the number of the signal, or 0.
     """
     share = str(threads_each(len(logs)))
     variables = {**os.environ, **environment, **dict.fromkeys(THREADS, share)}
@@ -66,7 +66,7 @@ def run_workers(
                 worker.send_signal(received[0])
         while any(worker.poll() is None for worker in workers):
             time.sleep(POLL)
-            look()
+            on_poll()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -46,6 +46,26 @@ def test_four_faults_are_four_messages_with_their_places(vgx_here, tmp_path):
     assert "'heavy'" in number
 
 
+def test_a_misspelt_type_is_recognised(vgx_here, tmp_path):
+    """It is no field of the part's model, and the nearest field of the recipe is an optimizer's."""
+    (tmp_path / "broken.yaml").write_text("extends: tiny\nencoder: {typ: conv, widths: [8]}\n")
+    code, _, err = vgx_here("check", "broken.yaml")
+    assert code == 2
+    assert (
+        "broken.yaml:2:11: encoder.typ: unknown field; allowed: widths; did you mean 'type'?" in err
+    )
+    code, _, err = vgx_here("check", "tiny", "--set", "losses.0.typ=hinge")
+    assert "did you mean 'type'?" in err
+
+
+def test_the_program_without_a_command_shows_its_help(vgx_here):
+    """Whole, and not as an error message of a few lines."""
+    code, out, err = vgx_here()
+    assert (code, out) == (2, "")
+    assert err.lstrip().startswith("Usage: vgx [OPTIONS] COMMAND")
+    assert "ablate" in err
+
+
 def test_check_shows_the_networks_and_writes_nothing(vgx_here, tmp_path):
     code, out, err = vgx_here("check", TINY)
     assert code == 0, err

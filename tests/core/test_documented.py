@@ -1,4 +1,4 @@
-"""Docstrings below fields are read as pydantic reads them, but not before they are asked for."""
+"""Docstrings below fields are read as pydantic reads them, but not before their first use."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_a_prior_that_was_stopped_goes_on_to_the_same_bits(made, tmp_path):
         return train
 
     def unasked():
-        raise AssertionError("the images are asked for")
+        raise AssertionError("the images are opened")
 
     original = fitting._train
     for step in (7, 23):

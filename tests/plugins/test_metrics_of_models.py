@@ -184,10 +184,10 @@ def test_the_path_length_is_the_squared_speed_of_the_features(between):
 
 def test_both_places_of_a_path_have_the_label_of_a_real_image():
     """The decoder's pixels are labels, so with another label at one end the length is not 0."""
-    asked = []
+    decoded = []
 
     def decode(z, labels):
-        asked.append(labels.tolist())
+        decoded.append(labels.tolist())
         return (
             (labels[:, None] / 4 + torch.tensor([0.1, 0.2])).view(-1, 1, 1, 2).expand(-1, 1, 2, 2)
         )
@@ -198,7 +198,7 @@ def test_both_places_of_a_path_have_the_label_of_a_real_image():
         images = torch.rand(len(labels), 1, 2, 3)
         state.update(images, torch.rand(4, 1, 2, 3), torch.tensor(labels))
     assert state.compute()["path-length"] == 0
-    assert asked == [[2, 0, 1, 3, 3, 2, 0, 1]] * 2
+    assert decoded == [[2, 0, 1, 3, 3, 2, 0, 1]] * 2
 
 
 def test_paths_of_a_model_without_latents_begin_in_the_prior():

@@ -202,7 +202,7 @@ def test_the_summary_says_how_the_terms_went():
     assert run_data.trend(lines) == told
     assert run_data.trend(lines[:1]) == ""
     rising = [line(1, 0.5, 0.0), line(2, 0.6, 0.0)]
-    told = "From step 1 to the last 1 logged: l1 rose from 0.5 to 0.6 and kl stayed near 0."
+    told = "From step 1 to the last one logged: l1 rose from 0.5 to 0.6 and kl stayed near 0."
     assert run_data.trend(rising) == told
 
 

@@ -271,9 +271,7 @@ def test_differences_are_paired_seed_by_seed():
     lower = plan.model_copy(update={"better": "lower"})
     assert ablation.differences(lower, rows)[-1].reading == "better without it"
     alone = [Row(r.point, r.trial, r.state, r.parameters, {"0": r.figures["0"]}) for r in rows]
-    assert {d.reading for d in ablation.differences(plan, alone)} == {
-        "one seed says nothing of chance"
-    }
+    assert {d.reading for d in ablation.differences(plan, alone)} == {"unknown with one seed"}
 
 
 def test_each_term_augmentation_and_the_average_is_left_out_once():
@@ -291,6 +289,22 @@ def test_each_term_augmentation_and_the_average_is_left_out_once():
     assert vgx.load_recipe(recipe, found["averaged weights"], REGISTRY).train.ema is None
     one = vgx.load_recipe("vae", {"augment": [], "losses": ["bce"]}, REGISTRY)
     assert ablation.variants(one) == {}
+
+
+def test_a_variant_that_trains_nothing_is_refused_or_loses_the_discriminator():
+    gan = vgx.load_recipe("tiny", {"losses": ["bce-adversarial", "l1"]}, REGISTRY)
+    variants = {name: ablation.variants(gan)[name] for name in ("loss bce-adversarial", "loss l1")}
+    allowed, refused = ablation.possible(gan, variants, REGISTRY, "cpu")
+    title = "loss bce-adversarial with the discriminator"
+    assert allowed.keys() == {title, "loss l1"}
+    assert refused == {}
+    assert vgx.load_recipe(gan, allowed[title], REGISTRY).discriminator is None
+    vae = {"discriminator": None, "losses": ["l1", "kl"]}
+    vae = vgx.load_recipe("tiny", vae, REGISTRY)
+    variants = {"loss l1": ablation.variants(vae)["loss l1"]}
+    allowed, refused = ablation.possible(vae, variants, REGISTRY, "cpu")
+    assert allowed == {}
+    assert "decoder" in refused["loss l1"]
 
 
 @pytest.mark.parametrize("command", ["sweep", "ablate"])

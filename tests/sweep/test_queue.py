@@ -92,16 +92,16 @@ def ends(processes, limit=LIMIT):
 
 def killed_at_random(name, server, done, workers, kills, seconds, between=lambda _: None):
     """Start workers, kill some of them and start others in their place, wait for the end."""
-    chance, processes = random.Random(0), []
+    generator = random.Random(0)
     processes = [begin(name, server, done, seconds) for _ in range(workers)]
     killed = 0
     for number in range(kills):
-        time.sleep(0.2 + chance.random())
+        time.sleep(0.2 + generator.random())
         between(number)
         alive = [process for process in processes if process.is_alive()]
         if not alive:
             break
-        victim = chance.choice(alive)
+        victim = generator.choice(alive)
         os.kill(victim.pid, signal.SIGKILL)
         killed += 1
         processes.append(begin(name, server, done, seconds))
@@ -194,7 +194,7 @@ def test_a_worker_that_was_taken_for_dead_notes_nothing(opened, server, study_na
 
 
 @pytest.mark.slow
-def test_fresh_points_of_a_search_are_as_many_as_asked(opened, server, study_name, tmp_path):
+def test_fresh_points_of_a_search_are_as_many_as_requested(opened, server, study_name, tmp_path):
     """And random ones are the same whoever draws them."""
     plan = planned(TINY, REGISTRY, ["losses.1.weight=0.1:10:log"], 12, 1, "psnr", "random", None)
     for name, workers in ((study_name, 3), (f"{study_name[:60]}-b", 1)):

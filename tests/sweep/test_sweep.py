@@ -75,6 +75,7 @@ def copied(swept, tmp_path, monkeypatch):
 
 def test_each_run_is_an_ordinary_run_and_the_table_has_their_mean(swept):
     folder, out = swept
+    assert "One more worker, in another terminal: vgx sweep --join tiny\n" in out
     runs = every(folder / "runs")
     assert [run.path.name for run in runs] == [f"000{n}-tiny" for n in (1, 2, 3, 4)]
     settings = [
@@ -129,18 +130,21 @@ def test_the_page_shows_the_study_and_loads_nothing(swept, tmp_path):
         browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
         for width, scheme in ((1280, "light"), (390, "dark")):
             shown = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-            faults, asked = [], []
+            faults, requested = [], []
             shown.on("console", lambda message, faults=faults: faults.append(message.text))
             shown.on("pageerror", lambda error, faults=faults: faults.append(str(error)))
-            shown.on("request", lambda request, asked=asked: asked.append(request.url))
+            shown.on("request", lambda request, requested=requested: requested.append(request.url))
             shown.goto(f"file://{page}")
-            shown.wait_for_selector("#points .chart svg path")
+            # Attached, not visible: the line of a point may be vertical, and its box has no width.
+            shown.wait_for_selector("#points .chart svg path", state="attached")
+            texts = shown.locator("#points .chart svg text").all_text_contents()
+            assert len(texts) == len({*texts}) >= 6, texts  # marks of an axis differ, however near
             assert shown.locator("#slices svg circle").count() == 2
             assert shown.evaluate("document.documentElement.scrollWidth") == width
             title = shown.locator("#points title").first.text_content()
             assert re.match(r"trial \d: losses.1.weight \d+; psnr", title)
             assert faults == []
-            assert [url for url in asked if not url.startswith("data:")] == [f"file://{page}"]
+            assert [url for url in requested if not url.startswith("data:")] == [f"file://{page}"]
         browser.close()
 
 

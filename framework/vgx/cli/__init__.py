@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 import rich_click as click
-from click.exceptions import Exit
+from click.exceptions import Exit, NoArgsIsHelpError
 
 from vgx import __version__
 from vgx.cli import evaluate, inspect, runs, sample, second, train
@@ -101,6 +101,9 @@ def run_program(arguments: Sequence[str]) -> int:
 
 def _show_error(error: BaseException, arguments: Sequence[str]) -> int:
     """Show how a command failed, and return the exit code."""
+    if isinstance(error, NoArgsIsHelpError):  # `vgx` alone
+        print(error.format_message(), file=sys.stderr)
+        return error.exit_code
     if isinstance(error, click.ClickException):
         message = error.format_message()
         if words := re.search(r"unexpected extra arguments? \((\S+=.*)\)", message):

@@ -108,7 +108,10 @@ def resume(
     device: str | None,
     trust: bool,
 ) -> None:
-    """Go on with RUN (a path, number or name; the newest by default)."""
+    """Go on with RUN (a path, number or name; the newest by default).
+
+    With other settings: vgx run --resume RUN --set train.steps=1000
+    """
     from vgx.console import Console
     from vgx.distributed.group import is_first
     from vgx.distributed.processes import begin

@@ -226,6 +226,8 @@ def _with_names(model: type[BaseModel], fault: Any, resolver: Resolver) -> InitE
         if issubclass(model, Component) and len(place) == 1:
             parts = [part for _, part in resolver.offers(model.kind)]
             context["others"] = [part.type for part in parts if place[0] in fields_of(part)]
+            # No field of the model, but written like one.
+            context["near"] = near(str(place[-1]), ["type", *allowed])
         message = "unknown field; allowed: " + ", ".join(allowed)
     elif kind == "frozen_instance":  # its __init__ sets an attribute
         message = "a part has fields, no __init__: write 'x: float = 1.0' and a docstring below it"

@@ -76,7 +76,7 @@ class Model:
 
     @property
     def losses(self) -> Mapping[str, nn.Module]:
-        """What the losses with weights built, by label; loaded each time that it is asked for.
+        """What the losses with weights built, by label; loaded at each access.
 
         An exported model has those that its recipe's sampler needs. Raises `StorageError`.
         """

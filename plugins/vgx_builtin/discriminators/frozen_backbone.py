@@ -6,7 +6,6 @@ Letters: B images, C channels, H x W pixels, F features, h x w a feature map, N 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -14,10 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vgx
-from vgx_builtin.backbones import create, statistics
-from vgx_builtin.modules import smaller
+from vgx_builtin.backbones import statistics
 from vgx_builtin.pretrained import Standardise
-from vgx_builtin.wrapping import output_on_black
 
 Sides = tuple[int, int]
 
@@ -66,43 +63,6 @@ class FrozenBackbone(nn.Module):
         """Images [B, C, H, W] in [0, 1] -> feature maps [B, F, h, w], shallow first."""
         maps: list[Tensor] = self.backbone(self.standardise(self.resize(images)))
         return maps
-
-
-def frozen(
-    part: str,
-    name: str,
-    image: vgx.ImageSpec,
-    size: int | None,
-    *,
-    pretrained: bool,
-    weights: Path | None,
-    **options: Any,
-) -> tuple[FrozenBackbone, list[tuple[int, Sides]]]:
-    """Return a frozen backbone, and the features and sides of each of its maps.
-
-    Raises `RecipeError` for a backbone without maps [B, F, h, w], and what `create` raises.
-    """
-    seen = image if size is None else smaller(image, size, size)
-    model = create(
-        name, seen, pretrained=pretrained, weights=weights, features_only=True, **options
-    )
-    backbone = FrozenBackbone(model, image, seen)
-    shapes = [map_.shape for map_ in output_on_black(backbone, image)]
-    channels = model.feature_info.channels()
-    if any(len(shape) != 4 or shape[1] != own for shape, own in zip(shapes, channels, strict=True)):
-        message = f"backbone: {name} gives maps of another shape than [B, F, h, w]"
-        raise vgx.RecipeError(f"discriminator {part}: {message}; use another one, such as resnet18")
-    return backbone, [(shape[1], (shape[2], shape[3])) for shape in shapes]
-
-
-def note_on_weights(part: str, backbone: str, *, trained: bool) -> str:
-    """Return a warning when a frozen backbone is not trained."""
-    if trained:
-        return ""
-    return (
-        f"The discriminator {part} sees images through a random {backbone}, which is not trained: "
-        "pretrained: true fetches weights, weights: FILE.safetensors reads them."
-    )
 
 
 class LevelsDiscriminator(nn.Module):

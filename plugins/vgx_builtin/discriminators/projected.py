@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
 import vgx
+from vgx_builtin.discriminators.projected_base import ProjectedBase
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Projected(vgx.Discriminator, type="projected"):
+class Projected(ProjectedBase, type="projected"):
     """Small discriminators on the feature maps of a frozen timm backbone: Projected GAN.
 
     Sauer et al. 2021, "Projected GANs Converge Faster". The maps of several levels are mixed by
@@ -29,14 +29,6 @@ class Projected(vgx.Discriminator, type="projected"):
 
     backbone: str = "tf_efficientnet_lite0"
     """A model name that timm knows; its feature maps must become smaller with each level."""
-    pretrained: bool = False
-    """Use the weights that timm fetches from the hub. Without these or `weights` the backbone is
-    random."""
-    weights: Path | None = None
-    """Use a local safetensors file of the backbone instead."""
-    size: PositiveInt | None = 224
-    """Pixels a side to which images are resized before the backbone; `null` leaves them as they
-    are."""
     levels: PositiveInt = 4
     """Number of feature maps that are judged, the deepest ones."""
     width: PositiveInt = 64
@@ -45,13 +37,10 @@ class Projected(vgx.Discriminator, type="projected"):
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1] -> Score with logits [B, 1, 1, N]."""
         del latent
-        from vgx_builtin.discriminators.frozen_backbone import LevelsDiscriminator, frozen
+        from vgx_builtin.discriminators.frozen_backbone import LevelsDiscriminator
         from vgx_builtin.discriminators.projected_layers import Mixing, head
 
-        backbone, levels = frozen(
-            self.type, self.backbone, image, self.size,
-            pretrained=self.pretrained, weights=self.weights,
-        )  # fmt: skip
+        backbone, levels = self.build_backbone(image)
         where = f"discriminator projected: backbone: {self.backbone}"
         if len(levels) < self.levels:
             message = f"{where} has {len(levels)} feature maps; use levels: {len(levels)} or fewer"
@@ -67,15 +56,3 @@ class Projected(vgx.Discriminator, type="projected"):
         outputs = zip(mixing.channels, mixing.sides, strict=True)
         heads = [head(features, own, self.width) for features, own in outputs]
         return LevelsDiscriminator(backbone, mixing, heads)
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return a warning when the backbone is not trained."""
-        del image
-        from vgx_builtin.discriminators.frozen_backbone import note_on_weights
-
-        trained = self.pretrained or self.weights is not None
-        return note_on_weights(self.type, self.backbone, trained=trained)
-
-    def untrained(self) -> Self:
-        """Return the same discriminator without outside weights."""
-        return self.model_copy(update={"pretrained": False, "weights": None})

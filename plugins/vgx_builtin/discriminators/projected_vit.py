@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 import vgx
+from vgx_builtin.discriminators.projected_base import ProjectedBase
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class ProjectedVit(vgx.Discriminator, type="projected-vit"):
+class ProjectedVit(ProjectedBase, type="projected-vit"):
     """Small heads on the tokens of several blocks of a frozen vision transformer: StyleGAN-T's.
 
     Sauer et al. 2023, section 3.2, by default with DINO (Caron et al. 2021). Each head has a 1x1
@@ -28,15 +28,6 @@ class ProjectedVit(vgx.Discriminator, type="projected-vit"):
     """
 
     backbone: str = "vit_small_patch16_224.dino"
-    """A model name that timm knows."""
-    pretrained: bool = False
-    """Use the weights that timm fetches from the hub. Without these or `weights` the backbone is
-    random."""
-    weights: Path | None = None
-    """Use a local safetensors file of the backbone instead."""
-    size: PositiveInt | None = 224
-    """Pixels a side to which images are resized before the backbone; `null` leaves them as they
-    are."""
     blocks: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (2, 5, 8, 11)
     """The blocks that have a head, 0 being the first."""
 
@@ -45,28 +36,13 @@ class ProjectedVit(vgx.Discriminator, type="projected-vit"):
         del latent
         from torch import nn
 
-        from vgx_builtin.discriminators.frozen_backbone import LevelsDiscriminator, frozen
+        from vgx_builtin.discriminators.frozen_backbone import LevelsDiscriminator
         from vgx_builtin.discriminators.token_head import token_head
 
         try:
-            backbone, levels = frozen(
-                self.type, self.backbone, image, self.size,
-                pretrained=self.pretrained, weights=self.weights, out_indices=self.blocks,
-            )  # fmt: skip
+            backbone, levels = self.build_backbone(image, out_indices=self.blocks)
         except vgx.RecipeError as error:
             message = f"{error}; blocks is {[*self.blocks]}"
             raise vgx.RecipeError(message) from error
         heads = [token_head(features, h * w) for features, (h, w) in levels]
         return LevelsDiscriminator(backbone, nn.Identity(), heads)
-
-    def note(self, image: vgx.ImageSpec) -> str:
-        """Return a warning when the backbone is not trained."""
-        del image
-        from vgx_builtin.discriminators.frozen_backbone import note_on_weights
-
-        trained = self.pretrained or self.weights is not None
-        return note_on_weights(self.type, self.backbone, trained=trained)
-
-    def untrained(self) -> Self:
-        """Return the same discriminator without outside weights."""
-        return self.model_copy(update={"pretrained": False, "weights": None})

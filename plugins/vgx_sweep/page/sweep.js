@@ -19,7 +19,8 @@ function marksOf(axis, wanted) {
   const places = axis.log ? powers(Math.log10(low), Math.log10(high)).map((power) => 10 ** power)
     : ticks(low, high, wanted);
   const kept = places.length > 2 * wanted ? places.filter((_, i) => i % 3 === 0) : places;
-  return kept.map((place) => [share(axis, place), format(Number(place.toPrecision(6)))]);
+  const texts = axis.log ? kept.map((place) => format(Number(place.toPrecision(6)))) : marked(kept);
+  return kept.map((place, i) => [share(axis, place), texts[i]]);
 }
 
 const means = done.map((point) => point.mean);
@@ -38,7 +39,7 @@ function label(x, y, wide, text, attributes) {
 
 // Parallel coordinates. The axes lie below one another, so that their names have room on a phone.
 function parallel() {
-  const told = h("p", { class: "soft", "aria-live": "polite" }, "Point at a line to read it.");
+  const selected = h("p", { class: "soft", "aria-live": "polite" }, "Point at a line to read it.");
   const axes = [...data.axes, figureAxis];
   const box = responsive("chart", (plot, wide) => {
     const gap = 74, left = 8, right = wide - 8;
@@ -56,7 +57,7 @@ function parallel() {
       wider.addEventListener("pointerenter", () => {
         line.setAttribute("stroke-width", 4);
         line.setAttribute("opacity", 1);
-        told.textContent = named(point);
+        selected.textContent = named(point);
       });
       wider.addEventListener("pointerleave", () => {
         line.setAttribute("stroke-width", good ? 2 : 1.25);
@@ -79,7 +80,7 @@ function parallel() {
   });
   const rows = () => [["trial", ...data.axes.map((axis) => axis.field), data.by],
     ...done.map((point) => [point.trial, ...point.cells, point.mean])];
-  return [h("p", { class: "soft" }, "A line for each point; the best fifth in colour."), box, told,
+  return [h("p", { class: "soft" }, "A line for each point; the best fifth in colour."), box, selected,
     h("p", {}, downloads("points", () => standalone(box.querySelector("svg"), "Points"), rows))];
 }
 
