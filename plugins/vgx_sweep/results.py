@@ -45,6 +45,7 @@ class Row:
     runs: dict[str, str] = field(default_factory=dict)  # names of run directories, by seed
     reason: str = ""  # why it failed
     tries: int = 1
+    newest: tuple[int, float] | None = None  # the last measurement: its step and value
     seconds: float = 0.0
 
     @property
@@ -65,7 +66,9 @@ class Row:
 
     @property
     def text(self) -> str:
-        """Mean and spread, for people."""
+        """Mean and spread, for people; of a pruned trial the last measurement."""
+        if self.state == "pruned" and self.newest:
+            return f"{self.newest[1]:.4g} at step {self.newest[0]:,}"
         return with_spread(self.mean, self.spread)
 
 
@@ -110,24 +113,25 @@ def row_of(plan: Plan, trial: Any) -> Row:
     if trial.params:
         plan.settings(trial.params)
     state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
+    measured = trial.intermediate_values.items()
     spent = trial.duration.total_seconds() if trial.duration is not None else 0.0
     return Row(notes.point, trial.number, state, {**trial.params}, notes.figures, notes.runs,
-               notes.reason[:300], seconds=spent)  # fmt: skip
+               notes.reason[:300], 1, max(measured, default=None), spent)  # fmt: skip
 
 
 def line(plan: Plan, row: Row) -> str:
     """Return how a trial ended, for people."""
-    came = f"{plan.by} {row.text}" if row.mean is not None else row.state
+    figure = f"{plan.by} {row.text}"
+    came = {"complete": figure, "pruned": f"pruned, {figure}"}.get(row.state, row.state)
     why = f": {row.reason}" if row.reason else ""
     return f"Trial {row.trial}, {row.seconds:.0f} s, {shown(row.parameters)}: {came}{why}"
 
 
 def best_recipe(plan: Plan, rows: Sequence[Row], base: vgx.Recipe) -> str:
     """Return the recipe of a sweep's best point, with the first seed; "" when none is complete."""
-    done = [row for row in rows if row.mean is not None]
-    if plan.changes or not done:
+    if plan.changes or not rows or rows[0].mean is None:
         return ""
-    return vgx.dump_recipe(plan.recipes(base, done[0].parameters)[0])
+    return vgx.dump_recipe(plan.recipes(base, rows[0].parameters)[0])
 
 
 @dataclass(frozen=True)

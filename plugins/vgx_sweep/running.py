@@ -25,7 +25,7 @@ from vgx_sweep.space import Values, grid, parsed
 from vgx_sweep.storage import Study, sweeps_dir
 from vgx_sweep.training import Machine, train
 from vgx_sweep.work import work
-from vgx_sweep.workers import run_workers
+from vgx_sweep.workers import end_with_parent, run_workers
 
 FIRST = 3  # failures that are explained
 
@@ -155,6 +155,8 @@ def _again(study: Study) -> str:
 
 def _alone(study: Study, machine: Machine, *, worker: bool) -> None:
     """Be one worker; the lines of trainings go to a file, or, of one of several, where all goes."""
+    if worker:
+        end_with_parent()
     pick_device(machine.device)
     base, registry = study.plan.base(machine.registry), machine.registry
     if machine.data is not None:
@@ -190,11 +192,12 @@ def _several(study: Study, machine: Machine, workers: int) -> None:
     printed = {trial.number for trial in study.trials() if trial.state.is_finished()}
 
     def print_finished() -> None:
-        for trial in study.trials():
-            if trial.state.is_finished() and trial.number not in printed:
-                printed.add(trial.number)
-                row = results.row_of(study.plan, trial)
-                machine.console.print(results.line(study.plan, row))
+        with contextlib.suppress(storing.UnreachableError):  # the workers wait for the server
+            for trial in study.trials():
+                if trial.state.is_finished() and trial.number not in printed:
+                    printed.add(trial.number)
+                    row = results.row_of(study.plan, trial)
+                    machine.console.print(results.line(study.plan, row))
 
     logs = [_log(study, f"-{number}") for number in range(1, workers + 1)]
     variables = {"VGX_STORAGE": study.server} if study.server else {}

@@ -46,6 +46,7 @@ def require_optuna() -> Any:
     except ImportError:
         raise vgx.RecipeError("a sweep needs Optuna: pip install 'vgx[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of heartbeats
     return optuna
 
 
@@ -62,7 +63,6 @@ class Study:
     optuna: Any  # optuna.Study
     rdb: Any  # optuna.storages.RDBStorage
     number: int  # of the study in the storage
-    heartbeat: int  # seconds
     server: str | None  # its address; None for a file of this machine
 
     def trials(self, *states: str) -> list[Any]:
@@ -139,7 +139,7 @@ def create(name: str, plan: Plan, server: str | None, heartbeat: int = HEARTBEAT
             made.enqueue_trial(parameters, user_attrs={POINT: number})
         made.set_user_attr(READY, value=True)
         refused.pop_all()
-        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat, server)
+        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), server)
 
 
 def join(name: str, server: str | None, heartbeat: int = HEARTBEAT) -> Study:
@@ -178,7 +178,7 @@ def join(name: str, server: str | None, heartbeat: int = HEARTBEAT) -> Study:
                 "anew under another --name"
             )
         refused.pop_all()
-        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), heartbeat, server)
+        return Study(name, plan, made, rdb, rdb.get_study_id_from_name(name), server)
 
 
 def _close(rdb: Any) -> None:
@@ -198,22 +198,20 @@ def connect(url: str, heartbeat: int, *, new: bool = True) -> Any:
     from sqlalchemy.pool import NullPool
 
     sqlite = url.startswith("sqlite")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
-        options: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {
-            # No connection is kept: it would be lost with the server, and warned of when forgotten.
-            "poolclass": NullPool, "connect_args": {"connect_timeout": 10},
-        }  # fmt: skip
-        try:
-            rdb = optuna.storages.RDBStorage(
-                url, options, heartbeat_interval=heartbeat, grace_period=4 * heartbeat,
-                heartbeat_stale_trial_callback=retry, skip_table_creation=not new,
-            )  # fmt: skip
-        except ImportError:
-            raise vgx.RecipeError(
-                "a storage of PostgreSQL needs psycopg: pip install 'vgx[sweep]'"
-            ) from None
+    retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {
+        # No connection is kept: it would be lost with the server, and warned of when forgotten.
+        "poolclass": NullPool, "connect_args": {"connect_timeout": 10},
+    }  # fmt: skip
+    try:
+        rdb = optuna.storages.RDBStorage(
+            url, options, heartbeat_interval=heartbeat, grace_period=4 * heartbeat,
+            heartbeat_stale_trial_callback=retry, skip_table_creation=not new,
+        )  # fmt: skip
+    except ImportError:
+        raise vgx.RecipeError(
+            "a storage of PostgreSQL needs psycopg: pip install 'vgx[sweep]'"
+        ) from None
     (_serialised if sqlite else _patient)(rdb.engine)
     return rdb
 
@@ -265,8 +263,7 @@ def claim(study: Study, sampler: Any) -> Any:
     a new trial when none waits.
     """
     optuna = require_optuna()
-    with reaching(study.name), warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with reaching(study.name):
         optuna.storages.fail_stale_trials(study.optuna)  # of workers that were killed
         for waiting in study.trials("WAITING"):
             trial_id = study.trial_id(waiting.number)
@@ -300,7 +297,7 @@ def alive(study: Study, trial: Any) -> Iterator[None]:
     ended, trial_id = threading.Event(), study.trial_id(trial.number)
 
     def beat() -> None:
-        while not ended.wait(study.heartbeat):
+        while not ended.wait(study.rdb.get_heartbeat_interval()):
             # A server that is away for a moment; the next sign may reach it.
             with contextlib.suppress(vgx.StorageError), reaching(study.name):
                 study.rdb.record_heartbeat(trial_id)
@@ -312,7 +309,7 @@ def alive(study: Study, trial: Any) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        beating.join(study.heartbeat)
+        beating.join(HEARTBEAT)
 
 
 def give_back(study: Study, trial: Any) -> None:

@@ -59,12 +59,9 @@ def gather(
         "by": plan.by,
         "better": plan.better,
         "axes": [
-            {
-                "field": axis.field,
-                "log": isinstance(axis, Range) and axis.log,
-                "choices": None if isinstance(axis, Range) else [str(c) for c in axis.choices],
-                "ends": [axis.low, axis.high] if isinstance(axis, Range) else None,
-            }
+            axis.model_dump()
+            if isinstance(axis, Range)
+            else {"field": axis.field, "choices": [str(choice) for choice in axis.choices]}
             for axis in plan.over
         ],
         "points": [_point(plan, row) for row in rows],

@@ -11,22 +11,10 @@ from typing import TYPE_CHECKING, Any
 import vgx
 from vgx.errors import DivergedError, RecipeError
 from vgx.output import cut
+from vgx_sweep import storage as storing
 from vgx_sweep.plan import Plan
 from vgx_sweep.results import line, row_of
-from vgx_sweep.storage import (
-    FIGURES,
-    RUNS,
-    Study,
-    UnreachableError,
-    alive,
-    claim,
-    finish,
-    give_back,
-    lost,
-    put_again,
-    reaching,
-    require_optuna,
-)
+from vgx_sweep.storage import Study, UnreachableError, require_optuna
 
 if TYPE_CHECKING:
     from vgx_sweep.training import Report, Trained
@@ -56,7 +44,7 @@ def work(
     failures, announced = 0, False  # of the storage; that this worker waits for others
     while True:
         try:
-            trial = claim(study, lambda number: sampler(study.plan, base.train.seed, number))
+            trial = storing.claim(study, lambda n: sampler(study.plan, base.train.seed, n))
             if trial is None and not (announced := _wait(study, print_line, announced=announced)):
                 return
             if trial is not None:
@@ -84,8 +72,8 @@ def _wait(study: Study, print_line: Callable[[str], None], *, announced: bool) -
             numbers = ", ".join(str(each.number) for each in running[:5])
             print_line(f"No trial waits; other workers do trial {numbers}. Ctrl-C ends this one")
         time.sleep(POLL)
-    elif points := lost(study):
-        put_again(study, points[0])
+    elif points := storing.lost(study):
+        storing.put_again(study, points[0])
     else:
         return False
     return True
@@ -101,7 +89,7 @@ def attempt(
     """Do one trial: all runs of a point, one after the other."""
     figures: dict[str, float] = {}
     runs: dict[str, str] = {}
-    with reaching(study.name), alive(study, trial):
+    with storing.reaching(study.name), storing.alive(study, trial):
         try:
             parameters = {axis.field: axis.suggest(trial) for axis in study.plan.over}
             for number, recipe in enumerate(study.plan.recipes(base, parameters, registry)):
@@ -110,21 +98,21 @@ def attempt(
                 done = train(recipe, report)
                 seed = str(recipe.train.seed)
                 runs[seed] = done.run.path.name
-                trial.set_user_attr(RUNS, runs)
+                trial.set_user_attr(storing.RUNS, runs)
                 if done.figure is None:
-                    finish(study, trial, "PRUNED")
+                    storing.finish(study, trial, "PRUNED")
                     return
                 figures[seed] = done.figure
-                trial.set_user_attr(FIGURES, figures)
+                trial.set_user_attr(storing.FIGURES, figures)
         except require_optuna().exceptions.UpdateFinishedTrialError:
             return  # another worker took this one for dead
         except (RecipeError, DivergedError) as error:
-            finish(study, trial, "FAIL", reason=cut(str(error))[0])
+            storing.finish(study, trial, "FAIL", reason=cut(str(error))[0])
             return
         except BaseException:
-            give_back(study, trial)
+            storing.give_back(study, trial)
             raise
-    finish(study, trial, "COMPLETE", statistics.fmean(figures.values()))
+    storing.finish(study, trial, "COMPLETE", statistics.fmean(figures.values()))
 
 
 def reporting(study: Study, trial: Any) -> Report:

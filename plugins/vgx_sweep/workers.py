@@ -6,9 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from vgx.errors import Interrupted
 
 POLL = 0.5  # seconds
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -36,8 +39,9 @@ def run_workers(
     """Start a worker for each log, which gets its output, and wait until all have ended.
 
     Each is `vgx` with these arguments. A signal to this process goes to each of them, which then
-    saves its run; a second Ctrl-C ends them at once. `on_poll` is called twice a second. Returns
-    their exit codes, negative for those that were killed, and the number of the signal, or 0.
+    saves its run; a second Ctrl-C ends them at once. `on_poll` is called twice a second; an error
+    of it ends the workers too. Returns their exit codes, negative for those that were killed, and
+    the number of the signal, or 0.
     """
     share = str(threads_each(len(logs)))
     variables = {**os.environ, **environment, **dict.fromkeys(THREADS, share)}
@@ -51,6 +55,8 @@ def run_workers(
         for worker in workers:
             if worker.poll() is None:
                 worker.send_signal(number)
+        if number == signal.SIGINT and len(received) > 1:
+            raise Interrupted  # `look` may wait for a server
 
     before = {number: signal.signal(number, forward) for number in NUMBERS}
     try:
@@ -58,7 +64,7 @@ def run_workers(
             with log.open("ab") as output:
                 # A group of its own: Ctrl-C at the terminal reaches it once, through this process.
                 worker = subprocess.Popen(  # noqa: S603
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                    command, stdin=subprocess.PIPE, stdout=output, stderr=output,
                     env=variables, process_group=0,
                 )  # fmt: skip
             workers.append(worker)
@@ -68,6 +74,22 @@ def run_workers(
             time.sleep(POLL)
             on_poll()
     finally:
+        for worker in workers:  # those that are left end by it, see `end_with_parent`
+            worker.communicate()
         for number, handler in before.items():
             signal.signal(number, handler)
     return [worker.returncode for worker in workers], received[0] if received else 0
+
+
+def end_with_parent() -> None:
+    """Let this worker end as by SIGTERM, its run saved, when the process that started it is gone.
+
+    Its standard input is a pipe that nobody writes to. However the other process ends, also when it
+    is killed, the system closes the pipe.
+    """
+
+    def watch() -> None:
+        os.read(0, 1)  # not by `sys.stdin`, whose lock would be held when this process ends
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

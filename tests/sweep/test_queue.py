@@ -1,6 +1,6 @@
 """Workers that share a study and are killed: each trial is done once, or failed and tried again.
 
-What is trained here is a stub of a few milliseconds; `work` and the storage are the real ones. The
+What most tests train is a stub of a few milliseconds; `work` and the storage are the real ones. The
 workers are forked, so that they are there at once.
 """
 
@@ -16,18 +16,21 @@ import sqlite3
 import time
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import vgx
-from vgx.runs.directory import Run
+from vgx.console import Console
+from vgx.runs import reading
+from vgx.runs.directory import Run, every
 from vgx_sweep import storage as storing
 from vgx_sweep.plan import Plan
 from vgx_sweep.results import rows_of
 from vgx_sweep.running import planned
-from vgx_sweep.training import Trained
+from vgx_sweep.training import Machine, Trained, train
 from vgx_sweep.work import work
 
 optuna = pytest.importorskip("optuna")
@@ -66,7 +69,7 @@ def worker(name, server, done, seconds):
     """Work like `vgx sweep --join`; note each training that was done in a file."""
     study = storing.join(name, server, **SOON)
 
-    def train(recipe, report):
+    def stub(recipe, report):
         time.sleep(seconds * random.random())
         value = value_of(recipe)
         report(1, value)
@@ -74,11 +77,23 @@ def worker(name, server, done, seconds):
             lines.write(f"{recipe.losses[1].weight:g} {recipe.train.seed}\n")
         return Trained(Run(Path("0001-tiny")), value)
 
-    work(study, study.plan.base(REGISTRY), REGISTRY, train, lambda _: None)
+    work(study, study.plan.base(REGISTRY), REGISTRY, stub, lambda _: None)
 
 
-def begin(*arguments):
-    process = FORK.Process(target=worker, args=arguments, daemon=True)
+def trainer(name, server, folder, heartbeat):
+    """Work like `vgx sweep --join`, for real; what is printed goes to a file of this process."""
+    study = storing.join(name, server, heartbeat=heartbeat)
+    with (folder / f"worker-{os.getpid()}.txt").open("w") as log, contextlib.redirect_stdout(log):
+        machine = Machine(folder / "runs", "cpu", (), REGISTRY, None, Console(log))
+        work(
+            study, study.plan.base(REGISTRY), REGISTRY,
+            lambda recipe, report: train(recipe, "psnr", machine, report),
+            machine.console.print,
+        )  # fmt: skip
+
+
+def begin(*arguments, target=worker):
+    process = FORK.Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
 
@@ -90,13 +105,13 @@ def ends(processes, limit=LIMIT):
     assert not [process for process in processes if process.is_alive()]
 
 
-def killed_at_random(name, server, done, workers, kills, seconds, between=lambda _: None):
+def killed_at_random(start, workers, kills, between=lambda _: None, pause=0.2):
     """Start workers, kill some of them and start others in their place, wait for the end."""
     generator = random.Random(0)
-    processes = [begin(name, server, done, seconds) for _ in range(workers)]
+    processes = [start() for _ in range(workers)]
     killed = 0
     for number in range(kills):
-        time.sleep(0.2 + generator.random())
+        time.sleep(pause + generator.random())
         between(number)
         alive = [process for process in processes if process.is_alive()]
         if not alive:
@@ -104,7 +119,7 @@ def killed_at_random(name, server, done, workers, kills, seconds, between=lambda
         victim = generator.choice(alive)
         os.kill(victim.pid, signal.SIGKILL)
         killed += 1
-        processes.append(begin(name, server, done, seconds))
+        processes.append(start())
     ends(processes)
     return killed
 
@@ -254,22 +269,133 @@ def test_a_name_that_is_taken_is_refused(opened, server, study_name, monkeypatch
 @pytest.mark.chaos
 def test_eight_workers_that_are_killed_do_200_trials_once(opened, server, study_name, tmp_path):
     opened.create(study_name, plan_of(200), server, **SOON)
-    done = tmp_path / "done"
-    assert killed_at_random(study_name, server, done, workers=8, kills=20, seconds=0.3) >= 10
+    start = partial(begin, study_name, server, tmp_path / "done", 0.3)
+    assert killed_at_random(start, workers=8, kills=20) >= 10
     assert each_once(opened, study_name, server, 200) > 0
 
 
 @pytest.mark.chaos
+@pytest.mark.bar("W2")
 def test_a_server_that_is_stopped_and_started_meanwhile_loses_nothing(
-    opened, postgres, study_name, tmp_path
+    opened, postgres, study_name, tmp_path, record_property
 ):
+    opened.create(study_name, plan_of(200), postgres.url, **SOON)
+    start = partial(begin, study_name, postgres.url, tmp_path / "done", 0.3)
+    killed_at_random(start, workers=8, kills=12, between=restarting(postgres, (3, 8)))
+    each_once(opened, study_name, postgres.url, 200)
+    record_property("cases", 200)
+
+
+def restarting(postgres, when):
+    """Stop and start the server before some of the kills."""
+
     def restart(number):
-        if number in (3, 8):
+        if number in when:
             postgres.stop()
             time.sleep(6)  # longer than a worker may be silent
             postgres.start()
 
-    opened.create(study_name, plan_of(200), postgres.url, **SOON)
-    done = tmp_path / "done"
-    killed_at_random(study_name, postgres.url, done, 8, 12, 0.3, between=restart)
-    each_once(opened, study_name, postgres.url, 200)
+    return restart
+
+
+POINTS = 24
+
+
+def trained_and_killed(opened, study_name, server, folder, between=lambda _: None):
+    """Eight workers train 24 points for real, 12 are killed: each point has one run that is done.
+
+    Returns the failed trials.
+    """
+    short = {"train.steps": 6, "eval.every": 3, "eval.metrics": ["psnr"], "train.save_every": 1}
+    recipe = vgx.load_recipe(TINY, {**short, "train.draw_every": 100}, REGISTRY)
+    over = ["losses.1.weight=" + ",".join(str(n) for n in range(1, POINTS + 1))]
+    plan = planned(recipe, REGISTRY, over, None, 1, "psnr", None, None)
+    study = opened.create(study_name, plan, server, heartbeat=3)
+    start = partial(begin, study_name, server, folder, 3, target=trainer)
+    killed = killed_at_random(start, 8, 12, between, pause=1.5)
+    failed = each_once(opened, study_name, server, POINTS)
+    runs = {}
+    for run in every(folder / "runs"):
+        if reading.ended(run.path) and reading.ended(run.path)["how"] == "done":
+            weight = reading.recipe(run.path)["losses"][1]["weight"]
+            assert runs.setdefault(weight, run) is run, "trained twice"
+    assert len(runs) == POINTS
+    for row in rows_of(study):
+        run = runs[row.parameters["losses.1.weight"]]
+        assert {"0": run.path.name} == row.runs
+        assert {"0": reading.measured(run.path, "psnr")[-1]["metrics"]["psnr"]} == row.figures
+    # A run that was killed comes to the same as one that was not.
+    base, twin = plan.base(REGISTRY), folder / "twin"
+    machine = Machine(twin, "cpu", (), REGISTRY, None, Console(quiet=True))
+    failures = [trial for trial in study.trials("FAIL") if trial.params] or study.trials()
+    (again,) = plan.recipes(base, failures[0].params, REGISTRY)
+    undisturbed = train(again, "psnr", machine, lambda *_: False)
+    assert undisturbed.figure == next(
+        row.mean for row in rows_of(study) if row.parameters == failures[0].params
+    )
+    return killed, failed
+
+
+@pytest.mark.chaos
+@pytest.mark.bar("W1")
+def test_real_trainings_of_killed_workers_are_done_once(
+    opened, server, study_name, tmp_path, no_pages, record_property
+):
+    killed, failed = trained_and_killed(opened, study_name, server, tmp_path)
+    assert killed >= 6
+    assert failed > 0
+    record_property("cases", killed)
+
+
+@pytest.mark.chaos
+@pytest.mark.bar("W2")
+def test_real_trainings_while_the_server_is_stopped_and_started_are_done_once(
+    opened, postgres, study_name, tmp_path, no_pages, record_property
+):
+    restart = restarting(postgres, (2, 6))
+    trained_and_killed(opened, study_name, postgres.url, tmp_path, restart)
+    record_property("cases", POINTS)
+
+
+@pytest.mark.slow
+@pytest.mark.bar("W1", control="signs of life are not looked for")
+def test_without_signs_of_life_the_trial_of_a_killed_worker_is_never_done(
+    opened, study_name, tmp_path, monkeypatch, record_property
+):
+    monkeypatch.setenv("VGX_SWEEPS", str(tmp_path))
+    monkeypatch.setattr(optuna.storages, "fail_stale_trials", lambda _: None)
+    study = opened.create(study_name, plan_of(3), None, **SOON)
+    first = begin(study_name, None, tmp_path / "done", 1000)
+    while not study.trials("RUNNING"):
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGKILL)
+    second = begin(study_name, None, tmp_path / "done", 0.01)
+    end = time.monotonic() + LIMIT
+    while len(study.trials("COMPLETE")) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    second.join(8)  # longer than a killed worker is waited for
+    assert second.is_alive()
+    second.kill()
+    left = len(study.trials("RUNNING"))
+    record_property("seen", f"{left} of 3 points never done")
+    assert left == 1
+
+
+@pytest.mark.slow
+@pytest.mark.bar("W2", control="workers that do not wait for the server")
+def test_workers_that_do_not_wait_for_the_server_end(
+    opened, postgres, study_name, tmp_path, monkeypatch, record_property
+):
+    monkeypatch.setattr(storing, "WAIT", -1)
+    monkeypatch.setattr("vgx_sweep.work.AWAY", 1)
+    study = opened.create(study_name, plan_of(200), postgres.url, **SOON)
+    workers = [begin(study_name, postgres.url, tmp_path / "done", 0.2) for _ in range(2)]
+    while not study.trials("COMPLETE"):
+        time.sleep(0.05)
+    restarting(postgres, (0,))(0)
+    ends(workers)
+    assert len(study.trials("COMPLETE")) < 200
+    failed = sum(worker.exitcode != 0 for worker in workers)
+    record_property("seen", f"{failed} of 2 ended")
+    assert failed == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -50,8 +51,8 @@ def swept(tmp_path_factory):
     return folder, out
 
 
-def program(folder, *arguments, threads=1):
-    places = {"VGX_RUNS": str(folder / "runs"), "VGX_CACHE": str(folder / "cache")}
+def program(folder, *arguments, threads=1, **environment):
+    places = {"VGX_RUNS": str(folder / "runs"), "VGX_CACHE": str(folder / "cache"), **environment}
     return subprocess.Popen(
         [sys.executable, "-m", "vgx", *map(str, arguments)], cwd=folder, text=True,
         env={**os.environ, **places, "COLUMNS": "200", "OMP_NUM_THREADS": str(threads)},
@@ -148,43 +149,54 @@ def test_the_page_shows_the_study_and_loads_nothing(swept, tmp_path):
         browser.close()
 
 
-def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(tmp_path, monkeypatch):
-    steps = ["--set", "train.steps=100000", "--set", "eval.metrics=[psnr]", "--by", "psnr"]
-    over = ["--over", "losses.1.weight=1,2,3", "--set", "train.save_every=50000"]
-    started = program(
-        tmp_path,
-        "sweep",
-        "tiny",
-        *steps,
-        *over,
-        "--workers",
-        "2",
-        "--set",
-        "train.draw_every=100000",
-    )
-    runs, end = tmp_path / "runs", time.monotonic() + 200
-    while sum(run.log_file.is_file() for run in every(runs)) < 2:
+LONG = ["--set", "train.steps=100000", "--set", "train.save_every=50000"]
+LONG += ["--set", "train.draw_every=100000", "--set", "eval.metrics=[psnr]", "--by", "psnr"]
+
+
+def two_workers(folder, **environment):
+    """Start a study of three long trials with two workers, of which each trains."""
+    over = ["--over", "losses.1.weight=1,2,3", "--workers", "2"]
+    started = program(folder, "sweep", "tiny", *LONG, *over, **environment)
+    end = time.monotonic() + 300
+    while sum(run.log_file.is_file() for run in every(folder / "runs")) < 2:
         assert time.monotonic() < end
         assert started.poll() is None, started.communicate()
         time.sleep(0.2)
     time.sleep(1)
+    return started
+
+
+def states(folder):
+    """The states of the trials, in their order."""
+    with contextlib.closing(sqlite3.connect(folder / "sweeps/tiny/study.db")) as study:
+        return [state for (state,) in study.execute("SELECT state FROM trials ORDER BY number")]
+
+
+def stopped(run):
+    """Whether a run was stopped and saved, and nobody trains it."""
+    ended = reading.ended(run.path)
+    saved = ended is not None and ended["how"] == "stopped" and not run.holder()
+    return saved and any(run.checkpoints.glob("step-*"))
+
+
+@pytest.mark.bar("W3")
+def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(tmp_path, monkeypatch):
+    started, runs = two_workers(tmp_path), tmp_path / "runs"
     started.send_signal(signal.SIGINT)
     out, err = started.communicate(timeout=120)
     assert started.returncode == 130, out + err
     assert "go on with: vgx sweep --join tiny" in err
     for run in every(runs):
-        assert reading.ended(run.path)["how"] == "stopped"
-        assert list(run.checkpoints.glob("step-*"))
-        assert not run.holder()
+        assert stopped(run)
         # Each of two workers has one of two threads.
         assert reading.environment(run.path)["threads"] == 1
     # Nothing is failed: the trials wait, and whoever joins goes on with these runs.
-    states = sqlite3.connect(tmp_path / "sweeps/tiny/study.db").execute("SELECT state FROM trials")
-    assert [state for (state,) in states] == ["WAITING"] * 3
+    assert states(tmp_path) == ["WAITING"] * 3
     steps_before = {run.path.name: reading.ended(run.path)["step"] for run in every(runs)}
     joined = program(tmp_path, "sweep", "--join", "tiny")
+    end = time.monotonic() + 300
     while all(reading.ended(run.path) for run in every(runs)):
-        assert time.monotonic() < end + 100
+        assert time.monotonic() < end
         assert joined.poll() is None, joined.communicate()
         time.sleep(0.2)
     joined.send_signal(signal.SIGTERM)
@@ -195,22 +207,38 @@ def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(tmp_path,
     assert sum(ends[name] > before for name, before in steps_before.items()) == 1
 
 
-def test_a_trial_that_measures_worse_is_pruned_and_its_run_can_go_on(sweep_here, tmp_path):
-    """The rate decides: with 1e-7 nothing is learned."""
-    code, out, err = sweep_here(
-        "sweep", "tiny", "--set", "train.steps=8", "--set", "eval.metrics=[psnr]",
-        "--set", "eval.every=2", "--set", "losses=[l1]", "--set", "discriminator=null",
-        "--set", "train.ema=null", "--over",
-        "train.optimizers.generator.lr=1e-2,1e-7,1e-8", "--by", "psnr", "--prune", "halving",
-    )  # fmt: skip
-    assert code == 0, err
-    assert cells(out, "0")[1] == "complete"
-    assert [cells(out, number)[1] for number in "12"] == ["pruned"] * 2
-    stopped = [run for run in every() if reading.ended(run.path)["how"] == "stopped"]
-    assert [reading.ended(run.path)["step"] for run in stopped] == [2, 2]
-    code, out, err = sweep_here("resume", stopped[0].path)
-    assert code == 0, err
-    assert reading.ended(stopped[0].path)["how"] == "done"
+@pytest.mark.bar("W3")
+def test_workers_end_with_their_runs_saved_when_the_process_that_started_them_is_killed(tmp_path):
+    started = two_workers(tmp_path)
+    started.kill()
+    started.communicate()
+    end, runs = time.monotonic() + 120, every(tmp_path / "runs")
+    while not all(stopped(run) for run in runs):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert len(runs) == 2
+    time.sleep(2)  # in which a worker that went on would begin with the third trial
+    assert every(tmp_path / "runs") == runs
+    assert states(tmp_path) == ["WAITING"] * 3
+
+
+# A worker imports it when it begins.
+ORPHANED = "import vgx_sweep.workers\nvgx_sweep.workers.end_with_parent = lambda: None\n"
+
+
+@pytest.mark.bar("W3", control="the end of the process that started them is not noticed")
+def test_workers_that_do_not_notice_it_train_on(tmp_path, record_property):
+    (tmp_path / "sitecustomize.py").write_text(ORPHANED)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    started = two_workers(tmp_path, PYTHONPATH=path)
+    started.kill()
+    started.communicate()
+    time.sleep(5)
+    holders = [run.holder() for run in every(tmp_path / "runs")]
+    for holder in filter(None, holders):
+        os.kill(int(re.search(r"\d+", holder)[0]), signal.SIGKILL)
+    record_property("seen", f"{sum(map(bool, holders))} of 2 train on")
+    assert all(holders)
 
 
 USELESS = "losses=[{type: l1, weight: 100}, {type: bce, weight: 1e-9}, {type: kl, weight: 1e-9}]"

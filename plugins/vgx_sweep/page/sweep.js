@@ -6,7 +6,7 @@ const done = data.points.filter((point) => point.mean !== null);
 function share(axis, place) {
   if (axis.choices) return axis.choices.length < 2 ? 0.5 : place / (axis.choices.length - 1);
   const scale = axis.log ? Math.log : (value) => value;
-  return (scale(place) - scale(axis.ends[0])) / (scale(axis.ends[1]) - scale(axis.ends[0]));
+  return (scale(place) - scale(axis.low)) / (scale(axis.high) - scale(axis.low));
 }
 
 // Ticks of an axis: [share, text].
@@ -15,7 +15,7 @@ function marksOf(axis, wanted) {
     const every = Math.ceil(axis.choices.length / wanted);
     return axis.choices.map((text, i) => [share(axis, i), text]).filter((_, i) => i % every === 0);
   }
-  const [low, high] = axis.ends;
+  const { low, high } = axis;
   const places = axis.log ? powers(Math.log10(low), Math.log10(high)).map((power) => 10 ** power)
     : ticks(low, high, wanted);
   const kept = places.length > 2 * wanted ? places.filter((_, i) => i % 3 === 0) : places;
@@ -25,8 +25,8 @@ function marksOf(axis, wanted) {
 
 const means = done.map((point) => point.mean);
 const reach = [Math.min(...means), Math.max(...means)];
-const figureAxis = { field: data.by, choices: null, log: false,
-  ends: reach[0] === reach[1] ? [reach[0] - 0.5, reach[1] + 0.5] : reach };
+const some = reach[0] === reach[1] ? 0.5 : 0; // an axis has a length
+const figureAxis = { field: data.by, low: reach[0] - some, high: reach[1] + some };
 
 const named = (point) => `trial ${point.trial}: ` + data.axes.map((axis, i) =>
   `${axis.field} ${point.cells[i]}`).join(", ") + `; ${data.by} ${point.text}`;
