@@ -65,14 +65,17 @@ class Plan(BaseModel):
         """1 if higher values are better, -1 if lower ones are."""
         return 1 if self.better == "higher" else -1
 
-    def base(self, registry: vgx.Registry | None = None) -> vgx.Recipe:
-        """Return the recipe that is varied. Raises `vgx.RecipeError`."""
+    def base(self, registry: vgx.Registry | None = None, data: str | None = None) -> vgx.Recipe:
+        """Return the recipe that is varied; `data` is where its images lie on this machine.
+
+        Raises `vgx.RecipeError`.
+        """
         tree, faults = read(self.recipe, "the study's recipe")
         plain = tree.plain()
         if faults or not isinstance(plain, dict) or "extends" in plain:
             why = faults[0].message if faults else "no resolved recipe"
             raise vgx.RecipeError(f"the study's recipe: {why}")
-        return vgx.load_recipe(plain, (), registry)
+        return vgx.load_recipe(plain, (), registry, data, moved=True)
 
     def settings(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a point changes in the recipe, as for `vgx.load_recipe`.

@@ -158,9 +158,7 @@ def _alone(study: Study, machine: Machine, *, worker: bool) -> None:
     if worker:
         end_with_parent()
     pick_device(machine.device)
-    base, registry = study.plan.base(machine.registry), machine.registry
-    if machine.data is not None:
-        base = vgx.load_recipe(base, (), registry, machine.data, moved=True)
+    base, registry = study.plan.base(machine.registry, machine.data), machine.registry
     with contextlib.ExitStack() as stack:
         quiet = machine
         if not worker:

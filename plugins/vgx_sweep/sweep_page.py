@@ -33,7 +33,7 @@ def gather(
 ) -> dict[str, Any]:
     """Return all that the page contains, as plain data."""
     plan, notices = study.plan, list[str]()
-    base = plan.base(machine.registry)
+    base = plan.base(machine.registry, machine.data)
     best = best_recipe(plan, rows, base)
     with noticing(notices):
         images, contents = _images(plan, base, rows, machine)
@@ -64,6 +64,7 @@ def gather(
             else {"field": axis.field, "choices": [str(choice) for choice in axis.choices]}
             for axis in plan.over
         ],
+        "losses": [loss.label for loss in base.losses],
         "points": [_point(plan, row) for row in rows],
         "importances": [asdict(each) for each in importances],
         "ablation": {"header": HEADER, "rows": table(left_out)} if left_out else None,

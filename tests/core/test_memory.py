@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,30 @@ def test_what_is_kept_for_gradients_is_counted_once_and_without_weights():
         second(y).sigmoid().sum()  # [B, 30]
     # The first layer keeps x, the second one y, the sigmoid what it gave.
     assert sum(saved.values()) == 4 * 4 * (10 + 20 + 30)
+
+
+def test_what_is_counted_is_freed():
+    """A sigmoid keeps its own result; a graph that keeps itself would never be freed."""
+    network = nn.Sequential(nn.Linear(10, 20), nn.Sigmoid())
+    weight = weakref.ref(network[0].weight)
+    with saved_for_backward([network]):
+        y = network(torch.rand(4, 10))  # [B, 20]
+    del network, y
+    gc.collect()
+    assert weight() is None
+
+
+def test_counting_changes_no_gradient_and_no_gradient_of_gradients():
+    network, x = nn.Sequential(nn.Linear(10, 20), nn.Sigmoid()), torch.rand(4, 10)  # [B, 10]
+    x.requires_grad_()
+    found = []
+    for counted in (saved_for_backward([network]), contextlib.nullcontext()):
+        with counted:
+            y = network(x).square().sum()
+        (slope,) = torch.autograd.grad(y, x, create_graph=True)
+        found.append((slope, *torch.autograd.grad(slope.square().sum(), x)))
+    assert all(map(torch.equal, *found))
+    assert found[0][1].abs().sum() > 0
 
 
 def test_what_is_needed_grows_with_the_pictures():

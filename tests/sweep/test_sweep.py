@@ -143,7 +143,7 @@ def test_the_page_shows_the_study_and_loads_nothing(swept, tmp_path):
             assert shown.locator("#slices svg circle").count() == 2
             assert shown.evaluate("document.documentElement.scrollWidth") == width
             title = shown.locator("#points title").first.text_content()
-            assert re.match(r"trial \d: losses.1.weight \d+; psnr", title)
+            assert re.match(r"trial \d: losses.1.weight \(l1\) \d+; psnr", title)
             assert faults == []
             assert [url for url in requested if not url.startswith("data:")] == [f"file://{page}"]
         browser.close()
@@ -239,6 +239,27 @@ def test_workers_that_do_not_notice_it_train_on(tmp_path, record_property):
         os.kill(int(re.search(r"\d+", holder)[0]), signal.SIGKILL)
     record_property("seen", f"{sum(map(bool, holders))} of 2 train on")
     assert all(holders)
+
+
+@pytest.mark.chaos
+@pytest.mark.bar("W2")
+def test_a_command_with_several_workers_waits_for_its_server_as_they_do(tmp_path, postgres):
+    over = ["--over", "losses.1.weight=1,2,3,4,5,6,7,8", "--by", "psnr", "--name"]
+    where = ["--storage", postgres.url, "--workers", "2"]
+    name = f"study-{time.monotonic_ns()}"
+    started = program(tmp_path, "sweep", "tiny", *SHORT, *over, name, *where)
+    end = time.monotonic() + 300
+    while not any(reading.ended(run.path) for run in every(tmp_path / "runs")):
+        assert time.monotonic() < end
+        assert started.poll() is None, started.communicate()
+        time.sleep(0.1)
+    postgres.stop()
+    time.sleep(5)  # in which the command looks for what is done
+    postgres.start()
+    out, err = started.communicate(timeout=300)
+    assert started.returncode == 0, out + err
+    assert out.count("complete") == 8
+    assert {reading.ended(run.path)["how"] for run in every(tmp_path / "runs")} == {"done"}
 
 
 USELESS = "losses=[{type: l1, weight: 100}, {type: bce, weight: 1e-9}, {type: kl, weight: 1e-9}]"

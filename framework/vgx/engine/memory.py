@@ -85,7 +85,7 @@ def saved_for_backward(networks: Iterable[nn.Module]) -> Iterator[dict[int, int]
         address = tensor.untyped_storage().data_ptr()
         if address not in weights:
             saved[address] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would keep its graph alive for ever
 
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         yield saved

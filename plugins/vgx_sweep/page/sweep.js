@@ -1,6 +1,17 @@
 // The page of a study. A point has a place on each axis: a number, or which one of the values.
 
+// The weight of a loss is told with the name of the loss.
+function titled(field) {
+  const place = /^losses\.(\d+)\./.exec(field);
+  const loss = place && data.losses[place[1]];
+  return loss ? `${field} (${loss})` : field;
+}
+for (const each of [...data.axes, ...data.importances]) each.field = titled(each.field);
+
 const done = data.points.filter((point) => point.mean !== null);
+
+// Points with the same value of a list stand side by side, the best on the left: from -12 to 12.
+const aside = (axis, i) => axis.choices && done.length > 1 ? 24 * (i / (done.length - 1) - 0.5) : 0;
 
 // The share of an axis at which a place lies, from 0 to 1; the values of a list are spread evenly.
 function share(axis, place) {
@@ -43,15 +54,18 @@ function parallel() {
   const axes = [...data.axes, figureAxis];
   const box = responsive("chart", (plot, wide) => {
     const gap = 74, left = 8, right = wide - 8;
-    const at = (axis, place) => left + share(axis, place) * (right - left);
+    const along = (axis, part) => {
+      const inset = axis.choices ? 12 : 0;
+      return left + inset + part * (right - left - 2 * inset);
+    };
     const tall = gap * (axes.length - 1) + 62;
     const row = (i) => 26 + i * gap;
-    const lines = [...done].reverse().map((point, i) => {
+    const lines = done.map((point, i) => {
       const places = [...point.places, point.mean];
-      const good = i >= done.length - Math.max(1, Math.round(done.length / 5));
+      const good = i < Math.max(1, Math.round(done.length / 5));
       const line = s("path", { fill: "none", "stroke-width": good ? 2 : 1.25,
         stroke: good ? "var(--accent)" : "var(--soft)", opacity: good ? 0.95 : 0.4,
-        d: places.map((place, k) => `${k ? "L" : "M"}${at(axes[k], place).toFixed(1)} ${row(k)}`).join("") });
+        d: places.map((place, k) => `${k ? "L" : "M"}${(along(axes[k], share(axes[k], place)) + aside(axes[k], i)).toFixed(1)} ${row(k)}`).join("") });
       const wider = s("path", { d: line.getAttribute("d"), fill: "none", stroke: "transparent",
         "stroke-width": 12, class: "passing" }, s("title", {}, named(point)));
       wider.addEventListener("pointerenter", () => {
@@ -64,14 +78,14 @@ function parallel() {
         line.setAttribute("opacity", good ? 0.95 : 0.4);
       });
       return [line, wider];
-    });
+    }).reverse(); // the best is drawn last
     const rules = axes.map((axis, i) => [
       s("path", { d: `M${left} ${row(i)}H${right}`, stroke: "var(--rule)", "stroke-width": 2 }),
       s("text", { ...TEXT, x: 0, y: row(i) - 10, "font-weight": 600, stroke: "var(--background)",
         "stroke-width": 4, "paint-order": "stroke", fill: "var(--foreground)" },
-      axis.field + (axis.log ? " (logarithmic)" : "") +
+      axis.field + (axis.log ? ", logarithmic" : "") +
         (axis === figureAxis ? `, ${data.better} is better` : "")),
-      marksOf(axis, wide < 480 ? 3 : 6).map(([part, text]) => label(left + part * (right - left),
+      marksOf(axis, wide < 480 ? 3 : 6).map(([part, text]) => label(along(axis, part),
         row(i) + 17, wide, text, { stroke: "var(--background)", "stroke-width": 4, "paint-order": "stroke" })),
     ]);
     plot.replaceChildren(s("svg", { viewBox: `0 0 ${wide} ${tall}`, role: "img",
@@ -105,7 +119,7 @@ function slice(axis, index) {
       s("text", { ...TEXT, x: area.left - 8, y: y(value) + 4, "text-anchor": "end" }, texts[i])]),
     marksOf(axis, wide < 340 ? 2 : 4).map(([part, text]) => label(x(part), tall - 14, wide, text, {})),
     done.map((point, i) => {
-      const at = x(share(axis, point.places[index])).toFixed(1);
+      const at = (x(share(axis, point.places[index])) + aside(axis, i)).toFixed(1);
       return s("g", {}, s("title", {}, named(point)),
         spread[i] ? s("path", { d: `M${at} ${y(point.mean - spread[i]).toFixed(1)}V${y(point.mean + spread[i]).toFixed(1)}`,
           stroke: "var(--accent)", "stroke-width": 1.25, opacity: 0.6 }) : null,
@@ -115,7 +129,7 @@ function slice(axis, index) {
   });
   const rows = () => [["trial", axis.field, data.by, "spread"],
     ...done.map((point) => [point.trial, point.cells[index], point.mean, point.spread])];
-  const title = axis.field + (axis.log ? " (logarithmic)" : "");
+  const title = axis.field + (axis.log ? ", logarithmic" : "");
   return h("figure", {}, h("h3", {}, title), box, h("figcaption", { class: "below" },
     downloads(axis.field, () => standalone(box.querySelector("svg"), `${data.by} against ${title}`), rows)));
 }
@@ -124,7 +138,9 @@ function slice(axis, index) {
 function bars(rows, percent) {
   return responsive("chart", (plot, wide) => {
     const step = 46, tall = rows.length * step + 24;
-    const ends = rows.flatMap(([, value, half]) => [value - (half ?? 0), value + (half ?? 0), 0]);
+    const least = percent ? 0 : -Infinity; // no share is below it
+    const from = (value, half) => Math.max(value - half, least);
+    const ends = rows.flatMap(([, value, half]) => [from(value, half ?? 0), value + (half ?? 0), 0]);
     const low = Math.min(...ends), high = Math.max(...ends) || 1;
     const x = (value) => 4 + ((value - low) / (high - low || 1)) * (wide - 8);
     const levels = ticks(low, high, wide < 480 ? 3 : 6);
@@ -134,13 +150,13 @@ function bars(rows, percent) {
         s("path", { d: `M${x(value).toFixed(1)} 0V${tall - 20}`, stroke: "var(--rule)" }),
         label(x(value), tall - 5, wide, texts[i], {})]),
       rows.map(([name, value, half], i) => {
-        const top = i * step + 20, from = Math.min(x(0), x(value));
+        const top = i * step + 20;
         return [
           s("text", { ...TEXT, x: 0, y: top - 6, fill: "var(--foreground)", stroke: "var(--background)",
             "stroke-width": 4, "paint-order": "stroke" }, name),
-          s("rect", { x: from, y: top, width: Math.abs(x(value) - x(0)), height: 14, fill: "var(--accent)",
+          s("rect", { x: Math.min(x(0), x(value)), y: top, width: Math.abs(x(value) - x(0)), height: 14, fill: "var(--accent)",
             opacity: 0.75 }),
-          half ? s("path", { d: `M${x(value - half)} ${top + 7}H${x(value + half)}M${x(value - half)} ${top + 3}v8M${x(value + half)} ${top + 3}v8`,
+          half ? s("path", { d: `M${x(from(value, half))} ${top + 7}H${x(value + half)}M${x(from(value, half))} ${top + 3}v8M${x(value + half)} ${top + 3}v8`,
             stroke: "var(--foreground)", "stroke-width": 1.5, fill: "none" }) : null];
       })));
   });
@@ -159,7 +175,7 @@ sections.push(section("trials", "Trials", table(
   data.points.map((point, i) => [count(point.trial),
     i === 0 && point.mean !== null && !data.ablation ? h("strong", { class: "best" }, point.text) : point.text,
     ...point.cells.map((text) => h("span", { class: "named" }, text)), point.state,
-    h("span", { class: "named" }, point.runs.join(" ") || "–")]), [0, 1])));
+    h("span", { class: "named" }, point.runs.join(" ") || "-")]), [0, 1])));
 const failed = data.points.filter((point) => point.reason);
 if (failed.length) {
   sections.push(section("failed", "Why trials failed", pairs(failed.map((point) =>
@@ -174,7 +190,8 @@ if (data.importances.length) {
 if (done.length > 1 && !data.ablation) {
   sections.push(section("points", "All points", parallel()));
   sections.push(section("slices", "Each field", h("p", { class: "soft" },
-    `${data.by} of each point; bars are one standard deviation over seeds. The largest is the best.`),
+    `${data.by} of each point; bars are one standard deviation over seeds. ` +
+    "The largest dot is the best point."),
   h("div", { class: "pile" }, data.axes.map(slice))));
 }
 if (data.images.length) {
@@ -183,7 +200,7 @@ if (data.images.length) {
   h("div", { class: "beside" }, data.images.map((each) => {
     const point = data.points[each.point];
     return figure(each.image, `Images of ${named(point)}`,
-      `Trial ${point.trial}, ${point.cells.join(", ")}: ${data.by} ${point.text}; ${each.run}, step ${count(each.step)}`);
+      `T${named(point).slice(1)}; ${each.run}, step ${count(each.step)}`);
   }))));
 }
 if (data.recipe) sections.push(section("recipe", "The best recipe", h("pre", {}, data.recipe)));
