@@ -8,6 +8,8 @@ Letters: P processes, n rows of a process.
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -41,6 +43,8 @@ def _in_place(func: Function, tensor: Tensor, *args: Any, **kwargs: Any) -> Tens
     if tensor.dim() == 0:
         drawn: Tensor = func(tensor, *args, **kwargs)
         return drawn
+    if any(isinstance(each, Tensor) and each.dim() for each in (*args, *kwargs.values())):
+        return _unknown(func)  # a parameter for each image
     return tensor.copy_(own_rows(func(_for_all(tensor), *args, **kwargs)))
 
 
@@ -57,10 +61,10 @@ def _of_size(func: Function, *args: Any, **kwargs: Any) -> Tensor:
         args = args[len(limits) :]
     size = kwargs.pop("size", args[0] if args and isinstance(args[0], Sequence) else args)
     if len(size) == 0:
-        drawn: Tensor = func(*limits, (), **kwargs)
+        drawn: Tensor = func(*limits, size=(), **kwargs)
         return drawn
     whole = (size[0] * group().size, *size[1:])
-    return own_rows(func(*limits, whole, **kwargs))
+    return own_rows(func(*limits, size=whole, **kwargs))
 
 
 def _dropout(
@@ -80,12 +84,38 @@ def _unknown(func: Function, *_: Any, **__: Any) -> Any:
     )
 
 
+def _in_training(func: Function, *args: Any, **kwargs: Any) -> Any:
+    given = inspect.signature(func).bind(*args, **kwargs).arguments
+    return _unknown(func) if given.get("training", False) else func(*args, **kwargs)
+
+
+def _attention(
+    func: Function, q: Tensor, k: Tensor, v: Tensor, mask: Any = None, p: float = 0.0, **kwargs: Any
+) -> Any:
+    p = kwargs.pop("dropout_p", p)
+    return _no_dropout(func) if p else func(q, k, v, kwargs.pop("attn_mask", mask), **kwargs)
+
+
+def _attention_of_heads(func: Function, *args: Any, **kwargs: Any) -> Any:
+    given = inspect.signature(func).bind(*args, **kwargs).arguments
+    draws = given["dropout_p"] and given.get("training", True)
+    return _no_dropout(func) if draws else func(*args, **kwargs)
+
+
+def _no_dropout(func: Function) -> Any:
+    raise RecipeError(
+        f"{func.__name__} draws a dropout mask that several processes can't share; use dropout 0 "
+        "in attention, and nn.Dropout on what it gives"
+    )
+
+
 def _for_all(tensor: Tensor) -> Tensor:
     """[P*n, ...]  Return a new tensor like one [n, ...], in its memory layout."""
     size = (group().size * len(tensor), *tensor.shape[1:])
-    plain = tensor.is_contiguous() or tensor.dim() != 4
-    layout = torch.contiguous_format if plain else torch.channels_last
-    return torch.empty(size, dtype=tensor.dtype, device=tensor.device, memory_format=layout)
+    # Dimensions in the order in which they lie in memory; that of a single image may lie anywhere.
+    steps = [math.inf if len(tensor) == 1 else tensor.stride(0), *tensor.stride()[1:]]
+    order = sorted(range(tensor.dim()), key=lambda each: -steps[each])
+    return torch.empty_permuted(size, order, dtype=tensor.dtype, device=tensor.device)
 
 
 HANDLERS: dict[Any, Function] = {
@@ -107,9 +137,12 @@ HANDLERS: dict[Any, Function] = {
     **dict.fromkeys(
         (
             torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.randperm,
-            torch.alpha_dropout, torch.feature_alpha_dropout, torch.rrelu, F.alpha_dropout,
-            F.feature_alpha_dropout, F.gumbel_softmax, F.rrelu,
+            Tensor.bernoulli, Tensor.multinomial, torch.alpha_dropout, torch.feature_alpha_dropout,
+            torch.rrelu, F.gumbel_softmax,
         ),
         _unknown,
     ),
+    **dict.fromkeys((F.alpha_dropout, F.feature_alpha_dropout, F.rrelu), _in_training),
+    F.scaled_dot_product_attention: _attention,
+    F.multi_head_attention_forward: _attention_of_heads,
 }  # fmt: skip

@@ -42,7 +42,8 @@ def average_statistics(networks: Iterable[nn.Module]) -> None:
 
 
 def _forward(self: _BatchNorm, x: Tensor) -> Tensor:
-    if not (self.training and shares()):
+    measures = self.training or self.running_mean is None
+    if not (measures and shares()):
         return type(self).forward(self, x)
     with _AllStatistics():  # a class of timm has more in its `forward` than the normalisation
         return type(self).forward(self, x)
@@ -75,10 +76,8 @@ def batch_norm(
         return nn.functional.batch_norm(
             x, running_mean, running_var, weight, bias, False, momentum, eps
         )
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    over = [0, *range(2, x.dim())]
-    own_var, own_mean = torch.var_mean(wide, over, correction=0)  # [C] each
-    means, variances = stacked(torch.stack([own_mean, own_var])).unbind(1)  # [P, C] each
+    own: tuple[Tensor, Tensor] = _Moments.apply(x)
+    means, variances = stacked(torch.stack(own)).unbind(1)  # [P, C] each
     mean = means.mean(0)  # [C]
     var = (variances + (means - mean).square()).mean(0)  # [C]
     if running_mean is not None and running_var is not None:
@@ -86,7 +85,39 @@ def batch_norm(
         unbiased = var.detach() * (count / max(count - 1, 1))
         running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
         running_var.lerp_(unbiased.to(running_var.dtype), momentum)
-    factor = (var + eps).rsqrt() if weight is None else (var + eps).rsqrt() * weight  # [C]
-    shift = -mean * factor if bias is None else bias - mean * factor  # [C]
-    shape = (1, -1, *[1] * (x.dim() - 2))
-    return (wide * factor.view(shape) + shift.view(shape)).to(x.dtype)
+    # PyTorch's own function takes statistics as numbers without a derivative. So `factor` and
+    # `shift` are what weight and bias would be for these numbers: their values are 1 and 0 times
+    # the weight, and their derivatives are those by the statistics.
+    slope = (var + eps).rsqrt()  # [C]
+    factor = slope / slope.detach()
+    shift = (mean.detach() - mean) * slope
+    if weight is not None:
+        factor, shift = factor * weight, shift * weight
+    if bias is not None:
+        shift = shift + bias
+    return nn.functional.batch_norm(
+        x, mean.detach(), var.detach(), factor, shift, False, momentum, eps
+    )
+
+
+class _Moments(torch.autograd.Function):
+    """The means and variances [C] of this process's rows [n, C, ...], in float32 at least.
+
+    `torch.var_mean` takes several times as long on a CPU, and so does its derivative.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean, var = torch.batch_norm_update_stats(wide, None, None, 0.0)
+        ctx.save_for_backward(x, mean)
+        return mean, var
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor, of_var: Tensor) -> Tensor:
+        x, mean = ctx.saved_tensors
+        each = x.shape[1] / x.numel()  # the share of one value in a mean
+        factor = 2 * each * of_var  # [C]
+        shift = each * of_mean - factor * mean  # [C]
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        return torch.addcmul(shift.view(shape), x.to(mean.dtype), factor.view(shape)).to(x.dtype)

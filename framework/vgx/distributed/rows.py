@@ -53,10 +53,15 @@ def gather(rows: Tensor) -> Tensor:
 
 
 def own_rows(rows: Tensor) -> Tensor:
-    """[b, ...]  Return this process's rows of all rows [B, ...], or [F*b, ...] of [F*B, ...]."""
+    """[b, ...]  Return this process's rows of all rows [B, ...], or [F*b, ...] of [F*B, ...].
+
+    Raises `ValueError` for rows that the processes cannot share equally.
+    """
     if not shares():
         return rows
     processes, images = group(), sharing_now().images
+    if len(rows) % processes.size:
+        raise ValueError(f"{len(rows)} rows cannot be shared by {processes.size} processes")
     each = len(rows) // processes.size
     kinds = each // images if each % images == 0 else 1
     parts = torch.unflatten(rows, 0, (kinds, processes.size, -1))  # [F, P, b, ...]
