@@ -2,7 +2,7 @@
 
 `torch.nn.SyncBatchNorm` has no second derivative, and needs GPUs.
 
-Letters: P processes, n rows of a process, C channels.
+Letters: n rows of a process, C channels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from vgx.distributed.group import averaged, stacked
+from vgx.distributed.group import averaged, sum_over_processes
 from vgx.distributed.rows import shares
 from vgx.distributed.state import group
 
@@ -77,9 +77,7 @@ def batch_norm(
             x, running_mean, running_var, weight, bias, False, momentum, eps
         )
     own: tuple[Tensor, Tensor] = _Moments.apply(x)
-    means, variances = stacked(torch.stack(own)).unbind(1)  # [P, C] each
-    mean = means.mean(0)  # [C]
-    var = (variances + (means - mean).square()).mean(0)  # [C]
+    mean, var = of_all(*own)  # [C] each
     if running_mean is not None and running_var is not None:
         count = group().size * x.numel() // x.shape[1]
         unbiased = var.detach() * (count / max(count - 1, 1))
@@ -98,6 +96,18 @@ def batch_norm(
     return nn.functional.batch_norm(
         x, mean.detach(), var.detach(), factor, shift, False, momentum, eps
     )
+
+
+def of_all(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """[C] each  Return mean and variance of the rows of all processes, of the own ones.
+
+    It is differentiable. In float64 a difference of squares keeps the digits of float32, so that
+    the size of the sum does not grow with the number of processes.
+    """
+    wide = mean.double()
+    sums = sum_over_processes(torch.stack([wide, var.double() + wide.square()])) / group().size
+    whole = (sums[1] - sums[0].square()).clamp(min=0)
+    return sums[0].to(mean.dtype), whole.to(var.dtype)
 
 
 class _Moments(torch.autograd.Function):
