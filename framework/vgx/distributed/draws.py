@@ -80,33 +80,21 @@ def _unknown(func: Function, *_: Any, **__: Any) -> Any:
     raise RecipeError(
         f"{func.__name__} draws random numbers that several processes can't share; draw with "
         "uniform_, normal_ or randint for the images in the first dimension, or inside of "
-        "`with vgx.replicated():`, where each process draws the same"
+        "`with vgx.replicated():`, where each process draws the same; inside of attention use no "
+        "dropout"
     )
 
 
 def _in_training(func: Function, *args: Any, **kwargs: Any) -> Any:
     given = inspect.signature(func).bind(*args, **kwargs).arguments
-    return _unknown(func) if given.get("training", False) else func(*args, **kwargs)
+    attention = "dropout_p" in given
+    draws = given.get("training", attention) and given.get("dropout_p", 1)
+    return _unknown(func) if draws else func(*args, **kwargs)
 
 
-def _attention(
-    func: Function, q: Tensor, k: Tensor, v: Tensor, mask: Any = None, p: float = 0.0, **kwargs: Any
-) -> Any:
-    p = kwargs.pop("dropout_p", p)
-    return _no_dropout(func) if p else func(q, k, v, kwargs.pop("attn_mask", mask), **kwargs)
-
-
-def _attention_of_heads(func: Function, *args: Any, **kwargs: Any) -> Any:
-    given = inspect.signature(func).bind(*args, **kwargs).arguments
-    draws = given["dropout_p"] and given.get("training", True)
-    return _no_dropout(func) if draws else func(*args, **kwargs)
-
-
-def _no_dropout(func: Function) -> Any:
-    raise RecipeError(
-        f"{func.__name__} draws a dropout mask that several processes can't share; use dropout 0 "
-        "in attention, and nn.Dropout on what it gives"
-    )
+def _attention(func: Function, *args: Any, **kwargs: Any) -> Any:
+    draws = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0)
+    return _unknown(func) if draws else func(*args, **kwargs)
 
 
 def _for_all(tensor: Tensor) -> Tensor:
@@ -118,31 +106,26 @@ def _for_all(tensor: Tensor) -> Tensor:
     return torch.empty_permuted(size, order, dtype=tensor.dtype, device=tensor.device)
 
 
-HANDLERS: dict[Any, Function] = {
-    **dict.fromkeys(
-        (
-            Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_,
-            Tensor.log_normal_, Tensor.normal_, Tensor.random_, Tensor.uniform_,
-        ),
-        _in_place,
+_DRAWING: dict[Function, tuple[Any, ...]] = {
+    _in_place: (
+        Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_,
+        Tensor.log_normal_, Tensor.normal_, Tensor.random_, Tensor.uniform_,
     ),
-    **dict.fromkeys((torch.rand_like, torch.randint_like, torch.randn_like), _like),
-    **dict.fromkeys((torch.rand, torch.randint, torch.randn), _of_size),
-    **dict.fromkeys(
-        (
-            F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout, torch.feature_dropout,
-        ),
-        _dropout,
+    _like: (torch.rand_like, torch.randint_like, torch.randn_like),
+    _of_size: (torch.rand, torch.randint, torch.randn),
+    _dropout: (
+        F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout, torch.feature_dropout,
     ),
-    **dict.fromkeys(
-        (
-            torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.randperm,
-            Tensor.bernoulli, Tensor.multinomial, torch.alpha_dropout, torch.feature_alpha_dropout,
-            torch.rrelu, F.gumbel_softmax,
-        ),
-        _unknown,
+    _unknown: (
+        torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.randperm,
+        Tensor.bernoulli, Tensor.multinomial, torch.alpha_dropout, torch.feature_alpha_dropout,
+        torch.rrelu, F.gumbel_softmax,
     ),
-    **dict.fromkeys((F.alpha_dropout, F.feature_alpha_dropout, F.rrelu), _in_training),
-    F.scaled_dot_product_attention: _attention,
-    F.multi_head_attention_forward: _attention_of_heads,
+    _in_training: (
+        F.alpha_dropout, F.feature_alpha_dropout, F.rrelu, F.multi_head_attention_forward,
+    ),
+    _attention: (F.scaled_dot_product_attention,),
 }  # fmt: skip
+HANDLERS: dict[Any, Function] = {
+    func: handler for handler, functions in _DRAWING.items() for func in functions
+}
