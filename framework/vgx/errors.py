@@ -72,6 +72,11 @@ class LostError(VgxError):
 
     exit_code = 9
 
+    def __init__(self, message: str, code: int = exit_code) -> None:
+        """Keep the exit code of the process that failed, if it is known."""
+        super().__init__(message)
+        self.exit_code = code
+
 
 class Stopped(VgxError):  # noqa: N818 - a stop on request is no error
     """A signal ended the training. The run is saved."""

@@ -7,6 +7,7 @@ core need no plugin; help and other names load the plugins.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
 import traceback
@@ -22,7 +23,7 @@ from vgx import __version__
 from vgx.cli import evaluate, inspect, runs, sample, second, train
 from vgx.cli.options import common
 from vgx.cli.plugin_commands import PluginCommands, plugin_commands
-from vgx.errors import Notice, PluginError, StorageError, VgxError
+from vgx.errors import LostError, Notice, PluginError, StorageError, VgxError
 from vgx.files import HELPS, refusal
 from vgx.output import cut, lost, short, visible_lines
 
@@ -78,7 +79,7 @@ def run_program(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; messages go to standard error."""
     code, command = 0, ""
     try:
-        with warnings.catch_warnings(), program.make_context("vgx", list(arguments)) as context:
+        with warnings.catch_warnings(), _context(arguments) as context:
             warnings.simplefilter("default", Notice)
             warnings.showwarning = _show_warning
             try:
@@ -99,34 +100,46 @@ def run_program(arguments: Sequence[str]) -> int:
     return code
 
 
+def _context(arguments: Sequence[str]) -> click.Context:
+    """Return the context of a command line, which keeps its words."""
+    return program.make_context("vgx", list(arguments), obj=list(arguments))
+
+
 def _show_error(error: BaseException, arguments: Sequence[str]) -> int:
-    """Show how a command failed, and return the exit code."""
+    """Show how a command failed, and return the exit code. Of several processes one shows it."""
     if isinstance(error, NoArgsIsHelpError):  # `vgx` alone
         print(error.format_message(), file=sys.stderr)
         return error.exit_code
+    message, code = _described(error, arguments)
+    if "WORLD_SIZE" in os.environ:
+        from vgx.distributed.processes import last_words
+
+        message = last_words(message, code, lost=isinstance(error, LostError))
+    if message:
+        print_error(message)
+    return code
+
+
+def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, int]:
+    """Return the message and the exit code of an error. The traceback of a bug is printed."""
     if isinstance(error, click.ClickException):
         message = error.format_message()
         if words := re.search(r"unexpected extra arguments? \((\S+=.*)\)", message):
             message += f"\nA value is changed with: --set {words[1].replace(' ', ' --set ')}"
         elif isinstance(error, click.UsageError) and error.ctx:
             message += f"\nTry: {error.ctx.command_path} --help"
-        print_error(message)
-        return error.exit_code
+        return message, error.exit_code
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        print_error("stopped")
-        return 130
+        return "stopped", 130
     if isinstance(error, VgxError):
         if "--debug" in arguments:
             _print_traceback(error)
-        print_error(str(error))
-        return error.exit_code
+        return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, *HELPS):
         where = Path(error.filename if isinstance(error.filename, str) else "the disk")
-        print_error(f"{short(str(where))}: {refusal(error, where.parent)}")
-        return StorageError.exit_code
+        return f"{short(str(where))}: {refusal(error, where.parent)}", StorageError.exit_code
     _print_traceback(error)  # a bug keeps it
-    print_error("this is a bug in vgx or in a plugin; please report the lines above")
-    return 1
+    return "this is a bug in vgx or in a plugin; please report the lines above", 1
 
 
 def _print_traceback(error: BaseException) -> None:

@@ -71,9 +71,32 @@ step_option = click.option(
     "--step", metavar="STEP", type=click.IntRange(0, 10**12),
     help="With the checkpoint of this step; by default the newest.",
 )  # fmt: skip
+processes_option = click.option(
+    "--processes", metavar="N", type=click.IntRange(1, 1024),
+    help="Share the training among N processes on this machine, one for each GPU.",
+)  # fmt: skip
 device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1, mps; by default cuda if there is one."
 )
+
+
+def in_processes(count: int | None) -> None:
+    """Run this command line in several processes instead, and leave with their exit code.
+
+    Without `--processes`, and with one process, nothing happens. Raises `RecipeError` when a
+    launcher has started several already.
+    """
+    if count is None or count == 1:
+        return
+    from vgx.distributed.launcher import launch
+    from vgx.errors import RecipeError
+
+    if (size := os.environ.get("WORLD_SIZE", "1").strip()) not in ("", "1"):
+        raise RecipeError(f"WORLD_SIZE is {size}: a launcher started them; leave out --processes")
+    words: list[str] = click.get_current_context().find_root().obj
+    place = next(i for i, word in enumerate(words) if word.partition("=")[0] == "--processes")
+    taken = 1 if "=" in words[place] else 2
+    click.get_current_context().exit(launch(words[:place] + words[place + taken :], count))
 
 
 def find_trusted(name: str | None, out: Path | None = None, *, trust: bool) -> Run:

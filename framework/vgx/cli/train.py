@@ -13,7 +13,9 @@ from vgx.cli.options import (
     data_option,
     device_option,
     find_trusted,
+    in_processes,
     plugin_option,
+    processes_option,
     runs_option,
     set_option,
     trust_option,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--resume", "resumed", metavar="RUN", help="Go on with this run instead.")
 @click.option("--profile", is_flag=True, help="Show what takes the time of a few early steps.")
 @device_option
+@processes_option
 @trust_option
 @common
 def run(
@@ -46,6 +49,7 @@ def run(
     resumed: str | None,
     profile: bool,
     device: str | None,
+    processes: int | None,
     trust: bool,
 ) -> None:
     """Check RECIPE, train it, and draw images with it.
@@ -60,6 +64,9 @@ def run(
         raise click.UsageError("A resumed run uses its own copies of plugins; leave out --plugin.")
     if resumed is None and trust:
         raise click.UsageError("--trust-plugins is for the plugin files of a run: --resume RUN.")
+    if processes and resumed is not None:
+        find_trusted(resumed, out, trust=trust)  # asks before there are several processes
+    in_processes(processes)
     from vgx.console import Console
     from vgx.distributed.group import is_first
     from vgx.distributed.processes import begin
@@ -98,6 +105,7 @@ def run(
     "--force-unlock", is_flag=True, help="The process that trained it on another machine has ended."
 )
 @device_option
+@processes_option
 @trust_option
 @common
 def resume(
@@ -106,12 +114,16 @@ def resume(
     verify: bool,
     force_unlock: bool,
     device: str | None,
+    processes: int | None,
     trust: bool,
 ) -> None:
     """Go on with RUN (a path, number or name; the newest by default).
 
     With other settings: vgx run --resume RUN --set train.steps=1000
     """
+    if processes:
+        find_trusted(run, trust=trust)  # asks before there are several processes
+    in_processes(processes)
     from vgx.console import Console
     from vgx.distributed.group import is_first
     from vgx.distributed.processes import begin
@@ -144,8 +156,11 @@ def _go_on(stopped: Run, changed: Recipe | None, device: str | None, console: Co
 def _finish(run: Run, device: str | None, console: Console) -> None:
     """Draw a grid with the recipe's sampler, and print how to draw more: the first process does."""
     from vgx.distributed.group import is_first
+    from vgx.distributed.processes import end
 
-    if not is_first():
+    first = is_first()
+    end()
+    if not first:
         return
     path = save_grid(run, None, {}, 100, 0, None, device)
     console.print(f"Picture {path}")

@@ -1,7 +1,8 @@
 """The processes that a launcher such as torchrun started for one command, and what they agree on.
 
 Numbers of a step go through `group`. What is here goes over the CPU: who stops, what only the first
-process knows. The first process may take as long as it likes for what it does alone.
+process knows, why one has failed. The first process may take as long as it likes for what it does
+alone; in a step they wait VGX_TIMEOUT seconds for each other.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import datetime
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,11 +21,14 @@ import torch
 from torch import Tensor
 
 from vgx.distributed.group import is_first
+from vgx.distributed.launcher import end_with_launcher
 from vgx.distributed.state import Alone, group, join
 from vgx.errors import LostError, RecipeError
 
 T = TypeVar("T")
-TIMEOUT = 600.0  # seconds that processes wait for each other in a step
+TIMEOUT = 600.0  # seconds that processes wait for each other, to begin and in a step
+FOREVER = datetime.timedelta(days=365)
+POLL = 0.02  # seconds between two looks at what the others do, at most
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,14 @@ class Launched:
 
     rank: int
     size: int
-    store: Any  # what the first process says, by number
-    said: list[int]  # how many values it has said
+    store: Any  # where a process that fails says why
+    steps: Any  # the group whose processes wait `timeout` for each other
+    timeout: float  # seconds
 
     def add_up(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all processes."""
         with _others():
-            torch.distributed.all_reduce(tensor)
+            torch.distributed.all_reduce(tensor, group=self.steps)
 
 
 def begin() -> None:
@@ -58,17 +64,28 @@ def begin() -> None:
             f"WORLD_SIZE is {size}, and {', '.join(missing)} not set: start vgx with torchrun or "
             "with --processes, or alone, without WORLD_SIZE"
         )
+    timeout = _timeout()
+    end_with_launcher()
     dist: Any = torch.distributed
-
-    timeout = datetime.timedelta(seconds=float(os.environ.get("VGX_TIMEOUT", TIMEOUT)))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with _others():
-        store, rank, count = next(dist.rendezvous("env://", timeout=timeout))
+    with _others("at the beginning"):
+        patience = datetime.timedelta(seconds=TIMEOUT)
+        store, rank, count = next(dist.rendezvous("env://", timeout=patience))
         dist.init_process_group(
             backend, store=dist.PrefixStore("vgx", store), rank=rank, world_size=count,
-            timeout=timeout,
+            timeout=FOREVER,
         )  # fmt: skip
-    join(Launched(rank, count, dist.PrefixStore("vgx said", store), [0]))
+        steps = dist.new_group(timeout=datetime.timedelta(seconds=timeout))
+    join(Launched(rank, count, dist.PrefixStore("vgx failed", store), steps, timeout))
+
+
+def _timeout() -> float:
+    """Return the seconds that processes wait for each other in a step."""
+    text = os.environ.get("VGX_TIMEOUT", str(TIMEOUT))
+    with suppress(ValueError):
+        if 0 < float(text) < FOREVER.total_seconds():
+            return float(text)
+    raise RecipeError(f"VGX_TIMEOUT: {text!r} is no number of seconds; write one like 600")
 
 
 def restarts() -> int:
@@ -90,37 +107,33 @@ def local_rank() -> int:
 
 def largest(numbers: Sequence[int]) -> list[int]:
     """Return the largest of the numbers of all processes, place by place."""
-    if group().size == 1:
+    own = group()
+    if not isinstance(own, Launched):
         return [*numbers]
     shared = torch.tensor(numbers)
     with _others():
-        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX, own.steps)
     return [int(number) for number in shared.tolist()]
 
 
 def from_first(function: Callable[[], T]) -> T:
     """Call a function in the first process; return what it returns, JSON, in all of them.
 
-    The others wait as long as it takes: whoever started them ends them when the first one fails.
+    The others wait as long as it takes, and the first process `VGX_TIMEOUT` for them. Raises
+    `LostError` in the others when the function raises an error.
     """
     own = group()
     if not isinstance(own, Launched):
         return function()
-    own.said[0] += 1
-    key = str(own.said[0])
     if own.rank == 0:
         value = function()
-        with _others():
-            own.store.set(key, json.dumps(value))
+        said = json.dumps(value).encode()
+        _broadcast(torch.tensor([len(said)]), own.timeout)
+        _broadcast(torch.frombuffer(bytearray(said), dtype=torch.uint8), own.timeout)
         return value
-    with _others():
-        while not own.store.check([key]):
-            try:
-                own.store.wait([key], datetime.timedelta(seconds=10))
-            except torch.distributed.DistStoreError:  # not yet
-                continue
-        said: T = json.loads(own.store.get(key))
-    return said
+    length = int(_broadcast(torch.zeros(1, dtype=torch.int64)))
+    heard: T = json.loads(bytes(_broadcast(torch.zeros(length, dtype=torch.uint8)).tolist()))
+    return heard
 
 
 def wait_for_first() -> None:
@@ -128,36 +141,110 @@ def wait_for_first() -> None:
     from_first(lambda: None)
 
 
+def wait_for_all() -> None:
+    """Wait until all processes are here, as long as it takes: each machine decodes its images."""
+    if isinstance(group(), Launched):
+        with _others():
+            _finish(torch.distributed.all_reduce(torch.zeros(1), async_op=True))
+
+
+def once_a_machine(function: Callable[[], T]) -> T:
+    """Call a function in all processes: first in one of each machine, and then in the others."""
+    if local_rank() > 0:
+        wait_for_all()
+        return function()
+    result = function()
+    wait_for_all()
+    return result
+
+
+def _broadcast(tensor: Tensor, seconds: float = FOREVER.total_seconds()) -> Tensor:
+    """Return the tensor of the first process, in all."""
+    with _others():
+        _finish(torch.distributed.broadcast(tensor, 0, async_op=True), seconds)
+    return tensor
+
+
+def _finish(work: Any, seconds: float = FOREVER.total_seconds()) -> None:
+    """Wait until all have done their part of something. Signals are heard meanwhile."""
+    limit, pause = time.monotonic() + seconds, POLL / 20
+    while not work.is_completed():
+        if time.monotonic() > limit:
+            raise RuntimeError(f"they were not ready within {seconds:g} seconds (VGX_TIMEOUT)")
+        time.sleep(pause)
+        pause = min(2 * pause, POLL)
+    work.wait()
+
+
 def tensors_from_first(tensors: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     """Return the tensors of the first process, on the CPU, in all of them; the others give None."""
-    if group().size == 1:
-        return dict(tensors or {})
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()}
+    found = {name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()}
     listed: dict[str, Any] = from_first(
-        lambda: {name: [str(t.dtype)[6:], [*t.shape]] for name, t in own.items()}
+        lambda: {name: [str(t.dtype)[6:], [*t.shape]] for name, t in found.items()}
     )
-    with _others():
+    if group().size > 1:
         for name, (dtype, shape) in listed.items():
             if not is_first():
-                own[name] = torch.empty(shape, dtype=getattr(torch, dtype))
-            torch.distributed.broadcast(own[name], 0)
-    return own
+                found[name] = torch.empty(shape, dtype=getattr(torch, dtype))
+            _broadcast(found[name])
+    return found
 
 
 def end() -> None:
-    """Leave the others, at the end of a command."""
+    """Leave the others, at the end of a training."""
     if isinstance(group(), Launched):
         join(Alone())
         torch.distributed.destroy_process_group()
 
 
 @contextmanager
-def _others() -> Iterator[None]:
+def _others(when: str = "any more") -> Iterator[None]:
     """Raise `LostError` when the others cannot be reached in the block."""
     try:
         yield
     except RuntimeError as error:  # those of torch.distributed are
-        rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-        first = str(error).partition("\n")[0]
-        message = f"process {rank} of {size} does not reach the others any more"
-        raise LostError(f"{message}: {first}") from error
+        raise _lost(str(error).partition("\n")[0], when) from error
+
+
+def _lost(reason: str, when: str) -> LostError:
+    """Return the error of a process that is left alone: it says why another one failed, if known.
+
+    Its exit code is that of the other one.
+    """
+    own = group()
+    rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if isinstance(own, Launched):
+        with suppress(RuntimeError):  # the store ends with the launcher
+            for other in range(own.size):
+                if other != own.rank and own.store.check([str(other)]):
+                    message, code, lost = json.loads(own.store.get(str(other)))
+                    where = "" if lost else f"process {other} of {size}: "
+                    return LostError(f"{where}{message}", code)
+    if "EADDRINUSE" in reason:
+        place = f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}"
+        reason = f"another program uses {place}; set another MASTER_PORT for all processes"
+    return LostError(f"process {rank} of {size} does not reach the others {when}: {reason}")
+
+
+def last_words(message: str, code: int, *, lost: bool) -> str:
+    """Return what this process prints when it fails: "" when the first process prints it.
+
+    The others are told at once, and fail with the same message. `lost` says that this process
+    itself only failed since another one did.
+    """
+    own, size = group(), os.environ.get("WORLD_SIZE")
+    if not isinstance(own, Launched):
+        # Whoever presses Ctrl-C at the beginning means all of them.
+        return "" if code == 130 and os.environ.get("RANK", "0") != "0" else message
+    join(Alone())
+    with suppress(RuntimeError):
+        own.store.set(str(own.rank), json.dumps([message, code, lost]))
+        torch.distributed.destroy_process_group()
+        if own.rank == 0:
+            return message
+        limit = time.monotonic() + own.timeout
+        while time.monotonic() < limit:
+            if own.store.check(["0"]):
+                return ""
+            time.sleep(POLL)
+    return message if own.rank == 0 or lost else f"process {own.rank} of {size}: {message}"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vgx.console import Console
+from vgx.distributed.group import is_first
+from vgx.distributed.processes import begin
 from vgx.errors import Interrupted, Stopped
 from vgx.files import user_path
 from vgx.notebook.defined import keep
@@ -101,7 +103,8 @@ def _steps(
     **options: Any,
 ) -> Steps:
     """Give each step of a new training; `options` are more arguments of `session.steps`."""
-    console = console or chosen_console(quiet=quiet)
+    begin()
+    console = console or chosen_console(quiet=quiet or not is_first())
     loaded, registry = complete(recipe, overrides, data, plugins, registry)
     folder = None
     if isinstance(recipe, str | Path):
@@ -141,7 +144,8 @@ def resume(
     resume may change, and `data` says where the run's images lie now. A run that is done is
     returned as it is.
     """
-    console, found = console or chosen_console(quiet=quiet), Run(run)
+    begin()
+    console, found = console or chosen_console(quiet=quiet or not is_first()), Run(run)
     changed = None
     if overrides or steps is not None or data is not None:
         registry, place = registry_of(found), None if data is None else str(data)

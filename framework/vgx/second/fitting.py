@@ -30,7 +30,7 @@ from vgx.console import Console
 from vgx.data.order import Shuffled
 from vgx.data.split import held_out
 from vgx.data.store import Store
-from vgx.distributed.group import is_first
+from vgx.distributed.processes import from_first
 from vgx.engine.build import use_same_kernels
 from vgx.engine.optimizers import unwrapped
 from vgx.errors import DivergedError, RecipeError, Stopped, StorageError, noticing
@@ -98,11 +98,9 @@ def train_all(training: Training, registry: Registry, console: Console) -> Itera
     Gives each step of the networks, as `train` does.
     """
     yield from train(training, console)
-    if not is_first():
-        return  # a prior is trained by one process
     run, recipe, device = training.run, training.recipe, training.engine.device
-    if recipe.prior is not None:
-        fit(run, recipe, lambda: training.store, registry, device, console)
+    if recipe.prior is not None:  # is trained by one process
+        from_first(lambda: fit(run, recipe, lambda: training.store, registry, device, console))
 
 
 def finished(run: Run, recipe: Recipe) -> bool:

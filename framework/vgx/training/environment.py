@@ -120,7 +120,12 @@ def machine(registry: Registry, device: torch.device) -> dict[str, Any]:
 def changes(run: Run, now: dict[str, Any]) -> list[str]:
     """Return a notice when a run continues with other versions or on another device."""
     old, new = (
-        {key: env.get(key) for key in ("vgx", "python", "device", "threads", "processes")}
+        {"processes": 1}
+        | {
+            key: env[key]
+            for key in ("vgx", "python", "device", "threads", "processes")
+            if key in env
+        }
         | env.get("packages", {})
         | {f"plugin {p['name']}": p["version"] for p in env.get("plugins", [])}
         for env in (run.environment(), now)

@@ -20,6 +20,7 @@ from vgx.console import Console
 from vgx.data.store import name_of
 from vgx.data.stream import StreamedImages
 from vgx.distributed.group import is_first
+from vgx.distributed.launcher import again
 from vgx.distributed.processes import from_first, wait_for_first
 from vgx.distributed.state import group
 from vgx.errors import DataError, DivergedError, HubError, Stopped, StorageError, noticing
@@ -92,7 +93,12 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
     if training.ending:
         name = signal.Signals(training.stop).name if training.stop else "the loop was left"
         done = f"{name}: stopped at step {training.done:,} and saved"
-        raise Stopped(f"{done}; go on with: vgx resume {run.short}", training.stop)
+        raise Stopped(f"{done}; {_go_on(training)}", training.stop)
+
+
+def _go_on(training: Training) -> str:
+    """Return the command that goes on with a run in as many processes."""
+    return f"go on with: vgx resume {training.run.short}{again(group().size)}"
 
 
 def _draw_and_save(training: Training, due: Due, console: Console) -> None:
@@ -231,8 +237,7 @@ def _without_images(
     training.refreshed = (training.done, training.engine.rollbacks)
     if training.done and training.saved != training.done:
         _save(training, console)
-    again = f"go on with: vgx resume {training.run.short}"
-    return type(error)(f"{error}; stopped at step {training.done:,} and saved; {again}")
+    return type(error)(f"{error}; stopped at step {training.done:,} and saved; {_go_on(training)}")
 
 
 def _note_images(training: Training, what: str) -> None:

@@ -25,6 +25,7 @@ from vgx.data.store import (
     require_room,
     require_writable_cache,
 )
+from vgx.distributed.processes import once_a_machine
 from vgx.engine import memory
 from vgx.engine.build import use_same_kernels
 from vgx.engine.engine import Engine
@@ -91,7 +92,9 @@ def read_images(
     """
     watching, always = verify or console, verify is not None
     share = recipe.eval.holdout
-    store = store_of(source, recipe.dataset, recipe.image, watching, share, verify=always)
+    store = once_a_machine(  # of several processes the others find it in the cache
+        lambda: store_of(source, recipe.dataset, recipe.image, watching, share, verify=always)
+    )
     held = held_out(store.hashes, share).sum()
     counts = [store.summary(), *([f"{held:,} held out"] if held else []), *store.look.counts()]
     console.print(f"Data: {'; '.join(counts)}")

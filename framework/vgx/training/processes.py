@@ -73,7 +73,12 @@ def begun_before(out: str | Path | None) -> Run | None:
         return None
 
     path = from_first(newest)
-    return None if path is None else Run(Path(path))
+    if path is None:
+        return None
+    run = Run(Path(path))
+    if is_first():
+        run.unlock()  # the process that trained it may have been on another machine
+    return run
 
 
 @contextmanager
