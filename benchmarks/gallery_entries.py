@@ -66,7 +66,7 @@ ENTRIES = {
     "wae_mmd": Entry(6000, POINT),
     "wae_gan": Entry(6000, POINT),
     "aae": Entry(6000, POINT),
-    "soft_intro_vae": Entry(1200, ("train.batch=32",)),
+    "soft_intro_vae": Entry(1200, ("train.batch=32", "train.optimizers.generator.lr=0.0005")),
     "dcgan": Entry(8000, GAN),
     "dcgan_ada": Entry(
         2600,
@@ -98,7 +98,7 @@ ENTRIES = {
             f"train.optimizers.discriminator.lr={cosine(2e-4, 5e-5)}",
         ),
     ),
-    "infogan": Entry(1200, (*SMALL_GAN, *FASTER)),
+    "infogan": Entry(1000, (*SMALL_GAN, *FASTER)),
     "stylegan2_ada": Entry(
         2000,
         (
