@@ -131,6 +131,8 @@ def figures(run: Any, model: Any, cache: Any, n: int) -> dict[str, Any]:
         drawing = with_sampler(model, sampler)
         drawn = draw(drawing, prepare(drawing, run), n, 0, counts)
         found[sampler] = measure_samples(drawn, held, sets, cache, model=drawing)
+    if taken := taken_for_real(model, held):
+        found["discriminator"] = taken
     real: dict[str, float] = {}
     for metric in sets:
         features = (cache.real_features(metric.features, each) for each in (held, others))
@@ -168,6 +170,29 @@ def samplers(recipe: Any) -> list[str]:
     if own == "traversal":
         return ["prior"]
     return [own, "aggregate-gaussian"] if own == "learned-prior" else [own]
+
+
+def taken_for_real(model: Any, held: Any) -> dict[str, float]:
+    """Return the shares of trained and of held-out images that the discriminator takes for real.
+
+    Far apart, it knows the training images by heart. Of a GAN whose logits have a threshold of 0
+    and depend on the image alone; of others nothing.
+    """
+    import torch
+
+    recipe = model.recipe
+    threshold = {loss.type for loss in recipe.losses} & {"bce-adversarial", "hinge"}
+    alone = model.encoder is None and not recipe.image.classes
+    if not (threshold and alone and model.discriminator):
+        return {}
+    drawn = recipe.dataset.fallback
+    trained, device = faces(recipe, drawn.seed, min(drawn.count, len(held))), model.codes.device
+    shares = {}
+    for name, images in (("training", trained), ("held-out", held)):
+        with torch.no_grad():
+            logits = torch.cat([model.discriminator(x).logits for x in images.batches(device)])
+        shares[f"taken-for-real-{name}"] = (logits > 0).float().mean().item()
+    return shares
 
 
 def codebook(model: Any, held: Any) -> dict[str, float]:

@@ -18,6 +18,8 @@ NAMES = {
     "perplexity": "perplexity of the codebook",
     "frechet-distance": "Frechet distance [random-conv] (less is better)",
     "coverage": "coverage [random-conv] (more is better)",
+    "taken-for-real-training": "share of training images taken for real",
+    "taken-for-real-held-out": "share of held-out images taken for real",
 }
 
 

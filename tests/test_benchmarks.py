@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 import vgx
@@ -90,6 +91,7 @@ def test_a_section_of_the_gallery_shows_two_trainings_and_their_figures(
     real = {"frechet-distance": 0.125, "coverage": 0.9375}
     with_ada = {"prior": {"frechet-distance": 2.0, "coverage": 0.5}, "real images": real}
     without = {"prior": {"frechet-distance": 8.0, "coverage": 0.25}, "real images": real}
+    with_ada["discriminator"] = {"taken-for-real-held-out": 0.75}
     made = {
         "dcgan_ada": measured("a GPU", figures=with_ada),
         "dcgan_ada.without": measured("a GPU", figures=without, of=20),
@@ -106,10 +108,31 @@ def test_a_section_of_the_gallery_shows_two_trainings_and_their_figures(
         "| on images that were held out | `dcgan_ada` | without ADA | real images |\n"
         "| --- | --- | --- | --- |\n"
         "| `prior`: Frechet distance [random-conv] (less is better) | 2 | 8 | 0.125 |\n"
-        "| `prior`: coverage [random-conv] (more is better) | 0.5 | 0.25 | 0.9375 |\n\n"
+        "| `prior`: coverage [random-conv] (more is better) | 0.5 | 0.25 | 0.9375 |\n"
+        "| `discriminator`: share of held-out images taken for real | 0.75 | - | - |\n\n"
         "| term | at the start | at the end |\n| --- | --- | --- |\n| `bce` | 0.75 | 0.5 |"
     )
     assert text.endswith(table)
+
+
+def test_a_discriminator_that_knows_its_training_images_by_heart_is_seen(benchmark):
+    gallery = benchmark("gallery")
+    settings = {"image.size": 16, "dataset.fallback.count": 6, "dataset.fallback.seed": 5}
+    recipe = vgx.load_recipe(ROOT / "recipes" / "dcgan.yaml", settings)
+    held = gallery.faces(recipe, gallery.HELD, 8)
+    known = gallery.faces(recipe, 5, 6).batch(0, 6, "cpu")
+    known = torch.cat([known, held.batch(0, 2, "cpu")])
+
+    def discriminator(images):
+        same = (images[:, None] == known).flatten(2).all(2).any(1, keepdim=True)  # [B, 1]
+        return vgx.Score(same.float() - 0.5)
+
+    codes = torch.zeros(1)
+    model = SimpleNamespace(recipe=recipe, encoder=None, discriminator=discriminator, codes=codes)
+    expected = {"taken-for-real-training": 1.0, "taken-for-real-held-out": 0.25}
+    assert gallery.taken_for_real(model, held) == expected
+    model.encoder = object()  # pairs may be judged, not images alone
+    assert gallery.taken_for_real(model, held) == {}
 
 
 def test_entries_of_the_gallery_are_recipes_of_32_or_64_pixels(benchmark):
