@@ -136,7 +136,11 @@ def with_metric(
         parts = [cast("type[vgx.Metric]", part) for _, part in registry.offers("metric")]
         metric = next((part.type for part in parts if by in part.gives), by)
         metrics = [*recipe.eval.metrics, metric]
-        recipe = vgx.load_recipe(recipe, {"eval.metrics": metrics}, registry)
+        try:
+            recipe = vgx.load_recipe(recipe, {"eval.metrics": metrics}, registry)
+        except vgx.RecipeError as error:
+            place = f"--set eval.metrics: eval.metrics.{len(metrics) - 1}"
+            raise vgx.RecipeError(str(error).replace(place, "--by")) from None
         if by not in recipe.eval.better:
             names = ", ".join(recipe.eval.better)
             raise vgx.RecipeError(f"--by {by}: choose one value of this metric: {names}")
@@ -149,6 +153,15 @@ def with_metric(
             f"steps: --set 'eval.metrics=[{names}]' --set eval.every=500"
         )
     return vgx.load_recipe(recipe, {"eval.every": recipe.train.steps or END}, registry)
+
+
+def with_values(recipe: vgx.Recipe, settings: dict[str, Any], registry: vgx.Registry) -> vgx.Recipe:
+    """Return a recipe with values of `--over`. Raises `vgx.RecipeError` that names the option."""
+    try:
+        return vgx.load_recipe(recipe, settings, registry)
+    except vgx.RecipeError as error:
+        text = re.sub("^--set ", "--over ", str(error), flags=re.MULTILINE)
+        raise vgx.RecipeError(text) from None
 
 
 def fitted(axes: Sequence[Axis], recipe: vgx.Recipe, registry: vgx.Registry) -> list[Axis]:
@@ -167,6 +180,6 @@ def fitted(axes: Sequence[Axis], recipe: vgx.Recipe, registry: vgx.Registry) -> 
                     axis = axis.model_copy(update={"whole": False})  # noqa: PLW2901
             values = [axis.value(axis.low), axis.value(axis.high)]
         for value in values:
-            vgx.load_recipe(recipe, {axis.field: value}, registry)
+            with_values(recipe, {axis.field: value}, registry)
         found.append(axis)
     return found

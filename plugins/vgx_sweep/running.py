@@ -19,7 +19,7 @@ from vgx.output import short
 from vgx.recipe.library import find_recipe
 from vgx_sweep import ablation, results
 from vgx_sweep import storage as storing
-from vgx_sweep.plan import VARIANT, WHOLE, Plan, fitted, with_metric
+from vgx_sweep.plan import VARIANT, WHOLE, Plan, fitted, with_metric, with_values
 from vgx_sweep.results import shown
 from vgx_sweep.space import Values, grid, parsed
 from vgx_sweep.storage import Study, sweeps_dir
@@ -65,7 +65,7 @@ def planned(
     how = "grid" if trials is None else search or "tpe"
     plan = _plan(recipe, axes, by, seeds, points=trials, search=how, prune=prune)
     for parameters in plan.grid:  # a wrong one is an error before anything is trained
-        vgx.load_recipe(recipe, plan.settings(parameters), registry)
+        with_values(recipe, plan.settings(parameters), registry)
     return plan
 
 

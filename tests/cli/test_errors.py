@@ -221,6 +221,18 @@ def test_a_setting_of_a_sampler_that_is_no_yaml_says_why(tiny_run, vgx_here):
     assert "KEY=VALUE" not in err
 
 
+def test_a_sampler_and_its_fields_are_named_as_they_were_typed(tiny_run, vgx_here):
+    code, _, err = vgx_here("sample", tiny_run[2], "--sampler", "priro")
+    assert code == 2
+    assert err.startswith("vgx: --sampler: sampler: no installed sampler is called 'priro'")
+    for key in ("of", "sampler.of"):  # the second is that of `vgx run`
+        code, _, err = vgx_here(
+            "sample", tiny_run[2], "--sampler", "weighted-mix", "--set", f"{key}=x"
+        )
+        assert code == 2
+        assert err.startswith(f"vgx: --set {key}: sampler.of: Input should be a valid integer")
+
+
 def test_a_message_of_a_library_is_cut(capsys):
     from vgx.cli import print_error
 

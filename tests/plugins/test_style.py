@@ -397,6 +397,16 @@ def test_the_path_length_of_a_linear_decoder_is_known(layers):
     assert term.state_dict()["average"].item() == pytest.approx(average)
 
 
+def test_the_path_length_of_one_image_is_that_of_one_latent():
+    """Half of a minibatch of 1 is no latent, and the mean of no lengths is not finite."""
+    decoder, latent = Linear(normal(4, 3), 0), vgx.LatentSpec((3,))
+    step = full_step(vgx.ImageSpec(2, channels=1), latent).but(
+        map=decoder.map, decode_mapped=decoder.decode_mapped, prior_z=normal(1, 3)
+    )
+    value = PathLength(shrink=2).build(vgx.ImageSpec(2), latent).to(WIDE).generator(step)
+    assert value.isfinite()
+
+
 def test_a_decoder_without_a_mapping_network_has_no_path_length():
     step = full_step().but(map=None, decode_mapped=None)
     with pytest.raises(vgx.AbsentError, match="the recipe needs a decoder with a mapping network"):

@@ -70,6 +70,7 @@ def test_a_range_has_two_ends(text, low, high, log, whole):
         ("losses.1.weight", "write it as FIELD=a,b,c or FIELD=low:high"),
         ("a=", "write it as"),
         ("a=3:1", "the first number must be less"),
+        ("a=3:3", "the first number must be less"),
         ("a=0:1:log", "begins above 0"),
         ("a=1,2,1", "occurs twice"),
         ("a=[1,", "no"),
@@ -90,14 +91,23 @@ def test_a_grid_has_each_combination_once():
     wide = [parsed(f"{name}=" + ",".join(map(str, range(30)))) for name in "abc"]
     with pytest.raises(vgx.RecipeError, match="27,000 points, more than 10,000.*--trials"):
         grid(wide)
+    hundred, *_ = full = [parsed(f"{name}=" + ",".join(map(str, range(100)))) for name in "ab"]
+    assert len(grid(full)) == 10_000  # just as many as are allowed
+    with pytest.raises(vgx.RecipeError, match="10,100 points"):
+        grid([hundred, parsed("b=" + ",".join(map(str, range(101))))])
 
 
 def test_whole_ends_are_whole_numbers_only_for_fields_that_take_no_others():
     ranges = [parsed("losses.1.weight=1:9"), parsed("train.batch=4:8")]
     weight, batch = fitted(ranges, TINY, REGISTRY)
     assert (weight.whole, batch.whole) == (False, True)
-    with pytest.raises(vgx.RecipeError, match="losses.1.wait"):
+    with pytest.raises(vgx.RecipeError, match="^--over losses.1.wait: "):
         fitted([parsed("losses.1.wait=1:9")], TINY, REGISTRY)
+    # Both ends are tried, and what lies between whole numbers: 1.5 is no probability, 0.5 is one.
+    (probability,) = fitted([parsed("augment.0.p=0:1")], TINY, REGISTRY)
+    assert not probability.whole
+    with pytest.raises(vgx.RecipeError, match="^--over augment.0.p: "):
+        fitted([parsed("augment.0.p=0:2")], TINY, REGISTRY)
 
 
 def test_the_metric_is_added_where_the_recipe_has_it_not():
@@ -107,7 +117,7 @@ def test_the_metric_is_added_where_the_recipe_has_it_not():
     assert with_metric(recipe, "psnr", REGISTRY) == recipe
     both = with_metric(recipe, "l1", REGISTRY)
     assert both.eval.better == {"psnr": "higher", "l1": "lower"}
-    with pytest.raises(vgx.RecipeError, match="did you mean 'psnr'"):
+    with pytest.raises(vgx.RecipeError, match="^--by: no installed metric.*did you mean 'psnr'"):
         with_metric(TINY, "psn", REGISTRY)
     with pytest.raises(vgx.RecipeError, match=r"--set eval.every=500"):
         with_metric(TINY, "psnr", REGISTRY, often=True)
@@ -127,12 +137,12 @@ def a_plan(over=("losses.1.weight=1,10",), trials=None, seeds=1, recipe=TINY, **
         (["train.seed=1,2"], {}, "--seeds N"),
         (["losses.1.weight=1,9", "losses[1].weight=3,4"], {}, "occurs twice"),
         (["losses.1.weight=1,-"], {}, "losses.1.weight"),
-        (["losses.1.weight=1,2", "train.batch=8,0"], {}, "train.batch"),
+        (["losses.1.weight=1,2", "train.batch=8,0"], {}, "^--over train.batch: "),
         (["losses.1.weight=1,2"], {"by": None}, "Give --by METRIC: bits-per-dim, "),
         (["losses.1.weight=1,2"], {"by": None, "recipe": MEASURED}, "Give --by METRIC: psnr$"),
     ],
 )
-def test_what_cannot_be_tried_is_told_before_anything_is_trained(over, more, message):
+def test_what_cannot_be_tried_is_refused_before_anything_is_trained(over, more, message):
     with pytest.raises(vgx.RecipeError, match=message):
         a_plan(over, **more)
 

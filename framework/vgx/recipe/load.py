@@ -125,7 +125,10 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Node]:
 def with_part(recipe: Recipe, field: str, fields: dict[str, Any], registry: Registry) -> Recipe:
     """Return the recipe with the part in `field` replaced by the part that `fields` describe."""
     tree = _node(recipe.model_dump(mode="json"), "the run's recipe")
-    part = replace(_node(fields, f"--set {field}"), place=f"--{field}")
+    given = {name: _node(value, f"--set {field}") for name, value in fields.items()}
+    if "type" in given:
+        given["type"] = replace(given["type"], place=f"--{field}")
+    part = Node(given, f"--{field}", f"--set {field}")
     return _validated(replace(tree, value={**tree.value, field: part}), registry, [])
 
 

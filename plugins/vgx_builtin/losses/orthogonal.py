@@ -32,7 +32,7 @@ class Orthogonal(vgx.Loss, type="orthogonal"):
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> Any:
         """Return an object with the term of the network's player."""
         del image, latent
-        return _OfJudge(self) if self.network == "discriminator" else _OfGenerator(self)
+        return _OfDiscriminator(self) if self.network == "discriminator" else _OfGenerator(self)
 
     def value(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when all rows of each weight are orthogonal."""
@@ -66,7 +66,7 @@ class _OfGenerator:
         return self.part.value(step)
 
 
-class _OfJudge:
+class _OfDiscriminator:
     def __init__(self, part: Orthogonal) -> None:
         self.part = part
 
