@@ -140,11 +140,12 @@ def _go_on(stopped: Run, changed: Recipe | None, device: str | None, console: Co
 
 def _finish(run: Run, device: str | None, console: Console) -> None:
     """Draw a grid with the recipe's sampler, and print how to draw more: the first process does."""
-    from vgx.distributed.group import is_first
+    from vgx.distributed.group import alone, is_first
 
     if not is_first():
         return
-    path = save_grid(run, None, {}, 100, 0, None, device)
+    with alone():
+        path = save_grid(run, None, {}, 100, 0, None, device)
     console.print(f"Picture {path}")
     console.print(f"Draw more with: vgx sample {run.short}")
 

@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from vgx.distributed.group import is_first
 from vgx.distributed.state import Alone, group, join
-from vgx.errors import LostError, RecipeError
+from vgx.errors import LostError, Notice, RecipeError
 
 T = TypeVar("T")
 TIMEOUT = 600.0  # seconds that processes wait for each other in a step
@@ -44,6 +45,7 @@ class Launched:
 def begin() -> None:
     """Join the other processes of this command, if a launcher started several.
 
+    Notices are shown by the first process alone from then on: the others have the same.
     Raises `RecipeError` when the launcher's settings are incomplete, and `LostError` when the
     others cannot be reached.
     """
@@ -69,6 +71,8 @@ def begin() -> None:
             timeout=timeout,
         )  # fmt: skip
     join(Launched(rank, count, dist.PrefixStore("vgx said", store), [0]))
+    if rank:
+        warnings.simplefilter("ignore", Notice)
 
 
 def restarts() -> int:
@@ -86,6 +90,11 @@ def launch() -> str:
 def local_rank() -> int:
     """Return the number of this process on its machine, from 0: that of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_size() -> int:
+    """Return how many processes share the cores of this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def largest(numbers: Sequence[int]) -> list[int]:
