@@ -205,7 +205,7 @@ def codebook(model: Any, held: Any) -> dict[str, float]:
     if not isinstance(model.encoder, Quantising):
         return {}
     images = held.batches(model.codes.device)
-    indices = torch.cat([model.posterior(some, None).indices for some in images])
+    indices = torch.cat([model.posterior(some, None).indices for some, _ in images])
     return codebook_metrics(by_level(indices, model.codes.dim()), model.encoder.codes)
 
 

@@ -143,7 +143,7 @@ def test_the_figures_are_those_of_the_pictures(tiny_run):
     part = model.recipe.dataset
     store = open_store(part.build(model.recipe.image), model.recipe.image)
     chosen = real_sets(store, 0.0, 20).reconstructed
-    (images,) = chosen.batches(torch.device("cpu"))
+    ((images, _),) = chosen.batches(torch.device("cpu"))
     recon = (model.decode(model.encode(images)) * 255).round() / 255
     errors = (images - recon).square().mean((1, 2, 3)).double()
     assert figure == pytest.approx((-10 * errors.log10()).mean().item(), abs=1e-4)

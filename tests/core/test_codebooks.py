@@ -122,13 +122,13 @@ def test_a_run_has_them_in_its_log_its_curves_and_its_evaluation(run):
         (curve,) = charts[title]["lines"]
         logged = [line["codebook"][name] for line in lines]
         assert curve["values"] == pytest.approx(logged, rel=1e-3)
-    kept, gather = [], Latents.of
+    kept, gather = [], Latents.joined
 
     def gathering(*arguments):
         kept.append(gather(*arguments))
         return kept[-1]
 
-    with mock.patch.object(Latents, "of", gathering):
+    with mock.patch.object(Latents, "joined", gathering):
         results = vgx.evaluate(run.path, n=16, seeds=1, metrics=["psnr"]).results
     (latents,) = [each for each in kept if each.indices is not None]  # the page has others
     assert latents.indices.shape == (16 * 16, 2)

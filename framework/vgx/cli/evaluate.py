@@ -48,16 +48,17 @@ def evaluate(
     trained = find_trusted(run, trust=trust)  # before anything heavy is imported
     from vgx.check.blame import blaming
     from vgx.console import Console
+    from vgx.distributed.group import is_first
+    from vgx.distributed.processes import begin
     from vgx.engine.build import pick_device
     from vgx.evaluation.choice import settings_for
     from vgx.evaluation.evaluate import evaluate_run
     from vgx.evaluation.tables import meanings, spread_of, tables
     from vgx.recipe.load import load_recipe
     from vgx.runs.trust import registry_of
-    from vgx.training import environment
 
-    environment.one_process("vgx eval")
-    console = Console()
+    begin()
+    console = Console(quiet=not is_first())
     registry = registry_of(trained)
     recipe = load_recipe(trained.recipe_file, (), registry)
     settings = settings_for(

@@ -68,13 +68,16 @@ def sample(
     trained = find_trusted(run, trust=trust)  # before anything heavy is imported
     from vgx.check.blame import blaming
     from vgx.console import Console
+    from vgx.distributed.group import is_first
+    from vgx.distributed.processes import begin
     from vgx.files import write_file
     from vgx.images import require_free_folder, save_separately
     from vgx.recipe.load import parse_settings
     from vgx.runs.trust import registry_of
-    from vgx.sampling.draw import decoded, draw_latents, open_sampler
+    from vgx.sampling.draw import decoded_by_all, draw_latents, open_sampler
 
-    console, given = Console(), parse_settings(settings)
+    begin()
+    console, given = Console(quiet=not is_first()), parse_settings(settings)
     fields = {key.removeprefix("sampler."): value for key, value in given.items()}  # as for `run`
     with blaming(registry_of(trained)):
         if separate is None:
@@ -83,18 +86,19 @@ def sample(
             )
             console.print(f"Picture {path}")
             return
-        require_free_folder(separate, n, [LABELS])
+        if is_first():
+            require_free_folder(separate, n, [LABELS])
         model, prepared = open_sampler(
             trained, sampler, fields, device, best=best, label=label, step=step
         )
-        if not prepared.classes:  # then these images have no labels
+        if is_first() and not prepared.classes:  # then these images have no labels
             require_free_folder(separate, n)
         latents = draw_latents(prepared, n, seed)
+        images = decoded_by_all(model, prepared, latents)
         with console.progress("Drawing", n) as advance:
-            images = decoded(model, latents.z, latents.labels, prepared.sampler)
-            for more in save_separately(images, separate):
+            for more in save_separately(images, separate) if is_first() else map(len, images):
                 advance(more, ())
-        if latents.labels is not None:
+        if latents.labels is not None and is_first():
             names = [prepared.names[label] for label in latents.labels.tolist()]
             write_file(separate / LABELS, _table(names))
     console.print(f"{n:,} images in {separate}")
@@ -129,10 +133,14 @@ def save_grid(
 ) -> Path:
     """Draw n images from a run; write them as a grid or an animation, and return the file.
 
+    Each process decodes its share of the images, and the first one writes them.
     Raises `RecipeError`, before anything is drawn, for a file that they cannot be written to.
     """
+    import torch
+
     from vgx import images
-    from vgx.sampling.draw import draw_rows, open_sampler
+    from vgx.distributed.group import is_first
+    from vgx.sampling.draw import decoded_by_all, draw_latents, open_sampler
 
     if out is not None:
         (images.require_animation_file if animate else images.require_image_file)(out)
@@ -145,11 +153,12 @@ def save_grid(
     path = out or run.place("samples", f"{name}.{'webp' if animate else 'png'}")
     if not animate:
         images.require_image_file(path, n, model.recipe.image.shape[1:], part.row_length)
-    drawn, captions = draw_rows(model, prepared, n, seed)
-    if animate:
+    latents = draw_latents(prepared, n, seed)
+    drawn = torch.cat([*decoded_by_all(model, prepared, latents)])  # [n, C, H, W]
+    if is_first() and animate:
         images.animate(drawn, path)
-    else:
-        images.save_grid(drawn, path, part.row_length, captions)
+    elif is_first():
+        images.save_grid(drawn, path, part.row_length, latents.captions)
     return path
 
 

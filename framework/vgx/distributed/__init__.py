@@ -6,6 +6,7 @@ rows        the rows of a minibatch that a process has, and values over all of i
 draws       random numbers that are drawn for the whole minibatch, and cut
 norms       BatchNorm over the images of all processes
 minibatch   a step whose rows the processes share, and the step of the whole minibatch
+pieces      work on many images, cut into pieces of which each process computes its own
 launcher    several processes on this machine for one command
 processes   the processes of a launcher: how they begin, and what they agree on
 """

@@ -39,7 +39,7 @@ class WholeDraws(TorchFunctionMode):
         return handler(func, *args, **(kwargs or {}))
 
 
-def _in_place(func: Function, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _in_place(func: Function, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
     if tensor.dim() == 0:
         drawn: Tensor = func(tensor, *args, **kwargs)
         return drawn

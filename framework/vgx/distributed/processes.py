@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from torch import Tensor
 from vgx.distributed.group import is_first
 from vgx.distributed.launcher import end_with_launcher
 from vgx.distributed.state import Alone, group, join
-from vgx.errors import LostError, RecipeError
+from vgx.errors import LostError, Notice, RecipeError
 
 T = TypeVar("T")
 TIMEOUT = 600.0  # seconds that processes wait for each other, to begin and in a step
@@ -50,6 +51,7 @@ class Launched:
 def begin() -> None:
     """Join the other processes of this command, if a launcher started several.
 
+    Notices are shown by the first process alone from then on: the others have the same.
     Raises `RecipeError` when the launcher's settings are incomplete, and `LostError` when the
     others cannot be reached.
     """
@@ -77,6 +79,8 @@ def begin() -> None:
         )  # fmt: skip
         steps = dist.new_group(timeout=datetime.timedelta(seconds=timeout))
     join(Launched(rank, count, dist.PrefixStore("vgx failed", store), steps, timeout))
+    if rank:
+        warnings.simplefilter("ignore", Notice)
 
 
 def _timeout() -> float:
@@ -103,6 +107,11 @@ def launch() -> str:
 def local_rank() -> int:
     """Return the number of this process on its machine, from 0: that of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_size() -> int:
+    """Return how many processes share the cores of this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def largest(numbers: Sequence[int]) -> list[int]:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, repeat, starmap
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from vgx.console import Console
 from vgx.data.classes import as_labels_of
 from vgx.data.opening import store_of
 from vgx.data.store import Store, announce, open_source
+from vgx.distributed.group import alone, is_first
+from vgx.distributed.pieces import Piece, gathered, own_pieces, require_same
+from vgx.distributed.state import group
 from vgx.errors import HubError, RecipeError, noticing
 from vgx.evaluation import latents
 from vgx.evaluation.features import Advance, FeatureCache, RealImages, RealSets, real_sets
@@ -51,7 +55,6 @@ from vgx.runs.directory import Run
 from vgx.runs.moved import looking_back
 from vgx.sampling.draw import class_names, draw, prepare
 from vgx.sampling.model import Model, load_model
-from vgx.step import Posterior
 
 # Of evaluation.json. From 2 on, factors that are classes are measured as such. From 3 on, `fid` and
 # `kid` are in Inception's features alone; ssim, mig, disentanglement and completeness changed.
@@ -93,6 +96,7 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Measure a run's checkpoint, write `evaluation.json` and return its content.
 
+    Each process of a launcher computes its share, and the first one writes.
     Then `run_evaluated` of each plugin is called; an error there is a warning.
     """
     started, notices = time.perf_counter(), list[str]()
@@ -107,13 +111,15 @@ def evaluate_run(
         counts = _counts_before(settings, recipe, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
         settings = _possible(settings, recipe, image, counts, cache, console)
-        model = _model(run, recipe, device, settings)
+        model = load_model(run, recipe, device, best=settings.best, step=settings.step)
         holdout = None if settings.against else recipe.eval.holdout
         store = store_of(source, dataset, image, console, holdout or 0.0)
         store = _with_labels_of(store, run, recipe) if settings.against else store
         sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
         settings = _possible(settings, recipe, image, counts, cache, console, model)
+        same = f"{model.sha256} {store.content} {settings}"
+        require_same(same, "checkpoints, images or metrics")
         measured = _measured(model, sets, settings, cache, source, store, console)
     parts = feature_parts(settings.metrics).values()
     notices += [*filter(None, (part.note(recipe.image) for part in parts)), *_few(settings, sets)]
@@ -133,9 +139,12 @@ def evaluate_run(
         **measured,
         "notices": list(dict.fromkeys(notices)),
     }
-    write_file(place, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    for plugin in registry.plugins:
-        if failure := plugin.call("run_evaluated", run=people.Run(run.path)):
+    if is_first():
+        write_file(place, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    for plugin in registry.plugins if is_first() else ():
+        with alone():
+            failure = plugin.call("run_evaluated", run=people.Run(run.path))
+        if failure:
             text = f"plugin {plugin.title} failed after the evaluation of {run.path}: {failure}"
             console.warn(text)
     return results
@@ -175,10 +184,6 @@ def _measured(
             ),
             "latent": _latent(model, sets.reconstructed, settings, source, store, advance),
         }
-
-
-def _model(run: Run, recipe: Recipe, device: torch.device, settings: Settings) -> Model:
-    return load_model(run, recipe, device, best=settings.best, step=settings.step)
 
 
 def _open(dataset: Dataset, recipe: Recipe, console: Console) -> tuple[Source, ImageSpec]:
@@ -352,7 +357,7 @@ def measure_generation(
     for sampler, drawing, prepared in zip(settings.samplers, models, all_prepared, strict=True):
         values = []
         for seed in range(settings.seeds):
-            samples = draw(drawing, prepared, settings.n, seed, counts)
+            samples = draw(drawing, prepared, settings.n, seed, counts, own_pieces())
             values.append(measure_samples(samples, real, metrics, cache, advance, drawing, held))
         results.append({
             "sampler": sampler.model_dump(mode="json"),
@@ -374,16 +379,16 @@ def _latent(
     store: Store,
     advance: Advance,
 ) -> dict[str, Any] | None:
-    part, labels = model.recipe.encoder, real.labels_on(model.codes.device)
-    if part is None or (part.conditional and labels is None):
+    part = model.recipe.encoder
+    if part is None or (part.conditional and real.labels is None):
         return None
-    posteriors, done = list[Posterior](), 0
-    for images in real.batches(model.codes.device):
-        own = None if labels is None else labels[done : done + len(images)]
-        posteriors.append(model.posterior(images, own))
-        done += len(images)
-        advance(len(images))
-    encoded = latents.Latents.of(posteriors, model.encoder)
+    posteriors = starmap(model.posterior, real.batches(model.codes.device))
+    numbers = count(group().rank, group().size)  # of this process's pieces
+    pieces = list[Piece]()
+    for piece in gathered(map(latents.numbers_of, posteriors, numbers, repeat(model.encoder))):
+        pieces.append(piece)
+        advance(len(piece["mean"]))
+    encoded = latents.Latents.joined(pieces, model.encoder)
     factors: dict[str, list[float]] = {}
     # When the store lacks some images, its rows are not the numbers of the source.
     if isinstance(source, Factored) and len(store.images) == len(source):

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from vgx.data.batches import as_images
 from vgx.data.split import held_out
 from vgx.data.store import Images, Labels, Store
+from vgx.distributed.group import sum_over_processes
+from vgx.distributed.pieces import gathered, own_pieces
 from vgx.errors import Notice, StorageError
 from vgx.files import cache_dir
 from vgx.parts.kinds import Features
@@ -55,10 +57,12 @@ class RealImages:
         """[<=count, C, H, W]  Return `count` images from number `start` on."""
         return as_images(self.images[self.rows[start : start + count]], device)
 
-    def batches(self, device: torch.device) -> Iterator[Tensor]:
-        """Go through all images, [<=CHUNK, C, H, W] each time."""
-        for start in range(0, len(self), CHUNK):
-            yield self.batch(start, CHUNK, device)
+    def batches(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Go through this process's share: images [<=CHUNK, C, H, W] and their labels each time."""
+        labels = self.labels_on(device)
+        for start in range(0, len(self), CHUNK)[own_pieces()]:
+            own = None if labels is None else labels[start : start + CHUNK]
+            yield self.batch(start, CHUNK, device), own
 
     def labels_on(self, device: torch.device) -> Tensor | None:
         """[N]  Return the labels of the images."""
@@ -136,7 +140,10 @@ class FeatureCache:
         return features
 
     def real_features(self, part: Features, real: RealImages, advance: Advance = ignore) -> Tensor:
-        """[N, F]  Return the features of real images; from the cache if they are there."""
+        """[N, F]  Return the features of real images; from the cache if they are there.
+
+        Else each process computes its share of them.
+        """
         address = self.address(part, real)
         file = cache_dir() / "features" / f"{address}.safetensors"
         if address not in self.known and self.on_disk:
@@ -147,13 +154,15 @@ class FeatureCache:
             except (OSError, StorageError) as error:
                 text = f"features of real images are computed again: {error}"
                 warnings.warn(text, Notice, stacklevel=2)
-        if address in self.known:
+        # The caches of several machines may differ.
+        if not sum_over_processes(torch.tensor(int(address not in self.known))):
             advance(len(real))
             return self.known[address]
+        batches = real.batches(self.device)
         pieces = []
-        for images in real.batches(self.device):
-            pieces.append(self.features(part, images))
-            advance(len(images))
+        for piece in gathered({"of": self.features(part, images)} for images, _ in batches):
+            pieces.append(piece["of"])
+            advance(len(piece["of"]))
         self.known[address] = torch.cat(pieces)
         if self.on_disk:
             with suppress(StorageError):  # a cache that cannot be written keeps none

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, repeat
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vgx import rng
+from vgx.distributed.pieces import Piece
 from vgx.parts.kinds import Indexed, Quantising
 from vgx.step import Gaussian, KnowsKl, Posterior
 
@@ -42,28 +45,37 @@ class Latents:
     kl: Tensor | None = None  # [N, D]  nats
 
     @staticmethod
-    def of(posteriors: list[Posterior], encoder: nn.Module | None = None) -> Latents:
-        """Gather the posteriors of minibatches, in float64 on the CPU."""
+    def of(posteriors: Sequence[Posterior], encoder: nn.Module | None = None) -> Latents:
+        """Gather the posteriors of minibatches."""
+        return Latents.joined([*map(numbers_of, posteriors, count(), repeat(encoder))], encoder)
 
-        def together(tensors: list[Tensor]) -> Tensor:
-            return torch.cat([tensor.flatten(1).double().cpu() for tensor in tensors])
+    @staticmethod
+    def joined(pieces: Sequence[Piece], encoder: nn.Module | None) -> Latents:
+        """Join what `numbers_of` gives of each minibatch."""
+        joined = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+        return Latents(**joined, codes=encoder.codes if isinstance(encoder, Quantising) else 0)
 
-        mean = together([p.mean for p in posteriors])
-        logvars = [p.logvar for p in posteriors if isinstance(p, Gaussian)]
-        logvar = together(logvars) if logvars else None
-        if isinstance(encoder, Quantising):
-            dims = posteriors[0].mean.dim()
-            levels = [by_level(p.indices, dims).cpu() for p in posteriors if isinstance(p, Indexed)]
-            return Latents(mean, logvar, torch.cat(levels), encoder.codes)
-        knowing = [p for p in posteriors if isinstance(p, KnowsKl)]
-        if logvar is not None or not knowing:
-            return Latents(mean, logvar)
-        drawn, nats = list[Tensor](), list[Tensor]()
-        for number, p in enumerate(knowing):
-            generator = rng.generator(0, "evaluation posterior", number, device=p.mean.device)
-            drawn.append(p.sample(generator))
-            nats.append(p.kl())  # with this sample
-        return Latents(mean, drawn=together(drawn), kl=together(nats))
+
+def numbers_of(posterior: Posterior, number: int, encoder: nn.Module | None) -> Piece:
+    """Return the numbers of the posteriors [N, *Z] of a minibatch, in float64 on the CPU.
+
+    The sample of each is drawn with the number of the minibatch.
+    """
+
+    def flat(tensor: Tensor) -> Tensor:
+        return tensor.flatten(1).double().cpu()  # [N, D]
+
+    numbers = {"mean": flat(posterior.mean)}
+    if isinstance(posterior, Gaussian):
+        numbers["logvar"] = flat(posterior.logvar)
+    if isinstance(encoder, Quantising) and isinstance(posterior, Indexed):
+        numbers["indices"] = by_level(posterior.indices, posterior.mean.dim()).cpu()
+    elif isinstance(posterior, KnowsKl) and not isinstance(posterior, Gaussian):
+        device = posterior.mean.device
+        generator = rng.generator(0, "evaluation posterior", number, device=device)
+        numbers["drawn"] = flat(posterior.sample(generator))
+        numbers["kl"] = flat(posterior.kl())  # with this sample
+    return numbers
 
 
 def by_level(indices: Tensor, dims: int) -> Tensor:

@@ -6,6 +6,7 @@ Letters: N images, C channels, H x W pixels, F features.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import starmap
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from vgx import rng
 from vgx.check.metrics import state_of, try_metric, update
 from vgx.data.store import Store
+from vgx.distributed.pieces import Piece, gathered, own_pieces
 from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
@@ -104,7 +106,10 @@ def counts_of(sets: RealSets, generated: int) -> Counts:
 def measure_training(
     engine: Engine, store: Store, step: int, cache: FeatureCache
 ) -> dict[str, float]:
-    """Measure the recipe's metrics after a step; the training is left as it was."""
+    """Measure the recipe's metrics after a step; the training is left as it was.
+
+    Each process computes its share.
+    """
     recipe, settings = engine.recipe, engine.recipe.eval
     model = current_model(engine, step)
     sets = real_sets(store, settings.holdout, settings.n)
@@ -113,7 +118,7 @@ def measure_training(
         values = measure_reconstructions(model, reconstructed, settings.metrics)
         if any(not metric.pairs for metric in settings.metrics):
             counts = reference.label_counts(recipe.image)
-            samples = draw(model, prepare(model), settings.n, 0, counts)
+            samples = draw(model, prepare(model), settings.n, 0, counts, own_pieces())
             of_samples = measure_samples(
                 samples, reference, settings.metrics, cache, model=model, held=sets.held_out
             )
@@ -140,15 +145,22 @@ def values_of(states: Sequence[MetricState]) -> dict[str, float]:
 def reconstruction_states(
     model: Model, real: RealImages, metrics: Sequence[Metric], advance: Advance = ignore
 ) -> list[MetricState]:
-    """Return states of metrics after all real images and what the decoder makes of them."""
+    """Return states of metrics after all real images and what the decoder makes of them.
+
+    Each process decodes its share of them.
+    """
     states = [state_of(metric, model.recipe.image, model) for metric in metrics if metric.pairs]
     if not states:
         return []
     device = model.codes.device
     all_labels, done = real.labels_on(device), 0
-    for images in real.batches(device):
+
+    def decoded(images: Tensor, labels: Tensor | None) -> Piece:
+        return {"real": images, "recon": model.decode(model.encode(images, labels), labels)}
+
+    for piece in gathered(starmap(decoded, real.batches(device))):
+        images, recon = piece["real"].to(device), as_saved(piece["recon"].to(device))
         labels = None if all_labels is None else all_labels[done : done + len(images)]
-        recon = as_saved(model.decode(model.encode(images, labels), labels))
         for state in states:
             update(state, (images, recon), labels)
         done += len(images)
@@ -168,8 +180,9 @@ def measure_samples(
 ) -> dict[str, float]:
     """Compare real images with samples, which come in batches [N, C, H, W] in [0, 1].
 
-    Metrics that compare pairs of images are left out. `model` made the samples, and `held` are
-    images that were held out; only metrics that use them need them.
+    Of several processes each gives its share of the batches, as `own_pieces` has it. Metrics that
+    compare pairs of images are left out. `model` made the samples, and `held` are images that were
+    held out; only metrics that use them need them.
     """
     of_sets = [metric for metric in metrics if not metric.pairs]
     compared = [metric for metric in of_sets if isinstance(metric, Comparison)]
@@ -179,17 +192,24 @@ def measure_samples(
     parts = feature_parts(metrics)
     features: dict[str, list[Tensor]] = {name: [] for name in parts}
     done = 0
-    for batch in samples:
+
+    def looked_at(batch: Tensor) -> Piece:
         images = as_saved(batch)
-        for name, part in parts.items():
-            features[name].append(cache.features(part, images))
+        of_parts = {name: cache.features(part, images) for name, part in parts.items()}
+        return of_parts | ({"images": images} if states else {})
+
+    for piece in gathered(map(looked_at, samples)):
+        for name in parts:
+            features[name].append(piece[name])
+        count = len(next(iter(piece.values())))
         if states and done < len(real):
-            beside = real.batch(done, len(images), cache.device)  # as many of each side
+            images = piece["images"].to(cache.device)
+            beside = real.batch(done, count, cache.device)  # as many of each side
             own = None if labels is None else labels[done : done + len(beside)]
             for state in states:
                 update(state, (beside, images[: len(beside)]), own)
-        done += len(images)
-        advance(len(images))
+        done += count
+        advance(count)
     values = []
     for metric in compared:
         expected = cache.real_features(metric.features, real).to(cache.device)  # [N, F]

@@ -25,6 +25,8 @@ from vgx import rng
 from vgx.data.batches import as_images
 from vgx.data.classes import as_labels_of, label_called, listed
 from vgx.data.store import name_of, open_store
+from vgx.distributed.pieces import gathered, own_pieces, require_same
+from vgx.distributed.processes import local_size
 from vgx.errors import Notice, RecipeError, StorageError
 from vgx.images import ahead, threads
 from vgx.parts.kinds import (
@@ -48,6 +50,7 @@ from vgx.runs.trust import registry_of
 from vgx.sampling.model import CHUNK, NETWORKS, Model, labels_in_turn, load_model, located
 
 VALUES = 2**21  # pixel values decoded at once, at most
+ALL = slice(None)
 MAX_FIT = 2**28  # bytes of a file with what a sampler learned
 Captions = tuple[str, ...]  # of each row of a grid, if the sampler has any
 LabelCounts = NDArray[np.int64]  # [classes]  how many images have each label
@@ -278,11 +281,12 @@ def whole_rows(part: Sampler, most: int) -> int:
 
 
 def draw(
-    model: Model, prepared: Prepared, n: int, seed: int, counts: LabelCounts | None = None
-) -> Iterator[Tensor]:
-    """Draw n latents and give their images [N, C, H, W] in [0, 1], chunk by chunk."""
+    model: Model, prepared: Prepared, n: int, seed: int, counts: LabelCounts | None = None,
+    pieces: slice = ALL,
+) -> Iterator[Tensor]:  # fmt: skip
+    """Draw n latents; give their images [N, C, H, W] in [0, 1] chunk by chunk, as `decoded`."""
     latents = draw_latents(prepared, n, seed, counts)
-    return decoded(model, latents.z, latents.labels, prepared.sampler)
+    return decoded(model, latents.z, latents.labels, prepared.sampler, pieces)
 
 
 def draw_rows(model: Model, prepared: Prepared, n: int, seed: int) -> tuple[Tensor, Captions]:
@@ -290,6 +294,16 @@ def draw_rows(model: Model, prepared: Prepared, n: int, seed: int) -> tuple[Tens
     latents = draw_latents(prepared, n, seed)
     images = decoded(model, latents.z, latents.labels, prepared.sampler)
     return torch.cat(list(images)), latents.captions
+
+
+def decoded_by_all(model: Model, prepared: Prepared, latents: Latents) -> Iterator[Tensor]:
+    """Give the images of latents as `decoded`, of which each process decodes its share.
+
+    All processes must go through them. Raises `StorageError` if they opened other checkpoints.
+    """
+    require_same(model.sha256, "checkpoints")
+    own = decoded(model, latents.z, latents.labels, prepared.sampler, own_pieces())
+    return (piece["images"] for piece in gathered({"images": images} for images in own))
 
 
 def draw_latents(
@@ -310,11 +324,8 @@ def draw_latents(
             z = sampler.draw(count, codes, generator)
         return z, tuple(part.captions(count, codes, prepared.kl))
 
-    if not prepared.classes:
-        z, captions = drawn(n, prepared.codes)
-        return Latents(z, None, captions)
-    labels = draw_labels(prepared, n, seed, counts)  # [n]
-    if prepared.labels is None and not isinstance(prepared.sampler, OfClass):
+    labels = draw_labels(prepared, n, seed, counts) if prepared.classes else None  # [n]
+    if labels is None or (prepared.labels is None and not isinstance(prepared.sampler, OfClass)):
         z, captions = drawn(n, prepared.codes)
         return Latents(z, labels, _with_classes(prepared, labels, captions))
     z = prepared.codes.new_empty(n, *prepared.codes.shape[1:])  # [n, *Z]
@@ -331,9 +342,9 @@ def draw_latents(
     return Latents(z, labels, _with_classes(prepared, labels, tuple(rows) if any(rows) else ()))
 
 
-def _with_classes(prepared: Prepared, labels: Tensor, captions: Captions) -> Captions:
+def _with_classes(prepared: Prepared, labels: Tensor | None, captions: Captions) -> Captions:
     """Put the name of the class before the caption of each row, where a row has one class."""
-    if not (prepared.names and prepared.part.row_length):
+    if labels is None or not (prepared.names and prepared.part.row_length):
         return captions
     names = [prepared.names[label] for label in labels[:: prepared.part.row_length].tolist()]
     pairs = zip_longest(names, captions, fillvalue="")
@@ -394,13 +405,15 @@ def decode(model: Model, sampler: LatentSampler | None, z: Tensor, labels: Tenso
 
 
 def decoded(
-    model: Model, z: Tensor, labels: Tensor | None = None, sampler: LatentSampler | None = None
-) -> Iterator[Tensor]:
+    model: Model, z: Tensor, labels: Tensor | None = None, sampler: LatentSampler | None = None,
+    pieces: slice = ALL,
+) -> Iterator[Tensor]:  # fmt: skip
     """Give the images [N, C, H, W] in [0, 1] of latents [n, *Z], chunk by chunk.
 
     `sampler` is the one that drew the latents, for one that decodes by itself. Without labels [n],
     a conditional decoder gets each one in turn. The last chunk is padded: another number of images
-    may be summed in another order, and image i must not depend on n, to the last bit.
+    may be summed in another order, and image i must not depend on n, to the last bit. `pieces` are
+    the chunks that are decoded.
     """
     if labels is None:
         labels = labels_in_turn(len(z), model.recipe, z.device)  # [n]
@@ -413,7 +426,8 @@ def decoded(
         return decode(model, sampler, padded, F.pad(own, (0, missing)))[: len(part)]
 
     # A GPU runs one operation after another; the cores of a CPU run side by side.
-    return ahead(chunk, range(0, len(z), size), 1 if model.codes.is_cuda else threads())
+    at_once = 1 if model.codes.is_cuda else max(1, threads() // local_size())
+    return ahead(chunk, range(0, len(z), size)[pieces], at_once)
 
 
 def _fit_once(part: Sampler, model: Model, codes: Tensor, run: Run, name: str) -> LatentSampler:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 from vgx.console import Console, images_per_second
-from vgx.distributed.group import is_first
+from vgx.distributed.group import alone, is_first
 from vgx.errors import DivergedError, Stopped
 from vgx.files import storage, write_file
 from vgx.notebook import run as people
@@ -70,9 +70,10 @@ def _close(
 
 def call_plugins(run: Run, registry: Registry, console: Console) -> None:
     """Call the hook `run_ended` of each plugin; a failure there is a warning."""
-    for plugin in registry.plugins:
-        if failure := plugin.call("run_ended", run=people.Run(run.path)):
-            console.warn(f"plugin {plugin.title} failed at the end of {run.path}: {failure}")
+    with alone():  # of several processes the first one calls them
+        for plugin in registry.plugins:
+            if failure := plugin.call("run_ended", run=people.Run(run.path)):
+                console.warn(f"plugin {plugin.title} failed at the end of {run.path}: {failure}")
 
 
 def note_done(run: Run) -> None:

@@ -195,8 +195,8 @@ def _measure(training: Training, cache: FeatureCache) -> dict[str, float]:
     if not _evaluates(training):
         return {}
     training.refresh_average()
-    measure = partial(measure_training, training.engine, training.store, training.done, cache)
-    return from_first(measure)
+    values = measure_training(training.engine, training.store, training.done, cache)
+    return from_first(lambda: values)
 
 
 def _begin(training: Training, console: Console) -> None:
