@@ -100,12 +100,12 @@ def test_a_pass_adds_up_two_numbers_of_each_channel_each_way(counted):
     assert counted.given == [(torch.float64, (2, 5)), (torch.float32, (2, 5))]
 
 
-@pytest.mark.parametrize("counted", [10], indirect=True)
+@pytest.mark.parametrize("counted", [61], indirect=True)
 @pytest.mark.usefixtures("counted")
 def test_equal_images_far_from_zero_have_a_variance_of_zero():
     """The difference of the squares may be negative."""
-    layer = nn.BatchNorm2d(16, eps=1e-30)
+    layer = nn.BatchNorm2d(64)
     over_all_processes(layer)
     with shared(4):
-        normalised = layer(1e7 * torch.rand(16)[None, :, None, None].expand(4, -1, 3, 3))
+        normalised = layer(1e7 * torch.rand(64)[None, :, None, None].expand(4, -1, 3, 3))
     assert normalised.isfinite().all()
