@@ -97,7 +97,7 @@ def test_a_pass_adds_up_two_numbers_of_each_channel_each_way(counted):
     over_all_processes(layer)
     with shared(4):
         layer(torch.randn(4, 5, 3, 3, requires_grad=True)).square().sum().backward()
-    assert counted.given == [(torch.float64, (2, 5)), (torch.float32, (2, 5))]
+    assert counted.given == [(torch.float64, (2, 5)), (torch.float64, (2, 5))]
 
 
 @pytest.mark.parametrize("counted", [61], indirect=True)
