@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import time
@@ -93,13 +92,14 @@ def about(run: Any, model: Any) -> dict[str, Any]:
             losses.setdefault(term, [value, value])[1] = value
     device, prior = model.codes.device, model.recipe.prior
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    threads = torch.get_num_threads()
     results = {
         "sampler": model.recipe.sampler.type,
         "steps": model.step,
         "of": model.recipe.train.steps,
         "images": lines[-1]["images"],
         "seconds": round(lines[-1]["seconds"]),
-        "device": gpu or f"{os.cpu_count()} CPU cores",
+        "device": gpu or f"{threads} CPU core{'s' * (threads > 1)}",
         "size": model.recipe.image.size,
         "losses": losses,
     }
