@@ -10,6 +10,8 @@ import torch
 import vgx
 from vgx.check.examine import examine
 from vgx.data.batches import Batch
+from vgx.distributed.processes import begin
+from vgx.distributed.state import group
 from vgx.engine.build import devices, pick_device, unused_gpu
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
@@ -114,18 +116,31 @@ def test_a_trained_run_refuses_it_too(tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("size", ["2", "16"])
-def test_several_processes_of_one_training_are_refused(tmp_path, monkeypatch, capfd, size):
+def test_commands_of_one_process_are_refused_in_several(tmp_path, monkeypatch, capfd, size):
     from vgx.cli import run_program
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", size)  # as torchrun and other launchers set it
-    for words in (["run", "tiny"], ["check", "tiny"], ["resume"]):
+    assert run_program(["check", "tiny"]) == 2
+    err = capfd.readouterr().err
+    assert f"WORLD_SIZE is {size}" in err
+    assert "without torchrun" in err
+
+
+@pytest.mark.parametrize("size", ["2", "16"])
+def test_a_launcher_that_says_too_little_is_refused(tmp_path, monkeypatch, capfd, size):
+    from vgx.cli import run_program
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    message = f"WORLD_SIZE is {size}, and RANK, MASTER_ADDR, MASTER_PORT not set: start vgx with"
+    for words in (["run", "tiny"], ["resume"]):
         assert run_program(words) == 2, words
-        err = capfd.readouterr().err
-        assert f"WORLD_SIZE is {size}" in err
-        assert "without torchrun" in err
+        assert message in capfd.readouterr().err
     for call in (lambda: vgx.run("tiny"), lambda: vgx.run(vgx.load_recipe("tiny"))):
-        with pytest.raises(RecipeError, match="one process on one device"):
+        with pytest.raises(RecipeError, match=message):
             call()
     assert not (tmp_path / "runs").exists()
 
@@ -135,7 +150,9 @@ def test_one_process_is_one_process(monkeypatch, size):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     if size is not None:
         monkeypatch.setenv("WORLD_SIZE", size)
-    environment.one_process()
+    environment.one_process("vgx check")
+    begin()
+    assert group().size == 1
 
 
 def test_a_check_compares_networks_without_tf32(monkeypatch):

@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from vgx.errors import LostError, Notice, RecipeError
 T = TypeVar("T")
 TIMEOUT = 600.0  # seconds that processes wait for each other, to begin and in a step
 FOREVER = datetime.timedelta(days=365)
+FAREWELL = 2.0  # seconds in which the others learn that the first process failed
 POLL = 0.02  # seconds between two looks at what the others do, at most
 
 
@@ -39,13 +41,14 @@ class Launched:
     rank: int
     size: int
     store: Any  # where a process that fails says why
-    steps: Any  # the group whose processes wait `timeout` for each other
     timeout: float  # seconds
+    # The group that waits so long. It is closed when the list, its only owner, is emptied.
+    steps: list[Any]
 
     def add_up(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all processes."""
         with _others():
-            torch.distributed.all_reduce(tensor, group=self.steps)
+            torch.distributed.all_reduce(tensor, group=self.steps[0])
 
 
 def begin() -> None:
@@ -78,7 +81,7 @@ def begin() -> None:
             timeout=FOREVER,
         )  # fmt: skip
         steps = dist.new_group(timeout=datetime.timedelta(seconds=timeout))
-    join(Launched(rank, count, dist.PrefixStore("vgx failed", store), steps, timeout))
+    join(Launched(rank, count, dist.PrefixStore("vgx failed", store), timeout, [steps]))
     if rank:
         warnings.simplefilter("ignore", Notice)
 
@@ -121,7 +124,7 @@ def largest(numbers: Sequence[int]) -> list[int]:
         return [*numbers]
     shared = torch.tensor(numbers)
     with _others():
-        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX, own.steps)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX, own.steps[0])
     return [int(number) for number in shared.tolist()]
 
 
@@ -201,8 +204,10 @@ def tensors_from_first(tensors: Mapping[str, Tensor] | None) -> dict[str, Tensor
 
 def end() -> None:
     """Leave the others, at the end of a training."""
-    if isinstance(group(), Launched):
+    own = group()
+    if isinstance(own, Launched):
         join(Alone())
+        own.steps.clear()
         torch.distributed.destroy_process_group()
 
 
@@ -212,7 +217,7 @@ def _others(when: str = "any more") -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # those of torch.distributed are
-        raise _lost(str(error).partition("\n")[0], when) from error
+        raise _lost(_plain(str(error)), when) from error
 
 
 def _lost(reason: str, when: str) -> LostError:
@@ -227,12 +232,23 @@ def _lost(reason: str, when: str) -> LostError:
             for other in range(own.size):
                 if other != own.rank and own.store.check([str(other)]):
                     message, code, lost = json.loads(own.store.get(str(other)))
-                    where = "" if lost else f"process {other} of {size}: "
-                    return LostError(f"{where}{message}", code)
-    if "EADDRINUSE" in reason:
-        place = f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}"
-        reason = f"another program uses {place}; set another MASTER_PORT for all processes"
+                    if not lost:
+                        return LostError(f"process {other} of {size}: {message}", code)
     return LostError(f"process {rank} of {size} does not reach the others {when}: {reason}")
+
+
+def _plain(reason: str) -> str:
+    """Return what an error of `torch.distributed` means, for people."""
+    if "EADDRINUSE" in reason:
+        place = f"port {os.environ.get('MASTER_PORT')} of {os.environ.get('MASTER_ADDR')}"
+        return f"another program uses {place}; set another MASTER_PORT for all of them"
+    if re.search(r"closed by peer|reset by peer|[Bb]roken pipe", reason):
+        return "another one has ended"
+    if (joined := re.search(r"(\d+)/(\d+) clients joined", reason)) is not None:
+        return f"{joined[1]} of {joined[2]} processes came within {TIMEOUT:g} seconds"
+    if re.search(r"[Tt]imed? ?out", reason):
+        return "they gave no answer in time (VGX_TIMEOUT, seconds)"
+    return reason.partition("\n")[0]
 
 
 def last_words(message: str, code: int, *, lost: bool) -> str:
@@ -248,12 +264,21 @@ def last_words(message: str, code: int, *, lost: bool) -> str:
     join(Alone())
     with suppress(RuntimeError):
         own.store.set(str(own.rank), json.dumps([message, code, lost]))
+        own.steps.clear()
         torch.distributed.destroy_process_group()
-        if own.rank == 0:
-            return message
-        limit = time.monotonic() + own.timeout
-        while time.monotonic() < limit:
-            if own.store.check(["0"]):
+        if own.rank > 0:
+            if _heard(own, ["0"], own.timeout):
+                own.store.set(f"{own.rank} knows", "")
                 return ""
-            time.sleep(POLL)
+        elif os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            # The store is in this process, and ends with it.
+            _heard(own, [f"{other} knows" for other in range(1, own.size)], FAREWELL)
     return message if own.rank == 0 or lost else f"process {own.rank} of {size}: {message}"
+
+
+def _heard(own: Launched, keys: list[str], seconds: float) -> bool:
+    """Return whether others have said something within some time."""
+    limit = time.monotonic() + seconds
+    while not (heard := own.store.check(keys)) and time.monotonic() < limit:
+        time.sleep(POLL)
+    return bool(heard)

@@ -37,7 +37,7 @@ def require_divisible(recipe: Recipe) -> None:
         counts = [n for n in range(size, 0, -1) if train.batch % (n * train.accumulate) == 0]
         raise RecipeError(
             f"train.batch: {train.batch:,} images can't be shared by {size} processes{pieces}; try "
-            f"{fitting}, or {counts[0]} processes"
+            f"{fitting}, or {counts[0]} process{'es' * (counts[0] > 1)}"
         )
 
 

@@ -22,7 +22,7 @@ from vgx.distributed.processes import begin, from_first, wait_for_first
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
-from vgx.errors import PluginError, RecipeError, Stopped, StorageError, noticing
+from vgx.errors import LostError, PluginError, RecipeError, Stopped, StorageError, noticing
 from vgx.files import require_writable, write_file
 from vgx.parts.base import noting_reads
 from vgx.parts.registry import Registry, discover
@@ -30,7 +30,7 @@ from vgx.recipe.lengths import with_length
 from vgx.recipe.load import dump_recipe, load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import checkpoint, frames, reading
-from vgx.runs.checkpoint import State
+from vgx.runs.checkpoint import State, last_good
 from vgx.runs.directory import Run, create, find, runs_dir
 from vgx.runs.moved import Command, keep_place, looking_back, other_images
 from vgx.runs.trust import registry_of, remember
@@ -297,6 +297,9 @@ def _train(
     except Stopped:
         if not training.left:
             raise
+    except LostError as error:
+        advice = f"{last_good(training.run)}; go on with: vgx resume {training.run.short}"
+        raise LostError(f"{error}; {advice}", error.exit_code) from error
 
 
 def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
