@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import vgx
+from vgx import rng
 from vgx.data.batches import Batches
 from vgx.data.store import open_store
 from vgx.distributed.pieces import gathered, own_pieces, require_same
 from vgx.distributed.state import group
 from vgx.engine.engine import Engine
 from vgx.errors import StorageError
-from vgx.evaluation import features
+from vgx.evaluation import evaluate, features
 from vgx.evaluation.features import FeatureCache, real_sets
 from vgx.evaluation.metrics import measure_samples, measure_training
 from vgx.parts.kinds import Metric
@@ -278,3 +280,62 @@ def test_features_of_the_cache_of_one_machine_alone_are_computed_by_all(monkeypa
     first = of_real()
     assert (tmp_path / "machine 0" / "features").exists()
     assert all(torch.equal(each, first) for each in in_processes(2, of_real))
+
+
+class Known:
+    """A posterior that is no Gaussian: its KL is that of its last sample."""
+
+    def __init__(self, mean):
+        self.mean = mean
+
+    def sample(self, generator):
+        self.drawn = self.mean + torch.randn(self.mean.shape, generator=generator)
+        return self.drawn
+
+    def kl(self):
+        return self.drawn.square()
+
+
+def test_posteriors_are_sampled_as_by_one_process():
+    """150 images are three pieces, whose samples are drawn with their numbers."""
+    recipe = vgx.load_recipe(RECIPES / "tiny.yaml", {"dataset.count": 150})
+    store = open_store(recipe.dataset.build(recipe.image), recipe.image)
+    real = real_sets(store, None, 150).reconstructed
+    model = SimpleNamespace(
+        recipe=SimpleNamespace(encoder=SimpleNamespace(conditional=False)),
+        encoder=None,
+        codes=torch.zeros(1),
+        posterior=lambda images, labels: Known(images.mean((2, 3))),
+    )
+    advanced = []
+
+    def measure():
+        settings = SimpleNamespace(seeds=1)
+        return evaluate._latent(model, real, settings, None, store, advanced.append)
+
+    one = measure()
+    assert advanced == [64, 64, 22]
+    means = real.batch(0, 150, CPU).mean((2, 3))
+    drawn = [
+        Known(some).sample(rng.generator(0, "evaluation posterior", number))
+        for number, some in enumerate(means.split(64))
+    ]
+    expected = torch.cat(drawn).double().square().mean(0)
+    assert one["kl_by_dimension"] == pytest.approx(expected.tolist())
+    assert in_processes(2, measure) == [one] * 2
+
+
+# --- commands of one process ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["check tiny", "fit", "encode", "fork", "report", "export"])
+def test_other_commands_say_that_they_work_in_one_process(nursery, tmp_path, command):
+    words = command.split()
+    child = nursery.run(tmp_path, *words, WORLD_SIZE="2", code=2)
+    assert f"WORLD_SIZE is 2: vgx {words[0]} works in one process" in child.err.read_text()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_who_only_reads_may_do_so_beside_a_training(nursery, tmp_path):
+    """In a container that a cluster has made for one process of several, for example."""
+    nursery.run(tmp_path, "parts", WORLD_SIZE="2")

@@ -34,6 +34,8 @@ COMMANDS = (
     *train.COMMANDS, *second.COMMANDS, *sample.COMMANDS, *evaluate.COMMANDS, *runs.COMMANDS,
     *inspect.COMMANDS,
 )  # fmt: skip
+# Those that the processes of a launcher do together, or that only read.
+SHARED = {each.name for each in COMMANDS} - {"fit", "encode", "import-weights", "new-plugin"}
 
 
 class Program(click.RichGroup):
@@ -73,6 +75,11 @@ class Program(click.RichGroup):
 @common
 def program() -> None:
     """The workbench for GANs, VAEs and their hybrids."""
+    command = click.get_current_context().invoked_subcommand
+    if command not in SHARED and os.environ.get("WORLD_SIZE", "1") != "1":
+        from vgx.training import environment
+
+        environment.one_process(f"vgx {command}")
 
 
 def run_program(arguments: Sequence[str]) -> int:

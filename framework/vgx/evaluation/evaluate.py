@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, repeat, starmap
+from itertools import repeat, starmap
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ from vgx.data.opening import store_of
 from vgx.data.store import Store, announce, open_source
 from vgx.distributed.group import alone, is_first
 from vgx.distributed.pieces import Piece, gathered, own_pieces, require_same
-from vgx.distributed.state import group
 from vgx.errors import HubError, RecipeError, noticing
 from vgx.evaluation import latents
 from vgx.evaluation.features import Advance, FeatureCache, RealImages, RealSets, real_sets
@@ -118,8 +117,7 @@ def evaluate_run(
         sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
         settings = _possible(settings, recipe, image, counts, cache, console, model)
-        same = f"{model.sha256} {store.content} {settings}"
-        require_same(same, "checkpoints, images or metrics")
+        require_same(f"{model.sha256} {store.content} {settings}", "files or metrics")
         measured = _measured(model, sets, settings, cache, source, store, console)
     parts = feature_parts(settings.metrics).values()
     notices += [*filter(None, (part.note(recipe.image) for part in parts)), *_few(settings, sets)]
@@ -141,13 +139,16 @@ def evaluate_run(
     }
     if is_first():
         write_file(place, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    for plugin in registry.plugins if is_first() else ():
         with alone():
-            failure = plugin.call("run_evaluated", run=people.Run(run.path))
-        if failure:
+            _call_plugins(run, registry, console)
+    return results
+
+
+def _call_plugins(run: Run, registry: Registry, console: Console) -> None:
+    for plugin in registry.plugins:
+        if failure := plugin.call("run_evaluated", run=people.Run(run.path)):
             text = f"plugin {plugin.title} failed after the evaluation of {run.path}: {failure}"
             console.warn(text)
-    return results
 
 
 def _data_of(dataset: Dataset, store: Store) -> dict[str, Any]:
@@ -383,8 +384,7 @@ def _latent(
     if part is None or (part.conditional and real.labels is None):
         return None
     posteriors = starmap(model.posterior, real.batches(model.codes.device))
-    numbers = count(group().rank, group().size)  # of this process's pieces
-    pieces = list[Piece]()
+    numbers, pieces = range(len(real))[own_pieces()], list[Piece]()
     for piece in gathered(map(latents.numbers_of, posteriors, numbers, repeat(model.encoder))):
         pieces.append(piece)
         advance(len(piece["mean"]))

@@ -23,6 +23,7 @@ from vgx.data.split import held_out
 from vgx.data.store import Images, Labels, Store
 from vgx.distributed.group import sum_over_processes
 from vgx.distributed.pieces import gathered, own_pieces
+from vgx.distributed.processes import local_rank
 from vgx.errors import Notice, StorageError
 from vgx.files import cache_dir
 from vgx.parts.kinds import Features
@@ -164,7 +165,7 @@ class FeatureCache:
             pieces.append(piece["of"])
             advance(len(piece["of"]))
         self.known[address] = torch.cat(pieces)
-        if self.on_disk:
+        if self.on_disk and local_rank() == 0:
             with suppress(StorageError):  # a cache that cannot be written keeps none
                 summed.write(file, {"features": self.known[address]}, address)
         return self.known[address]
