@@ -4,6 +4,7 @@
     python benchmarks/processes.py --out docs/performance.md # its section of the page
     python benchmarks/processes.py vae dcgan --json times.json
     python benchmarks/processes.py --quick                   # only checks that it works
+    python benchmarks/processes.py --paper                   # the cost for up to 1,000 processes
 
 Each candidate is a whole training as `vgx run` does it, in processes of its own that have the same
 settings from their environment as torchrun's. All of them are started first; then they take turns,
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import platform
 import resource
@@ -25,6 +27,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,6 +215,108 @@ def result(candidate: Candidate, options: argparse.Namespace) -> dict[str, Any]:
     return {"images/s": candidate.speeds, "cpu": candidate.cpu, **sums, "shares": shares}
 
 
+# --- on paper ----------------------------------------------------------------------------------
+
+
+class Same:
+    """A group of processes that all give the same; notes the bytes that are added up."""
+
+    def __init__(self, size: int) -> None:
+        self.rank, self.size, self.given = 0, size, list[int]()
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        self.given.append(tensor.nbytes)
+        tensor *= self.size
+
+
+@contextmanager
+def among(size: int) -> Iterator[Same]:
+    """Compute in the block as one of so many processes."""
+    from vgx.distributed.state import group, join
+
+    before = group()
+    join(same := Same(size))
+    try:
+        yield same
+    finally:
+        join(before)
+
+
+def sums_of(recipe: str, batch_norm: str) -> list[int]:
+    """Return the bytes of each sum over processes in a step of a recipe."""
+    import vgx
+    from vgx.data.batches import Batch
+    from vgx.engine.engine import Engine
+
+    changes = {"augment": [], "train.batch_norm": batch_norm, "train.batch": 4}
+    loaded = vgx.load_recipe(ROOT / "recipes" / f"{recipe}.yaml", changes)
+    with among(2) as same:
+        engine = Engine(loaded, 10)
+        engine.step(0, [Batch(torch.rand(2, *loaded.image.shape))])
+    return same.given
+
+
+def seconds_of(sums: Sequence[int], size: int, bandwidth: float, latency: float) -> float:
+    """Return the time of sums over processes, in a ring or, if that is faster, in a tree.
+
+    Each process has a bandwidth in bytes/s, and each message a latency in seconds.
+    """
+    around, across = 2 * (size - 1), 2 * math.ceil(math.log2(size))  # messages one after the other
+    ring, tree = ((around, around / size), (across, across))
+    return sum(
+        min(messages * latency + share * each / bandwidth for messages, share in (ring, tree))
+        for each in sums
+    )
+
+
+def on_paper(recipe: str = "anime_vaegan") -> str:
+    """Return tables of what sums and draws cost, for more processes than there are here."""
+    rows = []
+    for batch_norm in ("global", "local"):
+        sums = sums_of(recipe, batch_norm)
+        for name, (bandwidth, latency) in NETWORKS.items():
+            times = [1000 * seconds_of(sums, size, bandwidth, latency) for size in SIZES]
+            about = [f"`{batch_norm}`", f"{len(sums)}", f"{sum(sums) / 1e6:.1f}", name]
+            rows.append([*about, *(f"{ms:,.1f}" for ms in times)])
+    head = ["`batch_norm`", "sums", "MB", "network", *(f"{size:,} processes" for size in SIZES)]
+    intro = f"A step of `{recipe}`: milliseconds in sums over processes, on paper."
+    return f"{intro}\n\n{table(head, rows)}\n\n{drawn()}"
+
+
+def drawn(images: int = 64) -> str:
+    """Return a table of the time that draws for all images take each process."""
+    from vgx.distributed.minibatch import shared
+
+    rows = []
+    for size in (1, 8, 64):
+        with among(size), shared(images):
+            times = [fastest(lambda shape=shape: torch.randn(images, *shape)) for shape in DRAWN]
+        rows.append([f"{size:,}", f"{size * images:,}", *(f"{1000 * t:.2f}" for t in times)])
+    head = ["processes", "images of a minibatch", *(f"ms for {[*shape]}" for shape in DRAWN)]
+    about = f"{torch.get_num_threads()} thread of {platform.machine()}"
+    intro = f"Normal random numbers for all images, drawn by each process on {about}, and cut:"
+    return f"{intro}\n\n{table(head, rows)}"
+
+
+def fastest(work: Callable[[], object]) -> float:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+# By name: bytes/s of a process, and seconds of a message.
+NETWORKS = {
+    "10 Gbit Ethernet": (1.25e9, 50e-6),
+    "200 Gbit InfiniBand": (25e9, 5e-6),
+    "NVLink": (300e9, 3e-6),
+}
+SIZES = (2, 8, 64, 1000)
+DRAWN = ((256,), (3, 96, 96))  # of an image: its latents, and noise on its values
+
+
 # --- the section -------------------------------------------------------------------------------
 
 
@@ -262,12 +368,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="only checks that it works")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=5, help="steps in one turn of a candidate")
+    parser.add_argument("--paper", action="store_true", help="what more processes would cost")
     parser.add_argument("--json", type=Path, help="a file for the values of all rounds")
     parser.add_argument("--out", type=Path, help="a page whose section is replaced")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(options.recipes[0], json.loads(options.worker[0]), Path(options.worker[1]))
+        return
+    if options.paper:
+        print(on_paper())
         return
     options.warm = 1 if options.quick else 3
     if options.quick:
