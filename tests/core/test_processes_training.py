@@ -32,7 +32,7 @@ from safetensors.torch import load_file
 import vgx
 from vgx.distributed.state import Alone, join
 from vgx.errors import RecipeError
-from vgx.training.processes import require_divisible
+from vgx.training.processes import require_shareable
 
 pytestmark = pytest.mark.slow
 SHORT = ("--set", "train.draw_every=1000")
@@ -251,7 +251,7 @@ def test_a_minibatch_that_cannot_be_shared_is_refused_with_numbers_that_can(
     join(Alone(size=size))
     try:
         with pytest.raises(RecipeError) as error:
-            require_divisible(recipe)
+            require_shareable(recipe)
     finally:
         join(Alone())
     said = f"train.batch: {batch} images can't be shared {advice}"
@@ -276,3 +276,14 @@ raise SystemExit(0)
     assert (tmp_path / "steps-0").read_text() == (tmp_path / "steps-1").read_text() == "1 2 3 4 "
     assert (tmp_path / "ended").read_text() == "stopped"
     assert saved(*runs(tmp_path))[-1] == 4
+
+
+def test_compiled_networks_are_refused_by_several_processes():
+    recipe = vgx.load_recipe("tiny", {"train.compile": True})
+    require_shareable(recipe)  # one process
+    join(Alone(size=2))
+    try:
+        with pytest.raises(RecipeError, match=r"^train\.compile: .*; leave it out"):
+            require_shareable(recipe)
+    finally:
+        join(Alone())

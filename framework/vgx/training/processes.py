@@ -26,9 +26,12 @@ from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, numbered, runs_dir
 
 
-def require_divisible(recipe: Recipe) -> None:
-    """Raise `RecipeError` when the processes cannot share a minibatch equally."""
+def require_shareable(recipe: Recipe) -> None:
+    """Raise `RecipeError` when the processes cannot compute the steps of a recipe together."""
     train, size = recipe.train, group().size
+    if train.compile is True and size > 1:
+        message = "compiled networks would not see the images and draws of the other processes"
+        raise RecipeError(f"train.compile: {message}; leave it out, or train in one process")
     unit = size * train.accumulate
     if train.batch % unit:
         below = train.batch // unit * unit

@@ -54,7 +54,7 @@ from vgx.training.preparing import (
 from vgx.training.processes import (
     begun_before,
     held,
-    require_divisible,
+    require_shareable,
     require_same_images,
     state_from_first,
     where,
@@ -105,7 +105,7 @@ def steps(
     chosen, registry = pick_device(device), registry or discover(plugins)
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, (), registry)
-    require_divisible(recipe)
+    require_shareable(recipe)
     refuse_lost_parts(recipe, registry)
     if is_first():
         require_writable(runs_dir(out))
@@ -169,7 +169,7 @@ def further_steps(
     registry = registry_of(stopped)
     stored = trials.settled(load_recipe(stopped.recipe_file, (), registry))  # old runs have `auto`
     recipe = trials.as_before(recipe or stored, stored)
-    require_divisible(recipe)
+    require_shareable(recipe)
     changed = resuming.changes(stopped, stored, recipe)
     require_libraries(recipe.trackers)
     with held(stopped):
