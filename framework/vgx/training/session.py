@@ -54,8 +54,8 @@ from vgx.training.preparing import (
 from vgx.training.processes import (
     begun_before,
     held,
-    require_shareable,
     require_same_images,
+    require_shareable,
     state_from_first,
     where,
 )
