@@ -61,12 +61,12 @@ ENTRIES = {
     "factor_vae": Entry(6000, VAE),
     "vamp_prior": Entry(6000, VAE),
     "hierarchical_vae": Entry(
-        1200, ("encoder.widths=[16, 32, 64]", "decoder.widths=[64, 32, 16]", "train.batch=32")
+        4000, ("encoder.widths=[16, 32, 64]", "decoder.widths=[64, 32, 16]", "train.batch=32")
     ),
     "wae_mmd": Entry(6000, POINT),
     "wae_gan": Entry(6000, POINT),
     "aae": Entry(6000, POINT),
-    "soft_intro_vae": Entry(1200, ("train.batch=32", "train.optimizers.generator.lr=0.0005")),
+    "soft_intro_vae": Entry(4000),
     "dcgan": Entry(8000, GAN),
     "dcgan_ada": Entry(
         2600,
@@ -98,7 +98,7 @@ ENTRIES = {
             f"train.optimizers.discriminator.lr={cosine(2e-4, 5e-5)}",
         ),
     ),
-    "infogan": Entry(1000, (*SMALL_GAN, *FASTER)),
+    "infogan": Entry(3000, (*SMALL_GAN, *FASTER)),
     "stylegan2_ada": Entry(
         2000,
         (
@@ -132,9 +132,9 @@ ENTRIES = {
     ),
     "vqgan": Entry(2000, prior=2000),
     "fsq_autoencoder": Entry(700, prior=1000),
-    "residual_autoencoder": Entry(700, prior=1000),
+    "residual_autoencoder": Entry(2000, prior=2000),
     "kl_autoencoder": Entry(1600, prior=2000),
-    "eq_vae": Entry(700, ("losses.3.weight.after=400",), prior=1000),
+    "eq_vae": Entry(1600, prior=2000),
     "tiny_autoencoder": Entry(1000),
     "finetune_autoencoder": Entry(
         2000,
