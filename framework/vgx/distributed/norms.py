@@ -60,9 +60,7 @@ def batch_norm(
 ) -> Tensor:
     """Do what `torch.nn.functional.batch_norm` does, with the rows [n, C, ...] of all processes."""
     if not training:
-        return nn.functional.batch_norm(
-            x, running_mean, running_var, weight, bias, False, momentum, eps
-        )
+        return nn.functional.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
     own: tuple[Tensor, Tensor] = _Moments.apply(x)
     means, variances = stacked(torch.stack(own)).unbind(1)  # [P, C] each
     mean = means.mean(0)  # [C]
