@@ -75,9 +75,15 @@ class Dim(vgx.Augmentation, type="dim"):
     def build(self, image):
         return self.change
 
-    def change(self, images, generator):
+    def change(self, images, generator):  # noqa: C901
         rows = 1 if self.break_ == "batch" else len(images)
         factor = images.new_empty(rows, 1, 1, 1).uniform_(generator=generator)
+        if self.break_ == "images second":
+            factor = images.new_empty(2, rows).uniform_(generator=generator)[1].view(-1, 1, 1, 1)
+        if self.break_ == "order":
+            factor = factor[torch.randperm(rows, generator=generator)]
+        if self.break_ == "brightest":
+            factor = factor * images.mean((1, 2, 3), keepdim=True) / images.mean()
         if self.break_ == "ambient":
             factor = torch.rand_like(factor)
         if self.break_ == "in place":
@@ -104,6 +110,8 @@ class Net(nn.Module):
         super().__init__()
         self.linear, self.wrong = nn.Linear(before, after), wrong
         self.hidden = torch.rand(())  # in no state_dict
+        if wrong == "counts":
+            self.register_buffer("mean", torch.zeros(()))
         if wrong == "unused":
             self.extra = nn.Parameter(torch.zeros(3))
         if wrong == "numpy":
@@ -118,6 +126,12 @@ class Net(nn.Module):
         if self.wrong == "no_grad":
             with torch.no_grad():
                 return self.linear(flat)
+        if self.wrong == "own norm" and self.training:
+            flat = (flat - flat.mean(0)) / (flat.std(0) + 1)
+        if self.wrong == "features first" and self.training:
+            flat = flat * nn.functional.dropout(torch.ones_like(flat).T, 0.5).T
+        if self.wrong == "counts" and self.training:
+            self.mean.copy_(flat.detach().mean())
         if self.wrong == "cut off":
             flat = flat.detach()
         if self.wrong == "dropout":
@@ -220,10 +234,14 @@ class Gap(vgx.Loss, type="gap"):
     break_: str = ""
     """What is wrong."""
 
-    def generator(self, step):  # noqa: C901
+    def generator(self, step):  # noqa: C901, PLR0912
         if self.break_ == "silent":
             return None
         difference = (step.recon - step.real) ** 2
+        if self.break_ == "spread":
+            return difference.mean((1, 2, 3)).var(correction=0)
+        if self.break_ == "root of a mean":
+            return difference.mean().sqrt()
         if self.break_ == "sum":
             return difference.sum()
         if self.break_ == "vector":
@@ -253,6 +271,8 @@ class Gap(vgx.Loss, type="gap"):
             return None
         if self.break_ == "leak":
             return step.discriminator(step.recon).logits.mean()
+        if self.break_ == "judge's spread":
+            return step.real_score.logits.mean((1, 2, 3)).var(correction=0)
         if self.break_ == "weights leak":
             return step.parameters("decoder")["weight"].mean()
         return step.fake_score.logits.mean()
@@ -608,12 +628,73 @@ BROKEN = [
 ]
 
 
+ROWS = "draw for each image in the first dimension, and where several images are looked at use vgx"
+BROKEN += [
+    (Dim, "images second", f"on two processes what it gives is not that of one process: {ROWS}"),
+    (
+        Dim,
+        "brightest",
+        rf"what it gives is not .*{ROWS}.gather and vgx.own_rows, vgx.mean_over_pro",
+    ),
+    (Dim, "order", r"on two processes it raises RecipeError: randperm draws .*vgx\.replicated\(\)"),
+    (Flat, "own norm", f"on two processes its mean is not that of one process: {ROWS}"),
+    (Flat, "features first", f"on two processes its mean is not that of one process: {ROWS}"),
+    (Flat, "counts", f"on two processes its mean is not that of one process: {ROWS}"),
+    (Painter, "own norm", f"on two processes its logits is not that of one process: {ROWS}"),
+    (Critic, "own norm", f"on two processes its logits is not that of one process: {ROWS}"),
+    (Critic, "features first", f"on two processes its logits is not that of one process: {ROWS}"),
+    (Gap, "spread", "on two processes its generator's term is not .*or say across_batch = True"),
+    (
+        Gap,
+        "root of a mean",
+        "its generator's term in recon is not that of one .*vgx.mean_over_processes",
+    ),
+    (Gap, "judge's spread", "on two processes its discriminator's term is not that of one process"),
+]
+
+
 @pytest.mark.parametrize(("cls", "wrong", "message"), BROKEN, ids=lambda v: getattr(v, "type", v))
 def test_a_broken_part_is_told_by_name(cls, wrong, message):
     with pytest.raises(AssertionError, match=message) as fault:
         check_part(cls(break_=wrong))
     whose = f"{cls.kind} '{cls.type}' ({cls.__name__}) breaks its contract:\n- "
     assert str(fault.value).startswith(whose)
+
+
+class Declared(vgx.Loss, type="declared"):
+    """The spread of distances, which says that it looks across the images."""
+
+    across_batch = True
+
+    def generator(self, step):
+        return (step.recon - step.real).square().mean((1, 2, 3)).var(correction=0)
+
+
+class Averaged(vgx.Loss, type="averaged"):
+    """The root of a mean over the images of all processes."""
+
+    def generator(self, step):
+        return vgx.mean_over_processes((step.recon - step.real).square().mean()).sqrt()
+
+
+class Ranked(vgx.Augmentation, type="ranked"):
+    """Darken by the brightness beside that of all images, in an order that is drawn for all."""
+
+    def build(self, image):
+        return self.change
+
+    def change(self, images, generator):
+        every = vgx.gather(images.mean((1, 2, 3), keepdim=True))
+        with vgx.replicated():
+            order = torch.randperm(len(every), generator=generator)
+        factor = vgx.own_rows((every / every.max())[order])
+        own = images.new_empty(len(images), 1, 1, 1).uniform_(generator=generator)
+        return images * factor * own * torch.rand((), generator=generator)
+
+
+@pytest.mark.parametrize("cls", [Declared, Averaged, Ranked], ids=lambda cls: cls.type)
+def test_a_part_that_looks_across_images_as_the_tutorial_says_passes(cls):
+    check_part(cls())
 
 
 def test_all_that_is_wrong_is_told_at_once_and_an_exception_keeps_its_traceback():

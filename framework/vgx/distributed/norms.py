@@ -73,9 +73,7 @@ def batch_norm(
 ) -> Tensor:
     """Do what `torch.nn.functional.batch_norm` does, with the rows [n, C, ...] of all processes."""
     if not training:
-        return nn.functional.batch_norm(
-            x, running_mean, running_var, weight, bias, False, momentum, eps
-        )
+        return nn.functional.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
     own: tuple[Tensor, Tensor] = _Moments.apply(x)
     mean, var = of_all(*own)  # [C] each
     if running_mean is not None and running_var is not None:

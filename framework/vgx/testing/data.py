@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vgx.check.changing import faults_of_change
+from vgx.distributed.rows import gather, replicated
 from vgx.errors import Dropped
 from vgx.parts.contract import are_texts, check_tensor, out_of_range
 from vgx.parts.kinds import Labelled, Named
 from vgx.testing.case import LAST, B, Case, require, saved_and_loaded, unchanged, with_generator
+from vgx.testing.shared import Cut, check_shared
 
 
 def check_dataset(case: Case) -> None:
@@ -108,3 +110,10 @@ def check_augmentation(case: Case) -> None:
         other.load_state_dict(saved_and_loaded(augment.state_dict()))
         ours, theirs = (with_generator(each, images) for each in (augment, other))
         case.check(torch.equal(ours, theirs), "saved and loaded it changes images in another way")
+
+    def compute(cut: Cut) -> dict[str, Tensor]:
+        with replicated():
+            augment = case.part.build(case.image)
+        return {"what it gives": gather(with_generator(augment, cut(images.detach())))}
+
+    check_shared(case, B, compute)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from vgx import rng
 from vgx.check.attempt import same_tensors
 from vgx.check.changing import faults_of_figures
-from vgx.engine.losses import PlayerName, has_term
+from vgx.distributed.rows import gather, mean_over_processes, replicated
+from vgx.distributed.state import group
+from vgx.engine.losses import PlayerName, Term, has_term
 from vgx.parts.contract import NO_TERM, fault_of_term, with_tensors
 from vgx.step import Step
 from vgx.testing.case import (
@@ -24,6 +26,9 @@ from vgx.testing.case import (
     saved_and_loaded,
     tensors_of,
 )
+from vgx.testing.shared import ADVICE, Cut, check_shared
+
+SHARED = f"{ADVICE}; or say across_batch = True in the loss, which then sees all images"
 
 
 def check_loss(case: Case) -> None:
@@ -86,6 +91,32 @@ def _check_term(case: Case, player: PlayerName, step: Step, loss_module: Any, va
         other.load_state_dict(saved_and_loaded(loss_module.state_dict()))
         same = torch.equal(getattr(other, player)(step), getattr(loss_module, player)(step))
         case.check(same, f"saved and loaded {term} is another")
+    check_shared(case, len(step.z), partial(_shared_term, case, player, step), SHARED)
+
+
+def _shared_term(case: Case, player: PlayerName, step: Step, cut: Cut) -> dict[str, Tensor]:
+    """Return a term, its gradients and what the loss keeps, of the rows of all processes."""
+    counts = len(step.z), 2 * len(step.z)
+    with replicated():
+        fresh = built(partial(_build, case), case.part)
+
+    def rows(tensor: Tensor) -> Tensor:
+        own = cut(tensor) if tensor.dim() and len(tensor) in counts else tensor
+        return own.detach().requires_grad_(tensor.requires_grad)
+
+    own = with_tensors(step, rows)
+    with rng.ambient(0, "testing"):
+        value = Term(case.part.label, player, case.part, fresh, True).value(own)
+    inputs = {name: each for name, each in tensors_of(own).items() if each.requires_grad}
+    slopes = torch.autograd.grad(value, [*inputs.values()], allow_unused=True)
+    found = {f"its {player}'s term": mean_over_processes(value.detach())}
+    found |= {
+        f"the gradient of its {player}'s term in {name}": gather(slope) / group().size
+        for name, slope in zip(inputs, slopes, strict=True)
+        if slope is not None
+    }
+    kept = fresh.named_buffers() if isinstance(fresh, nn.Module) else ()
+    return found | {f"its {name}": each.clone() for name, each in kept}
 
 
 def _check_reach(

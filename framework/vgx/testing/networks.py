@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from vgx import rng
 from vgx.check.attempt import same_tensors
 from vgx.check.changing import faults_of_change
+from vgx.distributed.norms import over_all_processes
+from vgx.distributed.rows import replicated
 from vgx.parts.contract import (
     check_indices,
     check_mapped,
@@ -35,9 +37,11 @@ from vgx.testing.case import (
     unchanged,
     with_generator,
 )
+from vgx.testing.shared import Cut, check_shared, over_rows
 
 # Checks what a network returns for so many inputs, and returns its tensors by name.
 Check = Callable[[Any, int], dict[str, Tensor]]
+ROWS = ("mean", "sample", "logits")  # which of these have a row for each image
 
 
 def check_encoder(case: Case) -> None:
@@ -133,6 +137,21 @@ def _check_network(
     for name in ("mean", "logits") if case.part.kind != "discriminator" else ():
         near = name not in few or torch.allclose(few[name], outputs[name][:2], atol=ROUNDING)
         case.check(near, f"in evaluation mode its {name} depends on the batch's other images")
+    kinds = 2 if case.part.kind == "discriminator" and case.part.judges == "images" else 1
+
+    def compute(cut: Cut) -> dict[str, Tensor]:
+        with replicated():
+            network, further = built(build, case.part).train(), _further(case, B)
+        over_all_processes(network)
+        own = [
+            cut(torch.cat([each] * kinds)) if isinstance(each, Tensor) else each
+            for each in (*inputs, *further)
+        ]
+        with rng.ambient(0, "testing"):
+            outputs = check(network(*own), len(own[0]))
+            return over_rows({name: outputs[name] for name in ROWS if name in outputs}, network)
+
+    check_shared(case, B, compute)
     return network, outputs
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+import vgx
 from vgx_builtin.modules import SLOPE, spectrally_normed
 
 GROUP = 8  # images that share the statistics of a norm
@@ -60,6 +61,6 @@ class _GroupedBatchNorm(nn.Module):
         """[B, F, 1, N] -> the same shape; the last group may have fewer images."""
         groups = [
             nn.functional.batch_norm(group, None, None, self.weight, self.bias, training=True)
-            for group in torch.split(x, GROUP)
+            for group in torch.split(vgx.gather(x), GROUP)  # which may be of several processes
         ]
-        return torch.cat(groups)
+        return vgx.own_rows(torch.cat(groups))
