@@ -39,9 +39,9 @@ SHORT = ("--set", "train.draw_every=1000")
 ENDLESS = ("--set", "train.steps=100000", "--set", "train.draw_every=1000000")
 
 
-def tensors(run):
+def weights(run):
     newest = max((run / "checkpoints").iterdir())
-    return load_file(newest / "model.safetensors") | load_file(newest / "optimizer.safetensors")
+    return load_file(newest / "model.safetensors")
 
 
 def test_a_run_of_two_goes_on_with_one_and_is_that_of_one(nursery, tmp_path):
@@ -66,7 +66,7 @@ def test_a_run_of_two_goes_on_with_one_and_is_that_of_one(nursery, tmp_path):
     of_one = rows(one, 1)
     assert before == {n: of_one[n] for n in before}
     assert {**before, **rows(two, 1)} == of_one
-    expected, got = tensors(whole), tensors(run)
+    expected, got = weights(whole), weights(run)
     for name, tensor in expected.items():
         assert torch.allclose(got[name], tensor, rtol=2e-3, atol=2e-5), name
     for a, b in zip(lines(whole), lines(run), strict=True):
@@ -115,9 +115,8 @@ def test_when_one_is_killed_the_others_end_and_the_checkpoint_is_whole(nursery, 
     assert lines(run)[-1]["step"] == length
 
 
-NAN = AFTER.format(
-    rank=1, step=3, what="self.engine.players['generator'].parameters[0].data.fill_(float('nan'))"
-)  # fmt: skip
+SPOIL = "self.engine.players['generator'].parameters[0].data.fill_(float('nan'))"
+NAN = AFTER.format(rank=1, step=3, what=f"self.engine.rollbacks or {SPOIL}")
 MISSING = AFTER.format(
     rank=1, step=3, what="from vgx.errors import DataError; "
     "self.batches.shared = lambda *_: (_ for _ in ()).throw(DataError('a.png: is gone'))"
@@ -170,7 +169,7 @@ def test_machines_with_different_images_are_refused(nursery, tmp_path):
     for k, folder in enumerate(folders):
         (folder / "pictures").mkdir(parents=True)
         for n in range(16):
-            colour = (16 * n, 100, 200 + (k == n == 3))
+            colour = (16 * n, 100, 200 + (k == 1 and n == 3))
             Image.new("RGB", (16, 16), colour).save(folder / "pictures" / f"{n}.png")
     children = team(
         nursery, tmp_path, 2, "run", "tiny", "--data", "pictures", folders=folders, LOCAL_RANK="0"
