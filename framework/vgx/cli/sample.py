@@ -74,8 +74,7 @@ def sample(
     from vgx.runs.trust import registry_of
     from vgx.sampling.draw import decoded, draw_latents, open_sampler
 
-    console, given = Console(), parse_settings(settings)
-    fields = {key.removeprefix("sampler."): value for key, value in given.items()}  # as for `run`
+    console, fields = Console(), parse_settings(settings)
     with blaming(registry_of(trained)):
         if separate is None:
             path = save_grid(
