@@ -241,8 +241,7 @@ def trend(lines: Lines) -> str:
         else:
             moved = "fell" if last < first else "rose"
             texts.append(f"{name} {moved} from {first:.3g} to {last:.3g}")
-    count = "one" if len(tail) == 1 else f"{len(tail):,}"
-    when = f"From step {logged[0]['step']:,} to the last {count} logged"
+    when = f"From step {logged[0]['step']:,} to the last tenth of the log"
     return f"{when}: {listed(texts)}." if texts else ""
 
 

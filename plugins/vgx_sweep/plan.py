@@ -136,11 +136,7 @@ def with_metric(
         parts = [cast("type[vgx.Metric]", part) for _, part in registry.offers("metric")]
         metric = next((part.type for part in parts if by in part.gives), by)
         metrics = [*recipe.eval.metrics, metric]
-        try:
-            recipe = vgx.load_recipe(recipe, {"eval.metrics": metrics}, registry)
-        except vgx.RecipeError as error:
-            place = f"--set eval.metrics: eval.metrics.{len(metrics) - 1}"
-            raise vgx.RecipeError(str(error).replace(place, "--by")) from None
+        recipe = vgx.load_recipe(recipe, {"eval.metrics": metrics}, registry)
         if by not in recipe.eval.better:
             names = ", ".join(recipe.eval.better)
             raise vgx.RecipeError(f"--by {by}: choose one value of this metric: {names}")
@@ -160,8 +156,7 @@ def with_values(recipe: vgx.Recipe, settings: dict[str, Any], registry: vgx.Regi
     try:
         return vgx.load_recipe(recipe, settings, registry)
     except vgx.RecipeError as error:
-        text = re.sub("^--set ", "--over ", str(error), flags=re.MULTILINE)
-        raise vgx.RecipeError(text) from None
+        raise vgx.RecipeError(re.sub("(?m)^--set ", "--over ", str(error))) from None
 
 
 def fitted(axes: Sequence[Axis], recipe: vgx.Recipe, registry: vgx.Registry) -> list[Axis]:

@@ -169,10 +169,8 @@ def importances(plan: Plan, rows: Sequence[Row]) -> list[Importance]:
             fixed = optuna.trial.FixedTrial(row.parameters)
             for axis in plan.over:
                 axis.suggest(fixed)
-            kinds = fixed.distributions
-            study.add_trial(
-                optuna.create_trial(params=fixed.params, distributions=kinds, value=value)
-            )
+            about = {"params": fixed.params, "distributions": fixed.distributions, "value": value}
+            study.add_trial(optuna.create_trial(**about))
         evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=repeat)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its forest, and of values that are all equal

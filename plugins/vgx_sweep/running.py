@@ -133,8 +133,7 @@ def go(
         console.print(f"Study {study.name}: {plan.points:,} points{runs}, by {plan.by}")
         for axis in plan.over:
             console.print(f"  {axis.field}: {axis.text}")
-        where = "in another terminal" if study.server is None else "here or on another machine"
-        console.print(f"One more worker, {where}: {_again(study)}")
+        console.print(f"One more worker: {_again(study)}")
     try:
         if workers > 1:
             _several(study, machine, workers)

@@ -323,21 +323,18 @@ def give_back(study: Study, trial: Any) -> None:
 
 def finish(
     study: Study, trial: Any, state: str, value: float | None = None, reason: str = ""
-) -> bool:
+) -> None:
     """Note how a trial ended: "COMPLETE", "PRUNED" or "FAIL", and why.
 
-    Returns False when another worker took this one for dead: then the trial has failed already,
+    Nothing is noted when another worker took this one for dead: then the trial has failed already,
     and is tried again.
     """
     optuna = require_optuna()
-    with reaching(study.name):
-        try:
-            if reason:
-                trial.set_user_attr(REASON, reason)
-            study.optuna.tell(trial, value, state=optuna.trial.TrialState[state])
-        except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
-            return False
-    return True
+    failed = (optuna.exceptions.UpdateFinishedTrialError, ValueError)
+    with reaching(study.name), contextlib.suppress(*failed):
+        if reason:
+            trial.set_user_attr(REASON, reason)
+        study.optuna.tell(trial, value, state=optuna.trial.TrialState[state])
 
 
 def lost(study: Study) -> list[int]:

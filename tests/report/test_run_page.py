@@ -198,11 +198,13 @@ def test_the_summary_says_how_the_terms_went():
 
     lines = [line(1, 0.5, 1.0)] + [line(n, 0.3, 1.02) for n in range(2, 20)] + [line(20, 0.1, 1.02)]
     # The last tenth of twenty lines are two: (0.3 + 0.1) / 2.
-    told = "From step 1 to the last 2 logged: l1 fell from 0.5 to 0.2 and kl stayed near 1.02."
+    told = (
+        "From step 1 to the last tenth of the log: l1 fell from 0.5 to 0.2 and kl stayed near 1.02."
+    )
     assert run_data.trend(lines) == told
     assert run_data.trend(lines[:1]) == ""
     rising = [line(1, 0.5, 0.0), line(2, 0.6, 0.0)]
-    told = "From step 1 to the last one logged: l1 rose from 0.5 to 0.6 and kl stayed near 0."
+    told = "From step 1 to the last tenth of the log: l1 rose from 0.5 to 0.6 and kl stayed near 0."
     assert run_data.trend(rising) == told
 
 

@@ -117,7 +117,7 @@ def test_the_metric_is_added_where_the_recipe_has_it_not():
     assert with_metric(recipe, "psnr", REGISTRY) == recipe
     both = with_metric(recipe, "l1", REGISTRY)
     assert both.eval.better == {"psnr": "higher", "l1": "lower"}
-    with pytest.raises(vgx.RecipeError, match="^--by: no installed metric.*did you mean 'psnr'"):
+    with pytest.raises(vgx.RecipeError, match="did you mean 'psnr'"):
         with_metric(TINY, "psn", REGISTRY)
     with pytest.raises(vgx.RecipeError, match=r"--set eval.every=500"):
         with_metric(TINY, "psnr", REGISTRY, often=True)
@@ -177,6 +177,7 @@ def test_a_plan_comes_back_from_its_storage():
         ({"seeds": 10**6}, "seeds"),
         ({"seeds": "3"}, "seeds"),
         ({"over": []}, "over"),
+        ({"over": [{"field": "a", "values": [1]}] * 2, "points": 1}, "occurs twice"),
         ({"over": [{"field": "a", "values": [1], "code": "x"}]}, "over"),
         ({"search": "cmaes"}, "search"),
         ({"better": "faster"}, "better"),

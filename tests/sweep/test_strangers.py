@@ -33,7 +33,7 @@ def made(tmp_path_factory):
             plan.over[0].suggest(trial)
             trial.set_user_attr("figures", {"0": 10.5})
             trial.set_user_attr("runs", {"0": "0001-tiny"})
-            assert storing.finish(study, trial, "COMPLETE", 10.5)
+            storing.finish(study, trial, "COMPLETE", 10.5)
     return (folder / "s" / "study.db").read_bytes()
 
 
@@ -78,7 +78,7 @@ ATTRIBUTE = "UPDATE trial_user_attributes SET value_json = '{}' WHERE key = '{}'
         ATTRIBUTE.format(json.dumps({str(n): 1.0 for n in range(101)}), "figures"),
         ATTRIBUTE.format('{"0": 5}', "runs"),
         ATTRIBUTE.format('{"0": "' + 301 * "x" + '"}', "runs"),
-        ATTRIBUTE.format("77", "point"),
+        ATTRIBUTE.format("2", "point"),  # the points are 0 and 1
         ATTRIBUTE.format('"0"', "point"),
         "DELETE FROM trial_user_attributes WHERE key = 'point'",
         "UPDATE trial_params SET param_value = 7",

@@ -76,7 +76,7 @@ def copied(swept, tmp_path, monkeypatch):
 
 def test_each_run_is_an_ordinary_run_and_the_table_has_their_mean(swept):
     folder, out = swept
-    assert "One more worker, in another terminal: vgx sweep --join tiny\n" in out
+    assert "One more worker: vgx sweep --join tiny\n" in out
     runs = every(folder / "runs")
     assert [run.path.name for run in runs] == [f"000{n}-tiny" for n in (1, 2, 3, 4)]
     settings = [

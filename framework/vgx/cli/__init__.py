@@ -151,8 +151,7 @@ def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, int
 
 
 def _print_traceback(error: BaseException) -> None:
-    text = "".join(traceback.format_exception(error))
-    print(visible_lines(text.rstrip()), file=sys.stderr)
+    print(visible_lines("".join(traceback.format_exception(error)).rstrip()), file=sys.stderr)
 
 
 def _show_warning(

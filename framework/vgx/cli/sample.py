@@ -77,8 +77,7 @@ def sample(
     from vgx.sampling.draw import decoded_by_all, draw_latents, open_sampler
 
     begin()
-    console, given = Console(quiet=not is_first()), parse_settings(settings)
-    fields = {key.removeprefix("sampler."): value for key, value in given.items()}  # as for `run`
+    console, fields = Console(quiet=not is_first()), parse_settings(settings)
     with blaming(registry_of(trained)):
         if separate is None:
             path = save_grid(

@@ -185,10 +185,14 @@ def _takes_labels(recipe: Recipe) -> bool:
 def with_sampler(
     recipe: Recipe, sampler: str | None, settings: dict[str, Any], registry: Registry
 ) -> Recipe:
-    """Return the recipe with another sampler, or with other fields of its own sampler."""
+    """Return the recipe with another sampler, or with other fields of its own sampler.
+
+    A field may be written as in a recipe's settings: `sampler.of` is `of`.
+    """
     own = recipe.sampler.model_dump(mode="json")
     base = own if sampler in (None, own["type"]) else {"type": sampler}
-    return with_part(recipe, "sampler", {**base, **settings}, registry)
+    fields = {name.removeprefix("sampler."): value for name, value in settings.items()}
+    return with_part(recipe, "sampler", {**base, **fields}, registry)
 
 
 def prepare(
