@@ -173,12 +173,12 @@ from vgx.training import loop
 if os.environ["RANK"] == "0":
     draw = loop.draw
     def slowly(*given):
-        time.sleep(25)
+        time.sleep(45)
         return draw(*given)
     loop.draw = slowly
 """
     length = ("--set", "train.steps=2", "--set", "train.draw_every=2")
-    children = team(nursery, tmp_path, 2, "run", "tiny", *length, hook=slow, VGX_TIMEOUT="20")
+    children = team(nursery, tmp_path, 2, "run", "tiny", *length, hook=slow, VGX_TIMEOUT="30")
     ended, said = codes(children)
     assert ended == [0, 0], said
     asleep = AFTER.format(rank=1, step=2, what="import time; time.sleep(60)")

@@ -183,11 +183,17 @@ def test_machines_with_different_images_are_refused(nursery, tmp_path):
 
 def test_images_are_decoded_once_on_a_machine(nursery, tmp_path):
     hook = """
+import os, time
 from vgx.data import store
-build = store._build
+from vgx.training import preparing
+build, opened = store._build, preparing.store_of
 def noting(*given):
-    open("built", "a").write("x")
+    open("built", "a").write(os.environ["RANK"])
     return build(*given)
+def late(*given, **options):
+    time.sleep(2 * (os.environ["RANK"] == "0"))  # the other one would have begun
+    return opened(*given, **options)
+preparing.store_of = late
 store._build = noting
 """
     children = team(
@@ -195,7 +201,7 @@ store._build = noting
     )
     ended, said = codes(children)
     assert ended == [0, 0], said
-    assert (tmp_path / "built").read_text() == "x"
+    assert (tmp_path / "built").read_text() == "0"
     assert "Another run" not in children[0].out.read_text()
 
 
