@@ -501,9 +501,9 @@ HEAD = [
     "recipe, batch", "what", "images/s", "relative to the loop", "ms a step", "memory, GiB",
     "GFLOP for an image", "TFLOP/s", "of the products",
 ]  # fmt: skip
-SEVERAL = """`{recipe}` on several devices ({device}), in float32, one process for each, with the same
-number of images on each. The scaling is the speed of a device beside that of one device alone. The
-MB are those that each process sends in a step if the sums go around a ring."""
+SEVERAL = """`{recipe}` on several devices ({device}), in float32, one process for each, with as
+many images on each. The scaling is the speed of a device beside that of one device alone. The MB
+are those that each process sends in a step if the sums go around a ring."""
 SEVERAL_HEAD = [
     "devices", "images/s", "scaling", "sums a step", "MB a step", "time in sums", "GB/s in sums",
     "GFLOP for an image", "TFLOP/s of a device",
