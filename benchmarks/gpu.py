@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py                       # prints; a GPU is used if there is one
     python benchmarks/gpu.py --out docs/performance.md       # its section of the page
+    python benchmarks/gpu.py --devices 1,2,4,8     # and on several GPUs, by torchrun
     python benchmarks/gpu.py --quick               # only checks that it works
 
 The candidates take turns on the same images, so that changes of the device's speed affect all of
@@ -12,7 +13,11 @@ in each step, as notebooks do; vgx reads them in every tenth, as it logs by defa
 from __future__ import annotations
 
 import argparse
+import json
 import platform
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +28,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from performance import replaced
+from processes import counting
 from reference_loop import Encoder, Notebook, make_decoder
 from speed_training import WIDTHS
 from tables import ROOT, spread, table
@@ -316,6 +322,91 @@ def all_waits(device: torch.device, seconds: float) -> str:
     return f"Waits for the device in a step of {tried} recipes that is not logged: {said}."
 
 
+# --- several devices ----------------------------------------------------------------------------
+
+
+def several(options: argparse.Namespace) -> list[list[str]]:
+    """Train on more and more devices, with the same number of images on each; return a table."""
+    rows, of_one = [], 1.0
+    for count in options.devices:
+        with tempfile.TemporaryDirectory() as folder:
+            result = Path(folder) / "result.json"
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
+            own = ["--part", result, "--rounds", options.rounds, "--steps", options.steps]
+            own += ["--device", options.device.type] if options.device.type == "cpu" else []
+            own += ["--quick"] if options.quick else []
+            command = map(str, [sys.executable, *launcher, __file__, *own])
+            subprocess.run([*command], check=True)  # noqa: S603
+            found = json.loads(result.read_text())
+        middle = sorted(found["speeds"])[len(found["speeds"]) // 2]
+        of_one = middle / count if count == options.devices[0] else of_one
+        moved = found["bytes"] * 2 * (count - 1) / count  # by each process, in a ring
+        rows.append([
+            f"{count}", spread(found["speeds"]), f"{middle / count / of_one:.2f}",
+            f"{found['sums']}", f"{moved / 1e6:.1f}", f"{100 * found['share']:.0f} %",
+            f"{moved / found['seconds'] / 1e9:.2f}" if found["seconds"] else "-",
+            f"{found['gigaflop']:.2f}", f"{middle * found['gigaflop'] / count / 1000:.3g}",
+        ])  # fmt: skip
+    return rows
+
+
+def part(options: argparse.Namespace) -> None:
+    """Be one of the processes of `several`; the first one writes the result."""
+    from vgx.distributed.processes import begin, end, largest
+    from vgx.distributed.state import group
+
+    begin()
+    device = options.device if options.device.type == "cpu" else vgx_device()
+    recipe, batch = ("vae", 4) if options.quick else ("anime_vaegan", 64)
+    options.device = device
+    candidate = ours(
+        VGX, recipe, options, batch=batch * group().size, precision="fp32", compile=False
+    )
+    real = images(batch, options.size if recipe == "anime_vaegan" else 32, device)
+    speeds = []
+    with settings_of(candidate):
+        for _ in range(options.warm):
+            candidate.step(real)
+        for _ in range(options.rounds):
+            wait(device)
+            largest([0])  # all begin together
+            start = time.perf_counter()
+            for _ in range(options.steps):
+                candidate.step(real)
+            wait(device)
+            speeds.append(options.steps * batch * group().size / (time.perf_counter() - start))
+        with counting() as given, FlopCounterMode(display=False) as counter:
+            candidate.step(real)
+        seconds, whole = in_sums(candidate, real, device)
+    if group().rank == 0:
+        results = {"speeds": speeds, "sums": len(given), "bytes": sum(given), "seconds": seconds}
+        results |= {"share": seconds / whole}
+        results |= {"gigaflop": counter.get_total_flops() / batch / 1e9}
+        options.part.write_text(json.dumps(results))
+    end()
+
+
+def in_sums(candidate: Candidate, real: Tensor, device: torch.device) -> tuple[float, float]:
+    """Return the seconds of a step in sums over processes, and those of the whole step.
+
+    On a GPU the sums are the kernels of NCCL, which may wait for other devices.
+    """
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as recorded:
+        start = time.perf_counter()
+        candidate.step(real)
+        wait(device)
+        whole = time.perf_counter() - start
+    events = recorded.key_averages()
+    if device.type == "cuda":
+        times = [each.self_device_time_total for each in events if "nccl" in each.key.lower()]
+    else:
+        times = [each.cpu_time_total for each in events if each.key == "vgx: all-reduce"]
+    return sum(times) / 1e6, whole
+
+
 # --- the section -------------------------------------------------------------------------------
 
 
@@ -328,6 +419,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20, help="steps in one turn of a candidate")
     parser.add_argument("--compile", action="store_true", help="measure `compile: true` too")
+    parser.add_argument("--devices", type=numbers, default=(), help="such as 1,2,4,8: by torchrun")
+    parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="a page whose section is replaced")
     options = parser.parse_args()
     options.device = options.device or vgx_device()
@@ -335,9 +428,16 @@ def main() -> None:
     options.warm = 1 if options.quick else 5
     if options.quick:
         options.rounds = options.steps = 1
+    if options.part:
+        part(options)
+        return
     text = section(options)
     if options.out:
         options.out.write_text(replaced(options.out, "On a GPU", text))
+
+
+def numbers(text: str) -> list[int]:
+    return [int(each) for each in text.split(",")]
 
 
 def vgx_device() -> torch.device:
@@ -383,6 +483,9 @@ def section(options: argparse.Namespace) -> str:
         take_turns([last, compiled], real, options)
         ratios = [b / a for a, b in zip(last.speeds, compiled.speeds, strict=True)]
         add(f"`compile: true` beside that, after {seconds:.0f} s of compiling: {spread(ratios)}.")
+    if options.devices:
+        add(SEVERAL.format(recipe="vae" if options.quick else recipe, device=device.type))
+        add(table(SEVERAL_HEAD, several(options)))
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     add(f"*{options.rounds} rounds of {options.steps} steps on {gpu}; Python "
         f"{platform.python_version()}, torch {torch.__version__}.*")  # fmt: skip
@@ -397,6 +500,13 @@ column compares with large products of matrices: {fp32:.3g} TFLOP/s in float32 (
 HEAD = [
     "recipe, batch", "what", "images/s", "relative to the loop", "ms a step", "memory, GiB",
     "GFLOP for an image", "TFLOP/s", "of the products",
+]  # fmt: skip
+SEVERAL = """`{recipe}` on several devices ({device}), in float32, one process for each, with as
+many images on each. The scaling is the speed of a device beside that of one device alone. The MB
+are those that each process sends in a step if the sums go around a ring."""
+SEVERAL_HEAD = [
+    "devices", "images/s", "scaling", "sums a step", "MB a step", "time in sums", "GB/s in sums",
+    "GFLOP for an image", "TFLOP/s of a device",
 ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from performance import replaced
@@ -100,22 +100,33 @@ def timed(steps: Any, number: int) -> dict[str, float]:
 
 def counted(steps: Any, number: int) -> dict[str, float]:
     """Return how many sums over processes a step has, and the bytes that each process gives."""
-    from vgx.distributed.processes import Launched
+    with counting() as given:
+        timed(steps, number)
+    return {"sums": len(given) / number, "bytes": sum(given) / number}
+
+
+@contextmanager
+def counting() -> Iterator[list[int]]:
+    """Note the bytes of each sum over processes in the block."""
     from vgx.distributed.state import group, join
 
-    given: list[int] = []
+    before, given = group(), list[int]()
 
-    class Counting(Launched):
+    class Counting:
+        """The same group."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(before, name)
+
         def add_up(self, tensor: torch.Tensor) -> None:
             given.append(tensor.nbytes)
-            super().add_up(tensor)
+            before.add_up(tensor)
 
-    own = group()
-    if isinstance(own, Launched):
-        join(Counting(own.rank, own.size, own.store, own.said))
-    timed(steps, number)
-    join(own)
-    return {"sums": len(given) / number, "bytes": sum(given) / number}
+    join(cast("Any", Counting()))
+    try:
+        yield given
+    finally:
+        join(before)
 
 
 def profiled(steps: Any, number: int) -> dict[str, float]:

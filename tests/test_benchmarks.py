@@ -234,12 +234,18 @@ def test_each_variant_of_the_seed_recipe_differs_in_one_thing(benchmark):
     assert flat["rotation"]["augment"] == flat["ours"]["augment"]
 
 
+def vae_networks():
+    from vgx.engine.engine import Engine
+
+    return Engine(vgx.load_recipe(ROOT / "recipes" / "vae.yaml"), 10).networks.values()
+
+
 @pytest.mark.slow
 def test_a_plain_loop_and_vgx_take_turns_on_the_device_that_is_there(tmp_path):
     page = tmp_path / "performance.md"
     page.write_text("# Performance\n\n## Training\n\nBefore.\n")
     command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--quick", "--out", page]
-    command += ["--device", "cpu"]
+    command += ["--device", "cpu", "--devices", "1,2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     text = page.read_text()
@@ -255,6 +261,17 @@ def test_a_plain_loop_and_vgx_take_turns_on_the_device_that_is_there(tmp_path):
     gigaflop = [row[6] for row in rows]
     assert gigaflop[0] == gigaflop[1]  # the same networks
     assert float(gigaflop[4]) < float(gigaflop[3])  # vgx saves a pass of the discriminator
+    one, two = (
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith(("| 1 |", "| 2 |"))
+    )
+    assert (one[2], one[3], one[4], one[6]) == ("1.00", "0", "0.0", "-")
+    assert one[7] == two[7] == gigaflop[1]  # the same work for an image
+    # Of 6 BatchNorm layers a sum each way, latents for samplers, and all gradients together.
+    weights = sum(p.numel() for n in vae_networks() for p in n.parameters())
+    assert int(two[3]) == 2 * 6 + 2
+    assert float(two[4]) == pytest.approx(4e-6 * weights, abs=0.1)
 
 
 @pytest.fixture
