@@ -61,7 +61,9 @@ ENTRIES = {
     "factor_vae": Entry(6000, VAE),
     "vamp_prior": Entry(6000, VAE),
     "hierarchical_vae": Entry(
-        4000, ("encoder.widths=[16, 32, 64]", "decoder.widths=[64, 32, 16]", "train.batch=32")
+        1800,
+        ("encoder.widths=[16, 32, 64]", "decoder.widths=[64, 32, 16]", "train.batch=32"),
+        why="About a fifth of the faces have no clear eyes yet.",
     ),
     "wae_mmd": Entry(6000, POINT),
     "wae_gan": Entry(6000, POINT),
