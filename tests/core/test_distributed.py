@@ -142,6 +142,10 @@ SETTINGS = {
         "decoder={type: style, widths: [4, 4], styles: 4, mapping: 2, mixing: 0.9}",
         "losses=[hinge, {type: path-length, shrink: 2}]", "encoder=null", "train.fakes=[prior]",
     ],
+    "fewer latents than processes can share": [
+        "decoder={type: style, widths: [4, 4], styles: 4, mapping: 2, mixing: 0.9}",
+        "losses=[hinge, {type: path-length, shrink: 3}]", "encoder=null", "train.fakes=[prior]",
+    ],
 }  # fmt: skip
 SETTINGS |= {
     f"{penalty} {norm}": [f"losses=[l1, kl, wasserstein, {penalty}]", judge, BOTH]

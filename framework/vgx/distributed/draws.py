@@ -44,7 +44,7 @@ def _in_place(func: Function, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         drawn: Tensor = func(tensor, *args, **kwargs)
         return drawn
     if any(isinstance(each, Tensor) and each.dim() for each in (*args, *kwargs.values())):
-        return _unknown(func)  # a parameter for each image
+        _unknown(func)  # a parameter for each image
     return tensor.copy_(own_rows(func(_for_all(tensor), *args, **kwargs)))
 
 

@@ -5,6 +5,8 @@
 contract   check_part, full_step, and what every part is held to
 model      small_model, for samplers and metrics that are given one
 case       one part under test, and what the checks share
+processes  several processes inside of one program
+shared     a part on two processes against one
 data       data sets and augmentations
 networks   encoders, decoders and discriminators
 losses     losses

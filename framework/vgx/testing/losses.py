@@ -106,7 +106,7 @@ def _shared_term(case: Case, player: PlayerName, step: Step, cut: Cut) -> dict[s
 
     own = with_tensors(step, rows)
     with rng.ambient(0, "testing"):
-        value = Term(case.part.label, player, case.part, fresh, True).value(own)
+        value: Any = Term(case.part.label, player, case.part, fresh, weighted=True).value(own)
     inputs = {name: each for name, each in tensors_of(own).items() if each.requires_grad}
     slopes = torch.autograd.grad(value, [*inputs.values()], allow_unused=True)
     found = {f"its {player}'s term": mean_over_processes(value.detach())}

@@ -1,12 +1,13 @@
 """The term of the loss `path-length`.
 
-Letters: N latents, C channels, H x W pixels, Z the latent shape, W the shape of w, L layers, S
-numbers of a style.
+Letters: B images of a minibatch, N latents, C channels, H x W pixels, Z the latent shape, W the
+shape of w, L layers, S numbers of a style.
 """
 
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +27,24 @@ class PathLengthTerm(nn.Module):
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when all lengths are the average."""
-        generator = step.rng("path-length")
-        n = max(len(step.prior_z) // self.shrink, 1)
-        z = torch.empty_like(step.prior_z[:n]).normal_(generator=generator)  # [N, *Z]
-        w = step.map(z) if step.labels is None else step.map(z, step.labels[:n])  # [N, *W]
-        images = 2 * step.decode_mapped(w) - 1  # [N, C, H, W]
-        lengths = path_lengths(images, w, torch.empty_like(images).normal_(generator=generator))
-        mean = vgx.mean_over_processes(lengths.detach().mean())
-        self.average.lerp_(mean, 1 - self.decay)
+        generator, like = step.rng("path-length"), step.prior_z
+        labels = None if step.labels is None else self._first(vgx.gather(step.labels))
+        where: AbstractContextManager[None] = nullcontext()
+        if len(like) % self.shrink:  # several processes cannot share so few: each computes all
+            like, where = vgx.gather(like), vgx.replicated()
+        with where:
+            z = torch.empty_like(self._first(like)).normal_(generator=generator)  # [N, *Z]
+            w = step.map(z) if labels is None else step.map(z, vgx.own_rows(labels))  # [N, *W]
+            images = 2 * step.decode_mapped(w) - 1  # [N, C, H, W]
+            noise = torch.empty_like(images).normal_(generator=generator)
+            lengths = path_lengths(images, w, noise)
+            self.average.lerp_(vgx.mean_over_processes(lengths.detach().mean()), 1 - self.decay)
         value: Tensor = (lengths - self.average).square().mean()
         return value
+
+    def _first(self, rows: Tensor) -> Tensor:
+        """[N, ...]  Return as many of the first rows [B, ...] as are computed."""
+        return rows[: max(len(rows) // self.shrink, 1)]
 
 
 def path_lengths(images: Tensor, w: Tensor, noise: Tensor) -> Tensor:
