@@ -91,6 +91,10 @@ def got_signal(pid):
     return int(re.search(r"ShdPnd:\s*(\w+)", text)[1], 16) > 0
 
 
+def is_stopped(pid):
+    return "\nState:\tT" in Path(f"/proc/{pid}/status").read_text()
+
+
 @pytest.mark.bar("P1")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_outlives_the_launcher(tmp_path, number):
@@ -100,6 +104,7 @@ def test_no_process_outlives_the_launcher(tmp_path, number):
     pids = launched.workers()
     for pid in pids.values():
         os.kill(pid, signal.SIGSTOP)  # they never answer
+    wait_until(lambda: all(map(is_stopped, pids.values())), lambda: launched.said)
     os.kill(launched.process.pid, number)
     if number == signal.SIGINT:
         wait_until(lambda: all(map(got_signal, pids.values())), lambda: launched.said)
