@@ -94,7 +94,7 @@ def in_processes(count: int | None) -> None:
     if (size := os.environ.get("WORLD_SIZE", "1").strip()) not in ("", "1"):
         raise RecipeError(f"WORLD_SIZE is {size}: a launcher started them; leave out --processes")
     context = click.get_current_context()
-    assert context is not None  # a command calls this
+    assert context is not None  # a command is running
     words: list[str] = context.find_root().obj
     place = next(i for i, word in enumerate(words) if word.partition("=")[0] == "--processes")
     taken = 1 if "=" in words[place] else 2
