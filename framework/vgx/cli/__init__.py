@@ -73,9 +73,10 @@ class Program(click.RichGroup):
 )
 @click.version_option(__version__, prog_name="vgx")
 @common
-def program() -> None:
+@click.pass_context
+def program(context: click.Context) -> None:
     """The workbench for GANs, VAEs and their hybrids."""
-    command = click.get_current_context().invoked_subcommand
+    command = context.invoked_subcommand
     if command not in SHARED and os.environ.get("WORLD_SIZE", "1") != "1":
         from vgx.training import environment
 
