@@ -268,10 +268,62 @@ def test_a_plain_loop_and_vgx_take_turns_on_the_device_that_is_there(tmp_path):
     )
     assert (one[2], one[3], one[4], one[6]) == ("1.00", "0", "0.0", "-")
     assert one[7] == two[7] == gigaflop[1]  # the same work for an image
-    # Of 6 BatchNorm layers a sum each way, latents for samplers, and all gradients together.
+    # Of 5 BatchNorm layers a sum each way; latents and their KL, which samplers use; the mean KL
+    # of the loss, each way; all gradients together.
     weights = sum(p.numel() for n in vae_networks() for p in n.parameters())
-    assert int(two[3]) == 2 * 6 + 2
+    assert int(two[3]) == 2 * 5 + 2 + 2 + 1
     assert float(two[4]) == pytest.approx(4e-6 * weights, abs=0.1)
+
+
+@pytest.mark.slow
+def test_several_processes_take_turns_with_one(benchmark, tmp_path):
+    page, values = tmp_path / "performance.md", tmp_path / "times.json"
+    page.write_text("# Performance\n\n## Training\n\nBefore.\n")
+    command = [sys.executable, ROOT / "benchmarks" / "processes.py", "--quick"]
+    command += ["--out", page, "--json", values]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert re.findall(r"^## (.*)", text, re.MULTILINE) == ["Training", "Several processes"]
+    tiny = json.loads(values.read_text())["tiny"]["candidates"]
+    assert [*tiny] == ["1 process of 2 threads", "2 processes", "2 processes, `batch_norm: local`"]
+    one, both, local = tiny.values()
+    assert one["sums"] == 0
+    sums_of = benchmark("processes").sums_of  # of the same recipe, without processes
+    paper = [len(sums_of("tiny", name)) for name in ("global", "local")]
+    assert both["sums"] - local["sums"] == paper[0] - paper[1] > 0
+    assert local["bytes"] < both["bytes"]
+    for each in tiny.values():
+        assert min(*each["images/s"], *each["cpu"]) > 0
+    assert 0 < both["shares"]["all-reduce"] < 1
+    assert len(re.findall(r"^\| `tiny`, 8 \|", text, re.MULTILINE)) == 3 + 2
+
+
+def test_sums_on_paper_are_those_of_a_ring_or_a_tree(benchmark):
+    """By hand: 4 processes, 100 bytes at 10 bytes/s, and no latency or a long one."""
+    seconds_of = benchmark("processes").seconds_of
+    assert seconds_of([100], 4, 10.0, 0.0) == 2 * 3 / 4 * 10
+    assert seconds_of([100], 4, 10.0, 100.0) == 2 * 2 * (100 + 10)  # a tree of two levels
+    assert seconds_of([100, 100], 2, 10.0, 1.0) == 2 * (2 * 1 + 10)
+    sums = {name: benchmark("processes").sums_of("tiny", name) for name in ("global", "local")}
+    weights = 4 * trained_numbers("tiny")
+    assert weights <= max(sums["local"]) <= weights + 100  # and the terms
+    assert max(sums["local"]) == max(sums["global"])
+    assert len(sums["global"]) > len(sums["local"])
+
+
+def trained_numbers(recipe):
+    from vgx.engine.engine import Engine
+
+    engine = Engine(vgx.load_recipe(ROOT / "recipes" / f"{recipe}.yaml"), 10)
+    return sum(p.numel() for player in engine.players.values() for p in player.parameters)
+
+
+def test_draws_for_all_images_are_timed(benchmark):
+    module = benchmark("processes")
+    module.DRAWN = ((2,),)
+    rows = re.findall(r"^\| (\d+) \| ([\d,]+) \|", module.drawn(4), re.MULTILINE)
+    assert rows == [("1", "4"), ("8", "32"), ("64", "256")]
 
 
 @pytest.fixture
