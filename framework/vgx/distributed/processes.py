@@ -72,7 +72,10 @@ def begin() -> None:
     timeout = _timeout()
     end_with_launcher()
     dist: Any = torch.distributed
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank() % torch.cuda.device_count())
+        backend = "cpu:gloo,cuda:nccl"
     with _others("at the beginning"):
         patience = datetime.timedelta(seconds=TIMEOUT)
         store, rank, count = next(dist.rendezvous("env://", timeout=patience))
