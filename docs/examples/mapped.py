@@ -34,7 +34,8 @@ class _Mapped(nn.Module):
     def map(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         w = self.mapping(z)  # [B, W]
         if self.training:
-            self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean), 1 - self.decay)
+            mean = vgx.mean_over_processes(w.detach().mean(0))  # of all images
+            self.w_mean.lerp_(mean.to(self.w_mean), 1 - self.decay)
         return w
 
     def decode_mapped(self, w: Tensor) -> Tensor:

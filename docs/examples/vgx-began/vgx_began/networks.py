@@ -89,6 +89,7 @@ class Equilibrium(nn.Module):
         real, fake = -step.real_score.logits.mean(), -step.fake_score.logits.mean()
         value = real - self.k.clone() * fake  # a copy: k moves before the gradient is taken
         with torch.no_grad():
+            real, fake = vgx.mean_over_processes(torch.stack([real, fake]))  # of all images
             off = self.diversity * real - fake
             self.k.add_(self.rate * off).clamp_(0, 1)
             self.measure.copy_(real + off.abs())
