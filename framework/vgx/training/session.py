@@ -190,10 +190,10 @@ def further_steps(
         changes = environment.changes(stopped, now)
         for notice in changes:
             console.warn(notice)
+        continues = training.done < training.engine.steps
         if is_first():
             for notice in resuming.rewound(stopped, training.done or -1):
                 console.warn(notice)
-            continues = training.done < training.engine.steps
             if continues and not frames.due(training.done, stored.train.draw_every):
                 frames.forget(stopped, training.done)  # drawn only because it was stopped there
             if moved:
