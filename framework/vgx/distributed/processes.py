@@ -79,12 +79,14 @@ def begin() -> None:
     with _others("at the beginning"):
         patience = datetime.timedelta(seconds=TIMEOUT)
         store, rank, count = next(dist.rendezvous("env://", timeout=patience))
+        # A launcher that starts them again may keep what they said before, such as their addresses.
+        store = dist.PrefixStore(f"vgx {restarts()} of {count}", store)
         dist.init_process_group(
-            backend, store=dist.PrefixStore("vgx", store), rank=rank, world_size=count,
+            backend, store=dist.PrefixStore("group", store), rank=rank, world_size=count,
             timeout=FOREVER,
         )  # fmt: skip
         steps = dist.new_group(timeout=datetime.timedelta(seconds=timeout))
-    join(Launched(rank, count, dist.PrefixStore("vgx failed", store), timeout, [steps]))
+    join(Launched(rank, count, dist.PrefixStore("failed", store), timeout, [steps]))
     if rank:
         warnings.simplefilter("ignore", Notice)
 

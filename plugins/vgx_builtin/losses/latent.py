@@ -56,7 +56,9 @@ class Kl(vgx.Loss, type="kl"):
             posterior = gaussian(self.type, posterior)
             mu, logvar = posterior.mu, posterior.logvar  # [B, *Z]
             nats = -0.5 * (1 + logvar - mu**2 - logvar.exp()).flatten(1)  # [B, Z]
-        nats = vgx.mean_over_processes(nats.mean(0))  # [Z]
+        nats = nats.mean(0)  # [Z]
+        if self.free_bits or self.capacity is not None:  # which are of the whole minibatch
+            nats = vgx.mean_over_processes(nats)
         if self.latents is not None:
             nats = nats[slice(*self.latents)]
         if self.free_bits:
