@@ -458,7 +458,8 @@ class Loss(Component):
     reconstruction. The effective beta of `kl` is its weight over the sum of their weights."""
     across_batch: ClassVar[bool] = False
     """True: the value depends on which images share a minibatch, so `train.accumulate` changes it.
-    `vgx check` measures that, unless the loss draws random numbers."""
+    `vgx check` measures that, unless the loss draws random numbers. Of several processes each
+    computes the loss of the whole minibatch, whose values are gathered when they are read."""
 
     weight: Weight = 1.0
     """A number; a schedule `{from: 0, to: 1, steps: 5000, shape: linear}`; `{against: [l1]}`,
