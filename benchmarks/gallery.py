@@ -190,7 +190,7 @@ def taken_for_real(model: Any, held: Any) -> dict[str, float]:
     shares = {}
     for name, images in (("training", trained), ("held-out", held)):
         with torch.no_grad():
-            logits = torch.cat([model.discriminator(x).logits for x in images.batches(device)])
+            logits = torch.cat([model.discriminator(x).logits for x, _ in images.batches(device)])
         shares[f"taken-for-real-{name}"] = (logits > 0).float().mean().item()
     return shares
 

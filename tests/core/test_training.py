@@ -280,7 +280,7 @@ def open_as_before(*arguments, read=session.read_images):
 # What must be noticed when a run is resumed; and the function that notices it, with one that finds
 # no difference.
 DIFFERENCES = {
-    "recipe": (other_recipe_is_refused, "differences", lambda *_: {}),
+    "recipe": (other_recipe_is_refused, "resuming.differences", lambda *_: {}),
     "images": (other_images_are_refused, "read_images", open_as_before),
     "versions": (other_versions_are_said, "environment.changes", lambda *_: []),
 }

@@ -388,7 +388,7 @@ def test_workers_that_do_not_wait_for_the_server_end(
     opened, postgres, study_name, tmp_path, monkeypatch, record_property
 ):
     monkeypatch.setattr(storing, "WAIT", -1)
-    monkeypatch.setattr("vgx_sweep.work.AWAY", 1)
+    monkeypatch.setattr("vgx_sweep.work.MAX_FAILURES", 1)
     study = opened.create(study_name, plan_of(200), postgres.url, **SOON)
     workers = [begin(study_name, postgres.url, tmp_path / "done", 0.2) for _ in range(2)]
     while not study.trials("COMPLETE"):

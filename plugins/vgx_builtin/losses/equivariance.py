@@ -58,8 +58,8 @@ class Equivariance(vgx.Loss, type="equivariance"):
 
         # On the CPU, with the same key: the host needs the sizes, and must not wait for a GPU.
         own = torch.Generator().manual_seed(generator.initial_seed())
-        one = torch.empty((), dtype=real.dtype, device="cpu")  # for all images
-        drawn = [one.uniform_(generator=own).item() for _ in range(2)]
+        with vgx.replicated():  # for all images
+            drawn = torch.empty(2, dtype=real.dtype, device="cpu").uniform_(generator=own).tolist()
         factor = self.smallest + (1 - self.smallest) * drawn[0]
         height, width = (max(round(factor * side), 1) for side in z.shape[2:])
         square = real.shape[2] == real.shape[3] and z.shape[2] == z.shape[3]
