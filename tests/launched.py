@@ -20,17 +20,16 @@ from pathlib import Path
 WAIT = 240  # seconds, at most: this machine may be busy
 # Each process notes the images of each minibatch.
 NOTE_ROWS = """
-import json, os
+import json
 from vgx.data.batches import Batches
-shared = Batches.shared
+own_rows = Batches.own_rows
 def noting(self, number, pieces):
     from vgx.distributed.state import group
-    if pieces:
-        own = self.rows(number).reshape(pieces, group().size, -1)[:, group().rank].ravel()
-        with open(f"rows-{group().rank}.jsonl", "a") as file:
-            file.write(json.dumps([number, own.tolist()]) + chr(10))
-    return shared(self, number, pieces)
-Batches.shared = noting
+    own = own_rows(self, number, pieces)
+    with open(f"rows-{group().rank}.jsonl", "a") as file:
+        file.write(json.dumps([number, own.tolist()]) + chr(10))
+    return own
+Batches.own_rows = noting
 """
 # Does something in one process, after a step.
 AFTER = """
@@ -74,8 +73,8 @@ def codes(children):
 def trained(nursery, folder, size, *arguments, hook=""):
     """Train in so many processes to the end; return the newest run."""
     children = team(nursery, folder, size, *arguments, hook=hook)
-    ended, said = codes(children)
-    assert ended == [0] * size, said
+    ended, errors = codes(children)
+    assert ended == [0] * size, errors
     return runs(folder)[-1]
 
 
@@ -139,13 +138,13 @@ class Launcher:
             )  # fmt: skip
 
     @property
-    def said(self):
+    def output(self):
         return self.out.read_text() + self.err.read_text()
 
     def workers(self, size=2):
         """The numbers of the processes that it started, by their rank, when they are there."""
         return wait_until(
-            lambda: len(found := self._workers()) == size and found, lambda: self.said
+            lambda: len(found := self._workers()) == size and found, lambda: self.output
         )
 
     def _workers(self):
@@ -161,9 +160,9 @@ class Launcher:
         """Wait until the newest run has logged so many steps."""
         wait_until(
             lambda: steps_done(self.folder, count) or self.process.poll() is not None,
-            lambda: self.said,
+            lambda: self.output,
         )
-        assert self.process.poll() is None, self.said
+        assert self.process.poll() is None, self.output
 
     def end(self):
         """Wait for its end; return its exit code. Nobody may be left."""

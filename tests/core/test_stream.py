@@ -10,6 +10,7 @@ import time
 import weakref
 from collections import Counter
 from itertools import accumulate
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from vgx.data.batches import Batches
 from vgx.data.opening import encoded_hashes, open_stream
 from vgx.data.split import held_out
 from vgx.data.stream import StreamedImages, StreamedLabels
+from vgx.testing.processes import in_processes
 
 SPEC = vgx.ImageSpec(size=4)
 CPU = torch.device("cpu")
@@ -370,3 +372,38 @@ def test_the_content_is_that_of_the_fingerprint():
     one, two = (open_stream(Stream(groups), SPEC, Console()).content for groups in ([5], [6]))
     assert one != two
     assert open_stream(Stream([5]), SPEC, Console()).content == one
+
+
+class Asked(StreamedImages):
+    """A stream of grey images that notes which are asked for ahead."""
+
+    ahead = 16
+
+    def __init__(self):
+        self.source = SimpleNamespace(groups=[12, 12])
+        self.width, self.expected = 2, []
+
+    def expect(self, rows):
+        self.expected += rows.tolist()
+
+    def expect_groups(self, groups):
+        pass
+
+    def __getitem__(self, rows):
+        return np.zeros((len(rows), 2, 2, 3), np.uint8)
+
+
+def test_each_process_decodes_its_own_images_alone():
+    def expected():
+        images = Asked()
+        batches = Batches(images, 8, 0, torch.device("cpu"))
+        batches.shared(0, 2)
+        return images.expected, [batches.rows(n).tolist() for n in range(3)]
+
+    found = in_processes(2, expected)
+    first, second, third = found[0][1]
+    for rank, (rows, _) in enumerate(found):
+        cut = slice(2 * rank, 2 * rank + 2), slice(4 + 2 * rank, 6 + 2 * rank)  # of two pieces
+        assert rows == [
+            row for batch in (first, second, third) for part in cut for row in batch[part]
+        ]

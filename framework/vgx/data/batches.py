@@ -75,31 +75,34 @@ class Batches:
         epoch, place = divmod(number, self.per_epoch)
         return self._order.rows(self.seed, epoch, place * self.batch, (place + 1) * self.batch)
 
+    def own_rows(self, number: int, pieces: int) -> NDArray[np.int64]:
+        """[B/P]  Return this process's share of `rows`: equally much of each piece."""
+        parts = self.rows(number).reshape(pieces, group().size, -1)
+        return parts[:, group().rank].ravel()
+
     def __getitem__(self, number: int) -> Batch:
         """Return minibatch `number` on the device."""
         return self.shared(number, 1)
 
     def shared(self, number: int, pieces: int) -> Batch:
-        """Return this process's share of minibatch `number`: equally much of each of its pieces."""
-        processes = group()
-        parts = self.rows(number).reshape(pieces, processes.size, -1)
-        rows = parts[:, processes.rank].ravel()
+        """Return this process's share of minibatch `number`, on the device."""
+        rows = self.own_rows(number, pieces)
         if self.resident is not None:
             images = as_floats(self.resident[sent(torch.from_numpy(rows), self.device)])
         else:
             if isinstance(self.images, StreamedImages):
-                self._look_ahead(number, self.images)
+                self._look_ahead(number, pieces, self.images)
             images = as_images(self.images[rows], self.device)
         if self._labels is None:
             return Batch(images)
         return Batch(images, sent(torch.from_numpy(self._labels[rows]), self.device))
 
-    def _look_ahead(self, number: int, images: StreamedImages) -> None:
-        """Begin to read and decode what a minibatch and the next ones need."""
+    def _look_ahead(self, number: int, pieces: int, images: StreamedImages) -> None:
+        """Begin to read and decode what this process needs for a minibatch and the next ones."""
         after = number + 1 + min(AHEAD, images.ahead // self.batch)
         # Those before were looked at with the last minibatch.
         for later in range(self._looked if number < self._looked < after else number, after):
-            images.expect(self.rows(later))
+            images.expect(self.own_rows(later, pieces))
         self._looked = after
         if isinstance(self._order, Windowed):
             epoch, place = divmod(number, self.per_epoch)
