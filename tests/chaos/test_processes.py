@@ -58,16 +58,16 @@ def test_a_signal_stops_all_once(tmp_path, start, number, whom, code):
     launched.after(2)
     pids = launched.workers()
     os.kill(launched.process.pid if whom == "launcher" else pids[whom], number)
-    assert launched.end() == code, launched.said
+    assert launched.end() == code, launched.output
     gone(pids.values())
     (run,) = runs(tmp_path)
     step = saved(run)[-1]
     assert lines(run)[-1]["step"] == step
-    assert launched.said.count(f"stopped at step {step:,} and saved") == 1
+    assert launched.output.count(f"stopped at step {step:,} and saved") == 1
     if start is with_option:
-        assert "go on with: vgx resume 1 --processes 2\n" in launched.said
-        assert "elastic" not in launched.said
-        assert "Traceback" not in launched.said
+        assert "go on with: vgx resume 1 --processes 2\n" in launched.output
+        assert "elastic" not in launched.output
+        assert "Traceback" not in launched.output
     assert json.loads((run / "ended.json").read_text())["signal"] == number
 
 
@@ -78,9 +78,9 @@ def test_without_agreeing_the_others_would_be_lost(nursery, tmp_path, record_pro
     children = team(nursery, tmp_path, 2, "run", "tiny", *ENDLESS, hook=hook)
     wait_until(lambda: steps_done(tmp_path, 2), children[0].err.read_text)
     children[1].kill(signal.SIGTERM)
-    said = codes(children)[1]
+    errors = codes(children)[1]
     (run,) = runs(tmp_path)
-    assert json.loads((run / "ended.json").read_text())["how"] == "failed", said
+    assert json.loads((run / "ended.json").read_text())["how"] == "failed", errors
     assert [step for step in saved(run) if step % 5] == []
     record_property("seen", "the first process fails, and the step is not saved")
 
@@ -104,12 +104,12 @@ def test_no_process_outlives_the_launcher(tmp_path, number):
     pids = launched.workers()
     for pid in pids.values():
         os.kill(pid, signal.SIGSTOP)  # they never answer
-    wait_until(lambda: all(map(is_stopped, pids.values())), lambda: launched.said)
+    wait_until(lambda: all(map(is_stopped, pids.values())), lambda: launched.output)
     os.kill(launched.process.pid, number)
     if number == signal.SIGINT:
-        wait_until(lambda: all(map(got_signal, pids.values())), lambda: launched.said)
+        wait_until(lambda: all(map(got_signal, pids.values())), lambda: launched.output)
         os.kill(launched.process.pid, number)
-    assert launched.end() == (130 if number == signal.SIGINT else -number), launched.said
+    assert launched.end() == (130 if number == signal.SIGINT else -number), launched.output
     gone(pids.values())
 
 
@@ -119,13 +119,13 @@ def test_the_second_stage_is_trained_by_the_first_alone_and_stops(tmp_path, star
     launched = start(tmp_path, 2, "run", "tiny", *PRIOR)
     wait_until(
         lambda: list(tmp_path.glob("runs/*/prior/log.jsonl")) or launched.process.poll(),
-        lambda: launched.said,
+        lambda: launched.output,
     )
     pids = launched.workers()
     os.kill(launched.process.pid, signal.SIGINT)
-    assert launched.end() == (130 if start is with_option else 1), launched.said
+    assert launched.end() == (130 if start is with_option else 1), launched.output
     gone(pids.values())
-    assert launched.said.count("SIGINT: the prior is stopped at step ") == 1
+    assert launched.output.count("SIGINT: the prior is stopped at step ") == 1
     (run,) = runs(tmp_path)
     assert (run / "prior" / "prior.safetensors").exists()
 
@@ -141,10 +141,10 @@ def test_torchrun_starts_again_in_the_same_run_with_the_same_bits(nursery, tmp_p
     kill = "os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and os.kill(os.getpid(), 9)"
     hook = AFTER.format(rank=rank, step=8, what=kill)
     launched = torchrun(killed, 2, "run", "tiny", hook=hook, restarts=2)
-    assert launched.end() == 0, launched.said
+    assert launched.end() == 0, launched.output
     (run,) = runs(killed)
     assert end_of(run) == expected
-    assert "goes on from step 5" in launched.said
+    assert "goes on from step 5" in launched.output
 
 
 @pytest.mark.bar("P2", control="another launch")
@@ -165,9 +165,9 @@ def test_vgx_tells_which_process_was_killed(tmp_path, rank):
     launched.after(6)
     pids = launched.workers()
     os.kill(pids[rank], signal.SIGKILL)
-    assert launched.end() == 9, launched.said
+    assert launched.end() == 9, launched.output
     gone(pids.values())
-    assert f"vgx: process {rank} of 2 was ended by SIGKILL" in launched.said
+    assert f"vgx: process {rank} of 2 was ended by SIGKILL" in launched.output
     assert saved(*runs(tmp_path))[-1] % 5 == 0
 
 
@@ -186,13 +186,13 @@ if os.environ["RANK"] == "0":
 """
     length = ("--set", "train.steps=2", "--set", "train.draw_every=2")
     children = team(nursery, tmp_path, 2, "run", "tiny", *length, hook=slow, VGX_TIMEOUT="30")
-    ended, said = codes(children)
-    assert ended == [0, 0], said
+    ended, errors = codes(children)
+    assert ended == [0, 0], errors
     asleep = AFTER.format(rank=1, step=2, what="import time; time.sleep(60)")
     children = team(nursery, tmp_path, 2, "run", "tiny", *ENDLESS, hook=asleep, VGX_TIMEOUT="10")
-    ended, said = codes(children)
-    assert ended == [9, 9], said
-    assert "process 0 of 2 does not reach the others any more: they gave no answer" in said[0]
+    ended, errors = codes(children)
+    assert ended == [9, 9], errors
+    assert "process 0 of 2 does not reach the others any more: they gave no answer" in errors[0]
 
 
 @pytest.mark.bar("P3")

@@ -120,9 +120,9 @@ def _show_error(error: BaseException, arguments: Sequence[str]) -> int:
         return error.exit_code
     message, code = _described(error, arguments)
     if "WORLD_SIZE" in os.environ:
-        from vgx.distributed.processes import last_words
+        from vgx.distributed.processes import message_of_failure
 
-        message = last_words(message, code, lost=isinstance(error, LostError))
+        message = message_of_failure(message, code, lost=isinstance(error, LostError))
     if message:
         print_error(message)
     return code

@@ -88,6 +88,6 @@ def end_with_launcher() -> None:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def again(processes: int) -> str:
+def option_for(processes: int) -> str:
     """Return the option with which a command goes on as it was started; "" without `launch`."""
     return f" --processes {processes}" if LAUNCHER in os.environ else ""

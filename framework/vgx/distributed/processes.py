@@ -30,7 +30,7 @@ from vgx.errors import LostError, Notice, RecipeError
 T = TypeVar("T")
 TIMEOUT = 600.0  # seconds that processes wait for each other, to begin and in a step
 FOREVER = datetime.timedelta(days=365)
-FAREWELL = 2.0  # seconds in which the others learn that the first process failed
+FAILURE_SECONDS = 2.0  # in which the others learn that the first process failed
 POLL = 0.02  # seconds between two looks at what the others do, at most
 
 
@@ -47,7 +47,7 @@ class Launched:
 
     def add_up(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all processes."""
-        with _others():
+        with _connected():
             torch.distributed.all_reduce(tensor, group=self.steps[0])
 
 
@@ -76,10 +76,10 @@ def begin() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank() % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
-    with _others("at the beginning"):
+    with _connected("at the beginning"):
         patience = datetime.timedelta(seconds=TIMEOUT)
         store, rank, count = next(dist.rendezvous("env://", timeout=patience))
-        # A launcher that starts them again may keep what they said before, such as their addresses.
+        # A launcher that starts them again may keep the entries of before, such as their addresses.
         store = dist.PrefixStore(f"vgx {restarts()} of {count}", store)
         dist.init_process_group(
             backend, store=dist.PrefixStore("group", store), rank=rank, world_size=count,
@@ -128,7 +128,7 @@ def largest(numbers: Sequence[int]) -> list[int]:
     if not isinstance(own, Launched):
         return [*numbers]
     shared = torch.tensor(numbers)
-    with _others():
+    with _connected():
         torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX, own.steps[0])
     return [int(number) for number in shared.tolist()]
 
@@ -144,13 +144,13 @@ def from_first(function: Callable[[], T]) -> T:
         return function()
     if own.rank == 0:
         value = function()
-        said = json.dumps(value).encode()
-        _broadcast(torch.tensor([len(said)]), own.timeout)
-        _broadcast(torch.frombuffer(bytearray(said), dtype=torch.uint8), own.timeout)
+        content = json.dumps(value).encode()
+        _broadcast(torch.tensor([len(content)]), own.timeout)
+        _broadcast(torch.frombuffer(bytearray(content), dtype=torch.uint8), own.timeout)
         return value
     length = int(_broadcast(torch.zeros(1, dtype=torch.int64)))
-    heard: T = json.loads(bytes(_broadcast(torch.zeros(length, dtype=torch.uint8)).tolist()))
-    return heard
+    received: T = json.loads(bytes(_broadcast(torch.zeros(length, dtype=torch.uint8)).tolist()))
+    return received
 
 
 def wait_for_first() -> None:
@@ -161,7 +161,7 @@ def wait_for_first() -> None:
 def wait_for_all() -> None:
     """Wait until all processes are here, as long as it takes: each machine decodes its images."""
     if isinstance(group(), Launched):
-        with _others():
+        with _connected():
             _finish(torch.distributed.all_reduce(torch.zeros(1), async_op=True))
 
 
@@ -177,7 +177,7 @@ def once_a_machine(function: Callable[[], T]) -> T:
 
 def _broadcast(tensor: Tensor, seconds: float = FOREVER.total_seconds()) -> Tensor:
     """Return the tensor of the first process, in all."""
-    with _others():
+    with _connected():
         _finish(torch.distributed.broadcast(tensor, 0, async_op=True), seconds)
     return tensor
 
@@ -217,7 +217,7 @@ def end() -> None:
 
 
 @contextmanager
-def _others(when: str = "any more") -> Iterator[None]:
+def _connected(when: str = "any more") -> Iterator[None]:
     """Raise `LostError` when the others cannot be reached in the block."""
     try:
         yield
@@ -256,10 +256,10 @@ def _plain(reason: str) -> str:
     return reason.partition("\n")[0]
 
 
-def last_words(message: str, code: int, *, lost: bool) -> str:
+def message_of_failure(message: str, code: int, *, lost: bool) -> str:
     """Return what this process prints when it fails: "" when the first process prints it.
 
-    The others are told at once, and fail with the same message. `lost` says that this process
+    The others learn it at once, and fail with the same message. `lost` says that this process
     itself only failed since another one did.
     """
     own, size = group(), os.environ.get("WORLD_SIZE")
@@ -272,18 +272,18 @@ def last_words(message: str, code: int, *, lost: bool) -> str:
         own.steps.clear()
         torch.distributed.destroy_process_group()
         if own.rank > 0:
-            if _heard(own, ["0"], own.timeout):
-                own.store.set(f"{own.rank} knows", "")
+            if _stored(own, ["0"], own.timeout):
+                own.store.set(f"{own.rank} was informed", "")
                 return ""
         elif os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             # The store is in this process, and ends with it.
-            _heard(own, [f"{other} knows" for other in range(1, own.size)], FAREWELL)
+            _stored(own, [f"{other} was informed" for other in range(1, own.size)], FAILURE_SECONDS)
     return message if own.rank == 0 or lost else f"process {own.rank} of {size}: {message}"
 
 
-def _heard(own: Launched, keys: list[str], seconds: float) -> bool:
-    """Return whether others have said something within some time."""
+def _stored(own: Launched, keys: list[str], seconds: float) -> bool:
+    """Return whether the store has these entries within some time."""
     limit = time.monotonic() + seconds
-    while not (heard := own.store.check(keys)) and time.monotonic() < limit:
+    while not (found := own.store.check(keys)) and time.monotonic() < limit:
         time.sleep(POLL)
-    return bool(heard)
+    return bool(found)

@@ -20,7 +20,7 @@ from vgx.console import Console
 from vgx.data.store import name_of
 from vgx.data.stream import StreamedImages
 from vgx.distributed.group import is_first
-from vgx.distributed.launcher import again
+from vgx.distributed.launcher import option_for
 from vgx.distributed.processes import from_first, wait_for_first
 from vgx.distributed.state import group
 from vgx.errors import DataError, DivergedError, HubError, Stopped, StorageError, noticing
@@ -98,7 +98,7 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
 
 def _go_on(training: Training) -> str:
     """Return the command that goes on with a run in as many processes."""
-    return f"go on with: vgx resume {training.run.short}{again(group().size)}"
+    return f"go on with: vgx resume {training.run.short}{option_for(group().size)}"
 
 
 def _draw_and_save(training: Training, due: Due, console: Console) -> None:

@@ -1,6 +1,6 @@
 // The page of a study. A point has a place on each axis: a number, or which one of the values.
 
-// The weight of a loss is told with the name of the loss.
+// The weight of a loss is shown with the name of the loss.
 function titled(field) {
   const place = /^losses\.(\d+)\./.exec(field);
   const loss = place && data.losses[place[1]];
