@@ -138,7 +138,12 @@ class Net(nn.Module):
             flat = nn.functional.dropout(flat, 0.5, training=True)
         if self.wrong == "pairs" and len(flat) == 2:
             raise ValueError("BatchNorm wants more")
-        return self.linear(flat) + (self.hidden if self.wrong == "state" else 0)
+        outputs = self.linear(flat) + (self.hidden if self.wrong == "state" else 0)
+        if self.wrong == "own gradient" and self.training:  # the mean of all, but its own slope
+            mean = outputs.mean(0)
+            outputs = outputs - mean + mean.detach()
+            outputs = outputs - vgx.mean_over_processes(mean.detach())
+        return outputs
 
 
 class Flat(vgx.Encoder, type="flat"):
@@ -639,6 +644,7 @@ BROKEN += [
     (Dim, "order", r"on two processes it raises RecipeError: randperm draws .*vgx\.replicated\(\)"),
     (Flat, "own norm", f"on two processes its mean is not that of one process: {ROWS}"),
     (Flat, "features first", f"on two processes its mean is not that of one process: {ROWS}"),
+    (Flat, "own gradient", f"the gradient of its weights is not that of one process: {ROWS}"),
     (Flat, "counts", f"on two processes its mean is not that of one process: {ROWS}"),
     (Painter, "own norm", f"on two processes its logits is not that of one process: {ROWS}"),
     (Critic, "own norm", f"on two processes its logits is not that of one process: {ROWS}"),
