@@ -103,6 +103,12 @@ class Dim(vgx.Augmentation, type="dim"):
         return images * factor
 
 
+def centred(rows):
+    """Rows less the mean of those of all processes, with the slope of their own mean alone."""
+    mean = rows.mean(0)
+    return rows - mean + mean.detach() - vgx.mean_over_processes(mean.detach())
+
+
 class Net(nn.Module):
     """One linear layer, and what a test breaks."""
 
@@ -139,11 +145,7 @@ class Net(nn.Module):
         if self.wrong == "pairs" and len(flat) == 2:
             raise ValueError("BatchNorm wants more")
         outputs = self.linear(flat) + (self.hidden if self.wrong == "state" else 0)
-        if self.wrong == "own gradient" and self.training:  # the mean of all, but its own slope
-            mean = outputs.mean(0)
-            outputs = outputs - mean + mean.detach()
-            outputs = outputs - vgx.mean_over_processes(mean.detach())
-        return outputs
+        return centred(outputs) if self.wrong == "own gradient" and self.training else outputs
 
 
 class Flat(vgx.Encoder, type="flat"):
