@@ -9,8 +9,9 @@
 Each candidate is a whole training as `vgx run` does it, in processes of its own that have the same
 settings from their environment as torchrun's. All of them are started first; then they take turns,
 and who has no turn waits for a line on its input, so that changes of the machine's speed affect
-all. One process has two threads, each of several has one. Values are medians over the rounds, with
-minimum and maximum.
+all. One process has two threads, each of several has one. Two processes that share nothing are two
+trainings with half of the minibatch each: more than they do, two processes that share one cannot.
+Values are medians over the rounds, with minimum and maximum.
 """
 
 from __future__ import annotations
@@ -50,11 +51,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "quickstart": {},
 }
 QUICK: dict[str, dict[str, Any]] = {"tiny": {}}
-# By name: the number of processes, and train.batch_norm. `--quick` leaves the last one out.
+# By name: the number of processes, and train.batch_norm, or "" when each has a training of its own.
+# `--quick` leaves the last one out.
 CANDIDATES = {
     "1 process of 2 threads": (1, "global"),
     "2 processes": (2, "global"),
     "2 processes, `batch_norm: local`": (2, "local"),
+    "2 processes that share nothing": (2, ""),
     "4 processes": (4, "global"),
 }
 # Nothing but steps is measured, and all candidates compute the same.
@@ -166,16 +169,17 @@ class Candidate:
         return [json.loads(answer) for answer in answers]
 
 
-def start(name: str, recipe: str, changes: dict[str, Any], folder: Path) -> Candidate:
-    """Start the processes of a candidate."""
+def start(name: str, recipe: str, settings: dict[str, Any], batch: int, folder: Path) -> Candidate:
+    """Start the processes of a candidate, which have `batch` images in a step."""
     count, batch_norm = CANDIDATES[name]
+    shares = {"train.batch_norm": batch_norm} if batch_norm else {"train.batch": batch // count}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = {**changes, **SETTINGS, "train.batch_norm": batch_norm}
     own = folder / f"{count} {batch_norm}"
     own.mkdir()
-    command = [sys.executable, __file__, recipe, "--worker", json.dumps(settings), str(own)]
+    changed = json.dumps({**settings, **shares})
+    command = [sys.executable, __file__, recipe, "--worker", changed, str(own)]
     processes = []
     with (own / "log").open("w") as log:
         for rank in range(count):
@@ -184,7 +188,8 @@ def start(name: str, recipe: str, changes: dict[str, Any], folder: Path) -> Cand
                 "WORLD_SIZE": count, "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": port,
             }  # fmt: skip
-            given = {"OMP_NUM_THREADS": threads, **(several if count > 1 else {})}
+            together = count > 1 and batch_norm
+            given = {"OMP_NUM_THREADS": threads, **(several if together else {})}
             environment = {**os.environ, **{key: str(value) for key, value in given.items()}}
             processes.append(subprocess.Popen(  # noqa: S603
                 command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -197,13 +202,14 @@ def measure(recipe: str, changes: dict[str, Any], options: argparse.Namespace) -
     """Let the candidates take turns; return what was measured, by candidate."""
     import vgx
 
-    loaded = vgx.load_recipe(ROOT / "recipes" / f"{recipe}.yaml", {**changes, **SETTINGS})
+    settings = {**changes, **SETTINGS}
+    loaded = vgx.load_recipe(ROOT / "recipes" / f"{recipe}.yaml", settings)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VGX_CACHE"] = f"{folder}/cache"
         candidates: list[Candidate] = []
         try:
             for name in [*CANDIDATES][: -1 if options.quick else None]:
-                candidates.append(start(name, recipe, changes, Path(folder)))
+                candidates.append(start(name, recipe, settings, loaded.train.batch, Path(folder)))
                 candidates[-1].ask(f"time {options.warm}")
             images = options.steps * loaded.images_per_step
             for _ in range(options.rounds):
@@ -335,8 +341,10 @@ ABOUT = """## Several processes
 
 `python benchmarks/processes.py` trains each recipe with one process of two threads, with two and
 four processes of one thread over gloo, and with `train.batch_norm: local`, in turns on the same
-machine. The bar for two processes is 0.9 of the images/s of one; four processes share the cores, so
-that they show what more processes cost, and no gain. The CPU time is that of all processes."""
+machine. The bar for two processes is 0.9 of the images/s of one. Two processes that share nothing,
+each a training of its own with half of the minibatch, show what is possible. Four processes share
+the cores, so that they show what more processes cost, and no gain. The CPU time is that of all
+processes."""
 SHOWN = """Where the time goes: the sums over processes in a step and what one process gives to
 them, and the shares of a step in these sums and in waiting for the others before it begins. A
 process is in a sum until the slowest has come, so that its share counts unequal speed, too."""

@@ -286,9 +286,10 @@ def test_several_processes_take_turns_with_one(benchmark, tmp_path):
     text = page.read_text()
     assert re.findall(r"^## (.*)", text, re.MULTILINE) == ["Training", "Several processes"]
     tiny = json.loads(values.read_text())["tiny"]["candidates"]
-    assert [*tiny] == ["1 process of 2 threads", "2 processes", "2 processes, `batch_norm: local`"]
-    one, both, local = tiny.values()
-    assert one["sums"] == 0
+    local_name, lonely_name = "2 processes, `batch_norm: local`", "2 processes that share nothing"
+    assert [*tiny] == ["1 process of 2 threads", "2 processes", local_name, lonely_name]
+    one, both, local, lonely = tiny.values()
+    assert one["sums"] == lonely["sums"] == 0
     sums_of = benchmark("processes").sums_of  # of the same recipe, without processes
     paper = [len(sums_of("tiny", name)) for name in ("global", "local")]
     assert both["sums"] - local["sums"] == paper[0] - paper[1] > 0
@@ -296,7 +297,7 @@ def test_several_processes_take_turns_with_one(benchmark, tmp_path):
     for each in tiny.values():
         assert min(*each["images/s"], *each["cpu"]) > 0
     assert 0 < both["shares"]["all-reduce"] < 1
-    assert len(re.findall(r"^\| `tiny`, 8 \|", text, re.MULTILINE)) == 3 + 2
+    assert len(re.findall(r"^\| `tiny`, 8 \|", text, re.MULTILINE)) == 4 + 2
 
 
 def test_sums_on_paper_are_those_of_a_ring_or_a_tree(benchmark):
