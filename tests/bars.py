@@ -5,8 +5,11 @@ passes when that is noticed, says so too: `@pytest.mark.bar("R1", control="writt
 A test of many cases says how many: `record_property("cases", 300)`; a control may say what was
 measured: `record_property("seen", "0 of 8 saved")`.
 
-The table is written by the whole thorough tier, `pytest -n 2 -m chaos`, or by any selection of it into
-the file that VGX_RELIABILITY names.
+A test that compares a recipe's training by several processes with that by one says how far they are
+apart at most: `record_property("equal", [["vae", 2, 1.5e-13]])`. That is the table of docs/distributed.md.
+
+The tables are written by the whole thorough tier, `pytest -n 2 -m chaos`, or by any selection of it
+into the file that VGX_RELIABILITY names.
 """
 
 # ruff: noqa: E501 - a row of a table is a line
@@ -24,6 +27,7 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+EQUAL = PAGE.with_name("distributed.md")
 BEGIN, END = "<!-- made by pytest -m chaos -->", "<!-- end of what is made -->"
 
 BARS = {
@@ -41,6 +45,7 @@ BARS = {
     "P1": "a signal to one of several processes, to torchrun and to `vgx --processes`, in a step, while the first one draws, and in the second stage: all stop at one step with one checkpoint, the exit code is right, the message is there once, no process is left",
     "P2": "one of several processes killed, silent, or with an error of its own: the others end with exit code 9 or that of the error, the checkpoint is whole; torchrun's restart goes on in the same run and ends with the same bits",
     "P3": "a run begun by some processes goes on with fewer and more: the same images in each minibatch, and the losses and weights of one process within rounding",
+    "P4": "every recipe, 20 steps in float64 by 2 and by 4 processes over gloo: terms, weights, averages and optimizers are those of one process within 1e-9, and all processes have the same bits",
     "S1": "pickle files, archives and headers in place of everything that vgx reads, under an audit hook: refused; nothing is executed or written, and no connection is made",
     "S2": "the code itself: pickle, `eval`, `exec` and `torch.load` occur only in `import-weights`",
     "S3": "bombs in images, recipes, checkpoints, logs and archives: refused within 5 seconds and 200 MiB",
@@ -97,6 +102,7 @@ class Table:
 
     def __init__(self, config):
         self.config, self.tests, self.start = config, {}, time.monotonic()
+        self.equal = {}  # by recipe and number of processes
         asked = config.option.markexpr == "chaos" and not config.option.collectonly
         narrowed = config.option.keyword or config.option.deselect or config.option.ignore
         self.whole = asked and not narrowed and config.args == config.getini("testpaths")
@@ -118,6 +124,8 @@ class Table:
         test = self.tests.setdefault(report.nodeid, Test(*properties["bar"]))
         test.cases, test.seen = properties.get("cases", 1), properties.get("seen", "")
         test.seconds += report.duration
+        for recipe, processes, distance in properties.get("equal", ()):
+            self.equal.setdefault(recipe, {})[processes] = distance
         if not report.passed:
             test.outcome = report.outcome
 
@@ -126,11 +134,12 @@ class Table:
             return
         target = os.environ.get("VGX_RELIABILITY")
         if target:
-            Path(target).write_text(self.text())
+            Path(target).write_text(f"{self.text()}\n{self.distances()}")
         elif self.whole and not (session.shouldstop or session.shouldfail):
-            page = PAGE.read_text(encoding="utf-8")
-            before, after = page.split(BEGIN)[0], page.split(END)[1]
-            PAGE.write_text(f"{before}{BEGIN}\n{self.text()}{END}{after}", encoding="utf-8")
+            for page, text in ((PAGE, self.text()), (EQUAL, self.distances())):
+                written = page.read_text(encoding="utf-8")
+                before, after = written.split(BEGIN)[0], written.split(END)[1]
+                page.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
 
     def text(self):
         """Return the table, and what it was made with."""
@@ -143,6 +152,16 @@ class Table:
         head = "| bar | what was done | N | failures | seconds | negative control |"
         rows = [row(bar, [t for t in self.tests.values() if t.bar == bar]) for bar in BARS]
         return "\n".join([about, "", head, "|---|---|---|---|---|---|", *rows, ""])
+
+    def distances(self):
+        """Return the table of recipes that several processes trained, and one."""
+        numbers = sorted({number for found in self.equal.values() for number in found})
+        head = f"| recipe | {' | '.join(f'{number} processes' for number in numbers)} |"
+        rows = [
+            f"| `{recipe}` | {' | '.join(f'{found[n]:.1e}' if n in found else '-' for n in numbers)} |"
+            for recipe, found in sorted(self.equal.items())
+        ]
+        return "\n".join([head, f"|---|{'---|' * len(numbers)}", *rows, ""])
 
 
 def row(bar, tests):

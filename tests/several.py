@@ -116,18 +116,22 @@ def same_bits(first, other):
     assert not different
 
 
-def apart(one, several):
-    """The names of tensors that are further apart than rounding, and how far they are."""
+def distances(one, several):
+    """How far each tensor of one training is from that of another at most, by name."""
     assert one.keys() == several.keys()
     assert all(one[name].shape == several[name].shape for name in one)
-    distances = {
+    return {
         name: (one[name].double() - several[name].double()).abs().max().item()
         for name in one
         if one[name].numel()
     }
+
+
+def apart(one, several):
+    """The names of tensors that are further apart than rounding, and how far they are."""
     return {
         name: distance
-        for name, distance in distances.items()
+        for name, distance in distances(one, several).items()
         if not distance <= (STORED if name.startswith("stored ") else SAME)
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from bars import BARS, BEGIN, END, PAGE, Table
+from bars import BARS, BEGIN, END, EQUAL, PAGE, Table
 from conftest import SLOW
 
 TESTS = Path(__file__).parent
@@ -75,22 +75,26 @@ def test_only_the_whole_tier_is_written_down(table):
     assert not Table(one).whole
 
 
-def test_the_page_has_a_place_for_it_and_keeps_the_rest(table, tmp_path, monkeypatch):
-    page = tmp_path / "page.md"
-    page.write_text(PAGE.read_text())
-    monkeypatch.setattr("bars.PAGE", page)
+@pytest.mark.parametrize(("page", "line"), [(PAGE, "| R1 |"), (EQUAL, "| `vae` | 2.0e-12 |")])
+def test_each_page_has_a_place_for_its_table_and_keeps_the_rest(
+    table, tmp_path, monkeypatch, page, line
+):
+    for each in (PAGE, EQUAL):
+        (tmp_path / each.name).write_text(each.read_text())
+    monkeypatch.setattr("bars.PAGE", tmp_path / PAGE.name)
+    monkeypatch.setattr("bars.EQUAL", tmp_path / EQUAL.name)
     monkeypatch.delenv("VGX_RELIABILITY", raising=False)
     told(table, "a", "R1", cases=50)
+    told(table, "b", "P4", equal=[["vae", 2, 2e-12]])
     for _ in range(2):
         table.pytest_sessionfinish(SimpleNamespace(shouldstop=False, shouldfail=False))
-    text = page.read_text()
-    assert "| R1 |" in text
+    text = (tmp_path / page.name).read_text()
+    assert line in text
     assert (text.count(BEGIN), text.count(END)) == (1, 1)
-    parts = [PAGE.read_text().split(BEGIN)[0], PAGE.read_text().split(END)[1]]
+    parts = [page.read_text().split(BEGIN)[0], page.read_text().split(END)[1]]
     assert [text.split(BEGIN)[0], text.split(END)[1]] == parts
-    before = page.read_text()
     table.pytest_sessionfinish(SimpleNamespace(shouldstop="stopped", shouldfail=False))
-    assert page.read_text() == before
+    assert (tmp_path / page.name).read_text() == text
 
 
 def test_every_bar_is_held_and_has_a_control():
@@ -138,3 +142,15 @@ def test_two_processes_write_one_table(tmp_path):
     assert (n, failures) == ("2", "0")
     assert control == "without the flush of directories: 5 flushes, not 7"
     assert "minutes in 2 processes." in target.read_text()
+
+
+def test_the_distances_of_recipes_are_a_table(table):
+    told(table, "a", "P4", equal=[["vae", 2, 1.25e-13], ["vae", 4, 0.0], ["tiny", 2, 3e-14]])
+    told(table, "b", "P4", equal=[["aae", 4, 2e-12]])
+    assert table.distances().splitlines() == [
+        "| recipe | 2 processes | 4 processes |",
+        "|---|---|---|",
+        "| `aae` | - | 2.0e-12 |",
+        "| `tiny` | 3.0e-14 | - |",
+        "| `vae` | 1.2e-13 | 0.0e+00 |",
+    ]
