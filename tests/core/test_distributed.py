@@ -259,7 +259,8 @@ def test_real_processes_train_three_recipes_as_one(tmp_path):
 
 @pytest.mark.chaos
 @pytest.mark.bar("P4")
-@pytest.mark.parametrize("names", [NAMES[k::10] for k in range(10)], ids=" ".join)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("names", [NAMES[k::20] for k in range(20)], ids=" ".join)
 def test_real_processes_train_every_recipe_for_twenty_steps(tmp_path, names, record_property):
     ones = {name: trained(as_written(name), 0, 20) for name in names}
     equal = []
