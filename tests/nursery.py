@@ -144,7 +144,8 @@ def serve():
 
 
 def import_all():
-    """Import what a child would import."""
+    """Import what a child would import, and draw the images that most of them train on."""
+    import faces
     import timm
     import torchvision.utils
 
@@ -154,6 +155,8 @@ def import_all():
     from vgx.training import session
 
     vgx.discover()
+    faces.remember()
+    faces.draw_tiny()
     del timm, torchvision, inspect, session
 
 
