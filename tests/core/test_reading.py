@@ -25,6 +25,8 @@ from vgx.runs.best import Measured, Measurement, best_of, measured_until
 from vgx.runs.directory import Run, create
 from vgx.training import session
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 READERS = {
     "environment.json": reading.environment,
