@@ -207,6 +207,7 @@ def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(tmp_path,
     assert sum(ends[name] > before for name, before in steps_before.items()) == 1
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("W3")
 def test_workers_end_with_their_runs_saved_when_the_process_that_started_them_is_killed(tmp_path):
     started = two_workers(tmp_path)
@@ -226,6 +227,7 @@ def test_workers_end_with_their_runs_saved_when_the_process_that_started_them_is
 ORPHANED = "import vgx_sweep.workers\nvgx_sweep.workers.end_with_parent = lambda: None\n"
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("W3", control="the end of the process that started them is not noticed")
 def test_workers_that_do_not_notice_it_train_on(tmp_path, record_property):
     (tmp_path / "sitecustomize.py").write_text(ORPHANED)
@@ -265,6 +267,7 @@ def test_a_command_with_several_workers_waits_for_its_server_as_they_do(tmp_path
 USELESS = "losses=[{type: l1, weight: 100}, {type: bce, weight: 1e-9}, {type: kl, weight: 1e-9}]"
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_a_planted_useless_term_is_found_useless_and_a_vital_one_vital(sweep_here):
     code, out, err = sweep_here(
         "ablate", "tiny", "--set", USELESS, "--set", "discriminator=null", "--set", "augment=[]",
