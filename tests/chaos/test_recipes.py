@@ -142,6 +142,7 @@ def test_what_is_read_is_examined_or_refused(seeds, tmp_path, monkeypatch, recor
     assert outcomes["late"] <= 0.005 * len(seeds) + 1
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("C1", control="without the check of values, the same test fails")
 def test_the_mutations_find_a_reader_that_lets_large_numbers_through(
     tmp_path, monkeypatch, record_property

@@ -286,6 +286,7 @@ def test_a_run_that_went_back_and_was_stopped_ends_alike(recipe, stops, tmp_path
     assert [len(texts) for texts in wanted if texts] == [2]  # of both rollbacks, at one step
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.bar("N1", control="rollbacks forgotten when the run is resumed")
 def test_rollbacks_that_were_forgotten_would_be_missed(recipe, tmp_path, monkeypatch):

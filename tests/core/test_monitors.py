@@ -229,7 +229,9 @@ def test_what_is_no_victory_is_not_told(losses):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_pages")
-@pytest.mark.parametrize("stops", [(3,), (8,), (2, 5, 9)])
+@pytest.mark.parametrize(
+    "stops", [(2, 5, 9), *(pytest.param(stop, marks=pytest.mark.chaos) for stop in ((3,), (8,)))]
+)
 def test_a_run_that_was_stopped_warns_at_the_same_steps(monkeypatch, tmp_path, stops):
     """Before the fault has lasted, after it was reported, and several times."""
     monkeypatch.setattr(monitors, "PATIENCE", 4)

@@ -346,6 +346,7 @@ def until_the_first_bad_line(run, _=None):
         yield entry
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.bar("R11", control="a reader that stops at the first bad line: its loss is noticed")
 def test_a_reader_that_stops_would_be_seen(trained, tmp_path, monkeypatch, record_property):

@@ -415,7 +415,7 @@ def library(tmp_path_factory):
     return place
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_diffusers_and_onnxruntime_give_the_same_without_vgx(tmp_path, library):
     recipe = tmp_path / "kl.yaml"
     recipe.write_text(

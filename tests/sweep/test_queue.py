@@ -367,6 +367,7 @@ def test_real_trainings_while_the_server_is_stopped_and_started_are_done_once(
     record_property("cases", POINTS)
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.bar("W1", control="signs of life are not looked for")
 def test_without_signs_of_life_the_trial_of_a_killed_worker_is_never_done(
@@ -392,6 +393,7 @@ def test_without_signs_of_life_the_trial_of_a_killed_worker_is_never_done(
     assert left == 1
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.bar("W2", control="workers that do not wait for the server")
 def test_workers_that_do_not_wait_for_the_server_end(
