@@ -413,7 +413,7 @@ def test_the_time_of_a_list_is_measured(benchmark, monkeypatch, capsys, no_pages
     assert [text.count("-tiny") for text in listed] == [0, 1, 3] * 2
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_stream_that_was_killed_ends_with_the_same_bits(
     streaming, nursery, tmp_path, monkeypatch, capsys
 ):
