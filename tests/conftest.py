@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 
+import faces
 import pytest
 from bars import Table
 from distributions import lay
@@ -28,6 +29,11 @@ def _own_folders(tmp_path_factory):
         for name in ("VGX_CACHE", "VGX_CONFIG"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name)))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _faces_are_drawn_once():
+    faces.remember()
 
 
 @pytest.fixture(autouse=True)

@@ -53,12 +53,12 @@ def port():
         return sock.getsockname()[1]
 
 
-def team(nursery, folder, size, *arguments, hook="", folders=None, **environment):
+def team(nursery, folder, size, *arguments, hook="", folders=None, pages=False, **environment):
     """Start `vgx ARGUMENTS` in so many processes."""
     given = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port())}
     return [
         nursery.start(
-            folders[rank] if folders else folder, *arguments, hook=hook,
+            folders[rank] if folders else folder, *arguments, hook=hook, pages=pages,
             **{**given, "RANK": str(rank), "LOCAL_RANK": str(rank), **environment},
         )
         for rank in range(size)
@@ -71,8 +71,8 @@ def codes(children):
 
 
 def trained(nursery, folder, size, *arguments, hook=""):
-    """Train in so many processes to the end; return the newest run."""
-    children = team(nursery, folder, size, *arguments, hook=hook)
+    """Train in so many processes to the end, with the page; return the newest run."""
+    children = team(nursery, folder, size, *arguments, hook=hook, pages=True)
     ended, errors = codes(children)
     assert ended == [0] * size, errors
     return runs(folder)[-1]

@@ -18,6 +18,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# A training ends without the page of its run, which takes as long as a short training.
+NO_PAGE = "from vgx.training import ending\nending.call_plugins = lambda *_: None\n"
+
 
 @dataclass
 class Child:
@@ -72,7 +75,7 @@ class Nursery:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
-    def start(self, folder, *arguments, hook="", **environment):
+    def start(self, folder, *arguments, hook="", pages=True, **environment):
         """Start `vgx ARGUMENTS` in a folder that has its runs and its cache."""
         self.count += 1
         out, err = (folder / f"{name}-{self.count}.txt" for name in ("out", "err"))
@@ -83,7 +86,7 @@ class Nursery:
             "arguments": list(map(str, arguments)),
             "folder": str(folder),
             "environment": {**os.environ, "COLUMNS": "120", **places, **environment},
-            "hook": hook,
+            "hook": hook if pages else NO_PAGE + hook,
             "out": str(out),
             "err": str(err),
         }
@@ -144,7 +147,8 @@ def serve():
 
 
 def import_all():
-    """Import what a child would import."""
+    """Import what a child would import, and draw the images that most of them train on."""
+    import faces
     import timm
     import torchvision.utils
 
@@ -154,6 +158,8 @@ def import_all():
     from vgx.training import session
 
     vgx.discover()
+    faces.remember()
+    faces.draw_tiny()
     del timm, torchvision, inspect, session
 
 

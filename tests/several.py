@@ -57,11 +57,15 @@ SMALL = {
 
 def small(name, *settings):
     """A recipe of the gallery with networks an eighth as wide."""
-    recipe = vgx.load_recipe(RECIPES / f"{name}.yaml", ["train.batch=8", *SMALL.get(name, ())])
+    return vgx.load_recipe(RECIPES / f"{name}.yaml", [*narrow(name), *settings])
+
+
+def narrow(name):
+    """The settings that make a recipe small: `--set` of each."""
+    given = ["train.batch=8", *SMALL.get(name, ())]
+    recipe = vgx.load_recipe(RECIPES / f"{name}.yaml", given)
     plain = recipe.model_dump(mode="json", by_alias=True)
-    narrow = [f"{place}={value}" for place, value in narrower(plain)]
-    given = SMALL.get(name, ())
-    return vgx.load_recipe(RECIPES / f"{name}.yaml", ["train.batch=8", *narrow, *given, *settings])
+    return [*(f"{place}={value}" for place, value in narrower(plain)), *given]
 
 
 def narrower(plain, place=""):

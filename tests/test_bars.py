@@ -115,6 +115,8 @@ def test_what_strangers_and_disks_do_has_cases_in_the_fast_tier():
         if path.stem in SLOW or path.parent.name in SLOW:
             continue
         text = path.read_text()
+        if not MARK.search(text):
+            continue
         for test in ast.parse(text).body:
             decorators = getattr(test, "decorator_list", [])
             marks = [ast.get_source_segment(text, each) for each in decorators]
@@ -124,7 +126,7 @@ def test_what_strangers_and_disks_do_has_cases_in_the_fast_tier():
     assert bars - fast == set()
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_two_processes_write_one_table(tmp_path):
     """Tests run in processes of their own, and the table is written by the one that waits."""
     target = tmp_path / "table.md"

@@ -977,15 +977,16 @@ def test_what_is_made_is_typed_out_whole_and_keeps_its_contract(vgx_here, tmp_pa
 @pytest.mark.slow
 def test_the_example_packages_install_and_pass_their_own_tests(tmp_path):
     examples = Path(__file__).parents[1] / "docs" / "examples"
-    spectra, began = examples / "vgx-spectra", examples / "vgx-began"
+    spectra, began, huber = (examples / f"vgx-{name}" for name in ("spectra", "began", "huber"))
     site = tmp_path / "site"
-    install(site, spectra, began)
+    install(site, spectra, began, huber)
     python = within(site, tmp_path)
     listed = python("vgx", "plugins")
     parts = "loss: focal-frequency\n  discriminator: spectrum\n"
     assert f"spectra  (vgx-spectra 1.0.0)\n  {parts}" in listed
     parts = "decoder: began\n  discriminator: began\n  loss: began\n"
     assert f"began  (vgx-began 1.0.0)\n  {parts}" in listed
+    assert "huber  (vgx-huber 1.0.0)\n  loss: huber\n" in listed
     assert "Jiang et al. 2021" in python("vgx", "parts", "loss/focal-frequency")
     assert "spectrum" in python("vgx", "check", str(spectra / "recipe.yaml"))
     tests = [spectra / "test_vgx_spectra.py", began / "test_vgx_began.py"]
@@ -996,6 +997,11 @@ def test_the_example_packages_install_and_pass_their_own_tests(tmp_path):
     assert "ready to run" in python("vgx", "check", recipe)
     python("vgx", "run", recipe, *little, "--set", "train.steps=2")
     run = vgx.Run(tmp_path / "runs" / "0001-began")
+    # It is like the box itself: noted with its version, and copied into no run.
+    assert ("vgx-began", "1.0.0") in {
+        (plugin["distribution"], plugin["version"]) for plugin in run.environment()["plugins"]
+    }
+    assert list((run.path / "plugins").iterdir()) == []
     line = run.read_log()[-1]
     assert set(line["losses"]) == {"began.generator", "began.discriminator"}
     saved = load_file(run.path / "checkpoints" / "step-00000002" / "model.safetensors")

@@ -115,6 +115,7 @@ def test_a_file_that_claims_much_costs_little(nursery, tmp_path, trained, name):
     assert BOMBS[name][2] in how
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("S3", control="a recipe, a checkpoint, a log and an archive without bounds")
 def test_files_without_bounds_would_be_felt(nursery, tmp_path, trained, record_property):
     """Negative control."""

@@ -115,6 +115,7 @@ def test_what_is_there_stays_when_the_next_does_not_fit(nursery, tmp_path, tiny)
     assert kept == ["step-00000002", "step-00000004"]
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("R3", control="old checkpoints removed before the new one is committed")
 def test_room_that_is_made_too_early_would_be_seen(nursery, tmp_path, tiny, record_property):
     kept = kept_after_a_full_disk(nursery, tmp_path, tiny, FIRST)

@@ -225,7 +225,7 @@ def spoilt(runs, tmp_path):
 
 
 @pytest.mark.bar("S10")
-@pytest.mark.parametrize("every", [61, pytest.param(4, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("every", [151, pytest.param(4, marks=pytest.mark.chaos)])
 def test_no_file_of_a_run_costs_more_than_itself(guard, spoilt, tmp_path, every, record_property):
     cases = [(name, what) for name in COMMANDS for what in THINGS][::every]
     wrong = [

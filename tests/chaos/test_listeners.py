@@ -183,6 +183,7 @@ def test_a_terminal_that_is_closed_stops_a_training_as_sigterm_does(
     assert end_of(run) == trained[1]
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("Q3", control="output without its guard")
 @pytest.mark.parametrize("stream", [OF_TRAINING[0], "a terminal that is closed"])
 def test_without_the_guard_it_is_noticed(nursery, tmp_path, trained, tiny, stream, record_property):

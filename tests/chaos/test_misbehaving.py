@@ -185,6 +185,7 @@ def test_a_real_ctrl_c_is_none_of_them(nursery, tmp_path, late):
     assert child.err.read_text() == "vgx: stopped\n"
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("X4", control="settings that nobody compares")
 def test_without_the_comparison_the_part_is_not_named(nursery, tmp_path, record_property):
     """The negative control."""

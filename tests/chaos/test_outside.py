@@ -153,6 +153,7 @@ def test_what_leads_out_of_a_run_is_refused(nursery, copied, place, kind, record
     record_property("cases", len(tried))
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("S11", control="without a look at what lies there, five places")
 def test_without_the_look_files_outside_would_change(nursery, trained, tmp_path, record_property):
     """The negative control."""

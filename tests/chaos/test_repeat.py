@@ -26,7 +26,8 @@ def ends(nursery, folder, tiny, end_of, often, hook=""):
     for number, every in enumerate(often):
         sets = [f"train.{name}={value}" for name, value in zip(OFTEN, every, strict=True)]
         words = [word for text in sets for word in ("--set", text)]
-        nursery.run(folder, "run", tiny, *words, "--out", folder / str(number), hook=hook)
+        out = ("--out", folder / str(number))
+        nursery.run(folder, "run", tiny, *words, *out, hook=hook, pages=False)
         (run,) = (folder / str(number)).iterdir()
         yield end_of(run)
 
@@ -49,6 +50,7 @@ def test_a_run_repeats_whatever_is_done_on_the_way(
     record_property("cases", n)
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("R8", control="random numbers from one shared generator")
 def test_a_shared_generator_would_be_seen(nursery, tmp_path, tiny, end_of, record_property):
     often = [(5, 20, 20), (5, 3, 20), (5, 7, 20)]

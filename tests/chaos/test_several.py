@@ -60,6 +60,7 @@ def test_of_many_simultaneous_starts_one_trains(nursery, tmp_path, tiny, record_
     assert sorted(child.wait() for child in children) == [0, *[7] * (count - 1)]
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("L1", control="no lock")
 def test_without_the_lock_several_would_train(nursery, tmp_path, tiny, record_property):
     """The negative control."""

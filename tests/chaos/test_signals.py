@@ -37,7 +37,7 @@ DEAF = (
 )
 
 
-def slow(place, seconds=1):
+def slow(place, seconds=0.4):
     package, where, name, _ = PLACES[place]
     module = where.partition(".")[0]
     return SLOW.format(package=package, module=module, place=where, name=name, seconds=seconds)
@@ -91,7 +91,7 @@ def test_wherever_the_signal_comes_the_step_is_saved(
     assert "Traceback" not in message
     assert f"{signal.Signals(number).name}: stopped at step {PLACES[place][3]}" in message
     assert "go on with: vgx resume" in message
-    nursery.run(tmp_path, "resume", run)
+    nursery.run(tmp_path, "resume", run, pages=False)
     assert end_of(run) == whole[0]
 
 

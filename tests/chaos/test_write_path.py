@@ -224,7 +224,7 @@ old_first = pytest.mark.bar("R2", control="the old one removed first")
     "careless",
     [
         pytest.param("", marks=pytest.mark.bar("R2"), id=""),
-        pytest.param(REMOVING, marks=old_first, id="negative control"),
+        pytest.param(REMOVING, marks=[old_first, pytest.mark.chaos], id="negative control"),
     ],
 )
 def test_a_process_that_ends_at_any_point_leaves_the_old_one_or_the_new_one(

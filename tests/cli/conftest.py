@@ -19,16 +19,17 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @dataclass
 class Program:
-    """Starts `vgx` in a folder; runs and cache lie there."""
+    """Starts `vgx` in a folder; runs and cache lie there. Trainings write a page if they must."""
 
     nursery: Nursery
     folder: Path
+    pages: bool = False
 
     def start(self, *arguments):
-        return self.nursery.start(self.folder, *arguments)
+        return self.nursery.start(self.folder, *arguments, pages=self.pages)
 
     def __call__(self, *arguments, code=0):
-        child = self.nursery.run(self.folder, *arguments, code=code)
+        child = self.nursery.run(self.folder, *arguments, code=code, pages=self.pages)
         said = child.out.read_text(), child.err.read_text()
         return subprocess.CompletedProcess(arguments, code, *said)
 
@@ -94,7 +95,7 @@ def vgx_here(tmp_path, monkeypatch, capfd):
 @pytest.fixture(scope="session")
 def tiny_run(program_in, tmp_path_factory):
     """A finished run of the tiny recipe: (program, what it printed, run directory)."""
-    program = program_in(tmp_path_factory.mktemp("tiny"))
+    program = program_in(tmp_path_factory.mktemp("tiny"), pages=True)
     done = program("run", ROOT / "recipes" / "tiny.yaml")
     (run,) = (program.folder / "runs").iterdir()
     return program, done, run

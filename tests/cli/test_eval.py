@@ -25,6 +25,8 @@ from vgx.runs import directory as rundir
 from vgx.training import session
 from vgx.training.loop import Training
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
 

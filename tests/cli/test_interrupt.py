@@ -42,7 +42,12 @@ def whole(tiny_run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+    ("kind", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.chaos),
+        pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.chaos),
+    ],
 )
 def test_a_run_that_was_stopped_and_resumed_ends_bit_for_bit_alike(vgx_program, whole, kind, code):
     stopped = vgx_program.folder / "runs" / "0001-tiny"

@@ -16,7 +16,7 @@ from vgx.runs import checkpoint
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 SHORT = ["--set", "train.batch=4", "--set", "train.save_every=2", "--set", "train.draw_every=9"]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pages")]
 
 
 @pytest.fixture

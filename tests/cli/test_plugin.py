@@ -1,10 +1,8 @@
-"""A stranger's loss, as a file and as an installed package."""
+"""A stranger's loss as a file; as an installed package it is in tests/test_kit.py."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,20 +31,3 @@ def test_a_plugin_file_trains_and_its_run_stands_alone(vgx_program):
     assert "no installed loss is called 'huber'" in done.stderr
     again = ("run", run / "recipe.yaml", "--plugin", run / "plugins" / "vgx_huber.py")
     vgx_program(*again, "--set", "train.steps=1")
-
-
-@pytest.mark.slow
-def test_an_installed_package_is_like_the_box_itself(fresh_program):
-    site = fresh_program.folder / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site]
-    subprocess.run([*install, PACKAGE], check=True, timeout=240)
-    fresh_program.settings["PYTHONPATH"] = str(site)
-    out = fresh_program("plugins").stdout
-    assert "huber  (vgx-huber " in out
-    assert "  loss: huber" in out
-    assert "Huber 1964" in fresh_program("parts", "loss/huber").stdout
-    fresh_program("run", TINY, "--set", LOSSES, "--set", "train.steps=2")
-    run = fresh_program.folder / "runs" / "0001-tiny"
-    plugins = json.loads((run / "environment.json").read_text())["plugins"]
-    assert "vgx-huber" in {plugin["distribution"] for plugin in plugins}
-    assert list((run / "plugins").iterdir()) == []

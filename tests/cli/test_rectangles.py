@@ -117,6 +117,7 @@ def test_wide_images_are_trained_on_resumed_sampled_and_evaluated(wide, vgx_prog
     settings = [word for change in CHANGES[name] for word in ("--set", change)]
     out = vgx_program("run", "r.yaml", *settings, "--device", "cpu").stdout
     assert "3x16x32" in out
+    vgx_program.pages = True
     vgx_program("run", "--resume", "1", "--set", "train.steps=8", "--device", "cpu")
     (run,) = (wide / "runs").iterdir()
     with Image.open(run / "samples" / "step-00000006.png") as grid:

@@ -153,7 +153,7 @@ def test_at_a_terminal_the_same_is_said_in_colour(fresh_program):
 
 
 @pytest.mark.bar("Q2")
-@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("columns", [60, pytest.param(80, marks=pytest.mark.chaos)])
 def test_a_narrow_terminal_shows_the_whole_progress_and_its_end_stays(nursery, tmp_path, columns):
     mine, its = pty.openpty()
     words = ("run", TINY, "--set", "train.steps=60", "--set", "train.draw_every=60")

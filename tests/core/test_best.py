@@ -13,6 +13,8 @@ from vgx.runs.best import Measurement, best_of
 from vgx.runs.directory import Run
 from vgx.training import session
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
 

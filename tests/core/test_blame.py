@@ -24,6 +24,8 @@ from vgx.engine.stored_latents import StoredLatents
 from vgx.errors import PluginError, RecipeError
 from vgx.training import session
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 PLUGIN = '''
 import torch

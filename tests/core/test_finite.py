@@ -262,7 +262,10 @@ def test_a_run_that_never_breaks_is_the_same_with_and_without(recipe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stops", [(2,), (7,), (8,), (6, 7, 9)])
+@pytest.mark.parametrize(
+    "stops",
+    [(7,), (6, 7, 9), *(pytest.param(stop, marks=pytest.mark.chaos) for stop in ((2,), (8,)))],
+)
 def test_a_run_that_went_back_and_was_stopped_ends_alike(recipe, stops, tmp_path):
     """Before the step that breaks, in the attempt that breaks, and after it."""
     broken, registry = recipe(7, "generator", "nan", 2, **ROLLBACK)
@@ -283,6 +286,7 @@ def test_a_run_that_went_back_and_was_stopped_ends_alike(recipe, stops, tmp_path
     assert [len(texts) for texts in wanted if texts] == [2]  # of both rollbacks, at one step
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.bar("N1", control="rollbacks forgotten when the run is resumed")
 def test_rollbacks_that_were_forgotten_would_be_missed(recipe, tmp_path, monkeypatch):

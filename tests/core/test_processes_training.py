@@ -75,7 +75,12 @@ def test_a_run_of_two_goes_on_with_one_and_is_that_of_one(nursery, tmp_path):
 
 @pytest.mark.bar("P1")
 @pytest.mark.parametrize(
-    ("number", "rank"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 0), (signal.SIGINT, 1)]
+    ("number", "rank"),
+    [
+        (signal.SIGTERM, 1),
+        pytest.param(signal.SIGUSR1, 0, marks=pytest.mark.chaos),
+        (signal.SIGINT, 1),
+    ],
 )
 def test_a_signal_to_one_process_stops_all_at_one_step(nursery, tmp_path, number, rank):
     children = team(nursery, tmp_path, 2, "run", "tiny", *ENDLESS)
@@ -97,7 +102,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step(nursery, tmp_path, number
 
 
 @pytest.mark.bar("P2")
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.chaos)])
 def test_when_one_is_killed_the_others_end_and_the_checkpoint_is_whole(nursery, tmp_path, rank):
     children = team(nursery, tmp_path, 2, "run", "tiny", *ENDLESS)
     wait_until(

@@ -16,6 +16,8 @@ from vgx.console import Console
 from vgx.training import session
 from vgx.training.profiler import phases
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
 

@@ -25,6 +25,8 @@ from vgx.runs.best import Measured, Measurement, best_of, measured_until
 from vgx.runs.directory import Run, create
 from vgx.training import session
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 READERS = {
     "environment.json": reading.environment,
@@ -344,6 +346,7 @@ def until_the_first_bad_line(run, _=None):
         yield entry
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.bar("R11", control="a reader that stops at the first bad line: its loss is noticed")
 def test_a_reader_that_stops_would_be_seen(trained, tmp_path, monkeypatch, record_property):

@@ -17,6 +17,8 @@ from vgx.errors import RecipeError
 from vgx.recipe.load import load_recipe
 from vgx.training import session
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 RECIPE = """
 name: t
 image: {size: 16, channels: 1}

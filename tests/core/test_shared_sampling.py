@@ -164,7 +164,7 @@ def test_single_images_have_the_same_bytes_and_labels(nursery, trained):
 def test_an_evaluation_has_the_same_figures_to_the_bit(nursery, trained):
     """With the features of real images in the cache, and without them."""
     folder, run = trained
-    command = ("eval", run, "-n", "150", "--seeds", "2", "--metrics", METRICS)
+    command = ("eval", run, "-n", "70", "--seeds", "2", "--metrics", METRICS)
 
     def figures():
         said = json.loads((run / "evaluation.json").read_text())

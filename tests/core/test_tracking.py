@@ -17,6 +17,8 @@ from vgx.parts.registry import Plugin
 from vgx.training import session
 from vgx.training.trackers import Trackers, open_trackers
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 STEPS = {"train.steps": 6, "train.log_every": 2, "train.draw_every": 4, "train.save_every": 3}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -140,7 +141,11 @@ def test_what_cannot_be_compiled_is_used_as_it_is(monkeypatch):
 
 
 @pytest.mark.slow
-def test_compiled_networks_train_as_plain_ones_also_under_a_penalty():
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("", marks=pytest.mark.chaos)])
+def test_compiled_networks_train_as_plain_ones_also_under_a_penalty(monkeypatch, compiler):
+    """Outside the thorough tier with all of PyTorch's compiler but the part that writes C++."""
+    if compiler:
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
     penalty = [{"type": "hinge"}, {"type": "l1"}, {"type": "kl"}, {"type": "r1"}]
     recipe = vgx.load_recipe(TINY, {"losses": penalty})
     plain, compiled = Engine(recipe, 10), Engine(recipe, 10)

@@ -7,27 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from several import NAMES, small
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import vgx
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 
-ROOT = Path(__file__).parents[2]
-RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
-SMALL = {
-    "anime_vaegan": {"image.size": 32, "discriminator.backbone": "test_resnet"},
-    "anime_vaegan_finetune": {
-        "image.size": 32, "discriminator.backbone": "test_resnet",
-        "discriminator.pretrained": False, "discriminator.freeze": 0,
-    },
-    "anime_vaegan_seed": {"image.size": 32, "discriminator.backbone": "test_resnet"},
-    "finetune_autoencoder": {
-        "start": None, "image.size": 32, "latent": [4, 4, 4],
-        "encoder.widths": [32, 32, 32, 32], "decoder.widths": [32, 32, 32, 32],
-    },
-}  # fmt: skip
 # Operations for which the host reads a result of the device.
 WAITING = {
     "_local_scalar_dense", "_unique2", "bincount", "equal", "histc", "is_nonzero", "masked_select",
@@ -91,10 +77,9 @@ class Copies(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_step_of_a_recipe_waits_for_a_device(name):
-    settings = {"train.batch": 4, **SMALL.get(name, {})}
-    recipe = vgx.load_recipe(ROOT / "recipes" / f"{name}.yaml", settings)
+    recipe = small(name, "train.batch=4")
     engine = Engine(recipe, 100)
     engine.guard.deferred = True  # as on a GPU
     classes = recipe.image.classes

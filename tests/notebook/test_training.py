@@ -126,6 +126,7 @@ def test_each_step_is_given_as_it_is_logged(whole):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pages")
 def test_a_loop_that_is_left_and_resumed_ends_as_one_that_was_not(whole, tmp_path):
     """The weights are equal to the bit; the run says that it was stopped."""
     for step in vgx.train("tiny", FAST | {"train.steps": 4}, out=tmp_path, quiet=True):
@@ -144,6 +145,7 @@ def test_a_loop_that_is_left_and_resumed_ends_as_one_that_was_not(whole, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pages")
 def test_a_loop_that_an_error_leaves_takes_no_signal(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     steps = vgx.train("tiny", FAST | {"train.steps": 4}, out=tmp_path, quiet=True)
@@ -159,6 +161,7 @@ def test_a_loop_that_an_error_leaves_takes_no_signal(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pages")
 def test_two_loops_at_once_leave_the_handlers_as_they_were(tmp_path):
     before = [signal.getsignal(number) for number in NUMBERS]
     given = FAST | {"train.steps": 2}
@@ -171,6 +174,7 @@ def test_two_loops_at_once_leave_the_handlers_as_they_were(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pages")
 def test_a_signal_in_a_step_of_a_loop_saves_it(tmp_path, monkeypatch):
     step = Training.step
 
@@ -187,6 +191,7 @@ def test_a_signal_in_a_step_of_a_loop_saves_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pages")
 def test_a_loop_that_is_left_at_its_last_step_is_done(tmp_path):
     for step in vgx.train("tiny", FAST | {"train.steps": 2}, out=tmp_path, quiet=True):
         if step.number == step.of:
@@ -298,6 +303,7 @@ def test_without_quiet_it_prints_and_the_log_is_silent(tmp_path, capfd):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pages")
 def test_a_schedule_without_steps_lasts_as_long_as_the_training(tmp_path):
     """A cosine from 3e-4 to 0; the number of steps is written once."""
     cosine = {"train.optimizers.generator.lr": {"from": 3e-4, "to": 0, "shape": "cosine"}}
@@ -377,6 +383,7 @@ def run_ended(run):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pages")
 def test_the_recipe_of_a_run_with_a_plugin_file_is_varied(tmp_path, capfd):
     """Nobody names the file again: the run has it. A part of it keeps the stream of a step."""
     (tmp_path / "loud.py").write_text(LOUD)

@@ -103,14 +103,18 @@ def fields(tmp_path):
     }
 
 
+def name_of(part):
+    return f"{part.kind}/{part.type}"
+
+
 def in_the_box():
     (plugin,) = [plugin for plugin in REGISTRY.plugins if plugin.name == "builtin"]
-    return [part for part in plugin.parts if f"{part.kind}/{part.type}" not in OUTSIDE]
+    return [part for part in plugin.parts if name_of(part) not in OUTSIDE]
 
 
-@pytest.mark.parametrize("part", in_the_box(), ids=lambda part: f"{part.kind}/{part.type}")
+@pytest.mark.parametrize("part", in_the_box(), ids=name_of)
 def test_a_part_keeps_the_contract_of_its_kind(part, fields):
-    name = f"{part.kind}/{part.type}"
+    name = name_of(part)
     image = vgx.ImageSpec(SIZES[name]) if name in SIZES else None
     step = step_for(name)
     latent = vgx.LatentSpec(LATENTS[name]) if name in LATENTS else None
@@ -135,10 +139,21 @@ OF_FILES = {"dataset/image-folder", "dataset/huggingface", "sampler/reconstruct"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channels", [1, 4, 5])
-@pytest.mark.parametrize("part", in_the_box(), ids=lambda part: f"{part.kind}/{part.type}")
+@pytest.mark.parametrize(
+    ("part", "channels"),
+    [
+        pytest.param(
+            part,
+            channels,
+            id=f"{name_of(part)}-{channels}",
+            marks=() if channels == 1 or name_of(part) in OF_FILES else pytest.mark.chaos,
+        )
+        for part in in_the_box()
+        for channels in (1, 4, 5)
+    ],
+)
 def test_it_does_so_for_images_that_are_high_and_of_any_channels(part, channels, fields):
-    name = f"{part.kind}/{part.type}"
+    name = name_of(part)
     if name in ("loss/alignment", "loss/lpips", "loss/perceptual") and channels > 1:
         pytest.skip("its backbone takes RGB and grey images")
     side = SIZES.get(name, 16)

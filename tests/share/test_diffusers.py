@@ -25,6 +25,8 @@ from vgx.training.preparing import weights_for
 from vgx_builtin.losses import L1, Kl
 from vgx_share import diffusers, exporting
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 ROOT = Path(__file__).parents[2]
 PARTS = {"type": "autoencoder-kl", "blocks": 1, "groups": 4}
 # The fields of a configuration that diffusers 0.42.1 wrote.
@@ -413,7 +415,7 @@ def library(tmp_path_factory):
     return place
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_diffusers_and_onnxruntime_give_the_same_without_vgx(tmp_path, library):
     recipe = tmp_path / "kl.yaml"
     recipe.write_text(

@@ -133,7 +133,8 @@ def weights(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prune", ["halving", "hyperband"])
+@pytest.mark.usefixtures("no_pages")
+@pytest.mark.parametrize("prune", ["halving", pytest.param("hyperband", marks=pytest.mark.chaos)])
 def test_a_pruned_run_goes_on_to_where_it_would_have_come(prune, tmp_path, monkeypatch, capfd):
     """Real trainings of which the rate decides. Their ends are those of runs that nobody ended."""
     from vgx.cli import run_program

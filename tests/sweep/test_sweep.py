@@ -9,8 +9,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 
 import pytest
@@ -41,23 +39,16 @@ def sweep_here(tmp_path, monkeypatch, capfd):
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory):
+def swept(nursery, tmp_path_factory):
     """The folder of a sweep that is done: two weights, two seeds; and what it printed."""
     folder = tmp_path_factory.mktemp("swept")
-    done = program(folder, "sweep", "tiny", *SHORT, "--over", "losses.1.weight=1,100",
-                   "--seeds", "2", "--by", "psnr")  # fmt: skip
-    out, err = done.communicate(timeout=300)
-    assert done.returncode == 0, err
-    return folder, out
+    over = ("--over", "losses.1.weight=1,100", "--seeds", "2", "--by", "psnr")
+    done = nursery.run(folder, "sweep", "tiny", *SHORT, *over, COLUMNS="200")
+    return folder, done.out.read_text()
 
 
-def program(folder, *arguments, threads=1, **environment):
-    places = {"VGX_RUNS": str(folder / "runs"), "VGX_CACHE": str(folder / "cache"), **environment}
-    return subprocess.Popen(
-        [sys.executable, "-m", "vgx", *map(str, arguments)], cwd=folder, text=True,
-        env={**os.environ, **places, "COLUMNS": "200", "OMP_NUM_THREADS": str(threads)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def said(child):
+    return child.out.read_text() + child.err.read_text()
 
 
 def cells(out, first):
@@ -153,14 +144,16 @@ LONG = ["--set", "train.steps=100000", "--set", "train.save_every=50000"]
 LONG += ["--set", "train.draw_every=100000", "--set", "eval.metrics=[psnr]", "--by", "psnr"]
 
 
-def two_workers(folder, **environment):
-    """Start a study of three long trials with two workers, of which each trains."""
+def two_workers(nursery, folder, **environment):
+    """Start a study of three long trials with two workers, of which each trains.
+
+    The process that starts them is forked; they are Pythons of their own.
+    """
     over = ["--over", "losses.1.weight=1,2,3", "--workers", "2"]
-    started = program(folder, "sweep", "tiny", *LONG, *over, **environment)
+    started = nursery.start(folder, "sweep", "tiny", *LONG, *over, **environment)
     end = time.monotonic() + 300
     while sum(run.log_file.is_file() for run in every(folder / "runs")) < 2:
-        assert time.monotonic() < end
-        assert started.poll() is None, started.communicate()
+        assert time.monotonic() < end, said(started)
         time.sleep(0.2)
     time.sleep(1)
     return started
@@ -180,12 +173,11 @@ def stopped(run):
 
 
 @pytest.mark.bar("W3")
-def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(tmp_path, monkeypatch):
-    started, runs = two_workers(tmp_path), tmp_path / "runs"
-    started.send_signal(signal.SIGINT)
-    out, err = started.communicate(timeout=120)
-    assert started.returncode == 130, out + err
-    assert "go on with: vgx sweep --join tiny" in err
+def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(nursery, tmp_path):
+    started, runs = two_workers(nursery, tmp_path), tmp_path / "runs"
+    started.kill(signal.SIGINT)
+    assert started.wait() == 130, said(started)
+    assert "go on with: vgx sweep --join tiny" in started.err.read_text()
     for run in every(runs):
         assert stopped(run)
         # Each of two workers has one of two threads.
@@ -193,25 +185,26 @@ def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(tmp_path,
     # Nothing is failed: the trials wait, and whoever joins goes on with these runs.
     assert states(tmp_path) == ["WAITING"] * 3
     steps_before = {run.path.name: reading.ended(run.path)["step"] for run in every(runs)}
-    joined = program(tmp_path, "sweep", "--join", "tiny")
+    joined = nursery.start(tmp_path, "sweep", "--join", "tiny")
     end = time.monotonic() + 300
     while all(reading.ended(run.path) for run in every(runs)):
-        assert time.monotonic() < end
-        assert joined.poll() is None, joined.communicate()
+        assert time.monotonic() < end, said(joined)
         time.sleep(0.2)
-    joined.send_signal(signal.SIGTERM)
-    out, err = joined.communicate(timeout=120)
-    assert joined.returncode == 143, out + err
+    joined.kill(signal.SIGTERM)
+    assert joined.wait() == 143, said(joined)
     assert {run.path.name for run in every(runs)} == steps_before.keys()
     ends = {run.path.name: reading.ended(run.path)["step"] for run in every(runs)}
     assert sum(ends[name] > before for name, before in steps_before.items()) == 1
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("W3")
-def test_workers_end_with_their_runs_saved_when_the_process_that_started_them_is_killed(tmp_path):
-    started = two_workers(tmp_path)
+def test_workers_end_with_their_runs_saved_when_the_process_that_started_them_is_killed(
+    nursery, tmp_path
+):
+    started = two_workers(nursery, tmp_path)
     started.kill()
-    started.communicate()
+    started.wait()
     end, runs = time.monotonic() + 120, every(tmp_path / "runs")
     while not all(stopped(run) for run in runs):
         assert time.monotonic() < end
@@ -226,13 +219,14 @@ def test_workers_end_with_their_runs_saved_when_the_process_that_started_them_is
 ORPHANED = "import vgx_sweep.workers\nvgx_sweep.workers.end_with_parent = lambda: None\n"
 
 
+@pytest.mark.chaos
 @pytest.mark.bar("W3", control="the end of the process that started them is not noticed")
-def test_workers_that_do_not_notice_it_train_on(tmp_path, record_property):
+def test_workers_that_do_not_notice_it_train_on(nursery, tmp_path, record_property):
     (tmp_path / "sitecustomize.py").write_text(ORPHANED)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    started = two_workers(tmp_path, PYTHONPATH=path)
+    started = two_workers(nursery, tmp_path, PYTHONPATH=path)
     started.kill()
-    started.communicate()
+    started.wait()
     time.sleep(5)
     holders = [run.holder() for run in every(tmp_path / "runs")]
     for holder in filter(None, holders):
@@ -243,28 +237,29 @@ def test_workers_that_do_not_notice_it_train_on(tmp_path, record_property):
 
 @pytest.mark.chaos
 @pytest.mark.bar("W2")
-def test_a_command_with_several_workers_waits_for_its_server_as_they_do(tmp_path, postgres):
+def test_a_command_with_several_workers_waits_for_its_server_as_they_do(
+    nursery, tmp_path, postgres
+):
     over = ["--over", "losses.1.weight=1,2,3,4,5,6,7,8", "--by", "psnr", "--name"]
     where = ["--storage", postgres.url, "--workers", "2"]
     name = f"study-{time.monotonic_ns()}"
-    started = program(tmp_path, "sweep", "tiny", *SHORT, *over, name, *where)
+    started = nursery.start(tmp_path, "sweep", "tiny", *SHORT, *over, name, *where, COLUMNS="200")
     end = time.monotonic() + 300
     while not any(reading.ended(run.path) for run in every(tmp_path / "runs")):
-        assert time.monotonic() < end
-        assert started.poll() is None, started.communicate()
+        assert time.monotonic() < end, said(started)
         time.sleep(0.1)
     postgres.stop()
     time.sleep(5)  # in which the command looks for what is done
     postgres.start()
-    out, err = started.communicate(timeout=300)
-    assert started.returncode == 0, out + err
-    assert out.count("complete") == 8
+    assert started.wait() == 0, said(started)
+    assert started.out.read_text().count("complete") == 8
     assert {reading.ended(run.path)["how"] for run in every(tmp_path / "runs")} == {"done"}
 
 
 USELESS = "losses=[{type: l1, weight: 100}, {type: bce, weight: 1e-9}, {type: kl, weight: 1e-9}]"
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_a_planted_useless_term_is_found_useless_and_a_vital_one_vital(sweep_here):
     code, out, err = sweep_here(
         "ablate", "tiny", "--set", USELESS, "--set", "discriminator=null", "--set", "augment=[]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -47,6 +48,19 @@ def test_an_error_of_the_process_that_looks_ends_its_workers(logs):
     with pytest.raises(OSError, match="the terminal is gone"):
         run_workers([], {}, logs, look)
     assert [log.read_text() for log in logs] == ["begun\nended\n"] * 2
+
+
+def test_a_worker_whose_starter_is_gone_ends_as_by_sigterm():
+    """Of a study with real trainings in tests/sweep/test_sweep.py, in the thorough tier."""
+    program = "import time\nfrom vgx_sweep.workers import end_with_parent\nend_with_parent()\n"
+    program += "print('begun', flush=True)\ntime.sleep(60)\n"
+    worker = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout.readline() == "begun\n"
+    assert worker.poll() is None
+    worker.communicate(timeout=30)  # which closes the pipe, as the end of this process would
+    assert worker.returncode == -signal.SIGTERM
 
 
 def test_a_second_ctrl_c_does_not_wait_for_a_look_that_waits_for_a_server(logs):

@@ -260,6 +260,7 @@ def _load(
     taken: list[type[Component]],
 ) -> Plugin:
     parts: list[type[Component]] = []
+    known = {(part.kind, part.type) for part in taken}
     manager = pluggy.PluginManager(hooks.PROJECT)
 
     def register() -> None:
@@ -268,9 +269,7 @@ def _load(
         if not any(getattr(manager.hook, name).get_hookimpls() for name in hooks.HOOKS):
             names = " or ".join(hooks.HOOKS)
             raise PluginError(f"it has no function {names} marked @vgx.hookimpl")
-        manager.hook.register_components(
-            register=lambda part: parts.append(_checked(part, [*taken, *parts]))
-        )
+        manager.hook.register_components(register=lambda part: parts.append(_checked(part, known)))
         others = [name for name in hooks.HOOKS[1:] if getattr(manager.hook, name).get_hookimpls()]
         if not parts and not others:
             raise PluginError(
@@ -286,7 +285,8 @@ def _load(
     return Plugin(*origin, tuple(parts), hook=manager.hook)
 
 
-def _checked(part: object, others: list[type[Component]]) -> type[Component]:
+def _checked(part: object, known: set[tuple[str, str]]) -> type[Component]:
+    """Return the part, and add its kind and type to those that are known."""
     if not (isinstance(part, type) and issubclass(part, KINDS) and part.type):
         kinds = ", ".join(f"vgx.{kind.__name__}" for kind in KINDS)
         raise PluginError(f'{part!r} is no part: a part is a class X({kinds}; type="...")')
@@ -297,6 +297,7 @@ def _checked(part: object, others: list[type[Component]]) -> type[Component]:
         raise PluginError(
             f"the {part.kind} {part.type!r} has no docstring, which is its documentation"
         )
-    if any((part.kind, part.type) == (other.kind, other.type) for other in others):
+    if (part.kind, part.type) in known:
         raise PluginError(f"it registers two parts as {part.kind} {part.type!r}")
+    known.add((part.kind, part.type))
     return part
