@@ -150,7 +150,7 @@ def test_entries_of_the_gallery_are_recipes_of_32_or_64_pixels(benchmark):
             assert loaded.prior is None or loaded.prior.steps == entry.prior // 2, name
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_training_of_the_gallery_that_fails_ends_no_other(benchmark, monkeypatch, tmp_path):
     made = tmp_path / "made"
     command = [sys.executable, ROOT / "benchmarks" / "gallery.py", "dcgan", "vae", "--n", "16"]

@@ -87,7 +87,7 @@ def test_a_pod_begins_a_run_and_goes_on_with_it(program, tmp_path):
     assert words()[-4:] == ["-m", "vgx", "resume", "1"]
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_job_of_slurm_is_saved_before_its_time_limit_and_goes_on(program, tmp_path):
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("vgx", VGX)):
         program(name, text)
