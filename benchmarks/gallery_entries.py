@@ -138,15 +138,15 @@ ENTRIES = {
         2000,
         prior=2000,
         why="The transformer draws cleaner faces, of more of the held-out kinds (precision and"
-        " coverage), but they differ less from each other (recall), and the Frechet distance is the"
-        " same.",
+        " coverage), but they differ less from each other (recall), and the Frechet distance hardly"
+        " changes.",
     ),
     "kl_autoencoder": Entry(1600, prior=2000),
     "eq_vae": Entry(
         1600,
         prior=2000,
         why="After its prior more of the images are near to held-out faces (precision 0.46, before"
-        " 0.14; coverage 0.59, before 0.26); the Frechet distance is the same.",
+        " 0.14; coverage 0.59, before 0.26); the Frechet distance hardly changes.",
     ),
     "tiny_autoencoder": Entry(1000),
     "finetune_autoencoder": Entry(

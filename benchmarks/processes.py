@@ -10,7 +10,7 @@ Each candidate is a whole training as `vgx run` does it, in processes of its own
 settings from their environment as torchrun's. All of them are started first; then they take turns,
 and who has no turn waits for a line on its input, so that changes of the machine's speed affect
 all. One process has two threads, each of several has one. Two processes that share nothing are two
-trainings with half of the minibatch each: more than they do, two processes that share one cannot.
+trainings with half of the minibatch each: they are the limit for two that share a minibatch.
 Values are medians over the rounds, with minimum and maximum.
 """
 
