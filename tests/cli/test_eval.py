@@ -91,6 +91,11 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
     ("arguments", "said"),
     [
         (("--metrics", "psnt"), "did you mean 'psnr'"),
+        (("--metrics", "[psnr]"), "vgx: --metrics: eval.metrics.0: should be the name of"),
+        (
+            ("--metrics", "{type: psnr, k: 2}"),
+            "vgx: --metrics: eval.metrics.0.k: unknown field; allowed: none",
+        ),
         (("--metrics", "{type: prdc, k: 99}", "-n", "50"), "metric prdc: k: 99 is too many"),
         (("--metrics", "ms-ssim, psnr"), "metric ms-ssim: scales: 3 needs 44 pixels a side"),
         (
@@ -98,7 +103,12 @@ def test_a_run_is_judged_with_its_spread(tiny_run):
             "metrics: 'coverage' occurs twice",
         ),
         (("--sampler", "piror"), "did you mean 'prior'"),
-        (("--against", "nowhere"), "nowhere"),
+        (
+            ("--sampler", "{type: prior, of: 3}"),
+            "vgx: --sampler: sampler.of: unknown field; allowed: none",
+        ),
+        (("--against", "nowhere"), "vgx: --against: dataset: no installed dataset is called"),
+        (("--against", "{type: image-folder, pth: x}"), "vgx: --against: dataset.pth: unknown"),
         (("--sampler", "prior", "--sampler", "prior"), "Give each --sampler once."),
         (("--metrics", "psnr, psnr"), "metrics: 'psnr' occurs twice"),
         (("--metrics", "psnr #, fid"), "no YAML"),

@@ -39,7 +39,8 @@ def settings_for(
     return Settings(
         chosen,
         named,
-        tuple(_part(recipe, "sampler", each, registry) for each in samplers) or (recipe.sampler,),
+        tuple(_part(recipe, "sampler", each, registry, "--sampler") for each in samplers)
+        or (recipe.sampler,),
         None if against is None else _dataset(against, recipe, registry),
         n,
         seeds,
@@ -73,20 +74,20 @@ def _metrics(
 
 def _with_metrics(recipe: Recipe, metrics: list[Any], registry: Registry) -> Recipe:
     fields = {"holdout": recipe.eval.holdout, "metrics": metrics}
-    return with_part(recipe, "eval", fields, registry)
+    return with_part(recipe, "eval", fields, registry, "--metrics")
 
 
-def _part(recipe: Recipe, field: str, given: Any, registry: Registry) -> Any:
-    """Return the part that is named as in a recipe: by its type, or by fields in braces."""
+def _part(recipe: Recipe, field: str, given: Any, registry: Registry, option: str) -> Any:
+    """Return the part that an option names as in a recipe: by its type or by fields in braces."""
     if isinstance(given, Component):
         return given
     if isinstance(given, dict):
-        return getattr(with_part(recipe, field, given, registry), field)
-    value = read_setting(given, f"--{field}")
+        return getattr(with_part(recipe, field, given, registry, option), field)
+    value = read_setting(given, option)
     fields = value.plain() if isinstance(value.value, dict) else {"type": value}
     if field == "sampler" and given == recipe.sampler.type:
         return recipe.sampler
-    return getattr(with_part(recipe, field, fields, registry), field)
+    return getattr(with_part(recipe, field, fields, registry, option), field)
 
 
 def _dataset(given: str | Component, recipe: Recipe, registry: Registry) -> Any:
@@ -97,8 +98,9 @@ def _dataset(given: str | Component, recipe: Recipe, registry: Registry) -> Any:
     if file.suffix in (".yaml", ".yml") and file.is_file():
         return load_recipe(file, (), registry).dataset
     if user_path(given).exists():
-        return with_part(recipe, "dataset", dataset_at(given, registry), registry).dataset
-    return _part(recipe, "dataset", given, registry)
+        fields = dataset_at(given, registry)
+        return with_part(recipe, "dataset", fields, registry, "--against").dataset
+    return _part(recipe, "dataset", given, registry, "--against")
 
 
 def _yaml(text: str, option: str) -> Any:

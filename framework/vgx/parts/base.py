@@ -228,7 +228,7 @@ def _with_names(model: type[BaseModel], fault: Any, resolver: Resolver) -> InitE
             context["others"] = [part.type for part in parts if place[0] in fields_of(part)]
             # No field of the model, but written like one.
             context["near"] = near(str(place[-1]), ["type", *allowed])
-        message = "unknown field; allowed: " + ", ".join(allowed)
+        message = f"unknown field; allowed: {', '.join(allowed) or 'none'}"
     elif kind == "frozen_instance":  # its __init__ sets an attribute
         message = "a part has fields, no __init__: write 'x: float = 1.0' and a docstring below it"
     else:

@@ -122,13 +122,19 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Node]:
     return settings
 
 
-def with_part(recipe: Recipe, field: str, fields: dict[str, Any], registry: Registry) -> Recipe:
-    """Return the recipe with the part in `field` replaced by the part that `fields` describe."""
+def with_part(
+    recipe: Recipe, field: str, fields: dict[str, Any], registry: Registry, option: str = ""
+) -> Recipe:
+    """Return the recipe with the part in `field` replaced by the part that `fields` describe.
+
+    `option` is what describes all of it on the command line, for messages. Without one the type is
+    that of `--FIELD`, and the other fields are those of `--set`.
+    """
     tree = _node(recipe.model_dump(mode="json"), "the run's recipe")
-    given = {name: _node(value, f"--set {field}") for name, value in fields.items()}
+    given = {name: _node(value, option or f"--set {field}") for name, value in fields.items()}
     if "type" in given:
-        given["type"] = replace(given["type"], place=f"--{field}")
-    part = Node(given, f"--{field}", f"--set {field}")
+        given["type"] = replace(given["type"], place=option or f"--{field}")
+    part = Node(given, option or f"--{field}", option or f"--set {field}")
     return _validated(replace(tree, value={**tree.value, field: part}), registry, [])
 
 
