@@ -11,6 +11,8 @@ from several import NAMES, small
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import vgx
+import vgx_builtin
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 
@@ -32,10 +34,13 @@ MAKERS = {
 }  # fmt: skip
 
 
+PACKAGES = [Path(package.__file__).parent for package in (vgx, vgx_builtin)]
+
+
 def of_vgx():
     """The file and the line of vgx, or of its parts, that called."""
     for frame in reversed(traceback.extract_stack()):
-        if "vgx" in Path(frame.filename).parts or "vgx_builtin" in Path(frame.filename).parts:
+        if any(Path(frame.filename).is_relative_to(package) for package in PACKAGES):
             return frame.filename, frame.line
     return "", ""
 
