@@ -29,6 +29,7 @@ def quiet():
 @pytest.fixture
 def run():
     changes = {"train.steps": 10, "train.save_every": 4, "train.log_every": 2}
+    changes["losses.0"] = {"type": "bce-adversarial", "every": 5}  # in steps 1 and 6 alone
     return session.run(vgx.load_recipe(TINY, changes), console=quiet())
 
 

@@ -30,7 +30,11 @@ STEPS = 12
 SCHEDULE = {"from": 1e-3, "to": 1e-5, "steps": 9, "shape": "cosine"}
 FAMILIES = {
     "vaegan": {},
-    "gan": {"encoder": None, "losses": ["hinge", "r1"], "sampler": "prior"},
+    "gan": {
+        "encoder": None,
+        "losses": ["hinge", {"type": "r1", "every": 5}],  # logged in the steps between, too
+        "sampler": "prior",
+    },
     "wgan-gp": {
         "encoder": None,
         "losses": ["wasserstein", "gradient-penalty"],

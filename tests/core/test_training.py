@@ -121,6 +121,22 @@ def test_a_run_repeats_itself_whatever_it_logs_draws_and_saves():
     assert [line["step"] for line in two.read_log()] == [1, 7, 14, 20]
 
 
+def test_a_term_that_counts_every_few_steps_is_logged_with_its_last_value():
+    step, computed = Engine.step, {}
+
+    def stepping(self, number, batches):
+        terms = step(self, number, batches)
+        computed.update({number + 1: terms["kl"].item()} if "kl" in terms else {})
+        return terms
+
+    with mock.patch.object(Engine, "step", stepping):
+        run = trained({"losses.3": {"type": "kl", "every": 3, "start": 2, "stop": 10}})
+    assert [*computed] == [3, 6, 9]
+    logged = {line["step"]: line["losses"].get("kl") for line in run.read_log()}
+    last = {3: 3, 4: 3, 5: 3, 6: 6, 7: 6, 8: 6, 9: 9, 10: 9}  # the term ends before step 11
+    assert logged == {done: computed.get(last.get(done)) for done in range(1, 21)}
+
+
 def test_another_seed_is_another_run():
     (_, a), (_, b) = (checkpoint.load(trained({"train.seed": seed})) for seed in (0, 1))
     assert not torch.equal(a.model["decoder.0.weight"], b.model["decoder.0.weight"])

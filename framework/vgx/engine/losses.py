@@ -45,17 +45,22 @@ class Term:
 
         An adaptive weight, or a share, is this number times a ratio of gradient norms.
         """
-        part, weight = self.part, self.part.weight
-        stopped = part.stop is not None and number >= part.stop
-        if stopped or number < part.start or (number - part.start) % part.every:
+        part, weight = self.part, self.part.weight if self.weighted else 1.0
+        if not self.active(number) or (number - part.start) % part.every:
             return 0.0
-        if not self.weighted:
-            return float(part.every)
         if isinstance(weight, Adaptive):
             return part.every * weight.factor if number >= weight.after else 0.0
         if isinstance(weight, Share):
             return part.every * weight.share if number >= weight.after else 0.0
         return part.every * at(weight, number)
+
+    def active(self, number: int) -> bool:
+        """Return whether a step lies between the part's `start` and `stop`."""
+        return self.part.start <= number and (self.part.stop is None or number < self.part.stop)
+
+    def pauses(self, number: int) -> bool:
+        """Return whether a step lies between two of those that `every` lets the term count at."""
+        return self.active(number) and (number - self.part.start) % self.part.every > 0
 
     @property
     def adaptive(self) -> Adaptive | None:

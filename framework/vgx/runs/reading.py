@@ -255,6 +255,7 @@ class Numbers(TypedDict, total=False):
     images: Count
     seconds: FiniteFloat
     rollbacks: Count
+    terms: dict[str, FiniteFloat]  # of the losses, by name, in their last step
     monitor: Monitored
     warnings: Annotated[list[str], FailFast()]
     measured: dict[str, Best]

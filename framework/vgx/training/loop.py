@@ -344,6 +344,7 @@ def _save(training: Training, console: Console) -> None:
         "images": training.images,
         "seconds": training.seconds,
         "rollbacks": training.engine.rollbacks,
+        "terms": {name: value.item() for name, value in training.terms.items()},
         "monitor": training.monitor.state(),
         "warnings": training.warnings,
         "measured": as_numbers(training.measured),

@@ -130,6 +130,7 @@ def replay(
         for label, value in terms.items():
             result.terms[label].value = value.item()
         advance(1, ())
+    terms = training.with_paused(terms)
     result.differs = differs or difference(step, terms, logged.get(step, {}))
     return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from torch.profiler import profile, record_function
 
@@ -40,6 +41,7 @@ class Training:
     store: Store
     notices: list[str]
     done: int = 0  # steps
+    terms: dict[str, Tensor] = field(default_factory=dict)  # of the last step, unweighted, by name
     seconds: float = 0.0  # spent in training, over all resumes
     since: tuple[int, float] = (0, 0.0)  # images and seconds at the last line of the log
     saved: int = -1  # the step of the newest checkpoint
@@ -111,6 +113,11 @@ class Training:
         self.monitor.restore(state.numbers.get("monitor", {}))
         self.warnings = [*state.numbers.get("warnings", ())]
         self.done = state.numbers["step"]
+        terms = state.numbers.get("terms", {})  # earlier versions saved none
+        dtype, device = self.engine.dtype, self.engine.device
+        self.terms = {
+            name: torch.tensor(value, dtype=dtype, device=device) for name, value in terms.items()
+        }
         better = self.recipe.eval.better if self.recipe.eval.every else {}
         self.measured = measured_until(self.run, state.numbers, better)
         self.since = self.images, self.seconds
@@ -123,7 +130,8 @@ class Training:
     def step(self) -> dict[str, Tensor]:
         """Do the next step; return the loss terms.
 
-        Raises `DivergedError`, `DataError` or `HubError` for images that cannot be read, and
+        A term that counts every few steps has its last value in the steps between. Raises
+        `DivergedError`, `DataError` or `HubError` for images that cannot be read, and
         `EndedElsewhere`.
         """
         batches: list[Batch] = []
@@ -137,11 +145,17 @@ class Training:
         self._agree(missing)
         if self.agreed:
             raise EndedElsewhere
-        terms = self.engine.step(self.done, batches)
+        self.terms = self.with_paused(self.engine.step(self.done, batches))
         self.done += 1
         if self.profiler is not None:
             self.profiler.step()
-        return terms
+        return self.terms
+
+    def with_paused(self, new: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the next step's terms with the last values of those that pause in it."""
+        terms = [term for player in self.engine.players.values() for term in player.terms]
+        kept = {term.label for term in terms if term.pauses(self.done)} | new.keys()
+        return {name: value for name, value in self.terms.items() if name in kept} | new
 
     def _agree(self, missing: DataError | HubError | None) -> None:
         """Tell the other processes what this one knows: that it ends, or misses its images.
