@@ -121,7 +121,7 @@ ENTRIES = {
         2000,
         (
             "image.size=32", "decoder.widths=[64, 64, 32]", "discriminator.widths=[16, 32, 64]",
-            "train.batch=16",
+            "train.batch=16", *FASTER,
         ),
     ),
     "bigan": Entry(10000, (*VAE, JUDGE)),

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.ndimage
 import scipy.special
 import scipy.stats
 import torch
@@ -51,7 +52,7 @@ def test_l1_and_psnr_are_means_over_images():
 def test_metrics_of_pairs_know_the_value_of_each_image():
     """Unlike distances of sets, which are no means over images."""
     real, fake = random_images()
-    names = ("psnr", "ssim", "ms-ssim", "l1", "perceptual")
+    names = ("psnr", "ssim", "ms-ssim", "l1", "detail", "perceptual")
     for name in names:
         state = metric(name).build(IMAGE)
         state.update(real[:2], fake[:2])
@@ -67,6 +68,31 @@ def test_psnr_by_hand():
     grey = torch.full((2, 3, 8, 8), 0.5)
     assert measured(metric("psnr"), grey, grey + 0.1)["psnr"] == pytest.approx(20, abs=1e-4)
     assert measured(metric("psnr"), grey, grey)["psnr"] == 100
+
+
+def test_detail_is_the_correlation_of_scipys_laplacians():
+    real, fake = random_images()
+    expected = []
+    for pair in zip(real.double().numpy(), fake.double().numpy(), strict=True):
+        small = [image.mean(0).reshape(24, 2, 24, 2).mean((1, 3)) for image in pair]
+        maps = [scipy.ndimage.laplace(image)[1:-1, 1:-1].ravel() for image in small]
+        expected.append(scipy.stats.pearsonr(*maps).statistic)
+    value = measured(metric("detail"), real, fake)["detail"]
+    assert value == pytest.approx(np.mean(expected), abs=1e-9)
+    assert 0.3 < value < 0.99
+
+
+def test_detail_is_neither_brightness_nor_contrast_nor_a_checkerboard():
+    real, _ = random_images()
+    board = torch.ones(48, 48)
+    board[::2, ::2] = board[1::2, 1::2] = -1
+    for fake in (real, 0.5 * real + 0.2, real + 0.3 * board):
+        assert measured(metric("detail"), real, fake)["detail"] == pytest.approx(1, abs=1e-6)
+    assert measured(metric("detail"), real, 1 - real)["detail"] == pytest.approx(-1, abs=1e-6)
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    plain = (0.01 * x + 0.005 * y).expand(5, 3, 48, 48)  # a slope has no fine structure
+    assert measured(metric("detail"), real, plain)["detail"] == 0
+    assert measured(metric("detail"), plain, plain)["detail"] == 0
 
 
 def windows(x, side=11, sigma=1.5):
@@ -167,6 +193,7 @@ def test_perceptual_is_the_distance_of_windows():
     ("name", "side", "expected"),
     [
         ("ssim", 10, "a window has 11 pixels a side, an image 10"),
+        ("detail", 5, "it needs 6 pixels a side, an image has 5"),
         ("ms-ssim", 43, "scales: 3 needs 44 pixels a side, an image has 43"),
     ],
 )
@@ -369,6 +396,7 @@ def test_each_metric_says_what_it_compares_and_what_is_better():
     expected = {p.type: (p.pairs, p.better) for _, p in REGISTRY.offers("metric")}
     assert expected == {
         "bits-per-dim": (True, "lower"),
+        "detail": (True, "higher"),
         "path-length": (False, "lower"),
         "fid": (False, "lower"),
         "frechet-distance": (False, "lower"),

@@ -1,5 +1,6 @@
 """Measures of reconstructions and of generated images."""
 
+from vgx_builtin.metrics.detail import Detail as Detail
 from vgx_builtin.metrics.inception import Fid as Fid
 from vgx_builtin.metrics.inception import Kid as Kid
 from vgx_builtin.metrics.inception_score import InceptionScore as InceptionScore
