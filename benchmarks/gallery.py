@@ -53,7 +53,7 @@ def make(name: str, options: argparse.Namespace) -> None:
     # How often it draws and saves changes nothing of the training.
     seldom = {"train.draw_every": 10**9, "train.save_every": 10**9}
     recipe = vgx.load_recipe(recipe, seldom)
-    run = trained(recipe, options)
+    run = trained(recipe, options.runs, options.seconds)
     model = load_model(run, recipe, None)
     cache = FeatureCache(recipe.image, model.codes.device)
     results = about(run, model)
@@ -62,8 +62,8 @@ def make(name: str, options: argparse.Namespace) -> None:
     write(options.results / f"{name}.json", results)
 
 
-def trained(recipe: Any, options: argparse.Namespace) -> Any:
-    """Train a recipe; after `--seconds` of its first stage, go on with what is learned then."""
+def trained(recipe: Any, runs: Path, seconds: float = 0) -> Any:
+    """Train a recipe; after so many seconds of its first stage, go on with what is learned then."""
     from vgx.console import Console
     from vgx.second.running import fit_run
 
@@ -71,9 +71,9 @@ def trained(recipe: Any, options: argparse.Namespace) -> Any:
     # The page of a run would take as long as a short training.
     others = tuple(plugin for plugin in registry.plugins if plugin.name != "report")
     start, run = time.monotonic(), None
-    for step in vgx.train(recipe, out=options.runs, registry=replace(registry, plugins=others)):
+    for step in vgx.train(recipe, out=runs, registry=replace(registry, plugins=others)):
         run = step.run
-        if options.seconds and time.monotonic() - start > options.seconds:
+        if seconds and time.monotonic() - start > seconds:
             break
     assert run is not None
     if step.number < step.of and recipe.prior is not None:

@@ -637,27 +637,27 @@ BROKEN = [
 
 ROWS = "draw for each image in the first dimension, and where several images are looked at use vgx"
 BROKEN += [
-    (Dim, "images second", f"on two processes what it gives is not that of one process: {ROWS}"),
+    (Dim, "images second", f"two processes give another value of what it gives than one: {ROWS}"),
     (
         Dim,
         "brightest",
-        rf"what it gives is not .*{ROWS}.gather and vgx.own_rows, vgx.mean_over_pro",
+        rf"value of what it gives .*{ROWS}.gather and vgx.own_rows, vgx.mean_over_pro",
     ),
     (Dim, "order", r"on two processes it raises RecipeError: randperm draws .*vgx\.replicated\(\)"),
-    (Flat, "own norm", f"on two processes its mean is not that of one process: {ROWS}"),
-    (Flat, "features first", f"on two processes its mean is not that of one process: {ROWS}"),
-    (Flat, "own gradient", f"the gradient of its weights is not that of one process: {ROWS}"),
-    (Flat, "counts", f"on two processes its mean is not that of one process: {ROWS}"),
-    (Painter, "own norm", f"on two processes its logits is not that of one process: {ROWS}"),
-    (Critic, "own norm", f"on two processes its logits is not that of one process: {ROWS}"),
-    (Critic, "features first", f"on two processes its logits is not that of one process: {ROWS}"),
-    (Gap, "spread", "on two processes its generator's term is not .*or say across_batch = True"),
+    (Flat, "own norm", f"two processes give another value of its mean than one: {ROWS}"),
+    (Flat, "features first", f"two processes give another value of its mean than one: {ROWS}"),
+    (Flat, "own gradient", f"value of the gradient of its weights than one: {ROWS}"),
+    (Flat, "counts", f"two processes give another value of its mean than one: {ROWS}"),
+    (Painter, "own norm", f"two processes give another value of its logits than one: {ROWS}"),
+    (Critic, "own norm", f"two processes give another value of its logits than one: {ROWS}"),
+    (Critic, "features first", f"two processes give another value of its logits than one: {ROWS}"),
+    (Gap, "spread", "another value of its generator's term than .*or say across_batch = True"),
     (
         Gap,
         "root of a mean",
-        "its generator's term in recon is not that of one .*vgx.mean_over_processes",
+        "the gradient of its generator's term in recon than one.*vgx.mean_over_processes",
     ),
-    (Gap, "judge's spread", "on two processes its discriminator's term is not that of one process"),
+    (Gap, "judge's spread", "another value of its discriminator's term than one"),
 ]
 
 

@@ -52,7 +52,7 @@ def check_shared(
         same = all(found[name].shape == value.shape for found in several) and all(
             _close(found[name] - value, value, norm=name == WEIGHTS) for found in several
         )
-        case.check(same, f"on two processes {name} is not that of one process: {advice}")
+        case.check(same, f"two processes give another value of {name} than one: {advice}")
 
 
 def _close(difference: Tensor, value: Tensor, *, norm: bool) -> bool:
