@@ -10,8 +10,8 @@ import faces
 import pytest
 from bars import Table
 from distributions import lay
+from forkserver import ForkServer
 from hypothesis import settings
-from nursery import Nursery
 
 # The networks here are small, so a second thread gains nothing; and on a machine with other work
 # each small operation would wait until both threads get a core.
@@ -47,8 +47,8 @@ def _own_places(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def nursery():
-    made = Nursery()
+def forkserver():
+    made = ForkServer()
     made.ask({"warm": True})
     yield made
     made.process.communicate()

@@ -1,6 +1,6 @@
 """Several processes of one training, as a launcher starts them.
 
-`team` forks them from the nursery, with the settings of a launcher and without one: this takes a
+`team` forks them from the forkserver, with the settings of a launcher and without one: this takes a
 second where torchrun takes ten. `Launcher` is torchrun, or `vgx --processes`.
 """
 
@@ -53,11 +53,11 @@ def port():
         return sock.getsockname()[1]
 
 
-def team(nursery, folder, size, *arguments, hook="", folders=None, pages=False, **environment):
+def team(forkserver, folder, size, *arguments, hook="", folders=None, pages=False, **environment):
     """Start `vgx ARGUMENTS` in so many processes."""
     given = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port())}
     return [
-        nursery.start(
+        forkserver.start(
             folders[rank] if folders else folder, *arguments, hook=hook, pages=pages,
             **{**given, "RANK": str(rank), "LOCAL_RANK": str(rank), **environment},
         )
@@ -70,9 +70,9 @@ def codes(children):
     return [child.wait() for child in children], [child.err.read_text() for child in children]
 
 
-def trained(nursery, folder, size, *arguments, hook=""):
+def trained(forkserver, folder, size, *arguments, hook=""):
     """Train in so many processes to the end, with the page; return the newest run."""
-    children = team(nursery, folder, size, *arguments, hook=hook, pages=True)
+    children = team(forkserver, folder, size, *arguments, hook=hook, pages=True)
     ended, errors = codes(children)
     assert ended == [0] * size, errors
     return runs(folder)[-1]

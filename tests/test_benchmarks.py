@@ -341,8 +341,8 @@ def streaming(benchmark):
 class Forked:
     """What the benchmark needs of `subprocess.Popen`, by a program that is forked."""
 
-    def __init__(self, nursery, folder, command, stdout):
-        self.child = nursery.start(folder, *command[3:])
+    def __init__(self, forkserver, folder, command, stdout):
+        self.child = forkserver.start(folder, *command[3:])
         self.pid, self.code = self.child.pid, None
         self.send_signal = self.child.kill
 
@@ -416,11 +416,11 @@ def test_the_time_of_a_list_is_measured(benchmark, monkeypatch, capsys, no_pages
 
 @pytest.mark.chaos
 def test_a_stream_that_was_killed_ends_with_the_same_bits(
-    streaming, nursery, tmp_path, monkeypatch, capsys
+    streaming, forkserver, tmp_path, monkeypatch, capsys
 ):
     """`--count 100000`, the default, is for people; here 640 images, and the room for 64."""
     monkeypatch.setenv("VGX_CACHE_MAX", "")  # which the benchmark sets
-    processes = SimpleNamespace(Popen=partial(Forked, nursery, tmp_path), DEVNULL=None)
+    processes = SimpleNamespace(Popen=partial(Forked, forkserver, tmp_path), DEVNULL=None)
     monkeypatch.setattr(streaming, "subprocess", processes)
     words = ["--folder", str(tmp_path), "--count", "640", "--rows-per-group", "40"]
     monkeypatch.setattr(sys, "argv", ["streaming.py", *words, "--holdout", "0.1"])

@@ -86,19 +86,19 @@ BOMBS = {
 
 
 @pytest.fixture(scope="module")
-def trained(nursery, tmp_path_factory, tiny):
+def trained(forkserver, tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("trained")
-    nursery.run(folder, "run", tiny, "--set", "train.steps=1")
+    forkserver.run(folder, "run", tiny, "--set", "train.steps=1")
     return folder / "runs" / "0001-tiny"
 
 
-def met(nursery, folder, trained, name, *, careless=False):
+def met(forkserver, folder, trained, name, *, careless=False):
     """What reading a bomb took: MiB, seconds, and what was said."""
     make, read, _, without = BOMBS[name]
     shutil.copytree(trained, folder / "run")
     make(folder, folder / "run")
     hook = READING.format(read=read, careless=without if careless else "")
-    child = nursery.run(folder, "--version", hook=hook)
+    child = forkserver.run(folder, "--version", hook=hook)
     mebibytes, seconds, how = child.out.read_text().split("\n")[0].split(" ", 2)
     return float(mebibytes), float(seconds), how
 
@@ -109,20 +109,20 @@ def held(mebibytes, seconds):
 
 @pytest.mark.bar("S3")
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_file_that_claims_much_costs_little(nursery, tmp_path, trained, name):
-    mebibytes, seconds, how = met(nursery, tmp_path, trained, name)
+def test_a_file_that_claims_much_costs_little(forkserver, tmp_path, trained, name):
+    mebibytes, seconds, how = met(forkserver, tmp_path, trained, name)
     assert held(mebibytes, seconds), (mebibytes, seconds)
     assert BOMBS[name][2] in how
 
 
 @pytest.mark.chaos
 @pytest.mark.bar("S3", control="a recipe, a checkpoint, a log and an archive without bounds")
-def test_files_without_bounds_would_be_felt(nursery, tmp_path, trained, record_property):
+def test_files_without_bounds_would_be_felt(forkserver, tmp_path, trained, record_property):
     """Negative control."""
     felt = []
     for name in BOMBS:
         (tmp_path / name).mkdir()
-        mebibytes, seconds, _ = met(nursery, tmp_path / name, trained, name, careless=True)
+        mebibytes, seconds, _ = met(forkserver, tmp_path / name, trained, name, careless=True)
         assert not held(mebibytes, seconds), name
         felt.append(f"{name} {mebibytes:,.0f} MiB, {seconds:.1f} s")
     record_property("seen", ", ".join(felt))

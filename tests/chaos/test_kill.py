@@ -47,9 +47,9 @@ def logged(run):
 class Killer:
     """Starts a run, kills it, resumes it, kills it ..., and starts another when it is finished."""
 
-    def __init__(self, nursery, folder, generator, arguments):
-        self.nursery, self.folder, self.generator, self.arguments = (
-            nursery,
+    def __init__(self, forkserver, folder, generator, arguments):
+        self.forkserver, self.folder, self.generator, self.arguments = (
+            forkserver,
             folder,
             generator,
             arguments,
@@ -68,7 +68,7 @@ class Killer:
     def start(self, hook=""):
         run = self.open
         command = ["resume", run] if run else ["run", *self.arguments, "--out", self.out]
-        return self.nursery.start(self.folder, *command, hook=hook)
+        return self.forkserver.start(self.folder, *command, hook=hook)
 
     def kill_once(self, held):
         run, sign = self.open, self.folder / "held"
@@ -111,12 +111,12 @@ class Killer:
     ],
 )
 def test_a_killed_run_ends_as_one_that_nobody_killed(
-    nursery, tmp_path, tiny, end_of, record_property, family, kills, held
+    forkserver, tmp_path, tiny, end_of, record_property, family, kills, held
 ):
     arguments = [tiny, *LENGTH, *FAMILIES[family]]
     start = time.monotonic()
-    nursery.run(tmp_path, "run", *arguments)
-    killer = Killer(nursery, tmp_path, random.Random(kills), arguments)
+    forkserver.run(tmp_path, "run", *arguments)
+    killer = Killer(forkserver, tmp_path, random.Random(kills), arguments)
     killer.length = time.monotonic() - start
     (whole,) = (tmp_path / "runs").iterdir()
     wanted = end_of(whole)
@@ -134,16 +134,16 @@ def test_a_killed_run_ends_as_one_that_nobody_killed(
 
 @pytest.mark.bar("R1", control="written in place")
 def test_a_checkpoint_that_is_written_in_place_would_not_survive(
-    nursery, tmp_path, tiny, record_property
+    forkserver, tmp_path, tiny, record_property
 ):
     """The negative control: without the rename a killed write is taken for a checkpoint."""
     hook = CARELESS + HOLD.replace("NUMBER", "2")
-    child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=hook)
+    child = forkserver.start(tmp_path, "run", tiny, *LENGTH, hook=hook)
     child.wait_for(tmp_path / "held")
     child.kill()
     assert child.wait() == -9
     (run,) = (tmp_path / "runs").iterdir()
     assert steps_saved(run) == [EVERY]
-    child = nursery.run(tmp_path, "resume", run, code=5)
+    child = forkserver.run(tmp_path, "resume", run, code=5)
     assert "step-00000005" in child.err.read_text()
     record_property("seen", "a killed write is taken for a checkpoint, and nothing resumes")

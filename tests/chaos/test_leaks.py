@@ -32,10 +32,10 @@ Training.step = stepping
 """
 
 
-def noted(nursery, folder, tiny, *, leak):
+def noted(forkserver, folder, tiny, *, leak):
     length = {"steps": 2000, "save_every": 200, "draw_every": 250, "log_every": 5, "keep": 3}
     sets = [word for key, value in length.items() for word in ("--set", f"train.{key}={value}")]
-    nursery.run(folder, "run", tiny, *sets, hook=NOTING.replace("{leak}", str(leak)))
+    forkserver.run(folder, "run", tiny, *sets, hook=NOTING.replace("{leak}", str(leak)))
     return json.loads((folder / "noted.json").read_text())
 
 
@@ -51,8 +51,8 @@ def slope(memory):
 
 @pytest.mark.bar("M1")
 @pytest.mark.chaos
-def test_memory_files_and_threads_stay_as_they_are(nursery, tmp_path, tiny):
-    values = noted(nursery, tmp_path, tiny, leak=False)
+def test_memory_files_and_threads_stay_as_they_are(forkserver, tmp_path, tiny):
+    values = noted(forkserver, tmp_path, tiny, leak=False)
     warm = values[2:]  # allocators fill their pools in the first steps
     memory, files, threads = zip(*warm, strict=True)
     assert slope(memory) <= 1024
@@ -64,9 +64,9 @@ def test_memory_files_and_threads_stay_as_they_are(nursery, tmp_path, tiny):
 
 @pytest.mark.bar("M1", control="twenty kilobytes a step kept")
 @pytest.mark.chaos
-def test_a_leak_would_be_seen(nursery, tmp_path, tiny, record_property):
+def test_a_leak_would_be_seen(forkserver, tmp_path, tiny, record_property):
     """The negative control: twenty kilobytes a step."""
-    values = noted(nursery, tmp_path, tiny, leak=True)
+    values = noted(forkserver, tmp_path, tiny, leak=True)
     memory, _, _ = zip(*values[2:], strict=True)
     assert slope(memory) > 1024
     record_property("seen", f"{slope(memory) / 1024:.0f} MiB more in 1,000 steps")

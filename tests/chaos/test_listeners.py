@@ -69,30 +69,30 @@ vgx.console.guarded = lambda stream: stream
 
 
 @pytest.fixture(scope="module")
-def trained(nursery, tmp_path_factory, tiny, end_of):
+def trained(forkserver, tmp_path_factory, tiny, end_of):
     """A folder with a run of 20 steps and the store, and what a run of 40 steps comes to."""
     folder = tmp_path_factory.mktemp("listeners")
-    nursery.run(folder, "run", tiny, *LENGTH)
+    forkserver.run(folder, "run", tiny, *LENGTH)
     whole = end_of(folder / "runs" / "0001-tiny")
     shutil.rmtree(folder / "runs")
-    nursery.run(folder, "run", tiny, *LENGTH, "--set", "train.steps=20")
+    forkserver.run(folder, "run", tiny, *LENGTH, "--set", "train.steps=20")
     return folder, whole
 
 
-def listening(nursery, folder, stream, *words, hook=""):
+def listening(forkserver, folder, stream, *words, hook=""):
     """Run a command whose output ends like this; return its exit code."""
     begin = STREAMS[stream]
     if begin != TERMINAL:
-        return nursery.start(folder, *words, hook=begin + hook).wait()
-    return at_a_terminal(nursery, folder, "SIG_IGN", *words, hook=hook)
+        return forkserver.start(folder, *words, hook=begin + hook).wait()
+    return at_a_terminal(forkserver, folder, "SIG_IGN", *words, hook=hook)
 
 
-def at_a_terminal(nursery, folder, action, *words, hook="", until=b""):
+def at_a_terminal(forkserver, folder, action, *words, hook="", until=b""):
     """Run a command at a terminal that is closed when something was shown there."""
     master, slave = pty.openpty()
     begin = TERMINAL.format(action=action, path=os.ttyname(slave))
     # The command must be at work when the terminal goes.
-    child = nursery.start(folder, *words, hook=begin + hook, TERM="xterm")
+    child = forkserver.start(folder, *words, hook=begin + hook, TERM="xterm")
     shown = b""
     while not shown or until not in shown:
         shown += os.read(master, 1000)
@@ -150,11 +150,11 @@ def places(folder, trained):
 @pytest.mark.bar("Q3")
 @pytest.mark.parametrize(("stream", "command"), CASES)
 def test_whoever_stops_listening_loses_nothing(
-    nursery, tmp_path, trained, tiny, end_of, stream, command
+    forkserver, tmp_path, trained, tiny, end_of, stream, command
 ):
     places(tmp_path, trained)
     words = [str(tiny) if word == "TINY" else word for word in COMMANDS[command]]
-    code = listening(nursery, tmp_path, stream, *words)
+    code = listening(forkserver, tmp_path, stream, *words)
     prints = command not in ("run", "resume")  # a training has its lines in its run as well
     assert code == (5 if stream == "a full disk" and prints else 0)
     assert kept(tmp_path, command)
@@ -164,13 +164,13 @@ def test_whoever_stops_listening_loses_nothing(
 
 @pytest.mark.bar("Q3")
 def test_a_terminal_that_is_closed_stops_a_training_as_sigterm_does(
-    nursery, tmp_path, trained, tiny, end_of
+    forkserver, tmp_path, trained, tiny, end_of
 ):
     places(tmp_path, trained)
     begun = "import vgx.training.loop as loop, time; does = loop.Training.step\n"
     begun += "loop.Training.step = lambda self: (time.sleep(0.05), does(self))[1]\n"
     code = at_a_terminal(
-        nursery, tmp_path, "SIG_DFL", "run", tiny, *LENGTH, hook=begun, until=b"Run "
+        forkserver, tmp_path, "SIG_DFL", "run", tiny, *LENGTH, hook=begun, until=b"Run "
     )
     run = newest(tmp_path)
     assert code == 129
@@ -179,17 +179,19 @@ def test_a_terminal_that_is_closed_stops_a_training_as_sigterm_does(
     assert "SIGHUP: stopped at step" in ended["message"]
     assert "saved; go on with: vgx resume 2" in ended["message"]
     assert (run / "report.html").is_file()
-    nursery.run(tmp_path, "resume", run)
+    forkserver.run(tmp_path, "resume", run)
     assert end_of(run) == trained[1]
 
 
 @pytest.mark.chaos
 @pytest.mark.bar("Q3", control="output without its guard")
 @pytest.mark.parametrize("stream", [OF_TRAINING[0], "a terminal that is closed"])
-def test_without_the_guard_it_is_noticed(nursery, tmp_path, trained, tiny, stream, record_property):
+def test_without_the_guard_it_is_noticed(
+    forkserver, tmp_path, trained, tiny, stream, record_property
+):
     """The negative control."""
     places(tmp_path, trained)
-    code = listening(nursery, tmp_path, stream, "run", tiny, *LENGTH, hook=UNGUARDED)
+    code = listening(forkserver, tmp_path, stream, "run", tiny, *LENGTH, hook=UNGUARDED)
     assert code != 0
     record_property("seen", f"{stream}: exit {code}, not 0")
     if newest(tmp_path).name != "0001-tiny":  # it trained already

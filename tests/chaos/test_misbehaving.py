@@ -151,8 +151,8 @@ def written(folder, part, deed, late):
 
 @pytest.mark.bar("X4")
 @pytest.mark.parametrize(("part", "late", "deed", "said"), [*cases()])
-def test_a_part_that_misbehaves_is_named(nursery, tmp_path, part, late, deed, said):
-    child = nursery.start(tmp_path, *written(tmp_path, part, deed, late))
+def test_a_part_that_misbehaves_is_named(forkserver, tmp_path, part, late, deed, said):
+    child = forkserver.start(tmp_path, *written(tmp_path, part, deed, late))
     code, message = child.wait(), child.err.read_text()
     assert code == 3, message
     assert "Traceback" not in message
@@ -173,9 +173,9 @@ def test_a_part_that_misbehaves_is_named(nursery, tmp_path, part, late, deed, sa
 
 @pytest.mark.bar("X4")
 @pytest.mark.parametrize("late", [False, True])
-def test_a_real_ctrl_c_is_none_of_them(nursery, tmp_path, late):
+def test_a_real_ctrl_c_is_none_of_them(forkserver, tmp_path, late):
     deed = 'Path("begun").touch(); time.sleep(30)'
-    child = nursery.start(tmp_path, *written(tmp_path, "loss", deed, late))
+    child = forkserver.start(tmp_path, *written(tmp_path, "loss", deed, late))
     child.wait_for(tmp_path / "begun")
     child.kill(2)
     if late:  # the first one waits for the step
@@ -187,10 +187,10 @@ def test_a_real_ctrl_c_is_none_of_them(nursery, tmp_path, late):
 
 @pytest.mark.chaos
 @pytest.mark.bar("X4", control="settings that nobody compares")
-def test_without_the_comparison_the_part_is_not_named(nursery, tmp_path, record_property):
+def test_without_the_comparison_the_part_is_not_named(forkserver, tmp_path, record_property):
     """The negative control."""
     words = written(tmp_path, "loss", "torch.set_num_threads(2)", late=True)
-    child = nursery.start(tmp_path, *words, hook=BLIND)
+    child = forkserver.start(tmp_path, *words, hook=BLIND)
     code = child.wait()
     assert code == 0, child.err.read_text()
     record_property("seen", "two threads instead of one: exit 0")

@@ -50,9 +50,9 @@ directory.open_own = lambda path: path.open("a+", encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def trained(nursery, tmp_path_factory, tiny):
+def trained(forkserver, tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("trained")
-    nursery.run(folder, "run", tiny, *SHORT)
+    forkserver.run(folder, "run", tiny, *SHORT)
     return folder
 
 
@@ -122,9 +122,9 @@ def commands(place, kind):
     return tried
 
 
-def attack(nursery, run, name, hook=""):
+def attack(forkserver, run, name, hook=""):
     """Run a command, and return its exit code and what it said."""
-    child = nursery.start(run.parents[1], *COMMANDS[name][0], run, hook=hook)
+    child = forkserver.start(run.parents[1], *COMMANDS[name][0], run, hook=hook)
     code, said = child.wait(), child.err.read_text()
     assert "Traceback" not in said
     return code, said
@@ -138,11 +138,11 @@ def attack(nursery, run, name, hook=""):
         for case in CASES
     ],
 )
-def test_what_leads_out_of_a_run_is_refused(nursery, copied, place, kind, record_property):
+def test_what_leads_out_of_a_run_is_refused(forkserver, copied, place, kind, record_property):
     outside = lay(copied, place, kind)
     before, tried = seen(outside), commands(place, kind)
     for name, comes in tried.items():
-        code, said = attack(nursery, copied, name)
+        code, said = attack(forkserver, copied, name)
         assert seen(outside) == before, (name, said)
         refused = 3 if place == "plugins" else 5  # it is looked at before anything is imported
         # What a sampler learned need not be kept.
@@ -155,7 +155,9 @@ def test_what_leads_out_of_a_run_is_refused(nursery, copied, place, kind, record
 
 @pytest.mark.chaos
 @pytest.mark.bar("S11", control="without a look at what lies there, five places")
-def test_without_the_look_files_outside_would_change(nursery, trained, tmp_path, record_property):
+def test_without_the_look_files_outside_would_change(
+    forkserver, trained, tmp_path, record_property
+):
     """The negative control."""
     changed = []
     for place in ("lock", "checkpoints", "samples", "trackers", "evaluation.json"):
@@ -165,7 +167,7 @@ def test_without_the_look_files_outside_would_change(nursery, trained, tmp_path,
         outside = lay(run, place, "a link")
         before = seen(outside)
         name = "eval" if place == "evaluation.json" else "resume"
-        attack(nursery, run, name, hook=BLIND)
+        attack(forkserver, run, name, hook=BLIND)
         if seen(outside) != before:
             changed.append(place)
     record_property("seen", f"{len(changed)} of 5 changed")
@@ -241,7 +243,7 @@ def target(folder, name, kind):
         for kind in KINDS
     ],
 )  # fmt: skip
-def test_what_is_written_to_stays_what_it_is(nursery, copied, tmp_path, command, kind):
+def test_what_is_written_to_stays_what_it_is(forkserver, copied, tmp_path, command, kind):
     name, words = WRITERS[command]
     if command == "compare":
         shutil.copytree(copied, tmp_path / "other")
@@ -252,7 +254,7 @@ def test_what_is_written_to_stays_what_it_is(nursery, copied, tmp_path, command,
     if kind == "a pipe":
         threading.Thread(target=lambda: got.append(path.read_bytes()), daemon=True).start()
     places = {"RUN": copied, "OTHER": tmp_path / "other"}
-    child = nursery.start(tmp_path, *(places.get(word, word) for word in words), path)
+    child = forkserver.start(tmp_path, *(places.get(word, word) for word in words), path)
     code, said = child.wait(), child.err.read_text()
     there = command == "import-weights" and kind != "a dead link"  # never written over
     refused = there or kind in ("a folder", "a socket")
@@ -270,14 +272,14 @@ def test_what_is_written_to_stays_what_it_is(nursery, copied, tmp_path, command,
 
 
 @pytest.mark.bar("S11", control="devices and links are replaced")
-def test_a_device_that_is_replaced_would_be_noticed(nursery, copied, tmp_path, record_property):
+def test_a_device_that_is_replaced_would_be_noticed(forkserver, copied, tmp_path, record_property):
     """The negative control."""
     for number, kind in enumerate(("a device", "a link")):
         folder = tmp_path / str(number)
         folder.mkdir()
         path = target(folder, "a.png", kind)
         mode = path.lstat().st_mode
-        nursery.run(tmp_path, "sample", copied, "-n", "1", "--out", path, hook=REPLACING)
+        forkserver.run(tmp_path, "sample", copied, "-n", "1", "--out", path, hook=REPLACING)
         assert path.lstat().st_mode != mode
         assert stat.S_ISREG(path.lstat().st_mode)
     record_property("seen", "2 of 2 became files")
@@ -285,14 +287,14 @@ def test_a_device_that_is_replaced_would_be_noticed(nursery, copied, tmp_path, r
 
 @pytest.mark.bar("S11")
 @pytest.mark.parametrize("name", ["null", "fd"])
-def test_a_device_of_any_name_takes_what_is_drawn(nursery, copied, tmp_path, name):
+def test_a_device_of_any_name_takes_what_is_drawn(forkserver, copied, tmp_path, name):
     path = tmp_path / name
     if name == "null":
         device(path)
     else:
         path = "/dev/fd/1"
     for words in (("sample", copied, "-n", "1", "--out"), ("report", copied, "--out")):
-        child = nursery.run(tmp_path, *words, path)
+        child = forkserver.run(tmp_path, *words, path)
         if name == "fd":
             start = child.out.read_bytes()[:8]
             assert start == (b"\x89PNG\r\n\x1a\n" if words[0] == "sample" else b"<!doctyp")
@@ -300,18 +302,18 @@ def test_a_device_of_any_name_takes_what_is_drawn(nursery, copied, tmp_path, nam
 
 @pytest.mark.bar("S11")
 @pytest.mark.parametrize("kind", ["a link", "a device", "a pipe", "a folder"])
-def test_no_image_of_its_own_folder_leads_elsewhere(nursery, copied, tmp_path, kind):
+def test_no_image_of_its_own_folder_leads_elsewhere(forkserver, copied, tmp_path, kind):
     """`--separate`: the folder may be a link, what is in it may not."""
     real, folder = tmp_path / "real", tmp_path / "images"
     real.mkdir()
     folder.symlink_to(real)
-    nursery.run(tmp_path, "sample", copied, "-n", "2", "--separate", folder)
+    forkserver.run(tmp_path, "sample", copied, "-n", "2", "--separate", folder)
     assert sorted(path.name for path in real.iterdir()) == ["000000.png", "000001.png"]
     (real / "000001.png").unlink()
     path = target(real, "000001.png", kind)
     (real / "inner").rename(tmp_path / "inner")
     mode, before = path.lstat().st_mode, seen(tmp_path / "inner")
-    child = nursery.run(tmp_path, "sample", copied, "-n", "2", "--separate", folder, code=5)
+    child = forkserver.run(tmp_path, "sample", copied, "-n", "2", "--separate", folder, code=5)
     assert "other files are there, 1 in all, such as 000001.png" in child.err.read_text()
     assert path.lstat().st_mode == mode
     assert seen(tmp_path / "inner") == before

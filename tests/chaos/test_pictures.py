@@ -342,17 +342,17 @@ data.cache.obtain = obtain
 """
 
 
-def kill_builders(nursery, folder, kills, careless=""):
+def kill_builders(forkserver, folder, kills, careless=""):
     """Kill builders at any time: a store is there as a whole or not at all."""
     hook = BUILD.replace("{careless}", careless)
     (folder / "whole").mkdir()
-    nursery.run(folder / "whole", "--version", hook=hook)
+    forkserver.run(folder / "whole", "--version", hook=hook)
     (whole,) = (folder / "whole" / "cache" / "images").iterdir()
     expected = sums(whole)
     generator, killed, finished, halves = random.Random(0), 0, 0, 0
     images = folder / "cache" / "images"
     while killed < kills:
-        builders = [nursery.start(folder, "--version", hook=hook) for _ in range(killed % 2 + 1)]
+        builders = [forkserver.start(folder, "--version", hook=hook) for _ in range(killed % 2 + 1)]
         time.sleep(generator.uniform(0.01, 0.5))
         for builder in builders:
             builder.kill()
@@ -366,7 +366,7 @@ def kill_builders(nursery, folder, kills, careless=""):
         halves += len(left)
         if made:  # else nothing would be left to build
             made[0].rename(folder / f"made-{finished}")
-    nursery.run(folder, "--version", hook=hook)
+    forkserver.run(folder, "--version", hook=hook)
     assert [sums(path) for path in images.iterdir()] == [expected]
     return halves
 
@@ -378,23 +378,23 @@ def sums(store):
 
 
 @pytest.mark.bar("D1")
-def test_a_store_is_whole_whenever_its_builder_is_killed(nursery, tmp_path, record_property):
+def test_a_store_is_whole_whenever_its_builder_is_killed(forkserver, tmp_path, record_property):
     record_property("cases", KILLS)
     # They were at work: of two that wait for each other, one.
-    assert kill_builders(nursery, tmp_path, KILLS) > KILLS / 5
+    assert kill_builders(forkserver, tmp_path, KILLS) > KILLS / 5
 
 
 @pytest.mark.bar("D1", control="a store that is built in place, and its process killed")
-def test_a_builder_that_writes_in_place_would_be_seen(nursery, tmp_path):
+def test_a_builder_that_writes_in_place_would_be_seen(forkserver, tmp_path):
     """Negative control."""
     with pytest.raises(AssertionError):
-        kill_builders(nursery, tmp_path, KILLS, IN_PLACE)
+        kill_builders(forkserver, tmp_path, KILLS, IN_PLACE)
 
 
 @pytest.mark.bar("D1")
-def test_eight_at_once_build_one_store(nursery, tmp_path):
+def test_eight_at_once_build_one_store(forkserver, tmp_path):
     hook = BUILD.replace("{careless}", "")
-    builders = [nursery.start(tmp_path, "--version", hook=hook) for _ in range(8)]
+    builders = [forkserver.start(tmp_path, "--version", hook=hook) for _ in range(8)]
     for builder in builders:
         code = builder.wait()
         assert code == 0, builder.err.read_text()

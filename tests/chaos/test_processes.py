@@ -72,10 +72,10 @@ def test_a_signal_stops_all_once(tmp_path, start, number, whom, code):
 
 
 @pytest.mark.bar("P1", control="each process stops when it gets the signal")
-def test_without_agreeing_the_others_would_be_lost(nursery, tmp_path, record_property):
+def test_without_agreeing_the_others_would_be_lost(forkserver, tmp_path, record_property):
     """The negative control."""
     hook = "from vgx.training import state; state.largest = lambda known: [*known]"
-    children = team(nursery, tmp_path, 2, "run", "tiny", *ENDLESS, hook=hook)
+    children = team(forkserver, tmp_path, 2, "run", "tiny", *ENDLESS, hook=hook)
     wait_until(lambda: steps_done(tmp_path, 2), children[0].err.read_text)
     children[1].kill(signal.SIGTERM)
     errors = codes(children)[1]
@@ -132,12 +132,14 @@ def test_the_second_stage_is_trained_by_the_first_alone_and_stops(tmp_path, star
 
 @pytest.mark.bar("P2")
 @pytest.mark.parametrize("rank", [0, 1])
-def test_torchrun_starts_again_in_the_same_run_with_the_same_bits(nursery, tmp_path, end_of, rank):
+def test_torchrun_starts_again_in_the_same_run_with_the_same_bits(
+    forkserver, tmp_path, end_of, rank
+):
     """A process is killed after a step that is not saved."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-    expected = end_of(trained(nursery, whole, 2, "run", "tiny"))
+    expected = end_of(trained(forkserver, whole, 2, "run", "tiny"))
     kill = "os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and os.kill(os.getpid(), 9)"
     hook = AFTER.format(rank=rank, step=8, what=kill)
     launched = torchrun(killed, 2, "run", "tiny", hook=hook, restarts=2)
@@ -148,11 +150,11 @@ def test_torchrun_starts_again_in_the_same_run_with_the_same_bits(nursery, tmp_p
 
 
 @pytest.mark.bar("P2", control="another launch")
-def test_what_another_launch_began_is_left_alone(nursery, tmp_path, record_property):
+def test_what_another_launch_began_is_left_alone(forkserver, tmp_path, record_property):
     """The negative control: a restart that does not know its launch begins another run."""
-    trained(nursery, tmp_path, 1, "run", "tiny", "--set", "train.steps=2")
+    trained(forkserver, tmp_path, 1, "run", "tiny", "--set", "train.steps=2")
     again = {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_RUN_ID": "new"}
-    children = team(nursery, tmp_path, 2, "run", "tiny", "--set", "train.steps=2", **again)
+    children = team(forkserver, tmp_path, 2, "run", "tiny", "--set", "train.steps=2", **again)
     assert codes(children)[0] == [0, 0]
     assert len(runs(tmp_path)) == 2
     record_property("seen", "a second run")
@@ -172,7 +174,7 @@ def test_vgx_tells_which_process_was_killed(tmp_path, rank):
 
 
 @pytest.mark.bar("P2")
-def test_a_silent_process_is_noticed_and_a_first_one_that_takes_long_is_not(nursery, tmp_path):
+def test_a_silent_process_is_noticed_and_a_first_one_that_takes_long_is_not(forkserver, tmp_path):
     """Longer than the timeout: when it draws, nobody minds; in a step the others end."""
     slow = """
 import os, time
@@ -185,30 +187,30 @@ if os.environ["RANK"] == "0":
     loop.draw = slowly
 """
     length = ("--set", "train.steps=2", "--set", "train.draw_every=2")
-    children = team(nursery, tmp_path, 2, "run", "tiny", *length, hook=slow, VGX_TIMEOUT="30")
+    children = team(forkserver, tmp_path, 2, "run", "tiny", *length, hook=slow, VGX_TIMEOUT="30")
     ended, errors = codes(children)
     assert ended == [0, 0], errors
     asleep = AFTER.format(rank=1, step=2, what="import time; time.sleep(60)")
-    children = team(nursery, tmp_path, 2, "run", "tiny", *ENDLESS, hook=asleep, VGX_TIMEOUT="10")
+    children = team(forkserver, tmp_path, 2, "run", "tiny", *ENDLESS, hook=asleep, VGX_TIMEOUT="10")
     ended, errors = codes(children)
     assert ended == [9, 9], errors
     assert "process 0 of 2 does not reach the others any more: they gave no answer" in errors[0]
 
 
 @pytest.mark.bar("P3")
-def test_a_run_goes_on_with_any_number_of_processes(nursery, tmp_path):
+def test_a_run_goes_on_with_any_number_of_processes(forkserver, tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
     for folder in (one, many):
         folder.mkdir()
     plain = ("--set", "train.draw_every=1000")
     whole = trained(
-        nursery, one, 1, "run", "tiny", *plain, "--set", "train.steps=10", hook=NOTE_ROWS
+        forkserver, one, 1, "run", "tiny", *plain, "--set", "train.steps=10", hook=NOTE_ROWS
     )
     seen, expected = {}, rows(one, 1)
     for done, size in zip((2, 4, 6, 8, 10), (4, 1, 2, 8, 4), strict=True):
         go_on = ("--resume", runs(many)[-1]) if done > 2 else ("tiny", *plain)
         length = ("--set", f"train.steps={done}")
-        run = trained(nursery, many, size, "run", *go_on, *length, hook=NOTE_ROWS)
+        run = trained(forkserver, many, size, "run", *go_on, *length, hook=NOTE_ROWS)
         for n, images in rows(many, size).items():
             assert seen.setdefault(n, images) == images == expected[n]
         for rank in range(size):
@@ -225,19 +227,19 @@ def test_a_run_goes_on_with_any_number_of_processes(nursery, tmp_path):
 
 
 @pytest.mark.bar("P3", control="other images")
-def test_other_images_would_be_seen(nursery, tmp_path, record_property):
+def test_other_images_would_be_seen(forkserver, tmp_path, record_property):
     """The negative control."""
     plain = ("--set", "train.draw_every=1000", "--set", "train.steps=3")
     whole, other = tmp_path / "whole", tmp_path / "other"
     for folder in (whole, other):
         folder.mkdir()
-    expected = lines(trained(nursery, whole, 1, "run", "tiny", *plain))
+    expected = lines(trained(forkserver, whole, 1, "run", "tiny", *plain))
     hook = """
 from vgx.data.batches import Batches
 rows = Batches.rows
 Batches.rows = lambda self, n: rows(self, n + 1)
 """
-    got = lines(trained(nursery, other, 2, "run", "tiny", *plain, hook=hook))
+    got = lines(trained(forkserver, other, 2, "run", "tiny", *plain, hook=hook))
     first, second = ([*line["losses"].values()] for line in (expected[-1], got[-1]))
     assert not np.allclose(first, second, rtol=1e-3)
     worst = max(abs(a - b) / abs(a) for a, b in zip(first, second, strict=True))

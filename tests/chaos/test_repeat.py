@@ -21,13 +21,13 @@ environment.room = shared
 """
 
 
-def ends(nursery, folder, tiny, end_of, often, hook=""):
+def ends(forkserver, folder, tiny, end_of, often, hook=""):
     """What the runs come to, each in a process of its own with one thread."""
     for number, every in enumerate(often):
         sets = [f"train.{name}={value}" for name, value in zip(OFTEN, every, strict=True)]
         words = [word for text in sets for word in ("--set", text)]
         out = ("--out", folder / str(number))
-        nursery.run(folder, "run", tiny, *words, *out, hook=hook, pages=False)
+        forkserver.run(folder, "run", tiny, *words, *out, hook=hook, pages=False)
         (run,) = (folder / str(number)).iterdir()
         yield end_of(run)
 
@@ -35,12 +35,12 @@ def ends(nursery, folder, tiny, end_of, often, hook=""):
 @pytest.mark.bar("R8")
 @pytest.mark.parametrize("n", [3, pytest.param(10, marks=pytest.mark.chaos)])
 def test_a_run_repeats_whatever_is_done_on_the_way(
-    nursery, tmp_path, tiny, end_of, record_property, n
+    forkserver, tmp_path, tiny, end_of, record_property, n
 ):
     generator = random.Random(n)
     often = [[generator.randint(1, 25) for _ in OFTEN] for _ in range(n)]
     assert len({tuple(every) for every in often}) == n
-    newest, sums, logs = zip(*ends(nursery, tmp_path, tiny, end_of, often), strict=True)
+    newest, sums, logs = zip(*ends(forkserver, tmp_path, tiny, end_of, often), strict=True)
     assert set(newest) == {"step-00000020"}
     assert len(sums[0]) == 3
     assert all(other == sums[0] for other in sums)
@@ -52,9 +52,9 @@ def test_a_run_repeats_whatever_is_done_on_the_way(
 
 @pytest.mark.chaos
 @pytest.mark.bar("R8", control="random numbers from one shared generator")
-def test_a_shared_generator_would_be_seen(nursery, tmp_path, tiny, end_of, record_property):
+def test_a_shared_generator_would_be_seen(forkserver, tmp_path, tiny, end_of, record_property):
     often = [(5, 20, 20), (5, 3, 20), (5, 7, 20)]
-    sums = [found for _, found, _ in ends(nursery, tmp_path, tiny, end_of, often, SHARED)]
+    sums = [found for _, found, _ in ends(forkserver, tmp_path, tiny, end_of, often, SHARED)]
     models = {found["model.safetensors"] for found in sums}
     assert len(models) > 1
     record_property("seen", f"{len(models)} different results of 3")

@@ -29,8 +29,8 @@ fcntl.flock = files.tidy = Run.tidy = lambda *_: None
 """
 
 
-def started(nursery, folder, run, count, hook):
-    children = [nursery.start(folder, *LONGER, run, hook=hook) for _ in range(count)]
+def started(forkserver, folder, run, count, hook):
+    children = [forkserver.start(folder, *LONGER, run, hook=hook) for _ in range(count)]
     deadline = time.monotonic() + 120
     while True:
         holders = list(folder.glob("holds-*"))
@@ -43,11 +43,11 @@ def started(nursery, folder, run, count, hook):
 
 @pytest.mark.bar("L1")
 @pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.chaos)])
-def test_of_many_simultaneous_starts_one_trains(nursery, tmp_path, tiny, record_property, count):
+def test_of_many_simultaneous_starts_one_trains(forkserver, tmp_path, tiny, record_property, count):
     record_property("cases", count)
-    nursery.run(tmp_path, "run", tiny, "--set", "train.steps=4", "--set", "train.save_every=2")
+    forkserver.run(tmp_path, "run", tiny, "--set", "train.steps=4", "--set", "train.save_every=2")
     (run,) = (tmp_path / "runs").iterdir()
-    children, holders, refused = started(nursery, tmp_path, run, count, WAITING)
+    children, holders, refused = started(forkserver, tmp_path, run, count, WAITING)
     assert len(holders) == 1
     holder = holders[0].name.partition("-")[2]
     for child in refused:
@@ -55,18 +55,18 @@ def test_of_many_simultaneous_starts_one_trains(nursery, tmp_path, tiny, record_
         assert f"process {holder} (on " in message
         assert "is training here" in message
         assert "Traceback" not in message
-    nursery.run(tmp_path, "sample", run, "-n", 4)  # who only looks is not refused
+    forkserver.run(tmp_path, "sample", run, "-n", 4)  # who only looks is not refused
     (tmp_path / "go").touch()
     assert sorted(child.wait() for child in children) == [0, *[7] * (count - 1)]
 
 
 @pytest.mark.chaos
 @pytest.mark.bar("L1", control="no lock")
-def test_without_the_lock_several_would_train(nursery, tmp_path, tiny, record_property):
+def test_without_the_lock_several_would_train(forkserver, tmp_path, tiny, record_property):
     """The negative control."""
-    nursery.run(tmp_path, "run", tiny, "--set", "train.steps=4")
+    forkserver.run(tmp_path, "run", tiny, "--set", "train.steps=4")
     (run,) = (tmp_path / "runs").iterdir()
-    children, holders, refused = started(nursery, tmp_path, run, 2, OPEN + WAITING)
+    children, holders, refused = started(forkserver, tmp_path, run, 2, OPEN + WAITING)
     assert len(holders) == 2, [child.err.read_text() for child in refused]
     record_property("seen", "2 of 2 train")
     for child in children:
@@ -75,11 +75,11 @@ def test_without_the_lock_several_would_train(nursery, tmp_path, tiny, record_pr
 
 
 @pytest.mark.bar("L1")
-def test_the_lock_of_a_killed_process_is_taken_over(nursery, tmp_path, tiny):
-    nursery.run(tmp_path, "run", tiny, "--set", "train.steps=4")
+def test_the_lock_of_a_killed_process_is_taken_over(forkserver, tmp_path, tiny):
+    forkserver.run(tmp_path, "run", tiny, "--set", "train.steps=4")
     (run,) = (tmp_path / "runs").iterdir()
-    (child,), _, _ = started(nursery, tmp_path, run, 1, WAITING)
-    nursery.run(tmp_path, *LONGER, run, code=7)
+    (child,), _, _ = started(forkserver, tmp_path, run, 1, WAITING)
+    forkserver.run(tmp_path, *LONGER, run, code=7)
     child.kill()
     assert child.wait() == -9
-    nursery.run(tmp_path, "resume", run)
+    forkserver.run(tmp_path, "resume", run)

@@ -57,11 +57,11 @@ def steps_saved(run):
 
 
 @pytest.fixture(scope="module")
-def whole(nursery, tmp_path_factory, end_of, tiny):
+def whole(forkserver, tmp_path_factory, end_of, tiny):
     """What the run comes to that nobody stops, and how long it takes."""
     folder = tmp_path_factory.mktemp("whole")
     start = time.monotonic()
-    nursery.run(folder, "run", tiny, *LENGTH)
+    forkserver.run(folder, "run", tiny, *LENGTH)
     return end_of(*runs(folder)), time.monotonic() - start
 
 
@@ -77,9 +77,9 @@ def whole(nursery, tmp_path_factory, end_of, tiny):
     ],
 )
 def test_wherever_the_signal_comes_the_step_is_saved(
-    nursery, tmp_path, tiny, whole, end_of, place, number
+    forkserver, tmp_path, tiny, whole, end_of, place, number
 ):
-    child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=slow(place))
+    child = forkserver.start(tmp_path, "run", tiny, *LENGTH, hook=slow(place))
     child.wait_for(tmp_path / "begun")
     child.kill(number)
     start = time.monotonic()
@@ -91,14 +91,14 @@ def test_wherever_the_signal_comes_the_step_is_saved(
     assert "Traceback" not in message
     assert f"{signal.Signals(number).name}: stopped at step {PLACES[place][3]}" in message
     assert "go on with: vgx resume" in message
-    nursery.run(tmp_path, "resume", run, pages=False)
+    forkserver.run(tmp_path, "resume", run, pages=False)
     assert end_of(run) == whole[0]
 
 
 @pytest.mark.bar("R6", control="signals are ignored")
-def test_without_listening_nothing_would_be_saved(nursery, tmp_path, tiny, record_property):
+def test_without_listening_nothing_would_be_saved(forkserver, tmp_path, tiny, record_property):
     """The negative control."""
-    child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=slow("in a step") + DEAF)
+    child = forkserver.start(tmp_path, "run", tiny, *LENGTH, hook=slow("in a step") + DEAF)
     child.wait_for(tmp_path / "begun")
     child.kill(signal.SIGTERM)
     assert child.wait() == 143
@@ -108,8 +108,8 @@ def test_without_listening_nothing_would_be_saved(nursery, tmp_path, tiny, recor
 
 @pytest.mark.bar("R6")
 @pytest.mark.parametrize("place", PLACES)
-def test_a_second_ctrl_c_ends_at_once(nursery, tmp_path, tiny, place):
-    child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=slow(place, 60))
+def test_a_second_ctrl_c_ends_at_once(forkserver, tmp_path, tiny, place):
+    child = forkserver.start(tmp_path, "run", tiny, *LENGTH, hook=slow(place, 60))
     child.wait_for(tmp_path / "begun")
     child.kill(signal.SIGINT)
     time.sleep(0.3)
@@ -121,8 +121,8 @@ def test_a_second_ctrl_c_ends_at_once(nursery, tmp_path, tiny, place):
 
 
 @pytest.mark.bar("R6")
-def test_a_second_sigterm_waits_for_the_save(nursery, tmp_path, tiny):
-    child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=slow("while drawing"))
+def test_a_second_sigterm_waits_for_the_save(forkserver, tmp_path, tiny):
+    child = forkserver.start(tmp_path, "run", tiny, *LENGTH, hook=slow("while drawing"))
     child.wait_for(tmp_path / "begun")
     for _ in range(3):
         child.kill(signal.SIGTERM)
@@ -133,11 +133,11 @@ def test_a_second_sigterm_waits_for_the_save(nursery, tmp_path, tiny):
 
 @pytest.mark.bar("R6")
 @pytest.mark.parametrize("number", CODES)
-def test_before_there_is_a_run_nothing_is_left(nursery, tmp_path, tiny, number):
+def test_before_there_is_a_run_nothing_is_left(forkserver, tmp_path, tiny, number):
     hook = SLOW.format(
         package="training", module="preparing", place="preparing", name="examine", seconds=60
     )
-    child = nursery.start(tmp_path, "run", tiny, *LENGTH, hook=hook)
+    child = forkserver.start(tmp_path, "run", tiny, *LENGTH, hook=hook)
     child.wait_for(tmp_path / "begun")
     child.kill(number)
     assert child.wait() == CODES[number]
@@ -148,10 +148,12 @@ def test_before_there_is_a_run_nothing_is_left(nursery, tmp_path, tiny, number):
 @pytest.mark.bar("R6")
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", range(40))
-def test_whenever_the_signal_comes_the_run_ends_alike(nursery, tmp_path, tiny, whole, end_of, seed):
+def test_whenever_the_signal_comes_the_run_ends_alike(
+    forkserver, tmp_path, tiny, whole, end_of, seed
+):
     generator = random.Random(seed)
     number = generator.choice([*CODES])
-    child = nursery.start(tmp_path, "run", tiny, *LENGTH)
+    child = forkserver.start(tmp_path, "run", tiny, *LENGTH)
     time.sleep(generator.uniform(0, whole[1]))
     child.kill(number)
     start = time.monotonic()
@@ -165,5 +167,5 @@ def test_whenever_the_signal_comes_the_run_ends_alike(nursery, tmp_path, tiny, w
     (run,) = begun
     reached = json.loads(lines(run)[-1])["step"] if lines(run) else 0
     assert steps_saved(run)[-1] == reached
-    nursery.run(tmp_path, "resume", run)
+    forkserver.run(tmp_path, "resume", run)
     assert end_of(run) == whole[0]

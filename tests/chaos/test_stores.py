@@ -157,12 +157,12 @@ def test_a_stamp_without_the_ctime_would_be_seen(monkeypatch, record_property):
 
 @pytest.mark.bar("D3")
 def test_a_run_on_a_damaged_store_has_the_weights_of_an_undamaged_one(
-    nursery, tmp_path, tiny, end_of, record_property
+    forkserver, tmp_path, tiny, end_of, record_property
 ):
     record_property("cases", TRAININGS)
     generator = random.Random(2)
     settings = ("--set", "train.steps=4", "--set", "eval.holdout=0.1")
-    nursery.run(tmp_path, "run", tiny, *settings)
+    forkserver.run(tmp_path, "run", tiny, *settings)
     runs = tmp_path / "runs"
     right = end_of(runs / "0001-tiny")
     (folder,) = (tmp_path / "cache" / "images").iterdir()
@@ -170,13 +170,13 @@ def test_a_run_on_a_damaged_store_has_the_weights_of_an_undamaged_one(
     for number in range(TRAININGS):
         file = folder / names[number % len(names)]
         replace_content(file, damaged(file.read_bytes(), WAYS[number % len(WAYS)], generator))
-        child = nursery.run(tmp_path, "run", tiny, *settings)
+        child = forkserver.run(tmp_path, "run", tiny, *settings)
         assert f"damaged: {file.name}" in child.err.read_text(), (file, child.err.read_text())
         assert end_of(runs / f"{number + 2:04}-tiny") == right, file
 
 
 @pytest.mark.bar("D3")
-def test_processes_that_find_the_same_damage_make_one_store(nursery, tmp_path, record_property):
+def test_processes_that_find_the_same_damage_make_one_store(forkserver, tmp_path, record_property):
     """While another process has the damaged store open and reads it."""
     record_property("cases", 4 * ROUNDS)
     hook = """
@@ -194,7 +194,7 @@ print(store.content, flush=True)
 import hashlib
 assert hashlib.sha256(store.images.tobytes()).hexdigest() == store.content
 """
-    nursery.run(tmp_path, "--version", hook=hook)
+    forkserver.run(tmp_path, "--version", hook=hook)
     images, generator = tmp_path / "cache" / "images", random.Random(3)
     expected = None
     for _ in range(ROUNDS):
@@ -204,7 +204,7 @@ assert hashlib.sha256(store.images.tobytes()).hexdigest() == store.content
         with (folder / "images.u8").open("rb") as held:
             file = folder / generator.choice(sorted(whole))
             replace_content(file, damaged(file.read_bytes(), "bit", generator))
-            started = [nursery.start(tmp_path, "--version", hook=hook) for _ in range(4)]
+            started = [forkserver.start(tmp_path, "--version", hook=hook) for _ in range(4)]
             for child in started:
                 code = child.wait()
                 assert code == 0, child.err.read_text()
@@ -289,9 +289,9 @@ def test_fingerprints_without_the_ctime_would_be_seen(tmp_path, monkeypatch, rec
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, nursery, tiny):
+def trained(tmp_path_factory, forkserver, tiny):
     folder = tmp_path_factory.mktemp("trained")
-    nursery.run(folder, "run", tiny, "--set", "train.steps=4")
+    forkserver.run(folder, "run", tiny, "--set", "train.steps=4")
     return folder / "runs" / "0001-tiny"
 
 
@@ -403,9 +403,9 @@ def test_bounds_that_nobody_looks_at_would_be_seen(monkeypatch, record_property)
 @pytest.mark.parametrize("count", [10**9, 2**62, 2**63 - 1])
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_a_recipe_that_asks_for_more_than_a_disk_is_refused(
-    nursery, tmp_path, tiny, command, count, record_property
+    forkserver, tmp_path, tiny, command, count, record_property
 ):
-    child = nursery.run(tmp_path, command, tiny, "--set", f"dataset.count={count}", code=5)
+    child = forkserver.run(tmp_path, command, tiny, "--set", f"dataset.count={count}", code=5)
     said = child.err.read_text()
     assert f"a store of {count:,} images takes up to" in said
     assert "VGX_CACHE_MAX" in said

@@ -31,7 +31,7 @@ for name, module in list(sys.modules.items()):
 """
 
 
-def at_a_terminal(nursery, folder, *words, hook="", **environment):
+def at_a_terminal(forkserver, folder, *words, hook="", **environment):
     """Run a command at a terminal; return its exit code, and what was written there."""
     master, slave = pty.openpty()
     shown = []
@@ -45,7 +45,7 @@ def at_a_terminal(nursery, folder, *words, hook="", **environment):
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     begin = TERMINAL.format(path=os.ttyname(slave))
-    child = nursery.start(folder, *words, hook=begin + hook, TERM="xterm", **environment)
+    child = forkserver.start(folder, *words, hook=begin + hook, TERM="xterm", **environment)
     code = child.wait()
     os.write(slave, b"\x04end")
     reader.join(10)
@@ -71,11 +71,11 @@ def spoilt(value):
 
 
 @pytest.fixture(scope="module")
-def stranger(nursery, tmp_path_factory, tiny):
+def stranger(forkserver, tmp_path_factory, tiny):
     """A folder with two runs, which lie in a folder with an evil name and have evil files."""
     folder = tmp_path_factory.mktemp("stranger")
-    nursery.run(folder, "run", tiny, "--set", "train.steps=2")
-    nursery.run(folder, "eval", "1", "--metrics", "psnr", "-n", "8", "--seeds", "1")
+    forkserver.run(folder, "run", tiny, "--set", "train.steps=2")
+    forkserver.run(folder, "eval", "1", "--metrics", "psnr", "-n", "8", "--seeds", "1")
     shutil.copytree(folder / "runs" / "0001-tiny", folder / "runs" / f"0002-{FOLDER}")
     (folder / "runs").rename(folder / FOLDER)
     (folder / f"{FOLDER}.yaml").write_text("losses: [l1, nothing]\n" + f"{EVIL!r}: 1\n")
@@ -141,7 +141,9 @@ CASES = [
 
 @pytest.mark.bar("Q4")
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_is_shown_that_a_terminal_obeys(nursery, stranger, tmp_path, name, record_property):
+def test_nothing_is_shown_that_a_terminal_obeys(
+    forkserver, stranger, tmp_path, name, record_property
+):
     cases = 0
     for spoils in (None, *FILES) if name in ("compare", "explain", "list", "report") else (None,):
         folder = tmp_path / f"{spoils}"
@@ -150,7 +152,7 @@ def test_nothing_is_shown_that_a_terminal_obeys(nursery, stranger, tmp_path, nam
             for run in (folder / FOLDER).iterdir():
                 spoil(run, spoils)
         words = commands(folder)[name]
-        _, shown = at_a_terminal(nursery, folder, *words, VGX_RUNS=str(folder / FOLDER))
+        _, shown = at_a_terminal(forkserver, folder, *words, VGX_RUNS=str(folder / FOLDER))
         assert obeyed(shown) == [], (spoils, shown)
         assert "Traceback" not in shown or name == "debug", shown
         if name in SHOWN:
@@ -160,10 +162,10 @@ def test_nothing_is_shown_that_a_terminal_obeys(nursery, stranger, tmp_path, nam
 
 
 @pytest.mark.bar("Q4")
-def test_a_name_is_shown_as_it_is_and_its_advice_can_be_copied(nursery, tmp_path, tiny):
+def test_a_name_is_shown_as_it_is_and_its_advice_can_be_copied(forkserver, tmp_path, tiny):
     odd = tmp_path / ":smile: [bold]x[red]"
     words = ("run", tiny, "--set", "train.steps=1", "--out", odd)
-    code, shown = at_a_terminal(nursery, tmp_path, *words, COLUMNS="300")
+    code, shown = at_a_terminal(forkserver, tmp_path, *words, COLUMNS="300")
     assert code == 0
     assert f"Run {odd}/0001-tiny on cpu" in shown
     (advice,) = re.findall(r"Draw more with: vgx (.*?)\r", shown)
@@ -171,10 +173,10 @@ def test_a_name_is_shown_as_it_is_and_its_advice_can_be_copied(nursery, tmp_path
 
 
 @pytest.mark.bar("Q4", control="text that is shown as it comes")
-def test_without_visible_the_sequences_are_seen(nursery, stranger, tmp_path, record_property):
+def test_without_visible_the_sequences_are_seen(forkserver, stranger, tmp_path, record_property):
     """The negative control."""
     shutil.copytree(stranger, tmp_path / "s")
     runs = str(tmp_path / "s" / FOLDER)
-    _, shown = at_a_terminal(nursery, tmp_path / "s", "list", hook=BLIND, VGX_RUNS=runs)
+    _, shown = at_a_terminal(forkserver, tmp_path / "s", "list", hook=BLIND, VGX_RUNS=runs)
     assert "\x1b" in obeyed(shown) or "\u202e" in obeyed(shown)
     record_property("seen", f"{len(obeyed(shown))} kinds of control characters")

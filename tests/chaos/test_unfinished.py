@@ -41,9 +41,9 @@ files.tidy = images.tidy = directory.tidy = lambda _: None
 
 
 @pytest.fixture(scope="module")
-def trained(nursery, tmp_path_factory, tiny):
+def trained(forkserver, tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("trained")
-    nursery.run(folder, "run", tiny, *SHORT)
+    forkserver.run(folder, "run", tiny, *SHORT)
     (run,) = (folder / "runs").iterdir()
     return folder, run
 
@@ -56,8 +56,8 @@ def hidden(folder):
 class Killer:
     """Kills a command, and gives it again."""
 
-    def __init__(self, nursery, folder, run):
-        self.nursery, self.folder, self.run = nursery, folder, run
+    def __init__(self, forkserver, folder, run):
+        self.forkserver, self.folder, self.run = forkserver, folder, run
         self.steps, self.left = 10, 0
 
     def words(self, name):
@@ -70,7 +70,7 @@ class Killer:
         sign = self.folder / "held"
         sign.unlink(missing_ok=True)
         hook = HOLD.replace("NUMBER", str(number)) if number else ""
-        child = self.nursery.start(self.folder, *self.words(name), hook=hook)
+        child = self.forkserver.start(self.folder, *self.words(name), hook=hook)
         if number:
             child.wait_for(sign)
         else:
@@ -83,7 +83,7 @@ class Killer:
     def again(self, name, hook=""):
         """Give the command again, and return what is hidden now."""
         self.steps += 5 if name == "run" else 0  # of a run that is done nothing would be left to do
-        self.nursery.run(self.folder, *self.words(name), hook=hook)
+        self.forkserver.run(self.folder, *self.words(name), hook=hook)
         return hidden(self.folder)
 
 
@@ -97,10 +97,10 @@ class Killer:
     ],
 )
 def test_after_the_next_command_nothing_unfinished_is_left(
-    nursery, trained, record_property, name, kills
+    forkserver, trained, record_property, name, kills
 ):
     """Killed just before a file is renamed, and at any moment."""
-    killer, generator = Killer(nursery, *trained), random.Random(kills)
+    killer, generator = Killer(forkserver, *trained), random.Random(kills)
     start = time.monotonic()
     assert killer.again(name) == []
     length = time.monotonic() - start
@@ -114,9 +114,9 @@ def test_after_the_next_command_nothing_unfinished_is_left(
 
 
 @pytest.mark.bar("L3", control="nobody removes what was left")
-def test_what_nobody_removes_would_be_seen(nursery, trained, record_property):
+def test_what_nobody_removes_would_be_seen(forkserver, trained, record_property):
     """The negative control."""
-    killer = Killer(nursery, *trained)
+    killer = Killer(forkserver, *trained)
     killer.kill("sample", 1)
     left = killer.again("sample", hook=UNTIDY)
     assert len(left) == 1

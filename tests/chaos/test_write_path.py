@@ -228,10 +228,10 @@ old_first = pytest.mark.bar("R2", control="the old one removed first")
     ],
 )
 def test_a_process_that_ends_at_any_point_leaves_the_old_one_or_the_new_one(
-    nursery, tmp_path, record_property, careless
+    forkserver, tmp_path, record_property, careless
 ):
     program = PROGRAM.format(file=__file__, folder=str(tmp_path / "a"), careless=careless)
-    child = nursery.run(tmp_path, "--version", hook=program, code=1 if careless else 0)
+    child = forkserver.run(tmp_path, "--version", hook=program, code=1 if careless else 0)
     if careless:
         assert "damaged, so step-00000005 is used" in child.err.read_text()
         record_property("seen", "an older one than either was loaded")

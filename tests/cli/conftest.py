@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from nursery import Nursery
+from forkserver import ForkServer
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -21,15 +21,15 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 class Program:
     """Starts `vgx` in a folder; runs and cache lie there. Trainings write a page if they must."""
 
-    nursery: Nursery
+    forkserver: ForkServer
     folder: Path
     pages: bool = False
 
     def start(self, *arguments):
-        return self.nursery.start(self.folder, *arguments, pages=self.pages)
+        return self.forkserver.start(self.folder, *arguments, pages=self.pages)
 
     def __call__(self, *arguments, code=0):
-        child = self.nursery.run(self.folder, *arguments, code=code, pages=self.pages)
+        child = self.forkserver.run(self.folder, *arguments, code=code, pages=self.pages)
         said = child.out.read_text(), child.err.read_text()
         return subprocess.CompletedProcess(arguments, code, *said)
 
@@ -62,8 +62,8 @@ class FreshProgram:
 
 
 @pytest.fixture
-def vgx_program(nursery, tmp_path):
-    return Program(nursery, tmp_path)
+def vgx_program(forkserver, tmp_path):
+    return Program(forkserver, tmp_path)
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def fresh_program(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def program_in(nursery):
+def program_in(forkserver):
     """For a run that several tests share: `program_in(folder)` starts the program there."""
-    return partial(Program, nursery)
+    return partial(Program, forkserver)
 
 
 @pytest.fixture

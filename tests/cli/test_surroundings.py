@@ -154,12 +154,14 @@ def test_at_a_terminal_the_same_is_said_in_colour(fresh_program):
 
 @pytest.mark.bar("Q2")
 @pytest.mark.parametrize("columns", [60, pytest.param(80, marks=pytest.mark.chaos)])
-def test_a_narrow_terminal_shows_the_whole_progress_and_its_end_stays(nursery, tmp_path, columns):
+def test_a_narrow_terminal_shows_the_whole_progress_and_its_end_stays(
+    forkserver, tmp_path, columns
+):
     mine, its = pty.openpty()
     words = ("run", TINY, "--set", "train.steps=60", "--set", "train.draw_every=60")
     settings = {"TERM": "xterm", "COLUMNS": str(columns)}
     hook = AT_TERMINAL.format(path=os.ttyname(its))
-    child = nursery.start(tmp_path, *words, hook=hook, **settings)
+    child = forkserver.start(tmp_path, *words, hook=hook, **settings)
     shown = read(mine)  # the program has it open now
     os.close(its)
     while more := read(mine):

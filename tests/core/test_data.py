@@ -344,11 +344,11 @@ WAITING = "Another run decodes these images; waiting\n"
 
 
 @pytest.fixture
-def builder(nursery, tmp_path):
+def builder(forkserver, tmp_path):
     """Builders in processes of their own; one that is told to stop does so half-way."""
 
     def start(*, stops=False):
-        made = nursery.start(tmp_path, hook=BUILDER.replace("{stops}", str(stops)))
+        made = forkserver.start(tmp_path, hook=BUILDER.replace("{stops}", str(stops)))
         if stops:
             made.wait_for(tmp_path / "there")
         return made

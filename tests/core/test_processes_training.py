@@ -44,14 +44,14 @@ def weights(run):
     return load_file(newest / "model.safetensors")
 
 
-def test_a_run_of_two_goes_on_with_one_and_is_that_of_one(nursery, tmp_path):
+def test_a_run_of_two_goes_on_with_one_and_is_that_of_one(forkserver, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
     length = (*SHORT, "--set", "train.steps=6")
-    whole = trained(nursery, one, 1, "run", "tiny", *length, hook=NOTE_ROWS)
+    whole = trained(forkserver, one, 1, "run", "tiny", *length, hook=NOTE_ROWS)
     children = team(
-        nursery, two, 2, "run", "tiny", *length, "--set", "train.steps=3", hook=NOTE_ROWS
+        forkserver, two, 2, "run", "tiny", *length, "--set", "train.steps=3", hook=NOTE_ROWS
     )
     ended, said = codes(children)
     assert ended == [0, 0], said
@@ -61,7 +61,7 @@ def test_a_run_of_two_goes_on_with_one_and_is_that_of_one(nursery, tmp_path):
     assert json.loads((run / "environment.json").read_text())["processes"] == 2
     before = rows(two, 2)
     (two / "rows-0.jsonl").unlink()
-    child = nursery.run(two, "run", "--resume", run, "--set", "train.steps=6", hook=NOTE_ROWS)
+    child = forkserver.run(two, "run", "--resume", run, "--set", "train.steps=6", hook=NOTE_ROWS)
     assert "processes 2 -> 1" in child.out.read_text()
     of_one = rows(one, 1)
     assert before == {n: of_one[n] for n in before}
@@ -82,8 +82,8 @@ def test_a_run_of_two_goes_on_with_one_and_is_that_of_one(nursery, tmp_path):
         (signal.SIGINT, 1),
     ],
 )
-def test_a_signal_to_one_process_stops_all_at_one_step(nursery, tmp_path, number, rank):
-    children = team(nursery, tmp_path, 2, "run", "tiny", *ENDLESS)
+def test_a_signal_to_one_process_stops_all_at_one_step(forkserver, tmp_path, number, rank):
+    children = team(forkserver, tmp_path, 2, "run", "tiny", *ENDLESS)
     wait_until(
         lambda: steps_done(tmp_path, 2), lambda: [child.err.read_text() for child in children]
     )
@@ -103,8 +103,8 @@ def test_a_signal_to_one_process_stops_all_at_one_step(nursery, tmp_path, number
 
 @pytest.mark.bar("P2")
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.chaos)])
-def test_when_one_is_killed_the_others_end_and_the_checkpoint_is_whole(nursery, tmp_path, rank):
-    children = team(nursery, tmp_path, 2, "run", "tiny", *ENDLESS)
+def test_when_one_is_killed_the_others_end_and_the_checkpoint_is_whole(forkserver, tmp_path, rank):
+    children = team(forkserver, tmp_path, 2, "run", "tiny", *ENDLESS)
     wait_until(
         lambda: steps_done(tmp_path, 6), lambda: [child.err.read_text() for child in children]
     )
@@ -116,7 +116,7 @@ def test_when_one_is_killed_the_others_end_and_the_checkpoint_is_whole(nursery, 
     assert "the last good checkpoint is step-0000" in said[other]
     (run,) = runs(tmp_path)
     length = saved(run)[-1] + 2
-    nursery.run(tmp_path, "run", "--resume", run, "--set", f"train.steps={length}")
+    forkserver.run(tmp_path, "run", "--resume", run, "--set", f"train.steps={length}")
     assert lines(run)[-1]["step"] == length
 
 
@@ -130,25 +130,25 @@ BROKEN = AFTER.format(rank=1, step=3, what="from vgx.errors import PluginError; 
                       "raise PluginError('the part of one failed')")  # fmt: skip
 
 
-def test_errors_of_one_process_end_all_and_are_told_once(nursery, tmp_path):
+def test_errors_of_one_process_end_all_and_are_told_once(forkserver, tmp_path):
     """Images that one cannot read, and a part that fails in one."""
-    children = team(nursery, tmp_path, 2, "run", "tiny", *SHORT, hook=BROKEN)
+    children = team(forkserver, tmp_path, 2, "run", "tiny", *SHORT, hook=BROKEN)
     ended, said = codes(children)
     assert ended == [3, 3], said
     assert said[0].startswith("vgx: process 1 of 2: ")
     assert "the part of one failed; there is no checkpoint yet; go on with: vgx res" in said[0]
     assert said[1] == ""
-    children = team(nursery, tmp_path, 2, "run", "tiny", *SHORT, hook=MISSING)
+    children = team(forkserver, tmp_path, 2, "run", "tiny", *SHORT, hook=MISSING)
     ended, said = codes(children)
     assert ended == [4, 4], said
     assert "stopped at step 3 and saved" in said[0]
     assert saved(runs(tmp_path)[-1])[-1] == 3
 
 
-def test_all_roll_back_when_one_has_a_number_that_is_not_finite(nursery, tmp_path):
+def test_all_roll_back_when_one_has_a_number_that_is_not_finite(forkserver, tmp_path):
     settings = ("--set", "train.on_nonfinite=rollback", "--set", "train.steps=6")
     run = trained(
-        nursery, tmp_path, 2, "run", "tiny", *SHORT, *settings, "--set", "train.save_every=2",
+        forkserver, tmp_path, 2, "run", "tiny", *SHORT, *settings, "--set", "train.save_every=2",
         hook=NAN + NOTE_ROWS,
     )  # fmt: skip
     assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6]
@@ -158,8 +158,8 @@ def test_all_roll_back_when_one_has_a_number_that_is_not_finite(nursery, tmp_pat
     rows(tmp_path, 2)  # both have read the same minibatches
 
 
-def test_what_is_wrong_before_the_start_is_told_once(nursery, tmp_path):
-    children = team(nursery, tmp_path, 2, "run", "tiny", "--set", "train.batch=7")
+def test_what_is_wrong_before_the_start_is_told_once(forkserver, tmp_path):
+    children = team(forkserver, tmp_path, 2, "run", "tiny", "--set", "train.batch=7")
     ended, said = codes(children)
     assert ended == [2, 2]
     message = "train.batch: 7 images can't be shared by 2 processes; try train.batch=6 or "
@@ -167,7 +167,7 @@ def test_what_is_wrong_before_the_start_is_told_once(nursery, tmp_path):
     assert runs(tmp_path) == []
 
 
-def test_machines_with_different_images_are_refused(nursery, tmp_path):
+def test_machines_with_different_images_are_refused(forkserver, tmp_path):
     from PIL import Image
 
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -177,7 +177,15 @@ def test_machines_with_different_images_are_refused(nursery, tmp_path):
             colour = (16 * n, 100, 200 + (k == 1 and n == 3))
             Image.new("RGB", (16, 16), colour).save(folder / "pictures" / f"{n}.png")
     children = team(
-        nursery, tmp_path, 2, "run", "tiny", "--data", "pictures", folders=folders, LOCAL_RANK="0"
+        forkserver,
+        tmp_path,
+        2,
+        "run",
+        "tiny",
+        "--data",
+        "pictures",
+        folders=folders,
+        LOCAL_RANK="0",
     )
     ended, said = codes(children)
     assert ended == [4, 4], said
@@ -186,7 +194,7 @@ def test_machines_with_different_images_are_refused(nursery, tmp_path):
     assert runs(folders[0]) == runs(folders[1]) == []
 
 
-def test_images_are_decoded_once_on_a_machine(nursery, tmp_path):
+def test_images_are_decoded_once_on_a_machine(forkserver, tmp_path):
     hook = """
 import os, time
 from vgx.data import store
@@ -202,7 +210,7 @@ preparing.store_of = late
 store._build = noting
 """
     children = team(
-        nursery, tmp_path, 2, "run", "tiny", *SHORT, "--set", "train.steps=1", hook=hook
+        forkserver, tmp_path, 2, "run", "tiny", *SHORT, "--set", "train.steps=1", hook=hook
     )
     ended, said = codes(children)
     assert ended == [0, 0], said
@@ -210,12 +218,12 @@ store._build = noting
     assert "Another run" not in children[0].out.read_text()
 
 
-def test_settings_that_cannot_work_are_said(nursery, tmp_path):
+def test_settings_that_cannot_work_are_said(forkserver, tmp_path):
     used = port()
     with socket.socket() as sock:
         sock.bind(("0.0.0.0", used))
         sock.listen()
-        child = nursery.start(
+        child = forkserver.start(
             tmp_path, "run", "tiny", WORLD_SIZE="2", RANK="0", MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(used),
         )  # fmt: skip
@@ -223,22 +231,22 @@ def test_settings_that_cannot_work_are_said(nursery, tmp_path):
     said = child.err.read_text()
     assert f"another program uses port {used} of 127.0.0.1; set another MASTER_PORT" in said
     hook = "from vgx.distributed import processes; processes.TIMEOUT = 1.0"
-    child = nursery.start(
+    child = forkserver.start(
         tmp_path, "run", "tiny", hook=hook, WORLD_SIZE="3", RANK="0", MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port()),
     )  # fmt: skip
     assert child.wait() == 9
     assert "at the beginning: 1 of 3 processes came within 1 seconds" in child.err.read_text()
-    child = nursery.start(tmp_path, "run", "tiny", WORLD_SIZE="3", RANK="0", VGX_TIMEOUT="soon")
+    child = forkserver.start(tmp_path, "run", "tiny", WORLD_SIZE="3", RANK="0", VGX_TIMEOUT="soon")
     assert child.wait() == 2
     assert "MASTER_ADDR, MASTER_PORT not set: start vgx with torchrun" in child.err.read_text()
-    child = nursery.start(
+    child = forkserver.start(
         tmp_path, "run", "tiny", WORLD_SIZE="3", RANK="0", MASTER_ADDR="x", MASTER_PORT="1",
         VGX_TIMEOUT="soon",
     )  # fmt: skip
     assert child.wait() == 2
     assert child.err.read_text().startswith("vgx: VGX_TIMEOUT: 'soon' is no number of seconds")
-    child = nursery.start(tmp_path, "run", "tiny", "--processes", 2, WORLD_SIZE="3", RANK="0")
+    child = forkserver.start(tmp_path, "run", "tiny", "--processes", 2, WORLD_SIZE="3", RANK="0")
     assert child.wait() == 2
     assert "leave out --processes" in child.err.read_text()
 
@@ -268,7 +276,7 @@ def test_a_minibatch_that_cannot_be_shared_is_refused_with_numbers_that_can(
     assert str(error.value) == said
 
 
-def test_leaving_the_loop_in_one_process_ends_all(nursery, tmp_path):
+def test_leaving_the_loop_in_one_process_ends_all(forkserver, tmp_path):
     hook = """
 import os, vgx
 for step in vgx.train("tiny", {"train.steps": 100000, "train.draw_every": 100000}):
@@ -279,7 +287,7 @@ else:
     open("ended", "w").write(step.run.state)
 raise SystemExit(0)
 """
-    children = team(nursery, tmp_path, 2, hook=hook)
+    children = team(forkserver, tmp_path, 2, hook=hook)
     ended, said = codes(children)
     assert ended == [0, 0], said
     assert children[1].out.read_text() == ""

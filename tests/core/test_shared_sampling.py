@@ -109,16 +109,16 @@ def test_processes_with_other_files_are_told():
 
 
 @pytest.fixture(scope="module")
-def trained(nursery, tmp_path_factory):
+def trained(forkserver, tmp_path_factory):
     """The folder of a trained run whose decoder takes labels, and the run."""
     folder = tmp_path_factory.mktemp("shared")
     (folder / "labelled.yaml").write_text(LABELLED)
-    nursery.run(folder, "run", "labelled.yaml")
+    forkserver.run(folder, "run", "labelled.yaml")
     (run,) = (folder / "runs").iterdir()
     return folder, run
 
 
-def together(nursery, folder, *arguments, size=2, code=0, **environment):
+def together(forkserver, folder, *arguments, size=2, code=0, **environment):
     """Run `vgx ARGUMENTS` in several processes, as torchrun starts them; what each printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -127,7 +127,7 @@ def together(nursery, folder, *arguments, size=2, code=0, **environment):
     given |= {"LOCAL_WORLD_SIZE": size, "VGX_TIMEOUT": 60} | environment
     own = [{"RANK": rank, "LOCAL_RANK": rank, **given} for rank in range(size)]
     children = [
-        nursery.start(folder, *arguments, **{name: str(value) for name, value in each.items()})
+        forkserver.start(folder, *arguments, **{name: str(value) for name, value in each.items()})
         for each in own
     ]
     codes = [child.wait() for child in children]
@@ -140,20 +140,20 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_grid_has_the_same_bytes_and_one_process_tells_of_it(nursery, trained):
+def test_a_grid_has_the_same_bytes_and_one_process_tells_of_it(forkserver, trained):
     folder, _ = trained
-    nursery.run(folder, "sample", "-n", "150", "--out", "one.png")
-    first, second = together(nursery, folder, "sample", "-n", "150", "--out", "two.png")
+    forkserver.run(folder, "sample", "-n", "150", "--out", "one.png")
+    first, second = together(forkserver, folder, "sample", "-n", "150", "--out", "two.png")
     assert (folder / "two.png").read_bytes() == (folder / "one.png").read_bytes()
     assert "Picture two.png" in first
     assert second == ""
 
 
-def test_single_images_have_the_same_bytes_and_labels(nursery, trained):
+def test_single_images_have_the_same_bytes_and_labels(forkserver, trained):
     """300 images are five pieces of at most 64: three processes have two, two and one."""
     folder, _ = trained
-    nursery.run(folder, "sample", "-n", "300", "--separate", "one")
-    said = together(nursery, folder, "sample", "-n", "300", "--separate", "two", size=3)
+    forkserver.run(folder, "sample", "-n", "300", "--separate", "one")
+    said = together(forkserver, folder, "sample", "-n", "300", "--separate", "two", size=3)
     one = content(folder / "one")
     assert len(one) == 301
     assert content(folder / "two") == one
@@ -161,7 +161,7 @@ def test_single_images_have_the_same_bytes_and_labels(nursery, trained):
     assert said[1:] == ["", ""]
 
 
-def test_an_evaluation_has_the_same_figures_to_the_bit(nursery, trained):
+def test_an_evaluation_has_the_same_figures_to_the_bit(forkserver, trained):
     """With the features of real images in the cache, and without them."""
     folder, run = trained
     command = ("eval", run, "-n", "70", "--seeds", "2", "--metrics", METRICS)
@@ -172,20 +172,20 @@ def test_an_evaluation_has_the_same_figures_to_the_bit(nursery, trained):
         assert said.pop("seconds") > 0
         return said
 
-    nursery.run(folder, *command)
+    forkserver.run(folder, *command)
     one = figures()
     assert len(one["generation"][0]["figures"]) == 5
     assert one["reconstruction"]["pictures"] > 64  # more than one piece
     for cache in (folder / "cache", folder / "new"):
         (run / "evaluation.json").unlink()
-        first, second = together(nursery, folder, *command, VGX_CACHE=cache)
+        first, second = together(forkserver, folder, *command, VGX_CACHE=cache)
         assert figures() == one
         assert "frechet-distance" in first
         assert second == ""
     assert content(folder / "new" / "features") == content(folder / "cache" / "features")
 
 
-def test_a_folder_with_other_files_stays_as_it_is(nursery, trained):
+def test_a_folder_with_other_files_stays_as_it_is(forkserver, trained):
     folder, _ = trained
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.txt").write_text("all of it")
@@ -194,7 +194,7 @@ def test_a_folder_with_other_files_stays_as_it_is(nursery, trained):
         port = free.getsockname()[1]
     own = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     children = [
-        nursery.start(folder, "sample", "--separate", "mine", **{**own, "RANK": f"{rank}"})
+        forkserver.start(folder, "sample", "--separate", "mine", **{**own, "RANK": f"{rank}"})
         for rank in range(2)
     ]
     assert children[0].wait() == 5
@@ -329,13 +329,13 @@ def test_posteriors_are_sampled_as_by_one_process():
 
 
 @pytest.mark.parametrize("command", ["check tiny", "fit", "encode", "fork", "report", "export"])
-def test_other_commands_say_that_they_work_in_one_process(nursery, tmp_path, command):
+def test_other_commands_say_that_they_work_in_one_process(forkserver, tmp_path, command):
     words = command.split()
-    child = nursery.run(tmp_path, *words, WORLD_SIZE="2", code=2)
+    child = forkserver.run(tmp_path, *words, WORLD_SIZE="2", code=2)
     assert f"WORLD_SIZE is 2: vgx {words[0]} works in one process" in child.err.read_text()
     assert not (tmp_path / "runs").exists()
 
 
-def test_who_only_reads_may_do_so_beside_a_training(nursery, tmp_path):
+def test_who_only_reads_may_do_so_beside_a_training(forkserver, tmp_path):
     """In a container that a cluster has made for one process of several, for example."""
-    nursery.run(tmp_path, "parts", WORLD_SIZE="2")
+    forkserver.run(tmp_path, "parts", WORLD_SIZE="2")

@@ -351,7 +351,7 @@ def test_who_has_a_damaged_store_open_keeps_what_it_has(folder):
     assert len(list(cache.folder().iterdir())) == 1
 
 
-def test_many_that_find_the_same_damage_make_one_store(folder, nursery, tmp_path):
+def test_many_that_find_the_same_damage_make_one_store(folder, forkserver, tmp_path):
     """All see the damage before one of them makes the store again."""
     flip(folder / "images.u8", 100, 1)
     module = Path(__file__).read_text().partition("class Colours")[2].partition("def expected")[0]
@@ -373,7 +373,7 @@ print(source.reads, store.content)
     started = []
     for number in range(4):
         hook = code.replace("{number}", str(number))
-        started.append(nursery.start(tmp_path, "--version", hook=hook, **cache_dir))
+        started.append(forkserver.start(tmp_path, "--version", hook=hook, **cache_dir))
         started[-1].wait_for(tmp_path / f"ready {number}")
     with (folder / "images.u8").open("rb") as images:
         fcntl.flock(images, fcntl.LOCK_SH)

@@ -548,7 +548,7 @@ def test_without_hub_and_fallback_it_says_what_would_work(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_data_set_that_the_hub_does_not_have_is_no_reason_for_the_fallback(nursery, tmp_path):
+def test_a_data_set_that_the_hub_does_not_have_is_no_reason_for_the_fallback(forkserver, tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
         "name: t\nimage: {size: 8}\nlatent: 4\nencoder: {type: conv, widths: [8]}\n"
@@ -558,6 +558,6 @@ def test_a_data_set_that_the_hub_does_not_have_is_no_reason_for_the_fallback(nur
     )
     with refusing() as address:
         hub = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
-        err = nursery.run(tmp_path, "check", recipe, code=8, **hub).err.read_text()
+        err = forkserver.run(tmp_path, "check", recipe, code=8, **hub).err.read_text()
     assert "someone/faces" in err
     assert "Traceback" not in err

@@ -167,11 +167,11 @@ IMPATIENT = "from vgx_builtin.rows import ranges; ranges.WAITS = (0.05,) * 5"
 
 
 @pytest.fixture(scope="module")
-def start(nursery):
+def start(forkserver):
     def started(address, folder, *words):
         (folder / "r.yaml").write_text(RECIPE)
         hub = {"HF_ENDPOINT": address, "HF_HOME": str(folder / "hf"), "COLUMNS": "300"}
-        return nursery.start(folder, *words, hook=IMPATIENT, pages=False, **hub)
+        return forkserver.start(folder, *words, hook=IMPATIENT, pages=False, **hub)
 
     return started
 

@@ -148,13 +148,13 @@ def test_the_cache_that_vgx_makes_has_the_mark_of_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_training_in_the_folder_of_the_images_leaves_its_own_out(nursery, tmp_path):
+def test_a_training_in_the_folder_of_the_images_leaves_its_own_out(forkserver, tmp_path):
     for number in range(9):
         save(tmp_path / f"{number}.png", colour=(number, 9, 9))
     write(tmp_path / "small.yaml", SMALL)
     settings = {"VGX_RUNS": "", "VGX_CACHE": "cache"}  # beside the images, as without settings
     for runs in (0, 1, 2):
-        child = nursery.run(tmp_path, "run", "small.yaml", "--device", "cpu", **settings)
+        child = forkserver.run(tmp_path, "run", "small.yaml", "--device", "cpu", **settings)
         (line,) = [line for line in child.out.read_text().splitlines() if line.startswith("Data: ")]
         assert line.startswith("Data: 9 images, ")
         assert ("run of vgx" in line, "runs of vgx" in line) == (runs == 1, runs == 2)

@@ -39,11 +39,11 @@ def sweep_here(tmp_path, monkeypatch, capfd):
 
 
 @pytest.fixture(scope="module")
-def swept(nursery, tmp_path_factory):
+def swept(forkserver, tmp_path_factory):
     """The folder of a sweep that is done: two weights, two seeds; and what it printed."""
     folder = tmp_path_factory.mktemp("swept")
     over = ("--over", "losses.1.weight=1,100", "--seeds", "2", "--by", "psnr")
-    done = nursery.run(folder, "sweep", "tiny", *SHORT, *over, COLUMNS="200")
+    done = forkserver.run(folder, "sweep", "tiny", *SHORT, *over, COLUMNS="200")
     return folder, done.out.read_text()
 
 
@@ -144,13 +144,13 @@ LONG = ["--set", "train.steps=100000", "--set", "train.save_every=50000"]
 LONG += ["--set", "train.draw_every=100000", "--set", "eval.metrics=[psnr]", "--by", "psnr"]
 
 
-def two_workers(nursery, folder, **environment):
+def two_workers(forkserver, folder, **environment):
     """Start a study of three long trials with two workers, of which each trains.
 
     The process that starts them is forked; they are Pythons of their own.
     """
     over = ["--over", "losses.1.weight=1,2,3", "--workers", "2"]
-    started = nursery.start(folder, "sweep", "tiny", *LONG, *over, **environment)
+    started = forkserver.start(folder, "sweep", "tiny", *LONG, *over, **environment)
     end = time.monotonic() + 300
     while sum(run.log_file.is_file() for run in every(folder / "runs")) < 2:
         assert time.monotonic() < end, said(started)
@@ -173,8 +173,8 @@ def stopped(run):
 
 
 @pytest.mark.bar("W3")
-def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(nursery, tmp_path):
-    started, runs = two_workers(nursery, tmp_path), tmp_path / "runs"
+def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(forkserver, tmp_path):
+    started, runs = two_workers(forkserver, tmp_path), tmp_path / "runs"
     started.kill(signal.SIGINT)
     assert started.wait() == 130, said(started)
     assert "go on with: vgx sweep --join tiny" in started.err.read_text()
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(nursery, 
     # Nothing is failed: the trials wait, and whoever joins goes on with these runs.
     assert states(tmp_path) == ["WAITING"] * 3
     steps_before = {run.path.name: reading.ended(run.path)["step"] for run in every(runs)}
-    joined = nursery.start(tmp_path, "sweep", "--join", "tiny")
+    joined = forkserver.start(tmp_path, "sweep", "--join", "tiny")
     end = time.monotonic() + 300
     while all(reading.ended(run.path) for run in every(runs)):
         assert time.monotonic() < end, said(joined)
@@ -200,9 +200,9 @@ def test_ctrl_c_ends_all_workers_with_their_runs_saved_and_others_join(nursery, 
 @pytest.mark.chaos
 @pytest.mark.bar("W3")
 def test_workers_end_with_their_runs_saved_when_the_process_that_started_them_is_killed(
-    nursery, tmp_path
+    forkserver, tmp_path
 ):
-    started = two_workers(nursery, tmp_path)
+    started = two_workers(forkserver, tmp_path)
     started.kill()
     started.wait()
     end, runs = time.monotonic() + 120, every(tmp_path / "runs")
@@ -221,10 +221,10 @@ ORPHANED = "import vgx_sweep.workers\nvgx_sweep.workers.end_with_parent = lambda
 
 @pytest.mark.chaos
 @pytest.mark.bar("W3", control="the end of the process that started them is not noticed")
-def test_workers_that_do_not_notice_it_train_on(nursery, tmp_path, record_property):
+def test_workers_that_do_not_notice_it_train_on(forkserver, tmp_path, record_property):
     (tmp_path / "sitecustomize.py").write_text(ORPHANED)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    started = two_workers(nursery, tmp_path, PYTHONPATH=path)
+    started = two_workers(forkserver, tmp_path, PYTHONPATH=path)
     started.kill()
     started.wait()
     time.sleep(5)
@@ -238,12 +238,14 @@ def test_workers_that_do_not_notice_it_train_on(nursery, tmp_path, record_proper
 @pytest.mark.chaos
 @pytest.mark.bar("W2")
 def test_a_command_with_several_workers_waits_for_its_server_as_they_do(
-    nursery, tmp_path, postgres
+    forkserver, tmp_path, postgres
 ):
     over = ["--over", "losses.1.weight=1,2,3,4,5,6,7,8", "--by", "psnr", "--name"]
     where = ["--storage", postgres.url, "--workers", "2"]
     name = f"study-{time.monotonic_ns()}"
-    started = nursery.start(tmp_path, "sweep", "tiny", *SHORT, *over, name, *where, COLUMNS="200")
+    started = forkserver.start(
+        tmp_path, "sweep", "tiny", *SHORT, *over, name, *where, COLUMNS="200"
+    )
     end = time.monotonic() + 300
     while not any(reading.ended(run.path) for run in every(tmp_path / "runs")):
         assert time.monotonic() < end, said(started)

@@ -26,7 +26,7 @@ NO_PAGE = "from vgx.training import ending\nending.call_plugins = lambda *_: Non
 class Child:
     """One `vgx` under way, the leader of its process group."""
 
-    nursery: Nursery
+    forkserver: ForkServer
     pid: int
     out: Path
     err: Path
@@ -41,7 +41,7 @@ class Child:
 
     def wait(self):
         """Return the exit code, below zero for a signal; nobody of the group may be left."""
-        code = self.nursery.ask({"wait": self.pid})
+        code = self.forkserver.ask({"wait": self.pid})
         deadline = time.monotonic() + 5  # what was killed along with it is gone soon
         while self.kill(0):
             assert time.monotonic() < deadline, "an orphan was left"
@@ -57,7 +57,7 @@ class Child:
 
 
 @dataclass
-class Nursery:
+class ForkServer:
     """Starts children from a process that has imported everything."""
 
     process: subprocess.Popen = field(
