@@ -13,13 +13,13 @@ VAE = (*AT_64, "encoder.widths=[32, 64, 128, 256]", DECODER)
 POINT = (*AT_64, "encoder.inner.widths=[32, 64, 128, 256]", DECODER)
 GAN = (*AT_64, DECODER, JUDGE)
 MOVING = (
-    *AT_64, "latent=[8, 16, 16]", "encoder.normalised=false", "encoder.decay=0.99", "prior=null",
-    "sampler=aggregate-gaussian",
+    "encoder.normalised=false", "encoder.decay=0.99", "prior=null", "sampler=aggregate-gaussian",
 )  # fmt: skip
 SMALL_GAN = (
     "decoder.widths=[128, 64, 32]", "discriminator.widths=[32, 64, 128]", "discriminator.norm=none",
 )  # fmt: skip
 FASTER = ("train.optimizers.generator.lr=0.001", "train.optimizers.discriminator.lr=0.001")
+RATES = ("train.optimizers.generator.lr=0.0005", "train.optimizers.discriminator.lr=0.0005")
 LABELLED = ("image.size=64", "dataset.count=8000")
 
 
@@ -118,19 +118,19 @@ ENTRIES = {
         ),
     ),
     "unet_gan": Entry(
-        2000,
+        4000,
         (
             "image.size=32", "decoder.widths=[64, 64, 32]", "discriminator.widths=[16, 32, 64]",
-            "train.batch=16", *FASTER,
+            "train.batch=16", *RATES,
         ),
     ),
     "bigan": Entry(10000, (*VAE, JUDGE)),
     "alpha_gan": Entry(6000, (*POINT, "discriminators.image.widths=[32, 64, 128, 256]")),
     "larsen_vaegan": Entry(6000, (*VAE, JUDGE)),
     "vqvae": Entry(2000, prior=2000),
-    "vqvae.restart": Entry(4000, MOVING, recipe="vqvae", what="moving averages with restart"),
+    "vqvae.restart": Entry(2000, MOVING, recipe="vqvae", what="moving averages with restart"),
     "vqvae.without": Entry(
-        4000, (*MOVING, "encoder.restart=0"), recipe="vqvae", what="moving averages, no restart"
+        2000, (*MOVING, "encoder.restart=0"), recipe="vqvae", what="moving averages, no restart"
     ),
     "vqgan": Entry(2000, prior=2000),
     "fsq_autoencoder": Entry(700, prior=1000),
@@ -150,9 +150,9 @@ ENTRIES = {
     ),
     "tiny_autoencoder": Entry(1000),
     "finetune_autoencoder": Entry(
-        2000,
+        1500,
         (
-            *AT_64, "latent=[4, 16, 16]", "start=null", "train.batch=16", "train.ema=0.99",
+            "image.size=32", "latent=[4, 8, 8]", "start=null", "train.batch=16", "train.ema=0.99",
             "encoder.widths=[32, 64, 64]", "decoder.widths=[64, 64, 32]",
             "train.optimizers.generator.lr=0.0003",
         ),

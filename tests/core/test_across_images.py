@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -363,7 +364,9 @@ def test_while_only_terms_without_a_gradient_there_count_the_weight_is_its_facto
 
 
 @pytest.mark.slow
-def test_compiling_averages_and_pieces_leave_the_last_layer(registry):
+def test_compiling_averages_and_pieces_leave_the_last_layer(registry, monkeypatch):
+    # All of PyTorch's compiler but the part that writes C++, which takes long.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     changes = ["losses=[l1, kl, {type: bce, weight: {against: [l1]}}]", "augment=[]"]
     recipe = vgx.load_recipe(TINY, [*changes, *PLAIN, "train.accumulate=2"], registry)
     plain, compiled = Engine(recipe, 20, 64), Engine(recipe, 20, 64)
