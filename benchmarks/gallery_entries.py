@@ -100,7 +100,13 @@ ENTRIES = {
             f"train.optimizers.discriminator.lr={cosine(2e-4, 5e-5)}",
         ),
     ),
-    "infogan": Entry(3000, (*SMALL_GAN, *FASTER)),
+    "infogan": Entry(
+        3000,
+        (*SMALL_GAN, *FASTER),
+        why="The encoder learns to find 8 latents and none of the noise, so reconstructions are not"
+        " their images. Each row changes one of the 8; the colour of the hair is in all that are"
+        " shown.",
+    ),
     "stylegan2_ada": Entry(
         2000,
         (
