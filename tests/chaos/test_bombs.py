@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 import torch
+from pace import within
 
 LARGE = 250 * 2**20  # bytes, of which the disk holds none
 
@@ -104,7 +105,7 @@ def met(forkserver, folder, trained, name, *, careless=False):
 
 
 def held(mebibytes, seconds):
-    return mebibytes < 200 and seconds < 5
+    return mebibytes < 200 and within(seconds, 5)
 
 
 @pytest.mark.bar("S3")

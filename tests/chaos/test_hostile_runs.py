@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from chaos.test_hostile import sealed
+from pace import within
 
 import vgx
 from vgx.console import Console
@@ -202,7 +203,7 @@ def wrong_with(guard, folder, out, name, what, make):
         if answer["code"] not in CODES or "Traceback" in answer["err"]:
             last = answer["err"].strip().splitlines()[-3:]
             wrong.append(f"{case}: {answer['code']} {last}")
-        if answer["seconds"] > SECONDS:
+        if not within(answer["seconds"], SECONDS):
             wrong.append(f"{case}: {answer['seconds']:.1f} s")
         if answer["grown"] > BYTES:
             wrong.append(f"{case}: {answer['grown'] / 2**20:.0f} MiB")

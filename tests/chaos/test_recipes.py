@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pace import within
 
 import vgx
 from vgx.errors import RecipeError
@@ -79,7 +80,7 @@ def test_a_mutated_recipe_is_read_or_refused_with_its_place(seeds, tmp_path, rec
         data = mutations.mutated(trees[seed % len(trees)], seed)
         recipe, message = read(data, tmp_path)
         seconds = time.perf_counter() - since
-        assert seconds < SECONDS, (seed, seconds)
+        assert within(seconds, SECONDS), (seed, seconds)
         if recipe is None:
             assert complain(message, tmp_path / "r.yaml") == "", (seed, message)
             refused += 1
@@ -137,7 +138,8 @@ def test_what_is_read_is_examined_or_refused(seeds, tmp_path, monkeypatch, recor
     finally:
         signal.signal(signal.SIGPROF, before)
     record_property("cases", sum(outcomes.values()))
-    assert set(outcomes) <= {"ready", "late", 2, 3, 4}
+    # 5: more images than there is room for.
+    assert set(outcomes) <= {"ready", "late", 2, 3, 4, 5}
     assert outcomes["ready"] > 0.05 * len(seeds)
     assert outcomes["late"] <= 0.005 * len(seeds) + 1
 
@@ -189,7 +191,7 @@ def test_the_mutations_find_a_reader_that_lets_large_numbers_through(
 def test_what_has_hurt_others_is_refused_quickly(text, expected, tmp_path):
     since = time.perf_counter()
     recipe, message = read(text.encode(), tmp_path)
-    assert time.perf_counter() - since < SECONDS
+    assert within(time.perf_counter() - since, SECONDS)
     assert recipe is None
     assert expected in message
     assert complain(message, tmp_path / "r.yaml") == ""

@@ -9,6 +9,7 @@ import time
 import warnings
 
 import pytest
+from pace import within
 from PIL import Image
 
 import vgx
@@ -380,7 +381,7 @@ def claim_too_much(monkeypatch, count):
             right = images * each > allowed and refused and named and not source.reads
         except (MemoryError, vgx.VgxError):
             right = False
-        held += right and time.monotonic() - began < 5
+        held += right and within(time.monotonic() - began, 5)
     return held
 
 

@@ -81,6 +81,8 @@ def kind_of(head: bytes) -> str:
     """Return the format that begins with these bytes, by Pillow's name; "" for none of ours."""
     from PIL import Image
 
+    if not head:
+        return ""
     if kind := newer_kind(head):
         return kind
     Image.init()

@@ -18,7 +18,7 @@ _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _MAX_HEADER = 2**16  # bytes of a name, or of what else is said about a member
 _RECORD = re.compile(rb"([0-9]{1,5}) ")
 _RECORDS = 64  # different ones in one header
-_FREE = 2**26  # bytes that any archive may become
+_FREE = 2**25  # bytes that any archive may become
 _OTHERS = {
     tarfile.LNKTYPE: "link", tarfile.SYMTYPE: "link", tarfile.CHRTYPE: "device",
     tarfile.BLKTYPE: "device", tarfile.FIFOTYPE: "named pipe",
