@@ -67,6 +67,27 @@ def test_the_gallery_page_is_what_its_files_say(tmp_path):
     assert names == [name for name in names if (ROOT / "docs" / "gallery" / f"{name}.png").exists()]
 
 
+def test_the_page_of_designs_is_what_its_files_say(benchmark, monkeypatch, tmp_path):
+    designs, page = benchmark("designs"), ROOT / "docs" / "designs.md"
+    copy = tmp_path / "designs.md"
+    copy.write_text(page.read_text())
+    monkeypatch.setattr(designs, "PAGE", copy)
+    designs.write_page()
+    assert copy.read_text() == page.read_text()
+
+
+def test_a_line_of_a_design_has_the_figures_of_each_seed(benchmark):
+    figures = {"psnr": 20.01, "detail": 0.5636, "perceptual [random-conv]": 0.02639}
+    drawn = {"frechet-distance [random-conv]": 12.34, "coverage [random-conv]": 0.5}
+    for sampler in ("gaussian-mixture", "prior"):
+        figures |= {f"{sampler} {name}": value for name, value in drawn.items()}
+    made = {"sampler": "gaussian-mixture", "steps": 1351, "figures": figures}
+    other = {**made, "figures": {**figures, "psnr": 19.5}}
+    own = ["0.564 0.564", "0.0264 0.0264", "12.3 12.3", "0.5 0.5", "12.3 12.3", "0.5 0.5"]
+    line = benchmark("designs").row("seldom", [made, other])
+    assert line == ["`seldom`", "1,351", "20.0 19.5", *own]
+
+
 @pytest.fixture
 def benchmark(monkeypatch):
     """Import modules of benchmarks/, and forget them after the test."""

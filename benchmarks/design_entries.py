@@ -1,0 +1,58 @@
+"""The designs that `designs.py` trains: each is a list of settings of the recipe anime_vaegan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+COMMON = (
+    "image.size=64", "latent=64", "dataset={type: drawn-faces, count: 3000}",
+    "augment=[{type: horizontal-flip, p: 0.5}]", "train.steps=500", "train.batch=32",
+    "discriminator.backbone=test_resnet",
+)  # fmt: skip
+WIDE = ("encoder.widths=[32, 64, 128, 256]", "decoder.widths=[256, 128, 64, 32]")
+NARROW = ("encoder.widths=[16, 32, 64, 128]", "decoder.widths=[128, 64, 32, 16]")
+RATES = "train.optimizers={generator: {lr: %s}, discriminator: {lr: %s}}"
+CONSTANT = RATES % ("1.0e-3", "2.0e-4")
+FALLING = RATES % (
+    "{from: 1.0e-3, to: 1.0e-5, shape: cosine}", "{from: 2.0e-4, to: 2.0e-6, shape: cosine}",
+)  # fmt: skip
+FRESH = "sampler={type: weighted-mix, of: 3, anchors: fresh}"
+FITTED = "sampler=gaussian-mixture"
+SELDOM = ("losses.0.every=8", "train.ema=0.99")
+MORE_KL = "losses.1.weight=15"  # of the L1 term, so that the KL term counts more beside it
+
+
+@dataclass(frozen=True)
+class Design:
+    """One design."""
+
+    what: str  # for the page
+    settings: tuple[str, ...]
+
+
+DESIGNS = {
+    "before": Design("The quickstart of the first edition.", (*COMMON, *WIDE, CONSTANT, FRESH)),
+    "seldom": Design(
+        "Networks of half the widths, and both players' adversarial terms in every eighth step"
+        " alone, where they count eight times: 2.7 times as many steps in the same time.",
+        (*COMMON, *NARROW, *SELDOM, CONSTANT, FRESH),
+    ),
+    "falling": Design(
+        "As `seldom`, with learning rates that fall to a hundredth; latents are drawn from a"
+        " mixture of Gaussians that is fitted to those of the images.",
+        (*COMMON, *NARROW, *SELDOM, FALLING, FITTED),
+    ),
+    "more_kl": Design(
+        "As `falling`, with a weight of 15 instead of 100 for the L1 term, so that the latents come"
+        " nearer to N(0, I).",
+        (*COMMON, *NARROW, *SELDOM, FALLING, FITTED, MORE_KL),
+    ),
+    "more_kl_wide": Design(
+        "As `more_kl`, with the widths of before.",
+        (*COMMON, *WIDE, *SELDOM, FALLING, FITTED, MORE_KL),
+    ),
+    "more_faces": Design(
+        "As `more_kl`, with 12,000 faces.",
+        (*COMMON, *NARROW, *SELDOM, FALLING, FITTED, MORE_KL, "dataset.count=12000"),
+    ),
+}
