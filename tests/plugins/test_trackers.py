@@ -104,8 +104,12 @@ def test_tensorboard_reads_values_and_images(run):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tensorboard_forgets_steps_that_come_again(run):
+def test_tensorboard_forgets_steps_that_come_again(run, monkeypatch):
     pytest.importorskip("tensorboard", reason="vgx[tensorboard] is not installed")
+    from tensorboard.summary.writer import event_file_writer
+
+    # It numbers the files of a process: 9, 10 and 11 are sorted as texts.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(9))
     board = opened("tensorboard", run)
     for step in (1, 2, 3, 4):
         board.log(step, {"l1": step / 4})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -60,10 +61,15 @@ class _Events:
 
         if self.writer is None or step < self.last:
             self.close()
-            # The suffix distinguishes two files that start in the same second.
-            self.writer = SummaryWriter(
-                str(self.folder), purge_step=step, flush_secs=SECONDS,
-                filename_suffix=f".{len(list(self.folder.glob('*')))}",
-            )  # fmt: skip
+            self._wait()
+            self.writer = SummaryWriter(str(self.folder), purge_step=step, flush_secs=SECONDS)
         self.last = step
         return self.writer
+
+    def _wait(self) -> None:
+        """Wait until no file is of this second: TensorBoard reads them in the order of their names.
+
+        After the second in a name comes a number that counts 9, 10, 11, and is sorted as a text.
+        """
+        while [*self.folder.glob(f"events.out.tfevents.{int(time.time())}.*")]:
+            time.sleep(0.02)
