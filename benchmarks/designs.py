@@ -1,7 +1,7 @@
 """Train designs of the quickstart for the same time each, and write the page that compares them.
 
     python benchmarks/designs.py                              # all of them, with two seeds
-    python benchmarks/designs.py before narrow --results made     # only these, elsewhere
+    python benchmarks/designs.py before seldom --results made     # only these, elsewhere
     python benchmarks/designs.py --page                           # only the page
 
 Time is that of the processor on one thread, so that other work on the machine changes little: steps
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import sys
 import time
@@ -25,7 +24,7 @@ import torch
 from design_entries import DESIGNS
 from gallery import faces, save, trained, with_sampler
 from side_by_side import run_all, write
-from tables import ROOT, table
+from tables import ROOT, table, write_between
 
 import vgx
 from vgx.data.batches import Batch
@@ -34,7 +33,7 @@ from vgx.recipe.lengths import with_length
 
 PAGE, FOLDER = ROOT / "docs" / "designs.md", ROOT / "docs" / "designs"
 FIRST = next(iter(DESIGNS))
-TURNS, CHUNK = 3, 8  # steps are timed in chunks, in which lazy terms count as often as they do
+TURNS, CHUNK = 3, 8  # steps in a turn: a multiple of each `every`, so that lazy terms count fully
 LATE = 8000  # a step in which all terms count
 N, SHOWN, HELD = 1000, 10, 1
 METRICS = "eval.metrics=[psnr, detail, perceptual, frechet-distance, prdc]"
@@ -110,15 +109,9 @@ def row(name: str, made: list[dict[str, Any]]) -> list[str]:
     own, prior = ([f"{which} {key}" for key in SETS] for which in (made[0]["sampler"], "prior"))
     cells = [f"`{name}`", f"{made[0]['steps']:,}"]
     for key in ("psnr", "detail", "perceptual", *own, *prior):
-        found = [key_of(each["figures"], key) for each in made]
+        found = [each["figures"][key] for each in made]
         cells.append(" ".join(f"{value:.3g}" if value < 10 else f"{value:.1f}" for value in found))
     return cells
-
-
-def key_of(figures: dict[str, float], key: str) -> float:
-    """Return a figure, whose name may go on with that of its features."""
-    (found,) = (value for name, value in figures.items() if name.split(" [")[0] == key)
-    return found
 
 
 def write_page() -> None:
@@ -129,13 +122,7 @@ def write_page() -> None:
             made[name] = [json.loads(file.read_text()) for file in files]
     parts = [table(HEAD, [row(*each) for each in made.items()])]
     parts += [section(name) for name in made]
-    marks, text = r"(<!-- designs -->\n).*?\n?(<!-- end -->)", "\n\n".join(parts)
-    new, count = re.subn(
-        marks, lambda m: f"{m[1]}{text}\n{m[2]}", PAGE.read_text(), flags=re.DOTALL
-    )
-    if count != 1:
-        raise SystemExit(f"{PAGE}: no place for the table")
-    PAGE.write_text(new)
+    write_between(PAGE, "designs", "\n\n".join(parts))
 
 
 def command(entry: str, options: argparse.Namespace) -> list[object]:

@@ -19,7 +19,6 @@ SMALL_GAN = (
     "decoder.widths=[128, 64, 32]", "discriminator.widths=[32, 64, 128]", "discriminator.norm=none",
 )  # fmt: skip
 FASTER = ("train.optimizers.generator.lr=0.001", "train.optimizers.discriminator.lr=0.001")
-RATES = ("train.optimizers.generator.lr=0.0005", "train.optimizers.discriminator.lr=0.0005")
 LABELLED = ("image.size=64", "dataset.count=8000")
 
 
@@ -129,7 +128,8 @@ ENTRIES = {
         4000,
         (
             "image.size=32", "decoder.widths=[64, 64, 32]", "discriminator.widths=[16, 32, 64]",
-            "train.batch=16", *RATES,
+            "train.batch=16", "train.optimizers.generator.lr=0.0005",
+            "train.optimizers.discriminator.lr=0.0005",
         ),
     ),
     "bigan": Entry(10000, (*VAE, JUDGE)),

@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from side_by_side import run_all, write
-from tables import ROOT, table
+from tables import ROOT, table, write_between
 
 import vgx
 
 PAGE = ROOT / "docs" / "seed-recipe.md"
-MARKS = "<!-- figures -->\n", "<!-- end -->"
 OURS = {
     "rotation": ("augment.1.interpolation=bilinear", "augment.1.fill=edge"),
     "rates": ("train.optimizers.generator.lr=3e-4", "train.optimizers.discriminator.lr=5e-5"),
@@ -162,11 +161,7 @@ def cell(runs: list[dict[str, Any]], weights: str, kind: str, figure: str) -> st
 
 
 def write_page(folder: Path) -> None:
-    before, mark, rest = PAGE.read_text().partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not (mark and end):
-        raise SystemExit(f"{PAGE}: no place for the table")
-    PAGE.write_text(f"{before}{mark}\n{section(folder)}\n{end}{after}")
+    write_between(PAGE, "figures", f"\n{section(folder)}")
 
 
 def names_of(options: argparse.Namespace) -> Iterator[str]:

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import re
 import statistics
 import time
 from pathlib import Path
 
 import torch
-from tables import ROOT, table
+from tables import ROOT, table, write_between
 
 import vgx
 from vgx.console import Console
@@ -123,17 +122,6 @@ def text_of(
     return f"{table(head, rows)}\n\n{drift}"
 
 
-def write(text: str) -> None:
-    """Put the table between the page's two marks."""
-    marks = r"(<!-- stages -->\n).*?\n?(<!-- end -->)"
-    new, count = re.subn(
-        marks, lambda m: f"{m[1]}{text}\n{m[2]}", PAGE.read_text(), flags=re.DOTALL
-    )
-    if count != 1:
-        raise SystemExit(f"{PAGE}: no place for the table")
-    PAGE.write_text(new)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -156,7 +144,7 @@ def main() -> None:
     text = text_of(results, options.seconds, before[LARGE], times()[LARGE], options.first)
     print(text)
     if options.page:
-        write(text)
+        write_between(PAGE, "stages", text)
 
 
 if __name__ == "__main__":

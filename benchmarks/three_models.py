@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tables import ROOT, table
+from tables import ROOT, table, write_between
 
 import vgx
 from vgx_report import compare
@@ -97,16 +96,6 @@ def section(runs: Sequence[RunData]) -> str:
     return table(["", *(run.name.partition("-")[2] for run in runs)], rows)
 
 
-def write(name: str, text: str) -> None:
-    """Put the table between the page's two marks for this data set."""
-    page = PAGE.read_text()
-    marks = rf"(<!-- {name} -->\n).*?\n?(<!-- end -->)"
-    new, count = re.subn(marks, lambda m: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL)
-    if count != 1:
-        raise SystemExit(f"{PAGE}: no place for {name}")
-    PAGE.write_text(new)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -127,7 +116,8 @@ def main() -> None:
     if not options.train:
         folders = sorted(runs.glob("*-*"))
         evaluate(folders)
-        write(options.data, section([compare.read(vgx.Run(folder)) for folder in folders]))
+        shown = section([compare.read(vgx.Run(folder)) for folder in folders])
+        write_between(PAGE, options.data, shown)
 
 
 if __name__ == "__main__":
