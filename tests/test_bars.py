@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pace
 import pytest
 from bars import BARS, BEGIN, END, EQUAL, PAGE, Table
 from conftest import SLOW
@@ -156,3 +157,14 @@ def test_the_distances_of_recipes_are_a_table(table):
         "| `tiny` | 3.0e-14 | - |",
         "| `vae` | 1.2e-13 | 0.0e+00 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "slower", "held"),
+    [(5.0, 1, True), (5.1, 1, False), (5.1, 0.5, False), (9.9, 2, True), (10.1, 2, False)],
+)
+def test_a_cost_above_its_bar_is_seen_at_every_pace(monkeypatch, seconds, slower, held):
+    monkeypatch.setattr(pace, "ADDED", 1)
+    clock = iter([7.0, 7.0 + slower * pace.REFERENCE])
+    monkeypatch.setattr(pace.time, "process_time", lambda: next(clock))
+    assert pace.within(seconds, 5) is held

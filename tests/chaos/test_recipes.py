@@ -130,7 +130,8 @@ def test_what_is_read_is_examined_or_refused(seeds, tmp_path, monkeypatch, recor
                 check(recipe, REGISTRY, "cpu", Quiet())
                 outcomes["ready"] += 1
             except vgx.VgxError as error:
-                outcomes[error.exit_code] += 1
+                no_room = "images takes up to" in str(error)  # more than there is a disk for
+                outcomes["no room" if no_room else error.exit_code] += 1
             except Late:
                 outcomes["late"] += 1
             finally:
@@ -138,8 +139,7 @@ def test_what_is_read_is_examined_or_refused(seeds, tmp_path, monkeypatch, recor
     finally:
         signal.signal(signal.SIGPROF, before)
     record_property("cases", sum(outcomes.values()))
-    # 5: more images than there is room for.
-    assert set(outcomes) <= {"ready", "late", 2, 3, 4, 5}
+    assert set(outcomes) <= {"ready", "late", "no room", 2, 3, 4}
     assert outcomes["ready"] > 0.05 * len(seeds)
     assert outcomes["late"] <= 0.005 * len(seeds) + 1
 

@@ -45,13 +45,13 @@ class Term:
 
         An adaptive weight, or a share, is this number times a ratio of gradient norms.
         """
-        part, weight = self.part, self.part.weight if self.weighted else 1.0
+        part = self.part
+        weight = part.weight if self.weighted else 1.0
         if not self.active(number) or (number - part.start) % part.every:
             return 0.0
-        if isinstance(weight, Adaptive):
-            return part.every * weight.factor if number >= weight.after else 0.0
-        if isinstance(weight, Share):
-            return part.every * weight.share if number >= weight.after else 0.0
+        if isinstance(weight, Adaptive | Share):
+            factor = weight.factor if isinstance(weight, Adaptive) else weight.share
+            return part.every * factor if number >= weight.after else 0.0
         return part.every * at(weight, number)
 
     def active(self, number: int) -> bool:

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
-from torch import Tensor
-
 from vgx.console import Console
 from vgx.data.store import name_of
 from vgx.data.stream import StreamedImages
@@ -68,7 +66,7 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
         training.since = training.images, training.seconds
         while training.done < engine.steps and not training.ending and not training.exhausted:
             try:
-                terms = training.step()
+                training.step()
                 due = _due(training)
                 # Of several processes all confirm the same steps.
                 if any(due) or (training.stop and group().size == 1):
@@ -80,12 +78,12 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
                 continue
             training.seconds = time.perf_counter() - start
             training.metrics = _measure(training, cache)
-            values = _log(training, terms, due, console)
+            values = _log(training, due, console)
             advance(training.done - advanced, values)
             advanced = training.done
             _draw_and_save(training, due, console)
             with _leaving(training):
-                yield _trained(training, terms)
+                yield _trained(training)
         if training.saved != training.done:
             _save(training, console)
         if (training.ending or training.exhausted) and training.done:
@@ -120,12 +118,12 @@ def _leaving(training: Training) -> Iterator[None]:
         training.left = training.done < training.engine.steps and not training.exhausted
 
 
-def _trained(training: Training, terms: dict[str, Tensor]) -> TrainedStep:
+def _trained(training: Training) -> TrainedStep:
     """Return the last step, for whoever trains."""
     run, of = people.Run(training.run.path), training.engine.steps
     line, grids = training.logged, training.grids
     training.logged, training.grids = None, {}
-    return TrainedStep(run, training.done, of, terms, line, grids)
+    return TrainedStep(run, training.done, of, training.terms, line, grids)
 
 
 class Due(NamedTuple):
@@ -146,7 +144,7 @@ def _due(training: Training) -> Due:
     )
 
 
-def _log(training: Training, terms: dict[str, Tensor], due: Due, console: Console) -> list[str]:
+def _log(training: Training, due: Due, console: Console) -> list[str]:
     """Log the step and the monitor's warnings; return the values for the progress display."""
     if due.draw and is_first():
         _warn(training, training.monitor.images(training.done), console)
@@ -154,7 +152,7 @@ def _log(training: Training, terms: dict[str, Tensor], due: Due, console: Consol
         _warn(training, training.store.images.news(), console)
     if not due.log and not training.warnings:
         return []
-    losses = {name: value.item() for name, value in terms.items()}
+    losses = training.losses
     _warn(training, training.monitor.losses(training.done, losses), console)
     training.logged = line = _line(training, losses)
     if is_first():
@@ -344,7 +342,7 @@ def _save(training: Training, console: Console) -> None:
         "images": training.images,
         "seconds": training.seconds,
         "rollbacks": training.engine.rollbacks,
-        "terms": {name: value.item() for name, value in training.terms.items()},
+        "terms": training.losses,
         "monitor": training.monitor.state(),
         "warnings": training.warnings,
         "measured": as_numbers(training.measured),

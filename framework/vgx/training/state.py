@@ -63,6 +63,11 @@ class Training:
         self.monitor = Monitor(self.engine, self.store)
 
     @property
+    def losses(self) -> dict[str, float]:
+        """The terms as numbers. On a GPU this waits for the device."""
+        return {name: term.item() for name, term in self.terms.items()}
+
+    @property
     def ending(self) -> bool:
         """Whether it ends after the current step, because of a signal or of its caller.
 
@@ -198,7 +203,7 @@ class TrainedStep:
     run: people.Run
     number: int  # steps that are done
     of: int  # steps of the whole training
-    terms: dict[str, Tensor]  # of the losses, by name, unweighted, on the device
+    terms: dict[str, Tensor]  # as those of the log: unweighted, by name, on the device
     line: Line | None  # what was logged after it, if that was due
     grids: dict[str, Tensor]  # [C, H, W]  drawn after it, by name, if that was due
 

@@ -61,12 +61,12 @@ class _Events:
 
         if self.writer is None or step < self.last:
             self.close()
-            self._wait()
+            self._wait_for_new_second()
             self.writer = SummaryWriter(str(self.folder), purge_step=step, flush_secs=SECONDS)
         self.last = step
         return self.writer
 
-    def _wait(self) -> None:
+    def _wait_for_new_second(self) -> None:
         """Wait until no file is of this second: TensorBoard reads them in the order of their names.
 
         After the second in a name comes a number that counts 9, 10, 11, and is sorted as a text.
