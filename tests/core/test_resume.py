@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
+import shutil
 import signal
 from pathlib import Path
 from unittest import mock
@@ -248,13 +250,12 @@ def halfway(tmp_path_factory):
 
 def ended_from(run, state, monkeypatch, tmp_path):
     """Go on from this state, whatever the checkpoint says."""
-    import shutil
-
-    copy = vgx.Run(shutil.copytree(run.path, tmp_path / "copy"))
+    run = vgx.Run(shutil.copytree(run.path, tmp_path / "copy"))
+    loaded = run.checkpoints / "step-00000003", copy.deepcopy(state)  # a training changes it
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "load", lambda _: (copy.checkpoints / "step-00000003", state))
-        session.resume(copy, console=quiet())
-    return end_of(copy)[0]
+        patched.setattr(checkpoint, "load", lambda _: loaded)
+        session.resume(run, console=quiet())
+    return end_of(run)[0]
 
 
 def test_with_all_of_it_nothing_differs(halfway, monkeypatch, tmp_path):
