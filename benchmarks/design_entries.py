@@ -21,6 +21,16 @@ FITTED = "sampler=gaussian-mixture"
 SELDOM = ("losses.0.every=8", "train.ema=0.99")
 MORE_KL = "losses.1.weight=15"  # of the L1 term, so that the KL term counts more beside it
 
+MORE = (*COMMON, *NARROW, *SELDOM, FALLING, FITTED, MORE_KL)
+MOMENTUM = (
+    *MORE, "train.optimizers.generator.lr={from: 2.0e-3, to: 2.0e-5, shape: cosine}",
+    "train.optimizers.generator.betas=[0.9, 0.999]",
+)  # fmt: skip
+DEEP = ("encoder.widths=[16, 32, 96, 256]", "decoder.widths=[256, 96, 32, 16]")
+WITH = "losses=[{type: bce-adversarial, every: 8}, {type: l1, weight: 15}, bce, kl, %s]"
+FEATURES = WITH % "{type: feature-matching, weight: 10, every: 8}"
+RANDOM = WITH % "{type: perceptual, backbone: resnet18, layers: [0, 1], weight: 3, every: 4}"
+
 
 @dataclass(frozen=True)
 class Design:
@@ -53,6 +63,51 @@ DESIGNS = {
     ),
     "more_faces": Design(
         "As `more_kl`, with 12,000 faces.",
-        (*COMMON, *NARROW, *SELDOM, FALLING, FITTED, MORE_KL, "dataset.count=12000"),
+        (*MORE, "dataset.count=12000"),
+    ),
+    "momentum": Design(
+        "As `more_kl`, with Adam's own momentum, 0.9, for the generator instead of 0.5, and a rate"
+        " of 2e-3.",
+        MOMENTUM,
+    ),
+    "small_batch": Design(
+        "As `momentum`, in steps of 16 images.",
+        (*MOMENTUM, "train.batch=16"),
+    ),
+    "deep": Design(
+        "As `momentum`, with more channels where the maps are small: widths of 16, 32, 96, 256.",
+        (*MOMENTUM, *DEEP),
+    ),
+    "residual": Design(
+        "As `momentum`, with a decoder of residual blocks that double by repeating each place,"
+        " then convolve.",
+        (*MOMENTUM, "decoder={type: residual, widths: [64, 48, 32, 16]}"),
+    ),
+    "squares": Design(
+        "As `momentum`, with squared differences in place of absolute ones.",
+        (*MOMENTUM, "losses.1={type: l2, weight: 60}"),
+    ),
+    "features": Design(
+        "As `momentum`, with a term that compares the discriminator's features of an image and its"
+        " reconstruction, in every eighth step.",
+        (*MOMENTUM, FEATURES),
+    ),
+    "random_features": Design(
+        "As `momentum`, with a term that compares features of a random network, in every fourth"
+        " step.",
+        (*MOMENTUM, RANDOM),
+    ),
+    "late": Design(
+        "As `momentum`, where the adversarial terms begin after 800 steps.",
+        (*MOMENTUM, "losses.0.start=800"),
+    ),
+    "hinge": Design(
+        "As `momentum`, with the hinge loss, and a generator's term that is as large at the"
+        " decoder's output as a tenth of all terms together.",
+        (*MOMENTUM, "losses.0={type: hinge, every: 8, weight: {share: 0.1}}"),
+    ),
+    "augmented": Design(
+        "As `momentum`, with flips and rotations of all inputs of the discriminator.",
+        (*MOMENTUM, "diff_augment=[{type: horizontal-flip}, {type: rotation, degrees: 5}]"),
     ),
 }
