@@ -26,10 +26,11 @@ MOMENTUM = (
     *MORE, "train.optimizers.generator.lr={from: 2.0e-3, to: 2.0e-5, shape: cosine}",
     "train.optimizers.generator.betas=[0.9, 0.999]",
 )  # fmt: skip
+FAST = (*MOMENTUM, "train.batch=16", "losses.1.weight=100")
 DEEP = ("encoder.widths=[16, 32, 96, 256]", "decoder.widths=[256, 96, 32, 16]")
-WITH = "losses=[{type: bce-adversarial, every: 8}, {type: l1, weight: 15}, bce, kl, %s]"
-FEATURES = WITH % "{type: feature-matching, weight: 10, every: 8}"
-RANDOM = WITH % "{type: perceptual, backbone: resnet18, layers: [0, 1], weight: 3, every: 4}"
+WITH = "losses=[{type: bce-adversarial, every: 8}, {type: l1, weight: 100}, bce, kl, %s]"
+FEATURES = WITH % "{type: feature-matching, weight: 30, every: 8}"
+RANDOM = WITH % "{type: perceptual, backbone: resnet18, layers: [0, 1], weight: 10, every: 4}"
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,6 @@ DESIGNS = {
         "As `more_kl`, with the widths of before.",
         (*COMMON, *WIDE, *SELDOM, FALLING, FITTED, MORE_KL),
     ),
-    "more_faces": Design(
-        "As `more_kl`, with 12,000 faces.",
-        (*MORE, "dataset.count=12000"),
-    ),
     "momentum": Design(
         "As `more_kl`, with Adam's own momentum, 0.9, for the generator instead of 0.5, and a rate"
         " of 2e-3.",
@@ -78,36 +75,52 @@ DESIGNS = {
         "As `momentum`, with more channels where the maps are small: widths of 16, 32, 96, 256.",
         (*MOMENTUM, *DEEP),
     ),
-    "residual": Design(
-        "As `momentum`, with a decoder of residual blocks that double by repeating each place,"
-        " then convolve.",
-        (*MOMENTUM, "decoder={type: residual, widths: [64, 48, 32, 16]}"),
-    ),
+    "fast": Design("As `small_batch`, with a weight of 100 for the L1 term again.", FAST),
+    "fast_wide": Design("As `fast`, with the widths of before.", (*FAST, *WIDE)),
+    "more_faces": Design("As `fast`, with 12,000 faces.", (*FAST, "dataset.count=12000")),
     "squares": Design(
-        "As `momentum`, with squared differences in place of absolute ones.",
-        (*MOMENTUM, "losses.1={type: l2, weight: 60}"),
+        "As `fast`, with squared differences in place of absolute ones.",
+        (*FAST, "losses.1={type: l2, weight: 400}"),
     ),
     "features": Design(
-        "As `momentum`, with a term that compares the discriminator's features of an image and its"
+        "As `fast`, with a term that compares the discriminator's features of an image and its"
         " reconstruction, in every eighth step.",
-        (*MOMENTUM, FEATURES),
+        (*FAST, FEATURES),
     ),
     "random_features": Design(
-        "As `momentum`, with a term that compares features of a random network, in every fourth"
-        " step.",
-        (*MOMENTUM, RANDOM),
+        "As `fast`, with a term that compares features of a random network, in every fourth step.",
+        (*FAST, RANDOM),
     ),
     "late": Design(
-        "As `momentum`, where the adversarial terms begin after 800 steps.",
-        (*MOMENTUM, "losses.0.start=800"),
+        "As `fast`, where the adversarial terms begin after 1,200 steps.",
+        (*FAST, "losses.0.start=1200"),
     ),
     "hinge": Design(
-        "As `momentum`, with the hinge loss, and a generator's term that is as large at the"
-        " decoder's output as a tenth of all terms together.",
-        (*MOMENTUM, "losses.0={type: hinge, every: 8, weight: {share: 0.1}}"),
+        "As `fast`, with the hinge loss, and a generator's term that is as large at the decoder's"
+        " output as a tenth of all terms together.",
+        (*FAST, "losses.0={type: hinge, every: 8, weight: {share: 0.1}}"),
     ),
     "augmented": Design(
-        "As `momentum`, with flips and rotations of all inputs of the discriminator.",
-        (*MOMENTUM, "diff_augment=[{type: horizontal-flip}, {type: rotation, degrees: 5}]"),
+        "As `fast`, with flips and rotations of all inputs of the discriminator.",
+        (*FAST, "diff_augment=[{type: horizontal-flip}, {type: rotation, degrees: 5}]"),
+    ),
+    "strong_kl": Design(
+        "As `small_batch`, with a weight of 4 for the KL term, besides 15 for the L1 term.",
+        (*MOMENTUM, "train.batch=16", "losses.3.weight=4"),
+    ),
+    "prior_judged": Design(
+        "As `strong_kl`, where images of N(0, I) are fakes, too, in every second step.",
+        (
+            *MOMENTUM,
+            "train.batch=16",
+            "losses.3.weight=4",
+            "train.fakes=[recon, prior]",
+            "losses.0.every=2",
+        ),
+    ),
+    "residual": Design(
+        "As `fast`, with a decoder of residual blocks that double by repeating each place, then"
+        " convolve.",
+        (*FAST, "decoder={type: residual, widths: [48, 32, 16, 8]}"),
     ),
 }
