@@ -17,7 +17,6 @@ from typing import (
     Protocol,
     Self,
     TypeVar,
-    overload,
     runtime_checkable,
 )
 
@@ -109,26 +108,27 @@ MAPPED = "a decoder with a mapping network"
 class Given(Generic[T]):
     """A field of a step that needs something in the recipe; reading it without that is an error."""
 
-    def __init__(self, needs: str) -> None:
-        """Remember what the recipe needs, for the message."""
-        self.needs = needs
+    def __init__(self, needs: str, *, late: bool = False) -> None:
+        """Remember what the recipe needs, for the message.
+
+        With `late` the field may be given as a function, which computes the value when it is read.
+        """
+        self.needs, self.late = needs, late
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Learn the name of the field."""
         self.name = name
 
-    @overload
-    def __get__(self, step: None, owner: type) -> None: ...
-    @overload
-    def __get__(self, step: object, owner: type) -> T: ...
-    def __get__(self, step: object | None, owner: type) -> T | None:
+    def __get__(self, step: object | None, owner: type) -> T:
         """Return the value. Raises `AbsentError` when the recipe does not give it."""
         if step is None:
-            return None  # the default of the dataclass field
+            return None  # type: ignore[return-value]  # the default of the dataclass field
         value: T | None = vars(step)[self.name]
         if value is None:
             choice = _choice(step) if self.needs == JUDGE else ""
             raise AbsentError(self.name, choice or self.needs)
+        if self.late and callable(value):
+            value = value()
         return value
 
     def __set__(self, step: object, value: T | None) -> None:
@@ -188,8 +188,8 @@ class Step:
     parameters: Given[Callable[[str], Mapping[str, Tensor]]] = Given("a training")  # of a network
     map: Given[Callable[..., Tensor]] = Given(MAPPED)  # of z: w [.., *W], as the decoder maps it
     decode_mapped: Given[Callable[..., Tensor]] = Given(MAPPED)  # of w: [.., C, H, W] in [0, 1]
-    real_score: Given[Score] = Given(JUDGE)  # of `judged_real`
-    fake_score: Given[Score] = Given(JUDGE)  # of `judged_fake`
+    real_score: Given[Score] = Given(JUDGE, late=True)  # of `judged_real`
+    fake_score: Given[Score] = Given(JUDGE, late=True)  # of `judged_fake`
     discriminator: Given[Callable[..., Score]] = Given(JUDGE)  # for penalties
     judges: Judges = "images"  # what the discriminator judges
     views: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # of several discriminators, by name

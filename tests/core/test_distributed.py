@@ -62,6 +62,15 @@ class Spread(vgx.Loss, type="spread"):
         return step.recon.mean((1, 2, 3)).var(correction=0)
 
 
+class Unanimous(vgx.Loss, type="unanimous"):
+    """The variance of a discriminator's logits of fakes over the minibatch."""
+
+    across_batch = True
+
+    def generator(self, step):
+        return step.fake_score.logits.mean((1, 2, 3)).var(correction=0)
+
+
 class Silent(vgx.Loss, type="silent"):
     """The same, and nobody is told."""
 
@@ -69,7 +78,7 @@ class Silent(vgx.Loss, type="silent"):
         return step.recon.mean((1, 2, 3)).var(correction=0)
 
 
-OWN = (DroppingCritic, Spread, Silent)
+OWN = (DroppingCritic, Spread, Silent, Unanimous)
 REGISTRY = Registry((*vgx.discover().plugins, Plugin("mine", "0", "mine", OWN)))
 
 
@@ -124,6 +133,13 @@ SETTINGS = {
         "losses=[l1, kl, {type: hinge, weight: {share: 0.3}, reaches: [decoder]}]"
     ],
     "dropout": ["discriminator=dropping", BOTH],
+    "a discriminator that pauses": ["losses=[l1, kl, {type: hinge, every: 2}]", BATCH],
+    "whose features are read": [
+        "losses=[l1, kl, feature-matching, {type: hinge, every: 2}]", BATCH, BOTH,
+    ],
+    "of whole minibatches": [
+        "losses=[l1, unanimous, {type: hinge, every: 2}]", BATCH,
+    ],
     "dropout and penalty": ["discriminator=dropping", "losses=[l1, kl, hinge, r1]"],
     "labels": [
         "image.classes=3", "dataset={type: drawn-faces, label: hair_style}", BOTH,

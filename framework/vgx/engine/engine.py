@@ -74,7 +74,7 @@ class Engine:
         # With fused optimizers no step has to wait for the device.
         fused = all(p.optimizer.defaults.get("fused") for p in self.players.values())
         self.guard = Guard(self.device, deferred=self.device.type == "cuda" and fused)
-        self.rollbacks = 0
+        self.rollbacks = 0  # more of them draw other random numbers, at lower learning rates
         self.fits: list[Fit] = []  # what the networks took from another training
         self._last_layer: Tensor | None = None  # of the decoder, computed at its first use
 
@@ -119,10 +119,11 @@ class Engine:
         gradients: dict[PlayerName, Gradients] = {}
         micro_batches = batch.chunk(self.recipe.train.accumulate)
         train_generator = self.players["generator"] in players
+        options = {"train_generator": train_generator, "late": self.late(players, number)}
         for position, micro_batch in enumerate(micro_batches):
             with shared(len(micro_batch)):
                 streams = self.streams(number, index, position)
-                step = self.forward(micro_batch, number, streams, train_generator=train_generator)
+                step = self.forward(micro_batch, number, streams, **options)
                 self.observe(players, step)
                 if train_generator:
                     self.latents.add(step)
@@ -140,6 +141,10 @@ class Engine:
         for name, summed in gradients.items():
             self.players[name].step_optimizer(number, summed, self.lr_scale, self.guard.found_inf)
         return terms
+
+    def late(self, players: list[Player], number: int) -> bool:
+        """Return whether a step may leave the scores of discriminators for who reads them."""
+        return not any(term.judges(number) for player in players for term in player.terms)
 
     def observe(self, players: list[Player], step: Step) -> None:
         """Let augmentations see a pass: once for each minibatch, when the discriminator learns."""
@@ -251,12 +256,9 @@ class Engine:
 
     def network_for_sampling(self, name: str) -> nn.Module:
         """Return the network with averaged weights when there are any, else the trained one."""
-        if self.ema is not None:
-            averaged: Any = self.ema.module
-            if name in averaged:
-                network: nn.Module = averaged[name]
-                return network
-        return self.networks[name]
+        averaged: Any = {} if self.ema is None else self.ema.module
+        network: nn.Module = averaged[name] if name in averaged else self.networks[name]
+        return network
 
     def last_layer(self) -> Tensor | None:
         """Return the weight of the decoder's last layer, where adaptive weights compare gradients.
@@ -292,16 +294,11 @@ class Engine:
         if train.compile is True:
             self.forward.compile()
 
-    def set_rollbacks(self, rollbacks: int) -> None:
-        """Draw other random numbers at lower learning rates, as after so many rollbacks."""
-        self.rollbacks = rollbacks
-
     def state(self, numbers: dict[str, Any]) -> State:
         """Return everything that a checkpoint holds; `numbers` are saved with it."""
         model = states.network_tensors(self._saved_networks())
         tensors, plain = states.optimizer_tensors(self.players.values())
-        numbers = {**numbers, "optimizers": plain}
-        return State(model, tensors, self.latents.state(), numbers)
+        return State(model, tensors, self.latents.state(), {**numbers, "optimizers": plain})
 
     def restore(self, state: State) -> None:
         """Take up a checkpoint's state. Raises `StorageError` when it is of another recipe."""

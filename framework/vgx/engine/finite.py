@@ -32,10 +32,7 @@ class Guard:
         return self.halted if self.deferred else None
 
     def check(
-        self,
-        number: int,
-        values: dict[str, Tensor],
-        gradients: dict[PlayerName, Gradients],
+        self, number: int, values: dict[str, Tensor], gradients: dict[PlayerName, Gradients]
     ) -> None:
         """Check terms by name, and each player's gradients by the names of their parameters.
 
@@ -78,9 +75,7 @@ class Guard:
 
 
 def _raise_first(
-    number: int,
-    values: dict[str, Tensor],
-    gradients: dict[PlayerName, Gradients],
+    number: int, values: dict[str, Tensor], gradients: dict[PlayerName, Gradients]
 ) -> None:
     """Raise `DivergedError` for the first term, gradient or norm that is not finite."""
     largest = {

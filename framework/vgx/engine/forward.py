@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from typing import Any
 
@@ -50,6 +50,7 @@ class Forward:
         named = (network for name, network in networks.items() if name in self.parts)
         built = (*named, *self.augment, *self.diff_augment)
         self.timed = [each for each in modules_in(built) if isinstance(each, Timed)]
+        self.observed = any(isinstance(each, Observing) for each in built)
         self.bf16 = recipe.train.precision == "bf16"  # not for `auto`: see Engine.configure
         self.compiled: dict[str, Callable[..., Any]] = {}  # called instead of the networks
         self.dropout = False  # whether a discriminator drew dropout masks in the last pass
@@ -58,12 +59,19 @@ class Forward:
         self.logits: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __call__(
-        self, batch: Batch, number: int, streams: Streams, *, train_generator: bool = True
+        self,
+        batch: Batch,
+        number: int,
+        streams: Streams,
+        *,
+        train_generator: bool = True,
+        late: bool = False,
     ) -> Step:
         """Run every network once on a minibatch, and return what a loss may read.
 
         Random numbers come from `streams`. Without `train_generator` no gradient leads to the
-        generator.
+        generator. With `late` the discriminators are only called when a score is read, and so in
+        most steps not at all.
         """
         self.at(number)
         real = self.augmented(batch.images, streams)  # [B, C, H, W]
@@ -91,7 +99,7 @@ class Forward:
             rng=lambda stream: streams(f"loss {stream}"),
             **outputs,
         )
-        return self.scored(step, streams) if self.judges else step
+        return self.scored(step, streams, late=late and not self.observed) if self.judges else step
 
     # --- what changes with time ------------------------------------------------------------
 
@@ -141,24 +149,31 @@ class Forward:
                     images = augment(images, generator)  # [B, C, H, W]
         return images
 
-    def scored(self, step: Step, streams: Streams) -> Step:
-        """Return the step with the score that each discriminator gives of what it judges."""
+    def scored(self, step: Step, streams: Streams, *, late: bool = False) -> Step:
+        """Return the step with the score that each discriminator gives of what it judges.
+
+        With `late` it is computed when it is first read.
+        """
         before = rng.global_state(self.device)
         views: dict[str, dict[str, Any]] = {}
         for name, part in self.judges.items():
             judged = step.but(judges=part.judges)
             score = partial(self.score, network=name, labels=step.labels, streams=streams)
-            with self.autocast():
-                real = score(*judged.judged_real, stream="real", compiled=True)
-                fake = score(*judged.judged_fake, stream="fake", compiled=True)
-            self.logits[name] = real.logits.detach(), fake.logits.detach()
+            real, fake = (cache(partial(self._scored, score, judged, k)) for k in ("real", "fake"))
             scores = {"real_score": real, "fake_score": fake, "discriminator": score}
+            if not late:
+                scores |= {"real_score": real(), "fake_score": fake()}
+                self.logits[name] = real().logits.detach(), fake().logits.detach()
             views[name.partition(" ")[2]] = {"judges": part.judges, **scores}
         # Dropout draws from the global generator.
         self.dropout = not torch.equal(before, rng.global_state(self.device))
         if len(views) > 1:
             return step.but(views=tuple(views.items()))
         return step.but(**next(iter(views.values())))
+
+    def _scored(self, score: Callable[..., Score], judged: Step, stream: str) -> Score:
+        with self.autocast():
+            return score(*getattr(judged, f"judged_{stream}"), stream=stream, compiled=True)
 
     def for_discriminator(self, step: Step, streams: Streams) -> Step:
         """Return the step for the discriminator's losses, when the generator's have used it.
@@ -172,10 +187,8 @@ class Forward:
             return step
         computed = [name for name in ("recon", "prior", "z") if step.has(name)]
         detached = {name: getattr(step, name).detach() for name in computed}
-        again = self.scored(step.but(**detached), streams)
-        if again.views:
-            return step.but(views=again.views)
-        return step.but(real_score=again.real_score, fake_score=again.fake_score)
+        again = vars(self.scored(step.but(**detached), streams))
+        return step.but(**{name: again[name] for name in ("views", "real_score", "fake_score")})
 
     def calls(
         self, labels: Tensor | None, streams: Streams, *, train_generator: bool

@@ -62,6 +62,15 @@ class Term:
         """Return whether a step lies between two of those that `every` lets the term count at."""
         return self.active(number) and (number - self.part.start) % self.part.every > 0
 
+    def judges(self, number: int) -> bool:
+        """Return whether a step must have the scores of discriminators for it: when it counts.
+
+        That is if it trains one too, or is computed of the whole minibatch. Any other term gets
+        them when it reads them.
+        """
+        own = has_term(self.module, "discriminator") or self.part.across_batch
+        return own and self.weight(number) != 0
+
     @property
     def adaptive(self) -> Adaptive | None:
         """The adaptive weight, when the term has one."""
@@ -91,9 +100,7 @@ class Term:
             seen, where = whole(step), replicated()
         with untouched(self.part, tensors_in(step)), where:
             value: Tensor | None = getattr(self.module, self.player)(seen)
-        if value is None:
-            return None
-        if fault := fault_of_term(value, step):
+        if value is not None and (fault := fault_of_term(value, step)):
             raise BrokenError(self.part, f"its {self.player}'s term is {fault}")
         return value
 
@@ -116,8 +123,7 @@ def player_of(owner: str) -> PlayerName:
 
 def has_term(loss: object, player: PlayerName) -> bool:
     """Return whether a loss has a term for this player: its class defines the method."""
-    method = getattr(type(loss), player, None)
-    return method is not None and method is not getattr(Loss, player)
+    return getattr(type(loss), player, None) not in (None, getattr(Loss, player))
 
 
 def build_losses(recipe: Recipe) -> list[tuple[Loss, LossTerm]]:
@@ -254,9 +260,9 @@ def _gradient(terms: list[Tensor], layer: Tensor | None) -> Tensor | None:
     if layer is None or not connected:
         return None
     total = sum(connected[1:], connected[0])
+    gradient: Tensor | None
     (gradient,) = torch.autograd.grad(total, [layer], retain_graph=True, allow_unused=True)
-    found: Tensor | None = gradient
-    return found
+    return gradient
 
 
 def leaves(value: Tensor) -> Iterator[Tensor]:

@@ -306,7 +306,7 @@ def _line(training: Training, losses: dict[str, float]) -> Line:
     }
     if losses:
         line["grad_norm"] = gradient_norms(training.engine)
-    if losses and (shares := accuracy(training.engine)):
+    if losses and (shares := accuracy(training.engine) or training.accuracy):
         line["accuracy"] = shares
     if losses and (used := codebook_use(training.engine)):
         line["codebook"] = used
@@ -343,6 +343,7 @@ def _save(training: Training, console: Console) -> None:
         "seconds": training.seconds,
         "rollbacks": training.engine.rollbacks,
         "terms": training.losses,
+        "accuracy": accuracy(training.engine) or training.accuracy,
         "monitor": training.monitor.state(),
         "warnings": training.warnings,
         "measured": as_numbers(training.measured),

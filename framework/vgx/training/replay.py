@@ -186,10 +186,11 @@ def _update(
     train_generator = engine.players["generator"] in players
     for term in (term for player in players for term in player.terms):
         result.terms.pop(term.label, None)  # of several minibatches the last one counts
+    options = {"train_generator": train_generator, "late": engine.late(players, number)}
     for position, micro_batch in enumerate(micro_batches):
         streams = engine.streams(number, index, position)
-        judges = _copied_judges(engine) if train_generator else None
-        step = engine.forward(micro_batch, number, streams, train_generator=train_generator)
+        judges = _copied_judges(engine) if train_generator and not options["late"] else None
+        step = engine.forward(micro_batch, number, streams, **options)
         if train_generator:
             _keep(micro_batch, step, judges, streams, result)
         engine.observe(players, step)

@@ -42,6 +42,7 @@ class Training:
     notices: list[str]
     done: int = 0  # steps
     terms: dict[str, Tensor] = field(default_factory=dict)  # of the last step, unweighted, by name
+    accuracy: dict[str, float] = field(default_factory=dict)  # of a discriminator's last scores
     seconds: float = 0.0  # spent in training, over all resumes
     since: tuple[int, float] = (0, 0.0)  # images and seconds at the last line of the log
     saved: int = -1  # the step of the newest checkpoint
@@ -123,13 +124,14 @@ class Training:
         self.terms = {
             name: torch.tensor(value, dtype=dtype, device=device) for name, value in terms.items()
         }
+        self.accuracy, self.engine.forward.logits = {**state.numbers.get("accuracy", {})}, {}
         better = self.recipe.eval.better if self.recipe.eval.every else {}
         self.measured = measured_until(self.run, state.numbers, better)
         self.since = self.images, self.seconds
 
     def set_rollbacks(self, rollbacks: int) -> None:
         """Use the random numbers and learning rates of a training after so many rollbacks."""
-        self.engine.set_rollbacks(rollbacks)
+        self.engine.rollbacks = rollbacks
         self.batches = self.batches.reseeded(self.engine.seed)
 
     def step(self) -> dict[str, Tensor]:
