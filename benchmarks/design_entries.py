@@ -19,14 +19,15 @@ FALLING = RATES % (
 FRESH = "sampler={type: weighted-mix, of: 3, anchors: fresh}"
 FITTED = "sampler=gaussian-mixture"
 SELDOM = ("losses.0.every=8", "train.ema=0.99")
-MORE_KL = "losses.1.weight=15"  # of the L1 term, so that the KL term counts more beside it
-
-MORE = (*COMMON, *NARROW, *SELDOM, FALLING, FITTED, MORE_KL)
+# A lower weight of the L1 term, so that the KL term counts more beside it.
+MORE_KL = (*COMMON, *NARROW, *SELDOM, FALLING, FITTED, "losses.1.weight=15")
 MOMENTUM = (
-    *MORE, "train.optimizers.generator.lr={from: 2.0e-3, to: 2.0e-5, shape: cosine}",
+    *MORE_KL, "train.optimizers.generator.lr={from: 2.0e-3, to: 2.0e-5, shape: cosine}",
     "train.optimizers.generator.betas=[0.9, 0.999]",
 )  # fmt: skip
-FAST = (*MOMENTUM, "train.batch=16", "losses.1.weight=100")
+SMALL_BATCH = (*MOMENTUM, "train.batch=16")
+FAST = (*SMALL_BATCH, "losses.1.weight=100")
+STRONG_KL = (*SMALL_BATCH, "losses.3.weight=4")
 DEEP = ("encoder.widths=[16, 32, 96, 256]", "decoder.widths=[256, 96, 32, 16]")
 WITH = "losses=[{type: bce-adversarial, every: 8}, {type: l1, weight: 100}, bce, kl, %s]"
 FEATURES = WITH % "{type: feature-matching, weight: 30, every: 8}"
@@ -56,11 +57,11 @@ DESIGNS = {
     "more_kl": Design(
         "As `falling`, with a weight of 15 instead of 100 for the L1 term, so that the latents come"
         " nearer to N(0, I).",
-        (*COMMON, *NARROW, *SELDOM, FALLING, FITTED, MORE_KL),
+        MORE_KL,
     ),
     "more_kl_wide": Design(
         "As `more_kl`, with the widths of before.",
-        (*COMMON, *WIDE, *SELDOM, FALLING, FITTED, MORE_KL),
+        (*MORE_KL, *WIDE),
     ),
     "momentum": Design(
         "As `more_kl`, with Adam's own momentum, 0.9, for the generator instead of 0.5, and a rate"
@@ -69,7 +70,7 @@ DESIGNS = {
     ),
     "small_batch": Design(
         "As `momentum`, in steps of 16 images.",
-        (*MOMENTUM, "train.batch=16"),
+        SMALL_BATCH,
     ),
     "deep": Design(
         "As `momentum`, with more channels where the maps are small: widths of 16, 32, 96, 256.",
@@ -96,9 +97,9 @@ DESIGNS = {
         (*FAST, "losses.0.start=1200"),
     ),
     "hinge": Design(
-        "As `fast`, with the hinge loss, and a generator's term that is as large at the decoder's"
-        " output as a tenth of all terms together.",
-        (*FAST, "losses.0={type: hinge, every: 8, weight: {share: 0.1}}"),
+        "As `fast`, with the hinge loss, whose gradient at the decoder's last layer is kept at a"
+        " tenth of that of the L1 term.",
+        (*FAST, "losses.0={type: hinge, every: 8, weight: {against: [l1], factor: 0.1}}"),
     ),
     "augmented": Design(
         "As `fast`, with flips and rotations of all inputs of the discriminator.",
@@ -106,17 +107,11 @@ DESIGNS = {
     ),
     "strong_kl": Design(
         "As `small_batch`, with a weight of 4 for the KL term, besides 15 for the L1 term.",
-        (*MOMENTUM, "train.batch=16", "losses.3.weight=4"),
+        STRONG_KL,
     ),
     "prior_judged": Design(
         "As `strong_kl`, where images of N(0, I) are fakes, too, in every second step.",
-        (
-            *MOMENTUM,
-            "train.batch=16",
-            "losses.3.weight=4",
-            "train.fakes=[recon, prior]",
-            "losses.0.every=2",
-        ),
+        (*STRONG_KL, "train.fakes=[recon, prior]", "losses.0.every=2"),
     ),
     "residual": Design(
         "As `fast`, with a decoder of residual blocks that double by repeating each place, then"

@@ -108,12 +108,12 @@ MAPPED = "a decoder with a mapping network"
 class Given(Generic[T]):
     """A field of a step that needs something in the recipe; reading it without that is an error."""
 
-    def __init__(self, needs: str, *, late: bool = False) -> None:
+    def __init__(self, needs: str, *, lazy: bool = False) -> None:
         """Remember what the recipe needs, for the message.
 
-        With `late` the field may be given as a function, which computes the value when it is read.
+        With `lazy` the field may be given as a function, which computes the value when it is read.
         """
-        self.needs, self.late = needs, late
+        self.needs, self.lazy = needs, lazy
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Learn the name of the field."""
@@ -127,7 +127,7 @@ class Given(Generic[T]):
         if value is None:
             choice = _choice(step) if self.needs == JUDGE else ""
             raise AbsentError(self.name, choice or self.needs)
-        if self.late and callable(value):
+        if self.lazy and callable(value):
             value = value()
         return value
 
@@ -188,8 +188,8 @@ class Step:
     parameters: Given[Callable[[str], Mapping[str, Tensor]]] = Given("a training")  # of a network
     map: Given[Callable[..., Tensor]] = Given(MAPPED)  # of z: w [.., *W], as the decoder maps it
     decode_mapped: Given[Callable[..., Tensor]] = Given(MAPPED)  # of w: [.., C, H, W] in [0, 1]
-    real_score: Given[Score] = Given(JUDGE, late=True)  # of `judged_real`
-    fake_score: Given[Score] = Given(JUDGE, late=True)  # of `judged_fake`
+    real_score: Given[Score] = Given(JUDGE, lazy=True)  # of `judged_real`
+    fake_score: Given[Score] = Given(JUDGE, lazy=True)  # of `judged_fake`
     discriminator: Given[Callable[..., Score]] = Given(JUDGE)  # for penalties
     judges: Judges = "images"  # what the discriminator judges
     views: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # of several discriminators, by name

@@ -133,11 +133,11 @@ SETTINGS = {
         "losses=[l1, kl, {type: hinge, weight: {share: 0.3}, reaches: [decoder]}]"
     ],
     "dropout": ["discriminator=dropping", BOTH],
-    "a discriminator that pauses": ["losses=[l1, kl, {type: hinge, every: 2}]", BATCH],
-    "whose features are read": [
+    "pausing discriminator": ["losses=[l1, kl, {type: hinge, every: 2}]", BATCH],
+    "pausing discriminator, its features are read": [
         "losses=[l1, kl, feature-matching, {type: hinge, every: 2}]", BATCH, BOTH,
     ],
-    "of whole minibatches": [
+    "pausing discriminator, a loss looks across": [
         "losses=[l1, unanimous, {type: hinge, every: 2}]", BATCH,
     ],
     "dropout and penalty": ["discriminator=dropping", "losses=[l1, kl, hinge, r1]"],

@@ -13,7 +13,8 @@ from steps import batches
 import vgx
 from vgx.console import Console
 from vgx.engine.engine import Engine
-from vgx.errors import Stopped
+from vgx.errors import DivergedError, Stopped
+from vgx.runs.directory import find
 from vgx.training import session
 from vgx.training.loop import Training
 from vgx.training.verify import verify
@@ -80,14 +81,14 @@ def test_until_it_is_called_everything_is_as_without_a_discriminator():
 
 
 @pytest.mark.parametrize("fakes", [["recon"], ["recon", "prior"]], ids=" ".join)
-def test_scores_that_are_computed_late_are_the_same(fakes):
+def test_lazy_scores_are_the_same(fakes):
     losses, changes = [PAUSING, "feature-matching"], {"train.fakes": fakes}
-    late, early = (engine_of(losses, **changes) for _ in range(2))
-    terms = trained(late, 5)[1]
-    with mock.patch.object(Engine, "late", return_value=False):
-        assert terms == trained(early, 5)[1]
+    lazy, eager = (engine_of(losses, **changes) for _ in range(2))
+    terms = trained(lazy, 5)[1]
+    with mock.patch.object(Engine, "lazy", return_value=False):
+        assert terms == trained(eager, 5)[1]
     names = ("encoder", "decoder", "discriminator")
-    assert same(weights(late, *names), weights(early, *names))
+    assert same(weights(lazy, *names), weights(eager, *names))
 
 
 def quiet():
@@ -113,8 +114,7 @@ def test_the_log_has_the_last_accuracy_also_after_a_resume(tmp_path):
 
     with mock.patch.object(Training, "step", stepping), pytest.raises(Stopped):
         session.run(recipe, tmp_path / "parts", console=quiet())
-    (folder,) = (path for path in (tmp_path / "parts").iterdir() if path.name.startswith("0"))
-    parts = session.resume(vgx.Run(folder), console=quiet())
+    parts = session.resume(find(out=tmp_path / "parts"), console=quiet())
     of_whole = accuracies(whole)
     assert accuracies(parts) == of_whole
     assert of_whole[0] is None
@@ -122,3 +122,24 @@ def test_the_log_has_the_last_accuracy_also_after_a_resume(tmp_path):
     assert of_whole[4] == of_whole[5] == of_whole[6]
     assert {*of_whole[1]} == {"real", "fake"}
     assert verify(parts, console=quiet()) == (7, 8)
+
+
+@pytest.mark.usefixtures("no_pages")
+def test_a_rollback_goes_back_to_the_accuracy_of_its_checkpoint():
+    """Scores are read in steps 1 and 4; step 5 fails once, and the run goes back to step 3."""
+    changes = {"losses.0": {**PAUSING, "start": 1}, "train.steps": 6, "train.save_every": 3}
+    recipe = vgx.load_recipe(TINY, {**changes, "train.on_nonfinite": "rollback"})
+    step, failed = Training.step, []
+
+    def stepping(self):
+        if self.done == 5 and not failed:
+            failed.append(self.done)
+            raise DivergedError("step 6: it fails once", 5)
+        return step(self)
+
+    with mock.patch.object(Training, "step", stepping):
+        run = session.run(recipe, console=quiet())
+    assert failed == [5]
+    of_run = accuracies(run)
+    assert of_run[1] == of_run[2] == of_run[3]
+    assert of_run[3] != of_run[4] == of_run[5]

@@ -163,7 +163,7 @@ def _unchanged(engine: Engine) -> Iterator[None]:
     augmentations = engine.forward.saved_augmentations.values()
     with keeping_buffers([*engine.networks.values(), *augmentations]):
         yield
-    engine.forward.logits.clear()  # those of a training are logged
+    engine.forward.logits.clear()  # the log shows those of the training alone
     for name, parameter, version in weights:
         changed, gradient = parameter._version != version, parameter.grad  # noqa: SLF001
         parameter.grad = None

@@ -119,7 +119,7 @@ class Engine:
         gradients: dict[PlayerName, Gradients] = {}
         micro_batches = batch.chunk(self.recipe.train.accumulate)
         train_generator = self.players["generator"] in players
-        options = {"train_generator": train_generator, "late": self.late(players, number)}
+        options = {"train_generator": train_generator, "lazy": self.lazy(players, number)}
         for position, micro_batch in enumerate(micro_batches):
             with shared(len(micro_batch)):
                 streams = self.streams(number, index, position)
@@ -142,9 +142,9 @@ class Engine:
             self.players[name].step_optimizer(number, summed, self.lr_scale, self.guard.found_inf)
         return terms
 
-    def late(self, players: list[Player], number: int) -> bool:
+    def lazy(self, players: list[Player], number: int) -> bool:
         """Return whether a step may leave the scores of discriminators for who reads them."""
-        return not any(term.judges(number) for player in players for term in player.terms)
+        return not any(term.needs_scores(number) for player in players for term in player.terms)
 
     def observe(self, players: list[Player], step: Step) -> None:
         """Let augmentations see a pass: once for each minibatch, when the discriminator learns."""

@@ -50,12 +50,12 @@ class Forward:
         named = (network for name, network in networks.items() if name in self.parts)
         built = (*named, *self.augment, *self.diff_augment)
         self.timed = [each for each in modules_in(built) if isinstance(each, Timed)]
-        self.observed = any(isinstance(each, Observing) for each in built)
+        self.observed = any(isinstance(a, Observing) for a in self.augment + self.diff_augment)
         self.bf16 = recipe.train.precision == "bf16"  # not for `auto`: see Engine.configure
         self.compiled: dict[str, Callable[..., Any]] = {}  # called instead of the networks
         self.dropout = False  # whether a discriminator drew dropout masks in the last pass
-        # Each discriminator's logits of what is real and fake in the last pass, to be read when a
-        # step is logged.
+        # Each discriminator's logits of what is real and fake, in the last pass whose scores were
+        # not lazy, to be read when a step is logged.
         self.logits: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __call__(
@@ -65,13 +65,12 @@ class Forward:
         streams: Streams,
         *,
         train_generator: bool = True,
-        late: bool = False,
+        lazy: bool = False,
     ) -> Step:
         """Run every network once on a minibatch, and return what a loss may read.
 
         Random numbers come from `streams`. Without `train_generator` no gradient leads to the
-        generator. With `late` the discriminators are only called when a score is read, and so in
-        most steps not at all.
+        generator. With `lazy` a discriminator is called when its score is read, if it ever is.
         """
         self.at(number)
         real = self.augmented(batch.images, streams)  # [B, C, H, W]
@@ -99,7 +98,7 @@ class Forward:
             rng=lambda stream: streams(f"loss {stream}"),
             **outputs,
         )
-        return self.scored(step, streams, late=late and not self.observed) if self.judges else step
+        return self.scored(step, streams, lazy=lazy and not self.observed) if self.judges else step
 
     # --- what changes with time ------------------------------------------------------------
 
@@ -149,10 +148,10 @@ class Forward:
                     images = augment(images, generator)  # [B, C, H, W]
         return images
 
-    def scored(self, step: Step, streams: Streams, *, late: bool = False) -> Step:
+    def scored(self, step: Step, streams: Streams, *, lazy: bool = False) -> Step:
         """Return the step with the score that each discriminator gives of what it judges.
 
-        With `late` it is computed when it is first read.
+        With `lazy` it is computed when it is first read.
         """
         before = rng.global_state(self.device)
         views: dict[str, dict[str, Any]] = {}
@@ -161,7 +160,7 @@ class Forward:
             score = partial(self.score, network=name, labels=step.labels, streams=streams)
             real, fake = (cache(partial(self._scored, score, judged, k)) for k in ("real", "fake"))
             scores = {"real_score": real, "fake_score": fake, "discriminator": score}
-            if not late:
+            if not lazy:
                 scores |= {"real_score": real(), "fake_score": fake()}
                 self.logits[name] = real().logits.detach(), fake().logits.detach()
             views[name.partition(" ")[2]] = {"judges": part.judges, **scores}

@@ -62,7 +62,7 @@ class Term:
         """Return whether a step lies between two of those that `every` lets the term count at."""
         return self.active(number) and (number - self.part.start) % self.part.every > 0
 
-    def judges(self, number: int) -> bool:
+    def needs_scores(self, number: int) -> bool:
         """Return whether a step must have the scores of discriminators for it: when it counts.
 
         That is if it trains one too, or is computed of the whole minibatch. Any other term gets
@@ -260,9 +260,9 @@ def _gradient(terms: list[Tensor], layer: Tensor | None) -> Tensor | None:
     if layer is None or not connected:
         return None
     total = sum(connected[1:], connected[0])
-    gradient: Tensor | None
     (gradient,) = torch.autograd.grad(total, [layer], retain_graph=True, allow_unused=True)
-    return gradient
+    found: Tensor | None = gradient
+    return found
 
 
 def leaves(value: Tensor) -> Iterator[Tensor]:

@@ -186,10 +186,10 @@ def _update(
     train_generator = engine.players["generator"] in players
     for term in (term for player in players for term in player.terms):
         result.terms.pop(term.label, None)  # of several minibatches the last one counts
-    options = {"train_generator": train_generator, "late": engine.late(players, number)}
+    options = {"train_generator": train_generator, "lazy": engine.lazy(players, number)}
     for position, micro_batch in enumerate(micro_batches):
         streams = engine.streams(number, index, position)
-        judges = _copied_judges(engine) if train_generator and not options["late"] else None
+        judges = _copied_judges(engine) if train_generator and not options["lazy"] else None
         step = engine.forward(micro_batch, number, streams, **options)
         if train_generator:
             _keep(micro_batch, step, judges, streams, result)
