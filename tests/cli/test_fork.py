@@ -202,6 +202,8 @@ def test_a_frozen_discriminator_is_trained_from_then_on(copy):
     console = quiet()
     thawed = recipe_of(first, train__freeze=[], train__steps=12)
     second = fork(first, 10, thawed, console=console)
+    assert "discriminator" not in first.read_log()[-1]["grad_norm"]
+    assert "discriminator" in second.read_log()[-1]["grad_norm"]
     said = console.rich.file.getvalue()
     assert "optimizer of the discriminator: begins anew, at step 10" in said
     (_, start), (_, end) = checkpoint.load_step(second, 10), checkpoint.load_step(second, 12)

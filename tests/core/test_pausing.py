@@ -99,8 +99,12 @@ def accuracies(run):
     return [line.get("accuracy") for line in run.read_log()]
 
 
+def norms(run):
+    return [line["grad_norm"] for line in run.read_log()]
+
+
 @pytest.mark.usefixtures("no_pages")
-def test_the_log_has_the_last_accuracy_also_after_a_resume(tmp_path):
+def test_the_log_has_the_last_accuracy_and_norm_also_after_a_resume(tmp_path):
     """Of steps that are numbered from 0, the scores are read in 1, 4 and 7."""
     changes = {"losses.0": {**PAUSING, "start": 1}, "train.steps": 8, "train.save_every": 3}
     recipe = vgx.load_recipe(TINY, changes)
@@ -117,6 +121,8 @@ def test_the_log_has_the_last_accuracy_also_after_a_resume(tmp_path):
     parts = session.resume(find(out=tmp_path / "parts"), console=quiet())
     of_whole = accuracies(whole)
     assert accuracies(parts) == of_whole
+    assert norms(parts) == norms(whole)
+    assert ["discriminator" in each for each in norms(whole)] == [False] + [True] * 7
     assert of_whole[0] is None
     assert of_whole[1] == of_whole[2] == of_whole[3]
     assert of_whole[4] == of_whole[5] == of_whole[6]
@@ -142,4 +148,6 @@ def test_a_rollback_goes_back_to_the_accuracy_of_its_checkpoint():
     assert failed == [5]
     of_run = accuracies(run)
     assert of_run[1] == of_run[2] == of_run[3]
+    of_judge = [each.get("discriminator") for each in norms(run)]
+    assert of_judge[1] == of_judge[2] == of_judge[3] != of_judge[4]
     assert of_run[3] != of_run[4] == of_run[5]

@@ -147,12 +147,7 @@ def _changes(parent: Run, stored: Recipe, recipe: Recipe) -> list[str]:
 
 
 def _begun(
-    parent: Run,
-    stored: Recipe,
-    recipe: Recipe,
-    state: State,
-    device: str | None,
-    console: Console,
+    parent: Run, stored: Recipe, recipe: Recipe, state: State, device: str | None, console: Console
 ) -> tuple[Training, list[str]]:
     """Build the training of a recipe, and set it to the state of a parent's checkpoint.
 
@@ -311,7 +306,9 @@ def _fitted(parent: Run, stored: Recipe, engine: Engine, state: State) -> tuple[
             notices.append(f"{name}: {what}, at step {state.numbers['step']:,}")
         model |= {f"{name}.{key}": tensor for key, tensor in taken.items()}
     tensors, plain, more = _optimizers(stored, engine, fresh, state)
-    numbers = {**state.numbers, "optimizers": plain}
+    # A network that is frozen from now on shows nothing more.
+    same = stored.train.freeze == engine.recipe.train.freeze
+    numbers = {**state.numbers, "optimizers": plain} | ({} if same else {"seen": {}})
     return State(model, tensors, state.latents, numbers), notices + more
 
 

@@ -281,8 +281,7 @@ def _before(training: Training) -> State:
 
     Not one of a stop: a run that was stopped must end as one that never stopped.
     """
-    every = training.recipe.train.save_every
-    scheduled = training.done // every * every
+    scheduled = training.done - training.done % training.recipe.train.save_every
     try:
         return checkpoint.load(training.run, before=scheduled + 1)[1]
     except StorageError:  # it was removed: the run was stopped too often since
@@ -305,9 +304,10 @@ def _line(training: Training, losses: dict[str, float]) -> Line:
         "rates": {player.name: player.optimizer.param_groups[0]["lr"] for player in players},
     }
     if losses:
-        line["grad_norm"] = gradient_norms(training.engine)
-    if losses and (shares := accuracy(training.engine) or training.accuracy):
-        line["accuracy"] = shares
+        seen = _seen(training)
+        line["grad_norm"] = seen["grad_norm"]
+        if seen["accuracy"]:
+            line["accuracy"] = seen["accuracy"]
     if losses and (used := codebook_use(training.engine)):
         line["codebook"] = used
     if losses and (own := figures(training.engine)):
@@ -320,6 +320,12 @@ def _line(training: Training, losses: dict[str, float]) -> Line:
         line["warnings"] = training.warnings
     training.metrics, training.warnings = {}, []
     return line
+
+
+def _seen(training: Training) -> dict[str, dict[str, float]]:
+    """Return what the last step that trained each player showed, also after a resume."""
+    new = {"grad_norm": gradient_norms(training.engine), "accuracy": accuracy(training.engine)}
+    return {name: training.seen.get(name, {}) | values for name, values in new.items()}
 
 
 def _speed(training: Training) -> float:
@@ -343,7 +349,7 @@ def _save(training: Training, console: Console) -> None:
         "seconds": training.seconds,
         "rollbacks": training.engine.rollbacks,
         "terms": training.losses,
-        "accuracy": accuracy(training.engine) or training.accuracy,
+        "seen": _seen(training),
         "monitor": training.monitor.state(),
         "warnings": training.warnings,
         "measured": as_numbers(training.measured),

@@ -42,7 +42,8 @@ class Training:
     notices: list[str]
     done: int = 0  # steps
     terms: dict[str, Tensor] = field(default_factory=dict)  # of the last step, unweighted, by name
-    accuracy: dict[str, float] = field(default_factory=dict)  # of a discriminator's last scores
+    # The last gradients' norms and discriminators' accuracies, as a checkpoint has them.
+    seen: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0  # spent in training, over all resumes
     since: tuple[int, float] = (0, 0.0)  # images and seconds at the last line of the log
     saved: int = -1  # the step of the newest checkpoint
@@ -124,7 +125,8 @@ class Training:
         self.terms = {
             name: torch.tensor(value, dtype=dtype, device=device) for name, value in terms.items()
         }
-        self.accuracy, self.engine.forward.logits = {**state.numbers.get("accuracy", {})}, {}
+        self.seen = state.numbers.get("seen", {})  # earlier versions saved none
+        self.engine.forward.logits, self.engine.guard.norms = {}, {}
         better = self.recipe.eval.better if self.recipe.eval.every else {}
         self.measured = measured_until(self.run, state.numbers, better)
         self.since = self.images, self.seconds
