@@ -318,7 +318,8 @@ def test_a_file_that_cannot_be_read_is_said_so(tmp_path):
     (tmp_path / "bytes.yaml").write_bytes(b"name: \xff")
     for name, reason in [
         ("none.yaml", "No such file or directory"),
-        ("", "not a regular file"),
+        ("", f"not a regular file; images are given with: --data {tmp_path}"),
+        ("/dev/null", "not a regular file$"),
         ("bytes.yaml", "no UTF-8 text"),
     ]:
         with pytest.raises(RecipeError, match=reason):

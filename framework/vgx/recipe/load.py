@@ -162,7 +162,8 @@ def _read_file(path: Path, faults: list[Fault], seen: tuple[Path, ...]) -> Node:
     try:
         text = read_file(path, yaml.MAX_BYTES).decode()
     except StorageError as error:
-        raise RecipeError(str(error)) from None
+        advice = f"; images are given with: --data {path}" if path.is_dir() else ""
+        raise RecipeError(f"{error}{advice}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no UTF-8 text"
         advice = f"; a value is changed with: --set {path}" if "=" in path.name else ""
