@@ -6,7 +6,8 @@
 
 Time is that of the processor on one thread, so that other work on the machine changes little: steps
 of all designs are timed in turns, the first design trains for `--steps` steps, and each other for
-as many as take as long. Figures are those of 1,000 drawn faces that no training saw.
+as many as take as long, or a part of that. Figures are those of 1,000 drawn faces that no training
+saw.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,9 @@ from typing import Any
 import torch
 from design_entries import DESIGNS
 from gallery import faces, save, trained, with_sampler
-from side_by_side import run_all, write
+from side_by_side import options_of, results_of, run_all, write
 from tables import ROOT, table, write_between
+from torch import Tensor
 
 import vgx
 from vgx.data.batches import Batch
@@ -33,14 +36,14 @@ from vgx.recipe.lengths import with_length
 
 PAGE, FOLDER = ROOT / "docs" / "designs.md", ROOT / "docs" / "designs"
 FIRST = next(iter(DESIGNS))
-TURNS, CHUNK = 3, 8  # steps in a turn: a multiple of each `every`, so that lazy terms count fully
+TURNS, CHUNK = 3, 16  # steps in a turn: a multiple of each `every`, so that lazy terms count fully
 LATE = 8000  # a step in which all terms count
 N, SHOWN, HELD = 1000, 10, 1
 METRICS = "eval.metrics=[psnr, detail, perceptual, frechet-distance, prdc]"
 SETS = ("frechet-distance", "coverage")
 HEAD = (
     "design", "steps", "PSNR, dB", "detail", "perceptual", "Frechet distance", "coverage",
-    "of the prior: Frechet distance", "coverage",
+    "checkerboard", "of the prior: Frechet distance", "coverage",
 )  # fmt: skip
 
 
@@ -49,12 +52,11 @@ def recipe_of(name: str, *more: str) -> vgx.Recipe:
     return vgx.load_recipe("anime_vaegan", [*settings, "train.draw_every=1000000"])
 
 
-def costs(names: list[str]) -> dict[str, float]:
-    """Return how long a step of each design takes, relative to one of the first: by medians."""
-    names = [FIRST, *(name for name in names if name != FIRST)]
-    recipes = {name: with_length(recipe_of(name), 2 * LATE) for name in names}
+def costs(recipes: Mapping[str, vgx.Recipe]) -> dict[str, float]:
+    """Return the processor's seconds for a step of each recipe: the median of turns."""
+    recipes = {name: with_length(recipe, 2 * LATE) for name, recipe in recipes.items()}
     engines = {name: Engine(recipe, 2 * LATE) for name, recipe in recipes.items()}
-    measured: dict[str, list[float]] = {name: [] for name in names}
+    measured: dict[str, list[float]] = {name: [] for name in recipes}
     for turn in range(TURNS + 1):
         for name, engine in engines.items():
             recipe = engine.recipe
@@ -64,38 +66,67 @@ def costs(names: list[str]) -> dict[str, float]:
                 engine.step(LATE + number, [Batch(images, None)] * recipe.batches_per_step)
             if turn:
                 measured[name].append((time.process_time() - start) / CHUNK)
-    medians = {name: statistics.median(values) for name, values in measured.items()}
-    return {name: median / medians[FIRST] for name, median in medians.items()}
+    return {name: statistics.median(values) for name, values in measured.items()}
 
 
 def make(entry: str, options: argparse.Namespace) -> None:
     """Train a design with a seed, and write its figures and images."""
-    from vgx.evaluation.features import FeatureCache
-    from vgx.evaluation.metrics import measure_reconstructions, measure_samples
-    from vgx.sampling.draw import draw, draw_rows, prepare
     from vgx.sampling.model import load_model
 
     name, _, seed = entry.partition(".")
     cost = json.loads((options.results / "costs.json").read_text())[name]
-    steps = round(options.steps / cost)
+    steps = round(options.steps * DESIGNS[name].share / cost)
     recipe = recipe_of(name, f"train.seed={seed}", f"train.steps={steps}")
     run = trained(recipe, options.runs)
-    model = load_model(run, recipe, None)
-    cache = FeatureCache(recipe.image, model.codes.device)
-    held, metrics = faces(recipe, HELD, N), recipe.eval.metrics
-    figures = measure_reconstructions(model, held, [each for each in metrics if each.pairs])
-    real = held.batch(0, SHOWN, model.codes.device)
-    rows = [real, model.decode(model.encode(real))]
-    for sampler in (recipe.sampler.type, "prior"):
-        drawing = with_sampler(model, sampler)
-        ready, sets = prepare(drawing, run), [each for each in metrics if not each.pairs]
-        values = measure_samples(draw(drawing, ready, N, 0, None), held, sets, cache, model=drawing)
-        figures |= {f"{sampler} {key}": values[key] for key in SETS}
-        rows.append(draw_rows(drawing, ready, SHOWN, 0)[0])
+    held = faces(recipe, HELD, N)
+    figures, rows = measured(load_model(run, recipe, None), run, held, SHOWN)
     if seed == "0":
-        save(rows, options.results / f"{name}.png", SHOWN, ())
+        images = [held.batch(0, SHOWN, rows[0].device), *rows]
+        save(images, options.results / f"{name}.png", SHOWN, ())
     about = {"sampler": recipe.sampler.type, "steps": steps, "cost": cost, "figures": figures}
     write(options.results / f"{entry}.json", about)
+
+
+def measured(model: Any, run: Any, held: Any, shown: int) -> tuple[dict[str, float], list[Tensor]]:
+    """Return figures of a model, beside held-out images, and images.
+
+    The images are reconstructions (not of a GAN), images of the recipe's sampler, and images of
+    N(0, I): `shown` of each, [shown, C, H, W].
+    """
+    from vgx.evaluation.features import FeatureCache
+    from vgx.evaluation.metrics import measure_reconstructions, measure_samples
+    from vgx.sampling.draw import draw, draw_rows, prepare
+
+    device, metrics = model.codes.device, model.recipe.eval.metrics
+    cache, rows = FeatureCache(model.recipe.image, device), []
+    figures: dict[str, float] = {}
+    if model.encoder is not None:
+        figures |= measure_reconstructions(model, held, [each for each in metrics if each.pairs])
+        rows.append(model.decode(model.encode(held.batch(0, shown, device))))
+    for sampler in dict.fromkeys((model.recipe.sampler.type, "prior")):
+        drawing = with_sampler(model, sampler)
+        ready, sets = prepare(drawing, run), [each for each in metrics if not each.pairs]
+        drawn = torch.cat([*draw(drawing, ready, len(held), 0, None)])  # [N, C, H, W]
+        values = measure_samples(drawn.split(100), held, sets, cache, model=drawing)
+        figures |= {f"{sampler} {key}": values[key] for key in SETS}
+        figures[f"{sampler} checkerboard"] = checkerboard(drawn)
+        rows.append(draw_rows(drawing, ready, shown, 0)[0])
+    return figures, rows
+
+
+def checkerboard(images: Tensor) -> float:
+    """Return how much stronger the finest pattern of images [N, C, H, W] is than those beside it.
+
+    It is the power of a period of two pixels, in rows and in columns, over that of the third and
+    the fourth frequency below: about 1 in pictures, more where upsampling leaves a grid (Odena et
+    al. 2016, "Deconvolution and Checkerboard Artifacts"). H and W are even.
+    """
+    ratios = []
+    for lines in (images.mean(1), images.mean(1).mT):  # [N, H, W], grey
+        window = torch.hann_window(lines.shape[-1], periodic=False, device=lines.device)
+        power = torch.fft.rfft(lines * window).abs().square().mean((0, 1))  # [W / 2 + 1]
+        ratios.append((power[-1] / power[-5:-3].mean()).item())
+    return statistics.mean(ratios)
 
 
 def section(name: str) -> str:
@@ -106,20 +137,19 @@ def section(name: str) -> str:
 
 def row(name: str, made: list[dict[str, Any]]) -> list[str]:
     """Return the line of a design: the values of all its seeds."""
-    own, prior = ([f"{which} {key}" for key in SETS] for which in (made[0]["sampler"], "prior"))
+    which = made[0]["sampler"]
+    own, prior = ([f"{each} {key}" for key in SETS] for each in (which, "prior"))
     cells = [f"`{name}`", f"{made[0]['steps']:,}"]
-    for key in ("psnr", "detail", "perceptual", *own, *prior):
-        found = [each["figures"][key] for each in made]
-        cells.append(" ".join(f"{value:.3g}" if value < 10 else f"{value:.1f}" for value in found))
+    for key in ("psnr", "detail", "perceptual", *own, f"{which} checkerboard", *prior):
+        found = [each["figures"][key] for each in made if key in each["figures"]]
+        texts = [f"{value:.3g}" if value < 10 else f"{value:.1f}" for value in found]
+        cells.append(" ".join(texts) or "-")
     return cells
 
 
 def write_page() -> None:
     """Write the part of the page between its marks."""
-    made: dict[str, list[dict[str, Any]]] = {}
-    for name in DESIGNS:
-        if files := sorted(FOLDER.glob(f"{name}.*.json")):
-            made[name] = [json.loads(file.read_text()) for file in files]
+    made = results_of(DESIGNS, FOLDER)
     parts = [table(HEAD, [row(*each) for each in made.items()])]
     parts += [section(name) for name in made]
     write_between(PAGE, "designs", "\n\n".join(parts))
@@ -132,17 +162,8 @@ def command(entry: str, options: argparse.Namespace) -> list[object]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="designs; all by default")
-    parser.add_argument("--results", type=Path, default=FOLDER, help="the folder of what is made")
-    parser.add_argument("--runs", type=Path, default=Path("runs/designs"))
+    parser = options_of(__doc__, FOLDER, Path("runs/designs"))
     parser.add_argument("--steps", type=int, default=500, help="of the first design")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
-    parser.add_argument("--page", action="store_true", help="train nothing, write the page")
-    parser.add_argument("--one", action="store_true", help="one design with one seed, NAME.SEED")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.page:
@@ -154,7 +175,8 @@ def main() -> int:
     names, file = options.names or [*DESIGNS], options.results / "costs.json"
     options.results.mkdir(parents=True, exist_ok=True)
     known = json.loads(file.read_text()) if file.is_file() else {}
-    write(file, known | costs(names))
+    seconds = costs({name: recipe_of(name) for name in dict.fromkeys([FIRST, *names])})
+    write(file, known | {name: each / seconds[FIRST] for name, each in seconds.items()})
     entries = [f"{name}.{seed}" for seed in range(options.seeds) for name in names]
     one = partial(command, options=options)
     failed = not run_all(entries, one, options.results, options.jobs, None)

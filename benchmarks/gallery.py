@@ -215,7 +215,8 @@ def codebook(model: Any, held: Any) -> dict[str, float]:
 def draw_all(name: str, run: Any, model: Any, options: argparse.Namespace) -> None:
     """Write the images of the recipe's sampler, and those from before the second stage.
 
-    An autoencoder that draws no new images shows held-out ones above their reconstructions.
+    An autoencoder that draws no new images shows held-out ones above their reconstructions, and a
+    recipe with classes one row of each, from the same latents.
     """
     from vgx.sampling.draw import draw_rows, prepare
 
@@ -226,12 +227,26 @@ def draw_all(name: str, run: Any, model: Any, options: argparse.Namespace) -> No
                 for part in pair]  # fmt: skip
         save(rows, file, COLUMNS, ("image", "reconstruction") * (COUNT // 2 // COLUMNS))
         return
-    drawn, captions = draw_rows(model, prepare(model, run), COUNT, 0)
+    ready = prepare(model, run)
+    rows = of_classes if recipe.image.classes else draw_rows
+    drawn, captions = rows(model, ready, COUNT, 0)
     save([drawn], file, recipe.sampler.row_length or COLUMNS, captions)
     if recipe.sampler.type == "learned-prior":
         before = with_sampler(model, "aggregate-gaussian")
         drawn, captions = draw_rows(before, prepare(before, run), COUNT // 2, 0)
         save([drawn], options.results / f"{name}.before.png", COLUMNS, captions)
+
+
+def of_classes(model: Any, ready: Any, n: int, seed: int) -> tuple[Any, tuple[str, ...]]:
+    """Return images [classes * columns, C, H, W]: each latent in every class; names of the rows."""
+    import torch
+
+    from vgx.sampling.draw import decoded, draw_latents
+
+    columns = min(n, COLUMNS)
+    latents = draw_latents(ready, columns, seed).z.repeat(ready.classes, 1)
+    labels = torch.arange(ready.classes).repeat_interleave(columns)
+    return torch.cat([*decoded(model, latents, labels, ready.sampler)]), ready.names
 
 
 def reconstructed(model: Any, real: Any) -> Any:

@@ -55,7 +55,12 @@ ENTRIES = {
         (*LABELLED, "encoder.inner.widths=[32, 64, 128, 256]", f"decoder.inner.{DECODER[8:]}"),
     ),
     "iwae": Entry(6000, VAE),
-    "sigma_vae": Entry(6000, VAE),
+    "sigma_vae": Entry(
+        6000,
+        VAE,
+        why="It reconstructs best of the VAEs here. Its sigma became small, so that latents hold"
+        " much of an image and lie far from N(0, I): the faces that are drawn from it are pale.",
+    ),
     "dip_vae": Entry(6000, VAE),
     "factor_vae": Entry(6000, VAE),
     "vamp_prior": Entry(6000, VAE),
@@ -68,7 +73,12 @@ ENTRIES = {
     "wae_gan": Entry(6000, POINT),
     "aae": Entry(6000, POINT),
     "soft_intro_vae": Entry(4000),
-    "dcgan": Entry(8000, GAN),
+    "dcgan": Entry(
+        8000,
+        GAN,
+        why="Clear faces, but of few kinds (recall): the discriminator is far ahead of the"
+        " generator.",
+    ),
     "dcgan_ada": Entry(
         2600,
         (*SMALL_GAN, "augment=[]", *FASTER),
@@ -132,9 +142,20 @@ ENTRIES = {
             "train.optimizers.discriminator.lr=0.0005",
         ),
     ),
-    "bigan": Entry(10000, (*VAE, JUDGE)),
-    "alpha_gan": Entry(6000, (*POINT, "discriminators.image.widths=[32, 64, 128, 256]")),
-    "larsen_vaegan": Entry(6000, (*VAE, JUDGE)),
+    "bigan": Entry(
+        10000,
+        (*VAE, JUDGE),
+        why="It was ended early: eyes and hair are there, under noise of many colours, and the"
+        " faces are of few kinds (recall).",
+    ),
+    "alpha_gan": Entry(
+        6000,
+        (*POINT, "discriminators.image.widths=[32, 64, 128, 256]"),
+        why="It was ended early: faces of many kinds (recall), with noise of many colours.",
+    ),
+    "larsen_vaegan": Entry(
+        6000, (*VAE, JUDGE), why="It was ended early: a pattern of dots covers the faces."
+    ),
     "vqvae": Entry(2000, prior=2000),
     "vqvae.restart": Entry(2000, MOVING, recipe="vqvae", what="moving averages with restart"),
     "vqvae.without": Entry(

@@ -18,6 +18,8 @@ NAMES = {
     "perplexity": "perplexity of the codebook",
     "frechet-distance": "Frechet distance [random-conv] (less is better)",
     "coverage": "coverage [random-conv] (more is better)",
+    "precision": "precision [random-conv] (more is better)",
+    "recall": "recall [random-conv] (more is better)",
     "taken-for-real-training": "share of training images taken for real",
     "taken-for-real-held-out": "share of held-out images taken for real",
 }
@@ -37,17 +39,20 @@ def write() -> None:
 
 def section(recipe: str, results: dict[str, Any]) -> str:
     names = of_recipe(recipe, results)
-    comment = re.findall(
-        r"^# (.*)", (ROOT / "recipes" / f"{recipe}.yaml").read_text(), re.MULTILINE
-    )
-    intro = " ".join(line for line in comment if not line.startswith("Other images"))
-    parts = [f"## [`{recipe}`](../recipes/{recipe}.yaml)", intro]
+    parts = [f"## [`{recipe}`](../recipes/{recipe}.yaml)", intro(recipe)]
     for name in names:
         parts += shown(name, results[name])
     head, rows = of_figures([(name, results[name]) for name in names])
     parts += [table(head, rows)] if rows else []
     parts += [table(["term", "at the start", "at the end"], terms(results[recipe]))]
     return "\n\n".join(part for part in parts if part)
+
+
+def intro(recipe: str) -> str:
+    """Return what a recipe's comment says of it, without how to train it on other images."""
+    text = (ROOT / "recipes" / f"{recipe}.yaml").read_text()
+    lines = " ".join(re.findall(r"^# (.*)", text, re.MULTILINE))
+    return lines.partition("Other images")[0].strip()
 
 
 def shown(name: str, results: dict[str, Any]) -> list[str]:

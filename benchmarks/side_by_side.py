@@ -1,16 +1,41 @@
-"""Several trainings at once, each in a process of its own."""
+"""Several trainings at once, each in a process of its own, and what they have written."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+
+def options_of(about: str, results: Path, runs: Path) -> argparse.ArgumentParser:
+    """Return the options of a program that trains many things, each with several seeds."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to train; all by default")
+    parser.add_argument("--results", type=Path, default=results, help="the folder of figures")
+    parser.add_argument("--runs", type=Path, default=runs)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
+    parser.add_argument("--page", action="store_true", help="train nothing, write the page")
+    parser.add_argument("--one", action="store_true", help="one of them with one seed, NAME.SEED")
+    return parser
+
+
+def results_of(names: Iterable[str], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return what was written of each name, seed by seed, without those that were not trained."""
+    made = {
+        name: [json.loads(file.read_text()) for file in sorted(folder.glob(f"{name}.*.json"))]
+        for name in names
+    }
+    return {name: each for name, each in made.items() if each}
 
 
 def run_all(

@@ -1,4 +1,4 @@
-"""Starting: the time of a command before it does anything."""
+"""Starting and ending: the time of commands before they do anything, and after the last step."""
 
 from __future__ import annotations
 
@@ -9,45 +9,73 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from tables import ROOT, spread, table
 
 CHECKED = "import vgx, vgx.training.session; vgx.discover()"
-# The images are in the store already: the turn for warming up decodes them.
-FIRST_STEP = """
+# A run until a function is called. The first turn decodes the images, so they are in the store.
+UNTIL = """
 import os
-from vgx.training import loop
-loop.Training.step = lambda _: os._exit(0)
+from vgx.training import ending, loop
+%s = lambda *_: os._exit(0)
 from vgx.cli import run_program
 run_program(["run", "recipes/tiny.yaml", "--out", os.environ["VGX_CACHE"] + "/runs"])
 os._exit(1)
 """
+FIRST_STEP, LAST_STEP = UNTIL % "loop.Training.step", UNTIL % "ending._close"
 
 
-def cpu_seconds(command: Sequence[str]) -> float:
+ABOUT = """Most of the time before the first step is the import of torch, of which vgx needs less
+than `import torch, timm` loads. Help and `vgx plugins` load every plugin, also for the commands
+that it adds; in the first edition help loaded none."""
+# Whole commands: functions of the first edition had other names.
+WHOLE = (
+    "`vgx --help`", "`vgx plugins`", "`vgx check tiny`", "`vgx run tiny` to its end, with the page",
+)  # fmt: skip
+
+
+def commands(python: str) -> dict[str, list[str]]:
+    program = [python, "-m", "vgx"]
+    return {
+        "`vgx --help`": [*program, "--help"],
+        "`vgx plugins`": [*program, "plugins"],
+        "`import torch, timm`": [python, "-c", "import torch, timm"],
+        "the imports of `vgx check`": [python, "-c", CHECKED],
+        "`vgx check tiny`": [*program, "check", "recipes/tiny.yaml"],
+        "`vgx run tiny` to its first step": [python, "-c", FIRST_STEP],
+        "`vgx run tiny` to the checkpoint of its last step": [python, "-c", LAST_STEP],
+        "`vgx run tiny` to its end, with the page": [*program, "run", "recipes/tiny.yaml"],
+    }
+
+
+def cpu_seconds(command: Sequence[str], folder: Path, made: Path) -> float:
+    """Run a command in a folder; what it makes goes into the folder `made`."""
+    places = {"VGX_CACHE": str(made), "VGX_RUNS": str(made / "runs")}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)  # noqa: S603
+    subprocess.run(  # noqa: S603
+        command, check=True, stdout=subprocess.DEVNULL, cwd=folder, env={**os.environ, **places}
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def starting(options: argparse.Namespace) -> str:
-    python = [sys.executable, "-m", "vgx"]
-    commands = {
-        "`vgx --help`": [*python, "--help"],
-        "`vgx plugins`": [*python, "plugins"],
-        "`import torch, timm`": [sys.executable, "-c", "import torch, timm"],
-        "the imports of `vgx check`": [sys.executable, "-c", CHECKED],
-        "`vgx check recipes/tiny.yaml`": [*python, "check", "recipes/tiny.yaml"],
-        "`vgx run recipes/tiny.yaml` to its first step": [sys.executable, "-c", FIRST_STEP],
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["VGX_CACHE"] = folder
-        seconds: dict[str, list[float]] = {name: [] for name in commands}
+    versions = {"CPU seconds": (ROOT, sys.executable)}
+    if options.first_edition:
+        python = options.first_edition.absolute() / ".venv" / "bin" / "python"
+        versions = {"first edition, CPU seconds": (options.first_edition, str(python)), **versions}
+    spent: dict[str, dict[str, list[float]]] = {name: {} for name in commands(sys.executable)}
+    with tempfile.TemporaryDirectory() as made:
         for turn in range(options.rounds + 1):
-            for name, command in commands.items():
-                spent = cpu_seconds(command)
-                if turn:
-                    seconds[name].append(spent)
-        rows = [[name, spread(values)] for name, values in seconds.items()]
-    return f"## Starting\n\n{table(['command', 'CPU seconds'], rows)}"
+            for version, (folder, python) in versions.items():
+                for name, command in commands(python).items():
+                    if folder == ROOT or name in WHOLE:
+                        seconds = cpu_seconds(command, folder, Path(made) / version)
+                        if turn:
+                            spent[name].setdefault(version, []).append(seconds)
+    rows = [
+        [name, *(spread(values[version]) if version in values else "-" for version in versions)]
+        for name, values in spent.items()
+    ]
+    return f"## Starting\n\n{ABOUT}\n\n{table(['command', *versions], rows)}"

@@ -103,7 +103,7 @@ def compiled(options: argparse.Namespace, batch: int) -> list[list[str]]:
     recipe = vgx.load_recipe(ROOT / "recipes" / "anime_vaegan.yaml", {"augment": []})
     real, engine = random_images(batch, 96), Engine(recipe, 1000)
     plain = ours(96, "resnet50")
-    engine.compile()
+    engine.forward.compile()
 
     def fast() -> object:
         return {name: v.item() for name, v in engine.step(0, [Batch(real)]).items()}

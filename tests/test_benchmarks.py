@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,9 @@ from PIL import Image
 
 import vgx
 from vgx.cli import run_program
+from vgx.engine.engine import Engine
+from vgx.sampling.draw import decoded, draw_latents, prepare
+from vgx.sampling.model import current_model
 from vgx_report.compare import RunData
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +34,7 @@ def test_the_performance_tables_are_written(tmp_path):
     assert done.returncode == 0, done.stderr
     text = page.read_text()
     assert re.findall(r"^## (\w+)", text, re.MULTILINE) == [
-        "Training", "Tried", "Data", "Sampling", "Starting",
+        "Training", "Tried", "Step", "Data", "Sampling", "Starting",
     ]  # fmt: skip
     rows = re.findall(r"^\| (?!---|batch|what|command|operations)(.*) \|$", text, re.MULTILINE)
     ranges = [re.findall(r"(\d+\.\d+) \[(\d+\.\d+)\.\.(\d+\.\d+)\]", row) for row in rows]
@@ -67,13 +71,41 @@ def test_the_gallery_page_is_what_its_files_say(tmp_path):
     assert names == [name for name in names if (ROOT / "docs" / "gallery" / f"{name}.png").exists()]
 
 
-def test_the_page_of_designs_is_what_its_files_say(benchmark, monkeypatch, tmp_path):
-    designs, page = benchmark("designs"), ROOT / "docs" / "designs.md"
-    copy = tmp_path / "designs.md"
-    copy.write_text(page.read_text())
-    monkeypatch.setattr(designs, "PAGE", copy)
-    designs.write_page()
-    assert copy.read_text() == page.read_text()
+@pytest.mark.parametrize(("program", "page"), [("designs", "designs"), ("hour", "three-models")])
+def test_a_page_of_trainings_is_what_its_files_say(benchmark, monkeypatch, tmp_path, program, page):
+    module, text = benchmark(program), (ROOT / "docs" / f"{page}.md").read_text()
+    copy = tmp_path / "page.md"
+    copy.write_text(text)
+    monkeypatch.setattr(module, "PAGE", copy)
+    module.write_page()
+    assert copy.read_text() == text
+
+
+@pytest.mark.chaos
+def test_models_train_on_a_folder_for_the_same_time(tmp_path):
+    folder, made = tmp_path / "faces", tmp_path / "made"
+    folder.mkdir()
+    for number, colour in enumerate(torch.randint(256, (120, 3)).tolist()):
+        Image.new("RGB", (96, 96), tuple(colour)).save(folder / f"{number}.png")
+    command = [sys.executable, ROOT / "benchmarks" / "hour.py", "vae", "--path", folder]
+    command += ["--seconds", "3", "--seeds", "1", "--results", made, "--runs", tmp_path / "runs"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cost = json.loads((made / "costs.json").read_text())["vae"]
+    results = json.loads((made / "vae.0.json").read_text())
+    assert results["steps"] == round(3 / cost)
+    assert {"psnr", "detail", "gaussian-mixture coverage", "prior coverage"} <= {
+        *results["figures"]
+    }
+    with Image.open(tmp_path / "runs" / "vae.0.png") as image:
+        assert image.width == 10 * (96 + 2) + 2  # ten in a row, with lines between them
+
+
+def test_the_quickstart_is_the_design_that_won(benchmark):
+    design = benchmark("design_entries").QUICKSTART
+    others = {"name": "same", "train.steps": 1}
+    won = vgx.load_recipe(vgx.load_recipe("anime_vaegan", [*design]), others)
+    assert won == vgx.load_recipe(vgx.load_recipe("quickstart"), others)
 
 
 def test_a_line_of_a_design_has_the_figures_of_each_seed(benchmark):
@@ -81,11 +113,16 @@ def test_a_line_of_a_design_has_the_figures_of_each_seed(benchmark):
     drawn = {"frechet-distance": 12.34, "coverage": 0.5}
     for sampler in ("gaussian-mixture", "prior"):
         figures |= {f"{sampler} {name}": value for name, value in drawn.items()}
+    figures["gaussian-mixture checkerboard"] = 1.254
     made = {"sampler": "gaussian-mixture", "steps": 1351, "figures": figures}
     other = {**made, "figures": {**figures, "psnr": 19.5}}
-    own = ["0.564 0.564", "0.0264 0.0264", "12.3 12.3", "0.5 0.5", "12.3 12.3", "0.5 0.5"]
+    pairs = ["0.564 0.564", "0.0264 0.0264"]
+    drawn = ["12.3 12.3", "0.5 0.5"]
     line = benchmark("designs").row("seldom", [made, other])
-    assert line == ["`seldom`", "1,351", "20.0 19.5", *own]
+    assert line == ["`seldom`", "1,351", "20.0 19.5", *pairs, *drawn, "1.25 1.25", *drawn]
+    gan = {"sampler": "prior", "steps": 99, "figures": {"prior frechet-distance": 1.5}}
+    line = benchmark("designs").row("dcgan", [gan])
+    assert line == ["`dcgan`", "99", "-", "-", "-", "1.5", "-", "-", "1.5", "-"]
 
 
 @pytest.fixture
@@ -157,10 +194,39 @@ def test_a_discriminator_that_knows_its_training_images_by_heart_is_seen(benchma
     assert gallery.taken_for_real(model, held) == {}
 
 
+def test_a_recipe_with_classes_shows_each_latent_in_every_class(benchmark):
+    settings = {"encoder.inner.widths": [8], "decoder.inner.widths": [8], "image.size": 16}
+    recipe = vgx.load_recipe("cvae", {**settings, "dataset.count": 8})
+    model = current_model(Engine(recipe, 10), 1)
+    ready = replace(prepare(model), names=tuple("abcdef"))
+    images, names = benchmark("gallery").of_classes(model, ready, 3, 5)
+    assert names == tuple("abcdef")
+    latents = draw_latents(ready, 3, 5).z
+    assert latents.unique(dim=0).shape == latents.shape == (3, 32)
+    for label, row in enumerate(images.split(3)):
+        expected = torch.cat([*decoded(model, latents, torch.full([3], label))])
+        torch.testing.assert_close(row, expected)
+    assert images.shape == (18, 3, 16, 16)
+    assert not torch.equal(images[:3], images[3:6])
+
+
+def test_the_finest_pattern_is_one_of_two_pixels(benchmark):
+    checkerboard = benchmark("designs").checkerboard
+    noise = torch.rand(200, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert checkerboard(noise) == pytest.approx(1, abs=0.05)  # all frequencies alike
+    columns = 0.1 * (-1.0) ** torch.arange(32)
+    both = checkerboard(noise + columns), checkerboard(noise + columns[:, None])
+    # The power of noise is its variance, 1 / 36 in grey, times the sum of squares of the window,
+    # 31 * 3 / 8; that of the pattern is the square of 0.1 times the sum of the window, 31 / 2. One
+    # of the two directions has it.
+    expected = 1 + 0.01 * 15.5**2 / (31 * 3 / 8 / 36) / 2
+    assert both == pytest.approx((expected, expected), rel=0.05)
+
+
 def test_entries_of_the_gallery_are_recipes_of_32_or_64_pixels(benchmark):
     entries = benchmark("gallery_entries").ENTRIES
     recipes = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
-    others = {"anime_vaegan", "anime_vaegan_finetune", "anime_vaegan_seed", "quickstart", "tiny"}
+    others = {name for name in recipes if name.startswith("anime_")} | {"quickstart", "tiny"}
     assert recipes - others <= {*entries}
     for name, entry in entries.items():
         if (recipe := entry.recipe or name) in recipes:

@@ -360,6 +360,14 @@ def test_every_command_and_option_named_in_text_exists(page):
             assert {w.partition("=")[0] for w in words if w.startswith("-")} <= every, span
 
 
+def test_the_readme_trains_the_quickstart_longer():
+    """A run that is done refuses fewer steps than it has."""
+    (steps,) = re.findall(
+        r"vgx run --resume 1 --set train\.steps=(\d+)", (ROOT / "README.md").read_text()
+    )
+    assert int(steps) > vgx.load_recipe("quickstart").train.steps
+
+
 @pytest.mark.usefixtures("installed")
 def test_every_command_shown_would_run(tmp_path):
     """click takes its words, its files exist, its recipe loads, its parts are there."""

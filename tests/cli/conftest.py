@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ import pytest
 from forkserver import ForkServer
 
 ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass
@@ -99,18 +97,6 @@ def tiny_run(program_in, tmp_path_factory):
     done = program("run", ROOT / "recipes" / "tiny.yaml")
     (run,) = (program.folder / "runs").iterdir()
     return program, done, run
-
-
-@pytest.fixture(scope="session")
-def browser():
-    playing = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine")
-    with playing.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError
 from vgx.parts.base import noting_reads
+from vgx.recipe.lengths import with_length
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -207,7 +208,8 @@ def examined(tmp_path):
     def call(*overrides, recipe="tiny"):
         loaded = vgx.load_recipe(RECIPES / f"{recipe}.yaml", overrides, registry)
         with noting_reads() as reads:
-            engine = Engine(loaded, loaded.train.steps or 20)
+            steps = loaded.train.steps or 20
+            engine = Engine(with_length(loaded, steps), steps)
             size = loaded.image.size
             real = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
             loaded.dataset.build(loaded.image)

@@ -84,11 +84,15 @@ def test_networks_that_leave_no_room_are_said_to():
         Need(fixed=9, each=1.0, there=8).check(4, 1)
 
 
-def test_a_minibatch_that_cannot_fit_is_refused_before_the_first_step(capsys):
-    asked = ("--set", "dataset.count=9000000", "--set", "train.batch=1000000")
+def test_a_minibatch_that_cannot_fit_is_refused_before_the_first_step(
+    capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(memory, "CONTAINER", tmp_path / "memory.max")
+    memory.CONTAINER.write_text("100000000\n")
+    asked = ("--set", "dataset.count=20000", "--set", "train.batch=10000")
     assert run_program(["check", str(TINY), *asked]) == 2
     said = capsys.readouterr().err
-    assert "train.batch: 1,000,000 images at once take more than" in said
+    assert "train.batch: 10,000 images at once take more than" in said
     assert "should fit: train.batch=" in said
 
 

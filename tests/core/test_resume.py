@@ -62,6 +62,7 @@ FAMILIES = {
         "train.optimizers.discriminator": {"type": "adamw", "lr": SCHEDULE, "weight_decay": 0.1},
         "train.ema_warmup": True,
     },
+    "muon": {"train.optimizers.generator": {"type": "nadamuon", "lr": SCHEDULE}},
     "everything": {
         "train.order": "discriminator-first",
         "train.fakes": ["recon", "prior"],

@@ -48,7 +48,7 @@ def test_a_run_that_goes_on_keeps_what_was_chosen():
 @pytest.fixture
 def with_bf16(monkeypatch):
     """A device with instructions for bfloat16, whatever this machine has."""
-    monkeypatch.setattr(trials, "multiplies_bf16", lambda device: True)
+    monkeypatch.setattr(trials, "is_fast_in_bf16", lambda device: True)
 
 
 def test_losses_agree_within_the_precision():
@@ -65,20 +65,18 @@ def test_what_is_settled_needs_no_line():
 
 
 def test_a_device_without_bf16_computes_in_float32(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     chosen, why = choose(Engine(tiny(), 10), Batch(REAL))
     assert (chosen.train.precision, chosen.train.compile, why) == ("fp32", False, "")
 
 
-@pytest.mark.parametrize("name", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"])
-def test_a_processor_with_one_of_the_instructions_has_bf16(monkeypatch, name):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert not trials.multiplies_bf16(torch.device("cpu"))
-    monkeypatch.setattr(torch.cpu, name, lambda: True)
-    assert trials.multiplies_bf16(torch.device("cpu"))
-    assert not trials.multiplies_bf16(torch.device("meta"))
+@pytest.mark.parametrize("amx", [True, False])
+def test_only_a_processor_with_amx_is_fast_in_bf16(monkeypatch, amx):
+    """With the instructions of AVX512-BF16 alone a step takes longer than in float32."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert trials.is_fast_in_bf16(torch.device("cpu")) == amx
+    assert not trials.is_fast_in_bf16(torch.device("meta"))
 
 
 @pytest.mark.usefixtures("with_bf16")

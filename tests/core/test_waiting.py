@@ -26,6 +26,8 @@ ON_THE_HOST = {
     "engine/forward.py": "torch.equal(before, rng.global_state(self.device))",
     "engine/averages.py": "int(average.n_averaged)",
     "quantisers/codebooks.py": "not self.started",
+    # The counts of steps of timm's AdamW. This class of Muon is for the CPU alone.
+    "engine/optimizers.py": "muon.Muon.step(self, closure)",
 }
 MAKERS = {
     torch.arange, torch.as_tensor, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones,

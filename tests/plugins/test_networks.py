@@ -52,6 +52,27 @@ def test_the_decoder_is_the_tables():
     assert logits.min() < 0  # logits, not pixels
 
 
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+def test_the_decoders_norm_by_hand(norm):
+    """Two widths, so one norm: over the batch for each channel, over 4 channels of each image."""
+    torch.manual_seed(0)
+    settings, image = {"widths": (16, 8), "norm": norm}, vgx.ImageSpec(size=16)
+    decoder = part("decoder", "conv-transpose", **settings).build(vgx.LatentSpec((5,)), image)
+    decoder = decoder.double()
+    linear, (first, last) = decoder[0], weights(decoder, "ConvTranspose2d")
+    # BatchNorm takes the mean of each channel away, GroupNorm that of four channels together.
+    assert (first.bias is None) == (norm == "batch")
+    z = torch.randn(3, 5, dtype=torch.float64)
+    x = first(linear(z).view(3, 16, 4, 4))  # [3, 8, 8, 8]
+    if norm != "none":
+        over = (0, 2, 3) if norm == "batch" else (2, 3, 4)
+        x = x if norm == "batch" else x.view(3, 2, 4, 8, 8)
+        var, mean = torch.var_mean(x, over, correction=0, keepdim=True)
+        x = ((x - mean) / (var + 1e-5).sqrt()).reshape(3, 8, 8, 8)
+    expected = last(torch.where(x > 0, x, 0.2 * x))
+    torch.testing.assert_close(decoder(z), expected)
+
+
 @pytest.mark.parametrize(("size", "widths"), [(32, (8, 16)), (48, (8, 16, 32, 64)), (64, (8,))])
 def test_any_size_that_halves_works(size, widths):
     image, latent = vgx.ImageSpec(size=size, channels=1), vgx.LatentSpec((5,))

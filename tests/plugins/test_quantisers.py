@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+import vector_quantize_pytorch as library
 from torch import nn
 
 import vgx
@@ -363,15 +364,10 @@ def test_levels_get_nearer_to_the_means():
 # --- another implementation --------------------------------------------------------------------
 
 
-def library():
-    reason = "vector-quantize-pytorch, another implementation, is not installed"
-    return pytest.importorskip("vector_quantize_pytorch", reason=reason)
-
-
 @pytest.mark.parametrize("normalised", [False, True])
 def test_averages_are_those_of_vector_quantize_pytorch(normalised):
     ours = moving(6, 3, decay=0.8, normalised=normalised).float()
-    theirs = library().VectorQuantize(
+    theirs = library.VectorQuantize(
         dim=3, codebook_size=6, decay=0.8, eps=0.0, threshold_ema_dead_code=0,
         use_cosine_sim=normalised, rotation_trick=False,
     )  # fmt: skip
@@ -396,7 +392,7 @@ def test_averages_are_those_of_vector_quantize_pytorch(normalised):
 
 def test_levels_are_those_of_vector_quantize_pytorch():
     encoder = residual(levels=3, codes=4).float()
-    theirs = library().ResidualVQ(dim=2, num_quantizers=3, codebook_size=4).eval()
+    theirs = library.ResidualVQ(dim=2, num_quantizers=3, codebook_size=4).eval()
     for book, level in zip(encoder.codebook.levels, theirs.layers, strict=True):
         level._codebook.embed.copy_(book.weight[None])
     means = random_means(50, 2).float()
@@ -408,7 +404,7 @@ def test_levels_are_those_of_vector_quantize_pytorch():
 
 def test_corners_are_those_of_vector_quantize_pytorch():
     encoder = part("binary-spherical").build(IMAGE, vgx.LatentSpec((5,)))
-    theirs = library().LFQ(dim=5, codebook_size=32, spherical=True, codebook_scale=1.0).eval()
+    theirs = library.LFQ(dim=5, codebook_size=32, spherical=True, codebook_scale=1.0).eval()
     means = random_means(50, 5).float()
     posterior = means_of(encoder, means)
     vectors, indices, _ = theirs(means[None])
@@ -430,7 +426,7 @@ def test_why_the_library_is_not_the_quantiser():
             if not torch.equal(t, before[name])
         }
 
-    make = library().VectorQuantize
+    make = library.VectorQuantize
     with torch.no_grad():
         started = changed(
             make(dim=2, codebook_size=4, kmeans_init=True).eval(), torch.rand(1, 9, 2)

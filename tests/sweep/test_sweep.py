@@ -106,38 +106,36 @@ def test_what_was_run_to_its_end_is_not_run_again(swept, tmp_path, monkeypatch, 
     assert "Trial 0" in out
 
 
-def test_the_page_shows_the_study_and_loads_nothing(swept, tmp_path):
+def test_the_page_has_each_point_with_its_images(swept):
     folder, _ = swept
-    page = folder / "sweeps" / "tiny" / "sweep.html"
-    text = page.read_text()
+    text = (folder / "sweeps" / "tiny" / "sweep.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     assert [point["trial"] for point in data["points"]] in ([0, 1], [1, 0])
     assert len(data["images"]) == 2
     assert all(each["image"]["uri"].startswith("data:image/") for each in data["images"])
-    playing = pytest.importorskip("playwright.sync_api")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium on this machine")
-    with playing.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        for width, scheme in ((1280, "light"), (390, "dark")):
-            shown = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-            faults, requested = [], []
-            shown.on("console", lambda message, faults=faults: faults.append(message.text))
-            shown.on("pageerror", lambda error, faults=faults: faults.append(str(error)))
-            shown.on("request", lambda request, requested=requested: requested.append(request.url))
-            shown.goto(f"file://{page}")
-            # Attached, not visible: the line of a point may be vertical, and its box has no width.
-            shown.wait_for_selector("#points .chart svg path", state="attached")
-            texts = shown.locator("#points .chart svg text").all_text_contents()
-            assert len(texts) == len({*texts}) >= 6, texts  # marks of an axis differ, however near
-            assert shown.locator("#slices svg circle").count() == 2
-            assert shown.evaluate("document.documentElement.scrollWidth") == width
-            title = shown.locator("#points title").first.text_content()
-            assert re.match(r"trial \d: losses.1.weight \(l1\) \d+; psnr", title)
-            assert faults == []
-            assert [url for url in requested if not url.startswith("data:")] == [f"file://{page}"]
-        browser.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_shows_the_study_and_loads_nothing(swept, browser, width, scheme):
+    folder, _ = swept
+    page = folder / "sweeps" / "tiny" / "sweep.html"
+    shown = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    faults, requested = [], []
+    shown.on("console", lambda message: faults.append(message.text))
+    shown.on("pageerror", lambda error: faults.append(str(error)))
+    shown.on("request", lambda request: requested.append(request.url))
+    shown.goto(f"file://{page}")
+    # Attached, not visible: the line of a point may be vertical, and its box has no width.
+    shown.wait_for_selector("#points .chart svg path", state="attached")
+    texts = shown.locator("#points .chart svg text").all_text_contents()
+    assert len(texts) == len({*texts}) >= 6, texts  # marks of an axis differ, however near
+    assert shown.locator("#slices svg circle").count() == 2
+    assert shown.evaluate("document.documentElement.scrollWidth") == width
+    title = shown.locator("#points title").first.text_content()
+    assert re.match(r"trial \d: losses.1.weight \(l1\) \d+; psnr", title)
+    assert faults == []
+    assert [url for url in requested if not url.startswith("data:")] == [f"file://{page}"]
+    shown.close()
 
 
 LONG = ["--set", "train.steps=100000", "--set", "train.save_every=50000"]

@@ -54,7 +54,7 @@ def choose(engine: Engine, batch: Batch) -> tuple[Recipe, str]:
     is left unchanged.
     """
     recipe = engine.recipe
-    if recipe.train.precision != "auto" or not multiplies_bf16(engine.device):
+    if recipe.train.precision != "auto" or not is_fast_in_bf16(engine.device):
         return settled(recipe), ""
     if not agree(first_losses(engine, batch, bf16=True), first_losses(engine, batch, bf16=False)):
         reason = f"bf16 changes a loss of the first images by more than {TOLERANCE:.0%}"
@@ -63,16 +63,15 @@ def choose(engine: Engine, batch: Batch) -> tuple[Recipe, str]:
     return settled(recipe, "bf16"), f"Precision bf16: {reason}"
 
 
-def multiplies_bf16(device: torch.device) -> bool:
-    """Return whether a device has instructions that multiply matrices in bfloat16.
+def is_fast_in_bf16(device: torch.device) -> bool:
+    """Return whether a device trains faster in bfloat16: a GPU that has it, or a CPU with AMX.
 
-    On a CPU these are AVX512-BF16 and AMX.
+    With AVX512-BF16 alone a step was slower than in float32 (docs/performance.md).
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # The public `torch.cpu.get_capabilities` is newer than the oldest PyTorch that vgx allows.
-    known = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)  # noqa: SLF001
-    return device.type == "cpu" and any(is_supported() for is_supported in known)
+    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())  # noqa: SLF001
 
 
 def first_losses(engine: Engine, batch: Batch, *, bf16: bool) -> dict[str, float]:

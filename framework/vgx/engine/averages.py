@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
@@ -35,8 +35,7 @@ def update(average: AveragedModel, networks: nn.ModuleDict, train: Train) -> Non
     number, decay = int(average.n_averaged), train.ema or 0.0
     if train.ema_warmup:
         decay = min(decay, (1 + number) / (10 + number))
-    own: list[Tensor] = [*average.module.parameters()]
-    now: list[Tensor] = [*networks.parameters()]
+    own, now = (tuple(each.parameters()) for each in (average.module, networks))
     if number:
         torch._foreach_lerp_(own, now, 1 - decay)
     else:

@@ -22,7 +22,6 @@ from vgx.distributed.rows import replicated
 from vgx.distributed.state import group
 from vgx.engine import averages
 from vgx.engine import state as states
-from vgx.engine.averages import new_statistics, statistics_layers
 from vgx.engine.build import build_network, evaluating, label_inputs
 from vgx.engine.finite import Guard
 from vgx.engine.forward import Forward
@@ -202,8 +201,7 @@ class Engine:
         trained = {key: p for key, p in self.named_parameters(name).items() if p.requires_grad}
         settings = getattr(train.optimizers, name)
         optimizer = make_optimizer(settings, [*trained.values()], name)
-        terms = terms_of(self.losses, name)
-        return Player(name, trained, terms, optimizer, settings, train.clip)
+        return Player(name, trained, terms_of(self.losses, name), optimizer, settings, train.clip)
 
     def named_parameters(self, player: PlayerName) -> dict[str, nn.Parameter]:
         """Return a player's parameters by name."""
@@ -236,13 +234,13 @@ class Engine:
         networks: dict[str, nn.Module] = dict(self.ema.module.named_children())
         # A frozen network keeps its statistics.
         renewed = [n for name, n in networks.items() if name not in self.recipe.train.freeze]
-        if not any(map(statistics_layers, renewed)):
+        if not any(map(averages.statistics_layers, renewed)):
             return
         forward = Forward(self.recipe, networks, self.steps, self.device, self.dtype)
         forward.bf16 = self.forward.bf16
         forward.share_augmentations(self.forward)  # and the networks stay as in the last step
         seed = rng.key(self.seed, "statistics", number)
-        with rng.ambient(seed, "pass"), new_statistics(renewed):
+        with rng.ambient(seed, "pass"), averages.new_statistics(renewed):
             for index, batch in enumerate(batches):
                 streams = rng.Streams(seed, (index,), self.device)
                 with shared(len(batch)):
@@ -324,14 +322,9 @@ def over_processes(
     terms: dict[str, Tensor], gradients: dict[PlayerName, Gradients]
 ) -> tuple[dict[str, Tensor], dict[PlayerName, Gradients]]:
     """Return the means of terms and gradients over all processes, taken together in one sum."""
-    flat = {("term", name): value for name, value in terms.items()}
-    for player, named in gradients.items():
-        flat |= {(player, name): gradient for name, gradient in named.items()}
-    means = averaged(flat)
-    return (
-        {name: means["term", name] for name in terms},
-        {
-            player: {name: means[player, name] for name in named}
-            for player, named in gradients.items()
-        },
-    )
+    several: dict[Any, dict[str, Tensor]] = {"terms": terms, **gradients}
+    flat = {(of, name): value for of, named in several.items() for name, value in named.items()}
+    means: dict[Any, dict[str, Tensor]] = {of: {} for of in several}
+    for (of, name), mean in averaged(flat).items():
+        means[of][name] = mean
+    return means.pop("terms"), means

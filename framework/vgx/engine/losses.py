@@ -178,9 +178,7 @@ def weighted_losses(
         terms_values = {term.label: value for term, value, _ in counted}
         losses = Losses(terms_values, _ratios(counted, step, last_layer))
         for term, value, weight in counted:
-            weighted = weight * value
-            if (ratio := losses.ratios.get(term.label)) is not None:
-                weighted = weighted * ratio
+            weighted = weight * value * losses.ratios.get(term.label, 1.0)
             previous = losses.sums.get(term.reaches)
             losses.sums[term.reaches] = weighted if previous is None else previous + weighted
     return losses
@@ -260,9 +258,9 @@ def _gradient(terms: list[Tensor], layer: Tensor | None) -> Tensor | None:
     if layer is None or not connected:
         return None
     total = sum(connected[1:], connected[0])
-    (gradient,) = torch.autograd.grad(total, [layer], retain_graph=True, allow_unused=True)
-    found: Tensor | None = gradient
-    return found
+    found: tuple[Tensor | None, ...]
+    found = torch.autograd.grad(total, [layer], retain_graph=True, allow_unused=True)
+    return found[0]
 
 
 def leaves(value: Tensor) -> Iterator[Tensor]:

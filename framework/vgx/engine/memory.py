@@ -45,7 +45,8 @@ class MemoryLimit(TorchFunctionMode):
         del types
         named = kwargs or {}
         if func in _FACTORIES:
-            self._count(named.get("size", args[0] if args and _is_size(args[0]) else args))
+            size = args[0] if args and isinstance(args[0], tuple | list) else args
+            self._count(named.get("size", size))
         return func(*args, **named)
 
     def _count(self, size: Any) -> None:
@@ -59,10 +60,6 @@ class MemoryLimit(TorchFunctionMode):
         if self.count > MAX_TENSORS:
             message = f"more than {MAX_TENSORS:,} tensors; give fewer blocks or layers"
             raise RecipeError(f"{self.name}: {message}")
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, tuple | list)
 
 
 def total_memory(device: torch.device) -> int:

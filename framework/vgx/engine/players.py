@@ -34,21 +34,18 @@ class Player:
 
     def gradients(self, losses: Losses, count: int, *, keep_graph: bool) -> Iterator[Gradients]:
         """Yield the gradients of each weighted sum, divided by the number of micro-batches."""
-        last = len(losses.sums) - 1
         for index, (reaches, total) in enumerate(losses.sums.items()):
+            inputs = {name: p for name, p in self.trained.items() if is_trained_by(name, reaches)}
+            if not (total.requires_grad and inputs):  # a dead term that the recipe allows
+                yield {}
+                continue
+            keep = keep_graph or index < len(losses.sums) - 1
             with record_function(f"vgx: gradients {self.name}"):
-                gradients = self._gradients(total / count, reaches, keep_graph or index < last)
-            yield gradients
-
-    def _gradients(self, total: Tensor, reaches: Reaches, keep_graph: bool) -> Gradients:
-        inputs = {name: p for name, p in self.trained.items() if is_trained_by(name, reaches)}
-        if not (total.requires_grad and inputs):  # a dead term that the recipe allows
-            return {}
-        grads = torch.autograd.grad(
-            total, [*inputs.values()], retain_graph=keep_graph, allow_unused=True
-        )
-        named = zip(inputs, grads, strict=True)
-        return {name: gradient for name, gradient in named if gradient is not None}
+                gradients = torch.autograd.grad(
+                    total / count, [*inputs.values()], retain_graph=keep, allow_unused=True
+                )
+            named = zip(inputs, gradients, strict=True)
+            yield {name: gradient for name, gradient in named if gradient is not None}
 
     def step_optimizer(
         self, number: int, gradients: Gradients, lr_scale: float, found_inf: Tensor | None

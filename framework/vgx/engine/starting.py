@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -123,20 +124,15 @@ def _shape(tensor: Tensor) -> str:
 
 def _modules(names: list[str], among: Iterable[str]) -> list[str]:
     """Return names of tensors; a module of which all tensors are named is named instead."""
-    lost, counts = {*names}, dict[str, list[int]]()
-    for name in among:
-        parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            count = counts.setdefault(".".join(parts[:end]), [0, 0])
-            count[0] += 1
-            count[1] += name in lost
-    whole = {prefix for prefix, (all_of_it, named) in counts.items() if named == all_of_it}
-    found = []
-    for name in names:
-        parts = name.split(".")
-        prefixes = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
-        found.append(next(prefix for prefix in prefixes if prefix in whole))
+    lost = {*names}
+    partly = {prefix for name in among if name not in lost for prefix in _prefixes(name)}
+    found = (next(p for p in _prefixes(name) if p not in partly) for name in names)
     return [*dict.fromkeys(found)]
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """Yield the names of the modules that hold a tensor, the outermost first, then its own."""
+    return accumulate(name.split("."), "{}.{}".format)
 
 
 # --- the layers of two networks, side by side -----------------------------------------------------
@@ -149,7 +145,7 @@ def aligned(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, from_en
     in their order. With `from_end` the latent is at the end of the network, as in an encoder.
     """
     here, there = _tree(own), _tree(weights)
-    # A network may be inside of another one, as with the encoder `vector-quantised`.
+    # A network may be inside of another one, as in an encoder that quantises.
     inside = [(inner, there) for inner in here.values()]
     outside = [(here, inner) for inner in there.values()]
     trees = [(here, there), *inside, *outside]

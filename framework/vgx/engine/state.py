@@ -70,9 +70,8 @@ def load_optimizers(
             states[owner].setdefault(names.index(name), {})[key] = value
     for player in players.values():
         new = unwrapped(player.optimizer.state_dict)()["param_groups"]
-        groups = [
-            _group(old, group) for old, group in zip(plain[player.name]["groups"], new, strict=True)
-        ]
+        both = zip(plain[player.name]["groups"], new, strict=True)
+        groups = [_group(old, group) for old, group in both]
         state = {"state": states[player.name], "param_groups": groups}
         unwrapped(player.optimizer.load_state_dict)(state)
         for parameter, kept in player.optimizer.state.items():

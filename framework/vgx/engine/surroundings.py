@@ -39,33 +39,21 @@ def _filter(kept: list[Any]) -> None:
     warnings.filters = [each for each in warnings.filters if each[0] != "error" or each in kept]
 
 
-def _leave_inference(_: bool) -> None:  # its object alone can do that
-    pass
-
-
 # What each setting is called, and how it is read and set.
 SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], object]], ...] = (
     ("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
     ("the default device", _device, _use_device),
     ("whether gradients are computed", torch.is_grad_enabled, torch.set_grad_enabled),
-    ("inference mode", torch.is_inference_mode_enabled, _leave_inference),
+    # Only the object that entered it can leave it.
+    ("inference mode", torch.is_inference_mode_enabled, bool),
     ("the number of threads", torch.get_num_threads, torch.set_num_threads),
-    (
-        "the precision of float32 products",
-        torch.get_float32_matmul_precision,
-        torch.set_float32_matmul_precision,
-    ),
-    (
-        "deterministic algorithms",
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
+    ("the precision of float32 products", torch.get_float32_matmul_precision,
+     torch.set_float32_matmul_precision),
+    ("deterministic algorithms", torch.are_deterministic_algorithms_enabled,
+     torch.use_deterministic_algorithms),
     *(
-        (
-            f"autocast on {device}",
-            partial(torch.is_autocast_enabled, device),
-            partial(torch.set_autocast_enabled, device),
-        )
+        (f"autocast on {device}", partial(torch.is_autocast_enabled, device),
+         partial(torch.set_autocast_enabled, device))
         for device in ("cpu", "cuda")
     ),
     ("the working directory", working_folder, _enter),

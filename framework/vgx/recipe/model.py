@@ -136,8 +136,8 @@ class Train(Fields):
     """Let the decay rise to `ema`, so that the first weights count less: after n steps the decay is
     at most (1 + n) / (10 + n)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the networks. Losses are always float32. `auto` is `bf16` on a device with
-    instructions for it, if the losses agree with `fp32`. The run's own recipe has the choice."""
+    """Precision of the networks. Losses are always float32. `auto` is `bf16` on a GPU that has it
+    and a CPU with AMX, if the losses agree with `fp32`. The run's own recipe has the choice."""
     batch_norm: Literal["global", "local"] = "global"
     """What BatchNorm normalises by when several processes train: the images of all of them, as one
     process would, or each process's own, which is faster and depends on their number."""

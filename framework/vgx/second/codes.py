@@ -44,7 +44,7 @@ def spec_of(part: Prior, shape: tuple[int, ...] | None, values: int, classes: in
     such codes.
     """
     if shape is None:
-        needs = "indices, which only an encoder with a codebook gives, such as vector-quantised"
+        needs = "indices, which only an encoder with a codebook gives: vgx parts encoder"
         raise RecipeError(f"prior {part.type}: it learns {needs}")
     channels = shape[0] if part.of == "latents" else 0
     values = values if part.of == "indices" else 0
