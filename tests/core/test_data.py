@@ -359,7 +359,7 @@ def builder(forkserver, tmp_path):
 def waits(builder):
     """Wait until a builder says that it waits for another one."""
     deadline = time.monotonic() + 60
-    while not builder.out.read_text():
+    while not builder.out.read_text().endswith("\n"):  # which is written on its own
         assert time.monotonic() < deadline
         time.sleep(0.002)
     assert builder.out.read_text() == WAITING
