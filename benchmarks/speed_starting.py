@@ -27,8 +27,8 @@ FIRST_STEP, LAST_STEP = UNTIL % "loop.Training.step", UNTIL % "ending._close"
 
 
 ABOUT = """Most of the time before the first step is the import of torch, of which vgx needs less
-than `import torch, timm` loads. Help and `vgx plugins` load every plugin, also for the commands
-that it adds; in the first edition help loaded none."""
+than `import torch, timm` loads. Help loads every plugin for the commands that it adds, but not its
+parts; in the first edition help loaded no plugin."""
 # Whole commands: functions of the first edition had other names.
 WHOLE = (
     "`vgx --help`", "`vgx plugins`", "`vgx check tiny`", "`vgx run tiny` to its end, with the page",

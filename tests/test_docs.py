@@ -69,7 +69,7 @@ FENCE = re.compile(
 def commands():
     """Return the commands of the core, of the plugins in the box and of the example."""
     core = {command.name: command for command in CORE_COMMANDS}
-    offered = plugin_commands(vgx.discover([LOSSES / "vgx_losses.py"]), core)
+    offered = plugin_commands(vgx.discover([LOSSES / "vgx_losses.py"]).plugins, core)
     return core | {name: command for _, name, command in offered.offers}
 
 

@@ -496,6 +496,22 @@ def test_a_command_of_the_core_is_found_without_any_plugin():
     assert done.returncode == 0, done.stderr
 
 
+def test_help_loads_the_plugins_without_their_parts():
+    program = (
+        "import sys\n"
+        "from vgx.cli import run_program\n"
+        "code = run_program(['--help'])\n"
+        "assert {'vgx_builtin', 'vgx_report.commands'} <= set(sys.modules)\n"
+        "found = [name for name in sys.modules if name.startswith(('vgx_builtin.', 'numpy'))]\n"
+        "sys.exit(code or ', '.join(found) or 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sweep" in done.stdout
+
+
 def test_looking_imports_nothing_heavy():
     """One process for all commands: the first one that imports something heavy is named."""
     program = (

@@ -1,7 +1,7 @@
 """The program: commands, errors, exit codes.
 
 A command imports what it needs when it is called, so that `vgx --help` stays quick. Commands of the
-core need no plugin; help and other names load the plugins.
+core need no plugin; help and other names load the plugins without their parts.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class Program(click.RichGroup):
 
     def offered(self, ctx: click.Context) -> PluginCommands:
         """Return the commands of the installed plugins; they are loaded once for a command line."""
-        from vgx.parts.registry import discover
+        from vgx.parts.registry import installed
 
         if "vgx.commands" not in ctx.meta:
-            ctx.meta["vgx.commands"] = plugin_commands(discover(), self.commands)
+            ctx.meta["vgx.commands"] = plugin_commands(installed(with_parts=False), self.commands)
         commands: PluginCommands = ctx.meta["vgx.commands"]
         return commands
 

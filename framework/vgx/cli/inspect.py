@@ -92,7 +92,7 @@ def list_plugins(context: click.Context, plugins: tuple[Path, ...]) -> None:
     console, registry = Console(), discover(plugins)
     program = context.find_root().command
     core = program.commands if isinstance(program, click.Group) else ()
-    offered = plugin_commands(registry, core)
+    offered = plugin_commands(registry.plugins, core)
     for plugin in offered.plugins:
         # One that was loaded may still have lost its commands.
         failed = "failed to load" if plugin.hook is None else "failed"

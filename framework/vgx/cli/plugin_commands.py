@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,12 +14,12 @@ import rich_click as click
 from vgx.errors import PluginError
 
 if TYPE_CHECKING:
-    from vgx.parts.registry import Plugin, Registry
+    from vgx.parts.registry import Plugin
 
 
 @dataclass(frozen=True)
 class PluginCommands:
-    """What the plugins of a registry add to the program."""
+    """What plugins add to the program."""
 
     plugins: tuple[Plugin, ...]  # an error of `register_commands` is a failure of its plugin
     offers: tuple[tuple[Plugin, str, click.Command], ...]  # with names, in the plugins' order
@@ -60,22 +60,22 @@ class PluginCommands:
         return "; ".join([f"no command '{name}'", *failed]) if failed else ""
 
 
-def plugin_commands(registry: Registry, core: Collection[str]) -> PluginCommands:
+def plugin_commands(loaded: Iterable[Plugin], core: Collection[str]) -> PluginCommands:
     """Ask each plugin for its commands; `core` are the names that no plugin may take."""
     plugins: list[Plugin] = []
     offers: list[tuple[Plugin, str, click.Command]] = []
-    for loaded in registry.plugins:
+    for each in loaded:
         # A group for each plugin: an error in one takes no command of another one away.
         group = click.RichGroup(name="vgx")
         # What a plugin prints must not mix with the output of a command.
         with contextlib.redirect_stdout(sys.stderr):
-            plugin, failure = loaded, loaded.call("register_commands", cli=group)
+            plugin, failure = each, each.call("register_commands", cli=group)
         commands = {} if failure else group.commands
         taken = [name for name in commands if name in core]
         if taken:
             failure = f"vgx has commands of its own with the names {', '.join(taken)}"
         if failure:
-            plugin = dataclasses.replace(loaded, failure=failure)
+            plugin = dataclasses.replace(each, failure=failure)
         plugins.append(plugin)
         offers += [(plugin, name, commands[name]) for name in commands if name not in taken]
     return PluginCommands(tuple(plugins), tuple(offers))

@@ -118,10 +118,8 @@ class Registry:
 
     def owner(self, part: type[Component]) -> Plugin:
         """Return the plugin that a part comes from; an empty one if no plugin offers the class."""
-        for plugin in self.plugins:
-            if _among(part, plugin.parts):
-                return plugin
-        return Plugin(part.__module__, "(no plugin)", part.__module__)
+        owners = (plugin for plugin in self.plugins if _among(part, plugin.parts))
+        return next(owners, Plugin(part.__module__, "(no plugin)", part.__module__))
 
     def with_parts(self, value: object) -> Registry:
         """Return a registry that has the classes of all parts in a value too, such as a recipe.
@@ -183,20 +181,25 @@ def discover(files: Iterable[str | Path | PluginFile] = ()) -> Registry:
     Files are programs, and they are executed, whoever wrote them. Raises `PluginError` if one of
     them fails. Failures of installed plugins are recorded.
     """
+    plugins = installed()
+    for given in files:
+        file = given if isinstance(given, PluginFile) else plugin_file.read(given)
+        plugins.append(_of_file(file, plugins))
+    return Registry(tuple(plugins))
+
+
+def installed(*, with_parts: bool = True) -> list[Plugin]:
+    """Load all installed plugins; without their parts it is quick, and enough for commands."""
     points = importlib.metadata.entry_points(group=hooks.PROJECT)
     # To read the metadata of a distribution takes longer than to go through all its parts.
     origins = {dist: _origin(dist) for dist in {point.dist for point in points}}
     plugins: list[Plugin] = []
     for point in sorted(points, key=lambda point: (*origins[point.dist], point.name)):
-        distribution, version = origins[point.dist]
+        origin = (*origins[point.dist], point.name)
         # Parts of two entry points of one distribution would have the same "distribution:type".
-        taken = [part for p in plugins if p.distribution == distribution for part in p.parts]
-        origin = (distribution, version, point.name)
-        plugins.append(_load(origin, point.module, point.load, taken))
-    for given in files:
-        file = given if isinstance(given, PluginFile) else plugin_file.read(given)
-        plugins.append(_of_file(file, plugins))
-    return Registry(tuple(plugins))
+        taken = [part for p in plugins if p.distribution == origin[0] for part in p.parts]
+        plugins.append(_load(origin, point.module, point.load, taken if with_parts else None))
+    return plugins
 
 
 def _of_file(file: PluginFile, others: Sequence[Plugin]) -> Plugin:
@@ -257,25 +260,25 @@ def _load(
     origin: tuple[str, str, str],
     module: str,
     load: Callable[[], object],
-    taken: list[type[Component]],
+    taken: list[type[Component]] | None,
 ) -> Plugin:
+    """Load a plugin, and its parts unless `taken`, the parts that it may not repeat, is None."""
     parts: list[type[Component]] = []
-    known = {(part.kind, part.type) for part in taken}
+    known = {(part.kind, part.type) for part in taken or ()}
     manager = pluggy.PluginManager(hooks.PROJECT)
 
     def register() -> None:
         manager.add_hookspecs(hooks)
         manager.register(load(), name=origin[-1])
-        if not any(getattr(manager.hook, name).get_hookimpls() for name in hooks.HOOKS):
-            names = " or ".join(hooks.HOOKS)
-            raise PluginError(f"it has no function {names} marked @vgx.hookimpl")
+        found = [name for name in hooks.HOOKS if getattr(manager.hook, name).get_hookimpls()]
+        if not found:
+            raise PluginError(f"it has no function {' or '.join(hooks.HOOKS)} marked @vgx.hookimpl")
+        if taken is None:
+            return
         manager.hook.register_components(register=lambda part: parts.append(_checked(part, known)))
-        others = [name for name in hooks.HOOKS[1:] if getattr(manager.hook, name).get_hookimpls()]
-        if not parts and not others:
-            raise PluginError(
-                "it registers no part: in register_components(register), call register(X) with "
-                "each part class X"
-            )
+        if not parts and found == ["register_components"]:
+            message = "in register_components(register), call register(X) with each part class X"
+            raise PluginError(f"it registers no part: {message}")
 
     # What a plugin prints must not mix with the output of a command: `vgx schema > file`.
     with contextlib.redirect_stdout(sys.stderr):
