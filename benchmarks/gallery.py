@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import shutil
 import sys
 import time
@@ -23,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gallery_entries import ENTRIES
+from gallery_entries import ENTRIES, Entry
 from side_by_side import run_all, write
 from tables import ROOT
 
@@ -39,8 +40,8 @@ METRICS = ("frechet-distance", "prdc")  # of drawn images
 # --- one training ------------------------------------------------------------------------------
 
 
-def make(name: str, options: argparse.Namespace) -> None:
-    """Train one entry, and write NAME.png and NAME.json."""
+def make(name: str, options: argparse.Namespace) -> Any:
+    """Train one entry, write NAME.png and NAME.json, and return its run."""
     from vgx.evaluation.features import FeatureCache
     from vgx.sampling.model import load_model
 
@@ -48,7 +49,8 @@ def make(name: str, options: argparse.Namespace) -> None:
     given = {
         text.partition("=")[0]: text for text in (*entry.overrides(options.share), *options.set)
     }
-    overrides = [*given.values()]  # of each field the last one
+    settings = [*given.values()]  # of each field the last one
+    overrides = [with_folders(text, entry, options) for text in settings]
     recipe = vgx.load_recipe(ROOT / "recipes" / f"{entry.recipe or name}.yaml", overrides)
     # How often it draws and saves changes nothing of the training.
     seldom = {"train.draw_every": 10**9, "train.save_every": 10**9}
@@ -57,9 +59,40 @@ def make(name: str, options: argparse.Namespace) -> None:
     model = load_model(run, recipe, None)
     cache = FeatureCache(recipe.image, model.codes.device)
     results = about(run, model)
-    results |= {"settings": overrides, **figures(run, model, cache, options.n)}
+    results |= {"settings": settings, **figures(run, model, cache, options.n)}
     draw_all(name, run, model, options)
     write(options.results / f"{name}.json", results)
+    return run
+
+
+def with_folders(setting: str, entry: Entry, options: argparse.Namespace) -> str:
+    """Return a setting with the folders that it names, which are made when they are missing."""
+    if setting.endswith("=BASE"):
+        from vgx_share import export
+
+        folder = options.runs / entry.base
+        if not folder.exists():
+            export(make(entry.base, options), folder)
+        return setting.replace("BASE", str(folder))
+    if setting.endswith("=PHOTOGRAPHS"):
+        return setting.replace("PHOTOGRAPHS", str(photographs(options.runs / "photographs")))
+    return setting
+
+
+def photographs(folder: Path) -> Path:
+    """Return a folder of 2,000 squares, with 64 pixels a side, of scikit-learn's photographs."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    chance, images = random.Random(0), load_sample_images().images  # noqa: S311
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(2000):
+        photograph = Image.fromarray(chance.choice(images))
+        side = chance.randint(64, 256)
+        left, top = (chance.randint(0, length - side) for length in photograph.size)
+        square = photograph.resize((64, 64), box=(left, top, left + side, top + side))
+        square.save(folder / f"{number}.png")
+    return folder
 
 
 def trained(recipe: Any, runs: Path, seconds: float = 0) -> Any:
@@ -291,7 +324,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    there = [n for n in ENTRIES if (ROOT / "recipes" / f"{ENTRIES[n].recipe or n}.yaml").is_file()]
+    bases = {entry.base for entry in ENTRIES.values()}  # each is made with the entry that needs it
+    there = [name for name in ENTRIES if name not in bases]
     parser.add_argument("names", nargs="*", metavar="NAME", help="entries; all by default")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
     parser.add_argument("--results", type=Path, default=FOLDER, help="the folder of what is made")

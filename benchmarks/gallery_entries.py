@@ -20,6 +20,11 @@ SMALL_GAN = (
 )  # fmt: skip
 FASTER = ("train.optimizers.generator.lr=0.001", "train.optimizers.discriminator.lr=0.001")
 LABELLED = ("image.size=64", "dataset.count=8000")
+KL_32 = (
+    "image.size=32", "latent=[4, 8, 8]", "encoder.widths=[16, 32, 64]", "encoder.groups=8",
+    "decoder.widths=[64, 32, 16]", "decoder.groups=8", "encoder.recompute=false",
+    "decoder.recompute=false", "train.batch=16", "train.ema=0.99",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Entry:
     recipe: str = ""  # whose section it is in; its own if it is empty
     what: str = ""  # how it differs from the entry of that recipe
     why: str = ""  # for the page: what its reader must know
+    base: str = ""  # the entry that is trained before it, whose exported model is BASE in settings
 
     def overrides(self, share: float = 1.0) -> list[str]:
         """Return the settings as for `--set`, with a share of the steps."""
@@ -179,13 +185,18 @@ ENTRIES = {
     ),
     "tiny_autoencoder": Entry(1000),
     "finetune_autoencoder": Entry(
-        1500,
-        (
-            "image.size=32", "latent=[4, 8, 8]", "start=null", "train.batch=16", "train.ema=0.99",
-            "encoder.widths=[32, 64, 64]", "decoder.widths=[64, 64, 32]",
-            "train.optimizers.generator.lr=0.0003",
-        ),
-        why="This machine has no network, so here small networks begin with new weights.",
+        200,
+        (*KL_32, "start.run=BASE", "train.optimizers.generator.lr=0.0003"),
+        base="finetune_autoencoder.base",
+        why="No published autoencoder could be fetched, so it starts from BASE, the exported folder"
+        " of the one below.",
+    ),
+    "finetune_autoencoder.base": Entry(
+        800,
+        (*KL_32, "start=null", "dataset.path=PHOTOGRAPHS", "train.optimizers.generator.lr=0.001"),
+        recipe="finetune_autoencoder",
+        what="before fine-tuning",
+        why="PHOTOGRAPHS has 2,000 crops of the two photographs of scikit-learn.",
     ),
 }  # fmt: skip
 
