@@ -7,6 +7,7 @@ import math
 import os
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,6 +207,29 @@ def test_lpips_is_that_of_torchmetrics(trunk, channels):
     state.update(real[:2], fake[:2])
     state.update(real[2:], fake[2:])
     assert state.compute() == {"lpips": pytest.approx(expected.mean().item(), rel=1e-5)}
+
+
+def test_the_path_length_has_the_lpips_of_torchmetrics(trunk):
+    """Two images a fifth of a path apart: their LPIPS over the square of that."""
+    network, reference, file = trunk
+    settings = {"lpips": network, "weights": str(file), "eps": 0.2, "between": "codes"}
+    part = validate(REGISTRY.part("metric", "path-length"), settings, REGISTRY)
+    state = part.build(vgx.ImageSpec(35))
+    ends, decoded = images(0, 2, 35, 3).float(), []
+
+    def decode(z, labels):
+        assert labels is None
+        decoded.append((1 - z[:, :, None, None]) * ends[0] + z[:, :, None, None] * ends[1])
+        return decoded[-1]
+
+    state.use(SimpleNamespace(codes=torch.tensor([[0.0], [1.0]]), decode=decode))
+    state.update(ends, ends[:1])
+    found = state.compute()["path-length"]
+    expected = reference(*decoded, normalize=True).item() / 0.2**2
+    assert found == pytest.approx(expected, rel=1e-5)
+    least = {"vgg": 16, "alex": 31}[network]
+    assert part.why_not(vgx.ImageSpec(8), 1, 1) == f"{network} needs {least} pixels a side"
+    assert part.why_not(vgx.ImageSpec(least), 1, 1) == ""
 
 
 def test_lpips_takes_no_other_file(tmp_path):

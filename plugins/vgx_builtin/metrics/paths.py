@@ -33,10 +33,15 @@ class Paths:
         self.pairs, self.labels = 0, list[Tensor]()
 
     def use(self, model: vgx.Model) -> None:
-        """Take the model. Raises `RecipeError` for one without the stored latents it needs."""
+        """Take the model. Raises `RecipeError` for one without latents or w that it needs."""
         if self.between == "codes" and len(model.codes) < 2:
             text = "the model has no stored latents; write between: prior"
             raise vgx.RecipeError(f"metric path-length: between: codes: {text}")
+        if self.between == "mapped":
+            if not isinstance(model.decoder, vgx.Mapped):
+                text = f"the decoder {model.recipe.decoder.type} has no mapping network"
+                raise vgx.RecipeError(f"metric path-length: {text}; write between: prior")
+            self.mapped: vgx.Mapped = model.decoder
         self.model = model
 
     def update(self, real: Tensor, fake: Tensor, labels: Tensor | None = None) -> None:
@@ -56,10 +61,7 @@ class Paths:
             a, b = (torch.stack(side) for side in zip(*ends[start : start + CHUNK], strict=True))
             t = torch.rand(len(a), generator=generator, dtype=torch.float64)  # [N]
             labels = self._labels(start, len(a))
-            images = [
-                self.model.decode(self._at(a, b, place).float(), labels)
-                for place in (t, t + self.eps)
-            ]
+            images = [self._images(a, b, place, labels) for place in (t, t + self.eps)]
             self.network.to(images[0].device)
             found.append(self.distance(self.network, images[0], images[1]).cpu())
         distances = torch.cat(found).sort().values / self.eps**2  # [N]
@@ -69,7 +71,7 @@ class Paths:
     def _ends(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """[*Z], [*Z]  The ends of a path."""
         codes = self.model.codes
-        if self.between == "prior":
+        if self.between != "codes":
             shape = (2, *codes.shape[1:])
             a, b = torch.randn(shape, generator=generator, dtype=torch.float64)
             return a, b
@@ -84,11 +86,22 @@ class Paths:
         known = torch.cat(self.labels)
         return known[(start + torch.arange(count)) % len(known)]
 
+    def _images(self, a: Tensor, b: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """[N, C, H, W]  The images at places t [N] of paths between a and b [N, *Z]."""
+        if self.between != "mapped":
+            return self.model.decode(self._at(a, b, t).float(), labels)
+        device = self.model.codes.device
+        conditional = labels is not None and self.model.recipe.decoder.conditional
+        own = (labels.to(device),) if labels is not None and conditional else ()
+        near, far = (self.mapped.map(side.float().to(device), *own) for side in (a, b))  # [N, *W]
+        w = _lerp(near.double(), far.double(), t.to(device)).float()
+        return self.mapped.decode_mapped(w).sigmoid()
+
     def _at(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
         """[N, *Z]  Latents at places t [N] of paths: a slerp of draws, a lerp of stored latents."""
-        t = t.view(-1, *[1] * (a.dim() - 1))
         if self.between == "codes":
-            return a + t * (b - a)
+            return _lerp(a, b, t)
+        t = t.view(-1, *[1] * (a.dim() - 1))
         lengths = [side.flatten(1).norm(dim=1).view_as(t) for side in (a, b)]  # [N, 1, ..] each
         a, b = a / lengths[0], b / lengths[1]
         cosine = (a * b).flatten(1).sum(1).clamp(-1, 1)  # [N]
@@ -96,3 +109,7 @@ class Paths:
         along: Tensor = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
         length: Tensor = (1 - t) * lengths[0] + t * lengths[1]
         return along * length
+
+
+def _lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    return a + t.view(-1, *[1] * (a.dim() - 1)) * (b - a)
