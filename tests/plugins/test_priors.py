@@ -180,22 +180,49 @@ def field_module(function):
     return Field()
 
 
+def learned(flow, latents, labels=None, steps=300, lr=8e-3):
+    """Train a flow with a rate that falls to 0."""
+    optimizer = torch.optim.Adam(flow.parameters())
+    for number in range(steps):
+        optimizer.param_groups[0]["lr"] = lr * (1 - number / steps)
+        rows = torch.randint(len(latents), (64,), generator=generator(number))
+        own = None if labels is None else labels[rows]
+        loss = flow.loss(latents[rows], own, generator(number + 10_000))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return flow.eval()
+
+
 @pytest.mark.slow
 def test_a_flow_learns_a_gaussian_with_a_covariance():
     factor = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
     latents = torch.randn(4000, 2, generator=generator()) @ factor.T + torch.tensor([3.0, -1.0])
     spec = vgx.CodeSpec((2,), 0, 0, tuple(latents.mean(0).tolist()), tuple(latents.std(0).tolist()))
-    flow = built(part("rectified-flow", width=8, depth=1), (2,), spec)
-    optimizer = torch.optim.Adam(flow.parameters(), lr=3e-3)
-    for number in range(800):
-        rows = torch.randint(4000, (256,), generator=generator(number))
-        loss = flow.loss(latents[rows], None, generator(number + 10_000))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    drawn = flow.eval().draw(10_000, None, generator(), steps=20)
+    flow = learned(built(part("rectified-flow", width=8, depth=1), (2,), spec), latents, steps=600)
+    drawn = flow.draw(10_000, None, generator(), steps=20)
     assert torch.allclose(drawn.mean(0), latents.mean(0), atol=0.08)
     assert torch.allclose(drawn.T.cov(), latents.T.cov(), atol=0.1)
+
+
+@pytest.mark.slow
+def test_a_flow_learns_spatial_latents_whose_places_belong_together():
+    """Places have variance 1, covariance 0.64 however far apart, and a pattern of their class."""
+    draws, labels = generator(), torch.arange(4000) % 2
+    pattern = torch.tensor([2.0, 2.0, -2.0, -2.0]).expand(4, 4)
+    means = torch.stack([pattern, -pattern])[:, None]  # [2, 1, 4, 4]
+    common = torch.randn(4000, 1, 1, 1, generator=draws)
+    latents = means[labels] + 0.8 * common + 0.6 * torch.randn(4000, 1, 4, 4, generator=draws)
+    spec = vgx.CodeSpec((1, 4, 4), 0, 2, (latents.mean().item(),), (latents.std().item(),))
+    flow = built(part("rectified-flow", width=8, depth=1), (1, 4, 4), spec)
+    drawn = learned(flow, latents, labels).draw(2000, labels[:2000], generator(), steps=20)
+    for label in (0, 1):
+        own = drawn[labels[:2000] == label, 0]  # [1000, 4, 4]
+        assert torch.allclose(own.mean(0), means[label, 0], atol=0.25)
+        found = own.flatten(1).T.cov()  # [16, 16]
+        assert torch.allclose(found.diagonal(), torch.ones(16), atol=0.25)
+        assert found[~torch.eye(16, dtype=bool)].mean() == pytest.approx(0.64, abs=0.1)
+        assert found[0, 15] == pytest.approx(0.64, abs=0.15)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 6), (2, 3, 5), (5,)])
