@@ -1,7 +1,7 @@
 """Modules that wrap another part's network.
 
-Letters: B images, C channels, H x W pixels, Z the latent shape, F features, E numbers of a label, P
-places, S scales, h x w the patch grid.
+Letters: B images, C channels, H x W pixels, Z the latent shape, P places, S scales, h x w the
+patch grid.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import spectral_norm
 
 import vgx
 from vgx_builtin.posteriors import NoisyGaussian, NoisyPoint, Point
@@ -80,60 +78,6 @@ class NoisyEncoder(nn.Module):
         raise vgx.RecipeError(f"encoder noisy: {given}; it takes a Gaussian, or deterministic")
 
 
-class ConditionalEncoder(nn.Module):
-    """An encoder whose images are extended by a vector for the label at every place."""
-
-    def __init__(self, inner: nn.Module, classes: int, embedding: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(classes, embedding)
-        self.inner = inner
-
-    def forward(self, images: Tensor, labels: Tensor) -> vgx.Posterior:
-        """Images [B, C, H, W], labels [B] -> a posterior over [B, *Z]."""
-        vectors = self.embedding(labels).to(images.dtype)  # [B, E]
-        planes = vectors[:, :, None, None].expand(-1, -1, *images.shape[2:])  # [B, E, H, W]
-        posterior: vgx.Posterior = self.inner(torch.cat([images, planes], 1))
-        return posterior
-
-
-class ConditionalDecoder(nn.Module):
-    """A decoder whose latents are extended by a vector for the label."""
-
-    def __init__(self, inner: nn.Module, classes: int, embedding: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(classes, embedding)
-        self.inner = inner
-
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Latents [B, *Z], labels [B] -> logits [B, C, H, W]."""
-        vectors = self.embedding(labels)  # [B, E]
-        vectors = vectors.view(*vectors.shape, *[1] * (z.dim() - 2)).expand(-1, -1, *z.shape[2:])
-        logits: Tensor = self.inner(torch.cat([z, vectors], 1))
-        return logits
-
-
-class ProjectionDiscriminator(nn.Module):
-    """A discriminator that compares its last features with a vector for the label."""
-
-    def __init__(self, inner: nn.Module, classes: int, features: int, *, mean: bool) -> None:
-        super().__init__()
-        self.inner, self.mean = inner, mean
-        self.embedding = nn.Embedding(classes, features)
-        nn.init.xavier_uniform_(self.embedding.weight)
-        if any(parametrize.is_parametrized(module) for module in inner.modules()):
-            spectral_norm(self.embedding)  # else the bound that `spectral` keeps would be lost
-
-    def forward(self, images: Tensor, labels: Tensor) -> vgx.Score:
-        """Images [B, C, H, W] in [0, 1], labels [B] -> the inner score with other logits."""
-        score = self.inner(images)
-        last = score.features[-1].relu()  # [B, F, h, w] or [B, F]
-        places = last.reshape(*last.shape[:2], -1)  # [B, F, P]
-        pooled = places.mean(2) if self.mean else places.sum(2)  # [B, F]
-        product = (self.embedding(labels) * pooled).sum(1)  # [B]
-        product = product.view(-1, *[1] * (score.logits.dim() - 1))  # [B, 1] or [B, 1, 1, 1]
-        return vgx.Score(score.logits + product, score.features)
-
-
 class MultiScaleDiscriminator(nn.Module):
     """One discriminator for the image, one for the image at half its size, and so on."""
 
@@ -171,13 +115,3 @@ def unconditional(part: str, inner: vgx.Encoder | vgx.Decoder | vgx.Discriminato
         raise vgx.RecipeError(
             f"{part}: inner: '{inner.type}' takes labels itself; put it outside, not inside"
         )
-
-
-def classes(part: str, image: vgx.ImageSpec) -> int:
-    """Return the number of classes. Raises `RecipeError` when there are none."""
-    if image.classes == 0:
-        raise vgx.RecipeError(
-            f"{part}: image.classes is 0, so there are no labels; "
-            "set it to the number of classes in the data set, or use the inner part alone"
-        )
-    return image.classes

@@ -18,7 +18,10 @@ import vgx
 from vgx import rng
 from vgx.cli import run_program
 from vgx.console import Console
+from vgx.data.batches import Batch
+from vgx.engine.engine import Engine
 from vgx.images import as_pixels
+from vgx.recipe.lengths import with_length
 from vgx.testing import full_step, small_model
 from vgx.training import session as training
 from vgx_builtin.decoders.style import StyleDecoder
@@ -26,6 +29,7 @@ from vgx_builtin.discriminators.style import StyleDiscriminator
 from vgx_builtin.discriminators.style_network import MinibatchDeviation
 from vgx_builtin.losses.path_length import PathLength
 from vgx_builtin.losses.path_length_term import path_lengths
+from vgx_builtin.metrics.path_length import PathLength as PathLengthMetric
 from vgx_builtin.samplers.style_truncation import StyleTruncation
 from vgx_builtin.style_layers import Blur, ModulatedConv
 
@@ -452,6 +456,56 @@ def test_w_is_moved_towards_its_mean():
         logits(without, z)
     with pytest.raises(vgx.RecipeError, match="no mapping network; write 'sampler: prior', or"):
         logits(nn.Identity(), z)
+
+
+LABELLED = {
+    "image": {"size": 8, "classes": 3},
+    "latent": 4,
+    "dataset": {"type": "drawn-faces", "count": 8, "label": "accessory"},
+    "decoder": {
+        "type": "labelled",
+        "inner": {"type": "style", "widths": [4, 4], "styles": 5, "mapping": 1, "mixing": 0},
+        "embedding": 2,
+    },
+    "discriminator": {"type": "projection", "inner": {"type": "style", "widths": [4, 4]}},
+    "sampler": "style-truncation",
+    "train.batch": 8,
+}
+
+
+def test_with_labels_w_has_the_label():
+    """Around `style`: w is the mapping of z and the label's vector, and the mean w has no label."""
+    recipe = vgx.load_recipe("stylegan2_ada", LABELLED)
+    with rng.ambient(0, "weights"):
+        network = recipe.decoder.build(recipe.latent, recipe.image).eval()
+    assert isinstance(network, vgx.Mapped)
+    network.inner.w_mean.fill_(0.3)
+    z, labels = torch.randn(3, 4, generator=rng.generator(0, "test")), torch.tensor([2, 0, 2])
+    both = torch.cat([z, network.embedding.weight[labels]], 1)  # [3, 6]
+    linear = both / both.square().mean(1, keepdim=True).sqrt() @ network.inner.mapping[0].weight.T
+    wanted = math.sqrt(2) * nn.functional.leaky_relu(0.01 / math.sqrt(6) * linear, 0.2)
+    torch.testing.assert_close(network.map(z, labels)[:, 0], wanted)
+    model = dataclasses.replace(small_model(latent=recipe.latent), recipe=recipe, decoder=network)
+    images = network(z, labels).sigmoid()
+    for psi in (1, 0):
+        sampler = StyleTruncation(psi=psi).build(recipe.latent)
+        sampler.use(model)
+        drawn = sampler.decode(z, labels)
+        torch.testing.assert_close(drawn, images if psi else drawn[:1].expand_as(drawn))
+    metric = PathLengthMetric(between="mapped").build(recipe.image)
+    metric.use(model)
+    metric.update(images, torch.rand(3, 3, 8, 8), labels)
+    assert metric.compute()["path-length"] > 0
+
+
+def test_a_decoder_with_labels_and_a_mapping_network_trains():
+    recipe = with_length(vgx.load_recipe("stylegan2_ada", LABELLED), 100)
+    engine = Engine(recipe, 100)
+    batch = Batch(torch.rand(8, 3, 8, 8), torch.arange(8) % 3)
+    terms = engine.step(16, [batch] * recipe.batches_per_step)  # R1 and path length count too
+    assert {"path-length", "r1"} <= terms.keys()
+    assert all(value.isfinite() for value in terms.values())
+    assert engine.networks["decoder"].w_mean.any()
 
 
 @pytest.fixture(scope="module")

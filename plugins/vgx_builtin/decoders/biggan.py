@@ -42,8 +42,8 @@ class BigGanDecoder(vgx.Decoder, type="biggan"):
     def build(self, latent: vgx.LatentSpec, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: z [B, Z], labels [B] -> logits [B, C, H, W]. The latent is flat."""
         from vgx_builtin.biggan import BigGanGenerator, orthogonal, place_of
+        from vgx_builtin.conditioning import classes
         from vgx_builtin.modules import flat_size, smallest_sides, spectrally_normed
-        from vgx_builtin.wrapping import classes
 
         count, size = classes("decoder biggan", image), flat_size("decoder biggan", latent)
         if size < len(self.widths):

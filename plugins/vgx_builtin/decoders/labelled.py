@@ -16,7 +16,8 @@ class LabelledDecoder(vgx.Decoder, type="labelled"):
     """Another decoder that also takes a learned vector for the label (Mirza and Osindero 2014).
 
     The vector is appended to a flat latent, and to the channels of a spatial one at every place;
-    the inner decoder is built for that larger latent.
+    the inner decoder is built for that larger latent. With a mapping network inside, w has the
+    label; `mixing` of `style` would mix it with random numbers, so choose 0.
     """
 
     conditional: ClassVar[bool] = True
@@ -28,10 +29,17 @@ class LabelledDecoder(vgx.Decoder, type="labelled"):
 
     def build(self, latent: vgx.LatentSpec, image: vgx.ImageSpec) -> nn.Module:
         """Make a module: z [B, *Z], labels [B] -> logits [B, C, H, W]."""
-        from vgx_builtin.wrapping import ConditionalDecoder, classes, unconditional
+        from vgx_builtin.conditioning import (
+            ConditionalDecoder,
+            ConditionalMappedDecoder,
+            classes,
+        )
+        from vgx_builtin.wrapping import unconditional
 
         unconditional("decoder labelled", self.inner)
         count = classes("decoder labelled", image)
         channels, *places = latent.shape
         larger = vgx.LatentSpec((channels + self.embedding, *places))
-        return ConditionalDecoder(self.inner.build(larger, image), count, self.embedding)
+        inner = self.inner.build(larger, image)
+        kind = ConditionalMappedDecoder if isinstance(inner, vgx.Mapped) else ConditionalDecoder
+        return kind(inner, count, self.embedding)

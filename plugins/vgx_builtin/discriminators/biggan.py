@@ -38,9 +38,9 @@ class BigGanDiscriminator(vgx.Discriminator, type="biggan"):
         from torch.nn.utils.parametrizations import spectral_norm
 
         from vgx_builtin.biggan import NonLocal, orthogonal, place_of
+        from vgx_builtin.conditioning import ProjectionDiscriminator, classes
         from vgx_builtin.modules import StagedDiscriminator, last_sides, spectrally_normed
         from vgx_builtin.residual import ResidualBlock, SumPool, halving_blocks
-        from vgx_builtin.wrapping import ProjectionDiscriminator, classes
 
         count = classes("discriminator biggan", image)
         last_sides("discriminator biggan", image, len(self.widths))

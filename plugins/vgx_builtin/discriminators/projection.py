@@ -29,12 +29,8 @@ class Projection(vgx.Discriminator, type="projection"):
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W] in [0, 1], labels [B] -> the inner one's Score."""
-        from vgx_builtin.wrapping import (
-            ProjectionDiscriminator,
-            classes,
-            output_on_black,
-            unconditional,
-        )
+        from vgx_builtin.conditioning import ProjectionDiscriminator, classes
+        from vgx_builtin.wrapping import output_on_black, unconditional
 
         unconditional("discriminator projection", self.inner)
         count = classes("discriminator projection", image)

@@ -29,7 +29,8 @@ class LabelledEncoder(vgx.Encoder, type="labelled"):
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> nn.Module:
         """Make a module: images [B, C, H, W], labels [B] -> the inner encoder's posterior."""
-        from vgx_builtin.wrapping import ConditionalEncoder, classes, unconditional
+        from vgx_builtin.conditioning import ConditionalEncoder, classes
+        from vgx_builtin.wrapping import unconditional
 
         unconditional("encoder labelled", self.inner)
         count = classes("encoder labelled", image)
