@@ -587,3 +587,23 @@ def test_an_unknown_part_beside_a_broken_plugin_is_a_plugin_error():
         vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "quantile"}, registry)
     with pytest.raises(RecipeError):
         vgx.load_recipe("recipes/tiny.yaml", {"losses.1": "hing"}, registry)
+
+
+def test_published_methods_have_their_parts_recipes_and_tests():
+    text = (DOCS / "published-methods.md").read_text()
+    rows = re.findall(r"^\| (?!method|---)(.*) \|$", text, re.MULTILINE)
+    assert len(rows) > 40
+    parts_there = [part for plugin in vgx.discover().plugins for part in plugin.parts]
+    there = {f"{part.kind}/{part.type}" for part in parts_there}
+    named = set()
+    for row in rows:
+        _, parts, recipes, _, link = row.split(" | ")
+        assert {*re.findall(r"`(.*?)`", parts)} <= there, row
+        test, file = re.fullmatch(r"\[`(test_\w+)`\]\(\.\./(.*)\)", link).groups()
+        assert f"\ndef {test}(" in (ROOT / file).read_text(), row
+        named |= {*re.findall(r"`(.*?)`", recipes)}
+    papers = {
+        path.stem for path in (ROOT / "recipes").glob("*.yaml")
+        if "hanged from the original" in path.read_text()
+    }  # fmt: skip
+    assert papers <= named
