@@ -191,8 +191,8 @@ ENTRIES = {
         1000, why="After so few steps the forms and the colours are right, and eyes are spots."
     ),
     "finetune_autoencoder": Entry(
-        200,
-        (*KL_32, "start.run=BASE", "train.optimizers.generator.lr=0.0003"),
+        800,
+        (*KL_32, "start.run=BASE", "train.optimizers.generator.lr=0.0005"),
         base="finetune_autoencoder.base",
         why="No published autoencoder could be fetched, so it starts from BASE, the exported folder"
         " of the one below.",
