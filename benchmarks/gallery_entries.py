@@ -195,7 +195,7 @@ ENTRIES = {
         (*KL_32, "start.run=BASE", "train.optimizers.generator.lr=0.0005"),
         base="finetune_autoencoder.base",
         why="No published autoencoder could be fetched, so it starts from BASE, the exported folder"
-        " of the one below.",
+        " of the one below, which has seen no face.",
     ),
     "finetune_autoencoder.base": Entry(
         800,
