@@ -125,6 +125,14 @@ def test_an_unknown_command_names_the_plugin_that_failed(install, vgx_here):
     assert vgx_here("report", "--help")[0] == vgx_here("plugins")[0] == vgx_here("--help")[0] == 0
 
 
+def test_a_misspelt_command_suggests_one_of_the_core_or_of_a_plugin(install, vgx_here):
+    install("greeter", HELLO)
+    for typed, meant in (("rnu", "run"), ("swep", "sweep"), ("helo", "hello")):
+        code, out, err = vgx_here(typed, "--set", "x=1")
+        assert (code, out) == (2, "")
+        assert err == f"vgx: no command '{typed}'; did you mean '{meant}'?\nTry: vgx --help\n"
+
+
 def test_a_command_that_raises_is_a_bug_and_keeps_its_traceback(install, vgx_here):
     install("greeter", HELLO.replace("click.echo(", "1 / 0, ("))
     code, _, err = vgx_here("hello")

@@ -48,14 +48,19 @@ class Program(click.RichGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command; plugins are loaded only for a name that the core does not have.
 
-        Raises `PluginError` for an unknown name when some plugin failed: the command may be its.
+        Raises `PluginError` for an unknown name when some plugin failed: the command may be its;
+        and `UsageError` for one that is near to the name of a command.
         """
         if cmd_name in self.commands:
             return self.commands[cmd_name]
+        from vgx.parts.base import near
+
         offered = self.offered(ctx)
         command = offered.get(cmd_name)
         if command is None and (message := offered.missing(cmd_name)):
             raise PluginError(message)
+        if command is None and (close := near(cmd_name, self.list_commands(ctx))):
+            raise click.UsageError(f"no command '{cmd_name}'; did you mean '{close}'?", ctx)
         return command
 
     def offered(self, ctx: click.Context) -> PluginCommands:
