@@ -180,7 +180,13 @@ ENTRIES = {
         " coverage), but they differ less from each other (recall), and the Frechet distance hardly"
         " changes.",
     ),
-    "kl_autoencoder": Entry(1600, prior=2000),
+    "kl_autoencoder": Entry(
+        1600,
+        prior=2000,
+        why="After its prior the Frechet distance is a third smaller, and more of the images are"
+        " near to held-out faces (precision 0.61, before 0.18; coverage 0.73, before 0.31), but"
+        " they differ less from each other (recall).",
+    ),
     "eq_vae": Entry(
         1600,
         prior=2000,
