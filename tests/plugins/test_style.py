@@ -498,6 +498,12 @@ def test_with_labels_w_has_the_label():
     assert metric.compute()["path-length"] > 0
 
 
+def test_with_labels_styles_are_not_mixed():
+    recipe = vgx.load_recipe("stylegan2_ada", LABELLED | {"decoder.inner.mixing": 0.9})
+    with pytest.raises(vgx.RecipeError, match="inner: mixed styles would .*; write 'mixing: 0'"):
+        recipe.decoder.build(recipe.latent, recipe.image)
+
+
 def test_a_decoder_with_labels_and_a_mapping_network_trains():
     recipe = with_length(vgx.load_recipe("stylegan2_ada", LABELLED), 100)
     engine = Engine(recipe, 100)

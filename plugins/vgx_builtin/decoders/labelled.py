@@ -17,7 +17,7 @@ class LabelledDecoder(vgx.Decoder, type="labelled"):
 
     The vector is appended to a flat latent, and to the channels of a spatial one at every place;
     the inner decoder is built for that larger latent. With a mapping network inside, w has the
-    label; `mixing` of `style` would mix it with random numbers, so choose 0.
+    label. `style` must not mix styles, since those of another latent would have no label.
     """
 
     conditional: ClassVar[bool] = True
@@ -34,9 +34,13 @@ class LabelledDecoder(vgx.Decoder, type="labelled"):
             ConditionalMappedDecoder,
             classes,
         )
+        from vgx_builtin.decoders.style import StyleDecoder
         from vgx_builtin.wrapping import unconditional
 
         unconditional("decoder labelled", self.inner)
+        if isinstance(self.inner, StyleDecoder) and self.inner.mixing:
+            text = "mixed styles would have random numbers in place of a label"
+            raise vgx.RecipeError(f"decoder labelled: inner: {text}; write 'mixing: 0'")
         count = classes("decoder labelled", image)
         channels, *places = latent.shape
         larger = vgx.LatentSpec((channels + self.embedding, *places))
