@@ -78,7 +78,11 @@ ENTRIES = {
     "wae_mmd": Entry(6000, POINT),
     "wae_gan": Entry(6000, POINT),
     "aae": Entry(6000, POINT),
-    "soft_intro_vae": Entry(4000),
+    "soft_intro_vae": Entry(
+        4000,
+        why="It was ended early: faces of many colours with clear eyes, under noise of many"
+        " colours.",
+    ),
     "dcgan": Entry(
         8000,
         GAN,
