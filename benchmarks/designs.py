@@ -13,19 +13,17 @@ saw.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from design_entries import DESIGNS
 from gallery import faces, save, trained, with_sampler
-from side_by_side import options_of, results_of, run_all, write
+from side_by_side import known_costs, options_of, results_of, run_seeds, write
 from tables import ROOT, table, write_between
 from torch import Tensor
 
@@ -74,7 +72,7 @@ def make(entry: str, options: argparse.Namespace) -> None:
     from vgx.sampling.model import load_model
 
     name, _, seed = entry.partition(".")
-    cost = json.loads((options.results / "costs.json").read_text())[name]
+    cost = known_costs(options.results)[name]
     steps = round(options.steps * DESIGNS[name].share / cost)
     recipe = recipe_of(name, f"train.seed={seed}", f"train.steps={steps}")
     run = trained(recipe, options.runs)
@@ -172,14 +170,11 @@ def main() -> int:
     if options.one:
         make(*options.names, options)
         return 0
-    names, file = options.names or [*DESIGNS], options.results / "costs.json"
-    options.results.mkdir(parents=True, exist_ok=True)
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    names, known = options.names or [*DESIGNS], known_costs(options.results)
     seconds = costs({name: recipe_of(name) for name in dict.fromkeys([FIRST, *names])})
-    write(file, known | {name: each / seconds[FIRST] for name, each in seconds.items()})
-    entries = [f"{name}.{seed}" for seed in range(options.seeds) for name in names]
-    one = partial(command, options=options)
-    failed = not run_all(entries, one, options.results, options.jobs, None)
+    relative = {name: each / seconds[FIRST] for name, each in seconds.items()}
+    write(options.results / "costs.json", known | relative)
+    failed = not run_seeds(names, command, options, options.results)
     if options.results == FOLDER:
         write_page()
     return int(failed)

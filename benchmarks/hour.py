@@ -13,15 +13,13 @@ runs: they are not ours to publish.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import torch
 from designs import HEAD, METRICS, costs, measured, row
 from gallery import save, trained
-from side_by_side import options_of, results_of, run_all, write
+from side_by_side import known_costs, options_of, results_of, run_seeds, write
 from tables import ROOT, table, write_between
 
 import vgx
@@ -79,7 +77,7 @@ def make(entry: str, options: argparse.Namespace) -> None:
     from vgx.sampling.model import load_model
 
     name, _, seed = entry.partition(".")
-    cost = json.loads((options.results / "costs.json").read_text())[name]
+    cost = known_costs(options.results)[name]
     seconds = options.seconds or (HOUR / 4 if name in BACKBONES else HOUR)
     steps = round(seconds / cost)
     recipe = recipe_of(name, options.path, f"train.seed={seed}", f"train.steps={steps}")
@@ -122,18 +120,16 @@ def main() -> int:
     if options.one:
         make(*options.names, options)
         return 0
-    names, file = options.names or [*MODELS, *BACKBONES], options.results / "costs.json"
-    options.results.mkdir(parents=True, exist_ok=True)
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    names = options.names or [*MODELS, *BACKBONES]
+    known = known_costs(options.results)
     if new := [name for name in names if name not in known]:
         timed = dict.fromkeys((FIRST, *new))
         seconds = costs({name: recipe_of(name, options.path) for name in timed})
         # The machine may be faster than in an earlier call; one model's cost tells how much.
         change = known.get(FIRST, seconds[FIRST]) / seconds[FIRST]
-        write(file, known | {name: seconds[name] * change for name in new})
-    entries = [f"{name}.{seed}" for seed in range(options.seeds) for name in names]
-    one = partial(command, options=options)
-    failed = not run_all(entries, one, options.runs, options.jobs, None)
+        own = {name: seconds[name] * change for name in new}
+        write(options.results / "costs.json", known | own)
+    failed = not run_seeds(names, command, options, options.runs)
     if options.results == FOLDER:
         write_page()
     return int(failed)

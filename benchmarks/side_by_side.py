@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,26 @@ def results_of(names: Iterable[str], folder: Path) -> dict[str, list[dict[str, A
         for name in names
     }
     return {name: each for name, each in made.items() if each}
+
+
+def known_costs(folder: Path) -> dict[str, float]:
+    """Return what costs.json in the folder of figures has, which is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "costs.json"
+    known: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+    return known
+
+
+def run_seeds(
+    names: Sequence[str],
+    command: Callable[[str, argparse.Namespace], list[object]],
+    options: argparse.Namespace,
+    folder: Path,
+) -> bool:
+    """Train each name with each seed, all names with one seed first, as `run_all` does."""
+    entries = [f"{name}.{seed}" for seed in range(options.seeds) for name in names]
+    one = partial(command, options=options)
+    return run_all(entries, one, folder, options.jobs, None)
 
 
 def run_all(

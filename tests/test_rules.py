@@ -484,6 +484,15 @@ LOOKING = [
 ]
 
 
+def output_of(program):
+    """What a Python program prints, which must end well."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_command_of_the_core_is_found_without_any_plugin():
     program = (
         "import sys\n"
@@ -492,8 +501,7 @@ def test_a_command_of_the_core_is_found_without_any_plugin():
         "assert not {'vgx_builtin', 'vgx_report'} & set(sys.modules)\n"
         "sys.exit(code)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
+    output_of(program)
 
 
 def test_help_loads_the_plugins_without_their_parts():
@@ -505,11 +513,7 @@ def test_help_loads_the_plugins_without_their_parts():
         "found = [name for name in sys.modules if name.startswith(('vgx_builtin.', 'numpy'))]\n"
         "sys.exit(code or ', '.join(found) or 0)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "sweep" in done.stdout
+    assert "sweep" in output_of(program)
 
 
 def test_looking_imports_nothing_heavy():
@@ -523,10 +527,7 @@ def test_looking_imports_nothing_heavy():
         "    if code or heavy & set(sys.modules):\n"
         "        sys.exit(f'{arguments}: {code}, imported {heavy & set(sys.modules)}')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    output_of(program)
 
 
 LOSSES = [part for part in parts() if part.kind == "loss"]
