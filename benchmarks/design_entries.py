@@ -81,8 +81,8 @@ DESIGNS = {
         "As `squares`, with a weight of 100 for the KL term.", (*SQUARES, "losses.3.weight=100")
     ),
     "kl_300": Design(
-        "As `squares`, with a weight of 300 for the KL term, and averaged weights that soon forget"
-        " the first ones.",
+        "As `squares`, with a weight of 300 for the KL term, and `ema_warmup`: averaged weights soon"
+        " forget the first ones.",
         KL_300,
     ),
     "without_bce": Design(
@@ -120,7 +120,7 @@ DESIGNS = {
         (*SQUARES, AUGMENTED),
     ),
     "prior_judged": Design(
-        "As `squares`, where images of N(0, I) are fakes, too.",
+        "As `squares`, where the discriminator also sees images of N(0, I) as fakes.",
         (*SQUARES, "train.fakes=[recon, prior]"),
     ),
     "residual": Design(
@@ -132,7 +132,7 @@ DESIGNS = {
         "As `kl_300`, with learning rates that fall to a hundredth by a cosine.",
         (*KL_300, *FALLING),
     ),
-    "augmented_kl_300": Design(
+    "augmented_falling_kl_300": Design(
         "As `falling_kl_300`, with flips and rotations of all inputs of the discriminator.",
         (*KL_300, *FALLING, AUGMENTED),
     ),

@@ -34,7 +34,6 @@ class Entry:
     steps: int
     settings: tuple[str, ...] = ()  # besides the steps, what differs from the recipe
     prior: int = 0  # steps of the second stage
-    schedules: tuple[str, ...] = ()  # as long as the training, with STEPS for its steps
     recipe: str = ""  # whose section it is in; its own if it is empty
     what: str = ""  # how it differs from the entry of that recipe
     why: str = ""  # for the page: what its reader must know
@@ -44,12 +43,7 @@ class Entry:
         """Return the settings as for `--set`, with a share of the steps."""
         steps = {"train.steps": self.steps, "prior.steps": self.prior}
         counted = [f"{name}={max(round(share * n), 1)}" for name, n in steps.items() if n]
-        schedules = [text.replace("STEPS", counted[0].partition("=")[2]) for text in self.schedules]
-        return [*self.settings, *counted, *schedules]
-
-
-def cosine(start: float, end: float) -> str:
-    return f"{{from: {start:g}, to: {end:g}, steps: STEPS, shape: cosine}}"
+        return [*self.settings, *counted]
 
 
 ENTRIES = {
@@ -104,21 +98,9 @@ ENTRIES = {
         recipe="dcgan_ada",
         what="without ADA",
     ),
-    "wgan_gp": Entry(2500, GAN),
-    "sngan_hinge": Entry(
-        8000,
-        (*AT_64, "decoder.widths=[128, 128, 64, 32]", "discriminator.widths=[32, 64, 128, 128]"),
-    ),
-    "r3gan": Entry(
-        8000,
-        (*AT_64, "decoder.widths=[256, 128, 64, 32]", "discriminator.widths=[32, 64, 128, 256]"),
-        schedules=(
-            f"losses.1.weight={cosine(0.05, 0.005)}",
-            f"losses.2.weight={cosine(0.05, 0.005)}",
-            f"train.optimizers.generator.lr={cosine(2e-4, 5e-5)}",
-            f"train.optimizers.discriminator.lr={cosine(2e-4, 5e-5)}",
-        ),
-    ),
+    "wgan_gp": Entry(400),
+    "sngan_hinge": Entry(1500),
+    "r3gan": Entry(1500),
     "infogan": Entry(
         3000,
         (*SMALL_GAN, *FASTER),
@@ -127,7 +109,7 @@ ENTRIES = {
         " shown.",
     ),
     "stylegan2_ada": Entry(
-        2000,
+        5000,
         (
             "image.size=32", "latent=64", "decoder.widths=[64, 64, 64, 32]", "decoder.styles=64",
             "discriminator.widths=[32, 64, 64, 64]", "diff_augment.0.thousands=20",

@@ -21,9 +21,10 @@ from vgx.recipe.lengths import with_length
 
 STEPS, LATE = 8, 8000  # the adversarial terms are used in every eighth step
 INTRO = """`quickstart` in float32. Times are those of eight steps together, because its adversarial
-terms are used in every eighth step only. Muon multiplies matrices: those of vgx are small squares,
-as large as the shorter side of a layer's weights, in all but two products; those of timm are
-larger. Shares of a step's time, medians of several profiles, with the products of timm and now:"""
+terms are used in every eighth step only. Muon spends its time in products of matrices. Before,
+with timm's method, each of them had the whole matrix of a layer's weights; now only the first and
+the last product have it, and all others a square as large as its shorter side. Shares of a step's
+time, medians of several profiles, before and now:"""
 TRIED = """Each candidate and the step of vgx were timed alternately, twice in each round. A value
 above 1 means that the candidate is faster."""
 RANGES = {

@@ -28,8 +28,8 @@ def tried(options: argparse.Namespace) -> str:
     ]
     if not options.quick:  # compiling takes longer than all else
         rows += compiled(options, batch)
-    intro = """Each candidate takes turns with the way of vgx, in float32. A value above 1 means
-that the candidate is faster."""
+    intro = """Each candidate is timed in turns with what vgx does, in float32. A value above 1
+means that the candidate is faster."""
     return f"## Tried, and not used\n\n{intro}\n\n{table(['what', 'relative to vgx'], rows)}"
 
 
