@@ -81,8 +81,8 @@ DESIGNS = {
         "As `squares`, with a weight of 100 for the KL term.", (*SQUARES, "losses.3.weight=100")
     ),
     "kl_300": Design(
-        "As `squares`, with a weight of 300 for the KL term, and `ema_warmup`: averaged weights soon"
-        " forget the first ones.",
+        "As `squares`, with a weight of 300 for the KL term, and `ema_warmup`: averaged weights"
+        " soon forget the first ones.",
         KL_300,
     ),
     "without_bce": Design(

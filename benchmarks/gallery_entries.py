@@ -13,7 +13,8 @@ VAE = (*AT_64, "encoder.widths=[32, 64, 128, 256]", DECODER)
 POINT = (*AT_64, "encoder.inner.widths=[32, 64, 128, 256]", DECODER)
 GAN = (*AT_64, DECODER, JUDGE)
 MOVING = (
-    "encoder.normalised=false", "encoder.decay=0.99", "prior=null", "sampler=aggregate-gaussian",
+    "encoder.normalised=false", "encoder.decay=0.99", "encoder.codes=2048", "prior=null",
+    "sampler=aggregate-gaussian",
 )  # fmt: skip
 SMALL_GAN = (
     "decoder.widths=[128, 64, 32]", "discriminator.widths=[32, 64, 128]", "discriminator.norm=none",
@@ -153,9 +154,9 @@ ENTRIES = {
         6000, (*VAE, JUDGE), why="It was ended early: a pattern of dots covers the faces."
     ),
     "vqvae": Entry(2000, prior=2000),
-    "vqvae.restart": Entry(2000, MOVING, recipe="vqvae", what="moving averages with restart"),
+    "vqvae.restart": Entry(800, MOVING, recipe="vqvae", what="moving averages with restart"),
     "vqvae.without": Entry(
-        2000, (*MOVING, "encoder.restart=0"), recipe="vqvae", what="moving averages, no restart"
+        800, (*MOVING, "encoder.restart=0"), recipe="vqvae", what="moving averages, no restart"
     ),
     "vqgan": Entry(2000, prior=2000),
     "fsq_autoencoder": Entry(700, prior=1000),

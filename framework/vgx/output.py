@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -62,9 +63,9 @@ class Output(io.BufferedIOBase):
         self.name = self.descriptor = os.dup(descriptor)
         self.error: OSError | None = None
 
-    def __del__(self) -> None:
-        """Close the copy."""
-        os.close(self.descriptor)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        """Close the copy. When the program ends, `os` may be gone before."""
+        close(self.descriptor)
 
     def close(self) -> None:
         """Stay open: a part that closes a stream of the program changes nothing."""

@@ -8,6 +8,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import vgx
 
@@ -31,7 +32,7 @@ def fetched(weights: WeightFile, part: str, instead: str) -> Path:
     from torch.hub import download_url_to_file
 
     folder = vgx.cache_dir() / "weights"
-    file, download = folder / f"{weights.name}.safetensors", folder / f"{weights.name}.pth"
+    file = folder / f"{weights.name}.safetensors"
     if file.is_file():
         if _as_noted(file):
             return file
@@ -40,16 +41,18 @@ def fetched(weights: WeightFile, part: str, instead: str) -> Path:
     if constants.HF_HUB_OFFLINE:  # what --offline sets
         raise vgx.HubError(f"{part}: its weights are not cached; {instead}")
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        download_url_to_file(weights.url, str(download), hash_prefix=weights.digest, progress=False)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        message = f"{part}: {weights.url} can't be fetched: {error}"
-        raise vgx.HubError(f"{message}; {instead}") from error
-    for old in (file, file.with_suffix(".sha256")):
-        old.unlink(missing_ok=True)
-    vgx.import_weights(download, file)
-    download.unlink()
-    _as_noted(file)
+    # In a folder of its own: other processes may fetch the same weights.
+    with TemporaryDirectory(dir=folder) as own:
+        download, new = Path(own, "download.pth"), Path(own, file.name)
+        try:
+            download_url_to_file(weights.url, str(download), weights.digest, progress=False)
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            message = f"{part}: {weights.url} can't be fetched: {error}"
+            raise vgx.HubError(f"{message}; {instead}") from error
+        vgx.import_weights(download, new)
+        _as_noted(new)
+        for made in (new.with_suffix(".sha256"), new):
+            made.replace(folder / made.name)
     return file
 
 

@@ -37,12 +37,17 @@ def mean_of(
     `RecipeError` for one that takes labels.
     """
     unconditional(f"encoder {part}", inner)
-    encoder = inner.build(image, latent)
-    weights = [weight for weight in encoder.parameters() if weight.requires_grad]
-    if not weights:
-        return encoder
-    mean = output_on_black(encoder, image).mean.sum()
-    gradients = torch.autograd.grad(mean, weights, allow_unused=True)
+    if inner.type == "noisy":
+        text = "inner: 'noisy' changes samples, and of inner the mean is taken; put noisy outside"
+        raise vgx.RecipeError(f"encoder {part}: {text}")
+    # A model may be loaded where gradients are off.
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        encoder = inner.build(image, latent)
+        weights = [weight for weight in encoder.parameters() if weight.requires_grad]
+        if not weights:
+            return encoder
+        mean = output_on_black(encoder, image).mean.sum()
+        gradients = torch.autograd.grad(mean, weights, allow_unused=True)
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.requires_grad_(gradient is not None)
     return encoder

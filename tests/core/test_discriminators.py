@@ -234,6 +234,12 @@ FAMILIES = {
 }
 
 
+def test_no_more_latents_can_be_found_than_there_are():
+    losses = [GAN, {"type": "latent-regression", "latents": 1000}]
+    with pytest.raises(RecipeError, match="latents: 1000: the latent has . numbers"):
+        Engine(recipe(losses, **{"discriminator": IMAGE, "train.fakes": ["prior"]}), 1)
+
+
 @pytest.mark.parametrize("order", ["generator-first", "discriminator-first"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_network_gets_the_gradient_of_a_plain_loop(family, order, monkeypatch):

@@ -479,6 +479,32 @@ def test_the_step_of_the_whole_minibatch_is_gathered_when_it_is_read():
     assert whole(step) is step
 
 
+def test_the_whole_step_of_one_of_several_discriminators_is_gathered_too():
+    """An augmentation that observes a step asks for it; what is replaced is whole already."""
+    step = full_step(vgx.ImageSpec(8))
+    scores = {name: vgx.Score(torch.randn(8, 1)) for name in ("fine", "coarse")}
+
+    def work(rank):
+        def own(tensor):
+            return tensor.chunk(2)[rank] if tensor.dim() and len(tensor) == 8 else tensor
+
+        mine = with_tensors(step, own)
+        views = tuple(
+            (name, {"real_score": vgx.Score(own(score.logits)), "judges": "images"})
+            for name, score in scores.items()
+        )
+        every = whole(mine.but(views=views))
+        with vgx.replicated():
+            found = {name: every.about(name).real_score.logits for name in scores}
+            other = every.but(real=1 - every.real)
+            return {**found, "real": other.real, "z": other.z}
+
+    expected = {name: score.logits for name, score in scores.items()}
+    expected |= {"real": 1 - step.real, "z": step.z}
+    for found in each(2, work, images=4):
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_absent_values_stay_absent_in_the_whole_step():
     def work(_):
         own = full_step().but(prior=None)

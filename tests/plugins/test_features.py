@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import vgx
@@ -119,6 +122,23 @@ def test_inception_without_a_network_says_what_does_instead(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match=r"not cached; a local file works too: .*weights: FILE"):
         Inception().build(IMAGE)
+
+
+def test_processes_that_fetch_the_same_weights_do_not_disturb_each_other(tmp_path):
+    """Each has the file, and nothing is left beside it and its checksum."""
+    from vgx_builtin.weight_files import WeightFile, fetched
+
+    torch.save({"weight": torch.arange(1000.0)}, tmp_path / "w.pth")
+    weights = WeightFile("w", (tmp_path / "w.pth").as_uri(), "")
+    cache = vgx.cache_dir() / "weights"
+    for _ in range(5):
+        with ThreadPoolExecutor(4) as pool, warnings.catch_warnings():
+            warnings.simplefilter("ignore", vgx.Notice)
+            files = [pool.submit(fetched, weights, "test", "") for _ in range(4)]
+            assert {each.result() for each in files} == {cache / "w.safetensors"}
+        assert load_file(cache / "w.safetensors")["weight"].tolist() == [*range(1000)]
+        assert {each.name for each in cache.iterdir()} == {"w.safetensors", "w.sha256"}
+        shutil.rmtree(cache)
 
 
 def test_inception_that_cannot_be_fetched_leaves_nothing(monkeypatch):

@@ -138,7 +138,7 @@ def test_the_slope_is_the_values(name, side):
 @pytest.mark.parametrize(
     ("name", "settings", "side", "expected"),
     [
-        ("ssim", {}, 8, "8 pixels are fewer than a window has; 11 are needed"),
+        ("ssim", {}, 8, "images of 8 pixels are smaller than a window of 11"),
         ("ms-ssim", {}, 32, "scales: 3: needs images of 44 pixels, not 32; scales: 2 fits"),
         ("ms-ssim", {"scales": 5}, 96, "images of 176 pixels, not 96; scales: 3 fits"),
         ("ms-ssim", {"scales": 1}, 8, "images of 11 pixels, not 8; not even one scale fits"),
@@ -363,6 +363,17 @@ def test_feature_matching_does_not_pair_what_is_no_pair(changes, expected):
     real = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with pytest.raises(RecipeError, match=expected):
         examine(engine, vgx.discover(), Batch(real))
+
+
+@pytest.mark.parametrize("judges", ["latents", "pairs"])
+def test_feature_matching_pairs_images_alone(judges):
+    """A judge of latents or of images with latents has no pair of an image and its own."""
+    score = vgx.Score(torch.zeros(2, 1), (torch.ones(2, 3),))
+    given = {"real_score": score, "fake_score": score, "judges": judges}
+    at = step(**given, recon=torch.zeros(2, 1, 1, 1))
+    with pytest.raises(RecipeError, match=f"judges {judges}, not images; write statistic: mean"):
+        loss("feature-matching").generator(at)
+    assert loss("feature-matching", statistic="mean").generator(at) == 0
 
 
 def test_a_discriminator_without_features_is_told():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 import vgx
@@ -23,6 +25,10 @@ SCALE = 0.05  # of the noise of the linear model
 
 def metric(name, **fields):
     return vgx.discover().part("metric", name)(**fields)
+
+
+def metric_loss(name, **fields):
+    return vgx.discover().part("loss", name)(**fields)
 
 
 class Linear(nn.Module):
@@ -103,6 +109,35 @@ def test_the_importance_weighted_bound_is_the_tighter_one():
     assert wanted < few["iwae_bits_per_dim"] < few["bits_per_dim"]
 
 
+def test_a_learned_prior_takes_the_place_of_the_normal_one():
+    """The marginal of a linear model is then a mixture of Gaussians, one for each component."""
+    model = linear_model()
+    images, _ = data(model)
+    term = metric_loss("vamp-prior", components=2).build(IMAGE, LATENT).double()
+    model = replace(model, open_losses=lambda: {"vamp-prior": term})
+    found = measured(model, images, samples=300)
+    own, w, b = model.encoder(term.images), model.decoder.weight.numpy(), model.decoder.bias.numpy()
+    densities = [
+        scipy.stats.multivariate_normal(
+            w @ mean.detach().numpy() + b,
+            w @ np.diag(logvar.exp().detach().numpy()) @ w.T + SCALE**2 * np.eye(6),
+        )
+        for mean, logvar in zip(own.mean, own.logvar, strict=True)
+    ]
+    logs = [each.logpdf(images.flatten(1).numpy()) for each in densities]
+    nats = (np.logaddexp(*logs) - math.log(2)).mean() - 6 * math.log(255)
+    wanted = -nats / (6 * math.log(2))
+    assert abs(wanted - true_bits(images, data(model)[1])) > 0.3  # so N(0, I) would be seen
+    assert found["iwae_bits_per_dim"] == pytest.approx(wanted, abs=0.05)
+
+
+def test_a_learned_prior_that_is_not_there_is_missed():
+    model = small_model(IMAGE, LATENT)
+    recipe = vgx.load_recipe("vamp_prior")
+    with pytest.raises(RecipeError, match="exported without the prior"):
+        metric("bits-per-dim").build(IMAGE).use(replace(model, recipe=recipe, encoder=nn.Flatten()))
+
+
 def test_the_logistic_is_a_distribution_over_the_values_of_a_byte():
     part = metric("bits-per-dim", scale=0.02)
     x = (torch.arange(256) / 255).view(256, 1, 1, 1)
@@ -119,7 +154,8 @@ def test_the_logistic_is_a_distribution_over_the_values_of_a_byte():
 
 def test_the_likelihood_is_that_of_the_pixel_loss():
     part = metric("bits-per-dim")
-    for losses, kind in ((["bce", "kl"], "bernoulli"), (["l1", "kl"], "logistic")):
+    kinds = {"bernoulli": (["bce", "kl"], ["iwae"]), "logistic": (["l1", "kl"], ["l2", "kl"])}
+    for kind, losses in ((kind, losses) for kind, several in kinds.items() for losses in several):
         assert part.chosen(vgx.load_recipe("vae", {"losses": losses})) == kind
     x, logits = torch.rand(2, 1, 2, 2), torch.randn(2, 1, 2, 2)
     p = torch.sigmoid(logits).numpy()
@@ -163,6 +199,29 @@ class MappedLinear(Linear):
 
     def forward(self, z):
         return self.decode_mapped(self.map(z))
+
+
+class LabelledLinear(MappedLinear):
+    """The same, where w is shifted by the label."""
+
+    def map(self, z, labels):
+        return torch.tanh(2 * z) * (1 + 0.1 * labels[:, None])
+
+    def decode_mapped(self, w):
+        return Linear.forward(self, w)
+
+
+def test_paths_of_a_decoder_with_labels_take_all_classes_in_turn_where_images_have_none():
+    """As where images are those of another data set."""
+    model = linear_model()
+    model = replace(model, decoder=LabelledLinear(), recipe=vgx.load_recipe("cvae"))
+    images, found = torch.rand(40, 1, 2, 3), {}
+    for name, labels in (("none", None), ("in turn", torch.arange(40) % 6)):
+        state = metric("path-length", features=Pixels(), between="mapped").build(IMAGE)
+        state.use(model)
+        state.update(images, images, labels)
+        found[name] = state.compute()["path-length"]
+    assert found["none"] == found["in turn"] > 0
 
 
 @pytest.mark.parametrize("between", ["prior", "codes", "mapped"])
@@ -226,3 +285,5 @@ def test_paths_of_a_model_without_latents_begin_in_the_prior():
         metric("path-length", between="codes").build(IMAGE).use(empty)
     with pytest.raises(RecipeError, match="has no mapping network; write between: prior"):
         metric("path-length", between="mapped").build(IMAGE).use(linear_model())
+    with pytest.raises(ValidationError, match="weights are those of lpips: write lpips: vgg"):
+        metric("path-length", weights=Path("any.safetensors"))

@@ -122,6 +122,23 @@ def test_a_noisy_posterior_is_the_inner_one_but_for_its_samples(point):
     assert torch.allclose(samples.mean(0), plain.mean, atol=0.1)
 
 
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_a_wrapped_encoder_is_built_where_gradients_are_off(off):
+    """As in a notebook that only draws; what is frozen is the same."""
+    wrapped = part("encoder", "deterministic", inner=Means())
+    expected = [each.requires_grad for each in wrapped.build(IMAGE, FLAT).parameters()]
+    with off():
+        made = wrapped.build(IMAGE, FLAT)
+    assert [each.requires_grad for each in made.parameters()] == expected
+    assert len({*expected}) == 2
+
+
+def test_noise_is_outside_of_what_takes_the_mean():
+    inner = part("encoder", "noisy", inner=Means())
+    with pytest.raises(RecipeError, match="deterministic: inner: 'noisy' changes samples"):
+        part("encoder", "deterministic", inner=inner).build(IMAGE, FLAT)
+
+
 def test_noise_is_for_posteriors_that_are_not_quantised():
     inner = part("encoder", "vector-quantised", inner=Means(), codes=4)
     encoder = part("encoder", "noisy", inner=inner).build(IMAGE, FLAT)

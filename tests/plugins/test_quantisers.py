@@ -181,6 +181,10 @@ def test_a_latent_that_does_not_fit_is_named():
         part("finite-scalar", levels=(5, 5, 5)).build(IMAGE, vgx.LatentSpec((4, 4, 4)))
     with pytest.raises(RecipeError, match="at most 62 bits; the latent has 63 channels"):
         part("binary-spherical").build(IMAGE, vgx.LatentSpec((63,)))
+    most = part("finite-scalar", levels=(4,) * 31).build(IMAGE, vgx.LatentSpec((31,)))
+    assert most.codes == 2**62
+    with pytest.raises(RecipeError, match="at most 62 bits, and these need 64"):
+        part("finite-scalar", levels=(4,) * 32).build(IMAGE, vgx.LatentSpec((32,)))
     labelled = vgx.discover().part("encoder", "labelled")(inner=Means())
     quantiser = vgx.discover().part("encoder", "vector-quantised")(inner=labelled)
     with pytest.raises(RecipeError, match="vector-quantised: inner: 'labelled' takes labels"):

@@ -41,8 +41,7 @@ class WholeDraws(TorchFunctionMode):
 
 def _in_place(func: Function, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
     if tensor.dim() == 0:
-        drawn: Tensor = func(tensor, *args, **kwargs)
-        return drawn
+        return func(tensor, *args, **kwargs)
     if any(isinstance(each, Tensor) and each.dim() for each in (*args, *kwargs.values())):
         _unknown(func)  # a parameter for each image
     return tensor.copy_(own_rows(func(_for_all(tensor), *args, **kwargs)))
@@ -53,7 +52,7 @@ def _like(func: Function, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return drawn if tensor.dim() == 0 else own_rows(drawn)
 
 
-def _of_size(func: Function, *args: Any, **kwargs: Any) -> Tensor:
+def _of_size(func: Function, *args: Any, **kwargs: Any) -> Any:
     """Draw for `torch.rand(2, 3)`, `torch.rand((2, 3))` and `torch.randint(9, (2, 3))`."""
     limits: tuple[Any, ...] = ()
     if func is torch.randint:
@@ -61,8 +60,7 @@ def _of_size(func: Function, *args: Any, **kwargs: Any) -> Tensor:
         args = args[len(limits) :]
     size = kwargs.pop("size", args[0] if args and isinstance(args[0], Sequence) else args)
     if len(size) == 0:
-        drawn: Tensor = func(*limits, size=(), **kwargs)
-        return drawn
+        return func(*limits, size=(), **kwargs)
     whole = (size[0] * group().size, *size[1:])
     return own_rows(func(*limits, size=whole, **kwargs))
 

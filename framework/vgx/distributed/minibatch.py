@@ -5,7 +5,7 @@ Letters: b images of a process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -37,15 +37,18 @@ def whole(step: Step) -> Step:
 
     Its functions, such as `decode`, take whole minibatches, in `replicated`.
     """
-    return _view(step) if shares() else step
+    return _view(step, {}) if shares() else step
 
 
-def _view(values: T) -> T:
-    """Return an object with the same attributes, whose tensors are gathered when they are read."""
+def _view(values: T, whole: Mapping[str, Any]) -> T:
+    """Return an object with the same attributes, whose tensors are gathered when they are read.
+
+    Those in `whole` are of the whole minibatch already.
+    """
     kind: Any = type(values)
     view: T = object.__new__(_viewing(kind))
     vars(view).update(vars(values))
-    object.__setattr__(view, "_gathered", {})
+    object.__setattr__(view, "_gathered", {**whole})
     return view
 
 
@@ -61,7 +64,11 @@ def _viewing(kind: Any) -> Any:
             gathered[name] = _gathered(name, value)
         return gathered[name]
 
-    return type(kind.__name__, (kind,), {"__getattribute__": read, "__slots__": ("_gathered",)})
+    def but(self: Any, **changes: Any) -> Any:
+        return _view(kind(**{**vars(self), **changes}), changes)
+
+    members = {"__getattribute__": read, "but": but, "__slots__": ("_gathered",)}
+    return type(kind.__name__, (kind,), members)
 
 
 def _gathered(name: str, value: Any) -> Any:
@@ -70,5 +77,7 @@ def _gathered(name: str, value: Any) -> Any:
     if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
         return tuple(map(all_rows, value))
     if isinstance(value, Score | Gaussian) or (name == "posterior" and value is not None):
-        return _view(value)
+        return _view(value, {})
+    if name == "views":  # by name, what a step of this discriminator has
+        return tuple((key, {k: _gathered(k, v) for k, v in own.items()}) for key, own in value)
     return value

@@ -53,7 +53,7 @@ class StyleNetwork(nn.Module):
 
     @property
     def layers(self) -> int:
-        """L, the number of layers that take a style; the last colours share that before them."""
+        """L, the number of styles: colours have that of the convolution after them, if any."""
         return len(self.convolutions) + 1
 
     def forward(self, z: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 import vgx
+from vgx_builtin.encoders.binary_spherical import MOST_BITS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,5 +41,10 @@ class FiniteScalar(vgx.Encoder, type="finite-scalar"):
             raise vgx.RecipeError(
                 f"latent: finite-scalar has levels for {len(self.levels)} channels, and the latent "
                 f"has {latent.shape[0]}; try latent={str(shape).replace(' ', '')}"
+            )
+        if math.prod(self.levels) > 2**MOST_BITS:
+            raise vgx.RecipeError(
+                f"encoder finite-scalar: levels: an index has at most {MOST_BITS} bits, and these "
+                f"need {math.log2(math.prod(self.levels)):.0f}; take fewer channels or levels"
             )
         return QuantisedEncoder(mean_of(self.type, self.inner, image, latent), Grid(self.levels))

@@ -22,7 +22,8 @@ class Equivariance(vgx.Loss, type="equivariance"):
     beside the other terms in each step.
 
     Latents must be spatial, and for factors below 1 the decoder must take latents of other sizes:
-    one of convolutions, such as `residual`. What is not square is turned by 180 degrees alone.
+    one of convolutions, such as `residual`. What is not square is turned by 180 degrees alone. A
+    decoder with BatchNorm also counts the smaller images in its statistics; take `norm: group`.
     """
 
     smallest: Annotated[float, Field(gt=0, le=1)] = 0.25

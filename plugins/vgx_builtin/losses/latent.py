@@ -43,7 +43,9 @@ class Kl(vgx.Loss, type="kl"):
         del image
         first, end = self.latents or (0, latent.size)
         if not first < end <= latent.size:
-            message = f"there are the latents 0 to {latent.size}; write [first, end] within them"
+            message = (
+                f"the latent has {latent.size} numbers; write [first, end], end at most so many"
+            )
             raise vgx.RecipeError(f"loss {self.label}: latents: [{first}, {end}]: {message}")
         return self
 

@@ -26,6 +26,14 @@ class LatentRegression(vgx.Loss, type="latent-regression"):
     """How many latents the encoder must find, the first ones; `null` is all. The others are noise,
     as in the paper."""
 
+    def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> vgx.LossTerm:
+        """Return the loss itself. Raises `RecipeError` for more latents than there are."""
+        del image
+        if self.latents is not None and self.latents > latent.size:
+            text = f"the latent has {latent.size} numbers; write at most so many"
+            raise vgx.RecipeError(f"loss {self.label}: latents: {self.latents}: {text}")
+        return self
+
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the encoder inverts the decoder."""
         images = step.prior if step.has("prior") else step.decode(step.prior_z)

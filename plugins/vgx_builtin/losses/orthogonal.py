@@ -15,14 +15,16 @@ class Orthogonal(vgx.Loss, type="orthogonal"):
     """Filters of a layer that point in different directions (Brock et al. 2019, eq. 3).
 
     sum over the weights W of || W W^T * (1 - I) ||^2: all products of two different rows, squared.
-    A row is a filter of a convolution, or what leads to one output of a linear layer; its length
-    stays free. Parameters with one dimension, such as biases and gains, have no rows. With spectral
-    norm W is the weight before it. The authors' program adds the gradient 2 (W W^T * (1 - I)) W,
-    half of that of this value: its strength 1e-4 is the weight 5e-5 here.
+    A row is a filter of a convolution, or what leads to one output of a linear layer; of a
+    transposed convolution it is what one input channel leads to. Its length stays free. Parameters
+    with one dimension, such as biases and gains, have no rows. Frozen ones count too, without a
+    gradient: `leave_out` saves their time. With spectral norm W is the weight before it. The
+    authors' program adds the gradient 2 (W W^T * (1 - I)) W, half of that of this value: its
+    strength 1e-4 is the weight 5e-5 here.
     """
 
     weight: vgx.Weight = 1e-4
-    """Beta in the paper, which has 1e-4; a number or a schedule."""
+    """Beta in the paper, which has 1e-4."""
     network: Literal["encoder", "decoder", "discriminator"] = "decoder"
     """The network whose weights count; the player that trains it gets the term."""
     leave_out: tuple[str, ...] = ("*embedding*",)

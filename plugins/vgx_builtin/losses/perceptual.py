@@ -27,7 +27,7 @@ class FeatureMatching(vgx.Loss, type="feature-matching"):
     ones of `multi-scale` are those of its coarsest scale."""
     statistic: Literal["pairs", "mean"] = "pairs"
     """What is compared: each image, or the mean of the batch. With `pairs`, `train.fakes` must name
-    `recon`."""
+    `recon`, and the discriminator must judge images."""
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the features are the same."""
@@ -40,6 +40,9 @@ class FeatureMatching(vgx.Loss, type="feature-matching"):
         if not reals:
             raise vgx.RecipeError("the discriminator gives no features; use another one")
         pairs = self.statistic == "pairs"
+        if pairs and step.judges != "images":
+            text = f"the discriminator judges {step.judges}, not images; write statistic: mean"
+            raise vgx.RecipeError(f"statistic: pairs compares images: {text}")
         if pairs and step.recon is not None and "recon" not in step.fakes:
             raise vgx.RecipeError("statistic: pairs needs 'recon' in train.fakes; mean does not")
         wide = torch.promote_types(reals[0].dtype, torch.float32)

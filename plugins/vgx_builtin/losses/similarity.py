@@ -37,7 +37,8 @@ class Ssim(vgx.Loss, type="ssim"):
 
         side = min(step.real.shape[2:])
         if side < WINDOW:
-            raise vgx.RecipeError(f"{side} pixels are fewer than a window has; {WINDOW} are needed")
+            text = f"images of {side} pixels are smaller than a window of {WINDOW}"
+            raise vgx.RecipeError(f"loss {self.label}: {text}; leave it out, or make images larger")
         recon: Any = step.recon
         value: Any = structural_similarity_index_measure(recon, step.real, data_range=1.0)
         distance: Tensor = 1 - value

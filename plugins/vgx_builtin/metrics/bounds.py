@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 import vgx
+from vgx_builtin.losses.latent import log_normal
+from vgx_builtin.losses.vamp_prior_term import VampPriorTerm
 
 
 class Bounds:
@@ -34,6 +36,15 @@ class Bounds:
         if model.encoder is None:
             raise vgx.RecipeError("metric bits-per-dim: the recipe has no encoder")
         self.model, self.kind = model, self.chosen(model.recipe)
+        terms = [each for each in model.losses.values() if isinstance(each, VampPriorTerm)]
+        self.mixture: tuple[Tensor, Tensor] | None = None  # [K, *Z] each, of a learned prior
+        if not terms and any(loss.type == "vamp-prior" for loss in model.recipe.losses):
+            text = "the model was exported without the prior that it has learned; give the run"
+            raise vgx.RecipeError(f"metric bits-per-dim: {text}")
+        if terms:
+            with torch.no_grad():
+                others = terms[0].mixture(model.posterior)
+            self.mixture = others.mu.double(), others.logvar.double()
 
     @torch.no_grad()
     def update(self, real: Tensor, fake: Tensor, labels: Tensor | None = None) -> None:
@@ -50,13 +61,20 @@ class Bounds:
         weights = []
         for each in eps:
             z = mu + (logvar / 2).exp() * each  # [B, *Z]
-            prior = (logvar + each.square() - z.square()).flatten(1).sum(1) / 2  # log p(z) - log q
+            prior = self._log_prior(z) - log_normal(z, mu, logvar)  # [B]
             logits = self.model.decode_logits(z.float(), labels)  # [B, C, H, W]
             weights.append(self.log_likelihood(self.kind, real, logits) + prior)
         log_w = torch.stack(weights)  # [K, B]
         tight = log_w.logsumexp(0) - math.log(self.samples)  # [B]
         self.nats += torch.stack([log_w.mean(0).sum(), tight.sum()]).cpu()
         self.count += len(real)
+
+    def _log_prior(self, z: Tensor) -> Tensor:
+        """[B]  log p(z) of latents [B, *Z]."""
+        if self.mixture is None:
+            return log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+        each = log_normal(z[:, None], *self.mixture)  # [B, K]
+        return each.logsumexp(1) - math.log(each.shape[1])
 
     def compute(self) -> dict[str, float]:
         """Return the bits for each pixel value, mean over images."""

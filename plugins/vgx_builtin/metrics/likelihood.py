@@ -11,15 +11,17 @@ import vgx
 if TYPE_CHECKING:
     from torch import Tensor
 
+BERNOULLI = {"bce", "iwae"}  # losses to which each pixel value is a probability
+
 
 class BitsPerDim(vgx.Metric, type="bits-per-dim"):
     """Bits for each pixel value of an image, by bounds of the model's likelihood; less is better.
 
-    With z_k ~ q(z|x) and w_k = p(x|z_k) p(z_k) / q(z_k|x), D pixel values and p(z) = N(0, I):
-    bits_per_dim is -mean_k(log2 w_k) / D, the evidence lower bound (Kingma and Welling 2014), and
-    iwae_bits_per_dim is -log2(mean_k w_k) / D, the importance-weighted bound (Burda et al. 2016,
-    eq. 8), which is nearer to the likelihood the more samples there are. The posterior must be a
-    Gaussian. m is the sigmoid of the decoder's logits.
+    With z_k ~ q(z|x) and w_k = p(x|z_k) p(z_k) / q(z_k|x) and D pixel values: bits_per_dim is
+    -mean_k(log2 w_k) / D, the evidence lower bound (Kingma and Welling 2014), and iwae_bits_per_dim
+    is -log2(mean_k w_k) / D, the importance-weighted bound (Burda et al. 2016, eq. 8), which is
+    nearer to the likelihood the more samples there are. p(z) is N(0, I), or the mixture of the loss
+    `vamp-prior`. The posterior must be a Gaussian. m is the sigmoid of the decoder's logits.
     """
 
     pairs: ClassVar[bool] = True
@@ -34,7 +36,7 @@ class BitsPerDim(vgx.Metric, type="bits-per-dim"):
     """p(x|z) of a pixel value: `bernoulli`, x log m + (1 - x) log(1 - m), which is a probability of
     black and white only; `logistic`, a logistic distribution about m, cut into the 256 values of a
     byte (Salimans et al. 2017, eq. 2); `gaussian`, the density of N(m, scale^2) times 1/255;
-    `auto`, `bernoulli` with the loss `bce`, else `logistic`."""
+    `auto`, `bernoulli` with the loss `bce` or `iwae`, else `logistic`."""
     scale: PositiveFloat = 0.05
     """The scale of `logistic` and `gaussian`, in pixel values of [0, 1]."""
 
@@ -48,7 +50,7 @@ class BitsPerDim(vgx.Metric, type="bits-per-dim"):
         """Return the likelihood for a recipe."""
         if self.likelihood != "auto":
             return self.likelihood
-        return "bernoulli" if "bce" in {loss.type for loss in recipe.losses} else "logistic"
+        return "bernoulli" if BERNOULLI & {loss.type for loss in recipe.losses} else "logistic"
 
     def log_likelihood(self, kind: str, x: Tensor, logits: Tensor) -> Tensor:
         """[B]  log p(x|z) in nats of images x [B, C, H, W] in [0, 1], in float64."""

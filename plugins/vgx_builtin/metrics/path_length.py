@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
 
 import vgx
 from vgx_builtin.features.random_conv import RandomConv
@@ -40,6 +41,13 @@ class PathLength(vgx.Metric, type="path-length"):
     the rounding of float32."""
     most: PositiveInt = 1000
     """The largest number of pairs."""
+
+    @model_validator(mode="after")
+    def _weights_of_lpips(self) -> Self:
+        if self.weights is not None and self.lpips is None:
+            message = "weights are those of lpips: write lpips: vgg or lpips: alex too"
+            raise PydanticCustomError("weights", message)
+        return self
 
     def build(self, image: vgx.ImageSpec) -> vgx.MetricState:
         """Return a new, empty state."""

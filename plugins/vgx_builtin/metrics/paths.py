@@ -91,8 +91,11 @@ class Paths:
         if self.between != "mapped":
             return self.model.decode(self._at(a, b, t).float(), labels)
         device = self.model.codes.device
-        conditional = labels is not None and self.model.recipe.decoder.conditional
-        own = (labels.to(device),) if labels is not None and conditional else ()
+        own: tuple[Tensor, ...] = ()
+        if self.model.recipe.decoder.conditional:
+            if labels is None:  # images of another data set: all classes in turn, as in `decode`
+                labels = torch.arange(len(a)) % self.model.recipe.image.classes
+            own = (labels.to(device),)
         near, far = (self.mapped.map(side.float().to(device), *own) for side in (a, b))  # [N, *W]
         w = _lerp(near.double(), far.double(), t.to(device)).float()
         return self.mapped.decode_mapped(w).sigmoid()

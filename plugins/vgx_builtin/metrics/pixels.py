@@ -112,7 +112,9 @@ class MsSsim(vgx.Metric, type="ms-ssim"):
         measure: Any = partial(
             similarity, data_range=1.0, betas=betas, normalize="relu", reduction="none"
         )
-        return Mean(self.type, lambda real, fake: measure(fake, real).reshape(len(real)))
+        return Mean(
+            self.type, lambda real, fake: measure(fake.double(), real.double()).reshape(len(real))
+        )
 
     def why_not(self, image: vgx.ImageSpec, real: int, generated: int) -> str:
         """Return why images are too small."""
@@ -129,6 +131,8 @@ def _ssim(real: Tensor, fake: Tensor) -> Tensor:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     measure: Any = structural_similarity_index_measure
+    # A variance is a difference of large numbers: a GPU's convolutions would be too coarse for it.
+    real, fake = real.double(), fake.double()
     _, windows = measure(fake, real, data_range=1.0, reduction="none", return_full_image=True)
     reach = WINDOW // 2  # of a window around its pixel; those nearer to the border leave the image
     inner: Tensor = windows[:, :, reach:-reach, reach:-reach]  # [B, C, H - 10, W - 10]
