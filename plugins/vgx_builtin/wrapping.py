@@ -83,6 +83,27 @@ class NoisyEncoder(nn.Module):
         raise vgx.RecipeError(f"encoder noisy: {given}; it takes a Gaussian, or deterministic")
 
 
+class WithCategories(nn.Module):
+    """A decoder whose first channels are blocks that become one-hot vectors."""
+
+    def __init__(self, inner: nn.Module, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.inner, self.sizes = inner, sizes
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Latents [B, *Z] -> logits [B, C, H, W]."""
+        blocks = torch.split(z, [*self.sizes, z.shape[1] - sum(self.sizes)], 1)  # [B, K, ..] each
+        logits: Tensor = self.inner(torch.cat([*map(one_hot, blocks[:-1]), blocks[-1]], 1))
+        return logits
+
+
+def one_hot(block: Tensor) -> Tensor:
+    """[B, K, ...]  One-hot vectors of the largest of K numbers, with the gradient of a softmax."""
+    soft = block.softmax(1)
+    hard = F.one_hot(block.argmax(1), block.shape[1]).movedim(-1, 1).to(soft)
+    return soft + (hard - soft).detach()
+
+
 class MultiScaleDiscriminator(nn.Module):
     """One discriminator for the image, one for the image at half its size, and so on."""
 

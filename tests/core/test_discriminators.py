@@ -194,7 +194,23 @@ def info(networks, real):
     return {"encoder": 2 * found, "decoder": 2 * found + fooled, "discriminator": own}
 
 
+def info_with_categories(networks, real):
+    """The first three latents are a category, which the inner decoder gets as a one-hot vector."""
+    _, _, _, p, _ = passed(networks, real)
+    which = p[:, :3].argmax(1)
+    inner = torch.zeros_like(p)
+    inner[:, 3:], inner[range(len(p)), which] = p[:, 3:], 1.0
+    decoded = networks["decoder"].inner(inner).sigmoid()
+    found, judge = networks["encoder"](decoded).mu, networks["discriminator"]
+    nats = -found[:, :3].log_softmax(1)[range(len(p)), which].mean()
+    found = (nats + sum((0.5 * (found[:, j] - p[:, j]) ** 2).mean() for j in (3, 4))) / 3
+    fooled = SOFT(-judge(decoded).logits).mean()
+    own = SOFT(-judge(real).logits).mean() + SOFT(judge(decoded.detach()).logits).mean()
+    return {"encoder": 2 * found, "decoder": 2 * found + fooled, "discriminator": own}
+
+
 GAN = "bce-adversarial"
+CATEGORIES = {"type": "latent-regression", "categories": [3], "latents": 5, "weight": 2}
 FAMILIES = {
     "aae": (
         aae,
@@ -231,12 +247,28 @@ FAMILIES = {
         [GAN, {"type": "latent-regression", "latents": 3, "weight": 2}],
         {"discriminator": IMAGE, "train.fakes": ["prior"]},
     ),
+    "infogan with categories": (
+        info_with_categories,
+        [GAN, CATEGORIES],
+        {
+            "discriminator": IMAGE,
+            "train.fakes": ["prior"],
+            "decoder": {
+                "type": "categorical",
+                "sizes": [3],
+                "inner": {"type": "conv-transpose", "widths": [16, 8]},
+            },
+        },
+    ),
 }
 
 
 def test_no_more_latents_can_be_found_than_there_are():
     losses = [GAN, {"type": "latent-regression", "latents": 1000}]
     with pytest.raises(RecipeError, match="latents: 1000: the latent has . numbers"):
+        Engine(recipe(losses, **{"discriminator": IMAGE, "train.fakes": ["prior"]}), 1)
+    losses = [GAN, {"type": "latent-regression", "categories": [4, 3], "latents": 6}]
+    with pytest.raises(RecipeError, match="categories: they need a flat latent of 7 numbers"):
         Engine(recipe(losses, **{"discriminator": IMAGE, "train.fakes": ["prior"]}), 1)
 
 
@@ -374,7 +406,7 @@ def examined(losses, **changes):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_audit_passes_and_measures_each(family):
     _, losses, changes = FAMILIES[family]
-    if family == "infogan":  # its encoder gives a variance that nothing trains
+    if family.startswith("infogan"):  # its encoder gives a variance that nothing trains
         inner = {"type": "conv", "widths": [8, 16]}
         changes = {**changes, "encoder": {"type": "deterministic", "inner": inner}}
     found = examined(losses, **changes)

@@ -39,6 +39,7 @@ FIELDS = {
     "decoder/conv-transpose": SMALL,
     "decoder/dcgan": SMALL,
     "decoder/ladder": {"widths": [8, 8, 4], "top": 4},
+    "decoder/categorical": {"sizes": (3,), "inner": {"type": "conv-transpose", **SMALL}},
     "decoder/labelled": {"inner": {"type": "conv-transpose", **SMALL}},
     "decoder/residual": SMALL,
     "decoder/style": {**SMALL, "styles": 6, "mapping": 2},

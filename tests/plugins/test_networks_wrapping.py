@@ -11,6 +11,7 @@ from torch import nn
 
 import vgx
 from vgx.errors import RecipeError
+from vgx_builtin.wrapping import WithCategories
 
 IMAGE = vgx.ImageSpec(size=8, classes=3)
 FLAT, SPATIAL = vgx.LatentSpec((2,)), vgx.LatentSpec((2, 4, 4))
@@ -87,6 +88,39 @@ def random_images(n=2, size=8):
 
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+# --- categories --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("places", [(), (2, 2)])
+def test_the_first_latents_become_categories_with_the_gradient_of_a_softmax(places):
+    network = WithCategories(nn.Identity(), (3, 2))
+    z = torch.randn(4, 7, *places, generator=generator(), requires_grad=True)
+    given = network(z)
+    assert torch.equal(given[:, 5:], z[:, 5:])
+    for block in (slice(0, 3), slice(3, 5)):
+        assert given[:, block].sum(1).flatten().tolist() == [1.0] * given[:, 0].numel()
+        assert torch.equal(given[:, block].argmax(1), z[:, block].argmax(1))
+        values = torch.randn(given[:, block].shape, generator=generator())
+        (slope,) = torch.autograd.grad((given[:, block] * values).sum(), z, retain_graph=True)
+        p = z[:, block].softmax(1)  # dp_i / dz_j = p_i (1[i = j] - p_j)
+        expected = p * (values - (p * values).sum(1, keepdim=True))
+        assert torch.allclose(slope[:, block], expected, atol=1e-6)
+
+
+def test_each_category_is_as_probable():
+    z = torch.randn(30_000, 5, generator=generator())
+    shares = WithCategories(nn.Identity(), (5,))(z).mean(0)
+    assert torch.allclose(shares, torch.full((5,), 0.2), atol=0.01)
+
+
+def test_categories_that_cannot_be_are_refused():
+    with pytest.raises(RecipeError, match="they need 10 channels, and the latent has 2"):
+        part("decoder", "categorical", inner=Weighty()).build(FLAT, IMAGE)
+    style = part("decoder", "style", widths=(8, 8))
+    with pytest.raises(RecipeError, match="inner: 'style' has a mapping network"):
+        part("decoder", "categorical", sizes=(2,), inner=style).build(vgx.LatentSpec((4,)), IMAGE)
 
 
 # --- encoders ----------------------------------------------------------------------------------

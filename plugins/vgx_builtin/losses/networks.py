@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 import vgx
 from vgx_builtin.losses.latent import gaussian
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 class LatentRegression(vgx.Loss, type="latent-regression"):
     """The encoder finds the draw from N(0, I) that an image was decoded of: InfoGAN's term.
 
-    1/2 mean (mu(G(p)) - p)^2 over the batch and the first `latents` of each draw p. That is minus
-    the log-likelihood of a Gaussian q(p | image) with deviation 1, but for a constant: a lower
-    bound of the mutual information of these latents and the image (Chen et al. 2016, section 5). It
-    trains decoder and encoder, which takes the place of the paper's network Q.
+    1/2 (mu(G(p)) - p)^2 of a latent of a draw p, the cross-entropy of a category; mean over the
+    batch, and over categories and the other ones of the first `latents`. That is minus the
+    log-likelihood of q(p | image), a Gaussian with deviation 1 and categories, but for a constant:
+    a lower bound of the mutual information of these latents and the image (Chen et al. 2016,
+    section 5). It trains decoder and encoder, which takes the place of the paper's network Q.
     """
 
     latents: PositiveInt | None = None
     """How many latents the encoder must find, the first ones; `null` is all. The others are noise,
     as in the paper."""
+    categories: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    """Sizes of blocks of the first latents that are categories, as in the decoder `categorical`:
+    the block's term is the cross-entropy, with the encoder's mean as logits."""
 
     def build(self, image: vgx.ImageSpec, latent: vgx.LatentSpec) -> vgx.LossTerm:
         """Return the loss itself. Raises `RecipeError` for more latents than there are."""
@@ -32,13 +36,29 @@ class LatentRegression(vgx.Loss, type="latent-regression"):
         if self.latents is not None and self.latents > latent.size:
             text = f"the latent has {latent.size} numbers; write at most so many"
             raise vgx.RecipeError(f"loss {self.label}: latents: {self.latents}: {text}")
+        if self.categories and (len(latent.shape) > 1 or sum(self.categories) > self._end(latent)):
+            text = f"they need a flat latent of {sum(self.categories)} numbers or more"
+            raise vgx.RecipeError(f"loss {self.label}: categories: {text}, and as many latents")
         return self
+
+    def _end(self, latent: vgx.LatentSpec) -> int:
+        return self.latents or latent.size
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the encoder inverts the decoder."""
+        import torch
+        from torch.nn import functional as F
+
         images = step.prior if step.has("prior") else step.decode(step.prior_z)
-        distance = step.encode(images).mean - step.prior_z  # [B, *Z]
-        return 0.5 * distance.flatten(1)[:, : self.latents].square().mean()
+        drawn = step.prior_z.flatten(1)[:, : self.latents]  # [B, latents]
+        found = step.encode(images).mean.flatten(1)[:, : self.latents]  # [B, latents]
+        sizes = [*self.categories, drawn.shape[1] - sum(self.categories)]
+        *blocks, others = zip(
+            *(torch.split(each, sizes, 1) for each in (drawn, found)), strict=True
+        )
+        terms = [F.cross_entropy(logits, block.argmax(1)) for block, logits in blocks]
+        squares = (others[1] - others[0]).square().mean(0) / 2  # [latents that are no categories]
+        return torch.cat([squares, *(term[None] for term in terms)]).mean()
 
 
 class SoftIntroEncoder(vgx.Loss, type="soft-intro-encoder"):
