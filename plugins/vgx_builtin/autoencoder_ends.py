@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import vgx
-from vgx_builtin.modules import pixels, smallest_sides
+from vgx_builtin.modules import at_least_float32, pixels, smallest_sides
 
 EDGE = 1e-6  # distance of the images from 0 and 1, where their logits are infinite
 
@@ -32,7 +32,7 @@ def image_logits(images: Tensor) -> Tensor:
     were there, so that no pixel stops learning. Near 1 the slopes of logit and sigmoid would not
     cancel in float32, so the slope of the sigmoid is taken where the logit is rounded.
     """
-    images = images.to(torch.promote_types(images.dtype, torch.float32))
+    images = at_least_float32(images)
     inside = images.clamp(EDGE, 1 - EDGE)
     logits = inside.logit()
     with torch.no_grad():

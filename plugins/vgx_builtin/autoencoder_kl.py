@@ -11,7 +11,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 import vgx
@@ -23,6 +22,7 @@ from vgx_builtin.autoencoder_blocks import (
     levels,
 )
 from vgx_builtin.autoencoder_ends import image_logits, require_latent
+from vgx_builtin.modules import at_least_float32
 
 
 def require_fit(
@@ -88,8 +88,7 @@ class KLEncoder(nn.Module):
     def forward(self, images: Tensor) -> vgx.Gaussian:
         """Images [B, C, H, W] in [0, 1] -> a Gaussian over [B, *Z], at least in float32."""
         moments = self.quant_conv(self.encoder(images * 2 - 1))
-        wide = torch.promote_types(moments.dtype, torch.float32)
-        mu, logvar = moments.to(wide).chunk(2, 1)
+        mu, logvar = at_least_float32(moments).chunk(2, 1)
         return vgx.Gaussian(mu, logvar)
 
 
@@ -107,4 +106,4 @@ class KLDecoder(nn.Module):
         Their sigmoid is (y + 1) / 2, cut off at 0 and 1, where y is the image in [-1, 1].
         """
         y = self.decoder(self.post_quant_conv(z))
-        return image_logits((y.to(torch.promote_types(y.dtype, torch.float32)) + 1) / 2)
+        return image_logits((at_least_float32(y) + 1) / 2)

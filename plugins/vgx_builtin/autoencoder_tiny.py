@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from vgx_builtin.autoencoder_blocks import TinyBlock
 from vgx_builtin.autoencoder_ends import image_logits
+from vgx_builtin.modules import at_least_float32
 from vgx_builtin.posteriors import Point
 
 BOUND = 3  # of the latents that the decoder's layers get
@@ -31,7 +31,7 @@ class TinyEncoder(nn.Module):
     def forward(self, images: Tensor) -> Point:
         """Images [B, C, H, W] in [0, 1] -> a point [B, *Z], at least in float32."""
         z = self.encoder(images)
-        return Point(z.to(torch.promote_types(z.dtype, torch.float32)))
+        return Point(at_least_float32(z))
 
 
 class TinyDecoder(nn.Module):

@@ -15,10 +15,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 import vgx
-from vgx_builtin.modules import glorot, normalisation
+from vgx_builtin.modules import at_least_float32, glorot, normalisation
 from vgx_builtin.residual import ResidualBlock
 
-MOST = 5.0  # of |logvar| of the lower level, as in the program of NVAE's authors
+MOST_LOGVAR = 5.0  # of |logvar| of the lower level, as in the program of NVAE's authors
 
 
 class LadderEncoder(nn.Module):
@@ -54,8 +54,8 @@ class LadderEncoder(nn.Module):
             message = "its decoder must be `ladder` with the same `top` and `lower`"
             raise vgx.RecipeError(f"encoder ladder: {message}")
         features = self.begin(images)  # [B, F, h, w]
-        mu, logvar = _wide(self.below(features)).chunk(2, 1)  # [B, c, h, w]
-        top_mu, top_logvar = _wide(self.above(self.end(features))).chunk(2, 1)  # [B, D]
+        mu, logvar = at_least_float32(self.below(features)).chunk(2, 1)  # [B, c, h, w]
+        top_mu, top_logvar = at_least_float32(self.above(self.end(features))).chunk(2, 1)  # [B, D]
         lower = partial(_merged, decoder, vgx.Gaussian(mu, bounded(logvar)))
         return LadderPosterior(vgx.Gaussian(top_mu, top_logvar), lower)
 
@@ -96,7 +96,7 @@ class LadderDecoder(nn.Module):
     def descend(self, top: Tensor) -> tuple[Tensor, vgx.Gaussian]:
         """The upper level [B, D] -> features [B, F, h, w], and p(z1 | z2) over [B, c, h, w]."""
         features = self.begin(top)  # [B, F, h, w]
-        mu, logvar = _wide(self.prior(features)).chunk(2, 1)  # [B, c, h, w]
+        mu, logvar = at_least_float32(self.prior(features)).chunk(2, 1)  # [B, c, h, w]
         return features, vgx.Gaussian(mu, bounded(logvar))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -157,8 +157,4 @@ def relative(own: vgx.Gaussian, prior: vgx.Gaussian) -> vgx.Gaussian:
 
 def bounded(logvar: Tensor) -> Tensor:
     """Return log variances within -5 and 5, by a tanh."""
-    return MOST * (logvar / MOST).tanh()
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return MOST_LOGVAR * (logvar / MOST_LOGVAR).tanh()

@@ -20,6 +20,11 @@ from vgx_builtin.pretrained import Standardise
 SLOPE = 0.2  # of LeakyReLU, as in DCGAN (Radford et al. 2016)
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32; one in float64 stays in float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 class GaussianEncoder(nn.Module):
     """A trunk that gives features, and two layers that compute mu and logvar from them."""
 
@@ -31,8 +36,7 @@ class GaussianEncoder(nn.Module):
         """Images [B, C, H, W] -> a Gaussian over [B, *Z], at least in float32."""
         features = self.trunk(images)  # [B, F] or [B, F, h, w]
         mu, logvar = self.mu(features), self.logvar(features)  # [B, *Z]
-        wide = torch.promote_types(mu.dtype, torch.float32)
-        return vgx.Gaussian(mu.to(wide), logvar.to(wide))
+        return vgx.Gaussian(at_least_float32(mu), at_least_float32(logvar))
 
 
 class StagedDiscriminator(nn.Module):

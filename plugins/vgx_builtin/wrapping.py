@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vgx
+from vgx_builtin.modules import at_least_float32
 from vgx_builtin.posteriors import NoisyGaussian, NoisyPoint, Point
 
 MOST_PLACES = 2**18  # of one scale in the logits of a multi-scale discriminator
@@ -118,8 +119,7 @@ class MultiScaleDiscriminator(nn.Module):
         for network in self.networks:
             score = network(images)
             # The gradients of all repetitions are added up, for which bfloat16 is too coarse.
-            wide = torch.promote_types(score.logits.dtype, torch.float32)
-            scales.append(score.logits.flatten(1).to(wide))  # [B, h*w]
+            scales.append(at_least_float32(score.logits.flatten(1)))  # [B, h*w]
             features += score.features
             images = F.avg_pool2d(images, 2)
         sizes = [logits.shape[1] for logits in scales]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import vgx
+from vgx_builtin.modules import at_least_float32
 from vgx_builtin.style_layers import SMALL, Blur, EqualLinear, Leaky, ModulatedConv
 
 RATE = 0.01  # of the mapping network, as a share of the learning rate
@@ -83,7 +84,7 @@ class StyleNetwork(nn.Module):
     def _styles(self, z: Tensor) -> Tensor:
         """Latents [B, Z] -> styles [B, S], at least in float32."""
         w: Tensor = self.mapping(z * (z.square().mean(1, keepdim=True) + SMALL).rsqrt())
-        return w.to(torch.promote_types(w.dtype, torch.float32))
+        return at_least_float32(w)
 
     def _follow(self, w: Tensor) -> None:
         """Let the mean follow styles [B, S]: as a plain mean over the first batches."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import vgx
+from vgx_builtin.modules import at_least_float32
 from vgx_builtin.style_layers import SMALL, Blur, EqualConv, Leaky
 
 
@@ -46,9 +47,8 @@ class MinibatchDeviation(nn.Module):
         The standard deviation at each place of each feature over the N images of a group, averaged
         over places and features. Image i is of the group i mod (B / N).
         """
-        every = vgx.gather(x)  # [B, F, h, w]
+        every = at_least_float32(vgx.gather(x))  # [B, F, h, w]
         n = max(n for n in range(1, self.group + 1) if len(every) % n == 0)
-        every = every.to(torch.promote_types(x.dtype, torch.float32))
         groups = every.reshape(n, -1, *x.shape[1:])  # [N, B/N, F, h, w]
         deviation = (groups.var(0, correction=0) + SMALL).sqrt().mean((1, 2, 3))  # [B/N]
         plane = vgx.own_rows(deviation.to(x.dtype).repeat(n))[:, None, None, None]  # [B, 1, 1, 1]

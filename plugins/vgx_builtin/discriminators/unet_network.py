@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import vgx
-from vgx_builtin.modules import glorot
+from vgx_builtin.modules import at_least_float32, glorot
 from vgx_builtin.residual import ResidualBlock, SumPool, halving_blocks
 
 
@@ -45,6 +45,6 @@ class UnetDiscriminator(nn.Module):
             decoded.append(x)
         pixels = self.pixels(x)  # [B, 1, H, W]
         # The gradients of all repetitions are added up, for which bfloat16 is too coarse.
-        wide = torch.promote_types(whole.dtype, torch.float32)
-        whole = whole.to(wide)[:, :, None, None].expand_as(pixels)  # [B, 1, H, W]
-        return vgx.Score(torch.cat([whole, pixels.to(wide)], 2), (*encoded, *decoded))
+        whole, pixels = at_least_float32(whole), at_least_float32(pixels)
+        whole = whole[:, :, None, None].expand_as(pixels)  # [B, 1, H, W]
+        return vgx.Score(torch.cat([whole, pixels], 2), (*encoded, *decoded))

@@ -34,6 +34,8 @@ class FeatureMatching(vgx.Loss, type="feature-matching"):
         import torch
         from torch.nn import functional as F
 
+        from vgx_builtin.modules import at_least_float32
+
         chosen = slice(-1, None) if self.layers == "last" else slice(None)
         reals = step.real_score.features[chosen]
         fakes = step.fake_score.features[chosen]
@@ -45,10 +47,9 @@ class FeatureMatching(vgx.Loss, type="feature-matching"):
             raise vgx.RecipeError(f"statistic: pairs compares images: {text}")
         if pairs and step.recon is not None and "recon" not in step.fakes:
             raise vgx.RecipeError("statistic: pairs needs 'recon' in train.fakes; mean does not")
-        wide = torch.promote_types(reals[0].dtype, torch.float32)
         distances = []
         for real, fake in zip(reals, fakes, strict=True):  # [B, ...] and [F*B, ...]
-            target, values = real.detach().type(wide), fake.type(wide)
+            target, values = at_least_float32(real.detach()), at_least_float32(fake)
             if pairs:
                 by_kind = values.chunk(len(fake) // len(real))  # [B, ...] for each of step.fakes
                 distances.append(F.mse_loss(by_kind[step.fakes.index("recon")], target))
