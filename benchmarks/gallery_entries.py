@@ -151,6 +151,8 @@ ENTRIES = {
             "discriminator.widths=[32, 64, 64, 64]", "diff_augment.0.thousands=20",
             "train.batch=16",
         ),
+        why="Clear faces in many colours, nearly all with short hair: recall is 0.0005. Truncation"
+        " (psi 0.7) makes them more alike. After 2,000 steps the Frechet distance was 6.7.",
     ),
     "biggan": Entry(
         1500,

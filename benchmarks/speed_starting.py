@@ -26,9 +26,10 @@ os._exit(1)
 FIRST_STEP, LAST_STEP = UNTIL % "loop.Training.step", UNTIL % "ending._close"
 
 
-ABOUT = """Most of the time before the first step is the import of torch, of which vgx needs less
-than `import torch, timm` loads. Help loads every plugin for the commands that it adds, but not its
-parts; in the first edition help loaded no plugin."""
+ABOUT = """Most of the time before the first step is `import torch`. A run of `tiny` is shorter than
+in the first edition; help, `vgx plugins` and `vgx check` take longer, since they load more plugins
+and parts. Help loads every plugin for the commands that it adds, but not its parts; in the first
+edition it loaded no plugin."""
 # Whole commands: functions of the first edition had other names.
 WHOLE = (
     "`vgx --help`", "`vgx plugins`", "`vgx check tiny`", "`vgx run tiny` to its end, with the page",
@@ -40,6 +41,7 @@ def commands(python: str) -> dict[str, list[str]]:
     return {
         "`vgx --help`": [*program, "--help"],
         "`vgx plugins`": [*program, "plugins"],
+        "`import torch`": [python, "-c", "import torch"],
         "`import torch, timm`": [python, "-c", "import torch, timm"],
         "the imports of `vgx check`": [python, "-c", CHECKED],
         "`vgx check tiny`": [*program, "check", "recipes/tiny.yaml"],

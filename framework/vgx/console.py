@@ -152,7 +152,7 @@ class Progress:
         speed = (self.done - marks[0][1]) / max(now - marks[0][0], 1e-9)  # items a second
         images = speed * self.images
         self.rate = images_per_second(images) if speed else ""
-        known = len(marks) > RATE_COUNT and self.done < self.total
+        known = speed > 0 and len(marks) > RATE_COUNT and self.done < self.total
         self.left = f"{_clock((self.total - self.done) / speed)} left" if known else ""
 
     @property

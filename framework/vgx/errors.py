@@ -126,11 +126,10 @@ def noticing(notices: list[str]) -> Iterator[None]:
     """Append to `notices` the messages of all `Notice` warnings in the block."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Notice)
-        yield
-    for warning in caught:
-        if issubclass(warning.category, Notice):
-            notices.append(str(warning.message))
-        else:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
+        try:
+            yield
+        finally:  # what explains an error is shown, too
+            notices += [str(each.message) for each in caught if issubclass(each.category, Notice)]
+            others = [each for each in caught if not issubclass(each.category, Notice)]
+    for other in others:
+        warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)

@@ -532,7 +532,8 @@ def test_the_folder_in_which_vgx_is_started_is_not_imported_from(stranger):
     script = stranger.folder / "bin" / "vgx"
     script.parent.mkdir()
     script.write_text("import sys\nfrom vgx.__main__ import main\nsys.exit(main())\n")
-    for arguments in (["list"], ["plugins"], ["explain", "."]):
+    several = ["run", "tiny", "--processes", "2", "--set", "train.steps=1"]
+    for arguments in (["list"], ["plugins"], ["explain", "."], several):
         command = [sys.executable, str(script), *arguments]
         done = subprocess.run(
             command, cwd=stranger.run, capture_output=True, text=True, check=False

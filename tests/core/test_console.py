@@ -67,6 +67,15 @@ def test_what_matters_is_in_the_first_line_at_any_width(clock, width, total):
     assert "  ".join(below).split() == " ".join(TERMS).split()
 
 
+def test_no_time_is_told_while_nothing_is_done(clock):
+    """As of a source with many empty groups."""
+    progress = Progress("Hashing", 100, 0, "images", 1)
+    for _ in range(20):
+        clock.time += 1
+        progress.advance(0, ())
+    assert progress.left == progress.rate == ""
+
+
 def test_values_without_room_are_left_out_last_first(clock):
     progress = trained(clock, 1)
     progress.advance(1, [f"term-{number:02} 0.123" for number in range(40)])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -448,6 +450,20 @@ def test_a_metric_of_sets_gets_as_many_images_of_each_side(size):
     counts = measure_samples(iter(samples), real, [Counting()], cache)
     for side in ("real", "fake"):
         assert sum(n for name, n in counts.items() if name.endswith(side)) == 8
+
+
+def test_features_of_streamed_images_that_are_cut_in_another_way_are_others():
+    """Of a stream only the source is hashed, which is the same."""
+    recipe = vgx.load_recipe(TINY, {"eval.metrics": ["kernel-distance"]})
+    real = SimpleNamespace(content="the source", rows=np.arange(3))
+    specs = [
+        replace(recipe.image, **changed)
+        for changed in ({}, {"fit": "crop"}, {"background": "black"}, {"range": (0.0, 1.0)})
+    ]
+    part = recipe.eval.metrics[0].features
+    addresses = [FeatureCache(spec, CPU).address(part, real) for spec in specs]
+    assert len({*addresses}) == 4
+    assert FeatureCache(recipe.image, CPU).address(part, real) == addresses[0]
 
 
 def test_the_weights_of_a_feature_network_are_hashed_once(monkeypatch):

@@ -46,6 +46,9 @@ def test_a_run_is_found_by_path_number_name_or_as_the_newest(tmp_path):
     assert find(str(far.path)) == far
     assert find(None, tmp_path / "elsewhere") == far
     assert find(first) is first
+    named = made("2")
+    assert find("2") == second  # the number that every message uses
+    assert find("0004-2") == find() == named
 
 
 def test_what_is_not_there_is_said_with_what_is():

@@ -347,10 +347,27 @@ def test_a_prior_that_diverges_is_not_saved(made, tmp_path, monkeypatch):
     run = copy_of(made, tmp_path)
     file = run.path / "prior" / "prior.safetensors"
     before = file.read_bytes()
-    monkeypatch.setattr(fitting, "_step", lambda *_: (torch.tensor(torch.nan), torch.ones(())))
-    with pytest.raises(DivergedError, match="prior: step 31: the loss is not finite"):
-        running.fit_run(run, ["prior.steps=31"], None, "cpu", QUIET)
-    assert file.read_bytes() == before
+    whole = fitting._loss
+
+    def without_loss(*given):
+        return whole(*given) * torch.nan
+
+    def without_gradient(training, network, *_):
+        """The root of 0 is finite, and its slope is not."""
+        return sum((weight * 0).sum() for weight in network.parameters()).sqrt()
+
+    for broken, name in ((without_loss, "loss"), (without_gradient, "gradient")):
+        monkeypatch.setattr(fitting, "_loss", broken)
+        with pytest.raises(DivergedError, match=f"prior: step 31: the {name} is not finite"):
+            running.fit_run(run, ["prior.steps=31"], None, "cpu", QUIET)
+        assert file.read_bytes() == before
+    # Fitted as it was advised, the run is done.
+    ended = json.loads((run.path / "ended.json").read_text())
+    (run.path / "ended.json").write_text(json.dumps({**ended, "how": "diverged", "message": "x"}))
+    monkeypatch.setattr(fitting, "_loss", whole)
+    running.fit_run(run, ["prior.steps=31"], None, "cpu", QUIET)
+    again = json.loads((run.path / "ended.json").read_text())
+    assert (again["how"], again["message"]) == ("done", "")
 
 
 @pytest.mark.slow

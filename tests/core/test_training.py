@@ -20,10 +20,10 @@ import vgx
 from vgx.check.trials import settled
 from vgx.console import Console
 from vgx.engine.engine import Engine
-from vgx.errors import DataError, DivergedError, RecipeError, Stopped
-from vgx.runs import checkpoint
+from vgx.errors import DataError, DivergedError, HubError, RecipeError, Stopped
+from vgx.runs import checkpoint, reading
 from vgx.runs.directory import find
-from vgx.training import session
+from vgx.training import loop, session
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -366,6 +366,27 @@ def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing_of_it(tmp_path)
     (path, state) = checkpoint.load(find())
     assert path.name == "step-00000003"
     assert all(tensor.isfinite().all() for tensor in state.model.values())
+
+
+def test_images_that_fail_while_it_draws_lose_no_step(tmp_path, monkeypatch):
+    """As those of a stream, when the hub falls silent; the folder's name is no text."""
+    drawn = loop._draw
+
+    def draw(training, console):
+        if training.done == 4:
+            raise HubError("the hub is silent")
+        drawn(training, console)
+
+    monkeypatch.setattr(loop, "_draw", draw)
+    monkeypatch.setenv("VGX_RUNS", str(tmp_path / "bad\udcff"))
+    with pytest.raises(HubError, match="silent; stopped at step 4 and saved; go on with: vgx res"):
+        trained({"train.steps": 6, "train.draw_every": 4, "train.save_every": 100})
+    run = find()
+    assert checkpoint.load(run)[0].name == "step-00000004"
+    assert "stopped at step 4" in reading.ended(run.path)["message"]
+    monkeypatch.setattr(loop, "_draw", drawn)
+    session.resume(run, console=console())
+    assert reading.ended(run.path)["how"] == "done"
 
 
 def test_fewer_pictures_than_a_minibatch_are_said_before_a_run_is_made(tmp_path):

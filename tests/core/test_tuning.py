@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -136,6 +137,18 @@ def test_what_cannot_be_compiled_is_used_as_it_is(monkeypatch):
         f"the {name} cannot be compiled, so it is not: no compiler"
         for name in ("encoder", "decoder", "discriminator")
     ]
+
+
+def test_notices_before_an_error_are_kept():
+    notices: list[str] = []
+
+    def fails():
+        warnings.warn("a damaged checkpoint was passed over", vgx.Notice, stacklevel=1)
+        raise KeyError
+
+    with pytest.raises(KeyError), noticing(notices):
+        fails()
+    assert notices == ["a damaged checkpoint was passed over"]
 
 
 @pytest.mark.slow

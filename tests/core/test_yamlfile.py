@@ -261,6 +261,7 @@ SCALARS = (
     | st.floats(allow_nan=False)
     | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20)
     | st.sampled_from(["no", "1e-4", "0x1F", "08", "~", "", "true", "2026-01-31", "- a", "a: b"])
+    | st.text("ab: ?", max_size=150)  # folded lines, and what looks like a key
 )
 KEYS = st.text("ab_-.", max_size=5) | st.sampled_from(["1", "1.5", "true", "no", "~", "null"])
 TREES = st.recursive(

@@ -53,7 +53,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         signals_to_handle=",".join(each.name for each in passed_on), shutdown_timeout=PATIENCE,
     )  # fmt: skip
     try:
-        elastic_launch(config, sys.executable)("-m", "vgx", *arguments)
+        elastic_launch(config, sys.executable)("-P", "-m", "vgx", *arguments)
     except SignalException as error:
         return 128 + error.sigval
     except ChildFailedError as error:

@@ -175,7 +175,7 @@ class FeatureCache:
         what = [
             real.content,
             hashlib.sha256(real.rows.tobytes()).hexdigest(),
-            [self.image.size, self.image.channels],
+            repr(self.image),  # of a stream `content` is that of the source
             part.model_dump_json(),
             self.digest(part),
             self.version(part),

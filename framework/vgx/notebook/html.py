@@ -63,7 +63,7 @@ def link(path: Path, text: str) -> str:
 
 def address(path: Path) -> str:
     """Return the relative address of a file: no name of a folder can be that of a protocol."""
-    return quote(os.path.relpath(path))
+    return quote(os.fsencode(os.path.relpath(path)))
 
 
 def picture(data: bytes, kind: str, alt: str) -> str:

@@ -7,6 +7,7 @@ duplicate keys are errors. Size and depth are limited. All errors of a file are 
 from __future__ import annotations
 
 import io
+import json
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -100,8 +101,7 @@ def read_setting(text: str, place: str) -> Node:
             unread = f"no value: YAML reads only a part of it, {short(repr(node.value))}"
         elif isinstance(node.value, str):
             return Node(text, place, place)
-    value = text if unread else _moved(node, place).value
-    return Node(value, place, place, text, unread)
+    return Node(text if unread else _moved(node, place).value, place, place, text, unread)
 
 
 def _moved(node: Node, place: str) -> Node:
@@ -224,7 +224,11 @@ def _scalar(text: str) -> Any:
 
 
 def write(data: Any) -> str:
-    """Return plain data as YAML that `read` gives back unchanged."""
+    """Return plain data as YAML that `read` gives back unchanged.
+
+    The library writes some texts so that they are something else, such as one that begins with ":".
+    Then it is JSON, which is YAML too.
+    """
     stream = io.StringIO()
     yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None  # lists of scalars on one line
@@ -232,7 +236,8 @@ def write(data: Any) -> str:
     yaml.width = 100
     yaml.allow_unicode = True
     yaml.dump(data, stream)
-    return stream.getvalue()
+    text = stream.getvalue()
+    return text if read(text, "")[0].plain() == data else json.dumps(data, ensure_ascii=False)
 
 
 # --- values that no recipe needs ----------------------------------------------------------------

@@ -346,10 +346,10 @@ def find(run: Run | str | Path | int | None = None, out: str | Path | None = Non
     with suppress(OSError, ValueError):  # text that cannot be the name of a file
         if (user_path(wanted) / "recipe.yaml").is_file():
             return Run(user_path(wanted))
-    for number, path in reversed(runs):
-        named = wanted in (path.name, path.name.partition("-")[2])
-        if named or (wanted.lstrip("0") == str(number)):
-            return Run(path)
+    by_number = [path for number, path in runs if wanted.lstrip("0") == str(number)]
+    by_name = [path for _, path in runs if wanted in (path.name, path.name.partition("-")[2])]
+    if found := by_number or by_name:
+        return Run(found[-1])
     known = every(out)
     for renamed in known:
         if renamed.path.name == wanted:

@@ -324,12 +324,11 @@ def _train(fitting: Fitting, console: Console, advance: Callable[[int, list[str]
         values: list[str] = []
         if fitting.done % LOG_EVERY == 0 or fitting.done == 1 or last:
             measured = _measured(fitting) if fitting.done % MEASURE_EVERY == 0 or last else {}
-            line = _line(fitting, _finite(fitting, loss), norm.item(), measured)
+            line = _line(fitting, loss.item(), norm.item(), measured)
             fitting.log.log(line)
             console.logged(line)
             values = [f"{part.type} {loss.item():.4g}"]
         if fitting.done % SAVE_EVERY == 0 or ending:
-            _finite(fitting, loss)
             _save(fitting)
         advance(1, values)
 
@@ -353,6 +352,7 @@ def _step(fitting: Fitting, order: Shuffled) -> tuple[Tensor, Tensor]:
     for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
         weight.grad = gradient
     norm = nn.utils.clip_grad_norm_(weights, CLIP)
+    _require_finite(fitting, loss, norm)
     fitting.optimizer.param_groups[0]["lr"] = part.lr * min((number + 1) / WARMUP, 1.0)
     unwrapped(fitting.optimizer.step)()
     _average(fitting)
@@ -397,13 +397,13 @@ def _average(fitting: Fitting) -> None:
         copied.copy_(buffer)
 
 
-def _finite(fitting: Fitting, loss: Tensor) -> float:
-    """Return the loss as a number. Raises `DivergedError` when it is not finite."""
-    if not math.isfinite(value := loss.item()):
-        advice = "a lower rate may help: --set prior.lr=1e-4"
-        what = f"prior: step {fitting.done:,}: the loss is not finite"
-        raise DivergedError(f"{fitting.run.path}: {what}; {advice}")
-    return value
+def _require_finite(fitting: Fitting, loss: Tensor, norm: Tensor) -> None:
+    """Raise `DivergedError` when a step would make weights that are not finite."""
+    for name, value in (("loss", loss), ("gradient", norm)):
+        if not math.isfinite(value.item()):
+            advice = "a lower rate may help: --set prior.lr=1e-4"
+            what = f"prior: step {fitting.done + 1:,}: the {name} is not finite"
+            raise DivergedError(f"{fitting.run.path}: {what}; {advice}")
 
 
 def _line(fitting: Fitting, loss: float, norm: float, measured: dict[str, float]) -> Line:

@@ -60,7 +60,7 @@ def _close(
 
     def note() -> None:
         image = training.recipe.image
-        write_file(run.place("ended.json"), json.dumps(ended, indent=1) + "\n")
+        write_file(run.place("ended.json"), json.dumps(ended, indent=1, ensure_ascii=False) + "\n")
         timelapse(run, image.height * image.width)
 
     if failure := failure_of(note):
@@ -79,9 +79,9 @@ def call_plugins(run: Run, registry: Registry, console: Console) -> None:
 def note_done(run: Run) -> None:
     """Note that a run is done whose networks were trained to the end, and now its prior is too."""
     ended = reading.unless_damaged(reading.ended, run.path)
-    if ended is not None and ended["how"] == "stopped" and ended["step"] == ended["of"]:
+    if ended is not None and ended["how"] != "done" and ended["step"] == ended["of"]:
         done = {**ended, "how": "done", "signal": None, "message": ""}
-        write_file(run.place("ended.json"), json.dumps(done, indent=1) + "\n")
+        write_file(run.place("ended.json"), json.dumps(done, indent=1, ensure_ascii=False) + "\n")
 
 
 def summary(training: Training) -> list[str]:

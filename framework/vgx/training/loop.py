@@ -71,17 +71,17 @@ def train(training: Training, console: Console) -> Iterator[TrainedStep]:
                 # Of several processes all confirm the same steps.
                 if any(due) or (training.stop and group().size == 1):
                     engine.guard.confirm()
+                training.seconds = time.perf_counter() - start
+                training.metrics = _measure(training, cache)
+                values = _log(training, due, console)
+                advance(training.done - advanced, values)
+                advanced = training.done
+                _draw_and_save(training, due, console)
             except EndedElsewhere:
                 continue
             except (DivergedError, DataError, HubError) as error:
                 _recover(training, error, console)
                 continue
-            training.seconds = time.perf_counter() - start
-            training.metrics = _measure(training, cache)
-            values = _log(training, due, console)
-            advance(training.done - advanced, values)
-            advanced = training.done
-            _draw_and_save(training, due, console)
             with _leaving(training):
                 yield _trained(training)
         if training.saved != training.done:

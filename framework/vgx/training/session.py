@@ -290,7 +290,7 @@ def _train(
     A caller that leaves its loop gets no error.
     """
     attribution = blaming(registry, working(training.engine), lambda: training.when, advice)
-    profiler = profiled(training, console) if profile else nullcontext()
+    profiler = profiled(training, console) if profile and is_first() else nullcontext()
     try:
         with closing(training, registry, console), attribution, profiler:
             yield from fitting.train_all(training, registry, console)
