@@ -12,10 +12,10 @@ JUDGE = "discriminator.widths=[32, 64, 128, 256]"
 VAE = (*AT_64, "encoder.widths=[32, 64, 128, 256]", DECODER)
 POINT = (*AT_64, "encoder.inner.widths=[32, 64, 128, 256]", DECODER)
 GAN = (*AT_64, DECODER, JUDGE)
-MOVING = (
-    "encoder.normalised=false", "encoder.decay=0.99", "encoder.codes=2048", "prior=null",
-    "sampler=aggregate-gaussian",
+LEARNED = (
+    "encoder.normalised=false", "encoder.codes=2048", "prior=null", "sampler=aggregate-gaussian",
 )  # fmt: skip
+MOVING = (*LEARNED, "encoder.decay=0.99")
 SMALL_GAN = (
     "decoder.widths=[128, 64, 32]", "discriminator.widths=[32, 64, 128]", "discriminator.norm=none",
 )  # fmt: skip
@@ -196,6 +196,7 @@ ENTRIES = {
         why="The transformer draws whole, soft faces; before it, places of the grid did not fit"
         " together.",
     ),
+    "vqvae.learned": Entry(800, LEARNED, recipe="vqvae", what="learned by gradients"),
     "vqvae.restart": Entry(800, MOVING, recipe="vqvae", what="moving averages with restart"),
     "vqvae.without": Entry(
         800, (*MOVING, "encoder.restart=0"), recipe="vqvae", what="moving averages, no restart"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NAME = "OWNER/NAME"  # which `vgx push` replaces by the name on the hub
 _TERMS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
-_SHAPES = r"[\dx >-]{1,60}"
+_SHAPES, _NETWORK = r"[\dx, >-]{1,60}", r"[\w.@/+-]{1,60}( [\w.@/+-]{1,60})?"
 _HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _PATH = re.compile(r"[\w.-]/|/[\w.-]|[~\\]")  # a slash beside a name, or what paths begin with
 CODES = (
@@ -265,8 +265,8 @@ def _audit(run: Run, recipe: vgx.Recipe) -> str:
     if rows := audit.get("rows", []):
         lines += ["", "| network | part | from -> to | parameters |", "|---|---|---|---|"]
         lines += [
-            f"| {_word(row['network'])} | {_word(row['part'])} | {_word(row['shapes'], _SHAPES)} "
-            f"| {row['parameters']:,} |"
+            f"| {_word(row['network'], _NETWORK)} | {_word(row['part'])} "
+            f"| {_word(row['shapes'], _SHAPES)} | {row['parameters']:,} |"
             for row in rows[:10]
         ]
     return "\n".join(lines)

@@ -23,7 +23,7 @@ from vgx.errors import StorageError
 from vgx.runs import checkpoint, exported
 from vgx.runs.directory import Run
 from vgx.sampling.model import Model
-from vgx_share import exporting
+from vgx_share import card, exporting
 
 OLD = Path(__file__).parents[1] / "data" / "run-of-format-1"  # a VAE-GAN of 8 pixels
 ALWAYS = {"README.md", "model.safetensors", "recipe.yaml", "samples.webp", "vgx.json"}
@@ -140,6 +140,16 @@ def card_of(folder):
     names = {}
     exec(code.replace("OWNER/NAME", str(folder)), names)
     return " ".join(text.split()), names
+
+
+def test_the_card_names_every_network(run):
+    """As those of several discriminators, and one that takes two inputs."""
+    row = {"part": "pair-conv", "shapes": "3x16x16, 8 -> 1", "parameters": 5, "trained": 5}
+    rows = [{"network": "discriminator of-pairs", **row}, {"network": "a|b", **row}]
+    (run.path / "audit.json").write_text(json.dumps({"rows": rows}))
+    text = card._audit(run, vgx.load_recipe(run.path / "recipe.yaml"))
+    assert "| discriminator of-pairs | pair-conv | 3x16x16, 8 -> 1 | 5 |" in text
+    assert "| ? | pair-conv |" in text  # a stranger's file
 
 
 def test_the_code_of_the_card_draws_what_the_card_says(run, tmp_path):
