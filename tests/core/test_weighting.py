@@ -141,6 +141,11 @@ def test_a_schedule_without_steps_ends_with_the_training_wherever_it_is():
     assert with_length(settled, 20) is settled
     longer = with_length(recipe, 20, settled)  # a run that goes on keeps its lengths
     assert longer == settled
+    losses[0]["weight"]["after"] = 10  # another schedule, which ends with the longer training
+    other = vgx.load_recipe(recipe, {"losses": losses, "train.steps": 20})
+    longer = with_length(other, 20, settled)
+    assert longer.losses[0].weight.steps == 10
+    assert longer.discriminators["a"].share.steps == 9
 
 
 def test_the_discriminator_learns_before_its_term_counts():

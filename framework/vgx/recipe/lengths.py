@@ -15,7 +15,7 @@ def with_length(recipe: Recipe, steps: int | None, before: Recipe | None = None)
     """Return a recipe in which each schedule without `steps` ends when the training does.
 
     `steps` is the length of the training, by default `train.steps`. In a recipe `before`, that of
-    the run that goes on, a schedule at the same place has its length already. What has no such
+    the run that goes on, the same schedule has its length already. What has no such
     schedule stays the same object. Raises `RecipeError` when a schedule needs a length and there is
     none.
     """
@@ -25,8 +25,8 @@ def with_length(recipe: Recipe, steps: int | None, before: Recipe | None = None)
 
 def _settled(value: Any, steps: int | None, before: Any) -> Any:
     if isinstance(value, Schedule) and value.steps is None:
-        if isinstance(before, Schedule):
-            return value.model_copy(update={"steps": before.steps})
+        if isinstance(before, Schedule) and value == before.model_copy(update={"steps": None}):
+            return before
         if steps is None:
             raise RecipeError(
                 "a schedule without steps: give it, or train.steps in place of epochs"
