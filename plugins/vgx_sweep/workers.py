@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from vgx.distributed.launcher import cores
 from vgx.errors import Interrupted
 
 POLL = 0.5  # seconds
@@ -23,11 +24,10 @@ def threads_each(workers: int) -> int:
 
     OMP_NUM_THREADS, where it is set, is the number of threads of all of them together.
     """
-    cores = len(os.sched_getaffinity(0))
-    given = os.environ.get(THREADS[0], "")
+    count, given = cores(), os.environ.get(THREADS[0], "")
     if given.isdecimal() and int(given):
-        cores = min(cores, int(given))
-    return max(cores // workers, 1)
+        count = min(count, int(given))
+    return max(count // workers, 1)
 
 
 def run_workers(

@@ -142,6 +142,15 @@ def card_of(folder):
     return " ".join(text.split()), names
 
 
+def test_a_strangers_latents_that_no_machine_could_count_are_refused(run, tmp_path):
+    folder = export(run, tmp_path / "model")
+    about = json.loads((folder / "vgx.json").read_text())
+    about["latents"]["shape"] = [9_999_999] * 3
+    (folder / "vgx.json").write_text(json.dumps(about))
+    with pytest.raises(StorageError, match="vgx.json: latents.shape"):
+        exported.load(folder)
+
+
 def test_the_card_names_every_network(run):
     """As those of several discriminators, and one that takes two inputs."""
     row = {"part": "pair-conv", "shapes": "3x16x16, 8 -> 1", "parameters": 5, "trained": 5}

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from vgx.errors import Interrupted
-from vgx_sweep.workers import run_workers
+from vgx_sweep.workers import run_workers, threads_each
 
 # In place of `vgx`: it lasts as long as its standard input, as a worker does.
 STUB = f"""#!{sys.executable}
@@ -81,3 +81,14 @@ def test_a_second_ctrl_c_does_not_wait_for_a_look_that_waits_for_a_server(logs):
     assert time.monotonic() - start < 60
     assert [log.read_text() for log in logs] == ["begun\ninterrupted\n"] * 2
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("given", "expected"), [("", 3), ("4", 2), ("1", 1)])
+def test_the_cores_are_shared_also_where_no_process_can_be_bound_to_some(
+    monkeypatch, given, expected
+):
+    """As on macOS."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert threads_each(2) == expected

@@ -58,7 +58,7 @@ class Scale(TypedDict, total=False):
 class Latents(Scale):
     """The latents of a model: their shape, and what is known of their values."""
 
-    shape: Required[Annotated[list[Annotated[int, Field(gt=0, lt=10**7)]], Field(max_length=3)]]
+    shape: Required[Annotated[list[Annotated[int, Field(gt=0, le=10**6)]], Field(max_length=3)]]
 
 
 class About(TypedDict, total=False):
