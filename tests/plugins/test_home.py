@@ -18,7 +18,11 @@ FIELDS = [
     for name, field in part.model_fields.items()
     if "Path" in str(field.annotation) or name in NAMES
 ]
-NEEDED = {"timm": {"backbone": "test_resnet"}, "timm-patchgan": {"backbone": "test_resnet"}}
+NEEDED = {
+    "timm": {"backbone": "test_resnet"},
+    "timm-patchgan": {"backbone": "test_resnet"},
+    "path-length": {"lpips": "vgg"},
+}
 AS_PATHS = [(part, name) for part, name, typed in FIELDS if typed]
 
 

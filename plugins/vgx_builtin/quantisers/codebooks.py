@@ -160,8 +160,7 @@ def vectors_of(book: Tensor, indices: Tensor) -> Tensor:
 @torch.no_grad()
 def nearest(rows: Tensor, book: Tensor) -> Tensor:
     """[N]  The number of the nearest vector of a codebook [codes, F] for each of [N, F]."""
-    # Not by products of matrices, which a GPU may round to 10 bits.
-    return torch.cdist(rows, book, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    return torch.cdist(rows, book).argmin(1)
 
 
 def clusters(rows: Tensor, indices: Tensor, codes: int) -> tuple[Tensor, Tensor]:
