@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from vgx.distributed.launcher import cores
 from vgx.errors import Interrupted
 
 POLL = 0.5  # seconds
@@ -24,10 +23,11 @@ def threads_each(workers: int) -> int:
 
     OMP_NUM_THREADS, where it is set, is the number of threads of all of them together.
     """
-    count, given = cores(), os.environ.get(THREADS[0], "")
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    given = os.environ.get(THREADS[0], "")
     if given.isdecimal() and int(given):
-        count = min(count, int(given))
-    return max(count // workers, 1)
+        cores = min(cores, int(given))
+    return max(cores // workers, 1)
 
 
 def run_workers(

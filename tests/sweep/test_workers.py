@@ -89,6 +89,7 @@ def test_the_cores_are_shared_also_where_no_process_can_be_bound_to_some(
 ):
     """As on macOS."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     monkeypatch.setenv("OMP_NUM_THREADS", given)
     assert threads_each(2) == expected

@@ -37,7 +37,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
             os._exit(130)  # the processes end with it
         raise SignalException("Ctrl-C", signal.SIGINT)
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ[LAUNCHER] = str(os.getpid())
     passed_on = [signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1]
@@ -61,7 +61,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     return 0
 
 
-def cores() -> int:
+def _cores() -> int:
     """Return how many cores this program may use."""
     here = getattr(os, "sched_getaffinity", None)
     return len(here(0)) if here else os.cpu_count() or 1
