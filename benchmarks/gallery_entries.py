@@ -84,8 +84,8 @@ ENTRIES = {
     ),
     "factor_vae": Entry(
         6000, VAE,
-        why="Hair colour has two rows of its own and hair style two; the background changes"
-        " with most of them.",
+        why="Each row changes two things or more: the hair's colour in the first three, its style"
+        " in the last three, and the background.",
     ),
     "vamp_prior": Entry(
         6000, VAE,

@@ -102,7 +102,7 @@ def one_hot(block: Tensor) -> Tensor:
     """[B, K, ...]  One-hot vectors of the largest of K numbers, with the gradient of a softmax."""
     soft = block.softmax(1)
     hard = F.one_hot(block.argmax(1), block.shape[1]).movedim(-1, 1).to(soft)
-    return soft + (hard - soft).detach()
+    return hard + (soft - soft.detach())
 
 
 class MultiScaleDiscriminator(nn.Module):

@@ -243,3 +243,9 @@ def test_a_hook_gets_such_a_run(tmp_path, install):
     recipe = vgx.load_recipe("tiny", {"train.steps": 1, "dataset.count": 8})
     run = vgx.run(recipe, out=tmp_path / "runs", device="cpu")
     assert (run.path / "seen.txt").read_text() == "True 1"
+
+
+def test_a_folder_whose_name_is_no_text_has_an_address():
+    from vgx.notebook.html import address
+
+    assert address(Path("bad\udcff/a b.html")) == "bad%FF/a%20b.html"

@@ -36,13 +36,11 @@ class LatentRegression(vgx.Loss, type="latent-regression"):
         if self.latents is not None and self.latents > latent.size:
             text = f"the latent has {latent.size} numbers; write at most so many"
             raise vgx.RecipeError(f"loss {self.label}: latents: {self.latents}: {text}")
-        if self.categories and (len(latent.shape) > 1 or sum(self.categories) > self._end(latent)):
-            text = f"they need a flat latent of {sum(self.categories)} numbers or more"
+        least = sum(self.categories)
+        if least and (len(latent.shape) > 1 or least > (self.latents or latent.size)):
+            text = f"they need a flat latent of {least} numbers or more"
             raise vgx.RecipeError(f"loss {self.label}: categories: {text}, and as many latents")
         return self
-
-    def _end(self, latent: vgx.LatentSpec) -> int:
-        return self.latents or latent.size
 
     def generator(self, step: vgx.Step) -> Tensor:
         """Return a scalar >= 0; 0 when the encoder inverts the decoder."""

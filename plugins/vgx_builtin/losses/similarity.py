@@ -38,7 +38,7 @@ class Ssim(vgx.Loss, type="ssim"):
         side = min(step.real.shape[2:])
         if side < WINDOW:
             text = f"images of {side} pixels are smaller than a window of {WINDOW}"
-            raise vgx.RecipeError(f"loss {self.label}: {text}; leave it out, or make images larger")
+            raise vgx.RecipeError(f"{text}; leave it out, or make images larger")
         recon: Any = step.recon
         value: Any = structural_similarity_index_measure(recon, step.real, data_range=1.0)
         distance: Tensor = 1 - value

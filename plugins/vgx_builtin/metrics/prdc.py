@@ -27,7 +27,7 @@ class Prdc(FeatureMetric, type="prdc"):
     generated image is in, over k, and may exceed 1; `coverage` is the share of real balls with a
     generated image in them (Naeem et al. 2020, eq. 3 and 4, with k = 5). Kynkaanniemi et al. have
     50,000 images of each side and the features of VGG-16. A ball is without its border, as in the
-    program of Naeem et al., so the balls of images that are there k times are empty.
+    program of Naeem et al., so the ball of an image that is there more than k times is empty.
     """
 
     better: ClassVar[Literal["higher", "lower"]] = "higher"
