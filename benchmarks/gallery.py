@@ -287,7 +287,16 @@ def reconstructed(model: Any, real: Any) -> Any:
 
 
 def save(images: Sequence[Any], file: Path, columns: int, captions: Sequence[str]) -> None:
-    """Write images as a grid of at least 64 pixels an image, in 256 colours."""
+    """Write images as a grid in 256 colours, which makes the file small."""
+    from PIL import Image
+
+    made = sheet(images, columns, captions)
+    made = made.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    made.save(file, optimize=True)
+
+
+def sheet(images: Sequence[Any], columns: int, captions: Sequence[str] = ()) -> Any:
+    """Return a Pillow image: a grid of images [N, C, H, W], each of at least 64 pixels."""
     import torch
     from PIL import Image
 
@@ -297,8 +306,7 @@ def save(images: Sequence[Any], file: Path, columns: int, captions: Sequence[str
     factor = -(-LEAST // shown.shape[3])
     shown = shown.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     (pixels,) = as_pixels(grid(shown, columns, captions)[None])  # [H, W, 3]
-    made = Image.fromarray(pixels).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    made.save(file, optimize=True)
+    return Image.fromarray(pixels)
 
 
 # --- all of them -------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from designs import HEAD, METRICS, costs, measured, row
-from gallery import save, trained
+from gallery import sheet, trained
 from side_by_side import known_costs, options_of, results_of, run_seeds, write
 from tables import ROOT, table, write_between
 
@@ -87,7 +87,7 @@ def make(entry: str, options: argparse.Namespace) -> None:
     held, _ = real_sets(store, recipe.eval.holdout, len(store.images))
     figures, rows = measured(load_model(run, recipe, None), run, held, SHOWN)
     images = [held.batch(0, SHOWN, rows[0].device), *rows]
-    save(images, options.runs / f"{entry}.png", COLUMNS, ())
+    sheet(images, COLUMNS).save(options.runs / f"{entry}.png")  # in all its colours
     about = {"sampler": recipe.sampler.type, "steps": steps, "figures": figures}
     write(options.results / f"{entry}.json", about)
 
