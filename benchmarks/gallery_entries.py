@@ -175,6 +175,8 @@ ENTRIES = {
             "train.batch=16", "train.optimizers.generator.lr=0.0005",
             "train.optimizers.discriminator.lr=0.0005",
         ),
+        why="It was ended early: faces with hair of many colours and clear eyes, under fine stripes."
+        " They are of one kind, with short hair (recall), and in many one eye is hidden by it.",
     ),
     "bigan": Entry(
         10000,

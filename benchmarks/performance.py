@@ -36,7 +36,7 @@ that changes of the machine's speed affect all of them. Values are medians [mini
 SECTIONS = {
     "Training": training,
     "Tried, and not used": tried,
-    "Step of the quickstart": quickstart,
+    "Step of the small recipes": quickstart,
     "Data": data,
     "Sampling": sampling,
     "Starting": starting,
