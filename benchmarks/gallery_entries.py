@@ -135,7 +135,11 @@ ENTRIES = {
         what="without ADA",
     ),
     "wgan_gp": Entry(400),
-    "sngan_hinge": Entry(1500),
+    "sngan_hinge": Entry(
+        1500,
+        why="After so few steps there are faces with hair of many colours, most with two eyes, and"
+        " mouths that are smeared; all of one kind, with short hair (recall), under noise.",
+    ),
     "r3gan": Entry(1500),
     "infogan": Entry(
         3000,
@@ -175,8 +179,9 @@ ENTRIES = {
             "train.batch=16", "train.optimizers.generator.lr=0.0005",
             "train.optimizers.discriminator.lr=0.0005",
         ),
-        why="It was ended early: faces with hair of many colours and clear eyes, under fine stripes."
-        " They are of one kind, with short hair (recall), and in many one eye is hidden by it.",
+        why="It was ended early: faces with hair of many colours and clear eyes, under fine"
+        " stripes. They are of one kind, with short hair (recall), and in many one eye is hidden by"
+        " it.",
     ),
     "bigan": Entry(
         10000,
