@@ -602,3 +602,14 @@ def test_latents_are_written_to_a_new_folder_alone(made, tmp_path):
         running.encode(made, "nowhere", tmp_path / "out", "cpu", QUIET, best=False)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
     assert replace(made).path == made.path
+
+
+def test_a_setting_that_the_prior_does_not_know_is_refused_before_the_first_step(tmp_path):
+    from vgx.training.session import run
+
+    sampler = {"type": "learned-prior", "solver": "euler"}
+    recipe = {**RECIPE, "image": {"size": 16}, "sampler": sampler}
+    message = "sampler learned-prior: solver: the prior transformer has no such setting"
+    with pytest.raises(vgx.RecipeError, match=message):
+        run(vgx.load_recipe(recipe), tmp_path, "cpu", console=QUIET)
+    assert not [*tmp_path.glob("0*")]

@@ -446,6 +446,9 @@ def test_an_evaluation_is_what_its_file_says(whole):
     assert "<script>" not in evaluation._repr_html_()
     with pytest.raises(vgx.RecipeError, match="psn"):
         vgx.evaluate(run, ["psn"], quiet=True)
+    for few in ({"n": 1}, {"seeds": 0}):
+        with pytest.raises(vgx.RecipeError, match="give at least 2 images and 1 seed"):
+            vgx.evaluate(run, "psnr", quiet=True, **few)
 
 
 @pytest.mark.slow

@@ -131,8 +131,8 @@ def examine(
     if reads is not None:
         faults += audit.unread(recipe, reads)
     rows = _rows(engine, step)
-    notes = [*_notes_of_networks(engine, rows, step), *tried.notes, *notes]
-    notes = [*_notes_of_parts(recipe), *notes]
+    of_networks = _notes_of_networks(engine, rows, step)
+    notes = [*_notes_of_parts(recipe), *of_networks, *tried.notes, *notes]
     notes += [note for v in tried.values if (note := audit.never_counts(v.term, engine.steps))]
     notes += audit.allowed(recipe, faults)
     losses = {value.term.label: value.value.item() for value in tried.values}
@@ -235,10 +235,9 @@ def _try_piece(engine: Engine, batch: Batch, tried: int, parts: Working) -> None
 
 
 def _notes_of_parts(recipe: Recipe) -> Iterator[str]:
-    parts = [*recipe.networks.values(), *recipe.losses]
-    yield from (note for part in parts if (note := part.note(recipe.image)))
-    beside = (loss.note_beside(recipe.losses, recipe.image) for loss in recipe.losses)
-    yield from (note for note in beside if note)
+    given = [part.note(recipe.image) for part in (*recipe.networks.values(), *recipe.losses)]
+    given += [loss.note_beside(recipe.losses, recipe.image) for loss in recipe.losses]
+    yield from filter(None, given)
     for place, part in audit.parts_of(recipe):
         for fault in documentation_faults(part):
             yield f"{place}: {part.kind} '{part.type}': {fault}"

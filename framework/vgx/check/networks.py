@@ -189,13 +189,10 @@ def _rebuilt(
         assert other is not None  # the recipe has this network
         return other.to(engine.device, engine.dtype)
 
-    def weights(network: nn.Module) -> dict[str, Tensor]:
-        return dict(network.named_parameters())
-
     other = build()
-    first = weights(other)
+    first, own = dict(other.named_parameters()), dict(network.named_parameters())
     # A trained or pretrained network has other weights, too: then a third one decides.
-    if not same_tensors(first, weights(network)) and not same_tensors(first, weights(build())):
+    if not same_tensors(first, own) and not same_tensors(first, dict(build().named_parameters())):
         message = "built twice it has other first weights: draw them from torch's generator alone"
         yield Finding(f"random:{name}", message)
     call(part, other.load_state_dict, network.state_dict())

@@ -6,6 +6,7 @@ Letters: B images.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,12 +19,17 @@ from vgx.data.batches import Batch
 from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
 from vgx.parts.contract import check_drawn, check_loss_of_prior
+from vgx.sampling.draw import built_sampler
+from vgx.sampling.model import current_model
 from vgx.second import kept
 from vgx.second.codes import codes_of, spec_of, values_of
 
 
 def try_prior(engine: Engine, batch: Batch) -> Iterator[Finding]:
-    """Compute the loss of the recipe's prior on the codes of B images, and draw as many."""
+    """Compute the loss of the recipe's prior on the codes of B images, and draw as many.
+
+    Raises `RecipeError` for settings of the recipe's sampler that the prior does not know.
+    """
     recipe, part = engine.recipe, engine.recipe.prior
     if part is None or recipe.encoder is None:
         return
@@ -53,5 +59,7 @@ def try_prior(engine: Engine, batch: Batch) -> Iterator[Finding]:
     if not alike(drawn(0), drawn(1)):
         message = "with the same generator it draws something else: draw from the generator alone"
         yield Finding("random:prior", message)
+    if recipe.sampler.needs_prior:
+        built_sampler(recipe.sampler, replace(current_model(engine, 0), prior=network))
     # What the training reads of it later.
     _ = part.steps, part.batch, part.lr, part.ema

@@ -35,7 +35,6 @@ def settled(recipe: Recipe, precision: str = "fp32", *, compiled: bool = False) 
 
 def as_before(recipe: Recipe, stored: Recipe) -> Recipe:
     """Return the recipe of a resumed run, with each `auto` settled as in the stored one."""
-    compiled = stored.train.compile
     image, before = recipe.image, stored.image
     image = dataclasses.replace(
         image,
@@ -44,7 +43,7 @@ def as_before(recipe: Recipe, stored: Recipe) -> Recipe:
     )
     recipe = recipe.model_copy(update={"image": image})
     recipe = with_length(recipe, None, stored)
-    return settled(recipe, stored.train.precision, compiled=compiled is True)
+    return settled(recipe, stored.train.precision, compiled=stored.train.compile is True)
 
 
 def choose(engine: Engine, batch: Batch) -> tuple[Recipe, str]:

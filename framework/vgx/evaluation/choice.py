@@ -33,8 +33,10 @@ def settings_for(
 ) -> Settings:
     """Return what is to be measured; arguments as in `vgx eval` and `vgx.evaluate`.
 
-    Raises `RecipeError` for names that are not known.
+    Raises `RecipeError` for names that are not known, and for too few images or seeds.
     """
+    if n < 2 or seeds < 1:
+        raise RecipeError(f"n={n}, seeds={seeds}: give at least 2 images and 1 seed")
     chosen, named = _metrics(metrics, recipe, registry, console)
     return Settings(
         chosen,
@@ -53,9 +55,13 @@ def _metrics(
     given: str | Sequence[Any] | None, recipe: Recipe, registry: Registry, console: Console
 ) -> tuple[tuple[Metric, ...], bool]:
     """Return the metrics that are given, else the recipe's, else all; and whether they were."""
+    if isinstance(given, str):
+        node = read_setting(f"[{given}]", "--metrics")
+        if node.unread:
+            raise RecipeError(f"--metrics: {node.unread}")
+        given = node.plain()
     if given is not None:
-        listed = _yaml(f"[{given}]", "--metrics") if isinstance(given, str) else [*given]
-        return _with_metrics(recipe, listed, registry).eval.metrics, True
+        return _with_metrics(recipe, [*given], registry).eval.metrics, True
     if recipe.eval.metrics:
         return recipe.eval.metrics, True
     found: list[Metric] = []
@@ -81,13 +87,12 @@ def _part(recipe: Recipe, field: str, given: Any, registry: Registry, option: st
     """Return the part that an option names as in a recipe: by its type or by fields in braces."""
     if isinstance(given, Component):
         return given
-    if isinstance(given, dict):
-        return getattr(with_part(recipe, field, given, registry, option), field)
-    value = read_setting(given, option)
-    fields = value.plain() if isinstance(value.value, dict) else {"type": value}
     if field == "sampler" and given == recipe.sampler.type:
         return recipe.sampler
-    return getattr(with_part(recipe, field, fields, registry, option), field)
+    if not isinstance(given, dict):
+        value = read_setting(given, option)
+        given = value.plain() if isinstance(value.value, dict) else {"type": value}
+    return getattr(with_part(recipe, field, given, registry, option), field)
 
 
 def _dataset(given: str | Component, recipe: Recipe, registry: Registry) -> Any:
@@ -101,11 +106,3 @@ def _dataset(given: str | Component, recipe: Recipe, registry: Registry) -> Any:
         fields = dataset_at(given, registry)
         return with_part(recipe, "dataset", fields, registry, "--against").dataset
     return _part(recipe, "dataset", given, registry, "--against")
-
-
-def _yaml(text: str, option: str) -> Any:
-    """Return the YAML value of an option. Raises `RecipeError` unless YAML reads all of it."""
-    node = read_setting(text, option)
-    if node.unread:
-        raise RecipeError(f"{option}: {node.unread}")
-    return node.plain()
