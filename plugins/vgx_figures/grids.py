@@ -54,10 +54,10 @@ def draw_samples(
 ) -> Plot:
     """Draw new images of each run and each of the `samplers`, `n` in a row, by default 8.
 
-    A sampler whose rows belong together has its own rows, with its names. A single run with a
-    conditional decoder has a row for each class, and any other single run 4 rows; several runs have
-    one row each. `rows` and `columns` are names to write instead. Image i of a run is that of
-    `vgx sample` with this seed.
+    A sampler whose rows belong together has its own rows, with its names, whatever `n` is. A single
+    run with a conditional decoder has a row for each class, and any other single run 4 rows;
+    several runs have one row each. `rows` and `columns` are names to write instead. Image i of a
+    run is that of `vgx sample` with this seed.
     """
     runs = names_of_runs(groups)
     alone = len(runs) * max(len(samplers), 1) == 1
@@ -84,11 +84,15 @@ def _rows(
     """Return the rows of one run and one sampler."""
     model, prepared = open_sampler(run, sampler, device=device_for(run, device))
     row = prepared.part.row_length
-    if prepared.names and not row and alone:
+    if prepared.classes and prepared.names and not row and alone:
         return _classes(model, prepared, n or 8, seed)
-    length, count = row or n or 8, _count(prepared, alone=alone)
+    if n and row:
+        text = f"-n: a row of the sampler {prepared.part.type} has {row} images"
+        warnings.warn(text, vgx.Notice, stacklevel=2)
+    length, count = row or n or 8, 4 if alone or row else 1
     images, captions = draw_rows(model, prepared, length * count, seed)
-    names = [text or name for text in captions] or [name] + [""] * (count - 1)
+    of_rows = [": ".join(filter(None, (name, text))) for text in captions]
+    names = of_rows or [name] + [""] * (count - 1)
     return list(zip(names, torch.split(images, length), strict=True))
 
 
@@ -109,11 +113,6 @@ def _classes(model: vgx.Model, prepared: Prepared, n: int, seed: int) -> list[Ro
     if failed is not None and not drawn:
         raise failed
     return drawn
-
-
-def _count(prepared: Prepared, *, alone: bool) -> int:
-    """Return how many rows a run has."""
-    return 4 if alone or prepared.part.row_length else 1
 
 
 def draw_reconstructions(

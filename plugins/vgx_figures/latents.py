@@ -134,6 +134,7 @@ def draw_map(
         raise vgx.RecipeError(f"{len(runs)} maps: a figure has {PANELS} at most")
     figure, axes = panels(len(runs), width, RATIO)
     lines: dict[str, Artist] = {}
+    colours: dict[str, str] = {}  # of classes, the same in all panels
     for (name, run), panel in zip(runs, axes, strict=True):
         trained = opened(run, device)
         store = images_for(trained, data)
@@ -144,8 +145,11 @@ def draw_map(
             raise vgx.RecipeError("the latents vary in one direction only, so there is no map")
         points, explained = found
         _limits(panel, points)
-        lines |= _points(panel, points, store, rows, trained.recipe.image)
-        if store.labels is None:
+        if store.labels is not None:
+            names = [plain(name) for name, _ in store.classes(trained.recipe.image)]
+            lines |= _classes(panel, points, np.asarray(store.labels[rows]), names, colours)
+        else:
+            panel.scatter(points[:, 0], points[:, 1], s=1.5, color="0.6", linewidths=0)
             # 4, 8, 12, ...: then whole cells fill the height too.
             across = 4 * max(1, round(width / _columns(axes) / IMAGE / 4))
             _thumbnails(panel, points, store, rows, across)
@@ -175,24 +179,25 @@ def _limits(panel: Axes, points: Rows) -> None:
     panel.set_ylim(middle[1] - RATIO * half, middle[1] + RATIO * half)
 
 
-def _points(
-    panel: Axes, points: Rows, store: Store, rows: NDArray[np.int64], image: vgx.ImageSpec
+def _classes(
+    panel: Axes, points: Rows, labels: Rows, names: list[str], colours: dict[str, str]
 ) -> dict[str, Artist]:
-    """Draw points [M, 2], those of each of the largest classes in its colour; return the names."""
-    if store.labels is None:
-        panel.scatter(points[:, 0], points[:, 1], s=1.5, color="0.6", linewidths=0)
-        return {}
-    labels = np.asarray(store.labels[rows])  # [M]
-    names = [name for name, _ in store.classes(image)]
+    """Draw points [M, 2] with labels [M], those of the largest classes in the colours of these.
+
+    Classes without a colour get one, as long as there are any left. Returns what has which name.
+    """
     values, counts = np.unique(labels[labels >= 0], return_counts=True)
-    shown = values[np.argsort(-counts, kind="stable")][: len(COLOURS)]
-    rest = ~np.isin(labels, shown)
+    largest = values[np.argsort(-counts, kind="stable")][: len(COLOURS)]
+    for label in sorted(largest.tolist()):
+        if len(colours) < len(COLOURS):
+            colours.setdefault(names[label], colour(len(colours)))
+    shown = {label: names[label] for label in largest.tolist() if names[label] in colours}
+    rest = ~np.isin(labels, [*shown])
     panel.scatter(points[rest, 0], points[rest, 1], s=3, color="0.8", linewidths=0)
     drawn: dict[str, Artist] = {}
-    for i, label in enumerate(sorted(shown.tolist())):
+    for label, name in sorted(shown.items()):
         x, y = points[labels == label].T
-        name = plain(names[label])
-        drawn[name] = panel.scatter(x, y, s=5, color=colour(i), linewidths=0, alpha=0.8)
+        drawn[name] = panel.scatter(x, y, s=5, color=colours[name], linewidths=0, alpha=0.8)
     return drawn
 
 

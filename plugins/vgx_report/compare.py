@@ -115,9 +115,10 @@ def _differences(path: str, values: Sequence[Any]) -> list[tuple[str, ...]]:
         return []
     if all(_is_list_of_parts(value) for value in values):
         named = [_by_name(value) for value in values]
-        rows = []
-        if any(list(each) != list(named[0]) for each in named):
-            rows.append((path, *(", ".join(each) or "-" for each in named)))
+        # Only images go through the parts of a list in their order.
+        names = [[*each] if path.endswith("augment") else sorted(each) for each in named]
+        differ = any(each != names[0] for each in names)
+        rows = [(path, *(", ".join(each) or "-" for each in named))] * differ
         return rows + _each(path, named)
     types = {value.get("type") for value in values if isinstance(value, dict)}
     if all(isinstance(value, dict) for value in values) and len(types) == 1:
@@ -217,8 +218,9 @@ def notices(runs: Sequence[RunData]) -> list[str]:
     texts = []
     if len({run.environment.get("data", {}).get("content") for run in runs}) > 1:
         texts.append("They were not trained on the same images.")
-    if len({str(run.recipe.get("image")) for run in runs}) > 1:
-        texts.append("Their images differ in size: their figures cannot be compared.")
+    if rows := differences([{"image": run.recipe.get("image")} for run in runs]):
+        fields = ", ".join(row[0] for row in rows)
+        texts.append(f"Their images differ in {fields}: their figures cannot be compared.")
     missing = [run.name for run in runs if not run.evaluation]
     texts += [f"{name} was not evaluated: vgx eval {name}" for name in missing]
     texts += [text for run in runs if (text := _behind(run))]
@@ -227,7 +229,8 @@ def notices(runs: Sequence[RunData]) -> list[str]:
 
 def _behind(run: RunData) -> str:
     """Return a notice when a run was evaluated at another step than its last one."""
-    if not (run.evaluation and run.log) or run.evaluation["step"] == run.log[-1]["step"]:
+    steps = [run.step, *(line["step"] for line in run.log[-1:])]  # a stop logs no line
+    if not (run.evaluation and run.log) or run.evaluation["step"] == max(steps):
         return ""
     chosen = {"best": "its best checkpoint", "step": "the chosen one"}
     why = chosen.get(run.evaluation.get("checkpoint", ""), "and was trained further since")

@@ -122,10 +122,7 @@ def of_prior(lines: Lines) -> dict[str, Any] | None:
     if not chosen:
         return None
     title = f"Loss of {listed(list(chosen[-1]['losses']))}"
-    charts = [
-        _group(title, TERM, 0, chosen),
-        _group("Gradient norm", NORM, 0, chosen),
-    ]
+    charts = [_group(title, TERM, 0, chosen), *readable(_group("Gradient norm", NORM, 0, chosen))]
     note = (
         f"Trained for {chosen[-1]['step']:,} steps after the networks, on the codes of the images."
     )
@@ -214,7 +211,7 @@ def of_runs(names: Sequence[str], logs: Sequence[Lines]) -> dict[str, Any]:
 
     Numbers that several runs have come first: those can be compared. A run is hidden on all charts.
     """
-    charts: dict[str, dict[str, Any]] = {}
+    charts: dict[tuple[str, str], dict[str, Any]] = {}  # by unit and name
     axes: list[Lines] = []
     fields: tuple[tuple[str, str, str], ...] = (
         ("losses", "{}", TERM),
@@ -228,14 +225,16 @@ def of_runs(names: Sequence[str], logs: Sequence[Lines]) -> dict[str, Any]:
     )
     for run, log in enumerate(logs):
         numbers: dict[str, int] = {}  # the axes of the lines that have a field
-        for having, title, unit in fields:
+        for having, form, unit in fields:
             lines = evenly([line for line in log if line.get(having)], SEVERAL)
             if lines and having not in numbers:
                 numbers[having] = len(axes)
                 axes.append(lines)
             for line in _group("", unit, numbers.get(having, 0), lines)["lines"]:
-                name = title.format(line["name"])
-                chart = charts.setdefault(name, {"title": name, "unit": unit, "lines": []})
+                name = form.format(line["name"])
+                title = f"metrics/{name}" if unit == METRIC and (TERM, name) in charts else name
+                new: dict[str, Any] = {"title": title, "unit": unit, "lines": []}
+                chart = charts.setdefault((unit, name), new)
                 own = {"name": names[run], "key": f"run {run}", "run": run, "colour": run}
                 chart["lines"].append({**line, **own})
     ordered = sorted(charts.values(), key=lambda chart: -len(chart["lines"]))

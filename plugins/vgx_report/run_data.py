@@ -18,7 +18,7 @@ from vgx.runs.reading import unless_damaged
 from vgx_report import curves
 from vgx_report import panels as computing
 from vgx_report.curves import Lines
-from vgx_report.family import branch, origin
+from vgx_report.family import branch, family, origin
 from vgx_report.tables import listed, number, time_of
 
 FRAMES = 24  # most grids of training
@@ -75,7 +75,7 @@ def gather(
         "progress": {
             "frames": frames,
             "titles": computing.grid_titles([environment.get("grids", recipe.sampler.type)]),
-            "notes": _progress(frames, count),
+            "notes": _progress(frames, count, recipe),
         },
         "hero": _hero(recipe, panels),
         "samples": panels["samples"],
@@ -90,6 +90,7 @@ def gather(
         "metrics": metrics,
         "audit": audit or None,
         "drawing": drawing,
+        "family": family(run),
         "made": _made(environment, recipe),
         "recipe": reading.recipe_text(run.path),
         "foot": f"Made by vgx from the files of the run {run.path.resolve().name}. {OFFLINE}",
@@ -143,7 +144,8 @@ def _summary(
     """Return the sentences of the head: a text, or a verdict and the figures that decide it."""
     names = [f"{name} {part.type}" for name, part in recipe.networks.items()]
     parameters = sum(row["parameters"] for row in audit.get("rows", []))
-    size = f", {_short(parameters)} parameters in all" if parameters else ""
+    many = f"{parameters / 1e6:,.1f} million" if parameters >= 1e6 else f"{parameters:,}"
+    size = f", {many} parameters in all" if parameters else ""
     kept = environment.get("data", {}).get("kept")
     data = "images" if kept is None else f"{kept:,} images"
     trained = (
@@ -175,7 +177,7 @@ def on_prior(nats: float, recipe: vgx.Recipe) -> list[str]:
     If latents are n nats away, about one draw from N(0, I) in exp(n) lies among them (Chatterjee
     and Diaconis 2018); `FAR` is one in a hundred.
     """
-    if nats < FAR:
+    if nats < FAR or recipe.decodes_prior:  # then the decoder was trained on N(0, I) too
         return []
     own = recipe.sampler.type if recipe.sampler.least_codes else "aggregate-gaussian"
     has_kl = any(loss.type == "kl" for loss in recipe.losses)
@@ -341,11 +343,11 @@ def _made(environment: reading.Environment, recipe: vgx.Recipe) -> list[tuple[st
 # --- texts -------------------------------------------------------------------------------------
 
 
-def _progress(frames: list[dict[str, Any]], count: int) -> list[str]:
+def _progress(frames: list[dict[str, Any]], count: int, recipe: vgx.Recipe) -> list[str]:
     """Return notes on the grids of training."""
     some = f"{len(frames):,} of {count:,} steps, evenly chosen. " if count > len(frames) else ""
     notes = [f"{some}The same random numbers and the same real images at each step."]
-    if any("prior" in frame for frame in frames):
+    if any("prior" in frame for frame in frames) and not recipe.decodes_prior:
         notes.append(PRIOR)
     return notes
 
@@ -353,7 +355,3 @@ def _progress(frames: list[dict[str, Any]], count: int) -> list[str]:
 def _reconstructions(last: dict[str, Any]) -> str:
     step = f"{last['step']:,}"
     return f"The first images of the data, each row above its reconstructions, at step {step}."
-
-
-def _short(count: int) -> str:
-    return f"{count / 1e6:,.1f} million" if count >= 1e6 else f"{count:,}"

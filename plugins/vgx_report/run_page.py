@@ -21,7 +21,6 @@ from vgx.runs import reading
 from vgx.runs.directory import Run
 from vgx.runs.trust import registry_of
 from vgx_report import panels, run_data
-from vgx_report.family import family
 from vgx_report.html import PAGE, page
 
 EXPLORER = "explore.html"  # in the run, when `vgx explore` has made it
@@ -69,7 +68,6 @@ def write(
     computed, notices = _computed(run, recipe, registry, store, device)
     data = run_data.gather(run, recipe, computed, notices)
     beside = path.resolve().parent == run.path.resolve() and (run.path / EXPLORER).is_file()
-    data["family"] = family(run)
     data["explorer"] = EXPLORER if beside else None  # a page that was moved would link to nothing
     write_file(path, page(data, "report"))
     return path

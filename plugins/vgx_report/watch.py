@@ -33,7 +33,7 @@ from vgx_report.tables import time_of
 
 FILES = (
     "log.jsonl", "ended.json", "evaluation.json", "environment.json", "audit.json", "lock",
-    "prior/log.jsonl", "samples",
+    "note.txt", "prior/log.jsonl", "samples",
 )  # fmt: skip
 GRID = re.compile(r"(?:step|prior|recon)-\d{8,}\.png")
 HEADER = b"\x89PNG\r\n\x1a\n"

@@ -19,7 +19,7 @@ import vgx
 from vgx.cli import run_program
 from vgx.console import Console
 from vgx.training import session
-from vgx_figures import plot
+from vgx_figures import latents, plot
 
 SMALL = {
     "discriminator": None, "losses": [{"type": "bce"}, {"type": "kl"}], "image.size": 16,
@@ -128,6 +128,10 @@ def test_a_sampler_with_rows_keeps_them_and_their_names(runs):
     assert all(box.x0 > 0 and box.x1 < figure.axes[0].get_window_extent().x0 for box in boxes)
     assert all(below.y1 <= above.y0 for above, below in itertools.pairwise(boxes))
     assert not any("…" in name for name in names(figure))
+    with pytest.warns(vgx.Notice, match="-n: a row of the sampler traversal has 10 images"):
+        of_both = plot(runs, "samples", n=3, samplers=["traversal"]).figure
+    assert {name.partition(": ")[0] for name in names(of_both)} == {"tiny, seed 0", "tiny, seed 1"}
+    assert all(": z" in name for name in names(of_both))
 
 
 def test_a_conditional_decoder_has_a_row_for_each_class(labelled):
@@ -136,6 +140,16 @@ def test_a_conditional_decoder_has_a_row_for_each_class(labelled):
     assert len(names(figure)) == 6
     second = vgx.sample(labelled, n=2, label=names(figure)[1])
     assert tile(figure, 1, 0) == pytest.approx(channels_last(second[0]), abs=1e-6)
+
+
+def test_labels_of_the_encoder_alone_are_no_rows(folder):
+    """Its decoder draws the same for each class."""
+    encoder = {"type": "labelled", "inner": {"type": "conv", "widths": [8, 16]}}
+    changes = {name: LABELS[name] for name in ("dataset.label", "image.classes")}
+    run = trained(folder, {**changes, "name": "encodes", "encoder": encoder})
+    figure = plot(run, "samples", n=2).figure
+    assert pixels(figure).shape == (4 * 17 - 1, 2 * 17 - 1, 3)
+    assert names(figure) == []
 
 
 def test_a_difference_is_that_of_image_and_reconstruction(runs, faces):
@@ -233,6 +247,26 @@ def test_classes_are_colours_on_a_map(labelled, runs):
     assert shown <= {"bob", "long", "twin tails", "side tail", "short", "buns"}
     count = sum(len(each.get_offsets()) for each in figure.axes[0].collections)
     assert count == 60
+
+
+def test_a_class_has_one_colour_on_all_maps(labelled, tmp_path, monkeypatch):
+    """The second map lacks the first class, and has one that the first lacks."""
+    drawn = iter([(0, 1, 2), (1, 2, 3)])
+    real = latents._classes
+
+    def some(panel, points, labels, names, colours):
+        shown = np.array(next(drawn))[np.arange(len(labels)) % 3]
+        return real(panel, points, shown, names, colours)
+
+    monkeypatch.setattr(latents, "_classes", some)
+    other = vgx.Run(shutil.copytree(labelled.path, tmp_path / "0009-other"))
+    figure = plot([labelled, other], "latents").figure
+    colours = []
+    for panel in figure.axes:
+        points = [each for each in panel.collections if len(each.get_offsets())]
+        colours.append([tuple(each.get_facecolor()[0][:3]) for each in points])
+    assert colours[0][1:] == colours[1][:2]
+    assert len({*colours[0], *colours[1]}) == 4
 
 
 # --- files and commands ------------------------------------------------------------------------

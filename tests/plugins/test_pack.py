@@ -213,6 +213,21 @@ def test_an_empty_folder_is_filled(tmp_path, pictures, registry):
     assert len(rows_of(tmp_path / "out")) == 25
 
 
+def test_a_link_to_an_empty_folder_is_followed(tmp_path, pictures, registry):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    packed(pictures, tmp_path / "out", registry)
+    assert len(rows_of(tmp_path / "disk")) == 25
+    assert (tmp_path / "out").readlink() == pathlib.Path("disk")
+
+
+def test_a_mounted_disk_is_not_replaced(tmp_path, pictures, registry, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(pathlib.Path, "is_mount", lambda path: path.name == "out")
+    with pytest.raises(vgx.StorageError, match="a disk is mounted there; give another folder"):
+        packed(pictures, tmp_path / "out", registry)
+
+
 @pytest.mark.parametrize("name", [".", "../here"])
 def test_the_current_folder_is_not_replaced(tmp_path, pictures, registry, monkeypatch, name):
     (tmp_path / "here").mkdir()

@@ -15,7 +15,7 @@ PAGE = Path(vgx_report.__file__).parent / "page"
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 ELEMENTS = """
 const made = [], given = [];
-const h = (tag, attributes) => {
+let h = (tag, attributes) => {
   given.push({ tag, ...attributes });
   const element = { tag, children: [], clientWidth: 400, setAttribute() {}, addEventListener() {},
     replaceChildren(...given) { this.children = given; } };
@@ -28,6 +28,7 @@ const downloads = () => null;
 let drawing = null;
 const responsive = (kind, draw) => { drawing = draw; return plot = h("div"); };
 let plot = null;
+const SETTINGS = { log: false, smoothing: 0, axis: "step" };
 """
 
 
@@ -55,7 +56,7 @@ def test_a_key_that_is_held_down_stops_zooming():
     script = """(() => {
       const axes = { step: [0, 1000], images: [0, 1000], seconds: [0, 1000] };
       const line = { key: "a", name: "a", colour: 0, values: [1, 2], axes };
-      const api = chart("a", "", [line], () => {});
+      const api = chart("a", "", [line], SETTINGS, () => {});
       charts = [api];
       api.draw();
       const ranges = [];
@@ -77,7 +78,7 @@ def test_the_branch_of_a_parent_is_dotted_and_a_line_marks_the_fork():
         axes: { step: places, images: places, seconds: places } };
       const branch = { ...line, key: "b", branch: true };
       const mark = { step: 100, images: 100, seconds: 100, text: "fork" };
-      const api = chart("a", "", [line, branch], () => {}, mark);
+      const api = chart("a", "", [line, branch], SETTINGS, () => {}, mark);
       charts = [api];
       api.draw();
       const [fork, ...more] = given.filter((each) => each.class === "fork");
@@ -89,6 +90,34 @@ def test_the_branch_of_a_parent_is_dotted_and_a_line_marks_the_fork():
     others, dashes, off = answer(script, "charts.js")
     assert (others, dashes[:2]) == (0, [None, "2 3"])
     assert abs(off) <= 0.1
+
+
+def test_each_section_of_charts_has_its_own_controls():
+    """Those of a run and those of its prior: a control changes the charts beside it alone."""
+    script = """(() => {
+      const axes = [{ step: [0, 9], images: [0, 90], seconds: [0, 1] }];
+      const logs = { note: "", axes, groups: [
+        { title: "Loss", unit: "", lines: [{ name: "a", colour: 0, axes: 0, values: [1, 2] }] }] };
+      const heard = {};
+      const plain = h;
+      h = (tag, attributes, ...children) => {
+        const element = plain(tag, attributes, ...children);
+        element.addEventListener = (kind, hear) => { heard[attributes.id] = hear; };
+        return element;
+      };
+      for (const name of ["curves", "prior"]) curves(name, logs, ["step", "images"]);
+      const ids = given.map((each) => each.id).filter((id) => id);
+      heard["curves-by-images"]();
+      const radios = given.filter((each) => each.type === "radio").map((each) => each.name);
+      return [ids, new Set(ids).size, choices.curves.axis, choices.prior.axis, radios,
+        given.filter((each) => each.tag === "svg" && each["aria-label"]).map((each) =>
+          each["aria-label"])];
+    })()"""
+    ids, different, of_curves, of_prior, radios, drawn = answer(script, "charts.js")
+    assert len(ids) == different
+    assert (of_curves, of_prior) == ("images", "step")
+    assert radios == ["curves-axis"] * 2 + ["prior-axis"] * 2
+    assert drawn == ["Loss: a by images seen"]  # nothing was drawn before, and only this one since
 
 
 @pytest.mark.parametrize(("dimensions", "drawn"), [(3, 3), (300_000, 2000)])

@@ -599,15 +599,30 @@ def test_the_gap_is_that_of_posteriors_far_apart():
     # The Gaussian with their mean and variance is nearer to N(0, I) than the mixture itself.
     variance = 36 + math.exp(-1)
     far = panels.distance_from_prior(latents)
-    assert far == pytest.approx(variance - 1 - math.log(variance))
+    bias = 2 * (36 / variance + (36 / variance) ** 2) / (2 * 4)  # of two dimensions, four images
+    assert far == pytest.approx(variance - 1 - math.log(variance) - bias)
     assert far < drawn
     assert panels.distance_from_prior(Latents(mu * 0, logvar * 0)) == 0.0  # the prior itself
     without = panels.distance_from_prior(Latents(mu, None))
-    assert without == pytest.approx(36 - 1 - math.log(36))
+    assert without == pytest.approx(36 - 1 - math.log(36) - 2 * (1 + 1) / (2 * 4))
+
+
+@pytest.mark.parametrize(("images", "dimensions"), [(50, 256), (600, 4096), (600, 64)])
+def test_few_images_of_many_dimensions_are_no_distance(images, dimensions):
+    """Latents from N(0, I) itself: means and posteriors of deviation 0.1 make a variance of 1."""
+    generator = torch.Generator().manual_seed(0)
+    means = 0.99**0.5 * torch.randn(images, dimensions, generator=generator, dtype=torch.float64)
+    logvar = torch.full_like(means, math.log(0.01))
+    assert panels.distance_from_prior(Latents(means, logvar)) < 0.4
+    # A shift of 0.1 in each dimension is a KL of 0.1^2 / 2 in each.
+    shifted = panels.distance_from_prior(Latents(means + 0.1, logvar))
+    assert shifted == pytest.approx(0.005 * dimensions, abs=0.12 * dimensions**0.5)
 
 
 def test_a_verdict_on_the_prior_is_given_from_one_draw_in_a_hundred_on():
     mix, plain = tiny(), tiny({"sampler": "prior", "losses": ["l1"]})
+    trained_on_it = tiny({"sampler": "prior", "train.fakes": ["recon", "prior"]})
+    assert run_data.on_prior(40.8, trained_on_it) == []
     assert run_data.on_prior(4.6, mix) == []
     verdict, figures = run_data.on_prior(4.61, mix)
     assert verdict == (

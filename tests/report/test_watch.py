@@ -141,6 +141,21 @@ def test_a_new_state_is_made_when_the_prior_is_trained(run):
     assert [line["values"] for line in data["prior"]["groups"][0]["lines"]] == [[2.0], [1.5]]
 
 
+def test_a_new_state_is_made_when_a_note_is_written_and_has_the_run_s_family(run, tmp_path):
+    other = Run(shutil.copytree(run.path, run.path.with_name("0002-child")))
+    about = json.loads((other.path / "environment.json").read_text())
+    about["parent"] = {"run": run.path.name, "step": 3, "how": "fork"}
+    (other.path / "environment.json").write_text(json.dumps(about))
+    watched = Watched(run, vgx.load_recipe(run.recipe_file))
+    before, data = watched.newest()
+    assert [row["run"] for row in data["family"]] == [run.path.name, "0002-child"]
+    (run.path / "note.txt").write_text("less KL")
+    watched.rested = 0
+    after, data = watched.newest()
+    assert after > before
+    assert dict(data["facts"])["Note"] == "less KL"
+
+
 def test_a_training_that_is_killed_is_noticed(run):
     """Its lock ends with it, and no file changes."""
     (run.path / "ended.json").unlink()

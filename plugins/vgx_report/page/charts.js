@@ -74,8 +74,8 @@ function nearest(places, wanted) {
   return best;
 }
 
-// What the reader has chosen. A live page is drawn anew and keeps it.
-const settings = { log: false, smoothing: 0, axis: "step" };
+// What the reader has chosen, in each section by its name. A live page is drawn anew and keeps it.
+const choices = {};
 const hidden = new Set(); // keys of lines
 const zoomed = new Map(); // the range of an axis that is shown, by the titles of charts
 
@@ -106,10 +106,10 @@ function path(places, values, { x, y }) {
   }).join("");
 }
 
-function frame(box, wide, tall, { x, y }, [first, end], marks, texts, unit) {
-  const [size, sign] = inUnits(settings.axis, end);
+function frame(box, wide, tall, { x, y }, [first, end], marks, texts, unit, axis) {
+  const [size, sign] = inUnits(axis, end);
   const below = ticks(first / size, end / size, wide < 480 ? 3 : 6)
-    .filter((place) => settings.axis === "seconds" || Number.isInteger(place));
+    .filter((place) => axis === "seconds" || Number.isInteger(place));
   return [
     marks.map((value, i) => [
       s("path", { d: `M${box.left} ${y(value).toFixed(1)}H${box.right}`, class: "grid",
@@ -120,7 +120,7 @@ function frame(box, wide, tall, { x, y }, [first, end], marks, texts, unit) {
       "text-anchor": x(place * size) > wide - 30 ? "end" : "middle" }, count(place) + sign)),
     s("text", { ...TEXT, x: 0, y: 11, class: "axis" }, unit),
     s("text", { ...TEXT, x: box.right, y: tall - 4, class: "axis", "text-anchor": "end" },
-      AXES[settings.axis][0]),
+      AXES[axis][0]),
   ];
 }
 
@@ -137,7 +137,7 @@ function marker(box, place, text) {
 }
 
 // Lines have a key, a name, a colour, values, and the positions of the values on each axis.
-function chart(title, unit, lines, again, mark) {
+function chart(title, unit, lines, settings, again, mark) {
   const plot = responsive("chart", () => draw());
   plot.tabIndex = 0;
   plot.setAttribute("role", "group");
@@ -158,6 +158,7 @@ function chart(title, unit, lines, again, mark) {
   const whole = h("button", { type: "button", class: "link" }, "Whole range");
   whole.addEventListener("click", () => zoom(null));
   const places = (line) => line.axes[settings.axis];
+  const number = charts.length; // of all charts of the page
   const visible = () => lines.filter((line) => !hidden.has(line.key));
   let at = null; // the position that the pointer is at; null: the end
   let linear = "";
@@ -207,7 +208,7 @@ function chart(title, unit, lines, again, mark) {
     const to = scales(box, [first, end], [low, high]);
     const marks = log ? powers(low, high) : ticks(low, high, 5);
     const texts = log ? marks.map((v) => format(10 ** v)) : marked(marks);
-    const id = `inside-${charts.indexOf(api)}`;
+    const id = `inside-${number}`;
     const curves = drawn.map((line, i) => [
       settings.smoothing ? s("path", { d: path(places(line), raw[i], to), ...RAW, stroke: ink(line).stroke }) : null,
       s("path", { d: path(places(line), even[i], to), ...CURVE, ...ink(line) }),
@@ -218,7 +219,7 @@ function chart(title, unit, lines, again, mark) {
     const marking = s("rect", { class: "marking passing", y: box.top, height: box.bottom - box.top });
     plot.replaceChildren(s("svg", { viewBox: `0 0 ${wide} ${tall}`, role: "img", "aria-label":
       `${title}: ${lines.map((line) => line.name).join(", ")} by ${AXES[settings.axis][0]}` },
-      frame(box, wide, tall, to, [first, end], marks, texts, unit),
+      frame(box, wide, tall, to, [first, end], marks, texts, unit, settings.axis),
       s("clipPath", { id }, s("rect", { x: box.left - 4, y: box.top - 4,
         width: box.right - box.left + 8, height: box.bottom - box.top + 8 })),
       s("g", { "clip-path": `url(#${id})` }, curves),
@@ -303,20 +304,26 @@ function chart(title, unit, lines, again, mark) {
   return api;
 }
 
-let charts = []; // of the page
+let charts = []; // of the page; whoever draws it anew empties this
 
-function curves(logs, axes) {
+// A section of charts with its own controls.
+function curves(name, logs, axes) {
+  const settings = choices[name] ??= { log: false, smoothing: 0, axis: axes[0] };
   if (!axes.includes(settings.axis)) settings.axis = axes[0];
-  const again = () => charts.forEach((each) => each.draw());
-  charts = logs.groups.map((group) => chart(group.title, group.unit, group.lines.map((line) =>
-    ({ ...line, axes: logs.axes[line.axes], key: line.key ?? `${group.title}: ${line.name}` })), again,
-  logs.mark));
-  const log = h("input", { type: "checkbox", id: "log" });
+  const own = [];
+  const again = () => own.forEach((each) => each.draw());
+  for (const group of logs.groups) {
+    const lines = group.lines.map((line) => ({ ...line, axes: logs.axes[line.axes],
+      key: line.key ?? `${name} ${group.title}: ${line.name}` }));
+    own.push(chart(group.title, group.unit, lines, settings, again, logs.mark));
+    charts.push(own.at(-1));
+  }
+  const log = h("input", { type: "checkbox", id: name + "-log" });
   log.checked = settings.log;
   log.addEventListener("change", () => { settings.log = log.checked; again(); });
   const smooth = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: settings.smoothing,
-    id: "smooth", "aria-label": "Smoothing" });
-  const share = h("output", { for: "smooth" });
+    id: name + "-smooth", "aria-label": "Smoothing" });
+  const share = h("output", { for: name + "-smooth" });
   const chosen = () => {
     settings.smoothing = Number(smooth.value);
     share.textContent = settings.smoothing ? settings.smoothing.toFixed(2) : "none";
@@ -325,7 +332,7 @@ function curves(logs, axes) {
   chosen();
   smooth.addEventListener("input", () => { chosen(); again(); });
   const by = axes.map((axis) => {
-    const choice = h("input", { type: "radio", name: "axis", id: "by-" + axis });
+    const choice = h("input", { type: "radio", name: name + "-axis", id: name + "-by-" + axis });
     choice.checked = axis === settings.axis;
     choice.addEventListener("change", () => { settings.axis = axis; again(); });
     return h("label", {}, choice, AXES[axis][0]);
@@ -333,7 +340,7 @@ function curves(logs, axes) {
   return [
     h("p", { class: "soft" }, logs.note),
     h("div", { class: "controls" }, axes.length > 1 ? by : null,
-      h("label", {}, log, "Logarithmic"), h("label", { for: "smooth" }, "Smoothing"), smooth, share),
-    h("div", { class: "pile" }, charts.map((each) => each.body)),
+      h("label", {}, log, "Logarithmic"), h("label", { for: name + "-smooth" }, "Smoothing"), smooth, share),
+    h("div", { class: "pile" }, own.map((each) => each.body)),
   ];
 }

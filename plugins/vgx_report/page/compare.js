@@ -65,7 +65,7 @@ sections.push(section("metrics", "Metrics", data.metrics.tables.length
 if (data.progress.places.length) {
   sections.push(section("images", "Images", training(data.progress)));
 }
-if (data.curves.groups.length) sections.push(section("curves", "Curves", curves(data.curves, data.curves.along)));
+if (data.curves.groups.length) sections.push(section("curves", "Curves", curves("curves", data.curves, data.curves.along)));
 
 assemble(
   sections,

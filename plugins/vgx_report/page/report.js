@@ -126,11 +126,12 @@ function notes(all) {
 
 function draw() {
   const sections = [];
+  charts = [];
   if (data.progress.frames.length) {
     sections.push(section("progress", "During training", training(data.progress)));
   }
-  if (data.curves) sections.push(section("curves", "Curves", curves(data.curves, data.curves.along)));
-  if (data.prior) sections.push(section("prior", "The prior", curves(data.prior, data.prior.along)));
+  if (data.curves) sections.push(section("curves", "Curves", curves("curves", data.curves, data.curves.along)));
+  if (data.prior) sections.push(section("prior", "The prior", curves("prior", data.prior, data.prior.along)));
   if (data.samples.length) {
     sections.push(section("samples", "Samples",
       h("p", { class: "soft" }, data.samples_note, h("code", {}, data.samples_command)),
