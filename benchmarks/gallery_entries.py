@@ -134,13 +134,22 @@ ENTRIES = {
         recipe="dcgan_ada",
         what="without ADA",
     ),
-    "wgan_gp": Entry(400),
+    "wgan_gp": Entry(
+        400,
+        why="Few steps: hair of many colours and heads that are faces, most of whose eyes and"
+        " mouths are blurred.",
+    ),
     "sngan_hinge": Entry(
         1500,
         why="After so few steps there are faces with hair of many colours, most with two eyes, and"
         " mouths that are smeared; all of one kind, with short hair (recall), under noise.",
     ),
-    "r3gan": Entry(1500),
+    "r3gan": Entry(
+        1500,
+        why="Faces with long and short hair and strong colours, most with two eyes, under noise of"
+        " many colours. Its recall is larger than that of `sngan_hinge` and `unet_gan`, whose faces"
+        " are of one kind.",
+    ),
     "infogan": Entry(
         3000,
         (*SMALL_GAN, *FASTER),

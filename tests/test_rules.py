@@ -364,13 +364,13 @@ def test_lines_of_code_are_counted_without_the_talk(tmp_path):
 
 # Lines of code of each package; a budget that is reached is a reason to cut.
 BUDGETS = {
-    "": 1125, "parts": 1270, "recipe": 1055, "data": 2050, "runs": 1815, "engine": 1455,
+    "": 1125, "parts": 1270, "recipe": 1055, "data": 2050, "runs": 1825, "engine": 1455,
     "sampling": 600, "check": 1455, "evaluation": 980, "training": 2330, "testing": 1010,
-    "cli": 935, "notebook": 1420, "second": 805, "distributed": 645,
+    "cli": 935, "notebook": 1416, "second": 805, "distributed": 645,
 }  # fmt: skip
 PLUGIN_BUDGETS = {
-    "vgx_data": 460, "vgx_explore": 525, "vgx_figures": 1190, "vgx_report": 2205, "vgx_runs": 310,
-    "vgx_share": 975, "vgx_sweep": 1460,
+    "vgx_data": 460, "vgx_explore": 522, "vgx_figures": 1184, "vgx_report": 2196, "vgx_runs": 310,
+    "vgx_share": 980, "vgx_sweep": 1481,
 }  # fmt: skip
 
 

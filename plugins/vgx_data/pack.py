@@ -71,8 +71,7 @@ def pack_images(
     dropped or cannot be read are left out and counted. Raises `StorageError` for a folder that has
     files, and `DataError` when no image is usable.
     """
-    out = out.resolve()  # a folder cannot take the place of a link
-    _require_empty(out)
+    _require_empty(out := out.resolve())  # a folder cannot take the place of a link
     with blaming(registry):
         announce(recipe.dataset, [], console)
         source, notices = open_source(recipe.dataset, recipe.image)
@@ -196,9 +195,8 @@ class Shards:
     def _write_group(self) -> None:
         import pyarrow
 
-        columns = [
-            pyarrow.array([{"bytes": data, "path": None} for data, _ in self.rows], _image())
-        ]
+        images = pyarrow.array([{"bytes": data, "path": None} for data, _ in self.rows], _image())
+        columns = [images]
         if "label" in self.features:
             columns.append(pyarrow.array([label for _, label in self.rows], pyarrow.int64()))
         if self.writer is None:
@@ -269,10 +267,8 @@ def _require_empty(out: Path) -> None:
             return
         if not out.is_dir():
             raise vgx.StorageError(f"{out}: a file is there; give a new folder")
-        # Another folder takes its place at the end.
-        if out.samefile(Path.cwd()) or out.is_mount():
-            why = "a disk is mounted there" if out.is_mount() else "the command was started in it"
-            raise vgx.StorageError(f"{out}: {why}; give another folder")
+        if out.samefile(Path.cwd()) or out.is_mount():  # another folder takes its place at the end
+            raise vgx.StorageError(f"{out}: a disk or the working directory; give another folder")
         if others := sorted(path.name for path in out.iterdir()):
             message = f"other files are there, {len(others):,} in all, such as {others[0]}"
             raise vgx.StorageError(f"{out}: {message}; give an empty folder or a new one")

@@ -6,9 +6,8 @@ All of it is read from the files of the runs, as plain data; `html` makes a page
 from __future__ import annotations
 
 import json
-import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from vgx_report.panels import embedding, frame, grid_titles
 from vgx_report.run_data import OFFLINE
 from vgx_report.tables import Table, side_by_side, time_of
 
-MAX_SIDE = 4096  # pixels of an image's side that a recipe can ask for
 PLACES = 12  # most places of the slider through the grids
 MARKED = (
     "A figure is marked where it is better than every other one by more than the sum of the two "
@@ -295,21 +293,12 @@ def _progress(runs: Sequence[RunData]) -> dict[str, Any]:
             max((file for file in files if step_of(file) <= place), key=step_of, default=None)
             for place in places
         }
-        embed = embedding(pixels_of(run.recipe))
+        embed = embedding(reading.pixels_of(run.recipe))
         with noticing(run.notices):
             read = [frame(file, run.environment, embed) for file in files if file in newest]
         frames.append([each for each in read if each is not None])
     titles = grid_titles(_sampler(run) for run in runs)
     return {"places": places, "runs": frames, "titles": titles, "notes": _grid_notes(runs)}
-
-
-def pixels_of(recipe: Mapping[str, Any]) -> int:
-    """Return the number of pixels of one image of a recipe; 0 if it does not say so."""
-    image = recipe.get("image")
-    size = image.get("size") if isinstance(image, dict) else None
-    sides = size if isinstance(size, list) else [size, size]
-    known = [min(side, MAX_SIDE) for side in sides if isinstance(side, int) and side > 0]
-    return math.prod(known) if len(known) == len(sides) == 2 else 0
 
 
 def _sampler(run: RunData) -> str:

@@ -22,7 +22,6 @@ from vgx.runs.directory import Run, every, runs_dir
 from vgx.runs.frames import evenly, files
 from vgx.runs.summary import summarize
 from vgx.runs.trust import registry_of
-from vgx_report.compare import pixels_of
 from vgx_report.family import origin
 from vgx_report.tables import number
 from vgx_report.watch import (
@@ -71,7 +70,7 @@ class Overview:
             return Reply(404)
         try:
             if rest.startswith("grids/"):
-                pixels = pixels_of(reading.recipe(run.path))
+                pixels = reading.pixels_of(reading.recipe(run.path))
                 return png_of(run, rest.removeprefix("grids/"), pixels, self.drawing)
             return self.page(run).answer(f"/{rest}", query)
         except VgxError as error:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vgx.sampling.model import Model
     from vgx_share.exporting import Wishes
 
+OTHERS = "of another data set"  # than the run's
 NAME = "OWNER/NAME"  # which `vgx push` replaces by the name on the hub
 _TERMS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
 _SHAPES, _NETWORK = r"[\dx, >-]{1,60}", r"[\w.@/+-]{1,60}( [\w.@/+-]{1,60})?"
@@ -134,11 +135,13 @@ def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
                if recipe.encoder else "."),
         ]  # fmt: skip
     if "vae/config.json" in files:
+        tiny = recipe.decoder.type == "autoencoder-tiny"  # which has no distribution of latents
+        name, latents = ("Tiny", "latents") if tiny else ("KL", "latent_dist.mode()")
         lines += [
             "", "With diffusers, whose images are in [-1, 1]:", "```python",
-            "from diffusers import AutoencoderKL", "",
-            f'vae = AutoencoderKL.from_pretrained("{NAME}", subfolder="vae")',
-            "latents = vae.encode(images * 2 - 1).latent_dist.mode()",
+            f"from diffusers import Autoencoder{name}", "",
+            f'vae = Autoencoder{name}.from_pretrained("{NAME}", subfolder="vae")',
+            f"latents = vae.encode(images * 2 - 1).{latents}",
             "images = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)", "```",
         ]  # fmt: skip
     return "\n".join(lines)
@@ -222,7 +225,7 @@ def _word(value: Any, pattern: str = r"[\w.@/+-]{1,60}") -> str:
 def _rows(measured: reading.Evaluation) -> Iterator[tuple[str, str, str, str, str, float]]:
     """Give what, protocol, split, metric, features and value of each figure."""
     for what, protocol, part in _parts(measured):
-        split = {"held out": "held out", "trained on": "trained on"}.get(part.get("split", ""), "?")
+        split = part["split"] if part.get("split") in ("held out", "trained on") else OTHERS
         for metric, figure in part["figures"].items():
             features = _word(figure.get("features") or "-")
             if math.isfinite(figure["mean"]):
@@ -233,7 +236,9 @@ def _results(recipe: vgx.Recipe, measured: reading.Evaluation) -> Iterator[Any]:
     from huggingface_hub import EvalResult
 
     data = (_hub_datasets(recipe) or [recipe.dataset.type])[0]
-    for what, protocol, split, metric, features, value in _rows(measured):
+    # The hub would take figures on other images for those on the run's own.
+    own = (row for row in _rows(measured) if row[2] != OTHERS)
+    for what, protocol, split, metric, features, value in own:
         of = "" if features == "-" else f" [{features}]"
         yield EvalResult(
             task_type=_task(recipe),

@@ -109,7 +109,7 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
         "files": {},
     }  # fmt: skip
     if recipe.image.classes:
-        counts = environment.get("data", {}).get("classes", [])
+        counts = environment.get("data", environment).get("classes", [])
         about["classes"] = counts or [
             {"name": name, "count": 0} for name in class_names(run, recipe)
         ]

@@ -49,6 +49,7 @@ def make_run(
     else:
         recipe, state = _from_diffusers(folder, name, overrides, data, registry)
     _require_fit(recipe, state, folder)
+    classes = exported.about(folder).get("classes", []) if exported.is_exported(folder) else []
     run = create(recipe.name, out)
     for file in registry.files:
         write_file(run.place("plugins", file.path.name), file.data)
@@ -63,6 +64,7 @@ def make_run(
         ],
         "grids": recipe.sampler.type,
         "notices": [f"imported from {name}"],
+        "classes": classes,
     }
     write_file(run.place("environment.json"), json.dumps(environment, indent=1))
     saved = checkpoint.save(run, state, 1)

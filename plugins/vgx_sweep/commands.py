@@ -55,7 +55,7 @@ def study_options(command: C) -> C:
     help="How many points to try; without it, all of a grid.",
 )  # fmt: skip
 @click.option(
-    "--seeds", metavar="N", type=click.IntRange(1, 100), default=1, show_default=True,
+    "--seeds", metavar="N", type=click.IntRange(1, 100), show_default="1",
     help="Runs of each point, with other seeds.",
 )  # fmt: skip
 @click.option("--search", type=click.Choice(["tpe", "random"]), help="How --trials chooses points.")
@@ -69,12 +69,13 @@ def study_options(command: C) -> C:
     help="Show what came of a study so far; by default the newest.",
 )  # fmt: skip
 @click.option("--worker", is_flag=True, hidden=True, help="One of several.")
+@click.option("--folder", type=PATH, hidden=True, help="Of the recipe, for a worker.")
 @study_options
 def sweep(
     recipe: Path | None,
     over: tuple[str, ...],
     trials: int | None,
-    seeds: int,
+    seeds: int | None,
     by: str | None,
     search: str | None,
     prune: str | None,
@@ -89,6 +90,7 @@ def sweep(
     out: Path | None,
     device: str | None,
     worker: bool,
+    folder: Path | None,
 ) -> None:
     """Train RECIPE with many values of some fields, and find the best.
 
@@ -96,15 +98,17 @@ def sweep(
     """
     if sum(given is not None for given in (recipe, joined, shown)) != 1:
         raise click.UsageError("Name a RECIPE to vary, or a study: --join STUDY or --show STUDY.")
-    if recipe is None and (over or overrides or trials or by or search or prune or name):
+    if recipe is None and (over or overrides or trials or seeds or by or search or prune or name):
         raise click.UsageError(
             "A study keeps its recipe and its plan; leave out what changes them."
         )
     import vgx
+    from vgx.recipe.library import find_recipe
     from vgx_sweep import running, storage, training
 
     storage.require_optuna()
-    machine = training.Machine(out, device, plugins, vgx.discover(plugins), data)
+    folder = find_recipe(recipe).parent if recipe else folder
+    machine = training.Machine(out, device, plugins, vgx.discover(plugins), data, folder=folder)
     if shown is not None:
         with closing(storage.join(shown or running.newest(), server)) as study:
             running.show(study, machine)
@@ -114,10 +118,10 @@ def sweep(
     else:
         assert recipe is not None
         base = vgx.load_recipe(recipe, overrides, machine.registry, data)
-        plan = running.planned(base, machine.registry, over, trials, seeds, by, search, prune)
+        plan = running.planned(base, machine.registry, over, trials, seeds or 1, by, search, prune)
         study = storage.create(name or running.unused(base.name), plan, server)
     with closing(study):
-        running.go(study, machine, workers, recipe, worker=worker)
+        running.go(study, machine, workers, worker=worker)
 
 
 @click.command()
@@ -145,15 +149,17 @@ def ablate(
     Each is left out once, with the same seeds: vgx ablate larsen_vaegan --by psnr
     """
     import vgx
+    from vgx.recipe.library import find_recipe
     from vgx_sweep import running, storage, training
 
     storage.require_optuna()
-    machine = training.Machine(out, device, plugins, vgx.discover(plugins), data)
+    folder = find_recipe(recipe).parent
+    machine = training.Machine(out, device, plugins, vgx.discover(plugins), data, folder=folder)
     base = vgx.load_recipe(recipe, overrides, machine.registry, data)
     plan = running.planned_ablation(base, machine, seeds, by)
     study = storage.create(name or running.unused(f"{base.name}-ablation"), plan, server)
     with closing(study):
-        running.go(study, machine, workers, recipe)
+        running.go(study, machine, workers)
 
 
 COMMANDS = (sweep, ablate)

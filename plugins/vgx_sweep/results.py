@@ -142,11 +142,6 @@ class Importance:
     mean: float
     spread: float  # standard deviation over repeats
 
-    @property
-    def text(self) -> str:
-        """Share and spread, for people."""
-        return f"{self.mean:.0%} ± {self.spread:.0%}"
-
 
 def importances(plan: Plan, rows: Sequence[Row]) -> list[Importance]:
     """Return the importance of each field (fANOVA, Hutter et al. 2014), the greatest first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import platform
 from collections.abc import Sequence
@@ -13,10 +14,9 @@ from typing import Any, cast
 import vgx
 from vgx.console import Console
 from vgx.engine.build import pick_device
-from vgx.errors import Stopped
+from vgx.errors import DivergedError, LostError, Stopped
 from vgx.files import storage, write_file
 from vgx.output import short
-from vgx.recipe.library import find_recipe
 from vgx_sweep import ablation, results
 from vgx_sweep import storage as storing
 from vgx_sweep.plan import VARIANT, WHOLE, Plan, fitted, with_metric, with_values
@@ -101,11 +101,8 @@ def _by(recipe: vgx.Recipe, by: str | None, registry: vgx.Registry) -> str:
 
 def unused(name: str) -> str:
     """Return a name for a study that no study in the folder of sweeps has."""
-    number, found = 1, name
-    while (sweeps_dir() / found).exists():
-        number += 1
-        found = f"{name[:60]}-{number}"
-    return found
+    others = (f"{name[:60]}-{number}" for number in itertools.count(2))
+    return next(n for n in itertools.chain([name], others) if not (sweeps_dir() / n).exists())
 
 
 def newest() -> str:
@@ -118,15 +115,11 @@ def newest() -> str:
 # --- working -------------------------------------------------------------------------------------
 
 
-def go(
-    study: Study,
-    machine: Machine,
-    workers: int,
-    recipe: Path | None = None,
-    *,
-    worker: bool = False,
-) -> None:
-    """Work on a study until nothing of it is left, then show what came of it."""
+def go(study: Study, machine: Machine, workers: int, *, worker: bool = False) -> None:
+    """Work on a study until nothing of it is left, then show what came of it.
+
+    Raises `DivergedError` when no point of it could be trained.
+    """
     console, plan = machine.console, study.plan
     if not worker:
         runs = f" x {plan.seeds} seeds" if plan.seeds > 1 else ""
@@ -138,13 +131,12 @@ def go(
         if workers > 1:
             _several(study, machine, workers)
         else:
-            folder = find_recipe(recipe).parent if recipe else None
-            _alone(study, replace(machine, folder=folder), worker=worker)
+            _alone(study, machine, worker=worker)
     except Stopped as error:
         message = f"{error}; go on with: {_again(study)}" if not worker else str(error)
         raise Stopped(message, error.exit_code - 128) from None
-    if not worker:
-        show(study, machine)
+    if not worker and all(row.state == "failed" for row in show(study, machine)):
+        raise DivergedError(f"study {study.name}: no point of it could be trained")
 
 
 def _again(study: Study) -> str:
@@ -174,7 +166,7 @@ def _alone(study: Study, machine: Machine, *, worker: bool) -> None:
 def _log(study: Study, number: str) -> Path:
     """Return a file in the folder of the study for the lines of a worker's trainings."""
     name = f"{platform.node() or 'worker'}-{os.getpid()}{number}.txt"
-    path = sweeps_dir() / study.name / "logs" / name
+    path = storing.place(study.name, "logs", name)
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -185,6 +177,7 @@ def _several(study: Study, machine: Machine, workers: int) -> None:
     arguments = ["sweep", "--join", study.name, "--worker"]
     arguments += [f"--plugin={path.absolute()}" for path in machine.plugins]
     options = {"--out": machine.out, "--device": machine.device, "--data": machine.data}
+    options |= {"--folder": machine.folder}
     arguments += [f"{name}={value}" for name, value in options.items() if value is not None]
     printed = {trial.number for trial in study.trials() if trial.state.is_finished()}
 
@@ -208,14 +201,15 @@ def _several(study: Study, machine: Machine, workers: int) -> None:
             last = short(lines[-1]) if lines else "it has printed nothing"
             machine.console.warn(f"a worker ended with code {code}: {last} ({log})")
     if all(codes):
-        raise vgx.StorageError(f"no worker is left; go on with: {_again(study)}")
+        code = codes[0] if len({*codes}) == 1 and codes[0] > 0 else vgx.StorageError.exit_code
+        raise LostError(f"no worker is left; go on with: {_again(study)}", code)
 
 
 # --- showing -------------------------------------------------------------------------------------
 
 
-def show(study: Study, machine: Machine) -> None:
-    """Print what came of a study so far, and write its best recipe and its page."""
+def show(study: Study, machine: Machine) -> list[results.Row]:
+    """Print what came of a study so far, write its best recipe and its page; return its rows."""
     from vgx_report.html import page
     from vgx_sweep.sweep_page import gather
 
@@ -234,17 +228,21 @@ def show(study: Study, machine: Machine) -> None:
     found = results.importances(plan, rows)
     if found:
         console.print("\nImportance of each field, ± over other points and seeds")
-        console.table(("field", "share"), [(each.field, each.text) for each in found])
+        console.table(
+            ("field", "share"),
+            [(each.field, f"{each.mean:.0%} ± {each.spread:.0%}") for each in found],
+        )
     left_out = ablation.differences(plan, rows) if plan.changes else []
     if left_out:
         console.print(f"\n{plan.by} of {plan.seeds} seeds, {plan.better} is better")
         console.table(ablation.HEADER, ablation.table(left_out))
-    folder = sweeps_dir() / study.name
     data = gather(study, rows, found, left_out, machine)
     if data["recipe"]:
-        write_file(folder / "best.yaml", data["recipe"])
+        write_file(best := storing.place(study.name, "best.yaml"), data["recipe"])
         console.print(f"\nBest: trial {rows[0].trial}, {shown(rows[0].parameters)}, "
                       f"{plan.by} {rows[0].text}")  # fmt: skip
-        console.print(f"Its recipe {folder / 'best.yaml'}")
-    write_file(folder / "sweep.html", page(data, "sweep", package="vgx_sweep"))
-    console.print(f"Page {folder / 'sweep.html'}")
+        console.print(f"Its recipe {best}")
+    shown_on = storing.place(study.name, "sweep.html")
+    write_file(shown_on, page(data, "sweep", package="vgx_sweep"))
+    console.print(f"Page {shown_on}")
+    return rows

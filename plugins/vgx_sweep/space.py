@@ -118,7 +118,7 @@ def parsed(text: str) -> Axis:
     values = node.plain()
     if len(values) > MAX_VALUES:
         raise vgx.RecipeError(f"{place}: more than {MAX_VALUES:,} values")
-    texts = [json.dumps(value) for value in values]
+    texts = [json.dumps(float(value) if _is_number(value) else value) for value in values]
     if twice := [each for each in texts if texts.count(each) > 1]:
         raise vgx.RecipeError(f"{place}: {short(twice[0])} occurs twice; keep one")
     if not values:

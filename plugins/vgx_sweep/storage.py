@@ -39,6 +39,18 @@ def sweeps_dir() -> Path:
     return user_path(os.environ.get("VGX_SWEEPS") or "sweeps")
 
 
+def place(study: str, *names: str) -> Path:
+    """Return the path of a file in the folder of a study, which may be a stranger's.
+
+    Raises `vgx.StorageError` for a link on the way.
+    """
+    path = sweeps_dir() / study
+    for name in ("", *names):
+        path /= name
+        require_own(path)
+    return path
+
+
 def require_optuna() -> Any:
     """Return the library Optuna. Raises `vgx.RecipeError` where it is not installed."""
     try:
@@ -85,10 +97,8 @@ def address(name: str, server: str | None) -> str:
     """Return the URL of a study's storage. Raises an error for what is no storage for a sweep."""
     require_name(name)
     if server is None:
-        folder = sweeps_dir() / name
-        require_own(folder)
-        require_own(folder / FILE, alone=True)
-        return f"sqlite:///{quote(str((folder / FILE).absolute()))}"
+        require_own(file := place(name, FILE), alone=True)
+        return f"sqlite:///{quote(str(file.absolute()))}"
     if not server.startswith(SERVERS):
         raise vgx.RecipeError(
             f"--storage {hidden(server)}: a study lies on a server of PostgreSQL, "
@@ -99,7 +109,8 @@ def address(name: str, server: str | None) -> str:
 
 def hidden(server: str) -> str:
     """Return the URL of a storage without its password."""
-    return short(re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", server))
+    shown = re.sub(r"(://[^:/@]*):\S*@", r"\1:***@", server)
+    return short(re.sub(r"([?&]password=)[^&\s]*", r"\1***", shown))
 
 
 @contextlib.contextmanager

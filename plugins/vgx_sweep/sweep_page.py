@@ -11,7 +11,6 @@ from vgx.errors import noticing
 from vgx.runs import reading
 from vgx.runs.frames import drawn, step_of
 from vgx.runs.frames import files as grids_of
-from vgx_report.compare import pixels_of
 from vgx_report.panels import embedding
 from vgx_report.run_data import OFFLINE
 from vgx_sweep.ablation import HEADER, Difference, table
@@ -19,9 +18,13 @@ from vgx_sweep.plan import Plan
 from vgx_sweep.results import Importance, Row, best_recipe, shown
 from vgx_sweep.space import Range
 from vgx_sweep.storage import Study
-from vgx_sweep.training import Machine, run_of
+from vgx_sweep.training import Machine, runs_of
 
 SHOWN = 24  # trials with images, the best first
+READINGS = {
+    "worse without it": "Worse without", "better without it": "Better without",
+    "no difference seen": "No difference is seen without",
+}  # fmt: skip
 
 
 def gather(
@@ -103,10 +106,8 @@ def _summary(
     left_out: Sequence[Difference],
 ) -> list[str]:
     if plan.changes:
-        worse = [d.name for d in left_out if d.reading == "worse without it"]
-        same = [d.name for d in left_out if d.reading == "no difference seen"]
-        texts = [("Worse without", worse), ("No difference is seen without", same)]
-        return [f"{title}: {', '.join(names)}." for title, names in texts if names]
+        names = {said: [d.name for d in left_out if d.reading == said] for said in READINGS}
+        return [f"{READINGS[s]}: {', '.join(each)}." for s, each in names.items() if each]
     done = [(row.mean, row.spread or 0.0) for row in rows if row.mean is not None]
     if not done:
         return ["No point is complete yet."]
@@ -116,7 +117,7 @@ def _summary(
     if close and plan.seeds > 1:
         count = "One other point is" if close == 1 else f"{close:,} other points are"
         lines.append(f"{count} no further from it than the spread over seeds.")
-    if importances and importances[0].mean - importances[0].spread > importances[1].mean:
+    if len(importances) > 1 and importances[0].mean - importances[0].spread > importances[1].mean:
         lines.append(f"The field that matters most is {importances[0].field}.")
     return lines
 
@@ -135,13 +136,13 @@ def _images(
         if len(found) == SHOWN:
             break
         first = plan.recipes(base, rows[i].parameters, machine.registry)[0]
-        if (run := run_of(first, machine)) is None:
+        if (run := next(iter(runs_of(first, machine)), None)) is None:
             continue
         made = reading.unless_damaged(reading.environment, run.path) or {}
-        contents.add(made.get("data", {}).get("content", ""))
+        contents |= {made.get("data", {}).get("content", "")} - {""}
         if grids := drawn(run):
             step = step_of(grids[-1])
-            read = embedding(pixels_of(first.model_dump(mode="json")))
+            read = embedding(reading.pixels_of(first.model_dump(mode="json")))
             image = read(grids_of(run.samples, step)["samples"])
             if image is not None:
                 found.append({"point": i, "step": step, "image": image, "run": run.path.name})

@@ -7,19 +7,22 @@ import math
 import re
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import vgx
 from vgx.check.trials import as_before
 from vgx.console import Console
+from vgx.data.opening import store_of
+from vgx.data.store import open_source
 from vgx.errors import DivergedError
 from vgx.runs import reading
 from vgx.runs.directory import Run, every
 from vgx.training import session
 
 POLL = 2.0  # seconds between two looks at a run that another process trains
+RATE_CHANGED = re.compile(r"train\.optimizers\.\w+\.lr: .* until step ")  # in a log
 
 Report = Callable[[int, float], bool]  # takes a step and a value; says whether to end the training
 
@@ -84,7 +87,8 @@ def _earlier(recipe: vgx.Recipe, machine: Machine) -> tuple[Run | None, str, str
     A run that another process trains is waited for. One that another machine trains, or trained
     before it was switched off, is left alone, and so is one without a checkpoint.
     """
-    run = run_of(recipe, machine)
+    known = runs_of(recipe, machine)
+    run = next((run for run in known if _has_its_images(run, recipe, machine)), None)
     while run is not None and (holder := run.holder()):
         if run.advice(holder):
             return None, "", ""
@@ -110,10 +114,11 @@ def _figure(run: Run, recipe: vgx.Recipe, by: str) -> float:
     return figure
 
 
-def run_of(recipe: vgx.Recipe, machine: Machine) -> Run | None:
-    """Return a run of the same resolved recipe: one that is done before others, the newest first.
+def runs_of(recipe: vgx.Recipe, machine: Machine) -> list[Run]:
+    """Return runs of the same resolved recipe: those that are done before others, the newest first.
 
-    Its name may be another one, and what was `auto` may have been settled.
+    Its name may be another one, and what was `auto` may have been settled. Forks, runs that were
+    imported, and those whose learning rate was changed on the way are none.
     """
     key = _coarse(vgx.dump_recipe(recipe))
     runs: list[tuple[bool, Run]] = []
@@ -122,12 +127,25 @@ def run_of(recipe: vgx.Recipe, machine: Machine) -> Run | None:
             if _coarse(reading.recipe_text(run.path)) != key:
                 continue
             stored = vgx.load_recipe(run.recipe_file, (), machine.registry)
-            ended = reading.ended(run.path)
+            about, ended = reading.environment(run.path) or {}, reading.ended(run.path)
         except vgx.VgxError:  # a damaged one is no run of this recipe
             continue
-        if as_before(recipe, stored).model_copy(update={"name": stored.name}) == stored:
+        same = as_before(recipe, stored).model_copy(update={"name": stored.name}) == stored
+        own = "data" in about and about.get("parent", {}).get("how") != "fork"
+        lines = (entry.line for entry in reading.entries(run.path) if same and entry.line)
+        notes = (text for line in lines for text in line.get("warnings", ()))
+        if same and own and not any(map(RATE_CHANGED.match, notes)):
             runs.append((ended is not None and ended["how"] == "done", run))
-    return max(runs, key=lambda pair: pair[0], default=(False, None))[1]
+    return [run for _, run in sorted(runs, key=lambda pair: not pair[0])]
+
+
+def _has_its_images(run: Run, recipe: vgx.Recipe, machine: Machine) -> bool:
+    """Return whether the images of a recipe are still those that a run of it was trained on."""
+    stored = vgx.load_recipe(run.recipe_file, (), machine.registry)
+    image = replace(stored.image, background=stored.image.background.replace("auto", "black"))
+    source, _ = open_source(recipe.dataset, image)
+    store = store_of(source, recipe.dataset, image, machine.console, recipe.eval.holdout)
+    return bool(store.content == run.environment()["data"]["content"])
 
 
 def _coarse(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -37,7 +38,7 @@ def work(
     """Work until no trial waits and none runs elsewhere; `print_line` gets one for each trial.
 
     An error that is not the fault of a point ends the worker, and its trial waits again. So do
-    three trials that fail one after the other for the same reason.
+    three recipes that are refused one after the other for the same reason.
     """
     study.optuna.pruner = pruner(study.plan, base)
     reasons: list[str] = []
@@ -48,11 +49,11 @@ def work(
             if trial is None and not (announced := _wait(study, print_line, announced=announced)):
                 return
             if trial is not None:
-                attempt(study, trial, base, registry, train)
+                refused = attempt(study, trial, base, registry, train)
                 row = row_of(study.plan, study.trials()[trial.number])
                 dead = row.state == "failed" and not row.reason
                 print_line(line(study.plan, replace(row, reason=DEAD) if dead else row))
-                reasons = [*reasons, row.reason][-SAME_REASON:]
+                reasons = [*reasons, refused][-SAME_REASON:]
                 announced = False
             failures = 0
         except UnreachableError as error:
@@ -62,7 +63,7 @@ def work(
             print_line(f"{error}; trying again")
             time.sleep(POLL)
         if len(reasons) == SAME_REASON and len({*reasons}) == 1 and reasons[0]:
-            raise RecipeError(f"{SAME_REASON} trials failed for the same reason: {reasons[0]}")
+            raise RecipeError(f"{SAME_REASON} recipes refused for the same reason: {reasons[0]}")
 
 
 def _wait(study: Study, print_line: Callable[[str], None], *, announced: bool) -> bool:
@@ -85,8 +86,8 @@ def attempt(
     base: vgx.Recipe,
     registry: vgx.Registry | None,
     train: TrainOne,
-) -> None:
-    """Do one trial: all runs of a point, one after the other."""
+) -> str:
+    """Do one trial: all runs of a point, one after the other; return why a recipe was refused."""
     figures: dict[str, float] = {}
     runs: dict[str, str] = {}
     with storing.reaching(study.name), storing.alive(study, trial):
@@ -101,18 +102,21 @@ def attempt(
                 trial.set_user_attr(storing.RUNS, runs)
                 if done.figure is None:
                     storing.finish(study, trial, "PRUNED")
-                    return
+                    return ""
                 figures[seed] = done.figure
                 trial.set_user_attr(storing.FIGURES, figures)
         except require_optuna().exceptions.UpdateFinishedTrialError:
-            return  # another worker took this one for dead
+            return ""  # another worker took this one for dead
         except (RecipeError, DivergedError) as error:
-            storing.finish(study, trial, "FAIL", reason=cut(str(error))[0])
-            return
+            # The study and its page are for others too: the path of a run is left out.
+            reason = cut(re.sub(r"^\S*/(?=\d{4,}-)", "", str(error)))[0]
+            storing.finish(study, trial, "FAIL", reason=reason)
+            return reason if isinstance(error, RecipeError) else ""
         except BaseException:
             storing.give_back(study, trial)
             raise
     storing.finish(study, trial, "COMPLETE", statistics.fmean(figures.values()))
+    return ""
 
 
 def reporting(study: Study, trial: Any) -> Report:

@@ -14,7 +14,7 @@ from pathlib import Path
 from vgx.errors import Interrupted
 
 POLL = 0.5  # seconds
-NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -58,7 +58,9 @@ def run_workers(
         if number == signal.SIGINT and len(received) > 1:
             raise Interrupted  # `look` may wait for a server
 
-    before = {number: signal.signal(number, forward) for number in NUMBERS}
+    # A SIGHUP that is ignored, as after `nohup`, stays ignored.
+    heard = NUMBERS[:-1] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else NUMBERS
+    before = {number: signal.signal(number, forward) for number in heard}
     try:
         for log in logs:
             with log.open("ab") as output:

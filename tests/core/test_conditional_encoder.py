@@ -7,6 +7,7 @@ red channel of an image is the label that it was decoded with.
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from vgx.errors import RecipeError
 from vgx.evaluation.features import RealImages
 from vgx.evaluation.metrics import measure_reconstructions
 from vgx.notebook.given import labels_for
+from vgx.runs import exported
 from vgx.sampling import draw as sampling
 from vgx.training import session as training
 
@@ -203,8 +205,27 @@ def test_a_run_reconstructs_with_the_labels_of_the_data_or_those_that_are_given(
         torch.testing.assert_close(made.tensor, wanted, atol=1e-5, rtol=1e-5)
     other = run.reconstruct(images, labels="buns").tensor
     assert not torch.allclose(other, wanted, atol=1e-3)
+    for given in (labels, labels.numpy()):
+        made = run.reconstruct(images.tensor, labels=given).tensor
+        torch.testing.assert_close(made, wanted, atol=1e-5, rtol=1e-5)
+    buns = np.int64(NAMES.index("buns"))
+    assert torch.equal(run.reconstruct(images, labels=buns).tensor, other)
     with pytest.raises(RecipeError, match="class of image 0 is not known"):
         run.reconstruct(images.tensor)
+
+
+@pytest.mark.slow
+def test_an_imported_model_has_the_names_of_the_classes(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("vgx_share.exporting._onnx_files", lambda _: {})  # these take long
+    # Of some classes too few latents are stored for the images on the card.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vgx.Notice)
+        folder = vgx.export(run, tmp_path / "model")
+        again = vgx.import_model(folder, out=tmp_path / "runs")
+        twice = vgx.export(again, tmp_path / "again")
+    named = vgx.sample(again.path, n=2, sampler="prior", label="buns")
+    assert torch.equal(named, vgx.sample(folder, n=2, sampler="prior", label="buns"))
+    assert [each["name"] for each in exported.about(twice)["classes"]] == [*NAMES]
 
 
 @pytest.mark.slow

@@ -60,8 +60,13 @@ def test_some_of_them_are_images_too():
     assert torch.equal(made[-1].tensor, ramp(10)[9:])
     assert torch.equal(made[2:4].originals, ramp(10)[2:4])
     assert [len(each) for each in made] == [1] * 10
-    with pytest.raises(IndexError, match="image 10 of 10"):
-        made[10]
+    for index in (np.int64(3), torch.tensor(3)):
+        assert torch.equal(made[index].tensor, ramp(10)[3:4])
+    for index in (10, np.int64(10), -11):
+        with pytest.raises(IndexError, match=f"image {index} of 10"):
+            made[index]
+    with pytest.raises(TypeError):
+        made[[0, 1]]
     with pytest.raises(vgx.RecipeError, match=r"give \[N, C, H, W\]"):
         vgx.Images(ramp(2)[0])
     with pytest.raises(vgx.RecipeError, match="originals"):

@@ -16,8 +16,8 @@ from PIL import Image
 import vgx
 from vgx.notebook import given
 from vgx.notebook.live import Live
-from vgx.notebook.run import _pixels, _weights, newest_grid
-from vgx.runs import directory
+from vgx.notebook.run import _weights, newest_grid
+from vgx.runs import directory, reading
 
 pytestmark = pytest.mark.slow
 
@@ -149,6 +149,16 @@ def test_it_mixes(small_run, faces):
     assert len(small_run.mix(*files)) == 100
     ten, two = (small_run.mix(*files, n=n, seed=4).tensor for n in (10, 2))
     assert torch.equal(ten[:2], two)
+    # Weights of a mean: whatever their sum is, and of NumPy as well.
+    ones = small_run.mix(images[0], images[1], weights=np.array([1, 1])).tensor
+    torch.testing.assert_close(ones, middle, atol=1e-5, rtol=0)
+    for wrong in ([float("nan"), 1], [float("inf"), 1], [0, 0], [-2, 1]):
+        with pytest.raises(vgx.RecipeError, match="give finite numbers with a positive sum"):
+            small_run.mix(images[0], images[1], weights=wrong)
+    two = small_run.sample(np.int64(2), seed=np.int32(3)).tensor
+    assert torch.equal(two, small_run.sample(2, seed=3).tensor)
+    with pytest.raises(vgx.RecipeError, match="n: True: give a whole number"):
+        small_run.sample(True)
     with pytest.raises(vgx.RecipeError, match="2 for 3 images"):
         small_run.mix(*files, weights=[1, 0])
     with pytest.raises(vgx.RecipeError, match="two images or more"):
@@ -202,8 +212,8 @@ def test_a_grid_of_large_images_is_shown(copied):
     with pytest.warns(vgx.Notice, match="no grid of this run"):
         assert newest_grid(copied) is None
     for odd in ({}, {"image": 3}, {"image": {"size": ["a", 4]}}, {"image": {"size": [4, 4, 4]}}):
-        assert _pixels(odd) == 0
-    assert _pixels({"image": {"size": [10**9, 5]}}) == 5 * 4096
+        assert reading.pixels_of(odd) == 0
+    assert reading.pixels_of({"image": {"size": [10**9, 5]}}) == 5 * 4096
 
 
 def test_a_line_of_the_log_without_losses_is_shown(copied):

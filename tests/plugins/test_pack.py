@@ -224,7 +224,7 @@ def test_a_link_to_an_empty_folder_is_followed(tmp_path, pictures, registry):
 def test_a_mounted_disk_is_not_replaced(tmp_path, pictures, registry, monkeypatch):
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(pathlib.Path, "is_mount", lambda path: path.name == "out")
-    with pytest.raises(vgx.StorageError, match="a disk is mounted there; give another folder"):
+    with pytest.raises(vgx.StorageError, match="a disk or the working directory"):
         packed(pictures, tmp_path / "out", registry)
 
 
@@ -232,7 +232,7 @@ def test_a_mounted_disk_is_not_replaced(tmp_path, pictures, registry, monkeypatc
 def test_the_current_folder_is_not_replaced(tmp_path, pictures, registry, monkeypatch, name):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(vgx.StorageError, match="the command was started in it; give another"):
+    with pytest.raises(vgx.StorageError, match="a disk or the working directory; give another"):
         packed(pictures, pathlib.Path(name), registry)
     assert [*(tmp_path / "here").iterdir()] == []
 

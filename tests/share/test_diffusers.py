@@ -23,7 +23,7 @@ from vgx.sampling.model import Model
 from vgx.testing import full_step
 from vgx.training.preparing import weights_for
 from vgx_builtin.losses import L1, Kl
-from vgx_share import diffusers, exporting
+from vgx_share import card, diffusers, exporting
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -397,6 +397,20 @@ THEIRS = {
         "num_decoder_blocks": [2, 1, 1],
     },
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "latents"),
+    [("autoencoder-kl", "KL", "latent_dist.mode()"), ("autoencoder-tiny", "Tiny", "latents")],
+)
+def test_the_card_has_the_class_and_the_latents_of_diffusers(part, kind, latents):
+    """As the program above calls them."""
+    networks = {"encoder": part, "decoder": part, "latent": [4, 8, 8], "image.size": 16}
+    recipe = vgx.load_recipe("tiny", {**networks, "discriminator": None, "losses": ["l1"]})
+    text = card._use(recipe, {"plugins": [], "latents": {}}, ["vae/config.json"])
+    assert f"from diffusers import Autoencoder{kind}\n" in text
+    assert f"Autoencoder{kind}.from_pretrained(" in text
+    assert f"latents = vae.encode(images * 2 - 1).{latents}\n" in text
 
 
 def test_diffusers_and_onnxruntime_give_the_same_without_vgx(tmp_path):

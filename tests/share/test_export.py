@@ -354,6 +354,12 @@ def test_the_card_is_read_by_the_hubs_library(run, tmp_path):
     )
     assert "effective beta is 0.0099" in card.text
     assert 'vgx.load("OWNER/NAME")' in card.text
+    for part in (evaluation["reconstruction"], *evaluation["generation"]):
+        part["split"] = "of another data set"  # vgx eval --against
+    (run.path / "evaluation.json").write_text(json.dumps(evaluation))
+    against = ModelCard.load(export(run, tmp_path / "against") / "README.md")
+    assert against.data.eval_results is None
+    assert "| reconstruction | psnr | - | 21.5 | of another data set: 32 images |" in against.text
     evaluation["step"] = 2  # of another checkpoint
     (run.path / "evaluation.json").write_text(json.dumps(evaluation))
     other = ModelCard.load(export(run, tmp_path / "other") / "README.md")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import vgx
-from vgx_sweep import ablation, results
+from vgx_sweep import ablation, results, sweep_page
 from vgx_sweep.plan import VARIANT, WHOLE, Plan, fitted, read_plan, with_metric
 from vgx_sweep.results import Row
 from vgx_sweep.running import planned
@@ -73,6 +73,7 @@ def test_a_range_has_two_ends(text, low, high, log, whole):
         ("a=3:3", "the first number must be less"),
         ("a=0:1:log", "begins above 0"),
         ("a=1,2,1", "occurs twice"),
+        ("a=1,2,1.0", "occurs twice"),
         ("a=[1,", "no"),
         ("a=" + ",".join(map(str, range(1001))), "more than 1,000 values"),
     ],
@@ -280,7 +281,11 @@ def test_differences_are_paired_seed_by_seed():
     assert bce.reading == "worse without it"
     assert ablation.differences(plan, rows[1:]) == []  # nothing to compare with
     lower = plan.model_copy(update={"better": "lower"})
-    assert ablation.differences(lower, rows)[-1].reading == "better without it"
+    by_loss = ablation.differences(lower, rows)
+    assert by_loss[-1].reading == "better without it"
+    assert sweep_page._summary(lower, rows, [], by_loss) == [
+        "Better without: loss bce.", "No difference is seen without: loss kl."
+    ]  # fmt: skip
     alone = [Row(r.point, r.trial, r.state, r.parameters, {"0": r.figures["0"]}) for r in rows]
     assert {d.reading for d in ablation.differences(plan, alone)} == {"unknown with one seed"}
 

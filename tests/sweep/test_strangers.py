@@ -150,6 +150,9 @@ def test_a_password_is_in_no_message():
         storing.join("s", "postgresql://me:secret@127.0.0.1:1/x")
     assert "secret" not in str(fault.value)
     assert storing.hidden("postgresql://me:s3c@h/x") == "postgresql://me:***@h/x"
+    assert storing.hidden("postgresql://me:p@ss@h/x") == "postgresql://me:***@h/x"
+    given = "postgresql://me@h/x?password=s3c&sslmode=require"
+    assert storing.hidden(given) == "postgresql://me@h/x?password=***&sslmode=require"
 
 
 def test_the_page_reads_no_run_but_the_trials_own(file, tmp_path, monkeypatch):

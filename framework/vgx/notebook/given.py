@@ -106,9 +106,9 @@ def labels_for(
         return None
     wanted: Sequence[str | int | None] = known
     if given is not None:
-        one = isinstance(given, str | int)
+        given = given.tolist() if isinstance(given, np.generic | np.ndarray | Tensor) else given
         wanted = [given] * len(known) if isinstance(given, str | int) else [*given]
-        if not one and len(wanted) != len(known):
+        if len(wanted) != len(known):
             count = f"{len(wanted)} for {len(known)} images"
             raise RecipeError(f"labels: {count}; give one for each image, or one for all of them")
     found = []
@@ -184,8 +184,9 @@ class _Single:
         if isinstance(given, np.ndarray):
             return given
         if not isinstance(given, str | Path):
-            kind = type(given).__name__
-            raise DataError(f"{kind}: give a path, a PIL image, an array or a tensor")
+            raise DataError(
+                f"{type(given).__name__}: give a path, a PIL image, an array or a tensor"
+            )
         path = user_path(given)
         try:
             with open_regular(path) as file:

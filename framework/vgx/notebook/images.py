@@ -6,6 +6,7 @@ Letters: N images, C channels, H x W pixels.
 from __future__ import annotations
 
 import io
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,10 +60,11 @@ class Images:
 
     def __getitem__(self, index: int | slice) -> Self:
         """Return one image, or some, as `Images`."""
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"image {index} of {len(self)}")
-            index = slice(index, index + 1 or None)
+        if not isinstance(index, slice):
+            number = operator.index(index)  # also of NumPy
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"image {number} of {len(self)}")
+            index = slice(number, number + 1 or None)
         if not len(self.tensor[index]):
             raise IndexError(f"there are {len(self)} images")
         above = None if self.originals is None else self.originals[index]

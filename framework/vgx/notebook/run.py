@@ -5,7 +5,6 @@ Letters: N images, C channels, H x W pixels, Z the latent shape, K given images.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from vgx.notebook.history import history
 from vgx.notebook.images import Images, as_webp, enlarged
 from vgx.notebook.kernel import cell, require_new
 from vgx.output import short, visible_lines
-from vgx.parts.values import LARGEST
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import directory, frames, reading
@@ -269,20 +267,11 @@ def newest_grid(run: directory.Run) -> tuple[bytes, str, str] | None:
     drawn = frames.drawn(run)
     if not drawn:
         return None
-    pixels = _pixels(reading.unless_damaged(reading.recipe, run.path) or {})
+    pixels = reading.pixels_of(reading.unless_damaged(reading.recipe, run.path) or {})
     image = reading.unless_damaged(lambda path: reading.grid(path, pixels), drawn[-1])
     if image is None:
         return None
     return as_webp(enlarged(image)), "webp", f"samples at step {frames.step_of(drawn[-1]):,}"
-
-
-def _pixels(recipe: Mapping[str, Any]) -> int:
-    """Return the number of pixels of one image; 0 if the recipe, plain data, does not say so."""
-    image = recipe.get("image")
-    size = image.get("size") if isinstance(image, dict) else None
-    sides = size if isinstance(size, list) else [size, size]
-    known = [min(side, LARGEST) for side in sides if isinstance(side, int) and side > 0]
-    return math.prod(known) if len(known) == len(sides) == 2 else 0
 
 
 def _decoded(model: Model, z: Tensor, labels: Tensor | None) -> Tensor:
@@ -291,13 +280,15 @@ def _decoded(model: Model, z: Tensor, labels: Tensor | None) -> Tensor:
 
 
 def _weights(weights: Sequence[float] | None, n: int, of: int, seed: int) -> Tensor:
-    """[n, of]  The given weights as one row, or rows that are uniform over all that sum to 1."""
+    """[n, of]  The given weights as one row, or rows that are drawn uniformly; each sums to 1."""
     if weights is not None:
         if len(weights) != of:
             raise RecipeError(f"weights: {len(weights)} for {of} images; give one for each image")
-        return torch.tensor([[float(weight) for weight in weights]])  # [1, of]
-    if n < 1:
-        raise RecipeError(f"n: {n}: give a whole number, at least 1")
+        row = torch.tensor([[float(weight) for weight in weights]])  # [1, of]
+        if not (row.isfinite().all() and row.sum() > 0):
+            raise RecipeError(f"weights: {[*weights]}: give finite numbers with a positive sum")
+        return row / row.sum()
+    require_numbers(n, seed)
     # Normalised exponential numbers are Dirichlet(1, ..., 1).
     drawn = torch.empty(n, of).exponential_(generator=rng.generator(seed, "mix"))  # [n, of]
     return drawn / drawn.sum(1, keepdim=True)

@@ -268,10 +268,9 @@ class Run:
 
     def unlock(self) -> None:
         """Remove the lock of a writer on another machine that is known to have ended."""
-        lock = self.path / "lock"
-        with storage(lock):
+        with storage(self.path / "lock"):
             if self.advice(reading.lock(self.path)):
-                lock.unlink()
+                (self.path / "lock").unlink()
 
     def advice(self, holder: str) -> str:
         """Return advice if the holder of the lock is on another machine; else an empty text."""

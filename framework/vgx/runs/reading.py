@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Required, TypeVar
@@ -37,6 +38,7 @@ MAX_LOG = 2**29
 MAX_LINE = 2**20  # bytes of a line of a log; the rest of a longer one is passed over
 MAX_LOCK, MAX_NOTE = 2**12, 2**14
 MAX_GRID = 2**26  # bytes of an image in samples/
+MAX_SIDE = 4096  # pixels of an image's side that a recipe can ask for
 LINES = 100_000  # of a log: of a longer one so many are kept, evenly chosen
 TAIL = 2**16  # bytes at the end of a log in which its last line is looked for
 DAMAGED = "log.jsonl.damaged"  # the lines of a log that could not be read, after a resume
@@ -113,6 +115,7 @@ class Environment(TypedDict, total=False):
     folder: str  # the working directory, in which relative paths began
     started: str
     data: Data
+    classes: Annotated[list[Class], FailFast()]  # of an imported model; of others in `data`
     better: dict[str, Literal["higher", "lower"]] | None  # absent in runs of earlier versions
     grids: str
     notices: Annotated[list[str], FailFast()]
@@ -311,6 +314,15 @@ def recipe(run: Path) -> dict[str, Any]:
     if not (isinstance(plain, dict) and isinstance(plain.get("train"), dict)):
         raise StorageError(f"{run / 'recipe.yaml'}: no recipe")
     return rename_recipe(plain)
+
+
+def pixels_of(recipe: Mapping[str, Any]) -> int:
+    """Return the number of pixels of one image of a recipe, plain data; 0 if it does not say so."""
+    image = recipe.get("image")
+    size = image.get("size") if isinstance(image, dict) else None
+    sides = size if isinstance(size, list) else [size, size]
+    known = [min(side, MAX_SIDE) for side in sides if isinstance(side, int) and side > 0]
+    return math.prod(known) if len(known) == len(sides) == 2 else 0
 
 
 def recipe_text(run: Path) -> str:

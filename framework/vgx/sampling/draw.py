@@ -110,7 +110,7 @@ def sample(
 def require_numbers(n: int, seed: int) -> None:
     """Raise `RecipeError` unless so many images can be drawn with the seed."""
     for name, number, least in (("n", n, 1), ("seed", seed, 0)):
-        if type(number) is not int or number < least:
+        if isinstance(number, bool) or not hasattr(number, "__index__") or number < least:
             raise RecipeError(f"{name}: {number!r}: give a whole number, at least {least}")
 
 
@@ -160,7 +160,7 @@ def _classes(run: Run) -> list[reading.Class]:
     if is_exported(run.path):
         return about(run.path).get("classes", [])
     environment = reading.unless_damaged(reading.environment, run.path) or {}
-    return environment.get("data", {}).get("classes", [])
+    return environment.get("data", environment).get("classes", [])
 
 
 def _label(run: Run, recipe: Recipe, wanted: str | int) -> int:
