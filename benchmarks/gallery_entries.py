@@ -76,8 +76,8 @@ ENTRIES = {
         VAE,
         why="It was ended early: whole faces of all hair styles with clear eyes; about one in eight"
         " has smeared eyes, and hair and background are grainy. In an earlier training with more"
-        " steps, images of N(0, I) were pale, with a Frechet distance of 34: latents hold much of an"
-        " image here, and lie far from it.",
+        " steps, images of N(0, I) were pale, with a Frechet distance of 34: latents hold much of"
+        " an image here, and lie far from it.",
     ),
     "dip_vae": Entry(
         6000, VAE,
