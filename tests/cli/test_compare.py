@@ -110,9 +110,9 @@ def test_curves_are_laid_over_each_other_by_step_pictures_or_time(page, runs):
     ends = [log[-1]["losses"][name] for log in logs]
     assert last_values() == pytest.approx(ends, rel=1e-3)
     by_step = chart.locator(".curve").nth(1).get_attribute("d")
-    page.locator("#by-images").check()
+    page.locator("#curves-by-images").check()
     assert legend.inner_text().startswith(f"{logs[0][-1]['images']} images")
-    page.locator("#by-seconds").check()
+    page.locator("#curves-by-seconds").check()
     assert chart.locator(".curve").nth(1).get_attribute("d") != by_step
     assert legend.inner_text().startswith("20 min")
     ticks = chart.locator(".tick").all_text_contents()

@@ -190,10 +190,10 @@ def test_curves_are_drawn_by_step_images_or_time(page, run):
     assert figure.locator(".axis").all_text_contents() == [
         "share of logits on the right side", "step",
     ]  # fmt: skip
-    page.locator("#by-images").check()
+    page.locator("#curves-by-images").check()
     assert figure.locator(".legend").inner_text().startswith("160 images")
     assert figure.locator(".axis").last.text_content() == "images seen"
-    page.locator("#by-seconds").check()
+    page.locator("#curves-by-seconds").check()
     shown = figure.locator(".legend li").first.inner_text()
     assert float(shown.removesuffix(" s")) == pytest.approx(last["seconds"], rel=5e-3)
     assert figure.locator(".axis").last.text_content() == "time"
@@ -255,11 +255,11 @@ def test_curves_are_smoothed_over_the_raw_ones_and_drawn_on_a_logarithmic_axis(p
     figure = chart_of(page, ACCURACY)
     curve = figure.locator("g .curve").first
     plain = curve.get_attribute("d")
-    page.locator("#log").check()
+    page.locator("#curves-log").check()
     logarithmic = curve.get_attribute("d")
-    page.locator("#log").uncheck()
+    page.locator("#curves-log").uncheck()
     assert curve.get_attribute("d") == plain != logarithmic
-    page.locator("#smooth").focus()
+    page.locator("#curves-smooth").focus()
     page.keyboard.press("End")
     assert curve.get_attribute("d") != plain
     assert figure.locator(".raw").first.get_attribute("d") == plain
@@ -380,7 +380,7 @@ def test_a_live_page_has_the_newest_lines_and_keeps_what_was_chosen(browser, run
         figure = chart_of(page, ACCURACY)
         assert values_in(figure)[0] == ["step", "10"]
         assert page.locator("#progress img").first.evaluate("i => i.decode().then(() => true)")
-        page.locator("#smooth").focus()
+        page.locator("#curves-smooth").focus()
         page.keyboard.press("End")
         figure.locator(".entry", has_text="real images").click()
         page.locator("#recipe summary").click()
@@ -392,7 +392,7 @@ def test_a_live_page_has_the_newest_lines_and_keeps_what_was_chosen(browser, run
         figure = page.locator("#curves figure", has_text=ACCURACY)
         assert values_in(figure)[0] == ["step", "20"]
         assert figure.locator("g .curve").count() == figure.locator(".raw").count() == 1
-        assert page.locator("#smooth").input_value() == "0.98"
+        assert page.locator("#curves-smooth").input_value() == "0.98"
         assert page.locator("#recipe pre").is_visible()
         assert "vgx report writes the page" in page.locator(".live").inner_text()
 
