@@ -19,7 +19,7 @@ from vgx.files import write_file
 from vgx.output import short
 from vgx.runs import reading
 from vgx.runs.directory import Run
-from vgx.runs.frames import drawn, evenly, step_of
+from vgx.runs.frames import drawn, evenly, pixels_of, step_of
 from vgx.runs.reading import unless_damaged
 from vgx.runs.summary import summarize
 from vgx_report import curves
@@ -293,7 +293,7 @@ def _progress(runs: Sequence[RunData]) -> dict[str, Any]:
             max((file for file in files if step_of(file) <= place), key=step_of, default=None)
             for place in places
         }
-        embed = embedding(reading.pixels_of(run.recipe))
+        embed = embedding(pixels_of(run.recipe))
         with noticing(run.notices):
             read = [frame(file, run.environment, embed) for file in files if file in newest]
         frames.append([each for each in read if each is not None])

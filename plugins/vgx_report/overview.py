@@ -19,7 +19,7 @@ from vgx.errors import Notice, VgxError
 from vgx.output import short
 from vgx.runs import reading
 from vgx.runs.directory import Run, every, runs_dir
-from vgx.runs.frames import evenly, files
+from vgx.runs.frames import evenly, files, pixels_of
 from vgx.runs.summary import summarize
 from vgx.runs.trust import registry_of
 from vgx_report.family import origin
@@ -70,7 +70,7 @@ class Overview:
             return Reply(404)
         try:
             if rest.startswith("grids/"):
-                pixels = reading.pixels_of(reading.recipe(run.path))
+                pixels = pixels_of(reading.recipe(run.path))
                 return png_of(run, rest.removeprefix("grids/"), pixels, self.drawing)
             return self.page(run).answer(f"/{rest}", query)
         except VgxError as error:

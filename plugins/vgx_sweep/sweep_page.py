@@ -9,7 +9,7 @@ from typing import Any
 import vgx
 from vgx.errors import noticing
 from vgx.runs import reading
-from vgx.runs.frames import drawn, step_of
+from vgx.runs.frames import drawn, pixels_of, step_of
 from vgx.runs.frames import files as grids_of
 from vgx_report.panels import embedding
 from vgx_report.run_data import OFFLINE
@@ -142,7 +142,7 @@ def _images(
         contents |= {made.get("data", {}).get("content", "")} - {""}
         if grids := drawn(run):
             step = step_of(grids[-1])
-            read = embedding(reading.pixels_of(first.model_dump(mode="json")))
+            read = embedding(pixels_of(first.model_dump(mode="json")))
             image = read(grids_of(run.samples, step)["samples"])
             if image is not None:
                 found.append({"point": i, "step": step, "image": image, "run": run.path.name})

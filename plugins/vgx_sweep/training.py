@@ -14,12 +14,12 @@ from typing import Any
 import vgx
 from vgx.check.trials import as_before
 from vgx.console import Console
-from vgx.data.opening import store_of
 from vgx.data.store import open_source
 from vgx.errors import DivergedError
 from vgx.runs import reading
 from vgx.runs.directory import Run, every
 from vgx.training import session
+from vgx.training.preparing import read_images
 
 POLL = 2.0  # seconds between two looks at a run that another process trains
 RATE_CHANGED = re.compile(r"train\.optimizers\.\w+\.lr: .* until step ")  # in a log
@@ -144,7 +144,7 @@ def _has_its_images(run: Run, recipe: vgx.Recipe, machine: Machine) -> bool:
     stored = vgx.load_recipe(run.recipe_file, (), machine.registry)
     image = replace(stored.image, background=stored.image.background.replace("auto", "black"))
     source, _ = open_source(recipe.dataset, image)
-    store = store_of(source, recipe.dataset, image, machine.console, recipe.eval.holdout)
+    store = read_images(recipe.model_copy(update={"image": image}), source, Console(quiet=True))
     return bool(store.content == run.environment()["data"]["content"])
 
 

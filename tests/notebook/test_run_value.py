@@ -17,7 +17,7 @@ import vgx
 from vgx.notebook import given
 from vgx.notebook.live import Live
 from vgx.notebook.run import _weights, newest_grid
-from vgx.runs import directory, reading
+from vgx.runs import directory, frames
 
 pytestmark = pytest.mark.slow
 
@@ -212,8 +212,8 @@ def test_a_grid_of_large_images_is_shown(copied):
     with pytest.warns(vgx.Notice, match="no grid of this run"):
         assert newest_grid(copied) is None
     for odd in ({}, {"image": 3}, {"image": {"size": ["a", 4]}}, {"image": {"size": [4, 4, 4]}}):
-        assert reading.pixels_of(odd) == 0
-    assert reading.pixels_of({"image": {"size": [10**9, 5]}}) == 5 * 4096
+        assert frames.pixels_of(odd) == 0
+    assert frames.pixels_of({"image": {"size": [10**9, 5]}}) == 5 * 4096
 
 
 def test_a_line_of_the_log_without_losses_is_shown(copied):

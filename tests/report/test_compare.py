@@ -10,7 +10,7 @@ import pytest
 
 import vgx
 from vgx.errors import StorageError
-from vgx.runs import reading
+from vgx.runs import frames
 from vgx_report import compare
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -272,4 +272,4 @@ def test_a_run_without_a_recipe_is_refused(runs):
 )
 def test_how_large_a_grid_may_be_follows_from_height_and_width(size, pixels):
     """Of at most 4096 pixels a side, whatever a stranger's recipe says; 0 if it is none."""
-    assert reading.pixels_of({"image": {"size": size}}) == pixels
+    assert frames.pixels_of({"image": {"size": size}}) == pixels

@@ -267,7 +267,7 @@ def newest_grid(run: directory.Run) -> tuple[bytes, str, str] | None:
     drawn = frames.drawn(run)
     if not drawn:
         return None
-    pixels = reading.pixels_of(reading.unless_damaged(reading.recipe, run.path) or {})
+    pixels = frames.pixels_of(reading.unless_damaged(reading.recipe, run.path) or {})
     image = reading.unless_damaged(lambda path: reading.grid(path, pixels), drawn[-1])
     if image is None:
         return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vgx.files import write_file
 from vgx.images import SHORT, WIDE, encode_animation, enlarge
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FRAMES = 40  # in a time-lapse, at most
+MAX_SIDE = 4096  # pixels of an image's side that a recipe can ask for
 LONG = 1500  # milliseconds that the last frame is shown
 _GRID = re.compile(r"step-(\d{8,})\.png")
 T = TypeVar("T")
@@ -27,6 +30,15 @@ def due(step: int, every: int) -> bool:
     A network changes fastest in its first steps.
     """
     return step % every == 0 or str(step).rstrip("0") in ("1", "2", "5")
+
+
+def pixels_of(recipe: Mapping[str, Any]) -> int:
+    """Return the number of pixels of one image of a recipe, plain data; 0 if it does not say so."""
+    image = recipe.get("image")
+    size = image.get("size") if isinstance(image, dict) else None
+    sides = size if isinstance(size, list) else [size, size]
+    known = [min(side, MAX_SIDE) for side in sides if isinstance(side, int) and side > 0]
+    return math.prod(known) if len(known) == len(sides) == 2 else 0
 
 
 def files(samples: Path, step: int) -> dict[str, Path]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Required, TypeVar
@@ -34,11 +33,9 @@ if TYPE_CHECKING:
 MAX_JSON = 2**20  # bytes of audit.json and ended.json
 MAX_ENVIRONMENT = 2**23  # it names up to 10,000 classes
 MAX_EVALUATION = 2**22  # its lists have a number for each latent dimension
-MAX_LOG = 2**29
-MAX_LINE = 2**20  # bytes of a line of a log; the rest of a longer one is passed over
+MAX_LOG, MAX_LINE = 2**29, 2**20  # bytes, of a line too; the rest of a longer one is passed over
 MAX_LOCK, MAX_NOTE = 2**12, 2**14
 MAX_GRID = 2**26  # bytes of an image in samples/
-MAX_SIDE = 4096  # pixels of an image's side that a recipe can ask for
 LINES = 100_000  # of a log: of a longer one so many are kept, evenly chosen
 TAIL = 2**16  # bytes at the end of a log in which its last line is looked for
 DAMAGED = "log.jsonl.damaged"  # the lines of a log that could not be read, after a resume
@@ -314,15 +311,6 @@ def recipe(run: Path) -> dict[str, Any]:
     if not (isinstance(plain, dict) and isinstance(plain.get("train"), dict)):
         raise StorageError(f"{run / 'recipe.yaml'}: no recipe")
     return rename_recipe(plain)
-
-
-def pixels_of(recipe: Mapping[str, Any]) -> int:
-    """Return the number of pixels of one image of a recipe, plain data; 0 if it does not say so."""
-    image = recipe.get("image")
-    size = image.get("size") if isinstance(image, dict) else None
-    sides = size if isinstance(size, list) else [size, size]
-    known = [min(side, MAX_SIDE) for side in sides if isinstance(side, int) and side > 0]
-    return math.prod(known) if len(known) == len(sides) == 2 else 0
 
 
 def recipe_text(run: Path) -> str:

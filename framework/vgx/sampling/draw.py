@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 import numpy as np
 import torch
@@ -110,7 +110,7 @@ def sample(
 def require_numbers(n: int, seed: int) -> None:
     """Raise `RecipeError` unless so many images can be drawn with the seed."""
     for name, number, least in (("n", n, 1), ("seed", seed, 0)):
-        if isinstance(number, bool) or not hasattr(number, "__index__") or number < least:
+        if isinstance(number, bool) or not isinstance(number, SupportsIndex) or number < least:
             raise RecipeError(f"{name}: {number!r}: give a whole number, at least {least}")
 
 
