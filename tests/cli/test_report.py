@@ -241,7 +241,8 @@ def test_hostile_names_are_text_in_what_is_saved(page):
         const line = { name, colour: 0, axes: 0, values: [1, 2] };
         const logs = { groups: [{ title: name, unit: name, lines: [line] }], note: "",
           axes: [{ step: [1, 2], images: [1, 2], seconds: [1, 2] }] };
-        document.querySelector("#curves .pile").replaceWith(curves("curves", logs, ["step"]).at(-1));
+        const made = curves("curves", logs, ["step"]).at(-1);
+        document.querySelector("#curves .pile").replaceWith(made);
     }""", "=1+1</text>\ud800," + HOSTILE)  # fmt: skip
     page.wait_for_selector(".chart svg")
     _, table = saved(page, page.get_by_role("button", name="Save as CSV").first)
