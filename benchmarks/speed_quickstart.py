@@ -105,13 +105,14 @@ def work(
     engine = built(recipe, *settings)
     for network in engine.networks.values():
         network.to(memory_format=layout)
-    return steps(engine, real.contiguous(memory_format=layout))
+    same = Batch(real.contiguous(memory_format=layout))
+    return steps(engine, lambda _: same)
 
 
-def steps(engine: Engine, real: Tensor) -> Work:
+def steps(engine: Engine, minibatch: Callable[[int], Batch]) -> Work:
     def train() -> None:
         for number in range(LATE, LATE + STEPS):
-            engine.step(number, [Batch(real)])
+            engine.step(number, [minibatch(number)])
 
     train()
     return train
@@ -120,17 +121,10 @@ def steps(engine: Engine, real: Tensor) -> Work:
 def with_reading(batch: int) -> Work:
     """Return the same steps with minibatches that are gathered from a store of images."""
     engine, side = built("quickstart"), SIDES["quickstart"]
-    images = torch.randint(256, (STORED, side, side, 3), dtype=torch.uint8).numpy()
-    minibatches = Batches(images, batch, 0, torch.device("cpu"))
     for network in engine.networks.values():
         network.to(memory_format=torch.channels_last)
-
-    def train() -> None:
-        for number in range(LATE, LATE + STEPS):
-            engine.step(number, [minibatches[number]])
-
-    train()
-    return train
+    images = torch.randint(256, (STORED, side, side, 3), dtype=torch.uint8).numpy()
+    return steps(engine, Batches(images, batch, 0, torch.device("cpu")).__getitem__)
 
 
 def with_timms_products(real: Tensor, recipe: str = "quickstart") -> Work:
@@ -161,7 +155,7 @@ def compiled(real: Tensor) -> dict[str, Work]:
     ):
         engine, start = built("quickstart"), time.perf_counter()
         apply(engine)
-        train = steps(engine, real)
+        train = steps(engine, lambda _: Batch(real))
         found[f"{name}, after {time.perf_counter() - start:.0f} s of compiling"] = train
     return found
 

@@ -232,14 +232,14 @@ def of_runs(names: Sequence[str], logs: Sequence[Lines]) -> dict[str, Any]:
                 axes.append(lines)
             for line in _group("", unit, numbers.get(having, 0), lines)["lines"]:
                 name = form.format(line["name"])
-                title = f"metrics/{name}" if unit == METRIC and (TERM, name) in charts else name
-                new: dict[str, Any] = {"title": title, "unit": unit, "lines": []}
-                chart = charts.setdefault((unit, name), new)
+                chart = charts.setdefault((unit, name), {"title": name, "unit": unit, "lines": []})
                 own = {"name": names[run], "key": f"run {run}", "run": run, "colour": run}
                 chart["lines"].append({**line, **own})
-    ordered = sorted(charts.values(), key=lambda chart: -len(chart["lines"]))
+    for (unit, name), chart in charts.items():
+        if unit == METRIC and (TERM, name) in charts:
+            chart["title"] = f"metrics/{name}"
     note = f"Each run has one colour on all charts. Losses are unweighted. {HOW}"
-    return _page(axes, ordered, note)
+    return _page(axes, sorted(charts.values(), key=lambda chart: -len(chart["lines"])), note)
 
 
 def _page(lines: Sequence[Lines], charts: list[dict[str, Any]], note: str) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import vgx
@@ -43,11 +44,11 @@ def text(
     recipe: vgx.Recipe,
     model: Model,
     about: About,
-    files: Sequence[str],
+    files: Mapping[str, bytes],
     drawn: str,
     wishes: Wishes,
 ) -> str:
-    """Return the card. `recipe` names no path; `files` are the others in the folder.
+    """Return the card. `recipe` names no path; `files` are the others in the folder, by name.
 
     `drawn` says how the images of samples.webp were drawn.
     """
@@ -112,7 +113,7 @@ def _what(run: Run, recipe: vgx.Recipe, model: Model) -> str:
     )
 
 
-def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
+def _use(recipe: vgx.Recipe, about: About, files: Mapping[str, bytes]) -> str:
     draws, how = _drawing(recipe, about, files)
     lines = [
         "## Use", "```python", "import torch", "import vgx", "",
@@ -135,12 +136,13 @@ def _use(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> str:
                if recipe.encoder else "."),
         ]  # fmt: skip
     if "vae/config.json" in files:
-        tiny = recipe.decoder.type == "autoencoder-tiny"  # which has no distribution of latents
-        name, latents = ("Tiny", "latents") if tiny else ("KL", "latent_dist.mode()")
+        kind = json.loads(files["vae/config.json"])["_class_name"]
+        # AutoencoderTiny has no distribution of latents.
+        latents = "latent_dist.mode()" if kind == "AutoencoderKL" else "latents"
         lines += [
             "", "With diffusers, whose images are in [-1, 1]:", "```python",
-            f"from diffusers import Autoencoder{name}", "",
-            f'vae = Autoencoder{name}.from_pretrained("{NAME}", subfolder="vae")',
+            f"from diffusers import {kind}", "",
+            f'vae = {kind}.from_pretrained("{NAME}", subfolder="vae")',
             f"latents = vae.encode(images * 2 - 1).{latents}",
             "images = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)", "```",
         ]  # fmt: skip
@@ -162,7 +164,7 @@ def _again(recipe: vgx.Recipe) -> list[str]:
     ]
 
 
-def _drawing(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> tuple[list[str], str]:
+def _drawing(recipe: vgx.Recipe, about: About, files: Container[str]) -> tuple[list[str], str]:
     """Return the lines of code that give images, and a sentence that says how these are drawn."""
     part, shape = recipe.sampler, ", ".join(map(str, recipe.latent.shape))
     get, own = "  # [16, C, H, W] in [0, 1]", _labels(recipe.decoder)
@@ -186,7 +188,7 @@ def _drawing(recipe: vgx.Recipe, about: About, files: Sequence[str]) -> tuple[li
     return [*lines, f"images = model.decode(latents{own}){get}"], text
 
 
-def _lacking(part: vgx.Sampler, files: Sequence[str]) -> str:
+def _lacking(part: vgx.Sampler, files: Container[str]) -> str:
     """Return what a sampler needs that is not in the folder; "" when it draws."""
     if part.needs_prior and PRIOR not in files:
         return "a trained prior, which is not in this folder"

@@ -113,8 +113,7 @@ def _export(run: Run, place: Path, wishes: Wishes, *, best: bool) -> None:
         about["classes"] = counts or [
             {"name": name, "count": 0} for name in class_names(run, recipe)
         ]
-    text = card.text(run, shared, model, about, [*written], drawn, wishes)
-    written[exported.CARD] = text.encode()
+    written[exported.CARD] = card.text(run, shared, model, about, written, drawn, wishes).encode()
     about["files"] = {name: exported.summed(data) for name, data in sorted(written.items())}
     written[exported.ABOUT] = json.dumps(about, indent=1, ensure_ascii=False).encode()
     for name, data in written.items():

@@ -106,8 +106,8 @@ def _summary(
     left_out: Sequence[Difference],
 ) -> list[str]:
     if plan.changes:
-        names = {said: [d.name for d in left_out if d.reading == said] for said in READINGS}
-        return [f"{READINGS[s]}: {', '.join(each)}." for s, each in names.items() if each]
+        names = {r: [d.name for d in left_out if d.reading == r] for r in READINGS}
+        return [f"{READINGS[r]}: {', '.join(each)}." for r, each in names.items() if each]
     done = [(row.mean, row.spread or 0.0) for row in rows if row.mean is not None]
     if not done:
         return ["No point is complete yet."]

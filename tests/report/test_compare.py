@@ -202,19 +202,19 @@ def test_the_steps_of_a_run_that_was_stopped_are_all_counted(runs):
     assert facts["images seen"] == ["160", "104"]
     assert facts["comes from"] == ["-", "a fork of 0001-a at step 5"]
     (runs[1].path / "evaluation.json").write_text(json.dumps({"step": 13}))
-    said = compare.notices(read(runs))
-    assert not any("trained further" in text for text in said)
+    texts = compare.notices(read(runs))
+    assert not any("trained further" in text for text in texts)
     (runs[1].path / "evaluation.json").write_text(json.dumps({"step": 10}))
-    said = compare.notices(read(runs))
-    assert "0002-b was evaluated at step 10, and was trained further since." in said
+    texts = compare.notices(read(runs))
+    assert "0002-b was evaluated at step 10, and was trained further since." in texts
 
 
 def test_images_that_were_made_in_another_way_are_not_compared(runs):
     text = runs[1].recipe_file.read_text()
     assert "fit: squash" in text
     runs[1].recipe_file.write_text(text.replace("fit: squash", "fit: crop"))
-    said = compare.notices(read(runs))
-    assert "Their images differ in image.fit: their figures cannot be compared." in said
+    texts = compare.notices(read(runs))
+    assert "Their images differ in image.fit: their figures cannot be compared." in texts
 
 
 def test_a_metric_and_a_loss_of_one_name_have_two_charts(runs):
@@ -226,6 +226,15 @@ def test_a_metric_and_a_loss_of_one_name_have_two_charts(runs):
     assert [line["values"][-1] for line in charts["metrics/l1"]["lines"]] == [10.0, 10.0]
     assert [len(charts[name]["lines"]) for name in ("l1", "metrics/l1")] == [2, 2]
     assert all(line["values"][-1] < 1 for line in charts["l1"]["lines"])
+
+
+def test_a_metric_of_the_first_run_and_a_loss_of_the_second_have_two_charts(runs):
+    lines = [line | {"losses": {"kl": 1.0}, "metrics": {"l1": 10.0}} for line in runs[0].read_log()]
+    runs[0].log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    groups = compare.gather(read(runs))["curves"]["groups"]
+    titles = [group["title"] for group in groups]
+    assert {"l1", "metrics/l1"} < {*titles}
+    assert len({*titles}) == len(titles)
 
 
 def test_a_run_without_a_log_is_compared_as_far_as_it_goes(runs):

@@ -407,7 +407,8 @@ def test_the_card_has_the_class_and_the_latents_of_diffusers(part, kind, latents
     """As the program above calls them."""
     networks = {"encoder": part, "decoder": part, "latent": [4, 8, 8], "image.size": 16}
     recipe = vgx.load_recipe("tiny", {**networks, "discriminator": None, "losses": ["l1"]})
-    text = card._use(recipe, {"plugins": [], "latents": {}}, ["vae/config.json"])
+    files = {"vae/config.json": json.dumps({"_class_name": f"Autoencoder{kind}"}).encode()}
+    text = card._use(recipe, {"plugins": [], "latents": {}}, files)
     assert f"from diffusers import Autoencoder{kind}\n" in text
     assert f"Autoencoder{kind}.from_pretrained(" in text
     assert f"latents = vae.encode(images * 2 - 1).{latents}\n" in text

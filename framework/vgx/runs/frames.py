@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vgx.files import write_file
 from vgx.images import SHORT, WIDE, encode_animation, enlarge
+from vgx.parts.values import LARGEST
 from vgx.runs.directory import Run
 from vgx.runs.reading import grid as read_grid
 from vgx.runs.reading import unless_damaged
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FRAMES = 40  # in a time-lapse, at most
-MAX_SIDE = 4096  # pixels of an image's side that a recipe can ask for
 LONG = 1500  # milliseconds that the last frame is shown
 _GRID = re.compile(r"step-(\d{8,})\.png")
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def pixels_of(recipe: Mapping[str, Any]) -> int:
     image = recipe.get("image")
     size = image.get("size") if isinstance(image, dict) else None
     sides = size if isinstance(size, list) else [size, size]
-    known = [min(side, MAX_SIDE) for side in sides if isinstance(side, int) and side > 0]
+    known = [min(side, LARGEST) for side in sides if isinstance(side, int) and side > 0]
     return math.prod(known) if len(known) == len(sides) == 2 else 0
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MAX_JSON = 2**20  # bytes of audit.json and ended.json
 MAX_ENVIRONMENT = 2**23  # it names up to 10,000 classes
 MAX_EVALUATION = 2**22  # its lists have a number for each latent dimension
-MAX_LOG, MAX_LINE = 2**29, 2**20  # bytes, of a line too; the rest of a longer one is passed over
+MAX_LOG, MAX_LINE = 2**29, 2**20  # bytes; the rest of a longer line is passed over
 MAX_LOCK, MAX_NOTE = 2**12, 2**14
 MAX_GRID = 2**26  # bytes of an image in samples/
 LINES = 100_000  # of a log: of a longer one so many are kept, evenly chosen
