@@ -15,7 +15,7 @@ from vgx.runs import reading
 from vgx.runs.directory import Run, every
 from vgx.runs.summary import summarize, tree
 
-MOST = 200  # runs in a tree
+MOST = 200  # runs in a tree: the newest, and the run itself
 
 
 def origin(parent: reading.Parent | None) -> str:
@@ -69,7 +69,7 @@ def family(run: Run) -> list[dict[str, Any]]:
     related = _related(own.name, parents, runs)
     if len(related) < 2 and own.name not in parents:
         return []
-    summaries = [summarize(runs[name]) for name in sorted(related)[:MOST]]
+    newest = sorted(related, key=lambda name: (name == own.name, name))[-MOST:]
     # When its training has just ended, a run is still locked.
     ended = reading.unless_damaged(reading.ended, run.path)
     return [
@@ -81,7 +81,7 @@ def family(run: Run) -> list[dict[str, Any]]:
             "steps": f"{each.step:,}",
             "origin": origin(each.parent),
         }
-        for line, each in tree(summaries)
+        for line, each in tree([summarize(runs[name]) for name in newest])
     ]
 
 

@@ -67,12 +67,9 @@ def fork(
 @click.command()
 @click.argument("run", required=False)
 @click.option(
-    "--step",
-    metavar="N",
-    type=click.IntRange(1, 10**12),
-    required=True,
+    "--step", metavar="N", type=click.IntRange(1, 10**12), required=True,
     help="The step to do once more.",
-)
+)  # fmt: skip
 @click.option("--data", metavar="PLACE", help="Where its images lie now, if they were moved.")
 @click.option("--out", metavar="DIR", type=PATH, help="A folder; by default replays in the run.")
 @device_option

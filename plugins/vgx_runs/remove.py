@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from vgx.errors import BusyError, StorageError
@@ -62,4 +63,6 @@ def remove(run: Run) -> None:
     for folder in path.parent.glob(".*"):
         if _REMOVED.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
             with storage(folder):
-                shutil.rmtree(folder)
+                while folder.is_dir():
+                    with suppress(FileNotFoundError):  # another process may remove it too
+                        shutil.rmtree(folder)

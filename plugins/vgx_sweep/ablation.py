@@ -62,10 +62,8 @@ def possible(
         why = ""
         for title, changes in trials.items():
             try:
-                session.check(
-                    vgx.load_recipe(recipe, changes, registry), registry, device,
-                    Console(quiet=True),
-                )  # fmt: skip
+                changed = vgx.load_recipe(recipe, changes, registry)
+                session.check(changed, registry, device, Console(quiet=True))
             except vgx.RecipeError as error:
                 why = why or " ".join(cut(str(error))[:2])
             else:

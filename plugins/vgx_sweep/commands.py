@@ -102,6 +102,8 @@ def sweep(
         raise click.UsageError(
             "A study keeps its recipe and its plan; leave out what changes them."
         )
+    if server and shown == "":
+        raise click.UsageError("Which study of the server? Name it: --show STUDY.")
     import vgx
     from vgx.recipe.library import find_recipe
     from vgx_sweep import running, storage, training

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import vgx
 from vgx.console import Console
-from vgx.engine.build import pick_device
 from vgx.errors import DivergedError, LostError, Stopped
 from vgx.files import storage, write_file
 from vgx.output import short
@@ -55,13 +54,10 @@ def planned(
     if "train.seed" in fields:
         raise vgx.RecipeError("--over train.seed: for runs with other seeds, give --seeds N")
     axes = fitted(axes, recipe, registry)
-    lists = all(isinstance(axis, Values) for axis in axes)
-    if trials is None and not lists:
+    if trials is None and not all(isinstance(axis, Values) for axis in axes):
         raise vgx.RecipeError("a range has no end of values: say how many to try, --trials 20")
     if trials is None and search is not None:
-        raise vgx.RecipeError(
-            f"--search {search} chooses points of --trials N; a grid is tried whole"
-        )
+        raise vgx.RecipeError(f"--search {search} needs --trials N; without it a grid is tried")
     how = "grid" if trials is None else search or "tpe"
     plan = _plan(recipe, axes, by, seeds, points=trials, search=how, prune=prune)
     for parameters in plan.grid:  # a wrong one is an error before anything is trained
@@ -148,7 +144,6 @@ def _alone(study: Study, machine: Machine, *, worker: bool) -> None:
     """Be one worker; the lines of trainings go to a file, or, of one of several, where all goes."""
     if worker:
         end_with_parent()
-    pick_device(machine.device)
     base, registry = study.plan.base(machine.registry, machine.data), machine.registry
     with contextlib.ExitStack() as stack:
         quiet = machine
@@ -169,6 +164,7 @@ def _log(study: Study, number: str) -> Path:
     path = storing.place(study.name, "logs", name)
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     return path
 
 

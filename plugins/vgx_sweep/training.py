@@ -15,6 +15,7 @@ import vgx
 from vgx.check.trials import as_before
 from vgx.console import Console
 from vgx.data.store import open_source
+from vgx.engine.build import pick_device
 from vgx.errors import DivergedError
 from vgx.runs import reading
 from vgx.runs.directory import Run, every
@@ -38,6 +39,9 @@ class Machine:
     data: str | None
     console: Console = field(default_factory=Console)
     folder: Path | None = None  # of the recipe, whose git commit a run notes
+
+    def __post_init__(self) -> None:
+        pick_device(self.device)  # one that is not here is refused before a study is made
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from vgx.runs import directory, reading
-from vgx_runs import commands
+from vgx_runs import commands, remove
 
 RECIPE = "name: a\ntrain: {steps: 40}\n"
 
@@ -110,8 +110,6 @@ def test_a_run_whose_trainer_was_on_another_machine_says_what_frees_it(vgx_here)
 
 def test_a_training_that_begins_meanwhile_keeps_its_run(tmp_path):
     """It locks the run between the look and the removal."""
-    from vgx_runs import remove
-
     run = made()
     (run.path / "lock").write_text("12 (on here)")
     file = (run.path / "lock").open("r+")
@@ -141,6 +139,25 @@ def test_links_in_a_run_are_removed_and_not_what_they_lead_to(vgx_here, tmp_path
     assert vgx_here("rm", 1, "--yes")[0] == 0
     assert [*run.path.parent.iterdir()] == []
     assert (mine / "thesis.txt").read_text() == "mine"
+
+
+def test_two_may_remove_at_the_same_time(vgx_here, monkeypatch):
+    """What another one was removing is gone when it is looked at, in part or as a whole."""
+    run = made()
+    left = run.path.with_name(".0009-b.removed-" + "0" * 16)
+    (left / "samples").mkdir(parents=True)
+    really, calls = remove.shutil.rmtree, []
+
+    def interrupted(folder):
+        calls.append(folder.name)
+        if calls == [folder.name]:
+            raise FileNotFoundError(folder / "samples")
+        really(folder)
+
+    monkeypatch.setattr(remove.shutil, "rmtree", interrupted)
+    assert vgx_here("rm", 1, "--yes")[0] == 0
+    assert len(calls) == 3
+    assert [*run.path.parent.iterdir()] == []
 
 
 def test_a_run_that_ended_before_it_began_can_be_removed(vgx_here):

@@ -224,6 +224,12 @@ def test_a_tree_has_each_run_once_whatever_the_files_claim():
     assert sorted(shown(a, b, c)) == ["0001-a", "0002-b", "0003-c"]
 
 
+def test_a_long_line_of_forks_is_a_tree_too():
+    """Longer than Python lets functions call each other."""
+    runs = [come("a"), *(come("a", f"{n:04}-a") for n in range(1, 1200))]
+    assert shown(*runs)[-1] == "   " * 1198 + "└─ 1200-a"
+
+
 def test_a_later_run_with_the_name_of_a_removed_parent_is_not_taken_for_it():
     child = come("child", "0002-new", started="2026-01-01T00:00:00+00:00")
     new = come("new", started="2026-02-01T00:00:00+00:00")

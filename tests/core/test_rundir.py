@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -179,6 +180,17 @@ def test_another_processes_lock_holds_and_ends_with_it():
         holder.communicate()
     with run.held():
         assert (run.path / "lock").read_text().startswith(f"{os.getpid()} (on ")
+
+
+def test_a_look_at_who_writes_here_keeps_nobody_from_writing():
+    """The lock of a killed run is tried by whoever lists it, for a moment."""
+    run = made("x")
+    with (run.path / "lock").open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        done = threading.Timer(0.05, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
+        done.start()
+        with run.held():
+            done.join()
 
 
 ELSEWHERE = "4711 (on another-machine since 2026-01-31T12:00:00+00:00)"

@@ -57,7 +57,15 @@ def test_the_tensors_under_another_key_can_be_had_too(tmp_path):
     assert not (tmp_path / "other.safetensors").exists()
 
 
-WRAPPERS = ["module.", "_orig_mod.", "module._orig_mod.", "backbone.", "model.backbone.", "net."]
+WRAPPERS = [
+    "module.",
+    "_orig_mod.",
+    "module._orig_mod.",
+    "_orig_mod.module.",
+    "backbone.",
+    "model.backbone.",
+    "net.",
+]
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)

@@ -48,6 +48,14 @@ def test_a_run_stands_among_its_ancestors_and_their_descendants(tmp_path):
     assert (states["0001-a"], states["0003-c"], states["0004-d"]) == ("running", "done", "done")
 
 
+def test_of_a_large_family_the_newest_are_shown_and_the_run_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("vgx_report.family.MOST", 3)
+    first = made(tmp_path, "0001-a")
+    last = [made(tmp_path, f"000{number}-b", "0001-a") for number in range(2, 7)][-1]
+    assert [row["run"] for row in family(first)] == ["0001-a", "0005-b", "0006-b"]
+    assert [row["run"] for row in family(last)] == ["0004-b", "0005-b", "0006-b"]
+
+
 def test_a_parent_that_is_gone_is_named(tmp_path):
     run = made(tmp_path, "0002-b", "0001-a", 1500)
     assert rows(run) == [("", "0002-b", "a fork of 0001-a at step 1,500")]

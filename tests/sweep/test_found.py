@@ -110,6 +110,20 @@ def test_a_study_of_a_stranger_writes_nothing_elsewhere(tmp_path, monkeypatch, c
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_what_cannot_be_done_is_refused_before_a_study_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    swept = ["sweep", "tiny", "--over", "losses.0.weight=1,2", "--by", "psnr"]
+    for given in (swept, ["ablate", "tiny", "--by", "psnr"]):
+        assert run_program([*given, "--device", "gpu"]) == 2
+        assert "device 'gpu': this machine has cpu" in capsys.readouterr().err
+    assert run_program([*swept, "--search", "tpe"]) == 2
+    assert "--search tpe needs --trials N" in capsys.readouterr().err
+    server = "postgresql://nobody@localhost/none"
+    assert run_program(["sweep", "--show", "--storage", server]) == 2
+    assert "Which study of the server? Name it: --show STUDY" in capsys.readouterr().err
+    assert not (tmp_path / "sweeps").exists()
+
+
 def test_a_sweep_of_which_nothing_could_be_trained_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     given = [part for name, value in SHORT.items()

@@ -221,12 +221,10 @@ class Run:
             file = open_own(self.path / "lock")
         with file:
             with storage(self.path / "lock"):
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not _locked(file):
                     holder = _holder(file)
                     message = f"process {holder} is training here{self.advice(holder)}"
-                    raise BusyError(f"{self.path}: {message}") from None
+                    raise BusyError(f"{self.path}: {message}")
                 file.seek(0)
                 previous = file.read().strip()
                 if advice := self.advice(previous):
@@ -289,6 +287,19 @@ class Run:
                 if _OLD_UNFINISHED.fullmatch(path.name):
                     with suppress(OSError):
                         path.unlink()
+
+
+def _locked(lock: TextIO) -> bool:
+    """Take the lock of a run, and return whether that went well.
+
+    It is tried for a moment, since whoever looks for the holder of a killed run has it for one.
+    """
+    for _ in range(20):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def _holder(lock: TextIO) -> str:

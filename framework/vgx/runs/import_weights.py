@@ -27,8 +27,17 @@ _USUAL = (
     "params", "weights", "net", "module", "generator", "encoder", "decoder", "discriminator",
 )  # fmt: skip
 MAX_TENSORS = 20_000
-# Prefixes of DataParallel and torch.compile, and of modules that contain nothing but a network.
-_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")
+# Prefixes of torch.compile and DataParallel, in either order, and of modules that contain nothing
+# but a network.
+_WRAPPERS = (
+    "_orig_mod.module.",
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "network.",
+    "net.",
+    "backbone.",
+)
 
 
 def import_weights(

@@ -71,17 +71,14 @@ def tree(runs: Sequence[Summary]) -> list[tuple[str, Summary]]:
             below.setdefault(above.name, []).append(run)
     children = {run.name for group in below.values() for run in group}
     rows: list[tuple[str, Summary]] = []
-
-    def add(run: Summary, line: str, beside: str) -> None:
+    ahead = [(run, "", "") for run in reversed(runs) if run.name not in children]
+    while ahead:
+        run, line, beside = ahead.pop()
         rows.append((line, run))
         group = below.pop(run.name, [])  # each once, whatever the files of a stranger claim
-        for child in group:
-            last = child is group[-1]
-            add(child, f"{beside}{'└─ ' if last else '├─ '}", f"{beside}{'   ' if last else '│  '}")
-
-    for run in runs:
-        if run.name not in children:
-            add(run, "", "")
+        for child in reversed(group):
+            corner, bar = ("└─ ", "   ") if child is group[-1] else ("├─ ", "│  ")
+            ahead.append((child, beside + corner, beside + bar))
     seen = {run.name for _, run in rows}
     rows += [("", run) for run in runs if run.name not in seen]  # of a circle
     return rows
@@ -163,10 +160,8 @@ def _best(run: Run, plan: _Plan) -> str:
 
 def _since(run: Run) -> float:
     for file in (run.path / "environment.json", run.path):
-        try:
+        with suppress(OSError):
             return file.stat().st_mtime
-        except OSError:
-            continue
     return 0.0
 
 
