@@ -9,6 +9,7 @@ Orders come as lines of JSON on standard input; every one is answered with a lin
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -151,15 +152,22 @@ def import_all():
     import faces
     import timm
     import torchvision.utils
+    from PIL import Image
 
     import vgx
     import vgx.__main__
+    import vgx_builtin.pretrained
+    import vgx_report.run_page
     from vgx.cli import inspect
     from vgx.training import session
 
     vgx.discover()
     faces.remember()
     faces.draw_tiny()
+    Image.init()  # which imports a module for each format
+    # A collection would look at all of this, and so copy its pages for each child.
+    gc.collect()
+    gc.freeze()
     del timm, torchvision, inspect, session
 
 

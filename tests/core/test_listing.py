@@ -226,8 +226,13 @@ def test_a_tree_has_each_run_once_whatever_the_files_claim():
 
 def test_a_long_line_of_forks_is_a_tree_too():
     """Longer than Python lets functions call each other."""
-    runs = [come("a"), *(come("a", f"{n:04}-a") for n in range(1, 1200))]
-    assert shown(*runs)[-1] == "   " * 1198 + "└─ 1200-a"
+    parents = [None, *({"run": f"{n:04}-a", "step": 5, "how": "fork"} for n in range(1, 1200))]
+    runs = [
+        listing.Summary(f"{n:04}-a", "done", 9, 9, 0, 0, "", parent=parent)
+        for n, parent in enumerate(parents, 1)
+    ]
+    line, last = listing.tree(runs)[-1]
+    assert (line, last.name) == ("   " * 1198 + "└─ ", "1200-a")
 
 
 def test_a_later_run_with_the_name_of_a_removed_parent_is_not_taken_for_it():

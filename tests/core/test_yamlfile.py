@@ -180,7 +180,11 @@ def test_depth_is_capped():
 
 @pytest.mark.bar("S3")
 def test_great_depth_does_not_exhaust_the_stack():
-    assert faults_of("[" * 50_000)[-1][1] == "nested deeper than 20"
+    assert faults_of("[" * 900)[-1] == ("r.yaml:1:21", "nested deeper than 20")
+    place, message = faults_of("[" * 50_000)[-1]
+    assert place == "r.yaml:1:1001"
+    assert message.startswith("no YAML: ")
+    assert message.endswith("exceeded maximum nesting depth")
 
 
 def test_the_number_of_values_is_capped():
@@ -235,10 +239,11 @@ def test_size_is_capped_in_bytes(letter):
         ("a: b: c", "r.yaml:1:5"),
         ("a:\n\t- 1", "r.yaml:2:1"),
         ("a: \x00", "r.yaml:1:1"),
-        ('a: 1\nname: "\\UFFFFFFFF"', "r.yaml:2:1"),
-        ('a: "\\U00110000"', "r.yaml:1:1"),
-        ("%YAML 1.9999999999999999999999\n---\na: 1", "r.yaml:1:1"),
-        ("%YAML 1." + "9" * 5000 + "\n---\na: 1", "r.yaml:1:1"),
+        ("a: \ud800", "r.yaml:1:1"),
+        ('a: 1\nname: "\\UFFFFFFFF"', "r.yaml:2:10"),
+        ('a: "\\U00110000"', "r.yaml:1:7"),
+        ("%YAML 1.9999999999999999999999\n---\na: 1", "r.yaml:1:18"),
+        ("%YAML 1." + "9" * 5000 + "\n---\na: 1", "r.yaml:1:18"),
     ],
 )
 def test_what_is_no_yaml_is_one_fault_with_a_place(text, place):

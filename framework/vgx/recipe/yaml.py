@@ -6,7 +6,6 @@ duplicate keys are errors. Size and depth are limited. All errors of a file are 
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import unicodedata
@@ -14,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ruamel.yaml import YAML, events
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+import yaml
+from yaml import events
 
 from vgx.output import short
 
@@ -67,23 +66,25 @@ def read(text: str, name: str) -> tuple[Node, list[Fault]]:
     start = f"{name}:1:1"
     if len(text.encode(errors="replace")) > MAX_BYTES:
         return Node(None, start), [Fault(start, f"longer than {MAX_BYTES:,} bytes")]
-    reader = _Reader(name, iter(YAML(typ="safe", pure=True).parse(io.StringIO(text))), faults)
+    reader = _Reader(name, _events(text), faults)
     try:
         root = reader.document()
     except _BeyondError as error:
         return Node(None, start), [*faults, error.fault]
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else start
-        return Node(None, start), [*faults, Fault(place, f"no YAML: {_sentence(error)}")]
-    except YAMLError as error:
+    except yaml.MarkedYAMLError as error:
+        place, why = _explained(error, text)
+        return Node(None, start), [*faults, Fault(f"{name}:{place}", f"no YAML: {why}")]
+    # A character that YAML cannot have; of PyYAML without its part in C, any error.
+    except Exception as error:  # noqa: BLE001
         first = str(error).strip().splitlines()[0]
-        return Node(None, start), [*faults, Fault(start, f"no YAML: {first}")]
-    # Characters and versions that do not exist are no YAML errors for the library.
-    except Exception:  # noqa: BLE001
-        why = "no YAML: here or below is a character or a version that does not exist"
-        return Node(None, start), [*faults, Fault(reader.last, why)]
+        return Node(None, start), [*faults, Fault(reader.last, f"no YAML: {first}")]
     return root, faults
+
+
+def _events(text: str) -> Iterator[events.Event]:
+    # In C where PyYAML has it, which is several times as fast.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    yield from yaml.parse(text, Loader=loader)
 
 
 def read_setting(text: str, place: str) -> Node:
@@ -120,8 +121,8 @@ def _comment(text: str) -> str:
         return ""
     scalars = [
         range(event.start_mark.index, event.end_mark.index)
-        for event in YAML(typ="safe", pure=True).parse(io.StringIO(text))
-        if isinstance(event, events.ScalarEvent) and event.style is not None
+        for event in _events(text)
+        if isinstance(event, events.ScalarEvent) and event.style
     ]
     for match in re.finditer(r"(?<!\S)#.*", text):
         if not any(match.start() in scalar for scalar in scalars):
@@ -129,11 +130,16 @@ def _comment(text: str) -> str:
     return ""
 
 
-def _sentence(error: MarkedYAMLError) -> str:
-    problem = (error.problem or "").strip()
-    if "\\t" in problem:
-        problem += " (YAML is indented with spaces, not tabs)"
-    return ", ".join(part for part in ((error.context or "").strip(), problem) if part)
+def _explained(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str]:
+    """Return line and column of an error, within the text, and what is wrong there."""
+    mark, lines = error.problem_mark, text.splitlines() or [""]
+    inside = mark.line < len(lines)
+    line, column = (mark.line, mark.column) if inside else (len(lines) - 1, len(lines[-1]))
+    why = ", ".join(filter(None, (error.context, error.problem)))
+    if "cannot start any token" in why:
+        wrong = lines[line][column].replace("\t", "a tab; write spaces, not tabs")
+        why += f": {wrong}"
+    return f"{line + 1}:{column + 1}", why
 
 
 class _BeyondError(Exception):
@@ -191,7 +197,7 @@ class _Reader:
                 items.append(self.node(inner, depth + 1))
             return Node(items, place)
         assert isinstance(event, events.ScalarEvent)
-        return Node(_scalar(event.value) if event.style is None else event.value, place)
+        return Node(event.value if event.style else _scalar(event.value), place)
 
     def mapping(self, depth: int) -> dict[str, Node]:
         items: dict[str, Node] = {}
@@ -223,20 +229,21 @@ def _scalar(text: str) -> Any:
     return text
 
 
+_Dumper: Any = type("_Dumper", (getattr(yaml, "CSafeDumper", yaml.SafeDumper),), {})
+# A text that is a number in YAML 1.2, such as 1e5, is written in quotes.
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, [*"+-.0123456789"])
+
+
 def write(data: Any) -> str:
     """Return plain data as YAML that `read` gives back unchanged.
 
-    The library writes some texts so that they are something else, such as one that begins with ":".
-    Then it is JSON, which is YAML too.
+    What it would not give back, such as a list that is there twice and becomes an alias, is written
+    as JSON, which is YAML too.
     """
-    stream = io.StringIO()
-    yaml: Any = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None  # lists of scalars on one line
-    yaml.sort_base_mapping_type_on_output = False
-    yaml.width = 100
-    yaml.allow_unicode = True
-    yaml.dump(data, stream)
-    text = stream.getvalue()
+    text: str = yaml.dump(
+        data, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True,
+        default_flow_style=None,  # lists of scalars on one line
+    )  # fmt: skip
     return text if read(text, "")[0].plain() == data else json.dumps(data, ensure_ascii=False)
 
 

@@ -29,15 +29,7 @@ _USUAL = (
 MAX_TENSORS = 20_000
 # Prefixes of torch.compile and DataParallel, in either order, and of modules that contain nothing
 # but a network.
-_WRAPPERS = (
-    "_orig_mod.module.",
-    "module.",
-    "_orig_mod.",
-    "model.",
-    "network.",
-    "net.",
-    "backbone.",
-)
+WRAPPERS = ("_orig_mod.module.", "module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")
 
 
 def import_weights(
@@ -146,7 +138,7 @@ def _all_tensors(mapping: Mapping[Any, Any]) -> bool:
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Remove the prefix of a wrapper when all names have it and more; they stay different."""
     removed = ""
-    for wrapper in _WRAPPERS:
+    for wrapper in WRAPPERS:
         if all(name.startswith(wrapper) and name != wrapper for name in tensors):
             tensors = {name.removeprefix(wrapper): t for name, t in tensors.items()}
             removed += wrapper

@@ -37,15 +37,15 @@ def configs_in(readme: Path) -> dict[str, dict[str, Any]]:
 
 def _parsed(text: str) -> dict[str, dict[str, Any]]:
     """Return the configurations in a text of YAML, as the library understands them."""
+    import yaml
     from datasets.utils.metadata import MetadataConfigs
-    from ruamel.yaml import YAML
-    from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+    from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
     if len(text) > MAX_CONFIGS:
         raise vgx.DataError(f"README.md: configs longer than {MAX_CONFIGS:,} characters")
     try:
-        safe, depth = YAML(typ="safe", pure=True), 0
-        for event in safe.parse(text):
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
             depth += isinstance(event, CollectionStartEvent)
             depth -= isinstance(event, CollectionEndEvent)
             if depth > MAX_DEPTH or isinstance(event, AliasEvent):
@@ -53,7 +53,7 @@ def _parsed(text: str) -> dict[str, dict[str, Any]]:
         known = ("config_name", "data_files", "data_dir", "default")
         entries = [
             {key: value for key, value in dict(entry).items() if key in known}
-            for entry in safe.load(text)["configs"]
+            for entry in yaml.safe_load(text)["configs"]
         ]
         configs = MetadataConfigs.from_dataset_card_data({"configs": entries})
         return {str(name): config for name, config in configs.items()}
