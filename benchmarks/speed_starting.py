@@ -16,12 +16,13 @@ from tables import ROOT, spread, table
 CHECKED = "import vgx, vgx.training.session; vgx.discover()"
 # A run until a function is called. The first turn decodes the images, so they are in the store.
 UNTIL = """
-import os
+import os, sys
+from vgx.__main__ import main
+sys.argv = ["vgx", "run", "recipes/tiny.yaml"]
+def end(*_): os._exit(0)
 from vgx.training import ending, loop
-%s = lambda *_: os._exit(0)
-from vgx.cli import run_program
-run_program(["run", "recipes/tiny.yaml", "--out", os.environ["VGX_CACHE"] + "/runs"])
-os._exit(1)
+%s = end
+main()
 """
 FIRST_STEP, LAST_STEP = UNTIL % "loop.Training.step", UNTIL % "ending._close"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ def interrupt(_: int, __: object) -> NoReturn:
 
 def main() -> None:
     """Run the program and leave with its exit code."""
+    # Imports make very many objects, which stay; Python would look for dead ones hundreds of times.
+    gc.set_threshold(10_000)
     # Where there is nothing to save; a training listens by itself. Not an exception, for code that
     # is being imported might keep it.
     for number in (signal.SIGTERM, signal.SIGUSR1):
