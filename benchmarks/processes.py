@@ -340,9 +340,10 @@ ABOUT = """## Several processes
 
 `python benchmarks/processes.py` trains each recipe with one process of two threads, with two and
 four processes of one thread over gloo, and with `train.batch_norm: local`, in turns on the same
-machine. The bar for two processes is 0.9 of the images/s of one. Two processes that share nothing,
-each a training of its own with half of the minibatch, show what is possible. Four processes share
-the cores, so that they show what more processes cost, and no gain. The CPU time is that of all
+machine. The bar for two processes is 0.9 of the images/s of one; on two cores none of these
+recipes reaches it with BatchNorm over all processes. Two processes that share nothing, each a
+training of its own with half of the minibatch, show what is possible. Four processes share the
+cores, so that they show what more processes cost, and no gain. The CPU time is that of all
 processes."""
 SHOWN = """Where the time goes: the sums over processes in a step and what one process gives to
 them, and the shares of a step in these sums and in waiting for the others before it begins. A

@@ -43,8 +43,9 @@ def make_run(
     if hub.is_name(on_hub):
         name, folder = on_hub.partition("@")[0].rpartition("/")[2], hub.model_folder(on_hub)
     registry = vgx.discover(plugins)
+    prior = None
     if exported.is_exported(folder):
-        state = exported.load(folder)
+        state, prior = exported.load(folder), kept.read(folder)
         recipe = vgx.load_recipe(folder / exported.RECIPE, overrides, registry, data)
     else:
         recipe, state = _from_diffusers(folder, name, overrides, data, registry)
@@ -68,7 +69,7 @@ def make_run(
     }
     write_file(run.place("environment.json"), json.dumps(environment, indent=1))
     saved = checkpoint.save(run, state, 1)
-    if exported.is_exported(folder) and (prior := kept.read(folder)):
+    if prior is not None:
         own = kept.of_model(prior, checkpoint.sums(saved)["model.safetensors"]["sha256"])
         write_file(run.place(kept.FOLDER, kept.FILE), kept.packed(own))
     step = state.numbers["step"]
@@ -78,11 +79,7 @@ def make_run(
 
 
 def _from_diffusers(
-    folder: Path,
-    name: str,
-    overrides: Sequence[str],
-    data: str | None,
-    registry: vgx.Registry,
+    folder: Path, name: str, overrides: Sequence[str], data: str | None, registry: vgx.Registry
 ) -> tuple[vgx.Recipe, State]:
     """Return a recipe and a state out of a folder of diffusers, or of its folder `vae`."""
     import torch

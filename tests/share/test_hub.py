@@ -99,6 +99,39 @@ def test_it_is_downloaded_once(online, folder):
     assert len(vgx.load(f"o/n@{first}").codes) == 32
 
 
+def test_a_prior_comes_with_its_model(online, tmp_path, no_pages, monkeypatch):
+    monkeypatch.setattr(exporting.onnx, "_LIBRARIES", ("no_such_library",))
+    settings = {
+        "image.size": 8, "latent": [4, 4, 4], "encoder.inner": {"type": "residual", "widths": [8]},
+        "encoder.codes": 8, "decoder": {"type": "residual", "widths": [8]}, "train.steps": 1,
+        "prior": {"type": "transformer", "width": 16, "depth": 1, "steps": 1},
+        "dataset": {"type": "drawn-faces", "count": 64},
+    }  # fmt: skip
+    run = vgx.run(vgx.load_recipe("vqvae", settings))
+    with pytest.warns(vgx.Notice, match="no ONNX files"):
+        folder = vgx.export(run, tmp_path / "faces")
+    vgx.push(folder, "o/n")
+    images = vgx.sample(folder, n=2)
+    assert torch.equal(vgx.sample("o/n", n=2), images)
+    assert torch.equal(vgx.sample(vgx.import_model("o/n"), n=2), images)
+    cached = hub.model_folder("o/n") / "prior.safetensors"
+    cached.write_bytes(cached.read_bytes()[:-1] + b"?")
+    assert torch.equal(vgx.sample("o/n", n=2), images)  # fetched again
+
+
+def test_a_damaged_prior_makes_no_run(tmp_path, monkeypatch):
+    folder = tmp_path / "faces"
+    monkeypatch.setattr(exporting.onnx, "_LIBRARIES", ("no_such_library",))
+    with pytest.warns(vgx.Notice, match="no ONNX files"):
+        vgx.export(OLD, folder)
+    about = json.loads((folder / "vgx.json").read_text())
+    about["files"]["prior.safetensors"] = {"bytes": 1, "sha256": "0" * 64}
+    (folder / "vgx.json").write_text(json.dumps(about))
+    with pytest.raises(vgx.StorageError, match="prior.safetensors"):
+        vgx.import_model(folder)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_without_a_network_what_was_fetched_is_used(online, folder):
     vgx.push(folder, "o/n")
     before = vgx.load("o/n")

@@ -26,8 +26,8 @@ from vgx.runs.reading import Class, Count, Plugin, Summed, parsed
 
 FORMAT = 1
 ABOUT, CARD, RECIPE = "vgx.json", "README.md", "recipe.yaml"
-MODEL, CODES = "model.safetensors", "codes.safetensors"
-NEEDED = (RECIPE, MODEL, CODES)  # what a model is loaded from, besides vgx.json
+MODEL, CODES, PRIOR = "model.safetensors", "codes.safetensors", "prior.safetensors"
+NEEDED = (RECIPE, MODEL, CODES, PRIOR)  # what a model is loaded from, besides vgx.json
 # All files that an exported folder can have.
 NAMES = re.compile(
     r"vgx\.json|README\.md|recipe\.yaml|(model|codes|prior)\.safetensors|samples\.webp|"

@@ -29,7 +29,7 @@ from vgx.runs.checkpoint import MAX_TENSORS, OTHER_VERSION, under
 from vgx.runs.reading import Amount, Count, parsed
 
 FORMAT = 1
-FOLDER, FILE = "prior", "prior.safetensors"  # of a run
+FOLDER, FILE = "prior", exported.PRIOR  # of a run
 LONGER = ("steps",)  # fields of a prior that may change when its training goes on
 _OF = "prior of vgx"
 _ABOUT = "about"  # the tensor of bytes that are JSON
