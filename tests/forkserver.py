@@ -168,7 +168,7 @@ def import_all():
     # A collection would look at all of this, and so copy its pages for each child.
     gc.collect()
     gc.freeze()
-    del timm, torchvision, inspect, session
+    del timm, torchvision, vgx_builtin, vgx_report, inspect, session
 
 
 if __name__ == "__main__":

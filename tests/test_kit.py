@@ -14,12 +14,13 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import ConfigDict, PositiveFloat
+from pydantic import ConfigDict, Field, PositiveFloat
 from safetensors.torch import load_file
 from torch import nn
 
@@ -165,12 +166,22 @@ class FlatNet(Net):
         mu, logvar = self.run(images).chunk(2, 1)
         if self.wrong == "sample":
             return Loose(mu, logvar)
+        if self.wrong == "a tuple":
+            return Pair(mu, logvar)
         return vgx.Gaussian(mu[:, 1:] if self.wrong == "shape" else mu, logvar)
 
 
 class Loose(vgx.Gaussian):
     def sample(self, generator):
         return self.mu + torch.randn_like(self.mu)
+
+
+class Pair(NamedTuple):
+    mean: torch.Tensor
+    logvar: torch.Tensor
+
+    def sample(self, generator):
+        return vgx.Gaussian(*self).sample(generator)
 
 
 class Painter(vgx.Decoder, type="painter"):
@@ -644,6 +655,7 @@ BROKEN += [
         rf"value of what it gives .*{ROWS}.gather and vgx.own_rows, vgx.mean_over_pro",
     ),
     (Dim, "order", r"on two processes it raises RecipeError: randperm draws .*vgx\.replicated\(\)"),
+    (Flat, "a tuple", "it gives a Pair; return .* which is no tuple and has no __slots__"),
     (Flat, "own norm", f"two processes give another value of its mean than one: {ROWS}"),
     (Flat, "features first", f"two processes give another value of its mean than one: {ROWS}"),
     (Flat, "own gradient", f"value of the gradient of its weights than one: {ROWS}"),
@@ -678,6 +690,15 @@ class Declared(vgx.Loss, type="declared"):
         return (step.recon - step.real).square().mean((1, 2, 3)).var(correction=0)
 
 
+class Nearest(vgx.Loss, type="nearest"):
+    """The smallest distance between two images, which is 0 when each is there twice."""
+
+    across_batch = True
+
+    def generator(self, step):
+        return torch.pdist(step.recon.flatten(1)).min()
+
+
 class Averaged(vgx.Loss, type="averaged"):
     """The root of a mean over the images of all processes."""
 
@@ -700,7 +721,7 @@ class Ranked(vgx.Augmentation, type="ranked"):
         return images * factor * own * torch.rand((), generator=generator)
 
 
-@pytest.mark.parametrize("cls", [Declared, Averaged, Ranked], ids=lambda cls: cls.type)
+@pytest.mark.parametrize("cls", [Declared, Nearest, Averaged, Ranked], ids=lambda cls: cls.type)
 def test_a_part_that_looks_across_images_as_the_tutorial_says_passes(cls):
     check_part(cls())
 
@@ -847,6 +868,8 @@ def test_parts_within_parts_are_written_and_read():
         """The encoder."""
         losses: tuple[vgx.Loss, ...] = (Gap(),)
         """Losses."""
+        named: dict[str, vgx.Loss] = Field(default={"gap": Gap()})
+        """Losses by name."""
 
         def build(self, image, latent):
             return self.inner.build(image, latent)

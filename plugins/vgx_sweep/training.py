@@ -158,6 +158,6 @@ def _coarse(text: str) -> str:
     Of two texts that differ here the recipes differ too; reading all YAML takes a thousand times as
     long.
     """
-    words = " ".join(text.split())
+    words = " ".join(text.split()).replace(".0e", "e")  # 5.0e-05 was once written as 5e-05
     words = re.sub(r"(^| )image: .*? latent: ", " latent: ", words, count=1)
     return re.sub(r"\b(name|steps|precision|compile): [^\s,}]+", r"\1", words)

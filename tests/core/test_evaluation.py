@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from dataclasses import replace
@@ -370,6 +371,8 @@ def test_classes_in_no_order_are_told_and_the_common_one_alone_is_no_success():
     corners = torch.tensor([[0, 9], [8, -4], [-8, -4]]).double()
     z = independent(600, 2)
     assert metrics_of(z + corners[kinds], kind=kinds)["readout_accuracy"] == 1
+    of_numpy = [*np.array(kinds)]  # as a data set's own arrays have them
+    assert metrics_of(z + corners[kinds], kind=of_numpy)["readout_accuracy"] == 1
     assert metrics_of(z, kind=kinds)["readout_accuracy"] == pytest.approx(1 / 3)
 
 
@@ -522,3 +525,19 @@ def test_samples_that_are_training_images_are_told_by_the_held_out_ones():
     assert without.held_out is None
     with pytest.raises(RecipeError, match=r"metric memorisation: .* --set eval.holdout=0.1"):
         check_metric(part, recipe.image, counts_of(without, 50))
+
+
+def test_the_weights_of_features_are_summed_in_any_type():
+    class Half(vgx.Features, type="half"):
+        """The bytes of weights in bfloat16, and one number."""
+
+        def build(self, image):
+            module = torch.nn.Linear(2, 2, bias=False).bfloat16()
+            module.register_buffer("count", torch.tensor(7))
+            torch.nn.init.constant_(module.weight, 1)
+            return module
+
+    cache = FeatureCache(vgx.ImageSpec(8), torch.device("cpu"), on_disk=False)
+    number = (7).to_bytes(8, "little")
+    expected = hashlib.sha256(b"count" + number + b"weight" + b"\x80\x3f" * 4)
+    assert cache.digest(Half()) == expected.hexdigest()

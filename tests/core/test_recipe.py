@@ -204,6 +204,7 @@ def test_a_word_that_is_near_to_nothing_gets_no_advice(faults):
         ("losses: [{type: l1, weight: '5'}]", "losses.0.weight"),
         ("losses: [{type: l1, weight: true}]", "losses.0.weight"),
         ("losses: [{type: l1, weight: .inf}]", "losses.0.weight"),
+        ("losses: [{type: l1, weight: {share: 1, afer: 2}}]", "losses.0.weight.afer"),
         ("losses: [{type: l1, start: -1}]", "losses.0.start"),
         ("losses: [{type: l1, name: a b}]", "losses.0.name"),
         ("train: {steps: 1e3}", "train.steps"),
@@ -951,6 +952,16 @@ def test_the_first_experiment_differs_from_its_recipe_in_what_is_said():
         "train.optimizers.generator.lr": (3e-4, 2e-4),
         "train.optimizers.discriminator.lr": (5e-5, 2e-4),
     }
+
+
+def test_an_optimizer_of_another_type_takes_no_rate_from_an_adam_without_a_type(tmp_path):
+    other = {"train.optimizers.generator.type": "lion"}
+    written = tmp_path / "recipe.yaml"
+    written.write_text(vgx.dump_recipe(vgx.load_recipe("anime_vaegan")))
+    for recipe in ("anime_vaegan", written):
+        assert vgx.load_recipe(recipe, other).train.optimizers.generator.lr == 2e-4
+    same = vgx.load_recipe("anime_vaegan", {"train.optimizers.generator.type": "adam"})
+    assert same.train.optimizers.generator.lr == 3e-4
 
 
 def test_the_seed_of_the_training_is_meant_more_often_than_another():

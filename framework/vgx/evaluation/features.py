@@ -189,6 +189,6 @@ class FeatureCache:
             digest = hashlib.sha256()
             for key, tensor in sorted(self.network(part).state_dict().items()):
                 digest.update(key.encode())
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+                digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
             self.digests[name] = digest.hexdigest()
         return self.digests[name]

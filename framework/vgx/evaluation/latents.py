@@ -215,7 +215,7 @@ def split_factors(factors: dict[str, list[float]]) -> tuple[list[Rows], list[Cla
     for column in factors.values():
         if min(column) == max(column):
             continue
-        if all(isinstance(value, int) for value in column):
+        if all(isinstance(value, int | np.integer | np.bool_) for value in column):
             classes.append(np.unique(column, return_inverse=True)[1].astype(np.int64))
         else:
             quantities.append(np.array(column))

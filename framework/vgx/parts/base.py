@@ -249,7 +249,7 @@ def _names(model: Any, place: tuple[int | str, ...]) -> list[str]:
         if step in fields:
             model = fields[step].annotation
         elif isinstance(step, str):
-            model = next((m for m in members(model) if m.__name__.lower() == step), model)
+            model = next((m for m in members(model) if m.__name__.lower() == step.lower()), model)
     return list(next(filter(None, map(fields_of, members(model))), {}))
 
 

@@ -50,11 +50,12 @@ def are_texts(value: Any) -> bool:
 def check_posterior(posterior: Any, shape: tuple[int, ...]) -> None:
     """Raise `ContractError` unless a value is a posterior over latents of shape [B, *Z]."""
     mean = getattr(posterior, "mean", None)
-    if not isinstance(mean, Tensor) or not callable(getattr(posterior, "sample", None)):
+    plain = getattr(posterior, "__dict__", None) is not None  # its tensors are found there
+    if not (plain and isinstance(mean, Tensor) and callable(getattr(posterior, "sample", None))):
         name = type(posterior).__name__
         raise ContractError(
             f"it gives a {name}; return vgx.Gaussian(mu, logvar), or an object with .mean and "
-            ".sample(generator)"
+            ".sample(generator), which is no tuple and has no __slots__"
         )
     check_tensor("its posterior's mean", mean, shape)
     if isinstance(posterior, KnowsKl):
@@ -213,12 +214,13 @@ def reduction(whole: float, halves: tuple[float, float]) -> Literal["mean", "sum
     """Return how a term combines images, from its value on a batch and on both halves of it.
 
     A mean over the images is the mean of both values, and a sum over them is their sum. Any other
-    term depends on which images share a batch.
+    term depends on which images share a batch; so does a mean over some of them, such as those of a
+    class, which is 0 for a half without any.
     """
     tolerance = EXACT * max(abs(whole), *map(abs, halves))
     if abs(whole - sum(halves) / 2) <= tolerance:
         return "mean"
-    return "sum" if abs(whole - sum(halves)) <= tolerance else "other"
+    return "sum" if all(halves) and abs(whole - sum(halves)) <= tolerance else "other"
 
 
 def images_of(step: Step, part: slice) -> Step:

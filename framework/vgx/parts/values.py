@@ -249,7 +249,7 @@ def _kind_of_number(value: object) -> str:
     if isinstance(value, Adaptive) or (isinstance(value, dict) and "against" in value):
         return "adaptive"
     if isinstance(value, Share) or (isinstance(value, dict) and "share" in value):
-        return "share"
+        return "Share"
     shape = isinstance(value, str) and value in ("linear", "cosine", "cyclical")
     return "schedule" if shape or isinstance(value, dict | Schedule) else "number"
 
@@ -262,7 +262,7 @@ Weight = Annotated[
     Annotated[float, Tag("number")]
     | Annotated[Schedule, Tag("schedule")]
     | Annotated[Adaptive, Tag("adaptive")]
-    | Annotated[Share, Tag("share")],
+    | Annotated[Share, Tag("Share")],  # not "share", a field, which errors would name
     Choose(_kind_of_number),
 ]
 

@@ -214,7 +214,7 @@ def _merge(base: Node, over: Node, field: str = "") -> Node:
     """
     if not isinstance(over.value, dict):
         return over
-    items = dict(_as_mapping(base, over.value))
+    items = dict(_as_mapping(base, over.value, field))
     for one, other in EITHER.get(field, ()):
         if one in over.value and over.value[one].value is not None:
             items.pop(other, None)
@@ -232,12 +232,13 @@ def _merge(base: Node, over: Node, field: str = "") -> Node:
     return replace(over, value=items)
 
 
-def _as_mapping(base: Node, over: dict[str, Node]) -> dict[str, Node]:
+def _as_mapping(base: Node, over: dict[str, Node], field: str) -> dict[str, Node]:
     """Return the mapping in `base`, or an empty one if `over` is a part of another type."""
     value = {"type": base} if isinstance(base.value, str) else base.value
     if not isinstance(value, dict):
         return {}
-    if {"type"} <= over.keys() & value.keys() and over["type"].value != value["type"].value:
+    known = {"type": Node("adam", "")} | value if field.startswith("train.optimizers.") else value
+    if {"type"} <= over.keys() & known.keys() and over["type"].value != known["type"].value:
         return {}
     return value
 
@@ -294,7 +295,7 @@ def _set(tree: Node, path: list[str], value: Node, faults: list[Fault], field: s
     place = tree.place if isinstance(tree.value, dict) else value.place
     if not rest:
         return _merge(tree, Node({head: replace(value, key_place=value.place)}, place), field)
-    children = _as_mapping(tree, {})
+    children = _as_mapping(tree, {}, field)
     child = children.get(head, Node({}, value.place, value.place))
     changed = replace(_set(child, rest, value, faults, inner), key_place=child.key_place)
     return replace(tree, value={**children, head: changed}, place=place)

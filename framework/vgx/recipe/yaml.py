@@ -83,8 +83,7 @@ def read(text: str, name: str) -> tuple[Node, list[Fault]]:
 
 def _events(text: str) -> Iterator[events.Event]:
     # In C where PyYAML has it, which is several times as fast.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    yield from yaml.parse(text, Loader=loader)
+    yield from yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def read_setting(text: str, place: str) -> Node:

@@ -13,7 +13,7 @@ Letters: B images, C channels, H x W pixels, Z the latent shape.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vgx import rng
 from vgx.errors import RecipeError
-from vgx.parts.base import Component, validate
+from vgx.parts.base import Component, components_in, validate
 from vgx.parts.contract import ContractError, documentation_faults, with_tensors
 from vgx.parts.kinds import Decoder, Metric
 from vgx.parts.registry import Plugin, Registry
@@ -174,7 +174,7 @@ def _check_documentation(case: Case) -> None:
 
 def _check_recipe(case: Case) -> None:
     """Write the part as YAML, read it, and describe it in a schema."""
-    classes = tuple({type(part): None for part in _parts_in(case.part)})
+    classes = tuple({type(part): None for part in components_in(case.part)})
     registry = Registry((Plugin("tested", "0", "tested", classes),))
     text = yaml.write({"part": case.part.model_dump(mode="json")})
     written = yaml.read(text, "recipe.yaml")[0].plain()["part"]
@@ -183,12 +183,3 @@ def _check_recipe(case: Case) -> None:
     case.check(again == case.part, f"written to a recipe and read again it is {again!r}")
     json.dumps(schema.recipe_schema(registry))
     schema.fields(type(case.part))
-
-
-def _parts_in(value: Any) -> Iterator[Component]:
-    """Yield a part and the parts in its fields."""
-    if isinstance(value, Component):
-        yield value
-        value = tuple(value.__dict__.values())
-    for inner in value if isinstance(value, tuple) else ():
-        yield from _parts_in(inner)
