@@ -726,6 +726,46 @@ def test_a_part_that_looks_across_images_as_the_tutorial_says_passes(cls):
     check_part(cls())
 
 
+@pytest.mark.parametrize(
+    ("name", "made", "right"),
+    [
+        ("error", torch.Tensor.tolist, True),
+        ("other", torch.Tensor.tolist, False),  # which compute() does not give
+        ("error", lambda each: (each + 1).tolist(), False),
+        ("error", lambda each: each.tolist()[:4], False),
+        ("error", list, False),  # tensors
+    ],
+)
+def test_the_values_of_images_have_the_mean_that_a_metric_gives(name, made, right):
+    class Each(vgx.Metric, type="each"):
+        """The mean error of each image."""
+
+        pairs = True
+        gives = ("error",)
+
+        def build(self, image):
+            return Errors()
+
+    class Errors:
+        def __init__(self):
+            self.rows = []
+
+        def update(self, real, fake):
+            self.rows += (real - fake).double().abs().mean((1, 2, 3))
+
+        def compute(self):
+            return {"error": float(torch.stack(self.rows).mean())}
+
+        def per_image(self):
+            return {name: made(torch.stack(self.rows))}
+
+    if right:
+        check_part(Each())
+        return
+    with pytest.raises(AssertionError, match="per_image.. does not give 8 floats with the mean"):
+        check_part(Each())
+
+
 def test_all_that_is_wrong_is_told_at_once_and_an_exception_keeps_its_traceback():
     class Both(vgx.Loss, type="both"):
         """Undocumented"""
