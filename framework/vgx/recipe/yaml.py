@@ -20,7 +20,7 @@ from vgx.output import short
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
-MAX_VALUES = 20_000  # keys, scalars and collections; read in about a second
+MAX_VALUES = 20_000  # keys, scalars and collections; read in less than a second
 MAX_LENGTH = 2000  # characters of a text
 
 _NULL = re.compile(r"null|Null|NULL|~|")
@@ -76,7 +76,7 @@ def read(text: str, name: str) -> tuple[Node, list[Fault]]:
         return Node(None, start), [*faults, Fault(f"{name}:{place}", f"no YAML: {why}")]
     # A character that YAML cannot have; of PyYAML without its part in C, any error.
     except Exception as error:  # noqa: BLE001
-        first = str(error).strip().splitlines()[0]
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         return Node(None, start), [*faults, Fault(reader.last, f"no YAML: {first}")]
     return root, faults
 
