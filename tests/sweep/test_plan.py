@@ -134,7 +134,7 @@ def a_plan(over=("losses.1.weight=1,10",), trials=None, seeds=1, recipe=TINY, **
     [
         ([], {}, "--over FIELD"),
         (["losses.1.weight=1:9"], {}, "--trials 20"),
-        (["losses.1.weight=1,9"], {"search": "random"}, "a grid is tried whole"),
+        (["losses.1.weight=1,9"], {"search": "random"}, "without it a grid is tried"),
         (["train.seed=1,2"], {}, "--seeds N"),
         (["losses.1.weight=1,9", "losses[1].weight=3,4"], {}, "occurs twice"),
         (["losses.1.weight=1,-"], {}, "losses.1.weight"),
