@@ -277,8 +277,17 @@ TREES = st.recursive(
 
 
 def test_what_is_written_is_yaml_that_a_person_reads():
-    data = {"a": "1e5", "b": 1e5, "c": ["no", 1, None], "d": {"e": [{"f": "é"}]}}
-    text = "a: '1e5'\nb: 100000.0\nc: ['no', 1, null]\nd:\n  e:\n  - {f: é}\n"
+    data = {
+        "a": "1e5",
+        "b": 1e5,
+        "n": "3d-faces",
+        "v": "1.2.3",
+        "c": ["no", 1, None],
+        "d": {"e": [{"f": "é"}]},
+    }
+    text = (
+        "a: '1e5'\nb: 100000.0\nn: 3d-faces\nv: 1.2.3\nc: ['no', 1, null]\nd:\n  e:\n  - {f: é}\n"
+    )
     assert write(data) == text
     twice = [1]
     assert write([twice, twice]) == "[[1], [1]]"  # JSON, and no alias
