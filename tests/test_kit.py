@@ -390,6 +390,9 @@ class NearDrawer:
     def __init__(self, wrong, latent):
         self.wrong, self.latent, self.mean = wrong, latent, None
 
+    def draw_class(self, label, n, codes, generator):
+        return self.draw(n + (self.wrong == "class"), codes, generator)
+
     def fit(self, codes):
         self.mean = codes.mean(0)
         self.hidden = float(self.mean.sum())
@@ -605,6 +608,7 @@ BROKEN = [
     (Near, "shape", r"its latents: shape \(5, 3\), not \(5, 8\)"),
     (Near, "number", "its latent i depends on how many are drawn: 5 or 2"),
     (Near, "ambient", "draws from something else than the generator"),
+    (Near, "class", r"its latents of a class: shape \(3, 8\), not \(2, 8\)"),
     (Near, "double", r"makes torch\.float64 latents"),
     (Near, "fit", "fitted twice to the same codes it learns something else"),
     (Near, "spoils", "changes codes in place"),
@@ -614,7 +618,7 @@ BROKEN = [
     (Near, "rows", "its row_length is 0; it must be None or above 0"),
     (Near, "least", "its least_codes is 0, but that number fails: IndexError"),
     (Near, "kl", "its for_kl returns something else than a sampler"),
-    (Near, "captions", "it gives 1 captions for 3 rows"),
+    (Near, "captions", r"its captions are \['first'\]; give a text for each row: 3"),
     (Brightness, "batches", "its brightness depends on how the images are cut into batches"),
     (Brightness, "moves", r"compute\(\) gives something else the second time"),
     (Brightness, "ambient", "the same images give other numbers"),

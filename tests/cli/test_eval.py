@@ -144,6 +144,20 @@ def test_images_of_a_folder_are_compared_with(tiny_run, vgx_here, tmp_path):
     assert results["data"]["dataset"]["path"] == "faces #2"
 
 
+def test_labels_that_the_run_does_not_have_are_refused(tiny_run, vgx_here, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "pets" / name / "0.png")
+    pets = "{type: image-folder, path: pets, label: folder}"
+    code, _, err = vgx_here("eval", tiny_run[2], "--against", pets)
+    assert code == 2
+    assert err == (
+        "vgx: --against: dataset image-folder: label: folder: there are 2 classes (cat, dog), and "
+        "image.classes is 0: the run has other labels, or none; write this data set without its "
+        "labels\n"
+    )
+
+
 def test_the_figures_are_those_of_the_pictures(tiny_run):
     """PSNR of the run, worked out from what its model gives."""
     program, _, run = tiny_run

@@ -30,6 +30,9 @@ LOSS = 'class P(vgx.Loss, type="p"):\n    """A loss with a fault in it."""\n\n'
 BESIDE = "losses=[l1, kl, p]"
 
 
+CAPTIONS = "\n    def captions(self, n, codes, kl):\n        return {}\n"
+
+
 def loss(body, method="generator"):
     """A loss with one method."""
     return f"{LOSS}    def {method}(self, step):\n        {body}\n"
@@ -265,6 +268,24 @@ FAULTS |= {
         sampler("codes").replace("return self", "return None"), "sampler=p", 3,
         ("its build() gives a NoneType without draw(n, codes, generator)",),
     ),
+    "captions for other rows": Fault(
+        sampler("codes[[0] * n]") + CAPTIONS.format("['one', 'two']"), "sampler=p", 3,
+        ("sampler 'p' of mine.py", "its captions are ['one', 'two']; give a text for each row: 1"),
+    ),
+    "captions that need a KL": Fault(
+        sampler("codes[[0] * n]") + CAPTIONS.format("[f'{kl.sum():.2f}']"), "sampler=p", 3,
+        ("sampler 'p' of mine.py", "'NoneType' object has no attribute 'sum' (at mine.py:17)"),
+    ),
+    "a sampler that is lost when the KL is known": Fault(
+        sampler("codes[[0] * n]") + "\n    def for_kl(self, kl):\n        kl.sum()\n",
+        "sampler=p", 3, ("its for_kl returns something else than a sampler",),
+    ),
+    "own images that cannot be read": Fault(
+        sampler("codes[[0] * n]") + "\n    def pictures(self, image):\n        return Own()\n\n\n"
+        "class Own:\n    fingerprint = 'own'\n\n    def __len__(self):\n        return 8\n\n"
+        "    def __getitem__(self, index):\n        raise OSError('the disk is gone')\n",
+        "sampler=p", 4, ("none of 8 images is usable", "the disk is gone"),
+    ),
     "an error while it is imported": Fault(
         "nothing()\n\n\n" + loss("return step.recon.mean()"), BESIDE, 3,
         ("NameError: name 'nothing' is not defined (at mine.py:7)",),
@@ -331,6 +352,28 @@ def test_a_sound_part_is_not_refused(name, written, vgx_here):
     code, out, err = vgx_here("check", *written(Fault(SOUND[name], BESIDE, 0, ())))
     assert (code, err) == (0, "")
     assert out.rstrip().endswith("ready to run")
+
+
+def test_a_field_that_only_the_captions_read_is_read(written, vgx_here):
+    code = sampler("codes[[0] * n]").replace("    def", '    title: str = ""\n\n    def', 1)
+    code += CAPTIONS.format("[self.title]")
+    fault = Fault(code, "sampler={type: p, title: new}", 0, ())
+    assert vgx_here("check", *written(fault))[0] == 0
+
+
+def test_a_sampler_needs_its_latents_at_the_first_evaluation(written, vgx_here):
+    """Of minibatches of 8, 24 latents are there after step 3; at the end of 40 steps all are."""
+    arguments = written(Fault(METRIC.format("pass", "{'p': 1.0}"), "train.steps=40", 0, ()))
+    arguments = (*arguments, "--set", "dataset.count=64")
+    measured = ("--set", "sampler={type: gaussian-mixture, components: 25}")
+    early = ("--set", "eval.every=3", "--set", "eval.n=8", "--set", "eval.metrics=[{}]")
+    of_samples, of_pairs = (tuple(v.format(m) for v in early) for m in ("kernel-distance", "p"))
+    code, _, err = vgx_here("check", *arguments, *measured, *of_samples)
+    assert code == 2
+    assert "components: 25: the run has 24 latents (tried with the 24 that are stored after" in err
+    assert vgx_here("check", *arguments, *measured, *of_samples, "--set", "eval.every=4")[0] == 0
+    assert vgx_here("check", *arguments, *measured, *of_pairs)[0] == 0
+    assert vgx_here("check", *arguments, *measured)[0] == 0
 
 
 def test_what_is_meant_can_be_allowed(written, vgx_here):
@@ -418,6 +461,11 @@ MEASURES = {
     "a tensor": (
         METRIC.format("pass", "{'p': torch.ones(())}"),
         "gives tensor(1.) as p, no finite float",
+    ),
+    "values of images with another mean": (
+        METRIC.format("pass", "{'p': 1.0}")
+        + "\n    def per_image(self):\n        return {'p': [1.0] * 7 + [2.0]}\n",
+        "per_image() does not give 8 floats with the mean p",
     ),
     "NaN": (
         METRIC.format("pass", "{'p': float('nan')}"),

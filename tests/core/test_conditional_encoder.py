@@ -118,6 +118,35 @@ def test_one_class_of_own_images_is_chosen_among_them():
         drawn(Given(), 3, label=5)
 
 
+class OfOneClass(vgx.Sampler, type="of-one-class"):
+    """Its latents of a class are too short."""
+
+    def build(self, latent):
+        return self
+
+    def draw(self, n, codes, generator):
+        return codes[[0] * n]
+
+    def draw_class(self, label, n, codes, generator):
+        assert (label, len(codes)) == (0, 1)  # as few as it needs
+        return codes[[0] * n, :3]
+
+
+def test_a_check_draws_of_a_class_where_the_decoder_takes_labels():
+    labelled = {"image.classes": 6, "decoder": LABELLED["decoder"]}
+    registry = vgx.Registry((vgx.Plugin("here", "0", "here", (OfOneClass,)),))
+    labels = torch.arange(4)
+
+    def examined(changes):
+        recipe = vgx.load_recipe(TINY, changes).model_copy(update={"sampler": OfOneClass()})
+        batch = Batch(torch.rand(4, 3, 16, 16), labels if recipe.image.classes else None)
+        return examine(Engine(recipe, 20), registry, batch)
+
+    with pytest.raises(vgx.PluginError, match=r"latents of a class: shape \(2, 3\), not \(2, 8\)"):
+        examined(labelled)
+    examined({})  # nothing draws of a class
+
+
 def test_reconstructions_are_measured_with_the_labels_of_the_images():
     pixels = np.zeros((6, 16, 16, 3), np.uint8)
     labels = np.array([1, 5, 2, 0, 3, 4])

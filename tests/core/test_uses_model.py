@@ -122,6 +122,46 @@ def test_a_sampler_has_the_model_before_it_loads_what_it_learned(tmp_path):
     assert sampling.prepare(model, run).sampler.calls == ["use", "load", "draw"]
 
 
+LEARNS = """import torch, vgx
+
+
+class Learns(vgx.Sampler, type="learns"):
+    'Fitted to nothing.'
+
+    def build(self, latent):
+        return Learned()
+
+
+class Learned:
+    def fit(self, codes):
+        self.value = torch.full((1,), {value})
+
+    def state_dict(self):
+        return {{"value": self.value}}
+
+    def load_state_dict(self, state):
+        self.value = state["value"]
+
+    def draw(self, n, codes, generator):
+        return self.value.expand(n, 8)
+
+
+@vgx.hookimpl
+def register_components(register):
+    register(Learns)
+"""
+
+
+def test_a_sampler_learns_again_when_its_code_has_changed(tmp_path):
+    run, file, model = Run(tmp_path), tmp_path / "learns.py", small_model()
+    for value, files in ((1.0, 1), (2.0, 2), (1.0, 2)):
+        file.write_text(LEARNS.format(value=value))
+        part = vgx.discover([file]).part("sampler", "learns")()
+        other = replace(model, recipe=model.recipe.model_copy(update={"sampler": part}))
+        assert sampling.prepare(other, run).sampler.value.tolist() == [value]
+        assert len(list((tmp_path / "samplers").glob("*"))) == files
+
+
 @pytest.mark.parametrize("labels", [None, np.array([3, 1, 0, 2, 2, 1])])
 def test_the_state_of_a_metric_has_the_model_and_the_labels(labels, monkeypatch):
     """Of pairs and of sets; the labels are those of the real images."""

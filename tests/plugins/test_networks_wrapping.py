@@ -573,6 +573,25 @@ def test_outside_weights_are_left_out_inside_too(kind, name):
     assert outer.inner.pretrained
 
 
+class Several(vgx.Decoder, type="several"):
+    """Decoders in a list and in a mapping, as an ensemble has them."""
+
+    listed: tuple[vgx.Decoder, ...]
+    named: dict[str, vgx.Decoder]
+
+    def build(self, latent, image):
+        raise NotImplementedError
+
+
+def test_parts_in_lists_and_mappings_are_inside_too():
+    outer = Several(listed=(Weighty(), Weighty(pretrained=False)), named={"a": Weighty()})
+    bare = outer.untrained()
+    assert [each.pretrained for each in (*bare.listed, bare.named["a"])] == [False] * 3
+    assert [each.pretrained for each in (*outer.listed, outer.named["a"])] == [True, False, True]
+    assert bare.untrained() is bare
+    assert outer.note(IMAGE) == "8 pixels 8 pixels 8 pixels"
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "inner", "expected"),
     [

@@ -88,11 +88,8 @@ def measure(
         fakes = _from_generator(detached) if value.term.player == "discriminator" else {}
         gradients = _gradients(value.value, [*trained.values(), *fakes.values()])
         own = dict(zip(trained, gradients, strict=False))
-        leaks = [
-            name
-            for name, gradient in zip(fakes, gradients[len(trained) :], strict=True)
-            if gradient is not None
-        ]
+        of_fakes = zip(fakes, gradients[len(trained) :], strict=True)
+        leaks = [name for name, gradient in of_fakes if gradient is not None]
         flows.append(Flow(value.term.label, _norms(engine, own)))
         findings += _infinite(flows[-1])
         if all(gradient is None for gradient in own.values()):
@@ -102,7 +99,6 @@ def measure(
         findings += _without_optimizer(value, engine, fakes)
         reached |= {id(trained[name]) for name, gradient in own.items() if gradient is not None}
     findings += _unreached(engine, values, reached)
-    findings += _unstepped(engine)
     findings += _fresh(engine)
     findings += _squashed(engine, step)
     return flows, findings
@@ -182,10 +178,8 @@ def _dead(value: TermValue, engine: Engine) -> Finding:
 
 
 def _without_player(term: Term, engine: Engine) -> Finding:
-    message = (
-        f"the recipe has no {term.player}, so it counts in no step: add a {term.player}, or remove "
-        "the loss"
-    )
+    why = f"the recipe has no {term.player}, so it counts in no step"
+    message = f"{why}: add a {term.player}, or remove the loss"
     if engine.recipe.judges:
         message = f"train.freeze has the {term.player}, so it counts in no step: remove the loss"
     return Finding(f"dead:{term.label}", message)
@@ -218,10 +212,8 @@ def _without_optimizer(
     known = {id(p) for network in engine.networks.values() for p in network.parameters()}
     known |= {id(fake) for fake in fakes.values()}
     unknown = [leaf for leaf in leaves(value.value) if id(leaf) not in known]
-    if not unknown:
-        return
     # A penalty makes a new leaf each time it is computed; a leaf that stays is meant to be learned.
-    again = value.term.value(value.step)
+    again = value.term.value(value.step) if unknown else None
     lasting = {id(leaf) for leaf in leaves(again)} if again is not None else set()
     for leaf in unknown:
         if id(leaf) in lasting:
@@ -264,6 +256,10 @@ def _shared(engine: Engine) -> Iterator[Finding]:
 
 def _unreached(engine: Engine, values: list[TermValue], reached: set[int]) -> Iterator[Finding]:
     for player in engine.players.values():
+        rate = player.settings.lr
+        if isinstance(rate, Schedule) and rate.start == rate.to == 0:
+            message = "its learning rate is 0 from beginning to end"
+            yield Finding(f"unstepped:{player.name}", message)
         if not any(value.term.player == player.name for value in values):
             message = f"no loss has a term for the {player.name}, so its optimizer never steps"
             yield Finding(f"unstepped:{player.name}", message)
@@ -273,19 +269,9 @@ def _unreached(engine: Engine, values: list[TermValue], reached: set[int]) -> It
             by_network.setdefault(owner_of(name), {})[name] = parameter
         for network, named in by_network.items():
             lost = [name for name, parameter in named.items() if id(parameter) not in reached]
-            if len(lost) == len(named):
-                lost = [network]
-            for name in lost:
+            for name in [network] if len(lost) == len(named) else lost:
                 message = "no loss term trains it: freeze it, or add a loss that trains it"
                 yield Finding(f"unreached:{name}", message)
-
-
-def _unstepped(engine: Engine) -> Iterator[Finding]:
-    for player in engine.players.values():
-        rate = player.settings.lr
-        if isinstance(rate, Schedule) and rate.start == rate.to == 0:
-            message = "its learning rate is 0 from beginning to end"
-            yield Finding(f"unstepped:{player.name}", message)
 
 
 def _fresh(engine: Engine) -> Iterator[Finding]:
@@ -306,12 +292,9 @@ def _fresh(engine: Engine) -> Iterator[Finding]:
 
 def _squashed(engine: Engine, step: Step) -> Iterator[Finding]:
     """Find networks that give probabilities where logits are expected."""
-    if step.has("recon_logits"):
-        logits = {"decoder": step.recon_logits}
-    else:
-        logits = {"decoder": engine.forward.decode(step.z, step.labels)}
-    logits |= logits_of(engine, step)
-    for network, output in logits.items():
+    known = step.has("recon_logits")
+    decoded = step.recon_logits if known else engine.forward.decode(step.z, step.labels)
+    for network, output in {"decoder": decoded, **logits_of(engine, step)}.items():
         node: Any = output.grad_fn
         while node is not None and _LAYOUT.match(node.name()):
             node = node.next_functions[0][0]

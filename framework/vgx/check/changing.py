@@ -55,8 +55,7 @@ def faults_of_figures(part: Component, built: Any) -> Iterator[str]:
 def faults_of_change(part: Component, built: Any, last: int, step: Step) -> Iterator[str]:
     """Yield what is wrong with `figures`, `at` and `observe` of what a part built, in words."""
     yield from faults_of_figures(part, built)
-    modules = list(built.modules()) if isinstance(built, nn.Module) else [built]
-    timed = [module for module in modules if isinstance(module, Timed)]
+    timed = [module for module in modules_in([built]) if isinstance(module, Timed)]
 
     def at(number: int) -> None:
         for module in timed:

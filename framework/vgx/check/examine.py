@@ -125,7 +125,7 @@ def examine(
             if piece != len(batch):
                 _try_piece(engine, _repeated(batch, piece), len(batch), parts_at_work)
             faults += try_changing(engine, step)
-        faults += [*try_prior(engine, batch), *try_sampler(engine)]
+        faults += [*try_prior(engine, step), *try_sampler(engine, step)]
         try_metrics_of_model(engine)
     faults = [*hidden, *_not_of_state([*faults, *tried.findings, *of_terms], hidden)]
     if reads is not None:
@@ -259,14 +259,10 @@ def _notes_of_networks(engine: Engine, rows: list[Row], step: Step) -> Iterator[
 def _across_images(engine: Engine, batch: Batch, tried: Tried) -> Iterator[str]:
     """Note where images of a minibatch influence each other, and that nothing reads the labels."""
     recipe, train = engine.recipe, engine.recipe.train
+    penalties = [value.term for value in tried.values if value.takes_gradients]
+    penalties = [term for term in penalties if term.player == "discriminator"]
     for name in recipe.judges if len(batch) > 1 else ():
-        slopes = [
-            value.term.label
-            for value in tried.values
-            if value.takes_gradients
-            and value.term.player == "discriminator"
-            and recipe.judge_of(value.term.part) == name
-        ]
+        slopes = [term.label for term in penalties if recipe.judge_of(term.part) == name]
         if slopes and mixes_images(engine, name, batch):
             yield (
                 f"{' and '.join(slopes)}: in the {name} the score of an image depends on the "
@@ -274,11 +270,8 @@ def _across_images(engine: Engine, batch: Batch, tried: Tried) -> Iterator[str]:
                 "BatchNorm, use another normalisation, or none."
             )
     if train.accumulate > 1:
-        names = [
-            value.term.label
-            for value in tried.values
-            if value.across_batch or value.term.adaptive or value.term.share
-        ]
+        terms = [v.term for v in tried.values if v.across_batch or v.term.adaptive or v.term.share]
+        names = [term.label for term in terms]
         names += [name for name in recipe.networks if mixes_images(engine, name, batch)]
         if names:
             pieces = f"train.accumulate={train.accumulate}: the {train.accumulate} pieces"

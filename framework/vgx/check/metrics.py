@@ -15,7 +15,7 @@ from vgx import rng
 from vgx.check.attempt import alike, call, contract, read_only
 from vgx.engine.engine import Engine
 from vgx.parts.base import BrokenError
-from vgx.parts.contract import check_features, check_values
+from vgx.parts.contract import check_features, check_per_image, check_values
 from vgx.parts.kinds import Comparison, Features, Metric, MetricState, UsesModel
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import value_names
@@ -82,15 +82,16 @@ def try_metric(
     def computed(ambient: int) -> dict[str, float]:
         given = [each.clone() for each in sets]
         with rng.ambient(ambient, "check"), torch.no_grad():
+            state = None if in_features else state_of(part, image, model)
             if in_features:
                 values = call(part, in_features.compare, *given)
-            else:
-                state = state_of(part, image, model)
+            elif state is not None:
                 _require(part, state, "update", "compute")
                 call(part, update, state, given, labels)
                 values = call(part, state.compute)
         with contract(part):
             check_values(values, value_names(part))
+            check_per_image(state, values, IMAGES)
         if not all(map(torch.equal, given, sets)):
             raise BrokenError(part, "it changes the images that it is given in place")
         return dict(values)

@@ -5,6 +5,7 @@ Letters: B images, C channels, H x W pixels, Z the latent shape, K stored latent
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from vgx import rng
 from vgx.check.attempt import alike, call, contract, read_only, same_tensors
 from vgx.check.audit import Finding
-from vgx.data.batches import Batch
+from vgx.data.batches import Batch, as_batch
 from vgx.data.decode import guarded
+from vgx.data.peek import peek
 from vgx.engine.build import (
     build_network,
     encoder_inputs,
@@ -26,8 +28,10 @@ from vgx.engine.build import (
     untrained,
 )
 from vgx.engine.engine import Engine
+from vgx.errors import RecipeError
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.contract import (
+    ContractError,
     are_texts,
     check_decoded,
     check_indices,
@@ -42,13 +46,17 @@ from vgx.parts.kinds import (
     Discriminator,
     Encoder,
     Fitted,
+    Labelled,
     Mapped,
     Named,
+    OfClass,
     Quantising,
+    Sampler,
     Source,
 )
-from vgx.sampling.draw import built_sampler, decode
+from vgx.sampling.draw import built_sampler, decode, draws_labels
 from vgx.sampling.model import Model, current_model
+from vgx.step import KnowsKl, Step
 
 FITTED = 1000  # the most latents that a sampler is fitted to, because fitting takes long
 # Relative. For another number of images, and for a network that was built anew, a GPU may choose
@@ -223,23 +231,59 @@ def _random(name: str, source: str) -> Finding:
 # --- the sampler ---------------------------------------------------------------------------------
 
 
-def try_sampler(engine: Engine) -> Iterator[Finding]:
+def try_sampler(engine: Engine, step: Step) -> Iterator[Finding]:
     """Draw a few latents, so that a sampler does not fail after the training.
 
-    It draws from random latents [K, *Z], as many as the run will store; a fitted sampler gets at
-    most 1,000, because fitting takes long.
+    It draws from random latents [K, *Z], as many as the run will have stored when it first draws
+    to be measured; a fitted sampler gets at most 1,000, because fitting takes long. The KL that it
+    is given is that of the step.
     """
     recipe, part = engine.recipe, engine.recipe.sampler
     source = call(part, part.pictures, recipe.image)
-    count = min(len(engine.latents.ring), engine.steps * recipe.train.batch)
-    count = count if source is None else len(source)
-    different = torch.randn(
-        min(count, FITTED), *recipe.latent.shape, generator=rng.generator(0, "check")
-    )
+    measured = any(not metric.pairs for metric in recipe.eval.metrics) and recipe.eval.every
+    first = min(engine.steps, measured or engine.steps)
+    count = len(source) if source else min(len(engine.latents.ring), first * recipe.train.batch)
+    shape, generator = recipe.latent.shape, rng.generator(0, "check")
+    different = torch.randn(min(count, FITTED), *shape, generator=generator)
     codes = different[torch.arange(count) % len(different)]  # [K, *Z]
     model = replace(current_model(engine, 0), codes=codes.to(engine.device))
     with read_only(part, model.networks):
-        yield from _try_drawing(engine, model, codes, different)
+        if source is not None:
+            _try_own_images(part, source, model)
+        try:
+            yield from _try_drawing(engine, model, codes, different)
+        except RecipeError as error:
+            where = "of its own images" if source else f"that are stored after step {first:,}"
+            raise RecipeError(f"{error} (tried with the {count:,} {where})") from error
+        with contract(part):
+            check_captions(part, codes, None)
+            if step.has("posterior") and isinstance(step.posterior, KnowsKl):
+                kl = step.posterior.kl().detach().float().mean(0).cpu()  # [*Z]
+                knowing = call(part, part.for_kl, kl)
+                check_captions(knowing, codes, kl)
+                call(part, built_sampler, knowing, model)
+
+
+def _try_own_images(part: Sampler, source: Source, model: Model) -> None:
+    """Read and encode the first images that a sampler opens."""
+    try_source(part, source)
+    known, image = model.recipe.takes_labels and isinstance(source, Labelled), model.recipe.image
+    image = image if known else replace(image, classes=0)
+    few = as_batch(peek(source, image, IMAGES, skip_bad=True), IMAGES, model.codes.device)
+    # Any label does: that of a class can be given when samples are drawn.
+    model.encode(few.images, torch.zeros(len(few), dtype=torch.long))
+
+
+def check_captions(part: Any, codes: Tensor, kl: Tensor | None) -> None:
+    """Raise `ContractError` unless there is a caption for each row of a grid, or none at all.
+
+    `part` is a sampler, or what its `for_kl` returned.
+    """
+    if not isinstance(part, Sampler):
+        raise ContractError("its for_kl returns something else than a sampler")
+    captions, rows = part.captions(5, codes, kl), math.ceil(5 / (part.row_length or 5))
+    if not are_texts(captions) or len(captions) not in (0, rows):
+        raise ContractError(f"its captions are {captions!r}; give a text for each row: {rows}")
 
 
 def _try_drawing(
@@ -266,6 +310,11 @@ def _try_drawing(
         yield _random("sampler", "the generator that draw() is given")
     elif not alike(z[:2], drawn(sampler, 2)):
         yield Finding("contract:sampler", "its latent i depends on how many are drawn: 5 or 2")
+    if isinstance(sampler, OfClass) and draws_labels(recipe):
+        few = codes[: part.least_codes]  # there may be no more of a class
+        with rng.ambient(0, "check"), contract(part):
+            of_class = call(part, sampler.draw_class, 0, 2, few, rng.generator(0, "check"))
+            check_tensor("the latents of a class", of_class, (2, *recipe.latent.shape))
     if isinstance(sampler, Decodes):
         with rng.ambient(0, "check"), contract(part):
             images = call(part, decode, model, sampler, z, None)

@@ -9,42 +9,37 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vgx import rng
 from vgx.check.attempt import alike, call, contract
 from vgx.check.audit import Finding
-from vgx.data.batches import Batch
-from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
 from vgx.parts.contract import check_drawn, check_loss_of_prior
 from vgx.sampling.draw import built_sampler
 from vgx.sampling.model import current_model
 from vgx.second import kept
 from vgx.second.codes import codes_of, spec_of, values_of
+from vgx.step import Step
 
 
-def try_prior(engine: Engine, batch: Batch) -> Iterator[Finding]:
-    """Compute the loss of the recipe's prior on the codes of B images, and draw as many.
+def try_prior(engine: Engine, step: Step) -> Iterator[Finding]:
+    """Compute the loss of the recipe's prior on the codes of the step, and draw as many.
 
     Raises `RecipeError` for settings of the recipe's sampler that the prior does not know.
     """
     recipe, part = engine.recipe, engine.recipe.prior
     if part is None or recipe.encoder is None:
         return
-    with torch.no_grad(), evaluating(engine.networks.values()):
-        images = batch.images.to(engine.dtype)
-        posterior = call(recipe.encoder, engine.forward.encode, images, batch.labels)
-    codes = codes_of(posterior).get(part.of)  # [B, ...]
+    codes = codes_of(step.posterior).get(part.of)  # [B, ...]
     shape = None if codes is None else tuple(codes.shape[1:])
-    classes = 0 if batch.labels is None else recipe.image.classes
+    classes = 0 if step.labels is None else recipe.image.classes
     spec = spec_of(part, shape, values_of(engine.networks["encoder"]), classes)
     assert codes is not None  # `spec_of` raises
-    codes = codes if part.of == "indices" else codes.float()
+    codes = codes if part.of == "indices" else codes.detach().float()
     network: Any = call(part, kept.build, part, recipe.latent, spec, recipe.train.seed)
     network.to(engine.device)
-    labels = (batch.labels,) if part.conditional else ()
+    labels = (step.labels,) if part.conditional else ()
     with contract(part):
         check_loss_of_prior(call(part, network.loss, codes, *labels, engine.streams()("check")))
     network.eval()

@@ -263,11 +263,8 @@ def _try_adaptive(engine: Engine, values: list[TermValue]) -> None:
         term, adaptive = value.term, value.term.adaptive
         if adaptive is None:
             continue
-        others = [
-            other.value
-            for other in values
-            if other.term.player == term.player and other.term.part.label in adaptive.against
-        ]
+        beside = [other for other in values if other.term.player == term.player]
+        others = [other.value for other in beside if other.term.part.label in adaptive.against]
         layer = engine.last_layer()
         if gradient_ratio(others, value.value, layer, adaptive.most) is not None:
             continue

@@ -36,11 +36,8 @@ def settled(recipe: Recipe, precision: str = "fp32", *, compiled: bool = False) 
 def as_before(recipe: Recipe, stored: Recipe) -> Recipe:
     """Return the recipe of a resumed run, with each `auto` settled as in the stored one."""
     image, before = recipe.image, stored.image
-    image = dataclasses.replace(
-        image,
-        background=before.background if image.background == "auto" else image.background,
-        range=before.range if image.range == "auto" else image.range,
-    )
+    auto = [name for name in ("background", "range") if getattr(image, name) == "auto"]
+    image = dataclasses.replace(image, **{name: getattr(before, name) for name in auto})
     recipe = recipe.model_copy(update={"image": image})
     recipe = with_length(recipe, None, stored)
     return settled(recipe, stored.train.precision, compiled=stored.train.compile is True)

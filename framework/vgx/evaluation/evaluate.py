@@ -106,7 +106,7 @@ def evaluate_run(
         cache = FeatureCache(recipe.image, device, lambda part: registry.owner(type(part)).version)
         announce(dataset, settings.samplers, console)
         with looking_back(run, recipe):
-            source, image = _open(dataset, recipe, console)
+            source, image = _open(dataset, recipe)
         counts = _counts_before(settings, recipe, len(source))
         # Checked before anything is decoded or drawn, and again when the exact counts are known.
         settings = _possible(settings, recipe, image, counts, cache, console)
@@ -187,21 +187,25 @@ def _measured(
         }
 
 
-def _open(dataset: Dataset, recipe: Recipe, console: Console) -> tuple[Source, ImageSpec]:
-    """Open the images; those of another data set have labels only if the networks take them."""
-    if dataset == recipe.dataset or recipe.takes_labels:
-        try:
-            source, _ = open_source(dataset, recipe.image)
-        except RecipeError as error:  # it has other classes
-            if dataset == recipe.dataset:
-                raise
-            console.print(f"The labels of these images are not used: {str(error).splitlines()[0]}")
-        else:
-            if dataset == recipe.dataset or isinstance(source, Labelled):
-                return source, recipe.image
-    image = replace(recipe.image, classes=0)
-    source, _ = open_source(dataset, image)
-    return source, image
+def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:
+    """Open the images; those of another data set have labels only if the networks take them.
+
+    Raises `RecipeError` for another data set with other classes than the run's.
+    """
+    own, image = dataset == recipe.dataset, recipe.image
+    try:
+        if own or recipe.takes_labels:
+            source, _ = open_source(dataset, image)
+            if own or isinstance(source, Labelled):
+                return source, image
+        image = replace(image, classes=0)
+        return open_source(dataset, image)[0], image
+    except RecipeError as error:
+        wrong, _, asked = str(error).partition("; set image.classes")
+        if own or not asked:
+            raise
+        advice = "the run has other labels, or none; write this data set without its labels"
+        raise RecipeError(f"--against: {wrong}: {advice}") from error
 
 
 def _with_labels_of(store: Store, run: Run, recipe: Recipe) -> Store:

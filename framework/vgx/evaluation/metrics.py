@@ -99,8 +99,7 @@ def check_images(settings: Eval, image: ImageSpec, store: Store) -> None:
 
 def counts_of(sets: RealSets, generated: int) -> Counts:
     """Return how many images there are with these real ones."""
-    held = sets.held_out
-    return Counts(len(sets.reconstructed), len(sets.reference), generated, len(held or ()))
+    return Counts(len(sets.reconstructed), len(sets.reference), generated, len(sets.held_out or ()))
 
 
 def measure_training(

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ KIND_MARK = "vgx-kind"  # in a JSON Schema, stands for any part of a kind
 _NOTING = threading.RLock()  # held by the thread whose block notes reads
 _TYPE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _Class = type[BaseModel]  # inside a part, `type` is its name in recipes
+_T = TypeVar("_T")
 
 
 class Resolver(Protocol):
@@ -69,7 +70,7 @@ class Component(Documented):
     @field_validator("*", mode="after")
     @classmethod
     def _at_home(cls, value: object) -> object:
-        return _user_paths(value)
+        return _replaced(value, Path, user_path)
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -126,45 +127,38 @@ class Component(Documented):
 
         By default it is that of the parts in its fields.
         """
-        return " ".join(filter(None, (part.note(image) for part in self._parts.values())))
+        notes: list[str] = []
+        _replaced(self.__dict__, Component, lambda part: notes.append(part.note(image)))
+        return " ".join(filter(None, notes))
 
     def untrained(self) -> Self:
         """Return the same part without pretrained weights, for a model loaded from a checkpoint.
 
         By default the parts in its fields are without them.
         """
-        parts = {name: part.untrained() for name, part in self._parts.items()}
-        return self.model_copy(update=parts) if parts else self
-
-    @property
-    def _parts(self) -> dict[str, Component]:
-        """The parts in its fields, by the names of these."""
-        return {name: part for name, part in self.__dict__.items() if isinstance(part, Component)}
+        others: Any = _replaced(self.__dict__, Component, lambda part: part.untrained())
+        changed = {name: new for name, new in others.items() if new != self.__dict__[name]}
+        return self.model_copy(update=changed) if changed else self
 
 
 def components_in(value: object) -> Iterator[Component]:
     """Go through all parts in a value: a part, a recipe, or a collection of these."""
     if isinstance(value, Component):
         yield value
-    inner: Iterable[object] = ()
-    if isinstance(value, BaseModel):
-        inner = value.__dict__.values()
-    elif isinstance(value, dict):
-        inner = value.values()
-    elif isinstance(value, list | tuple):
-        inner = value
-    for each in inner:
+    inner: Any = value.__dict__ if isinstance(value, BaseModel) else value
+    inner = list(inner.values()) if isinstance(inner, dict) else inner
+    for each in inner if isinstance(inner, list | tuple) else ():
         yield from components_in(each)
 
 
-def _user_paths(value: object) -> object:
-    """Return the value of a field with the home directory in place of `~` in each path."""
-    if isinstance(value, Path):
-        return user_path(value)
+def _replaced(value: object, kind: type[_T], change: Callable[[_T], object]) -> object:
+    """Return the value with what `change` gives in place of all of a kind, in collections too."""
+    if isinstance(value, kind):
+        return change(value)
     if isinstance(value, tuple):
-        return tuple(map(_user_paths, value))
+        return tuple(_replaced(inner, kind, change) for inner in value)
     if isinstance(value, dict):
-        return {key: _user_paths(inner) for key, inner in value.items()}
+        return {key: _replaced(inner, kind, change) for key, inner in value.items()}
     return value
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
 
 from vgx.parts.base import Component
 from vgx.parts.documented import field_docstrings
-from vgx.parts.kinds import Mapped, Quantising
+from vgx.parts.kinds import Mapped, PerImage, Quantising
 from vgx.step import KnowsKl, Score, Step
 
 SLACK = 1e-3  # how far augmented images may leave [0, 1]
@@ -180,6 +180,15 @@ def check_values(values: Any, names: Collection[str]) -> None:
     for name, value in values.items():
         if type(value) is not float or not math.isfinite(value):
             raise ContractError(f"compute() gives {value!r} as {name}, no finite float")
+
+
+def check_per_image(state: Any, values: Mapping[str, float], count: int) -> None:
+    """Raise `ContractError` unless the values of a metric are means of what it gives by image."""
+    for name, each in state.per_image().items() if isinstance(state, PerImage) else ():
+        plain = len(each) == count and all(isinstance(value, float) for value in each)
+        mean = math.fsum(each) / count if plain else math.nan
+        if not math.isclose(mean, values.get(name, math.nan), rel_tol=1e-4, abs_tol=1e-8):
+            raise ContractError(f"per_image() does not give {count} floats with the mean {name}")
 
 
 def fault_of_term(value: Any, step: Step) -> str:

@@ -7,6 +7,7 @@ stored latents.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -101,10 +102,8 @@ def sample(
     labels.
     """
     require_numbers(n, seed)
-    model, prepared = open_sampler(
-        run, sampler, settings, device, best=best, label=label, step=step
-    )
-    return torch.cat(list(draw(model, prepared, n, seed)))
+    model, ready = open_sampler(run, sampler, settings, device, best=best, label=label, step=step)
+    return torch.cat(list(draw(model, ready, n, seed)))
 
 
 def require_numbers(n: int, seed: int) -> None:
@@ -165,7 +164,7 @@ def _classes(run: Run) -> list[reading.Class]:
 
 def _label(run: Run, recipe: Recipe, wanted: str | int) -> int:
     """Return the label of a class. Raises `RecipeError` for networks that take no labels."""
-    if not (_takes_labels(recipe) or (recipe.takes_labels and recipe.sampler.own_images)):
+    if not (draws_labels(recipe) or (recipe.takes_labels and recipe.sampler.own_images)):
         takes = f"the decoder {recipe.decoder.type} takes no labels, so it draws no single class"
         raise RecipeError(f"{run.path}: {takes}; leave out the class")
     label = label_called(wanted, class_names(run, recipe))
@@ -176,7 +175,7 @@ def _label(run: Run, recipe: Recipe, wanted: str | int) -> int:
     return label
 
 
-def _takes_labels(recipe: Recipe) -> bool:
+def draws_labels(recipe: Recipe) -> bool:
     """Return whether what is drawn depends on labels: the decoder takes them, or the prior."""
     by_prior = recipe.sampler.needs_prior and recipe.prior is not None and recipe.prior.conditional
     return recipe.decoder.conditional or by_prior
@@ -210,7 +209,7 @@ def prepare(
     known.
     """
     part, recipe = model.recipe.sampler, model.recipe
-    known = recipe.takes_labels or _takes_labels(recipe)
+    known = recipe.takes_labels or draws_labels(recipe)
     names = class_names(run, recipe) if run and known else ()
     if model.kl is not None:
         part = part.for_kl(model.kl.cpu())
@@ -229,7 +228,7 @@ def prepare(
         else:
             name = f"{part.type}-{model.step:08}"
             sampler = _fit_once(part, model, codes, run, name)
-    classes = recipe.image.classes if _takes_labels(recipe) else 0
+    classes = recipe.image.classes if draws_labels(recipe) else 0
     if classes and labels is None and part.least_codes:
         text = "the run's stored latents have no labels, so they are decoded with labels that may"
         text += " not be theirs"
@@ -437,14 +436,16 @@ def decoded(
 def _fit_once(part: Sampler, model: Model, codes: Tensor, run: Run, name: str) -> LatentSampler:
     """Return a sampler that learned from codes [K, *Z]; what it learned is kept in a file.
 
-    A file that is damaged, or of other codes, is replaced with a `Notice`; there is a notice too
-    when it cannot be written.
+    There is a file for each set of fields, and each version of the sampler's code. A file that is
+    damaged, or of other codes, is replaced with a `Notice`; there is a notice too when it cannot be
+    written.
     """
-    own = model.recipe.sampler
-    settings = hashlib.sha256(own.model_dump_json().encode()).hexdigest()[:8]
+    own, sampler = model.recipe.sampler, cast("Fitted", built_sampler(part, model))
+    # What other code learns may be something else.
+    code = b"".join(Path(inspect.getfile(type(each))).read_bytes() for each in (own, sampler))
+    settings = hashlib.sha256(own.model_dump_json().encode() + code).hexdigest()[:8]
     file = run.fits / f"{name}-{settings}.safetensors"
     of = f"{settings} {hashlib.sha256(codes.contiguous().numpy().tobytes()).hexdigest()}"
-    sampler = cast("Fitted", built_sampler(part, model))
     try:
         _load_fit(sampler, summed.read(file, of, MAX_FIT), codes, file)
     except FileNotFoundError:

@@ -6,7 +6,6 @@ Letters: N images, F features.
 from __future__ import annotations
 
 import math
-import statistics
 import tempfile
 from contextlib import closing
 from functools import partial
@@ -21,7 +20,6 @@ from vgx.check.attempt import read_only
 from vgx.check.metrics import state_of, update
 from vgx.images import grid
 from vgx.parts import contract
-from vgx.parts.kinds import PerImage
 from vgx.recipe.model import value_names
 from vgx.testing.case import ROUNDING, B, Case, built, require, unchanged, with_generator
 from vgx.testing.model import small_model
@@ -73,11 +71,7 @@ def check_metric(case: Case) -> None:
             numbers = state.compute()
             contract.check_values(numbers, value_names(case.part))
             case.check(numbers == state.compute(), "compute() gives something else the second time")
-            for name, values in state.per_image().items() if isinstance(state, PerImage) else ():
-                plain = len(values) == B and all(isinstance(value, float) for value in values)
-                mean = statistics.fmean(values) if plain else math.nan
-                right = math.isclose(mean, numbers.get(name, math.nan), rel_tol=ROUNDING)
-                case.check(right, f"per_image() does not give {B} floats with the mean {name}")
+            contract.check_per_image(state, numbers, B)
         return numbers
 
     numbers = unchanged("images", sets, lambda: measure(4))

@@ -5,7 +5,6 @@ Letters: Z the latent shape, K stored latents.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,11 +14,12 @@ from torch import Tensor
 
 from vgx import rng
 from vgx.check.attempt import read_only, same_tensors
+from vgx.check.networks import check_captions
 from vgx.parts.contract import check_decoded, check_tensor
-from vgx.parts.kinds import Decodes, Fitted, Sampler
+from vgx.parts.kinds import Decodes, Fitted, OfClass
 from vgx.sampling.draw import built_sampler, decode
 from vgx.sampling.model import Model
-from vgx.testing.case import ROUNDING, Case, require, saved_and_loaded, unchanged, with_generator
+from vgx.testing.case import ROUNDING, Case, saved_and_loaded, unchanged, with_generator
 from vgx.testing.data import check_source
 from vgx.testing.model import small_model
 
@@ -32,14 +32,9 @@ def check_sampler(case: Case) -> None:
     shape, part = case.latent.shape, case.part
     codes = torch.randn((64, *shape), generator=rng.generator(0, "testing codes"))  # [K, *Z]
     model = replace(case.model or small_model(case.image, case.latent), codes=codes)
-
-    def build() -> Any:
-        return built_sampler(part, model)
-
     with read_only(part, model.networks):
-        _check_drawing(case, build, model)
-    source = part.pictures(case.image)
-    if source is not None:
+        _check_drawing(case, lambda: built_sampler(part, model), model)
+    if (source := part.pictures(case.image)) is not None:
         check_source(case, source)
 
 
@@ -66,6 +61,9 @@ def _check_drawing(case: Case, build: Callable[[], Any], model: Model) -> None:
     for n in (2, 100):
         same = torch.equal(z[:2], with_generator(sampler.draw, n, codes)[:2])
         case.check(same, f"its latent i depends on how many are drawn: 5 or {n}")
+    if isinstance(sampler, OfClass):
+        of_class = with_generator(sampler.draw_class, 0, 2, codes)
+        check_tensor("its latents of a class", of_class, (2, *shape))
     _check_decoding(case, sampler, model, z)
     _check_rows(case, build, codes)
 
@@ -92,14 +90,8 @@ def _check_rows(case: Case, build: Callable[[], Any], codes: Tensor) -> None:
     case.check(least >= 0, f"its least_codes is {least}; it must not be negative")
     kl = torch.rand(shape, generator=rng.generator(0, "testing kl"))  # [*Z]
     ordered = unchanged("the KL", kl, lambda: part.for_kl(kl))
-    require(isinstance(ordered, Sampler), "its for_kl returns something else than a sampler")
     for sampler, known in ((part, None), (ordered, kl)):
-        captions = sampler.captions(5, codes, known)
-        wanted = math.ceil(5 / (row or 5))
-        case.check(
-            len(captions) in (0, wanted) and all(isinstance(text, str) for text in captions),
-            f"it gives {len(captions)} captions for {wanted} rows; they are texts, one for each",
-        )
+        check_captions(sampler, codes, known)
     if least != 1 and not isinstance(build(), Fitted):
         few = codes[:least]
         try:
