@@ -608,7 +608,6 @@ BROKEN = [
     (Near, "shape", r"its latents: shape \(5, 3\), not \(5, 8\)"),
     (Near, "number", "its latent i depends on how many are drawn: 5 or 2"),
     (Near, "ambient", "draws from something else than the generator"),
-    (Near, "class", r"its latents of a class: shape \(3, 8\), not \(2, 8\)"),
     (Near, "double", r"makes torch\.float64 latents"),
     (Near, "fit", "fitted twice to the same codes it learns something else"),
     (Near, "spoils", "changes codes in place"),
@@ -659,7 +658,7 @@ BROKEN += [
         rf"value of what it gives .*{ROWS}.gather and vgx.own_rows, vgx.mean_over_pro",
     ),
     (Dim, "order", r"on two processes it raises RecipeError: randperm draws .*vgx\.replicated\(\)"),
-    (Flat, "a tuple", "it gives a Pair; return .* which is no tuple and has no __slots__"),
+    (Flat, "a tuple", "it gives a Pair; return .* no tuple, and without __slots__"),
     (Flat, "own norm", f"two processes give another value of its mean than one: {ROWS}"),
     (Flat, "features first", f"two processes give another value of its mean than one: {ROWS}"),
     (Flat, "own gradient", f"value of the gradient of its weights than one: {ROWS}"),
@@ -683,6 +682,13 @@ def test_a_broken_part_is_told_by_name(cls, wrong, message):
         check_part(cls(break_=wrong))
     whose = f"{cls.kind} '{cls.type}' ({cls.__name__}) breaks its contract:\n- "
     assert str(fault.value).startswith(whose)
+
+
+def test_latents_of_a_class_are_drawn_where_there_are_classes():
+    with pytest.raises(AssertionError, match=r"latents of a class: shape \(3, 8\), not \(2, 8\)"):
+        check_part(Near(break_="class"), image=vgx.ImageSpec(16, classes=3))
+    check_part(Near(break_="class"))
+    check_part(Near(), image=vgx.ImageSpec(16, classes=3))
 
 
 class Declared(vgx.Loss, type="declared"):

@@ -153,7 +153,7 @@ def test_labels_that_the_run_does_not_have_are_refused(tiny_run, vgx_here, tmp_p
     assert code == 2
     assert err == (
         "vgx: --against: dataset image-folder: label: folder: there are 2 classes (cat, dog), and "
-        "image.classes is 0: the run has other labels, or none; write this data set without its "
+        "image.classes is 0: its networks take other labels, or none; write this data set without "
         "labels\n"
     )
 

@@ -284,7 +284,7 @@ FAULTS |= {
         sampler("codes[[0] * n]") + "\n    def pictures(self, image):\n        return Own()\n\n\n"
         "class Own:\n    fingerprint = 'own'\n\n    def __len__(self):\n        return 8\n\n"
         "    def __getitem__(self, index):\n        raise OSError('the disk is gone')\n",
-        "sampler=p", 4, ("none of 8 images is usable", "the disk is gone"),
+        "sampler=p", 4, ("sampler p: its own images: none of 8 images is usable", "disk is gone"),
     ),
     "an error while it is imported": Fault(
         "nothing()\n\n\n" + loss("return step.recon.mean()"), BESIDE, 3,
@@ -370,7 +370,7 @@ def test_a_sampler_needs_its_latents_at_the_first_evaluation(written, vgx_here):
     of_samples, of_pairs = (tuple(v.format(m) for v in early) for m in ("kernel-distance", "p"))
     code, _, err = vgx_here("check", *arguments, *measured, *of_samples)
     assert code == 2
-    assert "components: 25: the run has 24 latents (tried with the 24 that are stored after" in err
+    assert "components: 25: the run has 24 latents (at the first evaluation, after step 3" in err
     assert vgx_here("check", *arguments, *measured, *of_samples, "--set", "eval.every=4")[0] == 0
     assert vgx_here("check", *arguments, *measured, *of_pairs)[0] == 0
     assert vgx_here("check", *arguments, *measured)[0] == 0
@@ -466,6 +466,19 @@ MEASURES = {
         METRIC.format("pass", "{'p': 1.0}")
         + "\n    def per_image(self):\n        return {'p': [1.0] * 7 + [2.0]}\n",
         "per_image() does not give 8 floats with the mean p",
+    ),
+    "no values of images": (
+        METRIC.format("pass", "{'p': 1.0}") + "\n    def per_image(self):\n        pass\n",
+        "per_image() gives None, no values by name",
+    ),
+    "one value for all images": (
+        METRIC.format("pass", "{'p': 1.0}")
+        + "\n    def per_image(self):\n        return {'p': 1.0}\n",
+        "per_image() does not give 8 floats with the mean p",
+    ),
+    "nothing built": (
+        METRIC.format("pass", "{'p': 1.0}").replace("return S()", "S()"),
+        "its build() gives a NoneType without update()",
     ),
     "NaN": (
         METRIC.format("pass", "{'p': float('nan')}"),

@@ -291,6 +291,25 @@ def test_the_losses_are_unweighted(examined):
     assert 0 < light.losses["l1"] < 1
 
 
+MIXTURE = {"sampler": {"type": "gaussian-mixture", "components": 20}}
+EARLY = {"eval.every": 2, "eval.n": 8, "eval.metrics": ["kernel-distance"]}
+
+
+def test_a_fork_has_latents_at_its_first_evaluation():
+    """Minibatches have 8 images, so a new run has 16 latents after two steps."""
+    engine, batch = Engine(vgx.load_recipe(TINY, MIXTURE | EARLY), 20), torch.rand(4, 3, 16, 16)
+    with pytest.raises(RecipeError, match="has 16 latents .*, after step 2, 16 latents are stored"):
+        examine(engine, vgx.discover(), Batch(batch, None))
+    engine.latents.written = 24  # as in a fork of a run of three steps
+    examine(engine, vgx.discover(), Batch(batch, None))
+
+
+def test_a_mixture_of_more_than_a_check_fits_at_first_is_not_refused(monkeypatch):
+    monkeypatch.setattr("vgx.check.networks.FITTED", 10)
+    batch = Batch(torch.rand(4, 3, 16, 16), None)
+    examine(Engine(vgx.load_recipe(TINY, MIXTURE), 20), vgx.discover(), batch)
+
+
 def test_looking_writes_no_file(examined, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     examined()

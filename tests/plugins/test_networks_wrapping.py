@@ -576,7 +576,7 @@ def test_outside_weights_are_left_out_inside_too(kind, name):
 class Several(vgx.Decoder, type="several"):
     """Decoders in a list and in a mapping, as an ensemble has them."""
 
-    listed: tuple[vgx.Decoder, ...]
+    listed: tuple[vgx.Decoder, ...] | list[vgx.Decoder]
     named: dict[str, vgx.Decoder]
 
     def build(self, latent, image):
@@ -590,6 +590,7 @@ def test_parts_in_lists_and_mappings_are_inside_too():
     assert [each.pretrained for each in (*outer.listed, outer.named["a"])] == [True, False, True]
     assert bare.untrained() is bare
     assert outer.note(IMAGE) == "8 pixels 8 pixels 8 pixels"
+    assert not Several(listed=[Weighty()], named={}).untrained().listed[0].pretrained
 
 
 @pytest.mark.parametrize(

@@ -188,20 +188,16 @@ def _without_player(term: Term, engine: Engine) -> Finding:
 def _infinite(flow: Flow) -> Iterator[Finding]:
     lost = [name for name, norm in flow.norms.items() if norm is not None and not isfinite(norm)]
     if lost:
-        message = (
-            f"its gradient in {' and '.join(lost)} is not finite, so the first step would "
-            "fail: look for a root, a logarithm or a division at 0"
-        )
+        advice, where = "look for a root, a logarithm or a division at 0", " and ".join(lost)
+        message = f"its gradient in {where} is not finite, so the first step would fail: {advice}"
         yield Finding(f"not-finite:{flow.label}", message)
 
 
 def _leak(term: Term, leaks: list[str]) -> Finding:
     names = " and ".join(f"step.{name}" for name in leaks)
     detached = ", ".join(f"step.{name}.detach()" for name in leaks)
-    message = (
-        f"the discriminator's term leads to {names} and so into the generator: "
-        f"write {detached}, or use step.fake_score"
-    )
+    advice = f"write {detached}, or use step.fake_score"
+    message = f"the discriminator's term leads to {names} and so into the generator: {advice}"
     return Finding(f"leak:{term.label}", message)
 
 
@@ -217,9 +213,9 @@ def _without_optimizer(
     lasting = {id(leaf) for leaf in leaves(again)} if again is not None else set()
     for leaf in unknown:
         if id(leaf) in lasting:
+            learned = f"it learns a tensor of shape {tuple(leaf.shape)} that no optimizer holds"
             message = (
-                f"it learns a tensor of shape {tuple(leaf.shape)} that no optimizer holds: make it "
-                "an nn.Parameter of a module that the loss's build returns"
+                f"{learned}: make it an nn.Parameter of a module that the loss's build returns"
             )
             yield Finding(f"unstepped:{value.term.label}", message)
 
@@ -283,10 +279,8 @@ def _fresh(engine: Engine) -> Iterator[Finding]:
             continue
         if lost := fresh.get(name, [*own]):
             some = f"{len(lost)} of its {len(own)} tensors are" if name in fresh else "it is"
-            message = (
-                f"train.freeze keeps it as it is, and {some} new random numbers: take it out of "
-                "train.freeze, or start from a run with the same network"
-            )
+            advice = "take it out of train.freeze, or start from a run with the same network"
+            message = f"train.freeze keeps it as it is, and {some} new random numbers: {advice}"
             yield Finding(f"fresh:{name}", message)
 
 
@@ -299,10 +293,8 @@ def _squashed(engine: Engine, step: Step) -> Iterator[Finding]:
         while node is not None and _LAYOUT.match(node.name()):
             node = node.next_functions[0][0]
         if node is not None and (match := _SQUASHING.match(node.name())):
-            message = (
-                f"it ends in a {match[1].lower()}, but should give logits: remove that; "
-                "losses and images apply their own"
-            )
+            advice = "remove that; losses and images apply their own"
+            message = f"it ends in a {match[1].lower()}, but should give logits: {advice}"
             yield Finding(f"squashed:{network}", message)
 
 

@@ -16,7 +16,7 @@ from vgx.check.attempt import alike, call, contract, read_only
 from vgx.engine.engine import Engine
 from vgx.parts.base import BrokenError
 from vgx.parts.contract import check_features, check_per_image, check_values
-from vgx.parts.kinds import Comparison, Features, Metric, MetricState, UsesModel
+from vgx.parts.kinds import Comparison, Features, Metric, MetricState, PerImage, UsesModel
 from vgx.parts.values import ImageSpec
 from vgx.recipe.model import value_names
 from vgx.sampling.model import Model, current_model
@@ -55,10 +55,10 @@ def try_metric(
     compares, 0 for one that compares images. Raises `BrokenError` for a metric, or for features,
     that break their contract.
     """
-    shape = (IMAGES, *image.shape)
     generator = rng.generator(0, "check")
     count = 3 if part.held_out else 2  # real and generated images, and held-out ones
-    sets = [torch.rand(shape, generator=generator) for _ in range(count)]  # [N, C, H, W] each
+    # [N, C, H, W] each
+    sets = [torch.rand(IMAGES, *image.shape, generator=generator) for _ in range(count)]
     in_features = part if isinstance(part, Comparison) and not part.pairs else None
     if in_features:
         features = in_features.features
@@ -73,25 +73,25 @@ def try_metric(
     uses = not in_features and isinstance(state_of(part, image, None), UsesModel)
     if uses and model is None:
         return 0  # tried again when the networks are there
-    labels = torch.arange(IMAGES) % image.classes if image.classes else None  # [N]
-    if uses and model is not None:
-        device = model.codes.device
-        sets = [images.to(device) for images in sets]
-        labels = None if labels is None else labels.to(device)
+    device = model.codes.device if uses and model is not None else sets[0].device
+    sets = [images.to(device) for images in sets]
+    labels = torch.arange(IMAGES, device=device) % image.classes if image.classes else None  # [N]
 
     def computed(ambient: int) -> dict[str, float]:
         given = [each.clone() for each in sets]
         with rng.ambient(ambient, "check"), torch.no_grad():
-            state = None if in_features else state_of(part, image, model)
+            single: Any = {}
             if in_features:
                 values = call(part, in_features.compare, *given)
-            elif state is not None:
+            else:
+                state = state_of(part, image, model)
                 _require(part, state, "update", "compute")
                 call(part, update, state, given, labels)
                 values = call(part, state.compute)
+                single = call(part, state.per_image) if isinstance(state, PerImage) else {}
         with contract(part):
             check_values(values, value_names(part))
-            check_per_image(state, values, IMAGES)
+            check_per_image(single, values, IMAGES)
         if not all(map(torch.equal, given, sets)):
             raise BrokenError(part, "it changes the images that it is given in place")
         return dict(values)

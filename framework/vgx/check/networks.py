@@ -28,7 +28,7 @@ from vgx.engine.build import (
     untrained,
 )
 from vgx.engine.engine import Engine
-from vgx.errors import RecipeError
+from vgx.errors import DataError, RecipeError
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.contract import (
     ContractError,
@@ -235,14 +235,16 @@ def try_sampler(engine: Engine, step: Step) -> Iterator[Finding]:
     """Draw a few latents, so that a sampler does not fail after the training.
 
     It draws from random latents [K, *Z], as many as the run will have stored when it first draws
-    to be measured; a fitted sampler gets at most 1,000, because fitting takes long. The KL that it
-    is given is that of the step.
+    to be measured, or at its end; a fitted sampler gets at most 1,000 if these are enough for it,
+    because fitting takes long. The KL that it is given is that of the step.
     """
     recipe, part = engine.recipe, engine.recipe.sampler
     source = call(part, part.pictures, recipe.image)
     measured = any(not metric.pairs for metric in recipe.eval.metrics) and recipe.eval.every
     first = min(engine.steps, measured or engine.steps)
-    count = len(source) if source else min(len(engine.latents.ring), first * recipe.train.batch)
+    stored, batch = engine.latents.written, recipe.train.batch  # a fork has some already
+    last = len(source) if source else min(len(engine.latents.ring), stored + engine.steps * batch)
+    count = min(last, max(stored, first * batch))
     shape, generator = recipe.latent.shape, rng.generator(0, "check")
     different = torch.randn(min(count, FITTED), *shape, generator=generator)
     codes = different[torch.arange(count) % len(different)]  # [K, *Z]
@@ -253,8 +255,10 @@ def try_sampler(engine: Engine, step: Step) -> Iterator[Finding]:
         try:
             yield from _try_drawing(engine, model, codes, different)
         except RecipeError as error:
-            where = "of its own images" if source else f"that are stored after step {first:,}"
-            raise RecipeError(f"{error} (tried with the {count:,} {where})") from error
+            if count == last:
+                raise
+            at = f"at the first evaluation, after step {first:,}, {count:,} latents are stored"
+            raise RecipeError(f"{error} ({at})") from error
         with contract(part):
             check_captions(part, codes, None)
             if step.has("posterior") and isinstance(step.posterior, KnowsKl):
@@ -269,9 +273,12 @@ def _try_own_images(part: Sampler, source: Source, model: Model) -> None:
     try_source(part, source)
     known, image = model.recipe.takes_labels and isinstance(source, Labelled), model.recipe.image
     image = image if known else replace(image, classes=0)
-    few = as_batch(peek(source, image, IMAGES, skip_bad=True), IMAGES, model.codes.device)
-    # Any label does: that of a class can be given when samples are drawn.
-    model.encode(few.images, torch.zeros(len(few), dtype=torch.long))
+    try:
+        few = as_batch(peek(source, image, IMAGES, skip_bad=True), IMAGES, model.codes.device)
+        # Any label does: that of a class can be given when samples are drawn.
+        model.encode(few.images, torch.zeros(len(few), dtype=torch.long))
+    except (DataError, RecipeError) as error:
+        raise type(error)(f"sampler {part.type}: its own images: {error}") from error
 
 
 def check_captions(part: Any, codes: Tensor, kl: Tensor | None) -> None:
@@ -286,6 +293,14 @@ def check_captions(part: Any, codes: Tensor, kl: Tensor | None) -> None:
         raise ContractError(f"its captions are {captions!r}; give a text for each row: {rows}")
 
 
+def _try_fit(part: Sampler, sampler: Any, codes: Tensor, different: Tensor) -> None:
+    if isinstance(sampler, Fitted):
+        try:
+            call(part, sampler.fit, different)
+        except RecipeError:  # too few for it, perhaps
+            call(part, sampler.fit, codes)
+
+
 def _try_drawing(
     engine: Engine, model: Model, codes: Tensor, different: Tensor
 ) -> Iterator[Finding]:
@@ -295,8 +310,7 @@ def _try_drawing(
     if not callable(getattr(sampler, "draw", None)):
         given = type(sampler).__name__
         raise BrokenError(part, f"its build() gives a {given} without draw(n, codes, generator)")
-    if isinstance(sampler, Fitted):
-        call(part, sampler.fit, different)
+    _try_fit(part, sampler, codes, different)
 
     def drawn(drawer: Any, n: int, ambient: int = 0) -> Tensor:
         with rng.ambient(ambient, "check"):

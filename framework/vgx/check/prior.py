@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vgx import rng
 from vgx.check.attempt import alike, call, contract
 from vgx.check.audit import Finding
+from vgx.engine.build import evaluating
 from vgx.engine.engine import Engine
 from vgx.parts.contract import check_drawn, check_loss_of_prior
 from vgx.sampling.draw import built_sampler
@@ -24,19 +26,21 @@ from vgx.step import Step
 
 
 def try_prior(engine: Engine, step: Step) -> Iterator[Finding]:
-    """Compute the loss of the recipe's prior on the codes of the step, and draw as many.
+    """Compute the loss of the recipe's prior on the codes of a step's images, and draw as many.
 
     Raises `RecipeError` for settings of the recipe's sampler that the prior does not know.
     """
     recipe, part = engine.recipe, engine.recipe.prior
     if part is None or recipe.encoder is None:
         return
-    codes = codes_of(step.posterior).get(part.of)  # [B, ...]
+    with torch.no_grad(), evaluating(engine.networks.values()):
+        posterior = call(recipe.encoder, engine.forward.encode, step.real, step.labels)
+        codes = codes_of(posterior).get(part.of)  # [B, ...]
     shape = None if codes is None else tuple(codes.shape[1:])
     classes = 0 if step.labels is None else recipe.image.classes
     spec = spec_of(part, shape, values_of(engine.networks["encoder"]), classes)
     assert codes is not None  # `spec_of` raises
-    codes = codes if part.of == "indices" else codes.detach().float()
+    codes = codes if part.of == "indices" else codes.float()
     network: Any = call(part, kept.build, part, recipe.latent, spec, recipe.train.seed)
     network.to(engine.device)
     labels = (step.labels,) if part.conditional else ()

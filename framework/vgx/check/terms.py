@@ -107,16 +107,12 @@ def _try_term(engine: Engine, index: int, term: Term, step: Step, tried: Tried) 
     assert value is not None
     depends = _measured(engine, term, step)
     if depends.random:
-        message = (
-            f"the same images and the same key give another {term.player}'s term: draw from "
-            f'step.rng("{term.part.type}") alone, and keep nothing between steps'
-        )
+        advice = f'draw from step.rng("{term.part.type}") alone, and keep nothing between steps'
+        message = f"the same images and the same key give another {term.player}'s term: {advice}"
         tried.findings.append(Finding(f"random:{term.part.label}", message))
     elif depends.reduction == "sum":
-        message = (
-            f"its value is a sum over the images of a batch: {depends.numbers}; end it with "
-            ".mean(), or train.batch changes its weight"
-        )
+        advice = "end it with .mean(), or train.batch changes its weight"
+        message = f"its value is a sum over the images of a batch: {depends.numbers}; {advice}"
         tried.findings.append(Finding(f"sum:{term.label}", message))
     across_batch = term.part.across_batch or depends.reduction == "other"
     tried.values.append(TermValue(term, value, step, watch.taken, across_batch))

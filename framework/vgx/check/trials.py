@@ -23,14 +23,9 @@ MOST_SECONDS = 10.0  # in which the time of a step is measured
 
 def settled(recipe: Recipe, precision: str = "fp32", *, compiled: bool = False) -> Recipe:
     """Return the recipe with each `auto` replaced."""
-    train = recipe.train
-    changed = train.model_copy(
-        update={
-            "precision": precision if train.precision == "auto" else train.precision,
-            "compile": compiled if train.compile == "auto" else train.compile,
-        }
-    )
-    return recipe.model_copy(update={"train": changed})
+    train, chosen = recipe.train, {"precision": precision, "compile": compiled}
+    auto = {name: value for name, value in chosen.items() if getattr(train, name) == "auto"}
+    return recipe.model_copy(update={"train": train.model_copy(update=auto)})
 
 
 def as_before(recipe: Recipe, stored: Recipe) -> Recipe:

@@ -204,7 +204,7 @@ def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:
         wrong, _, asked = str(error).partition("; set image.classes")
         if own or not asked:
             raise
-        advice = "the run has other labels, or none; write this data set without its labels"
+        advice = "its networks take other labels, or none; write this data set without labels"
         raise RecipeError(f"--against: {wrong}: {advice}") from error
 
 

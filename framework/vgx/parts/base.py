@@ -136,8 +136,9 @@ class Component(Documented):
 
         By default the parts in its fields are without them.
         """
-        others: Any = _replaced(self.__dict__, Component, lambda part: part.untrained())
-        changed = {name: new for name, new in others.items() if new != self.__dict__[name]}
+        own = {name: self.__dict__[name] for name in type(self).model_fields}
+        others: Any = _replaced(own, Component, lambda part: part.untrained())
+        changed = {name: new for name, new in others.items() if new != own[name]}
         return self.model_copy(update=changed) if changed else self
 
 
@@ -155,8 +156,9 @@ def _replaced(value: object, kind: type[_T], change: Callable[[_T], object]) -> 
     """Return the value with what `change` gives in place of all of a kind, in collections too."""
     if isinstance(value, kind):
         return change(value)
-    if isinstance(value, tuple):
-        return tuple(_replaced(inner, kind, change) for inner in value)
+    if isinstance(value, list | tuple):
+        inside = [_replaced(inner, kind, change) for inner in value]
+        return tuple(inside) if isinstance(value, tuple) else inside
     if isinstance(value, dict):
         return {key: _replaced(inner, kind, change) for key, inner in value.items()}
     return value

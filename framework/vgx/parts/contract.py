@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vgx.parts.base import Component
 from vgx.parts.documented import field_docstrings
-from vgx.parts.kinds import Mapped, PerImage, Quantising
+from vgx.parts.kinds import Mapped, Quantising
 from vgx.step import KnowsKl, Score, Step
 
 SLACK = 1e-3  # how far augmented images may leave [0, 1]
@@ -53,10 +53,8 @@ def check_posterior(posterior: Any, shape: tuple[int, ...]) -> None:
     plain = getattr(posterior, "__dict__", None) is not None  # its tensors are found there
     if not (plain and isinstance(mean, Tensor) and callable(getattr(posterior, "sample", None))):
         name = type(posterior).__name__
-        raise ContractError(
-            f"it gives a {name}; return vgx.Gaussian(mu, logvar), or an object with .mean and "
-            ".sample(generator), which is no tuple and has no __slots__"
-        )
+        other = "an object with .mean and .sample(generator), no tuple, and without __slots__"
+        raise ContractError(f"it gives a {name}; return vgx.Gaussian(mu, logvar), or {other}")
     check_tensor("its posterior's mean", mean, shape)
     if isinstance(posterior, KnowsKl):
         check_tensor("its posterior's kl", posterior.kl(), shape)
@@ -182,11 +180,13 @@ def check_values(values: Any, names: Collection[str]) -> None:
             raise ContractError(f"compute() gives {value!r} as {name}, no finite float")
 
 
-def check_per_image(state: Any, values: Mapping[str, float], count: int) -> None:
-    """Raise `ContractError` unless the values of a metric are means of what it gives by image."""
-    for name, each in state.per_image().items() if isinstance(state, PerImage) else ():
-        plain = len(each) == count and all(isinstance(value, float) for value in each)
-        mean = math.fsum(each) / count if plain else math.nan
+def check_per_image(single: Any, values: Mapping[str, float], count: int) -> None:
+    """Raise `ContractError` unless values of a metric are means of those of single images."""
+    if not isinstance(single, Mapping):
+        raise ContractError(f"per_image() gives {single!r}, no values by name")
+    for name, each in single.items():
+        plain = isinstance(each, Sequence) and all(isinstance(v, int | float) for v in each)
+        mean = math.fsum(each) / count if plain and len(each) == count else math.nan
         if not math.isclose(mean, values.get(name, math.nan), rel_tol=1e-4, abs_tol=1e-8):
             raise ContractError(f"per_image() does not give {count} floats with the mean {name}")
 

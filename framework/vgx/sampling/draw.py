@@ -7,8 +7,8 @@ stored latents.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -226,8 +226,7 @@ def prepare(
         if run is None or source is not None or is_exported(run.path):
             sampler.fit(codes)
         else:
-            name = f"{part.type}-{model.step:08}"
-            sampler = _fit_once(part, model, codes, run, name)
+            sampler = _fit_once(part, model, codes, run)
     classes = recipe.image.classes if draws_labels(recipe) else 0
     if classes and labels is None and part.least_codes:
         text = "the run's stored latents have no labels, so they are decoded with labels that may"
@@ -295,8 +294,8 @@ def draw(
 def draw_rows(model: Model, prepared: Prepared, n: int, seed: int) -> tuple[Tensor, Captions]:
     """Draw images [n, C, H, W] in [0, 1] for a grid, with the captions of its rows."""
     latents = draw_latents(prepared, n, seed)
-    images = decoded(model, latents.z, latents.labels, prepared.sampler)
-    return torch.cat(list(images)), latents.captions
+    images = [*decoded(model, latents.z, latents.labels, prepared.sampler)]
+    return torch.cat(images), latents.captions
 
 
 def decoded_by_all(model: Model, prepared: Prepared, latents: Latents) -> Iterator[Tensor]:
@@ -433,7 +432,7 @@ def decoded(
     return ahead(chunk, range(0, len(z), size)[pieces], at_once)
 
 
-def _fit_once(part: Sampler, model: Model, codes: Tensor, run: Run, name: str) -> LatentSampler:
+def _fit_once(part: Sampler, model: Model, codes: Tensor, run: Run) -> LatentSampler:
     """Return a sampler that learned from codes [K, *Z]; what it learned is kept in a file.
 
     There is a file for each set of fields, and each version of the sampler's code. A file that is
@@ -441,10 +440,11 @@ def _fit_once(part: Sampler, model: Model, codes: Tensor, run: Run, name: str) -
     written.
     """
     own, sampler = model.recipe.sampler, cast("Fitted", built_sampler(part, model))
-    # What other code learns may be something else.
-    code = b"".join(Path(inspect.getfile(type(each))).read_bytes() for each in (own, sampler))
+    modules = [sys.modules.get(type(each).__module__) for each in (own, sampler)]
+    files = filter(None, (getattr(module, "__file__", None) for module in modules))
+    code = b"".join(Path(file).read_bytes() for file in files)  # other code may learn other things
     settings = hashlib.sha256(own.model_dump_json().encode() + code).hexdigest()[:8]
-    file = run.fits / f"{name}-{settings}.safetensors"
+    file = run.fits / f"{part.type}-{model.step:08}-{settings}.safetensors"
     of = f"{settings} {hashlib.sha256(codes.contiguous().numpy().tobytes()).hexdigest()}"
     try:
         _load_fit(sampler, summed.read(file, of, MAX_FIT), codes, file)
