@@ -7,10 +7,10 @@ import os
 import re
 import shutil
 
+import distributions
 import faces
 import pytest
 from bars import Table
-from distributions import lay
 from forkserver import ForkServer
 from hypothesis import settings
 
@@ -35,8 +35,9 @@ def _own_folders(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _faces_are_drawn_once():
+def _what_stays_the_same_is_made_once():
     faces.remember()
+    distributions.remember()
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +88,7 @@ def install(tmp_path, monkeypatch):
         # A name of its own in each test, for Python imports a module once.
         module = distribution.replace("-", "_") + re.sub(r"\W", "_", tmp_path.name)
         (site / f"{module}.py").write_text(text)
-        lay(site, distribution, version, {f"{distribution}-plugin": module})
+        distributions.lay(site, distribution, version, {f"{distribution}-plugin": module})
         # The folder may have been listed in the same tick of the clock.
         importlib.invalidate_caches()
 

@@ -149,6 +149,7 @@ def serve():
 
 def import_all():
     """Import what a child would import, and draw the images that most of them train on."""
+    import distributions
     import faces
     import timm
     import torchvision.utils
@@ -161,6 +162,7 @@ def import_all():
     from vgx.cli import inspect
     from vgx.training import session
 
+    distributions.remember()
     vgx.discover()
     faces.remember()
     faces.draw_tiny()
