@@ -5,7 +5,6 @@ Letters: B images, C channels, H x W pixels, Z the latent shape, K stored latent
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -31,8 +30,8 @@ from vgx.engine.engine import Engine
 from vgx.errors import DataError, RecipeError
 from vgx.parts.base import BrokenError, Component
 from vgx.parts.contract import (
-    ContractError,
     are_texts,
+    check_captions,
     check_decoded,
     check_indices,
     check_mapped,
@@ -257,7 +256,7 @@ def try_sampler(engine: Engine, step: Step) -> Iterator[Finding]:
         except RecipeError as error:
             if count == last:
                 raise
-            at = f"at the first evaluation, after step {first:,}, {count:,} latents are stored"
+            at = f"at the first evaluation, with eval.every={first}, {count:,} latents are stored"
             raise RecipeError(f"{error} ({at})") from error
         with contract(part):
             check_captions(part, codes, None)
@@ -271,26 +270,15 @@ def try_sampler(engine: Engine, step: Step) -> Iterator[Finding]:
 def _try_own_images(part: Sampler, source: Source, model: Model) -> None:
     """Read and encode the first images that a sampler opens."""
     try_source(part, source)
-    known, image = model.recipe.takes_labels and isinstance(source, Labelled), model.recipe.image
-    image = image if known else replace(image, classes=0)
+    recipe = model.recipe
+    known = recipe.takes_labels and isinstance(source, Labelled)
+    image = recipe.image if known else replace(recipe.image, classes=0)
     try:
         few = as_batch(peek(source, image, IMAGES, skip_bad=True), IMAGES, model.codes.device)
         # Any label does: that of a class can be given when samples are drawn.
         model.encode(few.images, torch.zeros(len(few), dtype=torch.long))
     except (DataError, RecipeError) as error:
         raise type(error)(f"sampler {part.type}: its own images: {error}") from error
-
-
-def check_captions(part: Any, codes: Tensor, kl: Tensor | None) -> None:
-    """Raise `ContractError` unless there is a caption for each row of a grid, or none at all.
-
-    `part` is a sampler, or what its `for_kl` returned.
-    """
-    if not isinstance(part, Sampler):
-        raise ContractError("its for_kl returns something else than a sampler")
-    captions, rows = part.captions(5, codes, kl), math.ceil(5 / (part.row_length or 5))
-    if not are_texts(captions) or len(captions) not in (0, rows):
-        raise ContractError(f"its captions are {captions!r}; give a text for each row: {rows}")
 
 
 def _try_fit(part: Sampler, sampler: Any, codes: Tensor, different: Tensor) -> None:

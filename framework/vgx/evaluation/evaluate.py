@@ -201,8 +201,8 @@ def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:
         image = replace(image, classes=0)
         return open_source(dataset, image)[0], image
     except RecipeError as error:
-        wrong, _, asked = str(error).partition("; set image.classes")
-        if own or not asked:
+        wrong, of_labels, _ = str(error).partition("; set image.classes")
+        if own or not of_labels:
             raise
         advice = "its networks take other labels, or none; write this data set without labels"
         raise RecipeError(f"--against: {wrong}: {advice}") from error

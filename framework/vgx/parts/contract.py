@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vgx.parts.base import Component
 from vgx.parts.documented import field_docstrings
-from vgx.parts.kinds import Mapped, Quantising
+from vgx.parts.kinds import Mapped, Quantising, Sampler
 from vgx.step import KnowsKl, Score, Step
 
 SLACK = 1e-3  # how far augmented images may leave [0, 1]
@@ -88,6 +88,18 @@ def check_indices(network: Quantising, posterior: Any, latent: tuple[int, ...]) 
     check_tensor("what its from_indices gives", vectors, tuple(posterior.mean.shape))
     if not vectors.allclose(posterior.mean.to(vectors), rtol=EXACT, atol=EXACT):
         raise ContractError("from_indices of its posterior's indices is not the posterior's mean")
+
+
+def check_captions(part: Any, codes: Tensor, kl: Tensor | None) -> None:
+    """Raise `ContractError` unless there is a caption for each row of a grid, or none at all.
+
+    `part` is a sampler, or what its `for_kl` returned.
+    """
+    if not isinstance(part, Sampler):
+        raise ContractError("its for_kl returns something else than a sampler")
+    captions, rows = part.captions(5, codes, kl), math.ceil(5 / (part.row_length or 5))
+    if not are_texts(captions) or len(captions) not in (0, rows):
+        raise ContractError(f"its captions are {captions!r}; give a text for each row: {rows}")
 
 
 def check_decoded(images: Any, shape: tuple[int, ...]) -> None:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from vgx import rng
 from vgx.check.attempt import read_only, same_tensors
-from vgx.check.networks import check_captions
-from vgx.parts.contract import check_decoded, check_tensor
+from vgx.parts.contract import check_captions, check_decoded, check_tensor
 from vgx.parts.kinds import Decodes, Fitted, OfClass
 from vgx.sampling.draw import built_sampler, decode
 from vgx.sampling.model import Model
