@@ -256,8 +256,9 @@ def try_sampler(engine: Engine, step: Step) -> Iterator[Finding]:
         except RecipeError as error:
             if count == last:
                 raise
-            at = f"at the first evaluation, with eval.every={first}, {count:,} latents are stored"
-            raise RecipeError(f"{error} ({at})") from error
+            at = f"at the first evaluation, when {count:,} latents are stored"
+            more = f"a larger eval.every than {first} gives more"
+            raise RecipeError(f"{error} ({at}; {more})") from error
         with contract(part):
             check_captions(part, codes, None)
             if step.has("posterior") and isinstance(step.posterior, KnowsKl):
