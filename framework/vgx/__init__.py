@@ -6,8 +6,8 @@ imported at its first use.
 
 from __future__ import annotations
 
-import importlib
 import warnings
+from importlib import import_module as _import
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -153,18 +153,18 @@ _PUBLIC = {
     "vgx_report.explaining": "explain",
     "vgx_share": "export import_model push",
 }
+__all__ = tuple(name for names in _PUBLIC.values() for name in names.split())
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use."""
     for module, names in _PUBLIC.items():
         if name in names.split():
-            globals()[name] = value = getattr(importlib.import_module(module), name)
+            globals()[name] = value = getattr(_import(module), name)
             return value
     from vgx.parts import kinds
 
-    if name in kinds.RENAMED:
-        new = kinds.RENAMED[name]
+    if new := kinds.RENAMED.get(name):
         warnings.warn(f"vgx.{name} is vgx.{new} now", DeprecationWarning, stacklevel=2)
         return getattr(kinds, new)
     raise AttributeError(f"module 'vgx' has no attribute {name!r}")
@@ -172,19 +172,25 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names, including those that are not imported yet."""
-    special = (name for name in globals() if name.startswith("__"))
-    return [*special, *" ".join(_PUBLIC.values()).split()]
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]
 
 
 class _Called(ModuleType):
     """A package that is a function too: `vgx.runs()` lists the runs, `vgx.check(recipe)` checks."""
 
+    # What notebooks and editors show of it is that of the function.
+    __doc__ = property(lambda self: self._function.__doc__)
+    __signature__ = property(lambda self: _import("inspect").signature(self._function))
+
+    @property
+    def _function(self) -> Any:
+        return getattr(_import(_CALLED[self.__name__]), self.__name__[4:])
+
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Call the function."""
-        function = getattr(importlib.import_module(_CALLED[self.__name__]), self.__name__[4:])
-        return function(*arguments, **named)
+        return self._function(*arguments, **named)
 
 
 _CALLED = {"vgx.check": "vgx.notebook.checking", "vgx.runs": "vgx.notebook.listing"}
 for _name in _CALLED:  # their `__init__` have only docstrings, so this imports nothing else
-    importlib.import_module(_name).__class__ = _Called
+    _import(_name).__class__ = _Called

@@ -93,10 +93,8 @@ class Interrupted(KeyboardInterrupt):
 
 def by_user(error: BaseException) -> bool:
     """Return whether an error is that of Ctrl-C, and not one that a part raised."""
-    if isinstance(error, KeyboardInterrupt):
-        plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        return isinstance(error, Interrupted) or plain
-    return False
+    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, KeyboardInterrupt if plain else Interrupted)
 
 
 class Notice(UserWarning):

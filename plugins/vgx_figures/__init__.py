@@ -33,7 +33,7 @@ def plot(
     what: str = "curves",
     *,
     width: str | float = "170mm",
-    labels: Sequence[str] = (),
+    labels: str | Sequence[str] = (),
     **options: Any,
 ) -> Plot:
     """Draw a figure of a run or of several; None is the newest run.
@@ -51,8 +51,8 @@ def plot(
     several = list(runs) if isinstance(runs, list | tuple) else [runs]
     draw = kind_of(what, options)
     with styled():
-        groups = grouped([find(run) for run in several], labels)
-        return draw(groups, width_of(width), **options)
+        names = [labels] if isinstance(labels, str) else labels
+        return draw(grouped([find(run) for run in several], names), width_of(width))
 
 
 @vgx.hookimpl

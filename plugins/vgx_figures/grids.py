@@ -27,7 +27,7 @@ from vgx.runs.directory import Run
 from vgx.sampling.draw import Prepared, draw_rows, open_sampler
 from vgx_figures.drawing import MM, SIZE, Plot, plain
 from vgx_figures.groups import Group, named, names_of_runs
-from vgx_figures.trained import held_rows, images_for, opened
+from vgx_figures.trained import Place, held_rows, images_for, opened
 from vgx_report.run_page import device_for
 
 ROWS, CLASSES = 60, 10  # in one figure, at most
@@ -122,7 +122,7 @@ def draw_reconstructions(
     n: int = 8,
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
-    data: str | None = None,
+    data: Place = None,
     device: str | None = None,
 ) -> Plot:
     """Draw `n` images, their reconstructions by each run, and maps of the difference.

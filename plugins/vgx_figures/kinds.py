@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import vgx
 
@@ -16,22 +17,21 @@ FROM_MODELS = ("samples", "recon", "kl", "latents")  # these run its networks
 KINDS = (*FROM_FILES, *FROM_MODELS)
 
 
-def kind_of(what: str, options: Iterable[str]) -> Callable[..., Plot]:
-    """Return the function that draws a kind of figure.
+def kind_of(what: str, options: Mapping[str, Any]) -> Callable[..., Plot]:
+    """Return the function that draws a kind of figure, with these options.
 
-    Raises `RecipeError` for an unknown kind, and for an option that this kind does not have.
+    One text where several may be given is a list of one. Raises `RecipeError` for an unknown kind,
+    and for an option that this kind does not have.
     """
-    draw = _function(what)
-    known = [
-        name
-        for name, parameter in inspect.signature(draw).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    for name in options:
+    draw, given = _function(what), dict(options)
+    known = inspect.getfullargspec(draw).kwonlydefaults or {}
+    for name, value in options.items():
         if name not in known:
             message = f"the figure {what} has no option {name!r}; it has {', '.join(known)}"
             raise vgx.RecipeError(message)
-    return draw
+        if isinstance(value, str) and known[name] == ():
+            given[name] = (value,)
+    return partial(draw, **given)
 
 
 def _function(what: str) -> Callable[..., Plot]:

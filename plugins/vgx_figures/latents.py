@@ -33,7 +33,7 @@ from vgx_figures.drawing import (
     plain,
 )
 from vgx_figures.groups import Group, named, names_of_runs
-from vgx_figures.trained import encoded, images_for, opened, trained_rows
+from vgx_figures.trained import Place, encoded, images_for, opened, trained_rows
 from vgx_report.panels import one_in_each_cell, principal
 
 ENCODED = 600  # images that are encoded
@@ -47,7 +47,7 @@ def draw_kl(
     width: float,
     *,
     log: bool = False,
-    data: str | None = None,
+    data: Place = None,
     device: str | None = None,
 ) -> Plot:
     """Draw the KL of each latent dimension, the largest first, in nats, mean over images.
@@ -80,7 +80,7 @@ def draw_kl(
     return Plot(figure, f"{caption}the mean over images is above {ACTIVE:g} (Burda et al. 2016).")
 
 
-def _kl(run: Run, data: str | None, device: str | None) -> tuple[Rows, NDArray[np.bool_]]:
+def _kl(run: Run, data: Place, device: str | None) -> tuple[Rows, NDArray[np.bool_]]:
     """[D], [D]  Return the KL of each dimension, largest first, and which are active."""
     trained = opened(run, device)
     store = images_for(trained, data)
@@ -122,7 +122,7 @@ def _kl_line(panel: Axes, kl: Rows, number: int) -> Artist:
 
 
 def draw_map(
-    groups: Sequence[Group], width: float, *, data: str | None = None, device: str | None = None
+    groups: Sequence[Group], width: float, *, data: Place = None, device: str | None = None
 ) -> Plot:
     """Draw posterior means on their first two principal axes, one panel for each run.
 

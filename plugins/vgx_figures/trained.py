@@ -22,6 +22,7 @@ from vgx_report import panels
 from vgx_report.run_page import device_for
 from vgx_report.run_page import images as images_of_run
 
+Place = str | Path | None  # of other images than a run's
 PEEKED = 600  # images of another data set that are decoded, at most
 
 
@@ -53,7 +54,7 @@ def opened(run: Run, device: str | None) -> Trained:
     return Trained(run, recipe, load_model(run, recipe, device_for(run, device), networks))
 
 
-def images_for(trained: Trained, data: str | None) -> Store:
+def images_for(trained: Trained, data: Place) -> Store:
     """Return images at the size of a run: those that it was trained on, or those of a place.
 
     The first come from the cache alone, since a recipe may be a stranger's. `data` is a place as
@@ -72,14 +73,14 @@ def images_for(trained: Trained, data: str | None) -> Store:
     return peek(source, recipe.image, PEEKED, spread(len(source), PEEKED), skip_bad=True)
 
 
-def trained_rows(trained: Trained, store: Store, data: str | None) -> NDArray[np.int64]:
+def trained_rows(trained: Trained, store: Store, data: Place) -> NDArray[np.int64]:
     """Return the rows of a store that the run was trained on; all rows of other images."""
     if data is not None:
         return np.arange(len(store.images))
     return np.flatnonzero(~held_out(store.hashes, trained.recipe.eval.holdout))
 
 
-def held_rows(trained: Trained, store: Store, data: str | None) -> tuple[NDArray[np.int64], str]:
+def held_rows(trained: Trained, store: Store, data: Place) -> tuple[NDArray[np.int64], str]:
     """Return the rows that the run never saw, or all if it saw all; and what they are."""
     rows = np.arange(len(store.images))
     if data is not None:

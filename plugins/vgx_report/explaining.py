@@ -52,7 +52,7 @@ def explain(
     *,
     data: str | Path | None = None,
     device: str | None = None,
-    plugins: Sequence[str | Path] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
     quiet: bool = False,
     console: Console | None = None,
 ) -> Explained:
@@ -71,8 +71,7 @@ def explain(
 
     console = console or chosen_console(quiet=quiet)
     registry = vgx.discover(plugins)
-    place = None if data is None else str(data)
-    recipe = vgx.load_recipe(what, overrides, registry, place)
+    recipe = vgx.load_recipe(what, overrides, registry, data)
     with showing(console):
         explanation = of_recipe(recipe, registry.with_parts(recipe), device, console)
     return shown(console, Explained(explanation))

@@ -71,9 +71,9 @@ def push(folder: str | Path, name: str, *, private: bool = False) -> str:
 def import_model(
     folder: str | Path,
     overrides: Sequence[str] = (),
-    data: str | None = None,
+    data: str | Path | None = None,
     out: str | Path | None = None,
-    plugins: Sequence[str | Path] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
 ) -> vgx.Run:
     """Make a run of an exported folder, of a model of the hub, or of a VAE folder of diffusers.
 

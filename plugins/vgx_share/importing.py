@@ -33,9 +33,9 @@ _TRAINING: dict[str, Any] = {
 def make_run(
     folder: str | Path,
     overrides: Sequence[str],
-    data: str | None,
+    data: str | Path | None,
     out: str | Path | None,
-    plugins: Sequence[str | Path],
+    plugins: str | Path | Sequence[str | Path],
 ) -> Run:
     """Make a run of a folder, or of a model of the hub. See `vgx_share.import_model`."""
     on_hub, folder = str(folder), user_path(folder)
@@ -79,8 +79,9 @@ def make_run(
 
 
 def _from_diffusers(
-    folder: Path, name: str, overrides: Sequence[str], data: str | None, registry: vgx.Registry
-) -> tuple[vgx.Recipe, State]:
+    folder: Path, name: str, overrides: Sequence[str], data: str | Path | None,
+    registry: vgx.Registry,
+) -> tuple[vgx.Recipe, State]:  # fmt: skip
     """Return a recipe and a state out of a folder of diffusers, or of its folder `vae`."""
     import torch
 

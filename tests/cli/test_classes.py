@@ -114,6 +114,7 @@ def test_a_class_that_cannot_be_drawn_is_said(vgx_here, run, tiny_run):
     code, _, err = vgx_here("sample", tiny_run[2], "--class", "2")
     assert code == 2
     assert "the decoder conv-transpose takes no labels, so it draws no single class" in err
+    assert "train a recipe as cvae is" in err
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from vgx.evaluation.metrics import measure_reconstructions
 from vgx.notebook.given import labels_for
 from vgx.runs import exported
 from vgx.sampling import draw as sampling
+from vgx.second import running
 from vgx.training import session as training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -267,6 +268,46 @@ def test_a_mixture_has_the_class_of_its_largest_part(run):
     torch.testing.assert_close(made.tensor, wanted, atol=1e-5, rtol=1e-5)
     with pytest.raises(RecipeError, match="class of image 0 is not known"):
         run.mix(images[0], images[1])
+
+
+@pytest.mark.slow
+def test_images_of_another_place_are_encoded_with_the_labels_of_the_run(run, folders, tmp_path):
+    order = sorted(NAMES)
+    images = torch.stack([
+        torch.from_numpy(np.array(Image.open(folders / name / "0.png"))).permute(2, 0, 1) / 255
+        for name in order
+    ])  # fmt: skip
+    labels = torch.tensor([NAMES.index(name) for name in order])
+    wanted, console = run.model().encoder(images, labels).mean, Console(quiet=True)
+    described = f"{{type: image-folder, path: {folders}, label: folder}}"
+    assert running.encode(run, described, tmp_path / "out", "cpu", console, best=False) == 6
+    latents = vgx.load_latents(tmp_path / "out")
+    torch.testing.assert_close(latents[:]["latents"], wanted, atol=1e-5, rtol=1e-5)
+    assert latents[:]["labels"].tolist() == labels.tolist()
+    assert latents.about["classes"] == [{"name": name, "count": 1} for name in NAMES]
+    with pytest.raises(vgx.DataError, match="the data set gives its images no labels"):
+        running.encode(run, str(folders), tmp_path / "none", "cpu", console, best=False)
+
+
+@pytest.mark.slow
+def test_an_encoder_without_labels_encodes_images_without_labels(folders, tmp_path):
+    """Also dark drawings on nothing: the background is that of a training with these images."""
+    given = {**LABELLED, "encoder": LABELLED["encoder"]["inner"], "train.steps": 1}
+    made = training.run(
+        vgx.load_recipe(TINY, given), tmp_path / "runs", console=Console(quiet=True)
+    )
+    (tmp_path / "drawings").mkdir()
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[4:9, 4:9] = (10, 20, 30, 255)
+    Image.fromarray(pixels).save(tmp_path / "drawings" / "0.png")
+    place, console = str(tmp_path / "drawings"), Console(quiet=True)
+    assert running.encode(made, place, tmp_path / "out", "cpu", console, best=False) == 1
+    image = torch.ones(1, 3, 16, 16)
+    image[:, :, 4:9, 4:9] = torch.tensor([10, 20, 30]).view(1, 3, 1, 1) / 255
+    latents = vgx.load_latents(tmp_path / "out")
+    wanted = vgx.load(made).encode(image)
+    torch.testing.assert_close(latents[:]["latents"], wanted, atol=1e-5, rtol=1e-5)
+    assert {*latents[:]} == {"index", "latents", "deviations"}
 
 
 @pytest.mark.slow

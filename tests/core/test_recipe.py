@@ -519,7 +519,10 @@ def test_overrides_as_values_are_not_parsed(load, faults):
         ("train.batch", "--set train.batch: write it as KEY=VALUE"),
         ("=4", "--set =4: write it as KEY=VALUE"),
         ("losses.2.weight=1", "--set losses.2.weight: there are items 0 to 1, not '2'"),
-        ("losses.2=l2", "--set losses.2: there are items 0 to 1, not '2'"),
+        (
+            "losses.2=l2",
+            "--set losses.2: there are items 0 to 1, not '2'; to add one, set the whole",
+        ),
         ("losses.-1.weight=1", "--set losses.-1.weight: there are items 0 to 1, not '-1'"),
         ("losses.l1.weight=1", "--set losses.l1.weight: there are items 0 to 1, not 'l1'"),
         ("losses.0=", "--set losses.0: losses.0: should be the name of an installed loss"),

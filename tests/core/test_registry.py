@@ -108,8 +108,9 @@ def test_a_broken_plugin_is_recorded_and_stops_only_who_needs_it(install, load, 
 
 def test_a_broken_file_that_was_asked_for_stops_at_once(tmp_path):
     (tmp_path / "broken.py").write_text("1 / 0\n")
-    with pytest.raises(PluginError, match="ZeroDivisionError"):
-        vgx.discover([tmp_path / "broken.py"])
+    for given in ([tmp_path / "broken.py"], tmp_path / "broken.py", str(tmp_path / "broken.py")):
+        with pytest.raises(PluginError, match="ZeroDivisionError"):
+            vgx.discover(given)
 
 
 def neither_of_two_is_chosen(install, load):

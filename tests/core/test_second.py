@@ -508,7 +508,13 @@ def test_a_folder_of_latents_is_read_as_it_was_written(gaussian):
     assert codes["index"].tolist() == [98, 0, 34, 34, 16]
     assert codes["labels"].tolist() == [1, 0, 2, 2, 2]
     assert torch.equal(latents[-1]["latents"], mean[49])
-    for wrong in (50, [50], [-1]):
+    assert latents[[-1, np.int64(3)]]["index"].tolist() == [98, 6]
+    assert latents[np.int64(-1)]["index"] == 98
+    assert latents[slice(None, None, -20)]["index"].tolist() == [98, 58, 18]
+    twos = latents[:]["labels"] == 2
+    assert latents[twos]["index"].tolist() == latents[twos.numpy()]["index"].tolist()
+    assert latents[twos]["index"].tolist() == [2 * row for row in range(50) if row % 3 == 2]
+    for wrong in (50, [50], -51, [0.5], [True, False]):
         with pytest.raises(IndexError):
             latents[wrong]
     numbers = latents.about["channels"]

@@ -144,8 +144,9 @@ def test_other_axes_and_metrics(make):
     assert (l1.get_yscale(), psnr.get_yscale()) == ("log", "log")
     zero = make(2, [0, 0], loss="never")
     assert plot(zero, log=True).figure.axes[0].get_yscale() == "linear"
-    (only,) = plot(run, terms=["psnr"], by="images").figure.axes
-    assert lines(only) == [[[80, 20], [160, 21]]]
+    for terms in (["psnr"], "psnr"):
+        (only,) = plot(run, terms=terms, by="images", labels="one").figure.axes
+        assert lines(only) == [[[80, 20], [160, 21]]]
 
 
 def test_what_else_was_logged_is_drawn_when_it_is_named(make):

@@ -83,7 +83,9 @@ def test_it_reconstructs_a_folder_a_file_and_a_tensor(small_run, faces):
     images, folder = faces
     model = vgx.load(small_run, "cpu")
     expected = torch.sigmoid(model.decoder(model.encoder(images).mean))
-    for some in (images, folder, sorted(folder.iterdir()), [Image.open(folder / "0.png")]):
+    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    files = sorted(folder.iterdir())
+    for some in (images, folder, files, [Image.open(folder / "0.png")], pixels, pixels[0]):
         made = small_run.reconstruct(some)
         count = len(made)
         assert torch.equal(made.originals, images[:count])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import io
 import json
 import logging
 import math
+import shutil
 import signal
 import textwrap
 from pathlib import Path
@@ -56,6 +58,13 @@ def test_errors_of_a_dictionary_name_the_field():
         vgx.load_recipe({})
 
 
+class Watcher(vgx.Tracker, type="watcher"):
+    """A tracker that no plugin has."""
+
+    def build(self):
+        return self
+
+
 class Small(vgx.Loss, type="small"):
     """A loss that no plugin has."""
 
@@ -70,6 +79,29 @@ def test_parts_are_given_as_objects():
     assert more.losses[:-1] == recipe.losses
     again = more.with_({"train.steps": 3})  # which knows the class, too
     assert type(again.losses[-1]) is Small
+
+
+@pytest.mark.parametrize("place", [torch.zeros(2, 3, 4, 4), 7, ["pictures"]])
+def test_images_in_memory_are_no_place(place):
+    with pytest.raises(vgx.RecipeError, match="write images to a folder, and name it"):
+        vgx.load_recipe("tiny", data=place)
+
+
+def test_a_place_is_a_path_too(tmp_path):
+    with pytest.raises(vgx.DataError, match="no such folder or file"):
+        vgx.load_recipe("tiny", data=tmp_path / "nowhere")
+
+
+def test_a_part_in_a_part_is_made_before_it():
+    """Names are looked up among plugins, and a part that is made in Python knows none."""
+    style, inner = (vgx.discover().part("decoder", name) for name in ("labelled", "conv-transpose"))
+    assert style(inner=inner()).inner == inner()
+    for given in ("conv-transpose", {"type": "conv-transpose"}):
+        with pytest.raises(ValueError, match=r"vgx\.discover\(\)\.part\('decoder', 'TYPE'\)"):
+            style(inner=given)
+    for given in ({}, 3):
+        with pytest.raises(ValueError, match="an installed decoder"):
+            style(inner=given)
 
 
 def test_a_recipe_shows_itself():
@@ -96,6 +128,17 @@ def test_the_public_names_are_all_that_is_listed():
     listed = [name for name in dir(vgx) if not name.startswith("__")]
     assert sorted(listed) == sorted(names)
     assert all(hasattr(vgx, name) for name in names)
+    space: dict[str, object] = {}
+    exec("from vgx import *", space)
+    assert sorted(names) == sorted({*space} - {"__builtins__"})
+
+
+def test_a_package_that_is_called_shows_what_is_called():
+    from vgx.notebook import checking, listing
+
+    for package, function in ((vgx.check, checking.check), (vgx.runs, listing.runs)):
+        assert inspect.signature(package) == inspect.signature(function)
+        assert inspect.getdoc(package) == inspect.getdoc(function)
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -449,6 +492,44 @@ def test_an_evaluation_is_what_its_file_says(whole):
     for few in ({"n": 1}, {"seeds": 0}):
         with pytest.raises(vgx.RecipeError, match="give at least 2 images and 1 seed"):
             vgx.evaluate(run, "psnr", quiet=True, **few)
+
+
+class Grey(vgx.Sampler, type="grey"):
+    """Draws one latent, all zeros."""
+
+    def build(self, latent):
+        return self
+
+    def draw(self, n, codes, generator):
+        return codes.new_zeros(n, *codes.shape[1:])
+
+
+@pytest.mark.slow
+def test_a_sampler_is_given_as_an_object(whole):
+    run = whole[-1].run
+    model = run.model("cpu")
+    wanted = torch.sigmoid(model.decoder(torch.zeros(3, *model.recipe.latent.shape)))
+    torch.testing.assert_close(run.sample(3, Grey(), device="cpu").tensor, wanted)
+    torch.testing.assert_close(vgx.sample(run, Grey(), 3, device="cpu"), wanted)
+    for one in (Grey(), "prior"):
+        measured = vgx.evaluate(run, "frechet-distance", samplers=one, n=8, seeds=1, quiet=True)
+        assert len(measured.results["generation"]) == 1
+        part = measured.results["generation"][0]["sampler"]
+        assert part["type"] == (one if isinstance(one, str) else "grey")
+
+
+@pytest.mark.slow
+def test_a_part_that_the_run_cannot_keep_is_refused_and_the_run_stays(whole, tmp_path):
+    """A later command would find no such class, and so it could not open the run."""
+    run = vgx.Run(shutil.copytree(whole[-1].run.path, tmp_path / "0001-tiny"))
+    text = run.recipe_file.read_text()
+    for changed in (
+        lambda: vgx.resume(run, {"trackers": [Watcher()]}, steps=6, quiet=True),
+        lambda: vgx.fit(run, {"sampler": Grey(), "prior": "rectified-flow"}, quiet=True),
+    ):
+        with pytest.raises(vgx.PluginError, match="so nothing could open this run again"):
+            changed()
+        assert run.recipe_file.read_text() == text
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def settings_for(
     console: Console,
     metrics: str | Sequence[Any] | None,
     against: str | Component | None,
-    samplers: Sequence[Any],
+    samplers: str | Component | Sequence[Any],
     n: int,
     seeds: int,
     best: bool,
@@ -37,11 +37,12 @@ def settings_for(
     """
     if n < 2 or seeds < 1:
         raise RecipeError(f"n={n}, seeds={seeds}: give at least 2 images and 1 seed")
+    several = [samplers] if isinstance(samplers, str | Component) else samplers
     chosen, named = _metrics(metrics, recipe, registry, console)
     return Settings(
         chosen,
         named,
-        tuple(_part(recipe, "sampler", each, registry, "--sampler") for each in samplers)
+        tuple(_part(recipe, "sampler", each, registry, "--sampler") for each in several)
         or (recipe.sampler,),
         None if against is None else _dataset(against, recipe, registry),
         n,
@@ -102,7 +103,5 @@ def _dataset(given: str | Component, recipe: Recipe, registry: Registry) -> Any:
     file = find_recipe(user_path(given))
     if file.suffix in (".yaml", ".yml") and file.is_file():
         return load_recipe(file, (), registry).dataset
-    if user_path(given).exists():
-        fields = dataset_at(given, registry)
-        return with_part(recipe, "dataset", fields, registry, "--against").dataset
-    return _part(recipe, "dataset", given, registry, "--against")
+    described = dataset_at(given, registry) if user_path(given).exists() else given
+    return _part(recipe, "dataset", described, registry, "--against")

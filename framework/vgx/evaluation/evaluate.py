@@ -113,7 +113,7 @@ def evaluate_run(
         model = load_model(run, recipe, device, best=settings.best, step=settings.step)
         holdout = None if settings.against else recipe.eval.holdout
         store = store_of(source, dataset, image, console, holdout or 0.0)
-        store = _with_labels_of(store, run, recipe) if settings.against else store
+        store = with_labels_of(store, run, recipe) if settings.against else store
         sets = real_sets(store, holdout, settings.n)
         counts = counts_of(sets, settings.n)
         settings = _possible(settings, recipe, image, counts, cache, console, model)
@@ -208,12 +208,12 @@ def _open(dataset: Dataset, recipe: Recipe) -> tuple[Source, ImageSpec]:
         raise RecipeError(f"--against: {wrong}: {advice}") from error
 
 
-def _with_labels_of(store: Store, run: Run, recipe: Recipe) -> Store:
+def with_labels_of(store: Store, run: Run, recipe: Recipe) -> Store:
     """Return the images with the labels that the run has for classes of the same names."""
     if store.labels is None:
         return store
-    labels = as_labels_of(store.labels[: len(store.images)], store.names, class_names(run, recipe))
-    return replace(store, labels=labels)
+    names, own = class_names(run, recipe), store.labels[: len(store.images)]
+    return replace(store, labels=as_labels_of(own, store.names, names), names=names)
 
 
 def _possible(

@@ -59,7 +59,7 @@ def check(
     *,
     data: str | Path | None = None,
     device: str | None = None,
-    plugins: Sequence[str | Path] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
     registry: Registry | None = None,
     quiet: bool = False,
     console: Console | None = None,

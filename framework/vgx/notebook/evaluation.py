@@ -88,7 +88,7 @@ def evaluate(
     metrics: str | Sequence[Any] | None = None,
     *,
     against: str | Path | Dataset | None = None,
-    samplers: Sequence[str | dict[str, Any] | Sampler] = (),
+    samplers: str | Sampler | Sequence[str | dict[str, Any] | Sampler] = (),
     n: int = 10_000,
     seeds: int = 3,
     best: bool = False,

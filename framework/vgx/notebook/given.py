@@ -75,8 +75,9 @@ def read(given: Given | Sequence[Given], recipe: Recipe, registry: Registry, n: 
     """
     if n < 1:
         raise DataError(f"n: {n}: give a whole number, at least 1")
-    every = given if isinstance(given, list | tuple) else [given]
-    if not every:
+    many = isinstance(given, list | tuple) or (isinstance(given, np.ndarray) and given.ndim == 4)
+    every: Any = given if many else [given]
+    if not len(every):
         raise DataError("no images are given")
     images, classes = list[Tensor](), list[str | None]()
     for each in every:

@@ -22,6 +22,7 @@ from vgx.notebook.history import history
 from vgx.notebook.images import Images, as_webp, enlarged
 from vgx.notebook.kernel import cell, require_new
 from vgx.output import short, visible_lines
+from vgx.parts.kinds import Sampler
 from vgx.recipe.load import load_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import directory, frames, reading
@@ -104,7 +105,7 @@ class Run(directory.Run):
     def sample(
         self,
         n: int = 100,
-        sampler: str | None = None,
+        sampler: str | Sampler | None = None,
         seed: int = 0,
         *,
         settings: dict[str, Any] | None = None,

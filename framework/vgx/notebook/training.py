@@ -39,7 +39,7 @@ def run(
     data: str | Path | None = None,
     out: str | Path | None = None,
     device: str | None = None,
-    plugins: Sequence[str | Path] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
     registry: Registry | None = None,
     quiet: bool = False,
     console: Console | None = None,
@@ -73,7 +73,7 @@ def train(
     data: str | Path | None = None,
     out: str | Path | None = None,
     device: str | None = None,
-    plugins: Sequence[str | Path] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
     registry: Registry | None = None,
     quiet: bool = False,
     console: Console | None = None,
@@ -96,7 +96,7 @@ def _steps(
     overrides: Overrides,
     *,
     data: str | Path | None,
-    plugins: Sequence[str | Path],
+    plugins: str | Path | Sequence[str | Path],
     registry: Registry | None,
     quiet: bool,
     console: Console | None,
@@ -106,9 +106,7 @@ def _steps(
     begin()
     console = console or chosen_console(quiet=quiet or not is_first())
     loaded, registry = complete(recipe, overrides, data, plugins, registry)
-    folder = None
-    if isinstance(recipe, str | Path):
-        folder = find_recipe(user_path(recipe)).parent
+    folder = find_recipe(user_path(recipe)).parent if isinstance(recipe, str | Path) else None
     steps = session.steps(
         loaded, plugins=plugins, registry=registry, console=console, folder=folder, **options
     )
@@ -119,12 +117,12 @@ def complete(
     recipe: AnyRecipe,
     overrides: Overrides,
     data: str | Path | None,
-    plugins: Sequence[str | Path],
+    plugins: str | Path | Sequence[str | Path],
     registry: Registry | None,
 ) -> tuple[Recipe, Registry]:
     """Return a recipe and the plugins that a run of it keeps; see `run` for the arguments."""
-    registry, place = registry or discover(plugins), None if data is None else str(data)
-    loaded = load_recipe(recipe, overrides, registry, place)
+    registry = registry or discover(plugins)
+    loaded = load_recipe(recipe, overrides, registry, data)
     return keep(loaded, registry.with_parts(loaded))
 
 
@@ -148,8 +146,8 @@ def resume(
     console, found = console or chosen_console(quiet=quiet or not is_first()), Run(run)
     changed = None
     if overrides or steps is not None or data is not None:
-        registry, place = registry_of(found), None if data is None else str(data)
-        changed = load_recipe(found.recipe_file, overrides, registry, place, moved=True)
+        registry = registry_of(found)
+        changed = load_recipe(found.recipe_file, overrides, registry, data, moved=True)
         if steps is not None:
             changed = load_recipe(changed, {"train.steps": steps}, registry)
     further = session.further_steps(found, changed, device, console)
@@ -178,7 +176,7 @@ def fit(
         shown.begin(found)
     try:
         with Captured(console):
-            fit_run(found, overrides, None if data is None else str(data), device, console)
+            fit_run(found, overrides, data, device, console)
     except Stopped:
         if not in_notebook():
             raise

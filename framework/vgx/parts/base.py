@@ -101,20 +101,18 @@ class Component(Documented):
     def _read(cls, value: object, info: ValidationInfo) -> Component:
         if isinstance(value, cls):
             return value
-        if isinstance(value, str):
-            value = {"type": value}
-        if not isinstance(value, dict):
-            raise PydanticCustomError(
-                "part",
-                "should be the name of an installed {kind}, or its fields with a 'type'",
-                {"kind": cls.kind},
-            )
-        fields = dict(value)
-        name = fields.pop("type", None)
-        if not isinstance(name, str):
-            raise PydanticCustomError(
-                "part", "should name an installed {kind}: add 'type: ...'", {"kind": cls.kind}
-            )
+        fields = {"type": value} if isinstance(value, str) else value
+        wrong, kind = "", cls.kind
+        if not isinstance(fields, dict):
+            wrong = "should be the name of an installed {kind}, or its fields with a 'type'"
+        elif not isinstance(fields.get("type"), str):
+            wrong = "should name an installed {kind}: add 'type: ...'"
+        elif info.context is None:  # a part that is made in Python
+            wrong = "should be a {kind}, as this is: vgx.discover().part('{kind}', 'TYPE')()"
+        if wrong or not isinstance(fields, dict):
+            raise PydanticCustomError("part", wrong, {"kind": kind})
+        name = fields["type"]
+        fields = {key: inner for key, inner in fields.items() if key != "type"}
         resolver: Resolver = (info.context or {})["resolver"]
         chosen = resolver.part(cls.kind, name)
         part = validate(chosen, fields, resolver)

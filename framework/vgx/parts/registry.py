@@ -175,14 +175,14 @@ def _origins(part: type[Component]) -> set[tuple[str, str]]:
     return {(place, part.__qualname__) for place in places}
 
 
-def discover(files: Iterable[str | Path | PluginFile] = ()) -> Registry:
+def discover(files: str | Path | Iterable[str | Path | PluginFile] = ()) -> Registry:
     """Load all installed plugins of the entry-point group `vgx`, then the given files.
 
     Files are programs, and they are executed, whoever wrote them. Raises `PluginError` if one of
     them fails. Failures of installed plugins are recorded.
     """
     plugins = installed()
-    for given in files:
+    for given in [files] if isinstance(files, str | Path) else files:
         file = given if isinstance(given, PluginFile) else plugin_file.read(given)
         plugins.append(_of_file(file, plugins))
     return Registry(tuple(plugins))

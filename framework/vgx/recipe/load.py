@@ -47,7 +47,7 @@ def load_recipe(
     path: AnyRecipe,
     overrides: Mapping[str, Any] | Sequence[str] | str = (),
     registry: Registry | None = None,
-    data: str | None = None,
+    data: str | Path | None = None,
     *,
     moved: bool = False,
 ) -> Recipe:
@@ -82,16 +82,14 @@ def load_recipe(
     if isinstance(overrides, Mapping):
         settings = [(key, _node(value, f"--set {key}")) for key, value in overrides.items()]
     else:
-        texts = [overrides] if isinstance(overrides, str) else overrides
-        settings = list(_parsed(texts, faults))
+        settings = list(_parsed(overrides, faults))
     # Lists are indexed as losses.1.weight or losses[1].weight.
     settings = [(re.sub(r"\[(\d+)\]", r".\1", key), value) for key, value in settings]
     # A part comes before its fields and its type before the others, because it removes them.
     settings.sort(key=lambda setting: (setting[0].count("."), not setting[0].endswith(".type")))
     for key, value in settings:
         if key.count(".") >= yaml.MAX_DEPTH:
-            message = f"{short(key)}: nested deeper than {yaml.MAX_DEPTH}"
-            faults.append(Fault("--set", message))
+            faults.append(Fault("--set", f"{short(key)}: nested deeper than {yaml.MAX_DEPTH}"))
             continue
         tree = _set(tree, key.split("."), value, faults)
     return _validated(tree, registry, faults)
@@ -100,8 +98,7 @@ def load_recipe(
 def _recipe_of(value: Any) -> Recipe:
     recipe = getattr(value, "recipe", None)
     if not isinstance(recipe, Recipe):
-        message = "give a name, a path, a dictionary, a Recipe or a run"
-        raise RecipeError(f"{type(value).__name__}: {message}")
+        raise RecipeError(f"{type(value).__name__}: give a name, a path, a dictionary or a run")
     return recipe
 
 
@@ -218,11 +215,10 @@ def _merge(base: Node, over: Node, field: str = "") -> Node:
     for one, other in EITHER.get(field, ()):
         if one in over.value and over.value[one].value is not None:
             items.pop(other, None)
-    if field == "dataset" and "path" in over.value and over.value["path"].value is not None:
-        # A fallback belongs to the path beside it: images that a user names are never replaced.
-        fallback = items.get("fallback")
-        if fallback is not None and not fallback.place.startswith("--set"):
-            del items["fallback"]
+    named = field == "dataset" and "path" in over.value and over.value["path"].value is not None
+    # A fallback belongs to the path beside it: images that a user names are never replaced.
+    if named and "fallback" in items and not items["fallback"].place.startswith("--set"):
+        del items["fallback"]
     for key, node in over.value.items():
         if node.value is None:
             items.pop(key, None)
@@ -243,9 +239,9 @@ def _as_mapping(base: Node, over: dict[str, Node], field: str) -> dict[str, Node
     return value
 
 
-def _parsed(texts: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str, Node]]:
+def _parsed(texts: str | Iterable[str], faults: list[Fault]) -> Iterator[tuple[str, Node]]:
     """Give key and value of each text "KEY=VALUE"; add those that cannot be read to `faults`."""
-    for text in texts:
+    for text in [texts] if isinstance(texts, str) else texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
             faults.append(Fault(f"--set {short(text)}", "write it as KEY=VALUE"))
@@ -287,6 +283,8 @@ def _set(tree: Node, path: list[str], value: Node, faults: list[Fault], field: s
             if similar := near(head, names):
                 right = ".".join([field, str(names.index(similar)), *rest])
                 message += f"; did you mean '{short(right)}'?"
+            elif head == str(last + 1):
+                message += f"; to add one, set the whole list: --set '{field}=[...]'"
             faults.append(Fault(value.place, message))
             return tree
         items = list(tree.value)
@@ -306,8 +304,7 @@ def _set(tree: Node, path: list[str], value: Node, faults: list[Fault], field: s
 
 def _validated(tree: Node, registry: Registry, faults: list[Fault]) -> Recipe:
     """Return the recipe in `tree`. Raises an error that lists `faults` and all further faults."""
-    unfit = list(yaml.unfit(tree))
-    if unfit:  # a parser of numbers or texts would stumble over these
+    if unfit := list(yaml.unfit(tree)):  # a parser of numbers or texts would stumble over these
         raise RecipeError(message_of([*faults, *unfit]))
     try:
         recipe = validate(Recipe, _with_fakes(_with_new_names(tree.plain())), registry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from vgx.errors import DataError, RecipeError
@@ -10,12 +11,15 @@ from vgx.parts.kinds import Dataset
 from vgx.parts.registry import Registry
 
 
-def dataset_at(place: str, registry: Registry) -> dict[str, Any]:
+def dataset_at(given: str | Path, registry: Registry) -> dict[str, Any]:
     """Return the type and the fields of the data set for a path or a name.
 
-    Raises `DataError` when no installed data set opens it, `RecipeError` when several do.
+    Raises `DataError` when no installed data set opens it, `RecipeError` when several do, and for
+    what is no place, as an array is.
     """
-    if not place.strip():
+    if not isinstance(given, str | Path):
+        raise RecipeError(f"data: {type(given).__name__}: write images to a folder, and name it")
+    if not (place := str(given)).strip():
         raise RecipeError("--data: no place is given")
     types, opened, refused = list[str](), list[dict[str, Any]](), list[DataError]()
     for _, part in registry.offers("dataset"):

@@ -83,7 +83,7 @@ class Latents:
 
 def sample(
     run: Run | str | Path | int | None = None,
-    sampler: str | None = None,
+    sampler: str | Sampler | None = None,
     n: int = 100,
     seed: int = 0,
     *,
@@ -96,7 +96,7 @@ def sample(
     """[n, C, H, W]  New images in [0, 1] from a run's newest checkpoint, its best, or a step's.
 
     They are drawn on `device` and stay there; None is a GPU with CUDA if there is one, else the
-    CPU. `sampler` is a type and `settings` its fields; by default the recipe's own sampler draws.
+    CPU. `sampler` is a type, and `settings` are its fields, or a sampler; by default the recipe's.
     Image i depends on the run, the sampler, the seed, the label and i alone, never on n. With
     `label`, the name or the number of a class, all images are of this class; the decoder must take
     labels.
@@ -115,7 +115,7 @@ def require_numbers(n: int, seed: int) -> None:
 
 def open_sampler(
     run: Run | str | Path | int | None = None,
-    sampler: str | None = None,
+    sampler: str | Sampler | None = None,
     settings: dict[str, Any] | None = None,
     device: torch.device | str | None = None,
     *,
@@ -129,7 +129,7 @@ def open_sampler(
     recipe = load_recipe(run.recipe_file, (), registry)
     own = sampler in (None, recipe.sampler.type)
     if sampler is not None or settings:
-        recipe = with_sampler(recipe, sampler, settings or {}, registry)
+        recipe = with_sampler(recipe, sampler, settings or {}, registry.with_parts(sampler))
     wanted = None if label is None else _label(run, recipe, label)
     if own and recipe.sampler.own_images:  # the recipe says where, and may be a stranger's
         text = f"opening the images of the sampler {name_of(recipe.sampler)}"
@@ -166,7 +166,7 @@ def _label(run: Run, recipe: Recipe, wanted: str | int) -> int:
     """Return the label of a class. Raises `RecipeError` for networks that take no labels."""
     if not (draws_labels(recipe) or (recipe.takes_labels and recipe.sampler.own_images)):
         takes = f"the decoder {recipe.decoder.type} takes no labels, so it draws no single class"
-        raise RecipeError(f"{run.path}: {takes}; leave out the class")
+        raise RecipeError(f"{run.path}: {takes}; leave out the class, or train a recipe as cvae is")
     label = label_called(wanted, class_names(run, recipe))
     classes = _classes(run)
     if label < len(classes) and not classes[label]["count"]:
@@ -182,14 +182,15 @@ def draws_labels(recipe: Recipe) -> bool:
 
 
 def with_sampler(
-    recipe: Recipe, sampler: str | None, settings: dict[str, Any], registry: Registry
+    recipe: Recipe, sampler: str | Sampler | None, settings: dict[str, Any], registry: Registry
 ) -> Recipe:
     """Return the recipe with another sampler, or with other fields of its own sampler.
 
     A field may be written as in a recipe's settings: `sampler.of` is `of`.
     """
-    own = recipe.sampler.model_dump(mode="json")
-    base = own if sampler in (None, own["type"]) else {"type": sampler}
+    if sampler in (None, recipe.sampler.type):
+        sampler = recipe.sampler
+    base = {"type": sampler} if isinstance(sampler, str) else sampler.model_dump(mode="json")
     fields = {name.removeprefix("sampler."): value for name, value in settings.items()}
     return with_part(recipe, "sampler", {**base, **fields}, registry)
 
@@ -229,8 +230,7 @@ def prepare(
             sampler = _fit_once(part, model, codes, run)
     classes = recipe.image.classes if draws_labels(recipe) else 0
     if classes and labels is None and part.least_codes:
-        text = "the run's stored latents have no labels, so they are decoded with labels that may"
-        text += " not be theirs"
+        text = "the run's stored latents have no labels; those that are drawn may not be theirs"
         warnings.warn(f"sampler {part.type}: {text}", Notice, stacklevel=2)
     labels = labels.cpu() if classes and labels is not None else None
     own = source is not None

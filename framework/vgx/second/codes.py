@@ -80,22 +80,21 @@ def write_codes(
     if store.labels is not None:
         named = store.classes(store.image)
         about["classes"] = [{"name": name, "count": count} for name, count in named]
-    device = model.codes.device
+    images, device = store.images, model.codes.device
 
     @torch.no_grad()
     def pieces() -> Iterator[Codes]:
         for some in np.array_split(rows, math.ceil(len(rows) / CHUNK)):
             labels = None if store.labels is None else torch.from_numpy(store.labels[some])
-            codes = codes_of(model.posterior(as_images(store.images[some], device), labels))
+            codes = codes_of(model.posterior(as_images(images[some], device), labels))
             if not all(values.isfinite().all() for values in codes.values()):
                 raise RecipeError(f"{recipe.name} encodes an image to numbers that are not finite")
             about["deviations"] = "deviations" in codes
             if "indices" in codes:
                 shape, values = [*codes["indices"].shape[1:]], values_of(encoder)
                 about.update(indices=shape, codes=values)
-            index = some
-            if isinstance(store.images, StreamedImages):  # others may stand in their place
-                index = store.images.standing(some)
+            # Of streamed images others may stand in their place.
+            index = images.standing(some) if isinstance(images, StreamedImages) else some
             codes["index"] = torch.from_numpy(index)
             if labels is not None:
                 codes["labels"] = labels

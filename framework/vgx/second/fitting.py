@@ -33,7 +33,7 @@ from vgx.data.store import Store
 from vgx.distributed.processes import from_first
 from vgx.engine.build import use_same_kernels
 from vgx.engine.optimizers import unwrapped
-from vgx.errors import DivergedError, RecipeError, Stopped, StorageError, noticing
+from vgx.errors import DivergedError, Stopped, StorageError, noticing
 from vgx.files import storage, write_file
 from vgx.parts.kinds import Prior
 from vgx.parts.registry import Registry
@@ -139,8 +139,7 @@ def fit(
     the run. Raises `Stopped` after a signal, with everything saved, and `DivergedError`.
     """
     part = recipe.prior
-    if part is None:
-        raise RecipeError(f"{run.path}: its recipe has no prior")
+    assert part is not None  # as the callers know
     model = load_model(run, recipe, device, ("encoder",))
     latents, unseen = _codes(run, model, images, console)
     notices: list[str] = []
@@ -196,8 +195,7 @@ def _kept(run: Run, model: Model, name: str, console: Console) -> Latents | None
     """Return the codes in a folder of the prior. What is not of this model is removed."""
     folder = run.place(kept.FOLDER, name)
     for left in folder.parent.glob(".unfinished-*"):  # of an encoding that was killed
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(left, ignore_errors=True)
     if not folder.exists():
         return None
     try:
@@ -401,9 +399,8 @@ def _require_finite(fitting: Fitting, loss: Tensor, norm: Tensor) -> None:
     """Raise `DivergedError` when a step would make weights that are not finite."""
     for name, value in (("loss", loss), ("gradient", norm)):
         if not math.isfinite(value.item()):
-            advice = "a lower rate may help: --set prior.lr=1e-4"
             what = f"prior: step {fitting.done + 1:,}: the {name} is not finite"
-            raise DivergedError(f"{fitting.run.path}: {what}; {advice}")
+            raise DivergedError(f"{fitting.run.path}: {what}; try less: --set prior.lr=1e-4")
 
 
 def _line(fitting: Fitting, loss: float, norm: float, measured: dict[str, float]) -> Line:
@@ -429,9 +426,8 @@ def _save(fitting: Fitting) -> None:
         tensors |= {f"{name}.{key}": tensor for key, tensor in network.state_dict().items()}
     for number, state in unwrapped(fitting.optimizer.state_dict)()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": tensor for key, tensor in state.items()}
-    about: kept.About = {
-        **fitting.about, "steps": fitting.done, "seconds": round(fitting.seconds, 3),
-    }  # fmt: skip
+    seconds = round(fitting.seconds, 3)
+    about: kept.About = {**fitting.about, "steps": fitting.done, "seconds": seconds}
     file = fitting.run.place(kept.FOLDER, kept.FILE)
     write_file(file, kept.packed(kept.Kept(about, tensors)))
     fitting.saved = fitting.done
@@ -441,9 +437,8 @@ def _summary(fitting: Fitting) -> str:
     lines, name = fitting.log.read_log(), fitting.part.type
     ends = [line["losses"][name] for line in (lines[0], lines[-1])] if lines else []
     losses = f", loss {ends[0]:.3g} -> {ends[1]:.3g}" if ends else ""
-    steps = f"{fitting.done:,} steps in {fitting.seconds:,.0f} s"
-    text = f"Prior: {name}, {steps}, on {len(fitting.latents):,} images{losses}"
-    return text + _unseen(fitting, lines)
+    on = f"on {len(fitting.latents):,} images{losses}{_unseen(fitting, lines)}"
+    return f"Prior: {name}, {fitting.done:,} steps in {fitting.seconds:,.0f} s, {on}"
 
 
 def _unseen(fitting: Fitting, lines: list[Line]) -> str:

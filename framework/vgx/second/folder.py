@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Required
 
+import numpy as np
 import safetensors
 import torch
+from numpy.typing import NDArray
 from pydantic import FailFast, Field, FiniteFloat, TypeAdapter
 from torch import Tensor
 from typing_extensions import TypedDict
@@ -40,6 +42,7 @@ _KINDS = {
     "indices": torch.int32, "labels": torch.int64,
 }  # fmt: skip
 Codes = dict[str, Tensor]  # by the names above; each [n, ...]
+Rows = int | slice | Sequence[int] | NDArray[Any] | Tensor
 Side = Annotated[int, Field(gt=0, lt=10**7)]
 Numbers = Annotated[list[FiniteFloat], FailFast()]
 
@@ -111,21 +114,21 @@ class Latents:
     about: About
     shards: tuple[Codes, ...] = field(repr=False)  # mapped into memory
     starts: tuple[int, ...] = field(repr=False)  # the first row of each shard
+    numbers: NDArray[np.int64] = field(repr=False)  # [N]  of the rows
 
     def __len__(self) -> int:
         return self.about["count"]
 
-    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Codes:
-        """Return the codes of some images by name, each [n, ...]; of one image without n."""
-        if isinstance(rows, int):
-            if not -len(self) <= rows < len(self):
-                raise IndexError(rows)
-            return {name: values[0] for name, values in self[[rows % len(self)]].items()}
-        if isinstance(rows, slice):
-            rows = range(*rows.indices(len(self)))
-        wanted = torch.as_tensor(rows, dtype=torch.int64)  # [n]
-        if len(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(self):
-            raise IndexError(f"rows that are not in 0 to {len(self) - 1}")
+    def __getitem__(self, rows: Rows) -> Codes:
+        """Return the codes of some images by name, each [n, ...]; of one image without n.
+
+        `rows` chooses as in an array: a number, numbers, a slice, or a mask [N] of bools. Raises
+        `IndexError` for images that there are not, and for a mask of another length.
+        """
+        chosen = self.numbers[rows]
+        if not chosen.ndim:
+            return {name: values[0] for name, values in self[[int(chosen)]].items()}
+        wanted = torch.from_numpy(chosen.copy())  # [n]
         shard = torch.bucketize(wanted, torch.tensor(self.starts), right=True) - 1  # [n]
         gathered: Codes = {}
         for name, first in self.shards[0].items():
@@ -136,9 +139,7 @@ class Latents:
             gathered[name] = values.long() if name == "indices" else values
         return gathered
 
-    def posterior(
-        self, rows: int | slice | Sequence[int] | Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def posterior(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """[n, *Z]  One posterior sample of each image; the means where no deviations are known."""
         return posterior_sample(self[rows], generator)
 
@@ -178,7 +179,7 @@ def load_latents(folder: str | Path) -> Latents:
     shards = tuple(_shard(folder / name, about, name) for name in sorted(about["shards"]))
     counts = [about["shards"][name]["count"] for name in sorted(about["shards"])]
     starts = tuple(sum(counts[:number]) for number in range(len(counts)))
-    return Latents(folder, about, shards, starts)
+    return Latents(folder, about, shards, starts, np.arange(about["count"]))
 
 
 def _require_sound(about: About, file: Path) -> None:
@@ -257,9 +258,8 @@ def _shards(pieces: Iterable[Codes]) -> Iterator[Codes]:
     held: list[Codes] = []
     size = 0
     for piece in pieces:
-        kinds = {name: values.to("cpu", _KINDS[name]) for name, values in piece.items()}
-        held.append(kinds)
-        size += sum(values.nbytes for values in kinds.values())
+        held.append({name: values.to("cpu", _KINDS[name]) for name, values in piece.items()})
+        size += sum(values.nbytes for values in held[-1].values())
         if size >= SHARD:
             yield _joined(held)
             held, size = [], 0

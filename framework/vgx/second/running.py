@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ from vgx.console import Console
 from vgx.data.store import Store
 from vgx.engine.build import pick_device
 from vgx.errors import RecipeError
+from vgx.evaluation.evaluate import with_labels_of
 from vgx.files import require_new, write_file
-from vgx.recipe.load import differences, dump_recipe, load_recipe
+from vgx.parts.kinds import Labelled
+from vgx.recipe.load import differences, dump_recipe, load_recipe, with_part
 from vgx.recipe.model import Eval, Recipe
+from vgx.recipe.places import dataset_at
+from vgx.recipe.yaml import read_setting
 from vgx.runs import exported
 from vgx.runs.directory import Run
 from vgx.runs.moved import Command, looking_back, other_images
@@ -25,6 +30,7 @@ from vgx.second.fitting import fit
 from vgx.training import environment
 from vgx.training.ending import call_plugins, note_done
 from vgx.training.preparing import open_images, read_images
+from vgx.training.session import refuse_lost_parts
 
 SETS = ("prior", "sampler")  # fields of a recipe that `vgx fit` may set
 
@@ -32,7 +38,7 @@ SETS = ("prior", "sampler")  # fields of a recipe that `vgx fit` may set
 def fit_run(
     run: Run,
     overrides: Mapping[str, Any] | Sequence[str],
-    data: str | None,
+    data: str | Path | None,
     device: str | None,
     console: Console,
 ) -> Recipe:
@@ -45,11 +51,11 @@ def fit_run(
     registry = registry_of(run)
     stored = load_recipe(run.recipe_file, (), registry)
     recipe = load_recipe(run.recipe_file, overrides, registry, data, moved=True)
+    refuse_lost_parts(recipe, registry)
     kept = recipe.model_copy(update={"dataset": stored.dataset})
     fields = differences(stored, kept)
     if wrong := [name for name in fields if name.partition(".")[0] not in SETS]:
-        text = f"vgx fit sets fields of prior and sampler alone, not {wrong[0]}"
-        raise RecipeError(f"{run.path}: {text}; start a new run for that")
+        raise RecipeError(f"{run.path}: vgx fit sets fields of prior and sampler, not {wrong[0]}")
     if recipe.prior is None:
         offered = ", ".join(part.type for _, part in registry.offers("prior"))
         text = f"its recipe has no prior; add one: vgx fit {run.short} --set prior=TYPE"
@@ -86,17 +92,24 @@ def encode(
 ) -> int:
     """Write the codes of all images of a place as a new folder, and return how many there are.
 
-    `vgx encode`. Raises `StorageError` for a folder that has something in it.
+    `vgx encode`. `data` is also a data set as in a recipe, in braces. An encoder that takes labels
+    gets those that the run has for classes of the same names. Raises `StorageError` for a folder
+    that has something in it, and `RecipeError` for a class that the run lacks.
     """
     require_new(out)
     registry = registry_of(run)
-    recipe = load_recipe(run.recipe_file, (), registry, data)
+    recipe = load_recipe(run.recipe_file, (), registry)
+    named = recipe.encoder is not None and recipe.encoder.conditional
+    fields = read_setting(data, "DATA").plain() if data[:1] == "{" else dataset_at(data, registry)
+    recipe = with_part(recipe, "dataset", fields, registry, "DATA")
     model = load_model(run, recipe, pick_device(device), ("encoder",), best=best)
-    _, source, _ = open_images(recipe, [], console)
+    recipe, source, _ = open_images(recipe, [], console)
+    if not (named or isinstance(source, Labelled)):
+        recipe = recipe.model_copy(update={"image": replace(recipe.image, classes=0)})
     # Nothing is held out.
     store = read_images(recipe.model_copy(update={"eval": Eval()}), source, console)
+    store = with_labels_of(store, run, recipe) if named else store
     count = len(store.images)
     with console.progress("Encoding", count) as advance:
-        rows = np.arange(count)
-        write_codes(model, store, rows, recipe.dataset, out, lambda more: advance(more, ()))
+        write_codes(model, store, np.arange(count), recipe.dataset, out, lambda n: advance(n, ()))
     return count

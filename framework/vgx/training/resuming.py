@@ -30,9 +30,8 @@ def changes(run: Run, stored: Recipe, recipe: Recipe) -> bool:
         if not any(name == field or name.startswith(f"{field}.") for field in CHANGEABLE)
     ]
     if wrong:
-        listed = "\n  ".join(wrong[:6])
-        message = f"{run.path} was made by another recipe; start a new run for that:\n  {listed}"
-        raise RecipeError(message)
+        message = f"{run.path} was made by another recipe; start a new run for that:"
+        raise RecipeError("\n  ".join([message, *wrong[:6]]))
     return bool(changed)
 
 

@@ -82,7 +82,7 @@ def steps(
     recipe: Recipe | str | Path,
     out: str | Path | None = None,
     device: str | None = None,
-    plugins: Sequence[str | Path] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
     registry: Registry | None = None,
     console: Console | None = None,
     folder: Path | None = None,
@@ -170,6 +170,7 @@ def further_steps(
     stored = trials.settled(load_recipe(stopped.recipe_file, (), registry))  # old runs have `auto`
     recipe = trials.as_before(recipe or stored, stored)
     require_shareable(recipe)
+    refuse_lost_parts(recipe, registry)
     changed = resuming.changes(stopped, stored, recipe)
     require_libraries(recipe.trackers)
     with held(stopped):
