@@ -82,7 +82,8 @@ def train(
     """Train as `vgx.run` does, and give each step that is done: `for step in vgx.train(recipe)`.
 
     Nothing happens before the first step is taken. Leaving the loop, also by an error or by Ctrl-C
-    in its body, ends the training, which is saved; `vgx.resume(step.run)` goes on.
+    in its body, ends the training, which is saved; `vgx.resume(step.run)` goes on. If the loop has
+    a name, `steps = vgx.train(recipe)`, an error leaves it open until `steps.close()`.
     """
     steps = _steps(
         recipe, overrides, data=data, plugins=plugins, registry=registry, quiet=quiet,
