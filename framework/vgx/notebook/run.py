@@ -139,9 +139,10 @@ class Run(directory.Run):
         """Encode and decode at most n images; they are shown below the given ones.
 
         `images` is a folder, a file, a PIL image, an array [H, W, C] or [N, H, W, C], a tensor
-        [N, C, H, W] in [0, 1], or a list of these. A model that takes labels needs their classes: `labels` is the name or the
-        number of one class, or a list with one for each image. It may be left out for images whose
-        classes are known: those of `vgx.peek`, and a folder that is read as the recipe's data set.
+        [N, C, H, W] in [0, 1], or a list of these. A model that takes labels needs their classes:
+        `labels` is the name or the number of one class, or a list with one for each image. It may
+        be left out for images whose classes are known: those of `vgx.peek`, and a folder that is
+        read as the recipe's data set.
         """
         notices: list[str] = []
         with noticing(notices):
