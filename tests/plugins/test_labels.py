@@ -16,6 +16,7 @@ from vgx.data.store import open_store
 from vgx.errors import DataError, RecipeError
 from vgx_builtin.labels import beside as label_files
 from vgx_builtin.labels import formats as label_formats
+from vgx_builtin.labels.image_names import Names
 from vgx_builtin.labels.sources import evenly
 from vgx_builtin.labels.values import natural, numbered
 
@@ -308,6 +309,32 @@ def test_a_name_that_several_images_have_must_be_written_with_its_folder(picture
         source(pictures, "labels.csv", 2)
     (pictures / "labels.csv").write_text("file,label\na/img1,cat\nimg2,dog\n")
     assert by_name(source(pictures, "labels.csv", 2)) == {"a/img1.png": "cat", "a/img2.png": "dog"}
+
+
+@pytest.mark.parametrize(
+    ("image", "written", "found"),
+    [
+        ("val/0001.jpg", "train/0001.jpg", None),
+        ("val/0001.jpg", "TRAIN/0001", None),
+        ("val/0001.jpg", "data/val/0001.png", 0),
+        ("data/val/0001.jpg", "val/0001.png", 0),
+        ("data/val/0001.jpg", "al/0001.png", None),
+        ("data/val/v.01.jpg", "VAL/v.01", 0),
+        ("0001.jpg", "train/0001", 0),
+        ("val/0001.jpg", "/", None),
+    ],
+)
+def test_folders_that_are_written_are_those_of_the_image(image, written, found):
+    assert Names([image, "other/0002.jpg"]).find(written) == found
+
+
+def test_a_row_of_another_folder_gives_no_label(pictures):
+    Image.new("RGB", (8, 8)).save(pictures / "b" / "img1.png")
+    rows = "a/img1.png,cat\nb/img1.png,dog\nc/img1.png,dog\nc/img2.png,dog\n"
+    (pictures / "labels.csv").write_text(f"file,label\n{rows}")
+    with pytest.warns(vgx.Notice, match="2 of 4 rows name no image here, such as 'c/img1.png'"):
+        found = source(pictures, "labels.csv", 2)
+    assert by_name(found) == {"a/img1.png": "cat", "b/img1.png": "dog"}
 
 
 def test_what_has_no_partner_is_counted(pictures):
