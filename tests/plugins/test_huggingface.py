@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -187,6 +188,15 @@ def test_a_changed_file_changes_the_fingerprint(folder):
     (file,) = folder.rglob("*.parquet")
     os.utime(file, (1, 1))
     assert source.build(SPEC).fingerprint != before
+
+
+def test_images_in_rows_are_other_data_without_a_library_that_reads_more(folder, monkeypatch):
+    """Only where they are decoded once and kept: a stream decodes its images in each run."""
+    kept, streamed = part(path=str(folder)), part(path=str(folder), stream=True)
+    before = kept.build(SPEC).fingerprint, streamed.build(SPEC).fingerprint
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert kept.build(SPEC).fingerprint != before[0]
+    assert streamed.build(SPEC).fingerprint == before[1]
 
 
 def test_other_content_under_the_same_name_size_and_time_is_read(tmp_path):

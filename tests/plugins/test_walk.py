@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import sys
 
 import pytest
 from PIL import Image
@@ -356,6 +357,29 @@ def test_formats_that_need_a_library_are_read_with_it(tmp_path, kind, library):
     images = [*open_source(part(tmp_path), SPEC)[0]]
     assert [image.size for image in images] == [(10, 12)] * 3
     assert all(abs(image.getpixel((5, 5))[0] - 200) < 9 for image in images)
+
+
+def test_a_library_that_is_installed_later_reads_what_was_refused(tmp_path, monkeypatch):
+    """The store with the refusal is not served again."""
+    pytest.importorskip("pillow_heif")
+    assert formats.load_reader("HEIF")
+    save(tmp_path / "photo.jpg", "HEIF")
+    save(tmp_path / "other.png")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pillow_heif", None)
+        with pytest.raises(DataError, match=r"photo\.jpg: its format is HEIF; pip install"):
+            open_store(open_source(part(tmp_path), SPEC)[0], SPEC)
+    store = open_store(open_source(part(tmp_path), SPEC)[0], SPEC)
+    assert (len(store.images), store.bad) == (2, 0)
+
+
+@pytest.mark.parametrize("library", formats.READERS)
+def test_images_are_other_data_without_a_library_that_reads_more(tmp_path, monkeypatch, library):
+    pytest.importorskip(library)
+    save(tmp_path / "good.png")
+    before = open_source(part(tmp_path), SPEC)[0].fingerprint
+    monkeypatch.setitem(sys.modules, library, None)
+    assert open_source(part(tmp_path), SPEC)[0].fingerprint != before
 
 
 # --- what is said --------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A string that changes when the data change."""
+        """A string that changes when the data change, or the libraries that some images need."""
         ...
 
     def __len__(self) -> int: ...

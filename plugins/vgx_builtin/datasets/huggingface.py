@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 
 import vgx
 from vgx_builtin import hub
+from vgx_builtin.files.formats import missing_readers
 from vgx_builtin.files.image_files import NonRgb, described
 from vgx_builtin.files.image_places import existing
 from vgx_builtin.labels.sources import LabelledSource, column_of_labels, evenly
@@ -100,7 +101,7 @@ class HuggingFace(vgx.Dataset, type="huggingface"):
                 rows, where, column, self.label, image, self.non_rgb, self.limit, commit
             )
         policy = f"{fingerprint}|{asked.split}|{column}|{self.non_rgb}|{self.limit}"
-        policy += f"|config {asked.config}" if asked.config else ""
+        policy += (f"|config {asked.config}" if asked.config else "") + missing_readers()
         name = f"huggingface-{hashlib.sha256(policy.encode()).hexdigest()[:32]}"
         count = min(len(rows), self.limit or len(rows)) if self.label is None else len(rows)
         cells = image_cells(rows, column)

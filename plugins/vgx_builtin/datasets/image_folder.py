@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 import vgx
+from vgx_builtin.files.formats import missing_readers
 from vgx_builtin.files.image_decoding import decode
 from vgx_builtin.files.image_files import NonRgb, whole
 from vgx_builtin.files.image_places import (
@@ -111,7 +112,7 @@ class ImageFolder(vgx.Dataset, type="image-folder"):
         if root.is_dir():
             tell_of_links([root / name for name in names], root, WHERE)
         listed = hashlib.sha256(os.fsencode("\n".join(names)))
-        listed.update(place.fingerprint(names).encode())
+        listed.update(f"{place.fingerprint(names)}{missing_readers()}".encode())
         fingerprint = f"image-folder-{self.non_rgb}-{listed.hexdigest()[:32]}"
         reader = place.reader(names)
         source = _Files(names, reader, fingerprint, self.non_rgb, image.channels, found.left_out)

@@ -15,6 +15,8 @@ FORMATS = (
 """Formats of pixels that Pillow reads: no programs (EPS), no metafiles, no data formats."""
 EXTRA = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
 """Formats that another library reads, and the name of that library for `import`."""
+READERS = (*EXTRA.values(), "tifffile", "PIL.AvifImagePlugin")
+"""Modules that may be missing here: with one more of them, a file may become another image."""
 INSTALL = "pip install 'vgx[formats]'"
 HEAD = 2048
 """So many bytes at the beginning of a file say what it is."""
@@ -114,6 +116,12 @@ def can_read(kind: str) -> bool:
         return importlib.util.find_spec(EXTRA[kind]) is not None
     Image.init()
     return kind in FORMATS and kind in Image.OPEN
+
+
+def missing_readers() -> str:
+    """Return a text for fingerprints: which `READERS` are missing; "" where all are there."""
+    missing = [name for name in READERS if importlib.util.find_spec(name) is None]
+    return f"|without {' '.join(missing)}" if missing else ""
 
 
 def load_reader(kind: str) -> bool:
