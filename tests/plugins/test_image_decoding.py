@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import sys
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -44,10 +46,11 @@ def listed(file, code, values):
     return struct.pack("<I", place)
 
 
-def tiff(*pages, compression=1, planar=1, bits=None, orientation=None, cut=None):
-    """A TIFF file, written by hand: pages [H, W, C] of uint8, uint16 or float32, in one strip each.
+def tiff(*pages, compression=1, planar=1, bits=None, orientation=None, cut=None, words=(), tags=1):
+    """A TIFF file, written by hand: pages [H, W, C] of whole numbers or floats, in one strip each.
 
-    `cut` puts other bytes in the place of the pixels.
+    `cut` puts other bytes in the place of the pixels, and `words` is a description, so many times
+    in the table of tags as `tags` says.
     """
     file, at = bytearray(b"II*\0\0\0\0\0"), 4
     for page in pages:
@@ -73,12 +76,15 @@ def tiff(*pages, compression=1, planar=1, bits=None, orientation=None, cut=None)
             fields[338] = 3, [0] * (samples - 1)
         if orientation:
             fields[274] = 3, [orientation]
+        if words:
+            fields[270] = 2, words
         entries = b"".join(
-            struct.pack("<HHI", tag, kind, len(values)) + listed(file, "_HHHI"[kind], values)
+            (struct.pack("<HHI", tag, kind, len(values)) + listed(file, "_HBHI"[kind], values))
+            * (tags if tag == 270 else 1)
             for tag, (kind, values) in sorted(fields.items())
         )
         file[at : at + 4] = struct.pack("<I", len(file))
-        file += struct.pack("<H", len(fields)) + entries
+        file += struct.pack("<H", len(entries) // 12) + entries
         at = len(file)
         file += bytes(4)
     return bytes(file)
@@ -219,6 +225,74 @@ def test_with_tifffile_colours_of_16_bits_are_kept():
     assert (read(tiff(many), channels=7) == many).all()
     with pytest.raises(DataError, match=r"it has 7 channels.*--set image\.channels=7"):
         read(tiff(many), channels=5)
+
+
+OME = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels
+ ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="6" SizeY="4" SizeC="3" SizeZ="1"
+ SizeT="1"><Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="{count}">
+<UUID FileName="{name}">urn:uuid:1</UUID></TiffData></Pixels></Image></OME>"""
+
+
+def test_a_description_leads_to_no_other_file(tmp_path, monkeypatch):
+    """OME-XML may say that the pixels are those of another file, which may be a pipe."""
+    pytest.importorskip("tifffile")
+    own, other = noise(4, 6, 3), noise(4, 6, 3) // 2
+    (tmp_path / "other.tif").write_bytes(tiff(other))
+    words = OME.format(count=1, name=tmp_path / "other.tif").encode()
+    (tmp_path / "own.tif").write_bytes(tiff(own, words=words))
+    opened, opens = list[str](), open
+    monkeypatch.setattr("builtins.open", lambda f, *a, **k: opened.append(f) or opens(f, *a, **k))
+    assert (image_decoding.read(tmp_path / "own.tif", "own.tif", "convert") == own).all()
+    assert str(tmp_path / "other.tif") not in map(str, opened)
+
+
+@pytest.mark.parametrize(
+    ("words", "tags"),
+    [(OME.format(count=20_000_000, name="a.tif").encode(), 1), (b"a" * 100_000, 1000)],
+    ids=["pages that are not there", "tags that share their bytes"],
+)
+def test_a_small_file_takes_little_memory(words, tags):
+    pytest.importorskip("tifffile")
+    data, made = tiff(noise(4, 6, 3), words=words, tags=tags), None
+    tracemalloc.start()
+    with contextlib.suppress(DataError):
+        made = read(data)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 50 * 10**6
+    assert (made is None) == (tags > 1)
+
+
+def test_a_tile_larger_than_its_page_is_not_unpacked():
+    pytest.importorskip("tifffile")
+    array = noise(16, 16, 3)
+    file = tiff(array, compression=8, cut=zlib.compress(bytes(10**7)))
+    # The height of a strip becomes the width of a tile, and the order of samples its height.
+    for before, after in (
+        ((278, 4, 1, 16), (322, 4, 1, 10**5)),
+        ((284, 3, 1, 1), (323, 4, 1, 10**5)),
+    ):
+        assert file.count(struct.pack("<HHII", *before)) == 1
+        file = file.replace(struct.pack("<HHII", *before), struct.pack("<HHII", *after))
+    with pytest.raises(DataError, match="60,000,000,000 bytes of pixels; at most 134,217,728"):
+        read(file)
+
+
+def test_of_colours_of_16_bits_the_first_page_is_used():
+    pytest.importorskip("tifffile")
+    pages = noise(2, 4, 6, 3)
+    assert (read(tiff(*pages)) == pages[0]).all()
+
+
+def test_as_many_grey_pages_of_a_kind_that_pillow_lacks_are_channels():
+    pytest.importorskip("tifffile")
+    pages = noise(5, 4, 6, 1, kind=np.float64)
+    assert (read(tiff(*pages), channels=5) == np.moveaxis(pages[..., 0], 0, -1)).all()
+    with pytest.raises(DataError, match=r"it has 5 channels.*--set image\.channels=5"):
+        read(tiff(*pages), channels=3)
+    smaller = noise(2, 2, 1, kind=np.float64)  # a thumbnail
+    assert (read(tiff(pages[0], smaller), channels=1) == pages[0]).all()
 
 
 def lzw(data):

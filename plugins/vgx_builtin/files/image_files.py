@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -76,17 +77,23 @@ def whole(file: IO[bytes], name: str, most: int = MAX_BYTES) -> bytes:
 
 
 class FewReads:
-    """The file of an image, which is not read on for ever."""
+    """The file of an image, which is not read on for ever.
 
-    def __init__(self, file: IO[bytes]) -> None:
+    In all, as many bytes are read as it has, and `again` more.
+    """
+
+    def __init__(self, file: IO[bytes], again: float = math.inf) -> None:
         self.file, self.reads = file, 0
+        self.left = again + file.seek(0, os.SEEK_END)
+        file.seek(0)
 
     def read(self, size: int = -1) -> bytes:
         """Read as usual. Raises `OSError` when it has been read too often."""
-        self.reads += 1
-        if self.reads > MAX_READS:
-            raise OSError("no image at its beginning")
-        return self.file.read(size)
+        data = self.file.read(size)
+        self.reads, self.left = self.reads + 1, self.left - len(data)
+        if self.reads > MAX_READS or self.left < 0:
+            raise OSError("no image, or one that takes too long to read")
+        return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place in the file."""
