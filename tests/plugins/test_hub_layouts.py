@@ -21,6 +21,7 @@ from vgx.errors import DataError, HubError, RecipeError
 from vgx_builtin import hub
 from vgx_builtin.datasets.huggingface import HuggingFace
 from vgx_builtin.rows.hub_names import from_address
+from vgx_builtin.rows.readme import configs_in
 
 pytestmark = pytest.mark.filterwarnings(
     # The library leaves tables open.
@@ -228,6 +229,29 @@ def test_configs_with_folders_and_files_of_their_own(tmp_path):
     assert "no config 'large'; there are: small, full" in refused(folder, config="large")
     (folder / "README.md").unlink()
     assert "no config 'small'; README.md names no configs" in refused(folder, config="small")
+
+
+CONFIG = "configs:\n- config_name: small\n  data_files: '*'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (f"---\n{CONFIG}---\n", ["small"]),
+        (f"---\nlicense: mit\n{CONFIG}size: 1\n---\n---\n", ["small"]),
+        (f"---  \r\n{CONFIG}--- \r\ntext", ["small"]),
+        (f"---\n\n{CONFIG}---", ["small"]),
+        (f"---\n---\n{CONFIG}---\n", []),  # in the text
+        (f"---\n{CONFIG}", []),  # without an end
+        (f"---\n{CONFIG}----\n", []),
+        (f"# Faces\n---\n{CONFIG}---\n", []),
+        ("", []),
+        ("---" + "\n" * (2**20 - 3), []),  # in no time
+    ],
+)
+def test_the_head_of_a_readme_is_between_two_lines(tmp_path, text, names):
+    (tmp_path / "README.md").write_bytes(text.encode())
+    assert list(configs_in(tmp_path / "README.md")) == names
 
 
 # --- what is no data set -------------------------------------------------------------------------

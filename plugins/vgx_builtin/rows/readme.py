@@ -29,9 +29,12 @@ def configs_in(readme: Path) -> dict[str, dict[str, Any]]:
         data = file.read(MAX_README + 1)
     if len(data) > MAX_README:
         raise vgx.DataError(f"README.md: longer than {MAX_README:,} bytes")
-    head = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", data.decode(errors="replace"), re.DOTALL)
+    first, *lines = data.decode(errors="replace").split("\n")
+    fences = [number for number, line in enumerate(lines) if line.rstrip() == "---"]
+    if first.rstrip() != "---" or not fences:
+        return {}
     # Only this key: the others may be long, and nothing here needs them.
-    found = re.search(r"(?ms)^configs:.*?(?=^[^\s#-]|\Z)", head[1]) if head else None
+    found = re.search(r"(?ms)^configs:.*?(?=^[^\s#-]|\Z)", "\n".join(lines[: fences[0]]))
     return _parsed(found[0]) if found else {}
 
 
