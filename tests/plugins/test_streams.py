@@ -86,6 +86,18 @@ def test_labels_are_those_of_the_rows(tmp_path):
     assert [source.label(row) for row in range(20)] == [row % 3 for row in range(20)]
 
 
+def test_other_labels_are_other_data_although_the_footers_are_the_same(tmp_path):
+    image, fingerprints, ends = vgx.ImageSpec(size=4, classes=3), set(), set()
+    for kinds in ([0, 1, 2, 0], [1, 0, 2, 0]):
+        columns = {"image": [{"bytes": png(row), "path": None} for row in range(4)], "kind": kinds}
+        pq.write_table(pa.table(columns), tmp_path / "x.parquet", compression="none")
+        file = (tmp_path / "x.parquet").read_bytes()
+        ends.add(file[-8 - int.from_bytes(file[-8:-4], "little") :])
+        source = opened(tmp_path / "x.parquet", image, label="kind")
+        fingerprints.add(open_stream(source, image, Console(io.StringIO())).content)
+    assert (len(ends), len(fingerprints)) == (1, 2)
+
+
 def test_a_row_without_a_label_is_replaced(tmp_path):
     columns = {"image": [{"bytes": png(row), "path": None} for row in range(6)],
                "kind": ["a", None, "b", "a", None, "b"]}  # fmt: skip

@@ -49,5 +49,5 @@ def open_stream(
         text = "stream: dataset.limit takes the first rows, and not as many of each class"
         raise vgx.RecipeError(f"{where}: {text}; take a slice: dataset.split=train[:{limit}]")
     labels = column_of_labels(rows, label, where, image)
-    name += f"-label-{label}"
+    name += f"-label-{label}-{labels.fingerprint()}"
     return LabelledStream(groups, column, non_rgb, image.channels, name, revision, largest, labels)
