@@ -6,6 +6,7 @@ import io
 import os
 import socket
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -452,6 +453,25 @@ def test_words_truth_values_and_whole_floats_are_labels_with_names(tmp_path):
         labelled(file, "several", 2)
     with pytest.raises(RecipeError, match=r"word: there are 2 classes \(cat, frog\), and image.cl"):
         labelled(file, "word", 5)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_column_of_texts_that_is_much_larger_than_its_file_is_refused_at_once(tmp_path, kind):
+    """One long text in a dictionary, and many rows that mean it."""
+    texts = pa.array(["a" * 200_000]).dictionary_encode().take(pa.array([0] * 500))
+    pictures = pa.array([png(Image.new("RGB", (8, 8)))] * 500)
+    rows, file = pa.table({"image": pictures, "text": texts}), tmp_path / f"x.{kind}"
+    if kind == "parquet":
+        pq.write_table(rows, file)
+    else:
+        with pa.ipc.new_stream(file, rows.schema) as stream:
+            stream.write_table(rows)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="text: it holds texts such as 'aaa.*, not names of classe"):
+        labelled(file, "text", 2)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20 * 10**6
 
 
 def test_only_who_asks_for_labels_gets_them_under_a_fingerprint_of_their_own(named):

@@ -107,9 +107,9 @@ def column_of_labels(rows: Rows, column: str, where: str, image: vgx.ImageSpec) 
     kind, where = rows.features[column], f"{where}: label: {column}"
     if isinstance(kind, datasets.ClassLabel):
         expect_classes(where, kind.names, image)
-        values = rows.values(column, len(rows))
+        values = rows.values(column)
         numbers = [NO_LABEL if value is None or value < 0 else value for value in values]
         return Labels(numbers, kind.names)
     if not (isinstance(kind, datasets.Value) and kind.dtype.rstrip("0123456789") in KINDS):
         raise vgx.DataError(f"{where}: the column holds {str(kind)[:LONGEST]}, not labels; {ONE}")
-    return numbered(rows.values(column, len(rows)), where, image)
+    return numbered(rows.values(column), where, image)

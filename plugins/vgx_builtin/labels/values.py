@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import vgx
@@ -50,7 +50,7 @@ def expect_classes(where: str, names: Sequence[str], image: vgx.ImageSpec, hint:
         )
 
 
-def numbered(values: Sequence[object], where: str, image: vgx.ImageSpec) -> Labels:
+def numbered(values: Iterable[object], where: str, image: vgx.ImageSpec) -> Labels:
     """Return values as labels, `where` is their name in messages.
 
     Whole numbers from 0 to `image.classes` - 1 are labels already. Other numbers, words and truth

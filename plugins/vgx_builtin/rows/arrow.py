@@ -18,7 +18,7 @@ from typing import Any
 
 import vgx
 from vgx_builtin.files.image_files import described, open_regular
-from vgx_builtin.rows.columns import Cells, Parts, features_of
+from vgx_builtin.rows.columns import Cells, Parts, features_of, one_by_one
 from vgx_builtin.rows.layout import rows_of
 
 
@@ -33,12 +33,10 @@ class ArrowRows(Parts[Any]):  # pyarrow.RecordBatch
         """Return the images of a column, still encoded."""
         return _Cells(self, column)
 
-    def values(self, column: str, count: int) -> list[Any]:
-        """Return the first values of a column."""
-        values: list[Any] = []
+    def values(self, column: str) -> Iterator[Any]:
+        """Yield the values of a column."""
         for batch in self.parts:
-            values += batch.column(column)[: count - len(values)].to_pylist()
-        return values
+            yield from one_by_one(batch.column(column))
 
 
 @dataclass(frozen=True)

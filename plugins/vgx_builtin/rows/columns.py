@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Generic, Protocol, TypeVar
@@ -32,8 +32,8 @@ class Rows(Protocol):
     def cells(self, column: str) -> Cells:
         """Return the images of a column, still encoded."""
 
-    def values(self, column: str, count: int) -> list[Any]:
-        """Return the first values of a column."""
+    def values(self, column: str) -> Iterator[Any]:
+        """Yield the values of a column: of a small file, all may be much larger than it."""
 
 
 class Parts(Generic[T]):
@@ -66,10 +66,9 @@ class LibraryRows:
         """Return the images of a column, still encoded."""
         return _LibraryCells(self.rows.select_columns([column]))
 
-    def values(self, column: str, count: int) -> list[Any]:
-        """Return the first values of a column."""
-        values: list[Any] = self.rows.select_columns([column])[:count].column(0).to_pylist()
-        return values
+    def values(self, column: str) -> Iterator[Any]:
+        """Yield the values of a column."""
+        return one_by_one(self.rows.select_columns([column])[:].column(0))
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,11 @@ def cells_of(rows: Rows, column: str) -> Cells:
         return rows.cells(column)
     outer, *inner = column.split(".")
     return InnerCells(rows.cells(outer), inner)
+
+
+def one_by_one(values: Any) -> Iterator[Any]:
+    """Yield the values of an array of pyarrow: in it, equal ones may be there only once."""
+    return (value.as_py() for value in values)
 
 
 def features_of(schema: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Any
 
 import vgx
@@ -70,7 +71,7 @@ def _texts(rows: Rows, column: str) -> list[str]:
     """Return some texts of a column; an empty list for a column of something else."""
     if not is_text(feature_at(rows.features, column)) or column not in rows.features:
         return []
-    values = rows.values(column, min(len(rows), 16))
+    values = islice(rows.values(column), 16)
     return [text for text in values if isinstance(text, str) and text]
 
 

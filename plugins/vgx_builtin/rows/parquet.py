@@ -10,7 +10,7 @@ from typing import IO, Any, Protocol
 
 import vgx
 from vgx_builtin.files.image_files import described, open_regular
-from vgx_builtin.rows.columns import Cells, Parts
+from vgx_builtin.rows.columns import Cells, Parts, one_by_one
 from vgx_builtin.rows.pages import LARGE, largest_page, span
 
 ROWS = 64
@@ -78,21 +78,17 @@ class ParquetRows(Parts[Piece]):
         """Return the images of a column, still encoded."""
         return _Cells(self, column)
 
-    def values(self, column: str, count: int) -> list[Any]:
-        """Return the first values of a column."""
-        values: list[Any] = []
+    def values(self, column: str) -> Iterator[Any]:
+        """Yield the values of a column. Raises `DataError` when they cannot be read."""
         for piece in self.parts:
-            start = 0
+            start, end = 0, piece.first + piece.count
             for batch in batches(piece, column):
-                first = max(piece.first - start, 0)
-                last = max(piece.first + piece.count - start, 0)
-                values += batch[first:last].to_pylist()
+                yield from one_by_one(batch[max(piece.first - start, 0) : max(end - start, 0)])
                 start += len(batch)
-                if len(values) >= count:
-                    return values[:count]
-            if start < piece.first + piece.count:
+                if start >= end:
+                    break
+            if start < end:
                 raise vgx.DataError(f"{piece.file.name}: {FEWER}")
-        return values[:count]
 
 
 class _Cells:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,16 +80,16 @@ class GroupRows:
             message = f"{what}, and at most {GROUP_BYTES:,} are read as a whole"
             raise vgx.DataError(f"{message}; vgx pack writes smaller ones")
 
-    def values(self, column: str, count: int) -> list[Any]:
-        """Return the first values of a column."""
-        return ParquetRows([self.piece], self.features).values(column, count)
+    def values(self, column: str) -> Iterator[Any]:
+        """Yield the values of a column."""
+        return ParquetRows([self.piece], self.features).values(column)
 
 
 class _Shared:
-    """Values whose bytes are in memory once, however often they come."""
+    """Values whose bytes, or letters, are in memory once, however often they come."""
 
     def __init__(self) -> None:
-        self.known, self.bytes = dict[bytes, bytes](), 0
+        self.known, self.bytes = dict[bytes | str, bytes | str](), 0
 
     def of(self, value: Any) -> Any:
         """Return a value like this one."""
@@ -97,7 +97,7 @@ class _Shared:
             return {key: self.of(inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [self.of(inner) for inner in value]
-        if not isinstance(value, bytes):
+        if not isinstance(value, bytes | str):
             return value
         if value not in self.known:
             self.known[value] = value
