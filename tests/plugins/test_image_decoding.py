@@ -17,7 +17,7 @@ import vgx
 from vgx.data.store import open_store
 from vgx.errors import DataError
 from vgx_builtin import backbones
-from vgx_builtin.files import image_decoding
+from vgx_builtin.files import image_decoding, image_files
 
 
 def chunk(name, data):
@@ -338,6 +338,49 @@ def test_a_tiff_file_of_a_kind_that_is_not_read_is_said_to_be_that(without_tifff
         DataError, match=r"a\.tif: .*\(a TIFF of a kind that Pillow cannot read, or"
     ):
         read(tiff(noise(4, 6, 1), compression=50001))  # WebP
+
+
+# --- formats that are decoded byte by byte -------------------------------------------------------
+
+
+def in_qoi(array):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "QOI")
+    return file.getvalue()
+
+
+def in_ppm(array):
+    """With a white of 1023, which Pillow scales to 255: a few bytes for each pixel."""
+    height, width, _ = array.shape
+    return (
+        b"P6 %d %d 1023\n" % (width, height) + (array.astype(np.uint16) * 4).astype(">u2").tobytes()
+    )
+
+
+def in_runs(array):
+    """A BMP file of runs of one pixel each, and grey as its palette."""
+    height, width, _ = array.shape
+    rows = [b"".join(b"\1%c" % grey for grey in row) + b"\0\0" for row in array[::-1, :, 0]]
+    data = b"".join(rows) + b"\0\1"
+    palette = b"".join(bytes([grey, grey, grey, 0]) for grey in range(256))
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(data), 0, 0, 256, 0)
+    start = 14 + len(info) + len(palette)
+    return struct.pack("<2sIHHI", b"BM", start + len(data), 0, 0, start) + info + palette + data
+
+
+@pytest.mark.parametrize("written", [in_qoi, in_ppm, in_runs])
+def test_an_image_may_need_more_reads_than_its_header_may(written, monkeypatch):
+    monkeypatch.setattr(image_files, "MAX_READS", 300)
+    array = np.random.default_rng(0).integers(0, 255, (40, 30, 1), np.uint8).repeat(3, 2)
+    made = np.asarray(read(written(array)).convert("RGB"))
+    assert (np.abs(made.astype(int) - array) <= 1).all()  # of 1023, a little is lost
+
+
+def test_a_file_that_is_looked_through_without_end_is_refused(monkeypatch):
+    """The beginning of a JPEG file and no marker after it: Pillow looks at each byte."""
+    monkeypatch.setattr(image_files, "MAX_READS", 300)
+    with pytest.raises(DataError, match="a.tif: OSError: no image, or one that takes too long to"):
+        read(b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(10**5))
 
 
 # --- what is no image --------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from vgx_builtin.files.image_files import (
     POINTER,
     FewReads,
     NonRgb,
+    hold_for_python,
     open_bounded,
     require_rgb,
 )
@@ -81,6 +82,7 @@ def _opened(image: ImageFile.ImageFile, file: IO[bytes], non_rgb: NonRgb, channe
     if width * height > MAX_PIXELS:
         raise vgx.DataError(_too_many(width * height))
     scale_transparency(image)
+    hold_for_python(image, file)
     if non_rgb == "skip":
         require_rgb(image, channels)
     if (deep := read_deep(image, file, channels)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Literal
 import vgx
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 NonRgb = Literal["skip", "convert"]
 
@@ -102,6 +103,19 @@ class FewReads:
     def tell(self) -> int:
         """Return the place in the file."""
         return self.file.tell()
+
+
+def hold_for_python(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
+    """Hold the whole file of an open image in memory if its decoder is one in Python.
+
+    These read a few bytes for each pixel, and they end with the file or with the pixels, so that
+    nobody counts how often they read.
+    """
+    from PIL import Image
+
+    if any(tile.codec_name in Image.DECODERS for tile in image.tile):
+        file.seek(0)
+        image.fp = io.BytesIO(file.read())
 
 
 def require_rgb(image: Image.Image, channels: int) -> None:
