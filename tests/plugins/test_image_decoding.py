@@ -17,7 +17,8 @@ import vgx
 from vgx.data.store import open_store
 from vgx.errors import DataError
 from vgx_builtin import backbones
-from vgx_builtin.files import image_decoding, image_files
+from vgx_builtin.files import formats, image_decoding, image_files
+from vgx_builtin.files.jxl import jxl_pixels
 
 
 def chunk(name, data):
@@ -414,6 +415,59 @@ def test_too_many_pixels_are_said_in_our_own_words(sides):
                 patch.setattr(Image, "MAX_IMAGE_PIXELS", None)
             with pytest.raises(DataError, match=f"^a.tif: {pixels}smaller$"):
                 read(b"\x89PNG\r\n\x1a\n" + claim + chunk(b"IDAT", b""))
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(1, 1), (8, 8), (256, 8), (40, 24), (3, 7), (32, 18), (200, 300), (9000, 2), (1, 600),
+     (360, 300), (400, 300), (300, 200), (320, 180), (375, 300), (600, 300)],
+)  # fmt: skip
+@pytest.mark.parametrize("boxes", [False, True])
+def test_the_size_of_a_jpeg_xl_image_is_known_before_it_is_decoded(size, boxes):
+    pytest.importorskip("pillow_jxl")
+    assert formats.load_reader("JXL")
+    file = io.BytesIO()
+    Image.new("L", size).save(file, "JXL", use_container=boxes)
+    assert jxl_pixels(file) == size[0] * size[1]
+    assert read(file.getvalue()).size == size
+
+
+# A codestream that says 20,000 x 20,000 pixels and ends: no small sides; 2 and 19,999 in 18 bits
+# for the height; 1, the width is the same.
+LARGE = b"\xff\n" + (2 << 1 | 19_999 << 3 | 1 << 21).to_bytes(9, "little")
+
+
+def box(kind, data):
+    return struct.pack(">I4s", 8 + len(data), kind) + data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LARGE,
+        box(b"JXL ", b"\r\n\x87\n") + box(b"free", bytes(5)) + box(b"jxlc", LARGE),
+        box(b"JXL ", b"\r\n\x87\n") + struct.pack(">I4s", 0, b"jxlc") + LARGE,
+        box(b"JXL ", b"\r\n\x87\n") + struct.pack(">I4sQ", 1, b"jxlc", 27) + LARGE,
+        box(b"JXL ", b"\r\n\x87\n")
+        + b"".join(box(b"jxlp", bytes(4) + LARGE[n : n + 3]) for n in range(0, 11, 3)),
+    ],
+    ids=["bare", "in a box", "in the last box", "in a large box", "in pieces"],
+)
+def test_a_jpeg_xl_image_of_too_many_pixels_is_not_decoded(data):
+    pytest.importorskip("pillow_jxl")
+    with pytest.raises(DataError, match=r"^a\.tif: 400,000,000 pixels, and at most 67,108,864 are"):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"", box(b"jxlc", LARGE[:6]), box(b"free", b"") * 2000 + box(b"jxlc", LARGE)],
+    ids=["nothing", "a torn one", "too many boxes before it"],
+)
+def test_a_jpeg_xl_file_without_an_image_is_unreadable(rest):
+    pytest.importorskip("pillow_jxl")
+    with pytest.raises(DataError, match=r"^a\.tif: a JPEG XL file that is broken at its beginning"):
+        read(box(b"JXL ", b"\r\n\x87\n") + rest)
 
 
 @pytest.mark.parametrize(

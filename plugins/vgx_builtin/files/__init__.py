@@ -10,6 +10,7 @@ zips             zip files
 tar_stream       the members of a tar file, one after another
 tars             tar files
 image_places     a folder, a zip file or a tar file, opened in the same way
+jxl              how large a JPEG XL image is
 tiffs            TIFF files as tifffile reads them
 deep_images      files that Pillow reads in part
 image_decoding   files as images

@@ -16,14 +16,16 @@ from vgx_builtin.files import formats
 from vgx_builtin.files.deep_images import COLOURS, READS_MORE, read_deep
 from vgx_builtin.files.image_files import (
     IS_POINTER,
-    MAX_PIXELS,
     POINTER,
     FewReads,
     NonRgb,
     hold_for_python,
     open_bounded,
+    require_few_pixels,
     require_rgb,
+    too_many,
 )
+from vgx_builtin.files.jxl import jxl_pixels
 from vgx_builtin.files.tiffs import read_tiff
 
 if TYPE_CHECKING:
@@ -55,9 +57,9 @@ def decode(file: IO[bytes], name: str, non_rgb: NonRgb, channels: int = 3) -> Re
     from PIL import Image, UnidentifiedImageError
 
     Image.init()
-    readers, few_reads = _readers(file, name), cast("IO[bytes]", FewReads(file))
+    few_reads = cast("IO[bytes]", FewReads(file))
     try:
-        with Image.open(few_reads, formats=readers) as image:
+        with Image.open(few_reads, formats=_readers(file)) as image:
             return _opened(image, file, non_rgb, channels)
     except UnidentifiedImageError as error:
         return _of_other_kind(file, name, channels, error)
@@ -68,7 +70,7 @@ def decode(file: IO[bytes], name: str, non_rgb: NonRgb, channels: int = 3) -> Re
     # Pillow's own bounds are larger; it tells the number of pixels.
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         pixels = int(re.sub(r"\D.*", "", str(error).partition("(")[2]) or 0)
-        raise vgx.DataError(f"{name}: {_too_many(pixels)}") from error
+        raise vgx.DataError(f"{name}: {too_many(pixels)}") from error
     # Decoders raise many kinds of error for bad files; for the user they all mean the same.
     except Exception as error:
         kind = " (a TIFF of a kind that Pillow cannot read, or torn)" if _is_tiff(file) else ""
@@ -78,9 +80,7 @@ def decode(file: IO[bytes], name: str, non_rgb: NonRgb, channels: int = 3) -> Re
 def _opened(image: ImageFile.ImageFile, file: IO[bytes], non_rgb: NonRgb, channels: int) -> Read:
     from PIL import ImageOps
 
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise vgx.DataError(_too_many(width * height))
+    require_few_pixels(image.width * image.height)
     scale_transparency(image)
     hold_for_python(image, file)
     if non_rgb == "skip":
@@ -95,14 +95,16 @@ def _opened(image: ImageFile.ImageFile, file: IO[bytes], non_rgb: NonRgb, channe
     return _expected(image, channels)
 
 
-def _readers(file: IO[bytes], name: str) -> list[str]:
+def _readers(file: IO[bytes]) -> list[str]:
     """Return the formats that a file may have. Raises `DataError` for one that nothing reads."""
     from PIL import Image
 
     kind = formats.newer_kind(file.read(formats.HEAD))
     file.seek(0)
     if kind and not formats.load_reader(kind):
-        raise vgx.DataError(f"{name}: its format is {kind}; {formats.INSTALL} reads it")
+        raise vgx.DataError(f"its format is {kind}; {formats.INSTALL} reads it")
+    if kind == "JXL":  # its reader decodes an image as soon as it opens it
+        require_few_pixels(jxl_pixels(file))
     return [kind] if kind else [known for known in formats.FORMATS if known in Image.OPEN]
 
 
@@ -114,11 +116,6 @@ def _made_by_vgx(image: Image.Image) -> bool:
 def _is_tiff(file: IO[bytes]) -> bool:
     file.seek(0)
     return file.read(4).startswith(TIFF)
-
-
-def _too_many(pixels: int) -> str:
-    """Return why an image is not decoded, and what to do."""
-    return f"{pixels:,} pixels, and at most {MAX_PIXELS:,} are decoded: make the image smaller"
 
 
 def _expected(image: Read, channels: int) -> Read:

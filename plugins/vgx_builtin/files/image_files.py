@@ -105,6 +105,17 @@ class FewReads:
         return self.file.tell()
 
 
+def too_many(pixels: int) -> str:
+    """Return why an image is not decoded, and what to do."""
+    return f"{pixels:,} pixels, and at most {MAX_PIXELS:,} are decoded: make the image smaller"
+
+
+def require_few_pixels(pixels: int) -> None:
+    """Raise `DataError` for an image of so many pixels that it is not decoded."""
+    if pixels > MAX_PIXELS:
+        raise vgx.DataError(too_many(pixels))
+
+
 def hold_for_python(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     """Hold the whole file of an open image in memory if its decoder is one in Python.
 
