@@ -96,7 +96,7 @@ def _opened(image: ImageFile.ImageFile, file: IO[bytes], non_rgb: NonRgb, channe
 
 
 def _readers(file: IO[bytes]) -> list[str]:
-    """Return the formats that a file may have. Raises `DataError` for one that nothing reads."""
+    """Return the formats that a file may have. Raises `DataError` for one that is not read."""
     from PIL import Image
 
     kind = formats.newer_kind(file.read(formats.HEAD))
