@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import vgx
 from vgx import images as pictures
@@ -25,6 +26,7 @@ from vgx.errors import RecipeError, StorageError
 from vgx.sampling import draw as sampling
 
 ROOT = Path(__file__).parents[2]
+OLD = ROOT / "tests" / "data" / "run-of-format-1"  # a VAE-GAN of 8 pixels, with averaged weights
 CPU = torch.device("cpu")
 
 
@@ -42,13 +44,44 @@ def latents(n):
 
 def test_a_run_whose_networks_are_built_differently_now_says_why(tmp_path):
     """As after an update of vgx or of a plugin: here the recipe is changed instead."""
-    shutil.copytree(ROOT / "tests" / "data" / "run-of-format-1", tmp_path / "0001-old")
+    shutil.copytree(OLD, tmp_path / "0001-old")
     recipe = tmp_path / "0001-old" / "recipe.yaml"
     vgx.load(recipe.parent)
     recipe.write_text(recipe.read_text().replace("type: conv-transpose", "type: dcgan"))
     expected = r"does not fit the decoder .*(?s:.*)another version of vgx .* environment\.json"
     with pytest.raises(StorageError, match=expected):
         vgx.load(recipe.parent)
+
+
+def test_a_loaded_model_has_the_averaged_weights_and_draws_with_them():
+    """As the files of the checkpoint have them: the trained ones give other images."""
+    (checkpoint,) = (OLD / "checkpoints").iterdir()
+    saved = load_file(checkpoint / "model.safetensors")
+    codes = load_file(checkpoint / "latents.safetensors")["codes"]  # [K, 4]
+
+    def under(prefix):
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in saved.items()
+            if name.startswith(prefix)
+        }
+
+    model = vgx.load(OLD, device="cpu")
+    for name in ("encoder", "decoder"):
+        averaged, loaded = under(f"average.module.{name}."), model.by_name[name].state_dict()
+        assert loaded.keys() == averaged.keys()
+        assert all(torch.equal(loaded[key], averaged[key]) for key in averaged), name
+    # A mix of one latent is a stored latent itself, so its image is among those of all of them.
+    drawn = vgx.sample(OLD, "weighted-mix", 3, settings={"of": 1}, device="cpu")  # [3, 3, 8, 8]
+    far = {}
+    for prefix in ("average.module.decoder.", "decoder."):
+        decoder = model.recipe.decoder.build(model.recipe.latent, model.recipe.image).eval()
+        decoder.load_state_dict(under(prefix))
+        with torch.no_grad():
+            images = decoder(codes).sigmoid()  # [K, 3, 8, 8]
+        far[prefix] = torch.cdist(drawn.flatten(1), images.flatten(1), p=torch.inf).amin(1).max()
+    assert far["average.module.decoder."] < 1e-6
+    assert far["decoder."] > 1e-4
 
 
 def test_what_comes_from_elsewhere_goes_to_the_device_of_the_model(model):
