@@ -16,9 +16,13 @@ from PIL import Image
 
 import vgx
 from vgx.console import Console
+from vgx.data.batches import Batches, as_images
 from vgx.data.split import held_out
 from vgx.data.store import open_store
+from vgx.engine.build import evaluating
+from vgx.engine.engine import Engine
 from vgx.evaluation.features import FeatureCache, real_sets
+from vgx.evaluation.metrics import measure_training
 from vgx.parts.values import ImageSpec
 from vgx.runs import checkpoint
 from vgx.runs import directory as rundir
@@ -173,6 +177,53 @@ def test_the_figures_are_those_of_the_pictures(tiny_run):
     recon = (model.decode(model.encode(images)) * 255).round() / 255
     errors = (images - recon).square().mean((1, 2, 3)).double()
     assert figure == pytest.approx((-10 * errors.log10()).mean().item(), abs=1e-4)
+
+
+OLD = TINY.parents[1] / "tests" / "data" / "run-of-format-1"
+
+
+def test_only_held_out_images_are_reconstructed(vgx_here, tmp_path):
+    """L1 over the images of the split, worked out from what the model gives; not of the others."""
+    run = shutil.copytree(OLD, tmp_path / "0001-old")
+    with (run / "recipe.yaml").open("a") as file:
+        file.write("eval: {holdout: 0.25}\n")
+    code, _, err = vgx_here("eval", run, "--metrics", "l1", "--seeds", 1)
+    assert code == 0, err
+    said = json.loads((run / "evaluation.json").read_text())
+    model = vgx.load(run, device="cpu")
+    store = open_store(model.recipe.dataset.build(model.recipe.image), model.recipe.image)
+    held = held_out(store.hashes, 0.25)
+    images = as_images(store.images[:], "cpu")  # [N, C, H, W]
+    recon = (model.decode(model.encode(images)) * 255).round() / 255
+    errors = (images - recon).abs().mean((1, 2, 3)).double()  # [N]
+    for part in ("reconstruction", "latent"):
+        assert (said[part]["split"], said[part]["pictures"]) == ("held out", held.sum())
+    figure = said["reconstruction"]["figures"]["l1"]["mean"]
+    assert figure == pytest.approx(errors[held].mean().item(), abs=1e-6)
+    assert figure != pytest.approx(errors[~held].mean().item(), abs=1e-4)
+    assert figure != pytest.approx(errors.mean().item(), abs=1e-4)
+
+
+def test_a_training_measures_on_held_out_images_with_averaged_weights():
+    """L1 of the reconstructions, by hand from the networks of the engine."""
+    asked = recipe(**{"eval.holdout": 0.25, "eval.every": 1, "eval.metrics": ["l1"]})
+    store = open_store(asked.dataset.build(asked.image), asked.image)
+    engine = Engine(asked, 6, 48)
+    minibatches = Batches(store.images, 8, 0, torch.device("cpu"))
+    for number in range(2):
+        engine.step(number, [minibatches[number]])
+    cache = FeatureCache(asked.image, torch.device("cpu"), on_disk=False)
+    found = measure_training(engine, store, 2, cache)["l1"]
+    images = as_images(store.images[:], "cpu")  # [N, C, H, W]
+    held, errors = held_out(store.hashes, 0.25), {}
+    for name, networks in (("averaged", engine.ema.module), ("trained", engine.networks)):
+        encoder, decoder = networks["encoder"], networks["decoder"]
+        with torch.no_grad(), evaluating([encoder, decoder]):
+            recon = decoder(encoder(images).mean).sigmoid()
+        errors[name] = (images - (recon * 255).round() / 255).abs().mean((1, 2, 3))  # [N]
+    assert found == pytest.approx(errors["averaged"][held].mean().item(), abs=1e-6)
+    for others in (errors["averaged"][~held], errors["trained"][held]):
+        assert found != pytest.approx(others.mean().item(), abs=1e-5)
 
 
 def test_no_training_sees_what_is_held_out(monkeypatch):
