@@ -39,6 +39,43 @@ def copied(engine):
     }
 
 
+def test_the_networks_get_augmented_images():
+    """All parts in their order, worked out by hand: the left half black, then mirrored."""
+
+    class Black(vgx.Augmentation, type="black-left"):
+        """Paint the left half black."""
+
+        def build(self, image):
+            return lambda images, _: images * (torch.arange(image.width) >= image.width // 2)
+
+    mirror = {"type": "horizontal-flip", "p": 1}
+    recipe = tiny({**VAE, "augment": [mirror, mirror]})
+    recipe = recipe.model_copy(update={"augment": (Black(), recipe.augment[0])})
+    engine = Engine(recipe, 1)
+    real = pictures(0)
+    step = forward(engine, 0, real)
+    expected = real.clone()
+    expected[..., :8] = 0
+    expected = expected.flip(-1)
+    assert torch.equal(step.real, expected)
+    assert torch.allclose(step.posterior.mu, engine.networks["encoder"](expected).mu, atol=1e-6)
+
+
+def test_each_minibatch_is_augmented_with_its_own_draws(monkeypatch):
+    """Which of 8 equal images a step mirrors: by chance no two of 6 minibatches are alike."""
+    recipe = tiny({"augment": ["horizontal-flip"], "train.discriminator_steps": 2})
+    engine = Engine(recipe, 3)
+    seen = []
+    monkeypatch.setattr(engine, "observe", lambda _, step: seen.append(step.real))
+    real = pictures(0, 1).expand(8, -1, -1, -1)
+    for number in range(3):
+        engine.step(number, batches(real, real))
+    mirrored = [(images == real.flip(-1)).flatten(1).all(1) for images in seen]
+    for images, turned in zip(seen, mirrored, strict=True):
+        assert torch.equal(images, real.flip(-1).where(turned[:, None, None, None], real))
+    assert len({tuple(turned.tolist()) for turned in mirrored}) == 6
+
+
 def test_each_player_gets_the_plain_orders_gradient():
     """One forward pass serves both: their gradients are those of separate detached passes."""
     recipe = tiny({"losses": [{"type": "bce-adversarial", "weight": 3}, {"type": "l1"}]})
@@ -215,6 +252,16 @@ def test_a_gan_has_no_encoder_and_learns_from_the_prior():
     assert torch.equal(step.prior, torch.sigmoid(engine.networks["decoder"](step.z)))
     engine.step(0, batches(pictures(0)))
     assert torch.equal(engine.state({"step": 1}).latents["codes"], step.z)
+
+
+def test_of_a_run_with_an_encoder_the_draws_are_stored_and_not_the_means():
+    engine = Engine(tiny(VAE), 2)
+    step = forward(engine, 0, pictures(0), (0, 0, 0))
+    engine.step(0, batches(pictures(0)))
+    codes = engine.state({"step": 1}).latents["codes"]  # [8, 8]
+    drawn = (codes - step.posterior.mu) / (step.posterior.logvar / 2).exp()
+    noise = torch.empty(8, 8).normal_(generator=rng.generator(0, "posterior", 0, 0, 0))
+    assert torch.allclose(drawn, noise, atol=1e-5)
 
 
 def test_a_vae_has_no_discriminator():
