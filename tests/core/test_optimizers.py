@@ -75,6 +75,47 @@ def test_a_variant_is_what_timm_makes_of_the_name(name, plain, given, monkeypatc
     assert not torch.equal(ours(type=plain, **given), theirs)
 
 
+def by_hand(betas, decay, *, decoupled):
+    """Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019), with a rate of 0.01."""
+    first, second = betas
+
+    class Stepping:
+        def __init__(self, parameters):
+            self.kept = [(p, torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+            self.number = 0
+
+        def step(self):
+            self.number += 1
+            for parameter, mean, square in self.kept:
+                gradient = parameter.grad
+                if decoupled:
+                    parameter.data -= 0.01 * decay * parameter.data
+                else:
+                    gradient = gradient + decay * parameter.data
+                mean.add_((1 - first) * (gradient - mean))
+                square.add_((1 - second) * (gradient**2 - square))
+                size = (square / (1 - second**self.number)).sqrt() + 1e-8
+                parameter.data -= 0.01 * mean / (1 - first**self.number) / size
+
+    return moved(Stepping)
+
+
+@pytest.mark.parametrize(("name", "decoupled"), [("adam", False), ("adamw", True)])
+def test_adam_has_the_averages_and_the_decay_of_the_recipe(name, decoupled):
+    """Three steps by hand; each of the settings counts."""
+    given = {"betas": (0.8, 0.9), "weight_decay": 0.3}
+    others = ({}, {"betas": (0.8, 0.9)}, {"weight_decay": 0.3})
+    for settings in (given, *others):
+        expected = by_hand(
+            settings.get("betas", (0.5, 0.999)),
+            settings.get("weight_decay", 0),
+            decoupled=decoupled,
+        )
+        torch.testing.assert_close(ours(type=name, **settings), expected, rtol=0, atol=1e-5)
+    assert all((ours(type=name, **given) - ours(type=name, **each)).abs().max() > 1e-3
+               for each in others)  # fmt: skip
+
+
 def test_nesterov_needs_a_momentum():
     """timm's `sgd` has Nesterov's momentum; without any it is the plain method, step by step."""
     assert torch.equal(ours(type="sgd"), moved(lambda params: torch.optim.SGD(params, 0.01)))
