@@ -245,7 +245,16 @@ UNKNOWN = {
     "alpha_dropout": lambda: F.alpha_dropout(torch.ones(2), 0.5, True),
     "gumbel_softmax": lambda: F.gumbel_softmax(torch.ones(2, 3)),
     "rrelu": lambda: nn.RReLU()(torch.ones(2, 3)),
+    "binomial": lambda: torch.distributions.Binomial(5, torch.full((2,), 0.5)).sample(),
+    "_standard_gamma": lambda: torch.distributions.Gamma(torch.ones(2), torch.ones(2)).sample(),
+    "_sample_dirichlet": lambda: torch.distributions.Beta(torch.ones(2), torch.ones(2)).rsample(),
+    "dropout_": lambda: torch.dropout_(torch.ones(2, 3), 0.5, True),
+    "fractional_max_pool2d": lambda: nn.FractionalMaxPool2d(2, 3)(MAPS[0]),
+    "fractional_max_pool3d_with_indices": lambda: nn.FractionalMaxPool3d(2, 2, return_indices=True)(
+        MAPS
+    )[0],
 }
+MAPS = torch.rand(2, 2, 9, 9, 9, generator=torch.Generator().manual_seed(0))
 HEADS = nn.MultiheadAttention(4, 2, dropout=0.5)
 TOKENS = torch.ones(2, 3, 4)
 ATTENTION = {
@@ -253,7 +262,16 @@ ATTENTION = {
         TOKENS, TOKENS, TOKENS, dropout_p=0.5
     ),
     "multi_head_attention_forward": lambda: HEADS(TOKENS, TOKENS, TOKENS),
+    "lstm": lambda: recurrent(nn.LSTM, 0.5, TOKENS),
+    "gru": lambda: recurrent(nn.GRU, 0.5, nn.utils.rnn.pack_sequence([*TOKENS])),
+    "rnn_tanh": lambda: recurrent(nn.RNN, 0.5, TOKENS),
 }
+
+
+def recurrent(kind, dropout, tokens):
+    with rng.ambient(0, "weights"):
+        layers = kind(4, 3, num_layers=2, dropout=dropout)
+    return layers(tokens)[0]
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
@@ -270,8 +288,9 @@ def test_draws_that_cannot_be_cut_are_refused_with_what_to_write_instead(name):
 
 
 @pytest.mark.parametrize("name", ATTENTION)
-def test_dropout_inside_of_attention_is_refused(name):
-    with pytest.raises(RecipeError, match=f"^{name} draws .* inside of attention use no dropout"):
+def test_dropout_inside_of_attention_and_of_recurrent_layers_is_refused(name):
+    advice = "inside of attention and of recurrent layers use no dropout"
+    with pytest.raises(RecipeError, match=f"^{name} draws .* {advice}"):
         each(2, lambda _: ATTENTION[name]())
 
 
@@ -282,6 +301,7 @@ def test_what_draws_nothing_is_computed_as_ever():
         lambda: still(TOKENS, TOKENS, TOKENS)[0],
         lambda: F.scaled_dot_product_attention(TOKENS, TOKENS, TOKENS, is_causal=True),
         lambda: F.scaled_dot_product_attention(x, x, x, torch.eye(2), 0.0, scale=1.0),
+        lambda: recurrent(nn.LSTM, 0.0, TOKENS), lambda: recurrent(nn.GRU, 0.0, TOKENS),
     ]  # fmt: skip
     try:
         for call in calls:
@@ -294,8 +314,34 @@ def test_every_handler_is_tried_above():
     """A function that is added needs a test."""
     tried = {*DRAWS, *PLANES, *UNKNOWN, *ATTENTION}
     names = {function.__name__ for function in draws.HANDLERS}
-    beside = {"feature_alpha_dropout"}  # as alpha_dropout
-    assert names <= {name.split(".")[-1].split(" ")[0] for name in tried} | beside
+    tried = {name.split(".")[-1].split(" ")[0] for name in tried}
+    alike = {name.rstrip("_") for name in tried} | {"rnn_relu", "native_dropout"}
+    alike |= {f"fractional_max_pool{n}d{end}" for n in (2, 3) for end in ("", "_with_indices")}
+    alike |= {f"feature_{name}" for name in tried}
+    assert {name.rstrip("_") for name in names} <= alike
+
+
+def test_every_function_of_pytorch_that_draws_is_known():
+    """Those that PyTorch marks, under each name that a part may call them by.
+
+    Names that begin with `_` are what these call, but for two that are what a distribution calls.
+    """
+    known = {"_sample_dirichlet", "_standard_gamma"}
+    kernels = {"miopen_rnn"}  # what an LSTM calls on a GPU of AMD
+    marked, missing = set(), set()
+    for schema in torch._C._jit_get_all_schemas():
+        space, _, name = schema.name.partition("::")
+        if space != "aten" or (name[0] == "_" and name not in known) or name in kernels:
+            continue
+        packet = getattr(torch.ops.aten, name, None)
+        overload = getattr(packet, schema.overload_name or "default", None)
+        if torch.Tag.nondeterministic_seeded in getattr(overload, "tags", ()):
+            marked.add(name)
+            faces = [getattr(place, name, None) for place in (torch, torch.Tensor, F)]
+            missing |= {name for face in faces if callable(face) and face not in draws.HANDLERS}
+    assert len(marked) > 40
+    assert known <= marked
+    assert missing == set()
 
 
 # --- BatchNorm -----------------------------------------------------------------------------------

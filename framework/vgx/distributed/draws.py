@@ -9,8 +9,8 @@ Letters: P processes, n rows of a process.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,10 +33,8 @@ class WholeDraws(TorchFunctionMode):
     ) -> Any:
         """Call a function of PyTorch."""
         del types
-        handler = HANDLERS.get(func)
-        if handler is None or not shares():
-            return func(*args, **(kwargs or {}))
-        return handler(func, *args, **(kwargs or {}))
+        call = partial(HANDLERS[func], func) if func in HANDLERS and shares() else func
+        return call(*args, **(kwargs or {}))
 
 
 def _in_place(func: Function, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -54,15 +52,12 @@ def _like(func: Function, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def _of_size(func: Function, *args: Any, **kwargs: Any) -> Any:
     """Draw for `torch.rand(2, 3)`, `torch.rand((2, 3))` and `torch.randint(9, (2, 3))`."""
-    limits: tuple[Any, ...] = ()
-    if func is torch.randint:
-        limits = tuple(each for each in args if isinstance(each, int))
-        args = args[len(limits) :]
+    limits = tuple(each for each in args if func is torch.randint and isinstance(each, int))
+    args = args[len(limits) :]
     size = kwargs.pop("size", args[0] if args and isinstance(args[0], Sequence) else args)
     if len(size) == 0:
         return func(*limits, size=(), **kwargs)
-    whole = (size[0] * group().size, *size[1:])
-    return own_rows(func(*limits, size=whole, **kwargs))
+    return own_rows(func(*limits, size=(size[0] * group().size, *size[1:]), **kwargs))
 
 
 def _dropout(
@@ -78,15 +73,14 @@ def _unknown(func: Function, *_: Any, **__: Any) -> Any:
     raise RecipeError(
         f"{func.__name__} draws random numbers that several processes can't share; draw with "
         "uniform_, normal_ or randint for the images in the first dimension, or inside of "
-        "`with vgx.replicated():`, where each process draws the same; inside of attention use no "
-        "dropout"
+        "`with vgx.replicated():`, where each process draws the same; inside of attention and of "
+        "recurrent layers use no dropout"
     )
 
 
 def _in_training(func: Function, *args: Any, **kwargs: Any) -> Any:
     given = inspect.signature(func).bind(*args, **kwargs).arguments
-    attention = "dropout_p" in given
-    draws = given.get("training", attention) and given.get("dropout_p", 1)
+    draws = given.get("training", "dropout_p" in given) and given.get("dropout_p", 1)
     return _unknown(func) if draws else func(*args, **kwargs)
 
 
@@ -95,11 +89,16 @@ def _attention(func: Function, *args: Any, **kwargs: Any) -> Any:
     return _unknown(func) if draws else func(*args, **kwargs)
 
 
+def _recurrent(func: Function, *args: Any) -> Any:
+    rate = next(place for place, each in enumerate(args) if isinstance(each, float))
+    return _unknown(func) if args[rate] and args[rate + 1] else func(*args)  # dropout, training
+
+
 def _for_all(tensor: Tensor) -> Tensor:
     """[P*n, ...]  Return a new tensor like one [n, ...], in its memory layout."""
     size = (group().size * len(tensor), *tensor.shape[1:])
     # Dimensions in the order in which they lie in memory; that of a single image may lie anywhere.
-    steps = [math.inf if len(tensor) == 1 else tensor.stride(0), *tensor.stride()[1:]]
+    steps = [float("inf") if len(tensor) == 1 else tensor.stride(0), *tensor.stride()[1:]]
     order = sorted(range(tensor.dim()), key=lambda each: -steps[each])
     return torch.empty_permuted(size, order, dtype=tensor.dtype, device=tensor.device)
 
@@ -115,15 +114,18 @@ _DRAWING: dict[Function, tuple[Any, ...]] = {
         F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout, torch.feature_dropout,
     ),
     _unknown: (
-        torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.randperm,
-        Tensor.bernoulli, Tensor.multinomial, torch.alpha_dropout, torch.feature_alpha_dropout,
-        torch.rrelu, F.gumbel_softmax,
+        torch.bernoulli, torch.binomial, torch.multinomial, torch.normal, torch.poisson,
+        torch._sample_dirichlet, torch._standard_gamma, torch.randperm,  # noqa: SLF001
+        torch.alpha_dropout, torch.alpha_dropout_, torch.dropout_, torch.feature_alpha_dropout,
+        torch.feature_alpha_dropout_, torch.feature_dropout_, torch.native_dropout, torch.rrelu,
+        torch.rrelu_, Tensor.bernoulli, Tensor.multinomial, F.fractional_max_pool2d,
+        F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d,
+        F.fractional_max_pool3d_with_indices, F.gumbel_softmax,
     ),
     _in_training: (
         F.alpha_dropout, F.feature_alpha_dropout, F.rrelu, F.multi_head_attention_forward,
     ),
     _attention: (F.scaled_dot_product_attention,),
+    _recurrent: (torch.gru, torch.lstm, torch.rnn_relu, torch.rnn_tanh),
 }  # fmt: skip
-HANDLERS: dict[Any, Function] = {
-    func: handler for handler, functions in _DRAWING.items() for func in functions
-}
+HANDLERS: dict[Any, Function] = {func: how for how, funcs in _DRAWING.items() for func in funcs}
