@@ -65,18 +65,19 @@ def test_a_window_is_read_to_its_end_before_the_next(case):
 
 @given(orders(), st.data())
 def test_the_next_groups_are_those_of_the_next_window(case, data):
+    """A window has the next `width` groups of its epoch; after the last one comes another epoch."""
     groups, width, _ = case
     order, edges = Windowed(*case), np.cumsum([0, *groups])
     position = data.draw(st.integers(0, len(order) - 1))
     coming = order.next_groups(3, 1, position)
-    both = np.concatenate([order.rows(3, epoch, 0, len(order)) for epoch in (1, 2)])
-    of = (np.searchsorted(edges, both, "right") - 1)[position:].tolist()
-    later = list(dict.fromkeys(of))
-    assert 1 <= len(coming) <= width
-    # After what is left of the window of the position, at most `width` groups, they come first.
-    assert any(set(coming) <= set(later[n : n + len(coming)]) for n in range(width + 1)) or set(
-        coming
-    ) <= set(later)
+    windows = []
+    for epoch in (1, 2):
+        of = np.searchsorted(edges, order.rows(3, epoch, 0, len(order)), "right") - 1
+        seen = list(dict.fromkeys(of.tolist()))  # each group of the epoch, window by window
+        windows += [set(seen[n : n + width]) for n in range(0, len(seen), width)]
+        if epoch == 1:
+            here = seen.index(of[position]) // width
+    assert sorted(coming) == sorted(windows[here + 1])
 
 
 @pytest.mark.parametrize("groups", [[50] * 10, [1] * 100, [100]])
