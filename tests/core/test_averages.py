@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from vgx.engine.averages import new_statistics
 from vgx.engine.build import evaluating, sigmoid
 from vgx.engine.engine import Engine
 from vgx.runs import checkpoint
-from vgx.training import session
+from vgx.training import loop, session
 from vgx.training.loop import Training
 from vgx.training.verify import verify
 
@@ -116,9 +117,59 @@ def test_without_averages_there_is_nothing_to_refresh():
     assert all(torch.equal(before[n], t) for n, t in engine.state({}).model.items())
 
 
+@pytest.mark.parametrize(("per_epoch", "passes"), [(100, 22), (5, 5)])
+def test_statistics_are_of_512_images_of_the_next_minibatches_or_of_an_epoch(per_epoch, passes):
+    """21 minibatches of 24 images are 504 of them. After a step they are taken once."""
+    asked = []
+    training = SimpleNamespace(
+        recipe=recipe(batch=24),
+        engine=SimpleNamespace(
+            rollbacks=0, refresh_average=lambda number, each: asked.append((number, [*each]))
+        ),
+        batches=SimpleNamespace(per_epoch=per_epoch, shared=lambda number, _: number),
+        done=7,
+        numbers=range(14, 16),
+        refreshed=(6, 0),
+    )
+    for _ in range(2):
+        Training.refresh_average(training)
+    assert asked == [(7, [*range(14, 14 + passes)])]
+
+
+def test_what_is_drawn_measured_and_saved_has_the_new_statistics(tmp_path, monkeypatch):
+    """Each at steps of its own, for a step gives the averages those of the trained networks."""
+    new = {}  # whether they were, by what was done and the step
+
+    def note(what, step, model):
+        key = next(key for key in model if key.endswith("running_mean") and "average" in key)
+        new[what, step] = not torch.equal(model[key], model[key.removeprefix("average.module.")])
+
+    def drawing(engine, store, run, step, draw=loop.draw):
+        note("drawn", step, engine.state({}).model)
+        return draw(engine, store, run, step)
+
+    def measuring(engine, store, step, cache, measure=loop.measure_training):
+        note("measured", step, engine.state({}).model)
+        return measure(engine, store, step, cache)
+
+    def saving(run, state, *kept, save=checkpoint.save):
+        note("saved", state.numbers["step"], state.model)
+        return save(run, state, *kept)
+
+    monkeypatch.setattr(loop, "draw", drawing)
+    monkeypatch.setattr(loop, "measure_training", measuring)
+    monkeypatch.setattr(checkpoint, "save", saving)
+    often = {"eval.every": 3, "eval.metrics": ["l1"]}
+    asked = vgx.load_recipe(TINY, {**VAE, "train.fakes": [], **often, "train.steps": 5,
+                                   "train.save_every": 4, "train.draw_every": 100})  # fmt: skip
+    session.run(asked, tmp_path / "a", console=Console(file=io.StringIO()))
+    steps = {"drawn": (1, 2, 5), "measured": (3, 5), "saved": (4, 5)}
+    assert new == {(what, step): True for what, each in steps.items() for step in each}
+
+
 @pytest.mark.slow
 def test_a_run_saves_the_new_statistics_and_repeats(tmp_path):
-    """Also after a resume, whose first images and checkpoint are those of a run without a stop."""
+    """Also after a resume, whose images and checkpoint are those of a run without a stop."""
     quiet = Console(file=io.StringIO())
     changes = {"ema": 0.9, "save_every": 4, "draw_every": 4}
     whole = session.run(recipe(steps=12, **changes), tmp_path / "a", console=quiet)
@@ -126,6 +177,9 @@ def test_a_run_saves_the_new_statistics_and_repeats(tmp_path):
     session.resume(parts, recipe(steps=12, **changes), console=quiet)
     one, two = checkpoint.load(whole)[1].model, checkpoint.load(parts)[1].model
     assert all(torch.equal(one[name], two[name]) for name in one)
+    drawn = [{p.name: p.read_bytes() for p in run.samples.iterdir()} for run in (whole, parts)]
+    assert len(drawn[0]) >= 7
+    assert drawn[0] == drawn[1]
     name = next(n for n in one if n.startswith("average.module.encoder") and "running_mean" in n)
     assert not torch.equal(one[name], one[name.removeprefix("average.module.")])
     assert verify(whole, console=quiet) == (9, 12)

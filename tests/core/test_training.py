@@ -24,6 +24,7 @@ from vgx.errors import DataError, DivergedError, HubError, RecipeError, Stopped
 from vgx.runs import checkpoint, reading
 from vgx.runs.directory import find
 from vgx.training import loop, session
+from vgx.training.preparing import length_of
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -228,6 +229,13 @@ def test_epochs_are_counted_in_minibatches():
     run = trained({"train.epochs": 2, "train.save_every": 100})
     assert run.read_log()[-1]["step"] == 16
     assert run.read_log()[-1]["epoch"] == 2
+
+
+@pytest.mark.parametrize(("epochs", "minibatches", "steps"), [(1, 3, 3), (2, 3, 6), (3, 5, 5)])
+def test_epochs_are_rounded_up_to_whole_steps(epochs, minibatches, steps):
+    """Of 8 minibatches an epoch: 8 / 3, 16 / 3 and 24 / 5 steps; latents of an epoch are stored."""
+    asked = {"train.epochs": epochs, "train.discriminator_steps": minibatches}
+    assert length_of(tiny(asked), 8) == (steps, 64)
 
 
 def test_a_run_can_be_trained_longer_and_is_then_the_longer_run():
