@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 
 import pytest
+from forkserver import NO_PAGE
 
 OFTEN = ("log_every", "draw_every", "save_every")
 # The negative control: every draw comes from the one generator that everybody shares.
@@ -48,6 +52,30 @@ def test_a_run_repeats_whatever_is_done_on_the_way(
     for log in logs:  # what two of them logged is the same
         assert all(line["losses"] == first.get(line["step"], line["losses"]) for line in log)
     record_property("cases", n)
+
+
+PROGRAM = (
+    f"{NO_PAGE}import sys\nfrom vgx.cli import run_program\nsys.exit(run_program(sys.argv[1:]))"
+)
+
+
+@pytest.mark.bar("R8")
+def test_a_run_repeats_where_sets_have_another_order(tmp_path, tiny, end_of):
+    """In Pythons of their own, each with other hashes of text; forks of one process share them."""
+    sets = ("train.steps=20", "train.clip=0.1", "train.draw_every=100", "train.save_every=20")
+    words = [word for text in sets for word in ("--set", text)]
+    ends = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, "run", str(tiny), *words, "--out", str(folder)],
+            env={**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            check=True,
+        )
+        ends.append(end_of(*folder.iterdir()))
+    assert ends[0][0] == "step-00000020"
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.chaos
