@@ -151,8 +151,10 @@ def test_a_run_ends_with_the_step_the_term_and_the_last_good_one(recipe, how):
         session.run(broken, registry=registry, console=Console(file=io.StringIO()))
     assert diverged.value.exit_code == 6
     run = find()
-    for path in checkpoint.committed(run):
-        state = checkpoint.load(run)[1]
+    assert len(checkpoint.steps(run)) >= 2
+    for step in checkpoint.steps(run):
+        path, state = checkpoint.load_step(run, step)
+        assert state.numbers["step"] == step
         tensors = (state.model | state.optimizer | state.latents).values()
         assert all(t.isfinite().all() for t in tensors if t.is_floating_point()), path
     assert [line["step"] for line in run.read_log()] == [1, 2, 3, 4]
