@@ -10,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 
@@ -157,6 +158,15 @@ def two_workers(forkserver, folder, **environment):
     return started
 
 
+def at_work(folder):
+    """Whether a Python that was started in a folder is left, whoever started it."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is not ours
+            if f"VGX_RUNS={folder / 'runs'}\0".encode() in (process / "environ").read_bytes():
+                return True
+    return False
+
+
 def states(folder):
     """The states of the trials, in their order."""
     with contextlib.closing(sqlite3.connect(folder / "sweeps/tiny/study.db")) as study:
@@ -208,7 +218,9 @@ def test_workers_end_with_their_runs_saved_when_the_process_that_started_them_is
         assert time.monotonic() < end
         time.sleep(0.2)
     assert len(runs) == 2
-    time.sleep(2)  # in which a worker that went on would begin with the third trial
+    while at_work(tmp_path):  # one that went on would begin with the third trial
+        assert time.monotonic() < end
+        time.sleep(0.2)
     assert every(tmp_path / "runs") == runs
     assert states(tmp_path) == ["WAITING"] * 3
 
@@ -227,6 +239,7 @@ def test_workers_that_do_not_notice_it_train_on(forkserver, tmp_path, record_pro
     started.wait()
     time.sleep(5)
     holders = [run.holder() for run in every(tmp_path / "runs")]
+    assert at_work(tmp_path)
     for holder in filter(None, holders):
         os.kill(int(re.search(r"\d+", holder)[0]), signal.SIGKILL)
     record_property("seen", f"{sum(map(bool, holders))} of 2 train on")
