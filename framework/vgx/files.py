@@ -1,8 +1,8 @@
 """Paths as users write them, files written whole, errors of the disk as messages.
 
-A file is written whole: beside its place, as `.unfinished-` and 16 hexadecimal digits, and renamed.
-Its writer holds this file with an flock, which ends with the process. So whoever writes into the
-same folder next can tell what a killed process left, and removes it.
+A file or a new folder is written whole: beside its place, as `.unfinished-` and 16 hexadecimal
+digits, and renamed. Its writer holds it with an flock, which ends with the process. So whoever
+writes into the same folder next can tell what a killed process left, and removes it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -246,16 +245,26 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     require_new(folder)
     with storage(folder):
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.absolute().parent))
+        (parent := folder.absolute().parent).mkdir(parents=True, exist_ok=True)
+        tidy(parent)
+        # Names that cannot be guessed, so nobody has made a link there that would be followed. The
+        # first of them is tidied by nobody: the folder is not held yet.
+        place = parent / f".new-{secrets.token_hex(8)}"
+        place.mkdir()
+        held = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        with suppress(OSError):  # a disk without locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+        place = place.rename(parent / f".unfinished-{secrets.token_hex(8)}")
     try:
         yield place
         with storage(folder):
-            place.chmod(0o777 & ~_umask())
             place.replace(folder)
+            flush_directory(parent)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
+    finally:
+        os.close(held)
 
 
 def require_new(folder: Path) -> None:
@@ -267,24 +276,21 @@ def require_new(folder: Path) -> None:
             raise StorageError(f"{folder}: {message}")
 
 
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
 def tidy(folder: Path) -> None:
-    """Remove the unfinished files in a folder that no process holds: their writers were killed."""
+    """Remove what is unfinished in a folder and held by no process: its writers were killed."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if not (UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)):
+            whole = entry.is_dir(follow_symlinks=False)
+            known = whole or entry.is_file(follow_symlinks=False)
+            if not (UNFINISHED.fullmatch(entry.name) and known):
                 continue
             with suppress(OSError):  # held, or removed just now
-                # For writing, since NFS gives an exclusive lock for nothing less.
-                descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                # Files for writing, since NFS gives an exclusive lock for nothing less.
+                mode = os.O_RDONLY if whole else os.O_RDWR
+                descriptor = os.open(entry.path, mode | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    Path(entry.path).unlink()
+                    (shutil.rmtree if whole else os.unlink)(entry.path)
                 finally:
                     os.close(descriptor)
 

@@ -308,15 +308,9 @@ def encode_animation(
         return file.getvalue()
     name, options = ANIMATIONS[ending]
     frames[0].save(
-        file,
-        name,
-        save_all=True,
-        append_images=frames[1:],
-        duration=milliseconds,
-        loop=0,
-        exif=_mark(),
-        **options,
-    )
+        file, name, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0,
+        exif=_mark(), **options,
+    )  # fmt: skip
     return file.getvalue()
 
 

@@ -1,19 +1,16 @@
 """Any data set as shards of parquet, in the layout of the hub and of the library `datasets`.
 
-A folder is written under a hidden name beside its place, and renamed when all of it is there.
+A folder appears under its name when all of it is written.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
 import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,7 @@ from vgx.console import Console
 from vgx.data.cache import parse_bytes
 from vgx.data.decode import MACHINE, guarded
 from vgx.data.store import announce, open_source
-from vgx.files import flush_directory, storage
+from vgx.files import flush_directory, new_folder, require_new, storage
 from vgx.images import ahead, threads
 from vgx.recipe.library import recipes
 
@@ -79,7 +76,8 @@ def pack_images(
             console.warn(notice)
         labels = source if isinstance(source, vgx.Labelled) and recipe.image.classes else None
         count = min(len(source), limit or len(source))
-        with _folder(out) as folder, guarded():
+        with new_folder(out) as folder, guarded():
+            (folder / "data").mkdir()
             shards = Shards(folder, sizes, _features(labels))
             with console.progress("Packing", count) as advance:
                 for row in ahead(lambda index: _read(source, index), range(count), threads()):
@@ -257,48 +255,9 @@ def _features(labels: vgx.Labelled | None) -> dict[str, Any]:
     return features
 
 
-# --- the folder ----------------------------------------------------------------------------------
-
-
 def _require_empty(out: Path) -> None:
     """Raise `StorageError` unless a folder can be made at a path."""
-    with storage(out):
-        if not (out.exists() or out.is_symlink()):
-            return
-        if not out.is_dir():
-            raise vgx.StorageError(f"{out}: a file is there; give a new folder")
-        if out.samefile(Path.cwd()) or out.is_mount():  # another folder takes its place at the end
+    require_new(out)
+    with storage(out):  # another folder takes its place at the end
+        if out.exists() and (out.samefile(Path.cwd()) or out.is_mount()):
             raise vgx.StorageError(f"{out}: a disk or the working directory; give another folder")
-        if others := sorted(path.name for path in out.iterdir()):
-            message = f"other files are there, {len(others):,} in all, such as {others[0]}"
-            raise vgx.StorageError(f"{out}: {message}; give an empty folder or a new one")
-
-
-@contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    """Give the block a hidden folder, which becomes `out` at the end and is removed on an error.
-
-    What a killed process left of one is removed. Raises `StorageError`, also when another process
-    writes there.
-    """
-    place = out.with_name(f".{out.name}.packing")
-    with storage(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        place.mkdir(exist_ok=True)
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise vgx.StorageError(f"{out}: another vgx pack writes there") from None
-            shutil.rmtree(place / "data", ignore_errors=True)
-            (place / "data").mkdir()
-            try:
-                yield place
-                place.rename(out)
-            except BaseException:
-                shutil.rmtree(place, ignore_errors=True)
-                raise
-            flush_directory(out.parent)
-        finally:
-            os.close(descriptor)

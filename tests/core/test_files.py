@@ -19,6 +19,8 @@ import pytest
 import vgx
 from vgx.files import (
     HELPS,
+    UNFINISHED,
+    new_folder,
     open_own,
     opened,
     read_file,
@@ -207,6 +209,35 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one_and_nothing_else(t
     write_file(tmp_path / "a.txt", "new")
     rest = {path.name for path in (link, other)}
     assert {*names(tmp_path)} == {"a.txt", "mine", f".unfinished-{'d' * 16}", *rest}
+
+
+def test_folders_of_killed_writers_are_removed_too_and_no_link_is_followed(tmp_path):
+    left, link = (tmp_path / f".unfinished-{letter * 16}" for letter in "ac")
+    for folder in (left, tmp_path / "mine"):
+        folder.mkdir()
+        (folder / "half").write_text("half")
+    link.symlink_to("mine")
+    with new_folder(tmp_path / "a") as held:
+        assert UNFINISHED.fullmatch(held.name)  # so it would be removed
+        assert not left.exists()
+        (held / "half").write_text("half")
+        write_file(tmp_path / "b.txt", "new")
+        assert (held / "half").exists()  # of a writer that lives
+    assert {*names(tmp_path)} == {"a", "b.txt", "mine", link.name}
+    assert names(tmp_path / "mine") == names(tmp_path / "a") == ["half"]
+    with pytest.raises(vgx.StorageError, match="not an empty folder"), new_folder(tmp_path / "a"):
+        pass
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_new_folder_has_the_permissions_of_any_other(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with new_folder(tmp_path / "a"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 @pytest.mark.bar("L3")

@@ -33,8 +33,8 @@ from vgx.data.store import Store
 from vgx.distributed.processes import from_first
 from vgx.engine.build import use_same_kernels
 from vgx.engine.optimizers import unwrapped
-from vgx.errors import DivergedError, Stopped, StorageError, noticing
-from vgx.files import storage, write_file
+from vgx.errors import DivergedError, RecipeError, Stopped, StorageError, noticing
+from vgx.files import storage, tidy, write_file
 from vgx.parts.kinds import Prior
 from vgx.parts.registry import Registry
 from vgx.parts.values import CodeSpec
@@ -194,8 +194,7 @@ def _codes(
 def _kept(run: Run, model: Model, name: str, console: Console) -> Latents | None:
     """Return the codes in a folder of the prior. What is not of this model is removed."""
     folder = run.place(kept.FOLDER, name)
-    for left in folder.parent.glob(".unfinished-*"):  # of an encoding that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    tidy(folder.parent)  # an encoding that was killed
     if not folder.exists():
         return None
     try:
