@@ -101,9 +101,8 @@ def _read(source: vgx.Source, index: int) -> Row:
     """Return image `index`, which was decoded to see that it is whole."""
     try:
         opened = source[index]
-        if isinstance(source, vgx.Encoded) and not isinstance(opened, np.ndarray):
-            return Row(index, source.encoded(index))
-        return Row(index, _as_png(opened))
+        file = source.encoded(index) if isinstance(source, vgx.Encoded) else b""
+        return Row(index, file or _as_png(opened))
     except vgx.Dropped as reason:
         return Row(index, dropped=str(reason))
     # Decoders raise many kinds of error for bad files; each means the same to the user.

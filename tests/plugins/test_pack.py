@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deep_files import noise, png16, tiff
 from PIL import Image
 
 import vgx
@@ -62,6 +63,18 @@ def test_files_stay_the_files_that_they_were(tmp_path, pictures, registry):
     assert shard.name == "train-00000-of-00001.parquet"
     about = pq.ParquetFile(shard).metadata
     assert [about.row_group(number).num_rows for number in range(3)] == [10, 10, 5]
+
+
+@pytest.mark.parametrize(("image", "words"), [
+    (png16(noise(6, 5, 3)), ()), (tiff(noise(6, 5, 3)), ()),
+    (tiff(noise(6, 5, 3).astype(np.float32)), ()), (tiff(noise(6, 5, 2)), ("image.channels=2",)),
+], ids=["png of 16 bits", "tiff of 16 bits", "tiff of floats", "tiff of 2 channels"])  # fmt: skip
+def test_files_that_are_decoded_as_arrays_stay_files_too(tmp_path, registry, image, words):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(image)
+    out = tmp_path / "out"
+    assert packed(tmp_path / "in", out, registry, overrides=words) == f"1 images in 1 file in {out}"
+    assert [row["image"]["bytes"] for row in rows_of(out)] == [image]
 
 
 def test_an_archive_is_packed_as_its_folder(tmp_path, pictures, registry):

@@ -115,7 +115,10 @@ class Encoded(Source, Protocol):
     """A sequence of images that are in files, or in rows that hold what a file would."""
 
     def encoded(self, index: int) -> bytes:
-        """Return the file of image `index` as it is, before it is decoded."""
+        """Return the file of image `index` as it is, before it is decoded.
+
+        It is empty for an image that is in no file, such as numbers in a column.
+        """
         ...
 
 

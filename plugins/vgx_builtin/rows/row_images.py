@@ -54,10 +54,13 @@ class RowImages:
             return decode(found, name, self.non_rgb, self.channels)
 
     def encoded(self, index: int) -> bytes:
-        """Return the file of an image as it is, or the numbers of an array. Raises as above."""
+        """Return the file of an image as it is; of numbers, which are in none, no bytes.
+
+        Raises as above.
+        """
         found, name = self._find(index)
         if isinstance(found, np.ndarray):
-            return found.tobytes()
+            return b""
         with open_regular(found, name) if isinstance(found, Path) else found as file:
             return whole(file, name)
 
