@@ -88,7 +88,7 @@ def gather(
         "map": panels.get("map"),
         "neighbours": panels.get("neighbours"),
         "metrics": metrics,
-        "audit": audit or None,
+        "audit": {"rows": [], "losses": {}, "flows": [], "notes": [], **audit} if audit else None,
         "drawing": drawing,
         "family": family(run),
         "made": _made(environment, recipe),

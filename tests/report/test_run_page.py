@@ -128,6 +128,16 @@ def test_what_an_older_audit_does_not_say_takes_no_page_away(copy):
     assert len(data["audit"]["rows"]) == 3
 
 
+@pytest.mark.parametrize("name", ["rows", "losses", "flows", "notes"])
+def test_an_audit_with_one_of_its_fields_alone_costs_the_others(copy, name):
+    """The script of the page reads all four of them: a missing one would leave the page empty."""
+    file = copy.path / "audit.json"
+    given = json.loads(file.read_text())[name]
+    file.write_text(json.dumps({name: given}))
+    empty = {"rows": [], "losses": {}, "flows": [], "notes": []}
+    assert written(copy)["audit"] == {**empty, name: given}
+
+
 def test_terms_stand_with_the_player_whom_they_move(whole):
     charts = data_in(page_of(whole))["curves"]["groups"]
     groups = {group["title"]: [*lines_of(group)] for group in charts}
