@@ -76,12 +76,7 @@ def fork(
 @trust_option
 @common
 def replay(
-    run: str | None,
-    step: int,
-    data: str | None,
-    out: Path | None,
-    device: str | None,
-    trust: bool,
+    run: str | None, step: int, data: str | None, out: Path | None, device: str | None, trust: bool
 ) -> None:
     """Do step N of RUN once more: its images, losses, gradients, and what the discriminator saw.
 
@@ -103,14 +98,10 @@ def replay(
         moved = vgx.load_recipe(trained.recipe_file, (), registry, data, moved=True)
     found = replaying.replay(trained, step, moved, device, console)
     rows = [
-        (
-            record.label,
-            f"{record.value:.6g}",
-            f"{record.weight:.4g}",
-            *("-" if n is None else f"{n:.3g}" for n in record.norms(found.networks).values()),
-        )
+        (record.label, f"{record.value:.6g}", f"{record.weight:.4g}",
+         *("-" if n is None else f"{n:.3g}" for n in record.norms(found.networks).values()))
         for record in found.terms.values()
-    ]
+    ]  # fmt: skip
     console.table(("term", "value", "weight", *found.networks), rows)
     console.print("The columns of networks have the norms of each term's gradient, unweighted")
     if found.differs:

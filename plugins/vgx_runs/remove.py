@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shutil
-import stat
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from vgx.errors import BusyError, StorageError
+from vgx.errors import BusyError, Notice, StorageError
 from vgx.files import storage
 from vgx.runs.directory import Run
 
@@ -30,7 +31,9 @@ def require_run(run: Run) -> None:
     if not path.is_dir():
         raise StorageError(f"{path}: no run")
     unborn = _NUMBERED.fullmatch(path.resolve().name) and not run.others()
-    if not unborn and not all(_is_file(path / name) for name in NEEDED):
+    with storage(path), os.scandir(path) as entries:
+        files = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    if not unborn and not files.issuperset(NEEDED):
         what = f"no run, since it does not have {' and '.join(NEEDED)}; nothing was removed"
         raise StorageError(f"{path}: {what}")
     if holder := run.holder():
@@ -39,18 +42,12 @@ def require_run(run: Run) -> None:
         raise BusyError(f"{path}: {message}")
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
-        return False
-
-
 def remove(run: Run) -> None:
     """Remove a run and all that is in it; links in it are removed, and not what they lead to.
 
     It gets another name first, so nobody finds a run of which half is removed. What an earlier
-    removal left that was killed is removed too.
+    removal left is removed too, or a notice says why it cannot be. Raises `StorageError` when some
+    of the run stays.
     """
     require_run(run)
     path = run.path.resolve()
@@ -60,9 +57,23 @@ def remove(run: Run) -> None:
     if holder := Run(aside).holder():  # it has begun since
         aside.rename(path)
         raise BusyError(f"{path}: process {holder} is training here; it was not removed")
+    _delete(aside)
     for folder in path.parent.glob(".*"):
         if _REMOVED.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
-            with storage(folder):
-                while folder.is_dir():
-                    with suppress(FileNotFoundError):  # another process may remove it too
-                        shutil.rmtree(folder)
+            try:
+                _delete(folder)
+            except StorageError as error:
+                warnings.warn(str(error), Notice, stacklevel=2)
+
+
+def _delete(folder: Path) -> None:
+    """Delete what is aside, or all of it that can be. Raises `StorageError` when some stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        while folder.is_dir():
+            with suppress(FileNotFoundError):  # another process may remove it too
+                shutil.rmtree(folder)
+    except OSError as error:
+        what = "the rest of a run that vgx rm removed and vgx list no longer shows"
+        message = f"{what} cannot be deleted: {error.strerror}; delete this folder yourself"
+        raise StorageError(f"{folder}: {message}") from error

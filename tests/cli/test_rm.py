@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 from unittest import mock
 
@@ -146,18 +147,63 @@ def test_two_may_remove_at_the_same_time(vgx_here, monkeypatch):
     run = made()
     left = run.path.with_name(".0009-b.removed-" + "0" * 16)
     (left / "samples").mkdir(parents=True)
-    really, calls = remove.shutil.rmtree, []
+    really, calls = shutil.rmtree, []
 
-    def interrupted(folder):
+    def interrupted(folder, ignore_errors=False):
         calls.append(folder.name)
-        if calls == [folder.name]:
+        if calls.count(folder.name) > 2:
+            really(folder)
+        elif not ignore_errors:
             raise FileNotFoundError(folder / "samples")
-        really(folder)
 
     monkeypatch.setattr(remove.shutil, "rmtree", interrupted)
     assert vgx_here("rm", 1, "--yes")[0] == 0
-    assert len(calls) == 3
+    assert len(calls) == 6
     assert [*run.path.parent.iterdir()] == []
+
+
+@pytest.fixture
+def stuck(monkeypatch):
+    """Folders called `root` cannot be deleted, as if another user had made them."""
+    unlink, rmdir = os.unlink, os.rmdir
+
+    def refusing(really):
+        def refused(path, **more):
+            if Path(path).name == "root":
+                raise PermissionError(13, "Permission denied", str(path))
+            really(path, **more)
+
+        return refused
+
+    monkeypatch.setattr(os, "unlink", refusing(unlink))
+    monkeypatch.setattr(os, "rmdir", refusing(rmdir))
+
+
+def test_what_cannot_be_deleted_is_named_and_all_else_is_deleted(vgx_here, stuck):
+    run = made()
+    (run.path / "root").mkdir()
+    code, _, err = vgx_here("rm", 1, "--yes")
+    (left,) = run.path.parent.iterdir()
+    assert code == 5
+    assert " ".join(err.split()) == (
+        f"vgx: {left}: the rest of a run that vgx rm removed and vgx list no longer shows cannot be "
+        "deleted: Permission denied; delete this folder yourself"
+    )
+    assert [path.name for path in left.iterdir()] == ["root"]
+
+
+def test_what_an_earlier_removal_left_keeps_no_run(vgx_here, stuck):
+    """Whether it is found before the run's own folder or after."""
+    run, other = made(), made("b")
+    runs = run.path.parent
+    left = [runs / f".0009-{name}.removed-{'0' * 16}" for name in "abc"]
+    for folder in left:
+        (folder / ("root" if folder == left[1] else "samples")).mkdir(parents=True)
+    code, out, err = vgx_here("rm", 1, 2, "--yes")
+    assert (code, [*runs.iterdir()]) == (0, [left[1]])
+    assert "2 removed, 3.0 MB freed" in out
+    assert f"NOTICE: {left[1]}: the rest of a run" in err
+    assert not other.path.exists()
 
 
 def test_a_run_that_ended_before_it_began_can_be_removed(vgx_here):
