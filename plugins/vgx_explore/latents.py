@@ -5,6 +5,7 @@ Letters: N latents, Z the latent shape, D the number of its values, P values of 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -54,7 +55,8 @@ def draw_faces(run: Run, *, best: bool = False) -> tuple[vgx.Model, Faces]:
     else `weighted-mix` does, or `prior` when too few latents are stored. Raises `RecipeError` when
     none of them does.
     """
-    refused: list[str] = []
+    # The page says less of an error: it is sent to others, and messages may name paths.
+    refused, errors = list[str](), list[str]()
     own = vgx.load_recipe(run.recipe_file, (), registry_of(run)).sampler
     for name, settings in ((None, {}), ("weighted-mix", {"anchors": "fresh"}), ("prior", {})):
         if own.own_images and name in (None, own.type):  # no page opens what a recipe names
@@ -65,7 +67,8 @@ def draw_faces(run: Run, *, best: bool = False) -> tuple[vgx.Model, Faces]:
             # A seed for each: some samplers mix the same stored latents for all images of a seed.
             drawn = [draw_latents(prepared, 1, seed) for seed in range(DRAWN)]
         except vgx.RecipeError as error:
-            refused.append(str(error))
+            refused.append(f"{name or own.type} cannot draw here")
+            errors.append(str(error))
             continue
         if prepared.part.row_length is not None:
             refused.append(f"{prepared.part.type} draws rows of images")
@@ -73,10 +76,12 @@ def draw_faces(run: Run, *, best: bool = False) -> tuple[vgx.Model, Faces]:
         far = far_from_stored(torch.cat([each.z for each in drawn]), prepared.codes)  # [DRAWN]
         drawn = [each for each, shown in zip(drawn, far, strict=True) if shown]
         if len(drawn) >= SHOWN:
+            for text in errors:
+                warnings.warn(text, vgx.Notice, stacklevel=2)
             return model, _faces(prepared, drawn, refused)
         as_stored = "draws latents of training images as they are, or nearly so"
         refused.append(f"{prepared.part.type} {as_stored}")
-    raise vgx.RecipeError(f"{run.path}: nothing can be drawn: {'; '.join(refused)}")
+    raise vgx.RecipeError(f"{run.path}: nothing can be drawn: {'; '.join(refused + errors)}")
 
 
 def _faces(prepared: Prepared, drawn: Sequence[Latents], refused: Sequence[str]) -> Faces:

@@ -179,12 +179,9 @@ def _smallest(data: bytes, images: Callable[[bytes], Tensor], wanted: Tensor) ->
 def _image(spec: vgx.ImageSpec) -> dict[str, Any]:
     """Return what the page needs to know to make an image of the recipe of a photo."""
     return {
-        "channels": spec.channels,
-        "height": spec.height,
-        "width": spec.width,
-        "fit": spec.fit,
+        "channels": spec.channels, "height": spec.height, "width": spec.width, "fit": spec.fit,
         "background": list(colour(spec.background)),
-    }
+    }  # fmt: skip
 
 
 def _facts(model: vgx.Model, shown: Faces, decoder: Network, encoder: Network | None) -> list[str]:
@@ -212,18 +209,12 @@ def page(data: Mapping[str, Any], packed: Mapping[str, bytes]) -> str:
         for name in ("explore.html", "explore.css", "explore.js", "worker.js")
     )
     packed = {**packed, "worker": worker.encode()}
-    return filled(
-        text,
-        data,
-        title=f"{data['name']} - vgx explore",
-        style=style,
-        code=code,
-        packed="\n".join(
-            f'<script type="application/octet-stream" id="{name}">{_base64(content)}</script>'
-            for name, content in packed.items()
-        ),
-        engine=f"onnxruntime-web {engine.RELEASE.version}",
+    scripts = "\n".join(
+        f'<script type="application/octet-stream" id="{name}">{_base64(content)}</script>'
+        for name, content in packed.items()
     )
+    title, version = f"{data['name']} - vgx explore", f"onnxruntime-web {engine.RELEASE.version}"
+    return filled(text, data, title=title, style=style, code=code, packed=scripts, engine=version)
 
 
 def _base64(content: bytes) -> str:

@@ -186,8 +186,8 @@ def test_what_cannot_be_deleted_is_named_and_all_else_is_deleted(vgx_here, stuck
     (left,) = run.path.parent.iterdir()
     assert code == 5
     assert " ".join(err.split()) == (
-        f"vgx: {left}: the rest of a run that vgx rm removed and vgx list no longer shows cannot be "
-        "deleted: Permission denied; delete this folder yourself"
+        f"vgx: {left}: the rest of a run that vgx rm removed and vgx list no longer shows cannot "
+        "be deleted: Permission denied; delete this folder yourself"
     )
     assert [path.name for path in left.iterdir()] == ["root"]
 

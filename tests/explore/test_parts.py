@@ -286,6 +286,17 @@ def test_images_of_the_sampler_are_not_opened(run, recwarn):
     assert [each for each in recwarn if "opening the images" in str(each.message)] == []
 
 
+def test_the_page_has_no_message_that_names_the_folder_of_the_run(run):
+    """The sampler's message is for the user; the page, which is sent to others, says less."""
+    own = "{type: weighted-mix, of: 3, concentration: 1.0, anchors: shared}"
+    text = run.recipe_file.read_text()
+    run.recipe_file.write_text(text.replace(own, "{type: learned-prior}\nprior: transformer"))
+    with pytest.warns(vgx.Notice, match=f"train one: vgx fit {run.path}"):
+        _, faces = latents.draw_faces(run)
+    assert "weighted-mix (learned-prior cannot draw here)" in faces.origin
+    assert str(run.path) not in faces.origin
+
+
 # --- text --------------------------------------------------------------------------------------
 
 
