@@ -404,6 +404,27 @@ def test_executing_would_be_seen(text, tmp_path):
         test_nothing_executes_what_it_reads(tmp_path / "module.py")
 
 
+PRINTING = re.compile(r"print|rich\.print|(.*\.)?(secho|echo|echo_via_pager|std(out|err)\.write)")
+
+
+def prints(path):
+    """Whether a file shows text without the console."""
+    calls = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call))
+    return any(PRINTING.fullmatch(ast.unparse(call.func)) for call in calls)
+
+
+def test_text_is_shown_by_the_console_which_no_terminal_obeys():
+    """But for errors and warnings, which are made visible, and for texts of vgx itself."""
+    found = {path.relative_to(ROOT).as_posix() for path in FILES if prints(path)}
+    assert found == {"framework/vgx/cli/__init__.py", "framework/vgx/cli/inspect.py"}
+
+
+@pytest.mark.parametrize("text", ["print(1)", "click.echo(x)", "echo(x)", "sys.stdout.write(x)"])
+def test_printing_would_be_seen(text, tmp_path):
+    (tmp_path / "module.py").write_text(text)
+    assert prints(tmp_path / "module.py")
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_no_duck_is_asked_whether_it_quacks(path):
     text = path.read_text()

@@ -82,8 +82,8 @@ def pack(
 
     registry = vgx.discover(plugins)
     recipe = recipe_of(place, overrides, registry)
-    packed = pack_images(recipe, registry, out, Sizes.of(rows, shard), Console(), limit)
-    click.echo(packed)
+    console = Console()
+    console.print(pack_images(recipe, registry, out, Sizes.of(rows, shard), console, limit))
 
 
 COMMANDS = (look, pack)

@@ -273,6 +273,14 @@ def test_the_command(tmp_path, pictures, capsys):
                      standalone_mode=False)  # fmt: skip
 
 
+def test_names_of_files_are_shown_and_not_obeyed(tmp_path, pictures, capsys):
+    (pictures / "dogs" / "x\x1b]0;owned\x07.png").write_bytes(b"no image")
+    command.main([str(pictures), str(tmp_path / "out")], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert r"1 unreadable (dogs/x\x1b]0;owned\x07.png" in out
+    assert "\x1b" not in out
+
+
 SLOW = """
 import sys, time
 from vgx_data import pack
