@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load, load_file, save
 
 import vgx
+from vgx.cli import run_program
 from vgx.errors import StorageError
 from vgx.runs import checkpoint, exported
 from vgx.runs.directory import Run
@@ -102,6 +103,23 @@ def test_what_is_asked_for_is_added(run, tmp_path):
         vgx.sample(without)
     assert vgx.sample(without, "prior", n=2).shape == (2, 3, 8, 8)
     assert files(without) == ALWAYS  # nothing was written by drawing
+
+
+@pytest.mark.parametrize(("words", "wish"), [
+    ("", {}), ("--codes", {"codes": True}), ("--discriminator", {"discriminator": True}),
+    ("--explorer", {"explorer": True}), ("--license mit", {"license": "mit"}),
+    ("--base-model a/b", {"base_model": "a/b"}), ("--best", {"best": True}),
+])  # fmt: skip
+def test_each_option_of_the_command_asks_for_its_own(run, tmp_path, monkeypatch, words, wish):
+    def recorded(run, folder, wishes, *, best):
+        folder.mkdir()
+        asked.append((wishes, best))
+
+    asked = []
+    monkeypatch.setattr(exporting, "write_folder", recorded)
+    assert run_program(["export", str(run.path), str(tmp_path / "out"), *words.split()]) == 0
+    best = wish.pop("best", False)
+    assert asked == [(exporting.Wishes(**wish), best)]
 
 
 def test_the_page_to_play_with_is_asked_for(run, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import torch
 from model_hub import ModelHub, asked, serving
 
 import vgx
+from vgx.cli import run_program
 from vgx.recipe.model import Start
 from vgx.runs import exported, hub
 from vgx.runs.weights import read_weights
@@ -76,6 +77,13 @@ def test_what_is_pushed_is_what_is_loaded(online, folder, tmp_path):
     assert torch.equal(loaded.codes, local.codes)
     assert online.tokens == {f"Bearer {TOKEN}"}
     assert files_with(TOKEN.encode(), tmp_path) == []
+
+
+@pytest.mark.parametrize(("words", "visibility"), [([], None), (["--private"], "private")])
+def test_the_command_makes_a_model_private_when_that_is_asked(online, folder, words, visibility):
+    assert run_program(["push", str(folder), "o/n", *words]) == 0
+    assert set(online.commits[online.head]) >= {"vgx.json", "model.safetensors"}
+    assert online.visibility == visibility
 
 
 def test_it_is_downloaded_once(online, folder):
