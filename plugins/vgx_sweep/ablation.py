@@ -42,10 +42,7 @@ def _plain(parts: Sequence[vgx.Component]) -> list[Any]:
 
 
 def possible(
-    recipe: vgx.Recipe,
-    every: dict[str, dict[str, Any]],
-    registry: vgx.Registry,
-    device: str | None,
+    recipe: vgx.Recipe, every: dict[str, dict[str, Any]], registry: vgx.Registry, device: str | None
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return the variants that can be trained, and why others cannot, by name.
 

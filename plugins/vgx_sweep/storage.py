@@ -31,6 +31,8 @@ WAIT = 600  # seconds in which a server that was reached once may be away
 MAX_BYTES = 2**30  # of a file of SQLite
 PLAN, READY = "vgx", "vgx ready"  # attributes of a study
 POINT, FIGURES, RUNS, REASON = "point", "figures", "runs", "reason"  # attributes of a trial
+# What a file of SQLite has but tables and indexes; the query of a view, for one, may never end.
+PROGRAMS = "SELECT sql FROM sqlite_master WHERE sql NOT GLOB 'CREATE [TIU][AN]*'"
 SERVERS = ("postgresql://", "postgresql+psycopg://")
 
 
@@ -206,6 +208,7 @@ def names() -> list[str]:
 def connect(url: str, heartbeat: int, *, new: bool = True) -> Any:
     """Return Optuna's storage at a URL; with `new` its tables are made where they are missing."""
     optuna = require_optuna()
+    from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
     sqlite = url.startswith("sqlite")
@@ -214,6 +217,11 @@ def connect(url: str, heartbeat: int, *, new: bool = True) -> Any:
         # No connection is kept: it would be lost with the server, and warned of when forgotten.
         "poolclass": NullPool, "connect_args": {"connect_timeout": 10},
     }  # fmt: skip
+    if sqlite:  # Optuna asks the tables when it opens them, and the file may be a stranger's
+        with create_engine(url, poolclass=NullPool, **options).connect() as opened:
+            if program := opened.exec_driver_sql(PROGRAMS).scalar():
+                text = f"it has more than tables, which no sweep writes: {short(program)}"
+                raise vgx.StorageError(f"{url}: no study that can be read: {text}")
     try:
         rdb = optuna.storages.RDBStorage(
             url, options, heartbeat_interval=heartbeat, grace_period=4 * heartbeat,

@@ -81,11 +81,7 @@ def _wait(study: Study, print_line: Callable[[str], None], *, announced: bool) -
 
 
 def attempt(
-    study: Study,
-    trial: Any,
-    base: vgx.Recipe,
-    registry: vgx.Registry | None,
-    train: TrainOne,
+    study: Study, trial: Any, base: vgx.Recipe, registry: vgx.Registry | None, train: TrainOne
 ) -> str:
     """Do one trial: all runs of a point, one after the other; return why a recipe was refused."""
     figures: dict[str, float] = {}

@@ -118,8 +118,9 @@ def test_each_option_of_the_command_asks_for_its_own(run, tmp_path, monkeypatch,
     asked = []
     monkeypatch.setattr(exporting, "write_folder", recorded)
     assert run_program(["export", str(run.path), str(tmp_path / "out"), *words.split()]) == 0
-    best = wish.pop("best", False)
-    assert asked == [(exporting.Wishes(**wish), best)]
+    given = {**wish}
+    best = given.pop("best", False)
+    assert asked == [(exporting.Wishes(**given), best)]
 
 
 def test_the_page_to_play_with_is_asked_for(run, tmp_path, monkeypatch):

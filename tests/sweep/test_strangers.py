@@ -101,6 +101,35 @@ def test_values_that_no_worker_has_written_are_an_error_of_the_storage(file, sta
         rows()
 
 
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT x FROM n WHERE x = 2"
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("DROP TABLE version_info", f"CREATE VIEW version_info AS {ENDLESS}"),
+        (f"CREATE TRIGGER t AFTER UPDATE ON trials BEGIN INSERT INTO trials {ENDLESS}; END",),
+        ("CREATE VIRTUAL TABLE t USING fts5(x)",),
+    ],
+    ids=["view", "trigger", "virtual table"],
+)
+@pytest.mark.parametrize("new", [False, True])
+def test_a_file_with_more_than_tables_is_refused_before_it_is_asked_anything(
+    file, monkeypatch, statements, new
+):
+    """Optuna asks `version_info` when it opens a storage, and this view answers never."""
+
+    def asked(*_, **__):
+        raise AssertionError("opened by Optuna")
+
+    change(file, *statements)
+    monkeypatch.setattr(optuna.storages, "RDBStorage", asked)
+    with pytest.raises(vgx.StorageError, match=r"study\.db: no study that can .* writes: CREATE"):
+        storing.connect(storing.address("s", None), 15, new=new)
+    with pytest.raises(vgx.StorageError, match="no study that can be read"):
+        rows()
+
+
 def test_what_is_no_file_of_a_study_is_refused_and_not_waited_for(file, tmp_path):
     data = file.read_bytes()
     file.unlink()
