@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import signal
 from dataclasses import replace
@@ -20,6 +21,7 @@ from vgx.console import Console
 from vgx.data.order import Shuffled
 from vgx.data.split import held_out
 from vgx.errors import DivergedError, Stopped
+from vgx.runs import summed
 from vgx.runs.checkpoint import tensors as read_tensors
 from vgx.runs.trust import registry_of
 from vgx.second import fitting, kept, running
@@ -216,6 +218,16 @@ def test_a_damaged_prior_costs_the_prior_alone(made, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_prior_of_a_false_size_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    file = tmp_path / "prior" / "prior.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(summed.packed({"average.w": torch.zeros(3)}, "prior of vgx"))
+    os.truncate(file, 2**28)
+    monkeypatch.setattr(kept, "unpacked", lambda data, _: pytest.fail(f"{len(data)} bytes read"))
+    with pytest.raises(vgx.StorageError, match="prior.safetensors: not as it was written"):
+        kept.read(tmp_path)
+
+
 def test_a_prior_of_another_checkpoint_is_not_used(made, tmp_path):
     """Trained further, the run has another encoder: its codes are made anew."""
     run = copy_of(made, tmp_path)

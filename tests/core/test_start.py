@@ -221,6 +221,9 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
     with (tmp_path / "hole.safetensors").open("wb") as file:
         file.truncate(2**40)
     assert "at most" in refusal("hole.safetensors")
+    save_file({"encoder.w": torch.zeros(1)}, tmp_path / "long.safetensors")
+    os.truncate(tmp_path / "long.safetensors", 2**28)
+    assert "not as it was written" in refusal("long.safetensors")  # its header describes 4 bytes
     many = {f"encoder.{number}": torch.zeros(1) for number in range(20_001)}
     save_file(many, tmp_path / "many.safetensors")
     assert "20,001 tensors" in refusal("many.safetensors")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import resource
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from safetensors.torch import load_file
 
 from vgx.errors import StorageError
 from vgx.runs import summed
+from vgx.runs.checkpoint import MAX_TENSORS
 
 OF = "codes of step 4"
 MOST = 10_000
@@ -50,6 +53,15 @@ def test_a_file_that_breaks_off_is_refused(file, length):
     file.write_bytes(file.read_bytes()[:length])
     with pytest.raises(StorageError, match="not as it was written|has no sum"):
         summed.read(file, OF, MOST)
+
+
+def test_a_file_of_a_false_size_is_refused_before_it_is_read(file):
+    """It would fill the memory; the rest of it is a hole, and takes no room on the disk."""
+    os.truncate(file, 2**30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+    with pytest.raises(StorageError, match=r"fit\.safetensors: not as it was written: "):
+        summed.read(file, OF, MAX_TENSORS)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 2**10
 
 
 def test_what_belongs_to_something_else_is_refused(file):

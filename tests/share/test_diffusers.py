@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import vgx
 from vgx.console import Console
 from vgx.recipe.model import Start
+from vgx.runs import diffusers as reading
 from vgx.runs.weights import read_weights
 from vgx.sampling.model import Model
 from vgx.testing import full_step
@@ -151,6 +152,15 @@ def test_it_is_read_as_it_was_written(tmp_path):
 def no_onnx(monkeypatch):
     """ONNX files take seconds to write, and are not what is looked at."""
     monkeypatch.setattr(exporting, "_onnx_files", lambda _: {})
+
+
+def test_weights_of_a_false_size_are_refused_before_they_are_read(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    save_file({"encoder.w": torch.zeros(3)}, file)
+    os.truncate(file, 2**28)
+    with pytest.raises(vgx.StorageError, match=f"{file.name}: not as it was written"):
+        reading.read(tmp_path)
 
 
 @pytest.mark.usefixtures("no_onnx")

@@ -242,6 +242,21 @@ def tensors(data: bytes, name: Path) -> dict[str, Tensor]:
         raise StorageError(f"{name}: {type(error).__name__}: {error}") from error
 
 
+def whole(file: Path, most: int = MAX_TENSORS) -> bytes:
+    """Return a safetensors file of at most `most` bytes, all of which its header describes.
+
+    A file of a false size must not fill the memory first. Raises `OSError` and `StorageError`.
+    """
+    with opened(file, most) as data:
+        require_header(data.read(8), file)
+        try:
+            with safetensors.safe_open(file, framework="pt"):  # which maps it, and compares sizes
+                data.seek(0)
+        except Exception as error:
+            raise StorageError(f"{file}: not as it was written: {error}") from error
+        return data.read(os.fstat(data.fileno()).st_size)
+
+
 def require_header(first: bytes, name: Path) -> None:
     """Raise `StorageError` when the first 8 bytes of safetensors say that their header is huge."""
     if (header := int.from_bytes(first, "little")) > MAX_JSON:

@@ -36,6 +36,7 @@ LONGEST = 500  # characters in the name of a tensor
 _OF = {"encoder": ("encoder.", "quant_conv."), "decoder": ("decoder.", "post_quant_conv.")}
 # Names of attention in weights that were written before diffusers 0.13.
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_NAME = re.compile(r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)")
 _CONFIG = TypeAdapter(dict[str, Any])
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ def read(folder: Path) -> Autoencoder:
     if not weights.exists():
         raise StorageError(f"{folder}: {why_not(each.name for each in folder.iterdir())}")
     with storage(weights):
-        data = read_file(weights, checkpoint.MAX_TENSORS)
+        data = checkpoint.whole(weights)
     tensors = _named(checkpoint.tensors(data, weights), weights)
     try:
         scale = _scale(checked(config, _SCALE))
@@ -134,11 +135,7 @@ def _named(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
         if network is None or not tensor.is_floating_point() or len(name) > LONGEST:
             shown = short(visible(name[:LONGEST]))
             raise StorageError(f"{file}: {shown} is no weight of an encoder or decoder")
-        new = re.sub(
-            r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)",
-            lambda found: _OLD[found[0]],
-            name,
-        )
+        new = _OLD_NAME.sub(lambda found: _OLD[found[0]], name)
         named[f"{network}.{new}"] = tensor.float()
     return named
 

@@ -52,11 +52,7 @@ def looking_back(run: Run, recipe: Recipe, again: Command | None = None) -> Iter
 
 
 def other_images(
-    run: Run,
-    dataset: Dataset,
-    before: reading.Data,
-    store: Store,
-    again: Command | None = None,
+    run: Run, dataset: Dataset, before: reading.Data, store: Store, again: Command | None = None
 ) -> str:
     """Return the message for images that are not those of a run, which had those of `before`.
 

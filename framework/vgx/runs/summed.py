@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from vgx.errors import StorageError
-from vgx.files import read_file, replacing
-from vgx.runs.checkpoint import tensor_bytes, tensors
+from vgx.files import replacing
+from vgx.runs.checkpoint import tensor_bytes, tensors, whole
 
 _NONE = b"0" * 64  # stands in place of the sum while it is computed
 _SUM = re.compile(rb'"sha256":"([0-9a-f]{64})"')
@@ -36,7 +36,7 @@ def read(file: Path, of: str, most: int) -> dict[str, Tensor]:
 
     Raises `OSError`, and `StorageError` when a byte of it, or the text, is another.
     """
-    return unpacked(read_file(file, most), file, of)
+    return unpacked(whole(file, most), file, of)
 
 
 def unpacked(data: bytes, file: Path, of: str) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ All are safetensors. No part is built and no program is executed to read them.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple, get_args
 from torch import Tensor
 
 from vgx.errors import HubError, RecipeError, StorageError
-from vgx.files import opened, storage, user_path
+from vgx.files import storage, user_path
 from vgx.output import short, visible
 from vgx.recipe.model import NetworkName, Start
 from vgx.runs import checkpoint, diffusers, exported, hub
@@ -152,7 +151,6 @@ def _file(file: Path, name: str) -> _Found:
         new = file.with_suffix(".safetensors").name
         message = f"{file}: only .safetensors files are read, never pickles"
         raise StorageError(f"{message}; to convert it: vgx import-weights {file} {new}")
-    with storage(file), opened(file, checkpoint.MAX_TENSORS) as data:
-        content = data.read(os.fstat(data.fileno()).st_size)
-    tensors = checkpoint.tensors(content, file)
-    return _Found(name, 0, hashlib.sha256(content).hexdigest(), tensors)
+    with storage(file):
+        content = checkpoint.whole(file)
+    return _Found(name, 0, hashlib.sha256(content).hexdigest(), checkpoint.tensors(content, file))

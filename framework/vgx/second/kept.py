@@ -20,12 +20,12 @@ from vgx import rng
 from vgx.engine.memory import MemoryLimit
 from vgx.engine.surroundings import untouched
 from vgx.errors import StorageError
-from vgx.files import read_file, storage
+from vgx.files import storage
 from vgx.parts.kinds import Prior
 from vgx.parts.values import CodeSpec, LatentSpec
 from vgx.recipe.model import Recipe
 from vgx.runs import exported, summed
-from vgx.runs.checkpoint import MAX_TENSORS, OTHER_VERSION, under
+from vgx.runs.checkpoint import OTHER_VERSION, under, whole
 from vgx.runs.reading import Amount, Count, parsed
 
 FORMAT = 1
@@ -105,7 +105,7 @@ def read(run: Path) -> Kept | None:
     if not file.exists():
         return None
     with storage(file):
-        return unpacked(read_file(file, MAX_TENSORS), file)
+        return unpacked(whole(file), file)
 
 
 def build(part: Prior, latent: LatentSpec, spec: CodeSpec, seed: int) -> nn.Module:
