@@ -67,14 +67,14 @@ def make_run(
         "notices": [f"imported from {name}"],
         "classes": classes,
     }
-    write_file(run.place("environment.json"), json.dumps(environment, indent=1))
+    write_file(run.place("environment.json"), json.dumps(environment, indent=1, ensure_ascii=False))
     saved = checkpoint.save(run, state, 1)
     if prior is not None:
         own = kept.of_model(prior, checkpoint.sums(saved)["model.safetensors"]["sha256"])
         write_file(run.place(kept.FOLDER, kept.FILE), kept.packed(own))
     step = state.numbers["step"]
     ended = {"how": "done", "step": step, "of": step, "message": "imported"}
-    write_file(run.place("ended.json"), json.dumps(ended, indent=1))
+    write_file(run.place("ended.json"), json.dumps(ended, indent=1, ensure_ascii=False))
     return run
 
 

@@ -21,8 +21,9 @@ from safetensors.torch import load, load_file, save
 import vgx
 from vgx.cli import run_program
 from vgx.errors import StorageError
-from vgx.runs import checkpoint, exported
+from vgx.runs import checkpoint, exported, reading
 from vgx.runs.directory import Run
+from vgx.runs.summary import summarize
 from vgx.sampling.model import Model
 from vgx_share import card, exporting
 
@@ -178,6 +179,14 @@ def test_the_card_names_every_network(run):
     text = card._audit(run, vgx.load_recipe(run.path / "recipe.yaml"))
     assert "| discriminator of-pairs | pair-conv | 3x16x16, 8 -> 1 | 5 |" in text
     assert "| ? | pair-conv |" in text  # a stranger's file
+
+
+def test_a_folder_whose_name_is_no_text_becomes_a_run_that_can_be_read(run, tmp_path):
+    folder = export(run, tmp_path / "out").rename(tmp_path / os.fsdecode(b"mod\xe8le"))
+    made = vgx.import_model(folder, out=tmp_path / "runs")
+    about = reading.environment(made.path)
+    assert about["notices"] == ["imported from mod?le"]
+    assert summarize(made).state == "done"
 
 
 def test_the_code_of_the_card_draws_what_the_card_says(run, tmp_path):
