@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageStat
@@ -190,6 +192,16 @@ def test_the_grid_is_the_recipe_s_own_sampler_on_real_images_encoded_now(store):
     with evaluating(model.networks):
         again = model.decode(progress.fixed_latents(engine, 64))
     assert torch.allclose(prior, again, atol=1e-6)
+
+
+def test_the_grid_mixes_no_image_that_is_held_out(store):
+    held = np.uint64(0x9E3779B97F4A7C15)  # the lowest hash, as `held_out` mixes them
+    numbered = replace(store, hashes=np.array([held, ~held] * 24), labels=np.arange(48))
+    mix = {"sampler": {"type": "weighted-mix", "of": 1}, "eval.holdout": 0.5}
+    engine = Engine(vgx.load_recipe(TINY, mix), 20)
+    encoded = progress._encoded(current_model(engine, 1), engine, numbered)
+    assert encoded.labels.tolist() == [*range(1, 48, 2)]
+    assert len(encoded.codes) == 24
 
 
 def test_the_draws_are_the_same_each_time_and_the_training_does_not_notice(store):

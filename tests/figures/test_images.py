@@ -18,8 +18,10 @@ from torch.distributions import Normal, kl_divergence
 import vgx
 from vgx.cli import run_program
 from vgx.console import Console
+from vgx.data.store import Store
 from vgx.training import session
-from vgx_figures import latents, plot
+from vgx_figures import grids, latents, plot
+from vgx_figures.trained import opened, trained_rows
 
 SMALL = {
     "discriminator": None, "losses": [{"type": "bce"}, {"type": "kl"}], "image.size": 16,
@@ -174,6 +176,28 @@ def test_a_difference_is_that_of_image_and_reconstruction(runs, faces):
     brightest = np.unravel_index(int(difference.argmax()), difference.shape)
     at = tile(figure, 2, order.index(brightest[0]))[brightest[1], brightest[2]]
     assert at == pytest.approx([0.988, 0.998, 0.645], abs=0.01)  # the end of matplotlib's inferno
+
+
+@pytest.mark.parametrize(("share", "what", "values"), [
+    (0.5, "Held-out", [0, 2]), (0.0, "Training", [0, 1, 2, 3]),
+])  # fmt: skip
+def test_reconstructions_are_of_held_out_images_if_there_are_any(
+    runs, tmp_path, monkeypatch, share, what, values
+):
+    run = vgx.Run(shutil.copytree(runs[0].path, tmp_path / "0001-a"))
+    recipe = vgx.load_recipe(run.recipe_file, {"eval.holdout": share})
+    run.recipe_file.write_text(vgx.dump_recipe(recipe))
+    greys = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
+    held = np.uint64(0x9E3779B97F4A7C15)  # the lowest hash, as `held_out` mixes them
+    store = Store(greys, np.array([held, ~held] * 2), None, recipe.image, "", "", {})
+    monkeypatch.setattr(grids, "images_for", lambda *_: store)
+    made = plot(run, "recon", n=4)
+    assert made.caption.startswith(f"{what} images, their reconstructions")
+    shown = sorted(round(tile(made.figure, 0, i).mean() * 255) for i in range(len(values)))
+    assert shown == values
+    trained = opened(run, "cpu")
+    assert trained_rows(trained, store, None).tolist() == ([1, 3] if share else [0, 1, 2, 3])
+    assert trained_rows(trained, store, "elsewhere").tolist() == [0, 1, 2, 3]
 
 
 def test_runs_of_other_images_share_no_row(runs, labelled, folder):

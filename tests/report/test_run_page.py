@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
@@ -736,6 +737,18 @@ def test_latents_of_one_dimension_have_no_map():
     store = store_of(np.zeros((9, 16, 16, 3), np.uint8))
     assert panels.latent_map(torch.randn(9, 1), np.arange(9), store) is None
     assert panels.latent_map(torch.zeros(9, 3), np.arange(9), store) is None
+
+
+def test_latents_and_copies_are_of_images_that_were_trained_on(whole, monkeypatch):
+    store = store_of(np.zeros((6, 16, 16, 3), np.uint8))
+    held = np.uint64(0x9E3779B97F4A7C15)  # the lowest hash, as `held_out` mixes them
+    store = dataclasses.replace(store, hashes=np.array([held, ~held] * 3))
+    monkeypatch.setattr(panels, "_samples", lambda *_: ([], torch.zeros(1, 3, 16, 16)))
+    monkeypatch.setattr(panels, "_latents", lambda model, store, rows: {"map": rows.tolist()})
+    monkeypatch.setattr(panels, "neighbours", lambda samples, store, rows: rows.tolist())
+    recipe = vgx.load_recipe(whole.recipe_file, {"eval.holdout": 0.5})
+    shown = panels.compute(whole, recipe, sampling.registry_of(whole), store, CPU)
+    assert (shown["map"], shown["neighbours"]) == ([1, 3, 5], [1, 3, 5])
 
 
 def test_a_copy_is_found_among_what_is_new_mirrored_or_not():
