@@ -33,7 +33,7 @@ from vgx.data.store import Store
 from vgx.distributed.processes import from_first
 from vgx.engine.build import use_same_kernels
 from vgx.engine.optimizers import unwrapped
-from vgx.errors import DivergedError, RecipeError, Stopped, StorageError, noticing
+from vgx.errors import DivergedError, Stopped, StorageError, noticing
 from vgx.files import storage, tidy, write_file
 from vgx.parts.kinds import Prior
 from vgx.parts.registry import Registry
