@@ -23,6 +23,7 @@ from vgx.errors import Notice, StorageError
 from vgx.runs import checkpoint
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run, create
+from vgx.training import resuming
 from vgx.training import session as training
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -336,12 +337,72 @@ def test_a_run_that_was_ended_before_its_first_checkpoint_begins_again(trained):
     shutil.rmtree(trained.checkpoints)
     trained.checkpoints.mkdir()
     trained.rewind_log(3)
+    (trained.path / "ended.json").unlink()  # it was killed
     console = quiet()
     training.resume(trained, console=console)
     assert "ended before its first checkpoint; begins again" in console.rich.file.getvalue()
     _, again = checkpoint.load(trained)
     assert all(torch.equal(again.model[name], wanted.model[name]) for name in wanted.model)
     assert [{**line, **dict.fromkeys(TIMES)} for line in trained.read_log()] == log
+
+
+def left_by(run, how, step, logged, *, folder=True):
+    """Leave a run without checkpoints: how it ended, at which step, and its last logged step."""
+    shutil.rmtree(run.checkpoints)
+    if folder:
+        run.checkpoints.mkdir()
+    run.rewind_log(logged)
+    if how is None:
+        (run.path / "ended.json").unlink(missing_ok=True)
+    else:
+        ended = {"how": how, "step": step, "of": 10, "signal": None, "message": ""}
+        (run.path / "ended.json").write_text(json.dumps(ended))
+
+
+def test_a_run_whose_saved_steps_are_gone_is_not_begun_again(trained, tmp_path):
+    """The recipe of `trained` saves every five steps: so those of its first five are saved."""
+    recipe = vgx.load_recipe(trained.recipe_file)
+    assert recipe.train.save_every == 5
+
+    def never_saved(how, step, logged, recipe=recipe, **leaving):
+        copy = Run(shutil.copytree(trained.path, tmp_path / "copy"))
+        left_by(copy, how, step, logged, **leaving)
+        answer = resuming.never_saved(copy, recipe)
+        shutil.rmtree(copy.path)
+        return answer
+
+    assert not never_saved(None, 0, 6)
+    assert never_saved(None, 0, 5)  # killed while the first checkpoint was written
+    assert never_saved("diverged", 4, 4)
+    assert never_saved("failed", 4, 4)
+    assert never_saved("stopped", 0, 0)
+    assert not never_saved("stopped", 3, 3)
+    assert not never_saved("done", 4, 4)
+    assert not never_saved(None, 0, 3, folder=False)  # each run has the folder from its beginning
+    rollback = vgx.load_recipe(trained.recipe_file, {"train.on_nonfinite": "rollback"})
+    assert not never_saved(None, 0, 1, rollback)  # it saves before its first step
+    assert never_saved(None, 0, 0, rollback)
+    about = {**trained.environment(), "parent": {"run": "a", "step": 2, "how": "fork"}}
+    (trained.path / "environment.json").write_text(json.dumps(about))
+    assert not never_saved(None, 0, 3)  # a fork saves before it goes on
+    about["parent"]["how"] = "start"
+    (trained.path / "environment.json").write_text(json.dumps(about))
+    assert never_saved(None, 0, 3)
+
+
+def test_what_is_due_first_is_said_by_the_recipe_of_the_run_and_not_by_a_new_one(trained):
+    often = vgx.load_recipe(trained.recipe_file, {"train.save_every": 2})
+    seldom = vgx.load_recipe(trained.recipe_file, {"train.save_every": 1000})
+    left_by(trained, None, 0, 6)
+    before = trained.log_file.read_bytes()
+    with pytest.raises(StorageError, match="no checkpoint to load"):
+        training.resume(trained, seldom, console=quiet())
+    assert trained.log_file.read_bytes() == before
+    trained.rewind_log(4)
+    console = quiet()
+    training.resume(trained, often, console=console)
+    assert "ended before its first checkpoint; begins again" in console.rich.file.getvalue()
+    assert [line["step"] for line in trained.read_log()] == list(range(1, 11))
 
 
 def test_a_checkpoint_of_another_recipe_does_not_fit(trained):

@@ -470,12 +470,14 @@ def test_a_run_that_begins_again_needs_the_same_parent(parent, tmp_path):
     first = checkpoint.load(run)[1]
     shutil.rmtree(run.checkpoints)
     run.checkpoints.mkdir()
-    (run.path / "log.jsonl").unlink()
+    for name in ("log.jsonl", "ended.json"):
+        (run.path / name).unlink()
     session.resume(run, console=quiet())
     assert same(first.model, checkpoint.load(run)[1].model)
     shutil.rmtree(run.checkpoints)
     run.checkpoints.mkdir()
-    (run.path / "log.jsonl").unlink()
+    for name in ("log.jsonl", "ended.json"):
+        (run.path / name).unlink()
     shutil.rmtree(tmp_path / parent.path.name / "checkpoints" / "step-00000006")
     with pytest.raises(StorageError, match="0001-tiny, step 3, averaged weights has changed since"):
         session.resume(run, console=quiet())

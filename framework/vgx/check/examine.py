@@ -97,10 +97,7 @@ class Findings:
 
 
 def examine(
-    engine: Engine,
-    registry: Registry,
-    batch: Batch,
-    reads: set[tuple[int, str]] | None = None,
+    engine: Engine, registry: Registry, batch: Batch, reads: set[tuple[int, str]] | None = None
 ) -> Findings:
     """Check everything on one batch: first the contracts of the parts, then the audit.
 

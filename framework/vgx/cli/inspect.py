@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from vgx.cli.options import (
-    PATH,
-    common,
-    data_option,
-    device_option,
-    plugin_option,
-    set_option,
-)
+from vgx.cli.options import PATH, common, data_option, device_option, plugin_option, set_option
 
 if TYPE_CHECKING:
     from vgx.errors import RecipeError

@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from vgx.cli.options import (
-    PATH,
-    common,
-    device_option,
-    find_trusted,
-    step_option,
-    trust_option,
-)
+from vgx.cli.options import PATH, common, device_option, find_trusted, step_option, trust_option
 
 if TYPE_CHECKING:
     from vgx.runs.directory import Run

@@ -18,11 +18,7 @@ from vgx.cli.sample import save_grid
 @trust_option
 @common
 def fit(
-    run: str | None,
-    data: str | None,
-    overrides: tuple[str, ...],
-    device: str | None,
-    trust: bool,
+    run: str | None, data: str | None, overrides: tuple[str, ...], device: str | None, trust: bool
 ) -> None:
     """Train the prior of RUN (the newest by default), or go on with it.
 

@@ -36,11 +36,7 @@ from vgx.runs.trust import registry_of
 from vgx.second.fitting import train_all
 from vgx.training import environment
 from vgx.training.ending import closing
-from vgx.training.preparing import (
-    CHECKED,
-    configure,
-    require_parts,
-)
+from vgx.training.preparing import CHECKED, configure, require_parts
 from vgx.training.resuming import NO_OPTIMIZER
 from vgx.training.session import set_to, with_its_images
 from vgx.training.signals import signals

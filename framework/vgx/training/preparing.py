@@ -18,13 +18,7 @@ from vgx.data.look import with_background
 from vgx.data.opening import store_of
 from vgx.data.peek import check_labels, peek, spread
 from vgx.data.split import held_out
-from vgx.data.store import (
-    Store,
-    announce,
-    open_source,
-    require_room,
-    require_writable_cache,
-)
+from vgx.data.store import Store, announce, open_source, require_room, require_writable_cache
 from vgx.distributed.processes import once_a_machine
 from vgx.engine import memory
 from vgx.engine.build import use_same_kernels

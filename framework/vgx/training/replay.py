@@ -231,11 +231,7 @@ def _keep_terms(player: Player, losses: Losses, number: int, count: int, result:
 
 
 def _keep(
-    batch: Batch,
-    step: Step,
-    judges: Forward | None,
-    streams: Streams,
-    result: Replay,
+    batch: Batch, step: Step, judges: Forward | None, streams: Streams, result: Replay
 ) -> None:
     """Keep the images of a pass, its latents, and what each image discriminator says of them."""
     result.keep("data", batch.images)

@@ -91,6 +91,25 @@ def require_begun(run: Run) -> None:
         raise RecipeError(f"{run.path}: {NO_OPTIMIZER}, which vgx export leaves out")
 
 
+def never_saved(run: Run, recipe: Recipe) -> bool:
+    """Return whether a run ended before the first checkpoint that its recipe asks for.
+
+    A run that has said that it is done, or stopped after some step, has saved its steps then. A
+    fork, and a run that may roll back, save before their first step.
+    """
+    if not run.checkpoints.is_dir() or checkpoint.committed(run):
+        return False
+    parent = (reading.unless_damaged(reading.environment, run.path) or {}).get("parent")
+    ended = reading.unless_damaged(reading.ended, run.path) or {"how": "failed", "step": 0, "of": 0}
+    if (ended["how"] in ("done", "stopped") and ended["step"]) or (parent or {}).get(
+        "how"
+    ) == "fork":
+        return False
+    lines = (entry.line for entry in reading.entries(run.path))
+    first = 0 if recipe.train.on_nonfinite == "rollback" else recipe.train.save_every
+    return max((line["step"] for line in lines if line), default=0) <= first
+
+
 def rewound(run: Run, step: int) -> list[str]:
     """Rewind the log of a run to a step; return notices about lines that cannot be read."""
     notices: list[str] = []

@@ -29,7 +29,7 @@ from vgx.parts.registry import Registry, discover
 from vgx.recipe.lengths import with_length
 from vgx.recipe.load import dump_recipe, load_recipe
 from vgx.recipe.model import Recipe
-from vgx.runs import checkpoint, frames, reading
+from vgx.runs import checkpoint, frames
 from vgx.runs.checkpoint import State, last_good
 from vgx.runs.directory import Run, create, find, runs_dir
 from vgx.runs.moved import Command, keep_place, looking_back, other_images
@@ -174,7 +174,7 @@ def further_steps(
     changed = resuming.changes(stopped, stored, recipe)
     require_libraries(recipe.trackers)
     with held(stopped):
-        state, notices = last_state(stopped, recipe)
+        state, notices = last_state(stopped, stored)
         for notice in notices:
             console.warn(notice)
         with blaming(registry):
@@ -303,19 +303,16 @@ def _train(
         raise LostError(f"{error}; {advice}", error.exit_code) from error
 
 
-def last_state(run: Run, recipe: Recipe) -> tuple[State | None, list[str]]:
+def last_state(run: Run, stored: Recipe) -> tuple[State | None, list[str]]:
     """Return the state that a run continues from, and notices about it.
 
-    None is the very beginning, for a run that ended before its first checkpoint. Raises
-    `StorageError` when its checkpoints are lost.
+    None is the very beginning, for a run that ended before its first checkpoint. `stored` is the
+    run's own recipe. Raises `StorageError` when its checkpoints are lost.
     """
     notices: list[str] = []
-    if not from_first(lambda: bool(checkpoint.committed(run))):
-        lines = (entry.line for entry in reading.entries(run.path))
-        reached = max((line["step"] for line in lines if line), default=0)
-        if reached <= recipe.train.save_every:
-            return None, [f"{run.path}: ended before its first checkpoint; begins again"]
     with noticing(notices):
+        if from_first(lambda: resuming.never_saved(run, stored)):
+            return None, [f"{run.path}: ended before its first checkpoint; begins again"]
         state = state_from_first(lambda: checkpoint.load(run)[1])
     if state.numbers.get("imported"):
         raise RecipeError(f"{run.path}: {resuming.NO_OPTIMIZER}, since it was imported")
