@@ -138,6 +138,26 @@ def test_images_of_an_earlier_step_are_drawn_and_measured(copy, vgx_here):
         assert vgx_here(command, copy.path, "--step", 8, "--best")[0] == 2
 
 
+def test_a_parent_may_remove_the_checkpoint_once_it_is_loaded(copy, monkeypatch):
+    """As one that is being trained does. Nothing is trained here: the training is refused."""
+    folder = copy.checkpoints / "step-00000004"
+    sum_of_weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    load, gone = checkpoint.load_step, StorageError("the disk is gone")
+
+    def and_removed(run, step):
+        loaded = load(run, step)
+        shutil.rmtree(loaded[0])
+        return loaded
+
+    monkeypatch.setattr(checkpoint, "load_step", and_removed)
+    with mock.patch.object(fitting, "train", side_effect=gone), pytest.raises(StorageError) as why:
+        fork(copy, 4, console=quiet())
+    assert why.value is gone
+    (new,) = Path(vgx.runs.directory.runs_dir()).iterdir()
+    assert (new / "recipe.yaml").is_file()
+    assert reading.environment(new)["parent"]["sha256"] == sum_of_weights
+
+
 def test_a_fork_that_is_killed_at_once_goes_on_and_ends_like_its_parent(copy):
     gone = StorageError("the disk is gone")
     with mock.patch.object(fitting, "train", side_effect=gone), pytest.raises(StorageError):

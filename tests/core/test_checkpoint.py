@@ -43,6 +43,8 @@ def test_what_was_saved_is_loaded_and_older_ones_are_pruned(run):
     path, loaded = checkpoint.load(run)
     assert path.name == "step-00000015"
     assert loaded.numbers == state(15).numbers
+    weights = (path / "model.safetensors").read_bytes()
+    assert loaded.sha256 == hashlib.sha256(weights).hexdigest()
     for kind in ("model", "optimizer", "latents"):
         ours, theirs = getattr(loaded, kind), getattr(state(15), kind)
         assert ours.keys() == theirs.keys()

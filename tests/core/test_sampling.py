@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from vgx.cli import run_program
 from vgx.data.batches import Batch
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError, StorageError
+from vgx.runs import checkpoint
 from vgx.sampling import draw as sampling
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +84,22 @@ def test_a_loaded_model_has_the_averaged_weights_and_draws_with_them():
         far[prefix] = torch.cdist(drawn.flatten(1), images.flatten(1), p=torch.inf).amin(1).max()
     assert far["average.module.decoder."] < 1e-6
     assert far["decoder."] > 1e-4
+
+
+def test_a_checkpoint_that_is_gone_once_it_is_loaded_costs_nothing(tmp_path, monkeypatch):
+    """A training that goes on removes older ones at any time."""
+    run = vgx.Run(shutil.copytree(ROOT / "tests" / "data" / "run-of-format-1", tmp_path / "run"))
+    (folder,) = (run.path / "checkpoints").iterdir()
+    sum_of_weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    load = checkpoint.load
+
+    def and_removed(*given):
+        path, state = load(*given)
+        shutil.rmtree(path)
+        return path, state
+
+    monkeypatch.setattr(checkpoint, "load", and_removed)
+    assert vgx.load(run.path).sha256 == sum_of_weights
 
 
 def test_what_comes_from_elsewhere_goes_to_the_device_of_the_model(model):

@@ -165,6 +165,39 @@ def test_a_prior_that_was_stopped_goes_on_to_the_same_bits(made, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_signal_before_the_first_step_of_the_prior_ends_the_training(made, tmp_path):
+    """While images are encoded the handlers of the training are in force, and it is over."""
+    run = copy_of(made, tmp_path)
+    encode, codes = fitting.write_codes, run.path / "prior" / "codes"
+
+    def interrupted(*given):
+        signal.raise_signal(signal.SIGTERM)
+        encode(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "write_codes", interrupted)
+        with pytest.raises(Stopped, match="SIGTERM: the prior is stopped before its first step"):
+            resume(run, run.recipe.with_({"train.steps": 8}), "cpu", QUIET)
+    ended = json.loads((run.path / "ended.json").read_text())
+    assert [ended[name] for name in ("how", "step", "of", "signal")] == ["stopped", 8, 8, 15]
+    assert not codes.exists()
+    resume(run, None, "cpu", QUIET)
+    assert vgx.load_latents(codes).about["model"]["step"] == 8
+    assert fitting.finished(run, run.recipe)
+
+
+@pytest.mark.slow
+def test_a_signal_when_all_is_encoded_ends_the_prior_after_a_step(made, tmp_path):
+    run = copy_of(made, tmp_path)
+    recipe, registry, device = run.recipe, registry_of(run), torch.device("cpu")
+    (run.path / "prior" / "prior.safetensors").unlink()
+    assert not fitting.finished(run, recipe)
+    with pytest.raises(Stopped, match="SIGUSR1: the prior is stopped at step 1 of 30 and saved"):
+        fitting.fit(run, recipe, lambda: None, registry, device, QUIET, lambda: signal.SIGUSR1)
+    assert kept.read(run.path).about["steps"] == 1
+
+
+@pytest.mark.slow
 def test_more_steps_go_on_and_other_settings_begin_again(made, tmp_path):
     run = copy_of(made, tmp_path)
     longer = running.fit_run(run, ["prior.steps=40"], None, "cpu", QUIET)

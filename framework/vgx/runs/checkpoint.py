@@ -24,7 +24,7 @@ import safetensors.torch
 from torch import Tensor
 
 from vgx.errors import Notice, StorageError
-from vgx.files import flush_directory, opened, read_file, refusal, write_through
+from vgx.files import flush_directory, opened, read_file, refusal, storage, write_through
 from vgx.runs import reading
 from vgx.runs.directory import Run
 
@@ -39,6 +39,7 @@ MAX_JSON = 16 * 2**20
 MAX_TENSORS = 16 * 2**30
 _NAME = re.compile(r"step-([0-9]{8,18})(\.old)?")
 _TENSORS = ("model", "optimizer", "latents")
+MODEL = "model.safetensors"  # the file with the weights
 _FILES = (*(f"{name}.safetensors" for name in _TENSORS), "state.json")
 
 
@@ -50,6 +51,7 @@ class State:
     optimizer: dict[str, Tensor]
     latents: dict[str, Tensor]
     numbers: dict[str, Any]  # JSON, with the key "step"
+    sha256: str = ""  # of the file with the weights that were loaded
 
 
 def save(run: Run, state: State, keep: int, spare: int | None = None) -> Path:
@@ -160,7 +162,7 @@ def hidden(path: Path) -> Path:
 
 def _read(path: Path) -> State:
     try:
-        files = verified(path)
+        manifest, files = _verified(path)
         state = reading.parsed(files["state.json"], path / "state.json", reading.NUMBERS)
         numbers: dict[str, Any] = {**state}
         if numbers.pop("format") > FORMAT:
@@ -168,7 +170,7 @@ def _read(path: Path) -> State:
         if numbers["step"] != _step(path):
             raise StorageError(f"{path}: holds step {numbers['step']}; it was renamed")
         model, optimizer, latents = (tensors(files[name], path / name) for name in _FILES[:3])
-        return State(model, optimizer, latents, numbers)
+        return State(model, optimizer, latents, numbers, manifest[MODEL]["sha256"])
     except StorageError:
         raise
     # A damaged file can make a parser raise any error; all mean that the checkpoint is damaged.
@@ -176,8 +178,8 @@ def _read(path: Path) -> State:
         raise StorageError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def verified(path: Path) -> dict[str, bytes]:
-    """Return a checkpoint's files by name. Raises `StorageError` unless they fit the manifest."""
+def _verified(path: Path) -> tuple[dict[str, reading.Summed], dict[str, bytes]]:
+    """Return a checkpoint's manifest, and its files by name. Raises `StorageError` for others."""
     for inner in path.iterdir():
         if inner.is_symlink():
             raise StorageError(f"{inner}: not a regular file")
@@ -186,13 +188,17 @@ def verified(path: Path) -> dict[str, bytes]:
     if odd := sorted(names ^ set(_FILES)):
         word = "not of this checkpoint" if odd[0] in names else "missing"
         raise StorageError(f"{path / odd[0]}: {word}")
-    return {name: contents(path / name, expected) for name, expected in manifest.items()}
+    return manifest, {name: contents(path / name, known) for name, known in manifest.items()}
 
 
 def sums(path: Path) -> dict[str, reading.Summed]:
-    """Return the size and the SHA-256 of each file of a checkpoint, as its manifest has them."""
+    """Return the size and the SHA-256 of each file of a checkpoint, as its manifest has them.
+
+    They are those of the loaded files only while nothing trains the run: otherwise ask the `State`.
+    """
     file = path / "manifest.json"
-    written = read_file(file, MAX_JSON)
+    with storage(file):
+        written = read_file(file, MAX_JSON)
     manifest = reading.parsed(written, file, reading.MANIFEST)
     # A manifest has one spelling, so no byte of it can change unnoticed.
     if written != _manifest(manifest) or sorted(manifest) != sorted(_FILES):

@@ -132,7 +132,7 @@ def load(folder: Path) -> State:
     if CODES in known["files"]:
         latents = checkpoint.tensors(content(folder, known, CODES), folder / CODES)
     numbers = {"step": known["step"], "imported": True, "latents": scale_of(known["latents"])}
-    return State(model, {}, latents, numbers)
+    return State(model, {}, latents, numbers, known["files"][MODEL]["sha256"])
 
 
 def scale_of(known: Mapping[str, Any]) -> Scale:

@@ -21,7 +21,6 @@ from vgx.recipe.model import NetworkName, Start
 from vgx.runs import checkpoint, diffusers, exported, hub
 from vgx.runs.directory import find
 
-TENSORS = "model.safetensors"  # of a checkpoint, and of an exported folder
 AVERAGE = "average.module."  # before the names of averaged weights
 MOST = 20_000  # tensors of a file
 LONGEST, DOTS = 500, 50  # characters and dots in the name of a tensor
@@ -133,16 +132,15 @@ def _found(start: Start, out: str | Path | None) -> _Found:
         found = diffusers.read(folder)
         return _Found(name, 0, found.sha256, found.tensors, found.config, found.scale)
     run = find(start.run, out)
-    path, state = checkpoint.load(run)
-    sha256 = checkpoint.sums(path)[TENSORS]["sha256"]
-    return _Found(run.path.resolve().name, state.numbers["step"], sha256, state.model)
+    _, state = checkpoint.load(run)
+    return _Found(run.path.resolve().name, state.numbers["step"], state.sha256, state.model)
 
 
 def _exported(folder: Path, name: str) -> _Found:
     """Return the tensors of an exported folder, whose files have the sums in its `vgx.json`."""
-    known, state = exported.about(folder), exported.load(folder)
-    sha256, scale = known["files"][TENSORS]["sha256"], exported.scale_of(known["latents"])
-    return _Found(name, state.numbers["step"], sha256, state.model, None, scale)
+    state = exported.load(folder)
+    numbers = state.numbers
+    return _Found(name, numbers["step"], state.sha256, state.model, None, numbers["latents"])
 
 
 def _file(file: Path, name: str) -> _Found:

@@ -290,7 +290,7 @@ def load_model(
     device = pick_device(device)
     if best and step is not None:
         raise RecipeError(f"{run.path}: the best checkpoint or that of step {step}: choose one")
-    if is_exported := exported.is_exported(run.path):
+    if exported.is_exported(run.path):
         path, state = run.path, exported.load(run.path)
         if step not in (None, here := state.numbers["step"]):
             raise StorageError(f"{path}: an exported model, which has step {here:,} alone")
@@ -318,17 +318,15 @@ def load_model(
     loaded |= {name: tensor.to(device) for name, tensor in _known(state.latents).items()}
     known = state.numbers.get("latents")
     scale = exported.scale_of(known if isinstance(known, dict) else {})
-    sums = exported.about(path)["files"] if is_exported else checkpoint.sums(path)
-    sha256 = sums["model.safetensors"]["sha256"]
     # Only who decodes draws with a prior.
-    prior = _prior(run, recipe, sha256, device) if "decoder" in networks else None
+    prior = _prior(run, recipe, state.sha256, device) if "decoder" in networks else None
     of_losses = {name: tensor for name, tensor in state.model.items() if name.startswith(LOSS)}
     return Model(
         recipe,
         state.numbers["step"],
         known=scale,
         prior=prior,
-        sha256=sha256,
+        sha256=state.sha256,
         open_losses=partial(_load_losses, recipe, path, of_losses, device),
         **loaded,
     )

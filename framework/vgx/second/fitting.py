@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vgx import rng
@@ -100,27 +99,27 @@ def train_all(training: Training, registry: Registry, console: Console) -> Itera
     yield from train(training, console)
     run, recipe, device = training.run, training.recipe, training.engine.device
     if recipe.prior is not None:  # is trained by one process
-        from_first(lambda: fit(run, recipe, lambda: training.store, registry, device, console))
+        images, stop = (lambda: training.store), (lambda: training.stop)
+        from_first(lambda: fit(run, recipe, images, registry, device, console, stop))
 
 
 def finished(run: Run, recipe: Recipe) -> bool:
     """Return whether the recipe has no prior, or the run's is trained as it says.
 
-    It must be of the newest checkpoint. Raises `StorageError` for a damaged one of these.
+    It must be of the newest checkpoint. A damaged one of these is not finished.
     """
-    if recipe.prior is None:
+    part = recipe.prior
+    if part is None:
         return True
     try:
-        state = kept.read(run.path)
+        state, newest = kept.read(run.path), next(iter(checkpoint.committed(run)), None)
+        if state is None or newest is None:
+            return False
+        about, sha256 = state.about, checkpoint.sums(newest)[checkpoint.MODEL]["sha256"]
     except StorageError:
         return False
-    newest = next(iter(checkpoint.committed(run)), None)
-    if state is None or newest is None:
-        return False
-    sha256 = checkpoint.sums(newest)["model.safetensors"]["sha256"]
-    of = state.about["model_sha256"], state.about["settings"]
-    same = of == (sha256, kept.settings_of(recipe.prior))
-    return same and state.about["steps"] == recipe.prior.steps
+    now = (sha256, kept.settings_of(part), part.steps)
+    return (about["model_sha256"], about["settings"], about["steps"]) == now
 
 
 def fit(
@@ -130,18 +129,20 @@ def fit(
     registry: Registry,
     device: torch.device,
     console: Console,
+    stop: Callable[[], int] = lambda: 0,
     built: Callable[[], None] = lambda: None,
 ) -> None:
     """Train the recipe's prior on the codes of the run's newest checkpoint, or go on with it.
 
-    `images` opens the images of the run; it is called when they must be encoded. `built` is called
-    when the prior could be built, before anything of an earlier one is changed. The caller holds
-    the run. Raises `Stopped` after a signal, with everything saved, and `DivergedError`.
+    `images` opens the images of the run; it is called when they must be encoded. `stop` gives the
+    number of a signal that came before the prior's first step, or 0. `built` is called when the
+    prior could be built, before anything of an earlier one is changed. The caller holds the run.
+    Raises `Stopped` after a signal, with everything saved, and `DivergedError`.
     """
     part = recipe.prior
     assert part is not None  # as the callers know
     model = load_model(run, recipe, device, ("encoder",))
-    latents, unseen = _codes(run, model, images, console)
+    latents, unseen = _codes(run, model, images, stop, console)
     notices: list[str] = []
     with blaming(registry, {"prior": (part, None)}), noticing(notices):
         fitting = _begun(run, model, latents, unseen, device)
@@ -157,23 +158,29 @@ def fit(
         blaming(registry, working, lambda: f"{run.path}: prior: step {fitting.done + 1}"),
         console.progress("Prior", part.steps, fitting.done, "steps", _batch(fitting)) as advance,
     ):
+        fitting.stop = fitting.stop or stop()  # from here on a signal is noted in `fitting`
         _train(fitting, console, advance)
-    if fitting.stop:
-        name = signal.Signals(fitting.stop).name
-        what = f"{name}: the prior is stopped at step {fitting.done:,} of {part.steps:,} and saved"
-        raise Stopped(f"{what}; go on with: vgx fit {run.short}", fitting.stop)
+    _require_unstopped(run, fitting.stop, f"at step {fitting.done:,} of {part.steps:,} and saved")
     console.print(_summary(fitting))
+
+
+def _require_unstopped(run: Run, number: int, where: str) -> None:
+    """Raise `Stopped` unless the number of a signal is 0."""
+    if number:
+        what = f"{signal.Signals(number).name}: the prior is stopped {where}"
+        raise Stopped(f"{what}; go on with: vgx fit {run.short}", number)
 
 
 # --- the codes -----------------------------------------------------------------------------------
 
 
 def _codes(
-    run: Run, model: Model, images: Callable[[], Store], console: Console
+    run: Run, model: Model, images: Callable[[], Store], stop: Callable[[], int], console: Console
 ) -> tuple[Latents, Latents | None]:
     """Return the codes of the images that are trained on, and of those that were held out, if any.
 
-    They are encoded unless those of this model are there.
+    They are encoded unless those of this model are there. Raises `Stopped` when `stop` gives the
+    number of a signal meanwhile.
     """
     share = model.recipe.eval.holdout
     names = (CODES, HELD_OUT) if share else (CODES,)
@@ -184,8 +191,16 @@ def _codes(
         held = held_out(store.hashes, share)
         some = evenly(np.flatnonzero(held).tolist(), MEASURED)
         rows = {CODES: np.flatnonzero(~held), HELD_OUT: np.array(some)}
-        for name in missing:
-            found[name] = _encoded(run, model, store, name, rows[name], console)
+        with console.progress("Encoding", sum(len(rows[name]) for name in missing)) as advance:
+
+            def encoded(more: int) -> None:
+                advance(more, ())
+                _require_unstopped(run, stop(), "before its first step")
+
+            for name in missing:
+                folder = run.place(kept.FOLDER, name)
+                write_codes(model, store, rows[name], model.recipe.dataset, folder, encoded)
+                found[name] = load_latents(folder)
     codes = found[CODES]
     assert codes is not None
     return codes, found.get(HELD_OUT)
@@ -207,16 +222,6 @@ def _kept(run: Run, model: Model, name: str, console: Console) -> Latents | None
     with storage(folder):
         shutil.rmtree(folder)
     return None
-
-
-def _encoded(
-    run: Run, model: Model, store: Store, name: str, rows: NDArray[np.int64], console: Console
-) -> Latents:
-    """Encode some images of a store into a folder of the prior, and return their codes."""
-    folder, dataset = run.place(kept.FOLDER, name), model.recipe.dataset
-    with console.progress("Encoding", len(rows)) as advance:
-        write_codes(model, store, rows, dataset, folder, lambda more: advance(more, ()))
-    return load_latents(folder)
 
 
 def learned(part: Prior, codes: Codes, generator: torch.Generator) -> Tensor:

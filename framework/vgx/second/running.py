@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def fit_run(
 
     with run.held():
         chosen = pick_device(device)
-        fit(run, kept, lambda: _images(run, recipe, console), registry, chosen, console, keep)
+        images = partial(_images, run, recipe, console)
+        fit(run, kept, images, registry, chosen, console, built=keep)
         note_done(run)
     call_plugins(run, registry, console)
     return kept

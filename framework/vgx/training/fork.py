@@ -23,7 +23,7 @@ from vgx.engine import memory
 from vgx.engine.build import untrained
 from vgx.engine.engine import Engine
 from vgx.errors import Notice, RecipeError, StorageError
-from vgx.files import read_file, replacing, require_writable, storage, write_file
+from vgx.files import replacing, require_writable, write_file
 from vgx.parts.registry import Registry
 from vgx.recipe.lengths import with_length
 from vgx.recipe.load import differences, dump_recipe, load_recipe
@@ -71,7 +71,7 @@ def fork(
     parent = find(run)
     registry = registry_of(parent)
     stored = trials.settled(load_recipe(parent.recipe_file, (), registry))
-    path, state = checkpoint.load_step(parent, at)
+    _, state = checkpoint.load_step(parent, at)
     if "optimizers" not in state.numbers:
         raise RecipeError(f"{parent.path}: {NO_OPTIMIZER}, since it was imported")
     recipe = with_length(recipe or stored, None, stored)
@@ -100,7 +100,7 @@ def fork(
             None,
         )
         about["git"] = parent.environment().get("git")  # of its recipe
-        about["parent"] = _parent(parent, path, training.engine)
+        about["parent"] = _parent(parent, state, training.engine)
         environment.write(new, registry, about, findings)
         _copy_past(parent, new, at, stored)
         _keep_best(parent, training, state)
@@ -177,16 +177,12 @@ def _settled(training: Training, registry: Registry, console: Console) -> Findin
     return findings
 
 
-def _parent(parent: Run, path: Path, engine: Engine) -> reading.Parent:
+def _parent(parent: Run, state: State, engine: Engine) -> reading.Parent:
     """Return where a fork comes from, for `environment.json`."""
-    file = path / "manifest.json"
-    with storage(file):
-        data = read_file(file, checkpoint.MAX_JSON)
-    manifest = reading.parsed(data, file, reading.MANIFEST)
     return {
         "run": parent.path.resolve().name,
-        "step": int(path.name.removesuffix(".old").removeprefix("step-")),
-        "sha256": manifest["model.safetensors"]["sha256"],
+        "step": state.numbers["step"],
+        "sha256": state.sha256,
         "networks": [*engine.recipe.networks],
         "how": "fork",
     }
