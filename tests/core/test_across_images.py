@@ -10,14 +10,17 @@ import torch
 from torch import nn
 
 import vgx
+from vgx.check import examine as examining
 from vgx.check.examine import examine
 from vgx.check.networks import mixes_images
 from vgx.data.batches import Batch
+from vgx.distributed.state import sharing_now
 from vgx.engine.engine import Engine
 from vgx.engine.losses import last_layer_of
 from vgx.errors import RecipeError
 from vgx.parts.contract import images_of, reduction
 from vgx.testing import full_step
+from vgx.testing.processes import in_processes
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 PLUGIN = '''
@@ -220,6 +223,38 @@ def test_a_piece_that_is_too_small_is_refused_before_the_first_step(notes, overr
     with pytest.raises(RecipeError) as refused:
         notes(*overrides)
     assert str(refused.value) == said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "images"),
+    [
+        (["train.batch=16"], 8),
+        (["train.batch=24", "train.accumulate=4"], 3),
+        (["train.batch=8"], None),  # its share of four images is tried with all checks
+    ],
+)
+def test_of_two_processes_each_tries_its_share_of_a_piece(notes, monkeypatch, overrides, images):
+    tried = []
+
+    def values(engine, batch):
+        tried.append((len(batch), sharing_now().images))
+        return []
+
+    monkeypatch.setattr(examining, "values_of_terms", values)
+    in_processes(2, lambda: notes(*PLAIN, "losses=[l1, kl]", *overrides))
+    assert tried == [(images, images)] * (2 if images else 0)
+
+
+def test_one_image_in_each_of_two_processes_is_enough_for_batchnorm_over_both(notes):
+    plain = ["encoder.widths=[4, 4, 4, 4]", "discriminator=null", "losses=[l1, kl]"]
+    in_processes(2, lambda: notes(*plain, "train.batch=2"))
+    with pytest.raises(RecipeError) as refused:
+        in_processes(2, lambda: notes(*plain, "train.batch=2", "train.batch_norm=local"))
+    assert str(refused.value) == (
+        "train.batch: a minibatch of 1 image in each process is too small for the encoder 'conv', "
+        "which works with more: Expected more than 1 value per channel when training, got input "
+        "size torch.Size([1, 4, 1, 1]); write a larger train.batch"
+    )
 
 
 def test_a_minibatch_of_one_image_is_fine_where_the_networks_allow_it(notes):

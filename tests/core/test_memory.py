@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from vgx.cli import run_program
+from vgx.distributed.state import Alone
 from vgx.engine import memory
 from vgx.engine.memory import Need, needed, saved_for_backward
 from vgx.errors import RecipeError
@@ -67,16 +68,32 @@ def test_the_number_that_fits():
     need.check(480, 4)
     with pytest.raises(RecipeError) as told:
         need.check(480, 2)
-    # 240 at once: 2 + 240 * 0.05 GB. Four fifths of 120 are 96; 480 in fives are 96.
+    # 240 at once: 2 + 240 * 0.05 GB. Four fifths of 120 are 96, two pieces 192; 480 in fives
+    # are 96.
     message = "train.batch: 240 images at once take more than 14.0 GB, and there are 8.0 GB; "
     assert str(told.value) == message + (
-        "about 96 should fit: train.batch=96 or train.accumulate=5"
+        "about 96 at once should fit: train.batch=192 or train.accumulate=5"
+    )
+
+
+def test_of_several_processes_each_has_its_share(monkeypatch):
+    need = Need(fixed=2_000_000_000, each=50_000_000, there=8_000_000_000)  # for 120 images
+    monkeypatch.setattr(memory, "group", lambda: Alone(size=4))
+    need.check(480, 1)
+    need.check(960, 2)
+    with pytest.raises(RecipeError) as told:
+        need.check(1440, 2)
+    # 1,440 by four in two pieces: 180 at once, 2 + 180 * 0.05 GB. 4 * 2 * 96 are 768; the 360 of a
+    # process in fours are 90.
+    message = "train.batch: 180 images at once take more than 11.0 GB, and there are 8.0 GB; "
+    assert str(told.value) == message + (
+        "about 96 at once should fit: train.batch=768 or train.accumulate=4"
     )
 
 
 def test_what_ran_out_although_it_was_reckoned_to_fit_is_advised_less():
     need = Need(fixed=0, each=1.0, there=1000)
-    assert need.advice(64, 1) == "about 51 should fit: train.batch=51 or train.accumulate=2"
+    assert need.advice(64, 1) == "about 51 at once should fit: train.batch=51 or train.accumulate=2"
 
 
 def test_networks_that_leave_no_room_are_said_to():

@@ -26,6 +26,8 @@ from vgx.check.prior import try_prior
 from vgx.check.terms import Tried, try_terms
 from vgx.console import Console
 from vgx.data.batches import Batch
+from vgx.distributed.minibatch import shared
+from vgx.distributed.state import group
 from vgx.engine import memory
 from vgx.engine.engine import Engine
 from vgx.errors import PluginError, RecipeError
@@ -105,21 +107,21 @@ def examine(
     audit does not look for values that nothing reads. The engine is left unchanged. Raises
     `RecipeError`, or `PluginError` that names the part.
     """
-    recipe, piece = engine.recipe, engine.recipe.train.batch // engine.recipe.train.accumulate
+    recipe, train = engine.recipe, engine.recipe.train
     parts_at_work = working(engine)
     engine.forward.at(0)
     with blaming(registry, parts_at_work):
         with (
             _unchanged(engine),
             watching_state(parts_at_work) as hidden,
-            rng.ambient(recipe.train.seed, "check"),
+            rng.ambient(train.seed, "check"),
         ):
             faults = [*try_augmentations(engine, batch.images), *try_networks(engine, batch)]
             step, detached, forward, need = _try_forward(engine, batch)
             tried = try_terms(engine, {"generator": step, "discriminator": detached})
             flows, of_terms = audit.measure(engine, tried.values, step, detached)
             notes = list(_across_images(engine, batch, tried))
-            if piece != len(batch):
+            if (piece := train.batch // group().size // train.accumulate) != len(batch):
                 _try_piece(engine, _repeated(batch, piece), len(batch), parts_at_work)
             faults += try_changing(engine, step)
         faults += [*try_prior(engine, step), *try_sampler(engine, step)]
@@ -201,31 +203,33 @@ def _now(device: torch.device) -> float:
 
 
 def _try_piece(engine: Engine, batch: Batch, tried: int, parts: Working) -> None:
-    """Run as many images forward as one piece of a minibatch has, as the training will.
+    """Run as many images forward as a process has of a piece of a minibatch, as the training will.
 
     Raises `RecipeError` when that fails, although it worked with the `tried` images of the first
     batch: one is too few for BatchNorm, for instance.
     """
     try:
-        for term, value in values_of_terms(engine, batch):
-            if value is not None and not value.isfinite():
-                raise BrokenError(term.part, "its value is not finite")
+        with shared(len(batch)):
+            for term, value in values_of_terms(engine, batch):
+                if value is not None and not value.isfinite():
+                    raise BrokenError(term.part, "its value is not finite")
     except Exception as error:
-        if memory.is_out_of_memory(error):
+        # Of several processes, draws that they cannot share are refused, however many images.
+        if memory.is_out_of_memory(error) or (group().size > 1 and isinstance(error, RecipeError)):
             raise
         part, train = responsible(error, parts), engine.recipe.train
-        fewer = [n for n in range(1, train.accumulate) if train.batch % n == 0]
+        fewer = [n for n in range(1, train.accumulate) if train.batch % (n * group().size) == 0]
         instead = f"train.accumulate={fewer[-1]}" if fewer else "a larger train.batch"
         field, what = ("accumulate", "a piece") if fewer else ("batch", "a minibatch")
         name = f"the {part.kind} '{part.type}'" if part else "the networks and losses"
         images = f"{len(batch)} image" + "s" * (len(batch) > 1)
+        images += " in each process" * (group().size > 1)
         works = f"is too small for {name}, which works with more"
         if len(batch) > tried:
             works = f"fails in {name}, which works with {tried}"
             instead = "another train.batch or train.accumulate"
-        raise RecipeError(
-            f"train.{field}: {what} of {images} {works}: {error}; write {instead}"
-        ) from error
+        message = f"train.{field}: {what} of {images} {works}: {error}; write {instead}"
+        raise RecipeError(message) from error
 
 
 # --- notes ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from vgx.distributed.state import group
 from vgx.errors import RecipeError
 
 MAX_TENSORS = 20_000  # of one network; more are a mistake in a recipe
@@ -35,27 +36,24 @@ class MemoryLimit(TorchFunctionMode):
     def __init__(self, name: str) -> None:
         """Count the tensors of a network with this name."""
         super().__init__()
-        self.name, self.bytes, self.count = name, 0, 0
-        self.most = total_memory(torch.device("cpu"))
+        self.name, self.bytes, self.count, self.most = name, 0, 0, total_memory(torch.device("cpu"))
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Count the bytes of every new tensor."""
         del types
-        named = kwargs or {}
         if func in _FACTORIES:
             size = args[0] if args and isinstance(args[0], tuple | list) else args
-            self._count(named.get("size", size))
-        return func(*args, **named)
+            self._count((kwargs or {}).get("size", size))
+        return func(*args, **(kwargs or {}))
 
     def _count(self, size: Any) -> None:
         self.count += 1
         self.bytes += 4 * math.prod(size)
-        gigabytes = self.bytes * _COPIES / 1e9
-        if self.bytes * _COPIES > self.most:
+        if (takes := self.bytes * _COPIES) > self.most:
             available = f"this machine has {self.most / 1e9:,.1f} GB"
-            message = f"training it takes more than {gigabytes:,.1f} GB, and {available}"
+            message = f"training it takes more than {takes / 1e9:,.1f} GB, and {available}"
             raise RecipeError(f"{self.name}: {message}; lower image.size, latent or its widths")
         if self.count > MAX_TENSORS:
             message = f"more than {MAX_TENSORS:,} tensors; give fewer blocks or layers"
@@ -101,22 +99,27 @@ class Need:
         return max(int((self.there - self.fixed) / self.each), 0)
 
     def check(self, batch: int, accumulate: int) -> None:
-        """Raise `RecipeError` with the number that fits when a minibatch does not fit."""
-        piece = batch // accumulate
+        """Raise `RecipeError` with the number that fits when a minibatch does not fit.
+
+        Each process has its share of it, in `accumulate` pieces.
+        """
+        piece = batch // group().size // accumulate
         if piece > self.fits():
             takes, has = (self.fixed + piece * self.each) / 1e9, self.there / 1e9
             message = f"train.batch: {piece:,} images at once take more than {takes:,.1f} GB"
-            advice = self.advice(batch, accumulate)
-            raise RecipeError(f"{message}, and there are {has:,.1f} GB; {advice}")
+            message += f", and there are {has:,.1f} GB"
+            raise RecipeError(f"{message}; {self.advice(batch, accumulate)}")
 
     def advice(self, batch: int, accumulate: int) -> str:
         """Return settings that should fit, with room for what is not counted."""
-        most = int(ROOM * min(self.fits(), batch // accumulate))
+        share = batch // group().size
+        most = int(ROOM * min(self.fits(), share // accumulate))
         if not most:
             return "lower image.size or the widths of the networks"
-        cuts = range(accumulate + 1, batch + 1)
-        pieces = next(n for n in cuts if batch % n == 0 and batch // n <= most)
-        return f"about {most:,} should fit: train.batch={most} or train.accumulate={pieces}"
+        cuts = range(accumulate + 1, share + 1)
+        cut = next(n for n in cuts if share % n == 0 and share // n <= most)
+        fewer = most * accumulate * group().size
+        return f"about {most:,} at once should fit: train.batch={fewer} or train.accumulate={cut}"
 
 
 def needed(networks: Iterable[nn.Module], saved: int, images: int, device: torch.device) -> Need:
