@@ -235,6 +235,22 @@ def test_a_run_goes_back_and_tries_other_draws_at_half_the_rates(recipe):
 
 
 @pytest.mark.slow
+def test_grids_of_steps_that_are_done_again_go(recipe):
+    """What is drawn when a checkpoint is saved: step 8 breaks once, so step 7 is left behind."""
+    broken, registry = recipe(7, "generator", "nan", 1, **ROLLBACK, **{"train.draw_every": 1})
+    save, seen = checkpoint.save, []
+
+    def saving(run, state, *given):
+        newest = max((int(file.stem[-8:]) for file in run.samples.glob("*.png")), default=0)
+        seen.append((state.numbers["rollbacks"], newest))
+        return save(run, state, *given)
+
+    with mock.patch.object(checkpoint, "save", saving):
+        session.run(broken, registry=registry, console=quiet())
+    assert seen == [(0, 0), (0, 3), (0, 6), (1, 6), (1, 9), (1, 12)]
+
+
+@pytest.mark.slow
 def test_what_the_step_was_made_of_is_kept(recipe):
     broken, registry = recipe(7, "generator", "nan", 1, **ROLLBACK)
     rows = []

@@ -7,9 +7,11 @@ import io
 import itertools
 import json
 import math
+import shutil
 import signal
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -20,10 +22,11 @@ import vgx
 from vgx.check.trials import settled
 from vgx.console import Console
 from vgx.engine.engine import Engine
-from vgx.errors import DataError, DivergedError, HubError, RecipeError, Stopped
+from vgx.errors import DataError, DivergedError, HubError, RecipeError, Stopped, StorageError
 from vgx.runs import checkpoint, reading
-from vgx.runs.directory import find
-from vgx.training import loop, session
+from vgx.runs.directory import Run, find
+from vgx.second import fitting
+from vgx.training import loop, resuming, session
 from vgx.training.preparing import length_of
 
 pytestmark = pytest.mark.usefixtures("no_pages")
@@ -183,8 +186,8 @@ def test_pictures_are_drawn_at_their_steps():
         assert grid.size == (8 * 18 + 2, 4 * 18 + 2)
 
 
-def drawn(run):
-    return [int(path.stem[-8:]) for path in sorted(run.samples.glob("step-*.png"))]
+def drawn(run, kind="step"):
+    return [int(path.stem[-8:]) for path in sorted(run.samples.glob(f"{kind}-????????.png"))]
 
 
 def test_a_run_that_is_stopped_draws_there_and_forgets_it_when_it_goes_on():
@@ -200,6 +203,46 @@ def test_a_run_that_is_stopped_draws_there_and_forgets_it_when_it_goes_on():
     assert drawn(run) == [1, 2, 3, 5, 6, 10, 20]
     for kind in ("recon", "prior"):
         assert len(list(run.samples.glob(f"{kind}-*.png"))) == 7
+
+
+@pytest.mark.parametrize(
+    ("done", "exhausted", "settings"),
+    [
+        (20, "", "--set train.steps=40"),
+        (8, "psnr is no better", "--set eval.patience=null"),
+        (20, "psnr is no better", "--set train.steps=40 --set eval.patience=null"),
+    ],
+)
+def test_a_run_that_is_done_is_told_every_setting_that_it_needs_to_go_on(
+    tmp_path, done, exhausted, settings
+):
+    ended = {"how": "done", "step": done, "of": 20}
+    (tmp_path / "ended.json").write_text(json.dumps(ended))
+    training = SimpleNamespace(
+        run=Run(tmp_path),
+        done=done,
+        engine=SimpleNamespace(steps=20),
+        exhausted=exhausted,
+        recipe=vgx.load_recipe(TINY, {"train.steps": 20}),
+    )
+    said = resuming.nothing_left(training)
+    assert said.endswith(f"To go on: vgx run --resume {tmp_path} {settings}")
+
+
+def test_a_run_that_goes_on_from_an_earlier_step_has_no_grid_of_a_later_one():
+    """Its newest checkpoint is gone, as if it had been killed before that; nothing is trained."""
+    run = trained({"train.steps": 6, "train.draw_every": 3, "train.save_every": 4})
+    assert drawn(run) == [1, 2, 3, 5, 6]
+    shutil.rmtree(run.checkpoints / "step-00000006")
+    others = ("prior-00000006-seed-0.png", "step-00000006.webp", "look-00000006.png")
+    for name in others:  # what the training does not draw
+        (run.samples / name).write_bytes(b"")
+    gone = StorageError("the disk is gone")
+    with mock.patch.object(fitting, "train", side_effect=gone), pytest.raises(StorageError):
+        session.resume(run, console=console())
+    assert drawn(run) == [1, 2, 3]
+    assert drawn(run, "recon") == drawn(run, "prior") == [1, 2, 3]
+    assert all((run.samples / name).exists() for name in others)
 
 
 def test_a_picture_that_was_due_where_the_run_was_stopped_stays():

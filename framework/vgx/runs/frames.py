@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FRAMES = 40  # in a time-lapse, at most
 LONG = 1500  # milliseconds that the last frame is shown
-_GRID = re.compile(r"step-(\d{8,})\.png")
+_GRID = re.compile(r"(?:step|prior|recon)-(\d{8,})\.png")
 T = TypeVar("T")
 
 
@@ -57,9 +57,10 @@ def drawn(run: Run) -> list[Path]:
 
 
 def forget(run: Run, step: int) -> None:
-    """Remove the grids of a step."""
-    for file in files(run.place("samples"), step).values():
-        file.unlink(missing_ok=True)
+    """Remove the grids of the steps after a step, which are about to be done again."""
+    for file in run.place("samples").glob("*-*.png"):
+        if (grid := _GRID.fullmatch(file.name)) and int(grid[1]) > step:
+            file.unlink(missing_ok=True)
 
 
 def step_of(grid: Path) -> int:

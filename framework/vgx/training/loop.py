@@ -269,6 +269,7 @@ def _roll_back(training: Training, what: str, console: Console) -> None:
     training.set_rollbacks(rollbacks + 1)
     if is_first():
         training.run.rewind_log(training.done)
+        frames.forget(training.run, training.done)
     where = f"rollback {rollbacks + 1} of {ROLLBACKS}: {what}; back at step {training.done:,}"
     how = f"with other random numbers and {training.engine.lr_scale:g} times the learning rates"
     _warn(training, [*notices, f"{where} {how}"], console)

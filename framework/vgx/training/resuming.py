@@ -8,7 +8,7 @@ from vgx.console import Console
 from vgx.errors import RecipeError, StorageError, noticing
 from vgx.recipe.load import differences
 from vgx.recipe.model import CHANGEABLE, Recipe
-from vgx.runs import checkpoint, reading
+from vgx.runs import checkpoint, frames, reading
 from vgx.runs.checkpoint import State
 from vgx.runs.directory import Run
 from vgx.runs.exported import is_exported
@@ -77,9 +77,10 @@ def nothing_left(training: Training) -> str:
     trained = done == steps or bool(training.exhausted)
     if not (trained and noted and fitting.finished(run, training.recipe)):
         return ""
-    setting = f"train.{field}={2 * length}" if done == steps else "eval.patience=null"
+    settings = f" --set train.{field}={2 * length}" * (done == steps)
+    settings += " --set eval.patience=null" * bool(training.exhausted)
     why = training.exhausted or "nothing is left to do"
-    why += f". To go on: vgx run --resume {run.short} --set {setting}"
+    why += f". To go on: vgx run --resume {run.short}{settings}"
     return f"Run {run.path} is done at step {done:,}; {why}"
 
 
@@ -111,8 +112,9 @@ def never_saved(run: Run, recipe: Recipe) -> bool:
 
 
 def rewound(run: Run, step: int) -> list[str]:
-    """Rewind the log of a run to a step; return notices about lines that cannot be read."""
+    """Remove what a run has logged and drawn after a step; return notices about damaged lines."""
     notices: list[str] = []
     with noticing(notices):
         run.rewind_log(step)
+    frames.forget(run, step)
     return notices

@@ -196,7 +196,7 @@ def further_steps(
             for notice in resuming.rewound(stopped, training.done or -1):
                 console.warn(notice)
             if continues and not frames.due(training.done, stored.train.draw_every):
-                frames.forget(stopped, training.done)  # drawn only because it was stopped there
+                frames.forget(stopped, training.done - 1)  # drawn only since it was stopped there
             if moved:
                 keep_place(stopped, recipe, training.store)
             elif changed:
