@@ -41,6 +41,9 @@ HELPS = {
     errno.ESTALE: "a network disk no longer has it; mount that disk again",
     errno.EBUSY: "something is mounted there; write to another file in a folder that is mounted",
     errno.ENXIO: "nothing is behind this device",
+    # Of flock, which keeps a second process from a run.
+    errno.ENOLCK: "this disk locks no files; mount it with locks, or write to another one",
+    errno.ENOSYS: "this disk locks no files; mount it with locks, or write to another one",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import platform
@@ -17,6 +18,7 @@ import vgx
 from vgx.errors import BusyError, StorageError
 from vgx.files import cache_dir, write_file
 from vgx.runs.directory import create, every, find, runs_dir
+from vgx.training.resuming import require_begun
 
 
 def made(name, out=None):
@@ -203,7 +205,7 @@ def test_a_lock_that_another_machine_did_not_take_back_is_believed():
     (run.path / "lock").write_text(ELSEWHERE)
     said = r"process 4711 \(on another-machine since .*has not said that it ended; if it has ended"
     with (
-        pytest.raises(BusyError, match=f"{said}: vgx resume 1 --force-unlock"),
+        pytest.raises(BusyError, match=f"{said}: rm .*/runs/0001-x/lock$"),
         run.held(),
     ):
         pass
@@ -212,6 +214,18 @@ def test_a_lock_that_another_machine_did_not_take_back_is_believed():
     with run.held():
         assert (run.path / "lock").read_text().startswith(f"{os.getpid()} (on ")
     assert (run.path / "lock").read_text() == ""
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_disk_that_locks_no_files_is_named_with_what_helps(monkeypatch, number):
+    def refused(*_):
+        raise OSError(number, "no locks here")
+
+    run = made("x")
+    monkeypatch.setattr(fcntl, "flock", refused)
+    said = "0001-x/lock: no locks here: this disk locks no files; mount it with locks, or write to"
+    with pytest.raises(StorageError, match=said), run.held():
+        pass
 
 
 @pytest.mark.parametrize("left", ["", "half a li", "4711 (on {node} since 2026)"])
@@ -275,6 +289,24 @@ def test_a_run_that_was_renamed_is_found_by_its_name(monkeypatch, tmp_path):
     assert [run.path for run in every()] == [one, best, numbered.path]
     with pytest.raises(StorageError, match="no run 'no run'"):
         find("no run")
+
+
+def test_a_run_that_ended_before_it_began_is_found_by_its_path_too(monkeypatch, tmp_path):
+    """It has no recipe. A folder of pictures that is named like a run hides no run."""
+    run, elsewhere = create("a"), create("b", tmp_path / "elsewhere")
+    assert find(str(run.path)) == find("1") == find("0001-a") == run
+    assert find(str(elsewhere.path)) == elsewhere
+    with pytest.raises(StorageError, match="ended before it began"):
+        require_begun(find(str(run.path)))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0001-a").mkdir()
+    assert find("0001-a") == run
+    for name in ("0002-file", "pictures"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    for name in ("0002-file", "pictures", "folder", str(run.samples), "0003-\0", "0003-" * 99):
+        with pytest.raises(StorageError, match="no run"):
+            find(name)
 
 
 def test_a_run_has_its_folders_and_says_where_things_are():

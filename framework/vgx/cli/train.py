@@ -135,7 +135,7 @@ def resume(
     begin()
     console = Console(quiet=not is_first())
     stopped, changed = find_trusted(run, trust=trust), None
-    if force_unlock:
+    if force_unlock and is_first():
         stopped.unlock()
     if data is not None:
         changed = load_recipe(stopped.recipe_file, (), registry_of(stopped), data, moved=True)

@@ -271,11 +271,14 @@ class Run:
                 (self.path / "lock").unlink()
 
     def advice(self, holder: str) -> str:
-        """Return advice if the holder of the lock is on another machine; else an empty text."""
+        """Return advice if the holder of the lock is on another machine; else an empty text.
+
+        It is the same for each command: a training, a removal.
+        """
         where = _HOLDER.fullmatch(holder)
         if where is None or where[1] == platform.node():
             return ""
-        return f"; if it has ended: vgx resume {self.short} --force-unlock"
+        return f"; if it has ended: rm {shlex.quote(str(self.path / 'lock'))}"
 
     def tidy(self) -> None:
         """Remove unfinished files of writers that were killed. The caller holds the lock."""
@@ -352,18 +355,20 @@ def find(run: Run | str | Path | int | None = None, out: str | Path | None = Non
         if runs:
             return Run(runs[-1][1])
         raise StorageError(f"{root}: no runs here yet; make one with: vgx run RECIPE")
-    wanted = str(run)
+    wanted, place = str(run), user_path(str(run))
     with suppress(OSError, ValueError):  # text that cannot be the name of a file
-        if (user_path(wanted) / "recipe.yaml").is_file():
-            return Run(user_path(wanted))
+        if (place / "recipe.yaml").is_file():
+            return Run(place)
     by_number = [path for number, path in runs if wanted.lstrip("0") == str(number)]
     by_name = [path for _, path in runs if wanted in (path.name, path.name.partition("-")[2])]
     if found := by_number or by_name:
         return Run(found[-1])
-    known = every(out)
-    for renamed in known:
+    for renamed in (known := every(out)):
         if renamed.path.name == wanted:
             return renamed
+    with suppress(OSError, ValueError):
+        if _NAME.fullmatch(place.name) and place.is_dir():  # it was ended before it began
+            return Run(place)
     newest = ", ".join(each.path.name for each in known[-5:]) or "none"
     raise StorageError(f"no run '{wanted}' in {root}; the newest there: {newest}")
 
