@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 import shutil
@@ -427,6 +428,24 @@ def test_an_exported_model_has_its_prior_and_so_has_its_import(made, tmp_path):
     names = {path.name for path in folder.iterdir()}
     assert "prior.safetensors" in names
     assert not any("latents" in name or "codes" in name for name in names)
+
+    # Which images it was trained on is not exported, so a prior learns any.
+    pictures, out = tmp_path / "pictures", io.StringIO()
+    pictures.mkdir()
+    for number in range(12):
+        Image.new("RGB", (16, 16), (20 * number, 20, 90)).save(pictures / f"{number:02}.png")
+    few = ["prior.steps=2", "prior.batch=4"]
+    with pytest.raises(vgx.RecipeError, match="make a run of it first: vgx import"):
+        running.fit_run(vgx.runs.directory.Run(folder), few, str(pictures), "cpu", QUIET)
+    console = Console(file=out, width=1000)
+    running.fit_run(again, few, str(pictures), "cpu", console)
+    said = f"{again.path}: imported; its prior learns images of image-folder path={pictures}"
+    assert f"NOTICE: {said}\n" in out.getvalue()
+    codes = vgx.load_latents(again.path / "prior" / "codes")
+    assert codes.about["data"]["dataset"] == f"image-folder path={pictures}"
+    held = vgx.load_latents(again.path / "prior" / "held-out")
+    assert sorted([*codes[:]["index"].tolist(), *held[:]["index"].tolist()]) == [*range(12)]
+    assert kept.read(again.path).about["steps"] == 2
 
 
 @pytest.mark.parametrize(

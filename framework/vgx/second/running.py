@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vgx.console import Console
-from vgx.data.store import Store
+from vgx.data.store import Store, name_of
 from vgx.engine.build import pick_device
 from vgx.errors import RecipeError
 from vgx.evaluation.evaluate import with_labels_of
@@ -21,7 +21,7 @@ from vgx.recipe.load import differences, dump_recipe, load_recipe, with_part
 from vgx.recipe.model import Eval, Recipe
 from vgx.recipe.places import dataset_at
 from vgx.recipe.yaml import read_setting
-from vgx.runs import exported
+from vgx.runs import exported, reading
 from vgx.runs.directory import Run
 from vgx.runs.moved import Command, looking_back, other_images
 from vgx.runs.trust import registry_of
@@ -69,22 +69,26 @@ def fit_run(
             write_file(run.place("recipe.yaml"), dump_recipe(kept))
 
     with run.held():
-        chosen = pick_device(device)
         images = partial(_images, run, recipe, console)
-        fit(run, kept, images, registry, chosen, console, built=keep)
+        fit(run, recipe, images, registry, pick_device(device), console, built=keep)
         note_done(run)
     call_plugins(run, registry, console)
     return kept
 
 
 def _images(run: Run, recipe: Recipe, console: Console) -> Store:
-    """Return the images of a run. Raises `RecipeError` when they are others now."""
-    with looking_back(run, recipe):
+    """Return the images of a run. Raises `RecipeError` when they are others now.
+
+    Nothing says which images an imported model was trained on, so it takes those of its recipe.
+    """
+    again = Command(f"vgx fit {run.short}", takes_set=False)
+    with looking_back(run, recipe, again):
         _, source, _ = open_images(recipe, [], console)
     store = read_images(recipe, source, console)
-    before = run.environment()["data"]
-    if store.content != before["content"]:
-        again = Command(f"vgx fit {run.short}", takes_set=False)
+    before = (reading.environment(run.path) or {}).get("data")
+    if before is None:
+        console.warn(f"{run.path}: imported; its prior learns images of {name_of(recipe.dataset)}")
+    elif store.content != before["content"]:
         raise RecipeError(other_images(run, recipe.dataset, before, store, again))
     return store
 
