@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import vgx
+from vgx.console import Console
 from vgx.training import session
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
@@ -240,6 +241,32 @@ def contents(folder):
     """Every file but the lock, which says who holds it now: its bytes and when it was written."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"]
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.usefixtures("no_pages")
+def test_a_resume_repeats_the_last_steps_first_on_request(vgx_here, tmp_path):
+    """A run of six steps that was killed after its checkpoint of step 4."""
+    settings = {"train.steps": 6, "train.save_every": 2, "train.draw_every": 100}
+    recipe = vgx.load_recipe(TINY, settings)
+    run = session.run(recipe, tmp_path / "runs", "cpu", console=Console(quiet=True))
+    shutil.rmtree(run.checkpoints / "step-00000006")
+    log = run.log_file.read_text()
+    lines = list(map(json.loads, log.splitlines()))
+    lines[3]["losses"]["l1"] += 1e-3
+    run.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before = contents(run.path)
+    code, out, err = vgx_here("resume", run.path, "--verify", "--device", "cpu")
+    assert code == 5
+    assert "does not repeat: step 4: l1 was " in err
+    assert "goes on" not in out
+    assert contents(run.path) == before
+
+    run.log_file.write_text(log)
+    code, out, err = vgx_here("resume", run.path, "--verify", "--device", "cpu")
+    assert code == 0, err
+    verified, after = f"Run {run.path}: steps 3 to 4 repeat bit for bit", "goes on from step 4"
+    assert 0 <= out.find(verified) < out.find(after)
+    assert (run.checkpoints / "step-00000006").is_dir()
 
 
 @pytest.mark.parametrize("way", ["resume", "run --resume", "python"])
