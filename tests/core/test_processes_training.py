@@ -7,6 +7,7 @@ torchrun and by `vgx --processes` as well.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 
@@ -30,8 +31,11 @@ from launched import (
 from safetensors.torch import load_file
 
 import vgx
+from vgx.console import Console
 from vgx.distributed.state import Alone, join
 from vgx.errors import RecipeError
+from vgx.runs import checkpoint
+from vgx.training import session
 from vgx.training.processes import require_shareable
 
 pytestmark = pytest.mark.slow
@@ -294,6 +298,28 @@ raise SystemExit(0)
     assert (tmp_path / "steps-0").read_text() == (tmp_path / "steps-1").read_text() == "1 2 3 4 "
     assert (tmp_path / "ended").read_text() == "stopped"
     assert saved(*runs(tmp_path))[-1] == 4
+
+
+def test_after_a_restart_each_training_of_a_script_finds_its_own_run(monkeypatch, no_pages):
+    """One process of a launch is enough to see it: two recipes, then both again, and a third."""
+    del no_pages
+    settings = {"train.draw_every": 1000, "train.steps": 2}
+    one, two, three = (
+        vgx.load_recipe("tiny", settings | {"train.seed": seed}) for seed in (1, 2, 3)
+    )
+    quiet = {"device": "cpu", "console": Console(quiet=True)}
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    first, second = (session.run(recipe, **quiet) for recipe in (one, two))
+    assert first.environment()["launch"].startswith("7 ")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert session.run(one, **quiet) == first
+    shutil.rmtree(second.checkpoints / "step-00000002")
+    (second.path / "ended.json").unlink()
+    assert session.run(two, **quiet) == second  # it was killed, so it is trained to its end
+    assert [*checkpoint.steps(second)] == [2]
+    assert session.run(three, **quiet).path.name == "0003-tiny"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "8")
+    assert session.run(one, **quiet).path.name == "0004-tiny"
 
 
 def test_compiled_networks_are_refused_by_several_processes():

@@ -107,7 +107,7 @@ class Environment(TypedDict, total=False):
     device: str
     threads: Count
     processes: Count  # absent in runs of earlier versions
-    launch: str  # of a launcher, such as torchrun
+    launch: str  # of a launcher, such as torchrun, and a sum of the recipe that it was given
     git: str | None
     folder: str  # the working directory, in which relative paths began
     started: str

@@ -21,7 +21,6 @@ from vgx.data.classes import KEPT
 from vgx.data.split import held_out
 from vgx.data.store import Store
 from vgx.data.stream import StreamedImages
-from vgx.distributed.processes import launch
 from vgx.distributed.state import group
 from vgx.engine.engine import Engine
 from vgx.errors import RecipeError
@@ -113,7 +112,6 @@ def machine(registry: Registry, device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "processes": group().size,
-        **({"launch": launch()} if launch() else {}),
     }
 
 

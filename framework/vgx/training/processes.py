@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,6 +21,7 @@ from vgx.distributed.processes import (
 )
 from vgx.distributed.state import group
 from vgx.errors import DataError, RecipeError
+from vgx.recipe.load import dump_recipe
 from vgx.recipe.model import Recipe
 from vgx.runs import reading
 from vgx.runs.checkpoint import State
@@ -62,9 +64,17 @@ def where(device: torch.device) -> str:
     return str(device) if size == 1 else f"{kind}, by {size} processes"
 
 
-def begun_before(out: str | Path | None) -> Run | None:
-    """Return the run that this launch began before it was started again, if it got so far."""
+def launch_of(recipe: Recipe) -> str:
+    """Return a name of a recipe's training in this launch, the same after a restart.
+
+    A script may train several. An empty text without a launcher.
+    """
     own = launch()
+    return own and f"{own} {hashlib.sha256(dump_recipe(recipe).encode()).hexdigest()[:16]}"
+
+
+def begun_before(own: str, out: str | Path | None) -> Run | None:
+    """Return the run of a `launch_of` that began before a restart, if it got so far."""
     if not (restarts() and own):
         return None
 

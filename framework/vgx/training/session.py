@@ -54,6 +54,7 @@ from vgx.training.preparing import (
 from vgx.training.processes import (
     begun_before,
     held,
+    launch_of,
     require_same_images,
     require_shareable,
     state_from_first,
@@ -99,12 +100,13 @@ def steps(
     """
     begin()
     console = console or Console(quiet=not is_first())
-    if (begun := begun_before(out)) is not None:
-        run = yield from further_steps(begun, None, device, console)
-        return run or begun
     chosen, registry = pick_device(device), registry or discover(plugins)
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, (), registry)
+    launch = launch_of(recipe)
+    if (begun := begun_before(launch, out)) is not None:
+        run = yield from further_steps(begun, None, device, console)
+        return run or begun
     require_shareable(recipe)
     refuse_lost_parts(recipe, registry)
     if is_first():
@@ -141,7 +143,7 @@ def steps(
     training = Training(recipe, new, engine, batches, store, notices)
     with held(new), signals(training, console):
         if is_first():
-            _write_beginning(training, registry, findings, folder, weights)
+            _write_beginning(training, registry, findings, folder, weights, launch)
         console.print(f"Run {new.path} on {where(engine.device)}")
         if device is None and (text := unused_gpu(engine.device)):
             console.print(text)
@@ -229,6 +231,7 @@ def _write_beginning(
     findings: Findings,
     folder: Path | None,
     weights: Weights | None,
+    launch: str,
 ) -> None:
     """Write what a run begins with; its recipe comes last, as it can be resumed from then on."""
     run, recipe, device = training.run, training.recipe, training.engine.device
@@ -236,6 +239,7 @@ def _write_beginning(
     about = environment.describe(
         recipe, registry, device, training.store, training.notices, folder, weights
     )
+    about |= {"launch": launch} if launch else {}
     environment.write(run, registry, about, findings)
     write_file(run.place("recipe.yaml"), dump_recipe(recipe))
 
