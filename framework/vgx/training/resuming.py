@@ -100,15 +100,13 @@ def never_saved(run: Run, recipe: Recipe) -> bool:
     """
     if not run.checkpoints.is_dir() or checkpoint.committed(run):
         return False
-    parent = (reading.unless_damaged(reading.environment, run.path) or {}).get("parent")
-    ended = reading.unless_damaged(reading.ended, run.path) or {"how": "failed", "step": 0, "of": 0}
-    if (ended["how"] in ("done", "stopped") and ended["step"]) or (parent or {}).get(
-        "how"
-    ) == "fork":
-        return False
+    made = reading.unless_damaged(reading.environment, run.path) or reading.Environment()
+    ended = reading.unless_damaged(reading.ended, run.path)
+    saved = ended is not None and ended["how"] in ("done", "stopped") and ended["step"] > 0
+    saved = saved or made.get("parent", {}).get("how") == "fork"
     lines = (entry.line for entry in reading.entries(run.path))
     first = 0 if recipe.train.on_nonfinite == "rollback" else recipe.train.save_every
-    return max((line["step"] for line in lines if line), default=0) <= first
+    return not saved and max((line["step"] for line in lines if line), default=0) <= first
 
 
 def rewound(run: Run, step: int) -> list[str]:
