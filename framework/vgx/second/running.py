@@ -85,10 +85,10 @@ def _images(run: Run, recipe: Recipe, console: Console) -> Store:
     with looking_back(run, recipe, again):
         _, source, _ = open_images(recipe, [], console)
     store = read_images(recipe, source, console)
-    before = (reading.environment(run.path) or {}).get("data")
-    if before is None:
+    made = reading.environment(run.path)
+    if made is not None and "data" not in made:
         console.warn(f"{run.path}: imported; its prior learns images of {name_of(recipe.dataset)}")
-    elif store.content != before["content"]:
+    elif store.content != (before := run.environment()["data"])["content"]:
         raise RecipeError(other_images(run, recipe.dataset, before, store, again))
     return store
 
