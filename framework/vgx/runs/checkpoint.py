@@ -162,7 +162,7 @@ def hidden(path: Path) -> Path:
 
 def _read(path: Path) -> State:
     try:
-        manifest, files = _verified(path)
+        manifest, files = verified(path)
         state = reading.parsed(files["state.json"], path / "state.json", reading.NUMBERS)
         numbers: dict[str, Any] = {**state}
         if numbers.pop("format") > FORMAT:
@@ -178,7 +178,7 @@ def _read(path: Path) -> State:
         raise StorageError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def _verified(path: Path) -> tuple[dict[str, reading.Summed], dict[str, bytes]]:
+def verified(path: Path) -> tuple[dict[str, reading.Summed], dict[str, bytes]]:
     """Return a checkpoint's manifest, and its files by name. Raises `StorageError` for others."""
     for inner in path.iterdir():
         if inner.is_symlink():
