@@ -43,11 +43,8 @@ def pixels_of(recipe: Mapping[str, Any]) -> int:
 
 def files(samples: Path, step: int) -> dict[str, Path]:
     """Return the files of a step's grids in a folder of samples, by their names in trackers."""
-    return {
-        "samples": samples / f"step-{step:08}.png",
-        "prior": samples / f"prior-{step:08}.png",
-        "recon": samples / f"recon-{step:08}.png",
-    }
+    names = {"samples": "step", "prior": "prior", "recon": "recon"}
+    return {kind: samples / f"{name}-{step:08}.png" for kind, name in names.items()}
 
 
 def drawn(run: Run) -> list[Path]:

@@ -138,9 +138,8 @@ def _found(start: Start, out: str | Path | None) -> _Found:
 
 def _exported(folder: Path, name: str) -> _Found:
     """Return the tensors of an exported folder, whose files have the sums in its `vgx.json`."""
-    state = exported.load(folder)
-    numbers = state.numbers
-    return _Found(name, numbers["step"], state.sha256, state.model, None, numbers["latents"])
+    own = exported.load(folder)
+    return _Found(name, own.numbers["step"], own.sha256, own.model, None, own.numbers["latents"])
 
 
 def _file(file: Path, name: str) -> _Found:

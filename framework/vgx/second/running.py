@@ -37,12 +37,9 @@ SETS = ("prior", "sampler")  # fields of a recipe that `vgx fit` may set
 
 
 def fit_run(
-    run: Run,
-    overrides: Mapping[str, Any] | Sequence[str],
-    data: str | Path | None,
-    device: str | None,
-    console: Console,
-) -> Recipe:
+    run: Run, overrides: Mapping[str, Any] | Sequence[str], data: str | Path | None,
+    device: str | None, console: Console,
+) -> Recipe:  # fmt: skip
     """Train the prior of a run that is trained; `vgx fit`. Return the run's recipe, as it is now.
 
     `overrides` may set fields of the prior and of the sampler, which the run keeps. `data` is where
