@@ -49,7 +49,8 @@ def fit(
 def encode(run: str, data: str, out: Path, best: bool, device: str | None, trust: bool) -> None:
     """Write the latents of all images of DATA as the new folder OUT, for a model of your own.
 
-    DATA is a folder, a parquet file, or OWNER/NAME. vgx.load_latents(OUT) reads them in Python.
+    DATA is a folder, a parquet file, OWNER/NAME, or a data set in braces, as in a recipe.
+    vgx.load_latents(OUT) reads the latents in Python.
     """
     trained = find_trusted(run, trust=trust)  # before anything heavy is imported
     from vgx.console import Console
