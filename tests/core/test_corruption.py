@@ -386,6 +386,10 @@ def test_a_run_whose_saved_steps_are_gone_is_not_begun_again(trained, tmp_path):
     rollback = vgx.load_recipe(trained.recipe_file, {"train.on_nonfinite": "rollback"})
     assert not never_saved(None, 0, 1, rollback)  # it saves before its first step
     assert never_saved(None, 0, 0, rollback)
+    measures = {"eval.metrics": ["l1"], "eval.every": 2, "eval.best": "l1"}
+    measured = vgx.load_recipe(trained.recipe_file, measures)
+    assert not never_saved(None, 0, 3, measured)  # the best of one
+    assert never_saved(None, 0, 2, measured)
     about = {**trained.environment(), "parent": {"run": "a", "step": 2, "how": "fork"}}
     (trained.path / "environment.json").write_text(json.dumps(about))
     assert not never_saved(None, 0, 3)  # a fork saves before it goes on

@@ -96,7 +96,8 @@ def never_saved(run: Run, recipe: Recipe) -> bool:
     """Return whether a run ended before the first checkpoint that its recipe asks for.
 
     A run that has said that it is done, or stopped after some step, has saved its steps then. A
-    fork, and a run that may roll back, save before their first step.
+    fork, and a run that may roll back, save before their first step; the first that is measured is
+    the best, and saved.
     """
     if not run.checkpoints.is_dir() or checkpoint.committed(run):
         return False
@@ -105,7 +106,8 @@ def never_saved(run: Run, recipe: Recipe) -> bool:
     saved = ended is not None and ended["how"] in ("done", "stopped") and ended["step"] > 0
     saved = saved or made.get("parent", {}).get("how") == "fork"
     lines = (entry.line for entry in reading.entries(run.path))
-    first = 0 if recipe.train.on_nonfinite == "rollback" else recipe.train.save_every
+    due = [recipe.train.save_every, *([recipe.eval.every] if recipe.eval.best else [])]
+    first = 0 if recipe.train.on_nonfinite == "rollback" else min(each for each in due if each)
     return not saved and max((line["step"] for line in lines if line), default=0) <= first
 
 
