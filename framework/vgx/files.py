@@ -1,8 +1,9 @@
 """Paths as users write them, files written whole, errors of the disk as messages.
 
-A file or a new folder is written whole: beside its place, as `.unfinished-` and 16 hexadecimal
-digits, and renamed. Its writer holds it with an flock, which ends with the process. So whoever
-writes into the same folder next can tell what a killed process left, and removes it.
+A file is written whole: beside its place, as `.unfinished-` and 16 hexadecimal digits, and renamed.
+Its writer holds this file with an flock, which ends with the process. So whoever writes into the
+same folder next can tell what a killed process left, and removes it. A new folder is written in the
+same way, beside an empty file of this kind.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -25,6 +26,7 @@ import platformdirs
 from vgx.errors import RecipeError, StorageError
 
 UNFINISHED = re.compile(r"\.unfinished-[0-9a-f]{16}")
+FOLDER = ".folder"  # is added to the name of the file that is held for it
 # What helps when the system refuses to write; for a full disk see `refusal`.
 HELPS = {
     errno.EDQUOT: "remove files that you no longer need, or write to another disk",
@@ -218,25 +220,32 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         if sync:
             path.parent.mkdir(parents=True, exist_ok=True)
             tidy(path.parent)
-        while True:
-            temporary = path.with_name(f".unfinished-{secrets.token_hex(8)}")
-            try:
-                with temporary.open("xb") as file:
-                    with suppress(OSError):  # a disk without locks
-                        fcntl.flock(file, fcntl.LOCK_EX)
-                    if not os.fstat(file.fileno()).st_nlink:  # tidied before it was locked
-                        continue
-                    yield file
-                    file.flush()
-                    if sync:
-                        os.fsync(file.fileno())
-                    temporary.replace(path)
-                break
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        with _unfinished(path.parent) as file:
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+            Path(file.name).replace(path)
         if sync:
             flush_directory(path.parent)
+
+
+@contextmanager
+def _unfinished(folder: Path) -> Iterator[BinaryIO]:
+    """Give the block a new file that is held; when the block fails, it is removed."""
+    while True:
+        path = folder / f".unfinished-{secrets.token_hex(8)}"
+        with path.open("xb") as file:
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not os.fstat(file.fileno()).st_nlink:  # tidied before it was locked
+                continue
+            try:
+                yield file
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            return
 
 
 @contextmanager
@@ -247,27 +256,25 @@ def new_folder(folder: Path) -> Iterator[Path]:
     `StorageError` for anything else that is there.
     """
     require_new(folder)
-    with storage(folder):
-        (parent := folder.absolute().parent).mkdir(parents=True, exist_ok=True)
-        tidy(parent)
-        # Names that cannot be guessed, so nobody has made a link there that would be followed. The
-        # first of them is tidied by nobody: the folder is not held yet.
-        place = parent / f".new-{secrets.token_hex(8)}"
-        place.mkdir()
-        held = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-        with suppress(OSError):  # a disk without locks
-            fcntl.flock(held, fcntl.LOCK_EX)
-        place = place.rename(parent / f".unfinished-{secrets.token_hex(8)}")
-    try:
-        yield place
+    parent = folder.absolute().parent
+    with ExitStack() as stack:
         with storage(folder):
-            place.replace(folder)
-            flush_directory(parent)
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
-        raise
-    finally:
-        os.close(held)
+            parent.mkdir(parents=True, exist_ok=True)
+            tidy(parent)
+            # A file is held, since NFS locks no directory. Nobody can guess its name, so nobody has
+            # made a link beside it that would be followed.
+            held = stack.enter_context(_unfinished(parent)).name
+            place = Path(f"{held}{FOLDER}")
+            place.mkdir()
+        try:
+            yield place
+            with storage(folder):
+                place.replace(folder)
+                flush_directory(parent)
+                Path(held).unlink()
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
 
 
 def require_new(folder: Path) -> None:
@@ -283,17 +290,15 @@ def tidy(folder: Path) -> None:
     """Remove what is unfinished in a folder and held by no process: its writers were killed."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            whole = entry.is_dir(follow_symlinks=False)
-            known = whole or entry.is_file(follow_symlinks=False)
-            if not (UNFINISHED.fullmatch(entry.name) and known):
+            if not (UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)):
                 continue
             with suppress(OSError):  # held, or removed just now
-                # Files for writing, since NFS gives an exclusive lock for nothing less.
-                mode = os.O_RDONLY if whole else os.O_RDWR
-                descriptor = os.open(entry.path, mode | os.O_NOFOLLOW | os.O_CLOEXEC)
+                # For writing, since NFS gives an exclusive lock for nothing less.
+                descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    (shutil.rmtree if whole else os.unlink)(entry.path)
+                    shutil.rmtree(f"{entry.path}{FOLDER}", ignore_errors=True)
+                    Path(entry.path).unlink()
                 finally:
                     os.close(descriptor)
 

@@ -230,7 +230,7 @@ def test_a_piece_that_is_too_small_is_refused_before_the_first_step(notes, overr
     [
         (["train.batch=16"], 8),
         (["train.batch=24", "train.accumulate=4"], 3),
-        (["train.batch=8"], None),  # its share of four images is tried with all checks
+        (["train.batch=8"], 4),  # as all checks have, but not as a share
     ],
 )
 def test_of_two_processes_each_tries_its_share_of_a_piece(notes, monkeypatch, overrides, images):
@@ -242,7 +242,7 @@ def test_of_two_processes_each_tries_its_share_of_a_piece(notes, monkeypatch, ov
 
     monkeypatch.setattr(examining, "values_of_terms", values)
     in_processes(2, lambda: notes(*PLAIN, "losses=[l1, kl]", *overrides))
-    assert tried == [(images, images)] * (2 if images else 0)
+    assert tried == [(images, images)] * 2
 
 
 def test_one_image_in_each_of_two_processes_is_enough_for_batchnorm_over_both(notes):

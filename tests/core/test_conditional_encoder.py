@@ -287,6 +287,8 @@ def test_images_of_another_place_are_encoded_with_the_labels_of_the_run(run, fol
     assert latents.about["classes"] == [{"name": name, "count": 1} for name in NAMES]
     with pytest.raises(vgx.DataError, match="the data set gives its images no labels"):
         running.encode(run, str(folders), tmp_path / "none", "cpu", console, best=False)
+    with pytest.raises(RecipeError, match="DATA: .*no YAML"):
+        running.encode(run, described[:-1], tmp_path / "none", "cpu", console, best=False)
 
 
 @pytest.mark.slow

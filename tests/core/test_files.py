@@ -212,17 +212,21 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one_and_nothing_else(t
 
 
 def test_folders_of_killed_writers_are_removed_too_and_no_link_is_followed(tmp_path):
-    left, link = (tmp_path / f".unfinished-{letter * 16}" for letter in "ac")
+    held, linked = (tmp_path / f".unfinished-{letter * 16}" for letter in "ac")
+    left, link = (path.with_name(f"{path.name}.folder") for path in (held, linked))
     for folder in (left, tmp_path / "mine"):
         folder.mkdir()
         (folder / "half").write_text("half")
+    held.touch()
+    linked.touch()
     link.symlink_to("mine")
-    with new_folder(tmp_path / "a") as held:
-        assert UNFINISHED.fullmatch(held.name)  # so it would be removed
+    with new_folder(tmp_path / "a") as place:
+        assert UNFINISHED.fullmatch(place.stem)  # so it would be removed
         assert not left.exists()
-        (held / "half").write_text("half")
+        assert not held.exists()
+        (place / "half").write_text("half")
         write_file(tmp_path / "b.txt", "new")
-        assert (held / "half").exists()  # of a writer that lives
+        assert (place / "half").exists()  # of a writer that lives
     assert {*names(tmp_path)} == {"a", "b.txt", "mine", link.name}
     assert names(tmp_path / "mine") == names(tmp_path / "a") == ["half"]
     with pytest.raises(vgx.StorageError, match="not an empty folder"), new_folder(tmp_path / "a"):

@@ -121,3 +121,5 @@ def test_a_container_may_have_less_than_the_machine(monkeypatch, tmp_path):
     assert memory.total_memory(torch.device("cpu")) == 1_000_000
     allowed.write_text("max\n")
     assert memory.total_memory(torch.device("cpu")) == whole
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # of torchrun: this process has a quarter
+    assert memory.total_memory(torch.device("cpu")) == whole // 4

@@ -331,3 +331,23 @@ def test_compiled_networks_are_refused_by_several_processes():
             require_shareable(recipe)
     finally:
         join(Alone())
+
+
+@pytest.mark.parametrize(("processes", "first"), [(1, "checked"), (2, "decoded")])
+def test_several_processes_check_when_all_of_them_have_the_images(
+    tmp_path, monkeypatch, processes, first
+):
+    """Their check is shared, so nobody may begin it while another machine has yet to decode."""
+
+    def reach(name):
+        def reached(*_, **__):
+            raise LookupError(name)
+
+        return reached
+
+    monkeypatch.setenv("VGX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(session, "group", lambda: Alone(size=processes))
+    monkeypatch.setattr(session, "read_images", reach("decoded"))
+    monkeypatch.setattr(session, "try_recipe", reach("checked"))
+    with pytest.raises(LookupError, match=first):
+        session.run(vgx.load_recipe("tiny"), tmp_path, "cpu", console=Console(quiet=True))

@@ -251,7 +251,6 @@ def test_a_damaged_prior_costs_the_prior_alone(made, tmp_path):
     assert torch.equal(vgx.sample(run.path, n=2), vgx.sample(made.path, n=2))
 
 
-@pytest.mark.slow
 def test_a_prior_of_a_false_size_is_refused_before_it_is_read(tmp_path, monkeypatch):
     file = tmp_path / "prior" / "prior.safetensors"
     file.parent.mkdir()
@@ -262,6 +261,7 @@ def test_a_prior_of_a_false_size_is_refused_before_it_is_read(tmp_path, monkeypa
         kept.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_prior_of_another_checkpoint_is_not_used(made, tmp_path):
     """Trained further, the run has another encoder: its codes are made anew."""
     run = copy_of(made, tmp_path)
@@ -446,6 +446,14 @@ def test_an_exported_model_has_its_prior_and_so_has_its_import(made, tmp_path):
     held = vgx.load_latents(again.path / "prior" / "held-out")
     assert sorted([*codes[:]["index"].tolist(), *held[:]["index"].tolist()]) == [*range(12)]
     assert kept.read(again.path).about["steps"] == 2
+    # Of other images it is refused: the codes that it learns are there.
+    others = shutil.copytree(pictures, tmp_path / "others")
+    with pytest.raises(
+        vgx.RecipeError, match=r"codes: of image-folder .*; for a prior of .*others"
+    ):
+        running.fit_run(again, ["prior.steps=4"], str(others), "cpu", QUIET)
+    running.fit_run(again, ["prior.steps=4"], str(pictures), "cpu", QUIET)
+    assert kept.read(again.path).about["steps"] == 4
 
 
 @pytest.mark.parametrize(
@@ -572,7 +580,8 @@ def test_a_folder_of_latents_is_read_as_it_was_written(gaussian):
     assert codes["index"].tolist() == [98, 0, 34, 34, 16]
     assert codes["labels"].tolist() == [1, 0, 2, 2, 2]
     assert torch.equal(latents[-1]["latents"], mean[49])
-    assert latents[[-1, np.int64(3)]]["index"].tolist() == [98, 6]
+    for pair in ([-1, np.int64(3)], (-1, 3)):
+        assert latents[pair]["index"].tolist() == [98, 6]
     assert latents[np.int64(-1)]["index"] == 98
     assert latents[slice(None, None, -20)]["index"].tolist() == [98, 58, 18]
     twos = latents[:]["labels"] == 2

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from memory import grows_by_less_than
 from safetensors.torch import load_file
 
 from vgx.errors import StorageError
@@ -58,10 +60,21 @@ def test_a_file_that_breaks_off_is_refused(file, length):
 def test_a_file_of_a_false_size_is_refused_before_it_is_read(file):
     """It would fill the memory; the rest of it is a hole, and takes no room on the disk."""
     os.truncate(file, 2**30)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
-    with pytest.raises(StorageError, match=r"fit\.safetensors: not as it was written: "):
+    with (
+        grows_by_less_than(200 * 2**20),
+        pytest.raises(StorageError, match=r"fit\.safetensors: not as it was written: "),
+    ):
         summed.read(file, OF, MAX_TENSORS)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 2**10
+
+
+def test_a_file_is_read_in_a_folder_whose_name_is_no_text(file, tmp_path):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    odd.mkdir()
+    shutil.copy(file, odd)
+    kept = summed.read(file, OF, MOST)
+    again = summed.read(odd / file.name, OF, MOST)
+    assert kept.keys() == again.keys()
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
 
 
 def test_what_belongs_to_something_else_is_refused(file):

@@ -10,6 +10,7 @@ import logging
 import math
 import shutil
 import signal
+import sys
 import textwrap
 from pathlib import Path
 
@@ -516,6 +517,44 @@ def test_a_sampler_is_given_as_an_object(whole):
         assert len(measured.results["generation"]) == 1
         part = measured.results["generation"][0]["sampler"]
         assert part["type"] == (one if isinstance(one, str) else "grey")
+
+
+class Learned:
+    """Draws the mean of the latents, times a number that its cell says."""
+
+    times = 1
+
+    def fit(self, codes):
+        self.mean = codes.mean(0) * self.times
+
+    def state_dict(self):
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state):
+        self.mean = state["mean"]
+
+    def draw(self, n, codes, generator):
+        return self.mean.expand(n, *codes.shape[1:])
+
+
+class Learns(vgx.Sampler, type="learns"):
+    """A sampler that is fitted."""
+
+    def build(self, latent):
+        return Learned()
+
+
+@pytest.mark.slow
+def test_what_a_sampler_of_a_notebook_learned_is_not_kept(whole, monkeypatch):
+    """Nothing says whether its code is still the same."""
+    run = whole[-1].run
+    model, codes = run.model("cpu"), run.model("cpu").codes
+    monkeypatch.delattr(sys.modules[__name__], "__file__")
+    for times in (1, 3):
+        monkeypatch.setattr(Learned, "times", times)
+        wanted = torch.sigmoid(model.decoder(codes.mean(0)[None] * times))
+        torch.testing.assert_close(vgx.sample(run, Learns(), 1, device="cpu"), wanted)
+    assert not [*run.fits.glob("learns-*")]
 
 
 @pytest.mark.slow

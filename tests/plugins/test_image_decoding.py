@@ -221,6 +221,8 @@ def test_as_many_grey_pages_of_a_kind_that_pillow_lacks_are_channels():
         read(tiff(*pages), channels=3)
     smaller = noise(2, 2, 1, kind=np.float64)  # a thumbnail
     assert (read(tiff(pages[0], smaller), channels=1) == pages[0]).all()
+    mask = np.full((4, 6, 1), 255, np.uint8)
+    assert (read(tiff(pages[0], mask), channels=1) == pages[0]).all()
 
 
 def lzw(data):

@@ -328,6 +328,23 @@ def test_folders_that_are_written_are_those_of_the_image(image, written, found):
     assert Names([image, "other/0002.jpg"]).find(written) == found
 
 
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("cat/1.png", 0),  # one image alone ends so, though several are called 1
+        ("CAT/1", 0),
+        ("dog/1.png", -1),
+        ("1.png", -1),
+        ("val/dog/1.jpg", 2),
+        ("data/val/dog/1.jpg", 2),
+        ("og/1.png", None),
+    ],
+)
+def test_names_with_some_of_their_folders_mean_the_one_image_that_ends_so(written, found):
+    images = ["train/cat/1.png", "train/dog/1.png", "val/dog/1.png"]
+    assert Names(images).find(written) == found
+
+
 def test_a_row_of_another_folder_gives_no_label(pictures):
     Image.new("RGB", (8, 8)).save(pictures / "b" / "img1.png")
     rows = "a/img1.png,cat\nb/img1.png,dog\nc/img1.png,dog\nc/img2.png,dog\n"

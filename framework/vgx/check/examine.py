@@ -107,8 +107,7 @@ def examine(
     audit does not look for values that nothing reads. The engine is left unchanged. Raises
     `RecipeError`, or `PluginError` that names the part.
     """
-    recipe, train = engine.recipe, engine.recipe.train
-    parts_at_work = working(engine)
+    recipe, train, parts_at_work = engine.recipe, engine.recipe.train, working(engine)
     engine.forward.at(0)
     with blaming(registry, parts_at_work):
         with (
@@ -121,7 +120,8 @@ def examine(
             tried = try_terms(engine, {"generator": step, "discriminator": detached})
             flows, of_terms = audit.measure(engine, tried.values, step, detached)
             notes = list(_across_images(engine, batch, tried))
-            if (piece := train.batch // group().size // train.accumulate) != len(batch):
+            piece = train.batch // group().size // train.accumulate
+            if piece != len(batch) or group().size > 1:
                 _try_piece(engine, _repeated(batch, piece), len(batch), parts_at_work)
             faults += try_changing(engine, step)
         faults += [*try_prior(engine, step), *try_sampler(engine, step)]

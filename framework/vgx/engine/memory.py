@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from vgx.distributed.processes import local_size
 from vgx.distributed.state import group
 from vgx.errors import RecipeError
 
@@ -51,23 +52,25 @@ class MemoryLimit(TorchFunctionMode):
     def _count(self, size: Any) -> None:
         self.count += 1
         self.bytes += 4 * math.prod(size)
-        if (takes := self.bytes * _COPIES) > self.most:
-            available = f"this machine has {self.most / 1e9:,.1f} GB"
-            message = f"training it takes more than {takes / 1e9:,.1f} GB, and {available}"
-            raise RecipeError(f"{self.name}: {message}; lower image.size, latent or its widths")
+        takes, has = self.bytes * _COPIES / 1e9, self.most / 1e9
+        if takes > has:
+            text = f"training it takes more than {takes:,.1f} GB, and there are {has:,.1f} GB"
+            raise RecipeError(f"{self.name}: {text}; lower image.size, latent or its widths")
         if self.count > MAX_TENSORS:
-            message = f"more than {MAX_TENSORS:,} tensors; give fewer blocks or layers"
-            raise RecipeError(f"{self.name}: {message}")
+            raise RecipeError(f"{self.name}: more than {MAX_TENSORS:,} tensors; give fewer layers")
 
 
 def total_memory(device: torch.device) -> int:
-    """Return the bytes of memory of a device; in a container, at most its limit."""
+    """Return the bytes of memory of a device for a process; in a container, at most its limit.
+
+    The processes of a launcher share the memory of their machine.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, ValueError):  # no container, or no limit: "max"
-        return min(whole, int(CONTAINER.read_text()))
-    return whole
+        whole = min(whole, int(CONTAINER.read_text()))
+    return whole // local_size()
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def settings_for(
     return Settings(
         chosen,
         named,
-        tuple(_part(recipe, "sampler", each, registry, "--sampler") for each in several)
+        tuple(part_of(recipe, "sampler", each, registry, "--sampler") for each in several)
         or (recipe.sampler,),
         None if against is None else _dataset(against, recipe, registry),
         n,
@@ -84,7 +84,7 @@ def _with_metrics(recipe: Recipe, metrics: list[Any], registry: Registry) -> Rec
     return with_part(recipe, "eval", fields, registry, "--metrics")
 
 
-def _part(recipe: Recipe, field: str, given: Any, registry: Registry, option: str) -> Any:
+def part_of(recipe: Recipe, field: str, given: Any, registry: Registry, option: str) -> Any:
     """Return the part that an option names as in a recipe: by its type or by fields in braces."""
     if isinstance(given, Component):
         return given
@@ -104,4 +104,4 @@ def _dataset(given: str | Component, recipe: Recipe, registry: Registry) -> Any:
     if file.suffix in (".yaml", ".yml") and file.is_file():
         return load_recipe(file, (), registry).dataset
     described = dataset_at(given, registry) if user_path(given).exists() else given
-    return _part(recipe, "dataset", described, registry, "--against")
+    return part_of(recipe, "dataset", described, registry, "--against")

@@ -441,27 +441,28 @@ def _fit_once(part: Sampler, model: Model, codes: Tensor, run: Run) -> LatentSam
     """
     own, sampler = model.recipe.sampler, cast("Fitted", built_sampler(part, model))
     modules = [sys.modules.get(type(each).__module__) for each in (own, sampler)]
-    files = filter(None, (getattr(module, "__file__", None) for module in modules))
+    files = [getattr(module, "__file__", None) for module in modules]
+    if None in files:  # of a notebook, where nothing says whether it learns what it did before
+        sampler.fit(codes)
+        return sampler
     code = b"".join(Path(file).read_bytes() for file in files)  # other code may learn other things
     settings = hashlib.sha256(own.model_dump_json().encode() + code).hexdigest()[:8]
-    file = run.fits / f"{part.type}-{model.step:08}-{settings}.safetensors"
+    file, it = f"{part.type}-{model.step:08}-{settings}.safetensors", f"sampler {part.type}:"
     of = f"{settings} {hashlib.sha256(codes.contiguous().numpy().tobytes()).hexdigest()}"
     try:
-        _load_fit(sampler, summed.read(file, of, MAX_FIT), codes, file)
+        _load_fit(sampler, summed.read(run.fits / file, of, MAX_FIT), codes, run.fits / file)
     except FileNotFoundError:
         pass
     except (OSError, StorageError) as error:
-        text = f"sampler {part.type}: learned again from the stored latents: {error}"
-        warnings.warn(text, Notice, stacklevel=2)
+        warnings.warn(f"{it} learned again from the stored latents: {error}", Notice, stacklevel=2)
         sampler = cast("Fitted", built_sampler(part, model))  # the other one may be half loaded
     else:
         return sampler
     sampler.fit(codes)
     try:
-        summed.write(run.place("samplers", file.name), sampler.state_dict(), of)
+        summed.write(run.place("samplers", file), sampler.state_dict(), of)
     except StorageError as error:
-        text = f"sampler {part.type}: what it learned is not kept: {error}"
-        warnings.warn(text, Notice, stacklevel=2)
+        warnings.warn(f"{it} what it learned is not kept: {error}", Notice, stacklevel=2)
     return sampler
 
 

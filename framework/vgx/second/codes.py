@@ -57,13 +57,9 @@ def values_of(encoder: nn.Module) -> int:
 
 
 def write_codes(
-    model: Model,
-    store: Store,
-    rows: NDArray[np.int64],
-    dataset: Dataset,
-    folder: Path,
+    model: Model, store: Store, rows: NDArray[np.int64], dataset: Dataset, folder: Path,
     advance: Callable[[int], None],
-) -> None:
+) -> None:  # fmt: skip
     """Encode some images of a store, in their order, and write their codes as a new folder.
 
     Raises `RecipeError` when the model has no encoder, or gives numbers that are not finite.

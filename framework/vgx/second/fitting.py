@@ -33,7 +33,7 @@ from vgx.distributed.processes import from_first
 from vgx.engine.build import use_same_kernels
 from vgx.engine.optimizers import unwrapped
 from vgx.errors import DivergedError, Stopped, StorageError, noticing
-from vgx.files import storage, tidy, write_file
+from vgx.files import storage, write_file
 from vgx.parts.kinds import Prior
 from vgx.parts.registry import Registry
 from vgx.parts.values import CodeSpec
@@ -123,15 +123,10 @@ def finished(run: Run, recipe: Recipe) -> bool:
 
 
 def fit(
-    run: Run,
-    recipe: Recipe,
-    images: Callable[[], Store],
-    registry: Registry,
-    device: torch.device,
-    console: Console,
-    stop: Callable[[], int] = lambda: 0,
+    run: Run, recipe: Recipe, images: Callable[[], Store], registry: Registry,
+    device: torch.device, console: Console, stop: Callable[[], int] = lambda: 0,
     built: Callable[[], None] = lambda: None,
-) -> None:
+) -> None:  # fmt: skip
     """Train the recipe's prior on the codes of the run's newest checkpoint, or go on with it.
 
     `images` opens the images of the run; it is called when they must be encoded. `stop` gives the
@@ -209,7 +204,8 @@ def _codes(
 def _kept(run: Run, model: Model, name: str, console: Console) -> Latents | None:
     """Return the codes in a folder of the prior. What is not of this model is removed."""
     folder = run.place(kept.FOLDER, name)
-    tidy(folder.parent)  # an encoding that was killed
+    for left in folder.parent.glob(".unfinished-*"):  # of an encoding that was killed
+        shutil.rmtree(left, ignore_errors=True)
     if not folder.exists():
         return None
     try:

@@ -125,7 +125,7 @@ class Latents:
         `rows` chooses as in an array: a number, numbers, a slice, or a mask [N] of bools. Raises
         `IndexError` for images that there are not, and for a mask of another length.
         """
-        chosen = self.numbers[rows]
+        chosen = self.numbers[list(rows) if isinstance(rows, tuple) else rows]
         if not chosen.ndim:
             return {name: values[0] for name, values in self[[int(chosen)]].items()}
         wanted = torch.from_numpy(chosen.copy())  # [n]

@@ -14,20 +14,21 @@ from vgx.console import Console
 from vgx.data.store import Store, name_of
 from vgx.engine.build import pick_device
 from vgx.errors import RecipeError
+from vgx.evaluation.choice import part_of
 from vgx.evaluation.evaluate import with_labels_of
 from vgx.files import require_new, write_file
 from vgx.parts.kinds import Labelled
-from vgx.recipe.load import differences, dump_recipe, load_recipe, with_part
+from vgx.recipe.load import differences, dump_recipe, load_recipe
 from vgx.recipe.model import Eval, Recipe
 from vgx.recipe.places import dataset_at
-from vgx.recipe.yaml import read_setting
 from vgx.runs import exported, reading
 from vgx.runs.directory import Run
 from vgx.runs.moved import Command, looking_back, other_images
 from vgx.runs.trust import registry_of
 from vgx.sampling.model import load_model
+from vgx.second import fitting, kept
 from vgx.second.codes import write_codes
-from vgx.second.fitting import fit
+from vgx.second.folder import load_latents
 from vgx.training import environment
 from vgx.training.ending import call_plugins, note_done
 from vgx.training.preparing import open_images, read_images
@@ -50,8 +51,8 @@ def fit_run(
     stored = load_recipe(run.recipe_file, (), registry)
     recipe = load_recipe(run.recipe_file, overrides, registry, data, moved=True)
     refuse_lost_parts(recipe, registry)
-    kept = recipe.model_copy(update={"dataset": stored.dataset})
-    fields = differences(stored, kept)
+    new = recipe.model_copy(update={"dataset": stored.dataset})
+    fields = differences(stored, new)
     if wrong := [name for name in fields if name.partition(".")[0] not in SETS]:
         raise RecipeError(f"{run.path}: vgx fit sets fields of prior and sampler, not {wrong[0]}")
     if recipe.prior is None:
@@ -61,16 +62,19 @@ def fit_run(
     if exported.is_exported(run.path):
         raise RecipeError(f"{run.path}: an exported model; make a run of it first: vgx import")
 
+    if data is not None and _imported(run):
+        _require_same_codes(run, recipe)
+
     def keep() -> None:
         if fields:
-            write_file(run.place("recipe.yaml"), dump_recipe(kept))
+            write_file(run.place("recipe.yaml"), dump_recipe(new))
 
     with run.held():
         images = partial(_images, run, recipe, console)
-        fit(run, recipe, images, registry, pick_device(device), console, built=keep)
+        fitting.fit(run, recipe, images, registry, pick_device(device), console, built=keep)
         note_done(run)
     call_plugins(run, registry, console)
-    return kept
+    return new
 
 
 def _images(run: Run, recipe: Recipe, console: Console) -> Store:
@@ -82,12 +86,24 @@ def _images(run: Run, recipe: Recipe, console: Console) -> Store:
     with looking_back(run, recipe, again):
         _, source, _ = open_images(recipe, [], console)
     store = read_images(recipe, source, console)
-    made = reading.environment(run.path)
-    if made is not None and "data" not in made:
+    if _imported(run):
         console.warn(f"{run.path}: imported; its prior learns images of {name_of(recipe.dataset)}")
     elif store.content != (before := run.environment()["data"])["content"]:
         raise RecipeError(other_images(run, recipe.dataset, before, store, again))
     return store
+
+
+def _imported(run: Run) -> bool:
+    """Return whether nothing says which images a run was trained on."""
+    made = reading.environment(run.path)
+    return made is not None and "data" not in made
+
+
+def _require_same_codes(run: Run, recipe: Recipe) -> None:
+    """Raise `RecipeError` when the prior of an imported model learns other images already."""
+    folder, now = run.place(kept.FOLDER, fitting.CODES), name_of(recipe.dataset)
+    if folder.exists() and (before := load_latents(folder).about["data"]["dataset"]) != now:
+        raise RecipeError(f"{folder}: of {before}; for a prior of {now} remove {folder.parent}")
 
 
 def encode(
@@ -103,8 +119,9 @@ def encode(
     registry = registry_of(run)
     recipe = load_recipe(run.recipe_file, (), registry)
     named = recipe.encoder is not None and recipe.encoder.conditional
-    fields = read_setting(data, "DATA").plain() if data[:1] == "{" else dataset_at(data, registry)
-    recipe = with_part(recipe, "dataset", fields, registry, "DATA")
+    given = data if data[:1] == "{" else dataset_at(data, registry)
+    dataset = part_of(recipe, "dataset", given, registry, "DATA")
+    recipe = recipe.model_copy(update={"dataset": dataset})
     model = load_model(run, recipe, pick_device(device), ("encoder",), best=best)
     recipe, source, _ = open_images(recipe, [], console)
     if not (named or isinstance(source, Labelled)):

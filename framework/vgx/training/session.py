@@ -19,6 +19,7 @@ from vgx.data.classes import classes_of, summary
 from vgx.data.store import beside, exists, files_left_out, require_room
 from vgx.distributed.group import is_first
 from vgx.distributed.processes import begin, from_first, wait_for_first
+from vgx.distributed.state import group
 from vgx.engine import memory
 from vgx.engine.build import pick_device, untrained, unused_gpu
 from vgx.engine.engine import Engine
@@ -105,8 +106,7 @@ def steps(
         recipe = load_recipe(recipe, (), registry)
     launch = launch_of(recipe)
     if (begun := begun_before(launch, out)) is not None:
-        run = yield from further_steps(begun, None, device, console)
-        return run or begun
+        return (yield from further_steps(begun, None, device, console)) or begun
     require_shareable(recipe)
     refuse_lost_parts(recipe, registry)
     if is_first():
@@ -116,8 +116,10 @@ def steps(
         require_parts(recipe)
         with noting_reads() as reads:
             recipe, source, notices = open_images(recipe, [recipe.sampler], console)
-            # Decoding takes long, so it is the last thing that may fail.
-            store = read_images(recipe, source, console) if exists(source, recipe.image) else None
+            # Decoding takes long, so it is the last thing that may fail. Several processes have it
+            # behind them before they check together: another machine may have to decode first.
+            first = group().size > 1 or exists(source, recipe.image)
+            store = read_images(recipe, source, console) if first else None
             attempt = partial(try_recipe, recipe, registry, source)
             engine, findings = attempt(store, reads, chosen, notices, console, weights)
         store = store or read_images(recipe, source, console)

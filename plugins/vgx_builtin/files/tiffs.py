@@ -45,12 +45,16 @@ def read_tiff(file: IO[bytes]) -> NDArray[Any] | None:
     with tifffile.TiffFile(bounded, name="image.tif", **_FIRST_PAGE_ONLY) as opened:
         first, planes, size = opened.pages.first, list[NDArray[Any]](), 0
         for page in islice(opened.pages, MOST_PAGES if first.samplesperpixel == 1 else 1):
-            if page.shape != first.shape:
+            if _kind(page) != _kind(first):  # a mask, for instance
                 break
             size += _bytes(page, page.shape)
             require_few(size)
             planes.append(_pixels(file, page))
     return np.concatenate(planes, axis=2)
+
+
+def _kind(page: Any) -> tuple[Any, ...]:
+    return page.shape, page.dtype, page.compression, page.photometric
 
 
 def _pixels(file: IO[bytes], page: Any) -> NDArray[Any]:

@@ -24,41 +24,31 @@ class Names:
     @cached_property
     def keys(self) -> dict[str, int]:
         """The images by their names without endings; -1 for several."""
-        return _numbered(map(_key, self.names))
+        return _numbered((_key(name), index) for index, name in enumerate(self.names))
 
     @cached_property
-    def bare(self) -> dict[str, int]:
-        """The images by their names without endings and folders; -1 for several."""
-        return _numbered(_key(name.rpartition("/")[2]) for name in self.names)
+    def ends(self) -> dict[str, int]:
+        """The images by their names without endings and some first folders; -1 for several."""
+        return _numbered(
+            (end, index) for index, name in enumerate(self.names) for end in _ends(_key(name))[1:]
+        )
 
     def find(self, written: str) -> int | None:
         """Return which image a name means; -1 for several, None for none.
 
         A name may have either slash, `./` before it, more folders before it, and no ending or
-        another one. It may lack folders, if only one image is called so: those that it has must be
-        those of the image.
+        another one. It may lack first folders, if only one image is called so.
         """
         if (index := self.whole.get(written)) is not None:
             return index
         name = unicodedata.normalize("NFC", written.strip().replace("\\", "/"))
-        parts = [part for part in name.split("/") if part not in ("", ".")][-20:]
-        tails = ["/".join(parts[start:]) for start in range(len(parts))]
+        ends = _ends("/".join(part for part in name.split("/") if part not in ("", ".")))
         for known, made in ((self.whole, str), (self.keys, str.casefold), (self.keys, _key)):
-            for tail in tails:
-                if (index := known.get(made(tail))) is not None:
+            for end in ends:
+                if (index := known.get(made(end))) is not None:
                     return index
-        return self._with_fewer_folders(tails) if tails else None
-
-    def _with_fewer_folders(self, tails: Sequence[str]) -> int | None:
-        """Return which image a name means that lacks folders of the image, as `find` does.
-
-        `tails` are the name, the same without its first folder, and so on to the bare name.
-        """
-        for made in (str.casefold, _key):
-            index = self.bare.get(made(tails[-1]))
-            if index is not None and len(tails) == 1:
-                return index
-            if index not in (None, -1) and _key(self.names[index]).endswith(f"/{made(tails[0])}"):
+        for made in (str.casefold, _key):  # the folders that it has must be those of the image
+            if (index := self.ends.get(made(ends[0]))) is not None:
                 return index
         return None
 
@@ -75,9 +65,15 @@ def _key(name: str) -> str:
     return f"{folder}{slash}{ENDING.sub('', base) or base}".casefold()
 
 
-def _numbered(keys: Iterable[str]) -> dict[str, int]:
-    """Return the place of each key among all; -1 for a key that is there several times."""
-    places: dict[str, int] = {}
-    for index, key in enumerate(keys):
-        places[key] = -1 if key in places else index
-    return places
+def _ends(name: str) -> list[str]:
+    """Return a name, the same without its first folder, and so on to the last part alone."""
+    parts = name.split("/")[-20:]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _numbered(keys: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the image of each key; -1 for a key of several images."""
+    images: dict[str, int] = {}
+    for key, index in keys:
+        images[key] = -1 if images.get(key, index) != index else index
+    return images
