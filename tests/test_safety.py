@@ -78,6 +78,11 @@ HELD = {
     "| what samplers learned": (
         "nothing_that_a_sampler_learned_is_executed damage_of_what_a_sampler_learned_is_noticed"
     ),
+    "| weights of `start`": (
+        "a_file_of_a_false_size_is_refused_before_it_is_read "
+        "a_prior_of_a_false_size_is_refused_before_it_is_read "
+        "weights_of_a_false_size_are_refused_before_they_are_read"
+    ),
     "| trained priors": (
         "a_damaged_prior_costs_the_prior_alone a_folder_of_latents_of_a_stranger_is_refused"
     ),
@@ -162,6 +167,9 @@ HELD = {
     "A pipe or a device in place": (
         "nothing_outside_is_read_asked_or_awaited "
         "no_file_of_weights_is_waited_for_or_read_without_end"
+    ),
+    "Of a TIFF file the pages": (
+        "a_description_leads_to_no_other_file a_small_file_takes_little_memory"
     ),
     # Models that come in
     "An exported folder, a model of the hub": (

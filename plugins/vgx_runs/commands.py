@@ -107,10 +107,9 @@ def replay(
     if found.differs:
         why = "another machine, device, version or number of threads may be the reason"
         console.warn(f"not as in the log: {found.differs}; {why}")
-    elif found.logged is None:
-        console.print(f"Step {step:,} from step {found.start:,}; the log has no line of it")
     else:
-        console.print(f"Step {step:,} from step {found.start:,}; its losses equal the log")
+        said = "the log has no line of it" if found.logged is None else "its losses equal the log"
+        console.print(f"Step {step:,} from step {found.start:,}; {said}")
     if out is None:
         for file in ("images.png", "replay.json", "tensors.safetensors"):
             trained.place("replays", name, file)
@@ -181,8 +180,7 @@ def rm(runs: tuple[str, ...], yes: bool) -> None:
         if not click.confirm("Remove this for good?", err=True):
             console.print("Nothing was removed")
             return
-    for run in found.values():
-        remove(run)
+    remove(found.values())
     console.print(f"{len(found):,} removed, {format_bytes(sum(sizes.values()))} freed")
 
 

@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 import warnings
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from vgx.runs.directory import Run
 
 NEEDED = ("recipe.yaml", "environment.json")  # by which a folder is known as a run
 _NUMBERED = re.compile(r"\d{4,}-.+")
-_REMOVED = re.compile(r"\..+\.removed-[0-9a-f]{16}")
+_REMOVED = ".?*.removed-" + "[0-9a-f]" * 16
 
 
 def require_run(run: Run) -> None:
@@ -38,16 +39,28 @@ def require_run(run: Run) -> None:
         raise StorageError(f"{path}: {what}")
     if holder := run.holder():
         what = "has not said that it ended" if run.advice(holder) else "is training here"
-        message = f"process {holder} {what}; nothing was removed{run.advice(holder)}"
-        raise BusyError(f"{path}: {message}")
+        raise BusyError(f"{path}: process {holder} {what}; nothing was removed{run.advice(holder)}")
 
 
-def remove(run: Run) -> None:
-    """Remove a run and all that is in it; links in it are removed, and not what they lead to.
+def remove(runs: Collection[Run]) -> None:
+    """Remove runs and all that is in them; links are removed, and not what they lead to.
 
-    It gets another name first, so nobody finds a run of which half is removed. What an earlier
-    removal left is removed too, or a notice says why it cannot be. Raises `StorageError` when some
-    of the run stays.
+    What an earlier removal left is removed too, or a notice says why it cannot be. Raises
+    `StorageError` that names what stays of the runs, when all else is removed.
+    """
+    hidden = [path for run in runs for path in run.path.resolve().parent.glob(_REMOVED)]
+    stays = list(filter(None, map(_remove, runs)))
+    for folder in dict.fromkeys(hidden):
+        if folder.is_dir() and not folder.is_symlink() and (text := _delete(folder)):
+            warnings.warn(text, Notice, stacklevel=2)
+    if stays:
+        raise StorageError("\n".join(stays))
+
+
+def _remove(run: Run) -> str:
+    """Remove a run; return a message about what cannot be removed of it, or an empty text.
+
+    It gets another name first, so nobody finds a run of which half is removed.
     """
     require_run(run)
     path = run.path.resolve()
@@ -57,23 +70,17 @@ def remove(run: Run) -> None:
     if holder := Run(aside).holder():  # it has begun since
         aside.rename(path)
         raise BusyError(f"{path}: process {holder} is training here; it was not removed")
-    _delete(aside)
-    for folder in path.parent.glob(".*"):
-        if _REMOVED.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
-            try:
-                _delete(folder)
-            except StorageError as error:
-                warnings.warn(str(error), Notice, stacklevel=2)
+    return _delete(aside)
 
 
-def _delete(folder: Path) -> None:
-    """Delete what is aside, or all of it that can be. Raises `StorageError` when some stays."""
+def _delete(folder: Path) -> str:
+    """Delete what is aside, or all of it that can be; return a message about what stays."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
         while folder.is_dir():
             with suppress(FileNotFoundError):  # another process may remove it too
                 shutil.rmtree(folder)
     except OSError as error:
-        what = "the rest of a run that vgx rm removed and vgx list no longer shows"
-        message = f"{what} cannot be deleted: {error.strerror}; delete this folder yourself"
-        raise StorageError(f"{folder}: {message}") from error
+        what = "the rest of a run that vgx rm removed and vgx list does not show cannot be deleted"
+        return f"{folder}: {what}: {error.strerror}; delete this folder yourself"
+    return ""

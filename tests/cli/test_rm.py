@@ -126,7 +126,7 @@ def test_a_training_that_begins_meanwhile_keeps_its_run(tmp_path):
         del given
 
     with mock.patch.object(remove, "require_run", locking), pytest.raises(remove.BusyError):
-        remove.remove(run)
+        remove.remove([run])
     assert [*run.path.parent.iterdir()] == [run.path]
     file.close()
 
@@ -186,13 +186,14 @@ def stuck(monkeypatch):
 
 
 def test_what_cannot_be_deleted_is_named_and_all_else_is_deleted(vgx_here, stuck):
-    run = made()
+    """So are the other runs of the command."""
+    run, _ = made(), made("b")
     (run.path / "root").mkdir()
-    code, _, err = vgx_here("rm", 1, "--yes")
+    code, _, err = vgx_here("rm", 1, 2, "--yes")
     (left,) = run.path.parent.iterdir()
     assert code == 5
     assert " ".join(err.split()) == (
-        f"vgx: {left}: the rest of a run that vgx rm removed and vgx list no longer shows cannot "
+        f"vgx: {left}: the rest of a run that vgx rm removed and vgx list does not show cannot "
         "be deleted: Permission denied; delete this folder yourself"
     )
     assert [path.name for path in left.iterdir()] == ["root"]

@@ -42,9 +42,8 @@ def fault_of(tree: Node, fault: Any, registry: Registry) -> Fault:
         named = node.value["type"]
     if named.unread:
         return Fault(named.place, named.unread)
-    place = named.place
-    if fault["type"] == "unknown_field" and named.key_place:
-        place = named.key_place
+    unknown = fault["type"] == "unknown_field" and named.key_place
+    place = named.key_place if unknown else named.place
     message = fault["msg"] + _advice(tree, field, fault, registry)
     if not missing and not isinstance(node.value, dict | list):
         quotes = "; quotes make it a text" if fault["type"] in TEXT else ""

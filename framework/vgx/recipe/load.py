@@ -98,7 +98,8 @@ def load_recipe(
 def _recipe_of(value: Any) -> Recipe:
     recipe = getattr(value, "recipe", None)
     if not isinstance(recipe, Recipe):
-        raise RecipeError(f"{type(value).__name__}: give a name, a path, a dictionary or a run")
+        message = "give a name, a path, a dictionary, a Recipe or a run"
+        raise RecipeError(f"{type(value).__name__}: {message}")
     return recipe
 
 
@@ -243,10 +244,10 @@ def _parsed(texts: str | Iterable[str], faults: list[Fault]) -> Iterator[tuple[s
     """Give key and value of each text "KEY=VALUE"; add those that cannot be read to `faults`."""
     for text in [texts] if isinstance(texts, str) else texts:
         key, equals, value = text.partition("=")
-        if not equals or not key:
+        if equals and key:
+            yield key, yaml.read_setting(value, f"--set {short(key)}")
+        else:
             faults.append(Fault(f"--set {short(text)}", "write it as KEY=VALUE"))
-            continue
-        yield key, yaml.read_setting(value, f"--set {short(key)}")
 
 
 def _node(value: Any, place: str) -> Node:

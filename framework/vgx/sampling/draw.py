@@ -441,8 +441,8 @@ def _fit_once(part: Sampler, model: Model, codes: Tensor, run: Run) -> LatentSam
     """
     own, sampler = model.recipe.sampler, cast("Fitted", built_sampler(part, model))
     modules = [sys.modules.get(type(each).__module__) for each in (own, sampler)]
-    files = [getattr(module, "__file__", None) for module in modules]
-    if None in files:  # of a notebook, where nothing says whether it learns what it did before
+    files = list(filter(None, (getattr(module, "__file__", None) for module in modules)))
+    if len(files) < len(modules):  # in a notebook nothing says whether it learns as before
         sampler.fit(codes)
         return sampler
     code = b"".join(Path(file).read_bytes() for file in files)  # other code may learn other things

@@ -54,7 +54,8 @@ def fit_run(
     new = recipe.model_copy(update={"dataset": stored.dataset})
     fields = differences(stored, new)
     if wrong := [name for name in fields if name.partition(".")[0] not in SETS]:
-        raise RecipeError(f"{run.path}: vgx fit sets fields of prior and sampler, not {wrong[0]}")
+        text = f"vgx fit sets fields of prior and sampler alone, not {wrong[0]}"
+        raise RecipeError(f"{run.path}: {text}; start a new run for that")
     if recipe.prior is None:
         offered = ", ".join(part.type for _, part in registry.offers("prior"))
         text = f"its recipe has no prior; add one: vgx fit {run.short} --set prior=TYPE"
@@ -95,8 +96,7 @@ def _images(run: Run, recipe: Recipe, console: Console) -> Store:
 
 def _imported(run: Run) -> bool:
     """Return whether nothing says which images a run was trained on."""
-    made = reading.environment(run.path)
-    return made is not None and "data" not in made
+    return "data" not in (reading.environment(run.path) or {"data"})
 
 
 def _require_same_codes(run: Run, recipe: Recipe) -> None:

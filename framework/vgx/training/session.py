@@ -118,8 +118,8 @@ def steps(
             recipe, source, notices = open_images(recipe, [recipe.sampler], console)
             # Decoding takes long, so it is the last thing that may fail. Several processes have it
             # behind them before they check together: another machine may have to decode first.
-            first = group().size > 1 or exists(source, recipe.image)
-            store = read_images(recipe, source, console) if first else None
+            early = group().size > 1 or exists(source, recipe.image)
+            store = read_images(recipe, source, console) if early else None
             attempt = partial(try_recipe, recipe, registry, source)
             engine, findings = attempt(store, reads, chosen, notices, console, weights)
         store = store or read_images(recipe, source, console)
