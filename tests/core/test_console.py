@@ -235,7 +235,7 @@ def test_a_signal_after_the_last_step_is_told_that_all_is_saved():
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
     assert console.rich.file.getvalue() == (
-        "SIGTERM: the run is trained and saved already; Ctrl-C ends the program at once\n"
+        "SIGTERM: what is trained is saved already; Ctrl-C ends the program at once\n"
     )
 
 

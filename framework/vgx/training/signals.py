@@ -120,7 +120,7 @@ def _acknowledged(training: Stoppable, number: int) -> str:
     """Return what the first signal does, for people."""
     again = " again" if number == signal.SIGINT else ""
     if training.finished:
-        what = f"the run is trained and saved already; Ctrl-C{again} ends the program at once"
+        what = f"what is trained is saved already; Ctrl-C{again} ends the program at once"
     else:
         what = f"stopping after this step; Ctrl-C{again} ends the program at once, without saving"
     return f"{signal.Signals(number).name}: {what}"
