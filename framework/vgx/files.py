@@ -220,31 +220,32 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         if sync:
             path.parent.mkdir(parents=True, exist_ok=True)
             tidy(path.parent)
-        with _unfinished(path.parent) as file:
+        with _unfinished(path.parent) as (temporary, file):
             yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-            Path(file.name).replace(path)
+            temporary.replace(path)
         if sync:
             flush_directory(path.parent)
 
 
 @contextmanager
-def _unfinished(folder: Path) -> Iterator[BinaryIO]:
-    """Give the block a new file that is held; when the block fails, it is removed."""
+def _unfinished(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Give the block a new file that is held, and its path; when the block fails, it is removed."""
     while True:
         path = folder / f".unfinished-{secrets.token_hex(8)}"
-        with path.open("xb") as file:
-            with suppress(OSError):  # a disk without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if not os.fstat(file.fileno()).st_nlink:  # tidied before it was locked
-                continue
-            try:
-                yield file
-            except BaseException:
-                path.unlink(missing_ok=True)
-                raise
+        try:
+            with path.open("xb") as file:
+                with suppress(OSError):  # a disk without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if not os.fstat(file.fileno()).st_nlink:  # tidied before it was locked
+                    continue
+                yield path, file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        else:
             return
 
 
@@ -263,7 +264,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             tidy(parent)
             # A file is held, since NFS locks no directory. Nobody can guess its name, so nobody has
             # made a link beside it that would be followed.
-            held = stack.enter_context(_unfinished(parent)).name
+            held, _ = stack.enter_context(_unfinished(parent))
             place = Path(f"{held}{FOLDER}")
             place.mkdir()
         try:
@@ -271,7 +272,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             with storage(folder):
                 place.replace(folder)
                 flush_directory(parent)
-                Path(held).unlink()
+                held.unlink()
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
