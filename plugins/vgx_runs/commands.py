@@ -108,8 +108,8 @@ def replay(
         why = "another machine, device, version or number of threads may be the reason"
         console.warn(f"not as in the log: {found.differs}; {why}")
     else:
-        said = "the log has no line of it" if found.logged is None else "its losses equal the log"
-        console.print(f"Step {step:,} from step {found.start:,}; {said}")
+        text = "the log has no line of it" if found.logged is None else "its losses equal the log"
+        console.print(f"Step {step:,} from step {found.start:,}; {text}")
     if out is None:
         for file in ("images.png", "replay.json", "tensors.safetensors"):
             trained.place("replays", name, file)

@@ -225,6 +225,14 @@ def folders(run, tmp_path_factory):
     return root
 
 
+def images_in(folders):
+    """[6, 3, 16, 16], [6]  The images in the order of their names, and the run's labels of them."""
+    order = sorted(NAMES)
+    images = [np.array(Image.open(folders / name / "0.png")) for name in order]
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    return pixels / 255, torch.tensor([NAMES.index(name) for name in order])
+
+
 @pytest.mark.slow
 def test_a_run_reconstructs_with_the_labels_of_the_data_or_those_that_are_given(run):
     images, net = vgx.peek(run.recipe, 9), run.model()
@@ -272,12 +280,7 @@ def test_a_mixture_has_the_class_of_its_largest_part(run):
 
 @pytest.mark.slow
 def test_images_of_another_place_are_encoded_with_the_labels_of_the_run(run, folders, tmp_path):
-    order = sorted(NAMES)
-    images = torch.stack([
-        torch.from_numpy(np.array(Image.open(folders / name / "0.png"))).permute(2, 0, 1) / 255
-        for name in order
-    ])  # fmt: skip
-    labels = torch.tensor([NAMES.index(name) for name in order])
+    images, labels = images_in(folders)
     wanted, console = run.model().encoder(images, labels).mean, Console(quiet=True)
     described = f"{{type: image-folder, path: {folders}, label: folder}}"
     assert running.encode(run, described, tmp_path / "out", "cpu", console, best=False) == 6
@@ -315,12 +318,8 @@ def test_an_encoder_without_labels_encodes_images_without_labels(folders, tmp_pa
 @pytest.mark.slow
 def test_folders_of_classes_are_sampled_and_evaluated_with_their_labels(run, folders, tmp_path):
     """In the order of their names the classes are others than those of the run."""
-    order = sorted(NAMES)
-    images = torch.stack([
-        torch.from_numpy(np.array(Image.open(folders / name / "0.png"))).permute(2, 0, 1) / 255
-        for name in order
-    ])  # fmt: skip
-    net, labels = run.model(), torch.tensor([NAMES.index(name) for name in order])
+    images, labels = images_in(folders)
+    net = run.model()
     wanted = torch.sigmoid(net.decoder(net.encoder(images, labels).mean, labels))
     settings = {"path": str(folders), "label": "folder"}
     made = vgx.sample(run, "reconstruct", 6, settings=settings)

@@ -61,17 +61,21 @@ def test_what_is_needed_grows_with_the_pictures():
     assert (need.fixed, need.each) == (220 * 4 * 4, 1_000)
 
 
+def refused(need, batch, accumulate):
+    with pytest.raises(RecipeError) as told:
+        need.check(batch, accumulate)
+    return str(told.value)
+
+
 def test_the_number_that_fits():
     need = Need(fixed=2_000_000_000, each=50_000_000, there=8_000_000_000)
     assert need.fits() == 120
     need.check(120, 1)
     need.check(480, 4)
-    with pytest.raises(RecipeError) as told:
-        need.check(480, 2)
     # 240 at once: 2 + 240 * 0.05 GB. Four fifths of 120 are 96, two pieces 192; 480 in fives
     # are 96.
-    message = "train.batch: 240 images at once take more than 14.0 GB, and there are 8.0 GB; "
-    assert str(told.value) == message + (
+    assert refused(need, 480, 2) == (
+        "train.batch: 240 images at once take more than 14.0 GB, and there are 8.0 GB; "
         "about 96 at once should fit: train.batch=192 or train.accumulate=5"
     )
 
@@ -81,12 +85,10 @@ def test_of_several_processes_each_has_its_share(monkeypatch):
     monkeypatch.setattr(memory, "group", lambda: Alone(size=4))
     need.check(480, 1)
     need.check(960, 2)
-    with pytest.raises(RecipeError) as told:
-        need.check(1440, 2)
     # 1,440 by four in two pieces: 180 at once, 2 + 180 * 0.05 GB. 4 * 2 * 96 are 768; the 360 of a
     # process in fours are 90.
-    message = "train.batch: 180 images at once take more than 11.0 GB, and there are 8.0 GB; "
-    assert str(told.value) == message + (
+    assert refused(need, 1440, 2) == (
+        "train.batch: 180 images at once take more than 11.0 GB, and there are 8.0 GB; "
         "about 96 at once should fit: train.batch=768 or train.accumulate=4"
     )
 

@@ -448,9 +448,8 @@ def test_an_exported_model_has_its_prior_and_so_has_its_import(made, tmp_path):
     assert kept.read(again.path).about["steps"] == 2
     # Of other images it is refused: the codes that it learns are there.
     others = shutil.copytree(pictures, tmp_path / "others")
-    with pytest.raises(
-        vgx.RecipeError, match=r"codes: of image-folder .*; for a prior of .*others"
-    ):
+    text = r"learns images of image-folder .*pictures; to train one on .*others, remove .*prior"
+    with pytest.raises(vgx.RecipeError, match=text):
         running.fit_run(again, ["prior.steps=4"], str(others), "cpu", QUIET)
     running.fit_run(again, ["prior.steps=4"], str(pictures), "cpu", QUIET)
     assert kept.read(again.path).about["steps"] == 4

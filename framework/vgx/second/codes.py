@@ -74,8 +74,7 @@ def write_codes(
         "data": {"dataset": name_of(dataset), "content": store.content},
     }
     if store.labels is not None:
-        named = store.classes(store.image)
-        about["classes"] = [{"name": name, "count": count} for name, count in named]
+        about["classes"] = [{"name": name, "count": n} for name, n in store.classes(store.image)]
     images, device = store.images, model.codes.device
 
     @torch.no_grad()

@@ -62,8 +62,7 @@ class Kept:
 
 def settings_of(part: Prior) -> dict[str, Any]:
     """Return the fields of a prior without those that may change when its training goes on."""
-    fields: dict[str, Any] = part.model_dump(mode="json")
-    return {name: value for name, value in fields.items() if name not in LONGER}
+    return part.model_dump(mode="json", exclude={*LONGER})
 
 
 def packed(kept: Kept) -> bytes:

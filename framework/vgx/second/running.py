@@ -62,7 +62,6 @@ def fit_run(
         raise RecipeError(f"{run.path}: {text}. There are: {offered}")
     if exported.is_exported(run.path):
         raise RecipeError(f"{run.path}: an exported model; make a run of it first: vgx import")
-
     if data is not None and _imported(run):
         _require_same_codes(run, recipe)
 
@@ -96,14 +95,16 @@ def _images(run: Run, recipe: Recipe, console: Console) -> Store:
 
 def _imported(run: Run) -> bool:
     """Return whether nothing says which images a run was trained on."""
-    return "data" not in (reading.environment(run.path) or {"data"})
+    made = reading.environment(run.path)
+    return made is not None and "data" not in made
 
 
 def _require_same_codes(run: Run, recipe: Recipe) -> None:
     """Raise `RecipeError` when the prior of an imported model learns other images already."""
-    folder, now = run.place(kept.FOLDER, fitting.CODES), name_of(recipe.dataset)
-    if folder.exists() and (before := load_latents(folder).about["data"]["dataset"]) != now:
-        raise RecipeError(f"{folder}: of {before}; for a prior of {now} remove {folder.parent}")
+    codes, now = run.place(kept.FOLDER, fitting.CODES), name_of(recipe.dataset)
+    if codes.exists() and (before := load_latents(codes).about["data"]["dataset"]) != now:
+        advice = f"to train one on {now}, remove {codes.parent}"
+        raise RecipeError(f"{run.path}: its prior learns images of {before}; {advice}")
 
 
 def encode(
